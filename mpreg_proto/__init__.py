@@ -1,0 +1,1 @@
+"""The core of mpreg: it decides, and touches nothing of the world."""

@@ -1,0 +1,1 @@
+"""Who is in the cluster, and what they offer (MEMBERSHIP.md). Knows nothing of requests."""

@@ -1,0 +1,161 @@
+"""Who could run a call: the superset index over the catalogue (ARCHITECTURE.md, Placement).
+
+It reads members and catalogue and is told when either changed; placement asks it for every call, so an answer is
+kept by its arguments until then, and a hit is one dict access. Tests of "holds all of these" are bit masks over
+interned tags. It decides nothing: it lists who can, by member id, and says for people why nobody can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+import msgspec
+
+from mpreg_proto.cluster.catalogue import Catalogue, Content, Entry
+from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.ids import MemberId
+from mpreg_proto.notices import Standing
+
+_ANSWERS = 8_192
+_TAGS = 16_384
+_NAMES_COMPARED = 2_000
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False):
+    """A member that offers a function with at least the resources asked for, and takes calls."""
+
+    member: MemberId
+    shown: str
+    exact: bool
+    """Its resources for this function are just those asked for."""
+    suspect: bool
+    idempotent: bool
+    version: str
+
+
+class FunctionRow(msgspec.Struct, frozen=True, gc=False):
+    """One function on one node, for people."""
+
+    function: str
+    version: str
+    node: str
+    resources: tuple[str, ...]
+    """The node's own and the function's, sorted."""
+    idempotent: bool
+    streaming: bool
+    signature: str
+    doc: str
+
+
+class Index:
+    """What the cluster offers, as far as this node knows. Implements placement's `CatalogueView`."""
+
+    __slots__ = ("_answers", "_bits", "_catalogue", "_members", "generation")
+
+    def __init__(self, members: Members, catalogue: Catalogue) -> None:
+        self._members = members
+        self._catalogue = catalogue
+        self._answers: dict[tuple[str, tuple[str, ...], str | None], tuple[Candidate, ...]] = {}
+        self._bits: dict[str, int] = {}
+        self.generation = 0
+        """Grows with each change of what is offered or of how a member is."""
+
+    def changed(self) -> None:
+        """A catalogue or a standing changed: every answer may be another one."""
+        self.generation += 1
+        self._answers.clear()
+
+    def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Candidate, ...]:
+        """Everybody who can run it, SUSPECT members included, by member id; empty if nobody can."""
+        asked = (function, resources, version)
+        found = self._answers.get(asked)
+        if found is not None:
+            return found
+        if len(self._answers) >= _ANSWERS:  # questions come from clients, and nobody bounds their number
+            self._answers.clear()
+        found = self._search(function, resources, version)
+        self._answers[asked] = found
+        return found
+
+    def _search(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Candidate, ...]:
+        found: list[Candidate] = []
+        asked = self._mask(resources)
+        for member, content, entry in self._takers(function, version):
+            held = self._mask(content.resources) | self._mask(entry.resources)
+            if held & asked == asked:
+                suspect = member.standing is Standing.SUSPECT
+                found.append(
+                    Candidate(member.id, member.shown, held == asked, suspect, entry.idempotent, entry.version)
+                )
+        if len(self._bits) > _TAGS:  # masks live no longer than one search, so tags may be numbered anew
+            self._bits.clear()
+        return tuple(found)
+
+    def _takers(self, function: str, version: str | None) -> list[tuple[Member, Content, Entry]]:
+        """Those that offer a function and take calls, whatever they hold; by member id."""
+        offering: Mapping[MemberId, Entry] = self._catalogue.offering.get(function, {})
+        found: list[tuple[Member, Content, Entry]] = []
+        for identity in sorted(offering):
+            entry = offering[identity]
+            member = self._members.get(identity)
+            content = self._catalogue.content(identity)
+            if member is None or content is None or not member.routable or content.draining:
+                continue
+            if version is None or entry.version == version:
+                found.append((member, content, entry))
+        return found
+
+    def _mask(self, tags: tuple[str, ...]) -> int:
+        bits = self._bits
+        mask = 0
+        for tag in tags:
+            bit = bits.get(tag)
+            if bit is None:
+                bit = bits[tag] = len(bits)
+            mask |= 1 << bit
+        return mask
+
+    # -- for people -----------------------------------------------------------------------------------------------
+
+    def lacking(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
+        """Why nobody can run it: the details of error 1001.
+
+        Always `unknown` ("function" or "resources"), `function` and `resources` as asked. An unknown function: `close`,
+        names like it that are offered; with a version asked for, `versions` that are. Unheld resources: `node`, the
+        nearest one, `lacks`, what it does not hold, and `exist`, all resources under which the function is offered.
+        """
+        details: dict[str, object] = {"unknown": "function", "function": function, "resources": list(resources)}
+        takers = self._takers(function, version)
+        if not takers:
+            details["close"] = get_close_matches(function, self._names_like(function), n=3)
+            if version is not None:
+                versions = dict.fromkeys(entry.version for _, _, entry in self._takers(function, None))
+                details["version"], details["versions"] = version, sorted(versions)
+            return details
+        exist: dict[str, None] = {}
+        nearest, lacks = "", list(resources)
+        for member, content, entry in takers:
+            held = dict.fromkeys((*content.resources, *entry.resources))
+            exist.update(held)
+            missing = [tag for tag in resources if tag not in held]
+            if not nearest or len(missing) < len(lacks):
+                nearest, lacks = member.shown, missing
+        return {**details, "unknown": "resources", "node": nearest, "lacks": lacks, "exist": sorted(exist)}
+
+    def _names_like(self, function: str) -> list[str]:
+        """The names to compare with; of very many only those that begin alike, as comparing is slow."""
+        names = sorted(name for name in self._catalogue.offering if self._takers(name, None) and name != function)
+        if len(names) > _NAMES_COMPARED:
+            names = [name for name in names if name[:1] == function[:1]][:_NAMES_COMPARED]
+        return names
+
+    def table(self) -> tuple[FunctionRow, ...]:
+        """Who offers what with which resources, by function and node."""
+        rows: list[FunctionRow] = []
+        for name in sorted(self._catalogue.offering):
+            for member, content, entry in self._takers(name, None):
+                held = sorted(dict.fromkeys((*content.resources, *entry.resources)))
+                facts = (entry.idempotent, entry.streaming, entry.signature, entry.doc)
+                rows.append(FunctionRow(name, entry.version, member.shown, tuple(held), *facts))
+        return tuple(rows)

@@ -1,0 +1,74 @@
+"""All that the cluster machine may want, on one page; `Cluster`'s methods return these in the order of their causes.
+
+`Node` carries them out: it sends, closes and dials through its sessions, and tells its requests which members and
+offers came and went. `Dial` and `Notify` are the core's own effects and pass through.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpreg_proto.effects import Dial, Notify
+from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.wire.messages import Message
+
+
+class Tell(msgspec.Struct, frozen=True, gc=False):
+    """Send this message on that link. Several in a row may carry the very same message: encode it once."""
+
+    link: LinkId
+    message: Message
+
+
+class CloseLink(msgspec.Struct, frozen=True, gc=False):
+    """Say Goodbye on that link, finish what is on it, close it; `unlinked(clean=True)` follows."""
+
+    link: LinkId
+    reason: str
+
+
+class Usable(msgspec.Struct, frozen=True, gc=False):
+    """Calls for that member go over this link from now on."""
+
+    member: MemberId
+    link: LinkId
+
+
+class Gone(msgspec.Struct, frozen=True, gc=False):
+    """That member is DEAD, LEFT or RETIRED: what is pending there is lost."""
+
+    member: MemberId
+
+
+class OffersChanged(msgspec.Struct, frozen=True, gc=False):
+    """Something about offers or standings is other than before: calls that wait may be placed again."""
+
+
+class TakeNewId(msgspec.Struct, frozen=True, gc=False):
+    """Others hold this process's id for gone and will not be talked out of it. Said once.
+
+    The process goes on under a new id: a new `Cluster`, its functions offered again, all links dialled again.
+    """
+
+
+Out = Tell | CloseLink | Usable | Gone | OffersChanged | TakeNewId | Dial | Notify
+
+
+class MemberRow(msgspec.Struct, frozen=True, gc=False):
+    """One member as this node sees it, for people (`mpreg nodes`)."""
+
+    id: str
+    """Hexadecimal."""
+    shown: str
+    name: str
+    standing: str
+    """In lower case: alive, suspect, dead, left."""
+    incarnation: int
+    since: int
+    """When its standing last changed, in nanoseconds of this node's clock."""
+    addresses: tuple[str, ...]
+    version: int
+    """Of its catalogue, as far as it is held; 0 is not at all."""
+    linked: bool
+    functions: int
+    resources: tuple[str, ...]

@@ -1,0 +1,329 @@
+"""Whom to dial, and when (MEMBERSHIP.md, Who watches whom), in its first form: a full mesh.
+
+It reads members and links and is told of handshakes, failures and ends; out go `Dial` effects and one notice for an
+address that does not answer. Rows are kept by address: seeds, and what members' cards say. A row that nobody needs
+now has no timer. It ends no link and judges no member; what a handshake proved about an address goes back to the
+caller.
+
+The mesh is `_wanted`: every living member. Rings narrow that to neighbours; pacing and address rows stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.effects import Dial, Notify
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.notices import PeerSilent, Standing
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Key, Timers
+
+YIELD = SECOND
+"""Of two members the one with the smaller id dials; the other waits this long for that link."""
+STEADY = 5 * SECOND
+"""A link that lasted shorter is not dialled again at once, or two that cannot agree would do nothing else."""
+STAGGER = 250_000_000
+"""Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
+YOUNG = 600 * SECOND
+RARELY = 30 * SECOND
+"""How often a seed or a dead member's address is tried once it has been silent for `YOUNG`."""
+
+
+class _Row:
+    """One address: for whom it is dialled, whom it led to, and how it has failed since then."""
+
+    __slots__ = ("due", "failures", "met", "reached", "seed", "short", "silent", "silent_since", "tried", "wanting")
+
+    def __init__(self) -> None:
+        self.seed = False
+        self.due: int | None = None
+        self.wanting: dict[MemberId, None] = {}
+        self.met: MemberId | None = None
+        self.reached = 0
+        """When a handshake there was last done."""
+        self.short = 0
+        """How many links in a row lasted shorter than `STEADY`."""
+        self.failures = 0
+        self.silent = False
+        self.silent_since = 0
+        self.tried = -1
+        """When it last failed."""
+
+
+class Overlay:
+    """The links that should be there. `links` is read, never written: it says who is reached."""
+
+    def __init__(
+        self,
+        members: Members,
+        links: Mapping[MemberId, LinkId],
+        *,
+        seeds: tuple[Address, ...],
+        timers: Timers,
+        rng: Rng,
+        limits: Limits,
+    ) -> None:
+        self._members = members
+        self._links = links
+        self._timers = timers
+        self._rng = rng
+        self._limits = limits
+        self._rows: dict[Address, _Row] = {}
+        self._known: dict[MemberId, tuple[str, ...]] = {}
+        self._dialling: dict[Address, MemberId | None] = {}
+        self._waiting: dict[Address, None] = {}
+        self._mine: dict[Address, None] = {}
+        self.seeds = tuple(dict.fromkeys(seeds))
+        self.stopped = False
+        for seed in self.seeds:
+            self._rows.setdefault(seed, _Row()).seed = True
+
+    def start(self, now: int) -> list[Dial | Notify]:
+        """Dial the seeds."""
+        return [effect for seed in self.seeds for effect in self._due(seed, now)]
+
+    def stop(self) -> None:
+        """This process is leaving: nothing is dialled any more."""
+        self.stopped = True
+        self._waiting.clear()
+        for address in self._rows:
+            self._forget_time(address)
+
+    def sees_seed(self, member: MemberId) -> bool:
+        """Whether a member is one of the seeds: it answered at a seed's address, or names one as its own."""
+        return any(self._led(seed, member) for seed in self.seeds)
+
+    @property
+    def seedless(self) -> bool:
+        """Whether there is nobody to ask: no seeds, or all of them are this process itself."""
+        return all(seed in self._mine for seed in self.seeds)
+
+    # -- what is learnt -------------------------------------------------------------------------------------------
+
+    def forget(self, member: MemberId) -> None:
+        """A member is no more: nobody dials its addresses for its sake."""
+        for address in self._known.pop(member, ()):
+            self._unwant(Address(address), member)
+
+    def learn(self, member: Member, now: int) -> None:
+        """A member's card or standing rose: its addresses are wanted, or no longer."""
+        if member.id == self._members.me:
+            return
+        if member.standing >= Standing.LEFT:
+            self.forget(member.id)
+            return
+        addresses = tuple(dict.fromkeys(member.addresses))
+        known = self._known.get(member.id, ())
+        self._known[member.id] = addresses
+        for address in known:
+            if address not in addresses:
+                self._unwant(Address(address), member.id)
+        if member.id in self._links:
+            early = None
+        elif member.routable:
+            early = now if self._members.me < member.id else now + YIELD
+        else:
+            early = now + self._pause(0, dead=True)
+        for place, address in enumerate(addresses):
+            row = self._rows.setdefault(Address(address), _Row())
+            row.wanting[member.id] = None
+            if early is not None and (address not in known or member.routable):
+                self._no_later(Address(address), early + place * STAGGER)
+
+    def reached(self, dialled: Address, member: MemberId, now: int) -> tuple[MemberId | None, list[Dial | Notify]]:
+        """A handshake at a dialled address is done.
+
+        Returns first who was expected there instead of `member`, if anybody.
+        """
+        expected = self._dialling.pop(dialled, None)
+        row = self._rows.get(dialled)
+        if row is not None:
+            row.met, row.reached, row.failures, row.silent = member, now, 0, False
+            self._forget_time(dialled)
+        return expected if expected != member else None, self._go_on(now)
+
+    def failed(self, address: Address, now: int) -> list[Dial | Notify]:
+        """A dial came to nothing: try again later, and say once that nobody answers there."""
+        self._dialling.pop(address, None)
+        effects: list[Dial | Notify] = []
+        row = self._rows.get(address)
+        if row is not None:
+            if row.failures == 0:
+                row.silent_since = now
+            row.failures += 1
+            row.tried, row.met = now, None
+            if not row.silent:
+                row.silent = True
+                effects.append(Notify(PeerSilent(address)))
+            self._later(address, row, now)
+        return effects + self._go_on(now)
+
+    def met_myself(self, address: Address, now: int) -> list[Dial | Notify]:
+        """That address leads to this very process: it is never dialled again."""
+        self._dialling.pop(address, None)
+        self.mine(address)
+        return self._go_on(now)
+
+    def mine(self, address: Address) -> None:
+        """This process is there itself."""
+        self._mine[address] = None
+        self._waiting.pop(address, None)
+        self._forget_time(address)
+
+    def linked(self, member: MemberId) -> None:
+        """A member is reached: none of its addresses needs dialling."""
+        for address in self._known.get(member, ()):
+            if not self._needed(Address(address)):
+                self._forget_time(Address(address))
+                self._waiting.pop(Address(address), None)
+
+    def lost(self, member: MemberId, now: int, *, pause: int = 0) -> list[Dial | Notify]:
+        """Its last link is gone: dial it, and the seeds that led to it, after `pause`."""
+        effects: list[Dial | Notify] = []
+        rows = [*map(Address, self._known.get(member, ())), *(seed for seed in self.seeds if self._led(seed, member))]
+        for place, address in enumerate(dict.fromkeys(rows)):
+            wait = max(pause, self._steadying(self._rows[address], member, now)) + place * STAGGER
+            if wait == 0:
+                effects += self._due(address, now)
+            else:
+                self._no_later(address, now + wait)
+        return effects
+
+    def _steadying(self, row: _Row, member: MemberId, now: int) -> int:
+        if row.met != member or row.reached + STEADY <= now:
+            row.short = 0
+            return 0
+        row.short += 1
+        return self._pause(row.short - 1, dead=False)
+
+    def want(self, member: MemberId, now: int) -> list[Dial | Notify]:
+        """A call waits for a link: dial at once, if nothing is under way and the last failure is not that fresh."""
+        addresses = [Address(address) for address in self._known.get(member, ())]
+        if member in self._links or any(address in self._dialling for address in addresses):
+            return []
+        for address in addresses:
+            row = self._rows[address]
+            if row.failures == 0 or row.tried + self._limits.dial_first <= now:
+                return self._due(address, now)
+        return []
+
+    def unanswered(self, member: MemberId, since: int) -> bool:
+        """Whether each of its addresses was dialled in vain after `since`, and none is being dialled."""
+        addresses = self._known.get(member, ())
+        return bool(addresses) and all(
+            address not in self._dialling
+            and (row := self._rows.get(Address(address))) is not None
+            and (row.tried >= since or row.met not in (None, member) or address in self._mine)
+            for address in addresses
+        )
+
+    def awaited(self, address: Address) -> list[MemberId]:
+        """For whom an address is dialled."""
+        row = self._rows.get(address)
+        return [] if row is None else list(row.wanting)
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def wake(self, key: Key, now: int) -> list[Dial | Notify]:
+        """An address came due."""
+        address = Address(str(key[-1]))
+        row = self._rows.get(address)
+        if row is not None:
+            row.due = None
+        return self._due(address, now)
+
+    def _due(self, address: Address, now: int) -> list[Dial | Notify]:
+        row = self._rows.get(address)
+        if row is None or address in self._dialling or self.stopped or address in self._mine:
+            return []
+        if not self._needed(address):
+            if row.wanting:  # whoever was met there may go; it is looked at again, though nobody says so
+                self._no_later(address, now + RARELY)
+            return []
+        if len(self._dialling) >= self._limits.dials:
+            self._waiting[address] = None
+            return []
+        self._waiting.pop(address, None)
+        self._forget_time(address)
+        self._dialling[address] = self._expected(row)
+        return [Dial(address)]
+
+    def _go_on(self, now: int) -> list[Dial | Notify]:
+        effects: list[Dial | Notify] = []
+        while self._waiting and len(self._dialling) < self._limits.dials:
+            address = next(iter(self._waiting))
+            del self._waiting[address]
+            effects += self._due(address, now)
+        return effects
+
+    def _later(self, address: Address, row: _Row, now: int) -> None:
+        if not self.stopped and self._needed(address):
+            dead = not any(self._members.routable(member) for member in row.wanting)
+            long_silent = dead and now - row.silent_since >= YOUNG
+            pause = RARELY if long_silent else self._pause(row.failures - 1, dead=dead)
+            self._forget_time(address)
+            self._no_later(address, now + pause)
+
+    def _pause(self, failures: int, *, dead: bool) -> int:
+        """Doubled from `dial_first`, with full jitter; at its longest for seeds and the dead never under one half."""
+        longest = self._limits.dial_longest
+        pause = min(longest, self._limits.dial_first << min(failures, 32))
+        if dead and pause == longest:
+            return pause // 2 + int(pause / 2 * self._rng.fraction())
+        return int(pause * self._rng.fraction()) + 1
+
+    def _no_later(self, address: Address, at: int) -> None:
+        """Dial at `at` or earlier, if it is needed then."""
+        row = self._rows.get(address)
+        if row is None or self.stopped or address in self._dialling or address in self._mine:
+            return
+        if row.due is None or at < row.due:
+            row.due = at
+            self._timers.set(("cluster", "dial", address), at)
+
+    def _forget_time(self, address: Address) -> None:
+        row = self._rows.get(address)
+        if row is not None and row.due is not None:
+            row.due = None
+            self._timers.cancel(("cluster", "dial", address))
+
+    # -- who needs what -------------------------------------------------------------------------------------------
+
+    def _needed(self, address: Address) -> bool:
+        """Whether dialling it could bring a link that is missing; a member that is reached needs no other address."""
+        row = self._rows.get(address)
+        if row is None or address in self._mine or (row.met is not None and row.met in self._links):
+            return False
+        reached_here = any(member in self._links for member in row.wanting)
+        if any(self._wanted(member) for member in row.wanting if member not in self._links):
+            return True
+        if reached_here:
+            return False
+        return row.seed or any(self._members.standing(member) is Standing.DEAD for member in row.wanting)
+
+    def _wanted(self, member: MemberId) -> bool:
+        """Whether this node should hold a link to a member: in a full mesh, to whoever is alive or suspect."""
+        return self._members.routable(member)
+
+    def _expected(self, row: _Row) -> MemberId | None:
+        """Whom a dial is for: the latest living one whose card names the address, else the latest at all."""
+        expected: MemberId | None = None
+        for member in row.wanting:
+            if member not in self._links and (expected is None or self._members.routable(member)):
+                expected = member
+        return expected
+
+    def _led(self, seed: Address, member: MemberId) -> bool:
+        row = self._rows[seed]
+        return row.met == member or member in row.wanting
+
+    def _unwant(self, address: Address, member: MemberId) -> None:
+        row = self._rows.get(address)
+        if row is not None:
+            row.wanting.pop(member, None)
+            if not row.wanting and not row.seed:
+                self._forget_time(address)
+                del self._rows[address]
+                self._waiting.pop(address, None)

@@ -1,0 +1,110 @@
+"""All that a core may want from the world, on one page.
+
+`Node.drain()` and `ClientSession.drain()` return these in the order of their causes. An adapter carries them out and
+answers with plain method calls (`receive`, `finished`, `dial_failed`, ...). Nothing here holds a socket or a callback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mpreg_proto.ids import Address, LinkId, RunId
+from mpreg_proto.notices import Notice
+from mpreg_proto.wire.framing import Framing
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """Write to a link. Byte streams: the concatenation of `chunks`; message framings: each chunk is one message."""
+
+    link: LinkId
+    chunks: tuple[bytes, ...]
+
+
+class Dial(msgspec.Struct, frozen=True, gc=False):
+    """Open a link. Ends in exactly one `link_opened(dialled=address)` or one `dial_failed(address)`."""
+
+    address: Address
+
+
+class HangUp(msgspec.Struct, frozen=True, gc=False):
+    """Close a link after what was sent before has left; `link_closed` follows. `code` is a WebSocket close code."""
+
+    link: LinkId
+    code: int
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Run a function that this node offers. Ends in exactly one `finished(run, outcome)`, also after a `Cancel`."""
+
+    run: RunId
+    function: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    deadline: int
+
+
+class Cancel(msgspec.Struct, frozen=True, gc=False):
+    """Ask a run to stop. It may go on (a thread cannot be interrupted); its `finished` is still owed."""
+
+    run: RunId
+
+
+class Notify(msgspec.Struct, frozen=True, gc=False):
+    """Something worth telling people or counting. Whoever gets it must not call the core from there."""
+
+    notice: Notice
+
+
+class Pause(msgspec.Struct, frozen=True, gc=False):
+    """Stop reading a client's link until `Resume`."""
+
+    link: LinkId
+
+
+class Resume(msgspec.Struct, frozen=True, gc=False):
+    """Read that link again."""
+
+    link: LinkId
+
+
+Effect = Send | Dial | HangUp | Run | Cancel | Notify | Pause | Resume
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """A function came back with `value`."""
+
+    value: Any
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """A function raised. `kind` is the exception's type name; `traceback` may be empty."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """A run ended because it was cancelled."""
+
+
+Outcome = Returned | Raised | Stopped
+
+__all__ = [
+    "Cancel",
+    "Dial",
+    "Effect",
+    "Framing",
+    "HangUp",
+    "Notify",
+    "Outcome",
+    "Pause",
+    "Raised",
+    "Resume",
+    "Returned",
+    "Run",
+    "Send",
+    "Stopped",
+]

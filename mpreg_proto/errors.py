@@ -1,0 +1,242 @@
+"""What can go wrong, once: one table of codes, one exception class a kind (INTERFACE.md, Error codes).
+
+A `Fault` is an error as a value: it is what machines keep, return and send. A `RequestError` is the same thing raised.
+Both come from the same table, so an error looks alike whether it was made here or came over a link. Misuse of the core
+by its own process (`LocalProtocolError`) and nonsense from a peer (`RemoteProtocolError`) are other families; the
+second never leaves the core: it becomes a closed link and a notice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+
+class MpregError(Exception):
+    """The root of everything raised on purpose by mpreg."""
+
+
+class ProtocolError(MpregError):
+    """Something was said or done that the protocol does not allow.
+
+    `code` is a number of INTERFACE.md's table, `at` a path or place where one is known.
+    """
+
+    def __init__(self, message: str, *, code: int = 1010, at: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.at = at
+
+
+class LocalProtocolError(ProtocolError):
+    """Your own call was wrong (unknown link, function offered twice, ...). Nothing has changed."""
+
+    state_unchanged: ClassVar[bool] = True
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer was wrong. Raised and caught inside the core; the link it came from ends."""
+
+    state_unchanged: ClassVar[bool] = False
+
+
+class Fault(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One typed error as a value, the shape in which it is kept and sent.
+
+    `details` holds only plain data (text, numbers, lists, maps), so that every dialect can carry it.
+    """
+
+    code: int
+    message: str
+    details: dict[str, Any] = {}
+
+    def saying(self, **more: object) -> Fault:
+        """The same fault with `more` added to its details."""
+        return Fault(self.code, self.message, {**self.details, **more})
+
+
+class RequestError(MpregError):
+    """A request, or one call of it, ended in an error.
+
+    `repeat_safe` is the code's column in the table; `safe_to_repeat` also looks at `details["maybe_executed"]`, which
+    speaks of the whole request: false is a promise that no non-idempotent call of it has started.
+    """
+
+    default_code: ClassVar[int] = 1002
+    kind: ClassVar[str] = "internal"
+    repeat_safe: ClassVar[bool] = False
+    state_unchanged: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, code: int | None = None, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = self.default_code if code is None else code
+        self.message = message
+        self.details = details if details is not None else {}
+
+    @property
+    def safe_to_repeat(self) -> bool:
+        """Whether sending the same request again cannot make anything happen twice."""
+        return self.repeat_safe and not self.details.get("maybe_executed", False)
+
+    @property
+    def fault(self) -> Fault:
+        """The same error as a value."""
+        return Fault(self.code, self.message, self.details)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.code, self.message, self.details)
+
+
+class UnknownMessage(RequestError):
+    """1000: not JSON, or not an object."""
+
+    default_code, kind = 1000, "unknown_message"
+
+
+class CommandNotFound(RequestError):
+    """1001: no node offers the function, or none that offers it holds the resources."""
+
+    default_code, kind, repeat_safe = 1001, "command_not_found", True
+
+
+class InternalError(RequestError):
+    """1002: a defect of mpreg."""
+
+    default_code, kind = 1002, "internal"
+
+
+class ExecutionFailed(RequestError):
+    """1003: the function raised, or its result cannot be sent. Details: call, function, node, type, message."""
+
+    default_code, kind = 1003, "execution_failed"
+
+
+class InvalidRole(RequestError):
+    """1004: `role` is absent or unknown."""
+
+    default_code, kind = 1004, "invalid_role"
+
+
+class ClusterMismatch(RequestError):
+    """1005: a node of another cluster knocked."""
+
+    default_code, kind = 1005, "cluster_mismatch"
+
+
+class GraphError(RequestError):
+    """1010 to 1013: the request's calls do not make a graph.
+
+    Raised where it is built, sent by who receives a bad one.
+    """
+
+    default_code, kind = 1010, "invalid_request"
+
+
+class InvalidRequest(GraphError):
+    """1010: everything else about a request's shape; the message carries a path such as `$.cmds[2].args`."""
+
+
+class DuplicateName(GraphError):
+    """1011: two calls share a name."""
+
+    default_code, kind = 1011, "duplicate_name"
+
+
+class CyclicReference(GraphError):
+    """1012: calls wait for each other; details list the cycle in order."""
+
+    default_code, kind = 1012, "cyclic_reference"
+
+
+class UnresolvedReference(GraphError):
+    """1013: a reference or `want` names no call, or a path is not in the value."""
+
+    default_code, kind = 1013, "unresolved_reference"
+
+
+class LimitExceeded(RequestError):
+    """1014: details say which limit, its value, and what came."""
+
+    default_code, kind = 1014, "limit_exceeded"
+
+
+class DeadlineExceeded(RequestError, TimeoutError):
+    """1020: the time given ran out."""
+
+    default_code, kind = 1020, "deadline_exceeded"
+
+
+class Cancelled(RequestError):
+    """1021: cancelled by its caller, or not run for want of an input."""
+
+    default_code, kind = 1021, "cancelled"
+
+
+class Overloaded(RequestError):
+    """1022: too much is in flight; details: retry_after, in seconds."""
+
+    default_code, kind, repeat_safe = 1022, "overloaded", True
+
+
+class OutcomeUnknown(RequestError):
+    """1023: the node was lost when the call may have started, and the function is not idempotent."""
+
+    default_code, kind = 1023, "outcome_unknown"
+
+
+class Draining(RequestError):
+    """1024: the node is leaving."""
+
+    default_code, kind, repeat_safe = 1024, "draining", True
+
+
+class Unauthenticated(RequestError):
+    """1030: who are you?"""
+
+    default_code, kind = 1030, "unauthenticated"
+
+
+class Forbidden(RequestError, PermissionError):
+    """1031: you may not."""
+
+    default_code, kind = 1031, "forbidden"
+
+
+class VersionMismatch(RequestError):
+    """1040: no protocol version in common, or a message of a kind that was never agreed on."""
+
+    default_code, kind = 1040, "version_mismatch"
+
+
+KINDS: Final[tuple[type[RequestError], ...]] = (
+    UnknownMessage,
+    CommandNotFound,
+    InternalError,
+    ExecutionFailed,
+    InvalidRole,
+    ClusterMismatch,
+    InvalidRequest,
+    DuplicateName,
+    CyclicReference,
+    UnresolvedReference,
+    LimitExceeded,
+    DeadlineExceeded,
+    Cancelled,
+    Overloaded,
+    OutcomeUnknown,
+    Draining,
+    Unauthenticated,
+    Forbidden,
+    VersionMismatch,
+)
+BY_CODE: Final[dict[int, type[RequestError]]] = {kind.default_code: kind for kind in KINDS}
+
+
+def raised(fault: Fault) -> RequestError:
+    """The exception for `fault`: the class of its code, or plain `RequestError` for a code of a newer version."""
+    return BY_CODE.get(fault.code, RequestError)(fault.message, code=fault.code, details=fault.details)
+
+
+def _rebuild(code: int, message: str, details: dict[str, Any]) -> RequestError:
+    return raised(Fault(code, message, details))

@@ -1,0 +1,204 @@
+"""All links of one node: their sessions, and what keeps or ends them: handshake, pings, goodbyes, violations.
+
+`Node` feeds it what happens to links and gets back the messages that concern anybody else; effects go into the log that
+both share. It knows nothing of members beyond their ids, and nothing of what a request is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Send
+from mpreg_proto.errors import Fault, LocalProtocolError
+from mpreg_proto.ids import Address, LinkId
+from mpreg_proto.limits import Limits
+from mpreg_proto.notices import LinkEnded
+from mpreg_proto.timers import Key, Timers
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Goodbye, Hello, Message, Ping, Pong, Refused
+from mpreg_proto.wire.session import CLOSE_CODES, Cause, Session, Stage
+from mpreg_proto.wire.values import ValueCodec
+
+NORMAL = 1000
+"""WebSocket's close code for an ordinary end (RFC 6455, 7.4.1)."""
+
+
+class Links:
+    """Sessions by link. Timer keys: ("handshake", link), ("ping", link), ("goodbye", link)."""
+
+    def __init__(
+        self, hello: Callable[[], Hello], *, codec: ValueCodec, timers: Timers, limits: Limits, log: list[Effect]
+    ) -> None:
+        self._hello = hello
+        self._codec = codec
+        self._timers = timers
+        self._limits = limits
+        self._log = log
+        self._last_ping = 0
+        self.sessions: dict[LinkId, Session] = {}
+        self.leaving: dict[LinkId, None] = {}
+        """Links on which a goodbye was said, by whichever side."""
+
+    def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
+        """A transport stands. Raises LocalProtocolError if `link` is known already; nothing has changed then."""
+        if link in self.sessions:
+            raise LocalProtocolError(f"link {link} is open already")
+        session = Session(
+            link,
+            framing=framing,
+            dialled=dialled,
+            mine=self._hello(),
+            codec=self._codec,
+            limits=self._limits,
+            now=now,
+        )
+        self.sessions[link] = session
+        if not session.classic:
+            self._timers.set(("handshake", link), now + self._limits.handshake)
+        if dialled is not None:
+            self.send(link, session.mine)
+
+    def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> list[Message | BadRequest]:
+        """The messages in `data` that are not about the link itself. A violation ends the link after them."""
+        session = self.sessions.get(link)
+        if session is None or session.stage is Stage.ENDED:
+            return []
+        received = session.receive(data, now)
+        messages: list[Message | BadRequest] = []
+        for message in received:
+            handler = _OWN.get(type(message))
+            if handler is None or handler(self, session, message, now):
+                messages.append(message)
+        if received.violation is not None:
+            self.refuse(link, received.violation)
+        elif session.classic and session.dialled is None:
+            self._timers.cancel(("handshake", link))
+        return messages
+
+    def closed(self, link: LinkId) -> Session | None:
+        """A transport is gone; the session it had, for the last time."""
+        session = self.sessions.pop(link, None)
+        self.leaving.pop(link, None)
+        for purpose in ("handshake", "ping", "goodbye"):
+            self._timers.cancel((purpose, link))
+        return session
+
+    def send(self, link: LinkId, message: Message) -> int | None:
+        """Put `message` on its way; nothing happens if the link is gone or its dialect has no such message.
+
+        Returns None, or, for a message longer than this link takes, its length: then nothing was sent.
+        """
+        session = self.sessions.get(link)
+        if session is None or session.stage is Stage.ENDED:
+            return None
+        chunks = session.encode(message)
+        if chunks:
+            if len(chunks[-1]) > session.limit:
+                return len(chunks[-1])
+            self._log.append(Send(link, chunks))
+        return None
+
+    def limit(self, link: LinkId) -> int:
+        """Bytes of the longest message that `link` takes."""
+        return self.sessions[link].limit
+
+    def goodbye(self, link: LinkId, reason: str, now: int) -> None:
+        """Begin to close a link on purpose: answers still go out, nothing new does."""
+        session = self.sessions.get(link)
+        if session is None or session.stage not in (Stage.OPEN, Stage.THEY_LEAVE):
+            return
+        if session.classic:
+            self.hang_up(link, NORMAL)
+            return
+        self.send(link, Goodbye(reason))
+        session.move(Cause.GOODBYE_SENT)
+        self.leaving[link] = None
+        self._timers.set(("goodbye", link), now + self._limits.goodbye)
+
+    def refuse(self, link: LinkId, fault: Fault) -> None:
+        """End a link with the reason, as its peer did what the protocol does not allow."""
+        session = self.sessions.get(link)
+        if session is None or session.stage is Stage.ENDED:
+            return
+        if not session.classic:
+            self.send(link, Refused(fault))
+        peer = session.theirs.name if session.theirs is not None else ""
+        self._log.append(Notify(LinkEnded(link, peer, fault.message)))
+        self.hang_up(link, CLOSE_CODES.get(fault.code, 1008))
+
+    def hang_up(self, link: LinkId, code: int = NORMAL) -> None:
+        """Close a link after what was sent. Nothing that still comes in over it is looked at."""
+        session = self.sessions.get(link)
+        if session is not None and session.stage is not Stage.ENDED:
+            session.move(Cause.HUNG_UP)
+            self._log.append(HangUp(link, code))
+
+    def wake(self, key: Key, now: int) -> None:
+        """A timer of ours has come."""
+        link = LinkId(int(key[1]))
+        session = self.sessions.get(link)
+        if session is None:
+            return
+        if key[0] == "handshake":
+            self.refuse(link, Fault(1010, f"no hello within {self._limits.handshake / 1e9:g} s"))
+        elif key[0] == "goodbye":
+            self.hang_up(link)
+        else:
+            self._keep_alive(session, now)
+
+    def watch(self, session: Session, now: int) -> None:
+        """Begin to ping this link when it is silent."""
+        if not session.classic:
+            self._timers.set(("ping", session.link), now + self._limits.ping_every)
+
+    def _keep_alive(self, session: Session, now: int) -> None:
+        silent = now - session.heard
+        if silent >= self._limits.gone_after:
+            peer = session.theirs.name if session.theirs is not None else ""
+            self._log.append(Notify(LinkEnded(session.link, peer, f"silent for {silent / 1e9:g} s")))
+            self.hang_up(session.link, 1001)
+            return
+        if silent >= self._limits.ping_every and not session.pinged:
+            session.pinged = True
+            self._last_ping += 1
+            self.send(session.link, Ping(self._last_ping))
+        due = session.heard + (self._limits.gone_after if session.pinged else self._limits.ping_every)
+        self._timers.set(("ping", session.link), due)
+
+    def _hello_came(self, session: Session, message: Hello, now: int) -> bool:
+        self._timers.cancel(("handshake", session.link))
+        if session.dialled is None:
+            self.send(session.link, session.mine)
+        self.watch(session, now)
+        return True
+
+    def _ping_came(self, session: Session, message: Ping, now: int) -> bool:
+        self.send(session.link, Pong(message.number))
+        return False
+
+    def _pong_came(self, session: Session, message: Pong, now: int) -> bool:
+        return False
+
+    def _goodbye_came(self, session: Session, message: Goodbye, now: int) -> bool:
+        if session.stage in (Stage.OPEN, Stage.WE_LEAVE):
+            session.move(Cause.GOODBYE_CAME)
+            self.goodbye(session.link, "", now)
+            self.leaving[session.link] = None
+        return True
+
+    def _refusal_came(self, session: Session, message: Refused, now: int) -> bool:
+        peer = session.theirs.name if session.theirs is not None else session.dialled or ""
+        self._log.append(Notify(LinkEnded(session.link, peer, message.fault.message)))
+        self.hang_up(session.link)
+        return True
+
+
+_OWN: dict[type, Callable[[Links, Session, Any, int], bool]] = {
+    Hello: Links._hello_came,
+    Ping: Links._ping_came,
+    Pong: Links._pong_came,
+    Goodbye: Links._goodbye_came,
+    Refused: Links._refusal_came,
+}
+"""Messages about the link itself; True: `Node` should hear of it too."""

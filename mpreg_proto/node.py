@@ -1,0 +1,594 @@
+"""One node of the cluster, without a socket, a clock or a thread: inputs come as method calls, effects go out by
+`drain()`.
+
+`Node` only composes: links (wire), who is there (cluster), requests answered for (coordinator) and calls run here
+(worker). These don't call each other; each returns what it wants done and `Node` carries it to whom it concerns. Not
+thread-safe; never awaits; inputs run to completion and never raise for what a peer did. The loop that drives it is
+docs/howto/embed.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from mpreg_proto.cluster import outputs as cluster
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, Out, TakeNewId, Tell, Usable
+from mpreg_proto.effects import Effect, Framing, Notify, Outcome
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId, show
+from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.links import Links
+from mpreg_proto.notices import Answered, Left, LinkOpened
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.coordinator import Coordinator
+from mpreg_proto.requests.explain import explain
+from mpreg_proto.requests.graph import over
+from mpreg_proto.requests.intents import LOCAL, Answer, Assign, Ended, Intent, Partly, WantLink, Withdraw
+from mpreg_proto.requests.worker import Worker
+from mpreg_proto.rng import Entropy, Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.view import MemberRow, NodeView
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.handshake import MEMBER_ID_BYTES, hello
+from mpreg_proto.wire.messages import (
+    Ask,
+    Call,
+    CancelRequest,
+    Digest,
+    Done,
+    Explain,
+    Explanation,
+    Failed,
+    Fetch,
+    Goodbye,
+    Hello,
+    News,
+    Refused,
+    Request,
+    Result,
+    Told,
+)
+from mpreg_proto.wire.session import Stage
+from mpreg_proto.wire.values import ValueCodec
+
+_json = msgspec.json.Encoder().encode
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is told about itself at start."""
+
+    name: str = "node"
+    """For people; may repeat in a cluster."""
+    cluster_id: str = "default-cluster"
+    addresses: tuple[Address, ...] = ()
+    """Where others can dial this node; may come later, with `advertise`."""
+    seeds: tuple[Address, ...] = ()
+    """Addresses that are dialled until somebody answers."""
+    resources: tuple[str, ...] = ()
+    limits: Limits = DEFAULT
+
+
+class Node:
+    """A member of the cluster. `me` and `entropy` must not be guessable; `rng` is seeded; all times are nanoseconds."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        me: MemberId,
+        rng: Rng,
+        entropy: Entropy,
+        now: int,
+        codec: ValueCodec | None = None,
+    ) -> None:
+        self.config = config
+        self.left = False
+        """Whether `leave` is over: the process may end."""
+        self._entropy = entropy
+        self._rng = rng
+        self._codec = codec or ValueCodec()
+        self._timers = Timers()
+        self._log: list[Effect] = []
+        self._rows: dict[tuple[LinkId, int], _Rows] = {}
+        self._offered: dict[str, FunctionSpec] = {}
+        self._resources = config.resources
+        self._addresses = config.addresses
+        self._links = Links(
+            lambda: hello(cluster=config.cluster_id, member=self.me, name=config.name),
+            codec=self._codec,
+            timers=self._timers,
+            limits=config.limits,
+            log=self._log,
+        )
+        self._worker = Worker(self._refusal, self._codec)
+        self._draining = False
+        self._be(me, now)
+
+    def _be(self, me: MemberId, now: int) -> None:
+        """Be member `me`, at first or anew: know nobody, answer for nothing."""
+        self.me = me
+        self.shown = show(self.config.name, me)
+        self._cluster = Cluster(
+            me,
+            name=self.config.name,
+            addresses=self._addresses,
+            seeds=self.config.seeds,
+            resources=self._resources,
+            timers=self._timers,
+            rng=self._rng.child("cluster"),
+            limits=self.config.limits,
+            now=now,
+        )
+        self._coordinator = Coordinator(
+            me,
+            catalogue=self._cluster.index,
+            links=self._cluster.links,
+            timers=self._timers,
+            rng=self._rng.child("placement"),
+            limits=self.config.limits,
+        )
+        self._worker.shown = self.shown
+        self._carry(self._cluster.start(now), now)
+        for function in self._offered.values():
+            self._carry(self._cluster.offer(function, now), now)
+
+    # -- inputs from the world: never raise for what a peer did ------------------------------------------------------
+
+    def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
+        """A transport stands; `dialled` is the address of a `Dial`, None for an accepted one.
+
+        Raises LocalProtocolError if `link` is open already; nothing has changed then.
+        """
+        self._links.opened(link, framing=framing, dialled=dialled, now=now)
+
+    def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
+        """Bytes of a stream, or one whole message of a link that keeps their borders."""
+        for message in self._links.receive(link, data, now):
+            _HANDLERS[type(message)](self, link, message, now)
+        self._settle(now)
+
+    def link_closed(self, link: LinkId, *, now: int) -> None:
+        """The transport is gone, for whatever reason; comes exactly once a link."""
+        session = self._links.closed(link)
+        if session is None:
+            return
+        for key in [key for key in self._rows if key[0] == link]:
+            del self._rows[key]
+        if session.member is not None:
+            clean = link in self._links.leaving or session.closing
+            self._carry(self._cluster.unlinked(link, clean=clean, now=now), now)
+        elif session.dialled is not None:
+            self._carry(self._cluster.dial_failed(session.dialled, now), now)
+        self._carry(self._coordinator.link_lost(link, now), now)
+        self._carry(self._worker.link_lost(link), now)
+        self._settle(now)
+
+    def dial_failed(self, address: Address, *, now: int) -> None:
+        """A `Dial` came to nothing."""
+        self._carry(self._cluster.dial_failed(address, now), now)
+        self._settle(now)
+
+    def finished(self, run: RunId, outcome: Outcome, *, now: int) -> None:
+        """A `Run` has ended, by itself or after a `Cancel`; comes exactly once a run."""
+        self._carry(self._worker.finished(run, outcome, now), now)
+        self._settle(now)
+
+    def wake(self, *, now: int) -> None:
+        """Time has passed: do what is due. A no-op when nothing is."""
+        for key in self._timers.due(now):
+            owner = _OWNERS.get(str(key[0]))
+            if owner == "links":
+                self._links.wake(key, now)
+            elif owner == "coordinator":
+                self._carry(self._coordinator.wake(key, now), now)
+            elif key[0] == "grace":
+                self._finish(now)
+            else:
+                self._carry(self._cluster.wake(key, now), now)
+        self._settle(now)
+
+    # -- commands from the process: may raise LocalProtocolError, then nothing has changed ---------------------------
+
+    def submit(self, request: Request, *, now: int) -> RequestId:
+        """Answer `request` as if a client had sent it; the result comes as `Notify(Answered(id, result))`."""
+        number = int.from_bytes(self._entropy(6), "big")
+        own = msgspec.structs.replace(request, id=number, here=())
+        self._carry(self._accept(LOCAL, own, now), now)
+        self._settle(now)
+        return RequestId(number)
+
+    def cancel(self, request: RequestId, *, now: int) -> None:
+        """Stop a submitted request; it is still answered, with 1021 unless it is over already."""
+        self._carry(self._coordinator.cancel(LOCAL, request, now), now)
+        self._settle(now)
+
+    def offer(self, function: FunctionSpec, *, now: int) -> None:
+        """Offer a function from now on, in place of any earlier one of that name."""
+        self._offered[function.name] = function
+        self._worker.concurrency(function.name, function.concurrency)
+        self._carry(self._cluster.offer(function, now), now)
+        self._settle(now)
+
+    def withdraw(self, function: str, *, now: int) -> None:
+        """Offer it no longer. Running calls go on; queued ones are refused."""
+        self._carry(self._cluster.withdraw(function, now), now)
+        self._offered.pop(function, None)
+        self._settle(now)
+
+    def hold(self, resources: tuple[str, ...], *, now: int) -> None:
+        """The node's own resources are these from now on."""
+        self._resources = resources
+        self._carry(self._cluster.hold(resources, now), now)
+        self._settle(now)
+
+    def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
+        """Where others can dial this node."""
+        self._addresses = addresses
+        self._carry(self._cluster.advertise(addresses, now), now)
+        self._settle(now)
+
+    def leave(self, *, now: int) -> None:
+        """Drain, then go: refuse what is new, finish what runs (10 s), say goodbye. Again: skip the grace."""
+        if self._draining:
+            self._finish(now)
+            return
+        self._draining = True
+        self._carry(self._cluster.drain(now), now)
+        self._timers.set(("grace", 0), now + self.config.limits.drain_grace)
+        self._settle(now)
+
+    # -- outputs: legal at any time ----------------------------------------------------------------------------------
+
+    def drain(self) -> list[Effect]:
+        """All effects since the last `drain`, in the order of their causes."""
+        if self._rows:
+            self._flush_rows()
+        log, self._log[:] = self._log[:], []
+        return log
+
+    def next_timeout(self) -> int | None:
+        """When `wake` should be called at the latest, or None."""
+        return self._timers.next()
+
+    def view(self, *, now: int) -> NodeView:
+        """How this node sees the cluster and itself."""
+        return NodeView(
+            id=self.me.hex(),
+            shown=self.shown,
+            cluster=self.config.cluster_id,
+            draining=self._draining,
+            synced=self._cluster.synced(),
+            requests=len(self._coordinator.requests),
+            running=self._worker.running,
+            queued=self._worker.queued,
+            links=len(self._links.sessions),
+            members=tuple(self._member_row(row, now) for row in self._cluster.people()),
+            functions=self._cluster.index.table(),
+        )
+
+    def _member_row(self, row: cluster.MemberRow, now: int) -> MemberRow:
+        member = MemberId(bytes.fromhex(row.id))
+        return MemberRow(
+            id=row.id,
+            shown=row.shown,
+            name=row.name,
+            standing=row.standing,
+            incarnation=row.incarnation,
+            since=now - row.since,
+            addresses=row.addresses,
+            catalogue=row.version,
+            functions=row.functions,
+            resources=row.resources,
+            linked=row.linked,
+            me=member == self.me,
+            waiting=self._coordinator.out.waiting(member),
+        )
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def _hello_came(self, link: LinkId, message: Hello, now: int) -> None:
+        session = self._links.sessions[link]
+        member = session.member
+        if member == self.me:
+            self._carry(self._cluster.met_myself(session.dialled, now), now)
+            self._links.hang_up(link)
+            return
+        self._log.append(Notify(LinkOpened(link, message.name, member)))
+        if member is not None:
+            self._carry(self._cluster.linked(link, member, message.name, dialled=session.dialled, now=now), now)
+            self._carry(self._coordinator.offers_changed(now), now)
+
+    def _request_came(self, link: LinkId, request: Request, now: int) -> None:
+        session = self._links.sessions[link]
+        if session.member is None:
+            if request.here or request.hops or request.caller:  # for nodes alone to say
+                request = msgspec.structs.replace(request, here=(), hops=0, caller="")
+        elif session.closing:
+            fault = Fault(1024, "this link is closing", {"maybe_executed": False})
+            self._links.send(link, Result(request.id, fault=fault))
+            return
+        elif len(request.here) == len(request.calls):
+            self._dispatch_came(link, request, now)
+            return
+        self._carry(self._accept(link, request, now), now)
+
+    def _dispatch_came(self, link: LinkId, request: Request, now: int) -> None:
+        """Calls that a coordinator chose this node for."""
+        names = dict.fromkeys(call.name for call in request.calls)
+        if len(names) < len(request.calls) or any(name not in names for name in request.here):
+            self._links.send(link, Result(request.id, fault=Fault(1010, "here names each call of the request once")))
+            return
+        span = self.config.limits.default_timeout if request.timeout is None else request.timeout
+        calls = list(request.calls)
+        self._carry(self._worker.accept(link, request.id, calls, request.given, deadline=now + span, now=now), now)
+
+    def _accept(self, link: LinkId, request: Request, now: int) -> Iterable[Wanted]:
+        if self._draining:
+            return [Answer(link, Result(request.id, fault=faults.DRAINING.saying(maybe_executed=False)))]
+        return self._coordinator.submit(request, link, now)
+
+    def _bad_request_came(self, link: LinkId, message: BadRequest, now: int) -> None:
+        self._links.send(link, Result(message.id, fault=message.fault.saying(maybe_executed=False)))
+
+    def _result_came(self, link: LinkId, result: Result, now: int) -> None:
+        self._carry(self._coordinator.answered(link, result, now), now)
+
+    def _cancel_came(self, link: LinkId, message: CancelRequest, now: int) -> None:
+        self._carry(self._coordinator.cancel(link, message.id, now), now)
+        self._carry(self._worker.cancel(link, message.id), now)
+
+    def _explain_came(self, link: LinkId, message: Explain, now: int) -> None:
+        out = self._coordinator.out
+        out.now = now
+        self._links.send(link, explain(message.request, self._cluster.index, out, self.config.limits))
+
+    def _ask_came(self, link: LinkId, message: Ask, now: int) -> None:
+        self._links.send(link, Told(message.id, _json(self.view(now=now))))
+
+    def _news_came(self, link: LinkId, message: News | Digest | Fetch, now: int) -> None:
+        if self._links.sessions[link].member is None:
+            self._links.refuse(link, Fault(1010, "only nodes speak of members"))
+            return
+        self._carry(self._cluster.received(link, message, now), now)
+
+    def _goodbye_came(self, link: LinkId, message: Goodbye, now: int) -> None:
+        """Calls go over another link.
+
+        This one is in `leaving` and closed by `_settle` when nothing is pending on it.
+        """
+        self._carry(self._cluster.goodbye(link, now), now)
+
+    def _refusal_came(self, link: LinkId, message: Refused, now: int) -> None:
+        """The link is being hung up; that its end is a failed dial follows from `link_closed`."""
+
+    def _stray_came(self, link: LinkId, message: Explanation | Told, now: int) -> None:
+        self._links.refuse(link, Fault(1010, "an answer to a question that was never asked"))
+
+    # -- what the machines want done ----------------------------------------------------------------------------------
+
+    def _carry(self, wanted: Iterable[Wanted], now: int) -> None:
+        """Bring each intent to whom it concerns; what follows from it comes after what was there before."""
+        waiting = deque(wanted)
+        while waiting:
+            intent = waiting.popleft()
+            carrier = _CARRIERS.get(type(intent))
+            if carrier is None:
+                self._log.append(intent)  # type: ignore[arg-type]  # the table holds all but the effects
+            elif more := carrier(self, intent, now):
+                waiting.extend(more)
+
+    def _assign(self, intent: Assign, now: int) -> Iterable[Wanted]:
+        if intent.link == LOCAL:
+            return self._worker.accept(
+                LOCAL, intent.number, intent.calls, intent.given, deadline=intent.deadline, now=now
+            )
+        request = Request(
+            intent.number,
+            tuple(intent.calls),
+            timeout=intent.deadline - now,
+            here=tuple([call.name for call in intent.calls]),
+            given=intent.given,
+            partial=True,
+            eager=True,
+        )
+        size = self._links.send(intent.link, request)
+        if size is not None:
+            limit = self.config.limits.node_message
+            return self._coordinator.answered(
+                intent.link, Result(intent.number, fault=over("message", limit, size)), now
+            )
+        return ()
+
+    def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
+        if intent.link == LOCAL:
+            return self._worker.cancel(LOCAL, intent.number)
+        self._links.send(intent.link, CancelRequest(intent.number))
+        return ()
+
+    def _answer(self, intent: Answer, now: int) -> Iterable[Wanted]:
+        result = intent.result
+        rows = self._rows.pop((intent.link, result.id), None)
+        if rows is not None:
+            result = msgspec.structs.replace(
+                result, done=(*rows.done, *result.done), failed=(*rows.failed, *result.failed)
+            )
+        if intent.link == LOCAL:
+            self._log.append(Notify(Answered(RequestId(result.id), result)))
+        else:
+            self._send_result(intent.link, result)
+        return ()
+
+    def _partly(self, intent: Partly, now: int) -> Iterable[Wanted]:
+        self._row(intent.link, intent.request, intent.row)
+        return ()
+
+    def _ended(self, intent: Ended, now: int) -> Iterable[Wanted]:
+        row = intent.row
+        if intent.link == LOCAL:
+            done, failed = ((row,), ()) if isinstance(row, Done) else ((), (row,))
+            return self._coordinator.answered(LOCAL, Result(intent.request, done, failed, last=intent.last), now)
+        self._row(intent.link, intent.request, row).last = intent.last
+        return ()
+
+    def _want_link(self, intent: WantLink, now: int) -> Iterable[Wanted]:
+        return self._cluster.want_link(intent.member, now)
+
+    def _tell(self, intent: Tell, now: int) -> Iterable[Wanted]:
+        self._links.send(intent.link, intent.message)
+        return ()
+
+    def _close_link(self, intent: CloseLink, now: int) -> Iterable[Wanted]:
+        self._links.goodbye(intent.link, intent.reason, now)
+        return ()
+
+    def _gone(self, intent: Gone, now: int) -> Iterable[Wanted]:
+        return self._coordinator.gone(intent.member, now)
+
+    def _take_new_id(self, intent: TakeNewId, now: int) -> Iterable[Wanted]:
+        """The cluster holds this member for dead for good: go on as another one (MEMBERSHIP.md, Identity)."""
+        self._carry(self._coordinator.end_all(), now)
+        for link, session in list(self._links.sessions.items()):
+            if session.member is not None or session.dialled is not None:
+                self._links.hang_up(link)
+        self._timers.clear(_OWNERS)
+        self._be(MemberId(self._entropy(MEMBER_ID_BYTES)), now)
+        return ()
+
+    def _offers_changed(self, intent: Usable | OffersChanged, now: int) -> Iterable[Wanted]:
+        return self._coordinator.offers_changed(now)
+
+    def _refusal(self, call: Call) -> Fault | None:
+        """Why this node cannot run `call` now: 1024, 1001 for what is not offered here (the sender's view is old)."""
+        if self._draining:
+            return faults.DRAINING
+        index = self._cluster.index
+        if any(one.member == self.me for one in index.offers(call.function, call.resources, call.version)):
+            return None
+        return faults.not_found(call, index.lacking(call.function, call.resources, call.version))
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _row(self, link: LinkId, request: int, row: Done | Failed) -> _Rows:
+        """Keep an ended call until `drain`, so that all that ended in one wake-up goes back in one message."""
+        rows = self._rows.get((link, request))
+        if rows is None:
+            rows = self._rows[link, request] = _Rows()
+        if isinstance(row, Done):
+            rows.done.append(row)
+        else:
+            rows.failed.append(row)
+        return rows
+
+    def _flush_rows(self) -> None:
+        rows, self._rows = self._rows, {}
+        queued = self._worker.queued
+        for (link, request), joined in rows.items():
+            result = Result(request, tuple(joined.done), tuple(joined.failed), joined.last, queue=queued)
+            if link == LOCAL:
+                self._log.append(Notify(Answered(RequestId(request), result)))
+            else:
+                self._send_result(link, result)
+
+    def _send_result(self, link: LinkId, result: Result) -> None:
+        """Send an answer; where it is longer than a message may be, say so instead, for each call that it was about."""
+        size = self._links.send(link, result)
+        if size is None:
+            return
+        fault = over("message", self._links.limit(link), size).saying(maybe_executed=True)
+        failed = (
+            tuple(Failed(row.name, fault) for row in result.done) if result.fault is None and not result.last else ()
+        )
+        self._links.send(link, msgspec.structs.replace(result, done=(), failed=(*result.failed, *failed), fault=fault))
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    def _settle(self, now: int) -> None:
+        """After each input: close links on which all is said, and end draining once nothing is left to do."""
+        for link in list(self._links.leaving) if self._links.leaving else ():
+            session = self._links.sessions[link]
+            if session.stage is Stage.BOTH_LEAVE and not self._pending(link):
+                self._links.hang_up(link)
+        busy = self._coordinator.requests or self._worker.running or self._worker.queued
+        if self._draining and not busy:
+            self._finish(now)
+
+    def _pending(self, link: LinkId) -> bool:
+        if self._worker.pending(link) or self._coordinator.pending(link):
+            return True
+        return any(key[0] == link for key in self._rows)
+
+    def _finish(self, now: int) -> None:
+        """The end of draining: answer what is open, stop what runs, say that we have left, close all links."""
+        if self.left:
+            return
+        self.left = True
+        self._timers.cancel(("grace", 0))
+        self._carry(self._coordinator.end_all(), now)
+        self._carry(self._worker.stop_all(faults.LOST_BY_LEAVING), now)
+        if self._rows:
+            self._flush_rows()
+        self._carry(self._cluster.leave(now), now)
+        for link in list(self._links.sessions):
+            self._links.goodbye(link, "leaving", now)
+            self._links.hang_up(link)
+        self._log.append(Notify(Left()))
+
+
+class _Rows:
+    """Calls of one request that ended since the last `drain`."""
+
+    __slots__ = ("done", "failed", "last")
+
+    def __init__(self) -> None:
+        self.done: list[Done] = []
+        self.failed: list[Failed] = []
+        self.last = False
+
+
+Wanted = Intent | Out
+"""All that the machines may return."""
+
+_HANDLERS: dict[type, Callable[[Node, LinkId, Any, int], None]] = {
+    Hello: Node._hello_came,
+    Request: Node._request_came,
+    BadRequest: Node._bad_request_came,
+    Result: Node._result_came,
+    CancelRequest: Node._cancel_came,
+    Explain: Node._explain_came,
+    Ask: Node._ask_came,
+    News: Node._news_came,
+    Digest: Node._news_came,
+    Fetch: Node._news_came,
+    Goodbye: Node._goodbye_came,
+    Refused: Node._refusal_came,
+    Explanation: Node._stray_came,
+    Told: Node._stray_came,
+}
+_CARRIERS: dict[type, Callable[[Node, Any, int], Iterable[Wanted]]] = {
+    Assign: Node._assign,
+    Withdraw: Node._withdraw,
+    Answer: Node._answer,
+    Partly: Node._partly,
+    Ended: Node._ended,
+    WantLink: Node._want_link,
+    Tell: Node._tell,
+    CloseLink: Node._close_link,
+    Gone: Node._gone,
+    Usable: Node._offers_changed,
+    OffersChanged: Node._offers_changed,
+    TakeNewId: Node._take_new_id,
+}
+_OWNERS = {
+    "handshake": "links",
+    "ping": "links",
+    "goodbye": "links",
+    "deadline": "coordinator",
+    "wait": "coordinator",
+    "link": "coordinator",
+}
+"""Whose timer a key is, by its first part; all others are the cluster's."""

@@ -1,0 +1,83 @@
+"""What `Notify` carries: facts for logs, metrics, dashboards and journals. Nothing in the core depends on them.
+
+Each notice is a fact that has happened, in the past tense, with ids and names but never arguments or secrets.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from mpreg_proto.ids import Address, LinkId, MemberId, RequestId
+from mpreg_proto.wire.messages import Result
+
+
+class Standing(enum.IntEnum):
+    """How a member is, in the order in which claims about one incarnation outdo each other (MEMBERSHIP.md, State)."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+    RETIRED = 4
+
+
+class LinkOpened(msgspec.Struct, frozen=True, gc=False):
+    """Both hellos are in. `member` is None for a client."""
+
+    link: LinkId
+    peer: str
+    member: MemberId | None
+
+
+class LinkEnded(msgspec.Struct, frozen=True, gc=False):
+    """A link is gone; `why` is empty for an ordinary end."""
+
+    link: LinkId
+    peer: str
+    why: str
+
+
+class PeerSilent(msgspec.Struct, frozen=True, gc=False):
+    """An address was dialled and did not answer. Said once until it does; dialling goes on."""
+
+    address: Address
+
+
+class MemberChanged(msgspec.Struct, frozen=True, gc=False):
+    """What this node believes about a member has risen."""
+
+    member: MemberId
+    name: str
+    standing: Standing
+    incarnation: int
+
+
+class CatalogueChanged(msgspec.Struct, frozen=True, gc=False):
+    """A member's offers are now known at `version`."""
+
+    member: MemberId
+    name: str
+    version: int
+
+
+class StrayResult(msgspec.Struct, frozen=True, gc=False):
+    """An answer matched nothing pending (a late one, after a failover or a deadline) and was dropped."""
+
+    link: LinkId
+    request: int
+
+
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """A request that this process submitted itself has an answer; the one notice that carries values."""
+
+    request: RequestId
+    result: Result
+
+
+class Left(msgspec.Struct, frozen=True, gc=False):
+    """Draining is over: the process may end."""
+
+
+Notice = LinkOpened | LinkEnded | PeerSilent | MemberChanged | CatalogueChanged | StrayResult | Answered | Left

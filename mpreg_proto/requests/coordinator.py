@@ -1,0 +1,414 @@
+"""The requests this node answers for: plan, place, supervise, fail over, answer once, by the deadline.
+
+In: requests of clients and nodes, answers of workers, lost links, changed offers, timers. Out: intents. A call is
+placed when it is ready, from the offers of that moment; it belongs to the link it was handed to and is lost with it. It
+may go elsewhere only while its body cannot have started, or when its function is idempotent (GUARANTEES.md, How).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mpreg_proto.effects import Notify
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, MemberId, RequestId
+from mpreg_proto.limits import Limits
+from mpreg_proto.notices import StrayResult
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.graph import plan
+from mpreg_proto.requests.intents import LOCAL, Answer, Assign, Intent, Partly, WantLink, Withdraw
+from mpreg_proto.requests.loads import Attempt, Outstanding
+from mpreg_proto.requests.placement import Candidate, CatalogueView, draw, rank, reason
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Key, Timers
+from mpreg_proto.wire.messages import Call, Done, Failed, Request, Result, Traced
+
+_ELSEWHERE = (1001, 1022, 1024)
+"""Refusals after which a call may try another member: a stale route, overload, a member that leaves."""
+
+
+class Coordinator:
+    """Every request in progress here. Timer keys: ("deadline", id), ("wait", id, call), ("link", id, call)."""
+
+    def __init__(
+        self,
+        me: MemberId,
+        *,
+        catalogue: CatalogueView,
+        links: Mapping[MemberId, LinkId],
+        timers: Timers,
+        rng: Rng,
+        limits: Limits,
+    ) -> None:
+        self.me = me
+        self.out = Outstanding(me, links, limits)
+        self.requests: dict[RequestId, Execution] = {}
+        self._catalogue = catalogue
+        self._links = links
+        self._timers = timers
+        self._rng = rng
+        self._limits = limits
+        self._origins: dict[LinkId, dict[int, RequestId]] = {}
+        self._parked: dict[tuple[RequestId, str], Execution] = {}
+        self._last_id = 0
+        self._last_number = 0
+
+    # -- inputs -------------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request, link: LinkId, now: int) -> list[Intent]:
+        """Take on a request that came over `link`. It will be answered exactly once, unless that link ends first."""
+        self.out.now = now
+        theirs = self._origins.setdefault(link, {})
+        if request.id in theirs:
+            return [_refuse(request, link, Fault(1010, f"request {request.id} is already in progress on this link"))]
+        if len(self.requests) >= self._limits.requests:
+            return [_refuse(request, link, faults.overloaded("requests", self._limits.requests))]
+        laid_out = plan(request, self._limits)
+        if isinstance(laid_out, Fault):
+            return [_refuse(request, link, laid_out)]
+        given = self._limits.default_timeout if request.timeout is None else request.timeout
+        deadline = now + min(given, self._limits.longest_timeout)
+        self._last_id += 1
+        request_id = RequestId(self._last_id)
+        execution = Execution(request_id, request, laid_out, link=link, arrived=now, deadline=deadline)
+        unroutable = [] if request.wait else self._unroutable(execution)
+        if unroutable and not request.partial:
+            return [_refuse(request, link, self._not_found(unroutable[0]))]
+        self.requests[request_id] = execution
+        theirs[request.id] = request_id
+        self._timers.set(("deadline", request_id), deadline)
+        intents: list[Intent] = []
+        for call in unroutable:
+            intents += self._call_failed(execution, call.name, self._not_found(call), now)
+        return intents + self._place(execution, execution.start(), now)
+
+    def answered(self, link: LinkId, result: Result, now: int) -> list[Intent]:
+        """What a member says became of a dispatch, or of some of its calls."""
+        self.out.now = now
+        intents: list[Intent] = []
+        ready: dict[RequestId, list[str]] = {}
+        rows: Iterable[Done | Failed] = (*result.done, *result.failed)
+        if result.last:
+            rows = (*rows, *self._unanswered(result, rows))
+        for row in rows:
+            attempt = self.out.take(result.id, row.name, link)
+            if attempt is None:
+                intents.append(Notify(StrayResult(link, result.id)))
+                continue
+            self.out.told(attempt.member, result.queue, row.ran)
+            if attempt.execution.id not in self.requests:
+                continue
+            if isinstance(row, Done):
+                names, more = self._bind(attempt, row, now)
+            else:
+                names, more = self._failed_there(attempt, row, now)
+            intents += more
+            if names:
+                ready.setdefault(attempt.execution.id, []).extend(names)
+        for request_id, names in ready.items():
+            if (execution := self.requests.get(request_id)) is not None:
+                intents += self._place(execution, names, now)
+        return intents
+
+    def cancel(self, link: LinkId, number: int, now: int) -> list[Intent]:
+        """Who asked wants it no more; it still gets its answer, 1021."""
+        self.out.now = now
+        request_id = self._origins.get(link, {}).get(number)
+        if request_id is None:
+            return []
+        return self._end(self.requests[request_id], faults.CANCELLED)
+
+    def link_lost(self, link: LinkId, now: int) -> list[Intent]:
+        """A link has ended: the calls on it are lost, and the requests that came over it are dropped."""
+        self.out.now = now
+        intents: list[Intent] = []
+        for request_id in list(self._origins.get(link, {}).values()):
+            intents += self._close(self.requests[request_id])
+        self._origins.pop(link, None)
+        return intents + self._lose(self.out.over(link), now)
+
+    def gone(self, member: MemberId, now: int) -> list[Intent]:
+        """A member is dead or has left: the calls it had are lost."""
+        self.out.now = now
+        intents = self._lose(self.out.at(member), now)
+        self.out.forget(member)
+        return intents
+
+    def offers_changed(self, now: int) -> list[Intent]:
+        """Offers, standings or links are other than they were: what is parked may go on."""
+        if not self._parked:
+            return []
+        self.out.now = now
+        parked, self._parked = self._parked, {}
+        ready: dict[RequestId, list[str]] = {}
+        for request_id, name in parked:
+            ready.setdefault(request_id, []).append(name)
+        intents: list[Intent] = []
+        for request_id, names in ready.items():
+            if (execution := self.requests.get(request_id)) is not None:
+                intents += self._place(execution, names, now)
+        return intents
+
+    def wake(self, key: Key, now: int) -> list[Intent]:
+        """A timer of ours has come."""
+        self.out.now = now
+        execution = self.requests.get(RequestId(int(key[1])))
+        if execution is None:
+            return []
+        if key[0] == "deadline":
+            return self._end(execution, faults.deadline(execution))
+        name = str(key[2])
+        if self._parked.pop((execution.id, name), None) is None:
+            return []
+        call = execution.plan.calls[name]
+        if key[0] == "wait":
+            return self._call_failed(execution, name, self._not_found(call), now)
+        for candidate in self._candidates(execution, call):
+            if not self.out.linked(candidate.member):
+                fault = Fault(1001, f"no link to {candidate.shown} could be had", {"node": candidate.shown})
+                execution.avoid.setdefault(name, []).append((candidate.member, fault))
+        return self._place(execution, [name], now)
+
+    def end_all(self) -> list[Intent]:
+        """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""
+        intents: list[Intent] = []
+        for execution in list(self.requests.values()):
+            intents += self._end(execution, faults.LOST_BY_LEAVING if execution.possibly_started else faults.DRAINING)
+        return intents
+
+    def pending(self, link: LinkId) -> bool:
+        """Whether anything is still to come or to go on `link`: our calls out there, or requests from there."""
+        return bool(self._origins.get(link)) or bool(self.out.over(link))
+
+    # -- placing ------------------------------------------------------------------------------------------------------
+
+    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[Intent]:
+        """Hand ready calls out, those for one member together."""
+        intents: list[Intent] = []
+        groups: dict[LinkId, Assign] = {}
+        for name in names:
+            if execution.id not in self.requests:
+                break  # a call before has ended the request
+            if name not in execution.open:
+                continue
+            if execution.request.trace:
+                execution.queued.setdefault(name, now)
+            call = execution.plan.calls[name]
+            candidates = self._candidates(execution, call)
+            avoid = [member for member, _ in execution.avoid.get(name, ())]
+            equals = rank(candidates, self.out, resources=call.resources, avoid=avoid)
+            if not equals:
+                intents += self._nobody(execution, call, now)
+                continue
+            chosen = draw(equals, self.out, self._rng)
+            link = LOCAL if chosen.member == self.me else self._links.get(chosen.member)
+            if link is None:
+                intents += self._await_link(execution, call, chosen.member, now)
+                continue
+            why = reason(chosen, equals, candidates) if execution.request.trace else ""
+            self._hand_out(execution, call, chosen, link, groups, why, now)
+        return [*intents, *groups.values()] if execution.id in self.requests else intents
+
+    def _hand_out(
+        self,
+        execution: Execution,
+        call: Call,
+        chosen: Candidate,
+        link: LinkId,
+        groups: dict[LinkId, Assign],
+        why: str,
+        now: int,
+    ) -> None:
+        group = groups.get(link)
+        if group is None:
+            self._last_number += 1
+            group = Assign(link, self._last_number, [], {}, execution.deadline)
+            groups[link] = group
+            execution.dispatches[group.number] = link
+        group.calls.append(call)
+        if call.needs:
+            group.given.update(execution.given(call.name))
+        if not chosen.idempotent:
+            execution.possibly_started[call.name] = None
+        execution.tries[call.name] = execution.tries.get(call.name, 0) + 1
+        self.out.add(
+            Attempt(
+                execution,
+                call.name,
+                number=group.number,
+                link=link,
+                member=chosen.member,
+                shown=chosen.shown,
+                idempotent=chosen.idempotent,
+                version=chosen.version,
+                sent=now,
+                why=why,
+            )
+        )
+
+    def _candidates(self, execution: Execution, call: Call) -> Sequence[Candidate]:
+        candidates = self._catalogue.offers(call.function, call.resources, call.version)
+        if execution.request.here and call.name in execution.request.here:
+            candidates = [candidate for candidate in candidates if candidate.member == self.me]
+        if execution.repeats and (version := execution.repeats.get(call.name)) is not None:
+            candidates = [one for one in candidates if one.idempotent and one.version == version]
+        return candidates
+
+    def _nobody(self, execution: Execution, call: Call, now: int) -> list[Intent]:
+        """No candidate is left: wait for one if the request says so, else the call has failed."""
+        wait = execution.request.wait
+        if wait:
+            key = ("wait", execution.id, call.name)
+            self._parked[execution.id, call.name] = execution
+            execution.avoid.pop(call.name, None)  # whoever refused may have room again by then
+            if key not in self._timers:
+                self._timers.set(key, now + wait)
+            return []
+        refusals = execution.avoid.get(call.name)
+        fault = refusals[-1][1] if refusals else self._not_found(call)
+        return self._call_failed(execution, call.name, fault, now)
+
+    def _await_link(self, execution: Execution, call: Call, member: MemberId, now: int) -> list[Intent]:
+        key = ("link", execution.id, call.name)
+        self._parked[execution.id, call.name] = execution
+        if key not in self._timers:
+            self._timers.set(key, now + self._limits.link_wait)
+        return [WantLink(member)]
+
+    def _unroutable(self, execution: Execution) -> list[Call]:
+        offers = self._catalogue.offers
+        here = execution.request.here
+        return [
+            call
+            for call in execution.request.calls
+            if not offers(call.function, call.resources, call.version) and call.name not in here
+        ]
+
+    def _not_found(self, call: Call) -> Fault:
+        details = self._catalogue.lacking(call.function, call.resources, call.version)
+        return faults.not_found(call, details)
+
+    # -- what became of calls -----------------------------------------------------------------------------------------
+
+    def _bind(self, attempt: Attempt, row: Done, now: int) -> tuple[list[str], list[Intent]]:
+        execution, name = attempt.execution, attempt.call
+        if execution.request.trace:
+            self._trace(attempt, row, now)
+        ready = execution.bind(name, row.value)
+        intents: list[Intent] = []
+        if execution.request.eager and name in execution.plan.wanted:
+            intents.append(Partly(execution.link, execution.reply_id, row))
+        if execution.over:
+            intents += self._end(execution, None)
+        return ready, intents
+
+    def _failed_there(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[Intent]]:
+        execution, name = attempt.execution, attempt.call
+        if row.refused:
+            execution.possibly_started.pop(name, None)
+            if row.fault.code in _ELSEWHERE and now < execution.deadline:
+                execution.avoid.setdefault(name, []).append((attempt.member, row.fault))
+                return [name], []
+        if execution.request.trace:
+            self._trace(attempt, row, now)
+        fault = row.fault if "node" in row.fault.details else row.fault.saying(node=attempt.shown)
+        return [], self._call_failed(execution, name, fault, now)
+
+    def _lose(self, attempts: Sequence[Attempt], now: int) -> list[Intent]:
+        """These calls will not be answered any more: start again elsewhere what may be, and tell of the rest."""
+        intents: list[Intent] = []
+        for attempt in attempts:
+            self.out.take(attempt.number, attempt.call, attempt.link)
+        for attempt in attempts:
+            execution, name = attempt.execution, attempt.call
+            if execution.id not in self.requests:
+                continue
+            if attempt.idempotent and execution.tries[name] <= self._limits.failovers:
+                execution.repeats[name] = attempt.version
+                intents += self._place(execution, [name], now)
+            else:
+                intents += self._call_failed(execution, name, faults.lost(attempt.call, attempt.shown), now)
+        return intents
+
+    def _unanswered(self, result: Result, rows: Iterable[Done | Failed]) -> list[Failed]:
+        """A last Result settles all that is pending of its dispatch: what it does not name has failed as a whole."""
+        named = {row.name for row in rows}
+        left = [attempt for attempt in self.out.of(result.id) if attempt.call not in named]
+        if not left:
+            return []
+        fault = result.fault or Fault(1002, "a node ended a request without saying what became of this call")
+        refused = fault.code in _ELSEWHERE and not fault.details.get("maybe_executed", False)
+        return [Failed(attempt.call, fault, refused) for attempt in left]
+
+    def _call_failed(self, execution: Execution, name: str, fault: Fault, now: int) -> list[Intent]:
+        call = execution.plan.calls[name]
+        fault = fault.saying(call=name, function=call.function)
+        if not execution.request.partial:
+            return self._end(execution, fault)
+        before = len(execution.faults)
+        execution.fail(name, fault)
+        intents: list[Intent] = []
+        if execution.request.eager:
+            fresh = list(execution.faults)[before:]
+            intents += [
+                Partly(execution.link, execution.reply_id, Failed(failed, execution.faults[failed]))
+                for failed in fresh
+                if failed in execution.plan.wanted
+            ]
+        return intents + self._end(execution, None) if execution.over else intents
+
+    def _trace(self, attempt: Attempt, row: Done | Failed, now: int) -> None:
+        """Only spans come over a link, so the way there is reckoned as half of what is left of the round trip."""
+        execution = attempt.execution
+        travelled = max(0, now - attempt.sent - row.waited - row.ran)
+        moved = attempt.sent + (0 if attempt.link == LOCAL else travelled // 2) - execution.arrived
+        started = moved + row.waited
+        execution.trace.append(
+            Traced(
+                name=attempt.call,
+                node=attempt.shown,
+                queued=execution.queued[attempt.call] - execution.arrived,
+                moved=moved,
+                started=started,
+                ended=started + row.ran,
+                tries=execution.tries[attempt.call],
+                why=attempt.why,
+            )
+        )
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def _end(self, execution: Execution, fault: Fault | None) -> list[Intent]:
+        """Answer, once, and call off what is still out."""
+        request = execution.request
+        partial = request.partial and fault is None
+        if partial:
+            fault = execution.first_fault
+        if fault is not None:
+            fault = fault.saying(maybe_executed=bool(execution.possibly_started))
+        done = execution.done() if (fault is None or partial) and not request.eager else ()
+        failed = execution.failed() if partial and not request.eager else ()
+        answer = Answer(
+            execution.link,
+            Result(execution.reply_id, done, failed, fault=fault, trace=tuple(execution.trace)),
+        )
+        return [answer, *self._close(execution)]
+
+    def _close(self, execution: Execution) -> list[Intent]:
+        """Forget a request; what is still out of it is called off, and its late answers match nothing."""
+        del self.requests[execution.id]
+        self._origins.get(execution.link, {}).pop(execution.reply_id, None)
+        self._timers.cancel(("deadline", execution.id))
+        if self._parked:
+            for name in execution.open:
+                if self._parked.pop((execution.id, name), None) is not None:
+                    self._timers.cancel(("wait", execution.id, name))
+                    self._timers.cancel(("link", execution.id, name))
+        if not execution.open:
+            return []
+        return [Withdraw(link, number) for number, link in execution.dispatches.items() if self.out.of(number)]
+
+
+def _refuse(request: Request, link: LinkId, fault: Fault) -> Answer:
+    return Answer(link, Result(request.id, fault=fault.saying(maybe_executed=False)))

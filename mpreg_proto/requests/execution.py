@@ -1,0 +1,151 @@
+"""One request in progress: what is waiting, what has a result, what failed, and when it is over.
+
+The coordinator owns one `Execution` a request and tells it what became of each call; it answers which calls are ready
+now. There are no levels: a call is ready the moment its last need is there. It knows nothing of nodes, links or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, MemberId, RequestId
+from mpreg_proto.requests.graph import Plan
+from mpreg_proto.wire.messages import Done, Failed, Request, Traced
+
+
+class Execution:
+    """The state of one request.
+
+    Each call is waiting, ready (handed out by `start` or `bind`), or ended, in this order.
+    """
+
+    __slots__ = (
+        "_users",
+        "_waiting",
+        "arrived",
+        "avoid",
+        "deadline",
+        "dispatches",
+        "faults",
+        "first_fault",
+        "id",
+        "link",
+        "open",
+        "plan",
+        "possibly_started",
+        "queued",
+        "repeats",
+        "reply_id",
+        "request",
+        "trace",
+        "tries",
+        "values",
+    )
+
+    def __init__(
+        self, request_id: RequestId, request: Request, plan: Plan, *, link: LinkId, arrived: int, deadline: int
+    ) -> None:
+        self.id = request_id
+        self.request = request
+        self.plan = plan
+        self.link = link
+        """Where the answer goes."""
+        self.reply_id = request.id
+        self.arrived = arrived
+        self.deadline = deadline
+        self.values: dict[str, bytes] = {}
+        """Results that somebody still needs, and wanted ones."""
+        self.faults: dict[str, Fault] = {}
+        self.first_fault: Fault | None = None
+        self.open = dict.fromkeys(plan.calls)
+        """Calls that have not ended."""
+        self.possibly_started: dict[str, None] = {}
+        """Non-idempotent calls whose body may have started (GUARANTEES.md, Possibly started)."""
+        self.dispatches: dict[int, LinkId] = {}
+        """The numbers under which calls of this request went out, and where."""
+        self.queued: dict[str, int] = {}
+        """When each call became ready."""
+        self.tries: dict[str, int] = {}
+        self.repeats: dict[str, str] = {}
+        """For calls whose node was lost: the version that alone may run them again."""
+        self.avoid: dict[str, list[tuple[MemberId, Fault]]] = {}
+        """For calls that were refused somewhere: by whom, and why."""
+        self.trace: list[Traced] = []
+        self._waiting = {name: len(others) for name, others in plan.needs.items()}
+        self._users = {name: len(others) for name, others in plan.dependents.items()}
+
+    def start(self) -> list[str]:
+        """The calls that wait for nothing, in the request's order."""
+        if not self._waiting:
+            return list(self.plan.calls)
+        return [name for name in self.plan.calls if name not in self._waiting]
+
+    def bind(self, name: str, value: bytes) -> list[str]:
+        """`name` has its result; the calls that are ready now for it. A second result for one name is ignored."""
+        if name not in self.open:
+            return []
+        del self.open[name]
+        if name in self._users or name in self.plan.wanted:
+            self.values[name] = value
+        self._release(name)
+        ready: list[str] = []
+        for dependent in self.plan.dependents.get(name, ()):
+            left = self._waiting.get(dependent)
+            if left is None:
+                continue  # it has failed for want of another input
+            if left == 1:
+                del self._waiting[dependent]
+                ready.append(dependent)
+            else:
+                self._waiting[dependent] = left - 1
+        return ready
+
+    def fail(self, name: str, fault: Fault) -> None:
+        """`name` has failed, and with it all that waits for it, each with 1021 and the call that was to blame."""
+        if name not in self.open:
+            return
+        if self.first_fault is None:
+            self.first_fault = fault
+        self._end_failed(name, fault)
+        waiting = list(self.plan.dependents.get(name, ()))
+        while waiting:
+            dependent = waiting.pop()
+            if dependent in self.open:
+                why = f"call {dependent!r} was not run, as {name!r} failed"
+                self._end_failed(dependent, Fault(1021, why, {"call": dependent, "because": name}))
+                waiting.extend(self.plan.dependents.get(dependent, ()))
+
+    @property
+    def over(self) -> bool:
+        """Whether every call has ended."""
+        return not self.open
+
+    def given(self, name: str) -> Mapping[str, bytes]:
+        """The results that `name`'s arguments may refer to, those that came with the request among them."""
+        needs = self.plan.calls[name].needs
+        if not needs:
+            return {}
+        values, given = self.values, self.request.given
+        return {need: values[need] if need in values else given[need] for need in needs}
+
+    def done(self) -> tuple[Done, ...]:
+        """The wanted results that are there, in the order wanted."""
+        return tuple(Done(name, self.values[name]) for name in self.plan.wanted if name in self.values)
+
+    def failed(self) -> tuple[Failed, ...]:
+        """The wanted calls that failed, in the order wanted."""
+        return tuple(Failed(name, self.faults[name]) for name in self.plan.wanted if name in self.faults)
+
+    def _end_failed(self, name: str, fault: Fault) -> None:
+        del self.open[name]
+        self.faults[name] = fault
+        self._waiting.pop(name, None)
+        self._release(name)
+
+    def _release(self, ended: str) -> None:
+        """Let go of inputs that nobody else needs now that `ended` has ended."""
+        for need in self.plan.needs.get(ended, ()):
+            self._users[need] -= 1
+            if not self._users[need] and need not in self.plan.wanted:
+                self.values.pop(need, None)

@@ -1,0 +1,40 @@
+"""Where would the calls of a request run, and why: the same functions that route, asked without running anything."""
+
+from __future__ import annotations
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import Limits
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.graph import plan
+from mpreg_proto.requests.placement import CatalogueView, Loads, rank, reason, rejected
+from mpreg_proto.wire.messages import Explained, Explanation, Request
+
+
+def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits) -> Explanation:
+    """A row a call in the request's order: the equals among which the draw would fall now, or the error that it would
+    be.
+    """
+    laid_out = plan(request, limits)
+    if isinstance(laid_out, Fault):
+        return Explanation(request.id, fault=laid_out.saying(maybe_executed=False))
+    rows: list[Explained] = []
+    for call in request.calls:
+        candidates = catalogue.offers(call.function, call.resources, call.version)
+        equals = rank(candidates, loads, resources=call.resources)
+        if not equals:
+            details = catalogue.lacking(call.function, call.resources, call.version)
+            fault = faults.not_found(call, details)
+            if not request.partial:
+                return Explanation(request.id, fault=fault.saying(maybe_executed=False))
+            rows.append(Explained(call.name, call.function, (), fault.message))
+            continue
+        rows.append(
+            Explained(
+                call.name,
+                call.function,
+                tuple(equal.shown for equal in equals),
+                reason(equals[0], equals, candidates),
+                rejected(candidates, equals, loads),
+            )
+        )
+    return Explanation(request.id, tuple(rows))

@@ -1,0 +1,53 @@
+"""The sentences in which requests and calls fail; each says what was wanted, what there is, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import SECOND
+from mpreg_proto.requests.execution import Execution
+from mpreg_proto.wire.messages import Call
+
+CANCELLED: Final = Fault(1021, "cancelled by who asked for it")
+DRAINING: Final = Fault(1024, "this node is leaving the cluster; ask another one")
+LOST_BY_LEAVING: Final = Fault(1023, "this node left the cluster while calls of this request may have been running")
+
+
+def overloaded(limit: str, value: int) -> Fault:
+    """1022, decided when a request arrives."""
+    return Fault(1022, f"over the limit {limit}: {value} are in flight already", {"limit": limit, "retry_after": 1.0})
+
+
+def deadline(execution: Execution) -> Fault:
+    """1020, which says whether the deadline was asked for or the default, and what was still open."""
+    span = (execution.deadline - execution.arrived) / SECOND
+    whose = "" if execution.request.timeout is not None else " (the default; set another with timeout)"
+    still = list(execution.open)
+    names = ", ".join(still[:5]) + (", ..." if len(still) > 5 else "")
+    text = f"not done within {span:g} s{whose}; still open: {names}"
+    return Fault(1020, text, {"timeout": span, "open": still[:20]})
+
+
+def lost(call: str, node: str) -> Fault:
+    """1023: the node is gone and nobody can say whether the body ran."""
+    text = f"{node} was lost while call {call!r} may have been running there, so it was not started again"
+    return Fault(1023, text, {"node": node})
+
+
+def not_found(call: Call, details: Mapping[str, object]) -> Fault:
+    """1001 in words, from what the catalogue says is lacking."""
+    if details.get("missing") == "function":
+        version = f" in version {call.version!r}" if call.version is not None else ""
+        text = f"no node offers {call.function!r}{version}"
+        close = details.get("close")
+        if isinstance(close, (list, tuple)) and close:
+            text += "; did you mean " + " or ".join(repr(name) for name in close[:3]) + "?"
+    else:
+        asked = ", ".join(repr(resource) for resource in call.resources)
+        text = f"no node that offers {call.function!r} holds {asked}"
+        lacks = details.get("lacks")
+        if isinstance(lacks, (list, tuple)):
+            text += f"; the nearest, {details.get('nearest')}, lacks " + ", ".join(repr(name) for name in lacks)
+    return Fault(1001, text, {"call": call.name, "function": call.function, **details})

@@ -1,0 +1,168 @@
+"""Calls to a graph: who waits for whom, which calls nobody waits for, and whether they wait in a circle.
+
+Input is a `Request` as any dialect gives it: names and `needs` alone, never arguments. Output is a `Plan` or a `Fault`
+of codes 1010 to 1014, in the order of INTERFACE.md. Nothing recurses over the graph, so a chain of 10,000 calls and
+9,999 calls into one cost the same. Topological order by counting (Kahn 1962); a circle is found by walking back over
+what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import Limits
+from mpreg_proto.wire.messages import Call, Request
+
+_NO_NAMES: Mapping[str, tuple[str, ...]] = {}
+
+
+class Plan:
+    """One request's graph. Immutable; built once when the request arrives."""
+
+    __slots__ = ("calls", "dependents", "leaves", "needs", "wanted")
+
+    def __init__(
+        self,
+        calls: dict[str, Call],
+        needs: Mapping[str, tuple[str, ...]],
+        dependents: Mapping[str, tuple[str, ...]],
+        leaves: tuple[str, ...],
+        wanted: tuple[str, ...],
+    ) -> None:
+        self.calls = calls
+        """By name, in the request's order."""
+        self.needs = needs
+        """For calls that wait: the other calls of the request they wait for, each once."""
+        self.dependents = dependents
+        """For calls that are waited for: who waits, in the request's order."""
+        self.leaves = leaves
+        self.wanted = wanted
+        """Whose results come back: `want`, or the leaves."""
+
+
+def plan(request: Request, limits: Limits) -> Plan | Fault:
+    """Check `request` and lay out its graph. Nothing is kept.
+
+    A `Fault` says what is wrong with the request as a whole.
+    """
+    calls = request.calls
+    if fault := check_shape(request) or _over_limit(calls, limits):
+        return fault
+    if len(calls) == 1 and not calls[0].needs:  # by far the most frequent request
+        name = calls[0].name
+        leaves: tuple[str, ...] = (name,)
+        return _unknown_want(request, {name: calls[0]}) or Plan(
+            {name: calls[0]}, _NO_NAMES, _NO_NAMES, leaves, request.want or leaves
+        )
+    by_name: dict[str, Call] = {}
+    for call in calls:
+        if call.name in by_name:
+            return Fault(1011, f"two calls are named {call.name!r}; names are unique in a request", {"name": call.name})
+        by_name[call.name] = call
+    needs = _needs(by_name, request.given)
+    if isinstance(needs, Fault):
+        return needs
+    if fault := _unknown_want(request, by_name):
+        return fault
+    dependents: dict[str, list[str]] = {}
+    for name, others in needs.items():
+        for other in others:
+            dependents.setdefault(other, []).append(name)
+    if circle := find_cycle(needs, dependents):
+        shown = " -> ".join([*circle, circle[0]]) if len(circle) <= 10 else f"{' -> '.join(circle[:10])} -> ..."
+        return Fault(1012, f"calls wait for each other in a circle: {shown}", {"cycle": circle})
+    leaves = tuple(name for name in by_name if name not in dependents)
+    frozen = {name: tuple(waiting) for name, waiting in dependents.items()}
+    return Plan(by_name, needs, frozen, leaves, request.want or leaves)
+
+
+def check_shape(request: Request) -> Fault | None:
+    """1010: what every dialect checks alike, with the path to the place."""
+    if not request.calls:
+        return Fault(1010, "$.cmds: a request has at least one call", {"path": "$.cmds"})
+    for position, call in enumerate(request.calls):
+        if not call.name:
+            return _bad(f"$.cmds[{position}].name", "a call's name is not empty")
+        if not call.function:
+            return _bad(f"$.cmds[{position}].fun", "a function's name is not empty")
+    want = request.want
+    if want is not None and (not want or len(dict.fromkeys(want)) < len(want)):
+        return _bad("$.want", "names at least one call, and none twice")
+    if request.timeout is not None and request.timeout <= 0:
+        return _bad("$.timeout", "a timeout is more than 0 seconds")
+    if request.wait < 0:
+        return _bad("$.wait", "a wait is not negative")
+    return None
+
+
+def find_cycle(needs: Mapping[str, Sequence[str]], dependents: Mapping[str, Sequence[str]]) -> list[str] | None:
+    """One circle of calls, each waiting for the next, or None. Every name in `needs` waits for something."""
+    waiting = {name: len(others) for name, others in needs.items()}
+    ready = [name for name in dependents if name not in waiting]
+    while ready:
+        for dependent in dependents.get(ready.pop(), ()):
+            waiting[dependent] -= 1
+            if not waiting[dependent]:
+                del waiting[dependent]
+                ready.append(dependent)
+    if not waiting:
+        return None
+    # Whatever is left waits for something that is left too, so walking from need to need must come round.
+    seen: dict[str, int] = {}
+    path: list[str] = []
+    name = next(iter(waiting))
+    while name not in seen:
+        seen[name] = len(path)
+        path.append(name)
+        name = next(other for other in needs[name] if other in waiting)
+    return path[seen[name] :]
+
+
+def _needs(calls: Mapping[str, Call], given: Mapping[str, bytes]) -> dict[str, tuple[str, ...]] | Fault:
+    needs: dict[str, tuple[str, ...]] = {}
+    for name, call in calls.items():
+        if not call.needs:
+            continue
+        mine: dict[str, None] = {}
+        for other in call.needs:
+            if other in calls:
+                mine[other] = None
+            elif other not in given:
+                return Fault(
+                    1013, f"call {name!r} refers to {other!r}, and no call has that name", {"call": name, "name": other}
+                )
+        if mine:
+            needs[name] = tuple(mine)
+    return needs
+
+
+def _unknown_want(request: Request, calls: Mapping[str, Call]) -> Fault | None:
+    for name in request.want or ():
+        if name not in calls:
+            return Fault(1013, f"want names {name!r}, and no call has that name", {"path": "$.want", "name": name})
+    return None
+
+
+def _over_limit(calls: Sequence[Call], limits: Limits) -> Fault | None:
+    if len(calls) > limits.calls:
+        return over("calls", limits.calls, len(calls))
+    longest = limits.name_length
+    for call in calls:
+        if len(call.name) > longest or len(call.function) > longest:
+            return over("name_length", longest, max(len(call.name), len(call.function)))
+        for resource in call.resources:
+            if len(resource) > longest:
+                return over("name_length", longest, len(resource))
+    return None
+
+
+def over(limit: str, value: int, came: int) -> Fault:
+    """1014: which limit, its value, and what came."""
+    return Fault(
+        1014, f"over the limit {limit}: {came}, at most {value}", {"limit": limit, "value": value, "came": came}
+    )
+
+
+def _bad(path: str, text: str) -> Fault:
+    return Fault(1010, f"{path}: {text}", {"path": path})

@@ -1,0 +1,132 @@
+"""Calls that are out, and what each member has to do: one table, from which every count is derived.
+
+The coordinator enters an `Attempt` when it hands a call to somebody and takes it out when it is answered or lost. How
+busy a member is follows from the attempts pending there, the queue told by its latest Result and how long its calls
+take; nothing is counted beside the table (dask/distributed #4446), and nothing of it is gossiped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.limits import MILLISECOND, SECOND, Limits
+from mpreg_proto.requests.execution import Execution
+
+_TOLD_FOR = SECOND
+"""How long a queue length that a member told is believed."""
+_UNKNOWN = MILLISECOND
+"""How long a call is reckoned to take at a member that has not finished one yet."""
+
+
+class Attempt:
+    """One call handed to one member: the unit that is answered, refused, lost or withdrawn."""
+
+    __slots__ = ("call", "execution", "idempotent", "link", "member", "number", "sent", "shown", "version", "why")
+
+    def __init__(
+        self,
+        execution: Execution,
+        call: str,
+        *,
+        number: int,
+        link: LinkId,
+        member: MemberId,
+        shown: str,
+        idempotent: bool,
+        version: str,
+        sent: int,
+        why: str,
+    ) -> None:
+        self.execution = execution
+        self.call = call
+        self.number = number
+        self.link = link
+        self.member = member
+        self.shown = shown
+        self.idempotent = idempotent
+        self.version = version
+        self.sent = sent
+        self.why = why
+
+
+class Outstanding:
+    """The pending attempts, by dispatch and by member; reads as placement's `Loads`."""
+
+    __slots__ = ("_by_member", "_by_number", "_limits", "_links", "_me", "_mean", "_told", "now")
+
+    def __init__(self, me: MemberId, links: Mapping[MemberId, LinkId], limits: Limits) -> None:
+        self._me = me
+        self._links = links
+        self._limits = limits
+        self._by_number: dict[int, dict[str, Attempt]] = {}
+        self._by_member: dict[MemberId, dict[tuple[int, str], Attempt]] = {}
+        self._told: dict[MemberId, tuple[int, int]] = {}
+        self._mean: dict[MemberId, int] = {}
+        self.now = 0
+
+    def add(self, attempt: Attempt) -> None:
+        """A call has been handed over."""
+        self._by_number.setdefault(attempt.number, {})[attempt.call] = attempt
+        self._by_member.setdefault(attempt.member, {})[attempt.number, attempt.call] = attempt
+
+    def take(self, number: int, call: str, link: LinkId) -> Attempt | None:
+        """The attempt that an answer on `link` belongs to, which is pending no longer; None for a stray."""
+        calls = self._by_number.get(number)
+        attempt = calls.get(call) if calls is not None else None
+        if calls is None or attempt is None or attempt.link != link:
+            return None
+        del calls[call]
+        if not calls:
+            del self._by_number[number]
+        del self._by_member[attempt.member][number, call]
+        return attempt
+
+    def of(self, number: int) -> list[Attempt]:
+        """What is pending of one dispatch."""
+        return list(self._by_number.get(number, {}).values())
+
+    def at(self, member: MemberId) -> list[Attempt]:
+        """What is pending at one member, oldest first."""
+        return list(self._by_member.get(member, {}).values())
+
+    def over(self, link: LinkId) -> list[Attempt]:
+        """What is pending on one link, oldest first within each member."""
+        return [attempt for table in self._by_member.values() for attempt in table.values() if attempt.link == link]
+
+    def told(self, member: MemberId, queue: int, ran: int) -> None:
+        """A Result of `member` says how many calls wait there, and how long the one in it took (0: none ran)."""
+        if queue:
+            self._told[member] = (queue, self.now)
+        elif member in self._told:
+            del self._told[member]
+        if ran:
+            mean = self._mean.get(member, ran)
+            self._mean[member] = mean + (ran - mean) // 8
+
+    def forget(self, member: MemberId) -> None:
+        """A member is gone for good; what is pending there was taken before."""
+        self._by_member.pop(member, None)
+        self._told.pop(member, None)
+        self._mean.pop(member, None)
+
+    def waiting(self, member: MemberId) -> int:
+        """Calls of ours at `member`, and the queue it told lately."""
+        queue, at = self._told.get(member, (0, 0))
+        return len(self._by_member.get(member, ())) + (queue if queue and self.now - at < _TOLD_FOR else 0)
+
+    def delay(self, member: MemberId) -> int:
+        """Nanoseconds that a new call would probably wait at `member`."""
+        waiting = self.waiting(member)
+        return waiting * max(self._mean.get(member, _UNKNOWN), 1) if waiting else 0
+
+    def full(self, member: MemberId) -> bool:
+        """Whether `member` has as many of our calls as it may have."""
+        return len(self._by_member.get(member, ())) >= self._limits.calls_per_worker
+
+    def linked(self, member: MemberId) -> bool:
+        """Whether calls can be handed to `member` at once."""
+        return member == self._me or member in self._links
+
+    def __len__(self) -> int:
+        return sum(len(calls) for calls in self._by_number.values())

@@ -1,0 +1,130 @@
+"""Candidates to one node, and the reason: a pure function that routing and `explain` share.
+
+It reads who could run a call (`CatalogueView`), what each has to do (`Loads`) and a draw; it holds nothing and changes
+nothing. Among the nodes that offer the function and hold all resources asked for: routable before SUSPECT; not full
+before full; with a link before without; and, only if resources were asked for, exact sets before supersets. Inside that
+rank the better of two random ones by expected delay, so that equals are balanced at random and a busy one is passed by
+(Mitzenmacher 2001, the power of two choices).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from mpreg_proto.ids import MemberId
+from mpreg_proto.rng import Rng
+
+
+class Candidate(Protocol):
+    """A member that offers a function with at least the resources asked for."""
+
+    @property
+    def member(self) -> MemberId: ...
+    @property
+    def shown(self) -> str: ...
+    @property
+    def exact(self) -> bool: ...
+    @property
+    def suspect(self) -> bool: ...
+    @property
+    def idempotent(self) -> bool: ...
+    @property
+    def version(self) -> str: ...
+
+
+class CatalogueView(Protocol):
+    """What the cluster offers, as far as this node knows."""
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever an answer of `offers` may have changed."""
+        ...
+
+    def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> Sequence[Candidate]:
+        """Everybody who can run it, by member id."""
+        ...
+
+    def lacking(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
+        """The details of a 1001: which of function and resources is missing, the nearest node, close names."""
+        ...
+
+
+class Loads(Protocol):
+    """What each member has to do, as this node knows it."""
+
+    def waiting(self, member: MemberId) -> int:
+        """Calls of ours outstanding there, and the queue told by its latest Result."""
+        ...
+
+    def delay(self, member: MemberId) -> int:
+        """Nanoseconds that a new call would probably wait there."""
+        ...
+
+    def full(self, member: MemberId) -> bool: ...
+    def linked(self, member: MemberId) -> bool: ...
+
+
+def rank(
+    candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str], avoid: Collection[MemberId] = ()
+) -> Sequence[Candidate]:
+    """The equals among which the draw falls: the best rank of `candidates` without those in `avoid`. Empty: nobody."""
+    if len(candidates) == 1 and not avoid:
+        return candidates
+    best: list[Candidate] = []
+    lowest: tuple[bool, bool, bool, bool] | None = None
+    for candidate in candidates:
+        member = candidate.member
+        if member in avoid:
+            continue
+        standing = (
+            candidate.suspect,
+            loads.full(member),
+            not loads.linked(member),
+            bool(resources) and not candidate.exact,
+        )
+        if lowest is None or standing < lowest:
+            lowest, best = standing, [candidate]
+        elif standing == lowest:
+            best.append(candidate)
+    return best
+
+
+def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng) -> Candidate:
+    """The better of two random ones of `equals`, which is not empty."""
+    size = len(equals)
+    if size == 1:
+        return equals[0]
+    first = rng.below(size)
+    second = (first + 1 + rng.below(size - 1)) % size
+    one, other = equals[first], equals[second]
+    return other if loads.delay(other.member) < loads.delay(one.member) else one
+
+
+def reason(candidate: Candidate, equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
+    """Why it runs there, in words for a timeline."""
+    if len(candidates) == 1:
+        return "the only node that can"
+    if len(equals) == 1:
+        return "the best of " + str(len(candidates))
+    return f"drawn among {len(equals)} equals"
+
+
+def rejected(candidates: Sequence[Candidate], equals: Sequence[Candidate], loads: Loads) -> tuple[tuple[str, str], ...]:
+    """For `explain`: the candidates that will not be drawn, each with the first thing it is worse in."""
+    chosen = {equal.member for equal in equals}
+    rows: list[tuple[str, str]] = []
+    for candidate in candidates:
+        if candidate.member in chosen:
+            continue
+        best = equals[0] if equals else candidate
+        if candidate.suspect and not best.suspect:
+            why = "does not answer at the moment"
+        elif loads.full(candidate.member) and not loads.full(best.member):
+            why = "has as many calls as it may have"
+        elif not loads.linked(candidate.member) and loads.linked(best.member):
+            why = "no link to it yet"
+        else:
+            why = "holds more resources than asked for"
+        rows.append((candidate.shown, why))
+    return tuple(rows)

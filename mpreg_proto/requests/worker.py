@@ -1,0 +1,239 @@
+"""The calls this node runs: checked against what it offers now, queued for a slot, run, and answered one by one.
+
+In: dispatches of coordinators (our own over LOCAL), outcomes of runs, cancellations. Out: `Run` and `Cancel` effects,
+and an `Ended` a call. Only here are arguments decoded and results encoded. A slot stays taken until the run has really
+ended: cancelling is a message, not an end (dask/distributed #2617).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mpreg_proto.effects import Cancel, Outcome, Raised, Returned, Run
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, RunId
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.intents import Ended, Intent
+from mpreg_proto.wire.messages import Call, Done, Failed
+from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, UnsendableValue, ValueCodec
+
+
+class Job:
+    """One call on this node, from its arrival until its body has ended."""
+
+    __slots__ = ("accepted", "call", "cancelled", "deadline", "given", "link", "request", "run", "started")
+
+    def __init__(
+        self, link: LinkId, request: int, call: Call, given: Mapping[str, bytes], *, deadline: int, accepted: int
+    ) -> None:
+        self.link = link
+        self.request = request
+        self.call = call
+        self.given = given
+        self.deadline = deadline
+        self.accepted = accepted
+        self.started = 0
+        self.run: RunId | None = None
+        self.cancelled: Fault | None = None
+
+
+class Worker:
+    """Queues and slots, one of each a function. `concurrency` says how many bodies of a function may run at once."""
+
+    def __init__(self, refusal: Callable[[Call], Fault | None], codec: ValueCodec) -> None:
+        self.shown = ""
+        """This node's name in errors."""
+        self._refusal = refusal
+        """Why this node cannot run a call now (1001, 1024), or None if it can."""
+        self._codec = codec
+        self._slots: dict[str, int] = {}
+        self._busy: dict[str, int] = {}
+        self._queues: dict[str, deque[Job]] = {}
+        self._runs: dict[RunId, Job] = {}
+        self._dispatches: dict[tuple[LinkId, int], dict[str, Job]] = {}
+        self._last_run = 0
+
+    # -- inputs -------------------------------------------------------------------------------------------------------
+
+    def concurrency(self, function: str, slots: int) -> None:
+        """From now on at most `slots` bodies of `function` run at once; running ones go on."""
+        self._slots[function] = slots
+
+    def accept(
+        self, link: LinkId, number: int, calls: list[Call], given: Mapping[str, bytes], *, deadline: int, now: int
+    ) -> list[Intent]:
+        """Run or refuse each of `calls`. Everything is checked again here, as the sender's view may be old."""
+        jobs = self._dispatches.setdefault((link, number), {})
+        fresh: list[Job] = []
+        for call in calls:
+            job = Job(link, number, call, given, deadline=deadline, accepted=now)
+            jobs[call.name] = job
+            fresh.append(job)
+        intents: list[Intent] = []
+        for job in fresh:
+            refusal = self._refusal(job.call)
+            if refusal is not None:
+                intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
+                continue
+            function = job.call.function
+            if self._busy.get(function, 0) < self._slots.get(function, 1):
+                intents.append(self._start(job, now))
+            else:
+                self._queues.setdefault(function, deque()).append(job)
+        return intents
+
+    def finished(self, run: RunId, outcome: Outcome, now: int) -> list[Intent]:
+        """A body has ended: answer, and start what waited for its slot."""
+        job = self._runs.pop(run, None)
+        if job is None:
+            return []
+        function = job.call.function
+        self._busy[function] -= 1
+        intents: list[Intent] = [self._end(job, self._row(job, outcome, now))]
+        if self._queues:
+            intents += self._next(function, now)
+        return intents
+
+    def cancel(self, link: LinkId, number: int, fault: Fault = faults.CANCELLED) -> list[Intent]:
+        """Call a dispatch off: what is queued is refused at once, what runs is asked to stop and answers when it
+        has.
+        """
+        intents: list[Intent] = []
+        for job in list(self._dispatches.get((link, number), {}).values()):
+            intents.append(self._stop(job, fault))
+        return intents
+
+    def link_lost(self, link: LinkId) -> list[Intent]:
+        """Who asked is gone: queued calls go, running ones are asked to stop.
+
+        The `Ended`s of it have nobody to go to.
+        """
+        intents: list[Intent] = []
+        for key in [key for key in self._dispatches if key[0] == link]:
+            intents += self.cancel(*key)
+        return intents
+
+    def stop_all(self, fault: Fault) -> list[Intent]:
+        """Grace is over: the same for every call."""
+        intents: list[Intent] = []
+        for link, number in list(self._dispatches):
+            intents += self.cancel(link, number, fault)
+        return intents
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a slot."""
+        return sum(len(queue) for queue in self._queues.values()) if self._queues else 0
+
+    @property
+    def running(self) -> int:
+        """Bodies that have started and not ended, cancelled ones among them."""
+        return len(self._runs)
+
+    def pending(self, link: LinkId) -> bool:
+        """Whether a call that came over `link` is still owed an answer."""
+        return any(key[0] == link for key in self._dispatches)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _start(self, job: Job, now: int) -> Intent:
+        name = job.call.name
+        if now >= job.deadline:
+            fault = Fault(1020, f"the deadline had passed before call {name!r} could start", {"call": name})
+            return self._end(job, Failed(name, fault, refused=True, waited=now - job.accepted))
+        arguments = self._arguments(job)
+        if isinstance(arguments, Fault):
+            return self._end(job, Failed(name, arguments, refused=True))
+        self._last_run += 1
+        run = job.run = RunId(self._last_run)
+        job.started = now
+        job.given = {}
+        self._runs[run] = job
+        function = job.call.function
+        self._busy[function] = self._busy.get(function, 0) + 1
+        return Run(run, function, arguments[0], arguments[1], job.deadline)
+
+    def _arguments(self, job: Job) -> tuple[list[Any], dict[str, Any]] | Fault:
+        """The call's arguments with its references filled in.
+
+        Each call decodes for itself, as bodies may change them.
+        """
+        call = job.call
+        try:
+            given = {need: self._codec.decode(job.given[need]) for need in call.needs if need in job.given}
+            decoded = self._codec.decode(call.args, given=given)
+        except MissingReference as error:
+            return _bad(call, f"refers to {error.name!r}, which is not among its needs")
+        except PathNotFound as error:
+            return Fault(1013, f"call {call.name!r}: {error}", {"call": call.name, "name": error.name})
+        except MalformedValue as error:
+            return _bad(call, f"has arguments that cannot be read: {error}")
+        if not (isinstance(decoded, list) and len(decoded) == 2):
+            return _bad(call, "has arguments that are not [[positional, ...], {keyword: value}]")
+        args, kwargs = decoded
+        if not isinstance(args, list) or not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
+            return _bad(call, "has arguments that are not [[positional, ...], {keyword: value}]")
+        return args, kwargs
+
+    def _row(self, job: Job, outcome: Outcome, now: int) -> Done | Failed:
+        name, waited, ran = job.call.name, job.started - job.accepted, now - job.started
+        if isinstance(outcome, Returned):
+            try:
+                return Done(name, self._codec.encode(outcome.value), waited, ran)
+            except UnsendableValue as error:
+                outcome = Raised("UnsendableValue", f"the result cannot be sent: {error}")
+        if isinstance(outcome, Raised):
+            return Failed(name, self._failure(job.call, outcome), False, waited, ran)
+        return Failed(name, job.cancelled or faults.CANCELLED, False, waited, ran)
+
+    def _failure(self, call: Call, outcome: Raised) -> Fault:
+        details = {
+            "call": call.name,
+            "function": call.function,
+            "node": self.shown,
+            "type": outcome.kind,
+            "message": outcome.message,
+        }
+        if outcome.traceback:
+            details["traceback"] = outcome.traceback
+        return Fault(1003, f"{call.function} failed on {self.shown}: {outcome.kind}: {outcome.message}", details)
+
+    def _stop(self, job: Job, fault: Fault) -> Intent:
+        if job.run is not None:
+            job.cancelled = fault
+            return Cancel(job.run)
+        queue = self._queues[job.call.function]
+        queue.remove(job)
+        if not queue:
+            del self._queues[job.call.function]
+        return self._end(job, Failed(job.call.name, fault, refused=True))
+
+    def _next(self, function: str, now: int) -> list[Intent]:
+        queue = self._queues.get(function)
+        intents: list[Intent] = []
+        while queue and self._busy[function] < self._slots.get(function, 1):
+            job = queue.popleft()
+            refusal = self._refusal(job.call)
+            if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
+                intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
+            else:
+                intents.append(self._start(job, now))
+        if queue is not None and not queue:
+            del self._queues[function]
+        return intents
+
+    def _end(self, job: Job, row: Done | Failed) -> Ended:
+        key = (job.link, job.request)
+        jobs = self._dispatches[key]
+        del jobs[job.call.name]
+        if not jobs:
+            del self._dispatches[key]
+        return Ended(job.link, job.request, row, last=not jobs)
+
+
+def _bad(call: Call, text: str) -> Fault:
+    return Fault(1010, f"call {call.name!r} {text}", {"call": call.name})

@@ -1,0 +1,71 @@
+"""Named deadlines: a table and its heap, the only notion of "later" in the core.
+
+A timer is a row, not a callback: `set` writes it, `cancel` takes it away, `due` hands back the keys whose time has
+come, and the machine that owns the key decides what that means. Deleting is lazy, and the heap is rebuilt once more
+than half of it is stale, so that a million cancelled deadlines cost no memory (quinn-proto's timer table, with a heap
+for thousands).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from heapq import heapify, heappop, heappush
+
+Key = tuple[str | int | bytes, ...]
+"""What a deadline belongs to: the purpose first, such as `("deadline", 7)`."""
+
+_SLACK = 64
+
+
+class Timers:
+    """Deadlines by key, in integer nanoseconds. Rows due at one time come in the order in which they were set."""
+
+    __slots__ = ("_at", "_heap", "_sequence")
+
+    def __init__(self) -> None:
+        self._at: dict[Key, tuple[int, int]] = {}
+        self._heap: list[tuple[int, int, Key]] = []
+        self._sequence = 0
+
+    def set(self, key: Key, at: int) -> None:
+        """Make `key` due at `at`, in place of any earlier time it had."""
+        self._sequence += 1
+        self._at[key] = (at, self._sequence)
+        heappush(self._heap, (at, self._sequence, key))
+        if len(self._heap) > 2 * len(self._at) + _SLACK:
+            self._heap = [(when, number, row) for row, (when, number) in self._at.items()]
+            heapify(self._heap)
+
+    def cancel(self, key: Key) -> None:
+        """Forget `key`; nothing happens if it has no deadline."""
+        self._at.pop(key, None)
+
+    def clear(self, keep: Container[str | int | bytes]) -> None:
+        """Forget all keys but those whose first part is in `keep`."""
+        for key in [key for key in self._at if key[0] not in keep]:
+            del self._at[key]
+
+    def next(self) -> int | None:
+        """When the earliest deadline is, or None."""
+        heap, rows = self._heap, self._at
+        while heap:
+            at, number, key = heap[0]
+            if rows.get(key) == (at, number):
+                return at
+            heappop(heap)
+        return None
+
+    def due(self, now: int) -> list[Key]:
+        """Take out and return the keys whose time has come, earliest first."""
+        keys: list[Key] = []
+        while (at := self.next()) is not None and at <= now:
+            key = heappop(self._heap)[2]
+            del self._at[key]
+            keys.append(key)
+        return keys
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._at
+
+    def __len__(self) -> int:
+        return len(self._at)

@@ -1,0 +1,51 @@
+"""A node's view of the cluster, frozen: for dashboards, `mpreg nodes`, `/api/status`, invariants. JSON by msgspec.
+
+Durations are nanoseconds, ids hexadecimal text. Rows keep the order of the tables they come from.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpreg_proto.cluster.index import FunctionRow
+
+
+class MemberRow(msgspec.Struct, frozen=True):
+    """One member as this node sees it."""
+
+    id: str
+    shown: str
+    name: str
+    standing: str
+    incarnation: int
+    since: int
+    """How long it has been so."""
+    addresses: tuple[str, ...]
+    catalogue: int
+    """Version of its catalogue that is held here; 0: not at all."""
+    functions: int
+    resources: tuple[str, ...]
+    linked: bool
+    me: bool
+    waiting: int
+    """Calls of this node that are out there, and the queue it told."""
+
+
+__all__ = ["FunctionRow", "MemberRow", "NodeView"]
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """Everything at one moment."""
+
+    id: str
+    shown: str
+    cluster: str
+    draining: bool
+    synced: bool
+    requests: int
+    """Requests this node answers for."""
+    running: int
+    queued: int
+    links: int
+    members: tuple[MemberRow, ...]
+    functions: tuple[FunctionRow, ...]

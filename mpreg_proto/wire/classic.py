@@ -1,0 +1,214 @@
+"""The classic dialect: the seed's JSON at the door, native messages inside (INTERFACE.md).
+
+One `ClassicDialect` a link turns each JSON object into a `Request` and each `Result` back into the JSON that answers
+it. It numbers the requests of its link, as the seed's `u` may be any text and may repeat. References in arguments
+become typed ones here, so that nothing behind the door ever looks for names in data. It keeps only what an answer
+needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.wire import jsonvalues
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Call, Message, Request, Result, Traced
+from mpreg_proto.wire.references import BadReference, scan_classic, scan_explicit
+from mpreg_proto.wire.values import MalformedValue, UnsendableValue, ValueCodec
+
+_SECOND = 1_000_000_000
+LONGEST_TIMEOUT = 86_400
+"""Seconds that a classic request may ask for at most."""
+
+
+class _Command(msgspec.Struct):
+    name: str
+    fun: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    locs: list[str] = []
+
+
+class _Rpc(msgspec.Struct):
+    cmds: list[_Command]
+    u: str = ""
+    refs: Literal["classic", "explicit"] = "classic"
+    want: list[str] | None = None
+    timeout: float | None = None
+    wait: float = 0
+    on_error: Literal["fail", "partial"] = "fail"
+    trace: bool = False
+
+
+class _Open(msgspec.Struct, frozen=True):
+    """What answering a request takes."""
+
+    u: str
+    traced: bool = False
+
+
+class _Wrong(Exception):
+    def __init__(self, code: int, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.fault = Fault(code, message, details)
+
+
+class ClassicDialect:
+    """One link's translation. Requests are numbered from 1 in the order in which they came."""
+
+    __slots__ = ("_codec", "_number", "_open")
+
+    def __init__(self, codec: ValueCodec) -> None:
+        self._codec = codec
+        self._number = 0
+        self._open: dict[int, _Open] = {}
+
+    def decode(self, body: bytes | bytearray | memoryview | str) -> Request | BadRequest:
+        """The request in one JSON message. Never raises: what cannot be understood is a `BadRequest` to be answered."""
+        self._number += 1
+        self._open[self._number] = _Open("")
+        try:
+            return self._request(body)
+        except _Wrong as wrong:
+            return BadRequest(self._number, wrong.fault)
+
+    def encode(self, message: Message) -> str | None:
+        """The JSON answer to a request that is over; None for messages that this dialect does not have."""
+        if not isinstance(message, Result) or not message.last:
+            return None
+        open_ = self._open.pop(message.id, None)
+        return None if open_ is None else self._answer(message, open_)
+
+    def _request(self, body: bytes | bytearray | memoryview | str) -> Request:
+        try:
+            tree = jsonvalues.loads(body)
+        except jsonvalues.MalformedJson as error:
+            if error.limit is not None:
+                raise _Wrong(1014, f"over a limit: {error}", **error.limit) from None
+            raise _Wrong(1000, f"not JSON that can be read: {error}") from None
+        if not isinstance(tree, dict):
+            raise _Wrong(1000, f"a message is a JSON object, not {_kind(tree)}")
+        u = tree.get("u", "")
+        if isinstance(u, str):
+            self._open[self._number] = _Open(u)
+        if tree.get("role") != "rpc":
+            role = f"role {tree['role']!r} is unknown" if "role" in tree else "there is no role"
+            raise _Wrong(1004, f'{role}; a request has "role":"rpc"')
+        try:
+            rpc = msgspec.convert(tree, _Rpc)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise _shape(str(error)) from None
+        self._open[self._number] = _Open(rpc.u, rpc.trace)
+        return self._translate(rpc)
+
+    def _translate(self, rpc: _Rpc) -> Request:
+        if rpc.timeout is not None and not 0 < rpc.timeout <= LONGEST_TIMEOUT:
+            raise _Wrong(
+                1010,
+                f"$.timeout: more than 0 and at most {LONGEST_TIMEOUT} seconds, not {rpc.timeout}",
+                path="$.timeout",
+            )
+        if not 0 <= rpc.wait <= LONGEST_TIMEOUT:
+            raise _Wrong(1010, f"$.wait: 0 to {LONGEST_TIMEOUT} seconds, not {rpc.wait}", path="$.wait")
+        return Request(
+            self._number,
+            self._calls(rpc.cmds, rpc.refs),
+            timeout=None if rpc.timeout is None else max(1, int(rpc.timeout * _SECOND)),
+            want=None if rpc.want is None else tuple(rpc.want),
+            wait=int(rpc.wait * _SECOND),
+            partial=rpc.on_error == "partial",
+            trace=rpc.trace,
+        )
+
+    def _calls(self, commands: Sequence[_Command], refs: str) -> tuple[Call, ...]:
+        names = dict.fromkeys(command.name for command in commands)
+        calls: list[Call] = []
+        for position, command in enumerate(commands):
+            arguments = [command.args, command.kwargs]
+            path = f"$.cmds[{position}]"
+            try:
+                if refs == "classic":
+                    scanned, needs = scan_classic(arguments, names, command.name)
+                else:
+                    scanned, needs = scan_explicit(arguments)
+                args = self._codec.encode(scanned)
+            except BadReference as error:
+                raise _Wrong(
+                    1010, f"{path}{_inside(error.path)}: {error.text}", path=path + _inside(error.path)
+                ) from None
+            except UnsendableValue as error:
+                place = path + _inside(error.path)
+                code = 1010 if error.limit is None else 1014
+                raise _Wrong(code, f"{place}: {error.why}", path=place, **(error.limit or {})) from None
+            calls.append(Call(command.name, command.fun, args, needs, tuple(sorted(dict.fromkeys(command.locs)))))
+        return tuple(calls)
+
+    def _answer(self, result: Result, open_: _Open) -> str:
+        fault = result.fault
+        values: dict[str, object] | None = None
+        failed = {row.name: row.fault for row in result.failed}
+        if fault is None or result.done or result.failed:
+            values = {}
+            for row in result.done:
+                try:
+                    values[row.name] = jsonvalues.to_json(self._codec.decode(row.value), self._codec)
+                except (UnsendableValue, MalformedValue) as error:
+                    wrong = Fault(
+                        1003, f"the result of call {row.name!r} cannot be sent as JSON: {error}", {"call": row.name}
+                    )
+                    failed[row.name] = wrong
+                    fault = fault or wrong
+        if fault is not None and not result.failed and result.fault is None:
+            values = None  # a result that JSON cannot say ends the whole request, as any failing call does
+        answer: dict[str, object] = {"r": values, "error": None, "u": open_.u}
+        if fault is not None:
+            answer["error"] = _error(fault, failed)
+        if open_.traced:
+            answer["trace"] = [_seconds(row) for row in result.trace]
+        return jsonvalues.dumps(answer)
+
+
+def _error(fault: Fault, failed: dict[str, Fault]) -> dict[str, object]:
+    details = dict(fault.details)
+    others = {
+        name: {"code": other.code, "message": other.message, "details": other.details}
+        for name, other in failed.items()
+        if other is not fault
+    }
+    if others:
+        details["failed"] = others
+    return {"code": fault.code, "message": fault.message, "details": details}
+
+
+def _seconds(row: Traced) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "node": row.node,
+        "queued": row.queued / _SECOND,
+        "moved": row.moved / _SECOND,
+        "started": row.started / _SECOND,
+        "ended": row.ended / _SECOND,
+        "tries": row.tries,
+        "why": row.why,
+    }
+
+
+def _shape(message: str) -> _Wrong:
+    """msgspec says `Expected ..., got ... - at `$.cmds[0].args``; we say the place first."""
+    text, _, place = message.partition(" - at `")
+    path = place.rstrip("`") or "$"
+    return _Wrong(1010, f"{path}: {text[:1].lower()}{text[1:]}", path=path)
+
+
+def _inside(path: str) -> str:
+    """A path within `[args, kwargs]` as one within the command: `$[0][2].x` is `.args[2].x`."""
+    return path.replace("$[0]", ".args", 1).replace("$[1]", ".kwargs", 1).removeprefix("$")
+
+
+def _kind(tree: object) -> str:
+    names = {list: "an array", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(tree), "null")

@@ -1,0 +1,60 @@
+"""Bodies to messages and back, natively: one MessagePack array a message (wire/messages.py).
+
+The seed's JSON is the other dialect (wire/classic.py). A body that cannot be read never raises anything but
+`RemoteProtocolError`; a request that can be told to be one, but is wrong, comes back as a `BadRequest`, so that it gets
+its answer and the link goes on.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpreg_proto.errors import Fault, RemoteProtocolError
+from mpreg_proto.wire.messages import Explain, Message, Request
+
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_any = msgspec.msgpack.Decoder(list[object])
+_encode = msgspec.msgpack.Encoder().encode
+_REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
+_KINDS: tuple[object, ...] = tuple(kind.__struct_config__.tag for kind in Message.__args__)
+
+
+class BadRequest(msgspec.Struct, frozen=True, gc=False):
+    """A request whose `id` could be read and nothing more. To be answered with `fault`; the link goes on."""
+
+    id: int
+    fault: Fault
+
+
+def encode(message: Message) -> bytes:
+    """One message as the body of a frame."""
+    return _encode(message)
+
+
+def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
+    """The message in `body`. Raises RemoteProtocolError: 1040 for a kind that is not known, else 1010."""
+    try:
+        return _decoder.decode(body)
+    # msgspec has no depth limit of its own: deep nesting, also inside skipped elements, ends in RecursionError.
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        why = str(error)
+    try:
+        loose = _any.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        raise RemoteProtocolError(f"not a message: {why}") from None
+    kind = loose[0] if loose else None
+    if kind in _REQUEST_KINDS and type(kind) is int:
+        number = loose[1] if len(loose) > 1 else None
+        if kind == _REQUEST_KINDS[1] and isinstance(number, list):  # Explain holds the request inside
+            number = number[1] if len(number) > 1 else None
+        if type(number) is int:
+            return BadRequest(number, Fault(1010, f"not a request: {why}", {"path": _path(why)}))
+    if type(kind) is int and kind not in _KINDS:
+        raise RemoteProtocolError(f"message of unknown kind {kind}", code=1040)
+    raise RemoteProtocolError(f"malformed message of kind {kind!r}: {why}")
+
+
+def _path(why: str) -> str:
+    """The place that msgspec names at the end of its message, such as `$[2][0]`."""
+    start = why.rfind("`$")
+    return why[start + 1 : -1] if start >= 0 and why.endswith("`") else "$"

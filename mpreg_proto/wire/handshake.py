@@ -1,0 +1,52 @@
+"""What two sides must have in common before anything else is said: cluster, version, features.
+
+Both sides send a `Hello`, the dialler first; each then works out the same agreement from the two. Nothing but this is
+parsed before. The proof of a cluster secret will be a message of its own between hello and open (GUARANTEES.md).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.wire.messages import VERSION, Hello
+
+MEMBER_ID_BYTES = 16
+FEATURES: tuple[str, ...] = ()
+"""Optional parts of the protocol that this code has, by name, sorted. The first version needs none."""
+
+
+class Agreed(msgspec.Struct, frozen=True, gc=False):
+    """What both sides speak: the highest common version, the common features."""
+
+    version: int
+    features: tuple[str, ...]
+
+
+def hello(*, cluster: str, member: bytes, name: str) -> Hello:
+    """This side's hello. A client sends an empty `member`, and an empty `cluster` if any will do."""
+    return Hello((VERSION, VERSION), FEATURES, cluster, member, name)
+
+
+def agree(mine: Hello, theirs: Hello) -> Agreed | Fault:
+    """The agreement of two hellos, or why there is none: 1005, 1010 or 1040. Symmetric but for the texts."""
+    for node, other in ((mine, theirs), (theirs, mine)):
+        if node.member and node.cluster != other.cluster and (other.member or other.cluster):
+            return Fault(
+                1005,
+                f"this node belongs to cluster {mine.cluster!r}, not to {theirs.cluster!r}",
+                {"mine": mine.cluster, "yours": theirs.cluster},
+            )
+    if len(theirs.member) not in (0, MEMBER_ID_BYTES):
+        return Fault(1010, f"a member id has {MEMBER_ID_BYTES} bytes, not {len(theirs.member)}")
+    lowest = max(mine.versions[0], theirs.versions[0])
+    highest = min(mine.versions[1], theirs.versions[1])
+    if lowest > highest:
+        return Fault(
+            1040,
+            f"no protocol version in common: this side speaks {mine.versions[0]} to {mine.versions[1]}, "
+            f"the other {theirs.versions[0]} to {theirs.versions[1]}",
+            {"mine": list(mine.versions), "yours": list(theirs.versions)},
+        )
+    offered = dict.fromkeys(theirs.features)
+    return Agreed(highest, tuple(feature for feature in mine.features if feature in offered))

@@ -1,0 +1,319 @@
+"""Strict JSON in, and users' values as JSON out (INTERFACE.md, The classic dialect).
+
+Texts come from classic links, `POST /rpc` and files; trees go to wire/classic.py, and results come back from functions.
+What JSON cannot say gets the nearest thing that it can, or is refused with its path; nothing becomes NaN, infinity, a
+duplicate key or half of a surrogate pair, in either direction. Integers are exact; 1, 1.0 and true stay three things.
+
+A map's key becomes text if it would as a value (Decimal, dates, bytes, registered types such as UUID); integers become
+their digits, and other keys are refused; so are two keys of one map that become the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections import Counter, OrderedDict, defaultdict
+from datetime import date, datetime, time, timedelta
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from math import isfinite, isinf
+from typing import Any, Final
+
+from mpreg_proto.wire.blame import HALF_A_PAIR, UnsendableValue, is_text, reason
+from mpreg_proto.wire.extensions import iso
+from mpreg_proto.wire.shapes import MAX_DEPTH, Excess, measure, measure_one, ordered, step
+from mpreg_proto.wire.values import ValueCodec
+
+_CANNOT: Final = "cannot be sent as JSON"
+
+_SMALL: Final = 1024  # what is this short can hold neither a key that is too long nor an array with too many entries
+_HALF_ESCAPED: Final = re.compile(r"\\u[dD][89a-fA-F]")
+# CPython reads and writes longer integers only in quadratic time, or not at all (sys.set_int_max_str_digits).
+_DIGITS: Final = 4300
+_EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+_SHORT: Final = 2000  # bits: `str` writes so many whatever that limit is set to
+# Some 1,000,000 digits, which take 0.2 s to write; a node's loop stands still so long.
+_MOST_BITS: Final = 3_321_928
+
+
+class MalformedJson(Exception):
+    """The text is not strict JSON. `at` is the offset of the fault where it is known, in characters, or in bytes for
+    invalid UTF-8. `limit` are the details of an error 1014, if a limit is the reason.
+    """
+
+    def __init__(self, why: str, at: int | None = None, *, excess: Excess | None = None) -> None:
+        super().__init__(why if at is None else f"{why} (at {at})")
+        self.why = why
+        self.at = at
+        self.limit = None if excess is None else excess.details
+
+
+def loads(text: str | bytes | bytearray | memoryview) -> Any:
+    """The tree of one JSON text. Raises MalformedJson, and nothing else, whatever the text."""
+    try:
+        if not isinstance(text, str):
+            text = str(text, "utf-8")
+        elif not is_text(text):
+            raise MalformedJson(HALF_A_PAIR)
+        tree = _decode(text)
+        if len(text) > _SMALL or text.count("[") + text.count("{") > MAX_DEPTH:
+            measure(tree)
+        if "\\u" in text and _HALF_ESCAPED.search(text) and not is_text(_encode(tree)):
+            raise MalformedJson(HALF_A_PAIR)
+    except MalformedJson:
+        raise
+    except UnicodeDecodeError as error:
+        raise MalformedJson("not UTF-8", error.start) from None
+    except json.JSONDecodeError as error:
+        raise MalformedJson(error.msg, error.pos) from None
+    except Excess as excess:
+        raise MalformedJson(str(excess), excess=excess) from None
+    except RecursionError:
+        depth = Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
+        raise MalformedJson(str(depth), excess=depth) from None
+    except ValueError:  # CPython's limit for the digits of an integer
+        raise MalformedJson(f"an integer of more than {_DIGITS} digits") from None
+    return tree
+
+
+def to_json(value: object, codec: ValueCodec) -> object:
+    """A tree of dict, list, str, int, float, bool and None that stands for `value`; parts may be shared with it.
+
+    Raises UnsendableValue with the path of what has no JSON form.
+    """
+    try:
+        return _Conversion(codec).tree(value, 0)
+    except _Unsayable as fault:
+        raise UnsendableValue("$" + fault.path, fault.type_name, fault.why, excess=fault.excess) from None
+
+
+def dumps(tree: object) -> str:
+    """Compact JSON of a tree such as `to_json` makes. Half of a surrogate pair, as in a text of ours that quotes one,
+    becomes U+FFFD. Raises ValueError for NaN and infinities, TypeError for what is not a tree: that is a defect.
+    """
+    try:
+        text = _encode(tree)
+    except ValueError:  # CPython's limit for digits, or a float that the next line finds again
+        text = _written(tree)
+    return text if is_text(text) else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class _Unsayable(Exception):
+    """There is no JSON for something; `path` grows on the way out, so that a value that can be said pays nothing."""
+
+    def __init__(self, value: object, why: str, *, excess: Excess | None = None) -> None:
+        super().__init__(why)
+        self.path = ""
+        self.type_name = type(value).__name__
+        self.why = why
+        self.excess = excess
+
+
+class _Conversion:
+    """Values to trees, with one codec's registry."""
+
+    __slots__ = ("_codec",)
+
+    def __init__(self, codec: ValueCodec) -> None:
+        self._codec = codec
+
+    def tree(self, value: Any, depth: int) -> object:
+        """The tree of `value`, which lies within `depth` containers."""
+        kind = type(value)
+        if kind is str:
+            if not is_text(value):
+                raise _Unsayable(value, HALF_A_PAIR)
+            return value
+        if value is None or kind is bool:
+            return value
+        if kind is int:
+            return _checked(value)
+        if kind is float:
+            if not isfinite(value):
+                raise _Unsayable(value, f"{value} {_CANNOT}")
+            return value
+        if kind is list:
+            return self._array(value, value, depth)
+        if kind is dict:
+            return self._object(value, depth)
+        return self._other(value, depth)
+
+    def _other(self, value: Any, depth: int) -> object:
+        try:
+            text = _text(value)
+            if text is not None:
+                return text
+            if isinstance(value, tuple) and type(value) is tuple:
+                return self._array(value, list(value), depth)
+            if type(value) in (set, frozenset):
+                return self._array(value, ordered(value, self._codec.unfold), depth)
+            made = dict(value) if type(value) in _DICTS else self._codec.json_form(value)
+        except _Unsayable:
+            raise
+        except Exception as error:  # whatever registered types raise
+            raise _Unsayable(value, f"{_CANNOT}: {reason(error)}") from error
+        if made is value:
+            raise _Unsayable(value, _CANNOT)
+        _bound(value, depth)
+        return self.tree(made, depth + 1)
+
+    def _array(self, value: Any, items: list[Any], depth: int) -> list[Any]:
+        _bound(value, depth)
+        made: list[Any] = []
+        kinds = set(map(type, items))
+        if kinds == {int} and max(items).bit_length() <= _SHORT and min(items).bit_length() <= _SHORT:
+            return items
+        if (kinds == {float} and all(map(isfinite, items))) or (kinds == {str} and all(map(str.isascii, items))):
+            return items
+        try:
+            for item in items:
+                made.append(self.tree(item, depth + 1))
+        except _Unsayable as fault:
+            fault.path = f"[{len(made)}]{fault.path}"
+            raise
+        return made
+
+    def _object(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        _bound(value, depth)
+        made: dict[str, Any] = {}
+        key: Any = None
+        try:
+            for key, item in value.items():
+                text = key if type(key) is str and is_text(key) else self._key(key, depth)
+                if text in made:
+                    raise _Unsayable(key, f"two keys would both be {text[:40]!a} in JSON")
+                made[text] = self.tree(item, depth + 1)
+        except _Unsayable as fault:
+            fault.path = step(key) + fault.path
+            raise
+        return made
+
+    def _key(self, key: object, depth: int) -> str:
+        if type(key) is int:
+            return digits(_checked(key))
+        made = self.tree(key, depth + 1)
+        if not isinstance(made, str):
+            raise _Unsayable(key, f"as a key it {_CANNOT}")
+        return made
+
+
+_DICTS: Final = frozenset({OrderedDict, defaultdict, Counter})
+
+
+def _text(value: Any) -> str | None:
+    """The text that stands for a value of Python's own types; None if none does."""
+    if isinstance(value, (bytes, bytearray, memoryview)) and type(value) in (bytes, bytearray, memoryview):
+        return b64encode(value).decode("ascii")
+    kind = type(value)
+    if kind is datetime or kind is time:
+        return iso(value).removesuffix("f")
+    if kind is date:
+        return str(value.isoformat())
+    if kind is timedelta:
+        return duration(value)
+    if kind is Decimal:
+        if not value.is_finite():
+            raise _Unsayable(value, f"{value} {_CANNOT}")
+        return str(value)
+    return None
+
+
+def _bound(value: Any, depth: int) -> None:
+    """Refuse a container that is nested too deep or holds too much."""
+    try:
+        if depth >= MAX_DEPTH:
+            raise Excess("nesting", MAX_DEPTH, depth + 1)
+        if isinstance(value, (list, tuple, dict, set, frozenset)):
+            measure_one(value)
+    except Excess as excess:
+        raise _Unsayable(value, str(excess), excess=excess) from None
+
+
+def _checked(value: int) -> int:
+    if value.bit_length() > _MOST_BITS:
+        raise _Unsayable(value, f"an integer of so many digits {_CANNOT}")
+    return value
+
+
+def duration(value: timedelta) -> str:
+    """ISO 8601, such as `P1DT2H0.5S`; a negative one has a sign before it, as in ISO 8601-2."""
+    sign, value = ("-", -value) if value < timedelta(0) else ("", value)
+    minutes, seconds = divmod(value.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{value.microseconds:06d}".rstrip("0") if value.microseconds else ""
+    days = f"{value.days}D" if value.days else ""
+    clock = (f"{hours}H" if hours else "") + (f"{minutes}M" if minutes else "")
+    if seconds or fraction or not (days or clock):
+        clock += f"{seconds}{fraction}S"
+    return f"{sign}P{days}{'T' + clock if clock else ''}"
+
+
+def digits(value: int) -> str:
+    """The decimal digits of an integer of any size, in nearly linear time.
+
+    Halves it until `Decimal` can take the parts (as CPython's own _pylong.int_to_decimal_string since 3.12).
+    """
+    if value.bit_length() <= _SHORT:
+        return str(value)
+    powers: dict[int, Decimal] = {}
+
+    def power(exponent: int) -> Decimal:
+        found = powers.get(exponent)
+        if found is None:
+            half = exponent // 2
+            found = (
+                _EXACT.multiply(power(half), power(exponent - half)) if exponent > _SHORT else Decimal(1 << exponent)
+            )
+            powers[exponent] = found
+        return found
+
+    def convert(part: int, bits: int) -> Decimal:
+        if bits <= _SHORT:
+            return Decimal(part)
+        half = bits // 2
+        high = part >> half
+        return _EXACT.add(
+            _EXACT.multiply(convert(high, bits - half), power(half)), convert(part - (high << half), half)
+        )
+
+    text = str(convert(abs(value), value.bit_length()))
+    return f"-{text}" if value < 0 else text
+
+
+def _written(tree: Any) -> str:
+    """Like `_encode`, with integers of any size. Slow; only for trees that hold such."""
+    if isinstance(tree, dict):
+        return "{" + ",".join([f"{_encode(key)}:{_written(item)}" for key, item in tree.items()]) + "}"
+    if isinstance(tree, (list, tuple)):
+        return "[" + ",".join([_written(item) for item in tree]) + "]"
+    return digits(tree) if type(tree) is int else _encode(tree)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        known: set[str] = set()
+        for key, _ in pairs:
+            if key in known:
+                raise MalformedJson(f"two keys of one object are {key[:40]!a}")
+            known.add(key)
+    return made
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if isinf(value):
+        raise MalformedJson(f"{text[:40]} is beyond the range of numbers")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise MalformedJson(f"{name} is not JSON")
+
+
+_decode: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant
+).decode
+_encode: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode

@@ -1,0 +1,221 @@
+"""One decoding of a user's value: what msgpack's hooks do, and what is refused before and after.
+
+Bytes come from wire/values.py. Plain bytes (no extension but references) are decoded without hooks for containers; at
+the first other extension decoding starts anew with them, because only then can a hash be cheap to forge (tuples,
+complex, large integers) or dear to compute (shared results). Never allocates for what the bytes only announce.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any, Final
+
+from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
+from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
+
+from mpreg_proto.wire.extensions import MARK, REF, REF_PATH
+from mpreg_proto.wire.references import read_reference, resolve
+from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH, MAX_KEY, MAX_MAP, Excess, measure
+
+_REFS: Final = (REF, REF_PATH)
+# What is this short can neither hold a key that is too long nor announce much.
+_SMALL: Final = 1024
+# With forged hashes each entry of a set or map costs a comparison with all of the same hash; so many do no harm.
+_SAME_HASH: Final = 64
+# Types whose hash depends on a secret of the process.
+_SAFE_KEYS: Final = frozenset({str, bytes})
+# Results whose hash costs nothing however often it is asked for, or that have none.
+_CHEAP: Final = frozenset({type(None), bool, float, str, bytes, list, dict, set})
+_SCALAR_BYTES: Final = bytes(each for each in range(256) if not (0x80 <= each <= 0x9F or 0xDC <= each <= 0xDF))
+_ANNOUNCED: Final = re.compile(r"(\d+) exceeds max_(array|map)_len")
+
+
+class MalformedValue(Exception):
+    """The bytes are not a value. `limit` are the details of an error 1014, if a limit is the reason."""
+
+    def __init__(self, why: str, *, excess: Excess | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.limit = None if excess is None else excess.details
+
+
+class Mark:
+    """First entry of an array that is not a list; `build` makes it of the others. Exists only while decoding."""
+
+    __slots__ = ("build",)
+
+    def __init__(self, build: Callable[[list[Any]], object]) -> None:
+        self.build = build
+
+
+class NotPlain(Exception):
+    """Not an error: there are extensions, so hooks are needed."""
+
+
+def plain_extension(code: int, payload: bytes) -> object:
+    """The hook of a first attempt that replaces no references."""
+    if code in _REFS:
+        return read_reference(code, payload)
+    raise NotPlain
+
+
+def read(data: bytes | bytearray | memoryview, size: int, hook: Callable[[int, bytes], object], **hooks: Any) -> object:
+    """Decode with counts bounded; raises whatever msgpack and the hooks raise."""
+    return unpackb(
+        data,
+        ext_hook=hook,
+        strict_map_key=False,
+        timestamp=3,  # another language's instant: an aware datetime in UTC
+        max_array_len=size if size < MAX_ARRAY else MAX_ARRAY,
+        max_map_len=size if size < MAX_MAP else MAX_MAP,
+        **hooks,
+    )
+
+
+def is_flat(data: bytes | bytearray | memoryview, size: int) -> bool:
+    """Whether the bytes cannot possibly hold a value that is over a limit; False proves nothing."""
+    if size <= MAX_DEPTH:  # each level takes a byte
+        return True
+    return size <= _SMALL and len(bytes(data).translate(None, _SCALAR_BYTES)) <= MAX_DEPTH
+
+
+def refuse_announcements(data: bytes | bytearray | memoryview, size: int) -> None:
+    """Raise OutOfData for bytes that end too early, before decoding allocates what their headers announce."""
+    if size > _SMALL:
+        unpacker = Unpacker(max_buffer_size=size)
+        unpacker.feed(data)
+        unpacker.skip()
+
+
+def measure_bytes(data: bytes | bytearray | memoryview, size: int) -> None:
+    """Like `measure`, of the arrays and maps as they lie in the bytes, so that it sees into every type."""
+    measure(read(data, size, lambda code, payload: None, object_pairs_hook=_flatten))
+
+
+def _flatten(pairs: list[tuple[object, object]]) -> list[object]:
+    longest = max((len(key) for key, _ in pairs if type(key) is str), default=0)
+    if longest > MAX_KEY:
+        raise Excess("key length", MAX_KEY, longest)
+    return list(chain.from_iterable(pairs))
+
+
+class Reading:
+    """The hooks of one decoding, and what they remember."""
+
+    __slots__ = ("_costly", "_given", "_marks", "_open", "_readers", "shared")
+
+    def __init__(
+        self,
+        readers: Mapping[int, Callable[[bytes], object]],
+        marks: Mapping[int, Mark],
+        given: Mapping[str, object] | None,
+    ) -> None:
+        self._readers = readers
+        self._marks = marks
+        self._given = given
+        self._open = 0  # marks that have come and have not been used up by their array
+        # Objects by id: given values that are in the result, and what is dear to hash because such a one is in it.
+        self.shared: dict[int, object] = {}
+        self._costly: dict[int, object] = {}
+
+    def plain(self, code: int, payload: bytes) -> object:
+        """The hook of a first attempt that replaces references."""
+        if code not in _REFS:
+            raise NotPlain
+        value = self._resolve(code, payload)
+        if self._costly:
+            raise NotPlain
+        return value
+
+    def whole(self, data: bytes | bytearray | memoryview, size: int) -> object:
+        """Decode with all hooks; raises whatever msgpack, registered types and the hooks raise."""
+        if not is_flat(data, size):
+            measure_bytes(data, size)
+        self.shared, self._costly = {}, {}
+        if size > _SMALL or self._given is not None:
+            value = read(data, size, self._extension, list_hook=self._array, object_pairs_hook=self._map)
+        else:
+            value = read(data, size, self._extension, list_hook=self._array)
+        if self._open or type(value) is Mark:
+            raise MalformedValue("a mark that no array begins with")
+        return value
+
+    def _extension(self, code: int, payload: bytes) -> object:
+        if code == MARK:
+            self._open += 1
+            (kind,) = payload
+            mark = self._marks.get(kind)
+            if mark is None:
+                raise MalformedValue(f"extension type {kind} is not known here")
+            return mark
+        if code in _REFS:
+            return read_reference(code, payload) if self._given is None else self._resolve(code, payload)
+        reader = self._readers.get(code)
+        if reader is None:
+            raise MalformedValue(f"extension type {code} is not known here")
+        return reader(payload)
+
+    def _resolve(self, code: int, payload: bytes) -> object:
+        assert self._given is not None, "without given values references stay what they are"
+        value = resolve(read_reference(code, payload), self._given)
+        kind = type(value)
+        self.shared[id(value)] = value
+        if kind not in _CHEAP:
+            if kind is tuple or kind is frozenset:
+                if value:  # the empty one is a single object, which a literal may be as well
+                    self._costly[id(value)] = value
+            elif kind is int and value.bit_length() > 64:  # type: ignore[attr-defined]
+                self._costly[id(value)] = value
+        return value
+
+    def _array(self, items: list[Any]) -> object:
+        if not items or type(items[0]) is not Mark:
+            return items
+        self._open -= 1
+        mark: Mark = items[0]
+        held = items[1:]
+        if mark.build is set or mark.build is frozenset:
+            self._check_keys(held)
+        made = mark.build(held)
+        if self._costly and any(id(each) in self._costly for each in held):
+            self._costly[id(made)] = made
+        return made
+
+    def _map(self, pairs: list[tuple[Any, object]]) -> dict[Any, object]:
+        if self._costly or len(pairs) > _SAME_HASH:
+            self._check_keys([key for key, _ in pairs])
+        return dict(pairs)
+
+    def _check_keys(self, keys: list[Any]) -> None:
+        """Refuse what would take quadratic time to put into a map or set: forged hashes, shared results."""
+        if self._costly and any(id(key) in self._costly for key in keys):
+            raise MalformedValue(
+                "a reference to a tuple, frozenset or large integer cannot be a key or member of a set"
+            )
+        if len(keys) > _SAME_HASH and not _SAFE_KEYS.issuperset(map(type, keys)):
+            most = max(Counter(map(hash, keys)).values())
+            if most > _SAME_HASH:
+                raise MalformedValue(f"{most} keys of one map or set have the same hash")
+
+
+def malformed(error: Exception, size: int) -> MalformedValue:
+    """Any exception of a decoding as the one that is declared."""
+    if isinstance(error, Excess):
+        return MalformedValue(str(error), excess=error)
+    if isinstance(error, (StackError, RecursionError)):
+        excess = Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
+        return MalformedValue(str(excess), excess=excess)
+    if isinstance(error, ExtraData):
+        return MalformedValue("bytes after the value")
+    announced = _ANNOUNCED.match(str(error))
+    if announced is not None:
+        count, bound = int(announced[1]), MAX_ARRAY if announced[2] == "array" else MAX_MAP
+        if bound < count <= size:
+            excess = Excess(f"{announced[2]} entries", bound, count)
+            return MalformedValue(str(excess), excess=excess)
+    if announced is not None or isinstance(error, OutOfData):
+        return MalformedValue("the bytes end too early")
+    return MalformedValue(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)

@@ -1,0 +1,145 @@
+"""Addresses of nodes, as people write them: `ws://host:9001/path`, `wss://`, `tcp://`, `tls://`.
+
+Text comes from flags, files, `Client(...)` and other nodes' news; `parse_address` turns it into an `Address`, and
+`str(address)` back into the one normal form. Nothing here looks a name up or opens anything.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from dataclasses import dataclass
+
+DEFAULT_PORT = 9001
+"""The port of an address that names none (browsers block the seed's 6666)."""
+
+_LONGEST = 2048  # a URL longer than this is a mistake or an attack, and error messages quote it
+
+
+class Scheme(enum.Enum):
+    """What is spoken at an address."""
+
+    WS = "ws"
+    WSS = "wss"
+    TCP = "tcp"
+    TLS = "tls"
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it is WebSocket, so that a path means something."""
+        return self in (Scheme.WS, Scheme.WSS)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the bytes go through TLS."""
+        return self in (Scheme.WSS, Scheme.TLS)
+
+
+_EXAMPLES = {scheme: f"{scheme.value}://127.0.0.1:{DEFAULT_PORT}" for scheme in Scheme}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a node is. `host` has no brackets and is lower case; `path` is "/" but for WebSocket behind a proxy."""
+
+    scheme: Scheme
+    host: str
+    port: int = DEFAULT_PORT
+    path: str = "/"
+
+    @property
+    def authority(self) -> str:
+        """`host:port`, an IPv6 host in brackets."""
+        return host_and_port(self.host, self.port)
+
+    def __str__(self) -> str:
+        return f"{self.scheme.value}://{self.authority}{'' if self.path == '/' else self.path}"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """`host:port` as it stands in a URL or a log line: an IPv6 host goes into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def format_address(scheme: Scheme, host: str, *, port: int = DEFAULT_PORT, path: str = "/") -> str:
+    """The normal text of an address; `host` without brackets. Checks nothing: `parse_address` does."""
+    return str(Address(scheme, host, port, path))
+
+
+def parse_address(text: str) -> Address:
+    """Read an address.
+
+    Raises ValueError whose text names what is wrong and shows a right one.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f"an address of {len(text)} characters is too long; write it like {_EXAMPLES[Scheme.WS]}")
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise _wrong(text, "there are spaces or control characters in it")
+    scheme, rest = _split_scheme(text)
+    authority, path = _split_path(text, rest, scheme)
+    host, port_text = _split_port(text, authority, scheme)
+    return Address(scheme, host, _port(text, port_text, scheme), path)
+
+
+def _wrong(text: str, why: str, example: str = _EXAMPLES[Scheme.WS]) -> ValueError:
+    return ValueError(f"{text!r} is not an address: {why}; write it like {example}")
+
+
+def _split_scheme(text: str) -> tuple[Scheme, str]:
+    name, separator, rest = text.partition("://")
+    if not separator:
+        if not text:
+            raise _wrong(text, "it is empty")
+        known = ", ".join(f"{scheme.value}://" for scheme in Scheme)
+        raise _wrong(text, f"it does not start with one of {known}", f"ws://{text.lstrip('/')}")
+    try:
+        return Scheme(name.lower()), rest
+    except ValueError:
+        known = ", ".join(scheme.value for scheme in Scheme)
+        raise _wrong(text, f"{name!r} is none of {known}") from None
+
+
+def _split_path(text: str, rest: str, scheme: Scheme) -> tuple[str, str]:
+    """The authority and the path, which keeps its query."""
+    if "#" in rest:
+        raise _wrong(text, "a fragment (#) means nothing here", _EXAMPLES[scheme])
+    end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+    authority, path = rest[:end], rest[end:] or "/"
+    if path.startswith("?"):
+        path = "/" + path
+    if path != "/" and not scheme.is_websocket:
+        raise _wrong(text, f"a {scheme.value}:// address has no path", f"{scheme.value}://{authority}")
+    if not path.isascii():
+        raise _wrong(text, "its path must be percent-encoded ASCII", _EXAMPLES[scheme])
+    if "@" in authority:
+        raise _wrong(text, "a user or password does not belong in it", _EXAMPLES[scheme])
+    return authority, path
+
+
+def _split_port(text: str, authority: str, scheme: Scheme) -> tuple[str, str | None]:
+    """The host, without brackets, and the text of the port, None if there is none."""
+    if authority.startswith("["):
+        inside, bracket, after = authority[1:].partition("]")
+        if not bracket or (after and not after.startswith(":")):
+            raise _wrong(text, "its brackets are not closed before the port", f"{scheme.value}://[::1]:{DEFAULT_PORT}")
+        try:
+            host = str(ipaddress.IPv6Address(inside))
+        except ValueError:
+            wrong = f"{inside!r} is not an IPv6 address"
+            raise _wrong(text, wrong, f"{scheme.value}://[::1]:{DEFAULT_PORT}") from None
+        return host, after[1:] if after else None
+    if authority.count(":") > 1:
+        raise _wrong(text, "an IPv6 host needs brackets", f"{scheme.value}://[::1]:{DEFAULT_PORT}")
+    host, separator, port = authority.partition(":")
+    if not host:
+        raise _wrong(text, "it names no host", _EXAMPLES[scheme])
+    return host.lower(), port if separator else None
+
+
+def _port(text: str, port: str | None, scheme: Scheme) -> int:
+    if port is None:
+        return DEFAULT_PORT
+    # isdecimal alone would let other scripts' digits through, and int() signs and underscores.
+    if port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65_535 and len(port) <= 5:
+        return int(port)
+    raise _wrong(text, f"its port {port!r} is not a number from 1 to 65535", _EXAMPLES[scheme])

@@ -1,0 +1,78 @@
+"""Opening a link to an address: which transport, which fallback.
+
+A `ws://` address names where a node is, and its port serves everything, so nodes first try raw frames there, which cost
+a tenth of WebSocket's. What answers with anything but a hello within a second is behind a proxy or is something else,
+and gets WebSocket from then on for an hour. Clients take the scheme as it is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import anyio
+
+from mpreg_proto.client import ClientSession, Ready
+from mpreg_proto.effects import Framing, Send
+from mpreg_proto.ids import Address, LinkId
+from mpreg_transports.addresses import Scheme, parse_address
+from mpreg_transports.links import tcp, websocket
+from mpreg_transports.links.base import Link, LinkEnded
+
+_TRY_SECONDS = 1.0
+_REMEMBER_SECONDS = 3600.0
+
+
+async def open_link(address: str) -> Link:
+    """A link to `address` by the scheme that it names. Raises LinkEnded."""
+    parsed = parse_address(address)
+    if parsed.scheme is Scheme.TCP:
+        return await tcp.connect(parsed.host, parsed.port)
+    if parsed.scheme is Scheme.WS:
+        return await websocket.connect(parsed.host, parsed.port, path=parsed.path)
+    raise LinkEnded(f"cannot connect to {address}: TLS is not configured here")
+
+
+class Dialler:
+    """How a node opens links. `websocket_only` skips the try with raw frames."""
+
+    def __init__(self, *, websocket_only: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._websocket_only = websocket_only
+        self._clock = clock
+        self._raw: dict[str, tuple[bool, float]] = {}
+
+    async def __call__(self, address: Address) -> Link:
+        """A link to a node at `address`. Raises LinkEnded."""
+        parsed = parse_address(address)
+        if parsed.scheme is not Scheme.WS or self._websocket_only:
+            return await open_link(address)
+        speaks, until = self._raw.get(address, (False, 0.0))
+        if self._clock() >= until:
+            speaks = await _answers_raw(parsed.host, parsed.port)
+            self._raw[address] = (speaks, self._clock() + _REMEMBER_SECONDS)
+        if speaks:
+            return await tcp.connect(parsed.host, parsed.port)
+        return await open_link(address)
+
+
+async def _answers_raw(host: str, port: int) -> bool:
+    """Whether raw frames get a hello there: asked as a client would, over a connection of its own. Raises LinkEnded."""
+    session = ClientSession(cluster_id="")
+    link = await tcp.connect(host, port)
+    try:
+        session.link_opened(LinkId(1), framing=Framing.STREAM, address=Address(""), now=0)
+        await link.send([chunk for effect in session.drain() if isinstance(effect, Send) for chunk in effect.chunks])
+        with anyio.move_on_after(_TRY_SECONDS):
+            while True:
+                for data in await link.receive():
+                    session.receive(LinkId(1), data, now=0)
+                effects = session.drain()
+                if any(isinstance(effect, Ready) for effect in effects):
+                    return True
+                if effects:  # it was hung up on: no hello
+                    return False
+    except LinkEnded:
+        return False
+    finally:
+        await link.close()
+    return False

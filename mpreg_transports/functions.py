@@ -1,0 +1,207 @@
+"""The functions that a node offers, and how each is run: in the loop, in a thread, or in an executor.
+
+`Server` registers them, the driver runs them when the core says `Run` and hands back an `Outcome`, which is a value: a
+function that raises never raises here. How many bodies may run at once is the core's business (its slots), so nothing
+queues here.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
+
+ASYNC_CONCURRENCY = 1_024
+THREAD_CONCURRENCY = 16
+"""How many bodies of one function run at once unless `concurrency=` says otherwise."""
+
+
+class Way(enum.Enum):
+    """How a function is run."""
+
+    INLINE = enum.auto()
+    """Within the wake-up that asked for it: for tiny ones that never block."""
+    LOOP = enum.auto()
+    """`async def`, as a task of the loop."""
+    THREAD = enum.auto()
+    EXECUTOR = enum.auto()
+
+
+class Function:
+    """One registered function: what the cluster hears of it (`spec`) and how it is called."""
+
+    __slots__ = ("_executor", "call", "spec", "way")
+
+    def __init__(
+        self, call: Callable[..., Any], spec: FunctionSpec, *, way: Way, executor: Executor | None = None
+    ) -> None:
+        self.call = call
+        self.spec = spec
+        self.way = way
+        self._executor = executor
+
+    def run_inline(self, run: Run) -> Outcome:
+        """Call it here and now."""
+        try:
+            return Returned(self.call(*run.args, **run.kwargs))
+        except Exception as error:
+            return raised(error)
+
+    async def run(self, run: Run, scope: anyio.CancelScope) -> Outcome:
+        """Call it and wait for its end. Cancelling `scope` stops a coroutine at its next await, and nothing else."""
+        try:
+            if self.way is Way.LOOP:
+                with scope:
+                    return Returned(await self.call(*run.args, **run.kwargs))
+                return Stopped()
+            if self.way is Way.EXECUTOR:
+                return Returned(await self._in_executor(run))
+            bound = partial(self.call, *run.args, **run.kwargs)
+            return Returned(await anyio.to_thread.run_sync(bound, abandon_on_cancel=True, limiter=_threads()))
+        except Exception as error:
+            return raised(error)
+
+    async def _in_executor(self, run: Run) -> Any:
+        assert self._executor is not None
+        done = anyio.Event()
+        token = anyio.lowlevel.current_token()
+
+        def wake(future: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile, nobody waits
+                anyio.from_thread.run_sync(done.set, token=token)
+
+        future = self._executor.submit(self.call, *run.args, **run.kwargs)
+        future.add_done_callback(wake)
+        try:
+            await done.wait()
+        except BaseException:
+            future.cancel()
+            raise
+        return future.result()
+
+
+def function(
+    call: Callable[..., Any],
+    *,
+    name: str | None = None,
+    version: str = "",
+    resources: Iterable[str] = (),
+    idempotent: bool = False,
+    concurrency: int | None = None,
+    executor: Executor | None = None,
+    inline: bool = False,
+) -> Function:
+    """Look at `call` and say how it will be run. Raises TypeError or ValueError with the fix in words."""
+    if not callable(call):
+        raise TypeError(f"a function is wanted, not {type(call).__name__}")
+    name = name if name is not None else getattr(call, "__name__", "")
+    if not name or name == "<lambda>":
+        raise ValueError("this function has no name of its own; give it one with name=")
+    is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
+    if is_async and (executor is not None or inline):
+        raise ValueError(f"{name} is async def: it runs in the loop, not inline or in an executor")
+    if inline and executor is not None:
+        raise ValueError(f"{name}: inline=True and executor= exclude each other")
+    way = Way.LOOP if is_async else Way.INLINE if inline else Way.EXECUTOR if executor is not None else Way.THREAD
+    if concurrency is None:
+        concurrency = ASYNC_CONCURRENCY if way in (Way.LOOP, Way.INLINE) else THREAD_CONCURRENCY
+    if concurrency < 1:
+        raise ValueError(f"{name}: concurrency={concurrency}, and at least 1 body must be able to run")
+    spec = FunctionSpec(
+        name=name,
+        version=version,
+        resources=tuple(sorted(tags(resources))),
+        idempotent=idempotent,
+        streaming=False,
+        signature=_signature(call),
+        doc=_first_line(call),
+        concurrency=concurrency,
+        inline=inline,
+    )
+    return Function(call, spec, way=way, executor=executor)
+
+
+def tags(resources: Iterable[str]) -> frozenset[str]:
+    """A set of resources. Raises TypeError for a bare string, which would be taken apart into its letters."""
+    if isinstance(resources, str):
+        raise TypeError(f'resources="{resources}" is a bare string; write resources={{"{resources}"}}')
+    found = frozenset(resources)
+    for tag in found:
+        if not tag or type(tag) is not str:
+            raise TypeError(f"a resource is a non-empty string, not {tag!r}")
+    return found
+
+
+def raised(error: BaseException) -> Raised:
+    """What is told of an exception: its type, its text, and where in the user's code it came from."""
+    kind = type(error)
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    try:
+        text = str(error)
+    except Exception as worse:
+        text = f"<its text cannot be had: {type(worse).__name__}>"
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without the frame of ours
+    lines = traceback.format_exception(kind, error, frames) if frames is not None else []
+    return Raised(name, text, "".join(lines))
+
+
+def echo(value: Any) -> Any:
+    """Gives back what it gets."""
+    return value
+
+
+def echos(*values: Any) -> list[Any]:
+    """Gives back all that it gets, as a list."""
+    return list(values)
+
+
+def built_in() -> list[Function]:
+    """What every node offers."""
+    return [function(one, idempotent=True, inline=True) for one in (echo, echos)]
+
+
+def slow(started: float) -> float | None:
+    """Seconds since `started` (time.perf_counter) if that is long enough to be told of."""
+    took = time.perf_counter() - started
+    return took if took > 0.1 else None
+
+
+_limiter = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("mpreg threads")
+
+
+def _threads() -> anyio.CapacityLimiter:
+    """No limit: the core's slots are the limit."""
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = anyio.CapacityLimiter(math.inf)
+        _limiter.set(limiter)
+    return limiter
+
+
+def _signature(call: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(call))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _first_line(call: Callable[..., Any]) -> str:
+    doc = inspect.getdoc(call) if getattr(call, "__doc__", None) else None
+    return doc.strip().splitlines()[0] if doc and doc.strip() else ""

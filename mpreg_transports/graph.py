@@ -1,0 +1,239 @@
+"""A set of calls that refer to each other's results, built in Python and checked while it is built.
+
+`Graph.call` gives a handle; a handle as an argument, at any depth in lists, tuples and dict values, stands for that
+call's result, and `handle["key"]` or `handle[0]` for a part of it. Since a handle must exist before it can be used, a
+graph cannot be circular. Nothing is sent before `run`, `stream` or `explain`; data of yours can never turn into a
+reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Protocol
+
+from mpreg_proto.errors import DuplicateName, InvalidRequest
+from mpreg_proto.wire.blame import UnsendableValue
+from mpreg_proto.wire.jsonvalues import dumps, to_json
+from mpreg_proto.wire.messages import Call, Explained, Request
+from mpreg_proto.wire.values import Ref, ValueCodec
+from mpreg_transports.functions import tags
+from mpreg_transports.values import default_codec
+
+OnError = Literal["fail", "partial"]
+
+
+class Caller(Protocol):
+    """Who can run a graph: a `Client`."""
+
+    async def run(
+        self, graph: Graph, *wanted: Handle, timeout: float | None, wait: float | None, on_error: OnError
+    ) -> Any: ...
+    def stream(self, graph: Graph, *, timeout: float | None, wait: float | None) -> AsyncIterator[tuple[str, Any]]: ...
+    async def explain(self, graph: Graph) -> tuple[Explained, ...]: ...
+
+
+class Handle:
+    """Stands for the result of a call that has not run.
+
+    Only good as an argument of later calls, and for `run(handle)`.
+    """
+
+    __slots__ = ("graph", "name", "path")
+
+    def __init__(self, graph: Graph, name: str, path: tuple[str | int, ...] = ()) -> None:
+        self.graph = graph
+        self.name = name
+        self.path = path
+
+    def __getitem__(self, key: str | int) -> Handle:
+        """A part of the result: a key of a map, a position (from 0) of a list."""
+        if type(key) is not str and (type(key) is not int or key < 0):
+            raise TypeError(f"a part of a result is named by text or a position from 0 on, not by {key!r}")
+        return Handle(self.graph, self.name, (*self.path, key))
+
+    def __repr__(self) -> str:
+        return f"<result of {self.name}{''.join(f'[{key!r}]' for key in self.path)}, not computed yet>"
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError(
+            f"the result of {self.name!r} is not computed yet: pass the handle to another call, or run the graph"
+        )
+
+    __iter__ = __bool__ = __contains__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __str__ = __format__ = __len__ = __int__ = __float__ = __index__ = _refuse
+
+
+class Graph:
+    """Calls to be sent as one request. `Client.graph()` gives one that knows its client.
+
+    This one goes to `client.run(graph)`.
+    """
+
+    def __init__(self, client: Caller | None = None, *, codec: ValueCodec | None = None) -> None:
+        self._client = client
+        self._codec = codec or default_codec()
+        self._calls: dict[str, Call] = {}
+        self._arguments: dict[str, tuple[list[Any], dict[str, Any]]] = {}
+
+    def call(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        resources: Iterable[str] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        version: str | None = None,
+        after: Iterable[Handle] = (),
+        **more: Any,
+    ) -> Handle:
+        """Add a call. `after` names calls that must end before it starts though it uses nothing of theirs.
+
+        `name` is how it is called in the results; by itself that is the function's name, then `echo-2`. A function's
+        own keyword that this method uses itself is passed by `kwargs={"name": ...}`. Raises TypeError or a GraphError
+        for what cannot be right; nothing has changed then.
+        """
+        if not function or type(function) is not str:
+            raise TypeError(f"a function is named by its name, not by {function!r}")
+        if name is None:
+            name = self._free_name(function)
+        elif name in self._calls:
+            raise DuplicateName(f"two calls are named {name!r}; names are unique in a graph", details={"name": name})
+        elif not name or type(name) is not str:
+            raise InvalidRequest(f"a call's name is a non-empty text, not {name!r}")
+        needs: dict[str, None] = {}
+        positional = [self._refer(arg, needs) for arg in args]
+        keywords = {key: self._refer(value, needs) for key, value in {**(kwargs or {}), **more}.items()}
+        for handle in [after] if isinstance(after, Handle) else after:
+            self._need(handle, needs)
+        try:
+            encoded = self._codec.encode([positional, keywords])
+        except UnsendableValue as error:
+            raise TypeError(f"call {name!r}: {error}") from None
+        wanted = tuple(sorted(tags(resources)))
+        self._calls[name] = Call(name, function, encoded, tuple(needs), wanted, version)
+        self._arguments[name] = (positional, keywords)
+        return Handle(self, name)
+
+    async def run(
+        self,
+        *wanted: Handle,
+        timeout: float | None = None,
+        wait: float | None = None,
+        on_error: OnError = "fail",
+    ) -> Any:
+        """Run it: `{leaf name: value}`; with one handle, just its value; with several, a tuple of theirs.
+
+        `timeout` and `wait` are seconds; see `Client.run`. With handles only what they need is sent.
+        """
+        return await self._bound().run(self, *wanted, timeout=timeout, wait=wait, on_error=on_error)
+
+    def stream(self, *, timeout: float | None = None, wait: float | None = None) -> AsyncIterator[tuple[str, Any]]:
+        """Run it and give each leaf's (name, value) as it is there."""
+        return self._bound().stream(self, timeout=timeout, wait=wait)
+
+    async def explain(self) -> tuple[Explained, ...]:
+        """Where each call would run now and why; runs nothing."""
+        return await self._bound().explain(self)
+
+    def request(self, *wanted: Handle, partial: bool = False, **fields: Any) -> Request:
+        """The request that `run` sends; with `wanted`, only the calls that those need."""
+        if not self._calls:
+            raise InvalidRequest("this graph has no calls yet; add one with graph.call(...)")
+        calls = self._calls
+        want: tuple[str, ...] | None = None
+        if wanted:
+            for handle in wanted:
+                self._need(handle, {})
+            want = tuple(dict.fromkeys(handle.name for handle in wanted))
+            calls = self._needed(want)
+        return Request(0, tuple(calls.values()), want=want, partial=partial, **fields)
+
+    def commands(self) -> list[dict[str, Any]]:
+        """The calls in the classic dialect with explicit references, as `mpreg run` reads them from a file.
+
+        Raises TypeError for an argument that JSON cannot say, with its place.
+        """
+        commands: list[dict[str, Any]] = []
+        for name, call in self._calls.items():
+            args, kwargs = self._arguments[name]
+            try:
+                commands.append(
+                    {
+                        "name": name,
+                        "fun": call.function,
+                        "args": [self._as_json(arg) for arg in args],
+                        "kwargs": {key: self._as_json(value) for key, value in kwargs.items()},
+                        "locs": list(call.resources),
+                    }
+                )
+            except UnsendableValue as error:
+                raise TypeError(f"call {name!r}: {error}") from None
+        return commands
+
+    def save(self, file: str | PathLike[str]) -> None:
+        """Write it as JSON for `mpreg run FILE` and `mpreg explain FILE`."""
+        request = {"role": "rpc", "refs": "explicit", "cmds": self.commands()}
+        Path(file).write_text(json.dumps(json.loads(dumps(request)), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _bound(self) -> Caller:
+        if self._client is None:
+            raise TypeError("this graph knows no client: use client.run(graph), or make it with client.graph()")
+        return self._client
+
+    def _free_name(self, function: str) -> str:
+        name, number = function, 1
+        while name in self._calls:
+            number += 1
+            name = f"{function}-{number}"
+        return name
+
+    def _need(self, handle: Handle, needs: dict[str, None]) -> None:
+        if not isinstance(handle, Handle):
+            raise TypeError(f"a handle of this graph is wanted, not {type(handle).__name__}")
+        if handle.graph is not self:
+            raise InvalidRequest(f"the handle of {handle.name!r} belongs to another graph")
+        needs[handle.name] = None
+
+    def _refer(self, value: Any, needs: dict[str, None]) -> Any:
+        """`value` with each handle in it made a reference; the same object where there is none."""
+        kind = type(value)
+        if kind is Handle:
+            self._need(value, needs)
+            return Ref(value.name, value.path)
+        if kind is list or kind is tuple:
+            items = [self._refer(item, needs) for item in value]
+            changed = any(new is not old for new, old in zip(items, value, strict=True))
+            return (items if kind is list else tuple(items)) if changed else value
+        if kind is dict:
+            entries = {key: self._refer(item, needs) for key, item in value.items()}
+            return entries if any(entries[key] is not item for key, item in value.items()) else value
+        return value
+
+    def _needed(self, names: Iterable[str]) -> dict[str, Call]:
+        needed: dict[str, None] = dict.fromkeys(names)
+        waiting = list(needed)
+        while waiting:
+            for need in self._calls[waiting.pop()].needs:
+                if need not in needed:
+                    needed[need] = None
+                    waiting.append(need)
+        return {name: call for name, call in self._calls.items() if name in needed}
+
+    def _as_json(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return {"$ref": value.name, **({"path": list(value.path)} if value.path else {})}
+        if type(value) in (list, tuple):
+            return [self._as_json(item) for item in value]
+        if type(value) is dict:
+            tree = {key: self._as_json(item) for key, item in value.items()}
+            return {"$data": to_json(value, self._codec)} if "$ref" in value or "$data" in value else tree
+        return to_json(value, self._codec)

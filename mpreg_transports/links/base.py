@@ -1,0 +1,76 @@
+"""The border between the driver and whatever carries its bytes.
+
+Every adapter (`websocket.py`, `tcp.py`, `memory.py`) is a `Link`: what comes off the wire leaves by `receive`, what the
+core wants sent enters by `send`. A link never looks into what it carries, keeps no time but the bound on its own
+closing, and never raises anything but `LinkEnded` for what the peer or the network did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mpreg_proto.effects import Framing
+
+__all__ = ["MAX_MESSAGE", "Buffer", "Framing", "Link", "LinkEnded"]
+
+Buffer = bytes | bytearray | memoryview
+"""What may be sent. The caller must not change it before `send` returns."""
+
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes of the longest message a WebSocket link takes unless told otherwise (`mpreg_proto.limits.Limits.message`)."""
+
+
+class LinkEnded(Exception):
+    """The link is over: by an orderly end (`clean`) or by a break.
+
+    Attributes: `reason`, one line for a log; `clean`, whether the peer (or we) ended it in order; `code`, the WebSocket
+    close code if there was one. Raised again by every later use of the link; call `close()` to free its socket.
+    """
+
+    def __init__(self, reason: str, *, clean: bool = False, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.clean = clean
+        self.code = code
+
+    def again(self) -> LinkEnded:
+        """A fresh one that says the same: an exception raised twice would carry its old traceback along."""
+        return LinkEnded(self.reason, clean=self.clean, code=self.code)
+
+
+class Link(Protocol):
+    """One connection. One task may receive while another sends; two must not do the same at once."""
+
+    @property
+    def framing(self) -> Framing:
+        """How what is carried becomes messages."""
+
+    @property
+    def peer(self) -> str:
+        """The other end, for logs: `127.0.0.1:51234`."""
+
+    @property
+    def local_host(self) -> str | None:
+        """The address of this machine that the link uses, None where there is none."""
+
+    async def receive(self) -> Sequence[bytes | bytearray | memoryview | str]:
+        """Wait for data: at least one item.
+
+        STREAM: one chunk of any length. Message framings: all messages that one read of the socket completed, text
+        as str, binary as bytes. Raises LinkEnded when nothing more will come; may be cancelled without loss.
+        """
+
+    async def send(self, chunks: Sequence[Buffer]) -> None:
+        """Write, and return when the system has taken everything (so a slow peer slows the sender).
+
+        STREAM: the concatenation. NATIVE_MESSAGES: one binary message a chunk; CLASSIC_MESSAGES: one text message a
+        chunk, which must be UTF-8. Raises LinkEnded. Cancelled in the middle, the link is broken.
+        """
+
+    async def close(self, code: int = 1000) -> None:
+        """End the link in order, within two seconds, even when cancelled; free its socket.
+
+        Never raises; the second call does nothing. Needed after LinkEnded too. `code` is a WebSocket close code and
+        means nothing on a byte stream. A `receive` that waits meanwhile raises LinkEnded.
+        """

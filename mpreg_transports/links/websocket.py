@@ -1,0 +1,315 @@
+"""WebSocket links: RFC 6455 by wsproto, without extensions, as server and as client.
+
+Frames come from a byte stream and leave as whole messages by `receive`; messages enter by `send` and leave as frames.
+Pings are answered here. There is no keepalive and no clock here but the bound on the closing handshake: the core pings
+native links itself, and for classic ones the driver calls `ping` and watches `received_bytes`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+
+import anyio
+from anyio.abc import ByteStream
+from wsproto import ConnectionType, WSConnection
+from wsproto import events as ws
+from wsproto.connection import Connection, ConnectionState
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from mpreg_transports.addresses import host_and_port
+from mpreg_transports.links import frames, tcp
+from mpreg_transports.links.base import MAX_MESSAGE, Buffer, Framing, LinkEnded
+from mpreg_transports.links.http import HttpRefused, HttpRequest, HttpResponse
+from mpreg_transports.links.inbox import Inbox
+
+SUBPROTOCOL = "mpreg.1"
+"""The native dialect's name in the opening handshake; without it a WebSocket link is classic."""
+
+HANDSHAKE_SECONDS = 5.0
+"""How long a server may take to answer our opening handshake. Reasonable: 2 to 10."""
+CLOSE_SECONDS = 1.5
+"""How long the closing handshake may take. Reasonable: a few round trips; a peer that is gone costs all of it."""
+
+
+class WebSocketLink:
+    """A `Link` over a stream whose opening handshake is done; made by `accept` and `connect`.
+
+    `received_bytes` counts all that came in, pongs too, so that whoever keeps time can tell silence.
+    """
+
+    def __init__(
+        self, stream: ByteStream, connection: Connection, *, framing: Framing, received: bytes, max_message: int
+    ) -> None:
+        self.framing = framing
+        self.peer = tcp.peer_name(stream)
+        self.local_host = tcp.local_host(stream)
+        self.received_bytes = 0
+        self._stream = stream
+        self._connection = connection
+        self._frames = frames.masked_frames if connection.client else frames.plain_frames
+        self._inbox = Inbox(connection, max_message=max_message)
+        self._received: bytes | None = received  # None once it is parsed
+        self._end: LinkEnded | None = None
+        self._broken = False  # nothing can be written any more
+        self._closing = False
+        self._reading = False
+        self._reader_left: anyio.Event | None = None
+        self._writing = False
+        self._writer_left: anyio.Event | None = None
+
+    async def receive(self) -> list[bytes | bytearray | str]:
+        """All messages that one read of the socket completed. See `Link.receive`.
+
+        A message over the limit ends the link with 1009, a violation of the protocol with 1002, bad UTF-8 with 1007;
+        messages before it in the same read are still given.
+        """
+        while True:
+            if self._end is not None:
+                raise self._end.again()
+            if self._closing:
+                raise LinkEnded("closed here", clean=True)
+            if messages := await self._step():
+                return messages
+
+    async def send(self, chunks: Sequence[Buffer]) -> None:
+        """One message a chunk, binary if native, text if classic, all in one write. See `Link.send`."""
+        opcode = frames.TEXT if self.framing is Framing.CLASSIC_MESSAGES else frames.BINARY
+        await self._send([(opcode, chunk) for chunk in chunks])
+
+    async def send_typed(self, messages: Sequence[Buffer | str]) -> None:
+        """Like `send`, but str goes as text and bytes as binary, whatever the framing."""
+        await self._send(
+            [
+                (frames.TEXT, message.encode()) if isinstance(message, str) else (frames.BINARY, message)
+                for message in messages
+            ]
+        )
+
+    async def ping(self) -> None:
+        """Send a ping; the pong only adds to `received_bytes`. Raises LinkEnded."""
+        await self._turn()
+        self._check_sendable()
+        if self._connection.state is ConnectionState.OPEN:  # else the peer's close frame is in, and answers pings
+            await self._write([self._connection.send(ws.Ping())])
+
+    async def close(self, code: int = 1000) -> None:
+        """The closing handshake, at most 1.5 s, then hang up. See `Link.close`.
+
+        After a violation by the peer its own code is sent instead of `code`, and after the peer's close frame that
+        one's; a code that may not stand in a close frame is sent as 3000 more, which is for private use.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        with anyio.CancelScope(shield=True):
+            with suppress(LinkEnded), anyio.move_on_after(CLOSE_SECONDS):
+                await self._say_goodbye(code)
+            await tcp.hang_up(self._stream)
+
+    async def _step(self) -> list[bytes | bytearray | str]:
+        """Read once, parse, answer pings; marks the end but raises it only when nothing came with it."""
+        self._reading = True
+        try:
+            data, self._received = self._received, None
+            if data is None:
+                data = await self._read()
+            self.received_bytes += len(data)
+            messages = self._inbox.feed(data)
+            self._end = self._end or self._inbox.end
+            if self._inbox.pong is not None and not (self._writing or self._broken):  # else the writer takes it along
+                with suppress(LinkEnded):
+                    await self._write([])
+            return messages
+        finally:
+            self._reading = False
+            if self._reader_left is not None:
+                self._reader_left.set()
+                self._reader_left = None
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._stream.receive(tcp.READ_SIZE)
+        except tcp.BROKEN as error:
+            self._broken = True
+            end = tcp.ending(error)
+            # A stream that ends without a close frame is a break, however orderly (section 7.1.5: 1006).
+            self._end = LinkEnded(end.reason, clean=self._closing)
+            raise self._end.again() from None
+
+    async def _send(self, messages: list[tuple[int, Buffer]]) -> None:
+        await self._turn()
+        self._check_sendable()
+        await self._write(self._frames(messages))
+
+    def _check_sendable(self) -> None:
+        """Raise LinkEnded if nothing more can be sent. The peer's close frame alone does not forbid it."""
+        if self._closing or self._broken:
+            raise self._end.again() if self._end is not None else LinkEnded("closed here", clean=True)
+
+    async def _turn(self) -> None:
+        """Wait until nobody writes. Only a pong or a closing frame ever meets a message, so this hardly waits."""
+        while self._writing:
+            if self._writer_left is None:
+                self._writer_left = anyio.Event()
+            await self._writer_left.wait()
+
+    async def _write(self, pieces: Sequence[Buffer]) -> None:
+        """Write `pieces`, then a pong that is owed. Must follow `_turn` without an await between."""
+        self._writing = True
+        whole = False
+        try:
+            for piece in tcp.gather(pieces):
+                await self._stream.send(piece)
+            while self._inbox.pong is not None and not self._closing:
+                pong, self._inbox.pong = self._inbox.pong, None
+                await self._stream.send(pong)
+            whole = True
+        except tcp.BROKEN as error:
+            self._end = self._end or LinkEnded(tcp.ending(error).reason)
+            raise self._end.again() from None
+        finally:
+            self._writing = False
+            if not whole:  # cancelled or failed: half a frame may be out
+                self._broken = True
+                self._end = self._end or LinkEnded("a message was cut off while it was sent")
+            if self._writer_left is not None:
+                self._writer_left.set()
+                self._writer_left = None
+
+    async def _say_goodbye(self, code: int) -> None:
+        """Send our close frame, and wait for the peer's, or until it has read ours."""
+        await self._turn()
+        if self._broken:
+            return
+        failed = self._inbox.failed_with
+        peers = self._inbox.closed_with
+        first = failed if failed is not None else peers if peers is not None else sendable(code)
+        await self._write([self._connection.send(ws.CloseConnection(code=first))])
+        while self._end is None:  # not the peer's close frame yet
+            if self._reading:
+                self._reader_left = self._reader_left or anyio.Event()
+                await self._reader_left.wait()
+            else:
+                await self._step()
+        if failed is not None or self._connection.client:  # section 7.1.1: the server hangs up first
+            await tcp.linger(self._stream)
+
+
+def sendable(code: int) -> int:
+    """`code`, if it may stand in a close frame (section 7.4), else one for private use that still tells it."""
+    if code in (1004, 1005, 1006) or 1014 < code < 2000:
+        return code + 3000
+    return code if 1000 <= code <= 1014 or 3000 <= code < 5000 else int(CloseReason.INTERNAL_ERROR)
+
+
+async def accept(
+    stream: ByteStream,
+    request: HttpRequest,
+    *,
+    received: bytes = b"",
+    subprotocols: Sequence[str] = (SUBPROTOCOL,),
+    max_message: int = MAX_MESSAGE,
+) -> WebSocketLink:
+    """Answer an upgrade request that was read from `stream`; `received` are the bytes read after it.
+
+    The first of `subprotocols` that the client offers is chosen; with none the link is classic. Raises HttpRefused,
+    with nothing written, if it is no valid opening handshake (section 4.2.1), and LinkEnded.
+    """
+    handshake = WSConnection(ConnectionType.SERVER)
+    try:
+        handshake.initiate_upgrade_connection(_checked(request), request.target)
+        offered = next(event for event in handshake.events() if isinstance(event, ws.Request)).subprotocols
+        chosen = next((name for name in subprotocols if name in offered), None)
+        answer = handshake.send(ws.AcceptConnection(subprotocol=chosen))
+    except RemoteProtocolError as error:
+        raise HttpRefused(_refusal(error)) from None
+    except (UnicodeError, LocalProtocolError) as error:  # a Host or a list of names that is not ASCII
+        raise HttpRefused(HttpResponse.text(400, f"bad WebSocket request: {error}")) from None
+    try:
+        await stream.send(answer)
+    except tcp.BROKEN as error:
+        raise tcp.ending(error) from None
+    return _link(stream, handshake, chosen, received=received, max_message=max_message)
+
+
+def _checked(request: HttpRequest) -> list[tuple[bytes, bytes]]:
+    """The request's headers as wsproto takes them. Raises HttpRefused for what it doesn't look at."""
+    if request.method != "GET":
+        raise HttpRefused(HttpResponse.text(400, "a WebSocket request must be a GET"))
+    try:
+        nonce = base64.b64decode(request.header("sec-websocket-key") or "", validate=True)
+    except (binascii.Error, ValueError):
+        nonce = b""
+    if len(nonce) != 16:
+        raise HttpRefused(HttpResponse.text(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+
+
+def _refusal(error: RemoteProtocolError) -> HttpResponse:
+    hint = error.event_hint
+    if not isinstance(hint, ws.RejectConnection):
+        return HttpResponse.text(400, f"bad WebSocket request: {error}")
+    more = tuple((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in hint.headers)
+    return HttpResponse.text(hint.status_code, f"bad WebSocket request: {error}", *more)
+
+
+async def connect(
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    path: str = "/",
+    subprotocols: Sequence[str] = (SUBPROTOCOL,),
+    max_message: int = MAX_MESSAGE,
+) -> WebSocketLink:
+    """Open a WebSocket to a node: native if it agrees to `mpreg.1`, else classic.
+
+    Raises LinkEnded, whose reason says why not: no connection, another HTTP answer, no answer within 5 seconds.
+    """
+    stream = await tcp.open_stream(host, port, tls=tls)
+    where = host_and_port(host, port)
+    try:
+        with anyio.fail_after(HANDSHAKE_SECONDS):
+            handshake, chosen = await _shake_hands(stream, where, path, subprotocols)
+    except BaseException as error:
+        await tcp.hang_up(stream)
+        if isinstance(error, TimeoutError):
+            reason = f"{where} did not answer as WebSocket within {HANDSHAKE_SECONDS:g} s"
+            raise LinkEnded(reason) from None
+        raise
+    return _link(stream, handshake, chosen, received=b"", max_message=max_message)
+
+
+async def _shake_hands(
+    stream: ByteStream, where: str, path: str, subprotocols: Sequence[str]
+) -> tuple[WSConnection, str | None]:
+    """The client's opening handshake (section 4.1); gives the subprotocol that the server chose."""
+    handshake = WSConnection(ConnectionType.CLIENT)
+    request = ws.Request(host=where, target=path, subprotocols=list(subprotocols))
+    try:
+        await stream.send(handshake.send(request))
+        while True:
+            handshake.receive_data(await stream.receive(tcp.READ_SIZE))
+            for event in handshake.events():
+                if isinstance(event, ws.AcceptConnection):
+                    return handshake, event.subprotocol
+                if isinstance(event, ws.RejectConnection):
+                    raise LinkEnded(f"{where} refused WebSocket: HTTP status {event.status_code}")
+    except (RemoteProtocolError, UnicodeError) as error:
+        raise LinkEnded(f"{where} does not speak WebSocket: {error}") from None
+    except tcp.BROKEN as error:
+        raise LinkEnded(f"{where} does not speak WebSocket: {tcp.ending(error).reason}") from None
+
+
+def _link(
+    stream: ByteStream, handshake: WSConnection, chosen: str | None, *, received: bytes, max_message: int
+) -> WebSocketLink:
+    connection = handshake.connection
+    assert connection is not None  # an accepted handshake has made one
+    framing = Framing.NATIVE_MESSAGES if chosen == SUBPROTOCOL else Framing.CLASSIC_MESSAGES
+    return WebSocketLink(stream, connection, framing=framing, received=received, max_message=max_message)

@@ -1,0 +1,219 @@
+"""One listening port for everything: raw frames, WebSocket and HTTP, told apart by the first byte.
+
+Connections come from the system's socket; each becomes, in a task of its own, a `Link` given to `on_link` or HTTP
+requests given to `on_http`. Nothing here knows what a link carries or what a path means, and nothing that one
+connection does ends the listener.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
+
+from mpreg_transports.addresses import host_and_port
+from mpreg_transports.links import tcp, websocket
+from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
+from mpreg_transports.links.http import HttpConnection, HttpRefused, HttpRequest, HttpResponse
+
+__all__ = ["CannotListen", "HttpRequest", "HttpResponse", "Listener", "admit_all"]
+
+FIRST_BYTES_SECONDS = 5.0
+"""How long a new connection may take to say what it is. Reasonable: 2 to 10."""
+KEEP_ALIVE_SECONDS = 75.0
+"""How long an HTTP connection may idle between requests. Reasonable: longer than a browser's poll."""
+ACCEPT_PAUSE_SECONDS = 0.05
+"""The pause after each accept that failed in a row, 20 of them at most: out of files, trying at once helps nobody."""
+
+_RAW = (0x00, 0x01)
+_TLS = 0x16
+
+log = logging.getLogger(__name__)
+
+OnLink = Callable[[Link], Awaitable[None]]
+"""Runs a link until it ends; the listener closes it afterwards."""
+OnHttp = Callable[[HttpRequest], Awaitable[HttpResponse]]
+"""Answers one request."""
+Admit = Callable[[HttpRequest], HttpResponse | None]
+"""Judges a request by its head, WebSocket or not: None lets it in, a response refuses it."""
+
+
+class CannotListen(OSError):
+    """The port cannot be had; the text says why and what to do."""
+
+
+def admit_all(request: HttpRequest) -> HttpResponse | None:
+    """Let every request in. Checks of Host and Origin take this place."""
+    return None
+
+
+class Listener:
+    """A bound port; made by `bind`, run by `serve`, ended by `close`."""
+
+    def __init__(self, listeners: list[SocketListener], host: str) -> None:
+        self.host = host
+        self.port: int = listeners[0].extra(SocketAttribute.local_port)
+        self._listeners = listeners
+
+    @classmethod
+    async def bind(cls, host: str, port: int) -> Listener:
+        """Listen on `host`; port 0 takes any free one, then `.port` tells which. Raises CannotListen."""
+        if not 0 <= port <= 65_535:
+            advice = "a port is a number from 0 to 65535; choose another with --port"
+            raise CannotListen(f"cannot listen on {host_and_port(host, port)}: {advice}")
+        try:
+            bound = await anyio.create_tcp_listener(local_host=host, local_port=port)
+        except (OSError, UnicodeError) as error:
+            raise CannotListen(f"cannot listen on {host_and_port(host, port)}: {_why_not(error)}") from None
+        return cls([one for one in bound.listeners if isinstance(one, SocketListener)], host)
+
+    async def serve(
+        self,
+        on_link: OnLink,
+        on_http: OnHttp,
+        *,
+        admit: Admit = admit_all,
+        max_message: int = MAX_MESSAGE,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Take connections until `close`, then wait for those that are open; cancel it to end them too.
+
+        `max_message`: bytes of the longest WebSocket message taken.
+        """
+        async with anyio.create_task_group() as tasks:
+
+            def start(stream: ByteStream) -> None:
+                tasks.start_soon(_Connection(stream, on_link, on_http, admit, max_message).run)
+
+            for listener in self._listeners:
+                tasks.start_soon(_accept, listener, start)
+            task_status.started()
+
+    async def close(self) -> None:
+        """Take no more connections, and free the port. Those that are open go on. Never raises."""
+        for listener in self._listeners:
+            await listener.aclose()
+
+
+async def _accept(listener: SocketListener, start: Callable[[ByteStream], None]) -> None:
+    """Accept until the listener is closed, whatever single connections or a lack of files do."""
+    failures = 0
+    while True:
+        try:
+            stream = await listener.accept()
+        except anyio.ClosedResourceError:
+            return
+        except (OSError, anyio.BrokenResourceError) as error:
+            failures += 1
+            if failures == 1:
+                log.warning("cannot accept connections, going on trying: %s", tcp.why(error))
+            await anyio.sleep(ACCEPT_PAUSE_SECONDS * min(failures, 20))
+            continue
+        if failures:
+            log.warning("accepting connections again after %d failures", failures)
+            failures = 0
+        start(stream)
+
+
+class _Connection:
+    """One accepted connection, from its first byte to its end."""
+
+    def __init__(self, stream: ByteStream, on_link: OnLink, on_http: OnHttp, admit: Admit, max_message: int) -> None:
+        self._stream = stream
+        self._on_link = on_link
+        self._on_http = on_http
+        self._admit = admit
+        self._max_message = max_message
+        self._peer = tcp.peer_name(stream)
+
+    async def run(self) -> None:
+        """Serve it. Raises nothing but cancellation."""
+        try:
+            await self._dispatch()
+        except LinkEnded as end:
+            log.debug("%s: %s", self._peer, end.reason)
+        except Exception:
+            log.exception("%s: a defect ended this connection", self._peer)
+        finally:
+            await tcp.hang_up(self._stream)
+
+    async def _dispatch(self) -> None:
+        first = b""
+        with anyio.move_on_after(FIRST_BYTES_SECONDS):
+            try:
+                first = await self._stream.receive(tcp.READ_SIZE)
+            except tcp.BROKEN as error:
+                raise tcp.ending(error) from None
+        if not first:
+            log.debug("%s: sent nothing for %g s, hung up", self._peer, FIRST_BYTES_SECONDS)
+        elif first[0] in _RAW:
+            await self._run_link(tcp.TcpLink(self._stream, received=first))
+        elif first[:1].isalpha():
+            await self._http(first)
+        elif first[0] == _TLS:
+            log.warning("%s: speaks TLS, which is not configured here; hung up", self._peer)
+        else:
+            log.warning("%s: neither raw frames nor HTTP (first byte 0x%02x); hung up", self._peer, first[0])
+
+    async def _run_link(self, link: Link) -> None:
+        try:
+            await self._on_link(link)
+        except anyio.get_cancelled_exc_class():
+            await link.close(1001)  # going away
+            raise
+        finally:
+            await link.close()
+
+    async def _http(self, first: bytes) -> None:
+        http = HttpConnection(self._stream, peer=self._peer, received=first)
+        seconds = FIRST_BYTES_SECONDS
+        try:
+            while True:
+                head = await http.head(seconds=seconds)
+                if head is None:
+                    return
+                refusal = self._admit(head)
+                if refusal is not None:
+                    raise HttpRefused(refusal)
+                request = await http.body(head)
+                if request.asks_for_websocket():
+                    await self._websocket(request, http.trailing)
+                    return
+                await self._answer(http, request)
+                if not http.again():
+                    return
+                seconds = KEEP_ALIVE_SECONDS
+        except HttpRefused as refused:
+            await http.refuse(refused.response)
+
+    async def _websocket(self, request: HttpRequest, received: bytes) -> None:
+        link = await websocket.accept(self._stream, request, received=received, max_message=self._max_message)
+        await self._run_link(link)
+
+    async def _answer(self, http: HttpConnection, request: HttpRequest) -> None:
+        try:
+            response = await self._on_http(request)
+            await http.respond(response)
+        except LinkEnded:
+            raise
+        except Exception:
+            log.exception("%s: a defect while answering %s %s", self._peer, request.method, request.path)
+            raise HttpRefused(HttpResponse.text(500, "internal error")) from None
+
+
+def _why_not(error: BaseException) -> str:
+    """Why binding failed, and what to do about it."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, socket.gaierror):
+        return f"{tcp.why(error)}; choose another with --host"
+    advice = {
+        errno.EADDRINUSE: "; choose another with --port, or 0 for any free one",
+        errno.EACCES: "; choose a port from 1024 on with --port",
+        errno.EADDRNOTAVAIL: "; this machine has no such address, choose another with --host",
+    }.get(number or 0, "")
+    return (os.strerror(number).lower() if number else tcp.why(error)) + advice

@@ -1,0 +1,333 @@
+"""A node as a process runs it: functions registered in Python, one port for everything, a place in a cluster.
+
+`Server` puts the parts together: a pure `Node`, the driver that carries its effects out, the listener, the functions.
+Run it with `server.run()`, `await server.serve()` or `async with server:`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import anyio
+import anyio.abc
+import anyio.from_thread
+import anyio.lowlevel
+
+from mpreg_proto.ids import Address, MemberId
+from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.notices import LinkEnded as LinkEndedNotice
+from mpreg_proto.notices import MemberChanged, Notice, PeerSilent
+from mpreg_proto.rng import Rng
+from mpreg_proto.view import NodeView
+from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, parse_address
+from mpreg_transports.dialing import Dialler
+from mpreg_transports.driver import Driver, clock
+from mpreg_transports.functions import Function, built_in, function, tags
+from mpreg_transports.links.base import Link
+from mpreg_transports.listener import Listener
+from mpreg_transports.values import default_codec
+from mpreg_transports.web.routes import Routes
+
+log = logging.getLogger("mpreg")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_EVERYWHERE = ("0.0.0.0", "::", "")  # to be recognised, not to be bound by default
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Server:
+    """One node. Arguments are those of `mpreg serve`; resources are what calls may ask for, peers whom it joins."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "node",
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        resources: Iterable[str] = (),
+        peers: Iterable[str] = (),
+        cluster_id: str = "default-cluster",
+        advertise: str | None = None,
+        transport: str = "auto",
+        insecure: bool = False,
+        limits: Limits = DEFAULT,
+        codec: ValueCodec | None = None,
+    ) -> None:
+        if isinstance(peers, str):
+            raise TypeError(f'peers="{peers}" is a bare string; write peers=["{peers}"]')
+        if transport not in ("auto", "websocket"):
+            raise ValueError(f'transport={transport!r}: "auto" or "websocket"')
+        self.name = name
+        self.host = host
+        self.port = port
+        self.resources = tags(resources)
+        self.peers = tuple(str(parse_address(peer)) for peer in peers)
+        self.cluster_id = cluster_id
+        self.advertise = str(parse_address(advertise)) if advertise is not None else None
+        self.transport = transport
+        self.insecure = insecure
+        self.url = ""
+        """Where it listens, once it does."""
+        self._limits = limits
+        self._codec = codec or default_codec()
+        self._functions: dict[str, Function] = {one.spec.name: one for one in built_in()}
+        self._own_names: dict[str, None] = {}
+        self._driver: Driver | None = None
+        self._token: anyio.lowlevel.EventLoopToken | None = None
+        self._thread: int | None = None
+        self._stack = AsyncExitStack()
+
+    # -- functions ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def function(self, call: F, /) -> F: ...
+    @overload
+    def function(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        version: str = "",
+        resources: Iterable[str] = (),
+        idempotent: bool = False,
+        concurrency: int | None = None,
+        executor: Executor | None = None,
+        inline: bool = False,
+        replace: bool = False,
+    ) -> Callable[[F], F]: ...
+    def function(self, call: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+        """Offer the decorated function; with or without arguments, which are those of `register`."""
+
+        def decorate(call: F) -> F:
+            self.register(options.pop("name", None), call, **options)
+            return call
+
+        return decorate if call is None else decorate(call)
+
+    def register(
+        self,
+        name: str | None,
+        call: Callable[..., Any],
+        /,
+        *,
+        version: str = "",
+        resources: Iterable[str] = (),
+        idempotent: bool = False,
+        concurrency: int | None = None,
+        executor: Executor | None = None,
+        inline: bool = False,
+        replace: bool = False,
+    ) -> None:
+        """Offer `call` as `name` (None: its own), before or while running; the cluster learns it at once.
+
+        `async def` runs in the loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor, and
+        `inline=True` within the wake-up that brought the call, for tiny functions that never block. `idempotent=True`
+        allows a second run where a node was lost. Raises ValueError for a name that is taken, unless `replace`; nothing
+        has changed then.
+        """
+        made = function(
+            call,
+            name=name,
+            version=version,
+            resources=resources,
+            idempotent=idempotent,
+            concurrency=concurrency,
+            executor=executor,
+            inline=inline,
+        )
+        name = made.spec.name
+        if name in self._functions and not replace:
+            raise ValueError(f"a function {name!r} is registered already; replace=True puts this one in its place")
+        self._in_loop(self._offer, made)
+
+    def unregister(self, name: str) -> None:
+        """Offer `name` no longer; running calls go on. Raises KeyError for a name that is not registered."""
+        if name not in self._functions:
+            raise KeyError(f"no function {name!r} is registered; there are {', '.join(self._functions)}")
+        self._in_loop(self._withdraw, name)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names that it offers."""
+        return tuple(self._functions)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def run(self, *, backend: str = "asyncio") -> None:
+        """Serve until SIGTERM or Ctrl-C, then let running calls finish (10 s; a second signal skips that)."""
+        options = {"use_uvloop": _has_uvloop()} if backend == "asyncio" else {}
+        anyio.run(self.serve_until_signal, backend=backend, backend_options=options)
+
+    async def serve_until_signal(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """`serve`, and leave the cluster in order when the process is told to end."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._watch_signals)
+            await self.serve(task_status=task_status)
+            tasks.cancel_scope.cancel()
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `leave()` is through or the caller cancels. Raises CannotListen or ValueError."""
+        refuse_open_host(self.host, insecure=self.insecure)
+        listener = await Listener.bind(self.host, self.port)
+        try:
+            self.port = listener.port
+            self.url = self.advertise or format_address(Scheme.WS, _reachable(self.host), port=self.port)
+            driver = self._driver = self._make_driver()
+            self._token, self._thread = anyio.lowlevel.current_token(), threading.get_ident()
+            routes = Routes(self.view, driver.exchange)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(driver.run)
+                await tasks.start(listener.serve, self._on_link, routes)
+                task_status.started()
+                await driver.ended.wait()
+                await listener.close()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._driver = None
+            with anyio.CancelScope(shield=True):
+                await listener.close()
+
+    async def __aenter__(self) -> Self:
+        """Serve in the background; when this returns, it listens and `url` says where."""
+        self._stack = AsyncExitStack()
+        tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        try:
+            await tasks.start(self.serve)
+        except BaseException as error:
+            tasks.cancel_scope.cancel()
+            await self._stack.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the cluster: running calls get no grace, other nodes are told."""
+        self.leave(grace=False)
+        await self._stack.__aexit__(kind, error, traceback)
+
+    def leave(self, *, grace: bool = True) -> None:
+        """Begin to leave: refuse what is new, finish what runs, say goodbye; then `serve` returns. Again: no grace."""
+        if self._driver is not None:
+            self._in_loop(self._leave, grace)
+
+    def view(self) -> NodeView:
+        """How this node sees the cluster and itself. Raises RuntimeError while it does not run."""
+        if self._driver is None:
+            raise RuntimeError("the server is not running")
+        return self._driver.node.view(now=clock())
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _make_driver(self) -> Driver:
+        wildcard = self.host in _EVERYWHERE and self.advertise is None
+        config = NodeConfig(
+            name=self.name,
+            cluster_id=self.cluster_id,
+            addresses=() if wildcard else (Address(self.url),),
+            seeds=tuple(Address(peer) for peer in self.peers),
+            resources=tuple(sorted(self.resources)),
+            limits=self._limits,
+        )
+        node = Node(
+            config,
+            me=MemberId(os.urandom(16)),
+            rng=Rng(int.from_bytes(os.urandom(8), "big")),
+            entropy=os.urandom,
+            now=clock(),
+            codec=self._codec,
+        )
+        for one in self._functions.values():
+            node.offer(one.spec, now=clock())
+        dial = Dialler(websocket_only=self.transport == "websocket")
+        driver = Driver(node, functions=self._functions, dial=dial, observe=self._observe)
+        if wildcard:
+            driver.on_local_host = self._learn_address
+        return driver
+
+    async def _on_link(self, link: Link) -> None:
+        assert self._driver is not None
+        await self._driver.pump(link)
+
+    def _learn_address(self, host: str) -> None:
+        """Bound to all addresses and told none to advertise: the one of the first link."""
+        assert self._driver is not None
+        self._driver.on_local_host = None
+        self.url = format_address(Scheme.WS, host, port=self.port)
+        self._driver.node.advertise((Address(self.url),), now=clock())
+
+    def _offer(self, made: Function) -> None:
+        self._functions[made.spec.name] = made
+        if self._driver is not None:
+            self._driver.node.offer(made.spec, now=clock())
+            self._driver.flush()
+
+    def _withdraw(self, name: str) -> None:
+        if self._driver is not None:
+            self._driver.node.withdraw(name, now=clock())
+            self._driver.flush()
+        del self._functions[name]
+
+    def _leave(self, grace: bool) -> None:
+        driver = self._driver
+        if driver is None:
+            return
+        driver.node.leave(now=clock())
+        if not grace and not driver.node.left:
+            driver.node.leave(now=clock())
+        driver.flush()
+
+    def _in_loop(self, act: Callable[..., None], *args: object) -> None:
+        """Do it in the loop's thread, where the node lives: here, or over there when another thread calls."""
+        if self._driver is None or self._thread == threading.get_ident():
+            act(*args)
+        else:
+            anyio.from_thread.run_sync(act, *args, token=self._token)
+
+    async def _watch_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                log.info("%s: leaving the cluster; running calls may finish", signal.Signals(number).name)
+                self.leave()
+
+    def _observe(self, notice: Notice) -> None:
+        match notice:
+            case PeerSilent(address):
+                log.warning("%s does not answer; trying again until it does", address)
+            case MemberChanged():
+                log.info("%s is %s", notice.name, notice.standing.name.lower())
+            case LinkEndedNotice():
+                if notice.why:
+                    log.warning("link to %s ended: %s", notice.peer or "a client", notice.why)
+            case _:
+                log.debug("%s", notice)
+
+
+def refuse_open_host(host: str, *, insecure: bool) -> None:
+    """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
+    if not insecure and host not in _LOOPBACK and not host.startswith("127."):
+        raise ValueError(
+            f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
+            "Keep --host 127.0.0.1, or say --insecure if the network is yours alone"
+        )
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in _EVERYWHERE else host
+
+
+def _has_uvloop() -> bool:
+    return importlib.util.find_spec("uvloop") is not None

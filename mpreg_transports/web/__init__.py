@@ -1,0 +1,1 @@
+"""HTTP on the same port: health, status, and `POST /rpc`."""

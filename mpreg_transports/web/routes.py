@@ -1,0 +1,96 @@
+"""What each HTTP path answers. No state-changing GET; the classic dialect by `POST /rpc`, so `curl` is a client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from mpreg_proto.view import NodeView
+from mpreg_transports.links.http import HttpRequest, HttpResponse
+
+_READY_AFTER = 10.0
+"""Seconds after which a node is ready though no seed has answered."""
+
+_STATUS = {1000: 400, 1001: 404, 1004: 400, 1005: 400, 1020: 504, 1022: 503, 1024: 503, 1030: 401, 1031: 403}
+
+
+class _Error(msgspec.Struct):
+    code: int
+    details: dict[str, object] = {}
+
+
+class _Answer(msgspec.Struct):
+    r: msgspec.Raw
+    error: _Error | None = None
+
+
+class Routes:
+    """Answers HTTP for one node. `exchange` sends one classic message to the core and gives its answer."""
+
+    def __init__(self, view: Callable[[], NodeView], exchange: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self._view = view
+        self._exchange = exchange
+        self._started = time.monotonic()
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        """The response to any request."""
+        methods = _ROUTES.get(request.path)
+        if methods is None:
+            paths = ", ".join(_ROUTES)
+            return HttpResponse.text(404, f"nothing here; there are {paths}\n")
+        method = "GET" if request.method == "HEAD" else request.method
+        handler = methods.get(method)
+        if handler is None:
+            return HttpResponse.text(405, f"{request.path} takes {', '.join(methods)}\n", ("allow", ", ".join(methods)))
+        return await handler(self, request)
+
+    async def _index(self, request: HttpRequest) -> HttpResponse:
+        view = self._view()
+        return HttpResponse.text(
+            200,
+            f"mpreg node {view.shown}, cluster {view.cluster}\n"
+            "GET /healthz, GET /readyz, GET /api/status, POST /rpc; WebSocket on any path\n",
+        )
+
+    async def _health(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse.text(200, "ok\n")
+
+    async def _ready(self, request: HttpRequest) -> HttpResponse:
+        view = self._view()
+        if view.draining:
+            return HttpResponse.text(503, "draining\n")
+        if not view.synced and time.monotonic() - self._started < _READY_AFTER:
+            return HttpResponse.text(503, "no seed has answered yet\n")
+        return HttpResponse.text(200, "ready\n")
+
+    async def _api_status(self, request: HttpRequest) -> HttpResponse:
+        return _json(200, msgspec.json.encode(self._view()))
+
+    async def _rpc(self, request: HttpRequest) -> HttpResponse:
+        body = await self._exchange(request.body)
+        answer = msgspec.json.decode(body, type=_Answer)
+        error = answer.error
+        if error is None or bytes(answer.r) != b"null":
+            return _json(200, body)
+        status = 400 if 1010 <= error.code <= 1014 else _STATUS.get(error.code, 500)
+        if status != 503:
+            return _json(status, body)
+        after = error.details.get("retry_after", 1)
+        seconds = max(1, round(after)) if isinstance(after, (int, float)) else 1
+        return _json(status, body, ("retry-after", str(seconds)))
+
+
+def _json(status: int, body: bytes, *headers: tuple[str, str]) -> HttpResponse:
+    return HttpResponse(status, (("content-type", "application/json"), *headers), body)
+
+
+Handler = Callable[[Routes, HttpRequest], Awaitable[HttpResponse]]
+_ROUTES: dict[str, dict[str, Handler]] = {
+    "/": {"GET": Routes._index},
+    "/healthz": {"GET": Routes._health},
+    "/readyz": {"GET": Routes._ready},
+    "/api/status": {"GET": Routes._api_status},
+    "/rpc": {"POST": Routes._rpc},
+}

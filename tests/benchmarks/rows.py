@@ -1,0 +1,103 @@
+"""What is measured: each row's name, unit, load and goal, and the words and values that floor and subjects share.
+
+The goals are those of the first version on anyio, as times slower than the floor, over raw TCP and over WebSocket.
+Nothing here runs anything; a subject's methods have the rows' names.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+SMALL: Final = "x" * 100
+"""The value of every small call; together with names and ids a message is 120 to 140 bytes."""
+
+MIB: Final = bytes(1 << 20)
+BIG: Final = 16 << 20
+"""The size in bytes of the value that one node makes and another measures."""
+
+NODES: Final = ("a", "b", "c")
+"""Clients talk to node a. Node x offers `echo`, `echos` and, as the only one, `echo_x`, `make_x` and `measure_x`."""
+
+CHAIN: Final = ("echo_a", "echo_b", "echo_c", "echo_a")
+"""The functions of the chain; each call's argument is the result of the one before, the first one's is SMALL."""
+
+FAN: Final = tuple(f"echo_{NODES[at % len(NODES)]}" for at in range(16))
+"""The functions of the fan, each called with SMALL; `echos` then takes all the results in this order."""
+
+IN_FLIGHT: Final = 64
+GRAPHS_IN_FLIGHT: Final = 16
+
+
+class Unit(Enum):
+    """What a row's absolute figures are; a graph is one request, and a byte there and back counts once."""
+
+    MICROSECONDS = "us"
+    MILLISECONDS = "ms"
+    REQUESTS = "/s"
+    MEGABYTES = "MB/s"
+
+    def of(self, seconds: float) -> float:
+        """The figure for one operation that took `seconds`; only echo_1mib speaks in bytes."""
+        match self:
+            case Unit.MICROSECONDS:
+                return seconds * 1e6
+            case Unit.MILLISECONDS:
+                return seconds * 1e3
+            case Unit.REQUESTS:
+                return 1 / seconds
+            case Unit.MEGABYTES:
+                return len(MIB) / seconds / 1e6
+
+
+class Cores(Enum):
+    """Where client and servers run: waking an idle core costs more than the work of one small message."""
+
+    ONE = "1"
+    ALL = "all"
+
+
+class Transport(Enum):
+    """What a subject's client and nodes talk over; the floor's links are raw TCP either way."""
+
+    TCP = "tcp"
+    WS = "ws"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the result.
+
+    `answer` is what an operation must give, compared after `plain` has made sequences alike. The goals are ratios of
+    times, subject to floor; None where there is none.
+    """
+
+    name: str
+    what: str
+    unit: Unit
+    cores: Cores
+    answer: object
+    goal_tcp: float | None
+    goal_ws: float | None
+
+    def goal(self, transport: Transport) -> float | None:
+        """The goal over that transport."""
+        return self.goal_tcp if transport is Transport.TCP else self.goal_ws
+
+
+ROWS: Final = (
+    Row("echo", "a call of the node asked, one at a time", Unit.MICROSECONDS, Cores.ONE, SMALL, 6, 6),
+    Row("echo_64", "the same, 64 in flight", Unit.REQUESTS, Cores.ALL, SMALL, 4, 4),
+    Row("echo_1mib", "1 MiB there and back, one at a time", Unit.MEGABYTES, Cores.ALL, MIB, 1.0, 8),
+    Row("routed", "a asked for b's function, one at a time", Unit.MICROSECONDS, Cores.ONE, SMALL, 6, 6),
+    Row("routed_64", "the same, 64 in flight", Unit.REQUESTS, Cores.ALL, SMALL, 5, 5),
+    Row("chain", "4 calls on a, b, c, a, one graph at a time", Unit.MICROSECONDS, Cores.ONE, SMALL, 6, 6),
+    Row("chain_16", "the same, 16 graphs in flight", Unit.REQUESTS, Cores.ALL, SMALL, 5, 5),
+    Row("fan", "16 calls and a join, one at a time", Unit.MICROSECONDS, Cores.ONE, [SMALL] * len(FAN), None, None),
+    Row("fan_16", "the same, 16 graphs in flight", Unit.REQUESTS, Cores.ALL, [SMALL] * len(FAN), 6, 6),
+    Row("move_16mib", "16 MiB made on b, measured on c", Unit.MILLISECONDS, Cores.ALL, BIG, 1.0, None),
+)
+
+
+def plain(value: object) -> object:
+    """The value with a tuple as the list that it may also arrive as."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,268 @@
+"""Several `Cluster`s joined by links that exist only here: virtual time, no bytes lost on a link that stands, no sockets.
+
+A link keeps the order of each direction; between links the order is that of `delay`, which a test draws. Messages pass
+through their encoding, as between processes. `crash` ends links without Goodbye, `cut` does so between two nodes and
+makes dials between them fail until `heal`. What the clusters put out besides is kept in `outs` for the test to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import cast
+
+import msgspec
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.cluster import CloseLink, Cluster, Out, Tell
+from mpreg_proto.effects import Dial, Notify
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import MILLISECOND, SECOND, Limits
+from mpreg_proto.notices import MemberChanged, Standing
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Digest, Fetch, Message, News
+
+_decode = msgspec.msgpack.Decoder(Message).decode
+
+
+class Peer:
+    """One node of the network: its cluster, and what came out of it."""
+
+    def __init__(self, cluster: Cluster, timers: Timers, addresses: tuple[Address, ...]) -> None:
+        self.cluster = cluster
+        self.timers = timers
+        self.addresses = addresses
+        self.running = True
+        self.outs: list[tuple[int, Out]] = []
+        self.dials: list[tuple[int, Address]] = []
+
+    @property
+    def me(self) -> MemberId:
+        return self.cluster.me
+
+    def standings(self) -> dict[str, str]:
+        """How this node sees each other member, by name."""
+        return {row.name: row.standing for row in self.cluster.people()}
+
+    def suspected(self) -> list[MemberId]:
+        """Every SUSPECT that this node ever noticed."""
+        return [
+            out.notice.member
+            for _, out in self.outs
+            if isinstance(out, Notify)
+            and isinstance(out.notice, MemberChanged)
+            and out.notice.standing is Standing.SUSPECT
+        ]
+
+
+class _End:
+    """One side of a link."""
+
+    def __init__(self, peer: Peer, link: LinkId) -> None:
+        self.peer = peer
+        self.link = link
+        self.open = False
+        self.free_at = 0
+        """Nothing sent from here arrives before that: order is kept."""
+        self.other: _End = self
+
+
+class Network:
+    """The world around the clusters. `delay` says how long the next thing on a link takes, in nanoseconds."""
+
+    def __init__(self, *, seed: int = 0, delay: Callable[[], int] = lambda: MILLISECOND) -> None:
+        self.now = 0
+        self.delay = delay
+        self.peers: dict[str, Peer] = {}
+        self.ends: dict[tuple[MemberId, LinkId], _End] = {}
+        self._rng = Rng(seed)
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._links = 0
+        self._cut: dict[frozenset[MemberId], None] = {}
+
+    # -- what happens to nodes ------------------------------------------------------------------------------------
+
+    def node(
+        self,
+        name: str,
+        *,
+        identity: bytes | None = None,
+        seeds: tuple[str, ...] = (),
+        functions: tuple[str, ...] = (),
+        resources: tuple[str, ...] = (),
+        addresses: tuple[str, ...] | None = None,
+        limits: Limits | None = None,
+    ) -> Peer:
+        """Start a node at `addresses`, by default one made of its name; seeds are names or addresses."""
+        timers = Timers()
+        where = tuple(Address(address) for address in (at(name) if addresses is None else addresses))
+        cluster = Cluster(
+            MemberId(identity if identity is not None else name.encode().ljust(16, b".")),
+            name=name,
+            addresses=where,
+            seeds=tuple(Address(seed if ":" in seed else at(seed)[0]) for seed in seeds),
+            resources=resources,
+            timers=timers,
+            rng=self._rng.child(f"{name}/{len(self.peers)}/{self.now}"),
+            limits=limits or Limits(),
+            now=self.now,
+        )
+        peer = Peer(cluster, timers, where)
+        self.peers[name] = peer
+        for function in functions:
+            self.do(peer, cluster.offer(FunctionSpec(name=function), self.now))
+        self.do(peer, cluster.start(self.now))
+        return peer
+
+    def crash(self, name: str) -> None:
+        """The process dies: streams end without a word."""
+        peer = self.peers[name]
+        peer.running = False
+        for end in [end for end in self.ends.values() if end.peer is peer or end.other.peer is peer]:
+            self._end(end, clean=False)
+
+    def leave(self, name: str) -> None:
+        """The process goes in order: LEFT, then Goodbye on each link."""
+        peer = self.peers[name]
+        self.do(peer, peer.cluster.leave(self.now))
+        for end in [end for end in self.ends.values() if end.peer is peer]:
+            self._close(end)
+        peer.running = False
+
+    def cut(self, one: str, other: str) -> None:
+        """Nothing passes between the two from now on, and their links end."""
+        pair = (self.peers[one], self.peers[other])
+        self._cut[frozenset(peer.me for peer in pair)] = None
+        for end in [end for end in self.ends.values() if end.peer in pair and end.other.peer in pair]:
+            self._end(end, clean=False)
+
+    def heal(self) -> None:
+        """All pairs can reach each other again."""
+        self._cut.clear()
+
+    def close(self, one: str, other: str) -> None:
+        """`one` closes its links to `other` on purpose."""
+        pair = (self.peers[one], self.peers[other])
+        for end in [end for end in self.ends.values() if end.peer is pair[0] and end.other.peer is pair[1]]:
+            self._close(end)
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def run(self, seconds: float = 1.0) -> None:
+        """Let time pass. Stops early only if nothing is left to happen."""
+        until = self.now + int(seconds * SECOND)
+        while True:
+            times = [peer.timers.next() for peer in self.peers.values() if peer.running]
+            due = min((time for time in times if time is not None), default=until + 1)
+            event = self._events[0][0] if self._events else until + 1
+            if min(due, event) > until:
+                break
+            self.now = max(self.now, min(due, event))
+            if event <= due:
+                heappop(self._events)[2]()
+                continue
+            for peer in list(self.peers.values()):
+                for key in peer.timers.due(self.now) if peer.running else ():
+                    self.do(peer, peer.cluster.wake(key, self.now))
+        self.now = until
+
+    def later(self, delay: int, action: Callable[[], None]) -> int:
+        """Do something after `delay`; returns when."""
+        self._sequence += 1
+        heappush(self._events, (self.now + delay, self._sequence, action))
+        return self.now + delay
+
+    def do(self, peer: Peer, outs: list[Out]) -> None:
+        """Carry out what a cluster wants."""
+        for out in outs:
+            peer.outs.append((self.now, out))
+            if isinstance(out, Tell):
+                self._send(peer, out)
+            elif isinstance(out, Dial):
+                peer.dials.append((self.now, out.address))
+                address = out.address
+                self.later(self.delay(), lambda address=address: self._arrive(peer, address))  # type: ignore[misc]
+            elif isinstance(out, CloseLink):
+                self._close(self.ends[peer.me, out.link])
+
+    # -- links ----------------------------------------------------------------------------------------------------
+
+    def _arrive(self, peer: Peer, address: Address) -> None:
+        there = next((other for other in self.peers.values() if other.running and address in other.addresses), None)
+        if not peer.running:
+            return
+        if there is None or frozenset((peer.me, there.me)) in self._cut:
+            self.do(peer, peer.cluster.dial_failed(address, self.now))
+        elif there is peer:
+            self.do(peer, peer.cluster.met_myself(None, self.now))
+            self.do(peer, peer.cluster.met_myself(address, self.now))
+        else:
+            near, far = self._make(peer), self._make(there)
+            near.other, far.other = far, near
+            # Its own end learns later: what the other side sends meanwhile waits behind that.
+            far.free_at = self.later(self.delay(), lambda: self._open(near, address))
+            self._open(far, None)
+
+    def _make(self, peer: Peer) -> _End:
+        self._links += 1
+        end = _End(peer, LinkId(self._links))
+        self.ends[peer.me, end.link] = end
+        return end
+
+    def _open(self, end: _End, dialled: Address | None) -> None:
+        peer, other = end.peer, end.other.peer
+        if (peer.me, end.link) not in self.ends:
+            if dialled is not None and peer.running:
+                self.do(peer, peer.cluster.dial_failed(dialled, self.now))
+            return
+        end.open = True
+        name = other.cluster.members.own.name
+        self.do(peer, peer.cluster.linked(end.link, other.me, name, dialled=dialled, now=self.now))
+
+    def _send(self, peer: Peer, tell: Tell) -> None:
+        end = self.ends.get((peer.me, tell.link))
+        if end is None:
+            return
+        assert end.open, "told on a link that is not up"
+        data = msgspec.msgpack.encode(tell.message)
+        far = end.other
+        wait = max(self.delay(), end.free_at - self.now)
+        end.free_at = self.later(wait, lambda: self._receive(far, data))
+
+    def _receive(self, end: _End, data: bytes) -> None:
+        peer = end.peer
+        if end.open and peer.running and (peer.me, end.link) in self.ends:
+            message = cast("News | Digest | Fetch", _decode(data))
+            self.do(peer, peer.cluster.received(end.link, message, self.now))
+
+    def _close(self, end: _End) -> None:
+        """Goodbye from one side, after what it sent before; the link ends once the other has heard it."""
+        far = end.other
+
+        def heard() -> None:
+            peer = far.peer
+            if peer.running and (peer.me, far.link) in self.ends:
+                self.do(peer, peer.cluster.goodbye(far.link, self.now))
+            self.later(self.delay(), lambda: self._end(far, clean=True))
+            self.later(self.delay(), lambda: self._end(end, clean=True))
+
+        end.free_at = self.later(max(self.delay(), end.free_at - self.now), heard)
+
+    def _end(self, end: _End, *, clean: bool) -> None:
+        peer = end.peer
+        if self.ends.pop((peer.me, end.link), None) is None:
+            return
+        if peer.running and end.open:
+            self.do(peer, peer.cluster.unlinked(end.link, clean=clean, now=self.now))
+
+    def between(self, one: str, other: str) -> int:
+        """How many links stand between two nodes."""
+        pair = (self.peers[one], self.peers[other])
+        return sum(end.peer is pair[0] and end.other.peer is pair[1] for end in self.ends.values())
+
+
+def at(name: str) -> tuple[str, ...]:
+    """Where a node of that name listens."""
+    return (f"ws://{name}:9001",)

@@ -1,0 +1,430 @@
+"""What must hold of the cluster, whatever is said to it and in whatever order (MEMBERSHIP.md, What must hold).
+
+P1-P5 and P7 about the merge alone, P1-P4 exhaustively at small bounds too; P8 about catalogues; P6, P9 and P10 about several
+clusters on a network whose delays are drawn; P12 and P14 about floods and nonsense. P11 and P13 come with the overlay.
+"""
+
+from collections.abc import Iterable
+from itertools import combinations_with_replacement, permutations, product
+
+from hypothesis import given, settings, strategies as st
+import msgspec
+import pytest
+
+from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
+from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.cluster.members import FORGOTTEN_AFTER, RETIRES_AFTER, Card, Members
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import HOUR, MILLISECOND, SECOND, Limits
+from mpreg_proto.notices import Standing
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Change, Claim, Delta, Digest, Fetch, Head, News
+from tests.helpers.cluster_network import Network, Peer, at
+
+ME = MemberId(b"m" * 16)
+IDS = [MemberId(letter * 16) for letter in (b"a", b"b", b"c")]
+CARDS = [msgspec.msgpack.encode(Card(name, (f"ws://{name}:1",))) for name in ("one", "two")]
+
+claims = st.builds(
+    Claim,
+    member=st.sampled_from(IDS),
+    incarnation=st.integers(0, 3),
+    standing=st.sampled_from([int(standing) for standing in Standing]),
+    card=st.sampled_from([b"", *CARDS]),
+)
+batches = st.lists(claims, max_size=8)
+View = dict[MemberId, tuple[int, int, bytes]]
+
+
+def merged(*groups: Iterable[Claim]) -> Members:
+    known = Members(ME, Card("me"), limits=Limits(), now=0)
+    for group in groups:
+        known.merge(group, 0)
+    return known
+
+
+def view(known: Members, ids: Iterable[MemberId] = IDS) -> View:
+    """All cells: (incarnation, standing) and the card of that incarnation."""
+    found = ((member, known.claim(member)) for member in ids)
+    return {member: (claim.incarnation, claim.standing, claim.card) for member, claim in found if claim is not None}
+
+
+def said(known: Members) -> list[Claim]:
+    """A whole state as claims: what merging it into another one means."""
+    return [claim for member in IDS if (claim := known.claim(member)) is not None]
+
+
+# -- P1-P5: the merge is a maximum ------------------------------------------------------------------------------------
+
+
+@given(batches, batches)
+def test_p1_commutative(one: list[Claim], other: list[Claim]) -> None:
+    assert view(merged(one, said(merged(other)))) == view(merged(other, said(merged(one))))
+
+
+@given(batches, batches, batches)
+def test_p2_associative(one: list[Claim], two: list[Claim], three: list[Claim]) -> None:
+    left = merged(said(merged(one, said(merged(two)))), said(merged(three)))
+    right = merged(one, said(merged(two, said(merged(three)))))
+    assert view(left) == view(right)
+
+
+@given(batches)
+def test_p3_idempotent(one: list[Claim]) -> None:
+    known = merged(one)
+    before = view(known)
+    assert known.merge([*one, *said(known)], 1) == []
+    assert view(known) == before
+
+
+steps = st.one_of(
+    claims,
+    st.tuples(st.sampled_from(IDS), st.sampled_from([Standing.SUSPECT, Standing.DEAD, Standing.RETIRED])),
+    st.integers(1, 30).map(lambda hours: hours * HOUR),
+)
+Step = Claim | tuple[MemberId, Standing] | int
+
+
+def height(known: Members, member: MemberId) -> tuple[bool, int, int]:
+    """Where a member is in the order in which cells grow; lowest if it is unknown."""
+    claim = known.claim(member)
+    if claim is None:
+        return False, -1, -1
+    return claim.standing == Standing.RETIRED, claim.incarnation, claim.standing
+
+
+@given(st.lists(steps, max_size=40))
+def test_p4_a_cell_never_decreases_and_p7_no_retired_id_is_routable_while_it_is_remembered(script: list[Step]) -> None:
+    known, now = merged(), 0
+    retired: dict[MemberId, int] = {}
+    for step in script:
+        before = {member: height(known, member) for member in IDS}
+        if isinstance(step, Claim):
+            known.merge([step], now)
+        elif isinstance(step, tuple):
+            known.accuse(*step, now)
+        else:
+            now += step
+            known.collect(now)
+        for member in IDS:
+            if member in retired and now >= retired[member] + FORGOTTEN_AFTER:
+                del retired[member]
+                continue
+            assert height(known, member) >= before[member]
+            if known.standing(member) is Standing.RETIRED:
+                retired.setdefault(member, now)
+            assert not (member in retired and known.routable(member))
+
+
+@given(st.data(), batches)
+def test_p5_the_same_claims_give_the_same_view(data: st.DataObject, said_once: list[Claim]) -> None:
+    again = data.draw(st.permutations([*said_once, *data.draw(st.lists(st.sampled_from(said_once or [None])))]))
+    order = [claim for claim in again if claim is not None]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(order)), max_size=4)))
+    groups = [order[start:end] for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True)]
+    assert view(merged(*groups)) == view(merged(said_once))
+
+
+MESSAGES = [
+    Claim(IDS[0], incarnation, int(standing))
+    for incarnation, standing in product(range(4), (Standing.ALIVE, Standing.SUSPECT, Standing.DEAD, Standing.LEFT))
+]
+
+
+def test_p1_to_p4_for_all_sets_of_up_to_three_messages() -> None:
+    differing = 0
+    for size in (1, 2, 3):
+        for chosen in combinations_with_replacement(MESSAGES, size):
+            ends: list[View] = []
+            for order in permutations(chosen):
+                known, lowest = merged(), height(merged(), IDS[0])
+                for claim in order:
+                    known.merge([claim], 0)
+                    assert height(known, IDS[0]) >= lowest, "P4"
+                    lowest = height(known, IDS[0])
+                ends.append(view(known))
+                known.merge(order, 0)
+                assert view(known) == ends[-1], "P3"
+                # P2: all ways to group them are two, the first with the second or the second with the third.
+                assert view(merged([order[0]], said(merged(order[1:])))) == ends[-1]
+            differing += any(end != ends[0] for end in ends)
+    assert differing == 0, "P1"
+
+
+# -- P8: a replica at (id, v) is what its owner was at v --------------------------------------------------------------
+
+changes = st.one_of(
+    st.tuples(st.just("offer"), st.sampled_from("fgh"), st.integers(0, 3)),
+    st.tuples(st.just("withdraw"), st.sampled_from("fgh"), st.just(0)),
+    st.tuples(st.just("hold"), st.sampled_from(["", "x", "xy"]), st.just(0)),
+)
+
+
+@given(st.data(), st.lists(changes, max_size=25), st.integers(1, 8))
+def test_p8_a_replica_holds_what_its_owner_held(
+    data: st.DataObject, script: list[tuple[str, str, int]], kept: int
+) -> None:
+    limits = Limits(changes=kept)
+    owner, near, far = (Catalogue(member, limits=limits) for member in IDS)
+    states: dict[int, tuple[Head, dict[str, bytes]]] = {}
+    served: list[Delta] = []
+    for kind, name, number in script:
+        if kind == "offer":
+            served.append(owner.offer(FunctionSpec(name=name, version=str(number), resources=(name,) * number)))
+        elif kind == "hold":
+            served.append(owner.hold(name))
+        elif name in owner.offered:
+            served.append(owner.withdraw(name))
+        states[owner.version(IDS[0])] = now_held(owner)
+        have = data.draw(st.integers(0, owner.version(IDS[0])))
+        for source in (owner, near):
+            delta = source.delta(IDS[0], have)
+            served += [] if delta is None else [delta]
+        if served:
+            near.apply(data.draw(st.sampled_from(served)))
+            far.apply(data.draw(st.sampled_from(served)))
+        for replica in (near, far):
+            version = replica.version(IDS[0])
+            assert version == 0 or now_held(replica) == states[version]
+    last = owner.delta(IDS[0], far.version(IDS[0]))
+    assert last is None or far.apply(last) is Applied.YES
+    assert now_held(far) == now_held(owner)
+
+
+def now_held(catalogue: Catalogue) -> tuple[Head, dict[str, bytes]]:
+    content = catalogue.content(IDS[0])
+    if content is None:
+        return Head(IDS[0], 0, bytes(16)), {}
+    assert sorted(content.functions) == sorted(key[2:] for key in content.entries if key.startswith("f:"))
+    assert sorted(content.functions) == sorted(name for name, by in catalogue.offering.items() if IDS[0] in by)
+    return content.head, {key: content.entries[key].entry for key in sorted(content.entries)}
+
+
+# -- P6, P9, P10: several clusters ------------------------------------------------------------------------------------
+
+
+def drawn_network(seed: int, most: int) -> Network:
+    """Delays from 1 ms to `most` ms, each thing its own."""
+    draws = Rng(seed).child("delay")
+    return Network(seed=seed, delay=lambda: (1 + draws.below(most)) * MILLISECOND)
+
+
+def grown(net: Network, size: int) -> list[Peer]:
+    """`size` nodes, each with one function, each joined by one that was there before."""
+    draws = Rng(size).child("seeds")
+    names = [chr(ord("a") + number) for number in range(size)]
+    for number, name in enumerate(names):
+        seeds = (names[draws.below(number)],) if number else ()
+        net.node(name, seeds=seeds, functions=(f"of-{name}", "all"), identity=bytes([(number * 7) % 11]) * 16)
+    return list(net.peers.values())
+
+
+def agree(peers: list[Peer], alive: list[Peer]) -> None:
+    """Everybody in `peers` holds just those in `alive` for ALIVE, and the owner's very catalogue of each."""
+    for peer in peers:
+        known = peer.cluster.members
+        assert sorted(held.id for held in known.all() if held.standing is Standing.ALIVE) == sorted(
+            other.me for other in alive
+        )
+        for other in alive:
+            mine, own = peer.cluster.catalogue.content(other.me), other.cluster.catalogue.content(other.me)
+            assert mine is not None
+            assert own is not None
+            assert mine.head == own.head
+        candidates = [row.member for row in peer.cluster.index.offers("all", (), None)]
+        assert candidates == sorted(other.me for other in alive)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), st.integers(2, 6), st.data())
+def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarnation_more(
+    seed: int, size: int, data: st.DataObject
+) -> None:
+    net = drawn_network(seed, 300)
+    peers = grown(net, size)
+    net.run(15)
+    agree(peers, peers)
+    suspect = data.draw(st.sampled_from(peers))
+    standing = data.draw(st.sampled_from([Standing.SUSPECT, Standing.DEAD]))
+    accusers = data.draw(st.lists(st.sampled_from([peer for peer in peers if peer is not suspect]), min_size=1))
+    for accuser in accusers:
+        # Heard over a link, as if from somebody beyond; all at once, so it is one accusation.
+        link = next(iter(accuser.cluster.links.values()))
+        news = News((Claim(suspect.me, 0, int(standing)),))
+        net.do(accuser, accuser.cluster.received(link, news, net.now))
+    net.run(15)
+    agree(peers, peers)
+    assert {peer.cluster.members.get(suspect.me).incarnation for peer in peers} == {1}
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), st.integers(3, 6), st.data())
+def test_p9_who_crashes_is_dead_everywhere_within_the_bound(seed: int, size: int, data: st.DataObject) -> None:
+    net = drawn_network(seed, 100)
+    peers = grown(net, size)
+    net.run(15)
+    crashed = data.draw(st.lists(st.sampled_from(peers), min_size=1, max_size=size - 1, unique=True))
+    for peer in crashed:
+        net.crash(peer.cluster.members.own.name)
+    net.run(3)
+    left = [peer for peer in peers if peer not in crashed]
+    for peer in left:
+        assert {peer.cluster.members.standing(other.me) for other in crashed} == {Standing.DEAD}
+    net.run(10)
+    agree(left, left)
+
+
+quiet_steps = st.lists(
+    st.tuples(st.sampled_from(["offer", "withdraw", "close", "drain", "leave", "join", "wait"]), st.integers(0, 100)),
+    max_size=12,
+)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(2, 5), quiet_steps)
+def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, script: list[tuple[str, int]]) -> None:
+    net = drawn_network(seed, 400)
+    grown(net, size)
+    net.run(15)
+    for number, (kind, draw) in enumerate(script):
+        running = [peer for peer in net.peers.values() if peer.running]
+        peer, other = running[draw % len(running)], running[(draw // 7) % len(running)]
+        name, cluster = peer.cluster.members.own.name, peer.cluster
+        if kind == "offer":
+            net.do(peer, cluster.offer(FunctionSpec(name=f"new-{number}", doc="x" * draw * 30), net.now))
+        elif kind == "withdraw" and len(cluster.catalogue.offered) > 1:
+            net.do(peer, cluster.withdraw(next(iter(reversed(cluster.catalogue.offered))), net.now))
+        elif kind == "close" and peer is not other:
+            net.close(name, other.cluster.members.own.name)
+        elif kind == "drain" and draw % 5 == 0:
+            net.do(peer, cluster.drain(net.now))
+        elif kind == "leave" and len(running) > 1:
+            net.leave(name)
+        elif kind == "join":
+            net.node(f"n{number}", seeds=(name,), functions=("all",), identity=bytes([100 + number]) * 16)
+        net.run(draw / 20)
+    net.run(20)
+    everybody = list(net.peers.values())
+    assert [peer.suspected() for peer in everybody] == [[]] * len(everybody)
+    running = [peer for peer in everybody if peer.running]
+    for peer in running:
+        assert sorted(peer.cluster.links) == sorted(other.me for other in running if other is not peer)
+        for other in running:
+            assert peer is other or net.between(peer.cluster.members.own.name, other.cluster.members.own.name) == 1
+
+
+# -- P12, P14: floods and nonsense ------------------------------------------------------------------------------------
+
+
+def lonely(limits: Limits) -> tuple[Cluster, LinkId]:
+    """A cluster with one link, over which anything may come."""
+    cluster = Cluster(
+        ME,
+        name="me",
+        addresses=(Address("ws://me:1"),),
+        seeds=(),
+        resources=("gpu",),
+        timers=Timers(),
+        rng=Rng(0),
+        limits=limits,
+        now=0,
+    )
+    link = LinkId(1)
+    cluster.linked(link, IDS[0], "a", dialled=None, now=0)
+    return cluster, link
+
+
+def held_things(thing: object, seen: dict[int, object]) -> int:
+    """How many entries all containers have that can be reached from a machine of the core."""
+    if isinstance(thing, str | bytes | int | float | None | type) or id(thing) in seen:
+        return 0
+    seen[id(thing)] = thing
+    count = 0
+    if isinstance(thing, dict):
+        count += len(thing) + sum(held_things(value, seen) for pair in thing.items() for value in pair)
+    elif hasattr(thing, "__iter__") and hasattr(thing, "__len__"):
+        count += len(thing) + sum(held_things(value, seen) for value in thing)
+    elif type(thing).__module__.startswith("mpreg_proto"):
+        names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+        parts = [getattr(thing, name, None) for name in names] + list(getattr(thing, "__dict__", {}).values())
+        count += sum(held_things(part, seen) for part in parts)
+    return count
+
+
+@pytest.mark.parametrize("standing", list(Standing))
+def test_p12_memory_stays_bounded_under_floods_of_unknown_ids(standing: Standing) -> None:
+    limits = Limits(members=20, dead_members=15, retired_members=30, changes=4)
+    cluster, link = lonely(limits)
+    sizes = []
+    now = 0
+    for number in range(1500):
+        member = (number + 1).to_bytes(16, "big")
+        card = msgspec.msgpack.encode(Card(f"n{number}", (f"ws://n{number}:1", f"ws://n{number}:2")))
+        owner = Catalogue(MemberId(member), limits=limits)
+        delta = owner.offer(FunctionSpec(name=f"f{number}"))
+        news = News((Claim(member, number, int(standing), card),), (delta,), (Head(member, 9, bytes(16)),))
+        now += 5 * MILLISECOND
+        cluster.received(link, news, now)
+        cluster.received(link, Fetch(member, 0), now)
+        cluster.received(link, Digest(news.claims, news.heads), now)
+        for key in cluster._timers.due(now):
+            cluster.wake(key, now)
+        if number % 500 == 499:
+            sizes.append(held_things(cluster, {}))
+    assert sizes[2] <= sizes[0] * 1.1 + 100, sizes
+    assert sizes[2] < 3000, sizes
+    assert len(cluster.members) <= 20 + 15 + 1
+
+
+whole = st.integers(-(2**63), 2**64 - 1) | st.integers(0, 3)
+ids = st.sampled_from([*IDS, ME]) | st.binary(max_size=20)
+keys = st.sampled_from(["r", "d", "f:f", "f:g", "", "x"]) | st.text(max_size=5)
+entries = st.binary(max_size=12) | st.sampled_from(
+    [b"", b"\xc3", b"\x91\xa1x", b"\x97\xa1f\xa0\x90\xc2\xc2\xa0\xa0", b"\x91" * 2000]
+)
+wild_claims = st.builds(Claim, ids, whole, whole, st.binary(max_size=8) | st.sampled_from(CARDS))
+heads = st.builds(Head, ids, whole, st.binary(max_size=18) | st.just(bytes(16)))
+deltas = st.builds(Delta, heads, whole, st.lists(st.builds(Change, whole, keys, entries), max_size=3).map(tuple))
+wild = st.one_of(
+    st.builds(News, st.lists(wild_claims).map(tuple), st.lists(deltas).map(tuple), st.lists(heads).map(tuple)),
+    st.builds(Digest, st.lists(wild_claims).map(tuple), st.lists(heads).map(tuple)),
+    st.builds(Fetch, ids, whole),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(wild, st.integers(0, 20 * SECOND)), max_size=10))
+def test_p14_no_claim_however_wrong_raises(script: list[tuple[News | Digest | Fetch, int]]) -> None:
+    cluster, link = lonely(Limits(members=3, dead_members=2, retired_members=2, functions=2))
+    now = 0
+    for message, wait in script:
+        cluster.received(link, message, now)
+        now += wait
+        for key in cluster._timers.due(now):
+            cluster.wake(key, now)
+    cluster.unlinked(link, clean=False, now=now)
+    own = cluster.members.own
+    assert (own.name, own.standing) == ("me", Standing.ALIVE)
+    assert cluster.catalogue.content(ME).resources == ("gpu",)
+    cluster.offer(FunctionSpec(name="f"), now)
+    assert [row.member for row in cluster.index.offers("f", ("gpu",), None)][-1:] == [ME] or own.id in [
+        row.member for row in cluster.index.offers("f", ("gpu",), None)
+    ]
+    cluster.index.lacking("g", (), None)
+    cluster.index.table()
+    cluster.people()
+
+
+@given(st.lists(st.tuples(wild, st.integers(0, 3 * RETIRES_AFTER)), max_size=6))
+def test_p14_nor_after_days(script: list[tuple[News | Digest | Fetch, int]]) -> None:
+    cluster, link = lonely(Limits())
+    now = 0
+    for message, wait in script:
+        cluster.received(link, message, now)
+        now += wait
+        for key in cluster._timers.due(now):
+            cluster.wake(key, now)
+        for address in at("n"):
+            cluster.dial_failed(Address(address), now)
+    assert cluster.members.standing(ME) is Standing.ALIVE

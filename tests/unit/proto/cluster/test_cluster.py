@@ -1,0 +1,379 @@
+"""Several clusters on a network of their own: who knows whom and what, after what happened."""
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import pytest
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.cluster import CloseLink, Gone, OffersChanged, TakeNewId, Usable
+from mpreg_proto.effects import Notify
+from mpreg_proto.errors import LocalProtocolError
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.notices import PeerSilent, Standing
+from mpreg_proto.wire.messages import Claim, Digest, Fetch, News
+from tests.helpers.cluster_network import Network, Peer, at
+
+
+def who(peer: Peer, function: str, resources: tuple[str, ...] = (), version: str | None = None) -> list[str]:
+    return [candidate.shown.partition("#")[0] for candidate in peer.cluster.index.offers(function, resources, version)]
+
+
+def chain(order: Sequence[str] = "abc", **more: bytes) -> Network:
+    """A <- B <- C, started in `order`."""
+    net = Network()
+    seeds = {"a": (), "b": ("a",), "c": ("b",)}
+    for name in order:
+        net.node(name, seeds=seeds[name], functions=(f"of-{name}",), identity=more.get(name))
+    net.run(5)
+    return net
+
+
+@pytest.mark.parametrize("order", ["".join(order) for order in permutations("abc")])
+def test_three_in_a_chain_learn_each_other_and_make_a_mesh(order: str) -> None:
+    net = chain(order)
+    net.run(7)
+    for peer in net.peers.values():
+        assert peer.standings() == {"a": "alive", "b": "alive", "c": "alive"}
+        assert [who(peer, f"of-{name}") for name in "abc"] == [["a"], ["b"], ["c"]]
+        assert len(peer.cluster.links) == 2
+        assert peer.cluster.synced()
+        assert peer.suspected() == []
+    assert [net.between(*pair) for pair in ("ab", "ac", "bc")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("ids", list(permutations((b"1" * 16, b"2" * 16, b"3" * 16))))
+def test_the_mesh_does_not_depend_on_whose_id_is_smaller(ids: tuple[bytes, bytes, bytes]) -> None:
+    net = chain(a=ids[0], b=ids[1], c=ids[2])
+    assert [net.between(*pair) for pair in ("ab", "ac", "bc")] == [1, 1, 1]
+    assert [who(peer, "of-c") for peer in net.peers.values()] == [["c"]] * 3
+
+
+def test_what_is_offered_later_is_known_everywhere_within_two_hops() -> None:
+    net = chain()
+    a, c = net.peers["a"], net.peers["c"]
+    changes = len([out for _, out in a.outs if isinstance(out, OffersChanged)])
+    net.do(c, c.cluster.offer(FunctionSpec(name="late", version="2", resources=("gpu",), idempotent=True), net.now))
+    net.run(0.003)
+    for peer in net.peers.values():
+        (candidate,) = peer.cluster.index.offers("late", ("gpu",), None)
+        assert (candidate.member, candidate.exact, candidate.idempotent, candidate.version) == (c.me, True, True, "2")
+    assert len([out for _, out in a.outs if isinstance(out, OffersChanged)]) > changes
+    net.do(c, c.cluster.withdraw("late", net.now))
+    net.run(0.003)
+    assert [who(peer, "late") for peer in net.peers.values()] == [[], [], []]
+
+
+def test_a_large_change_is_fetched_and_only_once() -> None:
+    net = chain()
+    a, c = net.peers["a"], net.peers["c"]
+    net.do(c, c.cluster.offer(FunctionSpec(name="long", doc="x" * 5000), net.now))
+    net.run(0.1)
+    assert [who(peer, "long") for peer in net.peers.values()] == [["c"]] * 3
+    fetches = [out for _, out in a.outs if isinstance(out, Fetch) or isinstance(getattr(out, "message", None), Fetch)]
+    assert len([out for out in fetches if out.message.member == c.me and out.message.have > 0]) == 1
+
+
+def test_hundreds_of_functions_offered_before_the_first_link_arrive_as_a_snapshot() -> None:
+    net = Network()
+    a = net.node("a", functions=tuple(f"f{number}" for number in range(600)))
+    b = net.node("b", seeds=("a",))
+    net.run(1)
+    assert b.cluster.catalogue.version(a.me) == 600
+    assert who(b, "f0") == who(b, "f599") == ["a"]
+    assert b.cluster.catalogue.content(a.me).head == a.cluster.catalogue.content(a.me).head
+
+
+def test_a_crashed_member_is_suspect_at_once_and_dead_after_a_dial_in_vain() -> None:
+    net = chain()
+    a, c = net.peers["a"], net.peers["c"]
+    net.crash("c")
+    assert a.standings()["c"] == "suspect"
+    assert who(a, "of-c") == ["c"]
+    net.run(0.5)
+    for name in "ab":
+        assert net.peers[name].standings()["c"] == "dead"
+        assert who(net.peers[name], "of-c") == []
+        assert [out for _, out in net.peers[name].outs if isinstance(out, Gone)] == [Gone(c.me)]
+
+
+def test_a_member_that_nobody_can_dial_is_dead_after_two_seconds() -> None:
+    net = Network()
+    a = net.node("a")
+    net.node("b", seeds=("a",), addresses=())
+    net.run(6)
+    net.crash("b")
+    net.run(1.9)
+    assert a.standings()["b"] == "suspect"
+    net.run(0.2)
+    assert a.standings()["b"] == "dead"
+
+
+def test_who_leaves_is_never_suspected_and_gone_at_once() -> None:
+    net = chain()
+    c = net.peers["c"]
+    dials = len(net.peers["a"].dials)
+    net.leave("c")
+    net.run(20)
+    for name in "ab":
+        peer = net.peers[name]
+        assert peer.standings()["c"] == "left"
+        assert peer.suspected() == []
+        assert Gone(c.me) in [out for _, out in peer.outs]
+    assert len(net.peers["a"].dials) == dials
+    assert c.cluster.want_link(net.peers["a"].me, net.now) == []
+
+
+def test_a_draining_member_is_no_candidate_and_still_alive() -> None:
+    net = chain()
+    c = net.peers["c"]
+    net.do(c, c.cluster.drain(net.now))
+    net.run(0.1)
+    assert [who(peer, "of-c") for peer in net.peers.values()] == [[], [], []]
+    assert net.peers["a"].standings()["c"] == "alive"
+
+
+def test_a_new_life_at_the_same_address_is_used_within_five_seconds() -> None:
+    net = chain()
+    old = net.peers["c"].me
+    net.crash("c")
+    net.run(2)
+    new = net.node("c", identity=b"new life of c...", functions=("of-c",))
+    started = net.now
+    net.run(5)
+    for name in "ab":
+        peer = net.peers[name]
+        assert [candidate.member for candidate in peer.cluster.index.offers("of-c", (), None)] == [new.me]
+        heard = [when for when, out in peer.outs if isinstance(out, Usable) and out.member == new.me]
+        assert heard[0] - started <= 5 * SECOND
+    # Where the old life was dialled and the new one answered, that is evidence: it retired, and cannot come back.
+    standings = [net.peers[name].cluster.members.standing(old) for name in "ab"]
+    assert standings == [Standing.RETIRED, Standing.RETIRED]
+
+
+def test_a_new_life_that_is_there_before_anybody_noticed() -> None:
+    net = chain()
+    old = net.peers["c"].me
+    net.run(10)
+    net.crash("c")
+    net.node("c", identity=b"new life of c...", functions=("of-c",), seeds=("b",))
+    net.run(0.1)
+    for name in "ab":
+        assert net.peers[name].cluster.members.standing(old) is Standing.RETIRED
+        assert who(net.peers[name], "of-c") == ["c"]
+    net.run(20)
+    assert [net.between(*pair) for pair in ("ab", "ac", "bc")] == [1, 1, 1]
+
+
+def test_a_node_that_meets_itself_forgets_that_address() -> None:
+    net = Network()
+    a = net.node("a", seeds=("ws://alias:9001", "b"))
+    a.addresses = (Address("ws://alias:9001"), *a.addresses)
+    net.node("b")
+    net.run(60)
+    assert [address for _, address in a.dials].count(Address("ws://alias:9001")) == 1
+    assert a.standings() == {"a": "alive", "b": "alive"}
+
+
+def test_a_node_whose_only_seed_is_itself_has_nobody_to_wait_for() -> None:
+    net = Network()
+    a = net.node("a", seeds=("a",))
+    net.run(1)
+    assert a.dials == []
+    assert a.cluster.synced()
+
+
+@pytest.mark.parametrize("delays", [(1, 1, 1, 1), (1, 5, 2, 9), (9, 1, 1, 7), (3, 30, 1, 2), (30, 1, 60, 1)])
+@pytest.mark.parametrize("first", [b"a", b"z"])
+def test_two_that_dial_each_other_end_with_one_link(delays: tuple[int, ...], first: bytes) -> None:
+    waits = iter(delays * 10_000)
+    net = Network(delay=lambda: next(waits) * 1_000_000)
+    a = net.node("a", seeds=("b",), identity=first * 16)
+    b = net.node("b", seeds=("a",), identity=b"m" * 16)
+    net.run(5)
+    assert net.between("a", "b") == 1
+    standing = {end.link for end in net.ends.values()}
+    assert {a.cluster.links[b.me], b.cluster.links[a.me]} == standing
+    seen = len(a.outs), len(b.outs)
+    closed = [out for peer in (a, b) for _, out in peer.outs if isinstance(out, CloseLink)]
+    assert len(closed) <= 1
+    net.run(60)
+    assert (len(a.outs), len(b.outs)) == seen, "quiet once it is settled"
+    assert a.suspected() == b.suspected() == []
+
+
+def test_a_seed_known_by_two_addresses_does_not_flap() -> None:
+    net = Network()
+    a = net.node("a")
+    a.addresses = (*a.addresses, Address("ws://alias:9001"))
+    b = net.node("b", seeds=("ws://alias:9001",))
+    net.run(10)
+    dials = len(b.dials)
+    net.run(120)
+    assert net.between("a", "b") == 1
+    assert len(b.dials) == dials
+
+
+def test_links_that_close_on_purpose_are_made_anew_without_suspicion() -> None:
+    net = chain()
+    for _ in range(5):
+        net.close("a", "c")
+        net.run(7)
+        assert net.between("a", "c") == 1
+    assert [peer.suspected() for peer in net.peers.values()] == [[], [], []]
+
+
+def test_a_link_that_breaks_between_two_who_live_is_mended_and_the_accused_refutes() -> None:
+    net = chain()
+    net.run(10)
+    a, c = net.peers["a"], net.peers["c"]
+    net.cut("a", "c")
+    net.heal()
+    net.run(3)
+    assert net.between("a", "c") == 1
+    assert a.standings() == c.standings() == {"a": "alive", "b": "alive", "c": "alive"}
+    assert c.cluster.members.own.incarnation == 1
+    assert a.cluster.catalogue.version(c.me) == 1
+
+
+@pytest.mark.parametrize("seconds", [5, 700])
+def test_a_partition_heals_without_a_restart(seconds: int) -> None:
+    net = chain()
+    net.cut("a", "b")
+    net.cut("a", "c")
+    net.run(seconds)
+    assert net.peers["a"].standings() == {"a": "alive", "b": "dead", "c": "dead"}
+    c = net.peers["c"]
+    net.do(c, c.cluster.offer(FunctionSpec(name="meanwhile"), net.now))
+    net.heal()
+    net.run(15 if seconds < 600 else 40)
+    for peer in net.peers.values():
+        assert peer.standings() == {"a": "alive", "b": "alive", "c": "alive"}
+        assert [who(peer, name) for name in ("of-a", "of-b", "meanwhile")] == [["a"], ["b"], ["c"]]
+
+
+def test_a_member_that_was_thought_dead_and_is_back_gets_its_catalogue_everywhere() -> None:
+    net = chain()
+    a, b, c = (net.peers[name] for name in "abc")
+    # Everybody is told that c is DEAD; c itself hears it too, and refutes.
+    net.do(b, b.cluster.received(b.cluster.links[a.me], News((Claim(c.me, 0, int(Standing.DEAD)),)), net.now))
+    assert who(b, "of-c") == []
+    net.run(0.1)
+    for peer in (a, b):
+        assert peer.standings()["c"] == "alive"
+        assert who(peer, "of-c") == ["c"]
+        assert peer.outs[-1][1] == OffersChanged() or peer.cluster.links[c.me]
+    assert c.cluster.members.own.incarnation == 1
+
+
+def test_a_silent_seed_is_dialled_at_the_agreed_pace_and_said_once() -> None:
+    net = Network()
+    a = net.node("a", seeds=("nowhere",))
+    net.run(590)
+    assert 590 / 5 <= len(a.dials) <= 590 / 2.5 + 10
+    assert [out for _, out in a.outs if isinstance(out, Notify) and isinstance(out.notice, PeerSilent)] == [
+        Notify(PeerSilent(Address(at("nowhere")[0])))
+    ]
+    net.run(60)
+    before = len(a.dials)
+    net.run(300)
+    assert 9 <= len(a.dials) - before <= 11
+    assert not a.cluster.synced()
+
+
+def test_no_more_dials_at_once_than_allowed() -> None:
+    net = Network(delay=lambda: SECOND)
+    a = net.node("a", seeds=tuple(f"s{number}" for number in range(30)), limits=Limits(dials=3))
+    net.run(0.5)
+    assert len(a.dials) == 3
+    net.run(12)
+    assert len({address for _, address in a.dials}) == 30
+    times = sorted(when for when, _ in a.dials)
+    assert all(later - earlier >= SECOND for earlier, later in zip(times, times[3:], strict=False))
+
+
+def test_a_call_that_waits_makes_a_dial_unless_one_is_under_way() -> None:
+    net = chain()
+    a, c = net.peers["a"], net.peers["c"]
+    net.cut("a", "c")
+    net.run(0.001)
+    before = len(a.dials)
+    first = a.cluster.want_link(c.me, net.now + SECOND)
+    again = a.cluster.want_link(c.me, net.now + SECOND)
+    assert len(first) + len(again) <= 1
+    assert len(a.dials) == before
+    assert a.cluster.want_link(MemberId(b"unknown" + bytes(9)), net.now) == []
+    assert a.cluster.want_link(net.peers["b"].me, net.now) == [], "it is linked"
+
+
+def test_a_retired_process_is_told_once_to_take_a_new_id() -> None:
+    net = chain()
+    a, b = net.peers["a"], net.peers["b"]
+    retired = News((Claim(a.me, 0, int(Standing.RETIRED)),))
+    link = a.cluster.links[b.me]
+    assert a.cluster.received(link, retired, net.now) == [TakeNewId()]
+    assert a.cluster.received(link, retired, net.now) == []
+    assert TakeNewId() not in a.cluster.received(link, News((Claim(a.me, 0, int(Standing.DEAD)),)), net.now)
+    assert a.cluster.members.own.incarnation == 1
+
+
+def test_a_new_address_is_told_as_a_new_incarnation() -> None:
+    net = chain()
+    a, c = net.peers["a"], net.peers["c"]
+    net.do(a, a.cluster.advertise((Address("ws://elsewhere:1"),), net.now))
+    net.run(0.1)
+    row = next(row for row in c.cluster.people() if row.name == "a")
+    assert (row.addresses, row.incarnation, row.standing, row.linked) == (("ws://elsewhere:1",), 1, "alive", True)
+    assert a.cluster.advertise((Address("ws://elsewhere:1"),), net.now) == []
+
+
+def test_resources_of_a_node_count_for_all_its_functions() -> None:
+    net = Network()
+    net.node("a", functions=("f",), resources=("gpu", "fast"))
+    b = net.node("b", seeds=("a",), functions=("f",))
+    net.run(3)
+    assert who(b, "f") == ["a", "b"]
+    assert who(b, "f", ("gpu",)) == ["a"]
+    a = net.peers["a"]
+    net.do(a, a.cluster.hold(("slow",), net.now))
+    net.run(0.1)
+    assert who(b, "f", ("gpu",)) == []
+    assert next(row for row in b.cluster.people() if row.name == "a").resources == ("slow",)
+
+
+def test_messages_and_ends_of_unknown_links_are_ignored() -> None:
+    net = chain()
+    a = net.peers["a"].cluster
+    ghost = LinkId(10_000)
+    assert a.received(ghost, News(), net.now) == []
+    assert a.unlinked(ghost, clean=False, now=net.now) == []
+    assert a.goodbye(ghost, net.now) == []
+    assert a.received(a.links[net.peers["b"].me], Fetch(b"?", 0), net.now) == []
+    out = a.received(a.links[net.peers["b"].me], Digest((), ()), net.now)
+    assert len(out) == 1
+
+
+def test_withdrawing_what_is_not_offered_changes_nothing() -> None:
+    net = chain()
+    a = net.peers["a"].cluster
+    before = a.catalogue.content(a.me).head
+    with pytest.raises(LocalProtocolError):
+        a.withdraw("never", net.now)
+    assert a.catalogue.content(a.me).head == before
+
+
+def test_a_crash_of_a_member_and_of_its_only_witness_is_noticed_in_the_end() -> None:
+    net = Network()
+    a = net.node("a")
+    net.node("b", seeds=("a",))
+    net.run(5)
+    c = net.node("c", seeds=("b",))
+    net.cut("a", "c")
+    net.run(1)
+    assert a.standings()["c"] == "alive"
+    net.crash("c")
+    net.crash("b")
+    net.run(40)
+    assert a.standings() == {"a": "alive", "b": "dead", "c": "dead"}
+    assert a.cluster.members.standing(c.me) is Standing.DEAD

@@ -1,0 +1,163 @@
+"""Who could run a call, and what is said when nobody can."""
+
+import msgspec
+import pytest
+
+from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
+from mpreg_proto.cluster.index import Candidate, Index
+from mpreg_proto.cluster.members import Card, Members
+from mpreg_proto.ids import MemberId
+from mpreg_proto.limits import Limits
+from mpreg_proto.notices import Standing
+from mpreg_proto.wire.messages import Claim
+
+ME = MemberId(b"m" * 16)
+
+
+class World:
+    """Members with offers, and the index over them."""
+
+    def __init__(self) -> None:
+        self.members = Members(ME, Card("me"), limits=Limits(), now=0)
+        self.catalogue = Catalogue(ME, limits=Limits())
+        self.index = Index(self.members, self.catalogue)
+
+    def add(self, name: str, *specs: FunctionSpec, resources: tuple[str, ...] = (), drain: str = "") -> MemberId:
+        member = MemberId(name.encode() * 16)
+        self.members.merge([Claim(member, 0, 0, msgspec.msgpack.encode(Card(name)))], 0)
+        owner = Catalogue(member, limits=Limits())
+        owner.hold(resources)
+        for spec in specs:
+            owner.offer(spec)
+        if drain:
+            owner.drain()
+        delta = owner.delta(member, 0)
+        assert delta is not None
+        self.catalogue.apply(delta)
+        self.index.changed()
+        return member
+
+    def names(self, function: str, resources: tuple[str, ...] = (), version: str | None = None) -> str:
+        return "".join(row.shown[0] for row in self.index.offers(function, resources, version))
+
+
+def f(*resources: str, version: str = "", idempotent: bool = False) -> FunctionSpec:
+    return FunctionSpec(name="f", resources=resources, version=version, idempotent=idempotent)
+
+
+def test_supersets_of_what_is_asked_for_in_the_order_of_ids() -> None:
+    world = World()
+    world.add("c", f("gpu", "big"))
+    world.add("a", f("gpu"), resources=("local",))
+    world.add("b", f(), resources=("gpu",))
+    assert world.names("f") == "abc"
+    assert world.names("f", ("gpu",)) == "abc"
+    assert world.names("f", ("gpu", "local")) == "a"
+    assert world.names("f", ("gpu", "unheard-of")) == ""
+    exact = [row.shown[0] for row in world.index.offers("f", ("gpu",), None) if row.exact]
+    assert exact == ["b"], "what a function holds is its node's and its own"
+
+
+def test_a_candidate_tells_what_placement_asks() -> None:
+    world = World()
+    she = world.add("s", f("gpu", version="3", idempotent=True))
+    assert world.index.offers("f", ("gpu",), "3") == (
+        Candidate(she, "s#7373", exact=True, suspect=False, idempotent=True, version="3"),
+    )
+    world.members.accuse(she, Standing.SUSPECT, 0)
+    world.index.changed()
+    assert [row.suspect for row in world.index.offers("f", (), None)] == [True]
+
+
+def test_a_pinned_version_is_the_only_one_taken() -> None:
+    world = World()
+    world.add("a", f(version="1"))
+    world.add("b", f(version="2"))
+    world.add("c", f())
+    assert [world.names("f", (), version) for version in (None, "1", "2", "", "3")] == ["abc", "a", "b", "c", ""]
+
+
+@pytest.mark.parametrize("standing", [Standing.DEAD, Standing.RETIRED])
+def test_who_is_gone_or_drains_is_no_candidate(standing: Standing) -> None:
+    world = World()
+    gone = world.add("a", f())
+    world.add("b", f(), drain="yes")
+    world.add("c", f())
+    world.members.accuse(gone, standing, 0)
+    world.index.changed()
+    assert world.names("f") == "c"
+
+
+def test_an_answer_is_kept_until_something_changes() -> None:
+    world = World()
+    world.add("a", f())
+    generation = world.index.generation
+    first = world.index.offers("f", (), None)
+    assert world.index.offers("f", (), None) is first
+    assert world.index.offers("g", (), None) == ()
+    world.add("b", f())
+    assert world.index.generation > generation
+    assert world.names("f") == "ab"
+
+
+def test_questions_without_end_do_not_fill_the_memory() -> None:
+    world = World()
+    world.add("a", f("gpu"))
+    for number in range(20_000):
+        world.index.offers("f", (f"tag-{number}",), None)
+    assert len(world.index._answers) <= 8_192
+    assert len(world.index._bits) <= 16_400
+    assert world.names("f", ("gpu",)) == "a"
+
+
+def test_an_unknown_function_is_told_with_close_names() -> None:
+    world = World()
+    world.add("a", FunctionSpec(name="train"), FunctionSpec(name="trace"), FunctionSpec(name="zip"))
+    assert world.index.lacking("trian", ("gpu",), None) == {
+        "unknown": "function",
+        "function": "trian",
+        "resources": ["gpu"],
+        "close": ["train", "trace"],
+    }
+
+
+def test_an_unknown_version_is_told_with_those_there_are() -> None:
+    world = World()
+    world.add("a", f(version="2"))
+    world.add("b", f(version="1"))
+    details = world.index.lacking("f", (), "3")
+    assert (details["unknown"], details["version"], details["versions"]) == ("function", "3", ["1", "2"])
+
+
+def test_unheld_resources_are_told_with_the_nearest_node() -> None:
+    world = World()
+    world.add("a", f("red"))
+    world.add("b", f("red", "blue"), resources=("local",))
+    assert world.index.lacking("f", ("red", "blue", "green"), None) == {
+        "unknown": "resources",
+        "function": "f",
+        "resources": ["red", "blue", "green"],
+        "node": "b#6262",
+        "lacks": ["green"],
+        "exist": ["blue", "local", "red"],
+    }
+
+
+def test_close_names_among_very_many_are_still_found() -> None:
+    world = World()
+    world.add("a", *(FunctionSpec(name=f"{letter}{number}") for letter in "gh" for number in range(1500)))
+    assert "g77" in world.index.lacking("g77x", (), None)["close"]
+
+
+def test_the_table_for_people() -> None:
+    world = World()
+    world.add("b", f("gpu", version="1", idempotent=True), resources=("local",))
+    world.add("a", f())
+    world.catalogue.offer(FunctionSpec(name="echo", signature="(value)", doc="Gives it back."))
+    rows = [(row.function, row.node, row.version, row.resources, row.idempotent) for row in world.index.table()]
+    assert rows == [
+        ("echo", "me#6d6d", "", (), False),
+        ("f", "a#6161", "", (), False),
+        ("f", "b#6262", "1", ("gpu", "local"), True),
+    ]
+    assert (world.index.table()[0].signature, world.index.table()[0].doc) == ("(value)", "Gives it back.")

@@ -1,0 +1,228 @@
+"""Cells and cards: what makes them rise, what does not, who answers an accusation, and how they grow old."""
+
+import msgspec
+import pytest
+
+from mpreg_proto.cluster.members import FORGOTTEN_AFTER, LAST_INCARNATION, RETIRES_AFTER, Card, Members, card_hash
+from mpreg_proto.ids import MemberId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.notices import Standing
+from mpreg_proto.wire.messages import Claim
+
+ME = MemberId(b"m" * 16)
+SHE = MemberId(b"s" * 16)
+ALIVE, SUSPECT, DEAD, LEFT, RETIRED = map(int, Standing)
+
+
+def some(number: int) -> MemberId:
+    return MemberId(number.to_bytes(16, "big"))
+
+
+def card(name: str = "she", *addresses: str) -> bytes:
+    return msgspec.msgpack.encode(Card(name, addresses))
+
+
+def members(**limits: int) -> Members:
+    return Members(ME, Card("me", ("ws://me:1",)), limits=Limits(**limits), now=0)
+
+
+def test_i_am_alive_from_the_start() -> None:
+    own = members().own
+    assert (own.id, own.key, own.shown, own.addresses) == (ME, (0, Standing.ALIVE), "me#6d6d", ("ws://me:1",))
+
+
+def test_a_claim_about_somebody_unknown_is_stored_like_any_other() -> None:
+    for standing in (ALIVE, SUSPECT, DEAD, LEFT, RETIRED):
+        known = members()
+        (rose,) = known.merge([Claim(SHE, 3, standing, card())], now=5)
+        assert known.standing(SHE) == rose.standing == standing
+        assert known.merge([Claim(SHE, 3, standing, card())], now=6) == []
+
+
+def test_the_greater_of_incarnation_and_standing_wins() -> None:
+    known = members()
+    for incarnation, standing, rises in [
+        (1, SUSPECT, True),
+        (1, ALIVE, False),
+        (0, LEFT, False),
+        (1, DEAD, True),
+        (1, LEFT, True),
+        (1, DEAD, False),
+        (2, ALIVE, True),
+        (2, ALIVE, False),
+    ]:
+        assert bool(known.merge([Claim(SHE, incarnation, standing)], 0)) is rises
+    assert known.get(SHE).key == (2, Standing.ALIVE)
+
+
+def test_retired_is_above_all_and_keeps_the_bare_id() -> None:
+    known = members()
+    known.merge([Claim(SHE, 7, ALIVE, card())], 0)
+    (rose,) = known.merge([Claim(SHE, 0, RETIRED)], 1)
+    assert rose.standing is Standing.RETIRED
+    assert known.get(SHE) is None
+    assert known.merge([Claim(SHE, 9, ALIVE, card())], 2) == []
+    assert not known.routable(SHE)
+    assert known.claim(SHE) == Claim(SHE, 0, RETIRED)
+    assert SHE not in [claim.member for claim in known.digest()]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim(b"", 0, ALIVE),
+        Claim(b"short", 0, ALIVE),
+        Claim(SHE + b"x", 0, ALIVE),
+        Claim(SHE, -1, ALIVE),
+        Claim(SHE, LAST_INCARNATION + 1, ALIVE),
+        Claim(SHE, 0, 5),
+        Claim(SHE, 0, -1),
+        Claim(SHE, 0, ALIVE, b"\xc1"),
+        Claim(SHE, 0, ALIVE, b"\x91" * 5000),
+        Claim(SHE, 0, ALIVE, msgspec.msgpack.encode([1, 2])),
+        Claim(SHE, 0, ALIVE, card("n" * 257)),
+        Claim(SHE, 0, ALIVE, card("n", *"abcdefghijklmnopq")),
+        Claim(SHE, 0, ALIVE, card("n", "a" * 1025)),
+        Claim(SHE, 0, ALIVE, card("n", *["a" * 1000] * 9)),
+    ],
+)
+def test_nonsense_changes_nothing(claim: Claim) -> None:
+    known = members()
+    assert known.merge([claim], 0) == []
+    assert [held.id for held in known.all()] == [ME]
+
+
+def test_a_card_of_a_newer_version_is_kept_as_its_owner_wrote_it() -> None:
+    known = members()
+    longer = msgspec.msgpack.encode(["she", ["ws://she:1"], [1, 2], "", "9.9", "a field of tomorrow"])
+    known.merge([Claim(SHE, 0, ALIVE, longer)], 0)
+    assert known.get(SHE).addresses == ("ws://she:1",)
+    assert known.claim(SHE).card == longer
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_cards_for_one_incarnation_the_larger_hash_is_kept_and_reported(first: int) -> None:
+    cards = sorted([card("one"), card("two")], key=card_hash)
+    known = members()
+    known.merge([Claim(SHE, 0, ALIVE, cards[first])], 0)
+    known.merge([Claim(SHE, 0, ALIVE, cards[1 - first])], 0)
+    assert known.claim(SHE).card == cards[1]
+    assert known.violations == [SHE]
+
+
+def test_a_claim_without_its_card_is_filled_in_later_and_passed_on_then() -> None:
+    known = members()
+    known.merge([Claim(SHE, 0, ALIVE, card("old"))], 0)
+    known.merge([Claim(SHE, 1, SUSPECT)], 0)
+    assert known.get(SHE).name == "old"
+    assert known.claim(SHE).card == b"", "an old card is not the new incarnation's"
+    assert SHE not in [claim.member for claim in known.digest()], "so that it is sent"
+    (rose,) = known.merge([Claim(SHE, 1, ALIVE, card("new"))], 0)
+    assert (rose.name, rose.key) == ("new", (1, Standing.SUSPECT))
+    assert known.claim(SHE).card == card("new")
+
+
+@pytest.mark.parametrize("accused", [0, 1, 41])
+@pytest.mark.parametrize("standing", [SUSPECT, DEAD])
+def test_i_refute_what_is_said_about_me_once(accused: int, standing: int) -> None:
+    known = members()
+    (rose,) = known.merge([Claim(ME, accused, standing)] * 3, 0)
+    assert rose.id == ME
+    assert rose.key == (accused + 1, Standing.ALIVE)
+    assert rose.claim().card == msgspec.msgpack.encode(Card("me", ("ws://me:1",)))
+    assert not known.disowned
+
+
+def test_nobody_writes_my_card_or_my_incarnation() -> None:
+    known = members()
+    known.merge([Claim(ME, 4, ALIVE)], 0)
+    assert known.own.incarnation == 5
+    known.merge([Claim(ME, 5, ALIVE, card("forged"))], 0)
+    assert (known.own.incarnation, known.own.name, known.violations) == (6, "me", [ME])
+    assert known.merge([Claim(ME, 6, ALIVE), Claim(ME, 2, DEAD)], 0) == []
+
+
+@pytest.mark.parametrize("claim", [Claim(ME, 0, RETIRED), Claim(ME, 0, LEFT), Claim(ME, LAST_INCARNATION, SUSPECT)])
+def test_what_i_cannot_refute_is_reported(claim: Claim) -> None:
+    known = members()
+    assert known.merge([claim], 0) == []
+    assert known.disowned
+    assert known.own.key == (0, Standing.ALIVE)
+
+
+def test_who_has_left_answers_nothing_any_more() -> None:
+    known = members()
+    assert known.leave(9).claim().standing == LEFT
+    assert known.merge([Claim(ME, 0, DEAD), Claim(ME, 3, SUSPECT), Claim(ME, 0, RETIRED)], 10) == []
+    assert (known.own.standing, known.own.since, known.disowned) == (Standing.LEFT, 9, False)
+
+
+def test_accusing_only_raises() -> None:
+    known = members()
+    assert known.accuse(SHE, Standing.SUSPECT, 0) is None
+    known.merge([Claim(SHE, 2, ALIVE, card())], 1)
+    assert known.accuse(SHE, Standing.SUSPECT, 2).key == (2, Standing.SUSPECT)
+    assert known.accuse(SHE, Standing.SUSPECT, 3) is None
+    assert known.get(SHE).since == 2
+    assert known.accuse(SHE, Standing.DEAD, 4).standing is Standing.DEAD
+    assert known.accuse(SHE, Standing.SUSPECT, 5) is None
+    assert known.accuse(SHE, Standing.RETIRED, 6).standing is Standing.RETIRED
+
+
+def test_only_others_are_accused_and_only_the_owner_says_left() -> None:
+    known = members()
+    known.merge([Claim(SHE, 0, ALIVE)], 0)
+    for member, standing in [(SHE, Standing.LEFT), (SHE, Standing.ALIVE), (ME, Standing.SUSPECT)]:
+        with pytest.raises(AssertionError):
+            known.accuse(member, standing, 0)
+
+
+def test_announcing_is_the_next_incarnation() -> None:
+    known = members()
+    own = known.announce(Card("me", ("ws://new:1",)), 3)
+    assert (own.incarnation, own.addresses, own.claim().card) == (1, ("ws://new:1",), card("me", "ws://new:1"))
+
+
+def test_the_dead_retire_after_a_day_and_are_forgotten_after_a_week() -> None:
+    known = members()
+    known.merge([Claim(SHE, 0, DEAD, card())], SECOND)
+    known.merge([Claim(some(1), 0, LEFT)], 2 * SECOND)
+    due = known.next_collection()
+    assert due == SECOND + RETIRES_AFTER
+    assert known.collect(due - 1) == []
+    assert [held.id for held in known.collect(due)] == [SHE]
+    assert [held.id for held in known.collect(due + SECOND)] == [some(1)]
+    known.collect(due + FORGOTTEN_AFTER - 1)
+    assert known.standing(SHE) is Standing.RETIRED
+    assert known.next_collection() == due + FORGOTTEN_AFTER
+    known.collect(due + FORGOTTEN_AFTER)
+    assert known.standing(SHE) is None
+    known.collect(due + FORGOTTEN_AFTER + SECOND)
+    assert known.next_collection() is None
+
+
+def test_beyond_the_bound_of_the_living_unknown_ones_are_dropped_and_known_ones_kept() -> None:
+    known = members(members=3)
+    known.merge([Claim(some(number), 0, ALIVE) for number in range(5)], 0)
+    assert [held.id for held in known.all()] == [ME, some(0), some(1)]
+    known.merge([Claim(some(0), 0, DEAD), Claim(some(7), 0, ALIVE), Claim(some(0), 1, ALIVE)], 0)
+    assert known.routable(some(0)), "a known member comes back, whatever the bound"
+    assert known.living == 4
+    assert known.merge([Claim(some(8), 0, SUSPECT)], 0) == []
+
+
+def test_beyond_the_bound_of_the_dead_the_oldest_retire_and_of_the_retired_the_oldest_go() -> None:
+    known = members(dead_members=2, retired_members=2)
+    known.merge([Claim(some(number), 0, DEAD) for number in range(5)], 0)
+    assert [held.id for held in known.all()] == [ME, some(3), some(4)]
+    assert known.evicted == [some(0), some(1), some(2)]
+    assert [known.standing(some(number)) for number in range(3)] == [None, Standing.RETIRED, Standing.RETIRED]
+
+
+def test_what_is_newer_than_a_digest() -> None:
+    known = members()
+    known.merge([Claim(SHE, 2, SUSPECT, card()), Claim(some(1), 0, ALIVE, card()), Claim(some(2), 0, RETIRED)], 0)
+    digest = [Claim(SHE, 2, ALIVE), Claim(some(1), 1, ALIVE), Claim(some(2), 5, ALIVE), Claim(some(9), 0, ALIVE)]
+    newer = known.newer(digest)
+    assert newer == [known.own.claim(), Claim(SHE, 2, SUSPECT, card()), Claim(some(2), 0, RETIRED)]
+    assert known.newer(known.digest()) == []
