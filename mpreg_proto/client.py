@@ -105,6 +105,7 @@ class ClientSession:
         """A transport to a node stands. Raises LocalProtocolError if one does already; nothing has changed then."""
         self._links.opened(link, framing=framing, dialled=address, now=now)
         self._link = link
+        self._collect()
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""

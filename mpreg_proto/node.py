@@ -430,8 +430,7 @@ class Node:
     def _ended(self, intent: Ended, now: int) -> Iterable[Wanted]:
         row = intent.row
         if intent.link == LOCAL:
-            done, failed = ((row,), ()) if isinstance(row, Done) else ((), (row,))
-            return self._coordinator.answered(LOCAL, Result(intent.request, done, failed, last=intent.last), now)
+            return self._coordinator.ended(intent.request, row, now)
         self._row(intent.link, intent.request, row).last = intent.last
         return ()
 

@@ -26,7 +26,7 @@ from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Res
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.addresses import parse_address
 from mpreg_transports.dialing import open_link
-from mpreg_transports.driver import Outbox, clock
+from mpreg_transports.driver import Outbox, clock, leave_group
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions import tags
 from mpreg_transports.graph import Graph, Handle, OnError
@@ -39,11 +39,15 @@ _view: msgspec.json.Decoder[NodeView] = msgspec.json.Decoder(NodeView)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """All that came of a graph: values by name, errors by name (partial only), and where and when each call ran."""
+    """All that came of a graph: values by name, errors by name (partial only), and where and when each call ran.
+
+    `error` is the first failure (partial only), also where the call that failed was not wanted.
+    """
 
     values: dict[str, Any]
     errors: dict[str, RequestError]
     trace: tuple[Traced, ...]
+    error: RequestError | None = None
 
 
 class _Waiter:
@@ -100,7 +104,7 @@ class Client:
             await tasks.start(self._keep_connected)
         except BaseException as error:
             tasks.cancel_scope.cancel()
-            await self._stack.__aexit__(type(error), error, error.__traceback__)
+            await leave_group(self._stack, error)
             raise
         self._stack.callback(tasks.cancel_scope.cancel)
         return self
@@ -109,7 +113,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Hang up; whatever is still pending at the node is cancelled there."""
-        await self._stack.__aexit__(kind, error, traceback)
+        await leave_group(self._stack, error)
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -188,7 +192,7 @@ class Client:
         result = await self._result(request)
         values = {row.name: self._codec.decode(row.value) for row in result.done}
         errors = {row.name: raised(row.fault) for row in result.failed}
-        return Answer(values, errors, result.trace)
+        return Answer(values, errors, result.trace, None if result.fault is None else raised(result.fault))
 
     async def stream(
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None

@@ -15,6 +15,7 @@ import anyio
 from mpreg_proto.client import ClientSession, Ready
 from mpreg_proto.effects import Framing, Send
 from mpreg_proto.ids import Address, LinkId
+from mpreg_proto.limits import DEFAULT
 from mpreg_transports.addresses import Scheme, parse_address
 from mpreg_transports.links import tcp, websocket
 from mpreg_transports.links.base import Link, LinkEnded
@@ -29,7 +30,8 @@ async def open_link(address: str) -> Link:
     if parsed.scheme is Scheme.TCP:
         return await tcp.connect(parsed.host, parsed.port)
     if parsed.scheme is Scheme.WS:
-        return await websocket.connect(parsed.host, parsed.port, path=parsed.path)
+        longest = DEFAULT.node_message  # what is longer than the core's own limit it refuses itself
+        return await websocket.connect(parsed.host, parsed.port, path=parsed.path, max_message=longest)
     raise LinkEnded(f"cannot connect to {address}: TLS is not configured here")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import assert_never
 
 import anyio
@@ -25,6 +26,19 @@ from mpreg_transports.links.base import Link, LinkEnded
 log = logging.getLogger(__name__)
 
 clock = time.monotonic_ns
+
+
+async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
+    """Wait for the background tasks in `stack`, without letting their group wrap the body's own `error` into another.
+
+    Only a cancellation is shown to the group, as it may be the group's own.
+    """
+    cancelled = anyio.get_cancelled_exc_class()
+    theirs = isinstance(error, cancelled) or (isinstance(error, BaseExceptionGroup) and error.subgroup(cancelled))
+    if error is None or not theirs:
+        await stack.aclose()
+    else:
+        await stack.__aexit__(type(error), error, error.__traceback__)
 
 
 class Outbox:

@@ -32,7 +32,7 @@ from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, parse_address
 from mpreg_transports.dialing import Dialler
-from mpreg_transports.driver import Driver, clock
+from mpreg_transports.driver import Driver, clock, leave_group
 from mpreg_transports.functions import Function, built_in, function, tags
 from mpreg_transports.links.base import Link
 from mpreg_transports.listener import Listener
@@ -167,8 +167,7 @@ class Server:
 
     def run(self, *, backend: str = "asyncio") -> None:
         """Serve until SIGTERM or Ctrl-C, then let running calls finish (10 s; a second signal skips that)."""
-        options = {"use_uvloop": _has_uvloop()} if backend == "asyncio" else {}
-        anyio.run(self.serve_until_signal, backend=backend, backend_options=options)
+        anyio.run(self.serve_until_signal, backend=backend, backend_options=backend_options(backend))
 
     async def serve_until_signal(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """`serve`, and leave the cluster in order when the process is told to end."""
@@ -189,7 +188,7 @@ class Server:
             routes = Routes(self.view, driver.exchange)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(driver.run)
-                await tasks.start(listener.serve, self._on_link, routes)
+                await tasks.start(self._listen, listener, routes)
                 task_status.started()
                 await driver.ended.wait()
                 await listener.close()
@@ -207,7 +206,7 @@ class Server:
             await tasks.start(self.serve)
         except BaseException as error:
             tasks.cancel_scope.cancel()
-            await self._stack.__aexit__(type(error), error, error.__traceback__)
+            await leave_group(self._stack, error)
             raise
         return self
 
@@ -216,7 +215,7 @@ class Server:
     ) -> None:
         """Leave the cluster: running calls get no grace, other nodes are told."""
         self.leave(grace=False)
-        await self._stack.__aexit__(kind, error, traceback)
+        await leave_group(self._stack, error)
 
     def leave(self, *, grace: bool = True) -> None:
         """Begin to leave: refuse what is new, finish what runs, say goodbye; then `serve` returns. Again: no grace."""
@@ -256,6 +255,11 @@ class Server:
         if wildcard:
             driver.on_local_host = self._learn_address
         return driver
+
+    async def _listen(self, listener: Listener, routes: Routes, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        # The core holds clients to their own, lower limit; until values move in chunks, nodes need more.
+        longest = self._limits.node_message
+        await listener.serve(self._on_link, routes, max_message=longest, task_status=task_status)
 
     async def _on_link(self, link: Link) -> None:
         assert self._driver is not None
@@ -329,5 +333,6 @@ def _reachable(host: str) -> str:
     return "127.0.0.1" if host in _EVERYWHERE else host
 
 
-def _has_uvloop() -> bool:
-    return importlib.util.find_spec("uvloop") is not None
+def backend_options(backend: str) -> dict[str, object]:
+    """What `anyio.run` should be told: to take uvloop where it is installed (the extra `uvloop`)."""
+    return {"use_uvloop": importlib.util.find_spec("uvloop") is not None} if backend == "asyncio" else {}

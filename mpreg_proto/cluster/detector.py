@@ -21,8 +21,9 @@ OWN_VERDICT = 2 * SECOND
 """From this node's own suspicion until DEAD, if no link stands by then and the member has not refuted."""
 HEARD_VERDICT = 12 * SECOND
 """The same for a suspicion that others spread, should they not say more themselves."""
-UNREACHED = 12 * SECOND
-"""How long a member that was never linked may be dialled in vain before it is suspected, once."""
+UNREACHED = 20 * SECOND
+"""How long a member that others call alive may be dialled in vain before it is suspected, or is so again: its last
+witness may be gone too. If it is not, the refutation comes by way of others, which costs one incarnation."""
 
 
 class Detector:
@@ -37,8 +38,8 @@ class Detector:
         """Whom this node itself suspects, and since when."""
         self._parted: dict[MemberId, int] = {}
         """Whose last link closed on purpose, and when."""
-        self._unreached: dict[MemberId, int | None] = {}
-        """Who was never linked, and since when it is known; None once it was suspected for that."""
+        self._unreached: dict[MemberId, int] = {}
+        """Who is not linked, and since when it is known, or was last suspected for that."""
         self._displaced: dict[MemberId, None] = {}
         """At whose address another member answered."""
         self._stopped = False
@@ -85,7 +86,7 @@ class Detector:
             else:
                 since = self._unreached.get(member)
                 if since is not None and since + UNREACHED <= now:
-                    self._unreached[member] = None
+                    self._unreached[member] = now
                     risen += self._suspect(member, now, HEARD_VERDICT)
         return risen
 

@@ -155,15 +155,19 @@ class Gossip:
             if not want.links:
                 del self._wants[member]
                 other = self._links.get(member, next(iter(self._links.values()), None))
-                tells += [] if other is None else self._ask(member, want.version, other)
+                # It may not hold it either, so any head that is told from now on is asked about anew.
+                tells += [] if other is None else self._ask(member, 0, other)
             elif asked == link:
                 tells.append(self._fetch(member, want.links[0]))
         return tells
 
     def _ask(self, member: MemberId, version: int, link: LinkId) -> list[Tell]:
-        """Ask `link` for a catalogue, unless that version is asked for already: then it is the next to be asked."""
+        """Ask `link` for a catalogue, unless that version is asked of another already: then it is the next to be asked.
+
+        Who was asked and says once more that it is held there may have dropped it in between, and is asked again.
+        """
         want = self._wants.get(member)
-        if want is not None and version <= want.version:
+        if want is not None and version <= want.version and link != want.links[0]:
             if link not in want.links:
                 want.links.append(link)
             return []

@@ -7,7 +7,7 @@ may go elsewhere only while its body cannot have started, or when its function i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import Fault
@@ -88,28 +88,20 @@ class Coordinator:
         self.out.now = now
         intents: list[Intent] = []
         ready: dict[RequestId, list[str]] = {}
-        rows: Iterable[Done | Failed] = (*result.done, *result.failed)
-        if result.last:
-            rows = (*rows, *self._unanswered(result, rows))
+        rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
         for row in rows:
-            attempt = self.out.take(result.id, row.name, link)
-            if attempt is None:
-                intents.append(Notify(StrayResult(link, result.id)))
-                continue
-            self.out.told(attempt.member, result.queue, row.ran)
-            if attempt.execution.id not in self.requests:
-                continue
-            if isinstance(row, Done):
-                names, more = self._bind(attempt, row, now)
-            else:
-                names, more = self._failed_there(attempt, row, now)
-            intents += more
-            if names:
-                ready.setdefault(attempt.execution.id, []).extend(names)
-        for request_id, names in ready.items():
-            if (execution := self.requests.get(request_id)) is not None:
-                intents += self._place(execution, names, now)
-        return intents
+            intents += self._settle(link, result.id, row, queue=result.queue, ready=ready, now=now)
+        if result.last:
+            for failed in self._unanswered(result):
+                intents += self._settle(link, result.id, failed, queue=result.queue, ready=ready, now=now)
+        return intents + self._place_all(ready, now) if ready else intents
+
+    def ended(self, number: int, row: Done | Failed, now: int) -> list[Intent]:
+        """What became of one call that our own worker had."""
+        self.out.now = now
+        ready: dict[RequestId, list[str]] = {}
+        intents = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
+        return intents + self._place_all(ready, now) if ready else intents
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[Intent]:
         """Who asked wants it no more; it still gets its answer, 1021."""
@@ -144,11 +136,7 @@ class Coordinator:
         ready: dict[RequestId, list[str]] = {}
         for request_id, name in parked:
             ready.setdefault(request_id, []).append(name)
-        intents: list[Intent] = []
-        for request_id, names in ready.items():
-            if (execution := self.requests.get(request_id)) is not None:
-                intents += self._place(execution, names, now)
-        return intents
+        return self._place_all(ready, now)
 
     def wake(self, key: Key, now: int) -> list[Intent]:
         """A timer of ours has come."""
@@ -182,6 +170,13 @@ class Coordinator:
         return bool(self._origins.get(link)) or bool(self.out.over(link))
 
     # -- placing ------------------------------------------------------------------------------------------------------
+
+    def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[Intent]:
+        intents: list[Intent] = []
+        for request_id, names in ready.items():
+            if (execution := self.requests.get(request_id)) is not None:
+                intents += self._place(execution, names, now)
+        return intents
 
     def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[Intent]:
         """Hand ready calls out, those for one member together."""
@@ -291,6 +286,24 @@ class Coordinator:
 
     # -- what became of calls -----------------------------------------------------------------------------------------
 
+    def _settle(
+        self, link: LinkId, number: int, row: Done | Failed, *, queue: int, ready: dict[RequestId, list[str]], now: int
+    ) -> list[Intent]:
+        """One call of a dispatch has ended; what is ready for it goes into `ready`, to be placed together."""
+        attempt = self.out.take(number, row.name, link)
+        if attempt is None:
+            return [Notify(StrayResult(link, number))]
+        self.out.told(attempt.member, queue, row.ran)
+        if attempt.execution.id not in self.requests:
+            return []
+        if isinstance(row, Done):
+            names, intents = self._bind(attempt, row, now)
+        else:
+            names, intents = self._failed_there(attempt, row, now)
+        if names:
+            ready.setdefault(attempt.execution.id, []).extend(names)
+        return intents
+
     def _bind(self, attempt: Attempt, row: Done, now: int) -> tuple[list[str], list[Intent]]:
         execution, name = attempt.execution, attempt.call
         if execution.request.trace:
@@ -331,10 +344,9 @@ class Coordinator:
                 intents += self._call_failed(execution, name, faults.lost(attempt.call, attempt.shown), now)
         return intents
 
-    def _unanswered(self, result: Result, rows: Iterable[Done | Failed]) -> list[Failed]:
-        """A last Result settles all that is pending of its dispatch: what it does not name has failed as a whole."""
-        named = {row.name for row in rows}
-        left = [attempt for attempt in self.out.of(result.id) if attempt.call not in named]
+    def _unanswered(self, result: Result) -> list[Failed]:
+        """A last Result settles all that is pending of its dispatch: what it did not name has failed as a whole."""
+        left = self.out.of(result.id)
         if not left:
             return []
         fault = result.fault or Fault(1002, "a node ended a request without saying what became of this call")

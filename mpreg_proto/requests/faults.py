@@ -38,7 +38,7 @@ def lost(call: str, node: str) -> Fault:
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
     """1001 in words, from what the catalogue says is lacking."""
-    if details.get("missing") == "function":
+    if details.get("unknown") == "function":
         version = f" in version {call.version!r}" if call.version is not None else ""
         text = f"no node offers {call.function!r}{version}"
         close = details.get("close")
@@ -49,5 +49,5 @@ def not_found(call: Call, details: Mapping[str, object]) -> Fault:
         text = f"no node that offers {call.function!r} holds {asked}"
         lacks = details.get("lacks")
         if isinstance(lacks, (list, tuple)):
-            text += f"; the nearest, {details.get('nearest')}, lacks " + ", ".join(repr(name) for name in lacks)
+            text += f"; the nearest, {details.get('node')}, lacks " + ", ".join(repr(name) for name in lacks)
     return Fault(1001, text, {"call": call.name, "function": call.function, **details})

@@ -84,7 +84,8 @@ class Outstanding:
 
     def of(self, number: int) -> list[Attempt]:
         """What is pending of one dispatch."""
-        return list(self._by_number.get(number, {}).values())
+        calls = self._by_number.get(number)
+        return list(calls.values()) if calls else []
 
     def at(self, member: MemberId) -> list[Attempt]:
         """What is pending at one member, oldest first."""

@@ -79,12 +79,16 @@ def _write_timedelta(value: timedelta) -> ExtType:
 def iso(value: datetime | time) -> str:
     """ISO 8601, to which a naive time that is the second of its name adds `f`.
 
-    Raises ValueError for a time of day whose zone says nothing without a date: its text would be that of a naive one.
+    Raises ValueError for a time of day whose zone says nothing without a date, as its text would be that of a naive
+    one, and for an offset with fractions of a second, some of which CPython reads as no offset.
     """
     if value.tzinfo is None:
         return value.isoformat() + "f" if value.fold else value.isoformat()
-    if value.utcoffset() is None:
+    offset = value.utcoffset()
+    if offset is None:
         raise ValueError("its time zone gives no offset from UTC without a date")
+    if offset.microseconds:
+        raise ValueError("its offset from UTC has fractions of a second")
     return value.isoformat()
 
 

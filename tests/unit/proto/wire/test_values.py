@@ -159,6 +159,7 @@ Point = namedtuple("Point", "x y")
         (["ok", "\ud800"], "$[1]", "str", "half of a surrogate pair"),
         ({"\udfff": 1}, "$", "str", "half of a surrogate pair"),
         ([time(1, tzinfo=NoZone())], "$[0]", "time", "without a date"),
+        ([datetime(1, 1, 1, tzinfo=timezone(timedelta(0, 0, 1)))], "$[0]", "datetime", "fractions of a second"),
         ([Ref(5)], "$[0]", "Ref", "name in a reference is text"),  # type: ignore[arg-type]
         ([Ref("a", (True,))], "$[0]", "Ref", "a step of a path"),
         ([Ref("a", (-1,))], "$[0]", "Ref", "a step of a path"),

@@ -1,0 +1,44 @@
+"""mpreg as a server process of the benchmarks: one node, its functions inline, ready when it prints its address.
+
+`python -m tests.benchmarks.mpreg_nodes NAME [--websocket] [--peer URL ...]`; ends when its stdin does.
+"""
+
+import argparse
+import sys
+
+import anyio
+import anyio.to_thread
+
+from mpreg_transports import Server
+from mpreg_transports.server import backend_options
+
+
+def node(name: str, *, peers: list[str], transport: str) -> Server:
+    """A node that offers `echo_NAME`, `make_NAME` and `measure_NAME` beside echo and echos."""
+    server = Server(name=name, port=0, peers=peers, transport=transport)
+    server.register(f"echo_{name}", lambda value: value, inline=True, idempotent=True)
+    server.register(f"make_{name}", bytes, inline=True, idempotent=True)
+    server.register(f"measure_{name}", len, inline=True, idempotent=True)
+    return server
+
+
+async def _serve(server: Server) -> None:
+    async with server:
+        print(f"ready {server.url}", flush=True)
+        await anyio.to_thread.run_sync(sys.stdin.read)
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("--websocket", action="store_true")
+    parser.add_argument("--peer", action="append", default=[])
+    options = parser.parse_args()
+    transport = "websocket" if options.websocket else "auto"
+    server = node(options.name, peers=options.peer, transport=transport)
+    anyio.run(_serve, server, backend_options=backend_options("asyncio"))
+
+
+if __name__ == "__main__":
+    main()

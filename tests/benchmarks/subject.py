@@ -1,0 +1,141 @@
+"""mpreg as a subject: three nodes in processes of their own, and an ordinary `Client` in this one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from mpreg_transports import Client, Graph
+from tests.benchmarks import rows
+from tests.benchmarks.children import Child
+from tests.benchmarks.rows import Transport
+from tests.benchmarks.subjects import Tally, in_flight, one_at_a_time
+
+NODE = "tests.benchmarks.mpreg_nodes"
+_EVERY_FUNCTION = [f"{kind}_{name}" for kind in ("echo", "make", "measure") for name in rows.NODES]
+
+
+class Mpreg:
+    """Satisfies `subjects.Subject`."""
+
+    name = "mpreg"
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._children: list[Child] = []
+        self._client: Client | None = None
+        self._echo = "echo_a"
+
+    @property
+    def processes(self) -> Sequence[int]:
+        """The three nodes' ids."""
+        return [child.pid for child in self._children]
+
+    @property
+    def client(self) -> Client:
+        """The connection to node a."""
+        assert self._client is not None, "started first"
+        return self._client
+
+    async def start(self) -> None:
+        """Start the nodes, each with the ones before as peers, connect to a, and wait until a knows every function."""
+        peers: list[str] = []
+        url = ""
+        for name in reversed(rows.NODES):
+            options = ["--websocket"] if self._transport is Transport.WS else []
+            for peer in peers:
+                options += ["--peer", peer]
+            child = await Child.start(NODE, name, *options)
+            self._children.append(child)
+            url = child.line.removeprefix("ready ")
+            peers.append(url)
+        client = Client(url if self._transport is Transport.WS else url.replace("ws://", "tcp://"))
+        self._client = await client.__aenter__()
+        async with asyncio.timeout(20):
+            while True:
+                view = await client.view()
+                offered = {row.function for row in view.functions}
+                linked = all(row.linked for row in view.members if not row.me) and len(view.members) == len(rows.NODES)
+                if linked and offered.issuperset(_EVERY_FUNCTION):
+                    return
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Close the client and end the nodes."""
+        if self._client is not None:
+            await self._client.__aexit__(None, None, None)
+        for child in self._children:
+            await child.stop()
+
+    def _call(self, function: str, *args: Any) -> Callable[[], Awaitable[object]]:
+        client = self.client
+        return lambda: client.call(function, *args)
+
+    def _run(self, build: Callable[[Graph], object]) -> Callable[[], Awaitable[object]]:
+        """A graph built and run anew for each operation, as a program would."""
+        client = self.client
+
+        async def operation() -> object:
+            graph = client.graph()
+            return await graph.run(build(graph))  # type: ignore[arg-type]  # the last handle
+
+        return operation
+
+    @staticmethod
+    def _chain(graph: Graph) -> object:
+        handle: object = rows.SMALL
+        for function in rows.CHAIN:
+            handle = graph.call(function, handle)
+        return handle
+
+    @staticmethod
+    def _fan(graph: Graph) -> object:
+        return graph.call("echos", *[graph.call(function, rows.SMALL) for function in rows.FAN])
+
+    @staticmethod
+    def _move(graph: Graph) -> object:
+        return graph.call("measure_c", graph.call("make_b", rows.BIG))
+
+    async def echo(self, seconds: float) -> Tally:
+        """`rows.ROWS` says what each measure is. `echo_a`, as plain `echo` would be drawn among three equals."""
+        return await one_at_a_time(self._call(self._echo, rows.SMALL), seconds)
+
+    async def echo_64(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await in_flight(self._call(self._echo, rows.SMALL), rows.IN_FLIGHT, seconds)
+
+    async def echo_1mib(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self._call(self._echo, rows.MIB), seconds)
+
+    async def routed(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self._call("echo_b", rows.SMALL), seconds)
+
+    async def routed_64(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await in_flight(self._call("echo_b", rows.SMALL), rows.IN_FLIGHT, seconds)
+
+    async def chain(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self._run(self._chain), seconds)
+
+    async def chain_16(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await in_flight(self._run(self._chain), rows.GRAPHS_IN_FLIGHT, seconds)
+
+    async def fan(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self._run(self._fan), seconds)
+
+    async def fan_16(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await in_flight(self._run(self._fan), rows.GRAPHS_IN_FLIGHT, seconds)
+
+    async def move_16mib(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self._run(self._move), seconds)
+
+
+def subject(transport: Transport) -> Mpreg:
+    """mpreg's client and nodes over that transport."""
+    return Mpreg(transport)
