@@ -121,8 +121,7 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return
-        if not session.classic:
-            self.send(link, Refused(fault))
+        self.send(link, Refused(fault))
         peer = session.theirs.name if session.theirs is not None else ""
         self._log.append(Notify(LinkEnded(link, peer, fault.message)))
         self.hang_up(link, CLOSE_CODES.get(fault.code, 1008))

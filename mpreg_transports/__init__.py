@@ -1,4 +1,4 @@
-"""mpreg for users: `Server` offers functions, `Client` calls them wherever they are in the cluster."""
+"""mpreg for users: `Server` offers functions, `Client` and `SyncClient` call them wherever they are in the cluster."""
 
 from mpreg_proto.errors import (
     Cancelled,
@@ -28,6 +28,7 @@ from mpreg_transports.client import Answer, Client
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.graph import Graph, Handle
 from mpreg_transports.server import Server
+from mpreg_transports.sync import SyncClient
 
 __all__ = [
     "Answer",
@@ -54,6 +55,7 @@ __all__ = [
     "Overloaded",
     "RequestError",
     "Server",
+    "SyncClient",
     "Unauthenticated",
     "UnknownMessage",
     "UnresolvedReference",

@@ -120,19 +120,23 @@ class Driver:
         self._tasks: TaskGroup | None = None
         self.ended = anyio.Event()
         """Set when the node has left and its links are closed."""
+        self._over = False
         self.on_local_host: Callable[[str], None] | None = None
         """Told this machine's address on each new link."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Drive until the node has left and its links are closed, or the caller cancels."""
         async with anyio.create_task_group() as self._tasks:
-            self.flush()
-            task_status.started()
-            while not (self.node.left and not self._links):
-                self._due = self.node.next_timeout()
-                await self._sleep()
-                self.node.wake(now=clock())
+            try:
                 self.flush()
+                task_status.started()
+                while not (self.node.left and not self._links):
+                    self._due = self.node.next_timeout()
+                    await self._sleep()
+                    self.node.wake(now=clock())
+                    self.flush()
+            finally:
+                self._over = True
             self._tasks.cancel_scope.cancel()  # threads that cannot be interrupted are not waited for
         self.ended.set()
 
@@ -228,8 +232,9 @@ class Driver:
         self._wakeup = anyio.Event()
 
     def _spawn(self, start: Callable[..., Coroutine[object, object, None]], *args: object) -> None:
-        assert self._tasks is not None, "effects are carried out while run() is running"
-        self._tasks.start_soon(start, *args)
+        assert self._tasks is not None, "effects are carried out once run() is running"
+        if not self._over:  # when all is cancelled, links may end after `run`, and the node would dial again
+            self._tasks.start_soon(start, *args)
 
     async def _dial(self, address: Address) -> None:
         try:

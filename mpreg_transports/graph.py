@@ -77,6 +77,7 @@ class Graph:
         self._codec = codec or default_codec()
         self._calls: dict[str, Call] = {}
         self._arguments: dict[str, tuple[list[Any], dict[str, Any]]] = {}
+        self._numbers: dict[str, int] = {}
 
     def call(
         self,
@@ -106,14 +107,15 @@ class Graph:
             raise InvalidRequest(f"a call's name is a non-empty text, not {name!r}")
         needs: dict[str, None] = {}
         positional = [self._refer(arg, needs) for arg in args]
-        keywords = {key: self._refer(value, needs) for key, value in {**(kwargs or {}), **more}.items()}
+        given = {**kwargs, **more} if kwargs else more
+        keywords = {key: self._refer(value, needs) for key, value in given.items()} if given else given
         for handle in [after] if isinstance(after, Handle) else after:
             self._need(handle, needs)
         try:
             encoded = self._codec.encode([positional, keywords])
         except UnsendableValue as error:
             raise TypeError(f"call {name!r}: {error}") from None
-        wanted = tuple(sorted(tags(resources)))
+        wanted = tuple(sorted(tags(resources))) if resources else ()
         self._calls[name] = Call(name, function, encoded, tuple(needs), wanted, version)
         self._arguments[name] = (positional, keywords)
         return Handle(self, name)
@@ -190,11 +192,15 @@ class Graph:
         return self._client
 
     def _free_name(self, function: str) -> str:
-        name, number = function, 1
-        while name in self._calls:
+        if function not in self._calls:
+            return function
+        number = self._numbers.get(function, 1)
+        while True:
             number += 1
             name = f"{function}-{number}"
-        return name
+            if name not in self._calls:
+                self._numbers[function] = number
+                return name
 
     def _need(self, handle: Handle, needs: dict[str, None]) -> None:
         if not isinstance(handle, Handle):

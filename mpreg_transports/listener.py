@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
 from mpreg_transports.addresses import host_and_port
-from mpreg_transports.links import tcp, websocket
+from mpreg_transports.links import asyncio_stream, tcp, websocket
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
 from mpreg_transports.links.http import HttpConnection, HttpRefused, HttpRequest, HttpResponse
 
@@ -59,6 +59,7 @@ class Listener:
         self.host = host
         self.port: int = listeners[0].extra(SocketAttribute.local_port)
         self._listeners = listeners
+        self._accepting: dict[anyio.CancelScope, anyio.Event] = {}
 
     @classmethod
     async def bind(cls, host: str, port: int) -> Listener:
@@ -91,21 +92,44 @@ class Listener:
                 tasks.start_soon(_Connection(stream, on_link, on_http, admit, max_message).run)
 
             for listener in self._listeners:
-                tasks.start_soon(_accept, listener, start)
+                tasks.start_soon(self._accept, listener, start)
             task_status.started()
 
     async def close(self) -> None:
         """Take no more connections, and free the port. Those that are open go on. Never raises."""
+        # Nobody may wait for a socket that is closed: its number is free for the next connection at once.
+        accepting, self._accepting = self._accepting, {}
+        for scope, ended in accepting.items():
+            scope.cancel()
+            await ended.wait()
         for listener in self._listeners:
             await listener.aclose()
 
+    async def _accept(self, listener: SocketListener, start: Callable[[ByteStream], None]) -> None:
+        ended = anyio.Event()
+        try:
+            with anyio.CancelScope() as scope:
+                self._accepting[scope] = ended
+                await _accept(listener, start)
+        finally:
+            ended.set()
+
+
+async def _next(listener: SocketListener) -> ByteStream:
+    listening: socket.socket | None = listener.extra(SocketAttribute.raw_socket, None)
+    if asyncio_stream.running_loop() is None or listening is None:
+        return await listener.accept()
+    if listening.fileno() < 0:
+        raise anyio.ClosedResourceError
+    return await asyncio_stream.accept(listening)
+
 
 async def _accept(listener: SocketListener, start: Callable[[ByteStream], None]) -> None:
-    """Accept until the listener is closed, whatever single connections or a lack of files do."""
+    """Accept until cancelled or the listener is closed, whatever single connections or a lack of files do."""
     failures = 0
     while True:
         try:
-            stream = await listener.accept()
+            stream = await _next(listener)
         except anyio.ClosedResourceError:
             return
         except (OSError, anyio.BrokenResourceError) as error:

@@ -118,7 +118,7 @@ class Cluster:
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
                 other.closing = True
                 out.append(CloseLink(other.link, "duplicate"))
-        out += self._gossip.greet(link)
+        out += [] if made.closing else self._gossip.greet(link)
         self._detector.linked(member)
         if dialled is not None:
             displaced, effects = self._overlay.reached(dialled, member, now)
@@ -196,7 +196,8 @@ class Cluster:
             made.told_all = True
             about_me = self.members.merge(self._gossip.about_me(message), now)
             out = self._rose(about_me, source=None, now=now)
-            return [*out, *self._gossip.answer_digest(link, message)]
+            # On a link that closes as a duplicate: the digests go over the one that is kept.
+            return out if made.closing else [*out, *self._gossip.answer_digest(link, message)]
         if made.told_all and not self._synced:
             self._synced = self._overlay.sees_seed(made.member)
         return self._news(link, message, now)

@@ -179,71 +179,60 @@ class Coordinator:
         return intents
 
     def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[Intent]:
-        """Hand ready calls out, those for one member together."""
+        """Hand ready calls out, those for one member together; a call that nobody can run may end the request first."""
         intents: list[Intent] = []
-        groups: dict[LinkId, Assign] = {}
+        placeable: list[tuple[Call, Sequence[Candidate]]] = []
+        calls = execution.plan.calls
         for name in names:
-            if execution.id not in self.requests:
-                break  # a call before has ended the request
-            if name not in execution.open:
-                continue
-            if execution.request.trace:
-                execution.queued.setdefault(name, now)
-            call = execution.plan.calls[name]
+            call = calls[name]
             candidates = self._candidates(execution, call)
-            avoid = [member for member, _ in execution.avoid.get(name, ())]
-            equals = rank(candidates, self.out, resources=call.resources, avoid=avoid)
-            if not equals:
+            if candidates:
+                placeable.append((call, candidates))
+            else:
                 intents += self._nobody(execution, call, now)
-                continue
+                if execution.id not in self.requests:
+                    return intents
+        groups: dict[LinkId, Assign] = {}
+        traced = execution.request.trace
+        for call, candidates in placeable:
+            if traced:
+                execution.queued.setdefault(call.name, now)
+            equals = rank(candidates, self.out, resources=call.resources)
             chosen = draw(equals, self.out, self._rng)
             link = LOCAL if chosen.member == self.me else self._links.get(chosen.member)
             if link is None:
                 intents += self._await_link(execution, call, chosen.member, now)
-                continue
-            why = reason(chosen, equals, candidates) if execution.request.trace else ""
-            self._hand_out(execution, call, chosen, link, groups, why, now)
-        return [*intents, *groups.values()] if execution.id in self.requests else intents
+            else:
+                group = self._group(execution, link, groups)
+                why = reason(equals, candidates) if traced else ""
+                self._hand_out(execution, call, chosen, group, why, now)
+        return [*intents, *groups.values()]
 
-    def _hand_out(
-        self,
-        execution: Execution,
-        call: Call,
-        chosen: Candidate,
-        link: LinkId,
-        groups: dict[LinkId, Assign],
-        why: str,
-        now: int,
-    ) -> None:
+    def _group(self, execution: Execution, link: LinkId, groups: dict[LinkId, Assign]) -> Assign:
+        """The dispatch that takes this request's calls over `link` now, begun with the first of them."""
         group = groups.get(link)
         if group is None:
             self._last_number += 1
-            group = Assign(link, self._last_number, [], {}, execution.deadline)
-            groups[link] = group
+            group = groups[link] = Assign(link, self._last_number, [], {}, execution.deadline)
             execution.dispatches[group.number] = link
+        return group
+
+    def _hand_out(self, execution: Execution, call: Call, chosen: Candidate, group: Assign, why: str, now: int) -> None:
+        name = call.name
         group.calls.append(call)
         if call.needs:
-            group.given.update(execution.given(call.name))
+            group.given.update(execution.given(name))
         if not chosen.idempotent:
-            execution.possibly_started[call.name] = None
-        execution.tries[call.name] = execution.tries.get(call.name, 0) + 1
-        self.out.add(
-            Attempt(
-                execution,
-                call.name,
-                number=group.number,
-                link=link,
-                member=chosen.member,
-                shown=chosen.shown,
-                idempotent=chosen.idempotent,
-                version=chosen.version,
-                sent=now,
-                why=why,
-            )
-        )
+            execution.possibly_started[name] = None
+        execution.tries[name] = execution.tries.get(name, 0) + 1
+        self.out.add(Attempt(execution, name, group.number, group.link, chosen, now, why))
 
     def _candidates(self, execution: Execution, call: Call) -> Sequence[Candidate]:
+        """Who may still run `call`: offers it now, has not refused it, and fits what was said of it before."""
         candidates = self._catalogue.offers(call.function, call.resources, call.version)
+        if execution.avoid and (refusals := execution.avoid.get(call.name)):
+            avoid = [member for member, _ in refusals]
+            candidates = [candidate for candidate in candidates if candidate.member not in avoid]
         if execution.request.here and call.name in execution.request.here:
             candidates = [candidate for candidate in candidates if candidate.member == self.me]
         if execution.repeats and (version := execution.repeats.get(call.name)) is not None:
@@ -293,7 +282,7 @@ class Coordinator:
         attempt = self.out.take(number, row.name, link)
         if attempt is None:
             return [Notify(StrayResult(link, number))]
-        self.out.told(attempt.member, queue, row.ran)
+        self.out.told(attempt.candidate.member, queue, row.ran)
         if attempt.execution.id not in self.requests:
             return []
         if isinstance(row, Done):
@@ -321,11 +310,11 @@ class Coordinator:
         if row.refused:
             execution.possibly_started.pop(name, None)
             if row.fault.code in _ELSEWHERE and now < execution.deadline:
-                execution.avoid.setdefault(name, []).append((attempt.member, row.fault))
+                execution.avoid.setdefault(name, []).append((attempt.candidate.member, row.fault))
                 return [name], []
         if execution.request.trace:
             self._trace(attempt, row, now)
-        fault = row.fault if "node" in row.fault.details else row.fault.saying(node=attempt.shown)
+        fault = row.fault if "node" in row.fault.details else row.fault.saying(node=attempt.candidate.shown)
         return [], self._call_failed(execution, name, fault, now)
 
     def _lose(self, attempts: Sequence[Attempt], now: int) -> list[Intent]:
@@ -337,11 +326,11 @@ class Coordinator:
             execution, name = attempt.execution, attempt.call
             if execution.id not in self.requests:
                 continue
-            if attempt.idempotent and execution.tries[name] <= self._limits.failovers:
-                execution.repeats[name] = attempt.version
+            if attempt.candidate.idempotent and execution.tries[name] <= self._limits.failovers:
+                execution.repeats[name] = attempt.candidate.version
                 intents += self._place(execution, [name], now)
             else:
-                intents += self._call_failed(execution, name, faults.lost(attempt.call, attempt.shown), now)
+                intents += self._call_failed(execution, name, faults.lost(attempt.call, attempt.candidate.shown), now)
         return intents
 
     def _unanswered(self, result: Result) -> list[Failed]:
@@ -379,7 +368,7 @@ class Coordinator:
         execution.trace.append(
             Traced(
                 name=attempt.call,
-                node=attempt.shown,
+                node=attempt.candidate.shown,
                 queued=execution.queued[attempt.call] - execution.arrived,
                 moved=moved,
                 started=started,

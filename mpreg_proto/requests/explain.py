@@ -33,7 +33,7 @@ def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Li
                 call.name,
                 call.function,
                 tuple(equal.shown for equal in equals),
-                reason(equals[0], equals, candidates),
+                reason(equals, candidates),
                 rejected(candidates, equals, loads),
             )
         )

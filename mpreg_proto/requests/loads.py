@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.placement import Candidate
 
 _TOLD_FOR = SECOND
 """How long a queue length that a member told is believed."""
@@ -22,30 +23,18 @@ _UNKNOWN = MILLISECOND
 class Attempt:
     """One call handed to one member: the unit that is answered, refused, lost or withdrawn."""
 
-    __slots__ = ("call", "execution", "idempotent", "link", "member", "number", "sent", "shown", "version", "why")
+    __slots__ = ("call", "candidate", "execution", "link", "number", "sent", "why")
 
     def __init__(
-        self,
-        execution: Execution,
-        call: str,
-        *,
-        number: int,
-        link: LinkId,
-        member: MemberId,
-        shown: str,
-        idempotent: bool,
-        version: str,
-        sent: int,
-        why: str,
+        self, execution: Execution, call: str, number: int, link: LinkId, candidate: Candidate, sent: int, why: str
     ) -> None:
         self.execution = execution
         self.call = call
         self.number = number
+        """Of the dispatch that it is part of."""
         self.link = link
-        self.member = member
-        self.shown = shown
-        self.idempotent = idempotent
-        self.version = version
+        self.candidate = candidate
+        """Who was chosen, as it was offered at that moment."""
         self.sent = sent
         self.why = why
 
@@ -68,7 +57,7 @@ class Outstanding:
     def add(self, attempt: Attempt) -> None:
         """A call has been handed over."""
         self._by_number.setdefault(attempt.number, {})[attempt.call] = attempt
-        self._by_member.setdefault(attempt.member, {})[attempt.number, attempt.call] = attempt
+        self._by_member.setdefault(attempt.candidate.member, {})[attempt.number, attempt.call] = attempt
 
     def take(self, number: int, call: str, link: LinkId) -> Attempt | None:
         """The attempt that an answer on `link` belongs to, which is pending no longer; None for a stray."""
@@ -79,7 +68,7 @@ class Outstanding:
         del calls[call]
         if not calls:
             del self._by_number[number]
-        del self._by_member[attempt.member][number, call]
+        del self._by_member[attempt.candidate.member][number, call]
         return attempt
 
     def of(self, number: int) -> list[Attempt]:

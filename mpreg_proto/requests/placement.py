@@ -9,7 +9,7 @@ rank the better of two random ones by expected delay, so that equals are balance
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from mpreg_proto.ids import MemberId
@@ -65,18 +65,14 @@ class Loads(Protocol):
     def linked(self, member: MemberId) -> bool: ...
 
 
-def rank(
-    candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str], avoid: Collection[MemberId] = ()
-) -> Sequence[Candidate]:
-    """The equals among which the draw falls: the best rank of `candidates` without those in `avoid`. Empty: nobody."""
-    if len(candidates) == 1 and not avoid:
+def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str]) -> Sequence[Candidate]:
+    """The equals among which the draw falls: the best rank of `candidates`; empty if those are."""
+    if len(candidates) == 1:
         return candidates
     best: list[Candidate] = []
     lowest: tuple[bool, bool, bool, bool] | None = None
     for candidate in candidates:
         member = candidate.member
-        if member in avoid:
-            continue
         standing = (
             candidate.suspect,
             loads.full(member),
@@ -101,8 +97,8 @@ def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng) -> Candidate:
     return other if loads.delay(other.member) < loads.delay(one.member) else one
 
 
-def reason(candidate: Candidate, equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
-    """Why it runs there, in words for a timeline."""
+def reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
+    """Why it runs where it was drawn, in words for a timeline."""
     if len(candidates) == 1:
         return "the only node that can"
     if len(equals) == 1:

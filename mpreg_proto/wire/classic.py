@@ -16,7 +16,7 @@ import msgspec
 from mpreg_proto.errors import Fault
 from mpreg_proto.wire import jsonvalues
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Call, Message, Request, Result, Traced
+from mpreg_proto.wire.messages import Call, Message, Refused, Request, Result, Traced
 from mpreg_proto.wire.references import BadReference, scan_classic, scan_explicit
 from mpreg_proto.wire.values import MalformedValue, UnsendableValue, ValueCodec
 
@@ -49,6 +49,7 @@ class _Open(msgspec.Struct, frozen=True):
 
     u: str
     traced: bool = False
+    partial: bool = False
 
 
 class _Wrong(Exception):
@@ -60,10 +61,12 @@ class _Wrong(Exception):
 class ClassicDialect:
     """One link's translation. Requests are numbered from 1 in the order in which they came."""
 
-    __slots__ = ("_codec", "_number", "_open")
+    __slots__ = ("_codec", "_limit", "_number", "_open")
 
-    def __init__(self, codec: ValueCodec) -> None:
+    def __init__(self, codec: ValueCodec, limit: int) -> None:
+        """`limit`: bytes of the longest answer; what would be longer is answered with 1014."""
         self._codec = codec
+        self._limit = limit
         self._number = 0
         self._open: dict[int, _Open] = {}
 
@@ -76,36 +79,48 @@ class ClassicDialect:
         except _Wrong as wrong:
             return BadRequest(self._number, wrong.fault)
 
-    def encode(self, message: Message) -> str | None:
-        """The JSON answer to a request that is over; None for messages that this dialect does not have."""
+    def encode(self, message: Message) -> bytes | None:
+        """The JSON that answers a request that is over, or says why the link ends; None for all other messages."""
+        if isinstance(message, Refused):
+            return self._answer(Result(0, fault=message.fault), _Open("")).encode()
         if not isinstance(message, Result) or not message.last:
             return None
         open_ = self._open.pop(message.id, None)
-        return None if open_ is None else self._answer(message, open_)
+        if open_ is None:
+            return None
+        answer = self._answer(message, open_).encode()
+        if len(answer) > self._limit:
+            details = {"limit": "message", "value": self._limit, "came": len(answer), "maybe_executed": True}
+            text = f"over the limit message: the answer has {len(answer)} bytes, at most {self._limit}"
+            answer = self._answer(Result(message.id, fault=Fault(1014, text, details)), open_).encode()
+        return answer
 
     def _request(self, body: bytes | bytearray | memoryview | str) -> Request:
+        excess: jsonvalues.MalformedJson | None = None
         try:
             tree = jsonvalues.loads(body)
         except jsonvalues.MalformedJson as error:
-            if error.limit is not None:
-                raise _Wrong(1014, f"over a limit: {error}", **error.limit) from None
-            raise _Wrong(1000, f"not JSON that can be read: {error}") from None
+            if error.limit is None:
+                raise _Wrong(1000, f"not JSON that can be read: {error}") from None
+            if error.tree is None:
+                raise _over(error) from None
+            tree, excess = error.tree, error  # what comes before 1014 is told first
         if not isinstance(tree, dict):
             raise _Wrong(1000, f"a message is a JSON object, not {_kind(tree)}")
         u = tree.get("u", "")
         if isinstance(u, str):
             self._open[self._number] = _Open(u)
         if tree.get("role") != "rpc":
-            role = f"role {tree['role']!r} is unknown" if "role" in tree else "there is no role"
+            role = f"role {tree['role']!r:.60} is unknown" if "role" in tree else "there is no role"
             raise _Wrong(1004, f'{role}; a request has "role":"rpc"')
         try:
             rpc = msgspec.convert(tree, _Rpc)
         except (msgspec.ValidationError, RecursionError) as error:
             raise _shape(str(error)) from None
-        self._open[self._number] = _Open(rpc.u, rpc.trace)
-        return self._translate(rpc)
+        self._open[self._number] = _Open(rpc.u, rpc.trace, rpc.on_error == "partial")
+        return self._translate(rpc, excess)
 
-    def _translate(self, rpc: _Rpc) -> Request:
+    def _translate(self, rpc: _Rpc, excess: jsonvalues.MalformedJson | None) -> Request:
         if rpc.timeout is not None and not 0 < rpc.timeout <= LONGEST_TIMEOUT:
             raise _Wrong(
                 1010,
@@ -114,6 +129,8 @@ class ClassicDialect:
             )
         if not 0 <= rpc.wait <= LONGEST_TIMEOUT:
             raise _Wrong(1010, f"$.wait: 0 to {LONGEST_TIMEOUT} seconds, not {rpc.wait}", path="$.wait")
+        if excess is not None:
+            raise _over(excess)
         return Request(
             self._number,
             self._calls(rpc.cmds, rpc.refs),
@@ -134,6 +151,8 @@ class ClassicDialect:
                 if refs == "classic":
                     scanned, needs = scan_classic(arguments, names, command.name)
                 else:
+                    if "$ref" in command.kwargs or "$data" in command.kwargs:  # would make a reference of all keywords
+                        raise BadReference("$[1]", "no keyword is named $ref or $data")
                     scanned, needs = scan_explicit(arguments)
                 args = self._codec.encode(scanned)
             except BadReference as error:
@@ -149,39 +168,53 @@ class ClassicDialect:
 
     def _answer(self, result: Result, open_: _Open) -> str:
         fault = result.fault
-        values: dict[str, object] | None = None
         failed = {row.name: row.fault for row in result.failed}
-        if fault is None or result.done or result.failed:
-            values = {}
-            for row in result.done:
-                try:
-                    values[row.name] = jsonvalues.to_json(self._codec.decode(row.value), self._codec)
-                except (UnsendableValue, MalformedValue) as error:
-                    wrong = Fault(
-                        1003, f"the result of call {row.name!r} cannot be sent as JSON: {error}", {"call": row.name}
-                    )
-                    failed[row.name] = wrong
-                    fault = fault or wrong
-        if fault is not None and not result.failed and result.fault is None:
-            values = None  # a result that JSON cannot say ends the whole request, as any failing call does
+        values: dict[str, object] = {}
+        for row in result.done:
+            try:
+                values[row.name] = jsonvalues.to_json(self._codec.decode(row.value), self._codec)
+            except (UnsendableValue, MalformedValue) as error:
+                failed[row.name] = _unsayable(row.name, error)
+                fault = fault or failed[row.name]
         answer: dict[str, object] = {"r": values, "error": None, "u": open_.u}
         if fault is not None:
-            answer["error"] = _error(fault, failed)
+            if not (open_.partial and (result.done or failed)):
+                answer["r"], failed = None, {}  # also for a result that JSON cannot say, as for any failing call
+            answer["error"] = self._error(fault, failed)
         if open_.traced:
             answer["trace"] = [_seconds(row) for row in result.trace]
         return jsonvalues.dumps(answer)
 
+    def _error(self, fault: Fault, failed: dict[str, Fault]) -> dict[str, object]:
+        details = self._details(fault)
+        others = {
+            name: {"code": other.code, "message": other.message, "details": self._details(other)}
+            for name, other in failed.items()
+            if name != fault.details.get("call")
+        }
+        if others:
+            details["failed"] = others
+        return {"code": fault.code, "message": fault.message, "details": details}
 
-def _error(fault: Fault, failed: dict[str, Fault]) -> dict[str, object]:
-    details = dict(fault.details)
-    others = {
-        name: {"code": other.code, "message": other.message, "details": other.details}
-        for name, other in failed.items()
-        if other is not fault
-    }
-    if others:
-        details["failed"] = others
-    return {"code": fault.code, "message": fault.message, "details": details}
+    def _details(self, fault: Fault) -> dict[str, object]:
+        """Details are plain data, unless the node that they come from is broken."""
+        try:
+            tree = jsonvalues.to_json(fault.details, self._codec)
+        except UnsendableValue:
+            return {}
+        assert isinstance(tree, dict), "a dict stays one"
+        return tree
+
+
+def _unsayable(name: str, error: UnsendableValue | MalformedValue) -> Fault:
+    text = f"the result of call {name!r} cannot be sent as JSON: {error}"
+    # Whether a body may run twice is not known here; it has run, and only false would be a promise.
+    details = {"call": name, "type": type(error).__name__, "message": str(error), "maybe_executed": True}
+    return Fault(1003, text, details)
+
+
+def _over(error: jsonvalues.MalformedJson) -> _Wrong:
+    return _Wrong(1014, f"over a limit: {error}", **(error.limit or {}))
 
 
 def _seconds(row: Traced) -> dict[str, object]:

@@ -38,18 +38,21 @@ _MOST_BITS: Final = 3_321_928
 
 class MalformedJson(Exception):
     """The text is not strict JSON. `at` is the offset of the fault where it is known, in characters, or in bytes for
-    invalid UTF-8. `limit` are the details of an error 1014, if a limit is the reason.
+    invalid UTF-8. `limit` are the details of an error 1014, if a limit is the reason; `tree` is then what was read,
+    None if the limit was met while reading.
     """
 
-    def __init__(self, why: str, at: int | None = None, *, excess: Excess | None = None) -> None:
+    def __init__(self, why: str, at: int | None = None, *, excess: Excess | None = None, tree: object = None) -> None:
         super().__init__(why if at is None else f"{why} (at {at})")
         self.why = why
         self.at = at
+        self.tree = tree
         self.limit = None if excess is None else excess.details
 
 
 def loads(text: str | bytes | bytearray | memoryview) -> Any:
     """The tree of one JSON text. Raises MalformedJson, and nothing else, whatever the text."""
+    tree: Any = None
     try:
         if not isinstance(text, str):
             text = str(text, "utf-8")
@@ -67,7 +70,7 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
     except json.JSONDecodeError as error:
         raise MalformedJson(error.msg, error.pos) from None
     except Excess as excess:
-        raise MalformedJson(str(excess), excess=excess) from None
+        raise MalformedJson(str(excess), excess=excess, tree=tree) from None
     except RecursionError:
         depth = Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
         raise MalformedJson(str(depth), excess=depth) from None

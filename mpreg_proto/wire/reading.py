@@ -16,7 +16,7 @@ from typing import Any, Final
 from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
 from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
 
-from mpreg_proto.wire.extensions import MARK, REF, REF_PATH
+from mpreg_proto.wire.extensions import FIRST_REGISTERED, MARK, REF, REF_PATH
 from mpreg_proto.wire.references import read_reference, resolve
 from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH, MAX_KEY, MAX_MAP, Excess, measure
 
@@ -27,8 +27,6 @@ _SMALL: Final = 1024
 _SAME_HASH: Final = 64
 # Types whose hash depends on a secret of the process.
 _SAFE_KEYS: Final = frozenset({str, bytes})
-# Results whose hash costs nothing however often it is asked for, or that have none.
-_CHEAP: Final = frozenset({type(None), bool, float, str, bytes, list, dict, set})
 _SCALAR_BYTES: Final = bytes(each for each in range(256) if not (0x80 <= each <= 0x9F or 0xDC <= each <= 0xDF))
 _ANNOUNCED: Final = re.compile(r"(\d+) exceeds max_(array|map)_len")
 
@@ -102,10 +100,50 @@ def _flatten(pairs: list[tuple[object, object]]) -> list[object]:
     return list(chain.from_iterable(pairs))
 
 
+class _Costly(Exception):
+    """Not an error: a result that is dear to hash is referred to, so see first whether it would be hashed."""
+
+
+class _StandIn:
+    """Such a result, while that is being seen."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise MalformedValue("a reference to a tuple, frozenset or large integer is in a key or in a set")
+
+
+class _Parts:
+    """An object of a registered type, then: any of its parts may count for its hash."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, held: list[Any]) -> None:
+        self._held = held
+
+    def __hash__(self) -> int:
+        waiting: list[Any] = [self._held]
+        while waiting:
+            part = waiting.pop()
+            if type(part) is _StandIn:
+                part.__hash__()
+            elif isinstance(part, dict):
+                waiting.extend(part.values())  # its keys have been hashed already
+            elif isinstance(part, (list, tuple)):
+                waiting.extend(part)
+            elif type(part) is _Parts:
+                waiting.append(part._held)
+        return object.__hash__(self)
+
+
+_STAND_IN: Final = _StandIn()
+_PARTS: Final = Mark(_Parts)
+
+
 class Reading:
     """The hooks of one decoding, and what they remember."""
 
-    __slots__ = ("_costly", "_given", "_marks", "_open", "_readers", "shared")
+    __slots__ = ("_checked", "_given", "_marks", "_open", "_readers", "replaced")
 
     def __init__(
         self,
@@ -117,16 +155,16 @@ class Reading:
         self._marks = marks
         self._given = given
         self._open = 0  # marks that have come and have not been used up by their array
-        # Objects by id: given values that are in the result, and what is dear to hash because such a one is in it.
-        self.shared: dict[int, object] = {}
-        self._costly: dict[int, object] = {}
+        self._checked = False  # whether results that are dear to hash are known not to be hashed
+        self.replaced = 0
+        """References that were replaced; where there are none, the value holds nothing but what was in the bytes."""
 
     def plain(self, code: int, payload: bytes) -> object:
         """The hook of a first attempt that replaces references."""
         if code not in _REFS:
             raise NotPlain
         value = self._resolve(code, payload)
-        if self._costly:
+        if _is_costly(value):
             raise NotPlain
         return value
 
@@ -134,25 +172,34 @@ class Reading:
         """Decode with all hooks; raises whatever msgpack, registered types and the hooks raise."""
         if not is_flat(data, size):
             measure_bytes(data, size)
-        self.shared, self._costly = {}, {}
-        if size > _SMALL or self._given is not None:
-            value = read(data, size, self._extension, list_hook=self._array, object_pairs_hook=self._map)
-        else:
-            value = read(data, size, self._extension, list_hook=self._array)
+        hooks: dict[str, Any] = {"list_hook": self._array}
+        if size > _SMALL:
+            hooks["object_pairs_hook"] = self._map
+        try:
+            value = read(data, size, self._extension, **hooks)
+        except _Costly:
+            read(data, size, self._without_costly, list_hook=self._array, object_pairs_hook=self._map)
+            self._checked, self._open = True, 0
+            value = read(data, size, self._extension, **hooks)
         if self._open or type(value) is Mark:
             raise MalformedValue("a mark that no array begins with")
         return value
 
     def _extension(self, code: int, payload: bytes) -> object:
         if code == MARK:
-            self._open += 1
             (kind,) = payload
             mark = self._marks.get(kind)
             if mark is None:
                 raise MalformedValue(f"extension type {kind} is not known here")
+            self._open += 1
             return mark
         if code in _REFS:
-            return read_reference(code, payload) if self._given is None else self._resolve(code, payload)
+            if self._given is None:
+                return read_reference(code, payload)
+            value = self._resolve(code, payload)
+            if not self._checked and _is_costly(value):
+                raise _Costly
+            return value
         reader = self._readers.get(code)
         if reader is None:
             raise MalformedValue(f"extension type {code} is not known here")
@@ -160,16 +207,17 @@ class Reading:
 
     def _resolve(self, code: int, payload: bytes) -> object:
         assert self._given is not None, "without given values references stay what they are"
-        value = resolve(read_reference(code, payload), self._given)
-        kind = type(value)
-        self.shared[id(value)] = value
-        if kind not in _CHEAP:
-            if kind is tuple or kind is frozenset:
-                if value:  # the empty one is a single object, which a literal may be as well
-                    self._costly[id(value)] = value
-            elif kind is int and value.bit_length() > 64:  # type: ignore[attr-defined]
-                self._costly[id(value)] = value
-        return value
+        self.replaced += 1
+        return resolve(read_reference(code, payload), self._given)
+
+    def _without_costly(self, code: int, payload: bytes) -> object:
+        """The hook of an attempt that fails where a costly result would be hashed, at whatever depth of a key."""
+        if code == MARK:
+            self._open += 1
+            return self._marks[payload[0]] if payload[0] < FIRST_REGISTERED else _PARTS
+        if code in _REFS and _is_costly(self._resolve(code, payload)):
+            return _STAND_IN
+        return None
 
     def _array(self, items: list[Any]) -> object:
         if not items or type(items[0]) is not Mark:
@@ -178,27 +226,29 @@ class Reading:
         mark: Mark = items[0]
         held = items[1:]
         if mark.build is set or mark.build is frozenset:
-            self._check_keys(held)
-        made = mark.build(held)
-        if self._costly and any(id(each) in self._costly for each in held):
-            self._costly[id(made)] = made
-        return made
+            _refuse_forged(held)
+        return mark.build(held)
 
     def _map(self, pairs: list[tuple[Any, object]]) -> dict[Any, object]:
-        if self._costly or len(pairs) > _SAME_HASH:
-            self._check_keys([key for key, _ in pairs])
+        if len(pairs) > _SAME_HASH:
+            _refuse_forged([key for key, _ in pairs])
         return dict(pairs)
 
-    def _check_keys(self, keys: list[Any]) -> None:
-        """Refuse what would take quadratic time to put into a map or set: forged hashes, shared results."""
-        if self._costly and any(id(key) in self._costly for key in keys):
-            raise MalformedValue(
-                "a reference to a tuple, frozenset or large integer cannot be a key or member of a set"
-            )
-        if len(keys) > _SAME_HASH and not _SAFE_KEYS.issuperset(map(type, keys)):
-            most = max(Counter(map(hash, keys)).values())
-            if most > _SAME_HASH:
-                raise MalformedValue(f"{most} keys of one map or set have the same hash")
+
+def _is_costly(value: object) -> bool:
+    """Whether hashing `value` takes long, and again each time."""
+    if isinstance(value, int):
+        return value.bit_length() > 64
+    return isinstance(value, (tuple, frozenset))
+
+
+def _refuse_forged(keys: list[Any]) -> None:
+    """Refuse keys of one map or set that have the same hash, as each would be compared with all others."""
+    if len(keys) > _SAME_HASH and not _SAFE_KEYS.issuperset(map(type, keys)):
+        # That hashes differ between processes does not show: so many are equal only if someone made them so.
+        most = max(Counter([key.__hash__() for key in keys]).values())
+        if most > _SAME_HASH:
+            raise MalformedValue(f"{most} keys of one map or set have the same hash")
 
 
 def malformed(error: Exception, size: int) -> MalformedValue:

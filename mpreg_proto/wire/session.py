@@ -162,10 +162,10 @@ class Session:
     def encode(self, message: Message) -> tuple[bytes, ...]:
         """The chunks that carry `message` to the peer; empty if its dialect has no such message."""
         if self._classic is not None:
-            text = self._classic.encode(message)
-            if text is None:
+            answer = self._classic.encode(message)
+            if answer is None:
                 return ()
-            body = text.encode()
+            body = answer
         else:
             body = dialects.encode(message)
         return (body,) if self._reader is None else (prefix(len(body)), body)
@@ -216,6 +216,6 @@ class Session:
             raise RemoteProtocolError(f"a message of {size} bytes is over the limit of {self.limit}", code=1014)
 
     def _open_classic(self) -> ClassicDialect:
-        self._classic = ClassicDialect(self._codec)
+        self._classic = ClassicDialect(self._codec, self.limit)
         self.move(Cause.AGREED)
         return self._classic

@@ -6,7 +6,7 @@ Used by both dialects on values that have just been decoded or are about to be s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ MAX_KEY: Final = 1024
 """Characters of a text that is a map's key."""
 
 _CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset})
-_NOTHING: Final[frozenset[int]] = frozenset()
 
 
 class Excess(Exception):
@@ -39,12 +38,12 @@ _EXCESSES: Final = {
 }
 
 
-def measure(value: object, *, beside: Container[int] = _NOTHING) -> None:
-    """Raise Excess if `value` is over a limit. Objects whose id is in `beside` are not looked into (shared results).
+def measure(value: object) -> None:
+    """Raise Excess if `value` is over a limit.
 
     Goes level by level, so that almost all of it happens in C: 10 ns an element where a level holds scalars only.
     """
-    level: list[Any] = [value] if type(value) in _CONTAINERS and id(value) not in beside else []
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
     depth = 0
     while level:
         depth += 1
@@ -57,7 +56,7 @@ def measure(value: object, *, beside: Container[int] = _NOTHING) -> None:
                 measure_one(held)
         if _CONTAINERS.isdisjoint(map(type, _items(lists, maps))):
             return
-        level = [item for item in _items(lists, maps) if type(item) in _CONTAINERS and id(item) not in beside]
+        level = [item for item in _items(lists, maps) if type(item) in _CONTAINERS]
 
 
 def _items(lists: list[Any], maps: list[dict[Any, Any]]) -> Iterator[object]:

@@ -57,6 +57,11 @@ def _mark(code: int) -> ExtType:
 _TUPLE, _SET, _FROZENSET = _mark(ext.TUPLE), _mark(ext.SET), _mark(ext.FROZENSET)
 
 
+def _only(held: list[Any]) -> tuple[Any]:
+    (value,) = held
+    return (value,)
+
+
 class ValueCodec:
     """Encodes and decodes users' values. Without state but for the registry; several threads may use one."""
 
@@ -111,14 +116,10 @@ class ValueCodec:
             self._changed = object()
             return [mark, made]
 
-        def build(held: list[object]) -> object:
-            (value,) = held
-            return from_(value)
-
         self._writers[kind] = write
         self._unfolds[kind] = to
         self._readers[code] = from_
-        self._marks[code] = Mark(build)
+        self._marks[code] = Mark(lambda held: from_(*_only(held)))
         if json is not None:
             self._json[kind] = json
 
@@ -154,7 +155,10 @@ class ValueCodec:
             except NotPlain:
                 return (reading or Reading(self._readers, self._marks, None)).whole(data, size)
             if not is_flat(data, size):
-                measure(value, beside={} if reading is None else reading.shared)
+                if reading is None or not reading.replaced:
+                    measure(value)
+                else:  # what was given is not looked into
+                    measure_bytes(data, size)
             return value
         except (MalformedValue, UnresolvedValue):
             raise

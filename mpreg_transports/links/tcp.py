@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
 from mpreg_transports.addresses import host_and_port
+from mpreg_transports.links import asyncio_stream
 from mpreg_transports.links.base import Buffer, Framing, LinkEnded
 
 READ_SIZE = 256 * 1024
@@ -30,6 +31,10 @@ LINGER_SECONDS = 1.0
 
 BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 """All that reading and writing raise when the peer or the network is gone (ssl.SSLError is an OSError)."""
+
+
+_PLAIN = (SocketStream, asyncio_stream.AsyncioStream)
+"""Streams that can end one direction."""
 
 
 class TcpLink:
@@ -92,6 +97,8 @@ async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None = None
     where = host_and_port(host, port)
     try:
         with anyio.fail_after(CONNECT_SECONDS):
+            if tls is None and asyncio_stream.running_loop() is not None:
+                return await asyncio_stream.connect(host, port)
             if tls is None:
                 return await anyio.connect_tcp(host, port)
             # Not standard-compatible: an end without TLS's own goodbye is how most peers end.
@@ -175,7 +182,7 @@ async def linger(stream: ByteStream, *, seconds: float = LINGER_SECONDS) -> None
     Closing a socket while bytes of the peer's are unread resets it, and the peer may then lose what we sent last.
     """
     with suppress(*BROKEN), anyio.move_on_after(seconds):
-        if isinstance(stream, SocketStream):  # TLS cannot end one direction
+        if isinstance(stream, _PLAIN):  # TLS cannot end one direction
             await stream.send_eof()
         while True:
             await stream.receive(READ_SIZE)
@@ -185,7 +192,7 @@ async def hang_up(stream: ByteStream) -> None:
     """Close a stream, what was written going out first, even when cancelled. Never raises."""
     with anyio.CancelScope(shield=True):
         with suppress(*BROKEN):
-            if isinstance(stream, SocketStream):
+            if isinstance(stream, _PLAIN):
                 await stream.send_eof()
         with suppress(*BROKEN):
             await stream.aclose()

@@ -1,4 +1,4 @@
-"""Several `Cluster`s joined by links that exist only here: virtual time, no bytes lost on a link that stands, no sockets.
+"""Several `Cluster`s joined by links that exist only here: virtual time, no sockets, nothing lost while a link stands.
 
 A link keeps the order of each direction; between links the order is that of `delay`, which a test draws. Messages pass
 through their encoding, as between processes. `crash` ends links without Goodbye, `cut` does so between two nodes and

@@ -66,7 +66,7 @@ class OverWebSocket:
         """The next message, which is text whatever was sent."""
         frame = await self.client.frame()
         assert frame.opcode is Opcode.TEXT and frame.fin, frame
-        return json.loads(frame.data)
+        return json.loads(bytes(frame.data))
 
 
 class OverFrames:
@@ -77,7 +77,7 @@ class OverFrames:
 
     async def say(self, text: str | bytes) -> None:
         """One frame."""
-        body = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        body = text.encode() if isinstance(text, str) else text
         await self.stream.send(_LENGTH.pack(len(body)) + body)
 
     async def hear(self) -> Any:

@@ -1,15 +1,17 @@
 """What must hold of the cluster, whatever is said to it and in whatever order (MEMBERSHIP.md, What must hold).
 
-P1-P5 and P7 about the merge alone, P1-P4 exhaustively at small bounds too; P8 about catalogues; P6, P9 and P10 about several
-clusters on a network whose delays are drawn; P12 and P14 about floods and nonsense. P11 and P13 come with the overlay.
+P1-P5 and P7 about the merge alone, P1-P4 exhaustively at small bounds too; P8 about catalogues; P6 and P9 to P11 about
+several clusters on a network whose delays are drawn; P12 and P14 about floods and nonsense. P13, and the bounds of P9 and
+P11 at full strength, come with the overlay of rings.
 """
 
 from collections.abc import Iterable
 from itertools import combinations_with_replacement, permutations, product
 
-from hypothesis import given, settings, strategies as st
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster

@@ -173,7 +173,7 @@ def drain(net: VirtualCluster, log: list[str]) -> None:
     nowhere = caller.run([call("w", "where", resources=("red",))])
     assert nowhere.fault is not None and nowhere.fault.code in (1001, 1024), nowhere.fault
     assert nowhere.fault.details["maybe_executed"] is False
-    assert not alpha.node.left and not once.over
+    assert (alpha.node.left, once.over) == (False, False)
     alpha.finish("once")
     net.run(lambda: once.over)
     assert once.values == {"o": "alpha"} and alpha.node.left, (once.values, once.fault, alpha.node.left)

@@ -153,6 +153,7 @@ async def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         await anyio.sleep_forever()
 
     monkeypatch.setattr(tcp.anyio, "connect_tcp", never)
+    monkeypatch.setattr(tcp.asyncio_stream, "connect", never)
     monkeypatch.setattr(tcp, "CONNECT_SECONDS", 0.01)
     with pytest.raises(LinkEnded, match=r"no answer within 0\.01 s"):
         await tcp.connect("127.0.0.1", 1)

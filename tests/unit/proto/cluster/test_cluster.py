@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import CloseLink, Gone, OffersChanged, TakeNewId, Usable
+from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, TakeNewId, Usable
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
@@ -201,6 +201,65 @@ def test_two_that_dial_each_other_end_with_one_link(delays: tuple[int, ...], fir
     net.run(60)
     assert (len(a.outs), len(b.outs)) == seen, "quiet once it is settled"
     assert a.suspected() == b.suspected() == []
+
+
+def lone(identity: bytes) -> Cluster:
+    return Network().node("me", identity=identity).cluster
+
+
+def closes(outs: Sequence[object]) -> list[LinkId]:
+    return [out.link for out in outs if isinstance(out, CloseLink)]
+
+
+def usable(outs: Sequence[object]) -> list[LinkId]:
+    return [out.link for out in outs if isinstance(out, Usable)]
+
+
+SHE = MemberId(b"s" * 16)
+HER_ADDRESS = Address("ws://she:1")
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("me", "kept"), [(b"a" * 16, 1), (b"z" * 16, 2)])
+def test_of_two_links_the_one_dialled_by_the_smaller_id_is_kept(order: tuple[int, int], me: bytes, kept: int) -> None:
+    cluster = lone(me)
+    outs: list[object] = []
+    for number in order:  # link 1 is mine, link 2 is hers
+        outs += cluster.linked(LinkId(number), SHE, "she", dialled=HER_ADDRESS if number == 1 else None, now=0)
+    assert cluster.links == {SHE: LinkId(kept)}
+    assert usable(outs)[-1] == LinkId(kept)
+    assert closes(outs) == ([] if kept == 1 else [LinkId(1)]), "only its dialler closes a link"
+
+
+def test_of_two_links_that_one_side_dialled_the_later_is_kept() -> None:
+    cluster = lone(b"a" * 16)
+    cluster.linked(LinkId(1), SHE, "she", dialled=HER_ADDRESS, now=0)
+    assert closes(cluster.linked(LinkId(2), SHE, "she", dialled=Address("ws://other:1"), now=1)) == [LinkId(1)]
+    assert cluster.unlinked(LinkId(1), clean=True, now=2) == []
+    theirs = lone(b"a" * 16)
+    theirs.linked(LinkId(1), SHE, "she", dialled=None, now=0)
+    out = theirs.linked(LinkId(2), SHE, "she", dialled=None, now=1)
+    assert (usable(out), closes(out)) == ([LinkId(2)], [])
+
+
+def test_calls_go_over_the_other_link_once_goodbye_is_said() -> None:
+    cluster = lone(b"a" * 16)
+    cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
+    cluster.linked(LinkId(2), SHE, "she", dialled=None, now=1)
+    assert usable(cluster.goodbye(LinkId(2), 2)) == [LinkId(1)]
+    assert cluster.goodbye(LinkId(1), 3) == []
+    assert cluster.links == {}
+
+
+def test_a_duplicate_that_ends_without_goodbye_is_no_suspicion() -> None:
+    cluster = lone(b"a" * 16)
+    cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
+    cluster.received(LinkId(1), News((Claim(SHE, 0, 0),)), 1)
+    cluster.linked(LinkId(2), SHE, "she", dialled=None, now=1)
+    assert usable(cluster.unlinked(LinkId(2), clean=False, now=2)) == [LinkId(1)]
+    assert cluster.members.standing(SHE) is Standing.ALIVE
+    cluster.unlinked(LinkId(1), clean=False, now=3)
+    assert cluster.members.standing(SHE) is Standing.SUSPECT
 
 
 def test_a_seed_known_by_two_addresses_does_not_flap() -> None:

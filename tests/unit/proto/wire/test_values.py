@@ -288,11 +288,19 @@ def test_text_as_a_key_and_lists_as_keys() -> None:
 def test_a_shared_result_is_not_hashed_again_and_again(huge: object, wrap: Any) -> None:
     ref = msgpack.ExtType(1, b"a")
     as_set = msgpack.packb([msgpack.ExtType(3, b"\x0c"), *[wrap(ref)] * 50_000])
-    with pytest.raises(MalformedValue, match="cannot be a key or member"):
+    with pytest.raises(MalformedValue, match="in a key or in a set"):
         CODEC.decode(as_set, given={"a": huge})
     pair = msgpack.packb(wrap(ref)) + b"\xc0"
-    with pytest.raises(MalformedValue, match="cannot be a key or member"):
+    with pytest.raises(MalformedValue, match="in a key or in a set"):
         CODEC.decode(b"\xde\xc3\x50" + pair * 50_000, given={"a": huge})
+
+
+def test_a_costly_result_may_stand_beside_sets_and_keys() -> None:
+    given = {"a": (1, 2), "b": 1 << 100}
+    value = [{"k": (Ref("a"), {"x"}, {1: Ref("b")})}, {(3, frozenset({4})): Ref("a")}]
+    back: Any = CODEC.decode(CODEC.encode(value), given=given)
+    assert same(back, [{"k": ((1, 2), {"x"}, {1: 1 << 100})}, {(3, frozenset({4})): (1, 2)}])
+    assert back[0]["k"][0] is given["a"]
 
 
 # Hostile bytes
@@ -433,6 +441,17 @@ def test_references_within_registered_types(codec: ValueCodec) -> None:
     given = {"a": [1]}
     value: Any = codec.decode(codec.encode(Pair(Ref("a"), 2)), given=given)
     assert value.left is given["a"]
+
+
+def test_costly_results_within_registered_types(codec: ValueCodec) -> None:
+    given = {"a": (1, 2)}
+    assert codec.decode(codec.encode([Pair(Ref("a"), Blob(b"x"))]), given=given) == [Pair((1, 2), Blob(b"x"))]
+    beside = [Ref("a"), {Pair(n, (n, {"k": 1}["k"])): n for n in range(200)}, {Pair(1, Pair(2, 3))}]
+    assert codec.decode(codec.encode(beside), given=given) == [(1, 2), *beside[1:]]
+    for key in (Pair(Ref("a"), 1), Pair((1, Ref("a")), 1), (1, Pair(1, Pair(2, Ref("a"))))):
+        for value in ({key: 1}, [{(key,): 1}], {n if n else key: n for n in range(100)}):
+            with pytest.raises(MalformedValue, match="in a key or in a set"):
+                codec.decode(codec.encode(value), given=given)
 
 
 def test_a_codec_without_the_type_refuses_it(codec: ValueCodec) -> None:

@@ -1,0 +1,302 @@
+"""A node inside a loop of your own: nonblocking sockets and `selectors`, without asyncio or anyio.
+
+    python docs/examples/embed_selectors.py
+
+runs two such nodes, one in a thread, and sends a graph of calls through them. docs/howto/embed.md explains the part
+between the marks; tests/docs runs all of it, also against an ordinary `Server` and `Client`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, assert_never
+from urllib.parse import urlsplit
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.effects import (
+    Cancel,
+    Dial,
+    Effect,
+    Framing,
+    HangUp,
+    Notify,
+    Outcome,
+    Pause,
+    Raised,
+    Resume,
+    Returned,
+    Run,
+    Send,
+)
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.notices import Answered, Notice
+from mpreg_proto.rng import Rng
+from mpreg_proto.wire.messages import Call, Request
+from mpreg_proto.wire.values import Ref, ValueCodec
+
+clock = time.monotonic_ns
+
+
+class Connection:
+    """One link: its socket, and what has not been written yet."""
+
+    def __init__(self, link: LinkId, sock: socket.socket) -> None:
+        self.link = link
+        self.sock = sock
+        self.unsent = bytearray()
+        self.reading = True
+        self.closing = False
+
+
+class SelectorNode:
+    """One node on one selector. `functions` run in the loop, those named in `threaded` in a thread each."""
+
+    def __init__(
+        self,
+        name: str,
+        functions: Mapping[str, Callable[..., Any]],
+        *,
+        resources: Iterable[str] = (),
+        seeds: Iterable[str] = (),
+        threaded: Iterable[str] = (),
+    ) -> None:
+        self.functions = {"echo": lambda value: value, "echos": lambda *values: list(values), **functions}
+        self.threaded = frozenset(threaded)
+        self.notices: list[Notice] = []
+        self.connections: dict[LinkId, Connection] = {}
+        self.last_link = 0
+        self.selector = selectors.DefaultSelector()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
+        self.other_threads: deque[Callable[[], None]] = deque()
+        self.wake_reader, self.wake_writer = socket.socketpair()  # the self-pipe: a byte in it ends select()
+        self.wake_reader.setblocking(False)
+        self.selector.register(self.wake_reader, selectors.EVENT_READ, self.take_from_threads)
+        self.url = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        config = NodeConfig(
+            name=name,
+            addresses=(Address(self.url),),
+            seeds=tuple(Address(seed) for seed in seeds),
+            resources=tuple(sorted(resources)),
+        )
+        me, rng = MemberId(os.urandom(16)), Rng(int.from_bytes(os.urandom(8), "big"))
+        self.node = Node(config, me=me, rng=rng, entropy=os.urandom, now=clock())
+        for function in self.functions:
+            spec = FunctionSpec(name=function, idempotent=function in ("echo", "echos"), concurrency=16)
+            self.node.offer(spec, now=clock())
+
+    # [loop]
+    def run(self) -> None:
+        """Drive the node until it has left and its links are closed."""
+        self.flush()
+        while not self.node.left or self.connections:
+            self.step()
+
+    def step(self) -> None:
+        """Wait for sockets, threads or the node's next deadline; give the node what came; do what it wants."""
+        due = self.node.next_timeout()
+        for key, events in self.selector.select(None if due is None else max(0, due - clock()) / 1e9):
+            key.data(events)  # accept, connected, ready or take_from_threads: each is an input to the node
+        self.node.wake(now=clock())
+        self.flush()
+
+    def flush(self) -> None:
+        """Carry out all that the node wants; what follows from that is carried out too."""
+        while effects := self.node.drain():
+            for effect in effects:
+                self.carry_out(effect)
+            for connection in list(self.connections.values()):
+                self.write(connection)
+
+    def carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(link, chunks):
+                self.of(link).unsent += b"".join(chunks)
+            case Dial(address):
+                self.dial(address)
+            case HangUp(link):
+                self.of(link).closing = True  # once all is written
+            case Run():
+                self.start(effect)
+            case Cancel():
+                pass  # a body cannot be interrupted here; it ends by itself and `finished` is told
+            case Notify(notice):
+                self.notices.append(notice)
+            case Pause(link):
+                self.of(link).reading = False
+            case Resume(link):
+                self.of(link).reading = True
+            case _:
+                assert_never(effect)
+
+    # [/loop]
+
+    def of(self, link: LinkId) -> Connection:
+        """The link's connection; one that nobody looks at if the link ended before this effect was carried out."""
+        return self.connections.get(link) or Connection(link, self.listener)
+
+    # [links]
+    def accept(self, events: int) -> None:
+        sock, _ = self.listener.accept()
+        self.open(sock, dialled=None)
+
+    def dial(self, address: Address) -> None:
+        """Every `Dial` ends in one `link_opened` or one `dial_failed`."""
+        where = urlsplit(address)
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex((where.hostname, where.port))
+        self.selector.register(sock, selectors.EVENT_WRITE, lambda events: self.connected(sock, address))
+
+    def connected(self, sock: socket.socket, address: Address) -> None:
+        self.selector.unregister(sock)
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+            self.open(sock, dialled=address)
+        else:
+            sock.close()
+            self.node.dial_failed(address, now=clock())
+
+    def open(self, sock: socket.socket, *, dialled: Address | None) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.last_link += 1
+        connection = Connection(LinkId(self.last_link), sock)
+        self.connections[connection.link] = connection
+        self.selector.register(sock, selectors.EVENT_READ, lambda events: self.ready(connection, events))
+        self.node.link_opened(connection.link, framing=Framing.STREAM, dialled=dialled, now=clock())
+
+    def ready(self, connection: Connection, events: int) -> None:
+        if events & selectors.EVENT_READ:
+            try:
+                data = connection.sock.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.close(connection)
+                return
+            self.node.receive(connection.link, data, now=clock())
+        if events & selectors.EVENT_WRITE:
+            self.write(connection)
+
+    def write(self, connection: Connection) -> None:
+        try:
+            while connection.unsent:
+                del connection.unsent[: connection.sock.send(connection.unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close(connection)
+            return
+        if connection.closing and not connection.unsent:
+            self.close(connection)
+            return
+        events = selectors.EVENT_READ if connection.reading else 0
+        events |= selectors.EVENT_WRITE if connection.unsent else 0
+        self.watch(connection, events)
+
+    def close(self, connection: Connection) -> None:
+        """Every link that was opened ends in one `link_closed`."""
+        self.watch(connection, 0)
+        connection.sock.close()
+        del self.connections[connection.link]
+        self.node.link_closed(connection.link, now=clock())
+
+    # [/links]
+
+    def watch(self, connection: Connection, events: int) -> None:
+        """A selector refuses to watch for nothing, so a socket without events is taken out."""
+        key = self.selector.get_map().get(connection.sock)
+        if key is not None and events:
+            self.selector.modify(connection.sock, events, key.data)
+        elif key is not None:
+            self.selector.unregister(connection.sock)
+        elif events:
+            self.selector.register(connection.sock, events, lambda events: self.ready(connection, events))
+
+    # [functions]
+    def start(self, run: Run) -> None:
+        """Every `Run` ends in one `finished`."""
+        if run.function not in self.threaded:
+            self.node.finished(run.run, self.outcome(run), now=clock())
+            return
+
+        def body() -> None:
+            outcome = self.outcome(run)
+            self.call_from_thread(lambda: self.node.finished(run.run, outcome, now=clock()))
+
+        threading.Thread(target=body, daemon=True).start()
+
+    def outcome(self, run: Run) -> Outcome:
+        try:
+            return Returned(self.functions[run.function](*run.args, **run.kwargs))
+        except Exception as error:
+            return Raised(type(error).__name__, str(error))
+
+    def call_from_thread(self, act: Callable[[], None]) -> None:
+        """Let the loop's own thread do something: the node must never be touched by another."""
+        self.other_threads.append(act)
+        self.wake_writer.send(b"\0")
+
+    def take_from_threads(self, events: int) -> None:
+        self.wake_reader.recv(4096)
+        while self.other_threads:
+            self.other_threads.popleft()()
+
+    # [/functions]
+
+    def release(self) -> None:
+        """Close what is left after `run`: the listener, the self-pipe, the selector."""
+        for sock in (self.listener, self.wake_reader, self.wake_writer):
+            sock.close()
+        self.selector.close()
+
+
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+def doubled_slowly(x: int) -> int:
+    time.sleep(0.01)
+    return 2 * x
+
+
+def main() -> None:
+    alpha = SelectorNode("alpha", {"add": add, "doubled_slowly": doubled_slowly}, threaded={"doubled_slowly"})
+    thread = threading.Thread(target=alpha.run)
+    thread.start()
+    front = SelectorNode("front", {}, seeds=[alpha.url])
+
+    codec = ValueCodec()
+    calls = (
+        Call("sum", "add", codec.encode([[1, 2], {}])),
+        Call("total", "doubled_slowly", codec.encode([[Ref("sum")], {}]), needs=("sum",)),
+    )
+    front.node.submit(Request(0, calls, wait=5_000_000_000), now=clock())  # waits until alpha's functions are known
+    front.flush()
+    answers: list[Answered] = []
+    while not answers:
+        front.step()
+        answers = [notice for notice in front.notices if isinstance(notice, Answered)]
+    result = answers[0].result
+    print({row.name: codec.decode(row.value) for row in result.done}, result.fault)
+
+    alpha.call_from_thread(lambda: alpha.node.leave(now=clock()))
+    front.node.leave(now=clock())
+    front.run()
+    thread.join()
+    front.release()
+    alpha.release()
+
+
+if __name__ == "__main__":
+    main()

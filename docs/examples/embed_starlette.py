@@ -1,0 +1,165 @@
+"""A node inside a Starlette application: it lives as long as the application does, on the application's own port.
+
+    uvicorn --app-dir docs/examples --ws wsproto embed_starlette:app
+
+`/mpreg` is a WebSocket route at which clients and other nodes arrive, in both dialects; `/add` is an ordinary HTTP
+route that asks the cluster; `/rpc` takes the JSON that `POST /rpc` of a node takes. `MPREG_PEERS`, addresses separated
+by spaces, says which cluster to join. docs/howto/embed.md explains it; tests/docs runs it under uvicorn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from mpreg_proto.effects import Framing
+from mpreg_proto.errors import raised
+from mpreg_proto.ids import Address, MemberId, RequestId
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.notices import Answered, Notice
+from mpreg_proto.rng import Rng
+from mpreg_proto.wire.messages import Result
+from mpreg_transports import Graph, RequestError
+from mpreg_transports.dialing import Dialler
+from mpreg_transports.driver import Driver, clock
+from mpreg_transports.functions import built_in, function
+from mpreg_transports.links.base import Buffer, LinkEnded
+from mpreg_transports.values import default_codec
+
+
+# [link]
+class StarletteLink:
+    """One WebSocket of the application as a link of the node (mpreg_transports/links/base.py says what is owed)."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        native = "mpreg.1" in websocket.scope["subprotocols"]
+        self.websocket = websocket
+        self.framing = Framing.NATIVE_MESSAGES if native else Framing.CLASSIC_MESSAGES
+        self.peer = str(websocket.client)
+        self.local_host = None
+
+    async def accept(self) -> None:
+        await self.websocket.accept("mpreg.1" if self.framing is Framing.NATIVE_MESSAGES else None)
+
+    async def receive(self) -> Sequence[bytes | str]:
+        message = await self.websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise LinkEnded("the peer is gone", clean=True, code=message.get("code"))
+        return [message["text"] if message.get("text") is not None else message["bytes"]]
+
+    async def send(self, chunks: Sequence[Buffer]) -> None:
+        try:
+            for chunk in chunks:
+                if self.framing is Framing.NATIVE_MESSAGES:
+                    await self.websocket.send_bytes(bytes(chunk))
+                else:
+                    await self.websocket.send_text(bytes(chunk).decode())
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise LinkEnded(f"the peer is gone: {error}") from None
+
+    async def close(self, code: int = 1000) -> None:
+        if WebSocketState.DISCONNECTED in (self.websocket.client_state, self.websocket.application_state):
+            return
+        with suppress(WebSocketDisconnect, RuntimeError):  # it may have just ended
+            await self.websocket.close(code)
+
+
+# [/link]
+
+
+# [node]
+class EmbeddedNode:
+    """A node that others carry: its links are WebSockets of the application, and those that it dials itself."""
+
+    def __init__(self, name: str, *, peers: Sequence[str] = (), resources: Sequence[str] = ()) -> None:
+        self.functions = {one.spec.name: one for one in [*built_in(), function(shout, idempotent=True)]}
+        config = NodeConfig(name=name, seeds=tuple(Address(peer) for peer in peers), resources=tuple(sorted(resources)))
+        me, rng = MemberId(os.urandom(16)), Rng(int.from_bytes(os.urandom(8), "big"))
+        self.node = Node(config, me=me, rng=rng, entropy=os.urandom, now=clock(), codec=default_codec())
+        for one in self.functions.values():
+            self.node.offer(one.spec, now=clock())
+        dial = Dialler(websocket_only=False)
+        self.driver = Driver(self.node, functions=self.functions, dial=dial, observe=self.observe)
+        self.answers: dict[RequestId, Result] = {}
+        self.waiting: dict[RequestId, anyio.Event] = {}
+
+    def observe(self, notice: Notice) -> None:
+        if isinstance(notice, Answered):
+            self.answers[notice.request] = notice.result
+            if notice.request in self.waiting:
+                self.waiting[notice.request].set()
+
+    async def run(self, graph: Graph) -> dict[str, Any]:
+        """What `client.run(graph)` gives, without a client: the request starts at this node."""
+        number = self.node.submit(graph.request(), now=clock())
+        answered = self.waiting[number] = anyio.Event()
+        try:
+            self.driver.flush()
+            await answered.wait()
+        finally:
+            del self.waiting[number]
+            self.node.cancel(number, now=clock())  # nothing happens if it is answered
+            self.driver.flush()
+            result = self.answers.pop(number, None)
+        assert result is not None
+        if result.fault is not None:
+            raise raised(result.fault)
+        return {row.name: default_codec().decode(row.value) for row in result.done}
+
+    async def leave(self) -> None:
+        self.node.leave(now=clock())
+        self.driver.flush()
+        await self.driver.ended.wait()
+
+
+# [/node]
+
+
+async def shout(text: str) -> str:
+    """A function that the application offers to the cluster."""
+    return text.upper() + "!"
+
+
+def create_app(peers: Sequence[str] = ()) -> Starlette:
+    """The application, with a node that joins the cluster of `peers`."""
+    embedded = EmbeddedNode("starlette", peers=peers)
+
+    # [app]
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(embedded.driver.run)
+            yield
+            await embedded.leave()
+
+    async def mpreg(websocket: WebSocket) -> None:
+        link = StarletteLink(websocket)
+        await link.accept()
+        await embedded.driver.pump(link)
+
+    async def add(request: Request) -> Response:
+        graph = Graph()
+        graph.call("add", int(request.query_params["x"]), int(request.query_params["y"]), name="sum")
+        try:
+            return JSONResponse(await embedded.run(graph))
+        except RequestError as error:
+            return JSONResponse({"code": error.code, "message": error.message}, status_code=502)
+
+    async def rpc(request: Request) -> Response:
+        return Response(await embedded.driver.exchange(await request.body()), media_type="application/json")
+
+    routes = [WebSocketRoute("/mpreg", mpreg), Route("/add", add), Route("/rpc", rpc, methods=["POST"])]
+    return Starlette(routes=routes, lifespan=lifespan)
+    # [/app]
+
+
+app = create_app(os.environ.get("MPREG_PEERS", "").split())

@@ -1,0 +1,429 @@
+"""The seed's names, so that its programs run with only their import lines changed (INTERFACE.md).
+
+`MPREGServer` is a `Server`, and `MPREGClientAPI` a `Client` behind the seed's methods. The client speaks the native
+protocol, so that a call that is given up is also stopped and a dead link is noticed, but means what the seed's JSON
+means: text that equals another call's name is a reference, and arguments and results are what JSON makes of them
+(tuples and sets are lists, keys are text), as for any client of the classic dialect. Like the seed it is for asyncio
+alone. Nothing here is needed by programs that are not the seed's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+from anyio.abc import TaskStatus
+
+from mpreg_proto.errors import CommandNotFound, DeadlineExceeded, MpregError, RequestError
+from mpreg_proto.limits import SECOND
+from mpreg_proto.wire.jsonvalues import to_json
+from mpreg_proto.wire.messages import Call, Request
+from mpreg_proto.wire.references import BadReference, scan_classic
+from mpreg_proto.wire.values import UnsendableValue
+from mpreg_transports.client import Client
+from mpreg_transports.functions import tags
+from mpreg_transports.server import Server
+from mpreg_transports.values import default_codec
+
+_LONGEST_SECONDS = 86_400
+"""What a call without `timeout` may take: the longest that a node allows, as the seed waits for ever."""
+
+log = logging.getLogger("mpreg.classic")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+# -- server -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class MPREGSettings:
+    """What a server is told. Port 0 takes any free one. `peers` and `connect` are both addresses of nodes to join.
+
+    Of `advertised_urls` the first is told to others. `gossip_interval` is accepted and means nothing here: news
+    travels at once. A `host` that others can reach is refused when the server runs (ValueError).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 6666
+    name: str = "NO NAME PROVIDED"
+    resources: Iterable[str] | None = None
+    peers: Iterable[str] | None = None
+    connect: str | None = None
+    cluster_id: str = "default-cluster"
+    advertised_urls: Sequence[str] | None = None
+    gossip_interval: float = 5.0
+
+
+class MPREGServer:
+    """A node. Build it anywhere, then `await server.server()` or `server.start()`; after `shutdown()` it is over."""
+
+    def __init__(self, settings: MPREGSettings | None = None) -> None:
+        self.settings = settings = settings if settings is not None else MPREGSettings()
+        joined = [*(settings.peers or ()), *([settings.connect] if settings.connect else [])]
+        advertised = settings.advertised_urls
+        self._node = Server(
+            name=settings.name,
+            host=settings.host,
+            port=settings.port,
+            resources=settings.resources or (),
+            peers=dict.fromkeys(joined),
+            cluster_id=settings.cluster_id,
+            advertise=advertised[0] if advertised else None,
+        )
+        self._own: dict[str, None] = {}
+        self._over = False
+        self._ended: Future[None] | None = None
+        for name, (function, resources) in _commands.items():
+            self._node.register(name, function, resources=resources, replace=True)
+        _servers.append(weakref.ref(self, _servers.remove))
+
+    @property
+    def url(self) -> str:
+        """Where it listens, once it does; empty before."""
+        return self._node.url
+
+    async def server(self) -> None:
+        """Serve until `shutdown` is through or the caller cancels. Raises OSError if the port cannot be had."""
+        await self._serve(self._node.serve)
+
+    def start(self) -> None:
+        """`asyncio.run(self.server())`: blocks. Ctrl-C and SIGTERM leave the cluster in order, then it returns.
+
+        In another thread than the main one only `shutdown()` ends it, as signals cannot be had there.
+        """
+        signals = threading.current_thread() is threading.main_thread()
+        asyncio.run(self._serve(self._node.serve_until_signal if signals else self._node.serve))
+
+    def shutdown(self) -> Awaitable[None]:
+        """Begin to end: new calls are refused, running ones may finish (10 s; called again: none), then it says
+        goodbye and `server()` returns.
+
+        All this happens whether or not what it gives is awaited; awaiting waits for the end. May be called in the loop,
+        from another thread, and before the server runs, which it then never does. A command of this very server must
+        not await it, as the end waits for the command.
+        """
+        self._over = True
+        self._node.leave()
+        return _End(self._ended)
+
+    def register_command(self, name: str, function: Callable[..., Any], resources: Iterable[str] = ()) -> None:
+        """Offer `function`, before or while it runs; the cluster learns it at once.
+
+        It stands before a command of the same name by `rpc_command`, and before echo and echos. Raises ValueError for a
+        name that was registered here already; nothing has changed then.
+        """
+        if name in self._own:
+            raise ValueError(f"a command {name!r} is registered already")
+        self._node.register(name, function, resources=resources, replace=True)
+        self._own[name] = None
+
+    def _offer_decorated(self, name: str, function: Callable[..., Any], resources: Iterable[str]) -> None:
+        if name not in self._own:
+            self._node.register(name, function, resources=resources, replace=True)
+
+    async def _serve(self, serve: Callable[..., Awaitable[None]]) -> None:
+        if self._over:
+            return
+        if self._ended is not None and not self._ended.done():
+            raise RuntimeError(f"{self.settings.name} runs already")
+        ended = self._ended = Future()
+        try:
+            await serve(task_status=_Listening(self._on_listening))
+        finally:
+            ended.set_result(None)
+
+    def _on_listening(self) -> None:
+        if self.settings.port != self._node.port:  # it was 0; whoever made the settings may make more servers of them
+            self.settings = dataclasses.replace(self.settings, port=self._node.port)
+        log.info("%s listens on %s", self.settings.name, self.url)
+        if self._over:  # by a shutdown that came while the port was being bound
+            self._node.leave()
+
+
+class _Listening(TaskStatus[None]):
+    """Calls back where a task group would be told that a server is up."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+
+    def started(self, value: None = None) -> None:
+        self._then()
+
+
+class _End:
+    """Awaitable from any loop, and nobody has to: done when the server has ended, at once if it never ran."""
+
+    def __init__(self, ended: Future[None] | None) -> None:
+        self._ended = ended
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._ended is not None:
+            # Shielded: cancelling the one who waits must not cancel what all wait for.
+            yield from asyncio.shield(asyncio.wrap_future(self._ended)).__await__()
+
+
+_commands: dict[str, tuple[Callable[..., Any], frozenset[str]]] = {}
+_servers: list[weakref.ref[MPREGServer]] = []
+
+
+def rpc_command(name: str, resources: Iterable[str] | None = None) -> Callable[[F], F]:
+    """Offer the decorated function as `name` on every server of this process, made before or later.
+
+    A command of that name that a server registered itself stands before it. Raises ValueError, when it decorates, for a
+    name that another function was given; the same one again (its module was imported twice) takes its own place.
+    """
+    asked = tags(resources or ())
+
+    def decorate(function: F) -> F:
+        if name in _commands and _origin(_commands[name][0]) != _origin(function):
+            raise ValueError(f"another function is the command {name!r} already")
+        _commands[name] = (function, asked)
+        for reference in tuple(_servers):
+            if (server := reference()) is not None:
+                server._offer_decorated(name, function, asked)
+        return function
+
+    return decorate
+
+
+def _origin(function: Callable[..., Any]) -> object:
+    """Where a function was written: the same for `__main__` and for the same file imported by its name."""
+    code = getattr(function, "__code__", None)
+    return function if code is None else (code.co_filename, code.co_firstlineno, function.__qualname__)
+
+
+# -- requests and errors ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RPCCommand:
+    """One call: `fun` is the function, `name` what others refer to it by, `locs` the resources it asks for."""
+
+    name: str
+    fun: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    locs: Iterable[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.args, str):
+            raise TypeError(f"args={self.args!r} is a bare string; write args=({self.args!r},)")
+        object.__setattr__(self, "args", tuple(self.args))
+        object.__setattr__(self, "locs", tags(self.locs))
+
+
+@dataclass(frozen=True)
+class RPCError:
+    """An error as it came: a code of INTERFACE.md's table, words for people, details for programs."""
+
+    code: int
+    message: str
+    details: Any = None
+
+
+class MPREGException(MpregError):
+    """A request, or one call of it, ended in `rpc_error`."""
+
+    def __init__(self, rpc_error: RPCError | None = None) -> None:
+        super().__init__(rpc_error)
+        self.rpc_error = rpc_error if rpc_error is not None else RPCError(-1, "unknown error")
+
+    def __str__(self) -> str:
+        return f"{self.rpc_error.message} (error {self.rpc_error.code})"
+
+
+class CommandNotFoundException(MPREGException):
+    """1001: no node offers `command_name`, or none that does holds the resources asked for."""
+
+    def __init__(self, rpc_error: RPCError | None = None, command_name: str = "") -> None:
+        made = rpc_error or RPCError(1001, f"no node offers {command_name!r}", {"function": command_name})
+        super().__init__(made)
+        self.command_name = command_name
+
+
+def _as_seed_error(error: RequestError) -> MPREGException:
+    told = RPCError(error.code, error.message, error.details)
+    if isinstance(error, CommandNotFound):
+        return CommandNotFoundException(told, str(error.details.get("function", "")))
+    return MPREGException(told)
+
+
+def _as_request(cmds: Sequence[RPCCommand], timeout: float | None) -> Request:
+    """What the classic dialect would make of the same commands. Raises TypeError for what JSON cannot say."""
+    codec = default_codec()
+    names = dict.fromkeys(command.name for command in cmds)
+    calls: list[Call] = []
+    for command in cmds:
+        try:
+            tree = to_json([command.args, dict(command.kwargs)], codec)
+            scanned, needs = scan_classic(tree, names, command.name)
+            encoded = codec.encode(scanned)
+        except (UnsendableValue, BadReference) as error:
+            raise TypeError(f"call {command.name!r}: {error}") from None
+        calls.append(Call(command.name, command.fun, encoded, needs, tuple(sorted(command.locs))))
+    span = _LONGEST_SECONDS if timeout is None else min(timeout, _LONGEST_SECONDS)
+    return Request(0, tuple(calls), timeout=max(1, int(span * SECOND)))
+
+
+def _as_json(name: str, value: object) -> object:
+    try:
+        return to_json(value, default_codec())
+    except UnsendableValue as error:
+        text = f"the result of call {name!r} cannot be sent as JSON: {error}"
+        raise MPREGException(RPCError(1003, text, {"call": name})) from None
+
+
+# -- client -----------------------------------------------------------------------------------------------------------
+
+
+class MPREGClientAPI:
+    """Calls functions through the node at `url`; connects by `connect()`, `async with`, or the first call.
+
+    A lost link is dialled again by the next call; what was pending on it ends with error 1023. `full_log` writes each
+    request and what came of it to the log `mpreg.classic`, at level INFO.
+    """
+
+    def __init__(self, url: str, full_log: bool = True) -> None:
+        self.url = url
+        self.full_log = full_log
+        self._client = _SeedClient(url, full_log=full_log)
+
+    async def connect(self) -> None:
+        """Connect, if it isn't. Raises ConnectionError if nobody answers, MPREGException if the node refuses."""
+        await self._client.connect()
+
+    async def disconnect(self) -> None:
+        """Hang up, if it is connected; what is pending is cancelled at the node."""
+        await self._client.disconnect()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.disconnect()
+
+    async def call(
+        self,
+        fun: str,
+        *args: Any,
+        locs: Iterable[str] = frozenset(),
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The value of one call, on a node that holds all of `locs`; `kwargs` are the function's own keywords.
+
+        `timeout` is in seconds. Raises asyncio.TimeoutError when it has passed, CommandNotFoundException,
+        MPREGException for other errors, ConnectionError, TypeError for arguments that JSON cannot say.
+        """
+        command = RPCCommand(name=fun, fun=fun, args=args, kwargs=kwargs, locs=locs)
+        return (await self._client.request([command], timeout))[fun]
+
+
+class _SeedClient:
+    """What programs reach as `client._client`: requests of many commands over one link."""
+
+    def __init__(self, url: str, *, full_log: bool) -> None:
+        self.url = url
+        self.full_log = full_log
+        self._held: _Held | None = None
+        self._dialling = asyncio.Lock()
+
+    async def connect(self) -> None:
+        """See MPREGClientAPI."""
+        async with self._dialling:
+            if self._held is not None and self._held.linked:
+                return
+            await self._drop()
+            held = _Held(self.url)
+            try:
+                await held.begin()
+            except RequestError as error:
+                raise _as_seed_error(error) from None
+            self._held = held
+
+    async def disconnect(self) -> None:
+        """See MPREGClientAPI."""
+        async with self._dialling:
+            await self._drop()
+
+    async def request(self, cmds: Sequence[RPCCommand], timeout: float | None = None) -> dict[str, Any]:
+        """`{leaf name: value}` of commands that refer to each other by name; errors as in `MPREGClientAPI.call`."""
+        if timeout is not None and not timeout > 0:
+            raise TimeoutError(f"a timeout of {timeout} s has passed before anything could be sent")
+        request = _as_request(cmds, timeout)
+        self._tell("request", cmds)
+        try:
+            while self._held is None or not self._held.linked:
+                await self.connect()
+            # No await between that look and the sending: a request never waits for a link that may not come again.
+            answer = await self._held.answer(request)
+            values = {name: _as_json(name, value) for name, value in answer.values.items()}
+        except DeadlineExceeded as error:  # is a TimeoutError
+            self._tell("timed out:", error)
+            raise
+        except RequestError as error:
+            self._tell("failed:", error)
+            raise _as_seed_error(error) from None
+        self._tell("result", values)
+        return values
+
+    async def _drop(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            await held.end()
+
+    def _tell(self, words: str, what: object) -> None:
+        if self.full_log:
+            log.info("[%s] %s %s", self.url, words, what)
+
+
+class _Held(Client):
+    """A client in a task of its own, as one must end in the task in which it began, and the seed's users connect and
+    disconnect wherever they like.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def linked(self) -> bool:
+        """Whether it could send at this moment."""
+        return self._session.ready
+
+    async def begin(self) -> None:
+        """Connect. Raises as `Client` does."""
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._hold(ready))
+        try:
+            await ready
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+
+    async def end(self) -> None:
+        """Hang up. In another loop than it began in it has ended with that one."""
+        self._stop.set()
+        if self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def _hold(self, ready: asyncio.Future[None]) -> None:
+        try:
+            async with self:
+                if not ready.done():
+                    ready.set_result(None)
+                await self._stop.wait()
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)

@@ -1,0 +1,24 @@
+"""The command line, `mpreg`: one file a family of commands, each a thin layer over `Server` and `Client`.
+
+`main` is the console script's entry. It imports what a command needs only when that command runs, so that `--help` is
+quick, and it is the one place where an error becomes words and an exit code.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line in `sys.argv` and end the process with its exit code."""
+    import sys
+
+    from mpreg_transports.cli.app import build
+
+    app = build()
+    try:
+        app(prog_name="mpreg")
+    except Exception as error:
+        from mpreg_transports.cli.told import tell
+
+        sys.exit(tell(error))

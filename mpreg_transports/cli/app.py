@@ -1,0 +1,44 @@
+"""All commands, put together. Each lives in the file of its family and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mpreg_transports.cli import calls, cluster, configuring, demo, dev, serving
+
+_OWN = "Send graphs of calls to any node of a cluster; each call runs where its function and its data are."
+
+
+def build() -> typer.Typer:
+    """The command line as typer runs it. Errors of commands are raised, for `main` to tell."""
+    app = typer.Typer(
+        name="mpreg",
+        help=_OWN,
+        epilog="First steps: [bold]mpreg demo[/bold] shows what it does; [bold]mpreg dev[/bold] starts a cluster here.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for family in (serving, dev, demo, calls, cluster, configuring):
+        family.add_to(app)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"mpreg {version('mpreg')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None: ...

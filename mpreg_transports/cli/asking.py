@@ -1,0 +1,46 @@
+"""How a command asks a node: which URL, one connection, one question, and Ctrl-C as a cancelled request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mpreg_transports.settings import resolve
+
+if TYPE_CHECKING:
+    from mpreg_transports.client import Client
+
+T = TypeVar("T")
+
+
+def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | None = None) -> str:
+    """The node to ask: `--url`, MPREG_URL, the file's `url`, or the default. Raises SettingsError or CommandFailed."""
+    from mpreg_transports.addresses import parse_address
+    from mpreg_transports.cli.told import CommandFailed
+
+    found = resolve(flags={"url": url}, environ=os.environ if environ is None else environ, config=config)["url"]
+    try:
+        return str(parse_address(str(found.value)))
+    except ValueError as error:
+        raise CommandFailed(f"{error} ({found.source})") from None
+
+
+def ask(url: str, question: Callable[[Client], Awaitable[T]]) -> T:
+    """Connect to `url`, ask, hang up. Raises NotConnected, a RequestError, or KeyboardInterrupt as CommandFailed."""
+    import anyio
+
+    from mpreg_transports.cli.told import CommandFailed, ExitCode, innermost
+    from mpreg_transports.client import Client
+
+    async def asked() -> T:
+        async with Client(url, name="mpreg command line") as client:
+            return await question(client)
+
+    try:
+        return anyio.run(asked)
+    except KeyboardInterrupt:
+        raise CommandFailed("interrupted; the node was told to stop", code=ExitCode.UNKNOWN) from None
+    except BaseExceptionGroup as group:
+        raise innermost(group) from None

@@ -1,0 +1,289 @@
+"""`mpreg call`, `run` and `explain`: one call, a request from a file, and where a request would run.
+
+Arguments and files become a native `Request`; what comes back goes to stdout as JSON. Classic files are translated here
+by the same dialect that a node has at its door, so they mean the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpreg_transports.cli.options import Config, Json, Resources, Url, example
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mpreg_proto.wire.messages import Explained, Request, Traced
+    from mpreg_transports.client import Answer, Client
+
+_VALUED = ("--kw", "--resource", "--timeout", "--url", "--config")
+_MARK = "\0"
+"""Stands before a negative number on its way past the parser, which would take it for an option."""
+
+RequestFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="JSON: a classic request, or just its cmds list; - is stdin.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's commands."""
+    app.command(
+        cls=_numbers_pass(),
+        epilog=example(
+            "mpreg call echo 'hi there!'",
+            "mpreg call add -1 2.5 --timeout 5",
+            "mpreg call train '{\"rows\": 3}' --kw deep=true --resource gpu-cluster",
+        ),
+    )(call)
+    app.command(epilog=example("mpreg run request.json --timeline", "echo '[...]' | mpreg run - --json"))(run)
+    app.command(epilog=example("mpreg explain request.json"))(explain)
+
+
+def call(
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
+    args: Annotated[
+        list[str] | None, typer.Argument(metavar="ARG...", help="Each is JSON, or a plain text when it isn't.")
+    ] = None,
+    kw: Annotated[
+        list[str] | None, typer.Option("--kw", metavar="NAME=JSON", help="A keyword argument; may be repeated.")
+    ] = None,
+    resource: Resources = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="S", help="Seconds it may take (default 60).")
+    ] = None,
+    url: Url = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Call one function and print its result."""
+    from mpreg_transports.cli.asking import ask, node_url
+    from mpreg_transports.cli.told import CommandFailed
+
+    positional = [argument(text) for text in args or ()]
+    keywords = dict(keyword(text) for text in kw or ())
+    if timeout is not None and not 0 < timeout <= 86_400:
+        raise CommandFailed(f"--timeout {timeout:g}: more than 0 and at most 86400 seconds")
+    for name in resource or ():
+        if not name:
+            raise CommandFailed("--resource '': a resource has a name")
+
+    async def question(client: Client) -> Any:
+        return await client.call(function, *positional, resources=resource or (), kwargs=keywords, timeout=timeout)
+
+    print_value(ask(node_url(url, config), question), as_json=as_json)
+
+
+def run(
+    file: RequestFile,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Draw where and when each call ran.")] = False,
+    url: Url = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Run a request of many calls and print its leaves.
+
+    With --json that is one object of leaves; with --timeline too, {"r": leaves, "trace": [...]} in seconds.
+    """
+    import msgspec
+
+    from mpreg_transports.cli.asking import ask, node_url
+    from mpreg_transports.cli.told import exit_code, print_error, words
+
+    request = msgspec.structs.replace(read_request(file), trace=timeline)
+
+    async def question(client: Client) -> Answer:
+        return await client.answer(request)
+
+    answer = ask(node_url(url, config), question)
+    print_answer(answer, timeline=timeline, as_json=as_json)
+    if answer.errors:
+        for name, error in answer.errors.items():
+            head, *rest = words(error)
+            print_error([f"{name}: {head}", *rest])
+        raise typer.Exit(exit_code(first_cause(answer)))
+
+
+def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: Json = False) -> None:
+    """Say which node each call would run on now, and why. Runs nothing.
+
+    Several nodes for a call are equals, among which one is drawn when it runs.
+    """
+    from mpreg_transports.cli.asking import ask, node_url
+    from mpreg_transports.cli.terminal import emit_json, show
+
+    request = read_request(file)
+
+    async def question(client: Client) -> tuple[Explained, ...]:
+        return await client.explain(request)
+
+    rows = ask(node_url(url, config), question)
+    if as_json:
+        emit_json(
+            [
+                {
+                    "name": row.name,
+                    "function": row.function,
+                    "nodes": list(row.nodes),
+                    "why": row.why,
+                    "rejected": [{"node": node, "why": why} for node, why in row.rejected],
+                }
+                for row in rows
+            ]
+        )
+    else:
+        show(*explained(rows))
+
+
+# -- in ---------------------------------------------------------------------------------------------------------------
+
+
+def argument(text: str) -> Any:
+    """The value that one word of a command line means: strict JSON, or else the word itself."""
+    from mpreg_proto.wire.jsonvalues import MalformedJson, loads
+
+    text = text.removeprefix(_MARK)
+    try:
+        return loads(text)
+    except MalformedJson:
+        return text
+
+
+def keyword(text: str) -> tuple[str, Any]:
+    """`name=JSON` as a name and a value. Raises CommandFailed."""
+    from mpreg_transports.cli.told import CommandFailed
+
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise CommandFailed(f"--kw {text!r}: write it as --kw name=JSON, such as --kw deep=true")
+    return name, argument(value)
+
+
+def read_request(file: str) -> Request:
+    """The request in a file. Raises CommandFailed for a file that cannot be read, a RequestError for a bad request."""
+    from mpreg_transports.cli.told import CommandFailed
+
+    where = "stdin" if file == "-" else file
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{where} is not UTF-8 text") from None
+    except OSError as error:
+        raise CommandFailed(f"cannot read {where}: {(error.strerror or str(error)).lower()}") from None
+    return request_of(text, where=where)
+
+
+def request_of(text: str, *, where: str) -> Request:
+    """The native request that a classic one, or its `cmds` list, stands for. Raises a RequestError naming `where`."""
+    from mpreg_proto.errors import Fault, raised
+    from mpreg_proto.wire.classic import ClassicDialect
+    from mpreg_proto.wire.dialects import BadRequest
+    from mpreg_transports.values import default_codec
+
+    whole = text if not text.lstrip().startswith("[") else '{"role":"rpc","cmds":' + text + "}"
+    request = ClassicDialect(default_codec()).decode(whole)
+    if isinstance(request, BadRequest):
+        fault = request.fault
+        raise raised(Fault(fault.code, f"{where}: {fault.message}", fault.details))
+    return request
+
+
+def _numbers_pass() -> type[typer.core.TyperCommand]:
+    """A command that takes `-1` for an argument, while a mistyped option is still told as one."""
+    from mpreg_proto.wire.jsonvalues import MalformedJson, loads
+
+    def is_number(text: str) -> bool:
+        try:
+            return text[:1] == "-" and type(loads(text)) in (int, float)
+        except MalformedJson:
+            return False
+
+    class NumbersPass(typer.core.TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            end = args.index("--") if "--" in args else len(args)
+            for position, text in enumerate(args[:end]):
+                if is_number(text) and (position == 0 or args[position - 1] not in _VALUED):
+                    args[position] = _MARK + text
+            return super().parse_args(ctx, args)
+
+    return NumbersPass
+
+
+# -- out --------------------------------------------------------------------------------------------------------------
+
+
+def print_value(value: Any, *, as_json: bool) -> None:
+    """A result: text plain, all else JSON. Raises ExecutionFailed where JSON is asked for and cannot say it."""
+    from mpreg_transports.cli.terminal import emit, pretty
+
+    if type(value) is str and not as_json:
+        emit(value)
+        return
+    try:
+        emit(pretty(json_tree(value)))
+    except UnicodeEncodeError:
+        raise
+    except ValueError as error:
+        if not as_json:
+            emit(repr(value))
+            return
+        from mpreg_proto.errors import ExecutionFailed
+
+        raise ExecutionFailed(f"the result {error}; without --json it is printed as Python writes it") from None
+
+
+def json_tree(value: Any) -> object:
+    """`value` as a tree for JSON. Raises UnsendableValue, a ValueError, with the path of what has no JSON form."""
+    from mpreg_proto.wire.jsonvalues import to_json
+    from mpreg_transports.values import default_codec
+
+    return to_json(value, default_codec())
+
+
+def first_cause(answer: Answer) -> Exception:
+    """The error of a partial answer that others follow from: the first that is not "for want of an input"."""
+    errors = list(answer.errors.values())
+    return next((error for error in errors if error.code != 1021), errors[0])
+
+
+def print_answer(answer: Answer, *, timeline: bool, as_json: bool) -> None:
+    """The leaves, and the waterfall if asked for."""
+    from mpreg_transports.cli.terminal import emit, emit_json, out, show
+    from mpreg_transports.cli.waterfall import waterfall
+
+    if as_json:
+        leaves = json_tree(answer.values)
+        emit_json({"r": leaves, "trace": [traced(row) for row in answer.trace]} if timeline else leaves)
+        return
+    print_value(answer.values, as_json=False)
+    if timeline:
+        console = out()
+        emit("")
+        show(*waterfall(answer.trace, width=console.width, ascii_only=not console.encoding.startswith("utf")))
+
+
+def traced(row: Traced) -> dict[str, object]:
+    """One row of a trace as the classic dialect gives it, times in seconds since the request arrived."""
+    seconds = {key: getattr(row, key) / 1e9 for key in ("queued", "moved", "started", "ended")}
+    return {"name": row.name, "node": row.node, **seconds, "tries": row.tries, "why": row.why}
+
+
+def explained(rows: Sequence[Explained]) -> list[RenderableType]:
+    """A table of calls; below a call, the nodes that will not be drawn."""
+    from rich.text import Text
+
+    from mpreg_transports.cli.terminal import table
+    from mpreg_transports.cli.waterfall import cut
+
+    cells: list[Sequence[str | Text]] = []
+    for row in rows:
+        where = Text("\n".join(row.nodes)) if row.nodes else Text("nowhere", style="red")
+        why = Text(row.why)
+        for node, reason in row.rejected:
+            why.append(f"\nnot {node}: {reason}", style="dim")
+        cells.append((cut(row.name, 24), cut(row.function, 24), where, why))
+    return [table(("call", "function", "would run on", "why"), cells)]

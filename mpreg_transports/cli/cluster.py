@@ -1,0 +1,224 @@
+"""`mpreg nodes`, `functions` and `check`: how one node sees the cluster, and how it is reached.
+
+All three ask a node for its view; nothing is changed there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from mpreg_transports.cli.options import Config, Json, Url, example
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mpreg_proto.view import FunctionRow, NodeView
+    from mpreg_transports.client import Client
+
+_PINGS = 5
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What `check` found out. Times are nanoseconds; `problems` is empty when all is well."""
+
+    url: str
+    node: str
+    cluster: str
+    protocol: int
+    release: str
+    reached: int
+    """From the first packet to the answered handshake."""
+    away: int
+    """The quickest of five questions, there and back."""
+    members: dict[str, int]
+    """How many members are in each standing."""
+    functions: int
+    synced: bool
+    problems: tuple[str, ...]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's commands."""
+    app.command(epilog=example("mpreg nodes --url ws://127.0.0.1:9001"))(nodes)
+    app.command(epilog=example("mpreg functions --json"))(functions)
+    app.command(epilog=example("mpreg check ws://127.0.0.1:9001"))(check)
+
+
+def nodes(url: Url = None, config: Config = None, as_json: Json = False) -> None:
+    """Who is in the cluster and how it is, as one node sees it."""
+    from mpreg_transports.cli.terminal import emit_json, show
+
+    view = _view(url, config)
+    if as_json:
+        emit_json([_plain(row) for row in view.members])
+    else:
+        show(members_table(view))
+
+
+def functions(url: Url = None, config: Config = None, as_json: Json = False) -> None:
+    """Who offers what with which resources, as one node sees it."""
+    from mpreg_transports.cli.terminal import emit_json, show
+
+    view = _view(url, config)
+    if as_json:
+        emit_json([_plain(row) for row in view.functions])
+    else:
+        show(functions_table(view.functions))
+
+
+def check(
+    target: Annotated[str | None, typer.Argument(metavar="URL", help="The node's address.")] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Can I reach a node, as whom, which version, how far away, is its view sane?
+
+    Without URL it checks the node that other commands would ask (MPREG_URL, mpreg.toml).
+    """
+    from mpreg_transports.cli.asking import ask, node_url
+    from mpreg_transports.cli.terminal import emit_json, show
+    from mpreg_transports.cli.told import ExitCode, print_error
+
+    url = node_url(target, config)
+    started = time.monotonic_ns()
+
+    async def question(client: Client) -> Checked:
+        reached = time.monotonic_ns() - started
+        rounds: list[int] = []
+        view = await client.view()
+        for _ in range(_PINGS):
+            asked = time.monotonic_ns()
+            view = await client.view()
+            rounds.append(time.monotonic_ns() - asked)
+        return judge(url, view, reached=reached, away=min(rounds))
+
+    found = ask(url, question)
+    if as_json:
+        emit_json(_plain(found))
+    else:
+        show(check_table(found))
+    for problem in found.problems:
+        print_error([problem])
+    if found.problems:
+        raise typer.Exit(ExitCode.OTHER)
+
+
+# -- judged and drawn -------------------------------------------------------------------------------------------------
+
+
+def judge(url: str, view: NodeView, *, reached: int, away: int) -> Checked:
+    """What a view says about the node's health."""
+    from importlib.metadata import version
+
+    from mpreg_proto.wire.messages import VERSION
+
+    standings: dict[str, int] = {}
+    for row in view.members:
+        standings[row.standing] = standings.get(row.standing, 0) + 1
+    return Checked(
+        url=url,
+        node=view.shown,
+        cluster=view.cluster,
+        protocol=VERSION,
+        release=version("mpreg"),
+        reached=reached,
+        away=away,
+        members=standings,
+        functions=len(dict.fromkeys(row.function for row in view.functions)),
+        synced=view.synced,
+        problems=tuple(_problems(view)),
+    )
+
+
+def _problems(view: NodeView) -> list[str]:
+    found: list[str] = []
+    if view.draining:
+        found.append(f"{view.shown} is leaving the cluster and takes no new requests; ask another node")
+    if not view.synced:
+        found.append(f"{view.shown} has met none of its peers yet, so it knows only itself; are its --peer right?")
+    for row in view.members:
+        if row.standing == "suspect":
+            found.append(f"{row.shown} does not answer {view.shown} at the moment")
+        elif row.standing == "alive" and not row.me and not row.catalogue:
+            found.append(f"{view.shown} does not know yet what {row.shown} offers")
+    return found
+
+
+def check_table(found: Checked) -> Table:
+    """The answers to `check`'s questions, a line each."""
+    from mpreg_transports.cli.terminal import span, table
+
+    members = ", ".join(f"{count} {standing}" for standing, count in found.members.items())
+    met = "has met its peers" if found.synced else "has met no peer yet"
+    rows = [
+        ("reachable", f"{found.url}, after {span(found.reached)}"),
+        ("node", f"{found.node} of cluster {found.cluster}"),
+        ("as whom", "a client without credentials"),
+        ("version", f"protocol {found.protocol}; mpreg {found.release} here"),
+        ("how far", f"{span(found.away)} there and back (the quickest of {_PINGS})"),
+        ("view", f"members: {members}; {found.functions} functions; {met}"),
+        ("clock", "not compared: nodes tell each other spans, never times of day"),
+    ]
+    return table(("", ""), rows)
+
+
+def members_table(view: NodeView) -> Table:
+    """A row a member; the asked node has a star."""
+    from rich.text import Text
+
+    from mpreg_transports.cli.terminal import span, table
+
+    styles: Mapping[str, str] = {"alive": "green", "suspect": "yellow", "dead": "red"}
+    rows: list[tuple[str | Text, ...]] = []
+    for row in view.members:
+        standing = Text(row.standing, style=styles.get(row.standing, "dim"))
+        name = row.shown + (" *" if row.me else "")
+        resources = ", ".join(row.resources) or "-"
+        rows.append((name, standing, span(row.since), str(row.functions), resources, "\n".join(row.addresses)))
+    made = table(("node", "is", "for", "offers", "resources", "address"), rows)
+    made.caption = f"* asked; cluster {view.cluster}"
+    made.caption_justify = "left"
+    made.columns[0].min_width = 10
+    made.columns[5].no_wrap = True
+    return made
+
+
+def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
+    """A row for each function and set of resources; nodes that offer the same stand together."""
+    from rich.text import Text
+
+    from mpreg_transports.cli.terminal import table
+
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        marks = " ".join(word for word in (row.version, "idempotent" if row.idempotent else "") if word)
+        key = (row.function, row.signature, row.doc, marks, ", ".join(row.resources) or "-")
+        groups.setdefault(key, []).append(row.node)
+    cells: list[tuple[str | Text, ...]] = []
+    for (name, signature, doc, marks, resources), nodes_ in groups.items():
+        what = Text.assemble((name, "bold"), signature)
+        for line in (doc, marks):
+            if line:
+                what.append(f"\n  {line}", style="dim")
+        cells.append((what, resources, "\n".join(nodes_)))
+    made = table(("function", "resources", "nodes"), cells)
+    made.columns[2].no_wrap = True
+    return made
+
+
+def _view(url: str | None, config: Config) -> NodeView:
+    from mpreg_transports.cli.asking import ask, node_url
+
+    async def question(client: Client) -> NodeView:
+        return await client.view()
+
+    return ask(node_url(url, config), question)
+
+
+def _plain(row: msgspec.Struct) -> object:
+    return msgspec.to_builtins(row)

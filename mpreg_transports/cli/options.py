@@ -1,0 +1,27 @@
+"""Options that several commands share, so that one name means one thing everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The node to ask (env MPREG_URL; default ws://127.0.0.1:9001)."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="TOML file with settings (env MPREG_CONFIG; else mpreg.toml here)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option("--resource", metavar="R", help="A resource that the node must hold; may be repeated."),
+]
+
+
+def example(*lines: str) -> str:
+    """The examples below a command's help, a line each."""
+    return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *lines))

@@ -1,0 +1,188 @@
+"""`mpreg serve`: one node in this process until Ctrl-C or SIGTERM.
+
+Settings come from flags, environment, file and TARGET; the node is `Server`'s. What the node has to say goes to stderr,
+and so does the one line that says it is ready.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from mpreg_transports.cli.options import example
+
+if TYPE_CHECKING:
+    import logging
+
+    from mpreg_transports.server import Server
+    from mpreg_transports.settings import Value
+
+Target = Annotated[
+    str | None,
+    typer.Argument(metavar="[TARGET]", help="module:name or file.py:name, a Server with its functions."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's command."""
+    app.command(
+        epilog=example(
+            "mpreg serve app.py:server --port 9001",
+            "mpreg serve app.py:server --port 9002 --resource gpu --peer ws://127.0.0.1:9001",
+        )
+    )(serve)
+
+
+def serve(
+    target: Target = None,
+    host: Annotated[str | None, typer.Option(help="Where to listen (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Which port; 0 takes any free one (default 9001).")] = None,
+    name: Annotated[str | None, typer.Option(help="The node's name, for people.")] = None,
+    resource: Annotated[
+        list[str] | None, typer.Option(metavar="R", help="A resource that this node holds; may be repeated.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A node of the cluster to join; may be repeated.")
+    ] = None,
+    cluster_id: Annotated[str | None, typer.Option(help="Only nodes with the same id join each other.")] = None,
+    advertise: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where others reach this node, if not where it listens.")
+    ] = None,
+    transport: Annotated[
+        str | None, typer.Option(metavar="auto|websocket", help="websocket: don't try raw frames to peers first.")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Listen beyond this machine though nothing keeps others out.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file with settings; keys are these flags' names.")
+    ] = None,
+) -> None:
+    """Run a node until Ctrl-C, which lets running calls finish; again ends it at once."""
+    flags: dict[str, Value] = {
+        "host": host,
+        "port": port,
+        "name": name,
+        "resource": tuple(resource) if resource else None,
+        "peer": tuple(peer) if peer else None,
+        "cluster-id": cluster_id,
+        "advertise": advertise,
+        "transport": transport,
+        "insecure": insecure,
+    }
+    server = prepare(target, flags, config)
+    talk_by_log()
+    serve_here(server, lambda: say_ready(server))
+    end_process()
+
+
+def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None) -> Server:
+    """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
+    from mpreg_transports.cli.target import load, own_settings, set_up
+    from mpreg_transports.cli.told import CommandFailed
+    from mpreg_transports.server import refuse_open_host
+    from mpreg_transports.settings import resolve
+
+    resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before anything of the user's runs
+    loaded = load(target) if target is not None else None
+    own = own_settings(loaded) if loaded is not None else {}
+    server = set_up(loaded, resolve(flags=flags, environ=os.environ, config=config, server=own))
+    try:
+        refuse_open_host(server.host, insecure=server.insecure)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
+    return server
+
+
+def serve_here(server: Server, on_ready: Callable[[], None]) -> None:
+    """Serve in this thread until told to end; `on_ready` is called once it listens. Raises CannotListen."""
+    import importlib.util
+
+    import anyio
+
+    from mpreg_transports.cli.told import innermost
+
+    async def serving() -> None:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server.serve_until_signal)
+            on_ready()
+
+    fast = importlib.util.find_spec("uvloop") is not None
+    try:
+        anyio.run(serving, backend_options={"use_uvloop": fast})
+    except BaseExceptionGroup as group:
+        raise innermost(group) from None
+
+
+def say_ready(server: Server) -> None:
+    """The one line that says where it listens."""
+    from mpreg_transports.cli.terminal import say
+
+    resources = f", resources {', '.join(sorted(server.resources))}" if server.resources else ""
+    say(f"node {server.name} is ready at {server.url} ({len(server.functions)} functions{resources})")
+
+
+def talk_by_log() -> None:
+    """What nodes report goes to stderr, a line each."""
+    import logging
+
+    log = logging.getLogger("mpreg")
+    if not any(isinstance(one, _handler_type()) for one in log.handlers):
+        log.addHandler(_handler_type()())
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    transports = logging.getLogger("mpreg_transports")
+    transports.addHandler(_handler_type()())
+    transports.setLevel(logging.ERROR)
+
+
+def _handler_type() -> type[logging.Handler]:
+    """A log handler that writes for people; made here so that logging is imported only where nodes run."""
+    global _Terminal
+    if _Terminal is None:
+        import logging
+
+        from rich.text import Text
+
+        class Terminal(logging.Handler):
+            """One line a record, with the time of day; colour says how bad it is."""
+
+            def emit(self, record: logging.LogRecord) -> None:
+                import time
+
+                from mpreg_transports.cli.terminal import say
+
+                style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= 30 else ""
+                line = Text(time.strftime("%H:%M:%S ", time.localtime(record.created)), style="dim")
+                line.append(record.getMessage(), style=style)
+                if record.exc_info:
+                    line.append(f": {record.exc_info[1]!r}")
+                say(line)
+
+        _Terminal = Terminal
+    return _Terminal
+
+
+_Terminal: type[logging.Handler] | None = None
+
+
+def end_process(code: int = 0) -> NoReturn:
+    """End without waiting for threads: functions that cannot be interrupted may run in them for ever."""
+    import logging
+    import threading
+
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads it any more
+    main = threading.main_thread()
+    if any(thread is not main and not thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,79 @@
+"""Where words and data go: data to stdout, all talk to stderr, colours only where a terminal shows them.
+
+Commands hand over values and tables; nothing here asks a node or decides what to say.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+NARROWEST = 40
+PALETTE = ("cyan", "magenta", "yellow", "green", "blue", "red")
+"""Colours of nodes, in the order in which they are met."""
+
+
+def out() -> Console:
+    """The console for data. Where output is not a terminal it is 80 columns wide, or COLUMNS."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def say(text: str | Text) -> None:
+    """One line of talk; never broken, so that addresses in it can be copied."""
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def show(*rows: RenderableType) -> None:
+    """Data for people."""
+    console = out()
+    for row in rows:
+        console.print(row, markup=False)
+
+
+def emit(text: str) -> None:
+    """Data as it is, and a line's end."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def emit_json(tree: object) -> None:
+    """One JSON document: on one line if that is short, else indented."""
+    emit(pretty(tree))
+
+
+def pretty(tree: object) -> str:
+    """JSON that people can read too. `tree` is of dicts, lists and scalars."""
+    from mpreg_proto.wire.jsonvalues import dumps
+
+    try:
+        short = json.dumps(tree, ensure_ascii=False)
+        return short if len(short) <= 78 else json.dumps(tree, ensure_ascii=False, indent=2)
+    except ValueError:  # an integer of more digits than CPython writes
+        return dumps(tree)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A plain table whose cells fold rather than lose letters; it fits the console's width."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*[cell if isinstance(cell, Text) else Text(cell) for cell in row])
+    return made
+
+
+def span(nanoseconds: int) -> str:
+    """A length of time in at most seven characters, from microseconds to days."""
+    for unit, name in ((86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "min")):
+        if nanoseconds >= unit * 2:
+            return f"{nanoseconds / unit:.0f} {name}"
+    if nanoseconds >= 1_000_000_000:
+        return f"{nanoseconds / 1e9:.2f} s" if nanoseconds < 10_000_000_000 else f"{nanoseconds / 1e9:.0f} s"
+    if nanoseconds >= 1_000_000:
+        return f"{nanoseconds / 1e6:.1f} ms" if nanoseconds < 100_000_000 else f"{nanoseconds / 1e6:.0f} ms"
+    return f"{max(0, nanoseconds) / 1e3:.0f} us"

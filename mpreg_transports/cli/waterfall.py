@@ -1,0 +1,85 @@
+"""Where and when each call of a request ran, drawn in the width of a terminal.
+
+In: the rows of a trace (nanoseconds since the request arrived). Out: lines of text, one a call in the order of their
+starts, a colour a node. Pure: it prints nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rich.text import Text
+
+from mpreg_proto.wire.messages import Traced
+from mpreg_transports.cli.terminal import PALETTE, span
+
+MOST_ROWS = 60
+"""Calls that are drawn; of more, the longest ones."""
+_NAME, _NODE, _TOOK = 22, 16, 8
+"""Widest columns for the call's and the node's name, and that of how long it ran."""
+_LEAST_BAR = 10
+
+
+def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) -> list[Text]:
+    """The lines: a scale, a line a call (`·` waiting, `━` running), and how many were left out.
+
+    Each is at most `width` columns long (not less than 60 is sensible); empty for an empty trace.
+    """
+    if not trace:
+        return []
+    rows = sorted(trace, key=lambda row: (row.queued, row.started, row.name))
+    if len(rows) > MOST_ROWS:
+        longest = sorted(rows, key=lambda row: row.started - row.ended)[:MOST_ROWS]
+        drawn = {row.name for row in longest}
+        rows = [row for row in rows if row.name in drawn]
+    nodes = short_names([row.node for row in trace])
+    names = min(_NAME, max(4, *(len(row.name) for row in rows)))
+    places = min(_NODE, max(4, *(len(name) for name in nodes.values())))
+    bar = max(_LEAST_BAR, width - names - places - _TOOK - 6)
+    end = max(1, max(row.ended for row in rows))
+    colours = colours_of(nodes)
+    marks = (".", "=") if ascii_only else ("·", "━")
+    ruler = f"0{span(end):>{bar - 1}}"
+    lines = [Text(f"{'call':<{names}}  {'node':<{places}}  {ruler}  {'ran':>{_TOOK}}", style="bold")]
+    for row in rows:
+        before, waiting, running = _cells(row, end, bar)
+        colour = colours[row.node]
+        line = Text(f"{cut(row.name, names):<{names}}  ")
+        line.append(f"{cut(nodes[row.node], places):<{places}}", style=colour)
+        line.append("  " + " " * before + marks[0] * waiting)
+        line.append(marks[1] * running, style=colour)
+        line.append(" " * (bar - before - waiting - running) + f"  {span(row.ended - row.started):>{_TOOK}}")
+        if row.tries > 1:
+            line.append(f" x{row.tries}", style="yellow")
+        lines.append(line)
+    if len(trace) > len(rows):
+        lines.append(Text(f"and {len(trace) - len(rows)} shorter calls", style="dim"))
+    return lines
+
+
+def _cells(row: Traced, end: int, bar: int) -> tuple[int, int, int]:
+    """Columns before the call was ready, while it waited or travelled, and while it ran (at least one)."""
+    start = min(bar - 1, math.floor(row.started / end * bar))
+    stop = min(bar, max(start + 1, math.ceil(row.ended / end * bar)))
+    ready = min(start, math.floor(row.queued / end * bar))
+    return ready, start - ready, stop - start
+
+
+def short_names(nodes: Sequence[str]) -> dict[str, str]:
+    """For each `name#a1b2` its name, where no other of them has the same."""
+    whole = list(dict.fromkeys(nodes))
+    plain = [node.rpartition("#")[0] or node for node in whole]
+    return {node: name if plain.count(name) == 1 else node for node, name in zip(whole, plain, strict=True)}
+
+
+def colours_of(nodes: Mapping[str, str]) -> dict[str, str]:
+    """A colour for each node, by name, so that one keeps its colour from one drawing to the next."""
+    ordered = sorted(nodes, key=lambda node: nodes[node])
+    return {node: PALETTE[number % len(PALETTE)] for number, node in enumerate(ordered)}
+
+
+def cut(text: str, width: int) -> str:
+    """`text`, its end cut off where it is longer than `width`."""
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= width else text[: width - 1] + "…"
