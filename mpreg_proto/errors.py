@@ -20,13 +20,16 @@ class MpregError(Exception):
 class ProtocolError(MpregError):
     """Something was said or done that the protocol does not allow.
 
-    `code` is a number of INTERFACE.md's table, `at` a path or place where one is known.
+    `code` is a number of INTERFACE.md's table, `at` a path or place where one is known, `details` those of a `Fault`.
     """
 
-    def __init__(self, message: str, *, code: int = 1010, at: str = "") -> None:
+    def __init__(
+        self, message: str, *, code: int = 1010, at: str = "", details: dict[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.at = at
+        self.details = details if details is not None else {}
 
 
 class LocalProtocolError(ProtocolError):

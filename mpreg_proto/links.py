@@ -92,11 +92,12 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return None
-        chunks = session.encode(message)
-        if chunks:
-            if len(chunks[-1]) > session.limit:
-                return len(chunks[-1])
-            self._log.append(Send(link, chunks))
+        body = session.encode(message)
+        if body is None:
+            return None
+        if len(body) > session.limit:
+            return len(body)
+        self._log.append(Send(link, session.chunks(body)))
         return None
 
     def limit(self, link: LinkId) -> int:

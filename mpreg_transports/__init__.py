@@ -1,34 +1,43 @@
-"""mpreg for users: `Server` offers functions, `Client` and `SyncClient` call them wherever they are in the cluster."""
+"""mpreg for users: `Server` offers functions, `Client` and `SyncClient` call them wherever they are in the cluster.
 
-from mpreg_proto.errors import (
-    Cancelled,
-    ClusterMismatch,
-    CommandNotFound,
-    CyclicReference,
-    DeadlineExceeded,
-    Draining,
-    DuplicateName,
-    ExecutionFailed,
-    Forbidden,
-    GraphError,
-    InternalError,
-    InvalidRequest,
-    InvalidRole,
-    LimitExceeded,
-    MpregError,
-    OutcomeUnknown,
-    Overloaded,
-    RequestError,
-    Unauthenticated,
-    UnknownMessage,
-    UnresolvedReference,
-    VersionMismatch,
-)
-from mpreg_transports.client import Answer, Client
-from mpreg_transports.errors import NotConnected
-from mpreg_transports.graph import Graph, Handle
-from mpreg_transports.server import Server
-from mpreg_transports.sync import SyncClient
+Each name is imported when it is first asked for, so that the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpreg_proto.errors import (
+        Cancelled,
+        ClusterMismatch,
+        CommandNotFound,
+        CyclicReference,
+        DeadlineExceeded,
+        Draining,
+        DuplicateName,
+        ExecutionFailed,
+        Forbidden,
+        GraphError,
+        InternalError,
+        InvalidRequest,
+        InvalidRole,
+        LimitExceeded,
+        MpregError,
+        OutcomeUnknown,
+        Overloaded,
+        RequestError,
+        Unauthenticated,
+        UnknownMessage,
+        UnresolvedReference,
+        VersionMismatch,
+    )
+    from mpreg_transports.client import Answer, Client
+    from mpreg_transports.errors import NotConnected
+    from mpreg_transports.graph import Graph, Handle
+    from mpreg_transports.server import Server
+    from mpreg_transports.sync import SyncClient
 
 __all__ = [
     "Answer",
@@ -61,3 +70,24 @@ __all__ = [
     "UnresolvedReference",
     "VersionMismatch",
 ]
+
+_ELSEWHERE = {
+    "Answer": "client",
+    "Client": "client",
+    "Graph": "graph",
+    "Handle": "graph",
+    "NotConnected": "errors",
+    "Server": "server",
+    "SyncClient": "sync",
+}
+"""Which module of this package holds a name; all others are errors of the protocol."""
+
+
+def __getattr__(name: str) -> object:
+    """Import `name` where it lives. Raises AttributeError for what is not in `__all__`."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = f"{__name__}.{_ELSEWHERE[name]}" if name in _ELSEWHERE else "mpreg_proto.errors"
+    found: object = getattr(import_module(module), name)
+    globals()[name] = found
+    return found

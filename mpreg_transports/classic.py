@@ -78,17 +78,14 @@ class MPREGServer:
             cluster_id=settings.cluster_id,
             advertise=advertised[0] if advertised else None,
         )
+        self.url = ""
+        """Where it listens, once it does."""
         self._own: dict[str, None] = {}
         self._over = False
         self._ended: Future[None] | None = None
         for name, (function, resources) in _commands.items():
             self._node.register(name, function, resources=resources, replace=True)
         _servers.append(weakref.ref(self, _servers.remove))
-
-    @property
-    def url(self) -> str:
-        """Where it listens, once it does; empty before."""
-        return self._node.url
 
     async def server(self) -> None:
         """Serve until `shutdown` is through or the caller cancels. Raises OSError if the port cannot be had."""
@@ -143,6 +140,7 @@ class MPREGServer:
     def _on_listening(self) -> None:
         if self.settings.port != self._node.port:  # it was 0; whoever made the settings may make more servers of them
             self.settings = dataclasses.replace(self.settings, port=self._node.port)
+        self.url = self._node.url
         log.info("%s listens on %s", self.settings.name, self.url)
         if self._over:  # by a shutdown that came while the port was being bound
             self._node.leave()

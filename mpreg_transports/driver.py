@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 clock = time.monotonic_ns
 
+_SHORT = 64 * 1024
+"""Bytes up to which a write is tried at once; a longer one is left to the writer, which knows how to wait."""
+
 
 async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
     """Wait for the background tasks in `stack`, without letting their group wrap the body's own `error` into another.
@@ -48,10 +51,13 @@ class Outbox:
         self._link = link
         self._chunks: list[bytes] = []
         self._code: int | None = None
+        self._writing = False
         self._wake = anyio.Event()
 
     def put(self, chunks: list[bytes]) -> None:
-        """Write these after what is there."""
+        """Write these after what is there: at once if that can be done without waiting."""
+        if not self._writing and not self._chunks and sum(map(len, chunks)) <= _SHORT and self._link.send_now(chunks):
+            return
         self._chunks.extend(chunks)
         self._wake.set()
 
@@ -65,9 +71,11 @@ class Outbox:
         try:
             while True:
                 await self._wake.wait()
+                self._writing = True
                 while self._chunks:
                     chunks, self._chunks = self._chunks, []
                     await self._link.send(chunks)
+                self._writing = False
                 if self._code is not None:
                     await self._link.close(self._code)
                     return

@@ -194,10 +194,8 @@ class Cluster:
             return [*self._gossip.answer_fetch(link, message)]
         if isinstance(message, Digest):
             made.told_all = True
-            about_me = self.members.merge(self._gossip.about_me(message), now)
-            out = self._rose(about_me, source=None, now=now)
-            # On a link that closes as a duplicate: the digests go over the one that is kept.
-            return out if made.closing else [*out, *self._gossip.answer_digest(link, message)]
+            # On a link that closes as a duplicate nothing: the digests go over the one that is kept.
+            return [] if made.closing else [*self._gossip.answer_digest(link, message)]
         if made.told_all and not self._synced:
             self._synced = self._overlay.sees_seed(made.member)
         return self._news(link, message, now)

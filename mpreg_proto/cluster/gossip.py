@@ -16,7 +16,7 @@ from mpreg_proto.cluster.catalogue import Applied, Catalogue, weight
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import Tell
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.wire.messages import Claim, Delta, Digest, Fetch, Head, News
+from mpreg_proto.wire.messages import Delta, Digest, Fetch, Head, News
 
 SMALL = 1024
 """A change of at most so many bytes travels with its head; a longer one is asked for."""
@@ -93,10 +93,6 @@ class Gossip:
         """A catalogue from where the asker holds it; nothing if it is not held here either."""
         delta = self._catalogue.delta(MemberId(fetch.member), fetch.have)
         return [] if delta is None else [Tell(link, News(deltas=(delta,)))]
-
-    def about_me(self, digest: Digest) -> tuple[Claim, ...]:
-        """What a peer believes about this process itself: the one thing in a digest that must be answered by rising."""
-        return tuple(claim for claim in digest.claims if claim.member == self._members.me)
 
     # -- learning catalogues --------------------------------------------------------------------------------------
 

@@ -171,6 +171,8 @@ class Worker:
         except PathNotFound as error:
             return Fault(1013, f"call {call.name!r}: {error}", {"call": call.name, "name": error.name})
         except MalformedValue as error:
+            if error.limit is not None:
+                return Fault(1014, f"call {call.name!r} has arguments over a limit: {error}", error.limit)
             return _bad(call, f"has arguments that cannot be read: {error}")
         if not (isinstance(decoded, list) and len(decoded) == 2):
             return _bad(call, "has arguments that are not [[positional, ...], {keyword: value}]")

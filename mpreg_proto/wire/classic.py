@@ -15,7 +15,7 @@ import msgspec
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.wire import jsonvalues
-from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.dialects import BadRequest, placed
 from mpreg_proto.wire.messages import Call, Message, Refused, Request, Result, Traced
 from mpreg_proto.wire.references import BadReference, scan_classic, scan_explicit
 from mpreg_proto.wire.values import MalformedValue, UnsendableValue, ValueCodec
@@ -231,10 +231,8 @@ def _seconds(row: Traced) -> dict[str, object]:
 
 
 def _shape(message: str) -> _Wrong:
-    """msgspec says `Expected ..., got ... - at `$.cmds[0].args``; we say the place first."""
-    text, _, place = message.partition(" - at `")
-    path = place.rstrip("`") or "$"
-    return _Wrong(1010, f"{path}: {text[:1].lower()}{text[1:]}", path=path)
+    path, text = placed(message)
+    return _Wrong(1010, f"{path}: {text}", path=path)
 
 
 def _inside(path: str) -> str:

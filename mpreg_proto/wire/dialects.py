@@ -48,13 +48,14 @@ def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
         if kind == _REQUEST_KINDS[1] and isinstance(number, list):  # Explain holds the request inside
             number = number[1] if len(number) > 1 else None
         if type(number) is int:
-            return BadRequest(number, Fault(1010, f"not a request: {why}", {"path": _path(why)}))
+            path, text = placed(why)
+            return BadRequest(number, Fault(1010, f"{path}: {text}", {"path": path}))
     if type(kind) is int and kind not in _KINDS:
         raise RemoteProtocolError(f"message of unknown kind {kind}", code=1040)
     raise RemoteProtocolError(f"malformed message of kind {kind!r}: {why}")
 
 
-def _path(why: str) -> str:
-    """The place that msgspec names at the end of its message, such as `$[2][0]`."""
-    start = why.rfind("`$")
-    return why[start + 1 : -1] if start >= 0 and why.endswith("`") else "$"
+def placed(why: str) -> tuple[str, str]:
+    """The place and the text in a message of msgspec's: `Expected ..., got ... - at `$[2][0]`` or without a place."""
+    text, _, place = why.partition(" - at `")
+    return place.rstrip("`") or "$", f"{text[:1].lower()}{text[1:]}"

@@ -35,14 +35,22 @@ class Framing(enum.Enum):
 class FrameError(Exception):
     """The stream is not a stream of frames, or a frame is too long. The reader that raised it is of no further use.
 
-    `code` is 1000 (not a frame) or 1014 (over the limit), `text` says what came, `bodies` holds the bodies that the
-    same data had completed before the fault.
+    `code` is 1000 (not a frame) or 1014 (over the limit), `text` says what came, `details` are those of an error 1014,
+    `bodies` holds the bodies that the same data had completed before the fault.
     """
 
-    def __init__(self, code: int, text: str, bodies: list[bytes | memoryview] | None = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        text: str,
+        bodies: list[bytes | memoryview] | None = None,
+        *,
+        details: dict[str, object] | None = None,
+    ) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.details = details if details is not None else {}
         self.bodies: list[bytes | memoryview] = bodies if bodies is not None else []
 
 
@@ -83,7 +91,7 @@ class FrameReader:
         dead and raises the same fault, without bodies, for whatever comes.
         """
         if self._dead is not None:
-            raise FrameError(self._dead.code, self._dead.text)
+            raise FrameError(self._dead.code, self._dead.text, details=self._dead.details)
         bodies: list[bytes | memoryview] = []
         try:
             position = self._complete(data, bodies) if self._held else 0
@@ -91,7 +99,7 @@ class FrameReader:
                 self._split(data, position, bodies)
         except FrameError as error:
             error.bodies = bodies
-            self._dead = FrameError(error.code, error.text)
+            self._dead = FrameError(error.code, error.text, details=error.details)
             self._held = bytearray()
             raise
         return bodies
@@ -146,7 +154,8 @@ class FrameReader:
         if length > LONGEST_FRAME:
             raise _no_frame(data[position])
         if length > self.limit:
-            raise FrameError(1014, f"frame of {length} bytes is over the limit of {self.limit}")
+            details: dict[str, object] = {"limit": "message", "value": self.limit, "came": length}
+            raise FrameError(1014, f"frame of {length} bytes is over the limit of {self.limit}", details=details)
         return int(length)
 
 

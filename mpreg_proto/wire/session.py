@@ -2,7 +2,7 @@
 
 `Node` and `ClientSession` own one `Session` a link. It knows the framing, picks the dialect from the first body, holds
 the handshake's outcome and when the peer was last heard; what a message means it does not know. It never touches a
-socket: bytes come from `receive` and go out as the chunks that `encode` returns.
+socket: bytes come to `receive` and go out as the chunks that `chunks` returns.
 
 A link goes through these stages; a pair that is not in the table is a bug of ours or a violation of the peer's, never a
 silent pass:
@@ -18,7 +18,7 @@ from mpreg_proto.limits import Limits
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.classic import ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.framing import FrameError, FrameReader, Framing, prefix
+from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
 from mpreg_proto.wire.handshake import Agreed, agree
 from mpreg_proto.wire.messages import Hello, Message, Refused
 from mpreg_proto.wire.values import ValueCodec
@@ -111,11 +111,11 @@ class Session:
         self.stage = Stage.OPENING
         self.heard = now
         self.pinged = False
-        self.limit = limits.message
+        self.limit = min(limits.message, LONGEST_FRAME)
         """Bytes of the longest message either way."""
         self._codec = codec
         self._limits = limits
-        self._reader = FrameReader(limits.message) if framing is Framing.STREAM else None
+        self._reader = FrameReader(self.limit) if framing is Framing.STREAM else None
         self._classic: ClassicDialect | None = None
         if framing is Framing.CLASSIC_MESSAGES:
             self._open_classic()
@@ -152,22 +152,19 @@ class Session:
         except FrameError as error:
             try:
                 received.extend(self._decode(body) for body in error.bodies)
-                received.violation = Fault(error.code, error.text)
+                received.violation = Fault(error.code, error.text, error.details)
             except RemoteProtocolError as earlier:
-                received.violation = Fault(earlier.code, str(earlier))
+                received.violation = Fault(earlier.code, str(earlier), earlier.details)
         except RemoteProtocolError as error:
-            received.violation = Fault(error.code, str(error))
+            received.violation = Fault(error.code, str(error), error.details)
         return received
 
-    def encode(self, message: Message) -> tuple[bytes, ...]:
-        """The chunks that carry `message` to the peer; empty if its dialect has no such message."""
-        if self._classic is not None:
-            answer = self._classic.encode(message)
-            if answer is None:
-                return ()
-            body = answer
-        else:
-            body = dialects.encode(message)
+    def encode(self, message: Message) -> bytes | None:
+        """The body of `message`, whatever its length; None if the peer's dialect has no such message."""
+        return dialects.encode(message) if self._classic is None else self._classic.encode(message)
+
+    def chunks(self, body: bytes) -> tuple[bytes, ...]:
+        """The chunks that carry a body to the peer; it must not be over `limit`."""
         return (body,) if self._reader is None else (prefix(len(body)), body)
 
     def move(self, cause: Cause) -> None:
@@ -199,11 +196,11 @@ class Session:
     def _settle(self, theirs: Hello) -> None:
         agreed = agree(self.mine, theirs)
         if isinstance(agreed, Fault):
-            raise RemoteProtocolError(agreed.message, code=agreed.code)
+            raise RemoteProtocolError(agreed.message, code=agreed.code, details=agreed.details)
         self.theirs = theirs
         self.agreed = agreed
         if self.member is not None and self.mine.member:
-            self.limit = self._limits.node_message
+            self.limit = min(self._limits.node_message, LONGEST_FRAME)
         if self._reader is not None:
             self._reader.limit = self.limit
         self.move(Cause.AGREED)
@@ -213,7 +210,9 @@ class Session:
         if isinstance(message, str) and 4 * size > self.limit:  # up to 4 bytes a character
             size = len(message.encode())
         if size > self.limit:
-            raise RemoteProtocolError(f"a message of {size} bytes is over the limit of {self.limit}", code=1014)
+            details: dict[str, object] = {"limit": "message", "value": self.limit, "came": size}
+            text = f"a message of {size} bytes is over the limit of {self.limit}"
+            raise RemoteProtocolError(text, code=1014, details=details)
 
     def _open_classic(self) -> ClassicDialect:
         self._classic = ClassicDialect(self._codec, self.limit)

@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mpreg_transports.cli import calls, cluster, configuring, demo, dev, serving
+import mpreg_transports.cli.calls as calls
+import mpreg_transports.cli.cluster as cluster
+import mpreg_transports.cli.configuring as configuring
+import mpreg_transports.cli.demo as demo
+import mpreg_transports.cli.dev as dev
+import mpreg_transports.cli.serving as serving
 
 _OWN = "Send graphs of calls to any node of a cluster; each call runs where its function and its data are."
 

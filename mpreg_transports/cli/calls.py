@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from mpreg_transports.cli.options import Config, Json, Resources, Url, example
 
@@ -30,10 +31,27 @@ RequestFile = Annotated[
 ]
 
 
+class NumbersPass(typer.core.TyperCommand):
+    """A command that takes `-1` for an argument, while a mistyped option is still told as one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Mark negative numbers that are no option's value, so that the parser lets them through."""
+        end = args.index("--") if "--" in args else len(args)
+        marked = list(args)
+        for position, text in enumerate(args[:end]):
+            if _is_negative(text) and (position == 0 or args[position - 1] not in _VALUED):
+                marked[position] = _MARK + text
+        return super().parse_args(ctx, marked)
+
+
+def _is_negative(text: str) -> bool:
+    return text[:1] == "-" and text[1:2].isdigit() and type(argument(text)) in (int, float)
+
+
 def add_to(app: typer.Typer) -> None:
     """Offer the family's commands."""
     app.command(
-        cls=_numbers_pass(),
+        cls=NumbersPass,
         epilog=example(
             "mpreg call echo 'hi there!'",
             "mpreg call add -1 2.5 --timeout 5",
@@ -180,37 +198,17 @@ def read_request(file: str) -> Request:
 def request_of(text: str, *, where: str) -> Request:
     """The native request that a classic one, or its `cmds` list, stands for. Raises a RequestError naming `where`."""
     from mpreg_proto.errors import Fault, raised
+    from mpreg_proto.limits import DEFAULT
     from mpreg_proto.wire.classic import ClassicDialect
     from mpreg_proto.wire.dialects import BadRequest
     from mpreg_transports.values import default_codec
 
     whole = text if not text.lstrip().startswith("[") else '{"role":"rpc","cmds":' + text + "}"
-    request = ClassicDialect(default_codec()).decode(whole)
+    request = ClassicDialect(default_codec(), DEFAULT.message).decode(whole)
     if isinstance(request, BadRequest):
         fault = request.fault
         raise raised(Fault(fault.code, f"{where}: {fault.message}", fault.details))
     return request
-
-
-def _numbers_pass() -> type[typer.core.TyperCommand]:
-    """A command that takes `-1` for an argument, while a mistyped option is still told as one."""
-    from mpreg_proto.wire.jsonvalues import MalformedJson, loads
-
-    def is_number(text: str) -> bool:
-        try:
-            return text[:1] == "-" and type(loads(text)) in (int, float)
-        except MalformedJson:
-            return False
-
-    class NumbersPass(typer.core.TyperCommand):
-        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            end = args.index("--") if "--" in args else len(args)
-            for position, text in enumerate(args[:end]):
-                if is_number(text) and (position == 0 or args[position - 1] not in _VALUED):
-                    args[position] = _MARK + text
-            return super().parse_args(ctx, args)
-
-    return NumbersPass
 
 
 # -- out --------------------------------------------------------------------------------------------------------------
@@ -252,7 +250,7 @@ def first_cause(answer: Answer) -> Exception:
 
 def print_answer(answer: Answer, *, timeline: bool, as_json: bool) -> None:
     """The leaves, and the waterfall if asked for."""
-    from mpreg_transports.cli.terminal import emit, emit_json, out, show
+    from mpreg_transports.cli.terminal import ascii_only, emit, emit_json, out, show
     from mpreg_transports.cli.waterfall import waterfall
 
     if as_json:
@@ -261,9 +259,8 @@ def print_answer(answer: Answer, *, timeline: bool, as_json: bool) -> None:
         return
     print_value(answer.values, as_json=False)
     if timeline:
-        console = out()
         emit("")
-        show(*waterfall(answer.trace, width=console.width, ascii_only=not console.encoding.startswith("utf")))
+        show(*waterfall(answer.trace, width=out().width, ascii_only=ascii_only()))
 
 
 def traced(row: Traced) -> dict[str, object]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from mpreg_transports.cli.options import Config, Json, Url, example
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _PINGS = 5
 
 
-class Checked(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Checked:
     """What `check` found out. Times are nanoseconds; `problems` is empty when all is well."""
 
     url: str
@@ -220,5 +221,8 @@ def _view(url: str | None, config: Config) -> NodeView:
     return ask(node_url(url, config), question)
 
 
-def _plain(row: msgspec.Struct) -> object:
+def _plain(row: object) -> object:
+    """A struct or dataclass as a tree for JSON."""
+    import msgspec
+
     return msgspec.to_builtins(row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,8 +18,6 @@ import typer
 from mpreg_transports.cli.options import example
 
 if TYPE_CHECKING:
-    import logging
-
     from mpreg_transports.server import Server
     from mpreg_transports.settings import Value
 
@@ -75,6 +74,8 @@ def serve(
         "transport": transport,
         "insecure": insecure,
     }
+    from mpreg_transports.cli.talk import talk_by_log
+
     server = prepare(target, flags, config)
     talk_by_log()
     serve_here(server, lambda: say_ready(server))
@@ -127,50 +128,6 @@ def say_ready(server: Server) -> None:
     say(f"node {server.name} is ready at {server.url} ({len(server.functions)} functions{resources})")
 
 
-def talk_by_log() -> None:
-    """What nodes report goes to stderr, a line each."""
-    import logging
-
-    log = logging.getLogger("mpreg")
-    if not any(isinstance(one, _handler_type()) for one in log.handlers):
-        log.addHandler(_handler_type()())
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    transports = logging.getLogger("mpreg_transports")
-    transports.addHandler(_handler_type()())
-    transports.setLevel(logging.ERROR)
-
-
-def _handler_type() -> type[logging.Handler]:
-    """A log handler that writes for people; made here so that logging is imported only where nodes run."""
-    global _Terminal
-    if _Terminal is None:
-        import logging
-
-        from rich.text import Text
-
-        class Terminal(logging.Handler):
-            """One line a record, with the time of day; colour says how bad it is."""
-
-            def emit(self, record: logging.LogRecord) -> None:
-                import time
-
-                from mpreg_transports.cli.terminal import say
-
-                style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= 30 else ""
-                line = Text(time.strftime("%H:%M:%S ", time.localtime(record.created)), style="dim")
-                line.append(record.getMessage(), style=style)
-                if record.exc_info:
-                    line.append(f": {record.exc_info[1]!r}")
-                say(line)
-
-        _Terminal = Terminal
-    return _Terminal
-
-
-_Terminal: type[logging.Handler] | None = None
-
-
 def end_process(code: int = 0) -> NoReturn:
     """End without waiting for threads: functions that cannot be interrupted may run in them for ever."""
     import logging
@@ -178,10 +135,8 @@ def end_process(code: int = 0) -> NoReturn:
 
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()
-        except (OSError, ValueError):
-            pass  # nobody reads it any more
     main = threading.main_thread()
     if any(thread is not main and not thread.daemon for thread in threading.enumerate()):
         os._exit(code)

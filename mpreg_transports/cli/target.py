@@ -61,10 +61,7 @@ def own_settings(server: Server) -> dict[str, Value]:
 
 
 def set_up(server: Server | None, found: Mapping[str, Resolved]) -> Server:
-    """A server with these settings: a new one, or `server` with them laid over it. Raises CommandFailed.
-
-    A setting that came from the server itself stays untouched.
-    """
+    """A server with these settings: a new one, or `server` with them laid over it. Raises CommandFailed."""
     arguments = {BY_NAME[name].attribute: one.value for name, one in found.items() if BY_NAME[name].attribute}
     try:
         made = Server(**arguments)  # type: ignore[arg-type]  # kinds were checked when they were resolved
@@ -93,10 +90,10 @@ def _import(place: str, target: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the user's module raises, SystemExit too
-        if isinstance(error, ModuleNotFoundError) and error.name is not None and not file:
-            if place == error.name or place.startswith(error.name + "."):
-                text = f"TARGET {target}: there is no module {error.name!r} here or among what is installed"
-                raise CommandFailed(text, _HOW) from None
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and not file and f"{place}.".startswith(f"{missing}."):
+            text = f"TARGET {target}: there is no module {missing!r} here or among what is installed"
+            raise CommandFailed(text, _HOW) from None
         why = " ".join(str(error).split())
         raise CommandFailed(f"TARGET {target} does not import: {type(error).__name__}: {why}{_line(error)}") from error
 

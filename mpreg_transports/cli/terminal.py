@@ -23,6 +23,11 @@ def out() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
+def ascii_only() -> bool:
+    """Whether stdout takes no more than ASCII, so that bars are drawn with it."""
+    return not (sys.stdout.encoding or "").lower().startswith("utf")
+
+
 def say(text: str | Text) -> None:
     """One line of talk; never broken, so that addresses in it can be copied."""
     Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
@@ -59,7 +64,7 @@ def pretty(tree: object) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A plain table whose cells fold rather than lose letters; it fits the console's width."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=any(columns))
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:

@@ -152,7 +152,7 @@ def _advice(error: RequestError) -> list[str]:
         case 1003 if details.get("traceback"):
             return [f"{DEBUG_VARIABLE}=1 shows where it was raised"]
         case 1020:
-            return ["give it longer:   --timeout SECONDS (in a file: \"timeout\")"]
+            return ['give it longer:   --timeout SECONDS (in a file: "timeout")']
         case 1022 | 1024:
             return [f"nothing has run; try again in {details.get('retry_after', 1):g} s"]
         case 1023:

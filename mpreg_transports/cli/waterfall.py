@@ -31,31 +31,37 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
     rows = sorted(trace, key=lambda row: (row.queued, row.started, row.name))
     if len(rows) > MOST_ROWS:
         longest = sorted(rows, key=lambda row: row.started - row.ended)[:MOST_ROWS]
-        drawn = {row.name for row in longest}
-        rows = [row for row in rows if row.name in drawn]
+        kept = {row.name for row in longest}
+        rows = [row for row in rows if row.name in kept]
     nodes = short_names([row.node for row in trace])
     names = min(_NAME, max(4, *(len(row.name) for row in rows)))
     places = min(_NODE, max(4, *(len(name) for name in nodes.values())))
     bar = max(_LEAST_BAR, width - names - places - _TOOK - 6)
-    end = max(1, max(row.ended for row in rows))
+    end = max(1, *(row.ended for row in rows))
     colours = colours_of(nodes)
-    marks = (".", "=") if ascii_only else ("·", "━")
     ruler = f"0{span(end):>{bar - 1}}"
     lines = [Text(f"{'call':<{names}}  {'node':<{places}}  {ruler}  {'ran':>{_TOOK}}", style="bold")]
     for row in rows:
-        before, waiting, running = _cells(row, end, bar)
         colour = colours[row.node]
         line = Text(f"{cut(row.name, names):<{names}}  ")
         line.append(f"{cut(nodes[row.node], places):<{places}}", style=colour)
-        line.append("  " + " " * before + marks[0] * waiting)
-        line.append(marks[1] * running, style=colour)
-        line.append(" " * (bar - before - waiting - running) + f"  {span(row.ended - row.started):>{_TOOK}}")
+        line.append("  ").append_text(drawn(row, end, width=bar, colour=colour, ascii_only=ascii_only))
+        line.append(f"  {span(row.ended - row.started):>{_TOOK}}")
         if row.tries > 1:
             line.append(f" x{row.tries}", style="yellow")
         lines.append(line)
     if len(trace) > len(rows):
         lines.append(Text(f"and {len(trace) - len(rows)} shorter calls", style="dim"))
     return lines
+
+
+def drawn(row: Traced, end: int, *, width: int, colour: str, ascii_only: bool) -> Text:
+    """One call's bar, `width` columns for the time from 0 to `end`."""
+    waits, runs = (".", "=") if ascii_only else ("·", "━")
+    before, waiting, running = _cells(row, end, width)
+    bar = Text(" " * before + waits * waiting)
+    bar.append(runs * running, style=colour)
+    return bar.append(" " * (width - before - waiting - running))
 
 
 def _cells(row: Traced, end: int, bar: int) -> tuple[int, int, int]:

@@ -134,6 +134,13 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             if self._lost:
                 raise self._end(anyio.BrokenResourceError)
 
+    def send_now(self, item: bytes) -> bool:
+        """Write without waiting; False, and nothing is written, where a sender would have to wait or the end has come."""
+        if not self._writable or self._closed or self._lost or self._transport.is_closing():
+            return False
+        self._transport.write(item)
+        return True
+
     async def send_eof(self) -> None:
         """Write no more; what was written before goes out."""
         if not self._transport.is_closing() and self._transport.can_write_eof():

@@ -68,6 +68,12 @@ class Link(Protocol):
         chunk, which must be UTF-8. Raises LinkEnded. Cancelled in the middle, the link is broken.
         """
 
+    def send_now(self, chunks: Sequence[Buffer]) -> bool:
+        """Write a few short chunks without waiting; False, and nothing was written, where `send` is needed.
+
+        Spares a switch to the writer's task for each small answer. Only where no `send` is under way.
+        """
+
     async def close(self, code: int = 1000) -> None:
         """End the link in order, within two seconds, even when cancelled; free its socket.
 

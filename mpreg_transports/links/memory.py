@@ -105,6 +105,10 @@ class MemoryLink:
         """Hand over the concatenation of `chunks`; waits while over 1 MiB is unread. See `Link.send`."""
         await self._outgoing.put(chunks)
 
+    def send_now(self, chunks: Sequence[Buffer]) -> bool:
+        """Never: see `Link.send_now`."""
+        return False
+
     async def close(self, code: int = 1000) -> None:
         """End both directions in order: the other end still reads what was sent, this one nothing more."""
         self._incoming.drop()

@@ -72,6 +72,12 @@ class TcpLink:
         except BROKEN as error:
             raise self._ended(error) from None
 
+    def send_now(self, chunks: Sequence[Buffer]) -> bool:
+        """Write short chunks without waiting, where the stream can. See `Link.send_now`."""
+        if self._end is not None or not isinstance(self._stream, asyncio_stream.AsyncioStream):
+            return False
+        return self._stream.send_now(b"".join(chunks))
+
     async def close(self, code: int = 1000) -> None:
         """Say that nothing more will come, and hang up. See `Link.close`."""
         if self._closed:

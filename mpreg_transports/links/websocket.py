@@ -97,6 +97,10 @@ class WebSocketLink:
         if self._connection.state is ConnectionState.OPEN:  # else the peer's close frame is in, and answers pings
             await self._write([self._connection.send(ws.Ping())])
 
+    def send_now(self, chunks: Sequence[Buffer]) -> bool:
+        """Never: see `Link.send_now`."""
+        return False
+
     async def close(self, code: int = 1000) -> None:
         """The closing handshake, at most 1.5 s, then hang up. See `Link.close`.
 

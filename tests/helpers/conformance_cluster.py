@@ -122,13 +122,10 @@ class InMemory:
             for name, resources in RESOURCES.items():
                 self._drivers[name] = self._driver(name, resources)
                 await self._tasks.start(self._drivers[name].run)
-            yield self
-            for driver in self._drivers.values():
-                driver.node.leave(now=clock())
-                driver.node.leave(now=clock())  # without grace
-                driver.flush()
-                await driver.ended.wait()
-            self._tasks.cancel_scope.cancel()
+            try:
+                yield self
+            finally:
+                self._tasks.cancel_scope.cancel()
 
     def connect(self, node: str = "front") -> Link:
         """This end of a new link to `node`."""

@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, TakeNewId, Usable
+from mpreg_proto.cluster.cluster import Gone, OffersChanged, TakeNewId, Usable
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
@@ -96,6 +96,7 @@ def test_a_crashed_member_is_suspect_at_once_and_dead_after_a_dial_in_vain() -> 
         assert net.peers[name].standings()["c"] == "dead"
         assert who(net.peers[name], "of-c") == []
         assert [out for _, out in net.peers[name].outs if isinstance(out, Gone)] == [Gone(c.me)]
+        assert net.peers[name].cluster.catalogue.version(c.me) == 0
 
 
 def test_a_member_that_nobody_can_dial_is_dead_after_two_seconds() -> None:
@@ -182,96 +183,6 @@ def test_a_node_whose_only_seed_is_itself_has_nobody_to_wait_for() -> None:
     net.run(1)
     assert a.dials == []
     assert a.cluster.synced()
-
-
-@pytest.mark.parametrize("delays", [(1, 1, 1, 1), (1, 5, 2, 9), (9, 1, 1, 7), (3, 30, 1, 2), (30, 1, 60, 1)])
-@pytest.mark.parametrize("first", [b"a", b"z"])
-def test_two_that_dial_each_other_end_with_one_link(delays: tuple[int, ...], first: bytes) -> None:
-    waits = iter(delays * 10_000)
-    net = Network(delay=lambda: next(waits) * 1_000_000)
-    a = net.node("a", seeds=("b",), identity=first * 16)
-    b = net.node("b", seeds=("a",), identity=b"m" * 16)
-    net.run(5)
-    assert net.between("a", "b") == 1
-    standing = {end.link for end in net.ends.values()}
-    assert {a.cluster.links[b.me], b.cluster.links[a.me]} == standing
-    seen = len(a.outs), len(b.outs)
-    closed = [out for peer in (a, b) for _, out in peer.outs if isinstance(out, CloseLink)]
-    assert len(closed) <= 1
-    net.run(60)
-    assert (len(a.outs), len(b.outs)) == seen, "quiet once it is settled"
-    assert a.suspected() == b.suspected() == []
-
-
-def lone(identity: bytes) -> Cluster:
-    return Network().node("me", identity=identity).cluster
-
-
-def closes(outs: Sequence[object]) -> list[LinkId]:
-    return [out.link for out in outs if isinstance(out, CloseLink)]
-
-
-def usable(outs: Sequence[object]) -> list[LinkId]:
-    return [out.link for out in outs if isinstance(out, Usable)]
-
-
-SHE = MemberId(b"s" * 16)
-HER_ADDRESS = Address("ws://she:1")
-
-
-@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-@pytest.mark.parametrize(("me", "kept"), [(b"a" * 16, 1), (b"z" * 16, 2)])
-def test_of_two_links_the_one_dialled_by_the_smaller_id_is_kept(order: tuple[int, int], me: bytes, kept: int) -> None:
-    cluster = lone(me)
-    outs: list[object] = []
-    for number in order:  # link 1 is mine, link 2 is hers
-        outs += cluster.linked(LinkId(number), SHE, "she", dialled=HER_ADDRESS if number == 1 else None, now=0)
-    assert cluster.links == {SHE: LinkId(kept)}
-    assert usable(outs)[-1] == LinkId(kept)
-    assert closes(outs) == ([] if kept == 1 else [LinkId(1)]), "only its dialler closes a link"
-
-
-def test_of_two_links_that_one_side_dialled_the_later_is_kept() -> None:
-    cluster = lone(b"a" * 16)
-    cluster.linked(LinkId(1), SHE, "she", dialled=HER_ADDRESS, now=0)
-    assert closes(cluster.linked(LinkId(2), SHE, "she", dialled=Address("ws://other:1"), now=1)) == [LinkId(1)]
-    assert cluster.unlinked(LinkId(1), clean=True, now=2) == []
-    theirs = lone(b"a" * 16)
-    theirs.linked(LinkId(1), SHE, "she", dialled=None, now=0)
-    out = theirs.linked(LinkId(2), SHE, "she", dialled=None, now=1)
-    assert (usable(out), closes(out)) == ([LinkId(2)], [])
-
-
-def test_calls_go_over_the_other_link_once_goodbye_is_said() -> None:
-    cluster = lone(b"a" * 16)
-    cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
-    cluster.linked(LinkId(2), SHE, "she", dialled=None, now=1)
-    assert usable(cluster.goodbye(LinkId(2), 2)) == [LinkId(1)]
-    assert cluster.goodbye(LinkId(1), 3) == []
-    assert cluster.links == {}
-
-
-def test_a_duplicate_that_ends_without_goodbye_is_no_suspicion() -> None:
-    cluster = lone(b"a" * 16)
-    cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
-    cluster.received(LinkId(1), News((Claim(SHE, 0, 0),)), 1)
-    cluster.linked(LinkId(2), SHE, "she", dialled=None, now=1)
-    assert usable(cluster.unlinked(LinkId(2), clean=False, now=2)) == [LinkId(1)]
-    assert cluster.members.standing(SHE) is Standing.ALIVE
-    cluster.unlinked(LinkId(1), clean=False, now=3)
-    assert cluster.members.standing(SHE) is Standing.SUSPECT
-
-
-def test_a_seed_known_by_two_addresses_does_not_flap() -> None:
-    net = Network()
-    a = net.node("a")
-    a.addresses = (*a.addresses, Address("ws://alias:9001"))
-    b = net.node("b", seeds=("ws://alias:9001",))
-    net.run(10)
-    dials = len(b.dials)
-    net.run(120)
-    assert net.between("a", "b") == 1
-    assert len(b.dials) == dials
 
 
 def test_links_that_close_on_purpose_are_made_anew_without_suspicion() -> None:

@@ -155,7 +155,8 @@ def test_a_fetch_is_answered_with_changes_or_not_at_all() -> None:
     assert world.gossip.answer_fetch(A, Fetch(b"?", 0)) == []
 
 
-def test_of_a_digest_only_what_is_about_me_must_rise() -> None:
+def test_who_meets_a_node_that_holds_it_for_dead_is_told_so() -> None:
     world = World()
-    about = Claim(ME, 0, int(Standing.DEAD))
-    assert world.gossip.about_me(Digest((claim(ANN, 3), about), ())) == (about,)
+    dead = world.members.merge([claim(ANN, 0, Standing.DEAD)], 0)[0].claim()
+    (answer,) = world.gossip.answer_digest(A, Digest((Claim(ANN, 0, int(Standing.ALIVE)),), ()))
+    assert dead in answer.message.claims

@@ -1,0 +1,155 @@
+"""Nodes as processes of their own on this machine, for `mpreg dev` and `demo`; none is ever left behind.
+
+`Children` starts them, waits until each listens, and passes on what they say. Leaving its `async with`, however that
+happens, ends them: first asked to, so that running calls may finish, then killed. Should this process be killed itself,
+they see their stdin end and go (cli/child.py).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process, TaskGroup
+from anyio.streams.text import TextReceiveStream
+
+from mpreg_transports.cli.child import command, environment
+from mpreg_transports.cli.told import CommandFailed, ExitCode
+from mpreg_transports.settings import Value
+
+START_SECONDS = 30.0
+"""How long a child may take until it listens. Reasonable: what the slowest machine needs to import its functions."""
+END_SECONDS = 12.0
+"""How long a child may take to end, a little longer than a node's own grace."""
+
+
+class Child:
+    """One node in a process of its own. `url` is where it listens."""
+
+    def __init__(self, name: str, url: str, process: Process) -> None:
+        self.name = name
+        self.url = url
+        self.process = process
+
+    @property
+    def port(self) -> int:
+        """The port it took."""
+        return int(self.url.rpartition(":")[2].partition("/")[0])
+
+
+class Children:
+    """Starts nodes and ends them. `hear(name, line)` gets each line that one says on stderr."""
+
+    def __init__(self, hear: Callable[[str, str], None]) -> None:
+        self._hear = hear
+        self._running: list[Process] = []
+        self._tasks: TaskGroup
+        self._last_words: dict[int, str] = {}
+
+    async def __aenter__(self) -> Self:
+        """Nothing runs yet."""
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """End all that run, and wait for it."""
+        with anyio.CancelScope(shield=True):
+            await self.end()
+        self._tasks.cancel_scope.cancel()
+        return await self._tasks.__aexit__(kind, error, traceback)
+
+    async def start(self, target: str | None, settings: dict[str, Value]) -> Child:
+        """Start a node and wait until it listens. Raises CommandFailed with its own words if it does not."""
+        name = str(settings.get("name", "node"))
+        process = await anyio.open_process(
+            command(target, settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,  # a terminal's Ctrl-C is for the parent, which then asks them to end
+        )
+        self._running.append(process)
+        assert process.stdout is not None and process.stderr is not None
+        heard = anyio.Event()
+        self._tasks.start_soon(self._listen, name, process, process.stderr, heard)
+        told = None
+        with anyio.move_on_after(START_SECONDS):
+            told = await _first_line(process.stdout)
+        if told is None:
+            await self._end([process])
+            with anyio.move_on_after(1):
+                await heard.wait()
+            raise self._failed(name, process)
+        self._tasks.start_soon(_drain, process.stdout)
+        return Child(name, json.loads(told)["url"], process)
+
+    async def end(self) -> None:
+        """Ask all to leave, and kill what does not."""
+        running, self._running = self._running, []
+        await self._end(running)
+
+    async def _end(self, processes: list[Process]) -> None:
+        with anyio.CancelScope(shield=True):
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    process.terminate()
+            try:
+                with anyio.move_on_after(END_SECONDS):
+                    for process in processes:
+                        await process.wait()
+            finally:
+                for process in processes:
+                    if process.returncode is None:
+                        with suppress(ProcessLookupError):
+                            process.kill()
+                        await process.wait()
+                    if process.stdin is not None:
+                        await process.stdin.aclose()
+                    if process in self._running:
+                        self._running.remove(process)
+
+    async def _listen(self, name: str, process: Process, stream: ByteReceiveStream, heard: anyio.Event) -> None:
+        """Pass on what it says; its last line is kept, in case it ends."""
+        rest = ""
+        try:
+            async for text in TextReceiveStream(stream, errors="replace"):
+                *lines, rest = (rest + text).split("\n")
+                for line in lines:
+                    if line.startswith("mpreg: ") or process.pid not in self._last_words:
+                        self._last_words[process.pid] = line
+                    self._hear(name, line)
+        finally:
+            heard.set()
+
+    def _failed(self, name: str, process: Process) -> CommandFailed:
+        words = self._last_words.get(process.pid, "").removeprefix("mpreg: ") or "it said nothing"
+        known = process.returncode in list(ExitCode)
+        code = ExitCode(process.returncode) if known and process.returncode else ExitCode.OTHER
+        return CommandFailed(f"node {name} did not start: {words}", code=code)
+
+
+async def _first_line(stream: ByteReceiveStream) -> str | None:
+    """The first line, None if the stream ends before."""
+    text = b""
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        while b"\n" not in text:
+            text += await stream.receive()
+        return text.partition(b"\n")[0].decode()
+    return None
+
+
+async def _drain(stream: ByteReceiveStream) -> None:
+    """Read on, so that functions which print never wait for a reader."""
+    async for _ in stream:
+        pass
+
+
+__all__ = ["Child", "Children"]

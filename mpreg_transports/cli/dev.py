@@ -1,0 +1,171 @@
+"""`mpreg dev`: a cluster of N processes on this machine until Ctrl-C, ports chosen and printed.
+
+Each is a node with TARGET's functions and knows all the others as peers. With `--reload` all are started anew, on the
+same ports, when the file of TARGET changes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mpreg_transports.cli.options import Config, example
+from mpreg_transports.cli.serving import Target
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from anyio import CancelScope
+
+    from mpreg_transports.cli.children import Child, Children
+    from mpreg_transports.settings import Value
+
+LOOK_EVERY = 0.3
+"""Seconds between two looks at the file."""
+MOST_NODES = 64
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's command."""
+    app.command(epilog=example("mpreg dev", "mpreg dev app.py:server --nodes 3 --reload"))(dev)
+
+
+def dev(
+    target: Target = None,
+    nodes: Annotated[int, typer.Option(min=1, max=MOST_NODES, help="How many processes.")] = 3,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when TARGET's file changes.")] = False,
+    config: Config = None,
+) -> None:
+    """Run a cluster on this machine until Ctrl-C. Ports are chosen and printed."""
+    import anyio
+
+    from mpreg_transports.cli.target import source_of
+    from mpreg_transports.cli.told import CommandFailed, innermost
+    from mpreg_transports.settings import resolve
+
+    watched = source_of(target) if target is not None else None
+    if reload and watched is None:
+        raise CommandFailed("--reload watches the file of TARGET: name one, such as mpreg dev app.py:server --reload")
+    found = resolve(flags={}, environ=os.environ, config=config)
+    shared = {name: found[name].value for name in ("resource", "cluster-id", "transport") if found[name].value}
+    if found["resource"].source == "default":
+        shared.pop("resource", None)
+    cluster = Cluster(target, nodes, shared, watched if reload else None)
+    try:
+        anyio.run(cluster.run)
+    except BaseExceptionGroup as group:
+        raise innermost(group) from None
+
+
+class Cluster:
+    """The processes of one `mpreg dev`. `shared` are settings that all get; `watched` the file that restarts them."""
+
+    def __init__(self, target: str | None, count: int, shared: dict[str, Value], watched: Path | None) -> None:
+        self._target = target
+        self._shared = shared
+        self._watched = watched
+        self._nodes: list[Child | None] = [None] * count
+        self._ports = [0] * count
+
+    async def run(self) -> None:
+        """Until SIGINT or SIGTERM."""
+        import anyio
+
+        from mpreg_transports.cli.children import Children
+
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cancel_on_signal, signals, tasks.cancel_scope)
+                async with Children(_hear) as children:
+                    await self._start(children)
+                    self._tell()
+                    await (self._restart_on_change(children) if self._watched else self._until_all_ended(children))
+                tasks.cancel_scope.cancel()
+
+    async def _start(self, children: Children) -> None:
+        """Start each on the port that it had, with those before it as peers; all others it learns from them."""
+        for number in range(len(self._nodes)):
+            peers = tuple(f"ws://127.0.0.1:{port}" for at, port in enumerate(self._ports) if port and at != number)
+            settings: dict[str, Value] = {
+                **self._shared,
+                "host": "127.0.0.1",
+                "port": self._ports[number],
+                "name": f"node-{number + 1}",
+                "peer": peers,
+            }
+            child = self._nodes[number] = await children.start(self._target, settings)
+            self._ports[number] = child.port
+
+    def _tell(self) -> None:
+        from mpreg_transports.cli.terminal import emit, say
+
+        for child in self._nodes:
+            if child is not None:
+                emit(f"{child.name}  {child.url}")
+        first = self._ports[0]
+        say(f"ready; Ctrl-C ends it. Try:  mpreg functions --url ws://127.0.0.1:{first}")
+
+    async def _until_all_ended(self, children: Children) -> None:
+        import anyio
+
+        from mpreg_transports.cli.terminal import say
+        from mpreg_transports.cli.told import CommandFailed, ExitCode
+
+        async def follow(child: Child) -> None:
+            code = await child.process.wait()
+            say(f"{child.name} has ended ({code})")
+
+        async with anyio.create_task_group() as tasks:
+            for child in self._nodes:
+                if child is not None:
+                    tasks.start_soon(follow, child)
+        raise CommandFailed("all nodes have ended", code=ExitCode.OTHER)
+
+    async def _restart_on_change(self, children: Children) -> None:
+        import anyio
+
+        from mpreg_transports.cli.terminal import say
+        from mpreg_transports.cli.told import CommandFailed
+
+        assert self._watched is not None
+        seen = _stamp(self._watched)
+        while True:
+            await anyio.sleep(LOOK_EVERY)
+            now = _stamp(self._watched)
+            if now is None or now == seen:
+                continue
+            seen = now
+            say(f"{self._watched.name} has changed: starting anew")
+            await children.end()
+            try:
+                await self._start(children)
+                say("ready again")
+            except CommandFailed as error:
+                await children.end()
+                say(f"{error}; waiting for the next change")
+
+
+async def cancel_on_signal(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
+    """Cancel `scope` with the first signal."""
+    async for _ in signals:
+        scope.cancel()
+        return
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells one state of a file from another; None while an editor is replacing it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _hear(name: str, line: str) -> None:
+    from mpreg_transports.cli.terminal import say
+
+    say(f"[{name}] {line}")

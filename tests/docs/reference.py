@@ -1,0 +1,174 @@
+"""The parts of docs/ that are written from the source: tables of messages, effects, errors, limits, settings, commands.
+
+    uv run python -m tests.docs.reference
+
+writes them anew between `<!-- generated: NAME -->` and `<!-- end -->`; test_reference.py compares. What a table says is
+what the source says: names, defaults and docstrings.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+
+import typer.main
+
+from mpreg_proto import effects, errors, limits
+from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND
+from mpreg_proto.wire import messages
+from mpreg_proto.wire.session import STAGES, Stage
+from mpreg_transports.cli.app import build
+from mpreg_transports.settings import SETTINGS
+from tests.docs.pages import PAGES, ROOT
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |\n" for row in lines)
+
+
+def stages() -> str:
+    """Every step that a link can take, as Mermaid draws it."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {next(iter(Stage)).name}"]
+    lines += [f"    {before.name} --> {after.name}: {cause.name}" for (before, cause), after in STAGES.items()]
+    lines += [f"    {stage.name} --> [*]" for stage in Stage if not any(before is stage for before, _ in STAGES)]
+    return "\n".join([*lines, "```", ""])
+
+
+def error_table() -> str:
+    """A row a code."""
+    rows = []
+    for kind in errors.KINDS:
+        doc = " ".join((kind.__doc__ or "").split()).partition(": ")[2]
+        also = [base.__name__ for base in kind.__mro__ if base in (TimeoutError, PermissionError, errors.GraphError)]
+        safe = "yes" if kind.repeat_safe else "no"
+        rows.append((str(kind.default_code), f"`{kind.kind}`", f"`{kind.__name__}`", ", ".join(also), safe, doc))
+    return table(("code", "name", "class", "is also a", "repeat safe", "when"), rows)
+
+
+def limit_table() -> str:
+    """A row a limit."""
+    rows = []
+    for _, fields in _classes("mpreg_proto/limits.py", limits.Limits.__name__):
+        rows = [(f"`{name}`", _amount(name), doc) for name, _, _, doc in fields]
+    return table(("limit", "default", "what"), rows)
+
+
+def message_tables() -> str:
+    """Every Struct of the wire, in the order of the file."""
+    text = ""
+    for node, fields in _classes("mpreg_proto/wire/messages.py"):
+        tag = getattr(messages, node.name).__struct_config__.tag
+        text += f"### {node.name}{f' (kind {tag})' if tag is not None else ''}\n\n{_doc(node)}\n\n"
+        rows = [(f"`{name}`", f"`{kind}`", f"`{default}`" if default else "", doc) for name, kind, default, doc in fields]
+        text += table(("field", "type", "default", ""), rows) + "\n"
+    return text
+
+
+def effect_table() -> str:
+    """A row an effect."""
+    members = [kind.__name__ for kind in effects.Effect.__args__]
+    rows = []
+    for node, fields in _classes("mpreg_proto/effects.py"):
+        if node.name in members:
+            rows.append((f"`{node.name}({', '.join(name for name, _, _, _ in fields)})`", _doc(node)))
+    return table(("effect", "what the adapter does"), rows)
+
+
+def setting_table() -> str:
+    """A row a setting."""
+    rows = []
+    for one in SETTINGS:
+        default = ", ".join(one.default) if isinstance(one.default, tuple) else one.default
+        shown = "" if default in (None, "") else f"`{str(default).lower() if default is False else default}`"
+        server = f"`{one.attribute}=`" if one.attribute else ""
+        rows.append((f"`{one.name}`", f"`{one.variable}`", server, one.kind.value, shown))
+    return table(("flag and key", "variable", "`Server(...)`", "kind", "default"), rows)
+
+
+def command_tables() -> str:
+    """Each command of `mpreg` with its options."""
+    text = ""
+    for name, command in typer.main.get_command(build()).commands.items():  # type: ignore[attr-defined]
+        words = [one.make_metavar(None) if one.metavar is None else one.metavar for one in command.params if one.param_type_name == "argument"]
+        text += f"### mpreg {' '.join([name, *words])}\n\n{' '.join(command.help.split())}\n\n"
+        rows = []
+        for one in command.params:
+            if one.param_type_name == "option" and "--help" not in one.opts:
+                metavar = f" {one.metavar}" if one.metavar else ""
+                rows.append((f"`{one.opts[0]}{metavar}`", " ".join((one.help or "").split())))
+        text += table(("option", "what"), rows) + "\n"
+    return text
+
+
+def _classes(path: str, only: str | None = None) -> Iterator[tuple[ast.ClassDef, list[tuple[str, str, str, str]]]]:
+    """Each class of a file with its fields: name, type, default, the text that follows it."""
+    for node in ast.parse((ROOT / path).read_text("utf-8")).body:
+        if not isinstance(node, ast.ClassDef) or (only is not None and node.name != only):
+            continue
+        fields = []
+        for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+                default = ast.unparse(statement.value) if statement.value is not None else ""
+                doc = " ".join(str(text).split())
+                fields.append((statement.target.id, ast.unparse(statement.annotation), default, doc))
+        yield node, fields
+
+
+def _doc(node: ast.ClassDef) -> str:
+    return " ".join((ast.get_docstring(node) or "").split())
+
+
+def _amount(name: str) -> str:
+    """A limit's default with the unit that people use."""
+    value = getattr(DEFAULT, name)
+    mib = 1024 * 1024
+    if name.endswith("message"):
+        return f"{value // mib} MiB" if value % mib == 0 else f"{value:,} bytes"
+    for unit, words in ((HOUR, "h"), (SECOND, "s"), (MILLISECOND, "ms")):
+        if value >= MILLISECOND and value % unit == 0:
+            return f"{value // unit} {words}"
+    return f"{value:,}"
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "stages": stages,
+    "errors": error_table,
+    "limits": limit_table,
+    "messages": message_tables,
+    "effects": effect_table,
+    "settings": setting_table,
+    "commands": command_tables,
+}
+
+
+def renewed(source: str) -> str:
+    """A page with its generated regions as they should be, and the parts of files that it prints."""
+    return re.sub(
+        r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}\n{GENERATED[match[2]]().strip()}\n\n{match[3]}",
+        source,
+        flags=re.DOTALL,
+    )
+
+
+def with_parts(source: str) -> str:
+    """A page with the marked parts of files put in."""
+    from tests.docs.pages import part
+
+    return re.sub(
+        r"(<!-- part: (\S+) (\S+) -->\n```python\n).*?(```)",
+        lambda match: f"{match[1]}{part(match[2], match[3])}{match[4]}",
+        source,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    for name, source in PAGES.items():
+        if (fresh := with_parts(renewed(source))) != source:
+            (ROOT / name).write_text(fresh, "utf-8")
+            print(name)

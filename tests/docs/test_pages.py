@@ -1,0 +1,164 @@
+"""The words of README.md and docs/ are true: code runs, commands print what is shown, links and names lead somewhere.
+
+pages.py says what a page may hold and runner.py runs it. Ports are the system's; see there.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import mpreg_transports
+from mpreg_transports.cli.app import build
+from tests.docs.pages import LANGUAGES, PAGES, ROOT, anchors, blocks, links, part, prose, spans, steps
+from tests.docs.runner import PageRun, commands, matches
+
+NOT_RUN = {"README.md": 1, "docs/howto/embed.md": 1, "docs/tutorial/first-cluster.md": 1}
+"""How many blocks of each page are marked as not run. Each has its reason in the page."""
+
+
+def to_run(page: str) -> bool:
+    return any(block.file is not None or block.language in ("python", "console") for block in blocks(PAGES[page]))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)])
+def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
+    import anyio
+
+    anyio.run(PageRun(page, PAGES[page], tmp_path).run)
+
+
+def test_what_is_not_run_is_counted() -> None:
+    marked = {page: [block.not_run for block in blocks(source) if block.not_run] for page, source in PAGES.items()}
+    assert {page: len(reasons) for page, reasons in marked.items() if reasons} == NOT_RUN
+    for reason in (reason for reasons in marked.values() for reason in reasons):
+        assert len(reason) > 20, f"a reason is a sentence, not {reason!r}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_say_what_they_are(page: str) -> None:
+    for block in blocks(PAGES[page]):
+        assert block.language in LANGUAGES, f"{page}:{block.line}: {block.language!r}"
+        if block.language == "json":
+            json.loads(block.text)
+        if block.language == "console":
+            assert commands(block.text), f"{page}:{block.line}: no command"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_printed_parts_are_the_code_that_runs(page: str) -> None:
+    for block in blocks(PAGES[page]):
+        for kind, where in block.marks:
+            if kind == "part":
+                assert block.text == part(*where.split()), f"{page}:{block.line}: not as in {where}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in links(PAGES[page]):
+        if re.match(r"https?://", link):
+            continue
+        target, _, fragment = link.partition("#")
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), f"{page}: {link}"
+        if fragment:
+            source = PAGES[path.resolve().relative_to(ROOT).as_posix()]
+            assert fragment in anchors(source), f"{page}: {link}"
+
+
+def test_every_page_can_be_reached() -> None:
+    reached, waiting = {"README.md"}, ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        for link in links(PAGES[page]):
+            target = ((ROOT / page).parent / link.partition("#")[0]).resolve()
+            name = target.relative_to(ROOT).as_posix() if target.is_relative_to(ROOT) else ""
+            if name in PAGES and name not in reached:
+                reached.add(name)
+                waiting.append(name)
+    assert sorted(reached) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_exist(page: str) -> None:
+    for span in spans(PAGES[page]):
+        assert _exists(span), f"{page}: `{span}`"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = PAGES["docs/reference/python.md"] + PAGES["docs/reference/errors.md"]
+    assert [name for name in mpreg_transports.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_only_commands_and_options_that_exist_are_shown() -> None:
+    import typer.main
+
+    app = typer.main.get_command(build())
+    known = {name: {opt for one in command.params for opt in one.opts} for name, command in app.commands.items()}  # type: ignore[attr-defined]
+    for page, source in PAGES.items():
+        shown = [command for block in blocks(source) if block.language == "console" for command, _ in commands(block.text)]
+        for line in [*shown, *spans(source)]:
+            for words in re.findall(r"(?:^|[|&] *|uv run )mpreg ([a-z].*?)(?=[|&]|$)", line):
+                name, *rest = words.split()
+                assert name in known, f"{page}: mpreg {words}"
+                for word in rest:
+                    if word.startswith("--"):
+                        assert word.partition("=")[0] in known[name] | {"--help"}, f"{page}: mpreg {words}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_words_are_plain(page: str) -> None:
+    """No promises and no adjectives that sell (a net with wide meshes)."""
+    found = re.findall(r"\b(blazing|seamless|effortless|powerful|simply|revolutionary|robust|easy)\w*", prose(PAGES[page]), re.I)
+    assert found == [], page
+
+
+def test_the_harness_reads_what_it_should() -> None:
+    source = "<!-- not run: a reason -->\n```python\nx\n```\ntext\n\n```json file=a.json\n{}\n```\n<!-- kill: b -->\n"
+    first, second, third = steps(source)
+    assert first.not_run == "a reason" and second.file == "a.json" and second.not_run is None and third.kind == "kill"  # type: ignore[union-attr]
+    assert commands("$ a \\\n  b\nout\n$ c\n") == [("a    b", "out\n"), ("c", "")]
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("a...c", "a\nb\nc\n", True),
+        ("a", "a  \n\n", True),
+        ("a", "ab", False),
+        ("a.c", "abc", False),
+        ("", "anything", True),
+    ],
+)
+def test_output_is_compared(expected: str, printed: str, same: bool) -> None:
+    assert matches(expected, printed) is same
+
+
+def _exists(span: str) -> bool:
+    """Whether what stands in backticks is there, if it looks like a module, a file, or something of a public class."""
+    if dotted := re.fullmatch(r"(mpreg_proto|mpreg_transports)((?:\.\w+)*)", span):
+        return _importable(span) if dotted[2] else True
+    if re.fullmatch(r"(docs|tests|mpreg_proto|mpreg_transports|fuzz)/[\w./-]*", span):
+        return (ROOT / span).exists()
+    if owned := re.match(r"(client|server|graph|Client|Server|Graph|SyncClient)\.(\w+)\b", span):
+        owner = {"client": "Client", "server": "Server", "graph": "Graph"}.get(owned[1], owned[1])
+        found = getattr(mpreg_transports, owner)
+        return hasattr(found, owned[2]) or owned[2] in ("url", "urls", "node", "port", "name", "resources")
+    return True
+
+
+def _importable(name: str) -> bool:
+    import importlib
+
+    module, _, rest = name.partition(".")
+    found: object = importlib.import_module(module)
+    for step in rest.split("."):
+        module = f"{module}.{step}"
+        if not hasattr(found, step):
+            try:
+                importlib.import_module(module)
+            except ImportError:
+                return False
+        found = getattr(found, step)
+    return True

@@ -1,0 +1,31 @@
+"""What docs/ say about messages, errors, limits, stages, settings and commands is what the source says."""
+
+import pytest
+
+from mpreg_proto.wire.session import STAGES
+from tests.docs.pages import PAGES, generated
+from tests.docs.reference import GENERATED, renewed, with_parts
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_generated_parts_are_as_the_source_says(page: str) -> None:
+    """If this fails: `uv run python -m tests.docs.reference` writes them anew."""
+    assert with_parts(renewed(PAGES[page])) == PAGES[page]
+
+
+def test_each_generated_part_is_in_one_page() -> None:
+    found = [name for source in PAGES.values() for name in generated(source)]
+    assert sorted(found) == sorted(GENERATED)
+
+
+def test_the_diagram_of_a_link_is_the_table() -> None:
+    """Read back from the page, arrow by arrow, by other code than that which writes it."""
+    diagram = next(text for source in PAGES.values() for name, text in generated(source).items() if name == "stages")
+    arrows = [line.strip() for line in diagram.splitlines() if "-->" in line and "[*]" not in line]
+    drawn = {}
+    for arrow in arrows:
+        before, _, rest = arrow.partition(" --> ")
+        after, _, cause = rest.partition(": ")
+        drawn[before, cause] = after
+    assert len(arrows) == len(STAGES)
+    assert drawn == {(before.name, cause.name): after.name for (before, cause), after in STAGES.items()}

@@ -1,0 +1,246 @@
+"""Links that begin or go on as the protocol does not allow: refused with the reason, and the node serves on.
+
+Strangers with hand-made bytes knock at a real node. What is wrong with requests is in test_bad_input.py.
+"""
+
+import json
+import logging
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import msgpack
+import pytest
+from websockets.frames import Opcode
+
+from mpreg_proto.limits import Limits
+from mpreg_transports import Client, ClusterMismatch, Server
+from tests.helpers.loopback import ForeignClient
+from tests.helpers.speakers import HELLO, PATIENCE, REFUSED, Native, ask, native, over_frames, websocket
+
+pytestmark = pytest.mark.anyio
+
+MESSAGE = 100_000
+"""Bytes of the longest message that the node takes, so that a test need not send 16 MiB."""
+GOOD = {"role": "rpc", "cmds": [{"name": "g", "fun": "echo", "args": [7]}], "u": "good"}
+ANSWER = {"r": {"g": 7}, "error": None, "u": "good"}
+ONE_CALL = [10, 1, [["a", "echo", msgpack.packb([[7], {}])]]]
+MEMBER = b"0123456789abcdef"
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Server]:
+    server = Server(name="strict", port=0, cluster_id="ours", limits=Limits(message=MESSAGE))
+    server.register("large", lambda size: b"x" * size, inline=True)
+    async with server:
+        yield server
+        async with Client(server.url) as client:  # whatever a test did, it serves on
+            assert await client.call("echo", "still here") == "still here"
+
+
+async def refusal(speaker: Native) -> tuple[int, str, dict[str, Any]]:
+    """The code, text and details with which the link ends; nothing may come after them."""
+    kind, fault = await speaker.hear()
+    assert kind == REFUSED
+    assert await speaker.until_closed() == b""
+    code, text, details = fault
+    assert text
+    return code, text, details
+
+
+def hello(**changes: Any) -> list[Any]:
+    fields = {"versions": [1, 1], "features": [], "cluster": "", "member": b"", "name": "by hand"} | changes
+    return [1, *fields.values()]
+
+
+# -- hellos ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("member", [b"", MEMBER], ids=["client", "node"])
+async def test_another_cluster_is_1005(member: bytes, node: Server) -> None:
+    async with native(node.port, hello=None) as speaker:
+        await speaker.say(hello(cluster="theirs", member=member))
+        code, text, details = await refusal(speaker)
+    assert (code, details) == (1005, {"mine": "ours", "yours": "theirs"})
+    assert "'ours'" in text and "'theirs'" in text
+
+
+async def test_a_client_is_told_that_it_knocked_at_another_cluster(node: Server) -> None:
+    with pytest.raises(ClusterMismatch) as caught:
+        async with Client(node.url, cluster_id="theirs"):
+            pass
+    assert caught.value.code == 1005
+
+
+async def test_a_node_of_another_cluster_stays_outside(node: Server) -> None:
+    """Both say why, each in its own log."""
+    missing = 2
+    both_said = anyio.Event()
+
+    def refused(record: logging.LogRecord) -> bool:
+        nonlocal missing
+        if "'ours'" in record.getMessage():
+            missing -= 1
+        if not missing:
+            both_said.set()
+        return True
+
+    log = logging.getLogger("mpreg")
+    log.addFilter(refused)
+    try:
+        async with Server(name="foreign", port=0, cluster_id="theirs", peers=[node.url]) as foreign:
+            with anyio.fail_after(PATIENCE):
+                await both_said.wait()
+            assert [member.name for member in foreign.view().members] == ["foreign"]
+            assert [member.name for member in node.view().members] == ["strict"]
+    finally:
+        log.removeFilter(refused)
+
+
+@pytest.mark.parametrize("versions", [[2, 9], [0, 0]], ids=["newer", "older"])
+async def test_no_version_in_common_is_1040(versions: list[int], node: Server) -> None:
+    async with native(node.port, hello=None) as speaker:
+        await speaker.say(hello(versions=versions))
+        code, _, details = await refusal(speaker)
+    assert (code, details) == (1040, {"mine": [1, 1], "yours": versions})
+
+
+async def test_a_range_that_overlaps_and_fields_of_the_future_are_welcome(node: Server) -> None:
+    async with native(node.port, hello=[*hello(versions=[1, 9], features=["of tomorrow"]), "future", [[]]]) as speaker:
+        assert await speaker.code(*ONE_CALL[1:]) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        (msgpack.packb(ONE_CALL), 1010),
+        (msgpack.packb([3, 1]), 1010),
+        (msgpack.packb([1, [1, 1]]), 1010),
+        (msgpack.packb(hello(cluster="ours", member=b"short")), 1010),
+        (msgpack.packb([99, "a kind of tomorrow"]), 1040),
+        (b"", 1010),
+        (b" " + json.dumps(GOOD).encode(), 1010),
+        (b"[1, 2]", 1010),
+        (b"\xc1", 1010),
+        (b"\x91" * 100_000, 1010),
+    ],
+    ids=[
+        "request",
+        "ping",
+        "half a hello",
+        "member id",
+        "unknown kind",
+        "empty",
+        "space",
+        "JSON array",
+        "junk",
+        "deep",
+    ],
+)
+async def test_a_raw_link_begins_with_a_hello_or_a_brace(first: bytes, code: int, node: Server) -> None:
+    async with native(node.port, hello=None) as speaker:
+        await speaker.say_bytes(first)
+        assert (await refusal(speaker))[0] == code
+
+
+# -- later messages ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ([99], 1040),
+        ([99, {"of": "tomorrow"}], 1040),
+        (HELLO, 1010),
+        ([], 1010),
+        (["text"], 1010),
+        ([20, [], [], []], 1010),
+    ],
+    ids=["unknown kind", "with fields", "second hello", "empty", "kind that is text", "news from a client"],
+)
+async def test_what_no_client_may_say_ends_the_link(message: list[Any], code: int, node: Server) -> None:
+    async with native(node.port) as speaker:
+        await speaker.say(message)
+        assert (await refusal(speaker))[0] == code
+
+
+async def test_text_on_a_native_websocket_is_refused(node: Server) -> None:
+    async with websocket(node.port, subprotocols=["mpreg.1"]) as client:
+        await client.binary(msgpack.packb(HELLO))
+        assert msgpack.unpackb((await client.frame()).data)[0] == 1
+        await client.text("[3, 1]")
+        assert msgpack.unpackb((await client.frame()).data)[:2][0] == REFUSED
+        await closed(client)
+        assert client.close_code == 1002
+
+
+async def closed(client: ForeignClient) -> None:
+    with anyio.fail_after(PATIENCE):
+        await client.until_closed()
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["nothing", "hello"])
+async def test_a_raw_message_is_refused_at_its_length(said: str, node: Server) -> None:
+    async with native(node.port, hello=HELLO if said == "hello" else None) as speaker:
+        await speaker.stream.send(struct.pack(">I", MESSAGE + 1))  # and nothing of it
+        code, _, details = await refusal(speaker)
+    assert (code, details) == (1014, {"limit": "message", "value": MESSAGE, "came": MESSAGE + 1})
+
+
+async def test_a_length_that_no_frame_has_is_1000(node: Server) -> None:
+    async with native(node.port) as speaker:
+        await speaker.stream.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await refusal(speaker))[0] == 1000
+
+
+async def test_a_classic_frame_is_refused_at_its_length_and_told_so(node: Server) -> None:
+    async with over_frames(node.port) as speaker:
+        assert await ask(speaker, GOOD) == ANSWER
+        await speaker.stream.send(struct.pack(">I", MESSAGE + 1))
+        with anyio.fail_after(PATIENCE):
+            answer = await speaker.hear()
+            assert (answer["r"], answer["u"], answer["error"]["code"]) == (None, "", 1014)
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await speaker.hear()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [json.dumps(GOOD | {"x": "x" * MESSAGE}), json.dumps(GOOD | {"x": "ž" * (MESSAGE // 2)}, ensure_ascii=False)],
+    ids=["characters", "bytes"],
+)
+async def test_a_websocket_message_that_is_too_long_ends_the_link_with_1009(text: str, node: Server) -> None:
+    async with websocket(node.port) as client:
+        await client.text(text)
+        frame = await client.frame()
+        assert frame.opcode is Opcode.TEXT
+        assert json.loads(bytes(frame.data))["error"]["code"] == 1014
+        await closed(client)
+        assert client.close_code == 1009
+
+
+async def test_a_message_as_long_as_may_be_is_taken(node: Server) -> None:
+    message = GOOD | {"x": ""}
+    message["x"] = "x" * (MESSAGE - len(json.dumps(message)))
+    async with over_frames(node.port) as speaker:
+        assert await ask(speaker, message) == ANSWER
+
+
+async def test_an_answer_that_is_too_long_is_1014_in_its_place(node: Server) -> None:
+    async with over_frames(node.port) as speaker:
+        large = {"role": "rpc", "cmds": [{"name": "a", "fun": "large", "args": [80_000]}], "u": "mine"}
+        answer = await ask(speaker, large)  # 80,000 bytes are 106,668 letters in base64
+        assert (answer["r"], answer["u"]) == (None, "mine")
+        assert answer["error"]["code"] == 1014
+        details = answer["error"]["details"]
+        assert (details["limit"], details["value"], details["maybe_executed"]) == ("message", MESSAGE, True)
+        assert details["came"] > 106_668
+        assert await ask(speaker, GOOD) == ANSWER
+    async with native(node.port) as speaker:
+        for number, size in enumerate((MESSAGE, 40_000_000), 10):  # more than any frame holds
+            assert await speaker.code(number, [["a", "large", msgpack.packb([[size], {}])]]) == 1014
+        assert await speaker.code(2, [["a", "large", msgpack.packb([[80_000], {}])]]) is None

@@ -1,0 +1,138 @@
+"""Values that JSON lacks: how each reaches a JSON client, that it keeps its type on the way, and what cannot be said.
+
+One node whose functions give such values is asked by a JSON client of other people's making and by a native one.
+"""
+
+import cmath
+import math
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from mpreg_transports import Client, ExecutionFailed, Server
+from tests.helpers.speakers import OverFrames, OverWebSocket, ask, classic
+
+pytestmark = pytest.mark.anyio
+
+Classic = OverWebSocket | OverFrames
+
+SAYABLE: dict[str, tuple[object, object]] = {
+    "bytes": (b"\x00\xffmpreg", "AP9tcHJlZw=="),
+    "tuple": ((1, "a", (2.5, None)), [1, "a", [2.5, None]]),
+    "set": ({3, 1, 2}, [1, 2, 3]),
+    "frozenset": (frozenset({"b", "a"}), ["a", "b"]),
+    "Decimal": (Decimal("1.10"), "1.10"),
+    "datetime": (datetime(2024, 2, 29, 12, 30, tzinfo=UTC), "2024-02-29T12:30:00+00:00"),
+    "date": (date(2024, 2, 29), "2024-02-29"),
+    "timedelta": (timedelta(days=1, hours=2), "P1DT2H"),
+    "UUID": (UUID("12345678-1234-5678-1234-567812345678"), "12345678-1234-5678-1234-567812345678"),
+    "int": (10**30, 10**30),
+    "dict": ({1: (b"x",), Decimal("2.5"): {UUID(int=1)}}, {"1": ["eA=="], "2.5": [str(UUID(int=1))]}),
+}
+UNSAYABLE: dict[str, tuple[object, str]] = {
+    "NaN": (math.nan, "$"),
+    "Infinity": (math.inf, "$"),
+    "complex": (1 + 2j, "$"),
+    "NaN inside": ({"rows": [1.0, math.nan]}, "$.rows[1]"),
+    "complex inside": ([{"a": (0, cmath.infj)}], "$[0].a[1]"),
+    "Decimal NaN": (Decimal("NaN"), "$"),
+    "a key": ({(1, 2): 3}, "$[a tuple]"),
+}
+VALUES = {title: value for title, (value, _) in [*SAYABLE.items(), *UNSAYABLE.items()]}
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Server]:
+    server = Server(name="giver", port=0)
+    server.register("give", VALUES.__getitem__, inline=True)
+    server.register("kind", lambda value: type(value).__name__, inline=True)
+    server.register("unknown", object, inline=True)
+    async with server:
+        yield server
+
+
+@pytest.fixture(params=["websocket", "frames"])
+async def speaker(request: pytest.FixtureRequest, node: Server) -> AsyncIterator[Classic]:
+    async with classic(request.param, node.port) as speaker:
+        yield speaker
+
+
+def rpc(*cmds: tuple[str, str, object], **fields: object) -> dict[str, object]:
+    return {
+        "role": "rpc",
+        "u": "mine",
+        "cmds": [{"name": name, "fun": function, "args": [value]} for name, function, value in cmds],
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("title", SAYABLE)
+async def test_a_value_as_json(title: str, speaker: Classic) -> None:
+    answer = await ask(speaker, rpc(("a", "give", title)))
+    assert answer == {"r": {"a": SAYABLE[title][1]}, "error": None, "u": "mine"}
+
+
+@pytest.mark.parametrize("title", SAYABLE)
+async def test_between_calls_a_value_keeps_its_type(title: str, speaker: Classic) -> None:
+    answer = await ask(speaker, rpc(("a", "give", title), ("b", "echo", "a"), ("c", "kind", "b")))
+    assert answer["r"] == {"c": type(SAYABLE[title][0]).__name__}
+
+
+async def test_what_json_cannot_say_may_still_pass_between_calls(speaker: Classic) -> None:
+    answer = await ask(speaker, rpc(("a", "give", "complex"), ("b", "kind", "a")))
+    assert answer["r"] == {"b": "complex"}
+
+
+@pytest.mark.parametrize("title", VALUES)
+async def test_natively_a_value_keeps_its_type(title: str, node: Server) -> None:
+    async with Client(f"tcp://127.0.0.1:{node.port}") as client:
+        there = await client.call("give", title)
+        back = await client.call("echo", there)
+    assert type(there) is type(back) is type(VALUES[title])
+    assert repr(there) == repr(back) == repr(VALUES[title])
+
+
+@pytest.mark.parametrize("title", UNSAYABLE)
+async def test_a_result_that_json_cannot_say_is_1003_with_its_path(title: str, speaker: Classic) -> None:
+    _, path = UNSAYABLE[title]
+    answer = await ask(speaker, rpc(("fine", "echo", 1), ("a", "give", title)))
+    error: dict[str, Any] = answer["error"]
+    assert (answer["r"], answer["u"], error["code"]) == (None, "mine", 1003)
+    assert "cannot be sent as JSON" in error["message"]
+    assert f" {path}: " in error["message"]
+    assert error["details"]["call"] == "a"
+    assert error["details"]["maybe_executed"] is True
+    assert (await ask(speaker, rpc(("a", "echo", 7))))["r"] == {"a": 7}
+
+
+async def test_under_partial_the_others_come_back(speaker: Classic) -> None:
+    message = rpc(("a", "give", "NaN"), ("b", "give", "complex"), ("c", "echo", 5), on_error="partial")
+    answer = await ask(speaker, message)
+    assert answer["r"] == {"c": 5}
+    assert answer["error"]["details"]["call"] == "a"
+    assert {name: fault["code"] for name, fault in answer["error"]["details"]["failed"].items()} == {"b": 1003}
+
+
+async def test_an_unknown_type_is_1003_in_both_dialects(node: Server, speaker: Classic) -> None:
+    server_side = {"role": "rpc", "cmds": [{"name": "a", "fun": "unknown"}], "u": "mine"}
+    error = (await ask(speaker, server_side))["error"]
+    assert error["code"] == 1003
+    assert "cannot be sent: $: object" in error["message"]
+    async with Client(f"tcp://127.0.0.1:{node.port}") as client:
+        with pytest.raises(ExecutionFailed, match="object"):
+            await client.call("unknown")
+
+
+async def test_failed_names_each_wanted_call_but_the_first_failure(speaker: Classic) -> None:
+    message = rpc(("a", "give", "nothing of that name"), ("b", "echo", "a"), ("c", "echo", 5), on_error="partial")
+    answer = await ask(speaker, message | {"want": ["a", "b", "c"]})
+    assert answer["r"] == {"c": 5}
+    error = answer["error"]
+    assert (error["code"], error["details"]["call"], error["details"]["function"]) == (1003, "a", "give")
+    failed = error["details"]["failed"]
+    assert list(failed) == ["b"]
+    assert (failed["b"]["code"], failed["b"]["details"]["because"]) == (1021, "a")
