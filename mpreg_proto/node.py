@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mpreg_proto.answers import Answers
 from mpreg_proto.cluster import outputs as cluster
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, Out, TakeNewId, Tell, Usable
@@ -23,7 +24,7 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId, show
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.links import Links
-from mpreg_proto.notices import Answered, Left, LinkOpened
+from mpreg_proto.notices import Left, LinkOpened
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.explain import explain
@@ -40,10 +41,8 @@ from mpreg_proto.wire.messages import (
     Call,
     CancelRequest,
     Digest,
-    Done,
     Explain,
     Explanation,
-    Failed,
     Fetch,
     Goodbye,
     Hello,
@@ -94,7 +93,6 @@ class Node:
         self._codec = codec or ValueCodec()
         self._timers = Timers()
         self._log: list[Effect] = []
-        self._rows: dict[tuple[LinkId, int], _Rows] = {}
         self._offered: dict[str, FunctionSpec] = {}
         self._resources = config.resources
         self._addresses = config.addresses
@@ -105,6 +103,7 @@ class Node:
             limits=config.limits,
             log=self._log,
         )
+        self._answers = Answers(self._links, self._log)
         self._worker = Worker(self._refusal, self._codec)
         self._draining = False
         self._be(me, now)
@@ -157,8 +156,7 @@ class Node:
         session = self._links.closed(link)
         if session is None:
             return
-        for key in [key for key in self._rows if key[0] == link]:
-            del self._rows[key]
+        self._answers.forget(link)
         if session.member is not None:
             clean = link in self._links.leaving or session.closing
             self._carry(self._cluster.unlinked(link, clean=clean, now=now), now)
@@ -246,8 +244,7 @@ class Node:
 
     def drain(self) -> list[Effect]:
         """All effects since the last `drain`, in the order of their causes."""
-        if self._rows:
-            self._flush_rows()
+        self._answers.flush(self._worker.queued)
         log, self._log[:] = self._log[:], []
         return log
 
@@ -411,27 +408,17 @@ class Node:
         return ()
 
     def _answer(self, intent: Answer, now: int) -> Iterable[Wanted]:
-        result = intent.result
-        rows = self._rows.pop((intent.link, result.id), None)
-        if rows is not None:
-            result = msgspec.structs.replace(
-                result, done=(*rows.done, *result.done), failed=(*rows.failed, *result.failed)
-            )
-        if intent.link == LOCAL:
-            self._log.append(Notify(Answered(RequestId(result.id), result)))
-        else:
-            self._send_result(intent.link, result)
+        self._answers.finish(intent.link, intent.result)
         return ()
 
     def _partly(self, intent: Partly, now: int) -> Iterable[Wanted]:
-        self._row(intent.link, intent.request, intent.row)
+        self._answers.add(intent.link, intent.request, intent.row, last=False)
         return ()
 
     def _ended(self, intent: Ended, now: int) -> Iterable[Wanted]:
-        row = intent.row
         if intent.link == LOCAL:
-            return self._coordinator.ended(intent.request, row, now)
-        self._row(intent.link, intent.request, row).last = intent.last
+            return self._coordinator.ended(intent.request, intent.row, now)
+        self._answers.add(intent.link, intent.request, intent.row, last=intent.last)
         return ()
 
     def _want_link(self, intent: WantLink, now: int) -> Iterable[Wanted]:
@@ -454,7 +441,7 @@ class Node:
         for link, session in list(self._links.sessions.items()):
             if session.member is not None or session.dialled is not None:
                 self._links.hang_up(link)
-        self._timers.clear(_OWNERS)
+        self._timers.clear(keep=(*_OWNERS, "grace"))
         self._be(MemberId(self._entropy(MEMBER_ID_BYTES)), now)
         return ()
 
@@ -470,40 +457,6 @@ class Node:
             return None
         return faults.not_found(call, index.lacking(call.function, call.resources, call.version))
 
-    # -- answers ------------------------------------------------------------------------------------------------------
-
-    def _row(self, link: LinkId, request: int, row: Done | Failed) -> _Rows:
-        """Keep an ended call until `drain`, so that all that ended in one wake-up goes back in one message."""
-        rows = self._rows.get((link, request))
-        if rows is None:
-            rows = self._rows[link, request] = _Rows()
-        if isinstance(row, Done):
-            rows.done.append(row)
-        else:
-            rows.failed.append(row)
-        return rows
-
-    def _flush_rows(self) -> None:
-        rows, self._rows = self._rows, {}
-        queued = self._worker.queued
-        for (link, request), joined in rows.items():
-            result = Result(request, tuple(joined.done), tuple(joined.failed), joined.last, queue=queued)
-            if link == LOCAL:
-                self._log.append(Notify(Answered(RequestId(request), result)))
-            else:
-                self._send_result(link, result)
-
-    def _send_result(self, link: LinkId, result: Result) -> None:
-        """Send an answer; where it is longer than a message may be, say so instead, for each call that it was about."""
-        size = self._links.send(link, result)
-        if size is None:
-            return
-        fault = over("message", self._links.limit(link), size).saying(maybe_executed=True)
-        failed = (
-            tuple(Failed(row.name, fault) for row in result.done) if result.fault is None and not result.last else ()
-        )
-        self._links.send(link, msgspec.structs.replace(result, done=(), failed=(*result.failed, *failed), fault=fault))
-
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def _settle(self, now: int) -> None:
@@ -517,9 +470,7 @@ class Node:
             self._finish(now)
 
     def _pending(self, link: LinkId) -> bool:
-        if self._worker.pending(link) or self._coordinator.pending(link):
-            return True
-        return any(key[0] == link for key in self._rows)
+        return self._worker.pending(link) or self._coordinator.pending(link) or self._answers.pending(link)
 
     def _finish(self, now: int) -> None:
         """The end of draining: answer what is open, stop what runs, say that we have left, close all links."""
@@ -529,24 +480,12 @@ class Node:
         self._timers.cancel(("grace", 0))
         self._carry(self._coordinator.end_all(), now)
         self._carry(self._worker.stop_all(faults.LOST_BY_LEAVING), now)
-        if self._rows:
-            self._flush_rows()
+        self._answers.flush(self._worker.queued)
         self._carry(self._cluster.leave(now), now)
         for link in list(self._links.sessions):
             self._links.goodbye(link, "leaving", now)
             self._links.hang_up(link)
         self._log.append(Notify(Left()))
-
-
-class _Rows:
-    """Calls of one request that ended since the last `drain`."""
-
-    __slots__ = ("done", "failed", "last")
-
-    def __init__(self) -> None:
-        self.done: list[Done] = []
-        self.failed: list[Failed] = []
-        self.last = False
 
 
 Wanted = Intent | Out

@@ -149,7 +149,7 @@ class Overlay:
         self._dialling.pop(address, None)
         effects: list[Dial | Notify] = []
         row = self._rows.get(address)
-        if row is not None:
+        if row is not None and address not in self._mine:
             if row.failures == 0:
                 row.silent_since = now
             row.failures += 1

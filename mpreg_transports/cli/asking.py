@@ -27,14 +27,16 @@ def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | 
         raise CommandFailed(f"{error} ({found.source})") from None
 
 
-def ask(url: str, question: Callable[[Client], Awaitable[T]]) -> T:
-    """Connect to `url`, ask, hang up. Raises NotConnected, a RequestError, or KeyboardInterrupt as CommandFailed."""
+def ask(url: str, question: Callable[[Client], Awaitable[T]], *, before: Callable[[], None] | None = None) -> T:
+    """Connect to `url`, ask, hang up. `before` is called just before connecting. Raises NotConnected, a RequestError, or KeyboardInterrupt as CommandFailed."""
     import anyio
 
     from mpreg_transports.cli.told import CommandFailed, ExitCode, innermost
     from mpreg_transports.client import Client
 
     async def asked() -> T:
+        if before is not None:
+            before()
         async with Client(url, name="mpreg command line") as client:
             return await question(client)
 

@@ -65,7 +65,7 @@ def add_to(app: typer.Typer) -> None:
 def call(
     function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="ARG...", help="Each is JSON, or a plain text when it isn't.")
+        list[str] | None, typer.Argument(metavar="ARG", help="Each is JSON, or a plain text when it isn't.")
     ] = None,
     kw: Annotated[
         list[str] | None, typer.Option("--kw", metavar="NAME=JSON", help="A keyword argument; may be repeated.")
@@ -216,6 +216,8 @@ def request_of(text: str, *, where: str) -> Request:
 
 def print_value(value: Any, *, as_json: bool) -> None:
     """A result: text plain, all else JSON. Raises ExecutionFailed where JSON is asked for and cannot say it."""
+    from mpreg_proto.errors import ExecutionFailed
+    from mpreg_proto.wire.blame import UnsendableValue
     from mpreg_transports.cli.terminal import emit, pretty
 
     if type(value) is str and not as_json:
@@ -223,19 +225,14 @@ def print_value(value: Any, *, as_json: bool) -> None:
         return
     try:
         emit(pretty(json_tree(value)))
-    except UnicodeEncodeError:
-        raise
-    except ValueError as error:
-        if not as_json:
-            emit(repr(value))
-            return
-        from mpreg_proto.errors import ExecutionFailed
-
-        raise ExecutionFailed(f"the result {error}; without --json it is printed as Python writes it") from None
+    except UnsendableValue as error:
+        if as_json:
+            raise ExecutionFailed(f"the result: {error}; without --json it is printed as Python writes it") from None
+        emit(repr(value))
 
 
 def json_tree(value: Any) -> object:
-    """`value` as a tree for JSON. Raises UnsendableValue, a ValueError, with the path of what has no JSON form."""
+    """`value` as a tree for JSON. Raises UnsendableValue with the path of what has no JSON form."""
     from mpreg_proto.wire.jsonvalues import to_json
     from mpreg_transports.values import default_codec
 

@@ -5,6 +5,7 @@ All three ask a node for its view; nothing is changed there.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,10 +87,10 @@ def check(
     from mpreg_transports.cli.told import ExitCode, print_error
 
     url = node_url(target, config)
-    started = time.monotonic_ns()
+    started: list[int] = []
 
     async def question(client: Client) -> Checked:
-        reached = time.monotonic_ns() - started
+        reached = time.monotonic_ns() - started[0]
         rounds: list[int] = []
         view = await client.view()
         for _ in range(_PINGS):
@@ -98,7 +99,7 @@ def check(
             rounds.append(time.monotonic_ns() - asked)
         return judge(url, view, reached=reached, away=min(rounds))
 
-    found = ask(url, question)
+    found = ask(url, question, before=lambda: started.append(time.monotonic_ns()))
     if as_json:
         emit_json(_plain(found))
     else:
@@ -191,6 +192,8 @@ def members_table(view: NodeView) -> Table:
 
 def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
     """A row for each function and set of resources; nodes that offer the same stand together."""
+    from rich.console import Group, RenderableType
+    from rich.padding import Padding
     from rich.text import Text
 
     from mpreg_transports.cli.terminal import table
@@ -200,16 +203,19 @@ def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
         marks = " ".join(word for word in (row.version, "idempotent" if row.idempotent else "") if word)
         key = (row.function, row.signature, row.doc, marks, ", ".join(row.resources) or "-")
         groups.setdefault(key, []).append(row.node)
-    cells: list[tuple[str | Text, ...]] = []
+    cells: list[tuple[str | RenderableType, ...]] = []
     for (name, signature, doc, marks, resources), nodes_ in groups.items():
-        what = Text.assemble((name, "bold"), signature)
-        for line in (doc, marks):
-            if line:
-                what.append(f"\n  {line}", style="dim")
-        cells.append((what, resources, "\n".join(nodes_)))
+        lines = [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in (doc, marks) if line]
+        what = Text.assemble((name, "bold"), _unquoted(signature))
+        cells.append((Group(what, *lines), resources, "\n".join(nodes_)))
     made = table(("function", "resources", "nodes"), cells)
     made.columns[2].no_wrap = True
     return made
+
+
+def _unquoted(signature: str) -> str:
+    """Without the quotes that annotations have under `from __future__ import annotations`."""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
 
 
 def _view(url: str | None, config: Config) -> NodeView:

@@ -62,13 +62,13 @@ def pretty(tree: object) -> str:
         return dumps(tree)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | RenderableType]]) -> Table:
     """A plain table whose cells fold rather than lose letters; it fits the console's width."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=any(columns))
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*[cell if isinstance(cell, Text) else Text(cell) for cell in row])
+        made.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
     return made
 
 

@@ -38,7 +38,8 @@ arguments, body, url = sys.argv[1:], None, None
 while arguments:
     argument = arguments.pop(0)
     if argument == "-d":
-        body = arguments.pop(0).encode()
+        body = arguments.pop(0)
+        body = open(body[1:], "rb").read() if body[:1] == "@" else body.encode()
     elif argument != "-s":
         assert not argument.startswith("-"), "this stand-in for curl knows -s and -d only, not " + argument
         url = argument

@@ -152,6 +152,7 @@ def test_an_address_that_led_to_myself_is_forgotten_and_makes_room() -> None:
     world = World(X, Y, dials=1)
     assert world.overlay.start(0) == [Dial(X)]
     assert world.overlay.met_myself(X, 1) == [Dial(Y)]
+    assert world.overlay.failed(X, 1) == [], "the end of the link to myself is no failure"
     assert world.overlay.failed(Y, 2) == [Notify(PeerSilent(Y))]
     assert {address for _, address in world.dials(100 * SECOND)} == {Y}
 

@@ -1,0 +1,259 @@
+"""`SyncClient` against a real node in another thread: every method, several threads, Ctrl-C, close."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from mpreg_transports import (
+    Cancelled,
+    Client,
+    CommandNotFound,
+    DeadlineExceeded,
+    ExecutionFailed,
+    Graph,
+    NotConnected,
+    Server,
+    SyncClient,
+)
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 30.0
+"""Seconds until a test that hangs fails. No test waits for them."""
+
+
+class Held:
+    """A command that waits until it is let go, and tells what became of it."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.stopped = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.interrupt = False
+
+    async def __call__(self, value: object = None) -> object:
+        self.begun.release()
+        if self.interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+        try:
+            while not self.go_on.is_set():
+                await anyio.sleep(0.001)  # what lets it go is in another thread
+        except BaseException:
+            self.stopped.release()
+            raise
+        return value
+
+
+@contextmanager
+def node() -> Iterator[Server]:
+    """A node that runs in a thread of its own."""
+    server = Server(port=0, name="front", resources={"here"})
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
+        yield server
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with node() as running:
+        yield running
+
+
+@pytest.fixture
+def held(server: Server) -> Held:
+    made = Held()
+    server.register("held", made)
+    return made
+
+
+@pytest.fixture
+def client(server: Server, anyio_backend: str) -> Iterator[SyncClient]:
+    with SyncClient(server.url, backend=anyio_backend) as connected:
+        yield connected
+
+
+def test_call(client: SyncClient, server: Server) -> None:
+    server.register("keywords", lambda **more: more)
+    assert client.call("echo", "hi there!", resources={"here"}, timeout=PATIENCE) == "hi there!"
+    assert client.call("echo", (1, {2})) == (1, {2})
+    assert client.call("keywords", a=1, kwargs={"timeout": 5, "wait": 6}) == {"a": 1, "timeout": 5, "wait": 6}
+    assert (client.node, client.urls) == ("front", (server.url,))
+
+
+def test_errors_arrive_as_they_are(client: SyncClient, server: Server, held: Held) -> None:
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    server.register("fail", fail)
+    with pytest.raises(CommandNotFound):
+        client.call("nowhere")
+    with pytest.raises(ExecutionFailed) as caught:
+        client.call("fail")
+    assert caught.value.details["message"] == "on purpose"
+    with pytest.raises(TypeError, match="bare string"):
+        client.call("echo", 1, resources="here")
+    with pytest.raises(DeadlineExceeded):
+        client.call("held", timeout=0.05)
+    assert held.stopped.acquire(timeout=PATIENCE)
+    assert client.call("echo", 1) == 1
+
+
+def test_graphs(client: SyncClient) -> None:
+    graph = client.graph()
+    first = graph.call("echo", {"key": "hi there!"})
+    both = graph.call("echos", first, first["key"])
+    alone = graph.call("echo", 1, name="alone")
+    expected = [{"key": "hi there!"}, "hi there!"]
+    assert graph.run() == {"echos": expected, "alone": 1}
+    assert graph.run(both) == expected
+    assert graph.run(both, alone, first["key"]) == (expected, 1, "hi there!")
+    assert [(row.name, row.nodes) for row in graph.explain()] == [
+        (name, ("front",)) for name in ("echo", "echos", "alone")
+    ]
+    assert client.explain(graph) == graph.explain()
+    assert client.run(graph, alone) == 1
+    answer = client.answer(graph, trace=True)
+    assert answer.values == {"echos": expected, "alone": 1}
+    assert {row.name for row in answer.trace} == {"echo", "echos", "alone"}
+
+    plain = Graph()
+    plain.call("nowhere", name="lost")
+    plain.call("echo", 2)
+    values = client.run(plain, on_error="partial")
+    assert values["echo"] == 2
+    assert isinstance(values["lost"], CommandNotFound)
+    assert isinstance(client.answer(plain, on_error="partial").errors["lost"], CommandNotFound)
+
+
+def test_stream_gives_the_first_leaf_while_another_is_held(client: SyncClient, held: Held) -> None:
+    graph = client.graph()
+    graph.call("held", "late")
+    graph.call("echo", "soon")
+    items = graph.stream(timeout=PATIENCE)
+    assert next(items) == ("echo", "soon")
+    held.go_on.set()
+    assert list(items) == [("held", "late")]
+
+
+def test_leaving_a_stream_cancels_the_rest(client: SyncClient, held: Held) -> None:
+    graph = client.graph()
+    graph.call("held")
+    graph.call("echo", 1)
+    for name, value in client.stream(graph):
+        assert (name, value) == ("echo", 1)
+        break
+    assert held.stopped.acquire(timeout=PATIENCE)
+
+
+def test_a_stream_that_fails_says_so(client: SyncClient) -> None:
+    graph = client.graph()
+    graph.call("nowhere")
+    with pytest.raises(CommandNotFound):
+        list(graph.stream())
+
+
+def test_view(client: SyncClient) -> None:
+    assert [(member.name, member.me) for member in client.view().members] == [("front", True)]
+
+
+def test_several_threads(client: SyncClient, held: Held) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        waiting = threads.submit(client.call, "held", "late")
+        assert held.begun.acquire(timeout=PATIENCE)
+        assert list(threads.map(lambda number: client.call("echo", number), range(200))) == list(range(200))
+        assert not waiting.done()
+        held.go_on.set()
+        assert waiting.result(PATIENCE) == "late"
+
+
+def test_the_first_call_connects_whichever_thread_makes_it(server: Server, anyio_backend: str) -> None:
+    client = SyncClient(server.url, backend=anyio_backend)
+    assert client.node == ""
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda number: client.call("echo", number), range(8))) == list(range(8))
+    client.close()
+
+
+def test_closed(server: Server, anyio_backend: str) -> None:
+    with SyncClient(server.url, backend=anyio_backend) as client:
+        graph = client.graph()
+        graph.call("echo", 1)
+        stream = graph.stream()
+        assert next(stream) == ("echo", 1)
+    client.close()
+    stream.close()
+    for act in (lambda: client.call("echo", 1), graph.run, graph.explain, client.view, lambda: list(graph.stream())):
+        with pytest.raises(RuntimeError, match="this client is closed"):
+            act()
+    with pytest.raises(RuntimeError, match="this client is closed"), client:
+        pass
+    SyncClient(server.url).close()
+
+
+def test_closing_ends_what_other_threads_wait_for(server: Server, held: Held, anyio_backend: str) -> None:
+    client = SyncClient(server.url, backend=anyio_backend)
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(client.call, "held") for _ in range(3)]
+        for _ in waiting:
+            assert held.begun.acquire(timeout=PATIENCE)
+        client.close()
+        for one in waiting:
+            with pytest.raises(Exception) as caught:
+                one.result(PATIENCE)
+            assert type(caught.value) is not TimeoutError
+            assert caught.value.details["maybe_executed"] is True  # type: ignore[attr-defined]
+    for _ in waiting:
+        assert held.stopped.acquire(timeout=PATIENCE)
+
+
+def test_nobody_listens_then_somebody_does(server: Server, anyio_backend: str) -> None:
+    client = SyncClient("ws://127.0.0.1:1", backend=anyio_backend)
+    threads = threading.active_count()
+    for _ in range(2):
+        with pytest.raises(NotConnected):
+            client.call("echo", 1)
+    assert threading.active_count() == threads
+    client.close()
+    with pytest.raises(ValueError, match="is not an address"):
+        SyncClient("nonsense")
+    with SyncClient("ws://127.0.0.1:1", server.url, backend=anyio_backend) as other:
+        assert other.call("echo", 1) == 1
+
+
+def test_ctrl_c_while_a_call_is_waited_for_cancels_it(client: SyncClient, held: Held) -> None:
+    held.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        client.call("held")
+    assert held.stopped.acquire(timeout=PATIENCE)
+    assert client.call("echo", "still there") == "still there"
+
+
+def test_no_call_outlives_the_close_of_a_client_in_the_loop_thread(server: Server) -> None:
+    """Its own thread ends with it."""
+    before = {thread.name for thread in threading.enumerate()}
+    with SyncClient(server.url) as client:
+        assert client.call("echo", 1) == 1
+        assert "mpreg client" in {thread.name for thread in threading.enumerate()} - before
+    assert {thread.name for thread in threading.enumerate()} <= before
+
+
+def test_a_program_that_forgets_to_close_ends(server: Server) -> None:
+    program = f"from mpreg_transports import SyncClient; print(SyncClient({server.url!r}).call('echo', 'done'))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_it_has_every_public_method_of_the_client() -> None:
+    names = {name for name in vars(Client) if not name.startswith("_")}
+    assert names <= set(dir(SyncClient))
+    assert Cancelled.default_code == 1021
