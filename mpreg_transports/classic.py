@@ -40,9 +40,6 @@ log = logging.getLogger("mpreg.classic")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-# -- server -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class MPREGSettings:
     """What a server is told. Port 0 takes any free one. `peers` and `connect` are both addresses of nodes to join.
@@ -134,6 +131,8 @@ class MPREGServer:
         ended = self._ended = Future()
         try:
             await serve(task_status=_Listening(self._on_listening))
+        except BaseExceptionGroup as group:  # task groups wrap what the seed's users catch as itself
+            raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
         finally:
             ended.set_result(None)
 
@@ -196,9 +195,6 @@ def _origin(function: Callable[..., Any]) -> object:
     """Where a function was written: the same for `__main__` and for the same file imported by its name."""
     code = getattr(function, "__code__", None)
     return function if code is None else (code.co_filename, code.co_firstlineno, function.__qualname__)
-
-
-# -- requests and errors ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,9 +275,6 @@ def _as_json(name: str, value: object) -> object:
         raise MPREGException(RPCError(1003, text, {"call": name})) from None
 
 
-# -- client -----------------------------------------------------------------------------------------------------------
-
-
 class MPREGClientAPI:
     """Calls functions through the node at `url`; connects by `connect()`, `async with`, or the first call.
 
@@ -310,12 +303,7 @@ class MPREGClientAPI:
         await self.disconnect()
 
     async def call(
-        self,
-        fun: str,
-        *args: Any,
-        locs: Iterable[str] = frozenset(),
-        timeout: float | None = None,
-        **kwargs: Any,
+        self, fun: str, *args: Any, locs: Iterable[str] = frozenset(), timeout: float | None = None, **kwargs: Any
     ) -> Any:
         """The value of one call, on a node that holds all of `locs`; `kwargs` are the function's own keywords.
 

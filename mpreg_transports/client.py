@@ -80,6 +80,8 @@ class Client:
             parse_address(url)
         self.node = ""
         """The name of the node that it is connected to."""
+        self.version = 0
+        """The protocol version agreed on with it; 0 before."""
         self._limits = limits
         self._codec = codec or default_codec()
         self._session = ClientSession(name=name, cluster_id=cluster_id, limits=limits, codec=self._codec)
@@ -279,7 +281,7 @@ class Client:
                         waiter.replies.append(reply)
                         waiter.event.set()
                 case Ready():
-                    self.node = effect.name or "node"
+                    self.node, self.version = effect.name or "node", effect.version
                     if not self._was_ready:
                         self._was_ready = True
                         self._on_ready()

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import enum
 import inspect
-import math
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
-from contextlib import suppress
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
-import anyio.to_thread
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
+from mpreg_transports.threads import poster, threads
 
 ASYNC_CONCURRENCY = 1_024
 THREAD_CONCURRENCY = 16
@@ -59,7 +56,7 @@ class Function:
         """Call it here and now."""
         try:
             return Returned(self.call(*run.args, **run.kwargs))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return raised(error)
 
     async def run(self, run: Run, scope: anyio.CancelScope) -> Outcome:
@@ -71,22 +68,25 @@ class Function:
                 return Stopped()
             if self.way is Way.EXECUTOR:
                 return Returned(await self._in_executor(run))
-            bound = partial(self.call, *run.args, **run.kwargs)
-            return Returned(await anyio.to_thread.run_sync(bound, abandon_on_cancel=True, limiter=_threads()))
-        except Exception as error:
+            return await threads().run(partial(self._in_thread, run))
+        except (Exception, SystemExit) as error:
+            return raised(error)
+        except anyio.get_cancelled_exc_class() as error:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # raises again unless it was the body's own doing
+            return raised(error)
+
+    def _in_thread(self, run: Run) -> Outcome:
+        try:
+            return Returned(self.call(*run.args, **run.kwargs))
+        except BaseException as error:  # in a thread of ours nothing but the body raises any
             return raised(error)
 
     async def _in_executor(self, run: Run) -> Any:
         assert self._executor is not None
         done = anyio.Event()
-        token = anyio.lowlevel.current_token()
-
-        def wake(future: Future[Any]) -> None:
-            with suppress(RuntimeError):  # the loop has ended meanwhile, nobody waits
-                anyio.from_thread.run_sync(done.set, token=token)
-
+        post = poster()
         future = self._executor.submit(self.call, *run.args, **run.kwargs)
-        future.add_done_callback(wake)
+        future.add_done_callback(lambda _: post(done.set))  # at once and in this very thread if it is done already
         try:
             await done.wait()
         except BaseException:
@@ -181,18 +181,6 @@ def slow(started: float) -> float | None:
     """Seconds since `started` (time.perf_counter) if that is long enough to be told of."""
     took = time.perf_counter() - started
     return took if took > 0.1 else None
-
-
-_limiter = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("mpreg threads")
-
-
-def _threads() -> anyio.CapacityLimiter:
-    """No limit: the core's slots are the limit."""
-    limiter = _limiter.get(None)
-    if limiter is None:
-        limiter = anyio.CapacityLimiter(math.inf)
-        _limiter.set(limiter)
-    return limiter
 
 
 def _signature(call: Callable[..., Any]) -> str:

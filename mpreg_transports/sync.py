@@ -72,7 +72,10 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Hang up and end the thread. Calls that other threads wait for raise Cancelled. Again: nothing happens."""
+        """Hang up and end the thread; again: nothing happens.
+
+        Calls that other threads wait for raise OutcomeUnknown, or Cancelled if there was no link to send them on.
+        """
         with self._lock:
             self._closed = True
             self._portal = None

@@ -145,7 +145,7 @@ class Coordinator:
         if execution is None:
             return []
         if key[0] == "deadline":
-            return self._end(execution, faults.deadline(execution))
+            return self._too_late(execution)
         name = str(key[2])
         if self._parked.pop((execution.id, name), None) is None:
             return []
@@ -349,14 +349,7 @@ class Coordinator:
             return self._end(execution, fault)
         before = len(execution.faults)
         execution.fail(name, fault)
-        intents: list[Intent] = []
-        if execution.request.eager:
-            fresh = list(execution.faults)[before:]
-            intents += [
-                Partly(execution.link, execution.reply_id, Failed(failed, execution.faults[failed]))
-                for failed in fresh
-                if failed in execution.plan.wanted
-            ]
+        intents = self._tell_failed(execution, list(execution.faults)[before:])
         return intents + self._end(execution, None) if execution.over else intents
 
     def _trace(self, attempt: Attempt, row: Done | Failed, now: int) -> None:
@@ -395,6 +388,26 @@ class Coordinator:
             Result(execution.reply_id, done, failed, fault=fault, trace=tuple(execution.trace)),
         )
         return [answer, *self._close(execution)]
+
+    def _too_late(self, execution: Execution) -> list[Intent]:
+        """The deadline has come: under partial for each call that is open, so that what there is goes back."""
+        fault = faults.deadline(execution)
+        if not execution.request.partial:
+            return self._end(execution, fault)
+        late = list(execution.open)
+        for name in late:
+            execution.fail(name, fault.saying(call=name, function=execution.plan.calls[name].function))
+        return [*self._tell_failed(execution, late), *self._end(execution, None)]
+
+    def _tell_failed(self, execution: Execution, names: Sequence[str]) -> list[Intent]:
+        """For an eager request: the wanted ones of `names`, which have just failed."""
+        if not execution.request.eager:
+            return []
+        return [
+            Partly(execution.link, execution.reply_id, Failed(name, execution.faults[name]))
+            for name in names
+            if name in execution.plan.wanted
+        ]
 
     def _close(self, execution: Execution) -> list[Intent]:
         """Forget a request; what is still out of it is called off, and its late answers match nothing."""

@@ -37,8 +37,8 @@ class Plan:
         self.dependents = dependents
         """For calls that are waited for: who waits, in the request's order."""
         self.leaves = leaves
-        self.wanted = wanted
-        """Whose results come back: `want`, or the leaves."""
+        self.wanted = dict.fromkeys(wanted)
+        """Whose results come back: `want`, or the leaves; in this order."""
 
 
 def plan(request: Request, limits: Limits) -> Plan | Fault:

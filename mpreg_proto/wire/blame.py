@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
+from mpreg_proto.wire.extensions import is_record, record
 from mpreg_proto.wire.references import Ref
 from mpreg_proto.wire.shapes import MAX_DEPTH, Excess, measure_one, step
 
@@ -69,6 +70,8 @@ class Search:
         if kind in CONTAINERS:
             return self._find_inside(value, path, above)
         unfold = self._unfolds.get(kind)
+        if unfold is None and kind not in self._writers and is_record(value):
+            unfold = record
         try:
             if unfold is not None:
                 made = unfold(value)

@@ -9,6 +9,7 @@ that into its own error.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from struct import Struct
@@ -143,3 +144,13 @@ READERS: Final[dict[int, Callable[[bytes], object]]] = {
     TIME: _read_time,
     TIMEDELTA: _read_timedelta,
 }
+
+
+def is_record(value: object) -> bool:
+    """Whether `value` is an object of a dataclass, which goes as the map of its fields unless it is registered."""
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def record(value: Any) -> dict[str, object]:
+    """A dataclass object's fields by name, in the order of its class."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}

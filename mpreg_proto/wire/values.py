@@ -6,7 +6,8 @@ what needs an import of its own (UUID, NumPy) is registered by mpreg_transports.
 
 Types keep their identity: a value comes back equal and of the same type, or it is refused where it is sent. So objects
 of subclasses (enum members, named tuples) are refused unless registered; only OrderedDict, defaultdict and Counter go
-as the dict that they equal. A bytearray or memoryview comes back as bytes; of a time zone only the offset is kept.
+as the dict that they equal, and an object of a dataclass as the dict of its fields. A bytearray or memoryview comes
+back as bytes; of a time zone only the offset is kept.
 
 Arrays that are not lists are written flat, with a mark as first entry, so nothing nests inside extension payloads.
 """
@@ -179,7 +180,13 @@ class ValueCodec:
         return value if type(made) is bytes else made
 
     def _write(self, value: object) -> object:
-        return self._writers[type(value)](value)
+        writer = self._writers.get(type(value))
+        if writer is not None:
+            return writer(value)
+        if not ext.is_record(value):
+            raise TypeError(type(value).__name__)
+        self._changed = object()
+        return ext.record(value)
 
     def _write_dict(self, value: dict[object, object]) -> dict[object, object]:
         self._changed = object()

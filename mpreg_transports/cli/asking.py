@@ -28,7 +28,10 @@ def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | 
 
 
 def ask(url: str, question: Callable[[Client], Awaitable[T]], *, before: Callable[[], None] | None = None) -> T:
-    """Connect to `url`, ask, hang up. `before` is called just before connecting. Raises NotConnected, a RequestError, or KeyboardInterrupt as CommandFailed."""
+    """Connect to `url`, ask, hang up. `before` is called just before connecting.
+
+    Raises NotConnected, a RequestError, or CommandFailed for Ctrl-C.
+    """
     import anyio
 
     from mpreg_transports.cli.told import CommandFailed, ExitCode, innermost

@@ -19,6 +19,7 @@ from mpreg_transports.cli.options import Config, Json, Resources, Url, example
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from mpreg_proto.errors import RequestError
     from mpreg_proto.wire.messages import Explained, Request, Traced
     from mpreg_transports.client import Answer, Client
 
@@ -119,11 +120,10 @@ def run(
 
     answer = ask(node_url(url, config), question)
     print_answer(answer, timeline=timeline, as_json=as_json)
-    if answer.errors:
-        for name, error in answer.errors.items():
-            head, *rest = words(error)
-            print_error([f"{name}: {head}", *rest])
-        raise typer.Exit(exit_code(first_cause(answer)))
+    if answer.error is not None:
+        for error in failures(answer):
+            print_error(words(error))
+        raise typer.Exit(exit_code(answer.error))
 
 
 def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: Json = False) -> None:
@@ -239,10 +239,10 @@ def json_tree(value: Any) -> object:
     return to_json(value, default_codec())
 
 
-def first_cause(answer: Answer) -> Exception:
-    """The error of a partial answer that others follow from: the first that is not "for want of an input"."""
-    errors = list(answer.errors.values())
-    return next((error for error in errors if error.code != 1021), errors[0])
+def failures(answer: Answer) -> list[RequestError]:
+    """What failed of a partial answer: first the cause, then what was wanted and is not there."""
+    found = {error.message: error for error in (answer.error, *answer.errors.values()) if error is not None}
+    return list(found.values())
 
 
 def print_answer(answer: Answer, *, timeline: bool, as_json: bool) -> None:

@@ -97,7 +97,7 @@ def check(
             asked = time.monotonic_ns()
             view = await client.view()
             rounds.append(time.monotonic_ns() - asked)
-        return judge(url, view, reached=reached, away=min(rounds))
+        return judge(url, view, protocol=client.version, reached=reached, away=min(rounds))
 
     found = ask(url, question, before=lambda: started.append(time.monotonic_ns()))
     if as_json:
@@ -113,11 +113,9 @@ def check(
 # -- judged and drawn -------------------------------------------------------------------------------------------------
 
 
-def judge(url: str, view: NodeView, *, reached: int, away: int) -> Checked:
+def judge(url: str, view: NodeView, *, protocol: int, reached: int, away: int) -> Checked:
     """What a view says about the node's health."""
     from importlib.metadata import version
-
-    from mpreg_proto.wire.messages import VERSION
 
     standings: dict[str, int] = {}
     for row in view.members:
@@ -126,7 +124,7 @@ def judge(url: str, view: NodeView, *, reached: int, away: int) -> Checked:
         url=url,
         node=view.shown,
         cluster=view.cluster,
-        protocol=VERSION,
+        protocol=protocol,
         release=version("mpreg"),
         reached=reached,
         away=away,
@@ -191,26 +189,29 @@ def members_table(view: NodeView) -> Table:
 
 
 def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
-    """A row for each function and set of resources; nodes that offer the same stand together."""
+    """A row a function, said once; beside it each node that offers it, with the resources it holds for it."""
     from rich.console import Group, RenderableType
     from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
     from mpreg_transports.cli.terminal import table
 
-    groups: dict[tuple[str, ...], list[str]] = {}
+    groups: dict[tuple[str, ...], Table] = {}
+    widest = max((len(row.node) for row in rows), default=0)
     for row in rows:
         marks = " ".join(word for word in (row.version, "idempotent" if row.idempotent else "") if word)
-        key = (row.function, row.signature, row.doc, marks, ", ".join(row.resources) or "-")
-        groups.setdefault(key, []).append(row.node)
-    cells: list[tuple[str | RenderableType, ...]] = []
-    for (name, signature, doc, marks, resources), nodes_ in groups.items():
-        lines = [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in (doc, marks) if line]
-        what = Text.assemble((name, "bold"), _unquoted(signature))
-        cells.append((Group(what, *lines), resources, "\n".join(nodes_)))
-    made = table(("function", "resources", "nodes"), cells)
-    made.columns[2].no_wrap = True
-    return made
+        key = (row.function, row.signature, row.doc, marks)
+        if key not in groups:
+            groups[key] = Table.grid(padding=(0, 2, 0, 0))
+            groups[key].add_column(no_wrap=True, min_width=widest)
+            groups[key].add_column(overflow="fold", style="dim")
+        groups[key].add_row(Text(row.node), Text(", ".join(row.resources)))
+    cells: list[tuple[RenderableType, ...]] = []
+    for (name, signature, *said), offered in groups.items():
+        lines = [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in said if line]
+        cells.append((Group(Text.assemble((name, "bold"), _unquoted(signature)), *lines), offered))
+    return table(("function", "offered by, with resources"), cells)
 
 
 def _unquoted(signature: str) -> str:

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 def settings(
     target: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="Also look at this Server, as serve would.")
+        str | None, typer.Argument(metavar="TARGET", help="Also look at this Server, as serve would.")
     ] = None,
     config: Config = None,
     as_json: Json = False,

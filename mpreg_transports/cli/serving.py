@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Target = Annotated[
     str | None,
-    typer.Argument(metavar="[TARGET]", help="module:name or file.py:name, a Server with its functions."),
+    typer.Argument(metavar="TARGET", help="module:name or file.py:name, a Server with its functions."),
 ]
 
 
@@ -62,7 +62,11 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="TOML file with settings; keys are these flags' names.")
     ] = None,
 ) -> None:
-    """Run a node until Ctrl-C, which lets running calls finish; again ends it at once."""
+    """Run a node until Ctrl-C, which lets running calls finish; a second one does not.
+
+    Each setting may also come from the environment (MPREG_PORT, MPREG_PEER, ...), a TOML file, or Server(...);
+    mpreg config shows which.
+    """
     flags: dict[str, Value] = {
         "host": host,
         "port": port,

@@ -33,7 +33,7 @@ def load(target: str) -> Server:
     if found is None and not hasattr(module, name):
         raise CommandFailed(f"{place} has no {name!r}; {there_are}")
     if not isinstance(found, Server):
-        raise CommandFailed(f"{target} is a {type(found).__name__}, not a Server; {there_are}")
+        raise CommandFailed(f"{target} is no Server but of type {type(found).__name__}; {there_are}")
     return found
 
 
@@ -66,7 +66,8 @@ def set_up(server: Server | None, found: Mapping[str, Resolved]) -> Server:
     try:
         made = Server(**arguments)  # type: ignore[arg-type]  # kinds were checked when they were resolved
     except (ValueError, TypeError) as error:
-        sources = dict.fromkeys(one.source for one in found.values() if str(one.value) and _quoted(one.value, error))
+        given = [one for one in found.values() if one.setting.attribute and one.source != "default"]
+        sources = dict.fromkeys(one.source for one in given if _quoted(one.value, error))
         raise CommandFailed(str(error) + (f" ({', '.join(sources)})" if sources else "")) from None
     if server is None:
         return made

@@ -29,8 +29,9 @@ def ascii_only() -> bool:
 
 
 def say(text: str | Text) -> None:
-    """One line of talk; never broken, so that addresses in it can be copied."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    """One line of talk. Only a terminal breaks it, between words; in a file a line is a line."""
+    console = Console(stderr=True, highlight=False)
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
 
 
 def show(*rows: RenderableType) -> None:

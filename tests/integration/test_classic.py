@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -259,11 +260,25 @@ def test_start_raises_for_a_port_that_is_taken() -> None:
             taken = MPREGServer(MPREGSettings(port=node.settings.port))
             with pytest.raises(OSError, match="already in use"):
                 await asyncio.to_thread(taken.start)
+            with program("starting", str(node.settings.port)) as starting:
+                _, err = await asyncio.to_thread(starting.process.communicate)
+                assert re.search(r"^\S*CannotListen: .*already in use", err, re.MULTILINE), err
+                assert "ExceptionGroup" not in err
             with pytest.raises(RuntimeError, match="runs already"):
                 await node.server()
 
     node = server()
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_started_in_the_main_thread_it_leaves_in_order_when_told_to_end(number: signal.Signals) -> None:
+    with program("starting", "0") as starting:
+        with SyncClient(starting.url()) as client:
+            assert client.call("echo", 1) == 1
+        starting.process.send_signal(number)
+        out, err = starting.process.communicate(timeout=PATIENCE)
+    assert (starting.process.returncode, out.splitlines()[-1], err) == (0, "returned", "")
 
 
 def test_a_server_that_is_shut_down_first_never_runs() -> None:
