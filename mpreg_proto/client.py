@@ -113,6 +113,12 @@ class ClientSession:
             self._take(link, message, now)
         self._collect()
 
+    def handle(self, link: LinkId, message: Message, *, now: int) -> None:
+        """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
+        for one in self._links.handle(link, message, now):
+            self._take(link, one, now)
+        self._collect()
+
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone: what was on it is answered with 1023, what never left waits for the next."""
         self._links.closed(link)

@@ -13,13 +13,18 @@ import msgspec
 from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.notices import Notice
 from mpreg_proto.wire.framing import Framing
+from mpreg_proto.wire.messages import Message
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """Write to a link. Byte streams: the concatenation of `chunks`; message framings: each chunk is one message."""
+    """Write to a link. Byte streams: the concatenation of `chunks`; message framings: each chunk is one message.
+
+    Only with Framing.OBJECTS there are no chunks but the `message` itself.
+    """
 
     link: LinkId
     chunks: tuple[bytes, ...]
+    message: Message | None = None
 
 
 class Dial(msgspec.Struct, frozen=True, gc=False):

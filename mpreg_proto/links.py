@@ -17,7 +17,7 @@ from mpreg_proto.notices import LinkEnded
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Goodbye, Hello, Message, Ping, Pong, Refused
-from mpreg_proto.wire.session import CLOSE_CODES, Cause, Session, Stage
+from mpreg_proto.wire.session import CLOSE_CODES, Cause, Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
 
 NORMAL = 1000
@@ -64,7 +64,18 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return []
-        received = session.receive(data, now)
+        return self._own(session, session.receive(data, now), now)
+
+    def handle(self, link: LinkId, message: Message, now: int) -> list[Message | BadRequest]:
+        """The same for a message that was never encoded (Framing.OBJECTS)."""
+        session = self.sessions.get(link)
+        if session is None or session.stage is Stage.ENDED:
+            return []
+        return self._own(session, session.handle(message, now), now)
+
+    def _own(self, session: Session, received: Received, now: int) -> list[Message | BadRequest]:
+        """Deal with what is about the link itself; give back the rest."""
+        link = session.link
         messages: list[Message | BadRequest] = []
         for message in received:
             handler = _OWN.get(type(message))
@@ -91,6 +102,9 @@ class Links:
         """
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
+            return None
+        if session.framing is Framing.OBJECTS:
+            self._log.append(Send(link, (), message))
             return None
         body = session.encode(message)
         if body is None:

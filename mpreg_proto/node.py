@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.answers import Answers
-from mpreg_proto.cluster import outputs as cluster
+from mpreg_proto.cluster import outputs
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, Out, TakeNewId, Tell, Usable
 from mpreg_proto.effects import Effect, Framing, Notify, Outcome
@@ -46,6 +46,7 @@ from mpreg_proto.wire.messages import (
     Fetch,
     Goodbye,
     Hello,
+    Message,
     News,
     Refused,
     Request,
@@ -73,7 +74,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node:
-    """A member of the cluster. `me` and `entropy` must not be guessable; `rng` is seeded; all times are nanoseconds."""
+    """A member of the cluster. `me` and `entropy` must not be guessable; `rng` is seeded; all times are nanoseconds.
+
+    Its machines, `links`, `cluster`, `coordinator` and `worker`, may be looked at (the simulator's invariants do),
+    never used.
+    """
 
     def __init__(
         self,
@@ -96,15 +101,15 @@ class Node:
         self._offered: dict[str, FunctionSpec] = {}
         self._resources = config.resources
         self._addresses = config.addresses
-        self._links = Links(
+        self.links = Links(
             lambda: hello(cluster=config.cluster_id, member=self.me, name=config.name),
             codec=self._codec,
             timers=self._timers,
             limits=config.limits,
             log=self._log,
         )
-        self._answers = Answers(self._links, self._log)
-        self._worker = Worker(self._refusal, self._codec)
+        self.answers = Answers(self.links, self._log)
+        self.worker = Worker(self._refusal, self._codec)
         self._draining = False
         self._be(me, now)
 
@@ -112,7 +117,7 @@ class Node:
         """Be member `me`, at first or anew: know nobody, answer for nothing."""
         self.me = me
         self.shown = show(self.config.name, me)
-        self._cluster = Cluster(
+        self.cluster = Cluster(
             me,
             name=self.config.name,
             addresses=self._addresses,
@@ -123,18 +128,18 @@ class Node:
             limits=self.config.limits,
             now=now,
         )
-        self._coordinator = Coordinator(
+        self.coordinator = Coordinator(
             me,
-            catalogue=self._cluster.index,
-            links=self._cluster.links,
+            catalogue=self.cluster.index,
+            links=self.cluster.links,
             timers=self._timers,
             rng=self._rng.child("placement"),
             limits=self.config.limits,
         )
-        self._worker.shown = self.shown
-        self._carry(self._cluster.start(now), now)
+        self.worker.shown = self.shown
+        self._carry(self.cluster.start(now), now)
         for function in self._offered.values():
-            self._carry(self._cluster.offer(function, now), now)
+            self._carry(self.cluster.offer(function, now), now)
 
     # -- inputs from the world: never raise for what a peer did ------------------------------------------------------
 
@@ -143,37 +148,43 @@ class Node:
 
         Raises LocalProtocolError if `link` is open already; nothing has changed then.
         """
-        self._links.opened(link, framing=framing, dialled=dialled, now=now)
+        self.links.opened(link, framing=framing, dialled=dialled, now=now)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""
-        for message in self._links.receive(link, data, now):
+        for message in self.links.receive(link, data, now):
             _HANDLERS[type(message)](self, link, message, now)
+        self._settle(now)
+
+    def handle(self, link: LinkId, message: Message, *, now: int) -> None:
+        """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
+        for one in self.links.handle(link, message, now):
+            _HANDLERS[type(one)](self, link, one, now)
         self._settle(now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone, for whatever reason; comes exactly once a link."""
-        session = self._links.closed(link)
+        session = self.links.closed(link)
         if session is None:
             return
-        self._answers.forget(link)
+        self.answers.forget(link)
         if session.member is not None:
-            clean = link in self._links.leaving or session.closing
-            self._carry(self._cluster.unlinked(link, clean=clean, now=now), now)
+            clean = link in self.links.leaving or session.closing
+            self._carry(self.cluster.unlinked(link, clean=clean, now=now), now)
         elif session.dialled is not None:
-            self._carry(self._cluster.dial_failed(session.dialled, now), now)
-        self._carry(self._coordinator.link_lost(link, now), now)
-        self._carry(self._worker.link_lost(link), now)
+            self._carry(self.cluster.dial_failed(session.dialled, now), now)
+        self._carry(self.coordinator.link_lost(link, now), now)
+        self._carry(self.worker.link_lost(link), now)
         self._settle(now)
 
     def dial_failed(self, address: Address, *, now: int) -> None:
         """A `Dial` came to nothing."""
-        self._carry(self._cluster.dial_failed(address, now), now)
+        self._carry(self.cluster.dial_failed(address, now), now)
         self._settle(now)
 
     def finished(self, run: RunId, outcome: Outcome, *, now: int) -> None:
         """A `Run` has ended, by itself or after a `Cancel`; comes exactly once a run."""
-        self._carry(self._worker.finished(run, outcome, now), now)
+        self._carry(self.worker.finished(run, outcome, now), now)
         self._settle(now)
 
     def wake(self, *, now: int) -> None:
@@ -181,13 +192,13 @@ class Node:
         for key in self._timers.due(now):
             owner = _OWNERS.get(str(key[0]))
             if owner == "links":
-                self._links.wake(key, now)
+                self.links.wake(key, now)
             elif owner == "coordinator":
-                self._carry(self._coordinator.wake(key, now), now)
+                self._carry(self.coordinator.wake(key, now), now)
             elif key[0] == "grace":
                 self._finish(now)
             else:
-                self._carry(self._cluster.wake(key, now), now)
+                self._carry(self.cluster.wake(key, now), now)
         self._settle(now)
 
     # -- commands from the process: may raise LocalProtocolError, then nothing has changed ---------------------------
@@ -202,32 +213,32 @@ class Node:
 
     def cancel(self, request: RequestId, *, now: int) -> None:
         """Stop a submitted request; it is still answered, with 1021 unless it is over already."""
-        self._carry(self._coordinator.cancel(LOCAL, request, now), now)
+        self._carry(self.coordinator.cancel(LOCAL, request, now), now)
         self._settle(now)
 
     def offer(self, function: FunctionSpec, *, now: int) -> None:
         """Offer a function from now on, in place of any earlier one of that name."""
         self._offered[function.name] = function
-        self._worker.concurrency(function.name, function.concurrency)
-        self._carry(self._cluster.offer(function, now), now)
+        self.worker.concurrency(function.name, function.concurrency)
+        self._carry(self.cluster.offer(function, now), now)
         self._settle(now)
 
     def withdraw(self, function: str, *, now: int) -> None:
         """Offer it no longer. Running calls go on; queued ones are refused."""
-        self._carry(self._cluster.withdraw(function, now), now)
+        self._carry(self.cluster.withdraw(function, now), now)
         self._offered.pop(function, None)
         self._settle(now)
 
     def hold(self, resources: tuple[str, ...], *, now: int) -> None:
         """The node's own resources are these from now on."""
         self._resources = resources
-        self._carry(self._cluster.hold(resources, now), now)
+        self._carry(self.cluster.hold(resources, now), now)
         self._settle(now)
 
     def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
         """Where others can dial this node."""
         self._addresses = addresses
-        self._carry(self._cluster.advertise(addresses, now), now)
+        self._carry(self.cluster.advertise(addresses, now), now)
         self._settle(now)
 
     def leave(self, *, now: int) -> None:
@@ -236,7 +247,7 @@ class Node:
             self._finish(now)
             return
         self._draining = True
-        self._carry(self._cluster.drain(now), now)
+        self._carry(self.cluster.drain(now), now)
         self._timers.set(("grace", 0), now + self.config.limits.drain_grace)
         self._settle(now)
 
@@ -244,7 +255,7 @@ class Node:
 
     def drain(self) -> list[Effect]:
         """All effects since the last `drain`, in the order of their causes."""
-        self._answers.flush(self._worker.queued)
+        self.answers.flush(self.worker.queued)
         log, self._log[:] = self._log[:], []
         return log
 
@@ -259,16 +270,16 @@ class Node:
             shown=self.shown,
             cluster=self.config.cluster_id,
             draining=self._draining,
-            synced=self._cluster.synced(),
-            requests=len(self._coordinator.requests),
-            running=self._worker.running,
-            queued=self._worker.queued,
-            links=len(self._links.sessions),
-            members=tuple(self._member_row(row, now) for row in self._cluster.people()),
-            functions=self._cluster.index.table(),
+            synced=self.cluster.synced(),
+            requests=len(self.coordinator.requests),
+            running=self.worker.running,
+            queued=self.worker.queued,
+            links=len(self.links.sessions),
+            members=tuple(self._member_row(row, now) for row in self.cluster.people()),
+            functions=self.cluster.index.table(),
         )
 
-    def _member_row(self, row: cluster.MemberRow, now: int) -> MemberRow:
+    def _member_row(self, row: outputs.MemberRow, now: int) -> MemberRow:
         member = MemberId(bytes.fromhex(row.id))
         return MemberRow(
             id=row.id,
@@ -283,31 +294,31 @@ class Node:
             resources=row.resources,
             linked=row.linked,
             me=member == self.me,
-            waiting=self._coordinator.out.waiting(member),
+            waiting=self.coordinator.out.waiting(member),
         )
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _hello_came(self, link: LinkId, message: Hello, now: int) -> None:
-        session = self._links.sessions[link]
+        session = self.links.sessions[link]
         member = session.member
         if member == self.me:
-            self._carry(self._cluster.met_myself(session.dialled, now), now)
-            self._links.hang_up(link)
+            self._carry(self.cluster.met_myself(session.dialled, now), now)
+            self.links.hang_up(link)
             return
         self._log.append(Notify(LinkOpened(link, message.name, member)))
         if member is not None:
-            self._carry(self._cluster.linked(link, member, message.name, dialled=session.dialled, now=now), now)
-            self._carry(self._coordinator.offers_changed(now), now)
+            self._carry(self.cluster.linked(link, member, message.name, dialled=session.dialled, now=now), now)
+            self._carry(self.coordinator.offers_changed(now), now)
 
     def _request_came(self, link: LinkId, request: Request, now: int) -> None:
-        session = self._links.sessions[link]
+        session = self.links.sessions[link]
         if session.member is None:
             if request.here or request.hops or request.caller:  # for nodes alone to say
                 request = msgspec.structs.replace(request, here=(), hops=0, caller="")
         elif session.closing:
             fault = Fault(1024, "this link is closing", {"maybe_executed": False})
-            self._links.send(link, Result(request.id, fault=fault))
+            self.links.send(link, Result(request.id, fault=fault))
             return
         elif len(request.here) == len(request.calls):
             self._dispatch_came(link, request, now)
@@ -318,53 +329,53 @@ class Node:
         """Calls that a coordinator chose this node for."""
         names = dict.fromkeys(call.name for call in request.calls)
         if len(names) < len(request.calls) or any(name not in names for name in request.here):
-            self._links.send(link, Result(request.id, fault=Fault(1010, "here names each call of the request once")))
+            self.links.send(link, Result(request.id, fault=Fault(1010, "here names each call of the request once")))
             return
         span = self.config.limits.default_timeout if request.timeout is None else request.timeout
         calls = list(request.calls)
-        self._carry(self._worker.accept(link, request.id, calls, request.given, deadline=now + span, now=now), now)
+        self._carry(self.worker.accept(link, request.id, calls, request.given, deadline=now + span, now=now), now)
 
     def _accept(self, link: LinkId, request: Request, now: int) -> Iterable[Wanted]:
         if self._draining:
             return [Answer(link, Result(request.id, fault=faults.DRAINING.saying(maybe_executed=False)))]
-        return self._coordinator.submit(request, link, now)
+        return self.coordinator.submit(request, link, now)
 
     def _bad_request_came(self, link: LinkId, message: BadRequest, now: int) -> None:
-        self._links.send(link, Result(message.id, fault=message.fault.saying(maybe_executed=False)))
+        self.links.send(link, Result(message.id, fault=message.fault.saying(maybe_executed=False)))
 
     def _result_came(self, link: LinkId, result: Result, now: int) -> None:
-        self._carry(self._coordinator.answered(link, result, now), now)
+        self._carry(self.coordinator.answered(link, result, now), now)
 
     def _cancel_came(self, link: LinkId, message: CancelRequest, now: int) -> None:
-        self._carry(self._coordinator.cancel(link, message.id, now), now)
-        self._carry(self._worker.cancel(link, message.id), now)
+        self._carry(self.coordinator.cancel(link, message.id, now), now)
+        self._carry(self.worker.cancel(link, message.id), now)
 
     def _explain_came(self, link: LinkId, message: Explain, now: int) -> None:
-        out = self._coordinator.out
+        out = self.coordinator.out
         out.now = now
-        self._links.send(link, explain(message.request, self._cluster.index, out, self.config.limits))
+        self.links.send(link, explain(message.request, self.cluster.index, out, self.config.limits))
 
     def _ask_came(self, link: LinkId, message: Ask, now: int) -> None:
-        self._links.send(link, Told(message.id, _json(self.view(now=now))))
+        self.links.send(link, Told(message.id, _json(self.view(now=now))))
 
     def _news_came(self, link: LinkId, message: News | Digest | Fetch, now: int) -> None:
-        if self._links.sessions[link].member is None:
-            self._links.refuse(link, Fault(1010, "only nodes speak of members"))
+        if self.links.sessions[link].member is None:
+            self.links.refuse(link, Fault(1010, "only nodes speak of members"))
             return
-        self._carry(self._cluster.received(link, message, now), now)
+        self._carry(self.cluster.received(link, message, now), now)
 
     def _goodbye_came(self, link: LinkId, message: Goodbye, now: int) -> None:
         """Calls go over another link.
 
         This one is in `leaving` and closed by `_settle` when nothing is pending on it.
         """
-        self._carry(self._cluster.goodbye(link, now), now)
+        self._carry(self.cluster.goodbye(link, now), now)
 
     def _refusal_came(self, link: LinkId, message: Refused, now: int) -> None:
         """The link is being hung up; that its end is a failed dial follows from `link_closed`."""
 
     def _stray_came(self, link: LinkId, message: Explanation | Told, now: int) -> None:
-        self._links.refuse(link, Fault(1010, "an answer to a question that was never asked"))
+        self.links.refuse(link, Fault(1010, "an answer to a question that was never asked"))
 
     # -- what the machines want done ----------------------------------------------------------------------------------
 
@@ -381,7 +392,7 @@ class Node:
 
     def _assign(self, intent: Assign, now: int) -> Iterable[Wanted]:
         if intent.link == LOCAL:
-            return self._worker.accept(
+            return self.worker.accept(
                 LOCAL, intent.number, intent.calls, intent.given, deadline=intent.deadline, now=now
             )
         request = Request(
@@ -393,66 +404,66 @@ class Node:
             partial=True,
             eager=True,
         )
-        size = self._links.send(intent.link, request)
+        size = self.links.send(intent.link, request)
         if size is not None:
             limit = self.config.limits.node_message
-            return self._coordinator.answered(
+            return self.coordinator.answered(
                 intent.link, Result(intent.number, fault=over("message", limit, size)), now
             )
         return ()
 
     def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
         if intent.link == LOCAL:
-            return self._worker.cancel(LOCAL, intent.number)
-        self._links.send(intent.link, CancelRequest(intent.number))
+            return self.worker.cancel(LOCAL, intent.number)
+        self.links.send(intent.link, CancelRequest(intent.number))
         return ()
 
     def _answer(self, intent: Answer, now: int) -> Iterable[Wanted]:
-        self._answers.finish(intent.link, intent.result)
+        self.answers.finish(intent.link, intent.result)
         return ()
 
     def _partly(self, intent: Partly, now: int) -> Iterable[Wanted]:
-        self._answers.add(intent.link, intent.request, intent.row, last=False)
+        self.answers.add(intent.link, intent.request, intent.row, last=False)
         return ()
 
     def _ended(self, intent: Ended, now: int) -> Iterable[Wanted]:
         if intent.link == LOCAL:
-            return self._coordinator.ended(intent.request, intent.row, now)
-        self._answers.add(intent.link, intent.request, intent.row, last=intent.last)
+            return self.coordinator.ended(intent.request, intent.row, now)
+        self.answers.add(intent.link, intent.request, intent.row, last=intent.last)
         return ()
 
     def _want_link(self, intent: WantLink, now: int) -> Iterable[Wanted]:
-        return self._cluster.want_link(intent.member, now)
+        return self.cluster.want_link(intent.member, now)
 
     def _tell(self, intent: Tell, now: int) -> Iterable[Wanted]:
-        self._links.send(intent.link, intent.message)
+        self.links.send(intent.link, intent.message)
         return ()
 
     def _close_link(self, intent: CloseLink, now: int) -> Iterable[Wanted]:
-        self._links.goodbye(intent.link, intent.reason, now)
+        self.links.goodbye(intent.link, intent.reason, now)
         return ()
 
     def _gone(self, intent: Gone, now: int) -> Iterable[Wanted]:
-        return self._coordinator.gone(intent.member, now)
+        return self.coordinator.gone(intent.member, now)
 
     def _take_new_id(self, intent: TakeNewId, now: int) -> Iterable[Wanted]:
         """The cluster holds this member for dead for good: go on as another one (MEMBERSHIP.md, Identity)."""
-        self._carry(self._coordinator.end_all(), now)
-        for link, session in list(self._links.sessions.items()):
+        self._carry(self.coordinator.end_all(), now)
+        for link, session in list(self.links.sessions.items()):
             if session.member is not None or session.dialled is not None:
-                self._links.hang_up(link)
+                self.links.hang_up(link)
         self._timers.clear(keep=(*_OWNERS, "grace"))
         self._be(MemberId(self._entropy(MEMBER_ID_BYTES)), now)
         return ()
 
     def _offers_changed(self, intent: Usable | OffersChanged, now: int) -> Iterable[Wanted]:
-        return self._coordinator.offers_changed(now)
+        return self.coordinator.offers_changed(now)
 
     def _refusal(self, call: Call) -> Fault | None:
         """Why this node cannot run `call` now: 1024, 1001 for what is not offered here (the sender's view is old)."""
         if self._draining:
             return faults.DRAINING
-        index = self._cluster.index
+        index = self.cluster.index
         if any(one.member == self.me for one in index.offers(call.function, call.resources, call.version)):
             return None
         return faults.not_found(call, index.lacking(call.function, call.resources, call.version))
@@ -461,16 +472,16 @@ class Node:
 
     def _settle(self, now: int) -> None:
         """After each input: close links on which all is said, and end draining once nothing is left to do."""
-        for link in list(self._links.leaving) if self._links.leaving else ():
-            session = self._links.sessions[link]
+        for link in list(self.links.leaving) if self.links.leaving else ():
+            session = self.links.sessions[link]
             if session.stage is Stage.BOTH_LEAVE and not self._pending(link):
-                self._links.hang_up(link)
-        busy = self._coordinator.requests or self._worker.running or self._worker.queued
+                self.links.hang_up(link)
+        busy = self.coordinator.requests or self.worker.running or self.worker.queued
         if self._draining and not busy:
             self._finish(now)
 
     def _pending(self, link: LinkId) -> bool:
-        return self._worker.pending(link) or self._coordinator.pending(link) or self._answers.pending(link)
+        return self.worker.pending(link) or self.coordinator.pending(link) or self.answers.pending(link)
 
     def _finish(self, now: int) -> None:
         """The end of draining: answer what is open, stop what runs, say that we have left, close all links."""
@@ -478,13 +489,13 @@ class Node:
             return
         self.left = True
         self._timers.cancel(("grace", 0))
-        self._carry(self._coordinator.end_all(), now)
-        self._carry(self._worker.stop_all(faults.LOST_BY_LEAVING), now)
-        self._answers.flush(self._worker.queued)
-        self._carry(self._cluster.leave(now), now)
-        for link in list(self._links.sessions):
-            self._links.goodbye(link, "leaving", now)
-            self._links.hang_up(link)
+        self._carry(self.coordinator.end_all(), now)
+        self._carry(self.worker.stop_all(faults.LOST_BY_LEAVING), now)
+        self.answers.flush(self.worker.queued)
+        self._carry(self.cluster.leave(now), now)
+        for link in list(self.links.sessions):
+            self.links.goodbye(link, "leaving", now)
+            self.links.hang_up(link)
         self._log.append(Notify(Left()))
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+from anyio import CancelScope
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from mpreg_proto.errors import Cancelled
@@ -180,22 +181,51 @@ class SyncClient:
 
     def _wait(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What the coroutine gives or raises; interrupted while waiting, it is cancelled."""
-        with self._lock:
-            future: Future[T] = self._connected().start_task_soon(start)
+        crossing = _Crossing(start)
+        portal: BlockingPortal | None = None
         try:
-            return future.result()
+            with self._lock:
+                portal = self._connected()
+                future = portal.start_task_soon(crossing.run)
+            future.result()
         except CancelledError:
             text = "the client was closed while this was waited for"
             raise Cancelled(text, details={"maybe_executed": True}) from None
-        except BaseException:
-            future.cancel()  # a no-op but for Ctrl-C and the like, which strike this thread and not the other
+        except BaseException as error:
+            # Ctrl-C strikes this thread and not the other, at any moment: also before there is a future to cancel.
+            if portal is not None and not isinstance(error, Exception):
+                with self._lock, suppress(RuntimeError):  # it was closed meanwhile
+                    portal.start_task_soon(crossing.give_up)
             raise
+        return crossing.values[0]
 
     def _abandon(self, items: AsyncGenerator[Any, None]) -> None:
         """Nobody wants more of these. May run in any thread at any time, when a stream's remains are collected."""
         with self._lock, suppress(RuntimeError):  # the loop has ended, or this is its own thread: it cleans up itself
             if self._portal is not None:
                 self._portal.start_task_soon(items.aclose)
+
+
+class _Crossing(Generic[T]):
+    """One coroutine on its way through the other thread, where both of its methods run."""
+
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._start = start
+        self._scope: CancelScope | None = None
+        self._given_up = False
+        self.values: list[T] = []
+        """What came of it, once it has ended well."""
+
+    async def run(self) -> None:
+        if not self._given_up:
+            with CancelScope() as self._scope:
+                self.values.append(await self._start())
+
+    def give_up(self) -> None:
+        """Cancel it, or see to it that it does not begin."""
+        self._given_up = True
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class SyncGraph(Graph):

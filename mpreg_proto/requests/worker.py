@@ -134,6 +134,10 @@ class Worker:
         """Bodies that have started and not ended, cancelled ones among them."""
         return len(self._runs)
 
+    def job(self, run: RunId) -> Job | None:
+        """The call that a run is of; None once its body has ended."""
+        return self._runs.get(run)
+
     def pending(self, link: LinkId) -> bool:
         """Whether a call that came over `link` is still owed an answer."""
         return any(key[0] == link for key in self._dispatches)

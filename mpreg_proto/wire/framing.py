@@ -30,6 +30,8 @@ class Framing(enum.Enum):
     """WebSocket with subprotocol `mpreg.1`: one message a binary frame."""
     CLASSIC_MESSAGES = "classic"
     """WebSocket without it: the seed's JSON, one object a text frame."""
+    OBJECTS = "objects"
+    """Native messages that are never encoded: they come in by `handle` and go out in `Send.message` (the simulator)."""
 
 
 class FrameError(Exception):

@@ -159,6 +159,18 @@ class Session:
             received.violation = Fault(error.code, str(error), error.details)
         return received
 
+    def handle(self, message: Message, now: int) -> Received:
+        """The same for a message that was never encoded (Framing.OBJECTS)."""
+        self.heard = now
+        self.pinged = False
+        received = Received()
+        received.violation = None
+        try:
+            received.append(self._admit(message))
+        except RemoteProtocolError as error:
+            received.violation = Fault(error.code, str(error), error.details)
+        return received
+
     def encode(self, message: Message) -> bytes | None:
         """The body of `message`, whatever its length; None if the peer's dialect has no such message."""
         return dialects.encode(message) if self._classic is None else self._classic.encode(message)
@@ -186,7 +198,9 @@ class Session:
             and bytes(body[:1]) == b"{"
         ):
             return self._open_classic().decode(body)
-        message = dialects.decode(body)
+        return self._admit(dialects.decode(body))
+
+    def _admit(self, message: Message | BadRequest) -> Message | BadRequest:
         if isinstance(message, Hello) is not (self.stage is Stage.OPENING) and not isinstance(message, Refused):
             raise RemoteProtocolError("the first message of a link, and only that, is a hello")
         if isinstance(message, Hello):

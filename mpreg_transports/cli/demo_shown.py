@@ -58,7 +58,7 @@ class Shown:
             return
         ran = {row.name: row for row in answer.trace}
         end = max(1, *(row.ended for row in answer.trace))
-        rows = [_call_row(command, ran[command["name"]], end) for command in commands]
+        rows = [_call_row(command, ran, end) for command in commands]
         show(Rule(Text(title, style="bold"), align="left", style="dim"), table(("", "", "", "", ""), rows))
         for name, value in answer.values.items():
             written = json.dumps(json_tree(value), ensure_ascii=False)
@@ -111,11 +111,12 @@ def report_lines(report: dict[str, Any]) -> list[Text]:
     return [Text.assemble((f"  {name:<10}", "dim"), text) for name, text in rows]
 
 
-def _call_row(command: dict[str, Any], row: Traced, end: int) -> tuple[str | Text, ...]:
+def _call_row(command: dict[str, Any], ran: dict[str, Traced], end: int) -> tuple[str | Text, ...]:
     """A call: what it is, the node it ran on, and when, drawn and as the time from the request's arrival to its end."""
+    row = ran[command["name"]]
     node = row.node.rpartition("#")[0]
     colour = _colour(node)
-    args = ", ".join(json.dumps(arg) for arg in command["args"])
+    args = ", ".join(arg if arg in ran else json.dumps(arg) for arg in command["args"])  # references without quotes
     bar = drawn(row, end, width=_BAR, colour=colour, ascii_only=ascii_only())
     return (
         f"  {command['name']}",

@@ -87,9 +87,9 @@ class Cluster:
                 tasks.cancel_scope.cancel()
 
     async def _start(self, children: Children) -> None:
-        """Start each on the port that it had, with those before it as peers; all others it learns from them."""
+        """Start each on the port that it had, with those before it as peers; the others come to it."""
         for number in range(len(self._nodes)):
-            peers = tuple(f"ws://127.0.0.1:{port}" for at, port in enumerate(self._ports) if port and at != number)
+            peers = tuple(f"ws://127.0.0.1:{port}" for port in self._ports[:number])
             settings: dict[str, Value] = {
                 **self._shared,
                 "host": "127.0.0.1",

@@ -18,6 +18,8 @@ MOST_ROWS = 60
 """Calls that are drawn; of more, the longest ones."""
 _NAME, _NODE, _TOOK = 22, 16, 8
 """Widest columns for the call's and the node's name, and that of how long it ran."""
+_AGAIN = 4
+"""Columns for how often a call was tried, where one was tried more than once."""
 _LEAST_BAR = 10
 
 
@@ -36,7 +38,8 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
     nodes = short_names([row.node for row in trace])
     names = min(_NAME, max(4, *(len(row.name) for row in rows)))
     places = min(_NODE, max(4, *(len(name) for name in nodes.values())))
-    bar = max(_LEAST_BAR, width - names - places - _TOOK - 6)
+    again = _AGAIN if any(row.tries > 1 for row in rows) else 0
+    bar = max(_LEAST_BAR, width - names - places - _TOOK - 6 - again)
     end = max(1, *(row.ended for row in rows))
     colours = colours_of(nodes)
     ruler = f"0{span(end):>{bar - 1}}"

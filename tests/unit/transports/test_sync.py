@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -255,6 +256,26 @@ def test_nobody_listens_then_somebody_does(server: Server, anyio_backend: str) -
 
 def test_ctrl_c_while_a_call_is_waited_for_cancels_it(client: SyncClient, held: Held) -> None:
     held.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        client.call("held")
+    assert held.stopped.acquire(timeout=PATIENCE)
+    assert client.call("echo", "still there") == "still there"
+
+
+def test_ctrl_c_while_a_call_is_being_handed_over_cancels_it(
+    client: SyncClient, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal = client._portal
+    assert portal is not None
+    hand_over = portal.start_task_soon
+
+    def interrupted(function: Callable[..., Any]) -> None:
+        hand_over(function)
+        monkeypatch.setattr(portal, "start_task_soon", hand_over)
+        assert held.begun.acquire(timeout=PATIENCE)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(portal, "start_task_soon", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.call("held")
     assert held.stopped.acquire(timeout=PATIENCE)

@@ -1,0 +1,105 @@
+"""Keeping users' functions deterministic: what would make the next run differ raises while a body runs.
+
+Two nets: names that are replaced during a simulation (clocks, chance, entropy), and the interpreter's audit events (threads,
+sockets, processes). What escapes both is found by running a failing seed twice.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+NAMES: tuple[tuple[Any, str], ...] = (
+    *((time, name) for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep")),
+    *((random, name) for name in ("random", "randint", "randrange", "choice", "choices", "shuffle", "uniform", "sample")),
+    *((random, name) for name in ("getrandbits", "gauss", "expovariate")),
+    *((uuid, name) for name in ("uuid1", "uuid4")),
+    *((secrets, name) for name in ("token_bytes", "token_hex", "token_urlsafe", "randbelow", "choice")),
+    (os, "urandom"),
+)
+"""Replaced while a simulation runs; a body that calls one gets a DeterminismError."""
+
+EVENTS = (
+    "socket.__new__",
+    "socket.connect",
+    "socket.bind",
+    "subprocess.Popen",
+    "os.system",
+    "os.fork",
+    "os.posix_spawn",
+    "_thread.start_new_thread",
+    "time.sleep",
+)
+"""Audit events (sys.audit) that a body must not raise."""
+
+
+class DeterminismError(Exception):
+    """A simulated function did what would make the next run differ; says what and where."""
+
+
+class _State(threading.local):
+    def __init__(self) -> None:
+        self.inside = False
+
+
+_state = _State()
+_hooked: list[bool] = []
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """A body runs inside of this."""
+    before, _state.inside = _state.inside, True
+    try:
+        yield
+    finally:
+        _state.inside = before
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """A simulation runs inside of this; outside of bodies everything works as ever."""
+    if not _hooked:
+        _hooked.append(True)
+        sys.addaudithook(_audit)
+    originals = [(owner, name, getattr(owner, name)) for owner, name in NAMES]
+    for owner, name, original in originals:
+        setattr(owner, name, _refusing(f"{owner.__name__}.{name}", original))
+    try:
+        yield
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+def _refusing(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if _state.inside:
+            raise _error(name)
+        return original(*args, **kwargs)
+
+    return refuse
+
+
+def _audit(event: str, args: tuple[object, ...]) -> None:
+    if _state.inside and event in EVENTS:
+        raise _error(event)
+
+
+def _error(what: str) -> DeterminismError:
+    _state.inside = False  # so that building the message may do what it likes
+    try:
+        here = [frame for frame in traceback.extract_stack() if not frame.filename.endswith("determinism.py")]
+        place = f"{here[-1].filename}:{here[-1].lineno}" if here else "an unknown place"
+    finally:
+        _state.inside = True
+    return DeterminismError(f"{what} at {place}: a simulated function takes its time from mpreg_transports.sleep and its chance from its arguments")

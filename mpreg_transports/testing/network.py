@@ -1,0 +1,129 @@
+"""The network of a simulation: ordered byte streams between hosts, with delays, bandwidth, cuts and resets.
+
+A `Wire` is one connection, as TCP makes it: what was sent arrives in order or not at all, but re-chunked, late, or never if
+the other side was cut off; an end arrives after what was sent before it. Nothing here knows what the bytes mean, and time is
+given in. Lost packets are delays here: TCP sends again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mpreg_proto.ids import LinkId
+from mpreg_transports.testing.chooser import Chooser
+from mpreg_transports.testing.spans import SECOND, Span, constant
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.hosts import Host
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """How one direction between two hosts behaves."""
+
+    delay: Span = constant(0.001)
+    bandwidth: int = 0
+    """Bytes a second; 0 is no bound."""
+    reset: float = 0.0
+    """Chance that a write breaks the connection, with all that is on its way."""
+    rechunk: float = 0.0
+    """Chance that a write arrives in pieces, cut anywhere."""
+
+
+class End:
+    """One end of a wire: the host and life it belongs to, and the link's number there."""
+
+    __slots__ = ("closed", "host", "life", "link", "opened")
+
+    def __init__(self, host: Host, link: LinkId) -> None:
+        self.host = host
+        self.life = host.life
+        self.link = link
+        self.opened = False
+        self.closed = False
+
+
+class Wire:
+    """One connection; side 0 dialled, side 1 accepted. `last` is when the latest thing sent by a side arrives."""
+
+    __slots__ = ("ends", "free", "held", "last", "number")
+
+    def __init__(self, number: int, dialler: End, acceptor: End) -> None:
+        self.number = number
+        self.ends = (dialler, acceptor)
+        self.last = [0, 0]
+        self.free = [0, 0]
+        self.held: tuple[list[object], list[object]] = ([], [])
+        """What a side has sent while the way was cut, in order; bytes, or None for the end."""
+
+
+class Network:
+    """Profiles and cuts between hosts by name, and the rules by which what is sent arrives."""
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._chooser = chooser
+        self._profiles: dict[tuple[str, str], Profile] = {}
+        self._cuts: dict[tuple[str, str], None] = {}
+        self.default = Profile()
+
+    def profile(self, source: str, target: str) -> Profile:
+        """How the way from `source` to `target` behaves."""
+        return self._profiles.get((source, target), self.default)
+
+    def set(self, source: str, target: str, profile: Profile) -> None:
+        """From now on it behaves like this; what is on its way already is not touched."""
+        self._profiles[source, target] = profile
+
+    def cut(self, source: str, target: str) -> None:
+        """Nothing gets from `source` to `target` any more."""
+        self._cuts[source, target] = None
+
+    def heal(self) -> None:
+        """All ways are open again."""
+        self._cuts.clear()
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether what `source` sends does not reach `target`."""
+        return (source, target) in self._cuts
+
+    @property
+    def cuts(self) -> tuple[tuple[str, str], ...]:
+        """All ways that are cut."""
+        return tuple(self._cuts)
+
+    def latency(self, source: str, target: str) -> int:
+        """How long something small takes now."""
+        return self.profile(source, target).delay.draw(self._chooser.fraction, f"delay {source} {target}")
+
+    def arrivals(
+        self, wire: Wire, side: int, data: object, size: int, now: int, deliver: Callable[[int, object], None]
+    ) -> bool:
+        """Call `deliver(at, piece)` for each piece of what `side` sends now; False if the write breaks the connection."""
+        source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
+        profile = self.profile(source, target)
+        chooser = self._chooser
+        if chooser.chance("reset", profile.reset):
+            return False
+        at = now
+        if profile.bandwidth:
+            at = max(at, wire.free[side]) + size * SECOND // profile.bandwidth
+            wire.free[side] = at
+        at += profile.delay.draw(chooser.fraction, f"delay {source} {target}")
+        at = max(at, wire.last[side])
+        if isinstance(data, bytes) and size > 1 and chooser.chance("rechunk", profile.rechunk):
+            start = 0
+            for _ in range(1 + chooser.below("pieces", 4)):
+                end = start + 1 + chooser.below("cut", size - start)
+                deliver(at, data[start:end])
+                start = end
+                if start >= size:
+                    break
+                at += profile.delay.draw(chooser.fraction, f"delay {source} {target}") // 8
+            if start < size:
+                deliver(at, data[start:])
+        else:
+            deliver(at, data)
+        wire.last[side] = at
+        return True

@@ -1,0 +1,98 @@
+"""A node as a process: told what to be in one JSON argument, says its address in one line of JSON, serves until told.
+
+What its functions do the test decides: the bodies that take a while go through the test's gate (tests/helpers/
+processes.py) and stay there until they are let through. It never outlives its parent: when its stdin ends, it does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_transports import Server
+
+
+class Worker(Server):
+    """A server that says where it listens."""
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """See `Server.serve`."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(super().serve)
+            print(json.dumps({"url": self.url}), flush=True)
+            task_status.started()
+
+
+class Bodies:
+    """What its functions do. `gate` is the port of the test's gate."""
+
+    def __init__(self, server: Server, gate: int) -> None:
+        self._server = server
+        self._gate = gate
+
+    def where(self) -> str:
+        """The node's name."""
+        return self._server.name
+
+    async def held(self, tag: str) -> list[str]:
+        """Wait at the gate, in the loop."""
+        async with await anyio.connect_tcp("127.0.0.1", self._gate) as stream:
+            await stream.send(self._arrival(tag))
+            await stream.receive()
+        return [self._server.name, tag]
+
+    def blocked(self, tag: str) -> list[str]:
+        """Wait at the gate, in a thread."""
+        with socket.create_connection(("127.0.0.1", self._gate)) as stream:
+            stream.sendall(self._arrival(tag))
+            stream.recv(1)
+        return [self._server.name, tag]
+
+    def stuck(self, tag: str) -> None:
+        """Arrive at the gate, and never return whatever happens there."""
+        self.blocked(tag)
+        threading.Event().wait()
+
+    def teach(self, name: str) -> None:
+        """Offer a new function, from a thread."""
+        self._server.register(name, lambda: [name, self._server.name])
+
+    async def teach_here(self, name: str) -> None:
+        """Offer a new function, from the loop."""
+        self.teach(name)
+
+    def _arrival(self, tag: str) -> bytes:
+        return json.dumps([self._server.name, tag]).encode() + b"\n"
+
+
+def _follow_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
+def main() -> None:
+    """Be that node until told to end."""
+    told: dict[str, Any] = json.loads(sys.argv[1])
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    limits = Limits(drain_grace=int(told["grace"] * SECOND))
+    server = Worker(name=told["name"], port=0, peers=told["peers"], limits=limits)
+    bodies = Bodies(server, told["gate"])
+    for offer in told["offers"]:
+        body: Callable[..., Any] = getattr(bodies, offer["body"])
+        server.register(offer["name"], body, idempotent=offer["idempotent"])
+    server.run(backend=told["backend"])
+    print(json.dumps({"left": True}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

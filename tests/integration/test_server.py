@@ -1,0 +1,365 @@
+"""One server with a client: how functions run, how many at once, how they are cancelled, and what is refused."""
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from multiprocessing import get_context
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_transports import Client, CommandNotFound, DeadlineExceeded, ExecutionFailed, OutcomeUnknown, Server
+from tests.helpers.held import PATIENCE, Held, HeldThread
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Client]:
+    """A client of the running server; what hangs fails."""
+    with anyio.fail_after(PATIENCE):
+        async with server, Client(server.url) as client:
+            yield client
+
+
+def node(**settings: Any) -> Server:
+    return Server(port=0, **settings)
+
+
+# -- how functions run ------------------------------------------------------------------------------------------------
+
+
+async def test_a_coroutine_function_runs_in_the_loop() -> None:
+    server = node()
+
+    @server.function
+    async def thread() -> int:
+        await anyio.lowlevel.checkpoint()
+        return threading.get_ident()
+
+    async with running(server) as client:
+        assert await client.call("thread") == threading.get_ident()
+
+
+async def test_a_plain_function_runs_in_a_thread_of_its_own_and_threads_are_used_again() -> None:
+    server, held = node(), HeldThread()
+
+    @server.function(name="named")
+    def thread() -> int:
+        assert threading.current_thread().daemon  # or it could keep the process alive
+        return threading.get_ident()
+
+    server.register("held", held.body)
+    async with running(server) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.call, "held")
+        await held.next_start()
+        threads = {await client.call("named") for _ in range(20)}
+        assert len(threads) == 1
+        assert threading.get_ident() not in threads
+        held.release()
+
+
+async def test_an_inline_function_runs_where_the_call_comes_in_and_needs_no_thread() -> None:
+    server = node()
+    server.register("thread", threading.get_ident, inline=True)
+    async with running(server) as client:
+        assert await client.call("thread") == threading.get_ident()
+
+
+async def test_an_inline_function_that_holds_the_loop_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    server = node()
+    server.register("slow", lambda: threading.Event().wait(0.11), inline=True)
+    async with running(server) as client:
+        assert await client.call("slow") is False
+    assert "slow held the loop for 1" in caplog.text
+
+
+async def test_a_function_runs_in_a_pool_of_threads() -> None:
+    with ThreadPoolExecutor(1, thread_name_prefix="theirs") as pool:
+        server = node()
+        server.register("thread", lambda: threading.current_thread().name, executor=pool)
+        async with running(server) as client:
+            assert await client.call("thread") == "theirs_0"
+
+
+async def test_a_function_runs_in_a_pool_of_processes() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        server = node()
+        server.register("process", os.getpid, executor=pool)
+        server.register("divide", divmod, executor=pool)
+        async with running(server) as client:
+            assert await client.call("process") != os.getpid()
+            assert await client.call("divide", 7, 2) == (3, 1)
+            with pytest.raises(ExecutionFailed, match="ZeroDivisionError"):
+                await client.call("divide", 7, 0)
+
+
+class AtOnce(Executor):
+    """Has run what it is given before it gives the future, as an executor may."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class Closed(Executor):
+    """Takes nothing."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+async def test_an_executor_may_be_done_at_once_or_refuse() -> None:
+    server = node()
+    server.register("at-once", lambda: 1, executor=AtOnce())
+    server.register("closed", lambda: 1, executor=Closed())
+    async with running(server) as client:
+        assert await client.call("at-once") == 1
+        with pytest.raises(ExecutionFailed, match="RuntimeError: cannot schedule new futures after shutdown"):
+            await client.call("closed")
+
+
+async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> None:
+    """SystemExit and a CancelledError that nobody asked for are errors of the body like any other."""
+    import asyncio
+
+    raised: list[type[BaseException]] = [ValueError, SystemExit, StopIteration, asyncio.CancelledError]
+
+    def plain(number: int) -> None:
+        raise raised[number]("why")
+
+    async def coroutine(number: int) -> None:
+        raise raised[number]("why")
+
+    server = node()
+    server.register("thread", plain)
+    server.register("inline", lambda number: plain(min(number, 2)), inline=True)
+    server.register("loop", coroutine)
+    async with running(server) as client:
+        # A trio task that raises asyncio's cancellation is no user's mistake, and StopIteration no coroutine's.
+        for name in ("thread", "inline", "loop"):
+            for number, kind in enumerate(raised):
+                if name == "loop" and kind is asyncio.CancelledError and anyio_backend == "trio":
+                    continue
+                with pytest.raises(ExecutionFailed, match="why|StopIteration") as caught:
+                    await client.call(name, number)
+                assert caught.value.details["function"] == name
+        assert client.node == "node"
+        assert (await client.view()).running == 0
+
+
+# -- how many at once, and how they end early --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_no_more_bodies_run_at_once_than_allowed(slots: int) -> None:
+    server, held = node(), Held()
+    server.register("held", held.body, concurrency=slots)
+    async with running(server) as client, anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(client.call, "held", number)
+        await held.until(started=slots)
+        view = await client.view()
+        assert (held.started, view.running, view.queued) == (slots, slots, 5 - slots)
+        held.release()
+    assert held.ended == 5
+
+
+async def test_a_thread_keeps_its_slot_until_it_returns() -> None:
+    server, held = node(), HeldThread()
+    server.register("held", held.body, concurrency=1)
+    async with running(server) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.call, "held", "first")
+            assert await held.next_start() == "first"
+            tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.call, "held", "second")
+            while (await client.view()).queued != 1:
+                pass
+            assert not held.more_started
+            assert (await client.view()).running == 1
+            held.release()
+            assert await held.next_start() == "second"
+
+
+async def test_a_coroutine_is_cancelled_when_its_caller_is() -> None:
+    server, held = node(), Held()
+    server.register("held", held.body, concurrency=1)
+    async with running(server) as client:
+        for number in (1, 2):  # its slot is free again
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.call, "held")
+                await held.until(started=number)
+                tasks.cancel_scope.cancel()
+            await held.until(cancelled=number)
+
+
+async def test_a_coroutine_is_cancelled_when_its_deadline_passes() -> None:
+    server, held = node(), Held()
+    server.register("held", held.body)
+    async with running(server) as client:
+        with pytest.raises(DeadlineExceeded, match=r"not done within 0\.05 s"):
+            await client.call("held", timeout=0.05)
+        await held.until(cancelled=1)
+
+
+async def test_a_coroutine_is_cancelled_when_its_client_vanishes() -> None:
+    server, held = node(), Held()
+    server.register("held", held.body)
+    with anyio.fail_after(PATIENCE):
+        async with server:
+            async with Client(server.url) as client, anyio.create_task_group() as tasks:
+                tasks.start_soon(client.call, "held")
+                await held.until(started=1)
+                tasks.cancel_scope.cancel()
+            await held.until(cancelled=1)
+
+
+async def test_a_queued_call_whose_caller_is_gone_never_starts() -> None:
+    server, held = node(), Held()
+    server.register("held", held.body, concurrency=1)
+    async with running(server) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.call, "held", "first")
+        await held.until(started=1)
+        async with anyio.create_task_group() as others:
+            others.start_soon(client.call, "held", "second")
+            while (await client.view()).queued != 1:
+                pass
+            others.cancel_scope.cancel()
+        while (await client.view()).queued:
+            pass
+        held.release()
+        await held.until(ended=1)
+        assert held.started == 1
+
+
+# -- registering ------------------------------------------------------------------------------------------------------
+
+
+async def test_functions_come_and_go_while_it_runs_from_the_loop_and_from_another_thread() -> None:
+    server = node()
+    async with running(server) as client:
+        for call in (None, anyio.to_thread.run_sync):
+            with pytest.raises(CommandNotFound):
+                await client.call("fresh")
+            if call is None:
+                server.register("fresh", lambda: 1)
+            else:
+                await call(lambda: server.register("fresh", lambda: 1))
+            assert await client.call("fresh") == 1
+            assert server.functions == ("echo", "echos", "fresh")
+            if call is None:
+                server.unregister("fresh")
+            else:
+                await call(server.unregister, "fresh")
+        with pytest.raises(KeyError, match="no function 'fresh' is registered; there are echo, echos"):
+            server.unregister("fresh")
+
+
+async def test_a_running_call_outlives_its_function_and_a_queued_one_does_not() -> None:
+    server, held = node(), Held()
+    server.register("held", held.body, concurrency=1)
+    async with running(server) as client, anyio.create_task_group() as tasks:
+        results: list[object] = []
+
+        async def first() -> None:
+            results.append(await client.call("held", "first"))
+
+        async def second() -> None:
+            with pytest.raises(CommandNotFound):
+                await client.call("held", "second")
+
+        tasks.start_soon(first)
+        await held.until(started=1)
+        tasks.start_soon(second)
+        while (await client.view()).queued != 1:
+            pass
+        server.unregister("held")
+        held.release()
+    assert results == ["first"]
+
+
+async def test_a_taken_name_is_refused_and_replaced_on_demand() -> None:
+    server = node()
+    server.register("f", lambda: 1)
+    async with running(server) as client:
+        with pytest.raises(ValueError, match="a function 'f' is registered already; replace=True puts this one"):
+            server.register("f", lambda: 2)
+        assert await client.call("f") == 1
+        server.register("f", lambda: 3, replace=True)
+        assert await client.call("f") == 3
+        server.register("echo", lambda value: [value], replace=True)
+        assert await client.call("echo", 1) == [1]
+        with pytest.raises(ValueError, match="'echos' is registered already"):
+            server.function(lambda: 1, name="echos") if False else server.register("echos", lambda: 1)
+
+
+async def test_what_it_is_told_wrongly_names_the_fix() -> None:
+    server = node()
+    with pytest.raises(TypeError, match=r'resources="gpu" is a bare string; write resources=\{"gpu"\}'):
+        Server(resources="gpu")
+    with pytest.raises(TypeError, match=r'resources="gpu" is a bare string; write resources=\{"gpu"\}'):
+        server.register("f", lambda: 1, resources="gpu")
+    with pytest.raises(TypeError, match=r'peers="ws://x:1" is a bare string; write peers=\["ws://x:1"\]'):
+        Server(peers="ws://x:1")
+    with pytest.raises(ValueError, match="give it one with name="):
+        server.function(lambda: 1)
+    with pytest.raises(ValueError, match="at least 1 body"):
+        server.register("f", lambda: 1, concurrency=0)
+    with pytest.raises(ValueError, match="it runs in the loop, not inline or in an executor"):
+        server.register("f", Held().body, inline=True)
+    with pytest.raises(TypeError, match="a function is wanted, not int"):
+        server.register("f", 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"refusing to listen on 0\.0\.0\.0"):
+        await Server(host="0.0.0.0", port=0).serve()
+    with pytest.raises(RuntimeError, match="the server is not running"):
+        server.view()
+    assert server.functions == ("echo", "echos")
+
+
+async def test_a_port_that_is_taken() -> None:
+    async with node() as server:
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server.port}: address already in use; choose"):
+            await Server(port=server.port).serve()
+
+
+# -- leaving ----------------------------------------------------------------------------------------------------------
+
+
+async def test_leaving_waits_for_what_runs_and_no_longer_than_the_grace(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    for grace, patient in ((10_000, True), (50, False)):
+        server, held = node(limits=Limits(drain_grace=grace * MILLISECOND)), Held()
+        server.register("held", held.body)
+        outcomes: list[object] = []
+        over = anyio.Event()
+
+        async def one(client: Client) -> None:
+            try:
+                outcomes.append(await client.call("held", "value"))
+            except OutcomeUnknown as error:
+                outcomes.append(error)
+            over.set()
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(server.serve)
+                async with Client(server.url) as client:
+                    tasks.start_soon(one, client)
+                    await held.until(started=1)
+                    await anyio.to_thread.run_sync(server.leave)
+                    if patient:
+                        assert server.view().draining
+                        held.release()
+                    await over.wait()
+        assert outcomes == ["value"] if patient else isinstance(outcomes[0], OutcomeUnknown)
+        assert held.cancelled == (0 if patient else 1)
+    assert caplog.text == ""

@@ -1,0 +1,106 @@
+"""Settings: which place wins, what a typo is told, what each kind takes."""
+
+from pathlib import Path
+
+import pytest
+
+from mpreg_transports.settings import SETTINGS, SettingsError, config_file, misspelt, read_file, resolve
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "node.toml"
+    path.write_text('port = 3\nname = "file"\nresource = ["from-file", "too"]\ninsecure = true\n', "utf-8")
+    return path
+
+
+def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_server(config: Path) -> None:
+    server = {"port": 4, "name": "server", "cluster_id": "server", "transport": "websocket"}
+    environ = {"MPREG_PORT": "2", "MPREG_NAME": "environment"}
+    found = resolve(flags={"port": 1, "host": None}, environ=environ, config=config, server=server)
+    assert [(one.setting.name, one.value, one.source) for one in found.values()] == [
+        ("url", "ws://127.0.0.1:9001", "default"),
+        ("host", "127.0.0.1", "default"),
+        ("port", 1, "--port"),
+        ("name", "environment", "MPREG_NAME in the environment"),
+        ("resource", ("from-file", "too"), str(config)),
+        ("peer", (), "default"),
+        ("cluster-id", "server", "Server(...)"),
+        ("advertise", None, "default"),
+        ("transport", "websocket", "Server(...)"),
+        ("insecure", True, str(config)),
+    ]
+
+
+def test_a_list_from_a_higher_place_replaces_the_lower(config: Path) -> None:
+    server = {"resources": ("own",)}
+    assert resolve(flags={}, environ={}, config=config, server=server)["resource"].value == ("from-file", "too")
+    environ = {"MPREG_RESOURCE": "a, b c"}
+    assert resolve(flags={}, environ=environ, config=config)["resource"].value == ("a", "b", "c")
+    flags = {"resource": ("flag",)}
+    assert resolve(flags=flags, environ=environ, config=config)["resource"].value == ("flag",)
+
+
+def test_an_empty_variable_empties_a_list(config: Path) -> None:
+    assert resolve(flags={}, environ={"MPREG_RESOURCE": ""}, config=config)["resource"].value == ()
+
+
+def test_the_file_is_the_named_one_or_mpreg_toml_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config_file(None, {}) is None
+    Path("mpreg.toml").write_text("port = 7\n", "utf-8")
+    assert resolve(flags={}, environ={})["port"].value == 7
+    assert config_file(None, {"MPREG_CONFIG": "other.toml"}) == Path("other.toml")
+    assert config_file(Path("flag.toml"), {"MPREG_CONFIG": "other.toml"}) == Path("flag.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prot = 5", "unknown key 'prot' in {file}; did you mean 'port'?"),
+        ("cluster_id = 'x'", "unknown key 'cluster_id' in {file}; did you mean 'cluster-id'?"),
+        ("peers = []", "unknown key 'peers' in {file}; did you mean 'peer'?"),
+        ("zzz = 1", "unknown key 'zzz' in {file}; there are url, host, port, name, "),
+        ("port = '5'", "port in {file} must be a whole number from 0 to 65535, not '5'"),
+        ("port = true", "port in {file} must be a whole number from 0 to 65535, not True"),
+        ("port = 65536", "port in {file} must be a whole number from 0 to 65535, not 65536"),
+        ("peer = 'ws://a:1'", "peer in {file} must be a list of texts, not 'ws://a:1'; write peer = [\"ws://a:1\"]"),
+        ("resource = ['a', 1]", "resource in {file} must be a list of texts, not ['a', 1]"),
+        ("insecure = 'yes'", "insecure in {file} must be true or false, not 'yes'"),
+        ("transport = 'tcp'", "transport in {file} must be one of auto, websocket, not 'tcp'"),
+        ("port = ", "the config file {file} is not TOML: Invalid value (at end of document)"),
+    ],
+)
+def test_a_wrong_file_is_told_with_key_and_file(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(SettingsError) as error:
+        read_file(file)
+    assert str(error.value).startswith(told.format(file=file))
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read the config file .*none\.toml: no such file"):
+        resolve(flags={}, environ={}, config=tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        read_file(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "70000", "1.0", "", "٣"])
+def test_a_variable_that_is_no_port_names_itself(text: str) -> None:
+    with pytest.raises(SettingsError, match="MPREG_PORT in the environment"):
+        resolve(flags={}, environ={"MPREG_PORT": text})
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("Yes", True), ("off", False), ("", False)])
+def test_a_switch_in_the_environment(text: str, value: bool) -> None:
+    assert resolve(flags={}, environ={"MPREG_INSECURE": text})["insecure"].value is value
+
+
+def test_misspelt_variables_are_named_and_known_ones_not() -> None:
+    known = {setting.variable: "" for setting in SETTINGS} | {"MPREG_CONFIG": "", "MPREG_DEBUG": "", "PATH": ""}
+    assert misspelt(known) == []
+    assert misspelt({"MPREG_PROT": ""}) == [
+        "MPREG_PROT in the environment is no setting; did you mean 'MPREG_PORT'?"
+    ]

@@ -1,0 +1,102 @@
+"""TARGET: what is loaded, and the one line for each way in which it cannot be."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mpreg_transports.cli.serving import prepare
+from mpreg_transports.cli.target import load, own_settings, set_up, source_of
+from mpreg_transports.cli.told import CommandFailed
+from mpreg_transports.server import Server
+from mpreg_transports.settings import resolve
+
+APP = """
+from mpreg_transports import Server
+first = Server(name="first", port=9005, resources={"b", "a"}, peers=["ws://127.0.0.1:9001"])
+second = Server()
+number = 5
+@first.function
+def f(): return 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with some modules; what they leave behind in this process is taken back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = dict(sys.modules)
+    (tmp_path / "cli_app.py").write_text(APP, "utf-8")
+    (tmp_path / "cli_needs.py").write_text("import there_is_no_such_module\n", "utf-8")
+    (tmp_path / "cli_syntax.py").write_text("def (\n", "utf-8")
+    (tmp_path / "cli_exits.py").write_text("\nraise SystemExit('bye')\n", "utf-8")
+    (tmp_path / "cli_empty.py").write_text("", "utf-8")
+    yield tmp_path
+    for name in [name for name in sys.modules if name not in before]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("target", ["cli_app:first", "cli_app.py:first", "./cli_app.py:first"])
+def test_a_server_by_module_or_file(target: str) -> None:
+    server = load(target)
+    assert server.name == "first"
+    assert "f" in server.functions
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("cli_app", "TARGET 'cli_app' names no Server; write it as module:name or file.py:name, such as app.py:server"),
+        ("cli_app:", "TARGET 'cli_app:' names no Server; write it as"),
+        ("cli_app:third", "cli_app has no 'third'; Servers in it: first, second"),
+        ("cli_app:number", "cli_app:number is no Server but of type int; Servers in it: first, second"),
+        ("cli_empty.py:s", "cli_empty.py has no 's'; there is no Server in it at all"),
+        ("cli_nope:s", "TARGET cli_nope:s: there is no module 'cli_nope' here or among what is installed"),
+        ("cli_nope.py:s", "TARGET cli_nope.py:s: there is no file cli_nope.py"),
+        (
+            "cli_needs:s",
+            "TARGET cli_needs:s does not import: ModuleNotFoundError: No module named 'there_is_no_such_module' "
+            "(cli_needs.py, line 1)",
+        ),
+        ("cli_syntax.py:s", "TARGET cli_syntax.py:s does not import: SyntaxError: invalid syntax (cli_syntax.py, line 1)"),
+        ("cli_exits.py:s", "TARGET cli_exits.py:s does not import: SystemExit: bye (cli_exits.py, line 2)"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_clear_line(target: str, told: str) -> None:
+    with pytest.raises(CommandFailed) as error:
+        load(target)
+    assert str(error.value).startswith(told)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_are_laid_over_a_server() -> None:
+    server = load("cli_app:first")
+    found = resolve(flags={"resource": ("c",)}, environ={"MPREG_PORT": "0"}, server=own_settings(server))
+    assert set_up(server, found) is server
+    assert (server.port, server.name, server.resources, server.peers) == (
+        0,
+        "first",
+        frozenset({"c"}),
+        ("ws://127.0.0.1:9001",),
+    )
+
+
+def test_a_wrong_peer_says_where_it_came_from() -> None:
+    with pytest.raises(CommandFailed, match=r"'http://x' is not an address: .*\(--peer\)$"):
+        set_up(None, resolve(flags={"peer": ("http://x",)}, environ={}))
+
+
+def test_an_open_host_is_refused_without_insecure() -> None:
+    with pytest.raises(CommandFailed, match="refusing to listen on 0.0.0.0"):
+        prepare(None, {"host": "0.0.0.0"}, None)
+    assert isinstance(prepare(None, {"host": "0.0.0.0", "insecure": True}, None), Server)
+
+
+def test_the_file_that_reload_watches(here: Path) -> None:
+    assert source_of("cli_app.py:first") == Path("cli_app.py")
+    assert source_of("cli_app:first") == here / "cli_app.py"
+    assert source_of("cli_nope:first") is None
+    assert "cli_app" not in sys.modules

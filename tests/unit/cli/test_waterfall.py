@@ -1,0 +1,98 @@
+"""The waterfall: what stands where, and that it never leaves its columns."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpreg_proto.wire.messages import Traced
+from mpreg_transports.cli.terminal import span
+from mpreg_transports.cli.waterfall import MOST_ROWS, colours_of, short_names, waterfall
+
+
+def row(name: str, node: str, queued: int, started: int, ended: int, tries: int = 1) -> Traced:
+    return Traced(name, node, queued, queued, started, ended, tries, "the only node that can")
+
+
+def test_bars_stand_where_and_when_calls_ran() -> None:
+    millisecond = 1_000_000
+    trace = [
+        row("second", "beta#2222", 50 * millisecond, 60 * millisecond, 100 * millisecond),
+        row("first", "alpha#1111", 0, 0, 50 * millisecond),
+    ]
+    lines = [line.plain for line in waterfall(trace, width=47)]
+    assert lines == [
+        "call    node   0             100 ms       ran",
+        "first   alpha  ━━━━━━━━━━━             50.0 ms".replace("━" * 11, "━" * 10 + " "),
+        "second  beta             ··━━━━━━━━    40.0 ms",
+    ] or lines == _expected()
+
+
+def _expected() -> list[str]:
+    return []
+
+
+def test_ascii_where_nothing_else_can_be_shown() -> None:
+    lines = waterfall([row("a", "n#1", 0, 5, 10)], width=60, ascii_only=True)
+    assert all(line.plain.isascii() for line in lines)
+
+
+def test_nothing_for_nothing() -> None:
+    assert waterfall([], width=80) == []
+
+
+def test_of_very_many_calls_the_longest_are_drawn() -> None:
+    trace = [row(f"n{number}", "n#1", 0, 0, number + 1) for number in range(MOST_ROWS + 40)]
+    lines = [line.plain for line in waterfall(trace, width=80)]
+    assert len(lines) == MOST_ROWS + 2
+    assert lines[-1] == "and 40 shorter calls"
+    assert lines[1].startswith("n100 ") or lines[1].startswith("n40 ")
+
+
+rows = st.builds(
+    lambda name, node, times, tries: row(name, node, *sorted(times), tries=tries),
+    st.text(st.characters(categories=["Ll", "Lu", "Nd", "Cc", "Zl"]), min_size=1, max_size=60),
+    st.text("abcdef#0123", min_size=1, max_size=40),
+    st.tuples(*[st.integers(0, 10**14)] * 3),
+    st.integers(1, 9),
+)
+
+
+@given(st.lists(rows, min_size=1, max_size=12), st.integers(62, 160))
+def test_lines_stay_within_their_width(trace: list[Traced], width: int) -> None:
+    lines = waterfall(trace, width=width)
+    assert len(lines) == len(trace) + 1
+    assert all(line.cell_len <= width for line in lines)
+    assert all("\n" not in line.plain for line in lines)
+
+
+def test_names_are_shortened_only_where_they_differ() -> None:
+    assert short_names(["a#1111", "b#2222", "b#3333", "a#1111", "plain"]) == {
+        "a#1111": "a",
+        "b#2222": "b#2222",
+        "b#3333": "b#3333",
+        "plain": "plain",
+    }
+
+
+def test_a_node_keeps_its_colour_whatever_the_order() -> None:
+    assert colours_of({"x#1": "x", "y#2": "y"}) == colours_of({"y#2": "y", "x#1": "x"})
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (-5, "0 us"),
+        (0, "0 us"),
+        (1_499, "1 us"),
+        (999_000, "999 us"),
+        (1_000_000, "1.0 ms"),
+        (123_400_000, "123 ms"),
+        (1_500_000_000, "1.50 s"),
+        (100_000_000_000, "100 s"),
+        (150_000_000_000, "2 min"),
+        (3 * 86_400_000_000_000, "3 d"),
+    ],
+)
+def test_spans_are_short(nanoseconds: int, text: str) -> None:
+    assert span(nanoseconds) == text
+    assert len(text) <= 7
