@@ -1,7 +1,7 @@
 """Answers on their way out: what ended in one wake-up goes back in one message a request.
 
-The coordinator's and the worker's rows come in one by one; `Node.drain` flushes them. An answer that is longer than its
-link takes becomes an error that says so, for each call that it was about.
+The coordinator's and the worker's rows come in one by one; `Node.drain` flushes them. What is too long together goes
+one by one; an answer that is longer than its link takes becomes an error that says so, for each call that it was about.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Answers:
         rows = self._rows.pop((link, result.id), None)
         if rows is not None:
             done, failed = (*rows.done, *result.done), (*rows.failed, *result.failed)
-            result = msgspec.structs.replace(result, done=done, failed=failed)
+            joined = msgspec.structs.replace(result, done=done, failed=failed)
+            if self._put(link, joined) is None:
+                return
+            self._send_each(link, result.id, rows, queue=0)
         self._send(link, result)
 
     def flush(self, queue: int) -> None:
@@ -60,7 +63,10 @@ class Answers:
         if self._rows:
             rows, self._rows = self._rows, {}
             for (link, request), one in rows.items():
-                self._send(link, Result(request, tuple(one.done), tuple(one.failed), one.last, queue=queue))
+                joined = Result(request, tuple(one.done), tuple(one.failed), one.last, queue=queue)
+                if self._put(link, joined) is None:
+                    continue
+                self._send_each(link, request, one, queue=queue)
 
     def forget(self, link: LinkId) -> None:
         """There is nobody to send to any more."""
@@ -71,11 +77,23 @@ class Answers:
         """Whether something is still to be sent over `link`."""
         return any(key[0] == link for key in self._rows)
 
-    def _send(self, link: LinkId, result: Result) -> None:
+    def _send_each(self, link: LinkId, request: int, rows: _Rows, *, queue: int) -> None:
+        """The rows one by one, `last` with the last of them."""
+        results = [Result(request, done=(row,), last=False, queue=queue) for row in rows.done]
+        results += [Result(request, failed=(row,), last=False, queue=queue) for row in rows.failed]
+        results[-1] = msgspec.structs.replace(results[-1], last=rows.last)
+        for result in results:
+            self._send(link, result)
+
+    def _put(self, link: LinkId, result: Result) -> int | None:
+        """Returns None, or, for a message longer than the link takes, its length: then nothing was sent."""
         if link == LOCAL:
             self._log.append(Notify(Answered(RequestId(result.id), result)))
-            return
-        size = self._links.send(link, result)
+            return None
+        return self._links.send(link, result)
+
+    def _send(self, link: LinkId, result: Result) -> None:
+        size = self._put(link, result)
         if size is None:
             return
         fault = over("message", self._links.limit(link), size).saying(maybe_executed=True)

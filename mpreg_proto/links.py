@@ -78,6 +78,8 @@ class Links:
         link = session.link
         messages: list[Message | BadRequest] = []
         for message in received:
+            if session.stage is Stage.ENDED:
+                break
             handler = _OWN.get(type(message))
             if handler is None or handler(self, session, message, now):
                 messages.append(message)
@@ -91,8 +93,8 @@ class Links:
         """A transport is gone; the session it had, for the last time."""
         session = self.sessions.pop(link, None)
         self.leaving.pop(link, None)
-        for purpose in ("handshake", "ping", "goodbye"):
-            self._timers.cancel((purpose, link))
+        if session is not None and session.stage is not Stage.ENDED:
+            self._end(session, "")
         return session
 
     def send(self, link: LinkId, message: Message) -> int | None:
@@ -137,16 +139,23 @@ class Links:
         if session is None or session.stage is Stage.ENDED:
             return
         self.send(link, Refused(fault))
-        peer = session.theirs.name if session.theirs is not None else ""
-        self._log.append(Notify(LinkEnded(link, peer, fault.message)))
-        self.hang_up(link, CLOSE_CODES.get(fault.code, 1008))
+        self.hang_up(link, CLOSE_CODES.get(fault.code, 1008), why=fault.message)
 
-    def hang_up(self, link: LinkId, code: int = NORMAL) -> None:
+    def hang_up(self, link: LinkId, code: int = NORMAL, *, why: str = "") -> None:
         """Close a link after what was sent. Nothing that still comes in over it is looked at."""
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
-            session.move(Cause.HUNG_UP)
+            self._end(session, why)
             self._log.append(HangUp(link, code))
+
+    def _end(self, session: Session, why: str) -> None:
+        """Nothing is said or heard on this link any more; an ordinary end is only told of a link that had opened."""
+        session.move(Cause.HUNG_UP)
+        for purpose in ("handshake", "ping", "goodbye"):
+            self._timers.cancel((purpose, session.link))
+        peer = session.theirs.name if session.theirs is not None else session.dialled or ""
+        if why or session.theirs is not None:
+            self._log.append(Notify(LinkEnded(session.link, peer, why)))
 
     def wake(self, key: Key, now: int) -> None:
         """A timer of ours has come."""
@@ -169,9 +178,7 @@ class Links:
     def _keep_alive(self, session: Session, now: int) -> None:
         silent = now - session.heard
         if silent >= self._limits.gone_after:
-            peer = session.theirs.name if session.theirs is not None else ""
-            self._log.append(Notify(LinkEnded(session.link, peer, f"silent for {silent / 1e9:g} s")))
-            self.hang_up(session.link, 1001)
+            self.hang_up(session.link, 1001, why=f"silent for {silent / 1e9:g} s")
             return
         if silent >= self._limits.ping_every and not session.pinged:
             session.pinged = True
@@ -202,9 +209,7 @@ class Links:
         return True
 
     def _refusal_came(self, session: Session, message: Refused, now: int) -> bool:
-        peer = session.theirs.name if session.theirs is not None else session.dialled or ""
-        self._log.append(Notify(LinkEnded(session.link, peer, message.fault.message)))
-        self.hang_up(session.link)
+        self.hang_up(session.link, why=message.fault.message)
         return True
 
 

@@ -43,6 +43,7 @@ from mpreg_proto.wire.messages import (
     Digest,
     Explain,
     Explanation,
+    Failed,
     Fetch,
     Goodbye,
     Hello,
@@ -164,12 +165,12 @@ class Node:
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone, for whatever reason; comes exactly once a link."""
+        clean = link in self.links.leaving
         session = self.links.closed(link)
         if session is None:
             return
         self.answers.forget(link)
         if session.member is not None:
-            clean = link in self.links.leaving or session.closing
             self._carry(self.cluster.unlinked(link, clean=clean, now=now), now)
         elif session.dialled is not None:
             self._carry(self.cluster.dial_failed(session.dialled, now), now)
@@ -218,21 +219,25 @@ class Node:
 
     def offer(self, function: FunctionSpec, *, now: int) -> None:
         """Offer a function from now on, in place of any earlier one of that name."""
+        wanted = self.cluster.offer(function, now)
         self._offered[function.name] = function
-        self.worker.concurrency(function.name, function.concurrency)
-        self._carry(self.cluster.offer(function, now), now)
+        self._carry(self.worker.concurrency(function.name, function.concurrency, now), now)
+        self._carry(wanted, now)
         self._settle(now)
 
     def withdraw(self, function: str, *, now: int) -> None:
         """Offer it no longer. Running calls go on; queued ones are refused."""
-        self._carry(self.cluster.withdraw(function, now), now)
+        wanted = self.cluster.withdraw(function, now)
         self._offered.pop(function, None)
+        self._carry(wanted, now)
+        self._carry(self.worker.withdrawn(function), now)
         self._settle(now)
 
     def hold(self, resources: tuple[str, ...], *, now: int) -> None:
         """The node's own resources are these from now on."""
+        wanted = self.cluster.hold(resources, now)
         self._resources = resources
-        self._carry(self.cluster.hold(resources, now), now)
+        self._carry(wanted, now)
         self._settle(now)
 
     def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
@@ -256,6 +261,7 @@ class Node:
     def drain(self) -> list[Effect]:
         """All effects since the last `drain`, in the order of their causes."""
         self.answers.flush(self.worker.queued)
+        self._close_links()
         log, self._log[:] = self._log[:], []
         return log
 
@@ -320,7 +326,7 @@ class Node:
             fault = Fault(1024, "this link is closing", {"maybe_executed": False})
             self.links.send(link, Result(request.id, fault=fault))
             return
-        elif len(request.here) == len(request.calls):
+        elif request.here and len(request.here) == len(request.calls):
             self._dispatch_came(link, request, now)
             return
         self._carry(self._accept(link, request, now), now)
@@ -328,10 +334,16 @@ class Node:
     def _dispatch_came(self, link: LinkId, request: Request, now: int) -> None:
         """Calls that a coordinator chose this node for."""
         names = dict.fromkeys(call.name for call in request.calls)
-        if len(names) < len(request.calls) or any(name not in names for name in request.here):
-            self.links.send(link, Result(request.id, fault=Fault(1010, "here names each call of the request once")))
+        wrong = ""
+        if len(names) < len(request.calls) or dict.fromkeys(request.here) != names:
+            wrong = "here names each call of the request once"
+        elif self.worker.has(link, request.id):
+            wrong = f"request {request.id} is already in progress on this link"
+        if wrong:
+            self.links.send(link, Result(request.id, fault=Fault(1010, wrong, {"maybe_executed": False})))
             return
-        span = self.config.limits.default_timeout if request.timeout is None else request.timeout
+        limits = self.config.limits
+        span = min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)
         calls = list(request.calls)
         self._carry(self.worker.accept(link, request.id, calls, request.given, deadline=now + span, now=now), now)
 
@@ -353,7 +365,11 @@ class Node:
     def _explain_came(self, link: LinkId, message: Explain, now: int) -> None:
         out = self.coordinator.out
         out.now = now
-        self.links.send(link, explain(message.request, self.cluster.index, out, self.config.limits))
+        explanation = explain(message.request, self.cluster.index, out, self.config.limits)
+        size = self.links.send(link, explanation)
+        if size is not None:
+            fault = over("message", self.links.limit(link), size).saying(maybe_executed=False)
+            self.links.send(link, Explanation(explanation.id, fault=fault))
 
     def _ask_came(self, link: LinkId, message: Ask, now: int) -> None:
         self.links.send(link, Told(message.id, _json(self.view(now=now))))
@@ -405,12 +421,11 @@ class Node:
             eager=True,
         )
         size = self.links.send(intent.link, request)
-        if size is not None:
-            limit = self.config.limits.node_message
-            return self.coordinator.answered(
-                intent.link, Result(intent.number, fault=over("message", limit, size)), now
-            )
-        return ()
+        if size is None:
+            return ()
+        fault = over("message", self.links.limit(intent.link), size)
+        failed = tuple([Failed(call.name, fault, refused=True) for call in intent.calls])  # they never left
+        return self.coordinator.answered(intent.link, Result(intent.number, failed=failed), now)
 
     def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
         if intent.link == LOCAL:
@@ -472,13 +487,15 @@ class Node:
 
     def _settle(self, now: int) -> None:
         """After each input: close links on which all is said, and end draining once nothing is left to do."""
-        for link in list(self.links.leaving) if self.links.leaving else ():
-            session = self.links.sessions[link]
-            if session.stage is Stage.BOTH_LEAVE and not self._pending(link):
-                self.links.hang_up(link)
+        self._close_links()
         busy = self.coordinator.requests or self.worker.running or self.worker.queued
         if self._draining and not busy:
             self._finish(now)
+
+    def _close_links(self) -> None:
+        for link in list(self.links.leaving) if self.links.leaving else ():
+            if self.links.sessions[link].stage is Stage.BOTH_LEAVE and not self._pending(link):
+                self.links.hang_up(link)
 
     def _pending(self, link: LinkId) -> bool:
         return self.worker.pending(link) or self.coordinator.pending(link) or self.answers.pending(link)
@@ -490,7 +507,7 @@ class Node:
         self.left = True
         self._timers.cancel(("grace", 0))
         self._carry(self.coordinator.end_all(), now)
-        self._carry(self.worker.stop_all(faults.LOST_BY_LEAVING), now)
+        self._carry(self.worker.stop_all(), now)
         self.answers.flush(self.worker.queued)
         self._carry(self.cluster.leave(now), now)
         for link in list(self.links.sessions):

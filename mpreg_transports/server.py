@@ -171,10 +171,16 @@ class Server:
 
     async def serve_until_signal(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """`serve`, and leave the cluster in order when the process is told to end."""
+        failed: Exception | None = None
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._watch_signals)
-            await self.serve(task_status=task_status)
+            try:
+                await self.serve(task_status=task_status)
+            except Exception as error:
+                failed = error  # to be raised as it is, not in a group
             tasks.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `leave()` is through or the caller cancels. Raises CannotListen or ValueError."""

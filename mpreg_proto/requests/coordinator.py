@@ -54,6 +54,11 @@ class Coordinator:
         self._last_id = 0
         self._last_number = 0
 
+    @property
+    def last_number(self) -> int:
+        """The newest dispatch's number; they are counted up from 1."""
+        return self._last_number
+
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     def submit(self, request: Request, link: LinkId, now: int) -> list[Intent]:
@@ -80,8 +85,9 @@ class Coordinator:
         self._timers.set(("deadline", request_id), deadline)
         intents: list[Intent] = []
         for call in unroutable:
-            intents += self._call_failed(execution, call.name, self._not_found(call), now)
-        return intents + self._place(execution, execution.start(), now)
+            if call.name in execution.open:  # else it has failed with a call that it needs
+                intents += self._call_failed(execution, call.name, self._not_found(call), now)
+        return intents if execution.over else intents + self._place(execution, execution.start(), now)
 
     def answered(self, link: LinkId, result: Result, now: int) -> list[Intent]:
         """What a member says became of a dispatch, or of some of its calls."""
@@ -219,6 +225,8 @@ class Coordinator:
 
     def _hand_out(self, execution: Execution, call: Call, chosen: Candidate, group: Assign, why: str, now: int) -> None:
         name = call.name
+        if name in execution.parked:
+            self._unpark(execution, name)
         group.calls.append(call)
         if call.needs:
             group.given.update(execution.given(name))
@@ -244,7 +252,7 @@ class Coordinator:
         wait = execution.request.wait
         if wait:
             key = ("wait", execution.id, call.name)
-            self._parked[execution.id, call.name] = execution
+            self._park(execution, call.name)
             execution.avoid.pop(call.name, None)  # whoever refused may have room again by then
             if key not in self._timers:
                 self._timers.set(key, now + wait)
@@ -255,10 +263,21 @@ class Coordinator:
 
     def _await_link(self, execution: Execution, call: Call, member: MemberId, now: int) -> list[Intent]:
         key = ("link", execution.id, call.name)
-        self._parked[execution.id, call.name] = execution
+        self._park(execution, call.name)
         if key not in self._timers:
             self._timers.set(key, now + self._limits.link_wait)
         return [WantLink(member)]
+
+    def _park(self, execution: Execution, name: str) -> None:
+        execution.parked[name] = None
+        self._parked[execution.id, name] = execution
+
+    def _unpark(self, execution: Execution, name: str) -> None:
+        """A call waits no more, or its request is over: its timers must not speak of a later wait."""
+        del execution.parked[name]
+        self._parked.pop((execution.id, name), None)
+        self._timers.cancel(("wait", execution.id, name))
+        self._timers.cancel(("link", execution.id, name))
 
     def _unroutable(self, execution: Execution) -> list[Call]:
         offers = self._catalogue.offers
@@ -310,28 +329,35 @@ class Coordinator:
         if row.refused:
             execution.possibly_started.pop(name, None)
             if row.fault.code in _ELSEWHERE and now < execution.deadline:
-                execution.avoid.setdefault(name, []).append((attempt.candidate.member, row.fault))
+                if not self._link_closed_first(attempt, row.fault):
+                    execution.avoid.setdefault(name, []).append((attempt.candidate.member, row.fault))
                 return [name], []
         if execution.request.trace:
             self._trace(attempt, row, now)
         fault = row.fault if "node" in row.fault.details else row.fault.saying(node=attempt.candidate.shown)
         return [], self._call_failed(execution, name, fault, now)
 
+    def _link_closed_first(self, attempt: Attempt, fault: Fault) -> bool:
+        """Whether only the link refused: it was closing when the call came, and the member has or gets another."""
+        return fault.code == faults.DRAINING.code and self._links.get(attempt.candidate.member, LOCAL) != attempt.link
+
     def _lose(self, attempts: Sequence[Attempt], now: int) -> list[Intent]:
         """These calls will not be answered any more: start again elsewhere what may be, and tell of the rest."""
         intents: list[Intent] = []
+        ready: dict[RequestId, list[str]] = {}
         for attempt in attempts:
             self.out.take(attempt.number, attempt.call, attempt.link)
         for attempt in attempts:
             execution, name = attempt.execution, attempt.call
             if execution.id not in self.requests:
                 continue
-            if attempt.candidate.idempotent and execution.tries[name] <= self._limits.failovers:
+            losses = execution.losses[name] = execution.losses.get(name, 0) + 1
+            if attempt.candidate.idempotent and losses <= self._limits.failovers:
                 execution.repeats[name] = attempt.candidate.version
-                intents += self._place(execution, [name], now)
+                ready.setdefault(execution.id, []).append(name)
             else:
                 intents += self._call_failed(execution, name, faults.lost(attempt.call, attempt.candidate.shown), now)
-        return intents
+        return intents + self._place_all(ready, now)
 
     def _unanswered(self, result: Result) -> list[Failed]:
         """A last Result settles all that is pending of its dispatch: what it did not name has failed as a whole."""
@@ -414,13 +440,8 @@ class Coordinator:
         del self.requests[execution.id]
         self._origins.get(execution.link, {}).pop(execution.reply_id, None)
         self._timers.cancel(("deadline", execution.id))
-        if self._parked:
-            for name in execution.open:
-                if self._parked.pop((execution.id, name), None) is not None:
-                    self._timers.cancel(("wait", execution.id, name))
-                    self._timers.cancel(("link", execution.id, name))
-        if not execution.open:
-            return []
+        for name in list(execution.parked) if execution.parked else ():
+            self._unpark(execution, name)
         return [Withdraw(link, number) for number, link in execution.dispatches.items() if self.out.of(number)]
 
 

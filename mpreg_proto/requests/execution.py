@@ -31,7 +31,9 @@ class Execution:
         "first_fault",
         "id",
         "link",
+        "losses",
         "open",
+        "parked",
         "plan",
         "possibly_started",
         "queued",
@@ -67,6 +69,10 @@ class Execution:
         self.queued: dict[str, int] = {}
         """When each call became ready."""
         self.tries: dict[str, int] = {}
+        self.losses: dict[str, int] = {}
+        """How often the node of a call was lost."""
+        self.parked: dict[str, None] = {}
+        """Calls that wait for a node or a link, each with its timers."""
         self.repeats: dict[str, str] = {}
         """For calls whose node was lost: the version that alone may run them again."""
         self.avoid: dict[str, list[tuple[MemberId, Fault]]] = {}
@@ -76,17 +82,17 @@ class Execution:
         self._users = {name: len(others) for name, others in plan.dependents.items()}
 
     def start(self) -> list[str]:
-        """The calls that wait for nothing, in the request's order."""
+        """The calls that wait for nothing and have not failed yet, in the request's order."""
         if not self._waiting:
-            return list(self.plan.calls)
-        return [name for name in self.plan.calls if name not in self._waiting]
+            return list(self.open)
+        return [name for name in self.open if name not in self._waiting]
 
     def bind(self, name: str, value: bytes) -> list[str]:
         """`name` has its result; the calls that are ready now for it. A second result for one name is ignored."""
         if name not in self.open:
             return []
         del self.open[name]
-        if name in self._users or name in self.plan.wanted:
+        if self._users.get(name) or name in self.plan.wanted:
             self.values[name] = value
         self._release(name)
         ready: list[str] = []

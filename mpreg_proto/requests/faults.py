@@ -44,6 +44,8 @@ def not_found(call: Call, details: Mapping[str, object]) -> Fault:
         close = details.get("close")
         if isinstance(close, (list, tuple)) and close:
             text += "; did you mean " + " or ".join(repr(name) for name in close[:3]) + "?"
+    elif not details.get("lacks"):
+        text = f"no node that offers {call.function!r} is left to run it"
     else:
         asked = ", ".join(repr(resource) for resource in call.resources)
         text = f"no node that offers {call.function!r} holds {asked}"

@@ -57,9 +57,10 @@ class Worker:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def concurrency(self, function: str, slots: int) -> None:
+    def concurrency(self, function: str, slots: int, now: int) -> list[Intent]:
         """From now on at most `slots` bodies of `function` run at once; running ones go on."""
         self._slots[function] = slots
+        return self._next(function, now) if function in self._queues else []
 
     def accept(
         self, link: LinkId, number: int, calls: list[Call], given: Mapping[str, bytes], *, deadline: int, now: int
@@ -115,11 +116,18 @@ class Worker:
             intents += self.cancel(*key)
         return intents
 
-    def stop_all(self, fault: Fault) -> list[Intent]:
-        """Grace is over: the same for every call."""
+    def stop_all(self) -> list[Intent]:
+        """Grace is over: what is queued is refused, so that it may go elsewhere; what runs is asked to stop."""
+        jobs = [job for dispatch in self._dispatches.values() for job in dispatch.values()]
+        return [self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING) for job in jobs]
+
+    def withdrawn(self, function: str) -> list[Intent]:
+        """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
         intents: list[Intent] = []
-        for link, number in list(self._dispatches):
-            intents += self.cancel(link, number, fault)
+        for job in list(self._queues.get(function, ())):
+            refusal = self._refusal(job.call)
+            if refusal is not None and refusal.code != faults.DRAINING.code:
+                intents.append(self._stop(job, refusal))
         return intents
 
     # -- questions ----------------------------------------------------------------------------------------------------
@@ -137,6 +145,10 @@ class Worker:
     def job(self, run: RunId) -> Job | None:
         """The call that a run is of; None once its body has ended."""
         return self._runs.get(run)
+
+    def has(self, link: LinkId, number: int) -> bool:
+        """Whether calls of that dispatch are still owed an answer."""
+        return (link, number) in self._dispatches
 
     def pending(self, link: LinkId) -> bool:
         """Whether a call that came over `link` is still owed an answer."""
@@ -197,16 +209,11 @@ class Worker:
         return Failed(name, job.cancelled or faults.CANCELLED, False, waited, ran)
 
     def _failure(self, call: Call, outcome: Raised) -> Fault:
-        details = {
-            "call": call.name,
-            "function": call.function,
-            "node": self.shown,
-            "type": outcome.kind,
-            "message": outcome.message,
-        }
+        kind, message = _sendable(outcome.kind), _sendable(outcome.message)
+        details = {"call": call.name, "function": call.function, "node": self.shown, "type": kind, "message": message}
         if outcome.traceback:
-            details["traceback"] = outcome.traceback
-        return Fault(1003, f"{call.function} failed on {self.shown}: {outcome.kind}: {outcome.message}", details)
+            details["traceback"] = _sendable(outcome.traceback)
+        return Fault(1003, f"{call.function} failed on {self.shown}: {kind}: {message}", details)
 
     def _stop(self, job: Job, fault: Fault) -> Intent:
         if job.run is not None:
@@ -221,7 +228,7 @@ class Worker:
     def _next(self, function: str, now: int) -> list[Intent]:
         queue = self._queues.get(function)
         intents: list[Intent] = []
-        while queue and self._busy[function] < self._slots.get(function, 1):
+        while queue and self._busy.get(function, 0) < self._slots.get(function, 1):
             job = queue.popleft()
             refusal = self._refusal(job.call)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
@@ -239,6 +246,11 @@ class Worker:
         if not jobs:
             del self._dispatches[key]
         return Ended(job.link, job.request, row, last=not jobs)
+
+
+def _sendable(text: str) -> str:
+    """An exception's words may hold halves of surrogate pairs (names of files do), which UTF-8 cannot say."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _bad(call: Call, text: str) -> Fault:

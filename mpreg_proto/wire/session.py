@@ -115,7 +115,9 @@ class Session:
         """Bytes of the longest message either way."""
         self._codec = codec
         self._limits = limits
-        self._reader = FrameReader(self.limit) if framing is Framing.STREAM else None
+        # What follows a node's hello in the same piece may already be longer than a client's message.
+        first = min(limits.node_message, LONGEST_FRAME) if dialled is not None and mine.member else self.limit
+        self._reader = FrameReader(first) if framing is Framing.STREAM else None
         self._classic: ClassicDialect | None = None
         if framing is Framing.CLASSIC_MESSAGES:
             self._open_classic()

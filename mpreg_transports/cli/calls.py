@@ -279,5 +279,7 @@ def explained(rows: Sequence[Explained]) -> list[RenderableType]:
         why = Text(row.why)
         for node, reason in row.rejected:
             why.append(f"\nnot {node}: {reason}", style="dim")
-        cells.append((cut(row.name, 24), cut(row.function, 24), where, why))
-    return [table(("call", "function", "would run on", "why"), cells)]
+        cells.append((cut(row.name, 16), cut(row.function, 16), where, why))
+    made = table(("call", "function", "would run on", "why"), cells)
+    made.columns[2].no_wrap = True
+    return [made]

@@ -1,8 +1,10 @@
-"""Users' functions in virtual time: plain ones with a declared duration, coroutines that await `mpreg_transports.sleep`.
+"""Users' functions in virtual time: plain ones with a declared duration, coroutines that await
+`mpreg_transports.sleep`.
 
-A plain function is called when its run starts and its result is handed over when its duration is over; it cannot be interrupted,
-like a thread. A coroutine is stepped from sleep to sleep, and cancelling is thrown into it. Anything that would make a
-run differ from the next (clocks, threads, sockets, entropy) raises `DeterminismError` while a body runs (determinism.py).
+A plain function is called when its run starts and its result is handed over when its duration is over; it cannot be
+interrupted, like a thread. A coroutine is stepped from sleep to sleep, and cancelling is thrown into it. Anything that
+would make a run differ from the next (clocks, threads, sockets, entropy) raises `DeterminismError` while a body runs
+(determinism.py).
 """
 
 from __future__ import annotations
@@ -68,6 +70,8 @@ class Body:
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._outcome: Outcome | None = None
         self.cancelled = False
+        self.step = 0
+        """Which of the times it was put off to is the right one."""
 
     def begin(self, fraction: Callable[[str], float]) -> int | Outcome:
         """Start it. An inline function is over at once."""
@@ -86,7 +90,8 @@ class Body:
             return self._outcome
         try:
             with guarded(), in_virtual_time():
-                wanted = self._coroutine.throw(asyncio.CancelledError()) if self.cancelled else self._coroutine.send(None)
+                coroutine = self._coroutine
+                wanted = coroutine.throw(asyncio.CancelledError()) if self.cancelled else coroutine.send(None)
         except StopIteration as end:
             return Returned(end.value)
         except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """Every choice of a simulation goes through one chooser, so that a run can be repeated, recorded and shrunk.
 
-A draw names its purpose, and each purpose has a stream of its own: one more draw for one thing does not shift all others. Three
-back ends: a seed, a tape of an earlier run, or a hypothesis `data` object, which shrinks what it draws.
+A draw names its purpose, and each purpose has a stream of its own: one more draw for one thing does not shift all
+others. Three back ends: a seed, a tape of an earlier run, or a hypothesis `data` object, which shrinks what it draws.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keeping users' functions deterministic: what would make the next run differ raises while a body runs.
 
-Two nets: names that are replaced during a simulation (clocks, chance, entropy), and the interpreter's audit events (threads,
-sockets, processes). What escapes both is found by running a failing seed twice.
+Two nets: names that are replaced during a simulation (clocks, chance, entropy), and the interpreter's audit events
+(threads, sockets, processes). What escapes both is found by running a failing seed twice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from contextlib import contextmanager
 from typing import Any
 
 NAMES: tuple[tuple[Any, str], ...] = (
-    *((time, name) for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep")),
-    *((random, name) for name in ("random", "randint", "randrange", "choice", "choices", "shuffle", "uniform", "sample")),
+    *(
+        (time, name)
+        for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep")
+    ),
+    *(
+        (random, name)
+        for name in ("random", "randint", "randrange", "choice", "choices", "shuffle", "uniform", "sample")
+    ),
     *((random, name) for name in ("getrandbits", "gauss", "expovariate")),
     *((uuid, name) for name in ("uuid1", "uuid4")),
     *((secrets, name) for name in ("token_bytes", "token_hex", "token_urlsafe", "randbelow", "choice")),
@@ -102,4 +108,5 @@ def _error(what: str) -> DeterminismError:
         place = f"{here[-1].filename}:{here[-1].lineno}" if here else "an unknown place"
     finally:
         _state.inside = True
-    return DeterminismError(f"{what} at {place}: a simulated function takes its time from mpreg_transports.sleep and its chance from its arguments")
+    advice = "a simulated function takes its time from mpreg_transports.sleep and its chance from its arguments"
+    return DeterminismError(f"{what} at {place}: {advice}")

@@ -1,8 +1,8 @@
 """The network of a simulation: ordered byte streams between hosts, with delays, bandwidth, cuts and resets.
 
-A `Wire` is one connection, as TCP makes it: what was sent arrives in order or not at all, but re-chunked, late, or never if
-the other side was cut off; an end arrives after what was sent before it. Nothing here knows what the bytes mean, and time is
-given in. Lost packets are delays here: TCP sends again.
+A `Wire` is one connection, as TCP makes it: what was sent arrives in order or not at all, but re-chunked, late, or
+never if the other side was cut off; an end arrives after what was sent before it. Nothing here knows what the bytes
+mean, and time is given in. Lost packets are delays here: TCP sends again.
 """
 
 from __future__ import annotations
@@ -84,6 +84,12 @@ class Network:
         """All ways are open again."""
         self._cuts.clear()
 
+    def sound(self) -> None:
+        """No way breaks connections any more; delays and bandwidths stay."""
+        for way, profile in list(self._profiles.items()):
+            self._profiles[way] = msgspec.structs.replace(profile, reset=0.0)
+        self.default = msgspec.structs.replace(self.default, reset=0.0)
+
     def is_cut(self, source: str, target: str) -> bool:
         """Whether what `source` sends does not reach `target`."""
         return (source, target) in self._cuts
@@ -100,7 +106,10 @@ class Network:
     def arrivals(
         self, wire: Wire, side: int, data: object, size: int, now: int, deliver: Callable[[int, object], None]
     ) -> bool:
-        """Call `deliver(at, piece)` for each piece of what `side` sends now; False if the write breaks the connection."""
+        """Call `deliver(at, piece)` for each piece of what `side` sends now.
+
+        False if the write breaks the connection.
+        """
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
         profile = self.profile(source, target)
         chooser = self._chooser

@@ -1,4 +1,7 @@
-"""Spans of time that are drawn: how long a link delays, how long a function takes. Seconds outside, nanoseconds inside."""
+"""Spans of time that are drawn: how long a link delays, how long a function takes.
+
+Seconds outside, nanoseconds inside.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ SECOND = 1_000_000_000
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
-    """A distribution: `kind` is constant, uniform or exponential; `low` and `high` are nanoseconds (exponential: shift, mean)."""
+    """A distribution: `kind` is constant, uniform or exponential; `low` and `high` are nanoseconds (exponential:
+    shift, mean).
+    """
 
     kind: str
     low: int

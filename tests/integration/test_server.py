@@ -1,5 +1,6 @@
 """One server with a client: how functions run, how many at once, how they are cancelled, and what is refused."""
 
+import asyncio
 import logging
 import os
 import threading
@@ -128,8 +129,6 @@ async def test_an_executor_may_be_done_at_once_or_refuse() -> None:
 
 async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> None:
     """SystemExit and a CancelledError that nobody asked for are errors of the body like any other."""
-    import asyncio
-
     raised: list[type[BaseException]] = [ValueError, SystemExit, StopIteration, asyncio.CancelledError]
 
     def plain(number: int) -> None:
@@ -299,7 +298,7 @@ async def test_a_taken_name_is_refused_and_replaced_on_demand() -> None:
         server.register("echo", lambda value: [value], replace=True)
         assert await client.call("echo", 1) == [1]
         with pytest.raises(ValueError, match="'echos' is registered already"):
-            server.function(lambda: 1, name="echos") if False else server.register("echos", lambda: 1)
+            server.function(name="echos")(lambda: 1)
 
 
 async def test_what_it_is_told_wrongly_names_the_fix() -> None:

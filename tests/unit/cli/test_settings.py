@@ -101,6 +101,4 @@ def test_a_switch_in_the_environment(text: str, value: bool) -> None:
 def test_misspelt_variables_are_named_and_known_ones_not() -> None:
     known = {setting.variable: "" for setting in SETTINGS} | {"MPREG_CONFIG": "", "MPREG_DEBUG": "", "PATH": ""}
     assert misspelt(known) == []
-    assert misspelt({"MPREG_PROT": ""}) == [
-        "MPREG_PROT in the environment is no setting; did you mean 'MPREG_PORT'?"
-    ]
+    assert misspelt({"MPREG_PROT": ""}) == ["MPREG_PROT in the environment is no setting; did you mean 'MPREG_PORT'?"]

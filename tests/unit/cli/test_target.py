@@ -61,7 +61,10 @@ def test_a_server_by_module_or_file(target: str) -> None:
             "TARGET cli_needs:s does not import: ModuleNotFoundError: No module named 'there_is_no_such_module' "
             "(cli_needs.py, line 1)",
         ),
-        ("cli_syntax.py:s", "TARGET cli_syntax.py:s does not import: SyntaxError: invalid syntax (cli_syntax.py, line 1)"),
+        (
+            "cli_syntax.py:s",
+            "TARGET cli_syntax.py:s does not import: SyntaxError: invalid syntax (cli_syntax.py, line 1)",
+        ),
         ("cli_exits.py:s", "TARGET cli_exits.py:s does not import: SystemExit: bye (cli_exits.py, line 2)"),
     ],
 )
@@ -90,7 +93,7 @@ def test_a_wrong_peer_says_where_it_came_from() -> None:
 
 
 def test_an_open_host_is_refused_without_insecure() -> None:
-    with pytest.raises(CommandFailed, match="refusing to listen on 0.0.0.0"):
+    with pytest.raises(CommandFailed, match=r"refusing to listen on 0\.0\.0\.0"):
         prepare(None, {"host": "0.0.0.0"}, None)
     assert isinstance(prepare(None, {"host": "0.0.0.0", "insecure": True}, None), Server)
 

@@ -1,0 +1,280 @@
+"""The machines of a simulation: each runs one process, a `Node` or a client, whose core is the one of production.
+
+A host has a clock of its own and may be stalled, crashed and started again; each start is a new life. It carries out
+what its core wants: writes go to the network, functions run in virtual time, timers become events of the simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mpreg_proto.client import ClientSession, Replied
+from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Notify, Run, Send
+from mpreg_proto.ids import Address, LinkId, MemberId, RunId
+from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.rng import Rng
+from mpreg_transports.testing.bodies import Body, bodies
+from mpreg_transports.testing.clocks import Clock
+from mpreg_transports.testing.network import Wire
+from mpreg_transports.values import default_codec
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation import Simulation
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """One node: what it offers, what it holds, whom it joins. `functions` are plain ones, coroutines, or `Fn`s."""
+
+    functions: Mapping[str, Any] = {}
+    resources: frozenset[str] | set[str] | tuple[str, ...] = ()
+    peers: tuple[str, ...] | None = None
+    """Names of nodes that it dials; None: the first node of the simulation."""
+    limits: Limits = DEFAULT
+
+
+def address(name: str) -> Address:
+    """Where a simulated node can be dialled."""
+    return Address(f"sim://{name}")
+
+
+class Host:
+    """What nodes and clients have in common. `due` is the core's deadline that an event is out for."""
+
+    def __init__(self, sim: Simulation, name: str, index: int) -> None:
+        self.sim = sim
+        self.name = name
+        self.index = index
+        self.life = 0
+        self.alive = False
+        self.stalled_until = 0
+        self.clock = Clock(start=sim.chooser.below(f"clock {name}", 1 << 40), at=sim.now)
+        self.wires: dict[LinkId, tuple[Wire, int]] = {}
+        self.due: int | None = None
+        self._last_link = 0
+
+    @property
+    def local(self) -> int:
+        """What this machine's clock shows."""
+        return self.clock.now(self.sim.now)
+
+    def next_link(self) -> LinkId:
+        """A number for a new link."""
+        self._last_link += 1
+        return LinkId(self._last_link)
+
+    def start(self) -> None:
+        """Begin a new life."""
+        self.life += 1
+        self.alive = True
+        self.stalled_until = 0
+        self.wires = {}
+        self.due = None
+        self._last_link = 0
+
+    # What the core is told; each is followed by `carry_out`.
+
+    def link_opened(self, link: LinkId, dialled: Address | None) -> None:
+        raise NotImplementedError
+
+    def receive(self, link: LinkId, data: object) -> None:
+        raise NotImplementedError
+
+    def link_closed(self, link: LinkId) -> None:
+        raise NotImplementedError
+
+    def dial_failed(self, where: Address) -> None:
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        raise NotImplementedError
+
+    def carry_out(self) -> None:
+        raise NotImplementedError
+
+
+class NodeHost(Host):
+    """A machine that runs a node."""
+
+    node: Node
+
+    def __init__(self, sim: Simulation, name: str, index: int, spec: Spec) -> None:
+        super().__init__(sim, name, index)
+        self.spec = spec
+        self.running: dict[RunId, Body] = {}
+        self.handed_out = 0
+        """The newest dispatch of this life's coordinator that the simulation has looked at."""
+
+    def start(self) -> None:
+        """Begin a new life: a new member at the same address, with the functions of the spec."""
+        super().start()
+        self.running = {}
+        self.handed_out = 0
+        self.offers = bodies(dict(self.spec.functions))
+        sim, label = self.sim, f"{self.name}/{self.life}"
+        seed = sim.chooser.below(f"seed {label}", 1 << 52)
+        peers = self.spec.peers if self.spec.peers is not None else sim.first_node(self.name)
+        config = NodeConfig(
+            name=self.name,
+            addresses=(address(self.name),),
+            seeds=tuple(address(peer) for peer in peers),
+            resources=tuple(sorted(self.spec.resources)),
+            limits=self.spec.limits,
+        )
+        self.node = Node(
+            config,
+            me=MemberId(
+                Rng(seed).child("id").below(1 << 52).to_bytes(8, "big") + self.index.to_bytes(4, "big") + bytes(4)
+            ),
+            rng=Rng(seed).child("node"),
+            entropy=lambda size: sim.chooser.entropy(f"entropy {label}", size),
+            now=self.local,
+            codec=default_codec(),
+        )
+        for function, _ in self.offers.values():
+            self.node.offer(function.spec, now=self.local)
+        self.carry_out()
+
+    def link_opened(self, link: LinkId, dialled: Address | None) -> None:
+        self.node.link_opened(link, framing=self.sim.framing, dialled=dialled, now=self.local)
+
+    def receive(self, link: LinkId, data: Any) -> None:
+        if self.sim.framing is Framing.OBJECTS:
+            self.node.handle(link, data, now=self.local)
+        else:
+            self.node.receive(link, data, now=self.local)
+
+    def link_closed(self, link: LinkId) -> None:
+        self.node.link_closed(link, now=self.local)
+
+    def dial_failed(self, where: Address) -> None:
+        self.node.dial_failed(where, now=self.local)
+
+    def wake(self) -> None:
+        self.node.wake(now=self.local)
+
+    def finished(self, body: Body, outcome: Any) -> None:
+        """A body has ended."""
+        del self.running[body.run.run]
+        self.sim.watch_ended(self, body.run, outcome)
+        self.node.finished(body.run.run, outcome, now=self.local)
+
+    def carry_out(self) -> None:
+        """Do all that the node wants, then see when it wants to be woken."""
+        node, sim = self.node, self.sim
+        while effects := node.drain():
+            for effect in effects:
+                self._one(effect)
+        if node.coordinator.last_number != self.handed_out:
+            sim.watch_handed_out(self)
+        due = node.next_timeout()
+        if due != self.due:
+            self.due = due
+            sim.wake_at(self, due)
+
+    def _one(self, effect: Effect) -> None:
+        sim = self.sim
+        match effect:
+            case Send():
+                sim.send(self, effect)
+            case Run():
+                self._run(effect)
+            case Notify(notice):
+                sim.watch_notice(self, notice)
+            case Dial(where):
+                sim.dial(self, where)
+            case HangUp(link):
+                sim.hang_up(self, link)
+            case Cancel(run):
+                body = self.running.get(run)
+                if body is not None and body.cancel():
+                    sim.resume_at(self, body, 0)
+            case _:
+                raise AssertionError(f"an effect that the simulator does not know: {effect}")
+
+    def _run(self, run: Run) -> None:
+        sim = self.sim
+        function, duration = self.offers[run.function]
+        if self.node.coordinator.last_number != self.handed_out:
+            sim.watch_handed_out(self)
+        sim.watch_started(self, run)
+        body = self.running[run.run] = Body(function, duration, run)
+        self.went_on(body, body.begin(sim.chooser.fraction))
+
+    def went_on(self, body: Body, step: Any) -> None:
+        """A body has been stepped: it wants to sleep, or it is over."""
+        if type(step) is int:
+            self.sim.resume_at(self, body, step)
+        else:
+            self.finished(body, step)
+
+
+class ClientHost(Host):
+    """A machine that runs a client of one node; it connects when it has something to say, and again when it must."""
+
+    session: ClientSession
+
+    def __init__(self, sim: Simulation, name: str, index: int, node: str) -> None:
+        super().__init__(sim, name, index)
+        self.node = node
+        self.dialling = False
+
+    def start(self) -> None:
+        """Begin a new life."""
+        super().start()
+        self.dialling = False
+        self.session = ClientSession(name=self.name, codec=default_codec())
+
+    def connect(self) -> None:
+        """Dial the node if no link stands or is on its way."""
+        if not self.wires and not self.dialling:
+            self.dialling = True
+            self.sim.dial(self, address(self.node))
+
+    def link_opened(self, link: LinkId, dialled: Address | None) -> None:
+        self.dialling = False
+        assert dialled is not None, "nobody dials a client"
+        self.session.link_opened(link, framing=self.sim.framing, address=dialled, now=self.local)
+
+    def receive(self, link: LinkId, data: Any) -> None:
+        if self.sim.framing is Framing.OBJECTS:
+            self.session.handle(link, data, now=self.local)
+        else:
+            self.session.receive(link, data, now=self.local)
+
+    def link_closed(self, link: LinkId) -> None:
+        self.session.link_closed(link, now=self.local)
+        self._retry()
+
+    def dial_failed(self, where: Address) -> None:
+        self.dialling = False
+        self._retry()
+
+    def wake(self) -> None:
+        self.session.wake(now=self.local)
+
+    def carry_out(self) -> None:
+        """Do all that the session wants, then see when it wants to be woken."""
+        sim = self.sim
+        while effects := self.session.drain():
+            for effect in effects:
+                match effect:
+                    case Send():
+                        sim.send(self, effect)
+                    case HangUp(link):
+                        sim.hang_up(self, link)
+                    case Replied(number, reply):
+                        sim.answered(self, number, reply)
+                    case _:
+                        pass
+        due = self.session.next_timeout()
+        if due != self.due:
+            self.due = due
+            sim.wake_at(self, due)
+
+    def _retry(self) -> None:
+        if len(self.session):
+            self.sim.redial_at(self)

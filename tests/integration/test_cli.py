@@ -1,0 +1,324 @@
+"""The command line as people run it: real processes, real output, real exit codes.
+
+Ports are chosen by the system, nothing is waited for but lines and ends, and no process outlives its test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 60.0
+"""Seconds until a test that hangs fails. No test waits for them."""
+MPREG = [sys.executable, "-m", "mpreg_transports.cli"]
+APP = '''
+import pathlib, threading
+from mpreg_transports import Server
+
+server = Server(name="trainer", resources={"gpu"})
+never = threading.Event()
+
+@server.function(idempotent=True)
+def train(rows, deep=False):
+    """Train on rows."""
+    return {"rows": rows, "deep": deep}
+
+@server.function
+def add(x, y):
+    return x + y
+
+@server.function
+def fail(text):
+    raise ValueError(text)
+
+@server.function
+def hold():
+    never.wait()
+
+@server.function
+def hold_until(started, released):
+    pathlib.Path(started).touch()
+    with open(released) as pipe:
+        return pipe.read()
+'''
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without settings of whoever runs the tests; 80 columns, no colours."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MPREG_")}
+    return {**kept, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", **more}
+
+
+class Running:
+    """A command that goes on running; ended at the latest with its test."""
+
+    def __init__(self, *words: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [*MPREG, *words],
+            cwd=cwd,
+            env=env or environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def said(self, pattern: str) -> re.Match[str]:
+        """The next line on stderr in which `pattern` is found."""
+        assert self.process.stderr is not None
+        seen = []
+        for line in self.process.stderr:
+            seen.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"no {pattern!r} in {seen}")
+
+    def end(self, number: signal.Signals) -> tuple[int, str, str]:
+        """Send a signal; the exit code and what else it wrote."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with `app.py`."""
+    path = tmp_path_factory.mktemp("cli")
+    (path / "app.py").write_text(APP, "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(here: Path) -> Iterator[str]:
+    """A cluster of two: `trainer` with the app's functions and `gpu`, and the asked one, `door`, which has nothing."""
+    with Running("serve", "app.py:server", "--port", "0", cwd=here) as trainer:
+        there = trainer.said(r"node trainer is ready at (ws://127\.0\.0\.1:\d+)")[1]
+        with Running("serve", "--name", "door", "--port", "0", "--peer", there, cwd=here) as door:
+            own = door.said(r"node door is ready at (ws://127\.0\.0\.1:\d+)")[1]
+            door.said("trainer is alive")
+            wait = '[{"name":"known","fun":"add","args":[1,2]}]'
+            request = f'{{"role":"rpc","cmds":{wait},"wait":20}}'
+            assert mpreg("run", "-", url=own, stdin=request, cwd=here).returncode == 0
+            yield own
+
+
+def mpreg(*words: str, cwd: Path, url: str = "ws://127.0.0.1:1", stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*MPREG, *words],
+        cwd=cwd,
+        env=environment(MPREG_URL=url),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def ran(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
+    """The exit code and stdout of a command, which has said nothing on stderr."""
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
+    """The exit code and the first line of stderr of a command, which printed no data and no traceback."""
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()[0]
+
+
+# -- call, run, explain -----------------------------------------------------------------------------------------------
+
+
+def test_call_prints_the_result_and_nothing_else(here: Path, url: str) -> None:
+    assert ran(mpreg("call", "add", "-1", "2.5", url=url, cwd=here)) == (0, "1.5\n")
+    assert ran(mpreg("call", "echo", "hi there!", url=url, cwd=here)) == (0, "hi there!\n")
+    done = mpreg("call", "train", '{"a":[1]}', "--kw", "deep=true", "--resource", "gpu", "--json", url=url, cwd=here)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == {"rows": {"a": [1]}, "deep": True}
+
+
+def test_each_failure_has_its_line_and_its_exit_code(here: Path, url: str) -> None:
+    code, line = refused(mpreg("call", "fail", "no", url=url, cwd=here))
+    assert code == 1
+    assert re.fullmatch(r"mpreg: fail failed on trainer#[0-9a-f]{4}: ValueError: no", line)
+    done = mpreg("call", "trian", "1", url=url, cwd=here)
+    assert refused(done) == (4, "mpreg: no node offers 'trian'; did you mean 'train'?")
+    assert "mpreg functions" in done.stderr
+    assert refused(mpreg("call", "hold", "--timeout", "0.1", url=url, cwd=here))[0] == 5
+    done = mpreg("call", "add", "1", "2", cwd=here)
+    assert refused(done) == (3, "mpreg: cannot reach a node at ws://127.0.0.1:1: connection refused")
+    assert "mpreg serve" in done.stderr and "--url" in done.stderr
+
+
+def test_run_prints_leaves_and_draws_a_timeline(here: Path, url: str) -> None:
+    cmds = [
+        {"name": "sum", "fun": "add", "args": [1, 2]},
+        {"name": "trained", "fun": "train", "args": ["sum"], "locs": ["gpu"]},
+        {"name": "alone", "fun": "echo", "args": ["sum "]},
+    ]
+    (here / "request.json").write_text(json.dumps(cmds), "utf-8")
+    leaves = {"trained": {"rows": 3, "deep": False}, "alone": "sum "}
+    done = mpreg("run", "request.json", "--timeline", url=url, cwd=here)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert json.loads(lines[0]) == leaves
+    assert all(len(line) <= 80 for line in lines)
+    drawn = {line.split()[0]: line.split()[1] for line in lines[3:]}
+    assert drawn["sum"] == drawn["trained"] == "trainer"
+    assert drawn["alone"] in ("trainer", "door")
+    code, text = ran(mpreg("run", "-", "--json", url=url, cwd=here, stdin=json.dumps({"role": "rpc", "cmds": cmds})))
+    assert (code, json.loads(text)) == (0, leaves)
+
+
+def test_a_partial_run_prints_what_there_is_and_tells_the_cause(here: Path, url: str) -> None:
+    cmds = [
+        {"name": "a", "fun": "fail", "args": ["x"]},
+        {"name": "b", "fun": "echo", "args": ["a"]},
+        {"name": "c", "fun": "echo", "args": [1]},
+    ]
+    request = json.dumps({"role": "rpc", "cmds": cmds, "on_error": "partial"})
+    done = mpreg("run", "-", url=url, cwd=here, stdin=request)
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"c": 1})
+    assert "ValueError: x" in done.stderr.splitlines()[0]
+
+
+def test_bad_requests_are_wrong_usage(here: Path, url: str) -> None:
+    cycle = '[{"name":"a","fun":"echo","args":["b"]},{"name":"b","fun":"echo","args":["a"]}]'
+    assert refused(mpreg("run", "-", url=url, cwd=here, stdin=cycle))[0] == 2
+    assert refused(mpreg("run", "-", url=url, cwd=here, stdin="{")) == (
+        2,
+        "mpreg: stdin: not JSON that can be read: Expecting property name enclosed in double quotes (at 1)",
+    )
+
+
+def test_explain_names_the_node_and_runs_nothing(here: Path, url: str) -> None:
+    cmds = '[{"name":"a","fun":"fail","args":["x"]},{"name":"b","fun":"echo","args":["a"]}]'
+    code, text = ran(mpreg("explain", "-", "--json", url=url, cwd=here, stdin=cmds))
+    assert code == 0
+    first, second = json.loads(text)
+    assert [node.partition("#")[0] for node in first["nodes"]] == ["trainer"]
+    assert sorted(node.partition("#")[0] for node in second["nodes"]) == ["door", "trainer"]
+    assert first["why"] == "the only node that can"
+    assert refused(mpreg("explain", "-", url=url, cwd=here, stdin='[{"name":"a","fun":"nope"}]'))[0] == 4
+
+
+def test_an_interrupted_call_is_told_so(here: Path, url: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "released")
+    started = tmp_path / "started"
+    words = ("call", "hold_until", str(started), str(tmp_path / "released"))
+    with Running(*words, cwd=here, env=environment(MPREG_URL=url)) as call:
+        with open(tmp_path / "released", "w"):  # opens once the function reads: it runs
+            code, out, err = call.end(signal.SIGINT)
+    assert (code, out) == (7, "")
+    assert err == "mpreg: interrupted; the node was told to stop\n"
+
+
+# -- nodes, functions, check ------------------------------------------------------------------------------------------
+
+
+def test_who_is_there_and_what_they_offer(here: Path, url: str) -> None:
+    code, text = ran(mpreg("nodes", "--json", url=url, cwd=here))
+    assert code == 0
+    assert {row["name"]: (row["standing"], row["resources"], row["me"]) for row in json.loads(text)} == {
+        "door": ("alive", [], True),
+        "trainer": ("alive", ["gpu"], False),
+    }
+    code, text = ran(mpreg("functions", url=url, cwd=here))
+    assert code == 0
+    assert "train(rows, deep=False)" in text and "Train on rows." in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_check_says_how_a_node_is(here: Path, url: str) -> None:
+    code, text = ran(mpreg("check", url, "--json", cwd=here))
+    found = json.loads(text)
+    assert (code, found["protocol"], found["synced"], found["members"]) == (0, 1, True, {"alive": 2})
+    assert found["node"].startswith("door#") and 0 < found["away"] < found["reached"] * 1000
+    assert refused(mpreg("check", "ws://127.0.0.1:1", cwd=here))[0] == 3
+    assert refused(mpreg("check", "127.0.0.1:1", cwd=here))[0] == 2
+
+
+# -- serve ------------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_lets_running_calls_finish_and_exits_0(here: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "released")
+    with Running("serve", "app.py:server", "--port", "0", cwd=here) as node:
+        own = node.said(r"ready at (\S+)")[1]
+        words = ("call", "hold_until", str(tmp_path / "started"), str(tmp_path / "released"))
+        with Running(*words, cwd=here, env=environment(MPREG_URL=own)) as call:
+            with open(tmp_path / "released", "w") as pipe:
+                node.process.send_signal(signal.SIGTERM)
+                node.said("running calls may finish")
+                pipe.write("finished")
+            out, _ = call.process.communicate(timeout=PATIENCE)
+            assert (call.process.returncode, out) == (0, "finished\n")
+        assert node.process.wait(PATIENCE) == 0
+
+
+def test_the_second_signal_ends_a_call_that_never_would(here: Path) -> None:
+    with Running("serve", "app.py:server", "--port", "0", cwd=here) as node:
+        own = node.said(r"ready at (\S+)")[1]
+        assert refused(mpreg("call", "hold", "--timeout", "0.2", url=own, cwd=here))[0] == 5  # its thread goes on
+        node.process.send_signal(signal.SIGINT)
+        node.said("SIGINT")
+        assert node.end(signal.SIGINT)[0] == 0
+
+
+def test_serve_tells_what_it_cannot_do(here: Path, url: str) -> None:
+    port = url.rpartition(":")[2]
+    assert refused(mpreg("serve", "--port", port, cwd=here)) == (
+        9,
+        f"mpreg: cannot listen on 127.0.0.1:{port}: address already in use; "
+        "choose another with --port, or 0 for any free one",
+    )
+    code, line = refused(mpreg("serve", "--host", "0.0.0.0", cwd=here))
+    assert code == 2 and "--insecure" in line
+    assert refused(mpreg("serve", "app:nope", cwd=here)) == (2, "mpreg: app has no 'nope'; Servers in it: server")
+
+
+def test_a_peer_that_does_not_answer_is_told_once(here: Path) -> None:
+    with Running("serve", "--port", "0", "--peer", "ws://127.0.0.1:1", cwd=here) as node:
+        own = node.said(r"ready at (\S+)")[1]
+        node.said(r"ws://127\.0\.0\.1:1 does not answer; trying again until it does")
+        assert ran(mpreg("call", "echo", "1", url=own, cwd=here)) == (0, "1\n")
+        code, _, err = node.end(signal.SIGTERM)
+    assert code == 0
+    assert "does not answer" not in err
+
+
+def test_flags_win_over_environment_over_file_over_server(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "mpreg.toml").write_text('port = 0\nname = "file"\nresource = ["file"]\n', "utf-8")
+    env = environment(MPREG_NAME="environment", MPREG_RESOURCE="environment")
+    words = ("serve", str(here / "app.py") + ":server", "--resource", "flag")
+    with Running(*words, cwd=tmp_path, env=env) as node:
+        assert node.said(r"node (\w+) is ready at \S+ \(\d+ functions, resources ([\w ,]+)\)").groups() == (
+            "environment",
+            "flag",
+        )
+    code, text = ran(mpreg("config", "--json", cwd=tmp_path))
+    assert code == 0
+    found = json.loads(text)
+    assert found["name"] == {"value": "file", "from": "mpreg.toml"}
+    assert found["url"] == {"value": "ws://127.0.0.1:1", "from": "MPREG_URL in the environment"}
+    (tmp_path / "mpreg.toml").write_text("prot = 0\n", "utf-8")
+    assert refused(mpreg("serve", cwd=tmp_path)) == (2, "mpreg: unknown key 'prot' in mpreg.toml; did you mean 'port'?")

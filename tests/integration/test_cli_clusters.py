@@ -1,0 +1,150 @@
+"""`mpreg dev` and `mpreg demo`: clusters of child processes, and that none is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_cli import MPREG, PATIENCE, Running, environment, mpreg, ran
+
+APP = """
+from mpreg_transports import Server
+
+server = Server(name="mine", port=1, peers=["ws://127.0.0.1:1"])
+
+@server.function
+def answer():
+    return 41
+"""
+DEMO_REQUESTS = {
+    "one call": {"first": "hi there!"},
+    "a result as argument": {"second": "hi there!"},
+    "two leaves": {"|second": "hi there!", "|third": ["hi there!", "AND ME TOO"]},
+    "three calls, one leaf": {"|third": ["hi there!", "hi there!", "AND ME TOO"]},
+    "four calls, one leaf": {"|4th": ["hi there!", "hi there!", "AND ME TOO"]},
+}
+
+
+def all_gone(pids: Iterable[int]) -> bool:
+    """Whether none of these processes lives. They are children's children: nobody here can wait for them."""
+    for pid in pids:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            continue
+        return False
+    return True
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that `pid` has started."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in listed.stdout.split()]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """Until none of them lives; the end of a process cannot be awaited but by its parent."""
+    import time
+
+    until = time.monotonic() + PATIENCE
+    while not all_gone(pids):
+        assert time.monotonic() < until, pids
+        time.sleep(0.02)
+
+
+def test_demo_shows_the_main_job_and_leaves_nobody(tmp_path: Path) -> None:
+    (tmp_path / "mpreg.toml").write_text('host = "0.0.0.0"\nport = 1\n', "utf-8")  # none of the demo's business
+    done = mpreg("demo", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert [(node["name"], node["resources"]) for node in shown["nodes"]] == [
+        ("balancer", []),
+        ("shelf-a", ["stdlib-a"]),
+        ("shelf-b", ["stdlib-b"]),
+    ]
+    *requests, pipeline = shown["requests"]
+    assert {request["title"]: request["r"] for request in requests} == DEMO_REQUESTS
+    where = {row["name"]: row["node"].partition("#")[0] for row in pipeline["trace"]}
+    assert where.pop("report") == "balancer"
+    assert len(where) == 10
+    assert all(node == f"shelf-{re.split('-', name)[1][0]}" for name, node in where.items())
+    report = pipeline["r"]["report"]
+    assert report["files"] > 400 and report["lines"] > 100_000 and report["longest"]["lines"] > 100
+    assert sum(shelf["lines"] for shelf in report["shelves"]) == report["lines"]
+    assert all_gone(node["pid"] for node in shown["nodes"])
+
+
+def test_demo_draws_in_80_columns_without_colours(tmp_path: Path) -> None:
+    code, text = 0, ""
+    done = mpreg("demo", cwd=tmp_path)
+    code, text = done.returncode, done.stdout
+    assert code == 0, done.stderr
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "\x1b" not in text
+    for part in ("four calls, one leaf", "where and when each call ran", "measure-b3  shelf-b", "━", "longest"):
+        assert part in text
+
+
+def test_demo_kept_runs_until_ctrl_c(tmp_path: Path) -> None:
+    with Running("demo", "--keep", cwd=tmp_path) as demo:
+        own = demo.said(r"running until Ctrl-C. Try:  mpreg functions --url (\S+)")[1]
+        code, text = ran(mpreg("nodes", "--json", url=own, cwd=tmp_path))
+        assert code == 0 and len(json.loads(text)) == 3
+        pids = children_of(demo.process.pid)
+        assert len(pids) == 3
+        code, out, _ = demo.end(signal.SIGINT)
+    assert code == 0
+    assert len(re.findall(r"^(?:balancer|shelf-a|shelf-b) +ws://127\.0\.0\.1:\d+$", out, re.MULTILINE)) == 3
+    assert all_gone(pids)
+
+
+def test_demo_interrupted_or_killed_leaves_nobody(tmp_path: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with Running("demo", cwd=tmp_path) as demo:
+            demo.said("starting three nodes")
+            assert demo.process.stdout is not None
+            while "shelf-b" not in demo.process.stdout.readline():
+                pass  # its nodes are listed: all three run
+            pids = children_of(demo.process.pid)
+            assert len(pids) == 3
+            code = demo.end(number)[0]
+        assert code == (7 if number is signal.SIGTERM else -signal.SIGKILL)
+        wait_until_gone(pids)
+
+
+def test_dev_runs_a_cluster_and_starts_it_anew_when_the_file_changes(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(APP, "utf-8")
+    with Running("dev", "app.py:server", "--nodes", "2", "--reload", cwd=tmp_path) as dev:
+        dev.said("ready; Ctrl-C ends it")
+        assert dev.process.stdout is not None
+        rows = [dev.process.stdout.readline().split() for _ in range(2)]
+        assert [name for name, _ in rows] == ["node-1", "node-2"]
+        code, text = ran(mpreg("call", "answer", url=rows[1][1], cwd=tmp_path))
+        assert (code, text) == (0, "41\n")
+        app.write_text("import nothing_of_the_kind\n", "utf-8")
+        dev.said("node-1 did not start: .*No module named 'nothing_of_the_kind'.*; waiting for the next change")
+        app.write_text(APP.replace("41", "42 "), "utf-8")
+        dev.said("ready again")
+        assert ran(mpreg("call", "answer", url=rows[1][1], cwd=tmp_path)) == (0, "42\n")
+        pids = children_of(dev.process.pid)
+        assert len(pids) == 2
+        code, _, _ = dev.end(signal.SIGINT)
+    assert code == 0
+    assert all_gone(pids)
+
+
+@pytest.mark.parametrize("words", [("dev", "nope.py:server"), ("dev", "--reload"), ("dev", "--nodes", "0")])
+def test_dev_tells_what_it_cannot_do(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [*MPREG, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr

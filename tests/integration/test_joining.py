@@ -1,0 +1,202 @@
+"""Several servers in one process: how they find each other, what a restart does, and how calls are spread over them."""
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_transports import Client, Graph, Handle, Server
+from tests.helpers.held import PATIENCE
+from tests.helpers.joined import joined, kept_port, meshed
+
+pytestmark = pytest.mark.anyio
+
+IMPATIENT = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND)
+
+
+def named(name: str, *functions: str, **settings: object) -> Server:
+    """A server whose functions give its name."""
+    server = Server(name=name, port=0, **settings)  # type: ignore[arg-type]
+    for function in functions:
+        server.register(function, lambda: name, idempotent=True, inline=True)
+    return server
+
+
+# -- finding each other -----------------------------------------------------------------------------------------------
+
+
+async def test_a_peer_that_does_not_answer_is_said_once_and_found_later(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody listens there, then somebody who hangs up at once, then a node."""
+    tried = 0
+    enough = anyio.Event()
+
+    async def hang_up(stream: anyio.abc.SocketStream) -> None:
+        nonlocal tried
+        await stream.aclose()
+        tried += 1
+        if tried == 6:
+            enough.set()
+
+    caplog.set_level(logging.WARNING)
+    with kept_port() as port, anyio.fail_after(PATIENCE):
+        address = f"ws://127.0.0.1:{port}"
+        async with named("early", peers=[address], limits=IMPATIENT) as early, Client(early.url) as client:
+            async with (
+                await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port) as listener,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(listener.serve, hang_up)
+                await enough.wait()
+                tasks.cancel_scope.cancel()
+            said = [record.getMessage() for record in caplog.records]
+            assert said == [f"{address} does not answer; trying again until it does"]
+            late = named("late", "f")
+            late.port = port
+            async with late:
+                assert await client.call("f", wait=PATIENCE) == "late"
+                await meshed(client, (early, late))
+
+
+async def test_two_nodes_that_are_told_of_each_other_start_at_once() -> None:
+    with kept_port() as first, kept_port() as second:
+        servers = named("one", "f"), named("two", "f")
+        for server, port, other in ((servers[0], first, second), (servers[1], second, first)):
+            server.port = port
+            server.peers = (f"ws://127.0.0.1:{other}",)
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                for server in servers:
+                    tasks.start_soon(server.serve)
+                while not all(server.url for server in servers):
+                    await anyio.lowlevel.checkpoint()
+                for server in servers:
+                    async with Client(server.url) as client:
+                        await meshed(client, servers)
+                        assert {await client.call("f") for _ in range(40)} == {"one", "two"}
+                        assert len((await client.view()).members) == 2
+                for server in servers:
+                    server.leave()
+
+
+async def test_a_node_of_another_cluster_is_no_peer(caplog: pytest.LogCaptureFixture) -> None:
+    """Each says so, and a client that names a cluster is refused by the other one with the reason."""
+    from mpreg_transports import ClusterMismatch
+
+    caplog.set_level(logging.WARNING)
+    with anyio.fail_after(PATIENCE):
+        async with (
+            named("one", cluster_id="blue") as one,
+            named("two", cluster_id="red", peers=[one.url]) as two,
+            Client(two.url, cluster_id="red") as client,
+        ):
+            while "blue" not in caplog.text:
+                await client.call("echo", 1)
+            assert [member.name for member in (await client.view()).members] == ["two"]
+            with pytest.raises(ClusterMismatch, match="blue"):
+                await Client(one.url, cluster_id="red").__aenter__()
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["after a goodbye", "after a crash"])
+async def test_a_node_that_restarts_at_its_address_is_used_soon(crash: bool) -> None:
+    with kept_port() as port, anyio.fail_after(PATIENCE):
+        first = named("first")
+        async with first, Client(first.url) as client:
+            for life in range(2):
+                worker = named(f"life-{life}", "f", peers=[first.url])
+                worker.port = port
+                began = time.monotonic()
+                async with anyio.create_task_group() as tasks:
+                    await tasks.start(worker.serve)
+                    while (name := await client.call("f", wait=PATIENCE)) != worker.name:
+                        assert name == "life-0"  # the news of its end is on its way
+                    took = time.monotonic() - began
+                    print(f"{worker.name} was used {took * 1e3:.0f} ms after its start")
+                    assert took < 5
+                    if crash:
+                        tasks.cancel_scope.cancel()
+                    else:
+                        worker.leave()
+
+
+# -- where calls go ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_flight", [1, 50])
+async def test_1000_calls_over_two_equal_nodes(in_flight: int) -> None:
+    counts: Counter[str] = Counter()
+
+    async def some() -> None:
+        for _ in range(1000 // in_flight):
+            counts[await client.call("where")] += 1
+
+    async with joined(named("front"), named("one", "where"), named("two", "where")) as client:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(in_flight):
+                tasks.start_soon(some)
+    print(counts)
+    assert counts.total() == 1000
+    assert 400 <= counts["one"] <= 600
+
+
+async def test_1000_calls_over_two_equal_nodes_of_which_one_is_asked() -> None:
+    async with joined(named("one", "where"), named("two", "where")) as client:
+        counts = Counter([await client.call("where") for _ in range(1000)])
+    print(counts)
+    assert 400 <= counts["one"] <= 600
+
+
+FUNCTIONS = ("f", "g", "h")
+TAGS = ("red", "green", "blue")
+
+
+def some_cluster(draw: random.Random) -> tuple[Server, ...]:
+    """Four nodes with resources and functions of chance; the second can run everything."""
+    servers = []
+    for name in ("front", "all", "some", "few"):
+        chance = {"front": 0.2, "all": 1.0, "some": 0.5, "few": 0.2}[name]
+        server = Server(name=name, port=0, resources=[tag for tag in TAGS if draw.random() < chance])
+        for function in FUNCTIONS:
+            if draw.random() < chance:
+                extra = [tag for tag in TAGS if draw.random() < 0.3]
+                server.register(function, lambda *inputs: len(inputs), resources=extra, inline=draw.random() < 0.5)
+        servers.append(server)
+    return tuple(servers)
+
+
+def some_graph(draw: random.Random, client: Client) -> Graph:
+    """Up to a dozen calls that need each other and resources by chance."""
+    graph = client.graph()
+    made: list[Handle] = []
+    for _ in range(draw.randint(1, 12)):
+        needs: Sequence[Handle] = draw.sample(made, draw.randint(0, min(3, len(made))))
+        tags = draw.sample(TAGS, draw.choice((0, 0, 1, 1, 2, 3)))
+        made.append(graph.call(draw.choice(FUNCTIONS), *needs, resources=tags))
+    return graph
+
+
+async def test_where_calls_run_is_among_what_explain_said() -> None:
+    """On a quiet cluster, 100 of 100 random graphs."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    servers = some_cluster(draw)
+    async with joined(*servers) as client:
+        several = 0
+        for _ in range(100):
+            graph = some_graph(draw, client)
+            told = {row.name: row for row in await graph.explain()}
+            answer = await client.answer(graph, trace=True)
+            assert len(answer.trace) == len(told) == len(graph)
+            for ran in answer.trace:
+                assert ran.node in told[ran.name].nodes, (ran, told[ran.name])
+                several += len(told[ran.name].nodes) > 1
+                others = {node for node, _ in told[ran.name].rejected}
+                assert others.isdisjoint(told[ran.name].nodes)
+                assert 0 <= ran.queued <= ran.moved <= ran.started <= ran.ended
+                assert ran.tries == 1
+        assert several > 0, "no call had a choice"

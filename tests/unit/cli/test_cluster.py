@@ -1,0 +1,97 @@
+"""`nodes`, `functions` and `check` on views made by hand: what they show, in 80 columns, and what is a problem."""
+
+import pytest
+from rich.console import RenderableType
+
+from mpreg_proto.view import FunctionRow, MemberRow, NodeView
+from mpreg_transports.cli.cluster import check_table, functions_table, judge, members_table
+from mpreg_transports.cli.terminal import out
+
+
+def member(name: str, *, standing: str = "alive", me: bool = False, catalogue: int = 3) -> MemberRow:
+    return MemberRow(
+        id=name * 8,
+        shown=f"{name}#1a2b",
+        name=name,
+        standing=standing,
+        incarnation=0,
+        since=90 * 10**9,
+        addresses=("ws://192.168.100.100:65535",),
+        catalogue=catalogue,
+        functions=2,
+        resources=("dataset-2024-with-a-long-name", "gpu"),
+        linked=True,
+        me=me,
+        waiting=0,
+    )
+
+
+def view(*members: MemberRow, synced: bool = True, draining: bool = False) -> NodeView:
+    row = FunctionRow(
+        "train", "v2", "a#1a2b", ("gpu",), True, False, "(rows: 'list[int]', deep: 'bool' = False)", "Doc."
+    )
+    other = FunctionRow("train", "v2", "b#1a2b", ("cpu",), True, False, row.signature, "Doc.")
+    return NodeView(
+        id="00",
+        shown="a#1a2b",
+        cluster="c",
+        draining=draining,
+        synced=synced,
+        requests=0,
+        running=0,
+        queued=0,
+        links=1,
+        members=members,
+        functions=(row, other),
+    )
+
+
+def drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: RenderableType) -> str:
+    """How it looks in 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    out().print(what)
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    return text
+
+
+def test_members(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = drawn(capsys, monkeypatch, members_table(view(member("a", me=True), member("bee", standing="suspect"))))
+    assert "a#1a2b *" in text
+    assert "suspect" in text
+    assert text.count("ws://192.168.100.100:65535") == 2
+
+
+def test_functions_are_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = drawn(capsys, monkeypatch, functions_table(view().functions))
+    assert text.count("train(rows: list[int], deep: bool = False)") == 1
+    assert text.count("Doc.") == text.count("v2 idempotent") == 1
+    assert "a#1a2b  gpu" in text and "b#1a2b  cpu" in text
+
+
+def test_a_sane_view_has_no_problems(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = judge("ws://h:1", view(member("a", me=True), member("b")), protocol=1, reached=5_000_000, away=300_000)
+    assert found.problems == ()
+    assert (found.members, found.functions) == ({"alive": 2}, 1)
+    text = drawn(capsys, monkeypatch, check_table(found))
+    assert "ws://h:1, after 5.0 ms" in text and "300 us there and back" in text and "2 alive" in text
+
+
+@pytest.mark.parametrize(
+    ("seen", "problem"),
+    [
+        (view(draining=True), "a#1a2b is leaving the cluster"),
+        (view(synced=False), "a#1a2b has met none of its peers yet"),
+        (view(member("b", standing="suspect")), "b#1a2b does not answer a#1a2b at the moment"),
+        (view(member("b", catalogue=0)), "a#1a2b does not know yet what b#1a2b offers"),
+    ],
+)
+def test_what_is_not_sane_is_a_problem(seen: NodeView, problem: str) -> None:
+    found = judge("ws://h:1", seen, protocol=1, reached=1, away=1)
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith(problem)
+
+
+def test_dead_and_left_members_are_none() -> None:
+    seen = view(member("b", standing="dead", catalogue=0), member("c", standing="left", catalogue=0))
+    assert judge("ws://h:1", seen, protocol=1, reached=1, away=1).problems == ()
