@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
@@ -103,6 +103,8 @@ class ClientSession:
 
     def link_opened(self, link: LinkId, *, framing: Framing, address: Address, now: int) -> None:
         """A transport to a node stands. Raises LocalProtocolError if one does already; nothing has changed then."""
+        if self._link is not None:
+            raise LocalProtocolError(f"link {self._link} stands already")
         self._links.opened(link, framing=framing, dialled=address, now=now)
         self._link = link
         self._collect()
@@ -266,7 +268,9 @@ class ClientSession:
             self._links.send(self._link, CancelRequest(number))
 
     def _collect(self) -> None:
-        """What the link wants goes into the one log, in order."""
+        """What the link wants goes into the one log, in order; over one that was hung up no request flows."""
+        if self.ready and self._link is not None and self._links.sessions[self._link].stage is Stage.ENDED:
+            self.ready = False
         if self._own_log:
             self._log.extend(self._own_log)
             self._own_log.clear()

@@ -112,9 +112,9 @@ class Node:
         self.answers = Answers(self.links, self._log)
         self.worker = Worker(self._refusal, self._codec)
         self._draining = False
-        self._be(me, now)
+        self._be(me, now, last_number=0)
 
-    def _be(self, me: MemberId, now: int) -> None:
+    def _be(self, me: MemberId, now: int, *, last_number: int) -> None:
         """Be member `me`, at first or anew: know nobody, answer for nothing."""
         self.me = me
         self.shown = show(self.config.name, me)
@@ -136,6 +136,7 @@ class Node:
             timers=self._timers,
             rng=self._rng.child("placement"),
             limits=self.config.limits,
+            last_number=last_number,
         )
         self.worker.shown = self.shown
         self._carry(self.cluster.start(now), now)
@@ -468,7 +469,7 @@ class Node:
             if session.member is not None or session.dialled is not None:
                 self.links.hang_up(link)
         self._timers.clear(keep=(*_OWNERS, "grace"))
-        self._be(MemberId(self._entropy(MEMBER_ID_BYTES)), now)
+        self._be(MemberId(self._entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
         return ()
 
     def _offers_changed(self, intent: Usable | OffersChanged, now: int) -> Iterable[Wanted]:

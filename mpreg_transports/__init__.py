@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mpreg_transports.errors import NotConnected
     from mpreg_transports.graph import Graph, Handle
     from mpreg_transports.server import Server
+    from mpreg_transports.sleeping import sleep
     from mpreg_transports.sync import SyncClient
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "UnknownMessage",
     "UnresolvedReference",
     "VersionMismatch",
+    "sleep",
 ]
 
 _ELSEWHERE = {
@@ -78,6 +80,7 @@ _ELSEWHERE = {
     "Handle": "graph",
     "NotConnected": "errors",
     "Server": "server",
+    "sleep": "sleeping",
     "SyncClient": "sync",
 }
 """Which module of this package holds a name; all others are errors of the protocol."""

@@ -40,7 +40,9 @@ class Coordinator:
         timers: Timers,
         rng: Rng,
         limits: Limits,
+        last_number: int = 0,
     ) -> None:
+        """`last_number`: of an earlier coordinator, some of whose calls our own worker may still run."""
         self.me = me
         self.out = Outstanding(me, links, limits)
         self.requests: dict[RequestId, Execution] = {}
@@ -52,11 +54,11 @@ class Coordinator:
         self._origins: dict[LinkId, dict[int, RequestId]] = {}
         self._parked: dict[tuple[RequestId, str], Execution] = {}
         self._last_id = 0
-        self._last_number = 0
+        self._last_number = last_number
 
     @property
     def last_number(self) -> int:
-        """The newest dispatch's number; they are counted up from 1."""
+        """The newest dispatch's number; they are counted up from 1, over the whole life of the process."""
         return self._last_number
 
     # -- inputs -------------------------------------------------------------------------------------------------------

@@ -16,10 +16,8 @@ from mpreg_proto.requests.placement import Candidate
 
 _TOLD_FOR = SECOND
 """How long a queue length that a member told is believed."""
-_LEAST = MILLISECOND
-"""What a call is reckoned to take at least, and at a member that has not finished one yet: below that the way there
-counts and not the body, and means of microseconds are noise that would send most calls to one of two equals.
-"""
+_UNKNOWN = MILLISECOND
+"""How long a call is reckoned to take at a member that has not finished one yet."""
 
 
 class Attempt:
@@ -110,7 +108,7 @@ class Outstanding:
     def delay(self, member: MemberId) -> int:
         """Nanoseconds that a new call would probably wait at `member`."""
         waiting = self.waiting(member)
-        return waiting * max(self._mean.get(member, _LEAST), 1) if waiting else 0
+        return waiting * max(self._mean.get(member, _UNKNOWN), 1) if waiting else 0
 
     def full(self, member: MemberId) -> bool:
         """Whether `member` has as many of our calls as it may have."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mpreg_transports.cli.options import example
+from mpreg_transports.cli.options import Config, example
 
 if TYPE_CHECKING:
     from mpreg_transports.server import Server
@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 Target = Annotated[
     str | None,
     typer.Argument(metavar="TARGET", help="module:name or file.py:name, a Server with its functions."),
+]
+
+Held = Annotated[
+    list[str] | None, typer.Option("--resource", metavar="R", help="A resource that this node holds; may be repeated.")
+]
+Peers = Annotated[
+    list[str] | None, typer.Option("--peer", metavar="URL", help="A node of the cluster to join; may be repeated.")
+]
+Advertise = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where others reach this node, if not where it listens.")
+]
+Transport = Annotated[
+    str | None, typer.Option(metavar="auto|websocket", help="websocket: don't try raw frames to peers first.")
+]
+Insecure = Annotated[
+    bool | None, typer.Option("--insecure", help="Listen beyond this machine though nothing keeps others out.")
 ]
 
 
@@ -42,25 +58,13 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Where to listen (default 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Which port; 0 takes any free one (default 9001).")] = None,
     name: Annotated[str | None, typer.Option(help="The node's name, for people.")] = None,
-    resource: Annotated[
-        list[str] | None, typer.Option(metavar="R", help="A resource that this node holds; may be repeated.")
-    ] = None,
-    peer: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="A node of the cluster to join; may be repeated.")
-    ] = None,
+    resource: Held = None,
+    peer: Peers = None,
     cluster_id: Annotated[str | None, typer.Option(help="Only nodes with the same id join each other.")] = None,
-    advertise: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where others reach this node, if not where it listens.")
-    ] = None,
-    transport: Annotated[
-        str | None, typer.Option(metavar="auto|websocket", help="websocket: don't try raw frames to peers first.")
-    ] = None,
-    insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Listen beyond this machine though nothing keeps others out.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with settings; keys are these flags' names.")
-    ] = None,
+    advertise: Advertise = None,
+    transport: Transport = None,
+    insecure: Insecure = None,
+    config: Config = None,
 ) -> None:
     """Run a node until Ctrl-C, which lets running calls finish; a second one does not.
 

@@ -23,7 +23,7 @@ from mpreg_transports.testing.network import Wire
 from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.simulation import Simulation
+    from mpreg_transports.testing.engine import Engine
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ def address(name: str) -> Address:
 class Host:
     """What nodes and clients have in common. `due` is the core's deadline that an event is out for."""
 
-    def __init__(self, sim: Simulation, name: str, index: int) -> None:
+    def __init__(self, sim: Engine, name: str, index: int) -> None:
         self.sim = sim
         self.name = name
         self.index = index
@@ -101,7 +101,7 @@ class NodeHost(Host):
 
     node: Node
 
-    def __init__(self, sim: Simulation, name: str, index: int, spec: Spec) -> None:
+    def __init__(self, sim: Engine, name: str, index: int, spec: Spec) -> None:
         super().__init__(sim, name, index)
         self.spec = spec
         self.running: dict[RunId, Body] = {}
@@ -217,7 +217,7 @@ class ClientHost(Host):
 
     session: ClientSession
 
-    def __init__(self, sim: Simulation, name: str, index: int, node: str) -> None:
+    def __init__(self, sim: Engine, name: str, index: int, node: str) -> None:
         super().__init__(sim, name, index)
         self.node = node
         self.dialling = False

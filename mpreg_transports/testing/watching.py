@@ -11,13 +11,13 @@ from mpreg_proto.notices import Notice
 if TYPE_CHECKING:
     from mpreg_transports.testing.calls import SimCall
     from mpreg_transports.testing.hosts import Host, NodeHost
-    from mpreg_transports.testing.simulation import CallKey, Simulation
+    from mpreg_transports.testing.engine import CallKey, Engine
 
 
 class Watcher:
     """Does nothing; override what is of interest. Raise `Violation` for what must not be."""
 
-    def begin(self, sim: Simulation) -> None:
+    def begin(self, sim: Engine) -> None:
         """The simulation is about to start its nodes."""
 
     def touched(self, host: Host) -> None:
@@ -44,10 +44,10 @@ class Watcher:
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         """A node has told something worth telling."""
 
-    def sweep(self, sim: Simulation) -> None:
+    def sweep(self, sim: Engine) -> None:
         """Every 1,000 events, and at the end."""
 
-    def settled(self, sim: Simulation) -> None:
+    def settled(self, sim: Engine) -> None:
         """Faults have stopped long ago: liveness must hold now."""
 
 

@@ -225,9 +225,11 @@ def test_an_interrupted_call_is_told_so(here: Path, url: str, tmp_path: Path) ->
     os.mkfifo(tmp_path / "released")
     started = tmp_path / "started"
     words = ("call", "hold_until", str(started), str(tmp_path / "released"))
-    with Running(*words, cwd=here, env=environment(MPREG_URL=url)) as call:
-        with open(tmp_path / "released", "w"):  # opens once the function reads: it runs
-            code, out, err = call.end(signal.SIGINT)
+    with (
+        Running(*words, cwd=here, env=environment(MPREG_URL=url)) as call,
+        open(tmp_path / "released", "w"),  # opens once the function reads: it runs
+    ):
+        code, out, err = call.end(signal.SIGINT)
     assert (code, out) == (7, "")
     assert err == "mpreg: interrupted; the node was told to stop\n"
 

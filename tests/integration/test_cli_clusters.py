@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterable
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from tests.integration.test_cli import MPREG, PATIENCE, Running, environment, mpreg, ran
 
 APP = """
+import os
 from mpreg_transports import Server
 
 server = Server(name="mine", port=1, peers=["ws://127.0.0.1:1"])
@@ -22,6 +23,8 @@ server = Server(name="mine", port=1, peers=["ws://127.0.0.1:1"])
 @server.function
 def answer():
     return 41
+
+server.register("pid", os.getpid)
 """
 DEMO_REQUESTS = {
     "one call": {"first": "hi there!"},
@@ -32,29 +35,32 @@ DEMO_REQUESTS = {
 }
 
 
-def all_gone(pids: Iterable[int]) -> bool:
-    """Whether none of these processes lives. They are children's children: nobody here can wait for them."""
-    for pid in pids:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            continue
+def lives(pid: int) -> bool:
+    """Whether a process does. One that has ended and waits for an absent parent to notice does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
-    return True
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes that `pid` has started."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(word) for word in listed.stdout.split()]
+def listed(demo: Running) -> list[int]:
+    """The processes in the table that a demo begins with: when it is there, all three run."""
+    assert demo.process.stdout is not None
+    pids = []
+    for line in demo.process.stdout:
+        if found := re.match(r"(?:balancer|shelf-[ab]) +(\d+) +ws://", line):
+            pids.append(int(found[1]))
+        if len(pids) == 3:
+            return pids
+    raise AssertionError("the demo ended before its nodes ran")
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    """Until none of them lives; the end of a process cannot be awaited but by its parent."""
-    import time
-
+    """Until none of them lives; only a parent could be told of their end, and theirs is dead."""
     until = time.monotonic() + PATIENCE
-    while not all_gone(pids):
+    while any(lives(pid) for pid in pids):
         assert time.monotonic() < until, pids
         time.sleep(0.02)
 
@@ -78,45 +84,33 @@ def test_demo_shows_the_main_job_and_leaves_nobody(tmp_path: Path) -> None:
     report = pipeline["r"]["report"]
     assert report["files"] > 400 and report["lines"] > 100_000 and report["longest"]["lines"] > 100
     assert sum(shelf["lines"] for shelf in report["shelves"]) == report["lines"]
-    assert all_gone(node["pid"] for node in shown["nodes"])
+    assert not any(lives(node["pid"]) for node in shown["nodes"])
 
 
-def test_demo_draws_in_80_columns_without_colours(tmp_path: Path) -> None:
-    code, text = 0, ""
-    done = mpreg("demo", cwd=tmp_path)
-    code, text = done.returncode, done.stdout
-    assert code == 0, done.stderr
-    assert all(len(line) <= 80 for line in text.splitlines())
-    assert "\x1b" not in text
-    for part in ("four calls, one leaf", "where and when each call ran", "measure-b3  shelf-b", "━", "longest"):
-        assert part in text
-
-
-def test_demo_kept_runs_until_ctrl_c(tmp_path: Path) -> None:
+def test_demo_kept_draws_in_80_columns_and_runs_until_ctrl_c(tmp_path: Path) -> None:
     with Running("demo", "--keep", cwd=tmp_path) as demo:
+        pids = listed(demo)
         own = demo.said(r"running until Ctrl-C. Try:  mpreg functions --url (\S+)")[1]
         code, text = ran(mpreg("nodes", "--json", url=own, cwd=tmp_path))
         assert code == 0 and len(json.loads(text)) == 3
-        pids = children_of(demo.process.pid)
-        assert len(pids) == 3
         code, out, _ = demo.end(signal.SIGINT)
     assert code == 0
+    assert not any(lives(pid) for pid in pids)
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "\x1b" not in out
+    for part in ("four calls, one leaf", "where and when each call ran", "measure-b3  shelf-b", "━", "longest"):
+        assert part in out
     assert len(re.findall(r"^(?:balancer|shelf-a|shelf-b) +ws://127\.0\.0\.1:\d+$", out, re.MULTILINE)) == 3
-    assert all_gone(pids)
 
 
 def test_demo_interrupted_or_killed_leaves_nobody(tmp_path: Path) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with Running("demo", cwd=tmp_path) as demo:
-            demo.said("starting three nodes")
-            assert demo.process.stdout is not None
-            while "shelf-b" not in demo.process.stdout.readline():
-                pass  # its nodes are listed: all three run
-            pids = children_of(demo.process.pid)
-            assert len(pids) == 3
-            code = demo.end(number)[0]
-        assert code == (7 if number is signal.SIGTERM else -signal.SIGKILL)
-        wait_until_gone(pids)
+    with Running("demo", cwd=tmp_path) as asked, Running("demo", cwd=tmp_path) as killed:
+        theirs = listed(asked)
+        orphans = listed(killed)
+        assert asked.end(signal.SIGTERM)[0] == 7
+        assert not any(lives(pid) for pid in theirs)
+        assert killed.end(signal.SIGKILL)[0] == -signal.SIGKILL
+        wait_until_gone(orphans)
 
 
 def test_dev_runs_a_cluster_and_starts_it_anew_when_the_file_changes(tmp_path: Path) -> None:
@@ -134,11 +128,10 @@ def test_dev_runs_a_cluster_and_starts_it_anew_when_the_file_changes(tmp_path: P
         app.write_text(APP.replace("41", "42 "), "utf-8")
         dev.said("ready again")
         assert ran(mpreg("call", "answer", url=rows[1][1], cwd=tmp_path)) == (0, "42\n")
-        pids = children_of(dev.process.pid)
-        assert len(pids) == 2
+        pids = [int(ran(mpreg("call", "pid", url=where, cwd=tmp_path))[1]) for _, where in rows]
         code, _, _ = dev.end(signal.SIGINT)
     assert code == 0
-    assert all_gone(pids)
+    assert not any(lives(pid) for pid in pids)
 
 
 @pytest.mark.parametrize("words", [("dev", "nope.py:server"), ("dev", "--reload"), ("dev", "--nodes", "0")])

@@ -43,10 +43,6 @@ class Bodies:
         """The node's name."""
         return self._server.name
 
-    async def where_here(self) -> str:
-        """The same, in the loop."""
-        return self._server.name
-
     async def held(self, tag: str) -> list[str]:
         """Wait at the gate, in the loop."""
         async with await anyio.connect_tcp("127.0.0.1", self._gate) as stream:

@@ -1,0 +1,394 @@
+"""The engine of a simulation: one heap of events, the hosts, the wires between them, and whoever watches.
+
+Time is integer nanoseconds; the heap is ordered by (time, sequence), and nothing ever compares payloads. Hosts say what
+they want (write, dial, run, be woken); it becomes events here, and each event is handed to its host when its time has
+come. What people and generators do to the cluster is in simulation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from heapq import heappop, heappush
+from typing import Any
+
+import msgspec
+
+from mpreg_proto.client import Reply
+from mpreg_proto.effects import Framing, Outcome, Run, Send
+from mpreg_proto.ids import Address, LinkId
+from mpreg_proto.notices import Notice
+from mpreg_transports.testing.bodies import Body
+from mpreg_transports.testing.calls import SimCall
+from mpreg_transports.testing.chooser import Chooser, Seeded
+from mpreg_transports.testing.determinism import watching
+from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost, Spec
+from mpreg_transports.testing.network import End, Network, Wire
+from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.trace import Trace
+from mpreg_transports.testing.watching import Watcher
+
+SWEEP = 1000
+"""Events between two looks at the whole state."""
+_REFUSED_AFTER = 3 * SECOND
+"""How long a dial into a cut network takes to fail."""
+_REDIAL = SECOND // 2
+
+
+class CallKey(msgspec.Struct, frozen=True):
+    """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
+    name.
+    """
+
+    host: str
+    life: int
+    request: int
+    call: str
+
+
+class Engine:
+    """Hosts, wires and events. `objects=True` skips framing and codec; `watchers` look at everything that happens."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        nodes: Mapping[str, Spec],
+        chooser: Chooser | None = None,
+        objects: bool = False,
+        watchers: Iterable[Watcher] = (),
+        recording: bool = False,
+    ) -> None:
+        if not nodes:
+            raise ValueError("a simulation has at least one node")
+        self.seed = seed
+        self.now = 0
+        self.chooser = chooser or Chooser(Seeded(seed))
+        self.framing = Framing.OBJECTS if objects else Framing.STREAM
+        self.network = Network(self.chooser)
+        self.trace = Trace(recording=recording)
+        self.specs = dict(nodes)
+        self.nodes: dict[str, NodeHost] = {}
+        self.clients: dict[str, ClientHost] = {}
+        self.calls: list[SimCall] = []
+        self.keys: dict[tuple[str, int, int, str], CallKey] = {}
+        """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
+        self._watchers = list(watchers)
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._wires = 0
+        self._waiting: dict[tuple[str, int, int], SimCall] = {}
+        for watcher in self._watchers:
+            watcher.begin(self)
+        for index, (name, spec) in enumerate(nodes.items()):
+            self.nodes[name] = NodeHost(self, name, index, spec)
+        with watching():
+            for host in self.nodes.values():
+                host.start()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def time(self) -> float:
+        """Seconds since the start, for people."""
+        return self.now / SECOND
+
+    def run(
+        self, seconds: float | None = None, *, until: Callable[[], bool] | None = None, limit: float | None = None
+    ) -> bool:
+        """Let time pass: so many seconds, or until something is true, `limit` seconds at most.
+
+        Whether it became true.
+        """
+        span_ns = round((seconds if seconds is not None else limit if limit is not None else 60.0) * SECOND)
+        end = self.now + span_ns
+        with watching():
+            while True:
+                if until is not None and until():
+                    return True
+                if not self._heap or self._heap[0][0] > end:
+                    break
+                self.step()
+        self.now = max(self.now, end)
+        return until is not None and until()
+
+    def step(self) -> None:
+        """Handle the next event."""
+        at, _, handle, args = heappop(self._heap)
+        self.now = max(self.now, at)
+        handle(*args)
+        if self.trace.events % SWEEP == 0:
+            self.sweep()
+
+    def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
+        """Call `act(*args)` after so many seconds, as an event of its own."""
+        self._push(self.now + round(after * SECOND), act, *args)
+
+    def sweep(self) -> None:
+        """Have all watchers look at the whole state."""
+        for watcher in self._watchers:
+            watcher.sweep(self)
+
+    # -- what hosts want ----------------------------------------------------------------------------------------------
+
+    def first_node(self, name: str) -> tuple[str, ...]:
+        """Whom a node joins that names nobody: the first one, unless that is itself."""
+        first = next(iter(self.specs))
+        return () if first == name else (first,)
+
+    def send(self, host: Host, effect: Send) -> None:
+        """A host writes to a link."""
+        found = host.wires.get(effect.link)
+        if found is None:
+            return
+        wire, side = found
+        data: object = effect.message if effect.message is not None else b"".join(effect.chunks)
+        self._transmit(wire, side, data)
+
+    def hang_up(self, host: Host, link: LinkId) -> None:
+        """A host closes a link; what it wrote before gets there first."""
+        found = host.wires.get(link)
+        if found is not None:
+            wire, side = found
+            self._transmit(wire, side, None)
+            self._push(self.now, self._closed, wire, side)
+
+    def dial(self, host: Host, where: Address) -> None:
+        """A host opens a link: connected, refused or unheard after a round trip or a timeout."""
+        target = self.nodes.get(where.removeprefix("sim://"))
+        if target is None or target is host:
+            trip = 0
+        else:
+            trip = self.network.latency(host.name, target.name) + self.network.latency(target.name, host.name)
+        self._push(self.now + trip, self._dialled, host, host.life, target, where)
+
+    def wake_at(self, host: Host, due: int | None) -> None:
+        """A host wants to be woken when its clock shows `due`."""
+        if due is not None:
+            self._push(max(self.now, host.clock.when(due)), self._wake, host, host.life, due)
+
+    def resume_at(self, host: NodeHost, body: Body, after: int) -> None:
+        """A body is to be stepped after so many nanoseconds."""
+        body.step += 1
+        self._push(self.now + after, self._resume, host, host.life, body, body.step)
+
+    def redial_at(self, host: ClientHost) -> None:
+        """A client that has lost its link tries again soon."""
+        self._push(self.now + _REDIAL, self._redial, host, host.life)
+
+    def answered(self, host: ClientHost, number: int, reply: Reply) -> None:
+        """A client has something for one of its requests."""
+        call = self._waiting.get((host.name, host.life, number))
+        if call is None or call.cancelled:
+            return
+        call.answer(reply, self.now)
+        for watcher in self._watchers:
+            watcher.replied(call, reply)
+
+    # -- what watchers are told ---------------------------------------------------------------------------------------
+
+    def watch_handed_out(self, host: NodeHost) -> None:
+        """A coordinator has placed calls since we last looked: remember which calls they are."""
+        coordinator = host.node.coordinator
+        for number in range(host.handed_out + 1, coordinator.last_number + 1):
+            for attempt in coordinator.out.of(number):
+                key = CallKey(host.name, host.life, attempt.execution.id, attempt.call)
+                self.keys[host.name, host.life, number, attempt.call] = key
+                for watcher in self._watchers:
+                    watcher.handed_out(host, key, number)
+        host.handed_out = coordinator.last_number
+
+    def key_of(self, host: NodeHost, run: Run) -> CallKey:
+        """Which call a run is of."""
+        job = host.node.worker.job(run.run)
+        assert job is not None, "a run belongs to a job until it has ended"
+        if job.link == 0:
+            return self.keys[host.name, host.life, job.request, job.call.name]
+        wire, side = host.wires[job.link]
+        peer = wire.ends[1 - side]
+        return self.keys[peer.host.name, peer.life, job.request, job.call.name]
+
+    def watch_started(self, host: NodeHost, run: Run) -> None:
+        """A body starts."""
+        self.trace.add(self.now, "run", host.name, "", text=run.function)
+        if self._watchers:
+            key = self.key_of(host, run)
+            for watcher in self._watchers:
+                watcher.started(host, key, run)
+
+    def watch_ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
+        """A body has ended."""
+        self.trace.add(self.now, "end", host.name, "", text=run.function)
+        for watcher in self._watchers:
+            watcher.ended(host, CallKey("", 0, 0, ""), run, outcome)
+
+    def watch_notice(self, host: NodeHost, notice: Notice) -> None:
+        """A node tells something."""
+        for watcher in self._watchers:
+            watcher.noticed(host, notice)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _push(self, at: int, handle: Callable[..., None], *args: Any) -> None:
+        self._sequence += 1
+        heappush(self._heap, (at, self._sequence, handle, args))
+
+    def _did(self, name: str, args: dict[str, Any]) -> None:
+        self.trace.did(self.now, name, args)
+
+    def _after(self, host: Host) -> None:
+        host.carry_out()
+        for watcher in self._watchers:
+            watcher.touched(host)
+
+    def _waits(self, host: Host, handle: Callable[..., None], *args: Any) -> bool:
+        """Whether `host` is stalled: then the event comes again when it is not."""
+        if host.stalled_until <= self.now:
+            return False
+        self._push(host.stalled_until, handle, *args)
+        return True
+
+    def _wake(self, host: Host, life: int, due: int) -> None:
+        if host.life != life or not host.alive or host.due != due:
+            return
+        if self._waits(host, self._wake, host, life, due):
+            return
+        host.due = None
+        self.trace.add(self.now, "wake", host.name, "")
+        host.wake()
+        self._after(host)
+
+    def _dialled(self, host: Host, life: int, target: NodeHost | None, where: Address) -> None:
+        if host.life != life or not host.alive:
+            return
+        if self._waits(host, self._dialled, host, life, target, where):
+            return
+        if target is not None and target is not host:
+            if self.network.is_cut(host.name, target.name) or self.network.is_cut(target.name, host.name):
+                self._push(self.now + _REFUSED_AFTER, self._unheard, host, life, where)
+                return
+            if target.alive:
+                self._connect(host, target, where)
+                return
+        self._unheard(host, life, where)
+
+    def _unheard(self, host: Host, life: int, where: Address) -> None:
+        if host.life == life and host.alive and not self._waits(host, self._unheard, host, life, where):
+            self.trace.add(self.now, "refused", host.name, where)
+            host.dial_failed(where)
+            self._after(host)
+
+    def _connect(self, host: Host, target: NodeHost, where: Address) -> None:
+        self._wires += 1
+        ends = (End(host, host.next_link()), End(target, target.next_link()))
+        wire = Wire(self._wires, *ends)
+        for side, end in enumerate(ends):
+            end.host.wires[end.link] = (wire, side)
+        self.trace.add(self.now, "connect", host.name, target.name)
+        self._open(wire, 1, None)
+        self._open(wire, 0, where)
+
+    def _open(self, wire: Wire, side: int, where: Address | None) -> None:
+        end = wire.ends[side]
+        if end.closed or not end.host.alive or end.host.life != end.life:
+            return
+        if self._waits(end.host, self._open, wire, side, where):
+            return
+        end.opened = True
+        end.host.link_opened(end.link, where)
+        self._after(end.host)
+
+    def _transmit(self, wire: Wire, side: int, data: object) -> None:
+        """Send data, or None for the end, in order with what was sent before."""
+        source, target = wire.ends[side], wire.ends[1 - side]
+        if self.network.is_cut(source.host.name, target.host.name) or wire.held[side]:
+            wire.held[side].append(data)
+            return
+        size = len(data) if isinstance(data, bytes) else 200
+
+        def deliver(at: int, piece: object) -> None:
+            self._push(at, self._deliver, wire, side, piece)
+
+        if not self.network.arrivals(wire, side, data, size, self.now, deliver):
+            self._reset(wire)
+
+    def _deliver(self, wire: Wire, side: int, data: object) -> None:
+        """What `side` has sent is there."""
+        end = wire.ends[1 - side]
+        host = end.host
+        if end.closed or not host.alive or host.life != end.life:
+            return
+        if not end.opened or host.stalled_until > self.now:  # in order behind what waits before it
+            self._push(max(self.now, host.stalled_until), self._deliver, wire, side, data)
+            return
+        source = wire.ends[side].host.name
+        if data is None:
+            self._closed(wire, 1 - side)
+            return
+        if isinstance(data, bytes):
+            self.trace.add(self.now, "data", host.name, source, data=data)
+        else:
+            self.trace.add(self.now, "message", host.name, source, text=type(data).__name__)
+        host.receive(end.link, data)
+        self._after(host)
+
+    def _closed(self, wire: Wire, side: int) -> None:
+        """A link is over at one end."""
+        end = wire.ends[side]
+        host = end.host
+        if end.closed or not host.alive or host.life != end.life:
+            return
+        if self._waits(host, self._closed, wire, side):
+            return
+        end.closed = True
+        del host.wires[end.link]
+        other = wire.ends[1 - side]
+        self.trace.add(self.now, "closed", host.name, other.host.name)
+        if not other.closed:  # what the other still sends meets a closed socket
+            self._push(self.now + self.network.latency(host.name, other.host.name), self._closed, wire, 1 - side)
+        if end.opened:
+            host.link_closed(end.link)
+            self._after(host)
+
+    def _reset(self, wire: Wire) -> None:
+        """The connection breaks, with all that is on its way."""
+        for side in (0, 1):
+            wire.held[side].clear()
+            self._push(self.now, self._closed, wire, side)
+
+    def _resume(self, host: NodeHost, life: int, body: Body, step: int) -> None:
+        if host.life != life or not host.alive or body.step != step:
+            return
+        if self._waits(host, self._resume, host, life, body, step):
+            return
+        host.went_on(body, body.resume())
+        self._after(host)
+
+    def _redial(self, host: ClientHost, life: int) -> None:
+        if host.life == life and host.alive and len(host.session):
+            host.connect()
+            self._after(host)
+
+    def _end_life(self, host: NodeHost, *, silent: bool) -> None:
+        host.alive = False
+        for body in host.running.values():
+            body.abandon()
+        for wire, side in list(host.wires.values()):
+            wire.ends[side].closed = True
+            wire.held[side].clear()
+            if not silent:
+                self._transmit(wire, side, None)
+        host.wires = {}
+
+    def _heal_ways(self) -> None:
+        self.network.heal()
+        for host in [*self.nodes.values(), *self.clients.values()]:
+            for wire, side in list(host.wires.values()):
+                held, wire.held[side][:] = list(wire.held[side]), []
+                for data in held:
+                    self._transmit(wire, side, data)
+
+    def _heal_all(self) -> None:
+        self._heal_ways()
+        self.network.sound()
+        for host in self.nodes.values():
+            host.stalled_until = min(host.stalled_until, self.now)
