@@ -142,6 +142,8 @@ class Node:
         self._carry(self.cluster.start(now), now)
         for function in self._offered.values():
             self._carry(self.cluster.offer(function, now), now)
+        if self._draining:
+            self._carry(self.cluster.drain(now), now)
 
     # -- inputs from the world: never raise for what a peer did ------------------------------------------------------
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -36,6 +37,7 @@ from mpreg_transports.driver import Driver, clock, leave_group
 from mpreg_transports.functions import Function, built_in, function, tags
 from mpreg_transports.links.base import Link
 from mpreg_transports.listener import Listener
+from mpreg_transports.observe.journal import JournalNode
 from mpreg_transports.values import default_codec
 from mpreg_transports.web.routes import Routes
 
@@ -64,6 +66,7 @@ class Server:
         insecure: bool = False,
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
+        journal: str | os.PathLike[str] | None = None,
     ) -> None:
         if isinstance(peers, str):
             raise TypeError(f'peers="{peers}" is a bare string; write peers=["{peers}"]')
@@ -78,6 +81,8 @@ class Server:
         self.advertise = str(parse_address(advertise)) if advertise is not None else None
         self.transport = transport
         self.insecure = insecure
+        self.journal = Path(journal) if journal is not None else None
+        """Where the core's inputs are written, arguments and results among them; a new file."""
         self.url = ""
         """Where it listens, once it does."""
         self._limits = limits
@@ -200,6 +205,8 @@ class Server:
                 await listener.close()
                 tasks.cancel_scope.cancel()
         finally:
+            if self._driver is not None and isinstance(self._driver.node, JournalNode):
+                self._driver.node.close_journal()
             self._driver = None
             with anyio.CancelScope(shield=True):
                 await listener.close()
@@ -246,14 +253,11 @@ class Server:
             resources=tuple(sorted(self.resources)),
             limits=self._limits,
         )
-        node = Node(
-            config,
-            me=MemberId(os.urandom(16)),
-            rng=Rng(int.from_bytes(os.urandom(8), "big")),
-            entropy=os.urandom,
-            now=clock(),
-            codec=self._codec,
-        )
+        me, seed = MemberId(os.urandom(16)), int.from_bytes(os.urandom(8), "big")
+        if self.journal is None:
+            node = Node(config, me=me, rng=Rng(seed), entropy=os.urandom, now=clock(), codec=self._codec)
+        else:
+            node = JournalNode(self.journal, config, me=me, seed=seed, now=clock(), codec=self._codec)
         for one in self._functions.values():
             node.offer(one.spec, now=clock())
         dial = Dialler(websocket_only=self.transport == "websocket")

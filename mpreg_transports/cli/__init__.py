@@ -8,17 +8,29 @@ from __future__ import annotations
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+"""What typer ends with at Ctrl-C; INTERFACE.md has a code of its own for it."""
+
 
 def main() -> None:
     """Run the command line in `sys.argv` and end the process with its exit code."""
+    import io
     import sys
 
     from mpreg_transports.cli.app import build
 
-    app = build()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
     try:
-        app(prog_name="mpreg")
+        build()(prog_name="mpreg")
     except Exception as error:
         from mpreg_transports.cli.told import tell
 
         sys.exit(tell(error))
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
+        from mpreg_transports.cli.told import tell
+
+        sys.exit(tell(KeyboardInterrupt()))

@@ -12,6 +12,7 @@ import mpreg_transports.cli.configuring as configuring
 import mpreg_transports.cli.demo as demo
 import mpreg_transports.cli.dev as dev
 import mpreg_transports.cli.serving as serving
+from mpreg_transports.cli.options import release
 
 _OWN = "Send graphs of calls to any node of a cluster; each call runs where its function and its data are."
 
@@ -36,9 +37,7 @@ def build() -> typer.Typer:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"mpreg {version('mpreg')}")
+        typer.echo(f"mpreg {release()}")
         raise typer.Exit
 
 

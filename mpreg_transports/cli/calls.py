@@ -92,7 +92,10 @@ def call(
             raise CommandFailed("--resource '': a resource has a name")
 
     async def question(client: Client) -> Any:
-        return await client.call(function, *positional, resources=resource or (), kwargs=keywords, timeout=timeout)
+        try:
+            return await client.call(function, *positional, resources=resource or (), kwargs=keywords, timeout=timeout)
+        except TypeError as error:  # such as half of a letter, which no argument can carry
+            raise CommandFailed(str(error)) from None
 
     print_value(ask(node_url(url, config), question), as_json=as_json)
 

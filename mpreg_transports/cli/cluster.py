@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import Config, Json, Url, example
+from mpreg_transports.cli.options import Config, Json, Url, example, release
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,8 +115,6 @@ def check(
 
 def judge(url: str, view: NodeView, *, protocol: int, reached: int, away: int) -> Checked:
     """What a view says about the node's health."""
-    from importlib.metadata import version
-
     standings: dict[str, int] = {}
     for row in view.members:
         standings[row.standing] = standings.get(row.standing, 0) + 1
@@ -125,7 +123,7 @@ def judge(url: str, view: NodeView, *, protocol: int, reached: int, away: int) -
         node=view.shown,
         cluster=view.cluster,
         protocol=protocol,
-        release=version("mpreg"),
+        release=release(),
         reached=reached,
         away=away,
         members=standings,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import Config, example
+from mpreg_transports.cli.options import Config, Json, example
 from mpreg_transports.cli.serving import Target
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def dev(
     nodes: Annotated[int, typer.Option(min=1, max=MOST_NODES, help="How many processes.")] = 3,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when TARGET's file changes.")] = False,
     config: Config = None,
+    as_json: Json = False,
 ) -> None:
     """Run a cluster on this machine until Ctrl-C. Ports are chosen and printed."""
     import anyio
@@ -54,7 +55,7 @@ def dev(
     shared = {name: found[name].value for name in ("resource", "cluster-id", "transport") if found[name].value}
     if found["resource"].source == "default":
         shared.pop("resource", None)
-    cluster = Cluster(target, nodes, shared, watched if reload else None)
+    cluster = Cluster(target, nodes, shared, watched=watched if reload else None, as_json=as_json)
     try:
         anyio.run(cluster.run)
     except BaseExceptionGroup as group:
@@ -64,10 +65,13 @@ def dev(
 class Cluster:
     """The processes of one `mpreg dev`. `shared` are settings that all get; `watched` the file that restarts them."""
 
-    def __init__(self, target: str | None, count: int, shared: dict[str, Value], watched: Path | None) -> None:
+    def __init__(
+        self, target: str | None, count: int, shared: dict[str, Value], *, watched: Path | None, as_json: bool
+    ) -> None:
         self._target = target
         self._shared = shared
         self._watched = watched
+        self._as_json = as_json
         self._nodes: list[Child | None] = [None] * count
         self._ports = [0] * count
 
@@ -101,11 +105,13 @@ class Cluster:
             self._ports[number] = child.port
 
     def _tell(self) -> None:
-        from mpreg_transports.cli.terminal import emit, say
+        from mpreg_transports.cli.terminal import emit, emit_json, say
 
-        for child in self._nodes:
-            if child is not None:
-                emit(f"{child.name}  {child.url}")
+        nodes = [(child.name, child.url) for child in self._nodes if child is not None]
+        if self._as_json:
+            emit_json([{"name": name, "url": url} for name, url in nodes])
+        else:
+            emit("\n".join(f"{name}  {url}" for name, url in nodes))
         first = self._ports[0]
         say(f"ready; Ctrl-C ends it. Try:  mpreg functions --url ws://127.0.0.1:{first}")
 

@@ -22,6 +22,16 @@ Resources = Annotated[
 ]
 
 
+def release() -> str:
+    """This program's version, as its package metadata has it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mpreg")
+    except PackageNotFoundError:
+        return "of a source tree that is not installed"
+
+
 def example(*lines: str) -> str:
     """The examples below a command's help, a line each."""
     return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *lines))

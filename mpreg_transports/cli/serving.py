@@ -68,8 +68,7 @@ def serve(
 ) -> None:
     """Run a node until Ctrl-C, which lets running calls finish; a second one does not.
 
-    Each setting may also come from the environment (MPREG_PORT, MPREG_PEER, ...), a TOML file, or Server(...);
-    mpreg config shows which.
+    Settings may also come from MPREG_PORT and the like, a TOML file or Server(...): see mpreg config.
     """
     flags: dict[str, Value] = {
         "host": host,

@@ -89,7 +89,7 @@ def words(error: BaseException) -> list[str]:
         case NotConnected():
             return _unreachable(error)
         case KeyboardInterrupt():
-            return ["interrupted; the node was told to stop"]
+            return ["interrupted"]
         case MpregError() | OSError():
             return [str(error)]
         case _:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from mpreg_proto.wire.messages import Traced
@@ -36,8 +37,8 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
         kept = {row.name for row in longest}
         rows = [row for row in rows if row.name in kept]
     nodes = short_names([row.node for row in trace])
-    names = min(_NAME, max(4, *(len(row.name) for row in rows)))
-    places = min(_NODE, max(4, *(len(name) for name in nodes.values())))
+    names = min(_NAME, max(4, *(cell_len(row.name) for row in rows)))
+    places = min(_NODE, max(4, *(cell_len(name) for name in nodes.values())))
     again = _AGAIN if any(row.tries > 1 for row in rows) else 0
     bar = max(_LEAST_BAR, width - names - places - _TOOK - 6 - again)
     end = max(1, *(row.ended for row in rows))
@@ -46,8 +47,8 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
     lines = [Text(f"{'call':<{names}}  {'node':<{places}}  {ruler}  {'ran':>{_TOOK}}", style="bold")]
     for row in rows:
         colour = colours[row.node]
-        line = Text(f"{cut(row.name, names):<{names}}  ")
-        line.append(f"{cut(nodes[row.node], places):<{places}}", style=colour)
+        line = Text(set_cell_size(cut(row.name, names), names) + "  ")
+        line.append(set_cell_size(cut(nodes[row.node], places), places), style=colour)
         line.append("  ").append_text(drawn(row, end, width=bar, colour=colour, ascii_only=ascii_only))
         line.append(f"  {span(row.ended - row.started):>{_TOOK}}")
         if row.tries > 1:
@@ -89,6 +90,6 @@ def colours_of(nodes: Mapping[str, str]) -> dict[str, str]:
 
 
 def cut(text: str, width: int) -> str:
-    """`text`, its end cut off where it is longer than `width`."""
+    """`text`, its end cut off where it is longer than `width` columns."""
     text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

@@ -51,7 +51,7 @@ def test_of_very_many_calls_the_longest_are_drawn() -> None:
 
 rows = st.builds(
     lambda name, node, times, tries: row(name, node, *sorted(times), tries=tries),
-    st.text(st.characters(categories=["Ll", "Lu", "Nd", "Cc", "Zl"]), min_size=1, max_size=60),
+    st.text(st.characters(categories=["Ll", "Lu", "Lo", "Nd", "Cc", "Zl", "So"]), min_size=1, max_size=60),
     st.text("abcdef#0123", min_size=1, max_size=40),
     st.tuples(*[st.integers(0, 10**14)] * 3),
     st.integers(1, 9),

@@ -1,0 +1,1 @@
+"""Looking at a node from outside: its journal."""

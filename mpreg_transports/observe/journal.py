@@ -1,0 +1,323 @@
+"""A node's journal: every input of its core with its time, so that the same core can be run again, elsewhere, to the
+same end.
+
+The core is a function of its inputs, its times and its draws; all three are written here, one MessagePack record each
+behind a 4-byte length, by a `Node` that writes before it acts. `replay` reads them into a new `Node` and compares the
+rolling hash over all effects with the marks in the file. A journal holds arguments and results of calls: it is written
+with mode 0600 and never by default.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from hashlib import blake2b
+from importlib.metadata import version
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.effects import Effect, Framing, Notify, Outcome, Raised, Returned, Run, Send, Stopped
+from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.rng import Rng
+from mpreg_proto.view import NodeView
+from mpreg_proto.wire.messages import Request
+from mpreg_proto.wire.values import UnsendableValue, ValueCodec
+
+MAGIC = b"mpreg-journal-1\n"
+_LENGTH = struct.Struct(">I")
+_encode = msgspec.msgpack.Encoder().encode
+_MARK_EVERY = 256
+"""Inputs between two marks of the hash."""
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """The first record: what the node was made of."""
+
+    config: NodeConfig
+    me: bytes
+    seed: int
+    now: int
+    version: str
+
+
+class Input(msgspec.Struct, frozen=True, array_like=True):
+    """One call of an input or command: its name, its time, its arguments in order."""
+
+    name: str
+    now: int
+    args: tuple[Any, ...] = ()
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """The hash over all effects so far, after so many inputs."""
+
+    inputs: int
+    hash: str
+
+
+class EffectHash:
+    """A rolling hash over effects: what was said, dialled, run, closed and told, in order."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=16)
+
+    def add(self, effects: list[Effect]) -> None:
+        """These came out of one `drain`."""
+        for effect in effects:
+            match effect:
+                case Send(link, chunks):
+                    self._hash.update(b"send %d " % link)
+                    for chunk in chunks:
+                        self._hash.update(chunk)
+                case Run():
+                    self._hash.update(f"run {effect.run} {effect.function} {effect.deadline}".encode())
+                case Notify(notice):
+                    self._hash.update(f"notify {type(notice).__name__}".encode())
+                case _:
+                    self._hash.update(repr(effect).encode())
+
+    @property
+    def hex(self) -> str:
+        """The hash so far."""
+        return self._hash.hexdigest()
+
+
+class JournalNode(Node):
+    """A `Node` that writes each input down before it acts on it. Use it as a `Node`.
+
+    Call `close_journal` at the end.
+    """
+
+    def __init__(self, file: Path, config: NodeConfig, *, me: MemberId, seed: int, now: int, codec: ValueCodec) -> None:
+        self._file = _create(file)
+        self._effects = EffectHash()
+        self._inputs = 0
+        self._values = codec
+        start = Start(config=config, me=me, seed=seed, now=now, version=version("mpreg"))
+        self._file.write(MAGIC)
+        _write(self._file, start)
+        super().__init__(config, me=me, rng=Rng(seed), entropy=self._draw, now=now, codec=codec)
+
+    def _draw(self, size: int) -> bytes:
+        drawn = os.urandom(size)
+        _write(self._file, Input("entropy", 0, (drawn,)))
+        return drawn
+
+    def _note(self, name: str, now: int, *args: Any) -> None:
+        self._inputs += 1
+        if self._inputs % _MARK_EVERY == 0:
+            _write(self._file, Mark(self._inputs, self._effects.hex))
+        _write(self._file, Input(name, now, args))
+
+    def close_journal(self) -> None:
+        """Write the last mark and close the file."""
+        if not self._file.closed:
+            _write(self._file, Mark(self._inputs, self._effects.hex))
+            self._file.close()
+
+    def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
+        """See `Node.link_opened`."""
+        self._note("link_opened", now, link, framing.value, dialled)
+        super().link_opened(link, framing=framing, dialled=dialled, now=now)
+
+    def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
+        """See `Node.receive`."""
+        self._note("receive", now, link, data if isinstance(data, str) else bytes(data))
+        super().receive(link, data, now=now)
+
+    def link_closed(self, link: LinkId, *, now: int) -> None:
+        """See `Node.link_closed`."""
+        self._note("link_closed", now, link)
+        super().link_closed(link, now=now)
+
+    def dial_failed(self, address: Address, *, now: int) -> None:
+        """See `Node.dial_failed`."""
+        self._note("dial_failed", now, address)
+        super().dial_failed(address, now=now)
+
+    def finished(self, run: RunId, outcome: Outcome, *, now: int) -> None:
+        """See `Node.finished`."""
+        self._note("finished", now, run, *_outcome(outcome, self._values))
+        super().finished(run, outcome, now=now)
+
+    def wake(self, *, now: int) -> None:
+        """See `Node.wake`; also the moment when the file is brought up to date."""
+        self._note("wake", now)
+        super().wake(now=now)
+        self._file.flush()
+
+    def submit(self, request: Request, *, now: int) -> RequestId:
+        """See `Node.submit`."""
+        self._note("submit", now, _encode(request))
+        return super().submit(request, now=now)
+
+    def cancel(self, request: RequestId, *, now: int) -> None:
+        """See `Node.cancel`."""
+        self._note("cancel", now, request)
+        super().cancel(request, now=now)
+
+    def offer(self, function: FunctionSpec, *, now: int) -> None:
+        """See `Node.offer`."""
+        self._note("offer", now, msgspec.to_builtins(function))
+        super().offer(function, now=now)
+
+    def withdraw(self, function: str, *, now: int) -> None:
+        """See `Node.withdraw`."""
+        self._note("withdraw", now, function)
+        super().withdraw(function, now=now)
+
+    def hold(self, resources: tuple[str, ...], *, now: int) -> None:
+        """See `Node.hold`."""
+        self._note("hold", now, resources)
+        super().hold(resources, now=now)
+
+    def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
+        """See `Node.advertise`."""
+        self._note("advertise", now, addresses)
+        super().advertise(addresses, now=now)
+
+    def leave(self, *, now: int) -> None:
+        """See `Node.leave`."""
+        self._note("leave", now)
+        super().leave(now=now)
+
+    def drain(self) -> list[Effect]:
+        """See `Node.drain`; what is joined until a drain depends on when it comes, so it is written too."""
+        effects = super().drain()
+        if effects:
+            _write(self._file, Input("drain", 0))
+            self._effects.add(effects)
+        return effects
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a replay came to: after how many inputs, the hash over all effects, whether the marks agreed, the node's
+    view.
+    """
+
+    inputs: int
+    hash: str
+    agreed: bool
+    marks: int
+    view: NodeView
+    last: tuple[str, ...]
+    """The last inputs in words."""
+
+
+def is_journal(file: str | Path) -> bool:
+    """Whether `file` begins as a journal does."""
+    with open(file, "rb") as opened:
+        return opened.read(len(MAGIC)) == MAGIC
+
+
+def replay(file: str | Path, *, codec: ValueCodec, stop_at: int | None = None) -> Replayed:
+    """Run the core again on the inputs of a journal, up to `stop_at` of them.
+
+    Raises ValueError for what is no journal.
+    """
+    records = _records(Path(file).read_bytes())
+    start = msgspec.msgpack.decode(next(records), type=Start)
+    inputs = [_record(body) for body in records]
+    draws = iter([record.args[0] for record in inputs if isinstance(record, Input) and record.name == "entropy"])
+    node = Node(
+        start.config,
+        me=MemberId(start.me),
+        rng=Rng(start.seed),
+        entropy=lambda size: next(draws),
+        now=start.now,
+        codec=codec,
+    )
+    effects, done, now, marks, agreed = EffectHash(), 0, start.now, 0, True
+    last: list[str] = []
+    for record in inputs:
+        if isinstance(record, Mark):
+            marks += 1
+            agreed = agreed and record.hash == effects.hex
+            continue
+        if record.name == "drain":
+            effects.add(node.drain())
+        elif record.name != "entropy":
+            if stop_at is not None and done >= stop_at:
+                break
+            done, now = done + 1, record.now
+            last.append(_words(done, record))
+            _apply(node, record, codec)
+    return Replayed(done, effects.hex, agreed, marks, node.view(now=now), tuple(last[-20:]))
+
+
+def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
+    name, now, args = record.name, record.now, record.args
+    if name == "link_opened":
+        dialled = None if args[2] is None else Address(args[2])
+        node.link_opened(args[0], framing=Framing(args[1]), dialled=dialled, now=now)
+    elif name == "finished":
+        node.finished(args[0], _again(args[1:], codec), now=now)
+    elif name == "offer":
+        node.offer(msgspec.convert(args[0], FunctionSpec), now=now)
+    elif name == "submit":
+        node.submit(msgspec.msgpack.decode(args[0], type=Request), now=now)
+    elif name in ("hold", "advertise"):
+        getattr(node, name)(tuple(args[0]), now=now)
+    else:
+        getattr(node, name)(*args, now=now)
+
+
+def _outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
+    """An outcome as plain data; a result that cannot be sent as the error that it becomes."""
+    if isinstance(outcome, Returned):
+        try:
+            return ("returned", codec.encode(outcome.value))
+        except UnsendableValue as error:
+            outcome = Raised("UnsendableValue", f"the result cannot be sent: {error}")
+    if isinstance(outcome, Raised):
+        return ("raised", outcome.kind, outcome.message, outcome.traceback)
+    return ("stopped",)
+
+
+def _again(written: tuple[Any, ...], codec: ValueCodec) -> Outcome:
+    match written:
+        case ("returned", value):
+            return Returned(codec.decode(value))
+        case ("raised", kind, message, traceback):
+            return Raised(kind, message, traceback)
+        case _:
+            return Stopped()
+
+
+def _create(file: Path) -> BufferedWriter:
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _write(file: BufferedWriter, record: msgspec.Struct) -> None:
+    body = _encode(record)
+    file.write(_LENGTH.pack(len(body)))
+    file.write(body)
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    if not data.startswith(MAGIC):
+        raise ValueError("this is not a node's journal")
+    at = len(MAGIC)
+    while at + 4 <= len(data):
+        end = at + 4 + _LENGTH.unpack_from(data, at)[0]
+        if end > len(data):
+            return  # the process was killed while it wrote
+        yield data[at + 4 : end]
+        at = end
+
+
+def _record(body: bytes) -> Input | Mark:
+    if body[0] & 0xF0 == 0x80:  # a MessagePack map
+        return msgspec.msgpack.decode(body, type=Mark)
+    return msgspec.msgpack.decode(body, type=Input)
+
+
+def _words(number: int, record: Input) -> str:
+    shown = ", ".join(f"{len(arg)} bytes" if isinstance(arg, bytes) else repr(arg)[:60] for arg in record.args)
+    return f"{number} at {record.now}: {record.name}({shown})"

@@ -1,0 +1,92 @@
+"""A real node's journal runs again to the same hash, and whoever changes it is found out."""
+
+from pathlib import Path
+
+import pytest
+
+from mpreg_transports import Client, ExecutionFailed, Server
+from mpreg_transports.observe.journal import Replayed, is_journal, replay
+from mpreg_transports.values import default_codec
+
+pytestmark = pytest.mark.anyio
+
+
+def fails() -> None:
+    raise ValueError("no")
+
+
+def unsendable() -> object:
+    return object()
+
+
+async def recorded(file: Path) -> str:
+    """A node that served some calls, local and remote, with its journal in `file`; its id."""
+    async with Server(name="a", port=0, journal=file) as a, Server(name="b", port=0, peers=[a.url]) as b:
+        b.register(None, fails)
+        a.register(None, unsendable)
+        async with Client(a.url) as client:
+            for number in range(300):
+                assert await client.call("echo", number) == number
+            for name in ("fails", "unsendable"):
+                with pytest.raises(ExecutionFailed):
+                    await client.call(name, wait=5)
+            return (await client.view()).id
+
+
+def again(file: Path, *, stop_at: int | None = None) -> Replayed:
+    return replay(file, codec=default_codec(), stop_at=stop_at)
+
+
+async def test_a_journal_runs_again_to_the_same_hash(tmp_path: Path) -> None:
+    file = tmp_path / "a.journal"
+    identity = await recorded(file)
+    first, second = again(file), again(file)
+    assert is_journal(file)
+    assert first.agreed and first.marks > 1
+    assert (first.hash, first.inputs) == (second.hash, second.inputs)
+    assert first.view.id == identity
+    assert {member.name for member in first.view.members} == {"a", "b"}
+
+
+async def test_it_can_stop_at_an_input(tmp_path: Path) -> None:
+    file = tmp_path / "a.journal"
+    await recorded(file)
+    early = again(file, stop_at=3)
+    assert early.inputs == 3
+    assert [member.name for member in early.view.members] == ["a"]
+    assert early.last[0].startswith("1 at ")
+
+
+async def test_a_changed_journal_is_found_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.journal"
+    await recorded(file)
+    data = file.read_bytes()
+    at = data.index(b"boom") if b"boom" in data else data.index(b"fails")
+    file.write_bytes(data[:at] + b"F" + data[at + 1 :])
+    assert not again(file).agreed
+
+
+async def test_a_process_killed_while_it_wrote_leaves_a_journal(tmp_path: Path) -> None:
+    file = tmp_path / "a.journal"
+    await recorded(file)
+    whole = again(file)
+    file.write_bytes(file.read_bytes()[:-20])
+    cut = again(file)
+    assert cut.agreed and cut.inputs <= whole.inputs
+
+
+async def test_it_is_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "a.journal"
+    await recorded(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        async with Server(port=0, journal=file):
+            pass
+
+
+def test_another_file_is_no_journal(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(b"something else")
+    assert not is_journal(file)
+    with pytest.raises(ValueError, match="not a node's journal"):
+        again(file)

@@ -1,0 +1,137 @@
+"""Does the order in which news arrives matter? Three sets of merge rules, over all small sets of messages, as a table.
+
+    python -m tests.merge_laws
+
+The rules are written down here again from what their projects do, in a few lines each and without their details
+(timers, addresses, broadcasts): memberlist's (`aliveNode`, `suspectNode`, `deadNode` in its state.go), foca's
+(`Member::can_change`, which is SWIM's section 4.2), and the lexicographic maximum of MEMBERSHIP.md, which is ours.
+A message is about one member: ALIVE, SUSPECT, DEAD or LEFT at one of four incarnations. Each set is applied in all its
+orders; it differs if two orders end in different cells, and differs in up or down if one of these is routable and
+another is not. What the real `Members` does with the same sets is a test (tests/properties/test_merge_laws.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations, permutations, product
+from typing import NamedTuple
+
+from mpreg_proto.notices import Standing
+
+INCARNATIONS = 4
+STANDINGS = (Standing.ALIVE, Standing.SUSPECT, Standing.DEAD, Standing.LEFT)
+
+
+class Cell(NamedTuple):
+    """What is believed of the member, and what a message says of it: the two have one shape."""
+
+    incarnation: int
+    standing: Standing
+
+
+Rules = Callable[[Cell | None, Cell], Cell | None]
+"""What is believed after a message, from what was believed before; None: the member is unknown."""
+
+MESSAGES = tuple(Cell(*row) for row in product(range(INCARNATIONS), STANDINGS))
+KNOWN = Cell(0, Standing.ALIVE)
+"""Where each run begins: the member has joined. An unknown member is the other beginning."""
+
+
+def memberlist(held: Cell | None, said: Cell) -> Cell | None:
+    """Alive needs a later incarnation; the others none earlier. Suspect moves only who is alive, and nothing dies twice.
+
+    So a suspicion of a later incarnation is lost on who is suspect already, and a death on who is dead; and who is
+    unknown can only be made known by an alive.
+    """
+    if held is None:
+        return said if said.standing is Standing.ALIVE else None
+    if said.standing is Standing.ALIVE:
+        return said if said.incarnation > held.incarnation else held
+    if said.incarnation < held.incarnation:
+        return held
+    if said.standing is Standing.SUSPECT:
+        return said if held.standing is Standing.ALIVE else held
+    return held if held.standing >= Standing.DEAD else said
+
+
+def foca(held: Cell | None, said: Cell) -> Cell | None:
+    """Down is for ever, whatever its incarnation, and keeps that; it has no LEFT, so both are Down here."""
+    if said.standing is Standing.LEFT:
+        said = Cell(said.incarnation, Standing.DEAD)
+    if held is None:
+        return said
+    if held.standing is Standing.DEAD:
+        return held
+    if said.standing is Standing.DEAD:
+        return said
+    outdoes = said.incarnation > held.incarnation
+    if held.standing is Standing.ALIVE and said.standing is Standing.SUSPECT:
+        outdoes = said.incarnation >= held.incarnation
+    return said if outdoes else held
+
+
+def maximum(held: Cell | None, said: Cell) -> Cell | None:
+    """The greater pair of (incarnation, standing)."""
+    return said if held is None or said > held else held
+
+
+RULES: dict[str, Rules] = {"memberlist": memberlist, "foca": foca, "lexicographic maximum": maximum}
+
+
+class Count(NamedTuple):
+    """Of `sets` message sets, how many end in different cells by order, and in up as well as down."""
+
+    sets: int
+    differing: int
+    up_or_down: int
+
+
+def sets(size: int) -> Iterator[tuple[Cell, ...]]:
+    """All sets of so many different messages."""
+    return combinations(MESSAGES, size)
+
+
+def ends(rules: Rules, messages: tuple[Cell, ...], start: Cell | None) -> list[Cell | None]:
+    """Where each order of `messages` leads."""
+    found: list[Cell | None] = []
+    for order in permutations(messages):
+        held = start
+        for said in order:
+            held = rules(held, said)
+        found.append(held)
+    return found
+
+
+def up(cell: Cell | None) -> bool:
+    """Whether calls would go there."""
+    return cell is not None and cell.standing <= Standing.SUSPECT
+
+
+def count(rules: Rules, size: int, start: Cell | None) -> Count:
+    """Try all sets of `size` messages in all orders."""
+    total = differing = up_or_down = 0
+    for messages in sets(size):
+        found = ends(rules, messages, start)
+        total += 1
+        differing += any(cell != found[0] for cell in found)
+        up_or_down += any(up(cell) != up(found[0]) for cell in found)
+    return Count(total, differing, up_or_down)
+
+
+def table() -> str:
+    """The figures of MEMBERSHIP.md, and those around them."""
+    lines = [
+        f"{'sets whose end depends on the order':<38}{'messages':>9}{'sets':>7}{'differ':>9}{'up or down':>12}",
+    ]
+    for start, words in ((KNOWN, "a known member, ALIVE at 0"), (None, "an unknown member")):
+        lines.append(f"-- {words}")
+        for name, rules in RULES.items():
+            for size in (2, 3):
+                got = count(rules, size, start)
+                shares = f"{got.differing / got.sets:>9.1%}{got.up_or_down / got.sets:>12.1%}"
+                lines.append(f"{name:<38}{size:>9}{got.sets:>7}{shares}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
