@@ -268,6 +268,11 @@ class Node:
         log, self._log[:] = self._log[:], []
         return log
 
+    @property
+    def draining(self) -> bool:
+        """Whether `leave` was called."""
+        return self._draining
+
     def next_timeout(self) -> int | None:
         """When `wake` should be called at the latest, or None."""
         return self._timers.next()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import anyio
+from anyio.abc import TaskStatus
 
 from mpreg_proto.client import ClientSession, Ready
 from mpreg_proto.effects import Framing, Send
@@ -19,9 +21,44 @@ from mpreg_proto.limits import DEFAULT
 from mpreg_transports.addresses import Scheme, parse_address
 from mpreg_transports.links import tcp, websocket
 from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.listener import OnHttp, OnLink
 
 _TRY_SECONDS = 1.0
 _REMEMBER_SECONDS = 3600.0
+
+
+class Listening(Protocol):
+    """Where a node takes links: a `Listener`, or one of a network that is not the system's."""
+
+    port: int
+
+    async def serve(
+        self, on_link: OnLink, on_http: OnHttp, *, max_message: int, task_status: TaskStatus[None]
+    ) -> None:
+        """Take links until `close`; cancel it to end them too."""
+        ...
+
+    async def close(self) -> None:
+        """Take no more. Never raises; the second call does nothing."""
+        ...
+
+
+class Network(Protocol):
+    """What one node or client has in place of the system's network: `Server(network=)`, `Client(network=)`.
+
+    Its addresses are its own; nothing here reads them. See `mpreg_transports.testing.memory`.
+    """
+
+    url: str
+    """Where the node is to be found."""
+
+    def listen(self) -> Listening:
+        """Be found there from now on. Raises OSError (CannotListen) if it cannot be."""
+        ...
+
+    async def dial(self, address: str) -> Link:
+        """A link to `address`. Raises LinkEnded."""
+        ...
 
 
 async def open_link(address: str) -> Link:

@@ -27,7 +27,7 @@ from mpreg_proto.ids import Address, MemberId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.notices import LinkEnded as LinkEndedNotice
-from mpreg_proto.notices import MemberChanged, Notice, PeerSilent
+from mpreg_proto.notices import MemberChanged, Notice, PeerSilent, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
@@ -92,6 +92,7 @@ class Server:
         self._driver: Driver | None = None
         self._token: anyio.lowlevel.EventLoopToken | None = None
         self._thread: int | None = None
+        self._leave_at_once = False
         self._stack = AsyncExitStack()
 
     # -- functions ----------------------------------------------------------------------------------------------------
@@ -190,6 +191,7 @@ class Server:
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `leave()` is through or the caller cancels. Raises CannotListen or ValueError."""
         refuse_open_host(self.host, insecure=self.insecure)
+        self._leave_at_once = False
         listener = await Listener.bind(self.host, self.port)
         try:
             self.port = listener.port
@@ -201,6 +203,8 @@ class Server:
                 await tasks.start(driver.run)
                 await tasks.start(self._listen, listener, routes)
                 task_status.started()
+                if self._leave_at_once:  # told so before there was anything to leave
+                    self._leave(True)
                 await driver.ended.wait()
                 await listener.close()
                 tasks.cancel_scope.cancel()
@@ -234,6 +238,8 @@ class Server:
         """Begin to leave: refuse what is new, finish what runs, say goodbye; then `serve` returns. Again: no grace."""
         if self._driver is not None:
             self._in_loop(self._leave, grace)
+        else:
+            self._leave_at_once = True
 
     def view(self) -> NodeView:
         """How this node sees the cluster and itself. Raises RuntimeError while it does not run."""
@@ -314,7 +320,9 @@ class Server:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             task_status.started()
             async for number in signals:
-                log.info("%s: leaving the cluster; running calls may finish", signal.Signals(number).name)
+                again = self._driver is not None and self._driver.node.draining
+                what = "at once" if again else "running calls may finish"
+                log.info("%s: leaving the cluster, %s", signal.Signals(number).name, what)
                 self.leave()
 
     def _observe(self, notice: Notice) -> None:
@@ -322,12 +330,21 @@ class Server:
             case PeerSilent(address):
                 log.warning("%s does not answer; trying again until it does", address)
             case MemberChanged():
-                log.info("%s is %s", notice.name, notice.standing.name.lower())
+                log.info("%s %s", notice.name, _STANDINGS[notice.standing])
             case LinkEndedNotice():
                 if notice.why:
                     log.warning("link to %s ended: %s", notice.peer or "a client", notice.why)
             case _:
                 log.debug("%s", notice)
+
+
+_STANDINGS = {
+    Standing.ALIVE: "is there",
+    Standing.SUSPECT: "does not answer",
+    Standing.DEAD: "is dead",
+    Standing.LEFT: "has left",
+    Standing.RETIRED: "is forgotten",
+}
 
 
 def refuse_open_host(host: str, *, insecure: bool) -> None:

@@ -38,7 +38,7 @@ KNOWN = Cell(0, Standing.ALIVE)
 
 
 def memberlist(held: Cell | None, said: Cell) -> Cell | None:
-    """Alive needs a later incarnation; the others none earlier. Suspect moves only who is alive, and nothing dies twice.
+    """Alive needs a later incarnation, the others none earlier. Suspect moves only who is alive; nothing dies twice.
 
     So a suspicion of a later incarnation is lost on who is suspect already, and a death on who is dead; and who is
     unknown can only be made known by an alive.

@@ -381,11 +381,17 @@ class Coordinator:
         return intents + self._end(execution, None) if execution.over else intents
 
     def _trace(self, attempt: Attempt, row: Done | Failed, now: int) -> None:
-        """Only spans come over a link, so the way there is reckoned as half of what is left of the round trip."""
+        """Only spans come over a link, so the way there is reckoned as half of what is left of the round trip.
+
+        A worker may tell any numbers; what it says is held against how long it has had the call.
+        """
         execution = attempt.execution
-        travelled = max(0, now - attempt.sent - row.waited - row.ran)
-        moved = attempt.sent + (0 if attempt.link == LOCAL else travelled // 2) - execution.arrived
-        started = moved + row.waited
+        left = now - attempt.sent
+        ran = min(max(row.ran, 0), left)
+        waited = min(max(row.waited, 0), left - ran)
+        travelled = 0 if attempt.link == LOCAL else left - ran - waited
+        moved = attempt.sent + travelled // 2 - execution.arrived
+        started = moved + waited
         execution.trace.append(
             Traced(
                 name=attempt.call,
@@ -393,7 +399,7 @@ class Coordinator:
                 queued=execution.queued[attempt.call] - execution.arrived,
                 moved=moved,
                 started=started,
-                ended=started + row.ran,
+                ended=started + ran,
                 tries=execution.tries[attempt.call],
                 why=attempt.why,
             )

@@ -39,11 +39,11 @@ class Routes:
         methods = _ROUTES.get(request.path)
         if methods is None:
             paths = ", ".join(_ROUTES)
-            return HttpResponse.text(404, f"nothing here; there are {paths}\n")
+            return HttpResponse.text(404, f"nothing here; there are {paths}")
         method = "GET" if request.method == "HEAD" else request.method
         handler = methods.get(method)
         if handler is None:
-            return HttpResponse.text(405, f"{request.path} takes {', '.join(methods)}\n", ("allow", ", ".join(methods)))
+            return HttpResponse.text(405, f"{request.path} takes {', '.join(methods)}", ("allow", ", ".join(methods)))
         return await handler(self, request)
 
     async def _index(self, request: HttpRequest) -> HttpResponse:
@@ -51,19 +51,19 @@ class Routes:
         return HttpResponse.text(
             200,
             f"mpreg node {view.shown}, cluster {view.cluster}\n"
-            "GET /healthz, GET /readyz, GET /api/status, POST /rpc; WebSocket on any path\n",
+            "GET /healthz, GET /readyz, GET /api/status, POST /rpc; WebSocket on any path",
         )
 
     async def _health(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse.text(200, "ok\n")
+        return HttpResponse.text(200, "ok")
 
     async def _ready(self, request: HttpRequest) -> HttpResponse:
         view = self._view()
         if view.draining:
-            return HttpResponse.text(503, "draining\n")
+            return HttpResponse.text(503, "draining")
         if not view.synced and time.monotonic() - self._started < _READY_AFTER:
-            return HttpResponse.text(503, "no seed has answered yet\n")
-        return HttpResponse.text(200, "ready\n")
+            return HttpResponse.text(503, "no seed has answered yet")
+        return HttpResponse.text(200, "ready")
 
     async def _api_status(self, request: HttpRequest) -> HttpResponse:
         return _json(200, msgspec.json.encode(self._view()))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import typer.main
 
@@ -20,7 +21,7 @@ from mpreg_proto.wire import messages
 from mpreg_proto.wire.session import STAGES, Stage
 from mpreg_transports.cli.app import build
 from mpreg_transports.settings import SETTINGS
-from tests.docs.pages import PAGES, ROOT
+from tests.docs.pages import PAGES, ROOT, part
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -62,7 +63,9 @@ def message_tables() -> str:
     for node, fields in _classes("mpreg_proto/wire/messages.py"):
         tag = getattr(messages, node.name).__struct_config__.tag
         text += f"### {node.name}{f' (kind {tag})' if tag is not None else ''}\n\n{_doc(node)}\n\n"
-        rows = [(f"`{name}`", f"`{kind}`", f"`{default}`" if default else "", doc) for name, kind, default, doc in fields]
+        rows = [
+            (f"`{name}`", f"`{kind}`", f"`{default}`" if default else "", doc) for name, kind, default, doc in fields
+        ]
         text += table(("field", "type", "default", ""), rows) + "\n"
     return text
 
@@ -91,16 +94,28 @@ def setting_table() -> str:
 def command_tables() -> str:
     """Each command of `mpreg` with its options."""
     text = ""
-    for name, command in typer.main.get_command(build()).commands.items():  # type: ignore[attr-defined]
-        words = [one.make_metavar(None) if one.metavar is None else one.metavar for one in command.params if one.param_type_name == "argument"]
-        text += f"### mpreg {' '.join([name, *words])}\n\n{' '.join(command.help.split())}\n\n"
-        rows = []
+    for name, command in commands_of_mpreg().items():
+        words = [_argument(one) for one in command.params if one.param_type_name == "argument"]
+        text += f"### mpreg {' '.join([name, *words])}\n\n{' '.join((command.help or '').split())}\n\n"
+        rows: list[tuple[str, ...]] = []
         for one in command.params:
             if one.param_type_name == "option" and "--help" not in one.opts:
                 metavar = f" {one.metavar}" if one.metavar else ""
                 rows.append((f"`{one.opts[0]}{metavar}`", " ".join((one.help or "").split())))
-        text += table(("option", "what"), rows) + "\n"
+        text += (table(("option", "what"), rows) if rows else "It has no options.\n") + "\n"
     return text
+
+
+def commands_of_mpreg() -> dict[str, Any]:
+    """The commands by name, as typer made them."""
+    app: Any = typer.main.get_command(build())
+    return dict(app.commands)
+
+
+def _argument(one: Any) -> str:
+    """An argument as it stands in a synopsis."""
+    word = str(one.metavar or one.name.upper()).strip("[].") + ("..." if one.nargs == -1 else "")
+    return word if one.required else f"[{word}]"
 
 
 def _classes(path: str, only: str | None = None) -> Iterator[tuple[ast.ClassDef, list[tuple[str, str, str, str]]]]:
@@ -111,7 +126,8 @@ def _classes(path: str, only: str | None = None) -> Iterator[tuple[ast.ClassDef,
         fields = []
         for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+                said = after.value if isinstance(after, ast.Expr) else None
+                text = said.value if isinstance(said, ast.Constant) else ""
                 default = ast.unparse(statement.value) if statement.value is not None else ""
                 doc = " ".join(str(text).split())
                 fields.append((statement.target.id, ast.unparse(statement.annotation), default, doc))
@@ -157,8 +173,6 @@ def renewed(source: str) -> str:
 
 def with_parts(source: str) -> str:
     """A page with the marked parts of files put in."""
-    from tests.docs.pages import part
-
     return re.sub(
         r"(<!-- part: (\S+) (\S+) -->\n```python\n).*?(```)",
         lambda match: f"{match[1]}{part(match[2], match[3])}{match[4]}",

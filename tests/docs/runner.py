@@ -109,7 +109,8 @@ class PageRun:
     async def _python(self, source: str, line: int) -> str:
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         padded = "\n" * (line - 1) + source  # so that a traceback names the line in the page
-        code = compile(padded, str(ROOT / self.name), "exec", flags=flags, dont_inherit=True)
+        # In brackets, as pytest would try to read the page itself as Python to show the place.
+        code = compile(padded, f"<{self.name}>", "exec", flags=flags, dont_inherit=True)
         output = io.StringIO()
         before = Path.cwd()
         os.chdir(self._directory)

@@ -79,8 +79,6 @@ async def test_it_dials(anyio_backend: str) -> None:
 
 
 def test_it_needs_no_event_loop_of_others() -> None:
-    code = (
-        "import sys; import docs.examples.embed_selectors; print({'asyncio', 'anyio', 'trio'}.intersection(sys.modules))"
-    )
+    code = "import sys; import docs.examples.embed_selectors; print({'asyncio', 'anyio', 'trio'}.intersection(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -3,15 +3,17 @@
 pages.py says what a page may hold and runner.py runs it. Ports are the system's; see there.
 """
 
+import importlib
 import json
 import re
 from pathlib import Path
 
+import anyio
 import pytest
 
 import mpreg_transports
-from mpreg_transports.cli.app import build
-from tests.docs.pages import LANGUAGES, PAGES, ROOT, anchors, blocks, links, part, prose, spans, steps
+from tests.docs.pages import LANGUAGES, PAGES, ROOT, Block, Signal, anchors, blocks, links, part, prose, spans, steps
+from tests.docs.reference import commands_of_mpreg
 from tests.docs.runner import PageRun, commands, matches
 
 NOT_RUN = {"README.md": 1, "docs/howto/embed.md": 1, "docs/tutorial/first-cluster.md": 1}
@@ -24,8 +26,6 @@ def to_run(page: str) -> bool:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)])
 def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
-    import anyio
-
     anyio.run(PageRun(page, PAGES[page], tmp_path).run)
 
 
@@ -92,12 +92,12 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_only_commands_and_options_that_exist_are_shown() -> None:
-    import typer.main
-
-    app = typer.main.get_command(build())
-    known = {name: {opt for one in command.params for opt in one.opts} for name, command in app.commands.items()}  # type: ignore[attr-defined]
+    known = {
+        name: {option for one in command.params for option in one.opts} for name, command in commands_of_mpreg().items()
+    }
     for page, source in PAGES.items():
-        shown = [command for block in blocks(source) if block.language == "console" for command, _ in commands(block.text)]
+        consoles = [block for block in blocks(source) if block.language == "console"]
+        shown = [command for block in consoles for command, _ in commands(block.text)]
         for line in [*shown, *spans(source)]:
             for words in re.findall(r"(?:^|[|&] *|uv run )mpreg ([a-z].*?)(?=[|&]|$)", line):
                 name, *rest = words.split()
@@ -110,15 +110,18 @@ def test_only_commands_and_options_that_exist_are_shown() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_words_are_plain(page: str) -> None:
     """No promises and no adjectives that sell (a net with wide meshes)."""
-    found = re.findall(r"\b(blazing|seamless|effortless|powerful|simply|revolutionary|robust|easy)\w*", prose(PAGES[page]), re.I)
-    assert found == [], page
+    selling = r"\b(blazing|seamless|effortless|powerful|simply|revolutionary|robust|easy)\w*"
+    assert re.findall(selling, prose(PAGES[page]), re.IGNORECASE) == [], page
 
 
 def test_the_harness_reads_what_it_should() -> None:
     source = "<!-- not run: a reason -->\n```python\nx\n```\ntext\n\n```json file=a.json\n{}\n```\n<!-- kill: b -->\n"
-    first, second, third = steps(source)
-    assert first.not_run == "a reason" and second.file == "a.json" and second.not_run is None and third.kind == "kill"  # type: ignore[union-attr]
-    assert commands("$ a \\\n  b\nout\n$ c\n") == [("a    b", "out\n"), ("c", "")]
+    assert steps(source) == [
+        Block("python", None, "x\n", 3, (("not run", "a reason"),)),
+        Block("json", "a.json", "{}\n", 8, ()),
+        Signal("kill", "b"),
+    ]
+    assert commands("$ a \\\n  b\nout\n$ c\n") == [("a    b", "out\n"), ("c", "\n")]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +152,6 @@ def _exists(span: str) -> bool:
 
 
 def _importable(name: str) -> bool:
-    import importlib
-
     module, _, rest = name.partition(".")
     found: object = importlib.import_module(module)
     for step in rest.split("."):

@@ -28,7 +28,7 @@ def test_each_has_help_with_an_example_in_80_columns(command: str, monkeypatch: 
 
 
 def test_json_wherever_data_is_printed() -> None:
-    for command in ("call", "run", "explain", "nodes", "functions", "check", "config", "demo"):
+    for command in ("call", "run", "explain", "nodes", "functions", "check", "config", "demo", "dev"):
         assert "--json" in CliRunner().invoke(build(), [command, "--help"]).output
 
 

@@ -1,0 +1,150 @@
+"""Users' values: what goes comes back equal and of the same type, hostile bytes are MalformedValue and nothing else.
+
+Input: one byte for the way. Hostile: the rest is decoded as it is. Made: a value is built of the rest, sent, and
+compared; a plain one also with `msgpack` itself, in both directions.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from fuzz.draws import Draws
+from mpreg_proto.wire.values import MalformedValue, Ref, UnresolvedValue, UnsendableValue, ValueCodec
+
+_CODEC = ValueCodec()
+_GIVEN: dict[str, object] = {"a": 1, "b": [1, {"k": "v"}], "c": (1, 2), "d": frozenset({1}), "e": 2**70, "f": "text"}
+
+
+def harness(data: bytes) -> None:
+    """One way or the other, by the first byte."""
+    draws = Draws(data)
+    way = draws.below(3)
+    if way == 0:
+        _hostile(draws.rest(), None)
+    elif way == 1:
+        _hostile(draws.rest(), _GIVEN)
+    else:
+        _made(draws)
+
+
+def _hostile(data: bytes, given: dict[str, object] | None) -> None:
+    try:
+        value = _CODEC.decode(data, given=given)
+    except (MalformedValue, UnresolvedValue):
+        return
+    try:
+        encoded = _CODEC.encode(value)
+    except UnsendableValue as refusal:
+        # What was replaced may take the whole over a bound.
+        assert given is not None or refusal.limit is not None, f"what came in cannot go out: {refusal}"
+        return
+    again = _CODEC.decode(encoded)
+    assert _CODEC.encode(again) == encoded, "a second journey changes the value"
+    if given is None:
+        assert same(value, again), f"{value!r} came back as {again!r}"
+
+
+def _made(draws: Draws) -> None:
+    plain = draws.chance(3)
+    value = build(draws, 4, plain=plain)
+    encoded = _CODEC.encode(value)
+    back = _CODEC.decode(encoded)
+    assert same(value, back), f"{value!r} came back as {back!r}"
+    assert same(value, _CODEC.decode(memoryview(encoded))), "it depends on the buffer"
+    if plain:
+        foreign = msgpack.packb(value)
+        assert same(value, _CODEC.decode(foreign)), f"msgpack's {value!r} is read as another value"
+        assert same(value, msgpack.unpackb(encoded, strict_map_key=False)), f"msgpack reads {value!r} otherwise"
+
+
+def build(draws: Draws, depth: int, *, plain: bool) -> Any:
+    """A value that can be sent; plain: of what MessagePack itself has."""
+    kinds = _PLAIN if plain else _PLAIN + _RICH
+    kind = draws.pick(kinds[: -_CONTAINERS[plain]] if not depth else kinds)
+    size = draws.below(4) if kind in ("list", "dict", "tuple", "set", "frozenset") else 0
+    if kind == "list":
+        return [build(draws, depth - 1, plain=plain) for _ in range(size)]
+    if kind == "tuple":
+        return tuple(build(draws, depth - 1, plain=plain) for _ in range(size))
+    if kind == "dict":
+        return {scalar(draws, draws.pick(_KEYS)): build(draws, depth - 1, plain=plain) for _ in range(size)}
+    if kind in ("set", "frozenset"):
+        held = [scalar(draws, draws.pick(_KEYS)) for _ in range(size)]
+        return set(held) if kind == "set" else frozenset(held)
+    return scalar(draws, kind)
+
+
+def scalar(draws: Draws, kind: str) -> Any:
+    """One value without parts."""
+    match kind:
+        case "none":
+            return None
+        case "bool":
+            return draws.byte() % 2 == 1
+        case "int":
+            return min(max(draws.integer(), -(2**63)), 2**64 - 1)
+        case "float":
+            return draws.pick((0.0, -0.0, 1.5, 1e308, 5e-324, float("inf"), float("-inf"), float("nan")))
+        case "text":
+            return draws.text(40)
+        case "bytes":
+            return draws.piece(40)
+        case "huge":
+            return int.from_bytes(draws.piece(40), "big", signed=True) << draws.byte()
+        case "complex":
+            return complex(draws.integer(), draws.integer())
+        case "decimal":
+            return draws.pick((Decimal("1.50"), Decimal("-0"), Decimal("NaN"), Decimal("Infinity"), Decimal("1E+99")))
+        case "ref":
+            return Ref(draws.text(8), tuple(draws.pick(("k", 0, 7)) for _ in range(draws.below(3))))
+    return _moment(draws, kind)
+
+
+def _moment(draws: Draws, kind: str) -> datetime | date | time | timedelta:
+    year, hour, fraction = 1 + draws.below(9999), draws.below(24), draws.pick((0, 1, 999_999))
+    zone = draws.pick((None, UTC, timezone(timedelta(hours=-7, minutes=-30)), timezone(timedelta(seconds=3661))))
+    if kind == "date":
+        return date(year, 2, 3)
+    if kind == "time":
+        return time(hour, 5, 6, fraction, zone)
+    if kind == "timedelta":
+        return timedelta(year * (1 if hour % 2 else -1), hour, fraction)
+    return datetime(year, 2, 3, hour, 5, 6, fraction, zone, fold=0 if zone else hour % 2)
+
+
+_PLAIN = ("none", "bool", "int", "float", "text", "bytes", "list", "dict")
+_RICH = ("huge", "complex", "decimal", "date", "time", "timedelta", "datetime", "ref", "tuple", "set", "frozenset")
+_CONTAINERS = {True: 2, False: 3}
+_KEYS = ("none", "bool", "int", "text", "bytes")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, and of the same type at every place; NaN is NaN."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (list, tuple)) and not isinstance(one, Ref):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return len(one) == len(other) and all(
+            same(key, there) and same(one[key], other[there]) for key, there in zip(one, other, strict=True)
+        )
+    if isinstance(one, (set, frozenset)):
+        return len(one) == len(other) and sorted(map(_token, one)) == sorted(map(_token, other))
+    if isinstance(one, (float, complex, Decimal)):
+        return repr(one) == repr(other)
+    if isinstance(one, (datetime, time)):
+        return bool(one == other) and one.utcoffset() == other.utcoffset() and one.fold == other.fold
+    return bool(one == other)
+
+
+def _token(value: object) -> str:
+    """A text that tells members of a set apart, sets within it in one order."""
+    if isinstance(value, (set, frozenset)):
+        return f"{type(value).__name__} {sorted(map(_token, value))}"
+    if isinstance(value, (list, tuple)):
+        return f"{type(value).__name__} {list(map(_token, value))}"
+    return f"{type(value).__name__} {value!r}"

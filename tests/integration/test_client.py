@@ -1,0 +1,350 @@
+"""One client with the nodes it talks to: its links, its errors, its deadlines, and what the node tells over HTTP."""
+
+import json
+import pickle
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_transports import (
+    Client,
+    ClusterMismatch,
+    CommandNotFound,
+    DeadlineExceeded,
+    ExecutionFailed,
+    LimitExceeded,
+    MpregError,
+    NotConnected,
+    OutcomeUnknown,
+    RequestError,
+    Server,
+)
+from tests.helpers.held import PATIENCE, Held
+from tests.helpers.joined import kept_port
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND)
+
+
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Client]:
+    """A client of the running server; what hangs fails."""
+    with anyio.fail_after(PATIENCE):
+        async with server, Client(server.url) as client:
+            yield client
+
+
+def node(name: str = "node", port: int = 0, **settings: object) -> Server:
+    server = Server(name=name, port=port, **settings)  # type: ignore[arg-type]
+    server.register("where", lambda: name, inline=True)
+    return server
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+async def test_both_kinds_of_address(scheme: str) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with node() as server, Client(server.url.replace("ws", scheme)) as client:
+            assert client.node == "node"
+            assert await client.call("echo", {"deep": [1, b"bytes", (1, 2), {3}]}) == {"deep": [1, b"bytes", (1, 2), {3}]}
+
+
+async def test_not_connected_says_which_addresses_were_tried_and_why() -> None:
+    with kept_port() as one, kept_port() as two, anyio.fail_after(PATIENCE):
+        urls = f"ws://127.0.0.1:{one}", f"tcp://127.0.0.1:{two}"
+        with pytest.raises(NotConnected) as caught:
+            async with Client(*urls):
+                raise AssertionError("it cannot be connected")
+    error = caught.value
+    assert isinstance(error, ConnectionError)
+    assert isinstance(error, MpregError)
+    assert error.safe_to_repeat is True
+    assert error.message == str(error)
+    assert error.message == (
+        f"no node could be reached ({urls[0]}: cannot connect to 127.0.0.1:{one}: connection refused; "
+        f"{urls[1]}: cannot connect to 127.0.0.1:{two}: connection refused)"
+    )
+    assert list(error.details["tried"]) == list(urls)
+
+
+async def test_an_address_that_is_none_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(ValueError, match="gopher"):
+        Client("gopher://127.0.0.1:1")
+
+
+async def test_a_client_that_names_another_cluster_is_told_so() -> None:
+    with anyio.fail_after(PATIENCE):
+        async with node(cluster_id="blue") as server:
+            with pytest.raises(ClusterMismatch, match="blue"):
+                async with Client(server.url, cluster_id="red"):
+                    raise AssertionError("it cannot be connected")
+            async with Client(server.url, cluster_id="blue") as client:
+                assert await client.call("where") == "node"
+
+
+async def test_what_the_body_raises_comes_out_as_it_is() -> None:
+    async with node() as server:
+        with pytest.raises(CommandNotFound):
+            async with Client(server.url) as client:
+                await client.call("nowhere")
+        with pytest.raises(KeyError):
+            async with Client(server.url):
+                raise KeyError
+
+
+async def test_it_goes_to_its_next_address_when_its_node_dies() -> None:
+    """What was pending raises OutcomeUnknown; what comes while no link stands waits for the next."""
+    first, second, held = node("first"), node("second"), Held()
+    first.register("held", held.body)
+    with anyio.fail_after(PATIENCE):
+        async with second, anyio.create_task_group() as tasks:
+            await tasks.start(first.serve)
+            async with Client(first.url, second.url, limits=QUICK) as client, anyio.create_task_group() as calls:
+                assert await client.call("where") == "first"
+
+                async def pending() -> None:
+                    with pytest.raises(OutcomeUnknown, match="the link to the node was lost") as caught:
+                        await client.call("held")
+                    assert caught.value.code == 1023
+                    assert caught.value.details == {"maybe_executed": True}
+                    assert caught.value.safe_to_repeat is False
+                    assert await client.call("where") == "second"
+                    assert client.node == "second"
+
+                calls.start_soon(pending)
+                await held.until(started=1)
+                tasks.cancel_scope.cancel()
+
+
+async def test_it_comes_back_to_its_only_address() -> None:
+    with kept_port() as port, anyio.fail_after(PATIENCE):
+        one, two = node("one", port), node("two", port)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(one.serve)
+            async with Client(f"ws://127.0.0.1:{port}", limits=QUICK) as client:
+                assert await client.call("where") == "one"
+                one.leave()
+                while client.node:
+                    await anyio.lowlevel.checkpoint()
+                with pytest.raises(DeadlineExceeded, match="no node could be reached by the deadline") as caught:
+                    await client.call("where", timeout=0.02)
+                assert caught.value.details == {"maybe_executed": False}
+                async with anyio.create_task_group() as others:
+                    others.start_soon(two.serve)
+                    assert await client.call("where") == "two"
+                    two.leave()
+
+
+async def test_a_client_may_be_used_again() -> None:
+    async with node() as server:
+        client = Client(server.url)
+        for _ in range(2):
+            async with client:
+                assert await client.call("where") == "node"
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_function_that_raises() -> None:
+    server = node()
+
+    @server.function
+    def divide(dividend: int, *, divisor: int) -> float:
+        return dividend / divisor
+
+    async with running(server) as client:
+        assert await client.call("divide", 6, divisor=3) == 2
+        with pytest.raises(ExecutionFailed) as caught:
+            await client.call("divide", 6, divisor=0)
+        error = caught.value
+        shown = (await client.view()).shown
+        assert error.code == 1003
+        assert error.message == f"divide failed on {shown}: ZeroDivisionError: division by zero"
+        assert {key: error.details[key] for key in ("call", "function", "node", "type", "message")} == {
+            "call": "divide",
+            "function": "divide",
+            "node": shown,
+            "type": "ZeroDivisionError",
+            "message": "division by zero",
+        }
+        assert "return dividend / divisor" in error.details["traceback"]
+        assert "mpreg_transports" not in error.details["traceback"]
+        assert error.details["maybe_executed"] is True
+        assert error.safe_to_repeat is False
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+        with pytest.raises(ExecutionFailed, match=r"TypeError: .*unexpected keyword argument 'by'"):
+            await client.call("divide", 6, by=2)
+
+
+async def test_a_result_that_cannot_be_sent() -> None:
+    server = node()
+    server.register("lock", lambda: {"a": [object()]})
+    async with running(server) as client:
+        with pytest.raises(ExecutionFailed, match=r"the result cannot be sent: .*object"):
+            await client.call("lock")
+
+
+async def test_an_argument_that_cannot_be_sent_is_a_type_error_and_nothing_is_sent() -> None:
+    async with running(node()) as client:
+        with pytest.raises(TypeError, match=r"call 'echo': .*object"):
+            await client.call("echo", [1, object()])
+        with pytest.raises(TypeError, match=r'resources="gpu" is a bare string; write resources=\{"gpu"\}'):
+            await client.call("echo", 1, resources="gpu")
+        assert (await client.view()).requests == 0
+
+
+async def test_functions_and_resources_that_do_not_exist() -> None:
+    server = node(resources={"here"})
+    server.register("train", lambda: 1, resources={"data"})
+    async with running(server) as client:
+        with pytest.raises(CommandNotFound) as unknown:
+            await client.call("trian")
+        assert unknown.value.message == "no node offers 'trian'; did you mean 'train'?"
+        assert unknown.value.details["close"] == ["train"]
+        assert (unknown.value.code, unknown.value.safe_to_repeat) == (1001, True)
+        with pytest.raises(CommandNotFound) as lacking:
+            await client.call("train", resources={"data", "gpu", "here"})
+        assert "no node that offers 'train' holds 'data', 'gpu', 'here'; the nearest" in lacking.value.message
+        assert lacking.value.details["lacks"] == ["gpu"]
+        assert await client.call("train", resources={"data", "here"}) == 1
+
+
+async def test_a_deadline() -> None:
+    held, server = Held(), node()
+    server.register("held", held.body)
+    async with running(server) as client:
+        with pytest.raises(TimeoutError) as caught:
+            await client.call("held", timeout=0.02)
+        assert isinstance(caught.value, DeadlineExceeded)
+        assert isinstance(caught.value, RequestError)
+        assert caught.value.code == 1020
+        assert caught.value.message == "not done within 0.02 s; still open: held"
+        assert caught.value.details["maybe_executed"] is True
+        for wrong in (0, -1, 86_401):
+            with pytest.raises(ValueError, match="at most 86400 seconds"):
+                await client.call("held", timeout=wrong)
+
+
+async def test_the_default_deadline_is_named() -> None:
+    held, server = Held(), node(limits=Limits(default_timeout=20 * MILLISECOND))
+    server.register("held", held.body)
+    async with running(server) as client:
+        with pytest.raises(DeadlineExceeded, match=r"not done within 0\.02 s \(the default; set another with timeout\)"):
+            await client.call("held")
+
+
+async def test_more_than_a_message_may_be_long() -> None:
+    async with running(node()) as client:
+        with pytest.raises(LimitExceeded, match="over the limit message: .*, at most 16777216") as caught:
+            await client.call("echo", b"x" * (16 * 1024 * 1024))
+        assert caught.value.details["maybe_executed"] is False
+        assert len(await client.call("echo", b"x" * (8 * 1024 * 1024))) == 8 * 1024 * 1024
+
+
+# -- options of a call ------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_waits_for_a_function_that_is_registered_later() -> None:
+    server = node()
+    async with running(server) as client:
+        async with anyio.create_task_group() as tasks:
+
+            async def wait() -> None:
+                assert await client.call("late", wait=PATIENCE) == 1
+
+            tasks.start_soon(wait)
+            while (await client.view()).requests != 1:
+                pass
+            server.register("late", lambda: 1)
+        with pytest.raises(CommandNotFound, match="no node offers 'never'"):
+            await client.call("never", wait=0.01)
+
+
+async def test_a_version_is_pinned() -> None:
+    server = node()
+    server.register("f", lambda: 1, version="1.0")
+    async with running(server) as client:
+        assert await client.call("f") == 1
+        assert await client.call("f", version="1.0") == 1
+        with pytest.raises(CommandNotFound, match=r"no node offers 'f' in version '2\.0'"):
+            await client.call("f", version="2.0")
+        server.register("f", lambda: 2, version="2.0", replace=True)
+        assert await client.call("f", version="2.0") == 2
+        with pytest.raises(CommandNotFound):
+            await client.call("f", version="1.0")
+
+
+async def test_keywords_that_call_uses_itself() -> None:
+    server = node()
+    server.register("keywords", lambda **keywords: keywords)
+    async with running(server) as client:
+        own = {"timeout": 5, "wait": 1, "resources": ["r"], "function": "f", "self": 1}
+        assert await client.call("keywords", kwargs=own, timeout=5, other=2) == {**own, "other": 2}
+        assert await client.call("keywords", function="f", self=1) == {"function": "f", "self": 1}
+
+
+async def test_many_calls_at_once_each_get_their_own_answer() -> None:
+    async with running(node()) as client, anyio.create_task_group() as tasks:
+
+        async def one(number: int) -> None:
+            assert await client.call("echo", number) == number
+
+        for number in range(500):
+            tasks.start_soon(one, number)
+
+
+# -- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+async def http(server: Server, head: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Status and body of the answer to one request of HTTP/1.1."""
+    async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+        lines = f"{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        await stream.send(lines.encode() + body)
+        answer = b""
+        try:
+            while True:
+                answer += await stream.receive()
+        except anyio.EndOfStream:
+            head_lines, _, rest = answer.partition(b"\r\n\r\n")
+            return int(head_lines.split()[1]), rest
+
+
+async def test_health_readiness_and_status() -> None:
+    with kept_port() as silent, anyio.fail_after(PATIENCE):
+        async with node("lonely", peers=[f"ws://127.0.0.1:{silent}"]) as lonely, node("joined") as server:
+            assert await http(lonely, "GET /healthz") == (200, b"ok\n")
+            assert await http(lonely, "GET /readyz") == (503, b"no seed has answered yet\n")
+            assert await http(server, "GET /readyz") == (200, b"ready\n")
+            status, body = await http(server, "GET /api/status")
+            told = json.loads(body)
+            assert (status, told["draining"], told["synced"]) == (200, False, True)
+            assert [member["name"] for member in told["members"]] == ["joined"]
+            assert [row["function"] for row in told["functions"]] == ["echo", "echos", "where"]
+            request = json.dumps({"role": "rpc", "u": "1", "cmds": [{"name": "it", "fun": "where"}]}).encode()
+            assert await http(server, "POST /rpc", request) == (200, b'{"r":{"it":"joined"},"error":null,"u":"1"}')
+
+
+async def test_a_node_that_drains_is_not_ready_and_refuses_with_503() -> None:
+    server, held = node(), Held()
+    server.register("held", held.body)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server.serve)
+            async with Client(server.url) as client, anyio.create_task_group() as calls:
+                calls.start_soon(client.call, "held")
+                await held.until(started=1)
+                server.leave()
+                assert await http(server, "GET /readyz") == (503, b"draining\n")
+                assert await http(server, "GET /healthz") == (200, b"ok\n")
+                request = json.dumps({"role": "rpc", "u": "1", "cmds": [{"name": "it", "fun": "where"}]}).encode()
+                status, body = await http(server, "POST /rpc", request)
+                assert (status, json.loads(body)["error"]["code"]) == (503, 1024)
+                held.release()

@@ -1,0 +1,311 @@
+"""The worker, on a real node whose coordinators are spoken by hand: slots, queues, refusals, what a body's end says."""
+
+import pytest
+
+from mpreg_proto.effects import Raised, Returned, Stopped
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import Limits
+from mpreg_proto.wire.messages import Call, CancelRequest, Failed, Request, Result
+from mpreg_proto.wire.values import Ref
+from tests.helpers.pair import CODEC, Desk, Member, call, spec, value
+
+SLOW = spec("slow", concurrency=2)
+
+
+def dispatch(member: Member, number: int, *calls: Call, **fields: object) -> None:
+    """Ask the node, as a coordinator does that chose it for all of `calls`."""
+    here = tuple(one.name for one in calls)
+    member.say(Request(number, calls, here=here, partial=True, eager=True, **fields))  # type: ignore[arg-type]
+
+
+def rows(member: Member) -> dict[str, Failed]:
+    """The failed calls in what has been heard."""
+    return {row.name: row for result in member.take(Result) for row in result.failed}
+
+
+def test_slots_and_queue_are_each_functions_own_and_first_come_first_served() -> None:
+    desk = Desk([SLOW, spec("other", concurrency=1)])
+    alpha, beta = desk.member("alpha"), desk.member("beta")
+    for number in (1, 2, 3, 4):
+        dispatch(alpha if number % 2 else beta, number, call("x", "slow", number))
+    dispatch(alpha, 9, call("x", "other", 9))
+    assert [run.args for run in desk.running("slow")] == [[1], [2]] and len(desk.running("other")) == 1
+    assert (desk.node.worker.running, desk.node.worker.queued) == (3, 2)
+    desk.advance(1)
+    desk.finish(desk.running("slow")[1])
+    assert [run.args for run in desk.running("slow")] == [[1], [3]]
+    (result,) = beta.take(Result)
+    assert (result.id, result.last, result.queue, result.done[0].ran) == (2, True, 1, 10**9)
+    desk.advance(1)
+    for run in (*desk.running("slow"), *desk.running("other")):
+        desk.finish(run)
+    third = next(result for result in alpha.take(Result) if result.id == 3)
+    assert (third.done[0].waited, third.done[0].ran) == (10**9, 10**9)
+    desk.finish(desk.running("slow")[0])
+    desk.idle()
+
+
+def test_results_of_one_wake_up_share_one_message() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2), call("z", "slow", 3))
+    desk.finish_all({run.run: Returned(run.args[0]) for run in desk.running("slow")})
+    (result,) = alpha.take(Result)
+    assert [row.name for row in result.done] == ["x", "y"] and not result.last
+    desk.finish(desk.running("slow")[0])
+    (result,) = alpha.take(Result)
+    assert [row.name for row in result.done] == ["z"] and result.last
+    desk.idle()
+
+
+def test_a_call_that_is_not_offered_here_is_refused_and_the_others_run() -> None:
+    desk = Desk([spec("add", resources=("r",))])
+    alpha = desk.member("alpha", spec("sub"))
+    dispatch(alpha, 1, call("x", "sub"), call("y", "add", 1, resources=("r",)), call("z", "add", resources=("s",)))
+    refused = rows(alpha)
+    assert {name: (row.fault.code, row.refused) for name, row in refused.items()} == {
+        "x": (1001, True),
+        "z": (1001, True),
+    }
+    desk.finish(desk.running("add")[0])
+    (result,) = alpha.take(Result)
+    assert result.last and value(result, "y") == 1
+
+
+def test_a_version_that_is_not_offered_here_is_refused() -> None:
+    desk = Desk([spec("add", version="1")])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, Call("x", "add", CODEC.encode([[1], {}]), version="2"))
+    assert rows(alpha)["x"].fault.code == 1001
+
+
+def test_what_is_queued_is_refused_once_the_function_is_withdrawn_and_what_runs_goes_on() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, *[call(name, "slow", 1) for name in "wxyz"])
+    desk.node.withdraw("slow", now=desk.now)
+    desk.flush()
+    assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {
+        "y": (1001, True),
+        "z": (1001, True),
+    }
+    for run in desk.running("slow"):
+        desk.finish(run)
+    assert alpha.take(Result)[-1].last
+    desk.idle()
+
+
+def test_more_slots_let_the_queue_go_on_at_once_and_fewer_end_no_run() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, *[call(name, "slow", name) for name in "stuvwx"])
+    desk.node.offer(spec("slow", concurrency=4), now=desk.now)
+    desk.flush()
+    assert len(desk.running("slow")) == 4
+    desk.node.offer(spec("slow", concurrency=1), now=desk.now)
+    for run in desk.running("slow")[:3]:
+        desk.finish(run)
+    assert [run.args for run in desk.running("slow")] == [["v"]]
+    desk.finish(desk.running("slow")[0])
+    assert [run.args for run in desk.running("slow")] == [["w"]]
+
+
+# -- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_starts_at_or_after_its_deadline() -> None:
+    desk = Desk([spec("slow", concurrency=1)])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow"))
+    dispatch(alpha, 2, call("y", "slow"), timeout=10**9)
+    dispatch(alpha, 3, call("z", "slow"), timeout=0)
+    dispatch(alpha, 4, call("w", "slow"), timeout=-5)
+    desk.advance(1)
+    (first,) = desk.running("slow")
+    desk.finish(first)
+    assert desk.runs == {}
+    assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {
+        name: (1020, True) for name in "yzw"
+    }
+    assert first.deadline == 61 * 10**9
+
+
+def test_a_deadline_is_never_later_than_the_longest() -> None:
+    desk = Desk([SLOW], limits=Limits(longest_timeout=10**9))
+    dispatch(desk.member("alpha"), 1, call("x", "slow"), timeout=2**63)
+    assert desk.running("slow")[0].deadline == desk.now + 10**9
+
+
+# -- cancelling -------------------------------------------------------------------------------------------------------
+
+
+def test_cancelling_refuses_what_is_queued_and_asks_what_runs_whose_slot_stays_taken() -> None:
+    desk = Desk([spec("slow", concurrency=1)])
+    alpha, beta = desk.member("alpha"), desk.member("beta")
+    dispatch(alpha, 1, call("x", "slow"), call("y", "slow"))
+    dispatch(beta, 1, call("z", "slow", "z"))
+    alpha.say(CancelRequest(1), CancelRequest(2))
+    (running,) = desk.running("slow")
+    assert desk.cancelled == [running.run]
+    assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {"y": (1021, True)}
+    assert beta.take(Result) == []
+    desk.finish(running, Stopped())
+    assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {"x": (1021, False)}
+    assert [run.args for run in desk.running("slow")] == [["z"]]
+
+
+def test_a_cancelled_body_that_returns_all_the_same_has_its_result() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 5))
+    alpha.say(CancelRequest(1))
+    desk.finish(desk.running("slow")[0])
+    assert value(alpha.take(Result)[0], "x") == 5
+
+
+def test_the_loss_of_the_asker_is_a_cancel_and_its_results_go_nowhere() -> None:
+    desk = Desk([spec("slow", concurrency=1)])
+    alpha, beta = desk.member("alpha"), desk.member("beta")
+    dispatch(alpha, 1, call("x", "slow"))
+    dispatch(alpha, 2, call("x", "slow"))
+    dispatch(beta, 1, call("z", "slow", "z"))
+    alpha.drop()
+    (running,) = desk.running("slow")
+    assert desk.cancelled == [running.run] and desk.node.worker.queued == 1
+    desk.finish(running, Stopped())
+    desk.finish(desk.running("slow")[0])
+    assert value(beta.take(Result)[0], "z") == "z" and alpha.take(Result) == []
+    desk.idle()
+
+
+def test_a_run_that_ends_twice_or_never_began_changes_nothing() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    (running,) = desk.running("slow")
+    desk.finish(running)
+    for run in (running.run, 99):
+        desk.node.finished(run, Returned(2), now=desk.now)  # type: ignore[arg-type]
+    desk.flush()
+    assert len(alpha.take(Result)) == 1 and desk.node.worker.running == 0
+
+
+# -- how a body's end is told -----------------------------------------------------------------------------------------
+
+
+def test_what_a_function_raises_is_1003_with_all_that_helps() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow"))
+    desk.finish(desk.running("slow")[0], Raised("ValueError", "no such thing", "Traceback ..."))
+    row = rows(alpha)["x"]
+    assert not row.refused and row.fault.code == 1003
+    assert row.fault.details == {
+        "call": "x",
+        "function": "slow",
+        "node": desk.node.shown,
+        "type": "ValueError",
+        "message": "no such thing",
+        "traceback": "Traceback ...",
+    }
+
+
+def test_an_exceptions_words_may_be_no_text() -> None:
+    """Names of files that are no UTF-8 come as halves of surrogate pairs; the fault must be encodable."""
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow"))
+    desk.finish(desk.running("slow")[0], Raised("Odd\ud800", "no file \udcff é", "at \udcff"))
+    fault = rows(alpha)["x"].fault
+    assert (fault.message + "".join(map(str, fault.details.values()))).encode()
+    assert "no file \\udcff é" in fault.message
+
+
+def test_a_result_that_cannot_be_sent_is_1003() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow"))
+    desk.finish(desk.running("slow")[0], Returned({"deep": [object()]}))
+    fault = rows(alpha)["x"].fault
+    assert (fault.code, fault.details["type"]) == (1003, "UnsendableValue") and "$.deep[0]" in fault.message
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def test_references_are_filled_in_from_what_was_given_and_each_call_has_its_own_copy() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    given = {"a": CODEC.encode({"k": [1, 2]})}
+    dispatch(alpha, 1, call("x", "slow", Ref("a")), call("y", "slow", [Ref("a", ("k", 1))], w=Ref("a")), given=given)
+    x, y = desk.running("slow")
+    assert (x.args, y.args, y.kwargs) == ([{"k": [1, 2]}], [[2]], {"w": {"k": [1, 2]}})
+    assert x.args[0] is not y.kwargs["w"]
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "words"),
+    [
+        (Call("x", "slow", CODEC.encode([[Ref("a")], {}])), 1010, "'a', which is not among its needs"),
+        (Call("x", "slow", CODEC.encode([[Ref("a")], {}]), needs=("b",)), 1010, "not among its needs"),
+        (Call("x", "slow", CODEC.encode([[Ref("a", ("k", 9))], {}]), needs=("a",)), 1013, "has no"),
+        (Call("x", "slow", b"\xc1"), 1010, "cannot be read"),
+        (Call("x", "slow", b""), 1010, "cannot be read"),
+        (Call("x", "slow", CODEC.encode(5)), 1010, "are not [["),
+        (Call("x", "slow", CODEC.encode([[], {}, 3])), 1010, "are not [["),
+        (Call("x", "slow", CODEC.encode([{}, {}])), 1010, "are not [["),
+        (Call("x", "slow", CODEC.encode([[], {1: 2}])), 1010, "are not [["),
+        (Call("x", "slow", b"\x92\x91" + b"\x91" * 200 + b"\x01\x80"), 1014, "over a limit"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_before_anything_runs(made: Call, code: int, words: str) -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, made, given={"a": CODEC.encode({"k": [1, 2]}), "b": b"\x01"})
+    row = rows(alpha)["x"]
+    assert (row.fault.code, row.refused) == (code, True) and words in row.fault.message
+    assert row.fault.details and desk.runs == {}
+    desk.idle()
+
+
+def test_a_call_that_only_comes_after_another_needs_no_value() -> None:
+    desk = Desk([SLOW])
+    dispatch(desk.member("alpha"), 1, Call("x", "slow", CODEC.encode([[1], {}]), needs=("before",)))
+    assert desk.running("slow")[0].args == [1]
+
+
+# -- dispatches that no coordinator makes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(1, (call("x", "slow"), call("x", "slow")), here=("x", "x")),
+        Request(1, (call("x", "slow"), call("y", "slow")), here=("x", "x")),
+        Request(1, (call("x", "slow"),), here=("y",)),
+        Request(1, ()),
+    ],
+)
+def test_a_dispatch_that_makes_no_sense_is_1010(request_: Request) -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    alpha.say(request_)
+    (result,) = alpha.take(Result)
+    assert result.last and result.fault is not None and result.fault.code == 1010
+    assert result.fault.details["maybe_executed"] is False
+    desk.idle()
+
+
+def test_a_number_that_is_in_use_is_refused_and_both_calls_of_the_name_end_once() -> None:
+    desk = Desk([SLOW])
+    alpha, beta = desk.member("alpha"), desk.member("beta")
+    dispatch(alpha, 1, call("x", "slow", "first"))
+    dispatch(alpha, 1, call("x", "slow", "second"))
+    dispatch(beta, 1, call("x", "slow", "another's"))
+    (result,) = alpha.take(Result)
+    assert result.fault == Fault(1010, "request 1 is already in progress on this link", {"maybe_executed": False})
+    for run in desk.running("slow"):
+        desk.finish(run)
+    assert value(alpha.take(Result)[0], "x") == "first" and value(beta.take(Result)[0], "x") == "another's"
+    dispatch(alpha, 1, call("x", "slow", "later"))
+    assert desk.running("slow")[0].args == ["later"]
