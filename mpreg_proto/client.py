@@ -76,7 +76,10 @@ class _Pending:
 
 
 class ClientSession:
-    """A caller. Not thread-safe; never awaits; `drain` as in `Node`. All times are nanoseconds."""
+    """A caller. Not thread-safe; never awaits; `drain` as in `Node`. All times are nanoseconds.
+
+    `links` may be looked at, never used.
+    """
 
     def __init__(
         self, *, name: str = "", cluster_id: str = "", limits: Limits = DEFAULT, codec: ValueCodec | None = None
@@ -91,7 +94,7 @@ class ClientSession:
         self._link: LinkId | None = None
         self.ready = False
         """Whether a link stands on which requests flow."""
-        self._links = Links(
+        self.links = Links(
             lambda: hello(cluster=cluster_id, member=b"", name=name),
             codec=codec or ValueCodec(),
             timers=self._timers,
@@ -105,25 +108,25 @@ class ClientSession:
         """A transport to a node stands. Raises LocalProtocolError if one does already; nothing has changed then."""
         if self._link is not None:
             raise LocalProtocolError(f"link {self._link} stands already")
-        self._links.opened(link, framing=framing, dialled=address, now=now)
+        self.links.opened(link, framing=framing, dialled=address, now=now)
         self._link = link
         self._collect()
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""
-        for message in self._links.receive(link, data, now):
+        for message in self.links.receive(link, data, now):
             self._take(link, message, now)
         self._collect()
 
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
         """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
-        for one in self._links.handle(link, message, now):
+        for one in self.links.handle(link, message, now):
             self._take(link, one, now)
         self._collect()
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone: what was on it is answered with 1023, what never left waits for the next."""
-        self._links.closed(link)
+        self.links.closed(link)
         if link != self._link:
             return
         self._link = None
@@ -140,7 +143,7 @@ class ClientSession:
             if key[0] == "late":
                 self._too_late(int(key[1]))
             else:
-                self._links.wake(key, now)
+                self.links.wake(key, now)
         self._collect()
 
     # -- commands -----------------------------------------------------------------------------------------------------
@@ -170,13 +173,13 @@ class ClientSession:
         if pending is not None:
             self._forget(number)
             if pending.sent and self._link is not None:
-                self._links.send(self._link, CancelRequest(number))
+                self.links.send(self._link, CancelRequest(number))
             self._collect()
 
     def close(self, *, now: int) -> None:
         """Hang up. Answers to what is pending do not come any more."""
         if self._link is not None:
-            self._links.hang_up(self._link)
+            self.links.hang_up(self._link)
             self._collect()
 
     def give_up(self, fault: Fault) -> None:
@@ -216,9 +219,9 @@ class ClientSession:
         assert message is not None, "a question is sent once"
         pending.message = None  # its bytes are on their way; a large argument need not stay
         pending.sent = True
-        size = self._links.send(link, message)
+        size = self.links.send(link, message)
         if size is not None:
-            fault = over("message", self._links.limit(link), size).saying(maybe_executed=False)
+            fault = over("message", self.links.limit(link), size).saying(maybe_executed=False)
             self._settle(number, Result(number, fault=fault))
 
     def _take(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
@@ -239,7 +242,7 @@ class ClientSession:
 
     def _open(self, link: LinkId, theirs: Hello, now: int) -> None:
         self.ready = True
-        agreed = self._links.sessions[link].agreed
+        agreed = self.links.sessions[link].agreed
         self._log.append(Ready(theirs.name, theirs.member, agreed.version if agreed is not None else 0))
         unsent, self._unsent = self._unsent, {}
         for number, pending in unsent.items():
@@ -265,11 +268,11 @@ class ClientSession:
         text = "no answer came by the deadline" if pending.sent else "no node could be reached by the deadline"
         self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": pending.sent})))
         if pending.sent and self._link is not None:
-            self._links.send(self._link, CancelRequest(number))
+            self.links.send(self._link, CancelRequest(number))
 
     def _collect(self) -> None:
         """What the link wants goes into the one log, in order; over one that was hung up no request flows."""
-        if self.ready and self._link is not None and self._links.sessions[self._link].stage is Stage.ENDED:
+        if self.ready and self._link is not None and self.links.sessions[self._link].stage is Stage.ENDED:
             self.ready = False
         if self._own_log:
             self._log.extend(self._own_log)
@@ -277,7 +280,7 @@ class ClientSession:
 
     def closing(self) -> bool:
         """Whether the node has said goodbye: it will answer what is pending and take nothing more."""
-        session = None if self._link is None else self._links.sessions.get(self._link)
+        session = None if self._link is None else self.links.sessions.get(self._link)
         return session is not None and session.stage not in (Stage.OPENING, Stage.OPEN)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,13 +26,14 @@ from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Told, Traced
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.addresses import parse_address
-from mpreg_transports.dialing import open_link
+from mpreg_transports.dialing import Network, open_link
 from mpreg_transports.driver import Outbox, clock, leave_group
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions import tags
 from mpreg_transports.graph import Graph, Handle, OnError
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.values import default_codec
+from mpreg_transports.waiting import Leaves, Waiter
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
 
@@ -50,16 +52,6 @@ class Answer(msgspec.Struct, frozen=True):
     error: RequestError | None = None
 
 
-class _Waiter:
-    """One question that waits for its answer; streams get several."""
-
-    __slots__ = ("event", "replies")
-
-    def __init__(self) -> None:
-        self.event = anyio.Event()
-        self.replies: list[Reply] = []
-
-
 class Client:
     """Calls functions of a cluster through one of its nodes. Use it as `async with Client(url) as client`.
 
@@ -74,10 +66,12 @@ class Client:
         name: str = "",
         codec: ValueCodec | None = None,
         limits: Limits = DEFAULT,
+        network: Network | None = None,
     ) -> None:
         self.urls = urls or (DEFAULT_URL,)
-        for url in self.urls:
+        for url in self.urls if network is None else ():
             parse_address(url)
+        self._open_link = open_link if network is None else network.dial
         self.node = ""
         """The name of the node that it is connected to."""
         self.version = 0
@@ -85,7 +79,7 @@ class Client:
         self._limits = limits
         self._codec = codec or default_codec()
         self._session = ClientSession(name=name, cluster_id=cluster_id, limits=limits, codec=self._codec)
-        self._waiters: dict[int, _Waiter] = {}
+        self._waiters: dict[int, Waiter] = {}
         self._outbox: Outbox | None = None
         self._last_link = 0
         self._due: int | None = None
@@ -196,27 +190,17 @@ class Client:
         errors = {row.name: raised(row.fault) for row in result.failed}
         return Answer(values, errors, result.trace, None if result.fault is None else raised(result.fault))
 
-    async def stream(
+    def stream(
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
     ) -> AsyncIterator[tuple[str, Any]]:
         """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
         request = graph.request(eager=True, timeout=_span(timeout, "timeout"), wait=_span(wait, "wait") or 0)
-        number, waiter = self._ask(self._session.submit(request, now=clock()))
-        try:
-            while True:
-                await waiter.event.wait()
-                waiter.event = anyio.Event()
-                replies, waiter.replies = waiter.replies, []
-                for result in replies:
-                    assert isinstance(result, Result)
-                    for row in result.done:
-                        yield row.name, self._codec.decode(row.value)
-                    if result.fault is not None:
-                        raise raised(result.fault)
-                    if result.last:
-                        return
-        finally:
-            self._drop(number)
+
+        def ask() -> tuple[Waiter, Callable[[], None]]:
+            number, waiter = self._ask(self._session.submit(request, now=clock()))
+            return waiter, partial(self._drop, number)
+
+        return Leaves(ask, self._codec.decode)
 
     async def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
@@ -255,8 +239,8 @@ class Client:
             self._drop(number)
         return waiter.replies[0]
 
-    def _ask(self, number: int) -> tuple[int, _Waiter]:
-        waiter = self._waiters[number] = _Waiter()
+    def _ask(self, number: int) -> tuple[int, Waiter]:
+        waiter = self._waiters[number] = Waiter()
         self._flush()
         return number, waiter
 
@@ -320,7 +304,7 @@ class Client:
             tried: dict[str, str] = {}
             for url in self.urls:
                 try:
-                    link = await open_link(url)
+                    link = await self._open_link(url)
                 except LinkEnded as end:
                     tried[url] = end.reason
                     continue

@@ -30,11 +30,7 @@ _REMEMBER_SECONDS = 3600.0
 class Listening(Protocol):
     """Where a node takes links: a `Listener`, or one of a network that is not the system's."""
 
-    port: int
-
-    async def serve(
-        self, on_link: OnLink, on_http: OnHttp, *, max_message: int, task_status: TaskStatus[None]
-    ) -> None:
+    async def serve(self, on_link: OnLink, on_http: OnHttp, *, max_message: int, task_status: TaskStatus[None]) -> None:
         """Take links until `close`; cancel it to end them too."""
         ...
 

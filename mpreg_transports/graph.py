@@ -78,6 +78,8 @@ class Graph:
         self._calls: dict[str, Call] = {}
         self._arguments: dict[str, tuple[list[Any], dict[str, Any]]] = {}
         self._numbers: dict[str, int] = {}
+        self._native: dict[str, str] = {}
+        """What a call has that the classic dialect has no word for."""
 
     def call(
         self,
@@ -109,6 +111,7 @@ class Graph:
         positional = [self._refer(arg, needs) for arg in args]
         given = {**kwargs, **more} if kwargs else more
         keywords = {key: self._refer(value, needs) for key, value in given.items()} if given else given
+        used = len(needs)
         for handle in [after] if isinstance(after, Handle) else after:
             self._need(handle, needs)
         try:
@@ -118,6 +121,8 @@ class Graph:
         wanted = tuple(sorted(tags(resources))) if resources else ()
         self._calls[name] = Call(name, function, encoded, tuple(needs), wanted, version)
         self._arguments[name] = (positional, keywords)
+        if version is not None or len(needs) > used:
+            self._native[name] = "version=" if version is not None else "after="
         return Handle(self, name)
 
     async def run(
@@ -157,9 +162,11 @@ class Graph:
     def commands(self) -> list[dict[str, Any]]:
         """The calls in the classic dialect with explicit references, as `mpreg run` reads them from a file.
 
-        Raises TypeError for an argument that JSON cannot say, with its place.
+        Raises TypeError for an argument that JSON cannot say, with its place, and for `after=` and `version=`.
         """
         commands: list[dict[str, Any]] = []
+        for name, word in self._native.items():
+            raise TypeError(f"call {name!r}: {word} has no form in a JSON request; leave it out, or run the graph here")
         for name, call in self._calls.items():
             args, kwargs = self._arguments[name]
             try:

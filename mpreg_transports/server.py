@@ -32,7 +32,7 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, parse_address
-from mpreg_transports.dialing import Dialler
+from mpreg_transports.dialing import Dialler, Listening, Network
 from mpreg_transports.driver import Driver, clock, leave_group
 from mpreg_transports.functions import Function, built_in, function, tags
 from mpreg_transports.links.base import Link
@@ -50,7 +50,10 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Server:
-    """One node. Arguments are those of `mpreg serve`; resources are what calls may ask for, peers whom it joins."""
+    """One node. Arguments are those of `mpreg serve`; resources are what calls may ask for, peers whom it joins.
+
+    With a `network` (tests), host, port, advertise and transport mean nothing, and peers are addresses of its own.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Server:
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
         journal: str | os.PathLike[str] | None = None,
+        network: Network | None = None,
     ) -> None:
         if isinstance(peers, str):
             raise TypeError(f'peers="{peers}" is a bare string; write peers=["{peers}"]')
@@ -76,11 +80,12 @@ class Server:
         self.host = host
         self.port = port
         self.resources = tags(resources)
-        self.peers = tuple(str(parse_address(peer)) for peer in peers)
+        self.peers = tuple(peers) if network is not None else tuple(str(parse_address(peer)) for peer in peers)
         self.cluster_id = cluster_id
         self.advertise = str(parse_address(advertise)) if advertise is not None else None
         self.transport = transport
         self.insecure = insecure
+        self.network = network
         self.journal = Path(journal) if journal is not None else None
         """Where the core's inputs are written, arguments and results among them; a new file."""
         self.url = ""
@@ -190,12 +195,9 @@ class Server:
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `leave()` is through or the caller cancels. Raises CannotListen or ValueError."""
-        refuse_open_host(self.host, insecure=self.insecure)
         self._leave_at_once = False
-        listener = await Listener.bind(self.host, self.port)
+        listener = await self._bind()
         try:
-            self.port = listener.port
-            self.url = self.advertise or format_address(Scheme.WS, _reachable(self.host), port=self.port)
             driver = self._driver = self._make_driver()
             self._token, self._thread = anyio.lowlevel.current_token(), threading.get_ident()
             routes = Routes(self.view, driver.exchange)
@@ -249,8 +251,19 @@ class Server:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    async def _bind(self) -> Listening:
+        """Be reachable, and know where."""
+        if self.network is not None:
+            self.url = self.network.url
+            return self.network.listen()
+        refuse_open_host(self.host, insecure=self.insecure)
+        listener = await Listener.bind(self.host, self.port)
+        self.port = listener.port
+        self.url = self.advertise or format_address(Scheme.WS, _reachable(self.host), port=self.port)
+        return listener
+
     def _make_driver(self) -> Driver:
-        wildcard = self.host in _EVERYWHERE and self.advertise is None
+        wildcard = self.host in _EVERYWHERE and self.advertise is None and self.network is None
         config = NodeConfig(
             name=self.name,
             cluster_id=self.cluster_id,
@@ -266,13 +279,14 @@ class Server:
             node = JournalNode(self.journal, config, me=me, seed=seed, now=clock(), codec=self._codec)
         for one in self._functions.values():
             node.offer(one.spec, now=clock())
-        dial = Dialler(websocket_only=self.transport == "websocket")
+        network = self.network
+        dial = network.dial if network is not None else Dialler(websocket_only=self.transport == "websocket")
         driver = Driver(node, functions=self._functions, dial=dial, observe=self._observe)
         if wildcard:
             driver.on_local_host = self._learn_address
         return driver
 
-    async def _listen(self, listener: Listener, routes: Routes, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _listen(self, listener: Listening, routes: Routes, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         # The core holds clients to their own, lower limit; until values move in chunks, nodes need more.
         longest = self._limits.node_message
         await listener.serve(self._on_link, routes, max_message=longest, task_status=task_status)

@@ -13,7 +13,7 @@ import anyio
 
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import raised
-from mpreg_proto.wire.messages import Result
+from mpreg_proto.wire.messages import Done, Result
 from mpreg_transports.threads import poster
 
 
@@ -27,34 +27,60 @@ class Waiter:
         self.replies: list[Reply] = []
 
 
+Ask = Callable[[], tuple[Waiter, Callable[[], None]]]
+"""Asks, in the loop; gives who waits, and how to say that nobody does any more."""
+
+
 class Leaves(AsyncGenerator[tuple[str, Any], None]):
-    """Each leaf's (name, value) as soon as it is there. Left, closed or forgotten, it cancels what still runs.
+    """Each leaf's (name, value) as soon as it is there. Asks when the first is wanted; left, closed or forgotten, it
+    cancels what still runs.
 
     It is a generator made by hand, because one of Python's own is cleaned up late when a loop over it is left, on trio
     with a warning.
     """
 
-    def __init__(self, waiter: Waiter, decode: Callable[[bytes], Any], drop: Callable[[], None]) -> None:
-        self._waiter = waiter
+    def __init__(self, ask: Ask, decode: Callable[[bytes], Any]) -> None:
+        self._ask = ask
         self._decode = decode
-        self._drop = drop
-        self._post = poster()
-        self._done: deque[tuple[str, bytes]] = deque()
-        self._replies: deque[Result] = deque()
-        self._open = True
+        self._waiter: Waiter | None = None
+        self._drop: Callable[[], None] | None = None
+        """There while it is under way."""
+        self._post: Callable[..., None] | None = None
+        self._rows: deque[Done] = deque()
+        self._end: Result | None = None
+        self._closed = False
 
     async def asend(self, value: None) -> tuple[str, Any]:
-        """The next leaf. Raises the error with which the request ended."""
-        while self._open:
-            if self._done:
-                name, encoded = self._done.popleft()
-                return name, self._decode(encoded)
-            if not self._replies:
-                await self._wait()
-            result = self._replies[0]
-            if result.done:
-                self._done.extend((row.name, row.value) for row in result.done)
+        """The next leaf. Raises the error with which the request ended; cancelled while it waits, it is closed."""
+        while not self._closed:
+            if self._rows:
+                row = self._rows.popleft()
+                return row.name, self._decode(row.value)
+            if self._end is not None:
+                await self.aclose()
+                if self._end.fault is not None:
+                    raise raised(self._end.fault)
+            else:
+                await self._more()
         raise StopAsyncIteration
+
+    async def _more(self) -> None:
+        if self._waiter is None:
+            self._waiter, self._drop = self._ask()
+            self._post = poster()
+        waiter = self._waiter
+        try:
+            await waiter.event.wait()
+        except BaseException:
+            await self.aclose()
+            raise
+        waiter.event = anyio.Event()
+        replies, waiter.replies = waiter.replies, []
+        for result in replies:
+            assert isinstance(result, Result)
+            self._rows.extend(result.done)
+            if result.last:
+                self._end = result
 
     async def athrow(self, typ: Any, val: Any = None, tb: Any = None) -> Never:
         """Close it and raise."""
@@ -62,11 +88,12 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
         raise typ if val is None else val
 
     async def aclose(self) -> None:
-        """Want no more of it."""
-        if self._open:
-            self._open = False
-            self._drop()
+        """Want no more of it. Never waits."""
+        self._closed = True
+        drop, self._drop = self._drop, None
+        if drop is not None:
+            drop()
 
     def __del__(self) -> None:
-        if self._open:
+        if self._drop is not None and self._post is not None:
             self._post(self._drop)  # from whichever thread, in the midst of whatever

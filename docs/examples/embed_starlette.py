@@ -66,6 +66,9 @@ class StarletteLink:
         except (WebSocketDisconnect, RuntimeError) as error:
             raise LinkEnded(f"the peer is gone: {error}") from None
 
+    def send_now(self, chunks: Sequence[Buffer]) -> bool:
+        return False  # an application's WebSocket cannot be written to without waiting
+
     async def close(self, code: int = 1000) -> None:
         if WebSocketState.DISCONNECTED in (self.websocket.client_state, self.websocket.application_state):
             return

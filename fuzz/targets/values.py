@@ -63,8 +63,8 @@ def _made(draws: Draws) -> None:
 
 def build(draws: Draws, depth: int, *, plain: bool) -> Any:
     """A value that can be sent; plain: of what MessagePack itself has."""
-    kinds = _PLAIN if plain else _PLAIN + _RICH
-    kind = draws.pick(kinds[: -_CONTAINERS[plain]] if not depth else kinds)
+    scalars, containers = (_PLAIN, _HOLDERS[:2]) if plain else (_PLAIN + _RICH, _HOLDERS)
+    kind = draws.pick(scalars + containers if depth else scalars)
     size = draws.below(4) if kind in ("list", "dict", "tuple", "set", "frozenset") else 0
     if kind == "list":
         return [build(draws, depth - 1, plain=plain) for _ in range(size)]
@@ -116,9 +116,9 @@ def _moment(draws: Draws, kind: str) -> datetime | date | time | timedelta:
     return datetime(year, 2, 3, hour, 5, 6, fraction, zone, fold=0 if zone else hour % 2)
 
 
-_PLAIN = ("none", "bool", "int", "float", "text", "bytes", "list", "dict")
-_RICH = ("huge", "complex", "decimal", "date", "time", "timedelta", "datetime", "ref", "tuple", "set", "frozenset")
-_CONTAINERS = {True: 2, False: 3}
+_PLAIN = ("none", "bool", "int", "float", "text", "bytes")
+_RICH = ("huge", "complex", "decimal", "date", "time", "timedelta", "datetime", "ref")
+_HOLDERS = ("list", "dict", "tuple", "set", "frozenset")
 _KEYS = ("none", "bool", "int", "text", "bytes")
 
 

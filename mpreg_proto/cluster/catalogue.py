@@ -284,7 +284,9 @@ class Catalogue:
                 function = _decode_entry(entry)
                 if function.function != key[len(FUNCTION) :] or not function.function:
                     raise _Refused("an entry names another function than its key")
-                self._names((*function.resources, function.version))
+                self._names(function.resources)
+                if len(function.version) > longest:
+                    raise _Refused(f"a version has at most {longest} characters")
                 return function
             if key == RESOURCES:
                 names = _decode_names(entry)
@@ -297,7 +299,7 @@ class Catalogue:
         return None
 
     def _names(self, names: tuple[str, ...]) -> None:
-        if len(names) > self._limits.resources + 1:
+        if len(names) > self._limits.resources:
             raise _Refused(f"a member holds at most {self._limits.resources} resources")
         if any(len(name) > self._limits.name_length for name in names):
             raise _Refused(f"a name has at most {self._limits.name_length} characters")

@@ -45,8 +45,8 @@ def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
     kind = loose[0] if loose else None
     if kind in _REQUEST_KINDS and type(kind) is int:
         number = loose[1] if len(loose) > 1 else None
-        if kind == _REQUEST_KINDS[1] and isinstance(number, list):  # Explain holds the request inside
-            number = number[1] if len(number) > 1 else None
+        if kind == _REQUEST_KINDS[1]:  # Explain holds the request inside
+            number = number[1] if isinstance(number, list) and len(number) > 1 else None
         if type(number) is int:
             path, text = placed(why)
             return BadRequest(number, Fault(1010, f"{path}: {text}", {"path": path}))

@@ -16,8 +16,12 @@ class SimCall:
     Then `value` is the result, or `values` those of a graph's wanted calls.
     """
 
-    def __init__(self, client: str, number: int, request: Request, *, sent: int, codec: ValueCodec) -> None:
+    def __init__(
+        self, client: str, number: int, request: Request, *, sent: int, codec: ValueCodec, label: int = 0
+    ) -> None:
         self.client = client
+        self.label = label
+        """Its number in a script, by which it is cancelled."""
         self.number = number
         self.request = request
         self.sent = sent

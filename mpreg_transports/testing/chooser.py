@@ -69,14 +69,15 @@ class Chooser:
     """Draws from one source, recorded on a tape if `record`."""
 
     def __init__(self, source: Source, *, record: bool = False) -> None:
+        self.source = source
+        self.recording = record
         self._fraction = source.fraction
         self.tape: dict[str, list[float]] = {}
-        self._record = record
 
     def fraction(self, purpose: str) -> float:
         """0 <= x < 1."""
         drawn = self._fraction(purpose)
-        if self._record:
+        if self.recording:
             self.tape.setdefault(purpose, []).append(drawn)
         return drawn
 

@@ -24,8 +24,8 @@ from mpreg_transports.testing.determinism import watching
 from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost, Spec
 from mpreg_transports.testing.network import End, Network, Wire
 from mpreg_transports.testing.spans import SECOND
-from mpreg_transports.testing.trace import Trace
-from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.trace import Header, Trace, labelled
+from mpreg_transports.testing.watching import Watcher, listeners
 
 SWEEP = 1000
 """Events between two looks at the whole state."""
@@ -34,9 +34,12 @@ _REFUSED_AFTER = 3 * SECOND
 _REDIAL = SECOND // 2
 
 
+_HOOKS = ("born", "heard", "touched", "handed_out", "started", "ended", "noticed")
+
+
 class CallKey(msgspec.Struct, frozen=True):
     """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
-    name.
+    name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
     """
 
     host: str
@@ -62,10 +65,12 @@ class Engine:
             raise ValueError("a simulation has at least one node")
         self.seed = seed
         self.now = 0
+        self.steps = 0
+        """Entries of the heap that were handled, without those that people and generators put there."""
         self.chooser = chooser or Chooser(Seeded(seed))
         self.framing = Framing.OBJECTS if objects else Framing.STREAM
         self.network = Network(self.chooser)
-        self.trace = Trace(recording=recording)
+        self.trace = Trace(recording=recording, describe=self.header)
         self.specs = dict(nodes)
         self.nodes: dict[str, NodeHost] = {}
         self.clients: dict[str, ClientHost] = {}
@@ -73,6 +78,10 @@ class Engine:
         self.keys: dict[tuple[str, int, int, str], CallKey] = {}
         """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
         self._watchers = list(watchers)
+        self._told = {hook: listeners(self._watchers, hook) for hook in _HOOKS}
+        self.heard = self._told["heard"]
+        self._touched = self._told["touched"]
+        self._runs: dict[tuple[str, int, int], CallKey] = {}
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._wires = 0
@@ -115,13 +124,22 @@ class Engine:
         """Handle the next event."""
         at, _, handle, args = heappop(self._heap)
         self.now = max(self.now, at)
+        self.steps += 1
         handle(*args)
         if self.trace.events % SWEEP == 0:
             self.sweep()
 
     def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
-        """Call `act(*args)` after so many seconds, as an event of its own."""
-        self._push(self.now + round(after * SECOND), act, *args)
+        """Call `act(*args)` after so many seconds, on time before all that happens then."""
+        self._push(self.now + round(after * SECOND), self._act, act, args)
+
+    def next_at(self) -> int | None:
+        """When the next step will be, None if nothing is to come any more."""
+        return self._heap[0][0] if self._heap else None
+
+    def header(self) -> Header:
+        """What a saved trace says of this simulation."""
+        raise NotImplementedError
 
     def sweep(self) -> None:
         """Have all watchers look at the whole state."""
@@ -186,45 +204,57 @@ class Engine:
 
     # -- what watchers are told ---------------------------------------------------------------------------------------
 
+    def watch_born(self, host: NodeHost) -> None:
+        """A node's life begins."""
+        for tell in self._told["born"]:
+            tell(host)
+
     def watch_handed_out(self, host: NodeHost) -> None:
         """A coordinator has placed calls since we last looked: remember which calls they are."""
         coordinator = host.node.coordinator
+        if coordinator is not host.coordinator:  # it has taken a new id, and numbers its requests anew
+            host.coordinator = coordinator
+            host.era += 1
         for number in range(host.handed_out + 1, coordinator.last_number + 1):
             for attempt in coordinator.out.of(number):
-                key = CallKey(host.name, host.life, attempt.execution.id, attempt.call)
+                key = CallKey(host.name, host.life, (host.era << 40) + attempt.execution.id, attempt.call)
                 self.keys[host.name, host.life, number, attempt.call] = key
-                for watcher in self._watchers:
-                    watcher.handed_out(host, key, number)
+                for tell in self._told["handed_out"]:
+                    tell(host, key, number)
         host.handed_out = coordinator.last_number
 
     def key_of(self, host: NodeHost, run: Run) -> CallKey:
         """Which call a run is of."""
         job = host.node.worker.job(run.run)
         assert job is not None, "a run belongs to a job until it has ended"
-        if job.link == 0:
-            return self.keys[host.name, host.life, job.request, job.call.name]
-        wire, side = host.wires[job.link]
-        peer = wire.ends[1 - side]
-        return self.keys[peer.host.name, peer.life, job.request, job.call.name]
+        name, life = host.name, host.life
+        if job.link != 0:
+            wire, side = host.wires[job.link]
+            peer = wire.ends[1 - side]
+            name, life = peer.host.name, peer.life
+        known = self.keys.get((name, life, job.request, job.call.name))
+        return known or CallKey(name, life, -job.request, job.call.name)
 
     def watch_started(self, host: NodeHost, run: Run) -> None:
         """A body starts."""
         self.trace.add(self.now, "run", host.name, "", text=run.function)
         if self._watchers:
-            key = self.key_of(host, run)
-            for watcher in self._watchers:
-                watcher.started(host, key, run)
+            key = self._runs[host.name, host.life, run.run] = self.key_of(host, run)
+            for tell in self._told["started"]:
+                tell(host, key, run)
 
     def watch_ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
         """A body has ended."""
         self.trace.add(self.now, "end", host.name, "", text=run.function)
-        for watcher in self._watchers:
-            watcher.ended(host, CallKey("", 0, 0, ""), run, outcome)
+        if self._watchers:
+            key = self._runs.pop((host.name, host.life, run.run))
+            for tell in self._told["ended"]:
+                tell(host, key, run, outcome)
 
     def watch_notice(self, host: NodeHost, notice: Notice) -> None:
         """A node tells something."""
-        for watcher in self._watchers:
-            watcher.noticed(host, notice)
+        for tell in self._told["noticed"]:
+            tell(host, notice)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -232,13 +262,19 @@ class Engine:
         self._sequence += 1
         heappush(self._heap, (at, self._sequence, handle, args))
 
+    def _act(self, act: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.steps -= 1  # what people do is no step: a replay does it by itself, between two steps
+        act(*args)
+
     def _did(self, name: str, args: dict[str, Any]) -> None:
-        self.trace.did(self.now, name, args)
+        self.trace.did(self.now, name, args, step=self.steps)
 
     def _after(self, host: Host) -> None:
         host.carry_out()
-        for watcher in self._watchers:
-            watcher.touched(host)
+        for tell in self._touched:
+            tell(host)
+        if host.over and host.alive:
+            self._end_life(host, silent=False)
 
     def _waits(self, host: Host, handle: Callable[..., None], *args: Any) -> bool:
         """Whether `host` is stalled: then the event comes again when it is not."""
@@ -304,30 +340,32 @@ class Engine:
             wire.held[side].append(data)
             return
         size = len(data) if isinstance(data, bytes) else 200
+        sent = self.now
+        label = labelled(data) if self.trace.recording else ""
 
         def deliver(at: int, piece: object) -> None:
-            self._push(at, self._deliver, wire, side, piece)
+            self._push(at, self._deliver, wire, side, piece, sent, label)
 
         if not self.network.arrivals(wire, side, data, size, self.now, deliver):
             self._reset(wire)
 
-    def _deliver(self, wire: Wire, side: int, data: object) -> None:
+    def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""
         end = wire.ends[1 - side]
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
             return
         if not end.opened or host.stalled_until > self.now:  # in order behind what waits before it
-            self._push(max(self.now, host.stalled_until), self._deliver, wire, side, data)
+            self._push(max(self.now, host.stalled_until), self._deliver, wire, side, data, sent, label)
             return
         source = wire.ends[side].host.name
         if data is None:
             self._closed(wire, 1 - side)
             return
         if isinstance(data, bytes):
-            self.trace.add(self.now, "data", host.name, source, data=data)
+            self.trace.add(self.now, "data", host.name, source, data=data, sent=sent, label=label)
         else:
-            self.trace.add(self.now, "message", host.name, source, text=type(data).__name__)
+            self.trace.add(self.now, "message", host.name, source, text=type(data).__name__, sent=sent)
         host.receive(end.link, data)
         self._after(host)
 
@@ -368,10 +406,14 @@ class Engine:
             host.connect()
             self._after(host)
 
-    def _end_life(self, host: NodeHost, *, silent: bool) -> None:
+    def _end_life(self, host: Host, *, silent: bool) -> None:
+        """The process of a host is gone; with `silent` its machine too, and nobody hears of it."""
+        if isinstance(host, NodeHost):
+            for watcher in self._watchers:
+                watcher.crashed(host)
+            for body in host.running.values():
+                body.abandon()
         host.alive = False
-        for body in host.running.values():
-            body.abandon()
         for wire, side in list(host.wires.values()):
             wire.ends[side].closed = True
             wire.held[side].clear()

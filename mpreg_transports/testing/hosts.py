@@ -16,10 +16,12 @@ from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Notify, R
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
 from mpreg_transports.testing.bodies import Body, bodies
 from mpreg_transports.testing.clocks import Clock
 from mpreg_transports.testing.network import Wire
+from mpreg_transports.testing.watching import overhear
 from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ class Host:
         self.wires: dict[LinkId, tuple[Wire, int]] = {}
         self.due: int | None = None
         self._last_link = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the process ends by itself now."""
+        return False
 
     @property
     def local(self) -> int:
@@ -107,12 +114,16 @@ class NodeHost(Host):
         self.running: dict[RunId, Body] = {}
         self.handed_out = 0
         """The newest dispatch of this life's coordinator that the simulation has looked at."""
+        self.coordinator: Coordinator | None = None
+        self.era = 0
+        """How many coordinators this life has had."""
 
     def start(self) -> None:
         """Begin a new life: a new member at the same address, with the functions of the spec."""
         super().start()
         self.running = {}
         self.handed_out = 0
+        self.coordinator, self.era = None, 0
         self.offers = bodies(dict(self.spec.functions))
         sim, label = self.sim, f"{self.name}/{self.life}"
         seed = sim.chooser.below(f"seed {label}", 1 << 52)
@@ -134,9 +145,17 @@ class NodeHost(Host):
             now=self.local,
             codec=default_codec(),
         )
+        if sim.heard:
+            overhear(self.node.links, self, sim.heard)
+        sim.watch_born(self)
         for function, _ in self.offers.values():
             self.node.offer(function.spec, now=self.local)
         self.carry_out()
+
+    @property
+    def over(self) -> bool:
+        """Whether the node has left."""
+        return self.node.left
 
     def link_opened(self, link: LinkId, dialled: Address | None) -> None:
         self.node.link_opened(link, framing=self.sim.framing, dialled=dialled, now=self.local)
@@ -227,6 +246,8 @@ class ClientHost(Host):
         super().start()
         self.dialling = False
         self.session = ClientSession(name=self.name, codec=default_codec())
+        if self.sim.heard:
+            overhear(self.session.links, self, self.sim.heard)
 
     def connect(self) -> None:
         """Dial the node if no link stands or is on its way."""

@@ -14,26 +14,102 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from mpreg_proto.effects import Framing
 from mpreg_proto.wire.dialects import encode as encode_message
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_transports.functions import tags
 from mpreg_transports.graph import Graph
 from mpreg_transports.testing.bodies import Fn, bodies
 from mpreg_transports.testing.calls import SimCall
+from mpreg_transports.testing.chooser import Chooser, Seeded
 from mpreg_transports.testing.determinism import watching
 from mpreg_transports.testing.engine import CallKey, Engine
-from mpreg_transports.testing.hosts import ClientHost, address
+from mpreg_transports.testing.hosts import ClientHost, Spec, address
 from mpreg_transports.testing.network import Profile
 from mpreg_transports.testing.spans import SECOND, Span, span
+from mpreg_transports.testing.specs import described, versions
+from mpreg_transports.testing.swarm import Swarm
+from mpreg_transports.testing.trace import Action, Header
+from mpreg_transports.testing.watching import Watcher
 from mpreg_transports.values import default_codec
 
 
 class Simulation(Engine):
-    """See the module, and `Engine` for its arguments."""
+    """See the module, and `Engine` for its arguments. `faults` are drawn from the seed, up front, and printed."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        nodes: Mapping[str, Spec],
+        faults: Swarm | None = None,
+        chooser: Chooser | None = None,
+        objects: bool = False,
+        watchers: Iterable[Watcher] = (),
+        recording: bool = False,
+    ) -> None:
+        super().__init__(
+            seed=seed, nodes=nodes, chooser=chooser, objects=objects, watchers=watchers, recording=recording
+        )
+        self.scenario = ""
+        self.options: dict[str, Any] = {}
+        """What was drawn for this run, for reports."""
+        self.violation = ""
+        """What went wrong, once it has; saved with the trace."""
+        self._faulty = True
+        self._labelled: dict[int, SimCall] = {}
+        if faults is not None:
+            drawn = faults.options(self.chooser)
+            self.options = msgspec.to_builtins(drawn)
+            print(f"seed {seed}: {drawn.words()}")
+            self.play(faults.script(self.chooser, drawn, nodes))
+
+    def header(self) -> Header:
+        """What a saved trace says of this simulation. Raises ValueError if its draws were not recorded."""
+        seeded = isinstance(self.chooser.source, Seeded)
+        if not seeded and not self.chooser.recording:
+            raise ValueError("draws that come from no seed must be recorded: Chooser(..., record=True)")
+        return Header(
+            seed=self.seed,
+            scenario=self.scenario,
+            options=self.options,
+            nodes=described(self.specs),
+            objects=self.framing is Framing.OBJECTS,
+            invariants=bool(self._watchers),
+            violation=self.violation,
+            tape=None if seeded else self.chooser.tape,
+            hash=self.trace.hash,
+            events=self.trace.events,
+            steps=self.steps,
+            at=self.now,
+            versions=versions(),
+        )
+
+    @staticmethod
+    def replay(
+        file: str | Path, *, nodes: Mapping[str, Spec] | None = None, watchers: Iterable[Watcher] | None = None
+    ) -> Simulation:
+        """Do a saved run again, to its end and to the same hash; raises `NotTheSame` (replay.py) if it differs.
+
+        `nodes` is needed if functions of theirs cannot be imported. A violation that it ended with is raised again.
+        """
+        from mpreg_transports.testing.replay import Replay
+
+        return Replay(file, nodes=nodes, watchers=watchers).finish()
+
+    def play(self, script: Iterable[Action]) -> None:
+        """Have all this done at its time, up to the settling."""
+        for action in script:
+            self._push(max(self.now, action.at), self._act, self._played, (action,))
+
+    def _played(self, action: Action) -> None:
+        if self._faulty:
+            self.perform(action.name, action.args)
 
     # -- what is done to the cluster; each is written into the script -------------------------------------------------
 
@@ -42,8 +118,16 @@ class Simulation(Engine):
         self._did("crash", {"name": name, "silent": silent})
         host = self.nodes[name]
         if host.alive:
-            for watcher in self._watchers:
-                watcher.crashed(host)
+            self._end_life(host, silent=silent)
+
+    def vanish(self, client: str, *, silent: bool = False) -> None:
+        """Kill a client's process; its answers are wanted no more. Its next request starts it again."""
+        self._did("vanish", {"client": client, "silent": silent})
+        host = self.clients.get(client)
+        if host is not None and host.alive:
+            for call in self.calls:
+                if call.client == client and not call.done():
+                    call.cancelled = True
             self._end_life(host, silent=silent)
 
     def restart(self, name: str, *, after: float = 0.0) -> None:
@@ -113,6 +197,11 @@ class Simulation(Engine):
         self._did("set_link", {"source": source, "target": target, "profile": msgspec.to_builtins(profile)})
         self.network.set(source, target, profile)
 
+    def set_links(self, profile: Profile) -> None:
+        """All ways that were not set by name behave like this from now on."""
+        self._did("set_links", {"profile": msgspec.to_builtins(profile)})
+        self.network.default = profile
+
     def offer(self, name: str, function: str, fn: Any) -> None:
         """Register a function at a running node. Written into the script only by name: replay needs it in the spec."""
         self._did("offer", {"name": name, "function": function})
@@ -132,9 +221,19 @@ class Simulation(Engine):
 
     def settle(self, seconds: float = 45.0) -> None:
         """Faults stop: ways are open, links sound, nobody stalls; after this time liveness must hold."""
-        self._did("settle", {"seconds": seconds})
-        self._heal_all()
+        self.calm()
         self.run(seconds)
+        self.judge()
+
+    def calm(self) -> None:
+        """Faults stop."""
+        self._did("calm", {})
+        self._faulty = False
+        self._heal_all()
+
+    def judge(self) -> None:
+        """Have liveness looked at: faults have stopped long ago."""
+        self._did("judge", {})
         self.sweep()
         for watcher in self._watchers:
             watcher.settled(self)
@@ -162,18 +261,25 @@ class Simulation(Engine):
         """A client of `node` sends a graph of calls."""
         return self.submit(node, graph.request(partial=partial, timeout=_ns(timeout)))
 
-    def submit(self, node: str, request: Request, *, client: str | None = None) -> SimCall:
-        """A client of `node` sends a request; clients are made by name as they are needed, one a node by itself."""
+    def submit(
+        self, node: str, request: Request, *, client: str | None = None, label: int | None = None
+    ) -> SimCall:
+        """A client of `node` sends a request; clients are made by name as they are needed, one a node by itself.
+
+        `label` names the call in the script; by itself it is how many there were before.
+        """
         client = client or f"client@{node}"
-        packed = b64encode(encode_message(request)).decode()
-        self._did("submit", {"node": node, "request": packed, "client": client})
+        label = len(self.calls) if label is None else label
+        self._did("submit", {"node": node, "request": packed(request), "client": client, "label": label})
         host = self.clients.get(client)
         if host is None:
             host = self.clients[client] = ClientHost(self, client, 1000 + len(self.clients), node)
+        if not host.alive:
             host.start()
         number = host.session.submit(request, now=host.local)
-        call = SimCall(client, number, request, sent=self.now, codec=default_codec())
+        call = SimCall(client, number, request, sent=self.now, codec=default_codec(), label=label)
         self.calls.append(call)
+        self._labelled[label] = call
         self._waiting[client, host.life, number] = call
         for watcher in self._watchers:
             watcher.submitted(call)
@@ -184,7 +290,7 @@ class Simulation(Engine):
 
     def cancel(self, call: SimCall) -> None:
         """The client wants the answer no more."""
-        self._did("cancel", {"call": self.calls.index(call)})
+        self._did("cancel", {"label": call.label})
         host = self.clients[call.client]
         if not call.done():
             call.cancelled = True
@@ -195,11 +301,12 @@ class Simulation(Engine):
         """Do what a script says."""
         match name:
             case "submit":
-                request = msgspec.msgpack.decode(b64decode(args["request"]), type=Request)
-                self.submit(args["node"], request, client=args["client"])
+                self.submit(
+                    args["node"], unpacked(args["request"]), client=args["client"], label=args["label"]
+                )
             case "cancel":
-                if args["call"] < len(self.calls):
-                    self.cancel(self.calls[args["call"]])
+                if args["label"] in self._labelled:  # a shrunk script may have lost it
+                    self.cancel(self._labelled[args["label"]])
             case "partition":
                 self.partition(args["one"], args["other"], oneway=args["oneway"])
             case "set_link":
@@ -208,9 +315,9 @@ class Simulation(Engine):
             case "offer":
                 fn = self.specs[args["name"]].functions[args["function"]]
                 self.offer(args["name"], args["function"], fn)
-            case "settle":
-                self.settle(args["seconds"])
-            case "crash" | "restart" | "leave" | "stall" | "skew" | "heal" | "withdraw":
+            case "set_links":
+                self.set_links(msgspec.convert(args["profile"], Profile))
+            case "crash" | "restart" | "leave" | "stall" | "skew" | "heal" | "withdraw" | "vanish" | "calm" | "judge":
                 getattr(self, name)(**args)
             case _:
                 raise ValueError(f"a script says {name!r}, which nothing is")
@@ -244,6 +351,16 @@ class Way:
                     rechunk=profile.rechunk if rechunk is None else rechunk,
                 ),
             )
+
+
+def packed(request: Request) -> str:
+    """A request as it stands in a script."""
+    return b64encode(encode_message(request)).decode()
+
+
+def unpacked(text: str) -> Request:
+    """A request out of a script."""
+    return msgspec.msgpack.decode(b64decode(text), type=Request)
 
 
 def _ns(seconds: float | None) -> int | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
+from mpreg_proto.ids import LinkId
+from mpreg_proto.links import Links
 from mpreg_proto.notices import Notice
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Message
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.calls import SimCall
@@ -19,6 +24,12 @@ class Watcher:
 
     def begin(self, sim: Engine) -> None:
         """The simulation is about to start its nodes."""
+
+    def born(self, host: NodeHost) -> None:
+        """A node's life begins: it is there, and knows nobody yet."""
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        """A message has reached a node or a client, which has not looked at it yet; pings and pongs are left out."""
 
     def touched(self, host: Host) -> None:
         """An event was handled at `host`; its effects have been carried out."""
@@ -49,6 +60,31 @@ class Watcher:
 
     def settled(self, sim: Engine) -> None:
         """Faults have stopped long ago: liveness must hold now."""
+
+
+def listeners(watchers: Iterable[Watcher], name: str) -> list[Callable[..., None]]:
+    """The methods `name` of those who override it: an event costs nothing for the others."""
+    ignored = getattr(Watcher, name)
+    return [getattr(watcher, name) for watcher in watchers if getattr(type(watcher), name) is not ignored]
+
+
+def overhear(links: Links, host: Host, told: list[Callable[..., None]]) -> None:
+    """Tell of each message that `links` gives to its owner, before the owner looks at it."""
+    receive, handle = links.receive, links.handle
+
+    def received(*args: Any) -> list[Message | BadRequest]:
+        return telling(args[0], receive(*args))
+
+    def handled(*args: Any) -> list[Message | BadRequest]:
+        return telling(args[0], handle(*args))
+
+    def telling(link: LinkId, messages: list[Message | BadRequest]) -> list[Message | BadRequest]:
+        for message in messages:
+            for tell in told:
+                tell(host, link, message)
+        return messages
+
+    links.receive, links.handle = received, handled  # type: ignore[method-assign]  # nobody else sees decoded messages
 
 
 class Violation(AssertionError):

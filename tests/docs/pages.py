@@ -128,13 +128,14 @@ def anchors(source: str) -> list[str]:
 def generated(source: str) -> dict[str, str]:
     """The generated regions of a page, by name."""
     pattern = re.compile(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
-    return {name: text for name, text in pattern.findall(source)}
+    return dict(pattern.findall(source))
 
 
 def part(file: str, name: str) -> str:
-    """The lines of a file between `# [name]` and `# [/name]`, not indented."""
+    """The lines of a file between `# [name]` and `# [/name]`, not indented, blank lines as ruff wants them."""
     text = (ROOT / file).read_text("utf-8")
     inside = re.search(rf"^ *# \[{name}\]\n(.*?)^ *# \[/{name}\]$", text, re.MULTILINE | re.DOTALL)
     if inside is None:
         raise ValueError(f"{file} has no part {name}")
-    return textwrap.dedent(inside[1]).strip("\n") + "\n"
+    flat = textwrap.dedent(inside[1]).strip("\n") + "\n"
+    return re.sub(r"\n\n+(?=\S)", "\n\n\n", flat)

@@ -27,7 +27,7 @@ import anyio.to_thread
 
 from tests.docs.pages import ROOT, Block, Signal, steps
 
-SECONDS = 60.0
+SECONDS = 30.0
 """How long a command may take, and a server to say what the page shows."""
 
 _PORT = re.compile(r"\b(900[1-9])\b")

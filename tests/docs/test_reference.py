@@ -1,9 +1,12 @@
 """What docs/ say about messages, errors, limits, stages, settings and commands is what the source says."""
 
+import re
+
 import pytest
 
+from mpreg_proto.limits import Limits
 from mpreg_proto.wire.session import STAGES
-from tests.docs.pages import PAGES, generated
+from tests.docs.pages import PAGES, ROOT, generated
 from tests.docs.reference import GENERATED, renewed, with_parts
 
 
@@ -29,3 +32,10 @@ def test_the_diagram_of_a_link_is_the_table() -> None:
         drawn[before, cause] = after
     assert len(arrows) == len(STAGES)
     assert drawn == {(before.name, cause.name): after.name for (before, cause), after in STAGES.items()}
+
+
+def test_the_page_of_limits_says_which_are_not_enforced() -> None:
+    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("mpreg_*/**/*.py") if path.name != "limits.py")
+    unused = [name for name in Limits.__struct_fields__ if not re.search(rf"imits\.{name}\b", sources)]
+    said = re.search(r"^Not enforced yet: (.*?)\.", PAGES["docs/reference/limits.md"], re.MULTILINE)
+    assert unused == (re.findall(r"`(\w+)`", said[1]) if said else [])

@@ -72,14 +72,17 @@ async def node(
         "grace": grace,
     }
     command = [sys.executable, "-W", "error", "-m", "tests.helpers.nodes.worker", json.dumps(told)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+    with _start(command) as process:
         try:
             assert process.stdout is not None
             line = await anyio.to_thread.run_sync(process.stdout.readline)
             yield NodeProcess(process, json.loads(line)["url"])
         finally:
             process.kill()
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class Gate:

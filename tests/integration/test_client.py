@@ -52,7 +52,9 @@ async def test_both_kinds_of_address(scheme: str) -> None:
     with anyio.fail_after(PATIENCE):
         async with node() as server, Client(server.url.replace("ws", scheme)) as client:
             assert client.node == "node"
-            assert await client.call("echo", {"deep": [1, b"bytes", (1, 2), {3}]}) == {"deep": [1, b"bytes", (1, 2), {3}]}
+            assert await client.call("echo", {"deep": [1, b"bytes", (1, 2), {3}]}) == {
+                "deep": [1, b"bytes", (1, 2), {3}]
+            }
 
 
 async def test_not_connected_says_which_addresses_were_tried_and_why() -> None:
@@ -236,13 +238,15 @@ async def test_the_default_deadline_is_named() -> None:
     held, server = Held(), node(limits=Limits(default_timeout=20 * MILLISECOND))
     server.register("held", held.body)
     async with running(server) as client:
-        with pytest.raises(DeadlineExceeded, match=r"not done within 0\.02 s \(the default; set another with timeout\)"):
+        with pytest.raises(
+            DeadlineExceeded, match=r"not done within 0\.02 s \(the default; set another with timeout\)"
+        ):
             await client.call("held")
 
 
 async def test_more_than_a_message_may_be_long() -> None:
     async with running(node()) as client:
-        with pytest.raises(LimitExceeded, match="over the limit message: .*, at most 16777216") as caught:
+        with pytest.raises(LimitExceeded, match=r"over the limit message: .*, at most 16777216") as caught:
             await client.call("echo", b"x" * (16 * 1024 * 1024))
         assert caught.value.details["maybe_executed"] is False
         assert len(await client.call("echo", b"x" * (8 * 1024 * 1024))) == 8 * 1024 * 1024

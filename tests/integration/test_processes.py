@@ -151,7 +151,9 @@ async def test_a_node_is_killed_under_load(anyio_backend: str) -> None:
                 assert outcome == ["b", tag]
             assert took < AT_ONCE, (tag, took)
         assert {tag.split()[0] for tag in at_c} == set(names)
-        print(f"of {len(outcomes)} calls in flight the last ended {max(row[0] for row in outcomes.values()):.2f} s after")
+        print(
+            f"of {len(outcomes)} calls in flight the last ended {max(row[0] for row in outcomes.values()):.2f} s after"
+        )
         assert await nodes.c.ended() == -signal.SIGKILL
 
 

@@ -147,7 +147,7 @@ async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> No
             for number, kind in enumerate(raised):
                 if name == "loop" and kind is asyncio.CancelledError and anyio_backend == "trio":
                     continue
-                with pytest.raises(ExecutionFailed, match="why|StopIteration") as caught:
+                with pytest.raises(ExecutionFailed, match=r"why|StopIteration") as caught:
                     await client.call(name, number)
                 assert caught.value.details["function"] == name
         assert client.node == "node"
@@ -333,32 +333,30 @@ async def test_a_port_that_is_taken() -> None:
 # -- leaving ----------------------------------------------------------------------------------------------------------
 
 
-async def test_leaving_waits_for_what_runs_and_no_longer_than_the_grace(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("patient", [True, False], ids=["in time", "too slow"])
+async def test_leaving_waits_for_what_runs_no_longer_than_the_grace(
+    patient: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
-    for grace, patient in ((10_000, True), (50, False)):
-        server, held = node(limits=Limits(drain_grace=grace * MILLISECOND)), Held()
-        server.register("held", held.body)
-        outcomes: list[object] = []
-        over = anyio.Event()
+    server, held = node(limits=Limits(drain_grace=(10_000 if patient else 50) * MILLISECOND)), Held()
+    server.register("held", held.body)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server.serve)
+            async with Client(server.url) as client, anyio.create_task_group() as calls:
 
-        async def one(client: Client) -> None:
-            try:
-                outcomes.append(await client.call("held", "value"))
-            except OutcomeUnknown as error:
-                outcomes.append(error)
-            over.set()
-
-        with anyio.fail_after(PATIENCE):
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(server.serve)
-                async with Client(server.url) as client:
-                    tasks.start_soon(one, client)
-                    await held.until(started=1)
-                    await anyio.to_thread.run_sync(server.leave)
+                async def one() -> None:
                     if patient:
-                        assert server.view().draining
-                        held.release()
-                    await over.wait()
-        assert outcomes == ["value"] if patient else isinstance(outcomes[0], OutcomeUnknown)
-        assert held.cancelled == (0 if patient else 1)
+                        assert await client.call("held", "value") == "value"
+                    else:
+                        with pytest.raises(OutcomeUnknown, match="this node left the cluster"):
+                            await client.call("held", "value")
+
+                calls.start_soon(one)
+                await held.until(started=1)
+                await anyio.to_thread.run_sync(server.leave)
+                assert server.view().draining
+                if patient:
+                    held.release()
+    assert held.cancelled == (0 if patient else 1)
     assert caplog.text == ""

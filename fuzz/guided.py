@@ -1,0 +1,25 @@
+"""The process in which atheris runs: instruments the core, then never comes back. `python -m fuzz` starts it.
+
+    python -m fuzz.guided TARGET [libFuzzer's options] FOLDER...
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris  # type: ignore[import-not-found]
+
+from fuzz import harness
+
+
+def main() -> None:
+    """Fuzz the target named first."""
+    target = sys.argv.pop(1)
+    with atheris.instrument_imports(include=["mpreg_proto"], enable_loader_override=False):
+        function = harness(target)
+    atheris.Setup(sys.argv, function)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Writes fuzz/corpus: small inputs of each target, from real conversations and from what formats say.
+
+    python -m fuzz.make_corpus
+
+The same files every time; those of an earlier version go. Inputs that once failed are kept as `found-*` and are not
+touched here. A name is the kind of input and its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack  # type: ignore[import-untyped]
+
+from fuzz import CORPUS, TARGETS
+from fuzz.traces import Step, packed
+from fuzz.world import SECOND, Framing, LinkId, a_node, drained, frame, hello
+from mpreg_proto.client import ClientSession
+from mpreg_proto.effects import HangUp, Send
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import Address
+from mpreg_proto.node import Node
+from mpreg_proto.rng import Rng
+from mpreg_proto.wire import dialects
+from mpreg_proto.wire.messages import Call, CancelRequest, Message, Ping, Refused, Request, Result
+from mpreg_proto.wire.values import Ref, ValueCodec
+
+Steps = list[tuple[Step, bytes]]
+
+_CODEC = ValueCodec()
+
+
+def _call(name: str, *args: object, needs: tuple[str, ...] = (), function: str = "echos") -> Call:
+    return Call(name, function, _CODEC.encode([list(args), {}]), needs)
+
+
+GRAPHS: tuple[Request, ...] = (
+    Request(1, (_call("a", 1, function="echo"),)),
+    Request(2, (_call("a", "x"), _call("b", Ref("a"), needs=("a",)), _call("c", Ref("b", (0, 0)), needs=("b",)))),
+    Request(3, (_call("a", b"y"), _call("b", 2**70, function="boom")), partial=True, eager=True, trace=True),
+    Request(4, (_call("a", function="nowhere"),), wait=SECOND, timeout=2 * SECOND),
+    Request(5, (_call("a", Ref("b"), needs=("b",)), _call("b", Ref("a"), needs=("a",)))),
+    Request(6, (_call("a", Ref("g"), needs=("g",)),), here=("a",), given={"g": _CODEC.encode((1, "two"))}),
+)
+
+
+class Talk:
+    """What two sides say to each other over one stream; each step is kept as the other would be fed it."""
+
+    def __init__(self) -> None:
+        self.said: tuple[Steps, Steps] = ([], [])
+
+    def note(self, side: int, data: bytes) -> None:
+        """`side` says something."""
+        self.said[side].append((Step.SAY, data))
+
+    def wait(self, tenths: int) -> None:
+        """Time passes for both."""
+        for steps in self.said:
+            steps.append((Step.WAIT, bytes([tenths])))
+
+
+def client_with_node() -> tuple[bytes, bytes]:
+    """A client that sends all GRAPHS: what it says, for `peer`, and what the node answers, for `client`."""
+    talk, node, session, link = Talk(), a_node(), ClientSession(name="client"), LinkId(1)
+    node.link_opened(link, framing=Framing.STREAM, dialled=None, now=0)
+    session.link_opened(link, framing=Framing.STREAM, address=Address("ws://fuzzed:1"), now=0)
+    now = 0
+    for request in GRAPHS:
+        session.submit(request, now=now)
+        talk.said[1].append((Step.ACT, b"\0"))
+        _exchange(talk, node, session, link, now)
+        now += SECOND
+        node.wake(now=now)
+        talk.wait(10)
+    session.ask(now=now)
+    session.explain(GRAPHS[1], now=now)
+    talk.said[1].extend([(Step.ACT, b"\3"), (Step.ACT, b"\2")])
+    _exchange(talk, node, session, link, now)
+    node.leave(now=now)
+    _exchange(talk, node, session, link, now)
+    return b"\0" + packed(talk.said[0]), packed(talk.said[1])
+
+
+def _exchange(talk: Talk, node: Node, session: ClientSession, link: LinkId, now: int) -> None:
+    busy = True
+    while busy:
+        busy = False
+        for wanted in session.drain():
+            if isinstance(wanted, Send):
+                busy = True
+                data = b"".join(wanted.chunks)
+                talk.note(0, data)
+                node.receive(link, data, now=now)
+        for effect in drained(node, now):
+            if isinstance(effect, Send):
+                busy = True
+                data = b"".join(effect.chunks)
+                talk.note(1, data)
+                session.receive(link, data, now=now)
+
+
+def node_with_node(*, dials: bool, leaves: bool) -> bytes:
+    """What another node says to the fuzzed one: it joins, offers, asks it to run calls, runs its own, and goes."""
+    nodes = (a_node("other"), a_node("fuzzed", seeds=(Address("ws://peer:1"),) if dials else ()))
+    steps: Steps = []
+    dialled = (None, Address("ws://peer:1")) if dials else (Address("ws://fuzzed:1"), None)
+    for node, where in zip(nodes, dialled, strict=True):
+        node.link_opened(LinkId(1), framing=Framing.STREAM, dialled=where, now=0)
+    now = 0
+    _between(nodes, steps, now)
+    for number, request in enumerate(GRAPHS):
+        nodes[0].submit(request, now=now)
+        nodes[1].submit(request, now=now)
+        _between(nodes, steps, now)
+        now += SECOND // 2
+        for node in nodes:
+            node.wake(now=now)
+        steps.append((Step.WAIT, b"\5"))
+        if number == 3:
+            nodes[0].withdraw("boom", now=now)
+            nodes[0].hold(("gpu", "eu"), now=now)
+            nodes[0].advertise((Address("ws://other:2"),), now=now)
+        _between(nodes, steps, now)
+    if leaves:
+        nodes[0].leave(now=now)
+        _between(nodes, steps, now)
+    steps.append((Step.CLOSE, b""))
+    return bytes([dials]) + packed(steps)
+
+
+def _between(nodes: tuple[Node, Node], steps: Steps, now: int) -> None:
+    busy = True
+    while busy:
+        busy = False
+        for side, node in enumerate(nodes):
+            for effect in drained(node, now):
+                if isinstance(effect, Send):
+                    busy = True
+                    data = b"".join(effect.chunks)
+                    if side == 0:
+                        steps.append((Step.SAY, data))
+                    nodes[1 - side].receive(LinkId(1), data, now=now)
+                elif isinstance(effect, HangUp):
+                    return
+
+
+def bodies(trace: bytes) -> list[bytes]:
+    """The native bodies in a trace, one of each kind and length."""
+    from fuzz.traces import unpacked
+    from mpreg_proto.wire.framing import FrameError, FrameReader
+
+    reader, found = FrameReader(1 << 20), dict[tuple[int, int], bytes]()
+    for step, data in unpacked(trace):
+        if step is Step.SAY:
+            try:
+                for body in reader.feed(data):
+                    found.setdefault((bytes(body)[1], len(body) // 32), bytes(body))
+            except FrameError:
+                break
+    return list(found.values())
+
+
+JSON = (
+    '{"role":"rpc","cmds":[{"name":"first","fun":"echo","args":["hi"],"kwargs":{},"locs":[]}],"u":"id"}',
+    '{"role":"rpc","cmds":[{"name":"a","fun":"echo","args":[1]},{"name":"b","fun":"echos","args":["a",{"x":["a"]}]}]}',
+    '{"role":"rpc","refs":"explicit","cmds":[{"name":"a","fun":"echo","args":[{"k":[1,2]}]},'
+    '{"name":"b","fun":"echo","args":[{"$ref":"a","path":["k",0]}]},{"name":"c","fun":"echo","args":[{"$data":{"$ref":1}}]}]}',
+    '{"role":"rpc","cmds":[{"name":"a","fun":"boom"},{"name":"b","fun":"echo","args":["a"]}],"on_error":"partial","trace":true}',
+    '{"role":"rpc","cmds":[{"name":"a","fun":"nowhere","locs":["gpu"]}],"wait":0.5,"timeout":2,"want":["a"],"u":"\\u00e9"}',
+    '{"role":"rpc","cmds":[{"name":"a","fun":"echo","args":["b"]},{"name":"b","fun":"echo","args":["a"]}]}',
+    '{"role":"rpc","cmds":[{"name":"a","fun":"echo"},{"name":"a","fun":"echo"}]}',
+    '{"role":"status"}',
+    "[1,-0.0,1e308,1E-7,true,false,null]",
+    '{"a":1,"a":2}',
+    '"\\ud800"',
+    "NaN",
+    "[" * 70 + "]" * 70,
+    "12345678901234567890123",
+)
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """All inputs, by target."""
+    said, answered = client_with_node()
+    peers = [said] + [node_with_node(dials=dials, leaves=leaves) for dials in (False, True) for leaves in (True, False)]
+    natives = {body: None for trace in (said[1:], answered, *(peer[1:] for peer in peers)) for body in bodies(trace)}
+    texts = [text.encode() for text in JSON]
+    values = [call.args for request in GRAPHS for call in request.calls]
+    values += [_CODEC.encode(value) for value in ({1, 2}, 3j, frozenset("ab"), [(), {}], {"k": 2**80}, "é" * 40)]
+    foreign = [msgpack.packb(value) for value in ({"a": [1, b"x", None]}, msgpack.Timestamp(1, 5), [1.5, -(2**63)])]
+    random = Rng(11)
+    noise = [bytes(random.below(256) for _ in range(size)) for size in (8, 24, 64, 128, 200)]
+    small: tuple[Message, ...] = (Ping(1), CancelRequest(1), Refused(Fault(1005, "no")), Result(1))
+    streams = [b"".join(frame(message) for message in small), frame(hello(cluster="c", member=b"p" * 16, name="p"))]
+    return {
+        "frames": [bytes([limit, 3, 1, 2, 9]) + stream for limit in (3, 5, 7) for stream in (*streams, b"GET / HTTP")],
+        "values": [bytes([way]) + one for one in (*values, *foreign) for way in (0, 1)] + [b"\2" + one for one in noise],
+        "messages": [b"\0" + body for body in natives] + [b"\1" + bytes([0, 2, 3, 1]) + dialects.encode(m) for m in small],
+        "json": texts,
+        "links": noise,
+        "members": noise,
+        "catalogue": [bytes([2, way]) + one for one in noise[1:] for way in (0, 1)],
+        "graph": [*noise, *(bytes([255, size, shape, closed]) for size in range(4) for shape in range(3) for closed in (0, 1))],
+        "placement": noise,
+        "peer": peers,
+        "requests": [*texts[:8], b"\n".join(texts)],
+        "client": [answered],
+    }
+
+
+def write(folder: Path, log: Callable[[str], None] = print) -> int:
+    """Write all seeds below `folder`; how many bytes that are."""
+    total = 0
+    for target, inputs in seeds().items():
+        assert target in TARGETS, target
+        place = folder / target
+        place.mkdir(parents=True, exist_ok=True)
+        for old in place.glob("seed-*"):
+            old.unlink()
+        for number, data in enumerate(inputs):
+            (place / f"seed-{number:03}").write_bytes(data)
+            total += len(data)
+        log(f"{target:<12}{len(inputs):>4} inputs {sum(map(len, inputs)):>8} bytes")
+    return total
+
+
+if __name__ == "__main__":
+    print(f"{write(CORPUS)} bytes in all")

@@ -1,0 +1,114 @@
+"""A client with a hostile server: nothing raises, each question is answered once, and at its deadline at the latest.
+
+Input: a trace (traces.py) of what a server said; ACT steps are what the client does meanwhile: submit, explain, ask,
+cancel, hang up. In the end the link is gone and time passes, and nothing may be left.
+"""
+
+from __future__ import annotations
+
+from fuzz.traces import Step, unpacked
+from fuzz.world import SECOND, Framing, Heard
+from mpreg_proto.client import ClientSession, Replied
+from mpreg_proto.effects import HangUp, Send
+from mpreg_proto.ids import Address, LinkId
+from mpreg_proto.limits import Limits
+from mpreg_proto.wire.messages import Call, Request, Result
+
+_LIMITS = Limits(message=65_536, node_message=65_536, default_timeout=5 * SECOND)
+_MOST_STEPS = 100
+_CALL = Request(0, (Call("a", "echo", b"\x92\x91\x01\x80"),))
+
+
+class World:
+    """A client, its link, and what has been answered."""
+
+    def __init__(self) -> None:
+        self.session = ClientSession(name="client", limits=_LIMITS)
+        self.now = 0
+        self.link = LinkId(0)
+        self.heard = Heard()
+        self.answered: dict[int, int] = {}
+        self.asked: list[int] = []
+        self.cancelled: dict[int, None] = {}
+
+    def open(self) -> None:
+        """A transport stands."""
+        self.link = LinkId(self.link + 1)
+        self.heard = Heard()
+        self.session.link_opened(self.link, framing=Framing.STREAM, address=Address("ws://server:1"), now=self.now)
+        self.carry_out()
+
+    def close(self) -> None:
+        """It breaks."""
+        self.session.link_closed(self.link, now=self.now)
+        self.carry_out()
+
+    def act(self, what: int) -> None:
+        """The client wants something."""
+        session = self.session
+        match what % 6:
+            case 0 | 1:
+                self.asked.append(session.submit(_CALL, now=self.now))
+            case 2:
+                self.asked.append(session.explain(_CALL, now=self.now))
+            case 3:
+                self.asked.append(session.ask(now=self.now))
+            case 4 if self.asked:
+                number = self.asked[what % len(self.asked)]
+                if number not in self.answered:
+                    self.cancelled[number] = None
+                session.cancel(number, now=self.now)
+            case _:
+                session.close(now=self.now)
+        self.carry_out()
+
+    def wait(self, span: int) -> None:
+        """Time passes, in the steps that the client asks for."""
+        end = self.now + span
+        while (due := self.session.next_timeout()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.session.wake(now=self.now)
+            self.carry_out()
+        self.now = end
+
+    def carry_out(self) -> None:
+        """Look at what the client says and is told."""
+        for effect in self.session.drain():
+            match effect:
+                case Send():
+                    self.heard.send(effect)
+                case HangUp():
+                    self.heard.hang_up(effect)
+                case Replied(number, reply):
+                    assert number in self.asked and number not in self.cancelled, f"an answer to {number}, of nobody"
+                    assert number not in self.answered, f"{number} is answered again"
+                    if not isinstance(reply, Result) or reply.last:
+                        self.answered[number] = self.now
+                case _:
+                    pass
+
+
+def harness(data: bytes) -> None:
+    """Replay what a server said."""
+    world = World()
+    world.open()
+    for number, (step, said) in enumerate(unpacked(data)):
+        if number == _MOST_STEPS:
+            break
+        match step:
+            case Step.SAY:
+                world.session.receive(world.link, said, now=world.now)
+                world.carry_out()
+            case Step.WAIT:
+                world.wait((said[0] if said else 0) * SECOND // 10)
+            case Step.CLOSE:
+                world.close()
+                world.open()
+            case Step.ACT:
+                world.act(said[0] if said else 0)
+    world.close()
+    world.wait(6 * SECOND)
+    assert len(world.session) == 0, "a question that is never answered"
+    for number in world.asked:
+        assert number in world.answered or number in world.cancelled, f"{number} has no answer"
+    assert world.session.next_timeout() is None, "a timer is left"

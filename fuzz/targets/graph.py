@@ -1,0 +1,148 @@
+"""Calls to a plan, against an oracle that tries everything: the same plan, or a fault of the same code.
+
+Input: calls with names of few letters, so that names meet, and what each needs. The first byte may ask for a large
+graph instead, of up to 10,000 calls: a chain, a fan, a ladder of diamonds, each perhaps closed to a circle.
+"""
+
+from __future__ import annotations
+
+from fuzz.draws import Draws
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import Limits
+from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.ids import LinkId, RequestId
+from mpreg_proto.wire.messages import Call, Request
+
+_LIMITS = Limits(name_length=5)
+_LARGE = (10, 100, 1_000, 10_000)
+
+
+def harness(data: bytes) -> None:
+    """A small graph against the oracle, or now and then a large one against what it must be."""
+    draws = Draws(data)
+    if draws.byte() >= 253:
+        _large(draws)
+        return
+    calls = tuple(_call(draws) for _ in range(draws.below(10)))
+    want = tuple(_name(draws) for _ in range(draws.below(3))) if draws.chance(4) else None
+    given = {_name(draws): b"\xc0" for _ in range(draws.below(3))} if draws.chance(4) else {}
+    timeout = draws.integer() if draws.chance(8) else None
+    request = Request(1, calls, want=want, given=given, timeout=timeout, wait=-1 if draws.chance(16) else 0)
+    made, code = plan(request, _LIMITS), oracle(request)
+    if isinstance(made, Fault):
+        assert made.code == code, f"{made} instead of {code} for {request}"
+        if code == 1012:
+            _is_circle(made.details["cycle"], request)
+        return
+    assert code is None, f"{request} is planned, and is {code}"
+    _is_right(made, request)
+    _runs(made, request)
+
+
+def _call(draws: Draws) -> Call:
+    needs = tuple(_name(draws) for _ in range(draws.below(3)))
+    return Call(_name(draws), "" if draws.chance(64) else "f", b"", needs)
+
+
+def _name(draws: Draws) -> str:
+    return "toolong" if draws.chance(64) else draws.pick(("a", "b", "c", "d", "e", "f", "g", "h", "i", ""))
+
+
+def oracle(request: Request) -> int | None:
+    """The code of INTERFACE.md for a request that is none, in the order in which they are checked."""
+    calls, want = request.calls, request.want
+    shapeless = (
+        not calls
+        or any(not call.name or not call.function for call in calls)
+        or (want is not None and (not want or len(set(want)) < len(want)))
+        or (request.timeout is not None and request.timeout <= 0)
+        or request.wait < 0
+    )
+    if shapeless:
+        return 1010
+    names = [call.name for call in calls]
+    if any(len(text) > 5 for call in calls for text in (call.name, call.function, *call.resources)):
+        return 1014
+    if len(set(names)) < len(names):
+        return 1011
+    needs = {call.name: set(call.needs) for call in calls}
+    known = {*names, *request.given}
+    if any(need not in known for call in calls for need in call.needs) or any(name not in names for name in want or ()):
+        return 1013
+    return 1012 if any(name in _reached(name, needs) for name in names) else None
+
+
+def _reached(name: str, needs: dict[str, set[str]]) -> set[str]:
+    """All calls that `name` waits for, directly or not."""
+    found: set[str] = set()
+    waiting = list(needs[name])
+    while waiting:
+        other = waiting.pop()
+        if other in needs and other not in found:
+            found.add(other)
+            waiting += needs[other]
+    return found
+
+
+def _is_circle(circle: list[str], request: Request) -> None:
+    needs = {call.name: call.needs for call in request.calls}
+    assert len(set(circle)) == len(circle) > 0, circle
+    for name, following in zip(circle, [*circle[1:], circle[0]], strict=True):
+        assert following in needs[name], f"{circle} is no circle"
+
+
+def _is_right(made: Plan, request: Request) -> None:
+    calls = {call.name: call for call in request.calls}
+    inner = {name: [need for need in call.needs if need in calls] for name, call in calls.items()}
+    used = {need for needs in inner.values() for need in needs}
+    assert made.leaves == tuple(name for name in calls if name not in used), "leaves"
+    assert tuple(made.wanted) == (request.want or made.leaves), "wanted"
+    assert {name: set(made.needs.get(name, ())) for name in calls} == {n: set(needs) for n, needs in inner.items()}
+    for name in calls:
+        waiting = [other for other in calls if name in inner[other]]
+        assert list(made.dependents.get(name, ())) == waiting, "dependents"
+
+
+def _runs(made: Plan, request: Request) -> None:
+    """Bind each call as it becomes ready: all become ready, each once and after what it needs."""
+    execution = Execution(RequestId(1), request, made, link=LinkId(1), arrived=0, deadline=1)
+    ready, done = execution.start(), dict[str, None]()
+    while ready:
+        name = ready.pop()
+        assert name not in done and all(need in done for need in made.needs.get(name, ())), "too early"
+        done[name] = None
+        ready += execution.bind(name, b"\xc0")
+    assert execution.over and list(execution.values) == [name for name in done if name in made.wanted], "what is kept"
+
+
+def _large(draws: Draws) -> None:
+    size, shape, closed = draws.pick(_LARGE), draws.below(3), draws.byte() % 2 == 1
+    needs: dict[int, tuple[int, ...]] = {}
+    for place in range(size):
+        if shape == 0:
+            needs[place] = (place - 1,) if place else ()
+        elif shape == 1:
+            needs[place] = tuple(range(place)) if place == size - 1 else ()
+        else:  # each floor of two calls waits for both of the one below
+            floor = place - place % 2
+            needs[place] = (floor - 2, floor - 1) if floor else ()
+    if closed:
+        needs[0] = (size - 1,)
+    calls = tuple(Call(str(place), "f", b"", tuple(map(str, needs[place]))) for place in draws_order(draws, size))
+    made = plan(Request(1, calls), Limits())
+    circular = closed and (shape == 1 or size > 1)
+    if isinstance(made, Fault):
+        assert circular and made.code == 1012, made
+        _is_circle(made.details["cycle"], Request(1, calls))
+        return
+    assert not circular, "a circle is planned"
+    _runs(made, Request(1, calls))
+
+
+def draws_order(draws: Draws, size: int) -> list[int]:
+    """0 to `size` - 1 forwards, backwards, or shuffled by a stride."""
+    way = draws.below(3)
+    if way < 2:
+        return list(range(size))[:: -1 if way else 1]
+    return [place * 7 % size for place in range(size)] if size % 7 else list(range(size))

@@ -1,0 +1,141 @@
+"""Operations on the sessions of one process: no order of them raises, and nothing is said on a link after its end.
+
+Input: operations, one byte each and what they need. Three links of different framings may be open at once; what comes
+in over them is real messages, pieces of these, and nonsense.
+"""
+
+from __future__ import annotations
+
+from fuzz.draws import Draws
+from mpreg_proto.effects import Effect, HangUp, Notify, Send
+from mpreg_proto.errors import Fault, LocalProtocolError
+from mpreg_proto.ids import Address, LinkId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.links import Links
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire import dialects
+from mpreg_proto.wire.framing import Framing, prefix
+from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.messages import Ask, Goodbye, Hello, Message, News, Ping, Pong, Refused, Request, Result
+from mpreg_proto.wire.session import Stage
+from mpreg_proto.wire.values import ValueCodec
+
+_LIMITS = Limits(message=2048, node_message=4096)
+_CLASSIC = b'{"role":"rpc","cmds":[{"name":"a","fun":"echo","args":[1]}],"u":"x"}'
+_MESSAGES: tuple[Message, ...] = (
+    hello(cluster="c", member=b"p" * 16, name="peer"),
+    hello(cluster="", member=b"", name="client"),
+    Hello((7, 9), (), "c", b"", "from the future"),
+    hello(cluster="other", member=b"q" * 16, name="stranger"),
+    hello(cluster="c", member=b"short", name="wrong"),
+    Ping(1),
+    Pong(1),
+    Goodbye("done"),
+    Refused(Fault(1005, "another cluster")),
+    Request(1, ()),
+    Result(1),
+    Ask(1),
+    News(),
+    Result(2, fault=Fault(1002, "x" * 3000)),
+)
+
+
+class World:
+    """One `Links` and what was said on it."""
+
+    def __init__(self) -> None:
+        self.log: list[Effect] = []
+        self.timers = Timers()
+        self.links = Links(
+            lambda: hello(cluster="c", member=b"m" * 16, name="me"),
+            codec=ValueCodec(),
+            timers=self.timers,
+            limits=_LIMITS,
+            log=self.log,
+        )
+        self.now = 0
+        self.hung_up: dict[LinkId, None] = {}
+
+    def check(self) -> None:
+        """After each operation: look at what was said, and at the tables."""
+        for effect in self.log:
+            match effect:
+                case Send(link, chunks, message):
+                    assert link in self.links.sessions and link not in self.hung_up, "said after the end"
+                    framing = self.links.sessions[link].framing
+                    assert bool(chunks) is (framing is not Framing.OBJECTS) is (message is None), "one or the other"
+                case HangUp(link):
+                    assert link not in self.hung_up, "hung up twice"
+                    self.hung_up[link] = None
+                case Notify():
+                    pass
+                case _:
+                    raise AssertionError(f"links want {effect}")
+        self.log.clear()
+        for link, session in self.links.sessions.items():
+            assert (session.stage is Stage.ENDED) is (link in self.hung_up), (link, session.stage)
+        for link in self.links.leaving:
+            assert link in self.links.sessions, "a link that is gone is leaving"
+        open_links = sum(session.stage is not Stage.ENDED for session in self.links.sessions.values())
+        assert len(self.timers) <= 3 * open_links, "timers of links that are gone"
+
+
+def harness(data: bytes) -> None:
+    """Do what the input says."""
+    draws, world = Draws(data), World()
+    while draws.more:
+        _operate(draws, world)
+        world.check()
+    for link in list(world.links.sessions):
+        world.links.closed(link)
+    world.check()
+    assert not len(world.timers), "a timer outlives all links"
+
+
+def _operate(draws: Draws, world: World) -> None:
+    links, link = world.links, LinkId(1 + draws.below(3))
+    match draws.below(10):
+        case 0 | 1:
+            _open(draws, world, link)
+        case 2 | 3 | 4:
+            _receive(draws, world, link)
+        case 5:
+            links.send(link, draws.pick(_MESSAGES))
+        case 6:
+            links.goodbye(link, "bye", world.now)
+        case 7:
+            draws.pick((links.hang_up, lambda link: links.refuse(link, Fault(1010, "no"))))(link)
+        case 8:
+            links.closed(link)
+            world.hung_up.pop(link, None)
+        case _:
+            world.now += draws.below(30) * SECOND
+            for key in world.timers.due(world.now):
+                links.wake(key, world.now)
+
+
+def _open(draws: Draws, world: World, link: LinkId) -> None:
+    framing = draws.pick(tuple(Framing))
+    dialled = Address("ws://peer:1") if framing is not Framing.CLASSIC_MESSAGES and draws.byte() % 2 else None
+    known = link in world.links.sessions
+    try:
+        world.links.opened(link, framing=framing, dialled=dialled, now=world.now)
+    except LocalProtocolError:
+        assert known, "a new link is refused"
+    else:
+        assert not known, "a link opens twice"
+
+
+def _receive(draws: Draws, world: World, link: LinkId) -> None:
+    session = world.links.sessions.get(link)
+    message = draws.pick(_MESSAGES)
+    if session is not None and session.framing is Framing.OBJECTS:
+        world.links.handle(link, message, world.now)
+        return
+    body = draws.pick((dialects.encode(message), dialects.encode(message), _CLASSIC, draws.piece(20)))
+    stream = prefix(len(body)) + body if session is None or session.framing is Framing.STREAM else body
+    start = draws.below(8) if draws.chance(8) else 0
+    if session is not None and session.classic and draws.byte() % 2:
+        world.links.receive(link, stream.decode("latin-1"), world.now) if session.framing is not Framing.STREAM else None
+    else:
+        world.links.receive(link, stream[start:], world.now)

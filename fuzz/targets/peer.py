@@ -1,0 +1,123 @@
+"""A hostile peer: a mutated trace of a real conversation, said to a node, which serves another client as before.
+
+Whatever is said, the node raises nothing; the link goes on, or it ends with Refused and HangUp, after which nothing is
+said on it. An honest client on another link gets its answers all the same. Input: a trace (traces.py); its first byte
+modulo 2 says whether the node dialled the link or accepted it.
+"""
+
+from __future__ import annotations
+
+from fuzz.traces import Step, unpacked
+from fuzz.world import SECOND, Framing, Heard, LinkId, a_node, drained, frame, hello
+from mpreg_proto.effects import HangUp, Notify, Send
+from mpreg_proto.ids import Address
+from mpreg_proto.limits import Limits
+from mpreg_proto.notices import LinkEnded
+from mpreg_proto.wire.messages import Call, Goodbye, Refused, Request, Result
+from mpreg_proto.wire.values import ValueCodec
+
+_HOSTILE, _HONEST = 1, 1_000_000
+_MOST_STEPS = 60
+_LIMITS = Limits(message=65_536, node_message=65_536, members=8, dead_members=4, retired_members=8, functions=8)
+_ARGS = ValueCodec().encode([["still here"], {}])
+_ANSWER = ValueCodec().encode("still here")
+
+
+class World:
+    """One node, one honest client, and the hostile link of the moment."""
+
+    def __init__(self, *, dials: bool) -> None:
+        self.node = a_node(limits=_LIMITS, seeds=(Address("ws://peer:1"),) if dials else ())
+        self.dials = dials
+        self.now = 0
+        self.link = LinkId(_HOSTILE)
+        self.heard: dict[LinkId, Heard] = {}
+        self.asked = 0
+        self.reopen()
+        self.open(LinkId(_HONEST), None)
+        self.say(LinkId(_HONEST), frame(hello(cluster="", member=b"", name="honest")))
+
+    def open(self, link: LinkId, dialled: Address | None) -> None:
+        """A transport stands."""
+        self.heard[link] = Heard()
+        self.node.link_opened(link, framing=Framing.STREAM, dialled=dialled, now=self.now)
+        self.carry_out()
+
+    def reopen(self) -> None:
+        """The hostile peer comes anew."""
+        if self.link in self.heard:
+            del self.heard[self.link]
+            self.node.link_closed(self.link, now=self.now)
+            self.carry_out()
+            self.link = LinkId(self.link + 1)
+        self.open(self.link, Address("ws://peer:1") if self.dials else None)
+
+    def say(self, link: LinkId, data: bytes) -> None:
+        """Bytes arrive."""
+        self.node.receive(link, data, now=self.now)
+        self.carry_out()
+
+    def wait(self, span: int) -> None:
+        """Time passes, in the steps that the node asks for."""
+        end = self.now + span
+        while (due := self.node.next_timeout()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.node.wake(now=self.now)
+            self.carry_out()
+        self.now = end
+
+    def carry_out(self) -> None:
+        """Do what the node wants; a HangUp that is no ordinary end has said why."""
+        whys: dict[LinkId, str] = {}
+        for effect in drained(self.node, self.now):
+            match effect:
+                case Send(link):
+                    self.heard[link].send(effect)
+                case Notify(LinkEnded(link, _, why)):
+                    whys[link] = why
+                case HangUp(link, code):
+                    self.heard[link].hang_up(effect)
+                    _has_said_why(self.heard[link], code, whys.get(link, ""))
+                case _:
+                    pass
+
+    def serves(self) -> None:
+        """The honest client asks for an echo, and gets it."""
+        link = LinkId(_HONEST)
+        heard = self.heard[link]
+        assert heard.hung_up is None, "an honest client was hung up"
+        self.asked += 1
+        heard.messages.clear()
+        self.say(link, frame(Request(self.asked, (Call("a", "echo", _ARGS),))))
+        answers = [message for message in heard.messages if isinstance(message, Result)]
+        assert [answer.id for answer in answers] == [self.asked], f"an honest client's request has {answers}"
+        assert [row.value for row in answers[0].done] == [_ANSWER], f"an honest client gets {answers[0]}"
+
+
+def harness(data: bytes) -> None:
+    """Replay, and ask now and then whether the node is as it was."""
+    world = World(dials=bool(data[:1]) and data[0] % 2 == 1)
+    for number, (step, said) in enumerate(unpacked(data[1:])):
+        if number == _MOST_STEPS:
+            break
+        if step is Step.WAIT:
+            world.wait(min(said[0] if said else 0, 80) * SECOND // 10)
+        elif step is Step.CLOSE:
+            world.reopen()
+        else:
+            world.say(world.link, said)
+    world.serves()
+    world.node.view(now=world.now)
+    world.reopen()
+    world.serves()
+
+
+def _has_said_why(heard: Heard, code: int, why: str) -> None:
+    """1000 and 1001 are ordinary ends (goodbye, refused by the peer, myself met, silence); others follow a Refused."""
+    if code in (1000, 1001):
+        return
+    if heard.classic:
+        return
+    said = heard.messages[-1] if heard.messages else None
+    assert isinstance(said, Refused), f"hung up with {code} ({why}) after {said}"
+    assert not isinstance(said, Goodbye)

@@ -1,0 +1,103 @@
+"""A node whose functions end at once, for targets that talk to a whole node, and the reading of what it says.
+
+Everything is drawn from fixed seeds and time is given in, so an input always leads to the same conversation. Bodies
+are run within the drain that asked for them. Nothing here decides what is a defect; the targets do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.effects import Effect, Framing, HangUp, Outcome, Raised, Returned, Run, Send
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.rng import Rng
+from mpreg_proto.wire import dialects
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.framing import FrameReader, prefix
+from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.messages import Message
+
+FUNCTIONS = (
+    FunctionSpec(name="echo", idempotent=True),
+    FunctionSpec(name="echos", idempotent=True),
+    FunctionSpec(name="boom", resources=("gpu",)),
+)
+
+
+def a_node(name: str = "fuzzed", *, limits: Limits | None = None, seeds: tuple[Address, ...] = ()) -> Node:
+    """A node that offers `echo`, `echos`, and `boom`, which raises; the same one for each call."""
+    root = Rng(7).child(name)
+    ids = root.child("entropy")
+    node = Node(
+        NodeConfig(
+            name=name,
+            cluster_id="c",
+            addresses=(Address(f"ws://{name}:1"),),
+            seeds=seeds,
+            limits=limits or Limits(),
+        ),
+        me=MemberId(name.encode().ljust(16, b"-")[:16]),
+        rng=root.child("node"),
+        entropy=lambda size: bytes(ids.below(256) for _ in range(size)),
+        now=0,
+    )
+    for function in FUNCTIONS:
+        node.offer(function, now=0)
+    return node
+
+
+def outcome(run: Run) -> Outcome:
+    """What a body of FUNCTIONS comes to."""
+    if run.function == "boom":
+        return Raised("ValueError", "boom")
+    if run.function == "echos":
+        return Returned(list(run.args))
+    return Returned(run.args[0]) if len(run.args) == 1 and not run.kwargs else Raised("TypeError", "one argument")
+
+
+def drained(node: Node, now: int) -> Iterator[Effect]:
+    """All effects but `Run`s, which are carried out at once, till there is nothing left."""
+    while effects := node.drain():
+        for effect in effects:
+            if isinstance(effect, Run):
+                node.finished(effect.run, outcome(effect), now=now)
+            else:
+                yield effect
+
+
+def frame(message: Message) -> bytes:
+    """A native message on a byte stream."""
+    body = dialects.encode(message)
+    return prefix(len(body)) + body
+
+
+class Heard:
+    """What a node has said on one byte stream, read as its peer would."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.classic = b""
+        self.hung_up: int | None = None
+        self._reader = FrameReader((1 << 25) - 1)
+
+    def send(self, effect: Send) -> None:
+        """The node writes. Raises AssertionError for what no peer could read, or for words after the end."""
+        assert self.hung_up is None, "said after the end"
+        for body in self._reader.feed(b"".join(effect.chunks)):
+            if bytes(body[:1]) == b"{":
+                self.classic = bytes(body)
+                continue
+            message = dialects.decode(body)
+            assert not isinstance(message, BadRequest), f"a node says nonsense: {message}"
+            self.messages.append(message)
+
+    def hang_up(self, effect: HangUp) -> None:
+        """The node closes."""
+        assert self.hung_up is None, "hung up twice"
+        self.hung_up = effect.code
+
+
+__all__ = ["FUNCTIONS", "SECOND", "Framing", "Heard", "LinkId", "a_node", "drained", "frame", "hello", "outcome"]

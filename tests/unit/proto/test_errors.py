@@ -1,0 +1,127 @@
+"""One table of errors: it must be INTERFACE.md's, and an error must be the same raised, kept, sent and pickled."""
+
+import copy
+import pickle
+
+import msgspec
+import pytest
+
+from mpreg_proto import errors
+from mpreg_proto.errors import (
+    BY_CODE,
+    KINDS,
+    CyclicReference,
+    DeadlineExceeded,
+    DuplicateName,
+    Fault,
+    Forbidden,
+    GraphError,
+    InvalidRequest,
+    LocalProtocolError,
+    MpregError,
+    ProtocolError,
+    RemoteProtocolError,
+    RequestError,
+    UnresolvedReference,
+    raised,
+)
+
+# INTERFACE.md, Error codes: code, name, and whether its column `repeat safe` says yes.
+TABLE = """
+1000 unknown_message -
+1001 command_not_found yes
+1002 internal no
+1003 execution_failed no
+1004 invalid_role -
+1005 cluster_mismatch -
+1010 invalid_request -
+1011 duplicate_name -
+1012 cyclic_reference -
+1013 unresolved_reference -
+1014 limit_exceeded -
+1020 deadline_exceeded no
+1021 cancelled no
+1022 overloaded yes
+1023 outcome_unknown no
+1024 draining yes
+1030 unauthenticated -
+1031 forbidden -
+1040 version_mismatch -
+"""
+
+
+def test_the_table_is_the_one_that_is_promised() -> None:
+    rows = [line.split() for line in TABLE.split("\n") if line]
+    ours = [[str(kind.default_code), kind.kind, kind.repeat_safe] for kind in KINDS]
+    assert ours == [[code, name, safe == "yes"] for code, name, safe in rows]
+    assert list(BY_CODE.values()) == list(KINDS)
+
+
+def test_every_kind_of_the_module_is_in_the_table() -> None:
+    kinds = {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, RequestError) and kind not in (RequestError, GraphError)
+    }
+    assert sorted(kinds.values(), key=lambda kind: kind.default_code) == list(KINDS)
+    assert all(kind.__doc__ and str(kind.default_code) in kind.__doc__ for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_raised_kept_sent_pickled_and_copied_it_is_the_same(kind: type[RequestError]) -> None:
+    error = kind("what happened", details={"call": "x", "more": [1, {"y": None}]})
+    fault = error.fault
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(fault), type=Fault)
+    for again in (error, raised(sent), pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is kind
+        assert (again.code, again.message, again.details) == (kind.default_code, "what happened", error.details)
+        assert str(again) == "what happened" and again.fault == fault
+        assert again.safe_to_repeat is kind.repeat_safe
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("executed", [True, False])
+def test_safe_to_repeat_is_the_column_and_nothing_has_run(kind: type[RequestError], executed: bool) -> None:
+    error = raised(Fault(kind.default_code, "", {"maybe_executed": executed}))
+    assert error.safe_to_repeat is (kind.repeat_safe and not executed)
+
+
+def test_a_code_of_a_newer_version_is_a_plain_error_that_keeps_it() -> None:
+    error = raised(Fault(4711, "new", {"a": 1}))
+    assert type(error) is RequestError and (error.code, error.safe_to_repeat) == (4711, False)
+    assert pickle.loads(pickle.dumps(error)).code == 4711
+
+
+def test_they_are_what_python_already_has_a_name_for() -> None:
+    assert issubclass(DeadlineExceeded, TimeoutError) and issubclass(Forbidden, PermissionError)
+    for kind in (InvalidRequest, DuplicateName, CyclicReference, UnresolvedReference):
+        assert issubclass(kind, GraphError)
+    assert all(issubclass(kind, MpregError) for kind in (*KINDS, LocalProtocolError, RemoteProtocolError))
+    assert not any(issubclass(kind, ProtocolError) for kind in KINDS)
+
+
+@pytest.mark.parametrize(("kind", "unchanged"), [(LocalProtocolError, True), (RemoteProtocolError, False)])
+def test_misuse_and_nonsense_are_two_families(kind: type[ProtocolError], unchanged: bool) -> None:
+    error = kind("wrong", code=1014, at="$.x", details={"limit": "calls"})
+    for again in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is kind and again.state_unchanged is unchanged  # type: ignore[attr-defined]
+        assert (str(again), again.code, again.at, again.details) == ("wrong", 1014, "$.x", {"limit": "calls"})
+    plain = kind("wrong")
+    assert (plain.code, plain.at, plain.details) == (1010, "", {})
+
+
+def test_every_error_says_what_it_did_to_the_machine() -> None:
+    assert all(kind.state_unchanged is True for kind in KINDS)
+
+
+def test_details_are_each_errors_own() -> None:
+    one, other = RequestError("a"), RequestError("b")
+    one.details["x"] = 1
+    assert other.details == {} and Fault(1, "").details == {}
+
+
+def test_saying_more_leaves_the_first_fault_as_it_was() -> None:
+    fault = Fault(1001, "none", {"call": "x", "node": "a"})
+    more = fault.saying(node="b", maybe_executed=False)
+    assert fault.details == {"call": "x", "node": "a"}
+    assert more == Fault(1001, "none", {"call": "x", "node": "b", "maybe_executed": False})

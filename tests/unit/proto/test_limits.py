@@ -1,0 +1,61 @@
+"""The bounds are GUARANTEES.md's, they fit together, and each can be replaced alone."""
+
+import msgspec
+import pytest
+
+from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND, Limits
+from mpreg_proto.wire.framing import LONGEST_FRAME
+
+MIB = 1024 * 1024
+
+# GUARANTEES.md, Limits, Deadlines, Draining, Possibly started; MEMBERSHIP.md, State.
+PROMISED = {
+    "message": 16 * MIB,
+    "calls": 10_000,
+    "name_length": 256,
+    "requests_per_link": 1_024,
+    "requests": 8_192,
+    "calls_per_worker": 256,
+    "default_timeout": 60 * SECOND,
+    "longest_timeout": 24 * HOUR,
+    "handshake": 5 * SECOND,
+    "ping_every": 10 * SECOND,
+    "gone_after": 20 * SECOND,
+    "goodbye": 10 * SECOND,
+    "drain_grace": 10 * SECOND,
+    "link_wait": SECOND,
+    "failovers": 2,
+    "dial_first": 200 * MILLISECOND,
+    "dials": 8,
+    "members": 16_384,
+    "dead_members": 4_096,
+    "retired_members": 100_000,
+    "functions": 10_000,
+    "resources": 10_000,
+    "changes": 256,
+}
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_it_is_what_is_promised(name: str) -> None:
+    assert getattr(DEFAULT, name) == PROMISED[name]
+
+
+def test_all_are_whole_positive_numbers() -> None:
+    assert all(type(value) is int and value > 0 for value in msgspec.structs.asdict(DEFAULT).values())
+
+
+def test_they_fit_together() -> None:
+    assert DEFAULT.message <= DEFAULT.node_message <= LONGEST_FRAME
+    assert DEFAULT.ping_every < DEFAULT.gone_after <= 3 * DEFAULT.ping_every
+    assert DEFAULT.default_timeout <= DEFAULT.longest_timeout
+    assert DEFAULT.dial_first <= DEFAULT.dial_longest
+
+
+def test_one_is_replaced_alone_and_none_changed() -> None:
+    mine = Limits(calls=100)
+    assert msgspec.structs.replace(mine, calls=DEFAULT.calls) == DEFAULT != mine
+    with pytest.raises(AttributeError):
+        mine.calls = 5  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Limits(100)  # type: ignore[misc]

@@ -1,0 +1,106 @@
+"""The messages: each comes back as it was, their kinds are fixed, and arrays grow at the end alone."""
+
+import typing
+
+import msgspec
+import pytest
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.wire.messages import (
+    Ask,
+    Call,
+    CancelRequest,
+    Change,
+    Claim,
+    Delta,
+    Digest,
+    Done,
+    Explain,
+    Explained,
+    Explanation,
+    Failed,
+    Fetch,
+    Goodbye,
+    Head,
+    Hello,
+    Message,
+    News,
+    Ping,
+    Pong,
+    Refused,
+    Request,
+    Result,
+    Told,
+    Traced,
+)
+
+decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+CALL = Call("x", "f", b"\x92\x90\x80", ("a",), ("r",), "2")
+HEAD = Head(b"m" * 16, 3, b"h" * 16)
+EACH: dict[int, Message] = {
+    1: Hello((1, 2), ("f",), "c", b"m" * 16, "n"),
+    2: Refused(Fault(1040, "why", {"mine": [1, 1]})),
+    3: Ping(2**64 - 1),
+    4: Pong(0),
+    5: Goodbye("why"),
+    10: Request(7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me"),
+    11: Result(
+        7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
+        (Traced("x", "n#1", 1, 2, 3, 4, 5, "why"),),
+    ),
+    12: CancelRequest(7),
+    13: Explain(Request(7, (CALL,))),
+    14: Explanation(7, (Explained("x", "f", ("n",), "why", (("m", "busy"),)),), Fault(1001, "")),
+    15: Ask(1),
+    16: Told(1, b"{}"),
+    20: News((Claim(b"m" * 16, 1, 0, b"card"),), (Delta(HEAD, 0, (Change(1, "f:x", b""),)),), (HEAD,)),
+    21: Digest((Claim(b"m" * 16, 1, 0),), (HEAD,)),
+    22: Fetch(b"m" * 16, 0),
+}  # fmt: skip
+
+
+def test_every_message_is_here_once_under_its_kind() -> None:
+    kinds = {kind.__struct_config__.tag: kind for kind in typing.get_args(Message)}
+    assert {number: type(message) for number, message in EACH.items()} == kinds
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_it_comes_back_as_it_was(kind: int) -> None:
+    data = msgspec.msgpack.encode(EACH[kind])
+    assert decoder.decode(data) == EACH[kind]
+    assert msgspec.msgpack.decode(data)[0] == kind
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_what_a_newer_peer_adds_at_the_end_is_ignored(kind: int) -> None:
+    loose = msgspec.msgpack.decode(msgspec.msgpack.encode(EACH[kind]))
+    newer = msgspec.msgpack.encode([*loose, {"new": [1, 2]}, None])
+    assert decoder.decode(newer) == EACH[kind]
+
+
+@pytest.mark.parametrize(
+    ("least", "message"),
+    [
+        ([10, 1, []], Request(1, ())),
+        ([11, 1], Result(1)),
+        ([14, 1], Explanation(1)),
+        ([20], News()),
+        ([10, 1, [["x", "f", b""]]], Request(1, (Call("x", "f", b""),))),
+        ([11, 1, [["x", b""]], [["y", [1003, ""]]]], Result(1, (Done("x", b""),), (Failed("y", Fault(1003, "")),))),
+    ],
+)
+def test_what_came_later_has_a_default(least: list[object], message: Message) -> None:
+    assert decoder.decode(msgspec.msgpack.encode(least)) == message
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_messages_are_values(kind: int) -> None:
+    message = EACH[kind]
+    field = message.__struct_fields__[0]
+    with pytest.raises(AttributeError):
+        setattr(message, field, None)
+    assert message.__struct_config__.array_like and message.__struct_config__.frozen
+
+
+def test_a_result_is_the_last_one_unless_it_says_otherwise() -> None:
+    assert Result(1).last and not Failed("x", Fault(1003, "")).refused

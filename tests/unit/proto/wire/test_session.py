@@ -1,0 +1,237 @@
+"""One link: the table of its stages, the handshake, which dialect it speaks, what ends it."""
+
+from itertools import product
+
+import pytest
+
+from mpreg_proto.errors import LocalProtocolError
+from mpreg_proto.ids import Address, LinkId
+from mpreg_proto.limits import Limits
+from mpreg_proto.wire import dialects
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.framing import Framing, prefix
+from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.messages import Goodbye, Hello, Message, Ping, Refused, Request, Result
+from mpreg_proto.wire.session import CLOSE_CODES, STAGES, Cause, Session, Stage
+from mpreg_proto.wire.values import ValueCodec
+
+NODE = hello(cluster="c", member=b"n" * 16, name="node")
+OTHER = hello(cluster="c", member=b"o" * 16, name="other")
+CLIENT = hello(cluster="", member=b"", name="client")
+LIMITS = Limits(message=1000, node_message=2000)
+
+
+def session(framing: Framing = Framing.NATIVE_MESSAGES, *, mine: Hello = NODE, dialled: str | None = None) -> Session:
+    return Session(
+        LinkId(1),
+        framing=framing,
+        dialled=None if dialled is None else Address(dialled),
+        mine=mine,
+        codec=ValueCodec(),
+        limits=LIMITS,
+        now=5,
+    )
+
+
+def framed(*messages: Message) -> bytes:
+    return b"".join(prefix(len(body)) + body for body in map(dialects.encode, messages))
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stage", "cause"), list(product(Stage, Cause)))
+def test_every_step_is_in_the_table_or_raises_and_changes_nothing(stage: Stage, cause: Cause) -> None:
+    one = session()
+    one.stage = stage
+    following = STAGES.get((stage, cause))
+    if following is not None:
+        one.move(cause)
+        assert one.stage is following
+        return
+    before = {name: getattr(one, name) for name in Session.__slots__}
+    with pytest.raises(LocalProtocolError, match=f"{stage.name} cannot take {cause.name}"):
+        one.move(cause)
+    assert {name: getattr(one, name) for name in Session.__slots__} == before
+
+
+def test_the_table_leads_from_opening_to_the_end_and_never_back() -> None:
+    order = list(Stage)
+    assert all(order.index(after) > order.index(before) for (before, _), after in STAGES.items())
+    assert all((stage, Cause.HUNG_UP) in STAGES for stage in Stage if stage is not Stage.ENDED)
+    reached = {Stage.OPENING} | set(STAGES.values())
+    assert reached == set(Stage)
+    assert not any(before is Stage.ENDED for before, _ in STAGES)
+
+
+def test_both_goodbyes_in_either_order_lead_to_the_same_stage() -> None:
+    for first, second in ((Cause.GOODBYE_SENT, Cause.GOODBYE_CAME), (Cause.GOODBYE_CAME, Cause.GOODBYE_SENT)):
+        one = session()
+        for cause in (Cause.AGREED, first, second):
+            one.move(cause)
+        assert one.stage is Stage.BOTH_LEAVE and one.closing
+
+
+def test_closing_is_from_the_first_goodbye_on() -> None:
+    one = session()
+    assert not one.closing
+    one.move(Cause.AGREED)
+    assert not one.closing
+    one.move(Cause.GOODBYE_CAME)
+    assert one.closing
+
+
+# -- handshake --------------------------------------------------------------------------------------------------------
+
+
+def test_a_hello_opens_and_says_who_is_there() -> None:
+    one = session()
+    received = one.receive(dialects.encode(OTHER), 9)
+    assert list(received) == [OTHER] and received.violation is None
+    assert (one.stage, one.member, one.theirs, one.heard) == (Stage.OPEN, OTHER.member, OTHER, 9)
+    assert one.agreed is not None and one.agreed.version == 1
+
+
+@pytest.mark.parametrize(("mine", "theirs", "limit"), [(NODE, OTHER, 2000), (NODE, CLIENT, 1000), (CLIENT, NODE, 1000)])
+def test_the_limit_follows_from_who_is_there(mine: Hello, theirs: Hello, limit: int) -> None:
+    one = session(Framing.STREAM, mine=mine)
+    assert one.limit == 1000
+    one.receive(framed(theirs), 0)
+    assert one.limit == limit
+    over = one.receive(prefix(limit + 1), 0)
+    assert over.violation is not None and over.violation.details == {
+        "limit": "message",
+        "value": limit,
+        "came": limit + 1,
+    }
+
+
+def test_a_long_message_of_a_node_may_come_in_one_piece_with_its_hello() -> None:
+    one = session(Framing.STREAM, dialled="mem://other")
+    long = Goodbye("x" * 1500)
+    received = one.receive(framed(OTHER, long), 0)
+    assert list(received) == [OTHER, long] and received.violation is None
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [(Ping(1), 1010), (Goodbye(""), 1010), (Request(1, ()), 1010), (hello(cluster="d", member=b"", name=""), 1005)],
+)
+def test_nothing_else_opens(first: Message, code: int) -> None:
+    one = session()
+    received = one.receive(dialects.encode(first), 0)
+    assert list(received) == [] and received.violation is not None and received.violation.code == code
+    assert (one.stage, one.theirs, one.agreed) == (Stage.OPENING, None, None)
+
+
+def test_a_refusal_may_come_first() -> None:
+    one = session(dialled="mem://x")
+    (message,) = one.receive(dialects.encode(Refused(received_fault())), 0)
+    assert isinstance(message, Refused) and one.stage is Stage.OPENING
+
+
+def received_fault() -> dialects.Fault:
+    return dialects.Fault(1040, "too new")
+
+
+def test_a_second_hello_is_a_violation() -> None:
+    one = session()
+    one.receive(dialects.encode(OTHER), 0)
+    assert one.receive(dialects.encode(OTHER), 0).violation is not None
+
+
+# -- bytes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
+    one, data = session(Framing.STREAM), framed(OTHER, Ping(1), Ping(2))
+    messages = [message for at in range(0, len(data), cut) for message in one.receive(data[at : at + cut], at)]
+    assert messages == [OTHER, Ping(1), Ping(2)]
+    assert one.heard == (len(data) - 1) // cut * cut
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_buffer_will_do(kind: type) -> None:
+    one, stream = session(), session(Framing.STREAM)
+    assert list(one.receive(kind(dialects.encode(OTHER)), 0)) == [OTHER]
+    assert list(stream.receive(kind(framed(OTHER)), 0)) == [OTHER]
+
+
+def test_what_came_before_a_fault_is_given_with_it() -> None:
+    one = session(Framing.STREAM)
+    received = one.receive(framed(OTHER, Ping(1)) + b"\x09", 0)
+    assert list(received) == [OTHER, Ping(1)]
+    assert received.violation is not None and received.violation.code == 1000
+
+
+def test_of_two_faults_the_first_is_told() -> None:
+    one = session(Framing.STREAM)
+    one.receive(framed(OTHER), 0)
+    received = one.receive(framed(Ping(1), OTHER, Ping(2)) + b"\x09", 0)
+    assert list(received) == [Ping(1)]
+    assert received.violation is not None and "hello" in received.violation.message
+
+
+def test_each_byte_is_heard_and_stills_a_ping() -> None:
+    one = session(Framing.STREAM)
+    one.pinged = True
+    one.receive(b"\x00", 77)
+    assert (one.heard, one.pinged) == (77, False)
+
+
+def test_chunks_are_prefixed_on_streams_alone() -> None:
+    body = dialects.encode(Ping(1))
+    assert session(Framing.STREAM).chunks(body) == (prefix(len(body)), body)
+    assert session().chunks(body) == (body,)
+
+
+def test_a_message_link_takes_no_text_unless_it_is_classic() -> None:
+    assert session().receive("hello", 0).violation is not None
+
+
+def test_text_is_measured_in_bytes() -> None:
+    one = session(Framing.CLASSIC_MESSAGES)
+    assert one.receive("é" * 500, 0).violation is None
+    violation = one.receive("é" * 501, 0).violation
+    assert violation is not None and violation.details["came"] == 1002
+
+
+# -- dialects ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_whose_first_body_is_json_is_classic_from_then_on() -> None:
+    one = session(Framing.STREAM)
+    first = b'{"role":"rpc","cmds":[{"name":"x","fun":"echo"}],"u":"7"}'
+    (request,) = one.receive(prefix(len(first)) + first, 0)
+    assert isinstance(request, Request) and one.classic and one.stage is Stage.OPEN and one.member is None
+    (bad,) = one.receive(framed(OTHER), 0)
+    assert isinstance(bad, BadRequest)
+    answer = one.encode(Result(request.id, fault=received_fault()))
+    assert answer is not None and answer.startswith(b"{") and b'"7"' in answer
+
+
+def test_only_the_first_body_of_a_link_that_came_in_can_be_json() -> None:
+    dialling, opened = session(Framing.STREAM, dialled="mem://x"), session(Framing.STREAM)
+    opened.receive(framed(OTHER), 0)
+    for one in (dialling, opened):
+        assert one.receive(prefix(2) + b"{}", 0).violation is not None
+        assert not one.classic
+
+
+def test_a_classic_link_is_open_from_the_start_and_says_only_answers() -> None:
+    one = session(Framing.CLASSIC_MESSAGES)
+    assert (one.classic, one.stage, one.member) == (True, Stage.OPEN, None)
+    assert one.encode(Ping(1)) is None and one.encode(Goodbye("")) is None and one.encode(NODE) is None
+
+
+def test_a_message_that_was_never_encoded_is_judged_alike() -> None:
+    one = session(Framing.OBJECTS)
+    assert one.handle(Ping(1), 3).violation is not None
+    assert list(one.handle(OTHER, 4)) == [OTHER] and one.stage is Stage.OPEN
+    assert one.handle(OTHER, 5).violation is not None
+    assert (one.heard, one.member) == (5, OTHER.member)
+
+
+def test_every_close_code_is_one_that_an_endpoint_may_send() -> None:
+    assert set(CLOSE_CODES.values()) <= {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011}

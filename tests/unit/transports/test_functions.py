@@ -1,0 +1,351 @@
+"""One function: how it is looked at when it is registered, and what becomes of a run, whatever its body does."""
+
+import functools
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from mpreg_proto.effects import Raised, Returned, Run, Stopped
+from mpreg_proto.ids import RunId
+from mpreg_transports import functions, threads
+from mpreg_transports.functions import ASYNC_CONCURRENCY, THREAD_CONCURRENCY, Function, Way, function, tags
+
+PATIENCE = 30.0
+"""Seconds until what hangs fails. Nothing waits for them."""
+
+
+def plain(value: int, *, more: int = 0) -> int:
+    """Add.
+
+    In a thread.
+    """
+    return value + more
+
+
+async def coroutine(value: int) -> int:
+    await anyio.lowlevel.checkpoint()
+    return value
+
+
+class Callable_:
+    def __call__(self) -> int:
+        return threading.get_ident()
+
+
+class AsyncCallable:
+    async def __call__(self) -> int:
+        return threading.get_ident()
+
+
+def run(*args: object, **kwargs: object) -> Run:
+    return Run(RunId(1), "f", list(args), kwargs, 0)
+
+
+async def outcome(made: Function, *args: object, **kwargs: object) -> object:
+    with anyio.fail_after(PATIENCE):
+        return await made.run(run(*args, **kwargs), anyio.CancelScope())
+
+
+# -- what is seen of it -----------------------------------------------------------------------------------------------
+
+
+def test_what_the_cluster_hears_of_it() -> None:
+    spec = function(plain, version="2", resources=["b", "a"], idempotent=True).spec
+    assert (spec.name, spec.version, spec.resources, spec.idempotent) == ("plain", "2", ("a", "b"), True)
+    assert (spec.doc, spec.signature) == ("Add.", "(value: int, *, more: int = 0) -> int")
+    assert (spec.concurrency, spec.inline, spec.streaming) == (THREAD_CONCURRENCY, False, False)
+    assert function(coroutine).spec.concurrency == ASYNC_CONCURRENCY
+    assert function(plain, inline=True).spec.inline is True
+    assert function(plain, concurrency=3).spec.concurrency == 3
+    assert function(coroutine).spec.doc == ""
+    assert function(dict, name="dict").spec.signature == "(...)"
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "way"),
+    [
+        (plain, {}, Way.THREAD),
+        (plain, {"inline": True}, Way.INLINE),
+        (coroutine, {}, Way.LOOP),
+        (functools.partial(coroutine, 1), {"name": "f"}, Way.LOOP),
+        (AsyncCallable(), {"name": "f"}, Way.LOOP),
+        (Callable_(), {"name": "f"}, Way.THREAD),
+        (lambda: 1, {"name": "f"}, Way.THREAD),
+    ],
+)
+def test_how_it_will_run(call: Callable[..., Any], options: dict[str, Any], way: Way) -> None:
+    assert function(call, **options).way is way
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "call", "options"),
+    [
+        (TypeError, "a function is wanted, not str", "plain", {}),
+        (ValueError, "no name of its own; give it one with name=", lambda: 1, {}),
+        (ValueError, "no name of its own; give it one with name=", functools.partial(plain, 1), {}),
+        (ValueError, "no name of its own; give it one with name=", plain, {"name": ""}),
+        (ValueError, "coroutine is async def: it runs in the loop, not inline", coroutine, {"inline": True}),
+        (ValueError, "coroutine is async def: it runs in the loop, not inline", coroutine, {"executor": Executor()}),
+        (ValueError, "exclude each other", plain, {"inline": True, "executor": Executor()}),
+        (ValueError, "plain: concurrency=0, and at least 1 body", plain, {"concurrency": 0}),
+        (TypeError, r'resources="gpu" is a bare string; write resources=\{"gpu"\}', plain, {"resources": "gpu"}),
+        (TypeError, "a resource is a non-empty string, not 1", plain, {"resources": [1]}),
+    ],
+)
+def test_what_cannot_be(error: type[Exception], text: str, call: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(error, match=text):
+        function(call, **options)
+
+
+def test_tags() -> None:
+    assert tags(tag for tag in ("a", "b", "a")) == {"a", "b"}
+    assert tags(()) == frozenset()
+    with pytest.raises(TypeError, match="a resource is a non-empty string, not ''"):
+        tags([""])
+
+
+# -- what becomes of a run --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_values() -> None:
+    assert await outcome(function(plain), 1, more=2) == Returned(3)
+    assert await outcome(function(coroutine), 1) == Returned(1)
+    assert function(plain, inline=True).run_inline(run(1)) == Returned(1)
+    with ThreadPoolExecutor(1) as pool:
+        assert await outcome(function(plain, executor=pool), 1, more=2) == Returned(3)
+
+
+@pytest.mark.anyio
+async def test_errors_carry_type_text_and_where_in_the_users_code() -> None:
+    class Own(Exception):
+        pass
+
+    def body() -> None:
+        raise Own("why")
+
+    async def in_loop() -> None:
+        body()
+
+    with ThreadPoolExecutor(1) as pool:
+        outcomes = [
+            function(body, inline=True).run_inline(run()),
+            await outcome(function(body)),
+            await outcome(function(in_loop)),
+            await outcome(function(body, executor=pool)),
+        ]
+    for told in outcomes:
+        assert isinstance(told, Raised)
+        assert told.kind.endswith("<locals>.Own")
+        assert told.message == "why"
+        assert 'raise Own("why")' in told.traceback
+    for told in outcomes[:3]:
+        assert isinstance(told, Raised)
+        assert "mpreg_transports" not in told.traceback
+    assert function(divmod, name="f", inline=True).run_inline(run(1, 0)) == Raised(
+        "ZeroDivisionError", "integer division or modulo by zero"
+    )
+
+
+@pytest.mark.anyio
+async def test_an_exception_whose_text_cannot_be_had() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    def body() -> None:
+        raise Mute
+
+    told = await outcome(function(body))
+    assert isinstance(told, Raised)
+    assert told.message == "<its text cannot be had: LookupError>"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_a_thread_may_raise_what_ends_a_program(error: type[BaseException]) -> None:
+    def body() -> None:
+        raise error
+
+    told = await outcome(function(body))
+    assert isinstance(told, Raised)
+    assert told.kind == error.__name__
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_is_stopped_by_its_scope_before_it_begins_and_while_it_waits() -> None:
+    begun: list[anyio.Event] = [anyio.Event(), anyio.Event()]
+
+    async def body(number: int) -> None:
+        begun[number].set()
+        await anyio.sleep_forever()
+
+    made = function(body)
+    with anyio.fail_after(PATIENCE):
+        early = anyio.CancelScope()
+        early.cancel()
+        assert await made.run(run(0), early) == Stopped()
+
+        outcomes: list[object] = []
+        scope = anyio.CancelScope()
+        async with anyio.create_task_group() as tasks:
+
+            async def one() -> None:
+                outcomes.append(await made.run(run(1), scope))
+
+            tasks.start_soon(one)
+            await begun[1].wait()
+            scope.cancel()
+        assert outcomes == [Stopped()]
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_that_will_not_stop_keeps_its_value() -> None:
+    async def body() -> str:
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+        return "done"
+
+    scope = anyio.CancelScope()
+    scope.cancel()
+    assert await function(body).run(run(), scope) == Returned("done")
+
+
+@pytest.mark.anyio
+async def test_cancelling_whoever_waits_does_not_wait_for_threads() -> None:
+    go, started = threading.Event(), threading.Event()
+
+    def body() -> None:
+        started.set()
+        go.wait(PATIENCE)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(function(body).run, run(), anyio.CancelScope())
+        assert await anyio.to_thread.run_sync(started.wait, PATIENCE)
+        tasks.cancel_scope.cancel()
+    assert not go.is_set()
+    go.set()
+
+
+class Queue(Executor):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future[Any]] = []
+        self.given = anyio.Event()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.futures.append(Future())
+        self.given.set()
+        return self.futures[-1]
+
+
+@pytest.mark.anyio
+async def test_an_executor_is_told_when_nobody_waits_any_more() -> None:
+    queue = Queue()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(function(plain, executor=queue).run, run(1), anyio.CancelScope())
+        await queue.given.wait()
+        tasks.cancel_scope.cancel()
+    assert queue.futures[0].cancelled()
+
+
+@pytest.mark.anyio
+async def test_a_future_that_is_cancelled_over_there() -> None:
+    queue, outcomes = Queue(), []
+    async with anyio.create_task_group() as tasks:
+
+        async def one() -> None:
+            outcomes.append(await outcome(function(plain, executor=queue), 1))
+
+        tasks.start_soon(one)
+        await queue.given.wait()
+        queue.futures[0].cancel()
+    assert isinstance(outcomes[0], Raised)
+    assert outcomes[0].kind == "concurrent.futures._base.CancelledError"
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_threads_are_used_again_forget_what_they_ran_and_end_with_their_loop() -> None:
+    class Argument:
+        pass
+
+    used: list[threading.Thread] = []
+    argument = Argument()
+    gone = weakref.ref(argument)
+    made = function(lambda _: used.append(threading.current_thread()), name="f")
+    for _ in range(3):
+        assert await outcome(made, argument) == Returned(None)
+    assert used == [used[0]] * 3
+    assert used[0].daemon
+    del argument
+    gc.collect()
+    assert gone() is None
+
+
+def test_idle_threads_end_when_their_loop_is_gone(anyio_backend: str) -> None:
+    used: list[threading.Thread] = []
+
+    async def main() -> None:
+        await outcome(function(lambda: used.append(threading.current_thread()), name="f"))
+
+    anyio.run(main, backend=anyio_backend)
+    gc.collect()
+    used[0].join(PATIENCE)
+    assert not used[0].is_alive()
+
+
+def test_a_body_that_outlives_its_loop_disturbs_nobody(anyio_backend: str) -> None:
+    used: list[threading.Thread] = []
+    go, started = threading.Event(), threading.Event()
+
+    def body() -> None:
+        used.append(threading.current_thread())
+        started.set()
+        go.wait(PATIENCE)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(function(body).run, run(), anyio.CancelScope())
+            assert await anyio.to_thread.run_sync(started.wait, PATIENCE)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main, backend=anyio_backend)
+    go.set()
+    gc.collect()
+    used[0].join(PATIENCE)
+    assert not used[0].is_alive()
+
+
+@pytest.mark.anyio
+async def test_what_a_thread_posts_is_done_in_the_loop() -> None:
+    post, where, done = threads.poster(), [], anyio.Event()
+
+    def note() -> None:
+        where.append(threading.get_ident())
+        if len(where) == 2:
+            done.set()
+
+    with anyio.fail_after(PATIENCE):
+        await anyio.to_thread.run_sync(post, note)
+        post(note)
+        await done.wait()
+    assert where == [threading.get_ident()] * 2
+
+
+def test_built_in_functions() -> None:
+    echo, echos = functions.built_in()
+    assert (echo.spec.name, echos.spec.name) == ("echo", "echos")
+    assert all(one.spec.idempotent and one.way is Way.INLINE for one in (echo, echos))
+    assert echo.run_inline(run(1)) == Returned(1)
+    assert echos.run_inline(run(1, 2)) == Returned([1, 2])
