@@ -62,7 +62,7 @@ def run(target: str, *, seconds: float, seed: int, artifacts: Path) -> Report:
             function(data)
         except Exception:  # whatever it is, it is a defect
             traceback.print_exc()
-            crash = artifacts / f"crash-{target}-{blake2b(data, digest_size=6).hexdigest()}"
+            crash = artifacts / f"{target}-crash-{blake2b(data, digest_size=6).hexdigest()}"
             crash.write_bytes(data)
             break
         if executions % _CHECKED_EVERY == 0 and perf_counter() - start >= seconds:
@@ -74,16 +74,15 @@ def guided(target: str, *, seconds: float, seed: int, artifacts: Path, keep: Pat
     """The same with atheris. New inputs of the corpus go to `keep`, or are thrown away."""
     with tempfile.TemporaryDirectory() as temporary:
         grown = keep or Path(temporary)
-        prefix = f"{artifacts}/crash-{target}-"
-        before = sorted(artifacts.glob(f"crash-{target}-*"))
+        before = sorted(artifacts.glob(f"{target}-*"))
         command = [sys.executable, "-m", "fuzz.guided", target, f"-max_total_time={max(1, round(seconds))}"]
-        command += [f"-seed={seed or 1}", f"-artifact_prefix={prefix}", "-print_final_stats=1", "-max_len=4096"]
+        command += [f"-seed={seed or 1}", f"-artifact_prefix={artifacts}/{target}-", "-print_final_stats=1", "-max_len=4096"]
         start = perf_counter()
         ended = subprocess.run([*command, str(grown), str(CORPUS / target)], stderr=subprocess.PIPE, text=True)
         took = perf_counter() - start
         stats = dict(line[6:].split(":") for line in ended.stderr.splitlines() if line.startswith("stat::"))
         executions = int(stats.get("number_of_executed_units", 0))
-        new = [file for file in sorted(artifacts.glob(f"crash-{target}-*")) if file not in before]
+        new = [file for file in sorted(artifacts.glob(f"{target}-*")) if file not in before]
         if ended.returncode:
             print(ended.stderr, file=sys.stderr)
         size = len(corpus(target)) + sum(1 for file in grown.iterdir() if file.is_file())

@@ -161,7 +161,7 @@ class Links:
         """A timer of ours has come."""
         link = LinkId(int(key[1]))
         session = self.sessions.get(link)
-        if session is None:
+        if session is None or session.stage is Stage.ENDED:  # by another timer that came due at the same time
             return
         if key[0] == "handshake":
             self.refuse(link, Fault(1010, f"no hello within {self._limits.handshake / 1e9:g} s"))

@@ -37,7 +37,7 @@ def read(body: bytes) -> None:
     try:
         message = dialects.decode(body)
     except RemoteProtocolError as error:
-        assert error.code in (1010, 1040), error
+        assert error.code in (1010, 1014, 1040), error
         return
     if isinstance(message, BadRequest):
         assert message.fault.code == 1010 and message.fault.details["path"].startswith("$"), message

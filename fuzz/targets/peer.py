@@ -13,7 +13,7 @@ from mpreg_proto.effects import HangUp, Notify, Send
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkEnded
-from mpreg_proto.wire.messages import Call, Goodbye, Refused, Request, Result
+from mpreg_proto.wire.messages import Call, Ping, Pong, Refused, Request, Result
 from mpreg_proto.wire.values import ValueCodec
 
 _HOSTILE, _HONEST = 1, 1_000_000
@@ -64,7 +64,16 @@ class World:
             self.now = max(self.now, due)
             self.node.wake(now=self.now)
             self.carry_out()
+            self.answer_pings()
         self.now = end
+
+    def answer_pings(self) -> None:
+        """The honest client says that it is there when it is asked."""
+        honest = self.heard[LinkId(_HONEST)].messages
+        pings = [message for message in honest if isinstance(message, Ping)]
+        honest.clear()
+        for ping in pings:
+            self.say(LinkId(_HONEST), frame(Pong(ping.number)))
 
     def carry_out(self) -> None:
         """Do what the node wants; a HangUp that is no ordinary end has said why."""
@@ -114,10 +123,7 @@ def harness(data: bytes) -> None:
 
 def _has_said_why(heard: Heard, code: int, why: str) -> None:
     """1000 and 1001 are ordinary ends (goodbye, refused by the peer, myself met, silence); others follow a Refused."""
-    if code in (1000, 1001):
-        return
-    if heard.classic:
+    if code in (1000, 1001) or heard.classic:
         return
     said = heard.messages[-1] if heard.messages else None
     assert isinstance(said, Refused), f"hung up with {code} ({why}) after {said}"
-    assert not isinstance(said, Goodbye)

@@ -23,7 +23,7 @@ from mpreg_proto.cluster.overlay import YIELD, Overlay
 from mpreg_proto.effects import Notify
 from mpreg_proto.ids import Address, LinkId, MemberId, show
 from mpreg_proto.limits import Limits
-from mpreg_proto.notices import CatalogueChanged, MemberChanged
+from mpreg_proto.notices import CatalogueChanged, MemberChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.messages import Delta, Digest, Fetch, News
@@ -88,6 +88,9 @@ class Cluster:
         self._by_member: dict[MemberId, list[_Link]] = {}
         self._up: dict[MemberId, None] = {}
         """Who is known to be routable, myself left out: each is `Gone` once."""
+        self._going: dict[MemberId, None] = {}
+        """Who has left and still has a link here: `Gone` when that closes, as its last results may be on the way there
+        while the news of it came faster over another."""
         self._synced = False
         self._said_disowned = False
         self._collection: int | None = None
@@ -147,6 +150,9 @@ class Cluster:
         if not rest:
             del self._by_member[member]
         out = self._choose(member)
+        if not rest and member in self._going:
+            del self._going[member]
+            out.append(Gone(member))
         out += self._gossip.ended(link)
         if member in self.links or self._overlay.stopped:
             return out
@@ -239,12 +245,16 @@ class Cluster:
                 continue
             if member.routable and member.id not in self._up:
                 self._up[member.id] = None
+                self._going.pop(member.id, None)
                 link = self.links.get(member.id)
                 out += [] if link is None else [Usable(member.id, link)]
             elif not member.routable and member.id in self._up:
                 del self._up[member.id]
                 self._gossip.gone(member.id)
-                out.append(Gone(member.id))
+                if member.standing is Standing.LEFT and member.id in self._by_member:
+                    self._going[member.id] = None
+                else:
+                    out.append(Gone(member.id))
         if changed:
             self.index.changed()
             out.append(OffersChanged())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from mpreg_proto.errors import Fault, RemoteProtocolError
-from mpreg_proto.wire.messages import Explain, Message, Request
+from mpreg_proto.wire.messages import Explain, Message, Request, Result
+from mpreg_proto.wire.shapes import Excess, measure
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _any = msgspec.msgpack.Decoder(list[object])
@@ -32,9 +33,14 @@ def encode(message: Message) -> bytes:
 
 
 def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
-    """The message in `body`. Raises RemoteProtocolError: 1040 for a kind that is not known, else 1010."""
+    """The message in `body`. Raises RemoteProtocolError: 1040 for a kind that is not known, 1014 for errors whose
+    details are over a limit, else 1010.
+    """
     try:
-        return _decoder.decode(body)
+        message = _decoder.decode(body)
+        if type(message) is Result and (message.failed or message.fault is not None):
+            _measure_details(message)
+        return message
     # msgspec has no depth limit of its own: deep nesting, also inside skipped elements, ends in RecursionError.
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         why = str(error)
@@ -55,7 +61,21 @@ def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
     raise RemoteProtocolError(f"malformed message of kind {kind!r}: {why}")
 
 
+def _measure_details(result: Result) -> None:
+    """Details go on to whoever asked, one level deeper, so what can just be decoded could not always be encoded."""
+    faults = [row.fault for row in result.failed]
+    if result.fault is not None:
+        faults.append(result.fault)
+    try:
+        measure([fault.details for fault in faults])
+    except Excess as excess:
+        raise RemoteProtocolError(f"details of an error: {excess}", code=1014, details=excess.details) from None
+
+
 def placed(why: str) -> tuple[str, str]:
-    """The place and the text in a message of msgspec's: `Expected ..., got ... - at `$[2][0]`` or without a place."""
+    """The place and the text in a message of msgspec's: `Expected ..., got ... - at `$[2][0]`` or without a place.
+
+    Of a map's key it says ``at `key` in `$[6]``: then the place is the map.
+    """
     text, _, place = why.partition(" - at `")
-    return place.rstrip("`") or "$", f"{text[:1].lower()}{text[1:]}"
+    return place.removeprefix("key` in `").rstrip("`") or "$", f"{text[:1].lower()}{text[1:]}"

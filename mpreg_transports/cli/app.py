@@ -11,7 +11,9 @@ import mpreg_transports.cli.cluster as cluster
 import mpreg_transports.cli.configuring as configuring
 import mpreg_transports.cli.demo as demo
 import mpreg_transports.cli.dev as dev
+import mpreg_transports.cli.replaying as replaying
 import mpreg_transports.cli.serving as serving
+import mpreg_transports.cli.simulate as simulate
 from mpreg_transports.cli.options import release
 
 _OWN = "Send graphs of calls to any node of a cluster; each call runs where its function and its data are."
@@ -30,7 +32,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for family in (serving, dev, demo, calls, cluster, configuring):
+    for family in (serving, dev, demo, calls, cluster, simulate, replaying, configuring):
         family.add_to(app)
     return app
 

@@ -15,7 +15,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from typing import Any
 
-from mpreg_proto.effects import Outcome, Returned, Run, Stopped
+import msgspec
+
+from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
 from mpreg_transports.functions import Function, Way, built_in, function, raised
 from mpreg_transports.sleeping import Sleep, in_virtual_time
 from mpreg_transports.testing.determinism import DeterminismError, guarded
@@ -99,7 +101,7 @@ class Body:
         except DeterminismError:
             raise
         except Exception as error:
-            return raised(error)
+            return failed(error)
         if not isinstance(wanted, Sleep):
             self._coroutine.close()
             raise DeterminismError(
@@ -127,7 +129,14 @@ class Body:
         except DeterminismError:
             raise
         except Exception as error:
-            return raised(error)
+            return failed(error)
+
+
+def failed(error: Exception) -> Raised:
+    """What a server would tell of an exception, but for the traceback: it names files and lines of this machine, and a
+    run must be the same on every one.
+    """
+    return msgspec.structs.replace(raised(error), traceback="")
 
 
 def bodies(functions: dict[str, Any]) -> dict[str, tuple[Function, Span]]:

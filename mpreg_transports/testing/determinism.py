@@ -6,6 +6,7 @@ Two nets: names that are replaced during a simulation (clocks, chance, entropy),
 
 from __future__ import annotations
 
+import _thread
 import os
 import random
 import secrets
@@ -31,6 +32,8 @@ NAMES: tuple[tuple[Any, str], ...] = (
     *((uuid, name) for name in ("uuid1", "uuid4")),
     *((secrets, name) for name in ("token_bytes", "token_hex", "token_urlsafe", "randbelow", "choice")),
     (os, "urandom"),
+    (threading.Thread, "start"),
+    (_thread, "start_new_thread"),
 )
 """Replaced while a simulation runs; a body that calls one gets a DeterminismError."""
 
@@ -43,9 +46,12 @@ EVENTS = (
     "os.fork",
     "os.posix_spawn",
     "_thread.start_new_thread",
+    "_thread.start_joinable_thread",
     "time.sleep",
 )
-"""Audit events (sys.audit) that a body must not raise."""
+"""Audit events (sys.audit) that a body must not raise. Those of threads and of sleep are newer than Python 3.11: there
+the names are what counts.
+"""
 
 
 class DeterminismError(Exception):

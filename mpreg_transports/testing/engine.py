@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from typing import Any
 
-import msgspec
-
 from mpreg_proto.client import Reply
-from mpreg_proto.effects import Framing, Outcome, Run, Send
+from mpreg_proto.effects import Framing, Send
 from mpreg_proto.ids import Address, LinkId
-from mpreg_proto.notices import Notice
 from mpreg_transports.testing.bodies import Body
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.chooser import Chooser, Seeded
@@ -25,7 +22,8 @@ from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost, Spec
 from mpreg_transports.testing.network import End, Network, Wire
 from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.trace import Header, Trace, labelled
-from mpreg_transports.testing.watching import Watcher, listeners
+from mpreg_transports.testing.watched import CallKey, Watched
+from mpreg_transports.testing.watching import Watcher
 
 SWEEP = 1000
 """Events between two looks at the whole state."""
@@ -34,21 +32,7 @@ _REFUSED_AFTER = 3 * SECOND
 _REDIAL = SECOND // 2
 
 
-_HOOKS = ("born", "heard", "touched", "handed_out", "started", "ended", "noticed")
-
-
-class CallKey(msgspec.Struct, frozen=True):
-    """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
-    name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
-    """
-
-    host: str
-    life: int
-    request: int
-    call: str
-
-
-class Engine:
+class Engine(Watched):
     """Hosts, wires and events. `objects=True` skips framing and codec; `watchers` look at everything that happens."""
 
     def __init__(
@@ -75,15 +59,10 @@ class Engine:
         self.nodes: dict[str, NodeHost] = {}
         self.clients: dict[str, ClientHost] = {}
         self.calls: list[SimCall] = []
-        self.keys: dict[tuple[str, int, int, str], CallKey] = {}
-        """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
-        self._watchers = list(watchers)
-        self._told = {hook: listeners(self._watchers, hook) for hook in _HOOKS}
-        self.heard = self._told["heard"]
-        self._touched = self._told["touched"]
-        self._runs: dict[tuple[str, int, int], CallKey] = {}
+        super().__init__(watchers)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
+        self._sweep_at = SWEEP
         self._wires = 0
         self._waiting: dict[tuple[str, int, int], SimCall] = {}
         for watcher in self._watchers:
@@ -93,6 +72,7 @@ class Engine:
         with watching():
             for host in self.nodes.values():
                 host.start()
+                self._after(host)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -126,7 +106,8 @@ class Engine:
         self.now = max(self.now, at)
         self.steps += 1
         handle(*args)
-        if self.trace.events % SWEEP == 0:
+        if self.trace.events >= self._sweep_at:
+            self._sweep_at = self.trace.events + SWEEP
             self.sweep()
 
     def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
@@ -202,60 +183,6 @@ class Engine:
         for watcher in self._watchers:
             watcher.replied(call, reply)
 
-    # -- what watchers are told ---------------------------------------------------------------------------------------
-
-    def watch_born(self, host: NodeHost) -> None:
-        """A node's life begins."""
-        for tell in self._told["born"]:
-            tell(host)
-
-    def watch_handed_out(self, host: NodeHost) -> None:
-        """A coordinator has placed calls since we last looked: remember which calls they are."""
-        coordinator = host.node.coordinator
-        if coordinator is not host.coordinator:  # it has taken a new id, and numbers its requests anew
-            host.coordinator = coordinator
-            host.era += 1
-        for number in range(host.handed_out + 1, coordinator.last_number + 1):
-            for attempt in coordinator.out.of(number):
-                key = CallKey(host.name, host.life, (host.era << 40) + attempt.execution.id, attempt.call)
-                self.keys[host.name, host.life, number, attempt.call] = key
-                for tell in self._told["handed_out"]:
-                    tell(host, key, number)
-        host.handed_out = coordinator.last_number
-
-    def key_of(self, host: NodeHost, run: Run) -> CallKey:
-        """Which call a run is of."""
-        job = host.node.worker.job(run.run)
-        assert job is not None, "a run belongs to a job until it has ended"
-        name, life = host.name, host.life
-        if job.link != 0:
-            wire, side = host.wires[job.link]
-            peer = wire.ends[1 - side]
-            name, life = peer.host.name, peer.life
-        known = self.keys.get((name, life, job.request, job.call.name))
-        return known or CallKey(name, life, -job.request, job.call.name)
-
-    def watch_started(self, host: NodeHost, run: Run) -> None:
-        """A body starts."""
-        self.trace.add(self.now, "run", host.name, "", text=run.function)
-        if self._watchers:
-            key = self._runs[host.name, host.life, run.run] = self.key_of(host, run)
-            for tell in self._told["started"]:
-                tell(host, key, run)
-
-    def watch_ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
-        """A body has ended."""
-        self.trace.add(self.now, "end", host.name, "", text=run.function)
-        if self._watchers:
-            key = self._runs.pop((host.name, host.life, run.run))
-            for tell in self._told["ended"]:
-                tell(host, key, run, outcome)
-
-    def watch_notice(self, host: NodeHost, notice: Notice) -> None:
-        """A node tells something."""
-        for tell in self._told["noticed"]:
-            tell(host, notice)
-
     # -- events -------------------------------------------------------------------------------------------------------
 
     def _push(self, at: int, handle: Callable[..., None], *args: Any) -> None:
@@ -290,6 +217,8 @@ class Engine:
             return
         host.due = None
         self.trace.add(self.now, "wake", host.name, "")
+        for tell in self._told["wakes"]:
+            tell(host)
         host.wake()
         self._after(host)
 
@@ -389,6 +318,7 @@ class Engine:
 
     def _reset(self, wire: Wire) -> None:
         """The connection breaks, with all that is on its way."""
+        self.network.broken += max(wire.last) > self.now
         for side in (0, 1):
             wire.held[side].clear()
             self._push(self.now, self._closed, wire, side)

@@ -128,9 +128,7 @@ class OnlyTheOwner(MemberWatcher):
             self._raised[me] = own.incarnation
         if own.incarnation > self._accused.get(life(host), -1) + 1:
             accused = self._accused.get(life(host), -1)
-            raise Violation(
-                2, f"{said(host)} is at incarnation {own.incarnation} and was accused at {accused} at most"
-            )
+            raise Violation(2, f"{said(host)} is at incarnation {own.incarnation} and was accused at {accused} at most")
         if own.standing is Standing.LEFT:
             self._left[me] = None
 
@@ -193,9 +191,10 @@ class SameClaimsSameView(MemberWatcher):
             told = TOP if claim.standing == Standing.RETIRED else (claim.incarnation, claim.standing)
             if claim.member != host.node.me:
                 view[claim.member] = max(view.get(claim.member, UNKNOWN), told)
-            elif own.standing is not Standing.LEFT and told > (own.incarnation, int(own.standing)):
-                if told[1] < Standing.LEFT:  # the others make it take a new id
-                    raise Violation(3, f"{said(host)} was told that it is {words(told)} and did not refute it")
+            elif own.standing is Standing.LEFT or told[1] >= Standing.LEFT:
+                continue  # it goes, or takes a new id
+            elif told > (own.incarnation, int(own.standing)):
+                raise Violation(3, f"{said(host)} was told that it is {words(told)} and did not refute it")
 
     def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
         members, view = host.node.cluster.members, self._views.setdefault(life(host), {})

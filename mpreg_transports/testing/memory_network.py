@@ -195,7 +195,7 @@ class Port:
 
     def __init__(self) -> None:
         self.closed = False
-        self._waiting: list[End] = []
+        self.waiting: list[End] = []
         self._ended = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._on_link: OnLink | None = None
@@ -203,7 +203,7 @@ class Port:
     def take(self, end: End) -> None:
         """A link has come; before `serve` it waits."""
         if self._tasks is None:
-            self._waiting.append(end)
+            self.waiting.append(end)
         else:
             self._tasks.start_soon(self._run, end)
 
@@ -218,8 +218,8 @@ class Port:
         """Take links until `close`, then wait for those that are open; cancel it to end them too."""
         self._on_link = on_link
         async with anyio.create_task_group() as self._tasks:
-            while self._waiting:
-                self.take(self._waiting.pop(0))
+            while self.waiting:
+                self.take(self.waiting.pop(0))
             task_status.started()
             await self._ended.wait()
 

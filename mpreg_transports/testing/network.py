@@ -67,6 +67,10 @@ class Network:
         self._profiles: dict[tuple[str, str], Profile] = {}
         self._cuts: dict[tuple[str, str], None] = {}
         self.default = Profile()
+        self.torn = 0
+        """Writes that arrived in pieces."""
+        self.broken = 0
+        """Connections that broke with something on its way."""
 
     def profile(self, source: str, target: str) -> Profile:
         """How the way from `source` to `target` behaves."""
@@ -122,6 +126,7 @@ class Network:
         at += profile.delay.draw(chooser.fraction, f"delay {source} {target}")
         at = max(at, wire.last[side])
         if isinstance(data, bytes) and size > 1 and chooser.chance("rechunk", profile.rechunk):
+            self.torn += 1
             start = 0
             for _ in range(1 + chooser.below("pieces", 4)):
                 end = start + 1 + chooser.below("cut", size - start)

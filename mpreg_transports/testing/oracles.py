@@ -147,7 +147,7 @@ class Reading:
 
 
 def filled(tree: Any, given: Mapping[str, Any]) -> Any:
-    """`tree` with each reference replaced, by walking it. Raises LookupError or TypeError where a path leads nowhere."""
+    """`tree` with each reference replaced, by walking it. LookupError or TypeError where a path leads nowhere."""
     kind = type(tree)
     if kind is Ref:
         value = given[tree.name]

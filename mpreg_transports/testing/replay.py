@@ -92,10 +92,11 @@ def words(error: Exception) -> str:
 
 
 def standard_watchers() -> list[Watcher]:
-    """All invariants."""
-    from mpreg_transports.testing.invariants import standard
+    """All invariants, and what counts situations (sometimes.py)."""
+    from mpreg_transports.testing.invariants import invariants
+    from mpreg_transports.testing.sometimes import Sometimes
 
-    return list(standard())
+    return [*invariants(), Sometimes()]
 
 
 def saved_case(file: str | Path, *, nodes: Mapping[str, Spec] | None = None) -> Case:

@@ -63,6 +63,7 @@ def churn(drawing: Drawing) -> Load:
     while at < drawing.seconds - 5:
         (leave_one if drawing.chooser.chance("story", 0.4) else crash_one)(drawing, at)
         at += drawing.between(2, 6)
+    drawing.revive()
     return Load()
 
 

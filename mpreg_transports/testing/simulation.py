@@ -141,6 +141,7 @@ class Simulation(Engine):
             self._end_life(host, silent=False)
         with watching():
             host.start()
+        self._after(host)
 
     def leave(self, name: str) -> None:
         """SIGTERM: drain and leave in order."""
@@ -212,10 +213,10 @@ class Simulation(Engine):
             self._after(host)
 
     def withdraw(self, name: str, function: str) -> None:
-        """Unregister a function at a running node; its running bodies go on."""
+        """Unregister a function at a running node that offers it; its running bodies go on."""
         self._did("withdraw", {"name": name, "function": function})
         host = self.nodes[name]
-        if host.alive:
+        if host.alive and function in host.node.cluster.catalogue.offered:
             host.node.withdraw(function, now=host.local)
             self._after(host)
 

@@ -79,6 +79,8 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
             if chooser.chance("swarm fault", options.level):
                 at = second + chooser.fraction("swarm moment")
                 FAULTS[chooser.choice("swarm which", options.kinds)](drawing, at)
+        if options.joins != "all":
+            drawing.revive()
         return drawing.done()
 
 
@@ -110,6 +112,17 @@ class Drawing:
         if len(one) == len(self.names):
             one = one[1:]
         return one, [name for name in self.names if name not in one]
+
+    def revive(self) -> None:
+        """Start again what would stay down: a node that knows but one other can only find the cluster through that."""
+        down: dict[str, None] = {}
+        for action in self.done():
+            if action.name in ("crash", "leave"):
+                down[action.args["name"]] = None
+            elif action.name == "restart":
+                down.pop(action.args["name"], None)
+        for name in down:
+            self.add(self.seconds, "restart", name=name)
 
     def done(self) -> list[Action]:
         """In the order of their times; what was added first goes first."""

@@ -12,10 +12,10 @@ import pytest
 
 from mpreg_transports.testing.determinism import DeterminismError
 from mpreg_transports.testing.engine import Engine
+from mpreg_transports.testing.failures import event_words
 from mpreg_transports.testing.hosts import Host, Spec
 from mpreg_transports.testing.simulation import Simulation
 from mpreg_transports.testing.swarm import Swarm
-from mpreg_transports.testing.telling import event_words
 from mpreg_transports.testing.watching import Watcher
 
 
@@ -109,7 +109,9 @@ class Footprints(Watcher):
         recorded = list(self._sim.trace.recorded)
         if not 0 < events <= len(recorded):
             return f"number {events}"
-        return f"number {events}, {event_words(recorded[events - 1])}"
+        ended = [event for event in recorded[: events - 1] if event.kind == "end"]
+        last = f"; the last function that had ended was {ended[-1].text} at {ended[-1].host}" if ended else ""
+        return f"number {events}, {event_words(recorded[events - 1]).strip()}{last}"
 
 
 def standard() -> tuple[Watcher, ...]:
@@ -120,4 +122,4 @@ def standard() -> tuple[Watcher, ...]:
 
 
 def _shown(error: BaseException | None) -> str:
-    return "no error" if error is None else f"{type(error).__name__}: {error}"
+    return "no error" if error is None else f"{type(error).__name__}: {error}".split("\n", 1)[0]

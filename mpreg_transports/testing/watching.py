@@ -15,8 +15,8 @@ from mpreg_proto.wire.messages import Message
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.calls import SimCall
-    from mpreg_transports.testing.hosts import Host, NodeHost
     from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.hosts import Host, NodeHost
 
 
 class Watcher:
@@ -30,6 +30,9 @@ class Watcher:
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         """A message has reached a node or a client, which has not looked at it yet; pings and pongs are left out."""
+
+    def wakes(self, host: Host) -> None:
+        """A timer of a host has come; it is about to look."""
 
     def touched(self, host: Host) -> None:
         """An event was handled at `host`; its effects have been carried out."""
@@ -69,7 +72,10 @@ def listeners(watchers: Iterable[Watcher], name: str) -> list[Callable[..., None
 
 
 def overhear(links: Links, host: Host, told: list[Callable[..., None]]) -> None:
-    """Tell of each message that `links` gives to its owner, before the owner looks at it."""
+    """Tell of each message that `links` gives to its owner, before the owner looks at it.
+
+    It puts itself between the two, as only there messages are seen decoded whatever the framing.
+    """
     receive, handle = links.receive, links.handle
 
     def received(*args: Any) -> list[Message | BadRequest]:
@@ -84,7 +90,7 @@ def overhear(links: Links, host: Host, told: list[Callable[..., None]]) -> None:
                 tell(host, link, message)
         return messages
 
-    links.receive, links.handle = received, handled  # type: ignore[method-assign]  # nobody else sees decoded messages
+    links.receive, links.handle = received, handled  # type: ignore[method-assign,assignment]
 
 
 class Violation(AssertionError):

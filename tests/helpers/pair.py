@@ -9,8 +9,8 @@
     (answer,) = client.take(Result)
 
 A `VirtualCluster` (cluster.py) shows that real nodes do the right thing together; a `Desk` shows what one of them does
-when the others refuse, lie, are late, or vanish. Links have Framing.OBJECTS, so that no message can be told from the one
-that was meant. A member holds a real `Cluster`, so that the node knows it and its functions as it would any other.
+when the others refuse, lie, are late, or vanish. Links have Framing.OBJECTS, so a test sees messages, not bytes. A
+member holds a real `Cluster`, so that the node knows it and its functions as it would any other.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Far:
 
     def take(self, kind: type[M]) -> list[M]:
         """What has been heard of one kind of message since the last time."""
-        taken = [message for message in self.heard if isinstance(message, kind)]
+        taken: list[M] = [message for message in self.heard if isinstance(message, kind)]
         self.heard = [message for message in self.heard if not isinstance(message, kind)]
         return taken
 
@@ -271,7 +271,7 @@ class Desk:
         return [notice for notice in self.notices if isinstance(notice, kind)]
 
     def idle(self) -> None:
-        """Assert that nothing of any request is kept any more, and that all timers left are those of links and members."""
+        """Assert that nothing of any request is kept, and that the only timers left are those of links and members."""
         node = self.node
         assert (node.coordinator.requests, len(node.coordinator.out)) == ({}, 0)
         assert (node.worker.running, node.worker.queued) == (0, 0)

@@ -111,7 +111,7 @@ def url(here: Path) -> Iterator[str]:
         there = trainer.said(r"node trainer is ready at (ws://127\.0\.0\.1:\d+)")[1]
         with Running("serve", "--name", "door", "--port", "0", "--peer", there, cwd=here) as door:
             own = door.said(r"node door is ready at (ws://127\.0\.0\.1:\d+)")[1]
-            door.said("trainer is alive")
+            door.said("trainer is there")
             wait = '[{"name":"known","fun":"add","args":[1,2]}]'
             request = f'{{"role":"rpc","cmds":{wait},"wait":20}}'
             assert mpreg("run", "-", url=own, stdin=request, cwd=here).returncode == 0

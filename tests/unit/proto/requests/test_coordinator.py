@@ -6,9 +6,9 @@ import pytest
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import StrayResult
-from mpreg_proto.wire.messages import CancelRequest, Done, Failed, Goodbye, Request, Result
-from tests.helpers.pair import CODEC, Desk, Far, Member, call, done, refused, spec, value
+from mpreg_proto.wire.messages import CancelRequest, Done, Failed, Request, Result
 from tests.helpers.cluster_parties import Ref
+from tests.helpers.pair import CODEC, Desk, Far, Member, call, done, refused, spec, value
 
 IDEMPOTENT = spec("safe", idempotent=True)
 ONCE = spec("once")
@@ -221,167 +221,6 @@ def test_a_dispatch_that_is_too_long_never_left() -> None:
     desk.idle()
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("code", [1001, 1022, 1024])
-@pytest.mark.parametrize("function", ["once", "safe"])
-def test_a_refusal_sends_the_call_elsewhere_and_never_twice_to_the_same(code: int, function: str) -> None:
-    desk = Desk()
-    client = desk.client()
-    members = [desk.member(name, *BOTH) for name in ("alpha", "beta", "gamma")]
-    ask(client, call("x", function))
-    tried = []
-    for _ in range(3):
-        member, request = asked(*members)
-        tried.append(member)
-        member.say(refused(request, code))
-    assert len({id(member) for member in tried}) == 3
-    found = fault(client)
-    assert (found.code, found.details["maybe_executed"], found.details["call"]) == (code, False, "x")
-    desk.idle()
-
-
-def test_only_the_refused_call_goes_elsewhere() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
-    ask(client, call("x", "once"), call("y", "once"))
-    (request,) = alpha.take(Request)
-    beta = desk.member("beta", *BOTH)
-    alpha.say(msgspec.structs.replace(refused(request, 1022, "y"), last=False))
-    (second,) = beta.take(Request)
-    assert second.here == ("y",)
-    beta.say(done(second, "y", 2))
-    alpha.say(done(request, "x", 1))
-    assert len(answer(client).done) == 2
-    desk.idle()
-
-
-def test_a_refusal_of_the_whole_dispatch_is_one_of_each_call() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", ONCE)
-    ask(client, call("x", "once"), call("y", "once"))
-    (request,) = alpha.take(Request)
-    beta = desk.member("beta", ONCE)
-    alpha.say(Result(request.id, fault=Fault(1024, "this link is closing", {"maybe_executed": False})))
-    assert beta.take(Request)[0].here == ("x", "y")
-
-
-def test_a_link_that_closes_is_not_the_member() -> None:
-    """Two links, of which the member closes the one that the call is on: it is asked again over the other."""
-    desk = Desk()
-    client, first = desk.client(), desk.member("alpha", ONCE)
-    ask(client, call("x", "once"))
-    (request,) = first.take(Request)
-    second = desk.member("alpha", again=first)
-    first.say(Goodbye("duplicate"), Result(request.id, fault=Fault(1024, "this link is closing")))
-    (repeated,) = second.take(Request)
-    second.say(done(repeated, "x", 1))
-    assert value(answer(client), "x") == 1
-    desk.idle()
-
-
-@pytest.mark.parametrize("code", [1003, 1010, 1013, 1014, 1020])
-def test_other_refusals_fail_the_call(code: int) -> None:
-    desk = Desk()
-    client = desk.client()
-    members = [desk.member(name, ONCE) for name in ("alpha", "beta")]
-    ask(client, call("x", "once"))
-    member, request = asked(*members)
-    member.say(refused(request, code))
-    found = fault(client)
-    assert (found.code, found.details["maybe_executed"]) == (code, False)
-    assert found.details["node"].startswith(member.cluster.members.own.name)
-    desk.idle()
-
-
-def test_a_node_that_ends_a_dispatch_without_a_word_about_a_call() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", ONCE)
-    ask(client, call("x", "once"), call("y", "once"))
-    alpha.say(done(alpha.take(Request)[0], "x", 1))
-    found = fault(client)
-    assert (found.code, found.details["call"], found.details["maybe_executed"]) == (1002, "y", True)
-    desk.idle()
-
-
-# -- lost nodes -------------------------------------------------------------------------------------------------------
-
-
-def test_a_lost_call_that_may_have_started_is_1023() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", ONCE)
-    beta = desk.member("beta", spec("other"))
-    ask(client, call("x", "once"))
-    desk.member("gamma", ONCE)
-    alpha.drop()
-    found = fault(client)
-    assert (found.code, found.details["maybe_executed"], found.details["call"]) == (1023, True, "x")
-    assert found.details["node"].startswith("alpha") and beta.take(Request) == []
-    desk.idle()
-
-
-def test_an_idempotent_call_goes_on_elsewhere_twice_at_most() -> None:
-    desk = Desk()
-    client = desk.client()
-    members = [desk.member(name, IDEMPOTENT) for name in ("alpha", "beta", "gamma", "delta")]
-    ask(client, call("x", "safe"))
-    for lost in range(3):
-        assert client.take(Result) == [], lost
-        asked(*members)[0].drop()
-    found = fault(client)
-    assert (found.code, found.details["maybe_executed"]) == (1023, False)
-    desk.idle()
-
-
-def test_refusals_are_no_losses() -> None:
-    desk = Desk()
-    client = desk.client()
-    members = [desk.member(name, IDEMPOTENT) for name in ("alpha", "beta", "gamma", "delta")]
-    ask(client, call("x", "safe"))
-    for _ in range(2):
-        member, request = asked(*members)
-        member.say(refused(request, 1022))
-    asked(*members)[0].drop()
-    member, request = asked(*members)
-    member.say(done(request, "x", 1))
-    assert value(answer(client), "x") == 1
-
-
-@pytest.mark.parametrize("other", [spec("safe", idempotent=True, version="2"), spec("safe", version="1")])
-def test_elsewhere_is_only_where_version_and_flag_are_the_same(other: object) -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", spec("safe", idempotent=True, version="1"))
-    ask(client, call("x", "safe"))
-    beta = desk.member("beta", other)  # type: ignore[arg-type]
-    alpha.drop()
-    desk.advance(30)
-    assert beta.take(Request) == []
-    assert fault(client).details["maybe_executed"] is False
-    desk.idle()
-
-
-def test_lost_together_they_share_a_message_elsewhere() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
-    ask(client, *[call(name, "safe") for name in "xyz"])
-    beta = desk.member("beta", IDEMPOTENT)
-    alpha.drop()
-    (request,) = beta.take(Request)
-    assert request.here == ("x", "y", "z")
-
-
-def test_a_member_that_has_left_loses_its_calls_though_its_link_stands() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
-    ask(client, call("x", "once"), number=1)
-    ask(client, call("y", "safe"), number=2)
-    beta = desk.member("beta", *BOTH)
-    alpha.leave()
-    assert fault(client).code == 1023
-    assert beta.take(Request)[0].here == ("y",)
-
-
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -555,35 +394,4 @@ def test_an_asker_that_vanishes_cancels() -> None:
     assert desk.cancelled == [desk.running("local")[0].run]
     alpha.say(refused(request, 1021))
     desk.finish(desk.running("local")[0])
-    desk.idle()
-
-
-# -- links that are not there yet -------------------------------------------------------------------------------------
-
-
-def test_a_call_waits_for_a_link_then_goes_elsewhere() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
-    alpha.drop()  # SUSPECT now, and nobody answers at its address
-    desk.dials.clear()
-    ask(client, call("x", "safe"))
-    assert client.take(Result) == []
-    desk.advance(0.5)
-    back = desk.member("alpha", again=alpha)
-    (request,) = back.take(Request)
-    back.say(done(request, "x", 1))
-    assert value(answer(client), "x") == 1
-    desk.idle()
-
-
-def test_a_link_that_never_comes_is_1001_after_a_second() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", ONCE)
-    alpha.drop()
-    ask(client, call("x", "once"))
-    desk.advance(0.99)
-    assert client.take(Result) == []
-    desk.advance(0.02)
-    found = fault(client)
-    assert found.code == 1001 and "no link to alpha" in found.message and found.details["maybe_executed"] is False
     desk.idle()

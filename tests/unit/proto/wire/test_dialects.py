@@ -93,7 +93,8 @@ def test_a_request_whose_id_can_be_read_is_for_answering(body: list[object], num
 
 
 @pytest.mark.parametrize(
-    "body", [[10], [10, "seven", []], [10, 1.5, []], [10, True, []], [10, None], [13], [13, 7], [13, []], [13, [10, "7"]]]
+    "body",
+    [[10], [10, "seven", []], [10, 1.5, []], [10, True, []], [10, None], [13], [13, 7], [13, []], [13, [10, "7"]]],
 )
 def test_without_an_id_there_is_nobody_to_answer(body: list[object]) -> None:
     with pytest.raises(RemoteProtocolError) as raised:

@@ -1,0 +1,172 @@
+"""`mpreg replay FILE`: a saved run again, step by step, to the same end.
+
+What kind of file it is says its beginning; each kind has one function here that replays it. So far there is one kind:
+a simulator's trace, a first line of JSON with `"kind":"simulation"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from mpreg_transports.cli.options import Json, example
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.replay import Replay
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be shown of a replay."""
+
+    stop_at: int | None
+    """Event after which it ends; None: the end of the file."""
+    steps: bool
+    """Each event in words as it happens."""
+    node: str | None
+    """Whose view is printed at the end; None: everybody's."""
+    plot: Path | None
+    since: float
+    as_json: bool
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's command."""
+    app.command(
+        epilog=example(
+            "mpreg replay run.jsonl", "mpreg replay run.jsonl --steps --stop-at 1200 --node n3", "mpreg replay run.jsonl --json"
+        )
+    )(replay)
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What --trace has saved, or a failing test.")],
+    stop_at: Annotated[
+        int | None, typer.Option("--stop-at", metavar="EVENT", help="End after this event, counted from 1.")
+    ] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Print each event as it happens.")] = False,
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NAME", help="Print only this node's view at the end.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw what was replayed as a diagram.")
+    ] = None,
+    since: Annotated[
+        float, typer.Option("--since", metavar="S", help="With --plot: draw only what came after S seconds.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Run a saved run again, step by step, and compare its hash.
+
+    Ends with 1 if the run ends with the violation that it was saved for, with 9 if it differs.
+    """
+    from mpreg_transports.cli.told import CommandFailed
+
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(200)
+    except OSError as error:
+        raise CommandFailed(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None
+    for begins, run in KINDS:
+        if begins(start):
+            run(file, Wanted(stop_at=stop_at, steps=steps, node=node, plot=plot, since=since, as_json=as_json))
+            return
+    raise CommandFailed(f"{file} is no run that was saved", "save one:   mpreg simulate --trace FILE")
+
+
+def _is_simulation(start: bytes) -> bool:
+    return start.startswith(b"{") and b'"kind":"simulation"' in start
+
+
+def _simulation(file: Path, wanted: Wanted) -> None:
+    """Replay a simulator's trace."""
+    from mpreg_transports.cli.told import CommandFailed, ExitCode
+    from mpreg_transports.testing.replay import NotTheSame, Replay
+
+    try:
+        again = Replay(file)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
+    if wanted.node is not None and wanted.node not in again.sim.nodes:
+        raise CommandFailed(f"--node {wanted.node}: there are {', '.join(again.sim.nodes)}")
+    violation = ""
+    try:
+        _go(again, wanted)
+    except NotTheSame as error:
+        raise CommandFailed(str(error), code=ExitCode.OTHER) from None
+    except AssertionError as error:  # what it was saved for; a Violation is one
+        violation = str(error)
+        again.sim.violation = violation
+    _tell(again, wanted, violation)
+    if violation:
+        raise typer.Exit(1)
+
+
+def _go(again: Replay, wanted: Wanted) -> None:
+    """To the end, or to where it shall stop."""
+    from mpreg_transports.cli.terminal import emit
+    from mpreg_transports.testing.failures import action_words, event_words
+
+    if not wanted.steps:
+        again.finish(until=wanted.stop_at)
+        return
+    trace = again.sim.trace
+    while not again.over and (wanted.stop_at is None or trace.events < wanted.stop_at):
+        events, actions = trace.events, len(trace.script)
+        try:
+            again.step()
+        finally:  # the step that ends in a violation is the one to see
+            for action in trace.script[actions:]:
+                emit(f"{'':>8} {action_words(action)}")
+            for number, event in enumerate(list(trace.recorded)[events:], events + 1):
+                emit(f"{number:>8} {event_words(event)}")
+    again.finish(until=wanted.stop_at)
+
+
+def _tell(again: Replay, wanted: Wanted, violation: str) -> None:
+    from rich.text import Text
+
+    from mpreg_transports.cli.terminal import emit_json, show
+    from mpreg_transports.testing.diagram import plot
+    from mpreg_transports.testing.failures import last_words, node_view
+
+    sim, header = again.sim, again.header
+    whole = again.over
+    if wanted.plot is not None:
+        wanted.plot.write_text(plot(sim, since=wanted.since), "utf-8")
+    hosts = [host for name, host in sim.nodes.items() if wanted.node in (None, name)]
+    if wanted.as_json:
+        emit_json(
+            {
+                "trace_hash": sim.trace.hash,
+                "same": whole and sim.trace.hash == header.hash,
+                "events": sim.trace.events,
+                "of": header.events,
+                "time": sim.time,
+                "violations": [violation] if violation else [],
+                "views": {host.name: _view(host) for host in hosts},
+            }
+        )
+        return
+    head = f"seed {header.seed}, {header.scenario or 'a script'}: {sim.trace.events:,} of {header.events:,} events, {sim.time:.6f} s"
+    show(Text(head, style="bold"))
+    if not wanted.steps:
+        show(*[Text(line) for line in last_words(sim)])
+    for host in hosts:
+        show(*[Text(line) for line in node_view(host)])
+    if violation:
+        show(Text(violation, style="red"))
+    elif whole:
+        show(Text(f"the same hash: {sim.trace.hash}", style="green"))
+
+
+def _view(host: Any) -> Any:
+    return msgspec.to_builtins(host.node.view(now=host.local)) if host.alive else None
+
+
+Replaying = Callable[[Path, Wanted], None]
+KINDS: list[tuple[Callable[[bytes], bool], Replaying]] = [(_is_simulation, _simulation)]
+"""For each kind of file: whether its first bytes are of that kind, and what replays it."""

@@ -1,0 +1,62 @@
+"""The fifteen invariants of SIMULATION.md, for `Simulation(watchers=invariants())`.
+
+Safety (1 to 12) is looked at where an event touched something, and everywhere on a sweep; liveness (13 to 15) when the
+simulation is judged after its faults have stopped. Each has a file of its idea (invariants_*.py) and an oracle of its
+own that asks the code under test for nothing but its tables. One list serves one simulation.
+"""
+
+from __future__ import annotations
+
+from mpreg_transports.testing.invariants_bounds import WithinLimits
+from mpreg_transports.testing.invariants_calls import AfterItsNeeds, NeverTooLate, StartsOnce
+from mpreg_transports.testing.invariants_catalogue import ReplicasAreTheOwners
+from mpreg_transports.testing.invariants_ends import EndsOnce
+from mpreg_transports.testing.invariants_members import NeverFalls, OnlyTheOwner, SameClaimsSameView
+from mpreg_transports.testing.invariants_placing import ChecksAgain, PlacedWhereItFits
+from mpreg_transports.testing.invariants_results import LikeSequential
+from mpreg_transports.testing.invariants_served import ServedIfItCanBe
+from mpreg_transports.testing.invariants_settled import NothingIsLeft, OneView
+from mpreg_transports.testing.sequential import Pure
+from mpreg_transports.testing.watching import Watcher
+
+INVARIANTS: dict[int, str] = {
+    1: "a liveness cell never decreases",
+    2: "only the owner raises its incarnation or says LEFT",
+    3: "same claims, same view",
+    4: "a replica's content hash at (member, version) is the owner's",
+    5: "the chosen node had, in the chooser's view, the function and the resources, and was routable",
+    6: "the executing node checks again against itself; what does not fit is refused, never run",
+    7: "a call starts only after all it needs; each result is bound once",
+    8: "results equal a sequential oracle's",
+    9: "each request ends exactly once, by its deadline and 250 ms",
+    10: "a body starts at most once unless idempotent",
+    11: "nothing starts after its deadline",
+    12: "buffers, tables, timers and queues stay within limits",
+    13: "settled: correct members see each other ALIVE, crashed ones DEAD, catalogues equal",
+    14: "a call that one correct node could serve throughout succeeds",
+    15: "settled: nothing is left of what has ended",
+}
+"""By number, in words, for reports."""
+
+
+def invariants(*, pure: Pure | None = None) -> list[Watcher]:
+    """All fifteen. `pure`: functions by name whose results may be compared by calling them again; None: those of the
+    specs that can be seen to hold no state.
+    """
+    return [
+        NeverFalls(),
+        OnlyTheOwner(),
+        SameClaimsSameView(),
+        ReplicasAreTheOwners(),
+        PlacedWhereItFits(),
+        ChecksAgain(),
+        AfterItsNeeds(),
+        LikeSequential(pure),
+        EndsOnce(),
+        StartsOnce(),
+        NeverTooLate(),
+        WithinLimits(),
+        OneView(),
+        ServedIfItCanBe(),
+        NothingIsLeft(),
+    ]

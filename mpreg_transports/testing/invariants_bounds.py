@@ -1,0 +1,128 @@
+"""Invariant 12: buffers, tables, timers and queues stay within limits, and within what is open.
+
+After each event what can be counted at once; on a sweep everything, each table compared with what it is about: nothing
+is kept for requests, links or members that are no more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.effects import Run
+from mpreg_proto.ids import show
+from mpreg_proto.notices import Standing
+from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.oracles import said
+from mpreg_transports.testing.watching import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.engine import CallKey, Engine
+
+_BY_ITSELF = 16
+"""Timers beyond those that links, requests and members explain: collection, grace, seeds."""
+_HEAP = 64
+"""Stale rows that a heap of timers may have beside as many as it has rows."""
+
+
+class WithinLimits(Watcher):
+    """12: see the module."""
+
+    def begin(self, sim: Engine) -> None:
+        self._slots: dict[tuple[str, int, str], int] = {}
+        """The most slots that a function of a life ever had."""
+
+    def touched(self, host: Host) -> None:
+        if not isinstance(host, NodeHost):
+            return
+        node, limits = host.node, host.spec.limits
+        worker, requests, sessions = node.worker, node.coordinator.requests, node.links.sessions
+        if len(worker._runs) != len(host.running):
+            self._wrong(host, f"{len(worker._runs)} runs in its books, and {len(host.running)} bodies run")
+        if len(requests) > limits.requests:
+            self._wrong(host, f"{len(requests)} requests, at most {limits.requests}")
+        if node.answers._rows:
+            self._wrong(host, f"answers to {list(node.answers._rows)} that nobody sends")
+        if len(sessions) > len(host.wires):
+            self._wrong(host, f"{len(sessions)} links in its books, and {len(host.wires)} stand")
+        timers = node._timers
+        if len(timers) > 256 or len(timers._heap) > 256:
+            self._timers(host)
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        slots = host.offers[run.function][0].spec.concurrency
+        mark = (host.name, host.life, run.function)
+        most = self._slots[mark] = max(slots, self._slots.get(mark, 0))
+        busy = 1 + sum(body.run.function == run.function for body in host.running.values())
+        if busy > most:
+            self._wrong(host, f"{busy} bodies of {run.function}, at most {most}")
+
+    def sweep(self, sim: Engine) -> None:
+        for host in sim.nodes.values():
+            if host.alive:
+                self._timers(host)
+                self._buffers(host)
+                self._calls(host)
+                self._members(host)
+
+    def _timers(self, host: NodeHost) -> None:
+        """One a link, two a request and a call that waits, two a member and an address."""
+        node = host.node
+        timers, requests = node._timers, node.coordinator.requests
+        waiting = sum(len(execution.parked) for execution in requests.values())
+        rows = len(node.cluster._overlay._rows)
+        members = len(node.cluster.members)
+        most = 2 * len(node.links.sessions) + len(requests) + 2 * waiting + members + rows + _BY_ITSELF
+        if len(timers) > most:
+            self._wrong(host, f"{len(timers)} timers, where {most} are enough: {sorted(map(str, timers._at))[:20]}")
+        if len(timers._heap) > 2 * len(timers) + _HEAP + 1 and len(timers._heap) > 2 * most + _HEAP:
+            self._wrong(host, f"a heap of {len(timers._heap)} for {len(timers)} timers")
+
+    def _buffers(self, host: NodeHost) -> None:
+        for link, session in host.node.links.sessions.items():
+            held = 0 if session._reader is None else session._reader.buffered
+            if held > session.limit + 4:
+                self._wrong(host, f"{held} bytes of one message on link {link}, at most {session.limit}")
+
+    def _calls(self, host: NodeHost) -> None:
+        """What is out, waits or runs belongs to links that stand and requests that are open."""
+        node, coordinator = host.node, host.node.coordinator
+        sessions, requests = node.links.sessions, coordinator.requests
+        for number, attempts in coordinator.out._by_number.items():
+            for attempt in attempts.values():
+                if attempt.link != 0 and attempt.link not in sessions:
+                    what = f"call {attempt.call!r} of dispatch {number}"
+                    self._wrong(host, f"{what} out on link {attempt.link}, which is gone")
+        for request, name in coordinator._parked:
+            if request not in requests or name not in requests[request].open:
+                self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
+        for execution in requests.values():
+            out = coordinator.out
+            placed = {attempt.call for number in execution.dispatches for attempt in out.of(number)}
+            needs, still = execution.plan.needs, execution.open
+            ready = [name for name in still if not any(need in still for need in needs.get(name, ()))]
+            lost = [name for name in ready if name not in placed and name not in execution.parked]
+            if lost:
+                self._wrong(host, f"request {execution.id} with calls that are ready and nowhere: {lost[:5]}")
+        links = [link for link, theirs in coordinator._origins.items() if theirs and link != 0 and link not in sessions]
+        if links:
+            self._wrong(host, f"requests of links that are gone: {links}")
+
+    def _members(self, host: NodeHost) -> None:
+        cluster, limits = host.node.cluster, host.spec.limits
+        members = cluster.members.all()
+        dead = sum(held.standing > Standing.SUSPECT for held in members)
+        if len(members) > limits.members + limits.dead_members or dead > limits.dead_members + 1:
+            self._wrong(host, f"{len(members)} members, {dead} of them dead")
+        for head in cluster.catalogue.heads():
+            held_for = cluster.members.get(head.member)  # type: ignore[arg-type]  # a head has a member's id
+            if held_for is None or not (held_for.routable or head.member == host.node.me):
+                self._wrong(host, f"a catalogue of {show('', head.member)}, which is gone")
+            content = cluster.catalogue.content(head.member)  # type: ignore[arg-type]
+            if content is not None and len(content.changes) > limits.changes:
+                self._wrong(host, f"{len(content.changes)} changes of {show('', head.member)}")
+        for member in cluster._gossip._wants:
+            if not cluster.members.routable(member):
+                self._wrong(host, f"a catalogue of {show('', member)} asked for, which is gone")
+
+    def _wrong(self, host: NodeHost, text: str) -> None:
+        raise Violation(12, f"{said(host)} has {text}")

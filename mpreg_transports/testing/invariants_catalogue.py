@@ -1,0 +1,121 @@
+"""Invariant 4: a replica's content at (member, version) is what its owner had then (MEMBERSHIP.md, Catalogue).
+
+Owners' entries are written down version by version as they change, and hashed here; each replica's own entries are
+hashed again whenever its version or hash is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mpreg_proto.cluster.catalogue import Content
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import CatalogueChanged, Notice
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Message, News
+from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.oracles import Life, content_hash, entries, life, offers, said
+from mpreg_transports.testing.watching import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.engine import Engine
+
+
+class ReplicasAreTheOwners(Watcher):
+    """4: see the module. And what is read out of the entries, the functions and who offers them, is what they say."""
+
+    def begin(self, sim: Engine) -> None:
+        self._written: dict[bytes, dict[str, bytes]] = {}
+        """Each owner's entries at its newest version."""
+        self._hashes: dict[bytes, dict[int, int]] = {}
+        """Each owner's hash at each version that it had."""
+        self._checked: dict[tuple[Life, bytes], tuple[int, int]] = {}
+        self._about: dict[str, dict[bytes, None]] = {}
+
+    def born(self, host: NodeHost) -> None:
+        self._write_down(host)
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is News:
+            about = self._about.setdefault(host.name, {})
+            for delta in message.deltas:
+                about[delta.head.member] = None
+            for head in message.heads:
+                about[head.member] = None
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is CatalogueChanged:
+            self._about.setdefault(host.name, {})[notice.member] = None
+
+    def touched(self, host: Host) -> None:
+        if not isinstance(host, NodeHost):
+            return
+        self._write_down(host)
+        about = self._about.pop(host.name, None) if self._about else None
+        if about is not None:
+            self._look(host, about)
+
+    def sweep(self, sim: Engine) -> None:
+        alive = [host for host in sim.nodes.values() if host.alive]
+        for host in alive:  # one that has just begun was never touched
+            self._write_down(host)
+        for host in alive:
+            self._look(host, [head.member for head in host.node.cluster.catalogue.heads()])
+
+    def _write_down(self, host: NodeHost) -> None:
+        """An owner's own content may have grown."""
+        me = host.node.me
+        content = host.node.cluster.catalogue.content(me)
+        hashes = self._hashes.setdefault(me, {0: 0})
+        if content is None or content.version in hashes:
+            return
+        written = self._written.setdefault(me, {})
+        for change in content.changes:
+            if change.version not in hashes:
+                written.pop(change.key, None)
+                if change.entry:
+                    written[change.key] = change.entry
+                hashes[change.version] = content_hash(written)
+        if entries(content) != written or content.hash != hashes.get(content.version):
+            raise Violation(4, f"{said(host)}: its own catalogue at {content.version} is not what it was changed to")
+        self._read_right(host, content)
+
+    def _look(self, host: NodeHost, about: Iterable[bytes]) -> None:
+        for member in about:
+            content = host.node.cluster.catalogue.content(MemberId(member))
+            if content is None:
+                continue
+            key, now = (life(host), member), (content.version, content.hash)
+            if self._checked.get(key) == now:
+                continue
+            self._checked[key] = now
+            own = content_hash(entries(content))
+            owners = self._hashes.get(member, {}).get(content.version)
+            if own != content.hash or own != owners:
+                theirs = "nothing of that version" if owners is None else f"hash {owners:032x}"
+                raise Violation(
+                    4,
+                    f"{said(host)} holds the catalogue of {show('', member)} at {content.version} with hash {own:032x} "
+                    f"and says {content.hash:032x}; its owner had {theirs}",
+                )
+            self._read_right(host, content)
+
+    def _read_right(self, host: NodeHost, content: Content) -> None:
+        """What the node made of the entries."""
+        says = offers(entries(content))
+        read = {
+            name: (one.version, frozenset(one.resources), one.idempotent) for name, one in content.functions.items()
+        }
+        meant = {name: (one.version, one.resources, one.idempotent) for name, one in says.functions.items()}
+        offering = host.node.cluster.catalogue.offering
+        listed = all(content.member in offering.get(name, ()) for name in meant)
+        if (
+            read != meant
+            or frozenset(content.resources) != says.resources
+            or content.draining != says.draining
+            or not listed
+        ):
+            raise Violation(
+                4, f"{said(host)} reads the catalogue of {show('', content.member)} otherwise than it is written"
+            )

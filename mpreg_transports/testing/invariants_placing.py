@@ -1,0 +1,169 @@
+"""Invariants 5 and 6: where calls are placed, and that who runs one looks again (ARCHITECTURE.md, Placement).
+
+Both read the raw entries of catalogues and compare by plain sets. A node's view may change in the middle of an event,
+so what is placed in an event that brought news is compared with the view before it and with the one after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mpreg_proto.effects import Run
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import Standing
+from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.loads import Attempt
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Call, Digest, Goodbye, Hello, Message, News, Request
+from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.oracles import NOTHING, Offers, Reading, attempt_of, cell, said
+from mpreg_transports.testing.watching import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.engine import CallKey, Engine
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """How a node sees one member."""
+
+    rank: int
+    offers: Offers
+
+    def takes(self, call: Call) -> bool:
+        """Whether a call may be placed there."""
+        return Standing.ALIVE <= self.rank <= Standing.SUSPECT and self.offers.fits(call)
+
+
+_UNSEEN = _Seen(-1, NOTHING)
+
+
+class PlacedWhereItFits(Watcher):
+    """5: the chosen node had the function and a superset of the resources in the chooser's view, and was routable.
+
+    And nobody better could be seen: ALIVE before SUSPECT, then just the resources asked for before more.
+    """
+
+    def begin(self, sim: Engine) -> None:
+        self._reading = Reading()
+        self._before: dict[str, dict[bytes, _Seen]] = {}
+        """Of members that the present event brought news about."""
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        kind = type(message)
+        if kind is News or kind is Hello or kind is Goodbye or kind is Digest:
+            before = self._before.setdefault(host.name, {})
+            if isinstance(message, News) and isinstance(host, NodeHost):
+                about = dict.fromkeys(claim.member for claim in message.claims)
+                about.update(dict.fromkeys(delta.head.member for delta in message.deltas))
+                about.update(dict.fromkeys(head.member for head in message.heads))
+                for member in about:
+                    before.setdefault(member, self._see(host, member))
+
+    def touched(self, host: Host) -> None:
+        if self._before:
+            self._before.pop(host.name, None)
+
+    def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        call = attempt.execution.plan.calls[key.call]
+        member = attempt.candidate.member
+        views = [self._see(host, member)]
+        before = self._before.get(host.name)
+        if before is not None and member in before:
+            views.append(before[member])
+        if not any(view.takes(call) for view in views):
+            seen = views[0]
+            rank = Standing(seen.rank).name if seen.rank >= 0 else "unknown"
+            held = seen.offers.functions.get(call.function)
+            raise Violation(
+                5,
+                f"{said(host)} placed {call.name!r} ({call.function}, {sorted(call.resources)}) on "
+                f"{show('', member)}, which it sees as {rank}, draining {seen.offers.draining}, offering "
+                f"{'nothing of that name' if held is None else sorted(held.resources | seen.offers.resources)}",
+            )
+        if before is None:
+            self._best(host, attempt, call, views[0])
+
+    def _see(self, host: NodeHost, member: bytes) -> _Seen:
+        cluster = host.node.cluster
+        incarnation, rank = cell(cluster.members, MemberId(member))
+        if incarnation < 0:
+            return _UNSEEN
+        return _Seen(rank, self._reading.of(cluster.catalogue.content(MemberId(member))))
+
+    def _best(self, host: NodeHost, attempt: Attempt, call: Call, chosen: _Seen) -> None:
+        """Whether somebody better was there to be chosen; those with many calls are left out, as loads change."""
+        execution, node = attempt.execution, host.node
+        if call.name in execution.request.here:
+            return
+        rank = (chosen.rank, bool(call.resources) and not chosen.offers.exact(call))
+        if rank == (0, False):
+            return
+        few = host.spec.limits.calls_per_worker // 2
+        for held in node.cluster.members.all():
+            other = self._see(host, held.id)
+            if (
+                (held.id == node.me or held.id in node.cluster.links)
+                and other.takes(call)
+                and (other.rank, bool(call.resources) and not other.offers.exact(call)) < rank
+                and not _excluded(execution, call.name, held.id, other.offers, call)
+                and len(node.coordinator.out.at(held.id)) < few
+            ):
+                raise Violation(
+                    5,
+                    f"{said(host)} placed {call.name!r} on {show('', attempt.candidate.member)} though "
+                    f"{show('', held.id)} is better: {Standing(other.rank).name}, "
+                    f"{'exact' if other.offers.exact(call) else 'with more than asked for'}",
+                )
+
+
+def _excluded(execution: Execution, name: str, member: bytes, offered: Offers, call: Call) -> bool:
+    """Whether it has refused the call, or may not repeat it."""
+    if any(refuser == member for refuser, _ in execution.avoid.get(name, ())):
+        return True
+    offer, version = offered.functions[call.function], execution.repeats.get(name)
+    return version is not None and not (offer.idempotent and offer.version == version)
+
+
+class ChecksAgain(Watcher):
+    """6: a body starts only where the node itself offers it, with the resources, not draining, over an open link."""
+
+    def begin(self, sim: Engine) -> None:
+        self._reading = Reading()
+        self._draining: dict[tuple[str, int], int] = {}
+        """Since when a life is draining, by its own clock."""
+        self._too_late: dict[tuple[str, int, int, int], None] = {}
+        """Requests that came over a link that was closing: by host, life, link and number."""
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is Request and isinstance(host, NodeHost):
+            session = host.node.links.sessions[link]
+            if session.closing and session.member is not None:
+                self._too_late[host.name, host.life, link, message.id] = None
+
+    def touched(self, host: Host) -> None:
+        if isinstance(host, NodeHost):
+            content = host.node.cluster.catalogue.content(host.node.me)
+            if content is not None and content.draining:
+                self._draining.setdefault((host.name, host.life), host.local)
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        job = host.node.worker.job(run.run)
+        assert job is not None, "it is about to start"
+        call = job.call
+        mine = self._reading.of(host.node.cluster.catalogue.content(host.node.me))
+        fits = msgspec.structs.replace(mine, draining=False).fits(call)  # what was accepted before draining runs
+        since = self._draining.get((host.name, host.life))
+        if not fits or call.function != run.function:
+            raise Violation(
+                6,
+                f"{said(host)} runs {call.name!r} ({call.function}, version {call.version}, {sorted(call.resources)}) "
+                f"and offers {sorted(mine.functions)} with {sorted(mine.resources)} itself",
+            )
+        if since is not None and job.accepted > since:
+            raise Violation(6, f"{said(host)} runs {call.name!r}, which came while it was draining")
+        if (host.name, host.life, job.link, job.request) in self._too_late:
+            raise Violation(6, f"{said(host)} runs {call.name!r}, which came over a link that was closing")

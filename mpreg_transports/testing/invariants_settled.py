@@ -1,0 +1,132 @@
+"""Invariants 13 and 15: what must be true when faults have stopped long ago.
+
+Bounds that this version cannot keep yet are in pending.py; a simulation that was judged earlier is not looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.ids import MemberId, show
+from mpreg_proto.notices import Standing
+from mpreg_transports.testing.hosts import ClientHost, NodeHost
+from mpreg_transports.testing.oracles import cell, entries, offers, said, words
+from mpreg_transports.testing.pending import SETTLED_AFTER
+from mpreg_transports.testing.quiet import Quiet, circles, correct
+from mpreg_transports.testing.watching import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.engine import Engine
+
+_PERIODIC = (("ping",), ("cluster", "dial"), ("cluster", "collect"))
+"""The first parts of timers that are never all gone."""
+_MESH = 12
+"""Below so many members everybody is linked with everybody (MEMBERSHIP.md, Who watches whom)."""
+
+
+class OneView(Watcher):
+    """13: correct members see each other ALIVE, crashed ones DEAD or gone, and hold the same catalogues."""
+
+    def begin(self, sim: Engine) -> None:
+        self._quiet = Quiet(sim)
+        self._born: dict[bytes, str] = {}
+        """Every member id there ever was, and whose."""
+
+    def born(self, host: NodeHost) -> None:
+        self._born[host.node.me] = host.name
+
+    def settled(self, sim: Engine) -> None:
+        if sim.now - self._quiet.since() < SETTLED_AFTER:
+            return
+        nodes = correct(sim)
+        self._born.update((host.node.me, host.name) for host in nodes)
+        living = {host.node.me: host for host in sim.nodes.values() if host.alive and not host.node.left}
+        for circle in circles(nodes):
+            for host in circle:
+                for other in circle:
+                    self._sees(host, other)
+                    if other is not host and len(circle) < _MESH and other.node.me not in host.node.cluster.links:
+                        raise Violation(13, f"{said(host)} has no link to {show(other.name, other.node.me)}")
+                self._sees_no_ghosts(host, living)
+
+    def _sees(self, host: NodeHost, other: NodeHost) -> None:
+        cluster, member = host.node.cluster, other.node.me
+        now = cell(cluster.members, member)
+        if now[1] != Standing.ALIVE:
+            raise Violation(13, f"{said(host)} holds {show(other.name, member)}, which is well, for {words(now)}")
+        theirs = cell(other.node.cluster.members, member)
+        if now != theirs:
+            raise Violation(13, f"{said(host)} holds {show(other.name, member)} for {words(now)}, not {words(theirs)}")
+        held, own = cluster.catalogue.content(member), other.node.cluster.catalogue.content(member)
+        mine = {} if held is None else entries(held)
+        right = {} if own is None else entries(own)
+        if mine != right:
+            raise Violation(
+                13,
+                f"{said(host)} holds the catalogue of {show(other.name, member)} at "
+                f"{0 if held is None else held.version}, not {0 if own is None else own.version}",
+            )
+        functions = dict.fromkeys(name for name in other.offers if f"f:{name}" in right)
+        if sorted(offers(right).functions) != sorted(functions):
+            raise Violation(13, f"{said(other)} offers {sorted(offers(right).functions)}, which is not what it runs")
+
+    def _sees_no_ghosts(self, host: NodeHost, living: dict[MemberId, NodeHost]) -> None:
+        for held in host.node.cluster.members.all():
+            if held.standing <= Standing.SUSPECT and held.id not in living:
+                gone = show(self._born.get(held.id, "nobody"), held.id)
+                raise Violation(13, f"{said(host)} holds {gone}, which is no more, for {held.standing.name}")
+
+
+class NothingIsLeft(Watcher):
+    """15: once all requests have ended and all bodies too, nothing of them is left, and only periodic timers run."""
+
+    def begin(self, sim: Engine) -> None:
+        self._quiet = Quiet(sim)
+
+    def settled(self, sim: Engine) -> None:
+        busy = any(not call.done() for call in sim.calls) or any(host.running for host in sim.nodes.values())
+        if busy or sim.now - self._quiet.since() < SETTLED_AFTER:
+            return
+        for host in correct(sim):
+            self._calls(host)
+            self._timers(host)
+            wants = host.node.cluster._gossip._wants
+            if wants:
+                self._left(host, f"catalogues of {[show('', member) for member in wants]} asked for")
+        for client in sim.clients.values():
+            if client.alive:
+                self._client(client)
+
+    def _calls(self, host: NodeHost) -> None:
+        coordinator, worker = host.node.coordinator, host.node.worker
+        for what, left in (
+            ("requests", [(one.link, one.reply_id) for one in coordinator.requests.values()]),
+            ("calls out", [(number, list(calls)) for number, calls in coordinator.out._by_number.items()]),
+            ("calls out by member", [table for table in coordinator.out._by_member.values() if table]),
+            ("requests by link", [theirs for theirs in coordinator._origins.values() if theirs]),
+            ("calls waiting", list(coordinator._parked)),
+            ("runs", list(worker._runs)),
+            ("dispatches", list(worker._dispatches)),
+            ("queues", [queue for queue in worker._queues.values() if queue]),
+            ("busy slots", [function for function, busy in worker._busy.items() if busy]),
+            ("unsent answers", list(host.node.answers._rows)),
+            ("links closing", list(host.node.links.leaving)),
+        ):
+            if left:
+                self._left(host, f"{what} {left[:5]}")
+
+    def _timers(self, host: NodeHost) -> None:
+        links = host.node.links.sessions
+        for key in host.node._timers._at:
+            periodic = any(key[: len(one)] == one for one in _PERIODIC)
+            if not periodic or (key[0] == "ping" and key[1] not in links):
+                self._left(host, f"a timer {key}")
+
+    def _client(self, client: ClientHost) -> None:
+        session = client.session
+        timers = [key for key in session._timers._at if key[0] != "ping"]
+        if session._pending or session._unsent or timers:
+            raise Violation(15, f"{client.name} is left with requests {list(session._pending)}, timers {timers}")
+
+    def _left(self, host: NodeHost, text: str) -> None:
+        raise Violation(15, f"{said(host)} is left with {text}")

@@ -1,0 +1,106 @@
+"""A hash over all that machines hold: equal for machines that will behave alike, whatever way led there.
+
+It walks the objects of the core itself, so that what a machine gains is looked at without anybody thinking of it; left
+out are caches, counters for people and what is fixed for a run. Times are taken relative to the node's clock, and
+tables sorted, so two worlds in which the same was learnt in another order are one.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from hashlib import blake2b
+from types import FunctionType, MethodType
+from typing import Any
+
+import msgspec
+
+from mpreg_proto.limits import Limits
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.values import ValueCodec
+
+_FIXED = (Limits, NodeConfig, Rng, ValueCodec, FunctionType, MethodType, type)
+# Kept answers of the index, masks, generations; when a member last changed, or somebody looked; means and queues told.
+_LEFT_OUT = frozenset({"_answers", "_bits", "generation", "since", "_mean", "_told", "_log", "_last_ping", "shown", "now"})
+_TIMES = frozenset({"heard", "deadline", "arrived", "accepted", "started", "sent", "reached", "tried", "due"})
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_ROWS = frozenset({list, tuple, deque})
+
+
+class _Way(enum.Enum):
+    """How a thing is told: by its type alone, by its repr, or by its parts."""
+
+    WORD = enum.auto()
+    REPR = enum.auto()
+    PARTS = enum.auto()
+
+
+_WAYS: dict[type, _Way] = {}
+_SLOTS: dict[type, tuple[str, ...]] = {}
+
+
+def digest(parts: list[object], clocks: list[int]) -> bytes:
+    """16 bytes for `parts`; `clocks` are those of the nodes in them, in their order."""
+    walk = _Walk(list(clocks))
+    text = walk.told(parts)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class _Walk:
+    """One walk over a world. `seen` numbers the objects that were met, as some are reached on several ways."""
+
+    def __init__(self, clocks: list[int]) -> None:
+        self._clocks = clocks
+        self._now = 0
+        self._seen: dict[int, int] = {}
+
+    def told(self, thing: Any) -> str:
+        """A text that says what `thing` holds."""
+        kind = type(thing)
+        if kind in _SCALARS:
+            return repr(thing)
+        if kind is dict:
+            rows = [f"{self.told(key)}:{self.told(held)}" for key, held in thing.items()]
+            return "{" + ",".join(sorted(rows)) + "}" if rows else "{}"
+        if kind in _ROWS:
+            return "[" + ",".join([self.told(each) for each in thing]) + "]" if thing else "[]"
+        way = _WAYS.get(kind)
+        if way is None:
+            way = _WAYS[kind] = _way(kind)
+        if way is _Way.WORD:
+            return kind.__name__
+        if way is _Way.REPR:
+            return repr(thing)
+        if kind is Timers:
+            return self.told({key: at - self._now for key, (at, _) in thing._at.items()})
+        return self._object(thing)
+
+    def _object(self, thing: Any) -> str:
+        number = self._seen.get(id(thing))
+        if number is not None:
+            return f"#{number}"
+        self._seen[id(thing)] = len(self._seen)
+        if isinstance(thing, Node):
+            self._now = self._clocks.pop(0)
+        rows = [type(thing).__name__]
+        for name in (*_SLOTS[type(thing)], *sorted(getattr(thing, "__dict__", ()))):
+            if name in _LEFT_OUT:
+                continue
+            held = getattr(thing, name, None)
+            if type(held) is int and name in _TIMES:
+                rows.append(f"{name}={held - self._now}")
+            elif held is not None:
+                rows.append(f"{name}={self.told(held)}")
+        return f"({','.join(rows)})"
+
+
+def _way(kind: type) -> _Way:
+    """How things of a type are told."""
+    if issubclass(kind, _FIXED) or not kind.__module__.startswith("mpreg_proto"):
+        return _Way.WORD
+    if issubclass(kind, (enum.Enum, msgspec.Struct)):
+        return _Way.REPR
+    _SLOTS[kind] = tuple(sorted(name for base in kind.__mro__ for name in getattr(base, "__slots__", ())))
+    return _Way.PARTS

@@ -1,0 +1,100 @@
+"""What a simulation knows of its calls, and whom it tells of them: the watchers, each of what it wants to hear.
+
+Hosts call these as things happen; which call a body runs for is found out here, over however many nodes it went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mpreg_proto.effects import Outcome, Run
+from mpreg_proto.notices import Notice
+from mpreg_transports.testing.trace import Trace
+from mpreg_transports.testing.watching import Watcher, listeners
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.hosts import NodeHost
+
+_HOOKS = ("born", "heard", "wakes", "touched", "handed_out", "started", "ended", "noticed")
+
+
+class CallKey(msgspec.Struct, frozen=True):
+    """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
+    name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
+    """
+
+    host: str
+    life: int
+    request: int
+    call: str
+
+
+class Watched:
+    """The part of an `Engine` that watchers hear from."""
+
+    now: int
+    trace: Trace
+
+    def __init__(self, watchers: Iterable[Watcher]) -> None:
+        self.keys: dict[tuple[str, int, int, str], CallKey] = {}
+        """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
+        self._watchers = list(watchers)
+        self._told = {hook: listeners(self._watchers, hook) for hook in _HOOKS}
+        self.heard = self._told["heard"]
+        self._touched = self._told["touched"]
+        self._runs: dict[tuple[str, int, int], CallKey] = {}
+
+    def watch_born(self, host: NodeHost) -> None:
+        """A node's life begins."""
+        for tell in self._told["born"]:
+            tell(host)
+
+    def watch_handed_out(self, host: NodeHost) -> None:
+        """A coordinator has placed calls since we last looked: remember which calls they are."""
+        coordinator = host.node.coordinator
+        if coordinator is not host.coordinator:  # it has taken a new id, and numbers its requests anew
+            host.coordinator = coordinator
+            host.era += 1
+        for number in range(host.handed_out + 1, coordinator.last_number + 1):
+            for attempt in coordinator.out.of(number):
+                key = CallKey(host.name, host.life, (host.era << 40) + attempt.execution.id, attempt.call)
+                self.keys[host.name, host.life, number, attempt.call] = key
+                for tell in self._told["handed_out"]:
+                    tell(host, key, number)
+        host.handed_out = coordinator.last_number
+
+    def key_of(self, host: NodeHost, run: Run) -> CallKey:
+        """Which call a run is of."""
+        job = host.node.worker.job(run.run)
+        assert job is not None, "a run belongs to a job until it has ended"
+        name, life = host.name, host.life
+        if job.link != 0:
+            wire, side = host.wires[job.link]
+            peer = wire.ends[1 - side]
+            name, life = peer.host.name, peer.life
+        known = self.keys.get((name, life, job.request, job.call.name))
+        return known or CallKey(name, life, -job.request, job.call.name)
+
+    def watch_started(self, host: NodeHost, run: Run) -> None:
+        """A body starts."""
+        self.trace.add(self.now, "run", host.name, "", text=run.function)
+        if self._watchers:
+            key = self._runs[host.name, host.life, run.run] = self.key_of(host, run)
+            for tell in self._told["started"]:
+                tell(host, key, run)
+
+    def watch_ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
+        """A body has ended."""
+        self.trace.add(self.now, "end", host.name, "", text=run.function)
+        if self._watchers:
+            key = self._runs.pop((host.name, host.life, run.run))
+            for tell in self._told["ended"]:
+                tell(host, key, run, outcome)
+
+    def watch_notice(self, host: NodeHost, notice: Notice) -> None:
+        """A node tells something."""
+        for tell in self._told["noticed"]:
+            tell(host, notice)

@@ -1,0 +1,110 @@
+"""Placement against brute force: every pair compared, every draw within the equals, every rejection justified."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.index import Candidate
+from mpreg_proto.ids import MemberId
+from mpreg_proto.requests.placement import draw, rank, reason, rejected
+from mpreg_proto.rng import Rng
+from tests.helpers.pair import Desk, spec
+
+
+class Facts:
+    """What members have to do, by brute tables."""
+
+    def __init__(self, full: set[MemberId], unlinked: set[MemberId], delays: dict[MemberId, int]) -> None:
+        self._full, self._unlinked, self._delays = full, unlinked, delays
+
+    def waiting(self, member: MemberId) -> int:
+        return self._delays[member]
+
+    def delay(self, member: MemberId) -> int:
+        return self._delays[member]
+
+    def full(self, member: MemberId) -> bool:
+        return member in self._full
+
+    def linked(self, member: MemberId) -> bool:
+        return member not in self._unlinked
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[list[Candidate], Facts, tuple[str, ...]]:
+    size = draw(st.integers(1, 7))
+    members = [MemberId(bytes([number])) for number in range(size)]
+    flags = st.booleans()
+    candidates = [
+        Candidate(member, member.hex(), draw(flags), draw(flags), draw(flags), draw(st.sampled_from(["", "2"])))
+        for member in members
+    ]
+    chosen = st.sets(st.sampled_from(members))
+    facts = Facts(draw(chosen), draw(chosen), {member: draw(st.integers(0, 3)) for member in members})
+    return candidates, facts, draw(st.sampled_from([(), ("r",)]))
+
+
+def better(one: Candidate, other: Candidate, facts: Facts, resources: tuple[str, ...]) -> bool:
+    """Whether one outranks the other, rule by rule as ARCHITECTURE.md, Placement, has them."""
+    if one.suspect != other.suspect:
+        return other.suspect
+    if facts.full(one.member) != facts.full(other.member):
+        return facts.full(other.member)
+    if facts.linked(one.member) != facts.linked(other.member):
+        return facts.linked(one.member)
+    return bool(resources) and one.exact and not other.exact
+
+
+@given(situations(), st.integers(0, 2**32))
+def test_the_equals_are_those_that_nobody_outranks(
+    situation: tuple[list[Candidate], Facts, tuple[str, ...]], seed: int
+) -> None:
+    candidates, facts, resources = situation
+    equals = rank(candidates, facts, resources=resources)
+    assert list(equals) == [
+        one for one in candidates if not any(better(other, one, facts, resources) for other in candidates)
+    ]
+    drawn = draw(equals, facts, Rng(seed))
+    assert drawn in equals
+    if len(equals) > 1:
+        worse = [one for one in equals if facts.delay(one.member) > facts.delay(drawn.member)]
+        ties = [one for one in equals if one != drawn and facts.delay(one.member) == facts.delay(drawn.member)]
+        assert worse or ties, "of two different ones it is never the worse"
+
+
+@given(situations())
+def test_who_was_rejected_is_worse_in_what_is_said(
+    situation: tuple[list[Candidate], Facts, tuple[str, ...]],
+) -> None:
+    candidates, facts, resources = situation
+    equals = rank(candidates, facts, resources=resources)
+    rows = rejected(candidates, equals, facts)
+    assert [shown for shown, _ in rows] == [one.shown for one in candidates if one not in equals]
+    best = equals[0]
+    for one in [one for one in candidates if one not in equals]:
+        why = dict(rows)[one.shown]
+        if "answer" in why:
+            assert one.suspect and not best.suspect
+        elif "as many" in why:
+            assert facts.full(one.member) and not facts.full(best.member) and one.suspect == best.suspect
+        elif "link" in why:
+            assert not facts.linked(one.member) and facts.linked(best.member)
+        else:
+            assert resources and best.exact and not one.exact
+    assert reason(equals, candidates)
+
+
+tags = st.sets(st.sampled_from("abcd")).map(lambda held: tuple(sorted(held)))
+
+
+@given(st.lists(st.tuples(tags, tags, st.booleans()), min_size=1, max_size=5), tags)
+def test_who_can_run_a_call_is_whoever_offers_it_and_holds_a_superset(
+    nodes: list[tuple[tuple[str, ...], tuple[str, ...], bool]], asked: tuple[str, ...]
+) -> None:
+    desk = Desk()
+    for number, (own, functions, offers) in enumerate(nodes):
+        made: FunctionSpec = spec("f", resources=functions) if offers else spec("g", resources=functions)
+        desk.member(f"m{number}", made, resources=own)
+    found = {one.shown.split("#")[0]: one.exact for one in desk.node.cluster.index.offers("f", asked, None)}
+    held = {f"m{n}": {*own, *functions} for n, (own, functions, offers) in enumerate(nodes) if offers}
+    assert found == {name: having == set(asked) for name, having in held.items() if having >= set(asked)}

@@ -1,0 +1,41 @@
+"""`python -m tests.simulations [--seeds N] [--start N] [--jobs N]`, `... figures`, `... hashes`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.simulations import figures, hashes, seeds
+
+
+def main() -> int:
+    """The exit code: 0 if all is well, 1 if an invariant does not hold or a situation was never reached."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulations", description="Many seeds, the figures, or hashes.")
+    parser.add_argument("what", nargs="?", choices=("seeds", "figures", "hashes"), default="seeds")
+    parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="how many (default 2000)")
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="the first of them (default 0)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default 2)")
+    parser.add_argument("--nodes", type=int, default=5, metavar="N")
+    parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="simulated, of work and faults")
+    parser.add_argument("--scenario", default="swarm", metavar="NAME")
+    parser.add_argument("--objects", action="store_true", help="without framing and codec")
+    parser.add_argument("--keep", type=Path, default=Path("build/simulations"), help="where failing runs are saved")
+    parser.add_argument("--failures", type=int, default=5, metavar="N", help="end after so many (default 5)")
+    given = parser.parse_args()
+    if given.what == "figures":
+        return figures.measure()
+    if given.what == "hashes":
+        return hashes.print_them()
+    return seeds.many(
+        range(given.start, given.start + given.seeds),
+        jobs=given.jobs,
+        most_failures=given.failures,
+        nodes=given.nodes,
+        seconds=given.seconds,
+        scenario=given.scenario,
+        objects=given.objects,
+        keep=given.keep,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The simulator's figures beside the targets of its design, on one core: `python -m tests.simulations figures`.
+
+Each is the best of a few rounds, as anything else that runs on the machine only makes them worse.
+"""
+
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterable
+
+from mpreg_transports.testing import Fn, Simulation, Spec
+from mpreg_transports.testing.replay import standard_watchers
+from mpreg_transports.testing.runs import run_seed
+from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.workload import add
+
+ROUNDS = 3
+Watching = Callable[[], Iterable[Watcher]]
+
+
+def unwatched() -> list[Watcher]:
+    """No invariants."""
+    return []
+
+
+def measure() -> int:
+    """Print all figures; 0, as they are no verdict."""
+    print(f"Python {platform.python_version()}, {platform.machine()}; best of {ROUNDS} rounds; with invariants / without\n")
+    row("", "with", "without", "target")
+    both("events/s, 5 nodes, objects", lambda watchers: busy(watchers, objects=True), "100,000")
+    both("events/s, 5 nodes, codec", lambda watchers: busy(watchers, objects=False), "40,000")
+    both("idle 5 nodes, x real time", lambda watchers: idle(5, 600, watchers), "2,000")
+    both("idle 100 nodes, x real time", lambda watchers: idle(100, 20, watchers), "100")
+    both("seeds a minute, 60 s x 5 nodes", seeds_a_minute, "150", rounds=1)
+    both("start of 5 nodes, per second", start, "200 (5 ms)")
+    thousand()
+    return 0
+
+
+def row(*cells: str) -> None:
+    """One line of the table."""
+    print(f"{cells[0]:<32}{cells[1]:>14}{cells[2]:>14}   {cells[3]}", flush=True)
+
+
+def both(name: str, figure: Callable[[Watching], float], target: str, *, rounds: int = ROUNDS) -> None:
+    """One figure with invariants and without."""
+    watched, plain = (max(figure(watchers) for _ in range(rounds)) for watchers in (standard_watchers, unwatched))
+    row(name, f"{watched:,.0f}", f"{plain:,.0f}", target)
+
+
+def busy(watchers: Watching, *, objects: bool) -> float:
+    """Events a second while five nodes call each other."""
+    offering = Spec(functions={"add": Fn(add, idempotent=True)})
+    nodes = {"n0": Spec(), **{f"n{index}": offering for index in range(1, 5)}}
+    sim = Simulation(seed=1, nodes=nodes, objects=objects, watchers=watchers())
+    sim.run(2)
+    for index in range(3000):
+        sim.schedule(index * 0.001, sim.call, "n0", "add", index, 1)
+    before, begun = sim.trace.events, time.perf_counter()
+    sim.run(5)
+    took = time.perf_counter() - begun
+    assert all(call.done() for call in sim.calls), "a steady cluster answers"
+    return (sim.trace.events - before) / took
+
+
+def idle(count: int, seconds: float, watchers: Watching) -> float:
+    """How many simulated seconds of an idle cluster go by in one, once all know each other."""
+    sim = Simulation(seed=1, nodes={f"n{index}": Spec() for index in range(count)}, objects=True, watchers=watchers())
+    sim.run(10)
+    begun = time.perf_counter()
+    sim.run(seconds)
+    return seconds / (time.perf_counter() - begun)
+
+
+def start(watchers: Watching) -> float:
+    """How many clusters of five nodes can be started in a second."""
+    begun = time.perf_counter()
+    for seed in range(20):
+        Simulation(seed=seed, nodes={f"n{index}": Spec() for index in range(5)}, watchers=watchers())
+    return 20 / (time.perf_counter() - begun)
+
+
+def seeds_a_minute(watchers: Watching) -> float:
+    """How many runs of the swarm one core does in a minute, drawing and settling among it."""
+    begun = time.perf_counter()
+    for seed in range(40):
+        run_seed(seed, watchers=watchers)
+    return 40 / (time.perf_counter() - begun) * 60
+
+
+def thousand() -> None:
+    """A thousand idle nodes, without invariants: time and memory, in one round."""
+    count, seconds = 1000, 3.0
+    sim = Simulation(seed=1, nodes={f"n{index}": Spec() for index in range(count)}, objects=True)
+    begun = time.perf_counter()
+    sim.run(1)
+    joined = time.perf_counter() - begun
+    begun = time.perf_counter()
+    sim.run(seconds)
+    factor = seconds / (time.perf_counter() - begun)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
+    row("idle 1,000 nodes, x real time", "-", f"{factor:,.2f}", "5 within 2 GiB")
+    print(f"  ({sim.trace.events:,} events; the first second took {joined:.0f} s; {memory:.2f} GiB)")

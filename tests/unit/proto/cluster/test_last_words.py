@@ -1,0 +1,56 @@
+"""A member that leaves while its last results are on their way: news of others must not take them for lost."""
+
+from mpreg_proto.cluster.cluster import Cluster, Gone
+from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.limits import Limits
+from mpreg_proto.notices import Standing
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Claim, News
+
+B, C = MemberId(b"b" * 16), MemberId(b"c" * 16)
+TO_B, TO_C, TO_C_AGAIN = LinkId(1), LinkId(2), LinkId(3)
+
+
+def cluster() -> Cluster:
+    """Member A, linked to B and C."""
+    made = Cluster(
+        MemberId(b"a" * 16),
+        name="a",
+        addresses=(),
+        seeds=(),
+        resources=(),
+        timers=Timers(),
+        rng=Rng(0),
+        limits=Limits(),
+        now=0,
+    )
+    for member, link in ((B, TO_B), (C, TO_C)):
+        made.linked(link, member, "them", dialled=None, now=0)
+        made.received(link, News(claims=(Claim(member, 0, Standing.ALIVE),)), now=0)
+    return made
+
+
+def gone(outs: list[object]) -> list[object]:
+    return [out for out in outs if isinstance(out, Gone)]
+
+
+def test_who_left_by_the_word_of_another_is_gone_when_its_own_links_are() -> None:
+    a = cluster()
+    a.linked(TO_C_AGAIN, C, "c", dialled=None, now=1)
+    assert gone(a.received(TO_B, News(claims=(Claim(C, 0, Standing.LEFT),)), now=1)) == []
+    assert a.members.standing(C) is Standing.LEFT
+    assert gone(a.unlinked(TO_C, clean=True, now=2)) == []
+    assert gone(a.unlinked(TO_C_AGAIN, clean=True, now=2)) == [Gone(C)]
+
+
+def test_who_is_dead_by_the_word_of_another_is_gone_at_once() -> None:
+    a = cluster()
+    assert gone(a.received(TO_B, News(claims=(Claim(C, 0, Standing.DEAD),)), now=1)) == [Gone(C)]
+    assert gone(a.unlinked(TO_C, clean=False, now=2)) == []
+
+
+def test_who_left_without_a_link_here_is_gone_at_once() -> None:
+    a = cluster()
+    a.unlinked(TO_C, clean=True, now=1)
+    assert gone(a.received(TO_B, News(claims=(Claim(C, 0, Standing.LEFT),)), now=1)) == [Gone(C)]

@@ -1,0 +1,71 @@
+"""The sentences: each says what was wanted, what there is, and what to do next."""
+
+import pytest
+
+from mpreg_proto.errors import BY_CODE
+from mpreg_proto.ids import LinkId, RequestId
+from mpreg_proto.limits import DEFAULT, SECOND
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.wire.messages import Call, Request
+
+
+def execution(count: int, timeout: int | None) -> Execution:
+    request = Request(1, tuple(Call(f"c{number}", "f", b"") for number in range(count)), timeout=timeout)
+    made = plan(request, DEFAULT)
+    assert isinstance(made, Plan)
+    return Execution(RequestId(1), request, made, link=LinkId(1), arrived=SECOND, deadline=3 * SECOND + SECOND // 2)
+
+
+def test_a_deadline_names_its_length_whose_it_was_and_what_is_open() -> None:
+    asked, default = faults.deadline(execution(2, 5)), faults.deadline(execution(2, None))
+    assert asked.code == default.code == 1020
+    assert asked.message == "not done within 2.5 s; still open: c0, c1"
+    assert "the default; set another with timeout" in default.message
+    assert asked.details == {"timeout": 2.5, "open": ["c0", "c1"]}
+
+
+def test_of_many_open_calls_a_few_are_named() -> None:
+    found = faults.deadline(execution(100, 5))
+    assert found.message.endswith("c0, c1, c2, c3, c4, ...") and len(found.details["open"]) == 20
+
+
+def test_a_lost_node_is_named() -> None:
+    found = faults.lost("x", "alpha#1234")
+    assert found.code == 1023 and "alpha#1234" in found.message and "'x'" in found.message
+    assert found.details == {"node": "alpha#1234"}
+
+
+def test_overload_says_when_to_come_again() -> None:
+    found = faults.overloaded("requests", 8)
+    assert found.code == 1022 and found.details == {"limit": "requests", "retry_after": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("details", "text"),
+    [
+        ({"unknown": "function", "close": []}, "no node offers 'ad'"),
+        ({"unknown": "function", "close": ["add"]}, "no node offers 'ad'; did you mean 'add'?"),
+        ({"unknown": "function", "close": ["add", "had"]}, "no node offers 'ad'; did you mean 'add' or 'had'?"),
+        (
+            {"unknown": "resources", "node": "a#1", "lacks": ["s"]},
+            "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 's'",
+        ),
+        ({"unknown": "resources", "node": "a#1", "lacks": []}, "no node that offers 'ad' is left to run it"),
+    ],
+)
+def test_not_found_in_words(details: dict[str, object], text: str) -> None:
+    found = faults.not_found(Call("x", "ad", b"", (), ("r", "s")), details)
+    assert found.code == 1001 and found.message == text
+    assert found.details == {"call": "x", "function": "ad", **details}
+
+
+def test_not_found_names_the_version() -> None:
+    call = Call("x", "add", b"", version="2")
+    assert faults.not_found(call, {"unknown": "function"}).message == "no node offers 'add' in version '2'"
+
+
+def test_the_others_are_what_their_codes_say() -> None:
+    codes = [fault.code for fault in (faults.CANCELLED, faults.DRAINING, faults.LOST_BY_LEAVING)]
+    assert codes == [1021, 1024, 1023] and all(code in BY_CODE for code in codes)

@@ -1,0 +1,142 @@
+"""Calls to a graph: each fault with its code and place, in the promised order; what a plan says of a good request."""
+
+import pytest
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.requests.graph import Plan, check_shape, find_cycle, over, plan
+from mpreg_proto.wire.messages import Call, Request
+
+
+def calls(**needs: str) -> tuple[Call, ...]:
+    """`a="b c"`: call a needs b and c."""
+    return tuple(Call(name, "f", b"", tuple(others.split())) for name, others in needs.items())
+
+
+def good(request: Request) -> Plan:
+    made = plan(request, DEFAULT)
+    assert isinstance(made, Plan), made
+    return made
+
+
+def bad(request: Request, limits: Limits = DEFAULT) -> Fault:
+    made = plan(request, limits)
+    assert isinstance(made, Fault)
+    return made
+
+
+def test_one_call_is_a_leaf() -> None:
+    made = good(Request(1, calls(x="")))
+    assert (list(made.calls), made.leaves, list(made.wanted)) == (["x"], ("x",), ["x"])
+    assert not made.needs and not made.dependents
+
+
+def test_a_diamond() -> None:
+    made = good(Request(1, calls(d="b c b", b="a", a="", c="a")))
+    assert made.needs == {"d": ("b", "c"), "b": ("a",), "c": ("a",)}
+    assert made.dependents == {"b": ("d",), "c": ("d",), "a": ("b", "c")}
+    assert made.leaves == ("d",) and list(made.calls) == ["d", "b", "a", "c"]
+
+
+def test_leaves_come_in_the_requests_order_and_want_in_its_own() -> None:
+    request = Request(1, calls(c="a", a="", b="", e=""), want=("e", "a"))
+    made = good(request)
+    assert made.leaves == ("c", "b", "e") and list(made.wanted) == ["e", "a"]
+
+
+def test_what_was_given_is_waited_for_by_nobody() -> None:
+    made = good(Request(1, calls(x="g", y="g x"), given={"g": b""}))
+    assert made.needs == {"y": ("x",)} and made.leaves == ("y",)
+
+
+def test_a_call_of_the_request_comes_before_a_value_of_the_same_name() -> None:
+    made = good(Request(1, calls(x="g", g=""), given={"g": b""}))
+    assert made.needs == {"x": ("g",)}
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "path"),
+    [
+        (Request(1, ()), 1010, "$.cmds"),
+        (Request(1, (*calls(x=""), Call("", "f", b""))), 1010, "$.cmds[1].name"),
+        (Request(1, (Call("x", "", b""),)), 1010, "$.cmds[0].fun"),
+        (Request(1, calls(x=""), want=()), 1010, "$.want"),
+        (Request(1, calls(x=""), want=("x", "x")), 1010, "$.want"),
+        (Request(1, calls(x=""), timeout=0), 1010, "$.timeout"),
+        (Request(1, calls(x=""), timeout=-1), 1010, "$.timeout"),
+        (Request(1, calls(x=""), wait=-1), 1010, "$.wait"),
+        (Request(1, calls(x=""), want=("y",)), 1013, "$.want"),
+        (Request(1, calls(x="", y=""), want=("x", "z")), 1013, "$.want"),
+    ],
+)
+def test_a_wrong_shape_is_told_with_its_place(request_: Request, code: int, path: str) -> None:
+    found = bad(request_)
+    assert (found.code, found.details["path"]) == (code, path)
+    if code == 1010:
+        assert found.message.startswith(path + ": ") and check_shape(request_) == found
+    else:
+        assert check_shape(request_) is None
+
+
+def test_names_are_unique() -> None:
+    found = bad(Request(1, calls(x="", y="") + calls(x="")))
+    assert (found.code, found.details) == (1011, {"name": "x"})
+
+
+def test_a_reference_names_a_call_or_a_given_value() -> None:
+    found = bad(Request(1, calls(x="y z", y=""), given={"w": b""}))
+    assert (found.code, found.details) == (1013, {"call": "x", "name": "z"})
+
+
+@pytest.mark.parametrize(
+    ("needs", "cycle"),
+    [
+        ({"a": "a"}, {"a"}),
+        ({"a": "b", "b": "a"}, {"a", "b"}),
+        ({"root": "", "a": "root c", "b": "a", "c": "b", "leaf": "c"}, {"a", "b", "c"}),
+    ],
+)
+def test_a_circle_is_told_in_its_order(needs: dict[str, str], cycle: set[str]) -> None:
+    found = bad(Request(1, calls(**needs)))
+    told = found.details["cycle"]
+    assert found.code == 1012 and set(told) == cycle and len(told) == len(cycle)
+    assert all(after in needs[before].split() for before, after in zip(told, told[1:] + told[:1], strict=True))
+    assert found.message.endswith(" -> ".join([*told, told[0]]))
+
+
+def test_a_long_circle_is_cut_in_words_and_whole_in_details() -> None:
+    names = [f"n{number}" for number in range(50)]
+    found = bad(Request(1, calls(**dict(zip(names, names[1:] + names[:1], strict=True)))))
+    assert len(found.details["cycle"]) == 50 and found.message.endswith(" -> ...") and len(found.message) < 200
+
+
+def test_no_circle_is_none() -> None:
+    assert find_cycle({}, {}) is None
+    assert find_cycle({"b": ("a",)}, {"a": ("b",)}) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "limit", "came"),
+    [
+        (Request(1, calls(a="", b="", c="")), "calls", 3),
+        (Request(1, calls(abcdef="")), "name_length", 6),
+        (Request(1, (Call("x", "function", b""),)), "name_length", 8),
+        (Request(1, (Call("x", "f", b"", (), ("ok", "resource")),)), "name_length", 8),
+    ],
+)
+def test_over_a_limit(request_: Request, limit: str, came: int) -> None:
+    limits = Limits(calls=2, name_length=5)
+    found = bad(request_, limits)
+    assert found == over(limit, getattr(limits, limit), came)
+    assert found.code == 1014 and found.details == {"limit": limit, "value": getattr(limits, limit), "came": came}
+
+
+def test_the_order_of_checks() -> None:
+    """INTERFACE.md: ..., 1010, 1014, 1011, 1013, 1012; each request here has all faults from its code on."""
+    limits, twice = Limits(calls=2), calls(x="y", y="x")
+    assert bad(Request(1, (*twice, *calls(x="z"), Call("", "", b"")), want=("w",)), limits).code == 1010
+    assert bad(Request(1, (*twice, *calls(x="z")), want=("w",)), limits).code == 1014
+    assert bad(Request(1, (*twice, *calls(x="z")), want=("w",))).code == 1011
+    assert bad(Request(1, twice + calls(q="z"))).code == 1013
+    assert bad(Request(1, twice, want=("w",))).code == 1013
+    assert bad(Request(1, twice)).code == 1012

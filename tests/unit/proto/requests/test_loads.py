@@ -1,0 +1,118 @@
+"""What is out and where: every count follows from the attempts that are pending."""
+
+import msgspec
+
+from mpreg_proto.ids import LinkId, MemberId, RequestId
+from mpreg_proto.limits import MILLISECOND, SECOND, Limits
+from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.requests.loads import Attempt, Outstanding
+from mpreg_proto.wire.messages import Request
+from tests.helpers.pair import call
+
+ME, A, B = MemberId(b"me"), MemberId(b"a"), MemberId(b"b")
+
+
+class One(msgspec.Struct, frozen=True):
+    """A candidate as the catalogue gives it."""
+
+    member: MemberId
+    shown: str = ""
+    exact: bool = True
+    suspect: bool = False
+    idempotent: bool = False
+    version: str = ""
+
+
+def table(**limits: int) -> Outstanding:
+    return Outstanding(ME, {A: LinkId(1)}, Limits(**limits))
+
+
+def attempt(number: int, name: str, member: MemberId, link: int = 1) -> Attempt:
+    request = Request(1, (call(name, "f"),))
+    made = plan(request, Limits())
+    assert isinstance(made, Plan)
+    execution = Execution(RequestId(1), request, made, link=LinkId(9), arrived=0, deadline=1)
+    return Attempt(execution, name, number, LinkId(link), One(member), 5, "why")
+
+
+def test_an_attempt_is_there_until_its_answer_over_its_own_link() -> None:
+    out = table()
+    first, second = attempt(1, "x", A), attempt(1, "y", A)
+    out.add(first)
+    out.add(second)
+    assert (len(out), out.of(1), out.at(A), out.over(LinkId(1))) == (
+        2,
+        [first, second],
+        [first, second],
+        [first, second],
+    )
+    assert out.take(1, "x", LinkId(2)) is None and out.take(2, "x", LinkId(1)) is None
+    assert out.take(1, "z", LinkId(1)) is None and len(out) == 2
+    assert out.take(1, "x", LinkId(1)) is first and out.take(1, "x", LinkId(1)) is None
+    assert (len(out), out.of(1), out.waiting(A)) == (1, [second], 1)
+    assert out.take(1, "y", LinkId(1)) is second and (len(out), out.of(1), out.at(A)) == (0, [], [])
+
+
+def test_each_member_and_each_link_has_its_own() -> None:
+    out = table()
+    one, other, third = attempt(1, "x", A, 1), attempt(2, "x", B, 2), attempt(3, "x", A, 3)
+    for each in (one, other, third):
+        out.add(each)
+    assert out.at(A) == [one, third] and out.at(B) == [other] and out.at(ME) == []
+    assert [out.over(LinkId(link)) for link in (1, 2, 3, 4)] == [[one], [other], [third], []]
+
+
+def test_full_is_a_matter_of_our_own_calls() -> None:
+    out = table(calls_per_worker=2)
+    out.told(A, 100, 0)
+    assert not out.full(A)
+    for number in (1, 2):
+        out.add(attempt(number, "x", A))
+    assert out.full(A) and not out.full(B)
+    out.take(1, "x", LinkId(1))
+    assert not out.full(A)
+
+
+def test_a_queue_that_was_told_is_believed_for_a_second() -> None:
+    out = table()
+    out.now = 10 * SECOND
+    out.add(attempt(1, "x", A))
+    out.told(A, 4, 0)
+    assert (out.waiting(A), out.waiting(B)) == (5, 0)
+    out.now += SECOND - 1
+    assert out.waiting(A) == 5
+    out.now += 1
+    assert out.waiting(A) == 1
+    out.told(A, 4, 0)
+    out.told(A, 0, 0)
+    assert out.waiting(A) == 1
+
+
+def test_delay_is_calls_times_how_long_they_take_there() -> None:
+    out = table()
+    assert out.delay(A) == 0
+    out.add(attempt(1, "x", A))
+    assert out.delay(A) == MILLISECOND, "unknown until one has ended"
+    out.told(A, 0, 80 * MILLISECOND)
+    assert out.delay(A) == 80 * MILLISECOND
+    out.told(A, 0, 160 * MILLISECOND)
+    assert out.delay(A) == 90 * MILLISECOND
+    out.told(A, 0, 0)
+    assert out.delay(A) == 90 * MILLISECOND, "nothing ran, nothing is learnt"
+    out.add(attempt(2, "x", A))
+    assert out.delay(A) == 180 * MILLISECOND
+
+
+def test_a_member_that_is_gone_is_forgotten() -> None:
+    out = table()
+    out.told(A, 4, 80 * MILLISECOND)
+    out.forget(A)
+    out.forget(B)
+    out.add(attempt(1, "x", A))
+    assert (out.waiting(A), out.delay(A)) == (1, MILLISECOND)
+
+
+def test_calls_can_be_handed_to_oneself_and_to_whom_a_link_stands() -> None:
+    out = table()
+    assert [out.linked(member) for member in (ME, A, B)] == [True, True, False]

@@ -1,0 +1,131 @@
+"""Candidates to one node: the ranks in their order, the draw among equals, the words for it."""
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from mpreg_proto.ids import MemberId
+from mpreg_proto.requests.placement import draw, rank, reason, rejected
+from mpreg_proto.rng import Rng
+
+
+class One(msgspec.Struct, frozen=True):
+    """A candidate, and what it has to do."""
+
+    name: str
+    exact: bool = True
+    suspect: bool = False
+    full: bool = False
+    linked: bool = True
+    delay: int = 0
+    idempotent: bool = False
+    version: str = ""
+
+    @property
+    def member(self) -> MemberId:
+        return MemberId(self.name.encode())
+
+    @property
+    def shown(self) -> str:
+        return self.name
+
+
+class Table:
+    """The candidates as `Loads`."""
+
+    def __init__(self, *ones: One) -> None:
+        self._ones = {one.member: one for one in ones}
+
+    def waiting(self, member: MemberId) -> int:
+        return self._ones[member].delay
+
+    def delay(self, member: MemberId) -> int:
+        return self._ones[member].delay
+
+    def full(self, member: MemberId) -> bool:
+        return self._ones[member].full
+
+    def linked(self, member: MemberId) -> bool:
+        return self._ones[member].linked
+
+
+def names(*ones: One, resources: tuple[str, ...] = ("r",)) -> str:
+    return "".join(one.shown for one in rank(ones, Table(*ones), resources=resources))
+
+
+def test_nobody_and_the_only_one() -> None:
+    assert names() == ""
+    assert names(One("a", suspect=True, full=True, linked=False, exact=False)) == "a"
+
+
+@pytest.mark.parametrize("worse", [{"suspect": True}, {"full": True}, {"linked": False}, {"exact": False}])
+def test_each_rank_alone_decides(worse: dict[str, bool]) -> None:
+    assert names(One("a", **worse), One("b"), One("c", **worse), One("d")) == "bd"
+    assert names(One("a", **worse), One("b", **worse)) == "ab"
+
+
+def test_the_ranks_in_their_order() -> None:
+    """Routable before SUSPECT; not full before full; linked before not; exact before superset."""
+    suspect, full = One("s", suspect=True), One("f", full=True, linked=False, exact=False)
+    unlinked, superset = One("u", linked=False, exact=False), One("x", exact=False)
+    assert names(suspect, full) == "f"
+    assert names(full, unlinked) == "u"
+    assert names(One("u", linked=False), superset) == "x"
+
+
+def test_exactness_only_counts_if_resources_were_asked_for() -> None:
+    assert names(One("a", exact=False), One("b")) == "b"
+    assert names(One("a", exact=False), One("b"), resources=()) == "ab"
+
+
+def test_equals_share_evenly() -> None:
+    ones = [One(name) for name in "abcde"]
+    rng, table = Rng(3), Table(*ones)
+    counts = Counter(draw(ones, table, rng).shown for _ in range(5000))
+    assert all(850 <= counts[name] <= 1150 for name in "abcde"), counts
+
+
+def test_the_better_of_two_and_the_worst_never() -> None:
+    ones = [One("a", delay=5), One("b", delay=1), One("c", delay=9), One("d", delay=3)]
+    rng, table = Rng(3), Table(*ones)
+    counts = Counter(draw(ones, table, rng).shown for _ in range(6000))
+    assert "c" not in counts, "it is never the better of two different ones"
+    assert counts["b"] > counts["d"] > counts["a"] > 0, counts
+    assert abs(counts["b"] - 3000) < 250, "each pair of four holds b with probability one half"
+
+
+def test_one_equal_needs_no_draw() -> None:
+    rng = Rng(3)
+    before = rng.below(10**9)
+    rng = Rng(3)
+    assert draw([One("a")], Table(One("a")), rng).shown == "a"
+    assert rng.below(10**9) == before
+
+
+def test_reasons() -> None:
+    ones = [One("a"), One("b"), One("c", full=True)]
+    assert reason(ones[:1], ones[:1]) == "the only node that can"
+    assert reason(ones[:1], ones) == "the best of 3"
+    assert reason(ones[:2], ones) == "drawn among 2 equals"
+
+
+def test_who_was_not_chosen_for_what() -> None:
+    best = One("a")
+    ones = [
+        best,
+        One("s", suspect=True, full=True),
+        One("f", full=True, linked=False),
+        One("u", linked=False, exact=False),
+        One("x", exact=False),
+    ]
+    table = Table(*ones)
+    equals = rank(ones, table, resources=("r",))
+    assert list(equals) == [best]
+    assert rejected(ones, equals, table) == (
+        ("s", "does not answer at the moment"),
+        ("f", "has as many calls as it may have"),
+        ("u", "no link to it yet"),
+        ("x", "holds more resources than asked for"),
+    )
+    assert rejected(ones, ones, table) == ()

@@ -1,0 +1,33 @@
+"""The same seed gives the same run: in a fresh interpreter, whatever the order of its sets, on every Python.
+
+`hashes.json` holds what 20 seeds came to; the test runs are compared with it, not with each other, so it also tells when a
+change of the core or the simulator has changed what happens. `python -m tests.simulations hashes` says how to write it anew.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KEPT = Path(__file__).with_name("hashes.json")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("order", ["0", "1", "4242"])
+def test_hashes_of_seeds_are_those_that_were_kept(order: str) -> None:
+    """Three PYTHONHASHSEEDs: anything that walks a set of strings differs among them."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.simulations", "hashes"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": order},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept = json.loads(KEPT.read_text("utf-8"))
+    assert len(kept) == 20
+    assert len(set(kept.values())) == 20
+    assert json.loads(ran.stdout) == kept

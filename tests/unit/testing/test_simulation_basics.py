@@ -1,0 +1,492 @@
+"""The engine of the simulator: streams with their faults, clocks, lives, functions in virtual time, determinism."""
+
+import _thread
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from mpreg_proto.errors import Cancelled, CommandNotFound, DeadlineExceeded, ExecutionFailed, OutcomeUnknown
+from mpreg_transports.graph import Graph
+from mpreg_transports.sleeping import sleep
+from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.testing.determinism import EVENTS, NAMES, DeterminismError
+from mpreg_transports.testing.hosts import Spec
+from mpreg_transports.testing.invariants import invariants
+from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.spans import exponential, uniform
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+async def nap(seconds: float) -> str:
+    await sleep(seconds)
+    return "rested"
+
+
+def pair(*, seed: int = 3, functions: dict[str, Any] | None = None, **more: Any) -> Simulation:
+    """Two nodes; `back` offers the functions, `front` is asked. Joined, with all invariants watching."""
+    offered = {"double": double, "nap": nap} if functions is None else functions
+    nodes = {"front": Spec(), "back": Spec(functions=offered)}
+    sim = Simulation(seed=seed, nodes=nodes, watchers=invariants(), **more)
+    sim.run(2)
+    return sim
+
+
+def standing(sim: Simulation, of: str, seen_by: str) -> str:
+    member = sim.nodes[seen_by].node.cluster.members.get(sim.nodes[of].node.me)
+    return "unknown" if member is None else member.standing.name
+
+
+# -- calls and time ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_a_call_takes_its_time_and_no_more(objects: bool) -> None:
+    sim = pair(functions={"double": Fn(double, duration=0.25)}, objects=objects)
+    call = sim.call("front", "double", 21)
+    assert sim.run(until=call.done, limit=10)
+    assert call.value == 42
+    assert call.ended is not None
+    # Connecting, handshake, there and back twice: eight ways of a millisecond.
+    assert call.ended - call.sent == 258_000_000
+
+
+def test_time_stands_at_the_end_of_a_run() -> None:
+    sim = pair()
+    assert not sim.run(until=lambda: False, limit=7)
+    assert sim.time == 9.0
+    assert sim.run(until=lambda: True)
+    assert sim.time == 9.0
+
+
+def test_a_simulation_needs_a_node() -> None:
+    with pytest.raises(ValueError, match="at least one node"):
+        Simulation(nodes={})
+
+
+def test_a_graph_and_its_error() -> None:
+    def fail(value: int) -> int:
+        raise KeyError(value)
+
+    sim = pair(functions={"double": double, "fail": fail})
+    graph = Graph()
+    graph.call("double", graph.call("double", 1))
+    good = sim.graph("front", graph)
+    graph = Graph()
+    graph.call("double", 1)
+    graph.call("fail", 1)
+    bad, part = sim.graph("front", graph), sim.graph("front", graph, partial=True)
+    sim.run(2)
+    assert good.values == {"double-2": 4}
+    assert isinstance(bad.error, ExecutionFailed)
+    with pytest.raises(ExecutionFailed, match="KeyError"):
+        bad.values  # noqa: B018
+    assert part.values == {"double": 2}
+
+
+def test_a_call_that_is_not_over_has_no_value() -> None:
+    sim = pair()
+    call = sim.call("front", "nap", 5)
+    sim.run(1)
+    assert call.error is None
+    with pytest.raises(RuntimeError, match="not ended"):
+        call.value  # noqa: B018
+
+
+# -- functions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_coroutine_sleeps_in_virtual_time() -> None:
+    sim = pair()
+    call = sim.call("front", "nap", 3600, timeout=7200)
+    begun = time.perf_counter()
+    assert sim.run(until=call.done, limit=4000)
+    assert call.value == "rested"
+    assert sim.time > 3600
+    assert time.perf_counter() - begun < 60
+
+
+def test_cancelling_is_thrown_into_a_coroutine() -> None:
+    seen: list[str] = []
+
+    async def patient() -> None:
+        try:
+            await sleep(100)
+        finally:
+            seen.append("stopped")
+
+    sim = pair(functions={"patient": patient})
+    call = sim.call("front", "patient")
+    sim.run(1)
+    sim.cancel(call)
+    sim.run(1)
+    assert seen == ["stopped"]
+    assert call.done()
+    assert not sim.nodes["back"].running
+
+
+def test_a_coroutine_that_catches_it_is_told_again_when_it_waits_again() -> None:
+    seen: list[str] = []
+
+    async def stubborn() -> str:
+        try:
+            await sleep(100)
+        except BaseException:
+            seen.append("caught it")
+            await sleep(2)
+        seen.append("went on")
+        return "done"
+
+    sim = pair(functions={"stubborn": stubborn})
+    call = sim.call("front", "stubborn", timeout=1)
+    sim.run(2)
+    assert isinstance(call.error, DeadlineExceeded)
+    assert sim.nodes["back"].running
+    sim.run(2)
+    assert seen == ["caught it"]
+    assert not sim.nodes["back"].running
+
+
+def test_a_plain_function_cannot_be_interrupted() -> None:
+    sim = pair(functions={"double": Fn(double, duration=5)})
+    call = sim.call("front", "double", 1)
+    sim.run(1)
+    sim.cancel(call)
+    sim.run(1)
+    assert sim.nodes["back"].running
+    sim.run(4)
+    assert not sim.nodes["back"].running
+
+
+def test_inline_functions_are_over_at_once_and_slots_are_kept() -> None:
+    sim = pair(functions={"inline": Fn(double, inline=True), "one": Fn(double, duration=1, concurrency=1)})
+    inline = sim.call("front", "inline", 1)
+    ones = [sim.call("front", "one", value) for value in range(3)]
+    sim.run(1.5)
+    assert inline.value == 2
+    assert [call.done() for call in ones] == [True, False, False]
+    sim.run(2)
+    assert [call.value for call in ones] == [0, 2, 4]
+
+
+def test_functions_come_and_go() -> None:
+    sim = pair()
+    sim.offer("front", "late", Fn(double))
+    sim.withdraw("back", "double")
+    sim.withdraw("back", "double")  # again is no error, as a shrunk script may say so
+    sim.run(1)
+    late, gone = sim.call("back", "late", 4), sim.call("front", "double", 4)
+    sim.run(1)
+    assert late.value == 8
+    assert isinstance(gone.error, CommandNotFound)
+
+
+def test_what_does_not_run_in_a_simulation_is_refused() -> None:
+    async def generator() -> Any:
+        yield 1
+
+    with pytest.raises(TypeError, match="virtual time"):
+        Fn(double, executor=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="async generator"):
+        Simulation(nodes={"one": Spec(functions={"made": generator})})
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_streams_arrive_in_pieces() -> None:
+    sim = pair(functions={"double": double, "long": Fn(lambda: "ab" * 40_000)})
+    sim.link("front", "back").set(rechunk=1.0, delay=uniform(0.001, 0.05))
+    sim.link("client@front", "front").set(rechunk=1.0)
+    calls = [sim.call("front", "double", value) for value in range(20)]
+    long = sim.call("front", "long")
+    sim.run(10)
+    assert [call.value for call in calls] == [2 * value for value in range(20)]
+    assert long.value == "ab" * 40_000
+    assert sim.network.torn > 40
+
+
+def test_bandwidth_is_shared_by_what_is_sent() -> None:
+    sim = pair(functions={"long": Fn(lambda: b"x" * 100_000)})
+    sim.link("front", "back").set(bandwidth=50_000)
+    call = sim.call("front", "long")
+    assert sim.run(until=call.done, limit=20)
+    assert call.ended is not None
+    assert 2.0 < (call.ended - call.sent) / 1e9 < 2.2
+
+
+def test_a_reset_takes_what_is_on_its_way() -> None:
+    sim = pair()
+    call = sim.call("front", "nap", 3)
+    sim.run(1)
+    sim.link("front", "back").set(reset=1.0, delay=0.5)
+    lost = sim.call("front", "double", 1)
+    sim.run(2)
+    assert isinstance(call.error, OutcomeUnknown)
+    assert isinstance(lost.error, OutcomeUnknown)
+    sim.link("front", "back").set(reset=0.0)
+    sim.settle()
+    again = sim.call("front", "double", 1)
+    sim.run(5)
+    assert again.value == 2
+
+
+def test_a_cut_holds_back_and_gives_all_in_order() -> None:
+    sim = pair()
+    sim.partition({"front"}, {"back"})
+    calls = [sim.call("front", "double", value) for value in range(3)]
+    sim.run(5)
+    assert not any(call.done() for call in calls)
+    sim.heal()
+    sim.run(1)
+    assert [call.value for call in calls] == [0, 2, 4]
+
+
+def test_a_way_is_cut_in_one_direction_alone() -> None:
+    sim = pair()
+    sim.partition({"back"}, {"front"}, oneway=True)
+    call = sim.call("front", "nap", 0.1)
+    sim.run(0.05)
+    assert sim.nodes["back"].running  # it hears, and is not heard
+    sim.run(3)
+    assert not call.done()
+    sim.heal()
+    sim.run(1)
+    assert call.value == "rested"
+
+
+def test_a_half_open_link_is_found_by_pings() -> None:
+    sim = pair()
+    sim.crash("back", silent=True)
+    sim.run(15)
+    assert standing(sim, "back", "front") == "ALIVE"
+    assert sim.nodes["front"].wires
+    sim.run(30)
+    assert standing(sim, "back", "front") == "DEAD"
+    assert not sim.nodes["front"].wires
+
+
+def test_an_end_in_the_middle_of_a_frame() -> None:
+    """What was sent before the end arrives first; a frame that is cut off is nothing, and no error of anybody's."""
+    sim = pair(functions={"long": Fn(lambda: b"x" * 100_000), "double": double})
+    sim.link("front", "back").set(rechunk=1.0, bandwidth=100_000, delay=exponential(0.2))
+    call = sim.call("front", "long")
+    front = sim.nodes["front"]
+
+    def halfway() -> bool:
+        readers = [session._reader for session in front.node.links.sessions.values()]
+        return any(reader is not None and reader.buffered > 1000 for reader in readers)
+
+    assert sim.run(until=halfway, limit=30)
+    sim.link("front", "back").set(reset=1.0)
+    sim.call("front", "double", 1)  # what breaks the connection
+    sim.run(60)
+    assert isinstance(call.error, OutcomeUnknown)
+    sim.link("front", "back").set(reset=0.0)
+    sim.settle()
+    assert not any(session._reader.buffered for session in front.node.links.sessions.values() if session._reader)
+
+
+def test_who_crashes_is_found_dead_at_once_and_its_next_life_is_another() -> None:
+    sim = pair()
+    before = sim.nodes["back"].node.me
+    call = sim.call("front", "nap", 5)
+    sim.run(1)
+    sim.crash("back")
+    sim.run(1)
+    assert isinstance(call.error, OutcomeUnknown)
+    sim.restart("back", after=1)
+    sim.run(5)
+    assert sim.nodes["back"].node.me != before
+    assert standing(sim, "back", "front") == "ALIVE"
+    again = sim.call("front", "double", 1)
+    sim.run(1)
+    assert again.value == 2
+
+
+def test_who_leaves_is_gone_in_order() -> None:
+    sim = pair()
+    sim.leave("back")
+    sim.run(1)
+    assert not sim.nodes["back"].alive
+    assert standing(sim, "back", "front") == "LEFT"
+
+
+# -- machines ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_stands_still_hears_all_later_in_order() -> None:
+    sim = pair()
+    sim.stall("back", 3)
+    calls = [sim.call("front", "double", value) for value in range(3)]
+    sim.run(2.9)
+    assert not any(call.done() for call in calls)
+    sim.run(0.2)
+    assert [call.value for call in calls] == [0, 2, 4]
+
+
+def test_clocks_run_apart_and_never_back() -> None:
+    sim = pair(functions={"nap": nap})
+    back = sim.nodes["back"]
+    before, at = back.local, sim.now
+    sim.skew("back", drift=0.01)
+    sim.run(100)
+    assert back.local - before == (sim.now - at) * 101 // 100
+    sim.skew("back", drift=-0.01)
+    shown = back.local
+    sim.run(10)
+    assert back.local - shown == 9_900_000_000
+    call = sim.call("front", "nap", 1, timeout=5)
+    sim.run(3)
+    assert call.value == "rested"
+
+
+# -- determinism ------------------------------------------------------------------------------------------------------
+
+
+def _calls() -> dict[str, Callable[[], Any]]:
+    """How each listed name is called."""
+    given: dict[str, tuple[Any, ...]] = {
+        "sleep": (0,), "randint": (1, 2), "randrange": (2,), "choice": ([1],), "choices": ([1],), "shuffle": ([1],),
+        "uniform": (0, 1), "sample": ([1], 1), "getrandbits": (3,), "gauss": (0, 1), "expovariate": (1,),
+        "randbelow": (2,), "urandom": (1,), "start_new_thread": (lambda: None, ()),
+    }  # fmt: skip
+
+
+    def call(owner: Any, name: str) -> Any:
+        wanted = (threading.Thread(target=lambda: None),) if owner is threading.Thread else given.get(name, ())
+        return getattr(owner, name)(*wanted)
+
+    return {f"{owner.__name__}.{name}": partial(call, owner, name) for owner, name in NAMES}
+
+
+@pytest.mark.parametrize("name", _calls())
+def test_a_body_that_asks_the_world_is_stopped(name: str) -> None:
+    ask = _calls()[name]
+    ask()  # outside of a simulation it works
+    sim = pair(functions={"ask": ask})
+    sim.call("front", "ask")
+    with pytest.raises(DeterminismError, match=name) as caught:
+        sim.run(1)
+    assert "test_simulation_basics.py:" in str(caught.value)
+    ask()
+
+
+def _events() -> dict[str, Callable[[], Any]]:
+    events: dict[str, Callable[[], Any]] = {
+        "socket.__new__": socket.socket,
+        "socket.connect": lambda: _socket.connect(("127.0.0.1", 9)),
+        "socket.bind": lambda: _socket.bind(("127.0.0.1", 0)),
+        "subprocess.Popen": lambda: subprocess.Popen(["true"]),
+        "os.system": lambda: os.system("true"),
+        "os.fork": os.fork,
+        "os.posix_spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    }
+    if sys.version_info >= (3, 12):
+        events["_thread.start_new_thread"] = lambda: _start(lambda: None, ())
+    if sys.version_info >= (3, 13):
+        events["_thread.start_joinable_thread"] = lambda: _begin(threading.Thread(target=lambda: None))
+        events["time.sleep"] = lambda: _sleep(0)
+    return events
+
+
+_sleep, _start, _begin = time.sleep, _thread.start_new_thread, threading.Thread.start
+"""Taken before a simulation replaces them, as a user's module may."""
+_socket = socket.socket()
+_socket.close()
+
+
+@pytest.mark.parametrize("event", _events())
+def test_a_body_that_touches_the_world_is_stopped(event: str) -> None:
+    touch = _events()[event]
+
+    async def body() -> None:
+        await sleep(0.1)
+        touch()
+
+    sim = pair(functions={"body": body})
+    sim.call("front", "body")
+    with pytest.raises(DeterminismError, match=event) as caught:
+        sim.run(1)
+    place = str(caught.value)
+    assert "at " in place and ".py:" in place
+
+
+def test_the_events_that_are_listed_are_tried() -> None:
+    assert [event for event in _events() if event not in EVENTS] == []
+    newer = {"_thread.start_new_thread", "_thread.start_joinable_thread", "time.sleep"}
+    assert set(EVENTS) - newer == set(_events()) - newer
+
+
+def test_a_coroutine_that_awaits_something_else_is_stopped() -> None:
+    class Other:
+        def __await__(self) -> Any:
+            yield self
+
+    async def body() -> None:
+        await Other()
+
+    sim = pair(functions={"body": body})
+    sim.call("front", "body")
+    with pytest.raises(DeterminismError, match="awaits Other"):
+        sim.run(1)
+
+
+def test_what_is_replaced_is_there_again() -> None:
+    before = [getattr(owner, name) for owner, name in NAMES]
+    sim = pair()
+    sim.run(1)
+    assert [getattr(owner, name) for owner, name in NAMES] == before
+    assert random.random() != random.random()
+    assert uuid.uuid4() != uuid.uuid4()
+    assert secrets.token_bytes(16) != secrets.token_bytes(16)
+
+
+def _hash(seed: int, *, objects: bool = False, watched: bool = True) -> str:
+    nodes = {name: Spec(functions={"double": double, "nap": nap}) for name in "abc"}
+    sim = Simulation(seed=seed, nodes=nodes, watchers=invariants() if watched else (), objects=objects)
+    sim.link("a", "b").set(delay=exponential(0.02), rechunk=0.5, reset=0.01)
+    for value in range(20):
+        sim.call("a", "double", value)
+        sim.call("b", "nap", 0.2)
+        sim.run(0.2)
+    sim.crash("c")
+    sim.restart("c", after=1)
+    sim.settle()
+    return sim.trace.hash
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_the_same_seed_is_the_same_run(objects: bool) -> None:
+    hashes = [_hash(seed, objects=objects) for seed in (1, 1, 2)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_watching_changes_nothing() -> None:
+    assert _hash(1) == _hash(1, watched=False)
+
+
+def test_a_client_gets_its_cancellation() -> None:
+    """A request that is cancelled is answered with 1021, which its client does not ask for any more."""
+    sim = pair()
+    call = sim.call("front", "nap", 5)
+    sim.run(1)
+    sim.cancel(call)
+    sim.run(1)
+    assert call.result is None
+    assert not sim.nodes["front"].node.coordinator.requests
+    assert not sim.nodes["back"].running
+    assert Cancelled.default_code == 1021

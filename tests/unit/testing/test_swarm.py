@@ -1,0 +1,133 @@
+"""Swarm options and scripts are drawn from the seed alone, up front, and end before the run does."""
+
+from collections import Counter
+
+import pytest
+
+from mpreg_transports.testing.chooser import Chooser, Seeded
+from mpreg_transports.testing.replay import run_case
+from mpreg_transports.testing.runs import Report, outcomes, run_seed, run_seeds
+from mpreg_transports.testing.scenarios import SCENARIOS, case
+from mpreg_transports.testing.simulation import Simulation, unpacked
+from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.swarm import FAULTS, LEVELS, Options, Swarm
+from mpreg_transports.testing.trace import Action
+from mpreg_transports.testing.workload import Load, standard_nodes, work
+
+
+def drawn(seed: int) -> tuple[Options, list[Action]]:
+    swarm, chooser, nodes = Swarm(), Chooser(Seeded(seed)), standard_nodes(5)
+    options = swarm.options(chooser)
+    return options, swarm.script(chooser, options, nodes)
+
+
+def test_the_same_seed_draws_the_same_and_another_one_does_not() -> None:
+    assert drawn(3) == drawn(3)
+    assert drawn(3) != drawn(4)
+
+
+def test_runs_differ_as_swarm_testing_wants() -> None:
+    options = [drawn(seed)[0] for seed in range(200)]
+    levels = Counter(one.level for one in options)
+    assert set(levels) == set(LEVELS)
+    assert all(count > 20 for count in levels.values())
+    assert all((not one.kinds) == (one.level == 0) for one in options)
+    assert {kind for one in options for kind in one.kinds} == set(FAULTS)
+
+
+def test_every_fault_is_drawn_and_ends_in_time() -> None:
+    names: Counter[str] = Counter()
+    for seed in range(60):
+        script = drawn(seed)[1]
+        names.update(action.name for action in script)
+        assert [action.at for action in script] == sorted(action.at for action in script)
+        assert all(0 <= action.at <= 60 * SECOND for action in script)
+        for action in script:
+            if action.name == "stall":
+                assert action.at + action.args["seconds"] * SECOND <= 60 * SECOND + 1
+    wanted = {"crash", "restart", "leave", "stall", "skew", "partition", "heal", "set_link", "withdraw", "offer", "vanish"}
+    assert wanted <= set(names)
+
+
+def test_who_joins_by_one_other_does_not_stay_down() -> None:
+    """Such a node could only be found through that other one, which may be down itself."""
+    for seed in range(80):
+        options, script = drawn(seed)
+        down = {name: False for name in standard_nodes(5)}
+        for action in script:
+            if action.name in ("crash", "leave", "restart"):
+                down[action.args["name"]] = action.name != "restart"
+        assert options.joins == "all" or not any(down.values())
+
+
+def test_a_fault_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no fault 'flood'"):
+        Swarm(kinds=("flood",)).options(Chooser(Seeded(0)))
+
+
+def test_a_simulation_draws_its_faults_and_prints_what_it_drew(capsys: pytest.CaptureFixture[str]) -> None:
+    sim = Simulation(seed=12, nodes=standard_nodes(3), faults=Swarm(kinds=("crash",), level=0.3, seconds=20))
+    assert capsys.readouterr().out.startswith("seed 12: faults 30% a second of crash; links ")
+    sim.run(20)
+    crashes = [action for action in sim.trace.script if action.name == "crash"]
+    assert crashes
+    sim.settle()
+    assert all(host.alive or sim.options["joins"] == "all" for host in sim.nodes.values())
+
+
+def test_faults_stop_when_it_settles() -> None:
+    sim = Simulation(seed=12, nodes=standard_nodes(3), faults=Swarm(kinds=("crash",), level=0.3, seconds=60))
+    sim.run(5)
+    sim.settle()
+    calm = next(action.at for action in sim.trace.script if action.name == "calm")
+    assert [action.name for action in sim.trace.script if action.at > calm] == ["judge"]
+
+
+def test_work_is_of_every_kind() -> None:
+    script = work(Chooser(Seeded(1)), ["n0", "n1"], 60, Load(rate=10))
+    requests = [unpacked(action.args["request"]) for action in script if action.name == "submit"]
+    assert 450 < len(requests) < 750
+    calls = [call for request in requests for call in request.calls]
+    assert {call.function for call in calls} >= {"add", "book", "dawdle", "solo", "fail", "unsendable", "nowhere", "echo"}
+    assert any(call.resources for call in calls)
+    assert any(len(call.needs) > 1 for call in calls)
+    assert any(len(request.calls) > 4 for request in requests)
+    for field in ("partial", "eager", "trace", "wait", "want"):
+        share = sum(bool(getattr(request, field)) for request in requests) / len(requests)
+        assert 0.03 < share < 0.5, field
+    timeouts = [request.timeout for request in requests if request.timeout is not None]
+    assert min(timeouts) < SECOND < max(timeouts)
+    assert any(action.name == "cancel" for action in script)
+
+
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
+def test_every_scenario_runs(scenario: str) -> None:
+    report = run_seed(5, scenario=scenario, seconds=15)
+    assert report.violation is None, report.violation.report
+    assert report.requests["ok"] > 5
+    assert report.options["words"]
+
+
+def test_unknown_scenario_and_no_nodes_are_refused() -> None:
+    with pytest.raises(ValueError, match="there is no scenario 'storm'; there are swarm, steady"):
+        case("storm", seed=0)
+    with pytest.raises(ValueError, match="at least one node"):
+        case(seed=0, nodes=0)
+
+
+def test_nothing_goes_wrong_in_a_steady_cluster() -> None:
+    ran = run_case(case("steady", seed=1, seconds=20))
+    counted = outcomes(ran.sim.calls)
+    assert ran.error is None
+    assert not {"1002", "1022", "1023", "1024", "unanswered"} & set(counted)
+    assert counted["ok"] > 0.7 * len(ran.sim.calls)
+
+
+def test_seeds_run_in_other_processes_to_the_same_end() -> None:
+    here = [run_seed(seed, seconds=5) for seed in range(3)]
+    there = list(run_seeds(range(3), jobs=1, seconds=5))
+    assert [key(report) for report in there] == [key(report) for report in here]
+
+
+def key(report: Report) -> tuple[object, ...]:
+    return report.seed, report.trace_hash, report.events, report.requests, report.options
