@@ -1,6 +1,6 @@
 """The process in which atheris runs: instruments the core, then never comes back. `python -m fuzz` starts it.
 
-    python -m fuzz.guided TARGET [libFuzzer's options] FOLDER...
+python -m fuzz.guided TARGET [libFuzzer's options] FOLDER...
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from fuzz import CORPUS, TARGETS
 from fuzz.traces import Step, packed
-from fuzz.world import SECOND, Framing, LinkId, a_node, drained, frame, hello
+from fuzz.world import ASKED, REMOTE, SECOND, Framing, LinkId, a_node, drained, frame, hello
 from mpreg_proto.client import ClientSession
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.errors import Fault
@@ -104,6 +104,7 @@ def _exchange(talk: Talk, node: Node, session: ClientSession, link: LinkId, now:
 def node_with_node(*, dials: bool, leaves: bool) -> bytes:
     """What another node says to the fuzzed one: it joins, offers, asks it to run calls, runs its own, and goes."""
     nodes = (a_node("other"), a_node("fuzzed", seeds=(Address("ws://peer:1"),) if dials else ()))
+    nodes[0].offer(REMOTE, now=0)
     steps: Steps = []
     dialled = (None, Address("ws://peer:1")) if dials else (Address("ws://fuzzed:1"), None)
     for node, where in zip(nodes, dialled, strict=True):
@@ -112,7 +113,8 @@ def node_with_node(*, dials: bool, leaves: bool) -> bytes:
     _between(nodes, steps, now)
     for number, request in enumerate(GRAPHS):
         nodes[0].submit(request, now=now)
-        nodes[1].submit(request, now=now)
+        nodes[1].submit(ASKED, now=now)
+        steps.append((Step.ACT, b""))
         _between(nodes, steps, now)
         now += SECOND // 2
         for node in nodes:
@@ -196,13 +198,22 @@ def seeds() -> dict[str, list[bytes]]:
     streams = [b"".join(frame(message) for message in small), frame(hello(cluster="c", member=b"p" * 16, name="p"))]
     return {
         "frames": [bytes([limit, 3, 1, 2, 9]) + stream for limit in (3, 5, 7) for stream in (*streams, b"GET / HTTP")],
-        "values": [bytes([way]) + one for one in (*values, *foreign) for way in (0, 1)] + [b"\2" + one for one in noise],
-        "messages": [b"\0" + body for body in natives] + [b"\1" + bytes([0, 2, 3, 1]) + dialects.encode(m) for m in small],
+        "values": [bytes([way]) + one for one in (*values, *foreign) for way in (0, 1)]
+        + [b"\2" + one for one in noise],
+        "messages": [b"\0" + body for body in natives]
+        + [b"\1" + bytes([0, 2, 3, 1]) + dialects.encode(m) for m in small],
         "json": texts,
         "links": noise,
         "members": noise,
         "catalogue": [bytes([2, way]) + one for one in noise[1:] for way in (0, 1)],
-        "graph": [*noise, *(bytes([255, size, shape, closed]) for size, closed in ((0, 0), (8, 1), (13, 0), (15, 1)) for shape in range(3))],
+        "graph": [
+            *noise,
+            *(
+                bytes([255, size, shape, closed])
+                for size, closed in ((0, 0), (8, 1), (13, 0), (15, 1))
+                for shape in range(3)
+            ),
+        ],
         "placement": noise,
         "peer": peers,
         "requests": [*texts[:8], b"\n".join(texts)],

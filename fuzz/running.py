@@ -76,7 +76,12 @@ def guided(target: str, *, seconds: float, seed: int, artifacts: Path, keep: Pat
         grown = keep or Path(temporary)
         before = sorted(artifacts.glob(f"{target}-*"))
         command = [sys.executable, "-m", "fuzz.guided", target, f"-max_total_time={max(1, round(seconds))}"]
-        command += [f"-seed={seed or 1}", f"-artifact_prefix={artifacts}/{target}-", "-print_final_stats=1", "-max_len=4096"]
+        command += [
+            f"-seed={seed or 1}",
+            f"-artifact_prefix={artifacts}/{target}-",
+            "-print_final_stats=1",
+            "-max_len=4096",
+        ]
         start = perf_counter()
         ended = subprocess.run([*command, str(grown), str(CORPUS / target)], stderr=subprocess.PIPE, text=True)
         took = perf_counter() - start

@@ -18,13 +18,16 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import FrameReader, prefix
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import Message
+from mpreg_proto.wire.messages import Call, Message, Request
 
 FUNCTIONS = (
     FunctionSpec(name="echo", idempotent=True),
     FunctionSpec(name="echos", idempotent=True),
     FunctionSpec(name="boom", resources=("gpu",)),
 )
+REMOTE = FunctionSpec(name="remote")
+"""What a real peer offers and the node does not: so its calls go there."""
+ASKED = Request(0, (Call("far", "remote", b"\x92\x91\x01\x80"),), timeout=SECOND)
 
 
 def a_node(name: str = "fuzzed", *, limits: Limits | None = None, seeds: tuple[Address, ...] = ()) -> Node:
@@ -100,4 +103,17 @@ class Heard:
         self.hung_up = effect.code
 
 
-__all__ = ["FUNCTIONS", "SECOND", "Framing", "Heard", "LinkId", "a_node", "drained", "frame", "hello", "outcome"]
+__all__ = [
+    "ASKED",
+    "FUNCTIONS",
+    "REMOTE",
+    "SECOND",
+    "Framing",
+    "Heard",
+    "LinkId",
+    "a_node",
+    "drained",
+    "frame",
+    "hello",
+    "outcome",
+]

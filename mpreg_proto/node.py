@@ -19,7 +19,7 @@ from mpreg_proto.answers import Answers
 from mpreg_proto.cluster import outputs
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, Out, TakeNewId, Tell, Usable
-from mpreg_proto.effects import Effect, Framing, Notify, Outcome
+from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Outcome
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId, show
 from mpreg_proto.limits import DEFAULT, Limits
@@ -58,6 +58,9 @@ from mpreg_proto.wire.session import Stage
 from mpreg_proto.wire.values import ValueCodec
 
 _json = msgspec.json.Encoder().encode
+
+_GOING_AWAY = 1001
+"""The WebSocket close code of an endpoint that goes down (RFC 6455, section 7.4.1)."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +155,9 @@ class Node:
 
         Raises LocalProtocolError if `link` is open already; nothing has changed then.
         """
+        if self.left:  # its dial was under way, or its peer has not heard yet
+            self._log.append(HangUp(link, _GOING_AWAY))
+            return
         self.links.opened(link, framing=framing, dialled=dialled, now=now)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:

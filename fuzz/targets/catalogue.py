@@ -110,7 +110,9 @@ def naive_hash(entries: State) -> bytes:
     for key, entry in entries.items():
         if entry:
             name = key.encode()
-            total += int.from_bytes(blake2b(len(name).to_bytes(4, "big") + name + entry, digest_size=16).digest(), "big")
+            total += int.from_bytes(
+                blake2b(len(name).to_bytes(4, "big") + name + entry, digest_size=16).digest(), "big"
+            )
     return (total % (1 << 128)).to_bytes(16, "big")
 
 

@@ -136,6 +136,8 @@ def _receive(draws: Draws, world: World, link: LinkId) -> None:
     stream = prefix(len(body)) + body if session is None or session.framing is Framing.STREAM else body
     start = draws.below(8) if draws.chance(8) else 0
     if session is not None and session.classic and draws.byte() % 2:
-        world.links.receive(link, stream.decode("latin-1"), world.now) if session.framing is not Framing.STREAM else None
+        world.links.receive(
+            link, stream.decode("latin-1"), world.now
+        ) if session.framing is not Framing.STREAM else None
     else:
         world.links.receive(link, stream[start:], world.now)

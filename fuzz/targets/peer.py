@@ -1,18 +1,18 @@
 """A hostile peer: a mutated trace of a real conversation, said to a node, which serves another client as before.
 
 Whatever is said, the node raises nothing; the link goes on, or it ends with Refused and HangUp, after which nothing is
-said on it. An honest client on another link gets its answers all the same. Input: a trace (traces.py); its first byte
-modulo 2 says whether the node dialled the link or accepted it.
+said on it. An honest client on another link gets its answers all the same, and what the node itself asks meanwhile (ACT)
+is answered once. Input: a trace (traces.py); its first byte modulo 2 says whether the node dialled the link.
 """
 
 from __future__ import annotations
 
 from fuzz.traces import Step, unpacked
-from fuzz.world import SECOND, Framing, Heard, LinkId, a_node, drained, frame, hello
+from fuzz.world import ASKED, SECOND, Framing, Heard, LinkId, a_node, drained, frame, hello
 from mpreg_proto.effects import HangUp, Notify, Send
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import Limits
-from mpreg_proto.notices import LinkEnded
+from mpreg_proto.notices import Answered, LinkEnded
 from mpreg_proto.wire.messages import Call, Ping, Pong, Refused, Request, Result
 from mpreg_proto.wire.values import ValueCodec
 
@@ -33,6 +33,8 @@ class World:
         self.link = LinkId(_HOSTILE)
         self.heard: dict[LinkId, Heard] = {}
         self.asked = 0
+        self.submitted: dict[int, int] = {}
+        """The node's own requests, and how many answers each has."""
         self.reopen()
         self.open(LinkId(_HONEST), None)
         self.say(LinkId(_HONEST), frame(hello(cluster="", member=b"", name="honest")))
@@ -82,6 +84,8 @@ class World:
             match effect:
                 case Send(link):
                     self.heard[link].send(effect)
+                case Notify(Answered(request)):
+                    self.submitted[request] = self.submitted.get(request, 0) + 1
                 case Notify(LinkEnded(link, _, why)):
                     whys[link] = why
                 case HangUp(link, code):
@@ -89,6 +93,11 @@ class World:
                     _has_said_why(self.heard[link], code, whys.get(link, ""))
                 case _:
                     pass
+
+    def submit(self) -> None:
+        """The node's own process asks for a function that only the peer may have."""
+        self.submitted.setdefault(self.node.submit(ASKED, now=self.now), 0)
+        self.carry_out()
 
     def serves(self) -> None:
         """The honest client asks for an echo, and gets it."""
@@ -113,12 +122,16 @@ def harness(data: bytes) -> None:
             world.wait(min(said[0] if said else 0, 80) * SECOND // 10)
         elif step is Step.CLOSE:
             world.reopen()
+        elif step is Step.ACT:
+            world.submit()
         else:
             world.say(world.link, said)
     world.serves()
     world.node.view(now=world.now)
     world.reopen()
+    world.wait(2 * SECOND)
     world.serves()
+    assert set(world.submitted.values()) <= {1}, f"the node's own requests are answered {world.submitted} times"
 
 
 def _has_said_why(heard: Heard, code: int, why: str) -> None:

@@ -7,10 +7,10 @@ a simulator's trace, a first line of JSON with `"kind":"simulation"`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from mpreg_transports.cli.options import Json, example
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.replay import Replay
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
     """What is to be shown of a replay."""
 
     stop_at: int | None
@@ -37,7 +38,9 @@ def add_to(app: typer.Typer) -> None:
     """Offer the family's command."""
     app.command(
         epilog=example(
-            "mpreg replay run.jsonl", "mpreg replay run.jsonl --steps --stop-at 1200 --node n3", "mpreg replay run.jsonl --json"
+            "mpreg replay run.jsonl",
+            "mpreg replay run.jsonl --steps --stop-at 1200 --node n3",
+            "mpreg replay run.jsonl --json",
         )
     )(replay)
 
@@ -151,7 +154,8 @@ def _tell(again: Replay, wanted: Wanted, violation: str) -> None:
             }
         )
         return
-    head = f"seed {header.seed}, {header.scenario or 'a script'}: {sim.trace.events:,} of {header.events:,} events, {sim.time:.6f} s"
+    reached = f"{sim.trace.events:,} of {header.events:,} events, {sim.time:.6f} s"
+    head = f"seed {header.seed}, {header.scenario or 'a script'}: {reached}"
     show(Text(head, style="bold"))
     if not wanted.steps:
         show(*[Text(line) for line in last_words(sim)])
@@ -164,6 +168,8 @@ def _tell(again: Replay, wanted: Wanted, violation: str) -> None:
 
 
 def _view(host: Any) -> Any:
+    import msgspec
+
     return msgspec.to_builtins(host.node.view(now=host.local)) if host.alive else None
 
 

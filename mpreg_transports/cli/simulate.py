@@ -36,9 +36,7 @@ def add_to(app: typer.Typer) -> None:
 def simulate(
     nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="How many nodes.")] = 5,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Everything is drawn from it.")] = 0,
-    scenario: Annotated[
-        str, typer.Option("--scenario", metavar="NAME", help=f"What goes wrong: {NAMES}.")
-    ] = "steady",
+    scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help=f"What goes wrong: {NAMES}.")] = "steady",
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="T", help="Simulated seconds of work and faults; settling follows.")
     ] = 60.0,
@@ -172,7 +170,9 @@ def meaning(outcome: str) -> str:
     if outcome.isdigit():
         names = {kind.default_code: kind.kind for kind in KINDS}
         return f"{outcome} {names.get(int(outcome), '')}"
-    return {"partial": "came back in part", "cancelled": "cancelled by the client, or it vanished"}.get(outcome, outcome)
+    return {"partial": "came back in part", "cancelled": "cancelled by the client, or it vanished"}.get(
+        outcome, outcome
+    )
 
 
 def _write(sim: Simulation, trace: Path | None, plot: Path | None) -> None:

@@ -1,8 +1,8 @@
-"""Space-time diagrams of recorded runs as SVG (after Lamport 1978): hosts are lines, time goes down, messages are arrows.
+"""Space-time diagrams of recorded runs as SVG (after Lamport 1978): hosts are lines, time goes down, messages arrows.
 
-Crashes, stalls and partitions are marked, bodies are bars. A short stretch is drawn in detail: each message has its name,
-and time is stretched where much happens. A long one is drawn as an overview in true time. Nothing is fetched: the file
-stands alone.
+Crashes, stalls and partitions are marked, bodies are bars. A short stretch is drawn in detail: each message has its
+name, and time is stretched where much happens. A long one is drawn as an overview in true time. Nothing is fetched: the
+file stands alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from math import log10
 from mpreg_transports.testing.failures import deed
 from mpreg_transports.testing.simulation import Simulation
 from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.svg import Canvas
 from mpreg_transports.testing.trace import Action, Event
 
 DETAILED = 400
@@ -35,13 +36,9 @@ _REQUESTS = {
 """Colours of the messages that matter most; all others are grey."""
 _QUIET = ("set_link", "set_links", "submit", "judge", "skew")
 """Deeds that are not written at the right margin of an overview."""
-_STYLE = """text{font:11px system-ui,sans-serif;fill:#222}.small{font-size:9px}.dim{fill:#777}.host{font-weight:600;font-size:12px}
-.deed{fill:#a01c1c;font-size:10px}.title{font-size:13px;font-weight:600}"""
 
 
-def plot(
-    sim: Simulation, *, since: float = 0.0, until: float | None = None, hosts: Sequence[str] | None = None
-) -> str:
+def plot(sim: Simulation, *, since: float = 0.0, until: float | None = None, hosts: Sequence[str] | None = None) -> str:
     """A diagram of a simulation that was recorded (`recording=True`), all of it or from `since` to `until` seconds.
 
     `hosts`: these only, in this order.
@@ -111,7 +108,7 @@ class _Scale:
         return self._heights[place - 1] + share * (self._heights[place] - self._heights[place - 1])
 
 
-class _Drawing:
+class _Drawing(Canvas):
     """One diagram in the making."""
 
     def __init__(
@@ -124,6 +121,7 @@ class _Drawing:
         since: int,
         until: int,
     ) -> None:
+        super().__init__()
         self.events = events
         self.script = script
         self.since, self.until = since, until
@@ -135,7 +133,6 @@ class _Drawing:
         moments = [since, until, *(event.at for event in events), *(max(since, event.sent) for event in events)]
         moments += [action.at for action in script if since <= action.at <= until]
         self.scale = _Scale(moments, detailed=self.detailed)
-        self.parts: list[str] = []
 
     def svg(self, *, title: str, violation: str) -> str:
         """The whole picture."""
@@ -150,17 +147,13 @@ class _Drawing:
         self._deeds(width)
         if violation:
             y = self.scale.y(self.until)
-            self._line(_LEFT - 20, y, width - 10, y, stroke="#c00000", width=2)
-            self._text(_LEFT - 20, y + 16, violation[:150], "deed")
+            self.line(_LEFT - 20, y, width - 10, y, stroke="#c00000", width=2)
+            self.text(_LEFT - 20, y + 16, violation[:150], "deed")
         kind = "time is stretched where much happens" if self.detailed else "true time"
         head = f"{title}: {self.since / SECOND:.3f} s to {self.until / SECOND:.3f} s ({kind})"
-        self._text(12, 18, head, "title")
+        self.text(12, 18, head, "title")
         self._legend()
-        body = "\n".join(self.parts)
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">\n'
-            f"<style>{_STYLE}</style>\n<rect width='100%' height='100%' fill='white'/>\n{body}\n</svg>\n"
-        )
+        return self.page(width, height)
 
     # -- hosts and time -----------------------------------------------------------------------------------------------
 
@@ -173,8 +166,8 @@ class _Drawing:
             if y - above >= (26 if self.detailed else 20):
                 above = y
                 digits = 6 if self.detailed else 0 if at % SECOND == 0 else 1
-                self._line(_LEFT - 14, y, width - _RIGHT, y, stroke="#eee")
-                self._text(_LEFT - 20, y + 4, f"{at / SECOND:.{digits}f} s", "small dim", anchor="end")
+                self.line(_LEFT - 14, y, width - _RIGHT, y, stroke="#eee")
+                self.text(_LEFT - 20, y + 4, f"{at / SECOND:.{digits}f} s", "small dim", anchor="end")
 
     def _seconds(self) -> list[int]:
         return [second * SECOND for second in range(-(-self.since // SECOND), self.until // SECOND + 1)]
@@ -183,14 +176,14 @@ class _Drawing:
         """A line a host, broken while its process does not run, boxed while it stands still."""
         for name in self.hosts:
             x, top, bottom = self.x[name], self.scale.y(self.since), self.scale.bottom
-            self._text(x, _TOP - 12, name, "host", anchor="middle")
-            self._line(x, top, x, bottom, stroke="#bbb" if "@" in name else "#555", width=1.4)
+            self.text(x, _TOP - 12, name, "host", anchor="middle")
+            self.line(x, top, x, bottom, stroke="#bbb" if "@" in name else "#555", width=1.4)
             for start, stop in self._downs(name):
-                self._line(x, self.scale.y(start), x, self.scale.y(stop), stroke="white", width=3)
-                self._line(x, self.scale.y(start), x, self.scale.y(stop), stroke="#d9a0a0", dash="2 5")
+                self.line(x, self.scale.y(start), x, self.scale.y(stop), stroke="white", width=3)
+                self.line(x, self.scale.y(start), x, self.scale.y(stop), stroke="#d9a0a0", dash="2 5")
             for start, stop in self._stalls(name):
                 y = self.scale.y(start)
-                self._rect(x - 7, y, 14, max(2.0, self.scale.y(stop) - y), "#7a7a7a", opacity=0.35)
+                self.rect(x - 7, y, 14, max(2.0, self.scale.y(stop) - y), "#7a7a7a", opacity=0.35)
 
     def _downs(self, name: str) -> list[tuple[int, int]]:
         """When the process of a node did not run, within the diagram."""
@@ -245,7 +238,9 @@ class _Drawing:
             spans.append((started, self.until))
         for start, stop in self._within(spans):
             y = self.scale.y(start)
-            self._rect(_LEFT - 14, y, width - _RIGHT - _LEFT + 14, max(2.0, self.scale.y(stop) - y), "#f2b6a0", opacity=0.3)
+            self.rect(
+                _LEFT - 14, y, width - _RIGHT - _LEFT + 14, max(2.0, self.scale.y(stop) - y), "#f2b6a0", opacity=0.3
+            )
 
     def _bodies(self) -> None:
         """A bar from each body's start to its end, beside the host's line."""
@@ -263,9 +258,9 @@ class _Drawing:
     def _bar(self, host: str, text: str, start: int, stop: int) -> None:
         if host in self.x:
             y = self.scale.y(start)
-            self._rect(self.x[host] - 3, y, 6, max(2.0, self.scale.y(stop) - y), "#e0a030", opacity=0.85, title=text)
+            self.rect(self.x[host] - 3, y, 6, max(2.0, self.scale.y(stop) - y), "#e0a030", opacity=0.85, title=text)
             if self.detailed:
-                self._text(self.x[host] + 7, y + 9, text, "small")
+                self.text(self.x[host] + 7, y + 9, text, "small")
 
     def _messages(self) -> None:
         """An arrow a message, the grey ones below the others."""
@@ -285,7 +280,9 @@ class _Drawing:
         name = event.label or event.text or "bytes"
         thin = colour == "#b4b4b4"
         width = (0.8 if thin else 1.3) if self.detailed else (0.4 if thin else 0.8)
-        self._line(x1, y1, x2, y2, stroke=colour, width=width, title=f"{name}, {event.size} bytes" if event.size else name)
+        self.line(
+            x1, y1, x2, y2, stroke=colour, width=width, title=f"{name}, {event.size} bytes" if event.size else name
+        )
         way = 1 if x2 > x1 else -1
         size = 5 if self.detailed else 2.5
         self.parts.append(
@@ -293,7 +290,7 @@ class _Drawing:
         )
         if self.detailed:
             share = 0.3
-            self._text(
+            self.text(
                 x1 + (x2 - x1) * share if abs(x2 - x1) > _LANE else (x1 + x2) / 2,
                 y1 + (y2 - y1) * (share if abs(x2 - x1) > _LANE else 0.5) - 3,
                 name,
@@ -327,57 +324,33 @@ class _Drawing:
             place = max(y + 3, below + 11)
             below = place
             x = width - _RIGHT
-            self._line(x, y, x + 12, place - 3, stroke="#d8a0a0", width=0.7)
+            self.line(x, y, x + 12, place - 3, stroke="#d8a0a0", width=0.7)
             style = "small dim" if action.name in ("submit", "cancel") else "deed"
-            self._text(x + 15, place, f"{action.at / SECOND:.3f} {deed(action)}"[:_WORDS], style)
+            self.text(x + 15, place, f"{action.at / SECOND:.3f} {deed(action)}"[:_WORDS], style)
 
     def _mark(self, action: Action, y: float) -> None:
         x = self.x.get(str(action.args.get("name", action.args.get("client", ""))))
         if x is None:
             return
         if action.name in ("crash", "vanish"):
-            self._line(x - 6, y - 6, x + 6, y + 6, stroke="#c00000", width=2.4)
-            self._line(x - 6, y + 6, x + 6, y - 6, stroke="#c00000", width=2.4)
+            self.line(x - 6, y - 6, x + 6, y + 6, stroke="#c00000", width=2.4)
+            self.line(x - 6, y + 6, x + 6, y - 6, stroke="#c00000", width=2.4)
         elif action.name == "restart":
             self.parts.append(f'<circle cx="{x}" cy="{y:.1f}" r="5" fill="#2a8a4a"/>')
         elif action.name == "leave":
-            self._rect(x - 5, y - 5, 10, 10, "#8a3fa0", opacity=0.9)
-
-    # -- strokes ------------------------------------------------------------------------------------------------------
+            self.rect(x - 5, y - 5, 10, 10, "#8a3fa0", opacity=0.9)
 
     def _legend(self) -> None:
         marks: Mapping[str, str] = {**_REQUESTS, "other messages": "#b4b4b4", "a body runs": "#e0a030"}
         x = 12
         for name, colour in marks.items():
-            self._rect(x, 28, 12, 5, colour)
-            self._text(x + 16, 34, name, "small")
+            self.rect(x, 28, 12, 5, colour)
+            self.text(x + 16, 34, name, "small")
             x += 28 + 6 * len(name)
-        words = "cross: crash · dot: restart · purple square: told to leave · grey box: stalled · red band: ways are cut"
-        self._text(x + 10, 34, words, "small dim")
-
-    def _line(
-        self, x1: float, y1: float, x2: float, y2: float, *, stroke: str, width: float = 1, dash: str = "", title: str = ""
-    ) -> None:
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        inside = f"<title>{escape(title)}</title>" if title else ""
-        self.parts.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}" '
-            f'stroke-width="{width:g}"{dashes}' + (f">{inside}</line>" if inside else "/>")
+        words = (
+            "cross: crash · dot: restart · purple square: told to leave · grey box: stalled · red band: ways are cut"
         )
-
-    def _rect(
-        self, x: float, y: float, width: float, height: float, fill: str, *, opacity: float = 1, title: str = ""
-    ) -> None:
-        inside = f"<title>{escape(title)}</title>" if title else ""
-        self.parts.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{fill}" '
-            f'fill-opacity="{opacity:g}"' + (f">{inside}</rect>" if inside else "/>")
-        )
-
-    def _text(self, x: float, y: float, text: str, style: str, *, anchor: str = "start") -> None:
-        self.parts.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(text)}</text>'
-        )
+        self.text(x + 10, 34, words, "small dim")
 
 
 def beside(names: Sequence[str]) -> list[str]:

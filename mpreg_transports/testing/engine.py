@@ -22,7 +22,7 @@ from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost, Spec
 from mpreg_transports.testing.network import End, Network, Wire
 from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.trace import Header, Trace, labelled
-from mpreg_transports.testing.watched import CallKey, Watched
+from mpreg_transports.testing.watched import Watched
 from mpreg_transports.testing.watching import Watcher
 
 SWEEP = 1000

@@ -367,7 +367,11 @@ class World:
             self.starts,
             self.answered,
             self.promised,
-            [(wire.ends, wire.open, wire.sent) for wire in self.wires if wire.sent[0] or wire.sent[1] or any(wire.open)],
+            [
+                (wire.ends, wire.open, wire.sent)
+                for wire in self.wires
+                if wire.sent[0] or wire.sent[1] or any(wire.open)
+            ],
         ]
         for place in self.places:
             parts.append((place.alive, place.dials, place.runs))

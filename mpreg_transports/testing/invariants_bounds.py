@@ -16,7 +16,8 @@ from mpreg_transports.testing.oracles import said
 from mpreg_transports.testing.watching import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.watched import CallKey
 
 _BY_ITSELF = 16
 """Timers beyond those that links, requests and members explain: collection, grace, seeds."""

@@ -21,7 +21,8 @@ from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.watched import CallKey
 
 RequestKey = tuple[str, int, int]
 """A request at its coordinator: host, life, number."""

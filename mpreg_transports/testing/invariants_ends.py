@@ -23,7 +23,8 @@ from mpreg_transports.testing.watching import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.watched import CallKey
 
 GRACE = SECOND // 4
 """How long after its deadline a request may end (GUARANTEES.md, The sentence)."""

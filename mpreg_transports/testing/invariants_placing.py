@@ -22,7 +22,8 @@ from mpreg_transports.testing.oracles import NOTHING, Offers, Reading, attempt_o
 from mpreg_transports.testing.watching import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.watched import CallKey
 
 
 class _Seen(msgspec.Struct, frozen=True):

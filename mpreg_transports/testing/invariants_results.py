@@ -13,11 +13,11 @@ from mpreg_proto.effects import Outcome, Raised, Returned, Run
 from mpreg_proto.wire.messages import Call, Done, Failed, Result
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.testing.calls import SimCall
-from mpreg_transports.testing.engine import CallKey
 from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.invariants_calls import RequestKey, request_of
 from mpreg_transports.testing.oracles import attempt_of, said
 from mpreg_transports.testing.sequential import Failure, Pure, arguments, evaluate, known_pure
+from mpreg_transports.testing.watched import CallKey
 from mpreg_transports.testing.watching import Violation, Watcher
 from mpreg_transports.values import default_codec
 

@@ -22,7 +22,8 @@ from mpreg_transports.testing.watching import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.watched import CallKey
 
 NEVER = (1001, 1002, 1024)
 """Errors that a request cannot end with if its own node offers all of it: not found, a defect of ours, draining."""

@@ -14,7 +14,7 @@ from mpreg_transports.testing.chooser import Chooser, Seeded
 from mpreg_transports.testing.network import Profile
 from mpreg_transports.testing.replay import Case
 from mpreg_transports.testing.spans import exponential
-from mpreg_transports.testing.swarm import Drawing, Options, Swarm
+from mpreg_transports.testing.swarm import Drawing, Swarm
 from mpreg_transports.testing.swarm import crash as crash_one
 from mpreg_transports.testing.swarm import leave as leave_one
 from mpreg_transports.testing.workload import Load, standard_nodes, work
@@ -23,9 +23,7 @@ Story = Callable[[Drawing], Load]
 """Adds what goes wrong and says how much is asked for meanwhile."""
 
 
-def case(
-    scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float = 60.0, objects: bool = False
-) -> Case:
+def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float = 60.0, objects: bool = False) -> Case:
     """One run, drawn but not yet run. Raises ValueError for a scenario that there is not."""
     if scenario not in SCENARIOS:
         raise ValueError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")

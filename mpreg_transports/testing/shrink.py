@@ -82,9 +82,7 @@ class Tries:
         return run_case(case, watchers=self._watchers)
 
 
-def shrink(
-    case: Case, *, watchers: Watchers | None = None, runs: int = 1000, limit: float | None = None
-) -> Shrunk:
+def shrink(case: Case, *, watchers: Watchers | None = None, runs: int = 1000, limit: float | None = None) -> Shrunk:
     """Make a failing case smaller, in at most so many runs and seconds. Raises NotFailing."""
     tries = Tries(case, watchers=watchers, runs=runs, limit=limit)
     _less_time(tries)

@@ -28,13 +28,14 @@ from mpreg_transports.testing.bodies import Fn, bodies
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.chooser import Chooser, Seeded
 from mpreg_transports.testing.determinism import watching
-from mpreg_transports.testing.engine import CallKey, Engine
+from mpreg_transports.testing.engine import Engine
 from mpreg_transports.testing.hosts import ClientHost, Spec, address
 from mpreg_transports.testing.network import Profile
 from mpreg_transports.testing.spans import SECOND, Span, span
 from mpreg_transports.testing.specs import described, versions
 from mpreg_transports.testing.swarm import Swarm
 from mpreg_transports.testing.trace import Action, Header
+from mpreg_transports.testing.watched import CallKey
 from mpreg_transports.testing.watching import Watcher
 from mpreg_transports.values import default_codec
 
@@ -262,9 +263,7 @@ class Simulation(Engine):
         """A client of `node` sends a graph of calls."""
         return self.submit(node, graph.request(partial=partial, timeout=_ns(timeout)))
 
-    def submit(
-        self, node: str, request: Request, *, client: str | None = None, label: int | None = None
-    ) -> SimCall:
+    def submit(self, node: str, request: Request, *, client: str | None = None, label: int | None = None) -> SimCall:
         """A client of `node` sends a request; clients are made by name as they are needed, one a node by itself.
 
         `label` names the call in the script; by itself it is how many there were before.
@@ -302,9 +301,7 @@ class Simulation(Engine):
         """Do what a script says."""
         match name:
             case "submit":
-                self.submit(
-                    args["node"], unpacked(args["request"]), client=args["client"], label=args["label"]
-                )
+                self.submit(args["node"], unpacked(args["request"]), client=args["client"], label=args["label"])
             case "cancel":
                 if args["label"] in self._labelled:  # a shrunk script may have lost it
                     self.cancel(self._labelled[args["label"]])

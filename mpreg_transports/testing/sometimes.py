@@ -24,7 +24,8 @@ from mpreg_transports.testing.watching import Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.watched import CallKey
 
 SITUATIONS: tuple[str, ...] = (
     "a body was cancelled while it ran",

@@ -126,7 +126,7 @@ class Trace:
         Path(file).write_bytes(b"\n".join(lines) + b"\n")
 
 
-_KINDS = {kind.__struct_config__.tag: kind.__name__ for kind in get_args(Message)}
+_KINDS: dict[object, str] = {kind.__struct_config__.tag: kind.__name__ for kind in get_args(Message)}
 
 
 def labelled(data: object) -> str:

@@ -15,8 +15,9 @@ from mpreg_proto.wire.messages import Message
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.calls import SimCall
-    from mpreg_transports.testing.engine import CallKey, Engine
+    from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.hosts import Host, NodeHost
+    from mpreg_transports.testing.watched import CallKey
 
 
 class Watcher:

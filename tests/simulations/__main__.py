@@ -9,7 +9,9 @@ from tests.simulations import figures, hashes, seeds
 
 def main() -> int:
     """The exit code: 0 if all is well, 1 if an invariant does not hold or a situation was never reached."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulations", description="Many seeds, the figures, or hashes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulations", description="Many seeds, the figures, or hashes."
+    )
     parser.add_argument("what", nargs="?", choices=("seeds", "figures", "hashes"), default="seeds")
     parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="how many (default 2000)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="the first of them (default 0)")

@@ -25,8 +25,8 @@ def unwatched() -> list[Watcher]:
 
 def measure() -> int:
     """Print all figures; 0, as they are no verdict."""
-    print(f"Python {platform.python_version()}, {platform.machine()}; best of {ROUNDS} rounds; with invariants / without\n")
-    row("", "with", "without", "target")
+    print(f"Python {platform.python_version()}, {platform.machine()}; best of {ROUNDS} rounds\n")
+    row("", "invariants", "without", "target")
     both("events/s, 5 nodes, objects", lambda watchers: busy(watchers, objects=True), "100,000")
     both("events/s, 5 nodes, codec", lambda watchers: busy(watchers, objects=False), "40,000")
     both("idle 5 nodes, x real time", lambda watchers: idle(5, 600, watchers), "2,000")

@@ -39,7 +39,8 @@ def many(seeds: Sequence[int], *, jobs: int, most_failures: int, **options: Any)
             print(f"{done} seeds, {len(failed)} failed, {rate:.0f} a minute", flush=True)
     runs.close()  # type: ignore[attr-defined]  # a generator, whose processes end with it
     took = time.perf_counter() - begun
-    print(f"\n{done} seeds from {seeds[0]} on in {took:.0f} s ({done / took * 60:.0f} a minute on {max(1, jobs)} processes)")
+    rate = f"{done / took * 60:.0f} a minute on {max(1, jobs)} processes"
+    print(f"\n{done} seeds from {seeds[0]} on in {took:.0f} s ({rate})")
     print(f"{events:,} events, {sum(requests.values()):,} requests: {_counts(requests)}")
     never = print_reached(reached)
     print("\n".join(table()))

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mpreg_transports.cli.app import build
 
-COMMANDS = ["serve", "dev", "demo", "call", "run", "explain", "nodes", "functions", "check", "config"]
+COMMANDS = "serve dev demo call run explain nodes functions check simulate replay config".split()
 
 
 def test_just_these_commands() -> None:

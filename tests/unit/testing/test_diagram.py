@@ -50,7 +50,9 @@ def test_a_short_run_is_drawn_in_detail(objects: bool) -> None:
 def test_an_arrow_goes_down_from_who_sent_to_who_got_it() -> None:
     root = ElementTree.fromstring(plot(small(), since=1.0, until=1.1))
     lanes = {text.text: float(text.get("x", "0")) for text in root.iter(f"{SVG}text") if text.get("class") == "host"}
-    arrows = [line for line in root.iter(f"{SVG}line") if (title := line.find(f"{SVG}title")) is not None and title.text]
+    arrows = [
+        line for line in root.iter(f"{SVG}line") if (title := line.find(f"{SVG}title")) is not None and title.text
+    ]
     requests = [line for line in arrows if (line.find(f"{SVG}title").text or "").startswith("Request")]  # type: ignore[union-attr]
     ways = [(float(line.get("x1", 0)), float(line.get("x2", 0))) for line in requests]
     assert ways == [(lanes["client@a"], lanes["a"]), (lanes["a"], lanes["b"])]
@@ -63,7 +65,9 @@ def test_a_long_run_is_an_overview_in_true_time() -> None:
     shown = texts(ElementTree.fromstring(whole))
     assert any("true time" in text for text in shown)
     assert "10 s" in shown
-    assert "Request" not in [text for text in shown if text != "Request"] and shown.count("Request") == 1, "only the legend"
+    assert "Request" not in [text for text in shown if text != "Request"] and shown.count("Request") == 1, (
+        "only the legend"
+    )
     assert whole.count("#f2b6a0") >= 1, "the partition is marked"
     assert len(whole) < 2_000_000
 

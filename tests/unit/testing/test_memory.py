@@ -1,4 +1,4 @@
-"""Real clusters in memory: what tests can do to them, on both event loops. No sockets, and no wait but for the thing."""
+"""Real clusters in memory: what tests can do to them, on both event loops. No sockets; waits are for the thing."""
 
 from __future__ import annotations
 

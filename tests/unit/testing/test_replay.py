@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpreg_transports.sleeping import sleep
-from mpreg_transports.testing import Chooser, Fn, Seeded, Simulation, Spec, Violation, Watcher, exponential
+from mpreg_transports.testing import Chooser, Fn, Simulation, Spec, Violation, Watcher, exponential
 from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.replay import NotTheSame, Replay, run_case, saved_case
 from mpreg_transports.testing.scenarios import case
@@ -79,8 +79,8 @@ def test_a_swarm_is_done_again_without_drawing_its_faults(tmp_path: Path, seed: 
 
 
 def test_faults_of_a_simulation_are_in_its_trace(tmp_path: Path) -> None:
-    sim = Simulation(seed=2, nodes=standard_nodes(3), faults=Swarm(seconds=10, level=0.3))
-    sim.run(12)
+    sim = Simulation(seed=2, nodes=standard_nodes(3), faults=Swarm(seconds=40, level=0.3))
+    sim.run(40)
     sim.trace.save(tmp_path / "x.jsonl")
     assert len(sim.trace.script) > 3
     assert Simulation.replay(tmp_path / "x.jsonl").trace.hash == sim.trace.hash
@@ -146,7 +146,9 @@ def test_a_run_that_comes_to_another_end_says_so(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     sim.trace.save(file)
     other = {**NODES, "back": Spec(functions={"another": add})}
-    with pytest.raises(NotTheSame, match=r"the replay ends with hash [0-9a-f]{32} after \d+ events, the saved run with"):
+    with pytest.raises(
+        NotTheSame, match=r"the replay ends with hash [0-9a-f]{32} after \d+ events, the saved run with"
+    ):
         Simulation.replay(file, nodes=other)
 
 

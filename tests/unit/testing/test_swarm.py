@@ -45,7 +45,19 @@ def test_every_fault_is_drawn_and_ends_in_time() -> None:
         for action in script:
             if action.name == "stall":
                 assert action.at + action.args["seconds"] * SECOND <= 60 * SECOND + 1
-    wanted = {"crash", "restart", "leave", "stall", "skew", "partition", "heal", "set_link", "withdraw", "offer", "vanish"}
+    wanted = {
+        "crash",
+        "restart",
+        "leave",
+        "stall",
+        "skew",
+        "partition",
+        "heal",
+        "set_link",
+        "withdraw",
+        "offer",
+        "vanish",
+    }
     assert wanted <= set(names)
 
 
@@ -53,7 +65,7 @@ def test_who_joins_by_one_other_does_not_stay_down() -> None:
     """Such a node could only be found through that other one, which may be down itself."""
     for seed in range(80):
         options, script = drawn(seed)
-        down = {name: False for name in standard_nodes(5)}
+        down = dict.fromkeys(standard_nodes(5), False)
         for action in script:
             if action.name in ("crash", "leave", "restart"):
                 down[action.args["name"]] = action.name != "restart"
@@ -88,7 +100,16 @@ def test_work_is_of_every_kind() -> None:
     requests = [unpacked(action.args["request"]) for action in script if action.name == "submit"]
     assert 450 < len(requests) < 750
     calls = [call for request in requests for call in request.calls]
-    assert {call.function for call in calls} >= {"add", "book", "dawdle", "solo", "fail", "unsendable", "nowhere", "echo"}
+    assert {call.function for call in calls} >= {
+        "add",
+        "book",
+        "dawdle",
+        "solo",
+        "fail",
+        "unsendable",
+        "nowhere",
+        "echo",
+    }
     assert any(call.resources for call in calls)
     assert any(len(call.needs) > 1 for call in calls)
     assert any(len(request.calls) > 4 for request in requests)

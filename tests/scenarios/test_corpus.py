@@ -1,0 +1,41 @@
+"""What failed in the past runs first, with all invariants on (tests/simulations_corpus)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mpreg_transports.testing.replay import run_case, saved_case
+from mpreg_transports.testing.scenarios import case as drawn_case
+from tests.simulations_corpus import past_scenarios, saved_runs
+
+SCENARIOS = past_scenarios()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
+def test_a_scenario_of_the_past(scenario: Callable[[], None]) -> None:
+    scenario()
+
+
+def run_saved(file: Path) -> str:
+    """Do the script of a saved run again, by time; what does not hold, "" if all does."""
+    ran = run_case(saved_case(file))
+    return "" if ran.error is None else f"{file.name}: {ran.sim.violation}"
+
+
+def test_saved_runs_of_the_past() -> None:
+    assert [fault for file in saved_runs() if (fault := run_saved(file))] == []
+
+
+def test_a_run_that_is_saved_can_be_kept_here(tmp_path: Path) -> None:
+    case = drawn_case("partition", nodes=3, seed=5, seconds=6.0)
+    file = tmp_path / "partition.jsonl"
+    ran = run_case(case)
+    ran.sim.trace.save(file)
+    assert ran.error is None
+    assert [(one.at, one.name) for one in saved_case(file).script] == [(one.at, one.name) for one in case.script]
+    assert run_saved(file) == ""
+
+
+def test_there_is_a_past() -> None:
+    assert len(SCENARIOS) >= 4

@@ -1,0 +1,99 @@
+"""Defects of the past, one function each: what was wrong, and what must be. Run with all invariants on."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpreg_proto.wire.messages import Call, Request
+from mpreg_proto.wire.values import Ref, ValueCodec
+from mpreg_transports.testing import Fn, Simulation, Spec
+from mpreg_transports.testing.replay import standard_watchers
+
+_SECOND = 1_000_000_000
+
+
+def _simulation(nodes: dict[str, Spec], *, seed: int = 1) -> Simulation:
+    sim = Simulation(seed=seed, nodes=nodes, watchers=standard_watchers())
+    sim.run(2)
+    return sim
+
+
+def _call(name: str, function: str, *args: object, needs: tuple[str, ...] = ()) -> Call:
+    return Call(name, function, ValueCodec().encode([list(args), {}]), needs)
+
+
+def _same(value: object = None, *more: object) -> object:
+    return value
+
+
+def nothing_is_handed_out_for_a_request_that_ends() -> None:
+    """Of two calls that became ready together one had no node left; the other was handed out all the same, and ran."""
+    ran: list[object] = []
+    second = Fn(ran.append, duration=0.01)
+    nodes = {
+        "front": Spec(functions={"first": Fn(_same, duration=1.0)}),
+        "back": Spec(functions={"second": second, "third": Fn(_same)}),
+    }
+    sim = _simulation(nodes)
+    calls = (
+        _call("a", "first", 1),
+        _call("b", "second", Ref("a"), needs=("a",)),
+        _call("c", "third", Ref("a"), needs=("a",)),
+    )
+    sent = sim.submit("front", Request(0, calls))
+    sim.run(0.5)
+    sim.withdraw("back", "third")
+    assert sim.run(until=sent.done, limit=10)
+    assert sent.error is not None and sent.error.code == 1001
+    sim.run(5)
+    assert ran == []
+    sim.settle()
+
+
+def what_is_done_comes_back_when_a_partial_request_is_too_late() -> None:
+    """At the deadline a partial request answered with the error alone, and the results that were there were lost."""
+    nodes = {"front": Spec(functions={"quick": Fn(_same), "slow": Fn(_same, duration=20.0)})}
+    sim = _simulation(nodes)
+    request = Request(0, (_call("a", "quick", 7), _call("b", "slow", 8)), partial=True, timeout=3 * _SECOND)
+    sent = sim.submit("front", request)
+    assert sim.run(until=sent.done, limit=10)
+    result = sent.result
+    assert result is not None and result.fault is not None and result.fault.code == 1020
+    assert [row.name for row in result.done] == ["a"]
+    assert [(row.name, row.fault.code) for row in result.failed] == [("b", 1020)]
+    sim.settle()
+
+
+def a_member_that_leaves_in_order_still_delivers_its_results() -> None:
+    """The news that it had left came over another node, sooner than its last result over its own slow link: 1023."""
+    nodes = {
+        "front": Spec(),
+        "middle": Spec(),
+        "worker": Spec(functions={"job": Fn(_same, duration=1.0)}),
+    }
+    sim = _simulation(nodes)
+    sent = sim.call("front", "job", 5, timeout=30)
+    sim.run(0.5)
+    sim.link("front", "worker").set(delay=2.0)
+    sim.leave("worker")
+    assert sim.run(until=sent.done, limit=20)
+    assert sent.error is None and sent.value == 5
+    sim.settle()
+
+
+def a_details_tree_as_deep_as_it_may_be_reaches_a_json_client_or_is_refused() -> None:
+    """An error whose details were as deep as a value may be could be read by a node, and not passed on."""
+    from mpreg_proto.errors import Fault, RemoteProtocolError
+    from mpreg_proto.wire import dialects
+    from mpreg_proto.wire.messages import Result
+
+    tree: object = 1
+    for _ in range(70):
+        tree = [tree]
+    body = msgspec.msgpack.encode(Result(1, fault=Fault(1003, "boom", {"tree": tree})))
+    try:
+        dialects.decode(body)
+    except RemoteProtocolError as refusal:
+        assert refusal.code == 1014
+    else:
+        raise AssertionError("it was taken")
