@@ -190,7 +190,8 @@ def seeds() -> dict[str, list[bytes]]:
     natives = {body: None for trace in (said[1:], answered, *(peer[1:] for peer in peers)) for body in bodies(trace)}
     texts = [text.encode() for text in JSON]
     values = [call.args for request in GRAPHS for call in request.calls]
-    values += [_CODEC.encode(value) for value in ({1, 2}, 3j, frozenset("ab"), [(), {}], {"k": 2**80}, "é" * 40)]
+    rich: tuple[object, ...] = ({1, 2}, 3j, frozenset("ab"), [(), {}], {"k": 2**80}, "é" * 40)
+    values += [_CODEC.encode(value) for value in rich]
     foreign = [msgpack.packb(value) for value in ({"a": [1, b"x", None]}, msgpack.Timestamp(1, 5), [1.5, -(2**63)])]
     random = Rng(11)
     noise = [bytes(random.below(256) for _ in range(size)) for size in (8, 24, 64, 128, 200)]

@@ -83,7 +83,9 @@ def guided(target: str, *, seconds: float, seed: int, artifacts: Path, keep: Pat
             "-max_len=4096",
         ]
         start = perf_counter()
-        ended = subprocess.run([*command, str(grown), str(CORPUS / target)], stderr=subprocess.PIPE, text=True)
+        ended = subprocess.run(
+            [*command, str(grown), str(CORPUS / target)], stderr=subprocess.PIPE, text=True, check=False
+        )
         took = perf_counter() - start
         stats = dict(line[6:].split(":") for line in ended.stderr.splitlines() if line.startswith("stat::"))
         executions = int(stats.get("number_of_executed_units", 0))

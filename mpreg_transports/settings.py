@@ -78,6 +78,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("advertise", Kind.TEXT, None, "advertise"),
     Setting("transport", Kind.TEXT, "auto", "transport", ("auto", "websocket")),
     Setting("insecure", Kind.SWITCH, False, "insecure"),
+    Setting("journal", Kind.TEXT, None, "journal"),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from fuzz.draws import Draws
 from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.wire.messages import Call, Request
 
 _LIMITS = Limits(name_length=5)

@@ -45,7 +45,7 @@ def read(body: bytes) -> None:
     encoded = dialects.encode(message)
     again = dialects.decode(encoded)
     assert type(again) is type(message), again
-    assert dialects.encode(again) == encoded, f"a second journey changes {message}"  # type: ignore[arg-type]
+    assert dialects.encode(again) == encoded, f"a second journey changes {message}"
     try:
         foreign = msgpack.packb(msgpack.unpackb(encoded, strict_map_key=False, timestamp=0))
     except (ValueError, TypeError, msgpack.StackError):

@@ -1,8 +1,8 @@
 """A hostile peer: a mutated trace of a real conversation, said to a node, which serves another client as before.
 
 Whatever is said, the node raises nothing; the link goes on, or it ends with Refused and HangUp, after which nothing is
-said on it. An honest client on another link gets its answers all the same, and what the node itself asks meanwhile (ACT)
-is answered once. Input: a trace (traces.py); its first byte modulo 2 says whether the node dialled the link.
+said on it. An honest client on another link gets its answers all the same, and what the node itself asks meanwhile
+(ACT) is answered once. Input: a trace (traces.py); its first byte modulo 2 says whether the node dialled the link.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def scalar(draws: Draws, kind: str) -> Any:
         case "decimal":
             return draws.pick((Decimal("1.50"), Decimal("-0"), Decimal("NaN"), Decimal("Infinity"), Decimal("1E+99")))
         case "ref":
-            return Ref(draws.text(8), tuple(draws.pick(("k", 0, 7)) for _ in range(draws.below(3))))
+            return Ref(draws.text(8), tuple(draws.pick(_STEPS) for _ in range(draws.below(3))))
     return _moment(draws, kind)
 
 
@@ -116,6 +116,7 @@ def _moment(draws: Draws, kind: str) -> datetime | date | time | timedelta:
     return datetime(year, 2, 3, hour, 5, 6, fraction, zone, fold=0 if zone else hour % 2)
 
 
+_STEPS: tuple[str | int, ...] = ("k", 0, 7)
 _PLAIN = ("none", "bool", "int", "float", "text", "bytes")
 _RICH = ("huge", "complex", "decimal", "date", "time", "timedelta", "datetime", "ref")
 _HOLDERS = ("list", "dict", "tuple", "set", "frozenset")

@@ -111,8 +111,10 @@ class Detector:
         if member.id == self._members.me or self._stopped:
             return []
         if member.standing is Standing.SUSPECT:
-            if ("cluster", "verdict", member.id) not in self._timers:
-                self._timers.set(("cluster", "verdict", member.id), now + HEARD_VERDICT)
+            key = ("cluster", "verdict", member.id)
+            undiallable = member.id not in self._accused and self._overlay.leads_here(member.addresses)
+            if key not in self._timers or undiallable:  # the latter may have one from when it was ALIVE
+                self._timers.set(key, now + HEARD_VERDICT)
             return []
         self._timers.cancel(("cluster", "verdict", member.id))
         self._accused.pop(member.id, None)
@@ -120,6 +122,8 @@ class Detector:
             self._displaced.pop(member.id, None)
             if member.id not in self._links:
                 self._unreached.setdefault(member.id, now)
+                if self._overlay.leads_here(member.addresses):  # an earlier life of mine: no dial will ever fail
+                    self._timers.set(("cluster", "verdict", member.id), now + UNREACHED)
             return []
         self._parted.pop(member.id, None)
         self._unreached.pop(member.id, None)
@@ -129,10 +133,15 @@ class Detector:
         return []
 
     def wake(self, key: Key, now: int) -> list[Member]:
-        """A suspicion is old enough: DEAD, unless a link stands, over which the suspect will refute."""
+        """A suspicion is old enough: DEAD, unless a link stands, over which the suspect will refute.
+
+        Or a member that nobody can dial from here is not linked either: SUSPECT.
+        """
         member = MemberId(bytes(key[2])) if len(key) == 3 and isinstance(key[2], bytes) else None
-        if member is None or self._members.standing(member) is not Standing.SUSPECT or self._stopped:
+        if member is None or not self._members.routable(member) or self._stopped:
             return []
+        if self._members.standing(member) is Standing.ALIVE:
+            return [] if member in self._links else self._suspect(member, now, HEARD_VERDICT)
         if member in self._links:
             self._timers.set(key, now + HEARD_VERDICT)
             return []

@@ -10,7 +10,7 @@ The mesh is `_wanted`: every living member. Rings narrow that to neighbours; pac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.effects import Dial, Notify
@@ -218,6 +218,11 @@ class Overlay:
             and (row.tried >= since or row.met not in (None, member) or address in self._mine)
             for address in addresses
         )
+
+    def leads_here(self, addresses: Iterable[str]) -> bool:
+        """Whether there are such addresses and this process itself is at all of them, so that none is ever dialled."""
+        found = [address in self._mine for address in addresses]
+        return bool(found) and all(found)
 
     def awaited(self, address: Address) -> list[MemberId]:
         """For whom an address is dialled."""

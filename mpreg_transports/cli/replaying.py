@@ -1,7 +1,7 @@
 """`mpreg replay FILE`: a saved run again, step by step, to the same end.
 
-What kind of file it is says its beginning; each kind has one function here that replays it. So far there is one kind:
-a simulator's trace, a first line of JSON with `"kind":"simulation"`.
+What kind of file it is says its beginning; each kind has one function here that replays it: a simulator's trace, a
+first line of JSON with `"kind":"simulation"`, and a node's journal (observe/journal.py).
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What --trace has saved, or a failing test.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What --trace or serve --journal has written, or a failing test.")
+    ],
     stop_at: Annotated[
         int | None, typer.Option("--stop-at", metavar="EVENT", help="End after this event, counted from 1.")
     ] = None,
@@ -173,6 +175,55 @@ def _view(host: Any) -> Any:
     return msgspec.to_builtins(host.node.view(now=host.local)) if host.alive else None
 
 
+def _is_journal(start: bytes) -> bool:
+    from mpreg_transports.observe.journal import MAGIC
+
+    return start.startswith(MAGIC)
+
+
+def _journal(file: Path, wanted: Wanted) -> None:
+    """Replay a node's journal."""
+    import msgspec
+    from rich.text import Text
+
+    from mpreg_transports.cli.terminal import emit, emit_json, show
+    from mpreg_transports.cli.told import CommandFailed, ExitCode
+    from mpreg_transports.observe.journal import replay as run_again
+    from mpreg_transports.values import default_codec
+
+    try:
+        again = run_again(file, codec=default_codec(), stop_at=wanted.stop_at, on_input=emit if wanted.steps else None)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise CommandFailed(f"{file}: {error}") from None
+    view = again.view
+    if wanted.as_json:
+        emit_json(
+            {
+                "trace_hash": again.hash,
+                "same": again.agreed,
+                "events": again.inputs,
+                "marks": again.marks,
+                "views": {view.shown: msgspec.to_builtins(view)},
+            }
+        )
+    else:
+        show(Text(f"{view.shown}: {again.inputs:,} inputs, {again.marks} marks of the hash on the way", style="bold"))
+        if not wanted.steps:
+            show(*[Text(line) for line in again.last])
+        for member in view.members:
+            what = f"{member.standing}, {member.functions} functions, catalogue {member.catalogue}"
+            show(Text(f"  sees {member.shown}: {what}"))
+        show(Text(f"  answers for {view.requests} requests, runs {view.running} calls, {view.queued} wait"))
+        if again.agreed:
+            show(Text(f"the same hash: {again.hash}", style="green"))
+    if not again.agreed:
+        text = f"{file} was written by another version, or changed: the hashes differ"
+        raise CommandFailed(text, code=ExitCode.OTHER)
+
+
 Replaying = Callable[[Path, Wanted], None]
-KINDS: list[tuple[Callable[[bytes], bool], Replaying]] = [(_is_simulation, _simulation)]
+KINDS: list[tuple[Callable[[bytes], bool], Replaying]] = [
+    (_is_simulation, _simulation),
+    (_is_journal, _journal),
+]
 """For each kind of file: whether its first bytes are of that kind, and what replays it."""

@@ -41,6 +41,10 @@ Transport = Annotated[
 Insecure = Annotated[
     bool | None, typer.Option("--insecure", help="Listen beyond this machine though nothing keeps others out.")
 ]
+Journal = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write all that comes in, arguments and results too, for mpreg replay."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,6 +68,7 @@ def serve(
     advertise: Advertise = None,
     transport: Transport = None,
     insecure: Insecure = None,
+    journal: Journal = None,
     config: Config = None,
 ) -> None:
     """Run a node until Ctrl-C, which lets running calls finish; a second one does not.
@@ -80,6 +85,7 @@ def serve(
         "advertise": advertise,
         "transport": transport,
         "insecure": insecure,
+        "journal": journal,
     }
     from mpreg_transports.cli.talk import talk_by_log
 

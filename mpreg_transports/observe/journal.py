@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from importlib.metadata import version
 from io import BufferedWriter
@@ -216,8 +216,14 @@ def is_journal(file: str | Path) -> bool:
         return opened.read(len(MAGIC)) == MAGIC
 
 
-def replay(file: str | Path, *, codec: ValueCodec, stop_at: int | None = None) -> Replayed:
-    """Run the core again on the inputs of a journal, up to `stop_at` of them.
+def replay(
+    file: str | Path,
+    *,
+    codec: ValueCodec,
+    stop_at: int | None = None,
+    on_input: Callable[[str], object] | None = None,
+) -> Replayed:
+    """Run the core again on the inputs of a journal, up to `stop_at` of them; each is told to `on_input` in words.
 
     Raises ValueError for what is no journal.
     """
@@ -247,6 +253,8 @@ def replay(file: str | Path, *, codec: ValueCodec, stop_at: int | None = None) -
                 break
             done, now = done + 1, record.now
             last.append(_words(done, record))
+            if on_input is not None:
+                on_input(last[-1])
             _apply(node, record, codec)
     return Replayed(done, effects.hex, agreed, marks, node.view(now=now), tuple(last[-20:]))
 

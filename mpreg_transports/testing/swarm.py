@@ -219,6 +219,19 @@ def withdraw(drawing: Drawing, at: float) -> None:
             drawing.add(at + drawing.between(0.05, 8), "offer", name=name, function=function)
 
 
+def flap(drawing: Drawing, at: float) -> None:
+    """A function comes and goes many times, faster than everybody hears of it."""
+    name = drawing.name()
+    functions = list(drawing.nodes[name].functions)
+    if functions:
+        function = drawing.chooser.choice("swarm function", functions)
+        for _ in range(2 + drawing.chooser.below("swarm flaps", 6)):
+            drawing.add(at, "withdraw", name=name, function=function)
+            at += drawing.between(0.001, 0.3)
+            drawing.add(at, "offer", name=name, function=function)
+            at += drawing.between(0.001, 0.3)
+
+
 def vanish(drawing: Drawing, at: float) -> None:
     """A client's process or machine is gone, with answers owed to it."""
     silent = drawing.chooser.chance("swarm silent", 0.5)
@@ -228,7 +241,7 @@ def vanish(drawing: Drawing, at: float) -> None:
 FAULTS: dict[str, Callable[[Drawing, float], None]] = {
     fault.__name__: fault
     for fault in (
-        crash, silent_crash, restart, leave, stall, skew, partition, deaf, clog, link, withdraw, vanish
+        crash, silent_crash, restart, leave, stall, skew, partition, deaf, clog, link, withdraw, flap, vanish
     )
 }  # fmt: skip
 """All kinds of faults by name."""

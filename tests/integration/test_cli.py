@@ -324,3 +324,15 @@ def test_flags_win_over_environment_over_file_over_server(here: Path, tmp_path: 
     assert found["url"] == {"value": "ws://127.0.0.1:1", "from": "MPREG_URL in the environment"}
     (tmp_path / "mpreg.toml").write_text("prot = 0\n", "utf-8")
     assert refused(mpreg("serve", cwd=tmp_path)) == (2, "mpreg: unknown key 'prot' in mpreg.toml; did you mean 'port'?")
+
+
+def test_a_journal_is_written_and_replayed(here: Path) -> None:
+    with Running("serve", "--port", "0", "--journal", "node.journal", cwd=here) as node:
+        own = node.said(r"ready at (ws://127\.0\.0\.1:\d+)")[1]
+        assert mpreg("call", "echo", "1", url=own, cwd=here).stdout == "1\n"
+        assert node.end(signal.SIGTERM)[0] == 0
+    again = mpreg("replay", "node.journal", "--json", cwd=here)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["same"] is True
+    early = mpreg("replay", "node.journal", "--stop-at", "2", cwd=here)
+    assert "2 inputs" in early.stdout and "sees node#" in early.stdout

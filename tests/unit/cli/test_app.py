@@ -34,7 +34,7 @@ def test_json_wherever_data_is_printed() -> None:
 
 def test_no_flag_whose_feature_does_not_exist() -> None:
     text = CliRunner().invoke(build(), ["serve", "--help"]).output
-    for flag in ("--secret-file", "--tls", "--journal", "--processes", "--gossip-interval", "--token-file"):
+    for flag in ("--secret-file", "--tls", "--processes", "--gossip-interval", "--token-file"):
         assert flag not in text
 
 

@@ -29,6 +29,7 @@ def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_serve
         ("advertise", None, "default"),
         ("transport", "websocket", "Server(...)"),
         ("insecure", True, str(config)),
+        ("journal", None, "default"),
     ]
 
 

@@ -1,7 +1,7 @@
 """The same seed gives the same run: in a fresh interpreter, whatever the order of its sets, on every Python.
 
-`hashes.json` holds what 20 seeds came to; runs are compared with it, not with each other, so it also tells when a change
-of the core or the simulator has changed what happens. tests/simulations/hashes.py says how to write it anew.
+`hashes.json` holds what 20 seeds came to; runs are compared with it, not with each other, so it also tells when a
+change of the core or the simulator has changed what happens. tests/simulations/hashes.py says how to write it anew.
 """
 
 import json

@@ -110,6 +110,8 @@ def test_every_rule_happens_and_is_written_into_the_script() -> None:
     done: dict[str, int] = {}
 
     class Counted(Shop):
+        watched = False
+
         def settled(self) -> None:
             super().settled()
             for action in self.sim.trace.script:

@@ -1,0 +1,8 @@
+"""A profile for hypofuzz, which needs new draws and a database to keep what it found: `--hypothesis-profile=hypofuzz`."""
+
+from hypothesis import settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+settings.register_profile(
+    "hypofuzz", derandomize=False, deadline=None, database=DirectoryBasedExampleDatabase(".hypothesis/examples")
+)
