@@ -41,6 +41,7 @@ GRAPHS: tuple[Request, ...] = (
     Request(3, (_call("a", b"y"), _call("b", 2**70, function="boom")), partial=True, eager=True, trace=True),
     Request(4, (_call("a", function="nowhere"),), wait=SECOND, timeout=2 * SECOND),
     Request(5, (_call("a", Ref("b"), needs=("b",)), _call("b", Ref("a"), needs=("a",)))),
+    Request(7, (_call("a", 1, function="later"), _call("b", 2, function="later"), _call("c", 3, function="later"))),
     Request(6, (_call("a", Ref("g"), needs=("g",)),), here=("a",), given={"g": _CODEC.encode((1, "two"))}),
 )
 
@@ -148,6 +149,25 @@ def _between(nodes: tuple[Node, Node], steps: Steps, now: int) -> None:
                     return
 
 
+def said_by_hand() -> bytes:
+    """A node that dispatches the same calls twice under one number, and calls them off while they run."""
+    calls = (_call("a", 1, function="later"), _call("b", 2, function="echo"))
+    dispatch = Request(9, calls, here=("a", "b"), partial=True, eager=True)
+    said: list[Message] = [
+        hello(cluster="c", member=b"p" * 16, name="peer"),
+        dispatch,
+        dispatch,
+        CancelRequest(9),
+        dispatch,
+    ]
+    return b"\0" + packed([*((Step.SAY, frame(message)) for message in said), (Step.WAIT, b"\5")])
+
+
+def cancelled_early(answered: bytes) -> bytes:
+    """A client that wants something before a link stands, and then no longer."""
+    return packed([(Step.ACT, b"\0"), (Step.ACT, b"\0"), (Step.ACT, b"\4")]) + answered
+
+
 def bodies(trace: bytes) -> list[bytes]:
     """The native bodies in a trace, one of each kind and length."""
     from fuzz.traces import unpacked
@@ -187,6 +207,7 @@ def seeds() -> dict[str, list[bytes]]:
     """All inputs, by target."""
     said, answered = client_with_node()
     peers = [said] + [node_with_node(dials=dials, leaves=leaves) for dials in (False, True) for leaves in (True, False)]
+    peers.append(said_by_hand())
     natives = {body: None for trace in (said[1:], answered, *(peer[1:] for peer in peers)) for body in bodies(trace)}
     texts = [text.encode() for text in JSON]
     values = [call.args for request in GRAPHS for call in request.calls]
@@ -218,7 +239,7 @@ def seeds() -> dict[str, list[bytes]]:
         "placement": noise,
         "peer": peers,
         "requests": [*texts[:8], b"\n".join(texts)],
-        "client": [answered],
+        "client": [answered, cancelled_early(answered)],
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.effects import Effect, Framing, HangUp, Outcome, Raised, Returned, Run, Send
-from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
@@ -24,6 +24,7 @@ FUNCTIONS = (
     FunctionSpec(name="echo", idempotent=True),
     FunctionSpec(name="echos", idempotent=True),
     FunctionSpec(name="boom", resources=("gpu",)),
+    FunctionSpec(name="later", concurrency=2),
 )
 REMOTE = FunctionSpec(name="remote")
 """What a real peer offers and the node does not: so its calls go there."""
@@ -31,7 +32,7 @@ ASKED = Request(0, (Call("far", "remote", b"\x92\x91\x01\x80"),), timeout=SECOND
 
 
 def a_node(name: str = "fuzzed", *, limits: Limits | None = None, seeds: tuple[Address, ...] = ()) -> Node:
-    """A node that offers `echo`, `echos`, and `boom`, which raises; the same one for each call."""
+    """A node that offers `echo`, `echos`, `boom`, which raises, and `later`; the same one for each call."""
     root = Rng(7).child(name)
     ids = root.child("entropy")
     node = Node(
@@ -61,11 +62,16 @@ def outcome(run: Run) -> Outcome:
     return Returned(run.args[0]) if len(run.args) == 1 and not run.kwargs else Raised("TypeError", "one argument")
 
 
-def drained(node: Node, now: int) -> Iterator[Effect]:
-    """All effects but `Run`s, which are carried out at once, till there is nothing left."""
+def drained(node: Node, now: int, held: list[RunId] | None = None) -> Iterator[Effect]:
+    """All effects but `Run`s, which are carried out at once, till there is nothing left.
+
+    Those of `later` go into `held`, if there is such a list; whoever gave it finishes them.
+    """
     while effects := node.drain():
         for effect in effects:
-            if isinstance(effect, Run):
+            if isinstance(effect, Run) and effect.function == "later" and held is not None:
+                held.append(effect.run)
+            elif isinstance(effect, Run):
                 node.finished(effect.run, outcome(effect), now=now)
             else:
                 yield effect

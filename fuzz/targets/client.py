@@ -12,7 +12,7 @@ from mpreg_proto.client import ClientSession, Replied
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
-from mpreg_proto.wire.messages import Call, Request, Result
+from mpreg_proto.wire.messages import Ask, Call, Explain, Message, Request, Result
 
 _LIMITS = Limits(message=65_536, node_message=65_536, default_timeout=5 * SECOND)
 _MOST_STEPS = 100
@@ -77,6 +77,9 @@ class World:
             match effect:
                 case Send():
                     self.heard.send(effect)
+                    for message in self.heard.messages:
+                        self._is_wanted(message)
+                    self.heard.messages.clear()
                 case HangUp():
                     self.heard.hang_up(effect)
                 case Replied(number, reply):
@@ -86,6 +89,13 @@ class World:
                         self.answered[number] = self.now
                 case _:
                     pass
+
+    def _is_wanted(self, message: Message) -> None:
+        """Nothing is asked that has an answer, or that nobody wants any more."""
+        number = message.request.id if isinstance(message, Explain) else None
+        if isinstance(message, (Request, Ask)):
+            number = message.id
+        assert number is None or (number not in self.answered and number not in self.cancelled), f"{number} is asked"
 
 
 def harness(data: bytes) -> None:

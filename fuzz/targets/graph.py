@@ -112,6 +112,8 @@ def _runs(made: Plan, request: Request) -> None:
     while ready:
         name = ready.pop()
         assert name not in done and all(need in done for need in made.needs.get(name, ())), "too early"
+        given = execution.given(name)
+        assert set(given) == set(made.calls[name].needs), f"{name} is given {list(given)}"
         done[name] = None
         ready += execution.bind(name, b"\xc0")
     assert execution.over and list(execution.values) == [name for name in done if name in made.wanted], "what is kept"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from fuzz.traces import Step, unpacked
 from fuzz.world import ASKED, SECOND, Framing, Heard, LinkId, a_node, drained, frame, hello
-from mpreg_proto.effects import HangUp, Notify, Send
-from mpreg_proto.ids import Address
+from mpreg_proto.effects import HangUp, Notify, Returned, Send
+from mpreg_proto.ids import Address, RunId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Answered, LinkEnded
 from mpreg_proto.wire.messages import Call, Ping, Pong, Refused, Request, Result
@@ -35,6 +35,8 @@ class World:
         self.asked = 0
         self.submitted: dict[int, int] = {}
         """The node's own requests, and how many answers each has."""
+        self.held: list[RunId] = []
+        """Bodies of `later`, which end when time passes."""
         self.reopen()
         self.open(LinkId(_HONEST), None)
         self.say(LinkId(_HONEST), frame(hello(cluster="", member=b"", name="honest")))
@@ -61,6 +63,10 @@ class World:
 
     def wait(self, span: int) -> None:
         """Time passes, in the steps that the node asks for."""
+        held, self.held[:] = list(self.held), []
+        for run in held:
+            self.node.finished(run, Returned(None), now=self.now)
+            self.carry_out()
         end = self.now + span
         while (due := self.node.next_timeout()) is not None and due <= end:
             self.now = max(self.now, due)
@@ -80,7 +86,7 @@ class World:
     def carry_out(self) -> None:
         """Do what the node wants; a HangUp that is no ordinary end has said why."""
         whys: dict[LinkId, str] = {}
-        for effect in drained(self.node, self.now):
+        for effect in drained(self.node, self.now, self.held):
             match effect:
                 case Send(link):
                     self.heard[link].send(effect)
@@ -130,7 +136,9 @@ def harness(data: bytes) -> None:
     world.node.view(now=world.now)
     world.reopen()
     world.wait(2 * SECOND)
+    world.wait(2 * SECOND)
     world.serves()
+    assert not world.node.worker.running and not world.node.worker.queued, "something is left at the worker"
     assert set(world.submitted.values()) <= {1}, f"the node's own requests are answered {world.submitted} times"
 
 

@@ -181,4 +181,7 @@ def _write(sim: Simulation, trace: Path | None, plot: Path | None) -> None:
     if trace is not None:
         sim.trace.save(trace)
     if plot is not None:
-        plot.write_text(draw(sim), "utf-8")
+        answered = [call.ended for call in sim.calls if call.ended is not None]
+        calm = [action.at for action in sim.trace.script if action.name == "calm"]
+        busy = None if sim.violation or not calm else max([*answered, calm[0]]) / 1e9 + 1  # the rest is only pings
+        plot.write_text(draw(sim, until=busy), "utf-8")

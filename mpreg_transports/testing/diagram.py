@@ -20,7 +20,8 @@ from mpreg_transports.testing.trace import Action, Event
 
 DETAILED = 400
 """Messages up to which a diagram is drawn in detail."""
-_LANE = 150
+_LANES = {True: 150, False: 90}
+"""Between two hosts, in detail or not."""
 _LEFT = 110
 _TOP = 64
 _RIGHT = 300
@@ -126,17 +127,18 @@ class _Drawing(Canvas):
         self.script = script
         self.since, self.until = since, until
         self.detailed = sum(event.sent >= 0 for event in events) <= DETAILED
+        self.lane = _LANES[self.detailed]
         acting = dict.fromkeys(name for event in events for name in (event.host, event.other))
         taking_part = [name for name in names if name in acting or "@" not in name]
         self.hosts = list(hosts) if hosts is not None else beside(taking_part)
-        self.x = {name: _LEFT + _LANE * index + _LANE // 2 for index, name in enumerate(self.hosts)}
+        self.x = {name: _LEFT + self.lane * index + self.lane // 2 for index, name in enumerate(self.hosts)}
         moments = [since, until, *(event.at for event in events), *(max(since, event.sent) for event in events)]
         moments += [action.at for action in script if since <= action.at <= until]
         self.scale = _Scale(moments, detailed=self.detailed)
 
     def svg(self, *, title: str, violation: str) -> str:
         """The whole picture."""
-        width = _LEFT + _LANE * len(self.hosts) + _RIGHT
+        width = _LEFT + self.lane * len(self.hosts) + _RIGHT
         height = round(self.scale.bottom) + 60
         self._partitions(width)
         self._axis(width)
@@ -291,8 +293,8 @@ class _Drawing(Canvas):
         if self.detailed:
             share = 0.3
             self.text(
-                x1 + (x2 - x1) * share if abs(x2 - x1) > _LANE else (x1 + x2) / 2,
-                y1 + (y2 - y1) * (share if abs(x2 - x1) > _LANE else 0.5) - 3,
+                x1 + (x2 - x1) * share if abs(x2 - x1) > self.lane else (x1 + x2) / 2,
+                y1 + (y2 - y1) * (share if abs(x2 - x1) > self.lane else 0.5) - 3,
                 name,
                 "small" + (" dim" if thin else ""),
                 anchor="middle",

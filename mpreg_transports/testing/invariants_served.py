@@ -36,13 +36,13 @@ _JOINED = 10 * SECOND
 class _Asked:
     """A request, and what its node was when it was sent."""
 
-    __slots__ = ("faults", "host", "life", "offers", "started")
+    __slots__ = ("faults", "host", "life", "started", "version")
 
-    def __init__(self, host: NodeHost, offers: Offers, faults: int) -> None:
+    def __init__(self, host: NodeHost, version: int, faults: int) -> None:
         self.host = host
         self.life = host.life
-        self.offers = offers
-        """What the node itself offered then."""
+        self.version = version
+        """Of the node's own catalogue then: what is withdrawn and offered again was not there throughout."""
         self.faults = faults
         """How long before nothing was wrong any more."""
         self.started = host.sim.now
@@ -64,8 +64,7 @@ class ServedIfItCanBe(Watcher):
         host = self._sim.nodes.get(self._sim.clients[call.client].node)
         if host is None or not host.alive:
             return
-        own = self._reading.of(host.node.cluster.catalogue.content(host.node.me))
-        self._asked[call.label] = _Asked(host, own, self._quiet.since())
+        self._asked[call.label] = _Asked(host, _version(host), self._quiet.since())
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         self._began[host.name, host.life, run.run] = host.sim.now
@@ -96,8 +95,8 @@ class ServedIfItCanBe(Watcher):
         host = asked.host
         if not host.alive or host.life != asked.life or host.node._draining or host.stalled_until > self._sim.now:
             return False
-        now = self._reading.of(host.node.cluster.catalogue.content(host.node.me))
-        return now == asked.offers and all(now.fits(call) and self._alike(call) for call in calls)
+        now = self._offers(host)
+        return asked.version == _version(host) and all(now.fits(call) and self._alike(call) for call in calls)
 
     def _alike(self, call: Call) -> bool:
         """Whether all who ever offered it do so in one version: a repeated call goes to no other."""
@@ -130,3 +129,9 @@ class ServedIfItCanBe(Watcher):
         if any(body.run.function in functions for host in self._sim.nodes.values() for body in host.running.values()):
             return True
         return any(self._busy.get(function, -1) >= call.sent for function in functions)
+
+
+def _version(host: NodeHost) -> int:
+    """Which version of its own catalogue a node is at."""
+    own = host.node.cluster.catalogue.content(host.node.me)
+    return 0 if own is None else own.version

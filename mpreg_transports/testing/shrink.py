@@ -1,7 +1,8 @@
 """Making a failing run small: fewer actions, fewer nodes, less time, as long as the same invariant does not hold.
 
 Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002): `ddmin` removes ever
-smaller pieces of the script until no single action can go. Each try is a whole run by time.
+smaller pieces of the script until no single action can go. Each try is a whole run by time. As fewer actions shift
+the draws of what is left, whole kinds of actions are tried with a few other seeds too.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def shrink(case: Case, *, watchers: Watchers | None = None, runs: int = 1000, li
     """Make a failing case smaller, in at most so many runs and seconds. Raises NotFailing."""
     tries = Tries(case, watchers=watchers, runs=runs, limit=limit)
     _less_time(tries)
+    _fewer_kinds(tries)
     _fewer_nodes(tries)
     ddmin(tries.best.script, lambda script: tries.fails(_with(tries.best, script)))
     _fewer_nodes(tries)
@@ -128,6 +130,18 @@ def _less_time(tries: Tries) -> None:
     shorter = last / SECOND
     if shorter < case.seconds or len(script) < len(case.script):
         tries.fails(msgspec.structs.replace(case, script=script, seconds=min(case.seconds, shorter)))
+
+
+def _fewer_kinds(tries: Tries) -> None:
+    """Do without all actions of one kind, requests first; other draws may do where these do not without them."""
+    counted: dict[str, int] = {}
+    for action in tries.best.script:
+        counted[action.name] = counted.get(action.name, 0) + 1
+    for name in sorted(counted, key=lambda name: -counted[name]):
+        without = [action for action in tries.best.script if action.name != name]
+        for seed in dict.fromkeys((tries.best.seed, 0, 1, 2, 3)):
+            if tries.fails(msgspec.structs.replace(tries.best, script=without, seed=seed)):
+                break
 
 
 def _fewer_nodes(tries: Tries) -> None:

@@ -24,6 +24,8 @@ from mpreg_transports.testing.spans import SECOND, exponential, uniform
 from mpreg_transports.testing.trace import Action
 
 _PRIME = 1_000_000_007
+_SHELVES = tuple(f"shelf-{number:02}-of-the-library" for number in range(60))
+"""So many that news of the function is too long to travel by itself, and must be fetched."""
 
 
 # -- functions --------------------------------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ def _everywhere() -> dict[str, Any]:
         "add": Fn(add, idempotent=True),
         "same": Fn(join, idempotent=True, inline=True),
         "fail": Fn(fail, duration=0.002),
+        "wide": Fn(add, idempotent=True, resources=_SHELVES),
     }
 
 
@@ -158,6 +161,7 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (5, "pad", ((), ("disk",))),
     (4, "solo", ((), ("model-b",))),
     (4, "echo", ((),)),
+    (4, "wide", ((), _SHELVES[:2])),
     (1, "fail", ((),)),
     (1, "give_up", ((),)),
     (1, "unsendable", ((),)),

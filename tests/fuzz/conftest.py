@@ -1,4 +1,4 @@
-"""A profile for hypofuzz, which needs new draws and a database to keep what it found: `--hypothesis-profile=hypofuzz`."""
+"""A profile for hypofuzz, which needs new draws and a database: `--hypothesis-profile=hypofuzz`."""
 
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
