@@ -192,9 +192,13 @@ class Node:
         self._carry(self.cluster.dial_failed(address, now), now)
         self._settle(now)
 
-    def finished(self, run: RunId, outcome: Outcome, *, now: int) -> None:
-        """A `Run` has ended, by itself or after a `Cancel`; comes exactly once a run."""
-        self._carry(self.worker.finished(run, outcome, now), now)
+    def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
+        """A `Run` has ended, by itself or after a `Cancel`; comes exactly once a run.
+
+        `began` is when its body really began, if that was later than its `Run`: placement reckons with how long calls
+        take.
+        """
+        self._carry(self.worker.finished(run, outcome, now, began=began), now)
         self._settle(now)
 
     def wake(self, *, now: int) -> None:

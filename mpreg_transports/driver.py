@@ -20,12 +20,15 @@ from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Pause, Ra
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
-from mpreg_transports.functions import Function, Way, slow
+from mpreg_transports.functions import Function, Way
 from mpreg_transports.links.base import Link, LinkEnded
 
 log = logging.getLogger(__name__)
 
 clock = time.monotonic_ns
+
+LONG = 100_000_000
+"""Nanoseconds for which a function may hold the loop without being told of."""
 
 _SHORT = 64 * 1024
 """Bytes up to which a write is tried at once; a longer one is left to the writer, which knows how to wait."""
@@ -259,22 +262,23 @@ class Driver:
         if function is None:
             self.node.finished(run.run, Raised("LookupError", "it was withdrawn just now"), now=clock())
         elif function.way is Way.INLINE:
-            started = time.perf_counter()
+            began = clock()
             outcome = function.run_inline(run)
-            self.node.finished(run.run, outcome, now=clock())
-            if (took := slow(started)) is not None:
-                log.warning(
-                    "%s held the loop for %.0f ms; without inline=True it has a thread", run.function, took * 1e3
-                )
+            ended = clock()
+            self.node.finished(run.run, outcome, now=ended, began=began)
+            if ended - began > LONG:
+                took = (ended - began) / 1e6
+                log.warning("%s held the loop for %.0f ms; without inline=True it has a thread", run.function, took)
         else:
             scope = anyio.CancelScope()  # exists before any Cancel
             self._running[run.run] = (function, scope)
             self._spawn(self._execute, function, run, scope)
 
     async def _execute(self, function: Function, run: Run, scope: anyio.CancelScope) -> None:
+        began = clock()
         outcome = await function.run(run, scope)
         del self._running[run.run]
-        self.node.finished(run.run, outcome, now=clock())
+        self.node.finished(run.run, outcome, now=clock(), began=began)
         self.flush()
 
     def _cancel(self, run: int) -> None:

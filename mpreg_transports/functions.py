@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import inspect
-import time
 import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -175,12 +174,6 @@ def echos(*values: Any) -> list[Any]:
 def built_in() -> list[Function]:
     """What every node offers."""
     return [function(one, idempotent=True, inline=True) for one in (echo, echos)]
-
-
-def slow(started: float) -> float | None:
-    """Seconds since `started` (time.perf_counter) if that is long enough to be told of."""
-    took = time.perf_counter() - started
-    return took if took > 0.1 else None
 
 
 def _signature(call: Callable[..., Any]) -> str:

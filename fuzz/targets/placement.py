@@ -14,7 +14,7 @@ from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests import placement
-from mpreg_proto.requests.placement import Candidate
+from mpreg_proto.requests.placement import NOISE, Candidate
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Claim
 
@@ -51,8 +51,8 @@ class Loads:
         return self._members[member].waiting
 
     def delay(self, member: MemberId) -> int:
-        """As many nanoseconds as calls wait."""
-        return self._members[member].waiting
+        """For each call that waits, more than what decides nothing."""
+        return self._members[member].waiting * 2 * NOISE
 
     def full(self, member: MemberId) -> bool:
         """Whether it has as many as it may have: 3."""

@@ -113,9 +113,9 @@ class Overlay:
             return
         if member.standing >= Standing.LEFT:
             self.forget(member.id)
-            for address in map(Address, member.addresses):
-                if address in self.seeds:  # whoever comes back there is joined again
-                    self._no_later(address, now + self._limits.dial_longest)
+            for seed in self.seeds:
+                if seed in member.addresses:  # whoever comes back there is joined again
+                    self._no_later(seed, now + self._limits.dial_longest)
             return
         addresses = tuple(dict.fromkeys(member.addresses))
         known = self._known.get(member.id, ())

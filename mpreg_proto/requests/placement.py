@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mpreg_proto.ids import MemberId
+from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.rng import Rng
+
+NOISE = MILLISECOND
+"""Nanoseconds by which a node must be expected to be sooner to be preferred: less is the way there, not the load.
+
+Without it the node that is asked would take most of a burst of short calls itself, as its own end at once.
+"""
 
 
 class Candidate(Protocol):
@@ -94,7 +101,7 @@ def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng) -> Candidate:
     first = rng.below(size)
     second = (first + 1 + rng.below(size - 1)) % size
     one, other = equals[first], equals[second]
-    return other if loads.delay(other.member) < loads.delay(one.member) else one
+    return other if loads.delay(other.member) + NOISE < loads.delay(one.member) else one
 
 
 def reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:

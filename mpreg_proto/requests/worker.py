@@ -85,11 +85,15 @@ class Worker:
                 self._queues.setdefault(function, deque()).append(job)
         return intents
 
-    def finished(self, run: RunId, outcome: Outcome, now: int) -> list[Intent]:
-        """A body has ended: answer, and start what waited for its slot."""
+    def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[Intent]:
+        """A body has ended, which began at `began` (None: when it was told to): answer, and start what waited for
+        it.
+        """
         job = self._runs.pop(run, None)
         if job is None:
             return []
+        if began is not None:
+            job.started = min(max(job.started, began), now)
         function = job.call.function
         self._busy[function] -= 1
         intents: list[Intent] = [self._end(job, self._row(job, outcome, now))]

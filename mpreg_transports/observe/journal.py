@@ -141,10 +141,10 @@ class JournalNode(Node):
         self._note("dial_failed", now, address)
         super().dial_failed(address, now=now)
 
-    def finished(self, run: RunId, outcome: Outcome, *, now: int) -> None:
+    def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
         """See `Node.finished`."""
-        self._note("finished", now, run, *_outcome(outcome, self._values))
-        super().finished(run, outcome, now=now)
+        self._note("finished", now, run, began, *_outcome(outcome, self._values))
+        super().finished(run, outcome, now=now, began=began)
 
     def wake(self, *, now: int) -> None:
         """See `Node.wake`; also the moment when the file is brought up to date."""
@@ -265,7 +265,7 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
         dialled = None if args[2] is None else Address(args[2])
         node.link_opened(args[0], framing=Framing(args[1]), dialled=dialled, now=now)
     elif name == "finished":
-        node.finished(args[0], _again(args[1:], codec), now=now)
+        node.finished(args[0], _again(args[2:], codec), now=now, began=args[1])
     elif name == "offer":
         node.offer(msgspec.convert(args[0], FunctionSpec), now=now)
     elif name == "submit":

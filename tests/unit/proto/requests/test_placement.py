@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.ids import MemberId
-from mpreg_proto.requests.placement import draw, rank, reason, rejected
+from mpreg_proto.requests.placement import NOISE, draw, rank, reason, rejected
 from mpreg_proto.rng import Rng
 
 
@@ -87,12 +87,19 @@ def test_equals_share_evenly() -> None:
 
 
 def test_the_better_of_two_and_the_worst_never() -> None:
-    ones = [One("a", delay=5), One("b", delay=1), One("c", delay=9), One("d", delay=3)]
+    ones = [One(name, delay=2 * delay * NOISE) for name, delay in (("a", 5), ("b", 1), ("c", 9), ("d", 3))]
     rng, table = Rng(3), Table(*ones)
     counts = Counter(draw(ones, table, rng).shown for _ in range(6000))
     assert "c" not in counts, "it is never the better of two different ones"
     assert counts["b"] > counts["d"] > counts["a"] > 0, counts
     assert abs(counts["b"] - 3000) < 250, "each pair of four holds b with probability one half"
+
+
+def test_a_difference_that_the_way_there_makes_decides_nothing() -> None:
+    ones = [One("near", delay=0), One("far", delay=NOISE)]
+    rng, table = Rng(5), Table(*ones)
+    counts = Counter(draw(ones, table, rng).shown for _ in range(4000))
+    assert abs(counts["near"] - 2000) < 200, counts
 
 
 def test_one_equal_needs_no_draw() -> None:
