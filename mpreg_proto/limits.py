@@ -24,8 +24,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Calls in one request."""
     name_length: int = 256
     """Characters in the name of a call, function or resource."""
-    requests_per_link: int = 1_024
-    """Requests in flight that one client link may have before it gets 1022."""
     requests: int = 8_192
     """Requests in flight that a node answers for; then 1022."""
     calls_per_worker: int = 256

@@ -6,11 +6,16 @@ is kept for requests, links or members that are no more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mpreg_proto.effects import Run
-from mpreg_proto.ids import show
+from mpreg_proto.ids import LinkId, show
+from mpreg_proto.node import Node
 from mpreg_proto.notices import Standing
+from mpreg_proto.timers import Key
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Message, News
+from mpreg_proto.wire.session import Stage
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.oracles import said
 from mpreg_transports.testing.watching import Violation, Watcher
@@ -19,10 +24,12 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.watched import CallKey
 
-_BY_ITSELF = 16
-"""Timers beyond those that links, requests and members explain: collection, grace, seeds."""
 _HEAP = 64
 """Stale rows that a heap of timers may have beside as many as it has rows."""
+
+
+_AGAIN = 4
+"""How often one claim may come over one link: as news, in the answer to a digest, and on ways that cross."""
 
 
 class WithinLimits(Watcher):
@@ -31,6 +38,9 @@ class WithinLimits(Watcher):
     def begin(self, sim: Engine) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}
         """The most slots that a function of a life ever had."""
+        self._high: dict[str, int] = {}
+        self._told: dict[tuple[str, int, int], dict[tuple[bytes, int, int], int]] = {}
+        """How often each claim came over a link, by host, life and link."""
 
     def touched(self, host: Host) -> None:
         if not isinstance(host, NodeHost):
@@ -49,6 +59,17 @@ class WithinLimits(Watcher):
         if len(timers) > 256 or len(timers._heap) > 256:
             self._timers(host)
 
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        """News is forwarded on first receipt; what comes over one link again and again goes round in circles."""
+        if type(message) is News:
+            told = self._told.setdefault((host.name, host.life, link), {})
+            for claim in message.claims:
+                key = (claim.member, claim.incarnation, claim.standing)
+                times = told[key] = told.get(key, 0) + 1
+                if times > _AGAIN and isinstance(host, NodeHost):
+                    who = show("", claim.member)
+                    self._wrong(host, f"been told {times} times over link {link} that {who} is {key[1:]}")
+
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         slots = host.offers[run.function][0].spec.concurrency
         mark = (host.name, host.life, run.function)
@@ -66,17 +87,17 @@ class WithinLimits(Watcher):
                 self._members(host)
 
     def _timers(self, host: NodeHost) -> None:
-        """One a link, two a request and a call that waits, two a member and an address."""
-        node = host.node
-        timers, requests = node._timers, node.coordinator.requests
-        waiting = sum(len(execution.parked) for execution in requests.values())
-        rows = len(node.cluster._overlay._rows)
-        members = len(node.cluster.members)
-        most = 2 * len(node.links.sessions) + len(requests) + 2 * waiting + members + rows + _BY_ITSELF
-        if len(timers) > most:
-            self._wrong(host, f"{len(timers)} timers, where {most} are enough: {sorted(map(str, timers._at))[:20]}")
-        if len(timers._heap) > 2 * len(timers) + _HEAP + 1 and len(timers._heap) > 2 * most + _HEAP:
-            self._wrong(host, f"a heap of {len(timers._heap)} for {len(timers)} timers")
+        """Each belongs to something that is there: a link, a request, a call that waits, a member, an address."""
+        node, timers = host.node, host.node._timers
+        for key in timers._at:
+            if not _belongs(node, key):
+                self._wrong(host, f"a timer {key} of something that is no more")
+        if len(timers._heap) > 2 * len(timers) + _HEAP + 1:
+            self._high[host.name] = self._high.get(host.name, 0) + 1
+            if self._high[host.name] > 3:  # it is made small again when something is set, not when it is cancelled
+                self._wrong(host, f"a heap of {len(timers._heap)} for {len(timers)} timers")
+        else:
+            self._high.pop(host.name, None)
 
     def _buffers(self, host: NodeHost) -> None:
         for link, session in host.node.links.sessions.items():
@@ -104,9 +125,13 @@ class WithinLimits(Watcher):
             lost = [name for name in ready if name not in placed and name not in execution.parked]
             if lost:
                 self._wrong(host, f"request {execution.id} with calls that are ready and nowhere: {lost[:5]}")
-        links = [link for link, theirs in coordinator._origins.items() if theirs and link != 0 and link not in sessions]
-        if links:
-            self._wrong(host, f"requests of links that are gone: {links}")
+            if execution.link != 0 and execution.link not in sessions:
+                self._wrong(host, f"request {execution.id} of link {execution.link}, which is gone")
+        for (link, number), jobs in node.worker._dispatches.items():
+            if link != 0 and link not in sessions and any(job.cancelled is None for job in jobs.values()):
+                self._wrong(
+                    host, f"calls of dispatch {number} of link {link}, which is gone, not called off: {list(jobs)}"
+                )
 
     def _members(self, host: NodeHost) -> None:
         cluster, limits = host.node.cluster, host.spec.limits
@@ -125,5 +150,25 @@ class WithinLimits(Watcher):
             if not cluster.members.routable(member):
                 self._wrong(host, f"a catalogue of {show('', member)} asked for, which is gone")
 
-    def _wrong(self, host: NodeHost, text: str) -> None:
+    def _wrong(self, host: NodeHost, text: str) -> NoReturn:
         raise Violation(12, f"{said(host)} has {text}")
+
+
+def _belongs(node: Node, key: Key) -> bool:
+    """Whether what a timer is for is there."""
+    match key:
+        case ("handshake" | "ping" | "goodbye", link):
+            session = node.links.sessions.get(link)  # type: ignore[call-overload]  # parts of keys are of any kind
+            return session is not None and session.stage is not Stage.ENDED
+        case ("deadline", request):
+            return request in node.coordinator.requests
+        case ("wait" | "link", request, name):
+            return (request, name) in node.coordinator._parked
+        case ("cluster", "dial", address):
+            return address in node.cluster._overlay._rows
+        case ("cluster", "verdict", member):
+            return node.cluster.members.routable(member)  # type: ignore[arg-type]
+        case ("cluster", _) | ("grace", _):
+            return True
+        case _:
+            return False

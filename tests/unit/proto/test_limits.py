@@ -13,7 +13,6 @@ PROMISED = {
     "message": 16 * MIB,
     "calls": 10_000,
     "name_length": 256,
-    "requests_per_link": 1_024,
     "requests": 8_192,
     "calls_per_worker": 256,
     "default_timeout": 60 * SECOND,

@@ -18,6 +18,7 @@ from mpreg_proto.notices import Standing
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.intents import Assign
+from mpreg_proto.requests.loads import Outstanding
 from mpreg_proto.requests.worker import Worker
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire.messages import Done
@@ -327,6 +328,19 @@ def test_10_a_call_that_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch)
     assert "started 4 times, at most 3" in violated(10, hunt)
 
 
+def test_10_a_promise_that_nothing_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand_out = Coordinator._hand_out
+
+    def forgetful(self: Coordinator, execution: Any, *args: Any) -> None:
+        hand_out(self, execution, *args)
+        execution.possibly_started.clear()
+
+    monkeypatch.setattr(Coordinator, "_hand_out", forgetful)
+    sim = cluster()
+    sim.call("front", "slow", 1, timeout=1)
+    assert "promised that nothing was done" in violated(10, lambda: sim.run(10))
+
+
 def test_11_a_dispatch_that_has_more_time_than_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Coordinator._group
 
@@ -374,7 +388,44 @@ def test_12_timers_that_are_never_cancelled(monkeypatch: pytest.MonkeyPatch) -> 
             sim.call("front", "double", 1)
             sim.run(0.1)
 
-    assert "timers, where" in violated(12, ask)
+    assert "a timer ('deadline', 1) of something that is no more" in violated(12, ask)
+
+
+def test_12_requests_of_a_link_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Coordinator.link_lost
+
+    def careless(self: Coordinator, link: Any, now: int) -> Any:
+        self._origins.pop(link, None)
+        return lost(self, link, now)
+
+    monkeypatch.setattr(Coordinator, "link_lost", careless)
+    sim = cluster()
+    sim.call("front", "slow", 1)
+    sim.run(1)
+    sim.vanish("client@front")
+    sim.run(0.1)
+    assert "of link" in violated(12, sim.sweep)
+
+
+def test_12_calls_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "link_lost", lambda *_: [])
+    sim = cluster()
+    sim.call("front", "slow", 1, resources={"left"})
+    sim.run(1)
+    sim.crash("front")
+    sim.run(0.1)
+    assert "not called off: ['slow']" in violated(12, sim.sweep)
+
+
+def test_12_news_that_goes_round_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+    higher = Members._raise
+
+    def as_high(self: Members, held: Any, incarnation: int, standing: Standing, now: int) -> bool:
+        return higher(self, held, incarnation, standing, now) or (incarnation, standing) == held.key
+
+    monkeypatch.setattr(Members, "_raise", as_high)
+    sim = Simulation(seed=1, nodes={name: Spec() for name in "abcd"}, watchers=invariants())
+    assert "times over link" in violated(12, lambda: sim.run(2))
 
 
 # -- settled ----------------------------------------------------------------------------------------------------------
@@ -416,9 +467,21 @@ def test_14_a_node_that_does_not_see_what_others_offer(monkeypatch: pytest.Monke
     assert "nothing was wrong" in violated(14, lambda: sim.run(10))
 
 
-def test_15_a_request_that_leaves_its_timer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    cancel = Timers.cancel
-    monkeypatch.setattr(Timers, "cancel", lambda self, key: None if key[0] == "deadline" else cancel(self, key))
+def test_15_a_slot_that_is_never_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = Worker.finished
+
+    def taken(self: Worker, run: Any, outcome: Any, now: int) -> Any:
+        self._busy[self._runs[run].call.function] += 1
+        return finished(self, run, outcome, now)
+
+    monkeypatch.setattr(Worker, "finished", taken)
     sim = cluster()
-    sim.call("front", "double", 1, timeout=3600)
-    assert "a timer ('deadline', 1)" in violated(15, sim.settle)
+    sim.call("front", "double", 1, resources={"left"})
+    assert "left#" in violated(15, sim.settle)
+
+
+def test_15_calls_that_are_never_taken_off_the_books(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Outstanding, "take", lambda self, number, call, link: self._by_number[number][call])
+    sim = cluster()
+    sim.call("front", "double", 1, resources={"left"})
+    assert "is left with calls out [(1, ['double'])]" in violated(15, sim.settle)
