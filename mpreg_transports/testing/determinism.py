@@ -110,7 +110,7 @@ def _audit(event: str, args: tuple[object, ...]) -> None:
 def _error(what: str) -> DeterminismError:
     _state.inside = False  # so that building the message may do what it likes
     try:
-        here = [frame for frame in traceback.extract_stack() if not frame.filename.endswith("determinism.py")]
+        here = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
         place = f"{here[-1].filename}:{here[-1].lineno}" if here else "an unknown place"
     finally:
         _state.inside = True

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpreg_proto.ids import MemberId, show
+from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import Standing
-from mpreg_transports.testing.hosts import ClientHost, NodeHost
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Goodbye, Message
+from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost
 from mpreg_transports.testing.oracles import cell, entries, offers, said, words
 from mpreg_transports.testing.pending import SETTLED_AFTER
 from mpreg_transports.testing.quiet import Quiet, circles, correct
@@ -34,6 +36,20 @@ class OneView(Watcher):
 
     def born(self, host: NodeHost) -> None:
         self._born[host.node.me] = host.name
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        """Of two links to one member the one dialled by the smaller id is kept, of two by the same the later.
+
+        So whoever closes its own as the other one of a pair is the larger, or has dialled once more.
+        """
+        if type(message) is not Goodbye or message.reason != "duplicate" or not isinstance(host, NodeHost):
+            return
+        member, peer = host.node.links.sessions[link].member, host.wires[link][0].ends[0].host
+        again = any(
+            other > link and side == 1 and wire.ends[0].host is peer for other, (wire, side) in host.wires.items()
+        )
+        if member is not None and member < host.node.me and not again:
+            raise Violation(13, f"{show(peer.name, member)} closes its link to {said(host)}, which is to be kept")
 
     def settled(self, sim: Engine) -> None:
         if sim.now - self._quiet.since() < SETTLED_AFTER:

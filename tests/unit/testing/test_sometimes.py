@@ -43,9 +43,11 @@ def test_a_crash_brings_about_what_it_should() -> None:
     for value in range(8):
         sim.call("front", "again", value)
         sim.call("front", "once", value)
-    stopped = sim.call("front", "once", 1)
+    stopped = [sim.call("front", "once", value) for value in range(8)]
     sim.run(1)
-    sim.cancel(stopped)
+    for call in stopped:
+        sim.cancel(call)
+    sim.run(0.1)
     sim.crash("left")
     sim.settle()
     reached = take()

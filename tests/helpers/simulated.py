@@ -1,0 +1,41 @@
+"""A small simulated cluster with all invariants, and what must violate one of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mpreg_transports.sleeping import sleep
+from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.testing.hosts import Spec
+from mpreg_transports.testing.invariants import invariants
+from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.watching import Violation
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+async def slow(value: int) -> int:
+    await sleep(3)
+    return value
+
+
+FUNCTIONS = {"double": double, "slow": slow, "again": Fn(slow, idempotent=True), "single": Fn(slow, concurrency=1)}
+
+
+def cluster(**more: Any) -> Simulation:
+    """Three nodes alike but for their resources, joined."""
+    nodes = {name: Spec(functions=FUNCTIONS, resources={name}) for name in ("front", "left", "right")}
+    sim = Simulation(seed=5, nodes=nodes, watchers=invariants(), **more)
+    sim.run(2)
+    return sim
+
+
+def violated(number: int, act: Callable[[], object]) -> str:
+    """`act` must violate this invariant and no other; its words."""
+    with pytest.raises(Violation) as caught:
+        act()
+    assert caught.value.invariant == number, caught.value.text
+    return caught.value.text

@@ -1,0 +1,72 @@
+"""`python -m tests.mutants [--seeds N] [--seconds S] [--only TITLE] [--jobs N] [--dropped] [--list]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from tests.mutants import ROOT, Mutant, copy_packages, planted
+from tests.mutants.hunting import Hunted, hunt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: every mutant was found; 1: one survived; 2: wrong usage."""
+    given = _parser().parse_args(arguments)
+    known = planted()
+    mutants = [one for one in (known.dropped if given.dropped else known.mutant) if given.only in one.title]
+    if not mutants:
+        _parser().error(f"no mutant's title has {given.only!r} in it")
+    if given.list:
+        for mutant in mutants:
+            print(f"{mutant.file:<26}{mutant.title}" + (f": {mutant.why}" if mutant.why else ""))
+        return 0
+    hunted = []
+    for one in hunt_all(mutants, jobs=given.jobs, seeds=given.seeds, seconds=given.seconds, start=given.start):
+        hunted.append(one)
+        print(f"{one.survived:>6}  {one.words:<14}  {one.mutant.title}  ({one.text[:160]})", flush=True)
+    print("", *table(hunted), "", summary(hunted, given.seconds), sep="\n")
+    return int(any(one.invariant is None for one in hunted))
+
+
+def hunt_all(
+    mutants: Iterable[Mutant], *, jobs: int, seeds: int, seconds: float, start: int = 0, source: Path = ROOT
+) -> Iterator[Hunted]:
+    """Hunt for each, on so many processes, in their order. All are planted into the packages as they are now."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
+        copied = copy_packages(source, Path(folder))
+        yield from pool.map(partial(hunt, source=copied, seeds=seeds, seconds=seconds, start=start), mutants)
+
+
+def table(hunted: Iterable[Hunted]) -> list[str]:
+    """In Markdown, as it stands in docs/explanation/testing.md."""
+    rows = [f"| {one.mutant.title} | `{one.mutant.file}` | {one.survived} | {one.words} |" for one in hunted]
+    return ["| planted bug | file | seeds survived | found by |", "|---|---|---|---|", *rows]
+
+
+def summary(hunted: list[Hunted], seconds: float) -> str:
+    """How many were found, and the median of the seeds that they survived."""
+    found = [one.survived for one in hunted if one.invariant is not None]
+    middle = f", after a median of {median(found):g} seeds that passed, {max(found)} at most" if found else ""
+    return f"{len(found)} of {len(hunted)} planted bugs were found{middle}; 5 nodes, {seconds:g} simulated seconds each"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Are planted bugs found?")
+    parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="at most for each mutant (2000)")
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="the first of them (0)")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="simulated, of work and faults (20)")
+    parser.add_argument("--only", default="", metavar="TITLE", help="those whose title has this in it")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (2)")
+    parser.add_argument("--dropped", action="store_true", help="those that were tried and left out, instead")
+    parser.add_argument("--list", action="store_true", help="only say which there are")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

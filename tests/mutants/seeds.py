@@ -1,0 +1,46 @@
+"""Run by hunting.py as a script, with a copy of the packages first on its path: `seeds.py FIRST LAST SECONDS`.
+
+Runs seeds of the swarm with all invariants until one fails, and prints that as one line of JSON, or `null`. A run that
+does not come to an end, or eats the machine's memory, has failed as well.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import mpreg_proto
+from mpreg_transports.testing.replay import run_case
+from mpreg_transports.testing.scenarios import case
+
+LONGEST = 90
+"""Seconds of this machine that one run may take; an ordinary one takes less than one."""
+MEMORY = 3 << 30
+
+
+def main(first: int, last: int, seconds: float) -> None:
+    """Print what failed first of the seeds from `first` up to `last`."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGALRM, _stuck)
+    for seed in range(first, last):
+        signal.alarm(LONGEST)
+        ran = run_case(case(seed=seed, seconds=seconds))
+        signal.alarm(0)
+        if ran.error is not None:
+            print(json.dumps([seed, ran.invariant, ran.sim.violation]))
+            return
+    print("null")
+
+
+def _stuck(number: int, frame: FrameType | None) -> NoReturn:
+    raise TimeoutError(f"a run was not over after {LONGEST} s")
+
+
+if __name__ == "__main__":
+    print(Path(mpreg_proto.__file__).parents[1])  # for the one who asks, to be sure whose packages these are
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
