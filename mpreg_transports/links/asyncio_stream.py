@@ -135,7 +135,10 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
                 raise self._end(anyio.BrokenResourceError)
 
     def send_now(self, item: bytes) -> bool:
-        """Write without waiting; False, and nothing is written, where a sender would have to wait or the end has come."""
+        """Write without waiting.
+
+        False, and nothing is written, where a sender would have to wait or the end has come.
+        """
         if not self._writable or self._closed or self._lost or self._transport.is_closing():
             return False
         self._transport.write(item)

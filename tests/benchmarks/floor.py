@@ -139,8 +139,9 @@ class CallbackFloor:
 class Floor(CallbackFloor):
     """The same nodes; where 64 calls are in flight, 64 tasks of the client each await theirs, as users' programs do.
 
-    PERFORMANCE.md's floor made 121,000 and 76,000 calls/s in these two rows; this is the client that comes near that, while
-    one of bare callbacks, which no user of anything could have, makes more than twice as many (`--subject callbacks`).
+    PERFORMANCE.md's floor made 121,000 and 76,000 calls/s in these two rows; this is the client that comes near that,
+    while one of bare callbacks, which no user of anything could have, makes more than twice as many (`--subject
+    callbacks`).
     """
 
     name = "floor"
