@@ -1,4 +1,4 @@
-"""What can go wrong, once: one table of codes, one exception class a kind (INTERFACE.md, Error codes).
+"""What can go wrong, once: one table of codes, one exception class a kind (docs/reference/errors.md).
 
 A `Fault` is an error as a value: it is what machines keep, return and send. A `RequestError` is the same thing raised.
 Both come from the same table, so an error looks alike whether it was made here or came over a link. Misuse of the core
@@ -20,7 +20,7 @@ class MpregError(Exception):
 class ProtocolError(MpregError):
     """Something was said or done that the protocol does not allow.
 
-    `code` is a number of INTERFACE.md's table, `at` a path or place where one is known, `details` those of a `Fault`.
+    `code` is a number of the table below, `at` a path or place where one is known, `details` those of a `Fault`.
     """
 
     def __init__(

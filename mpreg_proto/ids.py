@@ -12,7 +12,7 @@ LinkId = NewType("LinkId", int)
 """One transport connection of this process, in either direction; counted up by the driver."""
 
 MemberId = NewType("MemberId", bytes)
-"""One life of one process: 16 bytes of entropy (MEMBERSHIP.md, Identity). A restart is a new member."""
+"""One life of one process: 16 bytes of entropy (docs/explanation/membership.md). A restart is a new member."""
 
 RequestId = NewType("RequestId", int)
 """A request in progress at the node that answers for it."""

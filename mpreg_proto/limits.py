@@ -1,4 +1,4 @@
-"""Every bound of the core, in one place (GUARANTEES.md, Limits).
+"""Every bound of the core, in one place (docs/reference/limits.md).
 
 Durations are integer nanoseconds, sizes are bytes, counts are counts. A bound that is reached always ends in a
 typed error (1014 with `limit`, `value` and `came` in its details) or in one closed link, never in unbounded memory.

@@ -116,6 +116,11 @@ class Links:
         self._log.append(Send(link, session.chunks(body)))
         return None
 
+    def is_over(self, link: LinkId) -> bool:
+        """Whether nothing more is sent or looked at on `link`."""
+        session = self.sessions.get(link)
+        return session is None or session.stage is Stage.ENDED
+
     def limit(self, link: LinkId) -> int:
         """Bytes of the longest message that `link` takes."""
         return self.sessions[link].limit

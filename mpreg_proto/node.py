@@ -162,14 +162,17 @@ class Node:
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""
-        for message in self.links.receive(link, data, now):
-            _HANDLERS[type(message)](self, link, message, now)
-        self._settle(now)
+        self._take(link, self.links.receive(link, data, now), now)
 
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
         """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
-        for one in self.links.handle(link, message, now):
-            _HANDLERS[type(one)](self, link, one, now)
+        self._take(link, self.links.handle(link, message, now), now)
+
+    def _take(self, link: LinkId, messages: Iterable[Message | BadRequest], now: int) -> None:
+        for message in messages:
+            if self.links.is_over(link):  # what came before has ended the link: nothing after it is looked at
+                break
+            _HANDLERS[type(message)](self, link, message, now)
         self._settle(now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:

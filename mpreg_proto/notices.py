@@ -14,7 +14,7 @@ from mpreg_proto.wire.messages import Result
 
 
 class Standing(enum.IntEnum):
-    """How a member is, in the order in which claims about one incarnation outdo each other (MEMBERSHIP.md, State)."""
+    """How a member is, in the order in which claims about one incarnation outdo each other."""
 
     ALIVE = 0
     SUSPECT = 1

@@ -1,4 +1,4 @@
-"""The seed's names, so that its programs run with only their import lines changed (INTERFACE.md).
+"""The seed's names, so that its programs run with only their import lines changed.
 
 `MPREGServer` is a `Server`, and `MPREGClientAPI` a `Client` behind the seed's methods. The client speaks the native
 protocol, so that a call that is given up is also stopped and a dead link is noticed, but means what the seed's JSON
@@ -216,7 +216,7 @@ class RPCCommand:
 
 @dataclass(frozen=True)
 class RPCError:
-    """An error as it came: a code of INTERFACE.md's table, words for people, details for programs."""
+    """An error as it came: a code of docs/reference/errors.md, words for people, details for programs."""
 
     code: int
     message: str

@@ -27,11 +27,12 @@ from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Res
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.addresses import parse_address
 from mpreg_transports.dialing import Network, open_link
-from mpreg_transports.driver import Outbox, clock, leave_group
+from mpreg_transports.driver import clock, leave_group
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions import tags
 from mpreg_transports.graph import Graph, Handle, OnError
 from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.outbox import Outbox
 from mpreg_transports.values import default_codec
 from mpreg_transports.waiting import Leaves, Waiter
 
@@ -87,6 +88,8 @@ class Client:
         self._on_ready: Callable[[], None] = lambda: None
         self._was_ready = False
         self._rejected: Fault | None = None
+        self._open = False
+        """Whether it is inside its `async with`: only then does anybody keep its time and its link."""
         self._stack = AsyncExitStack()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -103,13 +106,17 @@ class Client:
             await leave_group(self._stack, error)
             raise
         self._stack.callback(tasks.cancel_scope.cancel)
+        self._open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Hang up; whatever is still pending at the node is cancelled there."""
+        """Hang up; whatever is still pending at the node is cancelled there, and ends here with Cancelled."""
+        self._open = False
         await leave_group(self._stack, error)
+        self._session.give_up(_CLOSED)
+        self._flush()
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -131,6 +138,9 @@ class Client:
         `timeout` and `wait` are seconds. Raises a RequestError of the kind that happened, TypeError for arguments that
         cannot be sent.
         """
+        for later in _LATER:
+            if later in more:
+                raise TypeError(f"{later}= is not there yet; a keyword of {function!r} by that name goes into kwargs=")
         keywords = {**kwargs, **more} if kwargs else more
         try:
             encoded = self._codec.encode([list(args), keywords])
@@ -240,6 +250,9 @@ class Client:
         return waiter.replies[0]
 
     def _ask(self, number: int) -> tuple[int, Waiter]:
+        if not self._open:
+            self._session.cancel(number, now=clock())
+            raise RuntimeError("this client is not connected: use it as `async with Client(...) as client`")
         waiter = self._waiters[number] = Waiter()
         self._flush()
         return number, waiter
@@ -312,7 +325,10 @@ class Client:
                 if self.node:
                     self.node, failures = "", 0
                 elif rejected is not None and len(self.urls) == 1:
-                    raise raised(rejected)
+                    if not self._was_ready:
+                        raise raised(rejected)
+                    self._session.give_up(rejected)  # it has become another cluster's; whoever waits is told why
+                    self._flush()
                 else:
                     tried[url] = "it hung up without a hello" if rejected is None else rejected.message
             if not self._was_ready:
@@ -349,6 +365,11 @@ class Client:
             with anyio.CancelScope(shield=True):
                 await transport.close()
         return self._rejected
+
+
+_LATER = ("retry", "on_progress")
+"""Keywords of `call` that will mean something: what used them as the function's own would change in silence."""
+_CLOSED = Fault(1021, "the client was closed before it could be sent", {"maybe_executed": False})
 
 
 def not_connected(tried: Mapping[str, str]) -> NotConnected:

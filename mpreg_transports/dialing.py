@@ -18,6 +18,7 @@ from mpreg_proto.client import ClientSession, Ready
 from mpreg_proto.effects import Framing, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT
+from mpreg_transports.addresses import Address as Parsed
 from mpreg_transports.addresses import Scheme, parse_address
 from mpreg_transports.links import tcp, websocket
 from mpreg_transports.links.base import Link, LinkEnded
@@ -59,13 +60,21 @@ class Network(Protocol):
 
 async def open_link(address: str) -> Link:
     """A link to `address` by the scheme that it names. Raises LinkEnded."""
-    parsed = parse_address(address)
+    parsed = _parsed(address)
     if parsed.scheme is Scheme.TCP:
         return await tcp.connect(parsed.host, parsed.port)
     if parsed.scheme is Scheme.WS:
         longest = DEFAULT.node_message  # what is longer than the core's own limit it refuses itself
         return await websocket.connect(parsed.host, parsed.port, path=parsed.path, max_message=longest)
     raise LinkEnded(f"cannot connect to {address}: TLS is not configured here")
+
+
+def _parsed(address: str) -> Parsed:
+    """An address that somebody told us; nonsense is a link that cannot be had. Raises LinkEnded."""
+    try:
+        return parse_address(address)
+    except ValueError as error:
+        raise LinkEnded(str(error)) from None
 
 
 class Dialler:
@@ -78,7 +87,7 @@ class Dialler:
 
     async def __call__(self, address: Address) -> Link:
         """A link to a node at `address`. Raises LinkEnded."""
-        parsed = parse_address(address)
+        parsed = _parsed(address)
         if parsed.scheme is not Scheme.WS or self._websocket_only:
             return await open_link(address)
         speaks, until = self._raw.get(address, (False, 0.0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import assert_never
 
 import anyio
@@ -22,16 +22,17 @@ from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
 from mpreg_transports.functions import Function, Way
 from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.links.websocket import WebSocketLink
+from mpreg_transports.outbox import Mailbox, Outbox
 
 log = logging.getLogger(__name__)
 
 clock = time.monotonic_ns
 
+_PATIENCE = 3_000_000_000
+"""Nanoseconds that links have to close once the node has left."""
 LONG = 100_000_000
 """Nanoseconds for which a function may hold the loop without being told of."""
-
-_SHORT = 64 * 1024
-"""Bytes up to which a write is tried at once; a longer one is left to the writer, which knows how to wait."""
 
 
 async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
@@ -45,67 +46,6 @@ async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> Non
         await stack.aclose()
     else:
         await stack.__aexit__(type(error), error, error.__traceback__)
-
-
-class Outbox:
-    """What is to be written to one link. `put` never waits; one writer task empties it in as few writes as can be."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._chunks: list[bytes] = []
-        self._code: int | None = None
-        self._writing = False
-        self._wake = anyio.Event()
-
-    def put(self, chunks: list[bytes]) -> None:
-        """Write these after what is there: at once if that can be done without waiting."""
-        if not self._writing and not self._chunks and sum(map(len, chunks)) <= _SHORT and self._link.send_now(chunks):
-            return
-        self._chunks.extend(chunks)
-        self._wake.set()
-
-    def close(self, code: int) -> None:
-        """Close the link when all is written."""
-        self._code = code
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Write until the link is closed or ends."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._writing = True
-                while self._chunks:
-                    chunks, self._chunks = self._chunks, []
-                    await self._link.send(chunks)
-                self._writing = False
-                if self._code is not None:
-                    await self._link.close(self._code)
-                    return
-                self._wake = anyio.Event()
-        except LinkEnded:
-            return  # the reader is told so too, and says what follows
-
-
-class _Mailbox:
-    """Stands in for an outbox where one answer is awaited."""
-
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._there = anyio.Event()
-
-    def put(self, chunks: list[bytes]) -> None:
-        self._chunks.extend(chunks)
-        self._there.set()
-
-    def close(self, code: int) -> None:
-        self._there.set()
-
-    async def answer(self) -> bytes:
-        await self._there.wait()
-        if not self._chunks:
-            raise LinkEnded("the node is leaving")
-        return self._chunks[0]
 
 
 class Driver:
@@ -123,7 +63,7 @@ class Driver:
         self._functions = functions
         self._dial_link = dial
         self._observe = observe
-        self._links: dict[LinkId, Outbox | _Mailbox] = {}
+        self._links: dict[LinkId, Outbox | Mailbox] = {}
         self._running: dict[int, tuple[Function, anyio.CancelScope]] = {}
         self._last_link = 0
         self._due: int | None = None
@@ -132,6 +72,8 @@ class Driver:
         self.ended = anyio.Event()
         """Set when the node has left and its links are closed."""
         self._over = False
+        self._flushing = False
+        self._patience: int | None = None
         self.on_local_host: Callable[[str], None] | None = None
         """Told this machine's address on each new link."""
 
@@ -141,7 +83,7 @@ class Driver:
             try:
                 self.flush()
                 task_status.started()
-                while not (self.node.left and not self._links):
+                while not self._has_ended():
                     self._due = self.node.next_timeout()
                     await self._sleep()
                     self.node.wake(now=clock())
@@ -151,8 +93,28 @@ class Driver:
             self._tasks.cancel_scope.cancel()  # threads that cannot be interrupted are not waited for
         self.ended.set()
 
+    def _has_ended(self) -> bool:
+        """Whether the node has left and its links are closed; one that will not be is not waited for much longer."""
+        if not self.node.left:
+            return False
+        if self._patience is None:
+            self._patience = clock() + _PATIENCE
+        return not self._links or clock() >= self._patience
+
     def flush(self) -> None:
-        """Carry out all that the node wants. Never awaits."""
+        """Carry out all that the node wants. Never awaits.
+
+        Called from within (an inline function), it is done after.
+        """
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            self._carry_out()
+        finally:
+            self._flushing = False
+
+    def _carry_out(self) -> None:
         writes: dict[LinkId, list[bytes]] = {}
         closing: list[HangUp] = []
         while effects := self.node.drain():
@@ -195,6 +157,8 @@ class Driver:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(outbox.run)
+                if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
+                    tasks.start_soon(self._watch_silence, transport)
                 node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
                 self.flush()
                 try:
@@ -220,7 +184,7 @@ class Driver:
         """The answer to one classic message, as if it had come over a link of its own (`POST /rpc`)."""
         self._last_link += 1
         link = LinkId(self._last_link)
-        mailbox = self._links[link] = _Mailbox()
+        mailbox = self._links[link] = Mailbox()
         try:
             self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=clock())
             self.node.receive(link, body, now=clock())
@@ -235,10 +199,11 @@ class Driver:
 
     async def _sleep(self) -> None:
         """Until the node's next deadline, or until that has changed."""
-        if self._due is None:
+        due = min((at for at in (self._due, self._patience) if at is not None), default=None)
+        if due is None:
             await self._wakeup.wait()
         else:
-            with anyio.move_on_after(max(0, self._due - clock()) / 1e9):
+            with anyio.move_on_after(max(0, due - clock()) / 1e9):
                 await self._wakeup.wait()
         self._wakeup = anyio.Event()
 
@@ -252,10 +217,32 @@ class Driver:
             transport = await self._dial_link(address)
         except LinkEnded as end:
             log.debug("%s: %s", address, end.reason)
-            self.node.dial_failed(address, now=clock())
-            self.flush()
+            self._dial_failed(address)
+        except Exception:  # an address of somebody's must never end the node
+            log.exception("%s: a defect while dialling it", address)
+            self._dial_failed(address)
         else:
             await self.pump(transport, address)
+
+    def _dial_failed(self, address: Address) -> None:
+        self.node.dial_failed(address, now=clock())
+        self.flush()
+
+    async def _watch_silence(self, transport: WebSocketLink) -> None:
+        """A JSON client has no ping of its own: ask by WebSocket's, and hang up when nothing at all comes back."""
+        limits = self.node.config.limits
+        seen, silent = transport.received_bytes, 0
+        with suppress(LinkEnded):
+            while silent < limits.gone_after:
+                await anyio.sleep(limits.ping_every / 1e9)
+                if transport.received_bytes != seen:
+                    seen, silent = transport.received_bytes, 0
+                    continue
+                silent += limits.ping_every
+                with anyio.move_on_after(limits.ping_every / 1e9):
+                    await transport.ping()
+            log.info("%s: silent for %g s, hung up", transport.peer, silent / 1e9)
+            await transport.close(1001)
 
     def _run(self, run: Run) -> None:
         function = self._functions.get(run.function)
@@ -283,5 +270,5 @@ class Driver:
 
     def _cancel(self, run: int) -> None:
         running = self._running.get(run)
-        if running is not None and running[0].way is Way.LOOP:  # a thread goes on: its slot stays taken
+        if running is not None and running[0].way in (Way.LOOP, Way.EXECUTOR):  # a thread goes on, its slot stays taken
             running[1].cancel()

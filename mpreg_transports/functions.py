@@ -55,7 +55,7 @@ class Function:
         """Call it here and now."""
         try:
             return Returned(self.call(*run.args, **run.kwargs))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # whatever a body raises is its call's error, never the node's end
             return raised(error)
 
     async def run(self, run: Run, scope: anyio.CancelScope) -> Outcome:
@@ -66,12 +66,12 @@ class Function:
                     return Returned(await self.call(*run.args, **run.kwargs))
                 return Stopped()
             if self.way is Way.EXECUTOR:
-                return Returned(await self._in_executor(run))
+                return await self._in_executor(run, scope)
             return await threads().run(partial(self._in_thread, run))
-        except (Exception, SystemExit) as error:
-            return raised(error)
         except anyio.get_cancelled_exc_class() as error:
             await anyio.lowlevel.checkpoint_if_cancelled()  # raises again unless it was the body's own doing
+            return raised(error)
+        except BaseException as error:
             return raised(error)
 
     def _in_thread(self, run: Run) -> Outcome:
@@ -80,18 +80,23 @@ class Function:
         except BaseException as error:  # in a thread of ours nothing but the body raises any
             return raised(error)
 
-    async def _in_executor(self, run: Run) -> Any:
+    async def _in_executor(self, run: Run, scope: anyio.CancelScope) -> Outcome:
+        """Cancelling `scope` takes a body out of the executor's queue; one that has begun goes on to its end."""
         assert self._executor is not None
         done = anyio.Event()
         post = poster()
         future = self._executor.submit(self.call, *run.args, **run.kwargs)
         future.add_done_callback(lambda _: post(done.set))  # at once and in this very thread if it is done already
         try:
+            with scope:
+                await done.wait()
+            if scope.cancelled_caught and future.cancel():
+                return Stopped()
             await done.wait()
         except BaseException:
             future.cancel()
             raise
-        return future.result()
+        return Returned(future.result())
 
 
 def function(

@@ -221,13 +221,36 @@ class _Connection:
 
     async def _answer(self, http: HttpConnection, request: HttpRequest) -> None:
         try:
-            response = await self._on_http(request)
+            response = await self._while_there(http, request)
+            if response is None:
+                raise LinkEnded("the peer hung up before its answer", clean=True)
             await http.respond(response)
         except LinkEnded:
             raise
         except Exception:
             log.exception("%s: a defect while answering %s %s", self._peer, request.method, request.path)
             raise HttpRefused(HttpResponse.text(500, "internal error")) from None
+
+
+    async def _while_there(self, http: HttpConnection, request: HttpRequest) -> HttpResponse | None:
+        """The answer; None, and what was on its way is cancelled, if the peer hangs up before it is there."""
+        response: HttpResponse | None = None
+        failed: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                await http.gone()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            try:
+                response = await self._on_http(request)
+            except Exception as error:
+                failed = error  # to be raised as it is, not in a group
+            tasks.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        return response
 
 
 def _why_not(error: BaseException) -> str:

@@ -7,6 +7,7 @@ Run it with `server.run()`, `await server.serve()` or `async with server:`.
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import logging
 import os
 import signal
@@ -34,7 +35,8 @@ from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, parse_address
 from mpreg_transports.dialing import Dialler, Listening, Network
 from mpreg_transports.driver import Driver, clock, leave_group
-from mpreg_transports.functions import Function, built_in, function, tags
+from mpreg_transports.functions import Function, built_in, tags
+from mpreg_transports.functions import function as make_function
 from mpreg_transports.links.base import Link
 from mpreg_transports.listener import Listener
 from mpreg_transports.observe.journal import JournalNode
@@ -46,7 +48,6 @@ log = logging.getLogger("mpreg")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _EVERYWHERE = ("0.0.0.0", "::", "")  # to be recognised, not to be bound by default
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Server:
@@ -76,10 +77,13 @@ class Server:
             raise TypeError(f'peers="{peers}" is a bare string; write peers=["{peers}"]')
         if transport not in ("auto", "websocket"):
             raise ValueError(f'transport={transport!r}: "auto" or "websocket"')
+        check_length(name, "the node's name", limits)
         self.name = name
         self.host = host
         self.port = port
         self.resources = tags(resources)
+        for tag in sorted(self.resources):
+            check_length(tag, "a resource", limits)
         self.peers = tuple(peers) if network is not None else tuple(str(parse_address(peer)) for peer in peers)
         self.cluster_id = cluster_id
         self.advertise = str(parse_address(advertise)) if advertise is not None else None
@@ -93,7 +97,6 @@ class Server:
         self._limits = limits
         self._codec = codec or default_codec()
         self._functions: dict[str, Function] = {one.spec.name: one for one in built_in()}
-        self._own_names: dict[str, None] = {}
         self._driver: Driver | None = None
         self._token: anyio.lowlevel.EventLoopToken | None = None
         self._thread: int | None = None
@@ -122,7 +125,7 @@ class Server:
         """Offer the decorated function; with or without arguments, which are those of `register`."""
 
         def decorate(call: F) -> F:
-            self.register(options.pop("name", None), call, **options)
+            self.register(options.get("name"), call, **{key: options[key] for key in options if key != "name"})
             return call
 
         return decorate if call is None else decorate(call)
@@ -130,8 +133,7 @@ class Server:
     def register(
         self,
         name: str | None,
-        call: Callable[..., Any],
-        /,
+        function: Callable[..., Any],
         *,
         version: str = "",
         resources: Iterable[str] = (),
@@ -141,15 +143,15 @@ class Server:
         inline: bool = False,
         replace: bool = False,
     ) -> None:
-        """Offer `call` as `name` (None: its own), before or while running; the cluster learns it at once.
+        """Offer `function` as `name` (None: its own), before or while running; the cluster learns it at once.
 
         `async def` runs in the loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor, and
         `inline=True` within the wake-up that brought the call, for tiny functions that never block. `idempotent=True`
         allows a second run where a node was lost. Raises ValueError for a name that is taken, unless `replace`; nothing
         has changed then.
         """
-        made = function(
-            call,
+        made = make_function(
+            function,
             name=name,
             version=version,
             resources=resources,
@@ -158,15 +160,13 @@ class Server:
             executor=executor,
             inline=inline,
         )
-        name = made.spec.name
-        if name in self._functions and not replace:
-            raise ValueError(f"a function {name!r} is registered already; replace=True puts this one in its place")
-        self._in_loop(self._offer, made)
+        check_length(made.spec.name, "a function's name", self._limits)
+        for tag in made.spec.resources:
+            check_length(tag, "a resource", self._limits)
+        self._in_loop(self._offer, made, replace)
 
     def unregister(self, name: str) -> None:
         """Offer `name` no longer; running calls go on. Raises KeyError for a name that is not registered."""
-        if name not in self._functions:
-            raise KeyError(f"no function {name!r} is registered; there are {', '.join(self._functions)}")
         self._in_loop(self._withdraw, name)
 
     @property
@@ -302,13 +302,20 @@ class Server:
         self.url = format_address(Scheme.WS, host, port=self.port)
         self._driver.node.advertise((Address(self.url),), now=clock())
 
-    def _offer(self, made: Function) -> None:
-        self._functions[made.spec.name] = made
+    def _offer(self, made: Function, replace: bool) -> None:
+        """Looks and acts in the loop's thread, so that of two threads with one name one is refused."""
+        name = made.spec.name
+        if name in self._functions and not replace:
+            raise ValueError(f"a function {name!r} is registered already; replace=True puts this one in its place")
         if self._driver is not None:
-            self._driver.node.offer(made.spec, now=clock())
+            self._driver.node.offer(made.spec, now=clock())  # it may refuse: then nothing has changed
+        self._functions[name] = made
+        if self._driver is not None:
             self._driver.flush()
 
     def _withdraw(self, name: str) -> None:
+        if name not in self._functions:
+            raise KeyError(f"no function {name!r} is registered; there are {', '.join(self._functions)}")
         if self._driver is not None:
             self._driver.node.withdraw(name, now=clock())
             self._driver.flush()
@@ -342,16 +349,18 @@ class Server:
     def _observe(self, notice: Notice) -> None:
         match notice:
             case PeerSilent(address):
-                log.warning("%s does not answer; trying again until it does", address)
+                log.warning("%s does not answer; trying again until it does", printable(address))
             case MemberChanged():
-                log.info("%s %s", notice.name, _STANDINGS[notice.standing])
+                log.info("%s %s", printable(notice.name), _STANDINGS[notice.standing])
             case LinkEndedNotice():
                 if notice.why:
-                    log.warning("link to %s ended: %s", notice.peer or "a client", notice.why)
+                    log.warning("link to %s ended: %s", printable(notice.peer) or "a client", printable(notice.why))
             case _:
                 log.debug("%s", notice)
 
 
+_SAID = 200
+"""Characters of what a peer said that a log line holds."""
 _STANDINGS = {
     Standing.ALIVE: "is there",
     Standing.SUSPECT: "does not answer",
@@ -361,13 +370,32 @@ _STANDINGS = {
 }
 
 
+def check_length(text: str, what: str, limits: Limits) -> None:
+    """Raises ValueError for a name that other nodes would refuse."""
+    if len(text) > limits.name_length:
+        raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
+
+
 def refuse_open_host(host: str, *, insecure: bool) -> None:
     """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
-    if not insecure and host not in _LOOPBACK and not host.startswith("127."):
+    if not insecure and not _is_loopback(host):
         raise ValueError(
             f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
             "Keep --host 127.0.0.1, or say --insecure if the network is yours alone"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def printable(text: str) -> str:
+    """What a peer said, for a log: one line, nothing that a terminal acts on, of bounded length."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:_SAID])
+    return shown + ("..." if len(text) > _SAID else "")
 
 
 def _reachable(host: str) -> str:

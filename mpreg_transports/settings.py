@@ -1,7 +1,7 @@
 """What a command is told by flags, environment, file and `Server(...)`, and which of them wins.
 
 A setting's name is its flag's name; the same name is its key in the TOML file, and `MPREG_` with that name in capitals
-its variable. `resolve` looks at the places from the highest to the lowest (INTERFACE.md, Command line) and remembers
+its variable. `resolve` looks at the places from the highest to the lowest (docs/reference/cli.md) and remembers
 where each value came from, for `mpreg config`. Whether a value makes sense to a node is `Server`'s to say; only its
 kind is checked here. Nothing here changes the environment or writes a file.
 """

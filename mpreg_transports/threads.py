@@ -2,7 +2,7 @@
 
 `functions.py` brings a call and waits in the loop for what comes of it. anyio's own worker threads will not do: on
 asyncio the interpreter joins them at its end, so that one body that never returns would keep alive a node that has left
-(GUARANTEES.md, Draining). Nothing here is limited; the core's slots are the limit.
+(docs/explanation/guarantees.md). Nothing here is limited; the core's slots are the limit.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@
 
 The rules are written down here again from what their projects do, in a few lines each and without their details
 (timers, addresses, broadcasts): memberlist's (`aliveNode`, `suspectNode`, `deadNode` in its state.go), foca's
-(`Member::can_change`, which is SWIM's section 4.2), and the lexicographic maximum of MEMBERSHIP.md, which is ours.
-A message is about one member: ALIVE, SUSPECT, DEAD or LEFT at one of four incarnations. Each set is applied in all its
-orders; it differs if two orders end in different cells, and differs in up or down if one of these is routable and
-another is not. What the real `Members` does with the same sets is a test (tests/properties/test_merge_laws.py).
+(`Member::can_change`, which is SWIM's section 4.2), and the lexicographic maximum, which is ours
+(docs/explanation/membership.md). A message is about one member: ALIVE, SUSPECT, DEAD or LEFT at one of four
+incarnations. Each set is applied in all its orders; it differs if two orders end in different cells, and differs in up
+or down if one of these is routable and another is not. What the real `Members` does with the same sets is a test
+(tests/properties/test_merge_laws.py).
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def count(rules: Rules, size: int, start: Cell | None) -> Count:
 
 
 def table() -> str:
-    """The figures of MEMBERSHIP.md, and those around them."""
+    """The table of docs/explanation/membership.md."""
     lines = [
         f"{'sets whose end depends on the order':<38}{'messages':>9}{'sets':>7}{'differ':>9}{'up or down':>12}",
     ]

@@ -105,7 +105,7 @@ def held(catalogue: Catalogue) -> tuple[Head, State]:
 
 
 def naive_hash(entries: State) -> bytes:
-    """The hash over a whole content: MEMBERSHIP.md's sum, modulo 2^128."""
+    """The hash over a whole content: the sum of docs/explanation/membership.md, modulo 2^128."""
     total = 0
     for key, entry in entries.items():
         if entry:

@@ -1,7 +1,7 @@
 """Length-prefixed frames: any split gives the same bodies and the same fault, and no more is held than one frame.
 
 Input: two bytes for the limit, then the cuts, then the stream itself. The oracle reads the whole stream at once, byte
-by byte as the format says (INTERFACE.md, Addresses and the port).
+by byte as the format says (docs/reference/messages.md).
 """
 
 from __future__ import annotations

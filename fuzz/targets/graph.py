@@ -51,7 +51,7 @@ def _name(draws: Draws) -> str:
 
 
 def oracle(request: Request) -> int | None:
-    """The code of INTERFACE.md for a request that is none, in the order in which they are checked."""
+    """The code for a request that is none, in the order in which docs/explanation/requests.md has them checked."""
     calls, want = request.calls, request.want
     shapeless = (
         not calls

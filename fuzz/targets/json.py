@@ -1,6 +1,7 @@
 """Strict JSON: what is read is what `json` reads, what is refused has a reason, and a tree comes back as it went.
 
-Input: the text, UTF-8 or not. The oracle is the standard library's reader with the rules of INTERFACE.md around it.
+Input: the text, UTF-8 or not. The oracle is the standard library's reader with the rules of
+docs/howto/call-from-json.md around it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def harness(data: bytes) -> None:
 
 
 def oracle(data: bytes) -> tuple[Any] | None:
-    """The tree of a text in a tuple, or None if INTERFACE.md refuses it."""
+    """The tree of a text in a tuple, or None if the rules refuse it."""
     try:
         text = data.decode("utf-8")
         tree = json.loads(text, object_pairs_hook=_pairs, parse_constant=_refuse, parse_float=_finite)

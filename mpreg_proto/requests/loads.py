@@ -16,7 +16,7 @@ from mpreg_proto.requests.placement import Candidate
 
 _TOLD_FOR = SECOND
 """How long a queue length that a member told is believed."""
-_UNKNOWN = MILLISECOND
+_UNKNOWN = 2 * MILLISECOND
 """How long a call is reckoned to take at a member that has not finished one yet."""
 
 

@@ -1,4 +1,4 @@
-"""The classic dialect: the seed's JSON at the door, native messages inside (INTERFACE.md).
+"""The classic dialect: the seed's JSON at the door, native messages inside (docs/howto/call-from-json.md).
 
 One `ClassicDialect` a link turns each JSON object into a `Request` and each `Result` back into the JSON that answers
 it. It numbers the requests of its link, as the seed's `u` may be any text and may repeat. References in arguments

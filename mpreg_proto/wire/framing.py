@@ -1,8 +1,8 @@
 """Length-prefixed frames for byte streams: a 4-byte big-endian length, then the body.
 
-Bytes come from a stream link in whatever pieces it received them; bodies go to the link's session (INTERFACE.md,
-Addresses and the port). A frame is under 32 MiB, so its first byte is 0x00 or 0x01, which tells it from HTTP and TLS.
-Never looks into a body, and never keeps memory that the peer has only announced: what is held is what has come.
+Bytes come from a stream link in whatever pieces it received them; bodies go to the link's session
+(docs/reference/messages.md). A frame is under 32 MiB, so its first byte is 0x00 or 0x01, which tells it from HTTP and
+TLS. Never looks into a body, and never keeps memory that the peer has only announced: what is held is what has come.
 """
 
 from __future__ import annotations

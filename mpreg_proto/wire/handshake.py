@@ -1,7 +1,7 @@
 """What two sides must have in common before anything else is said: cluster, version, features.
 
 Both sides send a `Hello`, the dialler first; each then works out the same agreement from the two. Nothing but this is
-parsed before. The proof of a cluster secret will be a message of its own between hello and open (GUARANTEES.md).
+parsed before. The proof of a cluster secret will be a message of its own between hello and open.
 """
 
 from __future__ import annotations

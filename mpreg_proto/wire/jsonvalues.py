@@ -1,4 +1,4 @@
-"""Strict JSON in, and users' values as JSON out (INTERFACE.md, The classic dialect).
+"""Strict JSON in, and users' values as JSON out (docs/howto/call-from-json.md).
 
 Texts come from classic links, `POST /rpc` and files; trees go to wire/classic.py, and results come back from functions.
 What JSON cannot say gets the nearest thing that it can, or is refused with its path; nothing becomes NaN, infinity, a

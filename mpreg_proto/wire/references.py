@@ -1,4 +1,4 @@
-"""References: arguments that stand for another call's result (INTERFACE.md, What a request means).
+"""References: arguments that stand for another call's result (docs/explanation/requests.md).
 
 What they are (`Ref`), how they lie in encoded values, how one is followed into the values that were given, and how the
 classic dialect's two notations become `Ref`s. A tree that is scanned came from strict JSON, so it is at most 64 levels

@@ -1,6 +1,6 @@
 """How big and how deep a value may be, in which order a set is written, and how a place in a value is named.
 
-Used by both dialects on values that have just been decoded or are about to be sent (GUARANTEES.md, Limits). Only
+Used by both dialects on values that have just been decoded or are about to be sent (docs/reference/limits.md). Only
 `order_key` recurses over a value, and its callers answer for RecursionError. Nothing here changes a value.
 """
 

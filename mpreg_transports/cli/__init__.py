@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["main"]
 
 _INTERRUPTED = 130
-"""What typer ends with at Ctrl-C; INTERFACE.md has a code of its own for it."""
+"""What typer ends with at Ctrl-C; docs/reference/errors.md has a code of our own for it."""
 
 
 def main() -> None:

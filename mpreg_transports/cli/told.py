@@ -1,4 +1,4 @@
-"""Errors as people read them, and the exit codes that scripts read (INTERFACE.md, Command line).
+"""Errors as people read them, and the exit codes that scripts read (docs/reference/errors.md).
 
 An error comes from the core, a transport, a setting or a command; what goes out is what was wanted and why it could not
 be had, then what to type next. A traceback is for defects and for those who ask for it (MPREG_DEBUG=1).

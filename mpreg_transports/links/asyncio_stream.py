@@ -24,6 +24,10 @@ UNWRITTEN = 256 * 1024
 """Unwritten bytes from which on a sender waits."""
 
 
+LINGER_SECONDS = 1.0
+"""How long what was written before `aclose` has to get out."""
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """asyncio's loop, or None on another backend."""
     try:
@@ -154,6 +158,8 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         if not self._closed:
             self._closed = True
             self._transport.close()
+            if self._transport.get_write_buffer_size():  # a peer that does not read must not keep the socket for ever
+                self._loop.call_later(LINGER_SECONDS, self._transport.abort)
             self._wake(self._reader)
             await anyio.lowlevel.cancel_shielded_checkpoint()
 

@@ -140,6 +140,18 @@ class HttpConnection:
             return replace(head, body=bytes(body)) if body else head
         raise HttpRefused(HttpResponse.text(408, f"the body did not come within {BODY_SECONDS:g} s"))
 
+    async def gone(self) -> None:
+        """Wait until the peer hangs up; what it sends meanwhile is kept for the next request. May be cancelled."""
+        kept = 0
+        while kept < MAX_HEAD:  # from then on its next requests wait in the socket
+            try:
+                data = await self._stream.receive(_READ_SIZE)
+            except tcp.BROKEN:
+                return
+            kept += len(data)
+            self._h11.receive_data(data)
+        await anyio.sleep_forever()
+
     async def respond(self, response: HttpResponse) -> None:
         """Write an answer in one write; to HEAD without its body. Raises LinkEnded, and ValueError for a bad header."""
         try:

@@ -9,9 +9,11 @@ with mode 0600 and never by default.
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from importlib.metadata import version
 from io import BufferedWriter
@@ -28,6 +30,8 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Request
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
+
+log = logging.getLogger("mpreg")
 
 MAGIC = b"mpreg-journal-1\n"
 _LENGTH = struct.Struct(">I")
@@ -119,6 +123,7 @@ class JournalNode(Node):
         """Write the last mark and close the file."""
         if not self._file.closed:
             _write(self._file, Mark(self._inputs, self._effects.hex))
+            _flush(self._file)
             self._file.close()
 
     def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
@@ -150,7 +155,7 @@ class JournalNode(Node):
         """See `Node.wake`; also the moment when the file is brought up to date."""
         self._note("wake", now)
         super().wake(now=now)
-        self._file.flush()
+        _flush(self._file)
 
     def submit(self, request: Request, *, now: int) -> RequestId:
         """See `Node.submit`."""
@@ -303,9 +308,31 @@ def _create(file: Path) -> BufferedWriter:
 
 
 def _write(file: BufferedWriter, record: msgspec.Struct) -> None:
+    """Write one record; when the disk will not have it, say so once and let the node go on without a journal."""
+    if file.closed:
+        return
     body = _encode(record)
-    file.write(_LENGTH.pack(len(body)))
-    file.write(body)
+    try:
+        file.write(_LENGTH.pack(len(body)))
+        file.write(body)
+    except OSError as error:
+        _give_up(file, error)
+
+
+def _flush(file: BufferedWriter) -> None:
+    try:
+        if not file.closed:
+            file.flush()
+    except OSError as error:
+        _give_up(file, error)
+
+
+def _give_up(file: BufferedWriter, error: OSError) -> None:
+    log.error("the journal ends here, the node goes on: %s", error)
+    with suppress(OSError):
+        file.raw.close()
+    with suppress(OSError, ValueError):
+        file.close()
 
 
 def _records(data: bytes) -> Iterator[bytes]:

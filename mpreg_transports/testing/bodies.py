@@ -83,7 +83,7 @@ class Body:
         self._outcome = self._call()
         if self.function.way is Way.INLINE:
             return self._outcome
-        return self._duration.draw(fraction, f"duration {self.run.function}")
+        return self._duration.draw(fraction, f"~duration {self.run.function}")
 
     def resume(self) -> int | Outcome:
         """The time has come: go on."""

@@ -1,7 +1,9 @@
 """Every choice of a simulation goes through one chooser, so that a run can be repeated, recorded and shrunk.
 
 A draw names its purpose, and each purpose has a stream of its own: one more draw for one thing does not shift all
-others. Three back ends: a seed, a tape of an earlier run, or a hypothesis `data` object, which shrinks what it draws.
+others. Purposes that begin with `~` are the simulation's own: tests and generators draw under other names, so that a
+replay, which does what they did without drawing it, finds the simulation's draws where they were. Three back ends: a
+seed, a tape of an earlier run, or a hypothesis `data` object, which shrinks what it draws.
 """
 
 from __future__ import annotations

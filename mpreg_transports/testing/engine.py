@@ -343,6 +343,7 @@ class Engine(Watched):
                 watcher.crashed(host)
             for body in host.running.values():
                 body.abandon()
+            host.running = {}
         host.alive = False
         for wire, side in list(host.wires.values()):
             wire.ends[side].closed = True

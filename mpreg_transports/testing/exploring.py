@@ -3,10 +3,10 @@
 Nodes offer `once` (n1 alone, not idempotent) and `again` (all, idempotent); requests are submitted at n0. Nothing here
 is drawn, and a node's clock moves only when its timer comes, so equal steps make equal worlds.
 
-Safety invariants (SIMULATION.md), checked after each step by means of their own: 1 a cell never decreases; 2 only the
-owner raises its incarnation or says LEFT; 4 a replica's hash at (id, v) is the owner's; 6 a body starts only where its
-function is offered; 9 a request ends once at most; 10 a body that is not idempotent starts once at most, and never when
-`maybe_executed: false` was promised; 0 no input raises.
+Safety invariants (docs/explanation/testing.md), checked after each step by means of their own: 1 a cell never
+decreases; 2 only the owner raises its incarnation or says LEFT; 4 a replica's hash at (id, v) is the owner's; 6 a body
+starts only where its function is offered; 9 a request ends once at most; 10 a body that is not idempotent starts once
+at most, and never when `maybe_executed: false` was promised; 0 no input raises.
 """
 
 from __future__ import annotations

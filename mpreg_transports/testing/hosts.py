@@ -53,7 +53,7 @@ class Host:
         self.life = 0
         self.alive = False
         self.stalled_until = 0
-        self.clock = Clock(start=sim.chooser.below(f"clock {name}", 1 << 40), at=sim.now)
+        self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
         self.wires: dict[LinkId, tuple[Wire, int]] = {}
         self.due: int | None = None
         self._last_link = 0
@@ -126,7 +126,7 @@ class NodeHost(Host):
         self.coordinator, self.era = None, 0
         self.offers = bodies(dict(self.spec.functions))
         sim, label = self.sim, f"{self.name}/{self.life}"
-        seed = sim.chooser.below(f"seed {label}", 1 << 52)
+        seed = sim.chooser.below(f"~seed {label}", 1 << 52)
         peers = self.spec.peers if self.spec.peers is not None else sim.first_node(self.name)
         config = NodeConfig(
             name=self.name,
@@ -141,7 +141,7 @@ class NodeHost(Host):
                 Rng(seed).child("id").below(1 << 52).to_bytes(8, "big") + self.index.to_bytes(4, "big") + bytes(4)
             ),
             rng=Rng(seed).child("node"),
-            entropy=lambda size: sim.chooser.entropy(f"entropy {label}", size),
+            entropy=lambda size: sim.chooser.entropy(f"~entropy {label}", size),
             now=self.local,
             codec=default_codec(),
         )

@@ -1,4 +1,4 @@
-"""The fifteen invariants of SIMULATION.md, for `Simulation(watchers=invariants())`.
+"""The fifteen invariants of docs/explanation/testing.md, for `Simulation(watchers=invariants())`.
 
 Safety (1 to 12) is looked at where an event touched something, and everywhere on a sweep; liveness (13 to 15) when the
 simulation is judged after its faults have stopped. Each has a file of its idea (invariants_*.py) and an oracle of its
@@ -7,15 +7,18 @@ own that asks the code under test for nothing but its tables. One list serves on
 
 from __future__ import annotations
 
+from mpreg_transports.testing.invariants_answers import CountsDown, SaysAll, SaysTheTruth
 from mpreg_transports.testing.invariants_bounds import WithinLimits
 from mpreg_transports.testing.invariants_calls import AfterItsNeeds, NeverTooLate, StartsOnce
 from mpreg_transports.testing.invariants_catalogue import ReplicasAreTheOwners
 from mpreg_transports.testing.invariants_ends import EndsOnce
 from mpreg_transports.testing.invariants_members import NeverFalls, OnlyTheOwner, SameClaimsSameView
+from mpreg_transports.testing.invariants_moving import KeepsNothingOfTheGone, LinksEndWell, QueuesMove, TriesElsewhere
 from mpreg_transports.testing.invariants_placing import ChecksAgain, PlacedWhereItFits
 from mpreg_transports.testing.invariants_results import LikeSequential
 from mpreg_transports.testing.invariants_served import ServedIfItCanBe
 from mpreg_transports.testing.invariants_settled import NothingIsLeft, OneView
+from mpreg_transports.testing.invariants_stopping import CallsOff, LeavesInOrder, StopsWhenTold
 from mpreg_transports.testing.sequential import Pure
 from mpreg_transports.testing.watching import Watcher
 
@@ -59,4 +62,15 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         OneView(),
         ServedIfItCanBe(),
         NothingIsLeft(),
+        # What planted bugs have shown to be missing in these (tests/mutants).
+        SaysAll(),
+        SaysTheTruth(),
+        CountsDown(),
+        StopsWhenTold(),
+        CallsOff(),
+        LeavesInOrder(),
+        QueuesMove(),
+        KeepsNothingOfTheGone(),
+        LinksEndWell(),
+        TriesElsewhere(),
     ]

@@ -1,4 +1,4 @@
-"""Invariants 7, 10 and 11: when bodies start (INTERFACE.md, What a request means; GUARANTEES.md, How).
+"""Invariants 7, 10 and 11: when bodies start (docs/explanation/requests.md and guarantees.md).
 
 Each keeps a ledger of its own, by the call as its coordinator knows it (`CallKey`), of what was placed, started, ended.
 """
@@ -147,7 +147,7 @@ class StartsOnce(Watcher):
             self._kept(request)
 
     def _kept(self, request: RequestKey) -> None:
-        """INTERFACE.md, Error codes: `maybe_executed` false is a promise."""
+        """docs/reference/errors.md: `maybe_executed` false is a promise."""
         if request in self._promised and request in self._touchy:
             name = self._touchy[request]
             raise Violation(10, f"request {request[2]} of {request[0]} promised that nothing was done; {name!r} was")

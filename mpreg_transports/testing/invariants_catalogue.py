@@ -1,4 +1,4 @@
-"""Invariant 4: a replica's content at (member, version) is what its owner had then (MEMBERSHIP.md, Catalogue).
+"""Invariant 4: a replica's content at (member, version) is what its owner had then (docs/explanation/membership.md).
 
 Owners' entries are written down version by version as they change, and hashed here; each replica's own entries are
 hashed again whenever its version or hash is another one.

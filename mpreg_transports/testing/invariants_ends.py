@@ -1,4 +1,4 @@
-"""Invariant 9: each request ends exactly once, by its deadline and 250 ms (GUARANTEES.md, The sentence).
+"""Invariant 9: each request ends exactly once, by its deadline and 250 ms (docs/explanation/guarantees.md).
 
 Looked at from both sides: a client has its answer or has raised, and a node that took a request on is rid of it. What
 leaves as a last answer twice is seen where it arrives, as the one who asked only drops it.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.watched import CallKey
 
 GRACE = SECOND // 4
-"""How long after its deadline a request may end (GUARANTEES.md, The sentence)."""
+"""How long after its deadline a request may end (docs/explanation/guarantees.md)."""
 
 
 class EndsOnce(Watcher):

@@ -1,4 +1,4 @@
-"""Invariants 1 to 3: what nodes believe of members (MEMBERSHIP.md, State).
+"""Invariants 1 to 3: what nodes believe of members (docs/explanation/membership.md).
 
 Each keeps cells of its own: what it saw last, what owners have said, the pointwise maximum of what a node was told.
 """

@@ -1,4 +1,4 @@
-"""Invariants 5 and 6: where calls are placed, and that who runs one looks again (ARCHITECTURE.md, Placement).
+"""Invariants 5 and 6: where calls are placed, and that who runs one looks again (docs/explanation/architecture.md).
 
 Both read the raw entries of catalogues and compare by plain sets. A node's view may change in the middle of an event,
 so what is placed in an event that brought news is compared with the view before it and with the one after it.

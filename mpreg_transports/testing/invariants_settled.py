@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PERIODIC = (("ping",), ("cluster", "dial"), ("cluster", "collect"))
 """The first parts of timers that are never all gone."""
 _MESH = 12
-"""Below so many members everybody is linked with everybody (MEMBERSHIP.md, Who watches whom)."""
+"""Below so many members everybody is linked with everybody (docs/explanation/membership.md)."""
 
 
 class OneView(Watcher):

@@ -105,7 +105,7 @@ class Network:
 
     def latency(self, source: str, target: str) -> int:
         """How long something small takes now."""
-        return self.profile(source, target).delay.draw(self._chooser.fraction, f"delay {source} {target}")
+        return self.profile(source, target).delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
     def arrivals(
         self, wire: Wire, side: int, data: object, size: int, now: int, deliver: Callable[[int, object], None]
@@ -117,24 +117,24 @@ class Network:
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
         profile = self.profile(source, target)
         chooser = self._chooser
-        if chooser.chance("reset", profile.reset):
+        if chooser.chance("~reset", profile.reset):
             return False
         at = now
         if profile.bandwidth:
             at = max(at, wire.free[side]) + size * SECOND // profile.bandwidth
             wire.free[side] = at
-        at += profile.delay.draw(chooser.fraction, f"delay {source} {target}")
+        at += profile.delay.draw(chooser.fraction, f"~delay {source} {target}")
         at = max(at, wire.last[side])
-        if isinstance(data, bytes) and size > 1 and chooser.chance("rechunk", profile.rechunk):
+        if isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
             self.torn += 1
             start = 0
-            for _ in range(1 + chooser.below("pieces", 4)):
-                end = start + 1 + chooser.below("cut", size - start)
+            for _ in range(1 + chooser.below("~pieces", 4)):
+                end = start + 1 + chooser.below("~cut", size - start)
                 deliver(at, data[start:end])
                 start = end
                 if start >= size:
                     break
-                at += profile.delay.draw(chooser.fraction, f"delay {source} {target}") // 8
+                at += profile.delay.draw(chooser.fraction, f"~delay {source} {target}") // 8
             if start < size:
                 deliver(at, data[start:])
         else:

@@ -99,7 +99,7 @@ NOTHING = Offers({}, frozenset(), False)
 
 
 def offers(entries: Mapping[str, bytes]) -> Offers:
-    """Entries as INTERFACE.md's words: `f:name` a function, `r` resources, `d` draining; other keys mean nothing."""
+    """Entries by what their keys say: `f:name` a function, `r` resources, `d` draining; other keys mean nothing."""
     functions: dict[str, Offer] = {}
     resources: frozenset[str] = frozenset()
     draining = False
@@ -120,7 +120,7 @@ def entries(content: Content) -> dict[str, bytes]:
 
 
 def content_hash(held: Mapping[str, bytes]) -> int:
-    """MEMBERSHIP.md, Catalogue: the sum modulo 2**128 of each entry's BLAKE2b."""
+    """docs/explanation/membership.md: the sum modulo 2**128 of each entry's BLAKE2b."""
     total = 0
     for key, entry in held.items():
         name = key.encode("utf-8", "surrogatepass")

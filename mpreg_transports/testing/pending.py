@@ -22,7 +22,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 SETTLED_AFTER = 45 * SECOND
-"""How long after the last fault all correct nodes have one view; MEMBERSHIP.md, P11: 15 s (40 s after 10 minutes)."""
+"""How long after the last fault all correct nodes have one view (P11 of docs/explanation/membership.md)."""
 QUIET_AFTER = 60 * SECOND
 """How long after the last fault a call may not fail for want of a node that is there."""
 

@@ -26,7 +26,7 @@ from mpreg_transports.testing.simulation import Simulation
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong. `invariant` is its number in SIMULATION.md, 0 for an exception of the core."""
+    """What went wrong. `invariant` is its number in docs/explanation/testing.md, 0 for an exception of the core."""
 
     invariant: int
     text: str

@@ -95,7 +95,7 @@ def overhear(links: Links, host: Host, told: list[Callable[..., None]]) -> None:
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. `invariant` is its number in SIMULATION.md, or 0."""
+    """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md, or 0."""
 
     def __init__(self, invariant: int, text: str) -> None:
         super().__init__(f"invariant {invariant}: {text}")

@@ -92,6 +92,12 @@ async def dawdle(*values: Any) -> int:
     return add(2, *values)
 
 
+async def brew(*values: Any) -> int:
+    """Sleeps 0 to 4 s; may be done again, but is of several versions."""
+    await sleep(add(*values) % 5 * 1.0)
+    return add(3, *values)
+
+
 async def give_up(*values: Any) -> NoReturn:
     """Sleeps, then raises."""
     await sleep(0.05)
@@ -110,7 +116,7 @@ def _everywhere() -> dict[str, Any]:
 def _on_some(index: int) -> dict[str, Any]:
     """Each function on some nodes, by the node's number."""
     third = index % 3
-    functions: dict[str, Any] = {}
+    functions: dict[str, Any] = {"brew": Fn(brew, idempotent=True, version=str(1 + index // 2 % 2))}
     if index % 2 == 0:
         functions["concat"] = Fn(concat, idempotent=True, duration=exponential(0.01))
         functions["dawdle"] = Fn(dawdle)
@@ -155,6 +161,7 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (14, "book", ((), ("gpu",), ("disk", "eu"))),
     (10, "ponder", ((), ("disk",))),
     (10, "dawdle", ((), ("eu",))),
+    (6, "brew", ((),)),
     (8, "train", (("model-a",), ("gpu", "model-a"))),
     (8, "narrow", ((),)),
     (5, "same", ((),)),
@@ -234,13 +241,20 @@ def _often(chooser: Chooser, what: str, probability: float) -> bool:
 def _call(chooser: Chooser, graph: Graph, load: Load, *needs: Handle) -> Handle:
     """Add one call that uses `needs`, in a list or a map sometimes, and sometimes only waits for the last of them."""
     name, resources = _function(chooser, load)
-    arguments: list[Any] = [_value(chooser), *needs]
+    arguments: list[Any] = [_value(chooser), *(_part(chooser, need) for need in needs)]
     after: tuple[Handle, ...] = ()
     if needs and _often(chooser, "nested", 0.2):
-        arguments = [{"x": list(needs), "y": arguments[0]}]
+        arguments = [{"x": arguments[1:], "y": arguments[0]}]
     elif needs and _often(chooser, "after", 0.1):
         arguments, after = arguments[:-1], (needs[-1],)
-    return graph.call(name, *(arguments[:1] if name == "echo" else arguments), resources=resources, after=after)
+    arguments = arguments[:1] if name == "echo" else arguments
+    version = chooser.choice("work version", (None, "1", "2")) if name == "brew" else None
+    return graph.call(name, *arguments, resources=resources, after=after, version=version)
+
+
+def _part(chooser: Chooser, need: Handle) -> Handle:
+    """A result, or, of those that are lists, sometimes what is first in it."""
+    return need[0] if need.name.startswith(("join", "same")) and _often(chooser, "part", 0.4) else need
 
 
 def _function(chooser: Chooser, load: Load) -> tuple[str, tuple[str, ...]]:

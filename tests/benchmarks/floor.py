@@ -139,7 +139,7 @@ class CallbackFloor:
 class Floor(CallbackFloor):
     """The same nodes; where 64 calls are in flight, 64 tasks of the client each await theirs, as users' programs do.
 
-    PERFORMANCE.md's floor made 121,000 and 76,000 calls/s in these two rows; this is the client that comes near that,
+    The floor that the goals come from made 121,000 and 76,000 calls/s in these two rows; this is the client near that,
     while one of bare callbacks, which no user of anything could have, makes more than twice as many (`--subject
     callbacks`).
     """

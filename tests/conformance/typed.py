@@ -1,8 +1,8 @@
 """Cases as native requests: classic and explicit references found by a plain scan of our own and written as typed ones.
 
-The scan follows INTERFACE.md's rules word by word and shares nothing with the code under test, which does the same at
-the door of the classic dialect. `ONLY_JSON` names the cases that no native request can say, and for each a message by
-hand with the like fault.
+The scan follows the rules of docs/explanation/requests.md word by word and shares nothing with the code under test,
+which does the same at the door of the classic dialect. `ONLY_JSON` names the cases that no native request can say, and
+for each a message by hand with the like fault.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Planted bugs: one-line mutants of the core, which the simulator's invariants must find (SIMULATION.md, Invariants).
+"""Planted bugs: one-line mutants of the core, which the simulator's invariants must find.
 
 `planted.toml` holds them as data. `python -m tests.mutants` plants each into a copy of the packages and runs seeds of
 the swarm over it in a process of its own (hunting.py), until one fails. The packages themselves are never changed.

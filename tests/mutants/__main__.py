@@ -19,9 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     """0: every mutant was found; 1: one survived; 2: wrong usage."""
     given = _parser().parse_args(arguments)
     known = planted()
-    mutants = [one for one in (known.dropped if given.dropped else known.mutant) if given.only in one.title]
+    mutants = [one for one in (known.dropped if given.dropped else known.mutant) if _asked(one, given.only)]
     if not mutants:
-        _parser().error(f"no mutant's title has {given.only!r} in it")
+        _parser().error(f"no mutant's title has {' or '.join(given.only)!r} in it")
     if given.list:
         for mutant in mutants:
             print(f"{mutant.file:<26}{mutant.title}" + (f": {mutant.why}" if mutant.why else ""))
@@ -56,12 +56,16 @@ def summary(hunted: list[Hunted], seconds: float) -> str:
     return f"{len(found)} of {len(hunted)} planted bugs were found{middle}; 5 nodes, {seconds:g} simulated seconds each"
 
 
+def _asked(mutant: Mutant, only: list[str]) -> bool:
+    return not only or any(part in mutant.title for part in only)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Are planted bugs found?")
     parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="at most for each mutant (2000)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="the first of them (0)")
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="simulated, of work and faults (20)")
-    parser.add_argument("--only", default="", metavar="TITLE", help="those whose title has this in it")
+    parser.add_argument("--only", action="append", default=[], metavar="TITLE", help="those whose title has this in it")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (2)")
     parser.add_argument("--dropped", action="store_true", help="those that were tried and left out, instead")
     parser.add_argument("--list", action="store_true", help="only say which there are")

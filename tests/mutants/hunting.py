@@ -33,7 +33,7 @@ class Hunted(msgspec.Struct, frozen=True):
         """What found it."""
         if self.invariant is None:
             return "NOT FOUND"
-        return f"invariant {self.invariant}" if self.invariant else self.text.split(":", 1)[0]
+        return f"invariant {self.invariant}" if self.invariant else "an exception"
 
 
 class Failing(msgspec.Struct, frozen=True, array_like=True):

@@ -1,4 +1,4 @@
-"""What must hold of the cluster, whatever is said to it and in whatever order (MEMBERSHIP.md, What must hold).
+"""What must hold of the cluster, whatever is said to it and in whatever order (docs/explanation/membership.md).
 
 P1-P5 and P7 about the merge alone, P1-P4 exhaustively at small bounds too; P8 about catalogues; P12 and P14 about
 floods and nonsense. P6 and P9 to P11 are in test_membership_network.py.

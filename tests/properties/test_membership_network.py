@@ -1,4 +1,4 @@
-"""What must hold of several clusters together (MEMBERSHIP.md, What must hold): P6 and P9 to P11, delays being drawn.
+"""What must hold of several clusters together (docs/explanation/membership.md): P6 and P9 to P11, delays being drawn.
 
 P13, and the bounds of P9 and P11 at full strength, come with the overlay of rings.
 """

@@ -1,4 +1,4 @@
-"""MEMBERSHIP.md's table: how often the order of messages matters, by whose rules; and that ours are `Members`' own."""
+"""The table of docs/explanation/membership.md: how often order matters, by whose rules; ours are `Members`' own."""
 
 from itertools import permutations, product
 

@@ -45,7 +45,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Candidate], Facts, tuple[str, ...]
 
 
 def better(one: Candidate, other: Candidate, facts: Facts, resources: tuple[str, ...]) -> bool:
-    """Whether one outranks the other, rule by rule as ARCHITECTURE.md, Placement, has them."""
+    """Whether one outranks the other, rule by rule as docs/explanation/architecture.md has them."""
     if one.suspect != other.suspect:
         return other.suspect
     if facts.full(one.member) != facts.full(other.member):

@@ -1,4 +1,4 @@
-"""Errors as people read them, and the exit codes of INTERFACE.md."""
+"""Errors as people read them, and the exit codes of docs/reference/errors.md."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from mpreg_transports.cli.told import CommandFailed, ExitCode, exit_code, innerm
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.settings import SettingsError
 
-# The table of INTERFACE.md: 1 a function raised, 2 wrong usage or request, 3 no node reachable, 4 no route,
-# 5 deadline, 6 denied, 7 cancelled or outcome unknown, 8 try again, 9 other.
+# As docs/reference/errors.md has them: 1 a function raised, 2 wrong usage or request, 3 no node reachable,
+# 4 no route, 5 deadline, 6 denied, 7 cancelled or outcome unknown, 8 try again, 9 other.
 CODES = {
     1000: 2, 1001: 4, 1002: 9, 1003: 1, 1004: 2, 1005: 9, 1010: 2, 1011: 2, 1012: 2, 1013: 2, 1014: 2,
     1020: 5, 1021: 7, 1022: 8, 1023: 7, 1024: 8, 1030: 6, 1031: 6, 1040: 9,

@@ -1,4 +1,4 @@
-"""One table of errors: it must be INTERFACE.md's, and an error must be the same raised, kept, sent and pickled."""
+"""One table of errors: it must be the one below, and an error must be the same raised, kept, sent and pickled."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ from mpreg_proto.errors import (
     raised,
 )
 
-# INTERFACE.md, Error codes: code, name, and whether its column `repeat safe` says yes.
+# docs/reference/errors.md: code, name, and whether its column `repeat safe` says yes.
 TABLE = """
 1000 unknown_message -
 1001 command_not_found yes

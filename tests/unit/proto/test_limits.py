@@ -1,4 +1,4 @@
-"""The bounds are GUARANTEES.md's, they fit together, and each can be replaced alone."""
+"""The bounds are those that are promised, they fit together, and each can be replaced alone."""
 
 import msgspec
 import pytest
@@ -8,7 +8,7 @@ from mpreg_proto.wire.framing import LONGEST_FRAME
 
 MIB = 1024 * 1024
 
-# GUARANTEES.md, Limits, Deadlines, Draining, Possibly started; MEMBERSHIP.md, State.
+# docs/reference/limits.md, docs/explanation/guarantees.md and membership.md.
 PROMISED = {
     "message": 16 * MIB,
     "calls": 10_000,

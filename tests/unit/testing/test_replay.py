@@ -33,6 +33,7 @@ def eventful(sim: Simulation) -> Simulation:
     """All that can be done to a cluster, between its events and among them."""
     call = sim.call("front", "add", 1, 2)
     sim.run(until=call.done)
+    sim.schedule(sim.chooser.below("cut", 3), sim.chooser.fraction, "reset")  # draws that a replay does not make
     sim.link("front", "back").set(delay=exponential(0.02), rechunk=0.5, bandwidth=50_000)
     kept = sim.call("front", "ponder", 3)
     sim.schedule(0.01, sim.crash, "side")

@@ -132,7 +132,7 @@ def test_over_a_limit(request_: Request, limit: str, came: int) -> None:
 
 
 def test_the_order_of_checks() -> None:
-    """INTERFACE.md: ..., 1010, 1014, 1011, 1013, 1012; each request here has all faults from its code on."""
+    """docs/explanation/requests.md: 1010, 1014, 1011, 1013, 1012; each request here has all faults from its code on."""
     limits, twice = Limits(calls=2), calls(x="y", y="x")
     assert bad(Request(1, (*twice, *calls(x="z"), Call("", "", b"")), want=("w",)), limits).code == 1010
     assert bad(Request(1, (*twice, *calls(x="z")), want=("w",)), limits).code == 1014

@@ -1,4 +1,4 @@
-"""The seed's JSON at the door: one object to one request, one result to one object (INTERFACE.md, classic dialect)."""
+"""The seed's JSON at the door: one object to one request, one result to one object (docs/howto/call-from-json.md)."""
 
 import json
 from typing import Any

@@ -1,0 +1,197 @@
+"""Parts of invariants 4, 5, 12 and 14: queues move, calls go where they can, and nothing of who is gone is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.effects import Run
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import LinkEnded, MemberChanged, Notice, Standing
+from mpreg_proto.requests.execution import Execution
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Digest, Goodbye, Hello, Message, News, Result
+from mpreg_proto.wire.session import Stage
+from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.oracles import Reading, attempt_of, cell, said
+from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.watching import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.watched import CallKey
+
+_ELSEWHERE = (1001, 1022, 1024)
+"""Refusals after which a call goes elsewhere (docs/explanation/guarantees.md)."""
+
+
+class QueuesMove(Watcher):
+    """12: nothing waits for a free slot, or behind what came later. 6: nothing waits for what is not offered."""
+
+    def touched(self, host: Host) -> None:
+        if not isinstance(host, NodeHost) or not host.node.worker._queues:
+            return
+        offered = host.node.cluster.catalogue.offered
+        for function, queue in host.node.worker._queues.items():
+            names = [job.call.name for job in queue]
+            if function not in offered:
+                if not host.node._draining:
+                    raise Violation(6, f"{said(host)} has {names} waiting for {function}, which it does not offer")
+                continue
+            busy = sum(body.run.function == function for body in host.running.values())
+            if busy < offered[function].concurrency:
+                raise Violation(12, f"{said(host)} has {names} waiting for {function}, and {busy} of it run")
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        queue = host.node.worker._queues.get(run.function)
+        job = host.node.worker.job(run.run)
+        if queue and job is not None and any(other.accepted < job.accepted for other in queue):
+            raise Violation(12, f"{said(host)} starts {job.call.name!r} before what has waited longer for a slot")
+
+
+class KeepsNothingOfTheGone(Watcher):
+    """12: no calls are out at who is gone, nobody is listed with what it does not offer. 4: logs have no gaps."""
+
+    def begin(self, sim: Engine) -> None:
+        self._gone: dict[str, dict[MemberId, None]] = {}
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is MemberChanged and notice.standing > Standing.SUSPECT and notice.member != host.node.me:
+            self._gone.setdefault(host.name, {})[notice.member] = None
+
+    def touched(self, host: Host) -> None:
+        for member in self._gone.pop(host.name, ()) if self._gone else ():
+            assert isinstance(host, NodeHost), "only nodes speak of members"
+            node = host.node
+            rank = cell(node.cluster.members, member)[1]
+            awaited = rank == Standing.LEFT and member in node.cluster._by_member  # answers may be on the way
+            out = node.coordinator.out._by_member.get(member)
+            if out and rank > Standing.SUSPECT and not awaited:
+                what = f"calls {list(out)[:5]} out at {show('', member)}"
+                raise Violation(12, f"{said(host)} has {what}, which it holds for {Standing(rank).name}")
+
+    def sweep(self, sim: Engine) -> None:
+        for host in sim.nodes.values():
+            if host.alive:
+                self._look(host)
+
+    def _look(self, host: NodeHost) -> None:
+        catalogue = host.node.cluster.catalogue
+        for function, members in catalogue.offering.items():
+            for member in members:
+                content = catalogue.content(member)
+                if content is None or function not in content.functions:
+                    what = f"lists {show('', member)} with {function}"
+                    raise Violation(12, f"{said(host)} {what}, which is not in its catalogue")
+        for head in catalogue.heads():
+            content = catalogue.content(MemberId(head.member))
+            assert content is not None, "it has a head"
+            versions = [change.version for change in content.changes]
+            if versions != list(range(content.version - len(versions) + 1, content.version + 1)):
+                what = f"changes {versions} of {show('', head.member)}"
+                raise Violation(4, f"{said(host)} keeps {what}, which do not lead to {content.version}")
+
+
+class LinksEndWell(Watcher):
+    """5: no call goes over a link on which a Goodbye came. 14: none closes in order with a call on it. 13: nor as
+    silent, if it is not.
+    """
+
+    def begin(self, sim: Engine) -> None:
+        self._said: dict[str, list[LinkId]] = {}
+        self._closing: dict[tuple[str, int, LinkId], None] = {}
+        self._leaving: dict[tuple[str, int, LinkId], int] = {}
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is Goodbye:
+            self._said.setdefault(host.name, []).append(link)
+
+    def touched(self, host: Host) -> None:
+        for link in self._said.pop(host.name, ()) if self._said else ():
+            self._closing[host.name, host.life, link] = None
+        if isinstance(host, NodeHost) and host.node.links.leaving:
+            for link in host.node.links.leaving:
+                self._leaving.setdefault((host.name, host.life, link), host.local)
+
+    def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        if attempt is not None and (host.name, host.life, attempt.link) in self._closing:
+            raise Violation(5, f"{said(host)} placed {key.call!r} over link {attempt.link}, on which a Goodbye came")
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is not LinkEnded or host.node.left:
+            return
+        node, link = host.node, notice.link
+        session = node.links.sessions.get(link)
+        if session is None or session.stage is not Stage.ENDED or session.mine.member != node.me:
+            return  # it was the other side, or this one has become another member
+        if notice.why.startswith("silent for"):
+            silent = host.local - session.heard
+            if silent < host.spec.limits.gone_after:
+                raise Violation(13, f"{said(host)} gave up link {link} as silent after {silent / SECOND:g} s")
+        elif not notice.why and host.local - self._leaving.get((host.name, host.life, link), host.local) < SECOND:
+            lost = [attempt.call for attempt in node.coordinator.out.over(link)]
+            lost += [
+                job.call.name
+                for key, jobs in node.worker._dispatches.items()
+                if key[0] == link
+                for job in jobs.values()
+            ]
+            if lost:
+                raise Violation(14, f"{said(host)} closes link {link} while {lost[:5]} are out on it")
+
+
+class TriesElsewhere(Watcher):
+    """14: a call that one node refused goes to another that fits, before it fails for that."""
+
+    def begin(self, sim: Engine) -> None:
+        self._sim = sim
+        self._reading = Reading()
+        self._refusers: dict[CallKey, dict[bytes, None]] = {}
+        self._now: dict[str, list[tuple[Execution, CallKey]]] = {}
+        self._changing: dict[str, None] = {}
+        """Hosts whose view may change in the present event."""
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        kind = type(message)
+        if kind is News or kind is Hello or kind is Goodbye or kind is Digest:
+            self._changing[host.name] = None
+        elif kind is Result and isinstance(host, NodeHost):
+            assert isinstance(message, Result)
+            for row in message.failed:
+                attempt = attempt_of(host.node.coordinator, message.id, row.name)
+                key = self._sim.keys.get((host.name, host.life, message.id, row.name))
+                if row.refused and row.fault.code in _ELSEWHERE and attempt is not None and key is not None:
+                    self._refusers.setdefault(key, {})[attempt.candidate.member] = None
+                    self._now.setdefault(host.name, []).append((attempt.execution, key))
+
+    def touched(self, host: Host) -> None:
+        refused = self._now.pop(host.name, ()) if self._now else ()
+        changing = self._changing.pop(host.name, False) is None
+        if not changing and isinstance(host, NodeHost):
+            for execution, key in refused:
+                self._look(host, execution, key)
+
+    def _look(self, host: NodeHost, execution: Execution, key: CallKey) -> None:
+        fault = execution.faults.get(key.call)
+        if fault is None or fault.code not in _ELSEWHERE or host.local >= execution.deadline:
+            return
+        call, version = execution.plan.calls[key.call], execution.repeats.get(key.call)
+        avoided = [member for member, _ in execution.avoid.get(key.call, ())]
+        cluster = host.node.cluster
+        for member in (host.node.me, *cluster.links):
+            offers = self._reading.of(cluster.catalogue.content(member))
+            if (
+                cell(cluster.members, member)[1] in (Standing.ALIVE, Standing.SUSPECT)
+                and offers.fits(call)
+                and member not in self._refusers[key]
+                and member not in avoided
+                and (
+                    version is None
+                    or (
+                        offers.functions[call.function].idempotent
+                        and offers.functions[call.function].version == version
+                    )
+                )
+            ):
+                what = f"{key.call!r} end with {fault.code} and did not try {show('', member)}"
+                raise Violation(14, f"{said(host)} let {what}, which offers it")
