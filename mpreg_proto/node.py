@@ -366,7 +366,10 @@ class Node:
         limits = self.config.limits
         span = min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)
         calls = list(request.calls)
-        self._carry(self.worker.accept(link, request.id, calls, request.given, deadline=now + span, now=now), now)
+        wanted = self.worker.accept(
+            link, request.id, calls, request.given, idempotent=request.idempotent, deadline=now + span, now=now
+        )
+        self._carry(wanted, now)
 
     def _accept(self, link: LinkId, request: Request, now: int) -> Iterable[Wanted]:
         if self._draining:
@@ -437,6 +440,7 @@ class Node:
             tuple(intent.calls),
             timeout=intent.deadline - now,
             here=tuple([call.name for call in intent.calls]),
+            idempotent=tuple(intent.idempotent),
             given=intent.given,
             partial=True,
             eager=True,
@@ -495,13 +499,17 @@ class Node:
     def _offers_changed(self, intent: Usable | OffersChanged, now: int) -> Iterable[Wanted]:
         return self.coordinator.offers_changed(now)
 
-    def _refusal(self, call: Call) -> Fault | None:
-        """Why this node cannot run `call` now: 1024, 1001 for what is not offered here (the sender's view is old)."""
+    def _refusal(self, call: Call, assumed: bool) -> Fault | None:
+        """Why this node cannot run `call` now: 1024, 1001 for what is not offered here (the sender's view is old).
+
+        What is taken for idempotent (`assumed`) and is not is refused too: its coordinator would start it twice.
+        """
         if self._draining:
             return faults.DRAINING
         index = self.cluster.index
-        if any(one.member == self.me for one in index.offers(call.function, call.resources, call.version)):
-            return None
+        for one in index.offers(call.function, call.resources, call.version):
+            if one.member == self.me:
+                return faults.not_idempotent(call) if assumed and not one.idempotent else None
         return faults.not_found(call, index.lacking(call.function, call.resources, call.version))
 
     # -- leaving ------------------------------------------------------------------------------------------------------

@@ -112,11 +112,17 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Hang up; whatever is still pending at the node is cancelled there, and ends here with Cancelled."""
+        """Hang up.
+
+        What still waits in other tasks ends: with OutcomeUnknown what the node has, which cancels it, with Cancelled
+        what was never sent.
+        """
         self._open = False
-        await leave_group(self._stack, error)
-        self._session.give_up(_CLOSED)
-        self._flush()
+        try:
+            await leave_group(self._stack, error)
+        finally:
+            self._session.give_up(_CLOSED)
+            self._flush()
 
     # -- calls --------------------------------------------------------------------------------------------------------
 

@@ -232,7 +232,7 @@ class Driver:
         """A JSON client has no ping of its own: ask by WebSocket's, and hang up when nothing at all comes back."""
         limits = self.node.config.limits
         seen, silent = transport.received_bytes, 0
-        with suppress(LinkEnded):
+        with suppress(LinkEnded):  # nothing can be written any more, a ping given up half-way included
             while silent < limits.gone_after:
                 await anyio.sleep(limits.ping_every / 1e9)
                 if transport.received_bytes != seen:
@@ -241,8 +241,8 @@ class Driver:
                 silent += limits.ping_every
                 with anyio.move_on_after(limits.ping_every / 1e9):
                     await transport.ping()
-            log.info("%s: silent for %g s, hung up", transport.peer, silent / 1e9)
-            await transport.close(1001)
+        log.info("%s: silent for %g s, hung up", transport.peer, silent / 1e9)
+        await transport.close(1001)
 
     def _run(self, run: Run) -> None:
         function = self._functions.get(run.function)

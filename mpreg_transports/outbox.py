@@ -40,10 +40,10 @@ class Outbox:
 
         After `close` they are dropped.
         """
+        if self._code is not None:
+            return
         size = sum(map(len, chunks))
         if not self._writing and not self._chunks and size <= SHORT and self._link.send_now(chunks):
-            return
-        if self._code is not None:
             return
         self._chunks.extend(chunks)
         self._unsent += size
@@ -52,11 +52,14 @@ class Outbox:
             self.close(TRY_AGAIN_LATER, within=0)
         self._wake.set()
 
-    def close(self, code: int, *, within: float = CLOSING_SECONDS) -> None:
-        """Close the link when all is written, or after so many seconds. The second call changes nothing."""
+    def close(self, code: int, *, within: float | None = None) -> None:
+        """Close the link when all is written, or after so many seconds (CLOSING_SECONDS unless told otherwise).
+
+        The second call changes nothing.
+        """
         if self._code is None:
             self._code = code
-            self._scope.deadline = anyio.current_time() + within
+            self._scope.deadline = anyio.current_time() + (CLOSING_SECONDS if within is None else within)
             self._wake.set()
 
     async def run(self) -> None:
@@ -96,7 +99,7 @@ class Mailbox:
         self._chunks.extend(chunks)
         self._there.set()
 
-    def close(self, code: int, *, within: float = 0.0) -> None:
+    def close(self, code: int, *, within: float | None = None) -> None:
         """No answer will come."""
         self._there.set()
 

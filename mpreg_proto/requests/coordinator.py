@@ -221,7 +221,7 @@ class Coordinator:
         group = groups.get(link)
         if group is None:
             self._last_number += 1
-            group = groups[link] = Assign(link, self._last_number, [], {}, execution.deadline)
+            group = groups[link] = Assign(link, self._last_number, [], {}, execution.deadline, [])
             execution.dispatches[group.number] = link
         return group
 
@@ -232,7 +232,9 @@ class Coordinator:
         group.calls.append(call)
         if call.needs:
             group.given.update(execution.given(name))
-        if not chosen.idempotent:
+        if chosen.idempotent:
+            group.idempotent.append(name)
+        else:
             execution.possibly_started[name] = None
         execution.tries[name] = execution.tries.get(name, 0) + 1
         self.out.add(Attempt(execution, name, group.number, group.link, chosen, now, why))

@@ -36,6 +36,12 @@ def lost(call: str, node: str) -> Fault:
     return Fault(1023, text, {"node": node})
 
 
+def not_idempotent(call: Call) -> Fault:
+    """1001 of a worker whose function is not what its coordinator takes it for."""
+    text = f"{call.function!r} is not idempotent here, as it was when the call was placed"
+    return Fault(1001, text, {"call": call.name, "function": call.function})
+
+
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
     """1001 in words, from what the catalogue says is lacking."""
     if details.get("unknown") == "function":

@@ -25,6 +25,8 @@ class Assign(msgspec.Struct, frozen=True, gc=False):
     calls: list[Call]
     given: dict[str, bytes]
     deadline: int
+    idempotent: list[str] = []
+    """Those of `calls` that are taken for idempotent."""
 
 
 class Withdraw(msgspec.Struct, frozen=True, gc=False):

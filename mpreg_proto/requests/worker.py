@@ -8,7 +8,7 @@ ended: cancelling is a message, not an end (dask/distributed #2617).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpreg_proto.effects import Cancel, Outcome, Raised, Returned, Run
@@ -23,7 +23,7 @@ from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFou
 class Job:
     """One call on this node, from its arrival until its body has ended."""
 
-    __slots__ = ("accepted", "call", "cancelled", "deadline", "given", "link", "request", "run", "started")
+    __slots__ = ("accepted", "assumed", "call", "cancelled", "deadline", "given", "link", "request", "run", "started")
 
     def __init__(
         self, link: LinkId, request: int, call: Call, given: Mapping[str, bytes], *, deadline: int, accepted: int
@@ -37,16 +37,18 @@ class Job:
         self.started = 0
         self.run: RunId | None = None
         self.cancelled: Fault | None = None
+        self.assumed = False
+        """Whether its coordinator takes it for idempotent."""
 
 
 class Worker:
     """Queues and slots, one of each a function. `concurrency` says how many bodies of a function may run at once."""
 
-    def __init__(self, refusal: Callable[[Call], Fault | None], codec: ValueCodec) -> None:
+    def __init__(self, refusal: Callable[[Call, bool], Fault | None], codec: ValueCodec) -> None:
         self.shown = ""
         """This node's name in errors."""
         self._refusal = refusal
-        """Why this node cannot run a call now (1001, 1024), or None if it can."""
+        """Why this node cannot run a call now (1001, 1024), or None if it can; True: it is taken for idempotent."""
         self._codec = codec
         self._slots: dict[str, int] = {}
         self._busy: dict[str, int] = {}
@@ -63,18 +65,30 @@ class Worker:
         return self._next(function, now) if function in self._queues else []
 
     def accept(
-        self, link: LinkId, number: int, calls: list[Call], given: Mapping[str, bytes], *, deadline: int, now: int
+        self,
+        link: LinkId,
+        number: int,
+        calls: Sequence[Call],
+        given: Mapping[str, bytes],
+        *,
+        idempotent: Sequence[str] = (),
+        deadline: int,
+        now: int,
     ) -> list[Intent]:
-        """Run or refuse each of `calls`. Everything is checked again here, as the sender's view may be old."""
+        """Run or refuse each of `calls`, of which the sender takes those named in `idempotent` for that.
+
+        Everything is checked again here, as the sender's view may be old.
+        """
         jobs = self._dispatches.setdefault((link, number), {})
         fresh: list[Job] = []
         for call in calls:
             job = Job(link, number, call, given, deadline=deadline, accepted=now)
+            job.assumed = call.name in idempotent
             jobs[call.name] = job
             fresh.append(job)
         intents: list[Intent] = []
         for job in fresh:
-            refusal = self._refusal(job.call)
+            refusal = self._refusal(job.call, job.assumed)
             if refusal is not None:
                 intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
                 continue
@@ -129,7 +143,7 @@ class Worker:
         """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
         intents: list[Intent] = []
         for job in list(self._queues.get(function, ())):
-            refusal = self._refusal(job.call)
+            refusal = self._refusal(job.call, job.assumed)
             if refusal is not None and refusal.code != faults.DRAINING.code:
                 intents.append(self._stop(job, refusal))
         return intents
@@ -234,7 +248,7 @@ class Worker:
         intents: list[Intent] = []
         while queue and self._busy.get(function, 0) < self._slots.get(function, 1):
             job = queue.popleft()
-            refusal = self._refusal(job.call)
+            refusal = self._refusal(job.call, job.assumed)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
                 intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
             else:

@@ -104,6 +104,8 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """The last `Result` carries where and when each call ran."""
     hops: int = 0
     caller: str = ""
+    idempotent: tuple[str, ...] = ()
+    """Calls of `here` that the sender takes for idempotent; a receiver that knows better refuses them."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
