@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
 from mpreg_transports.addresses import host_and_port
+from mpreg_transports.forking import not_for_children
 from mpreg_transports.links import asyncio_stream, tcp, websocket
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
 from mpreg_transports.links.http import HttpConnection, HttpRefused, HttpRequest, HttpResponse
@@ -59,6 +60,9 @@ class Listener:
         self.host = host
         self.port: int = listeners[0].extra(SocketAttribute.local_port)
         self._listeners = listeners
+        for listener in listeners:
+            if (listening := listener.extra(SocketAttribute.raw_socket, None)) is not None:
+                not_for_children(listening)
         self._accepting: dict[anyio.CancelScope, anyio.Event] = {}
 
     @classmethod
@@ -230,7 +234,6 @@ class _Connection:
         except Exception:
             log.exception("%s: a defect while answering %s %s", self._peer, request.method, request.path)
             raise HttpRefused(HttpResponse.text(500, "internal error")) from None
-
 
     async def _while_there(self, http: HttpConnection, request: HttpRequest) -> HttpResponse | None:
         """The answer; None, and what was on its way is cancelled, if the peer hangs up before it is there."""

@@ -7,6 +7,7 @@ client is touched from another thread than its own.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
@@ -14,6 +15,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from weakref import ref
 
 from anyio import CancelScope
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -58,6 +60,9 @@ class SyncClient:
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
         self._closed = False
+        client = ref(self)
+        # A client that is never closed ends with its program; without this its thread would be waited for, in vain.
+        self._at_exit = lambda: client() and client().close()  # type: ignore[union-attr]
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -80,6 +85,7 @@ class SyncClient:
         with self._lock:
             self._closed = True
             self._portal = None
+            atexit.unregister(self._at_exit)
             self._stack.close()
 
     @property
@@ -177,6 +183,7 @@ class SyncClient:
                 stack.enter_context(portal.wrap_async_context_manager(self._client))
                 self._stack = stack.pop_all()
             self._portal = portal
+            atexit.register(self._at_exit)
         return self._portal
 
     def _wait(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:

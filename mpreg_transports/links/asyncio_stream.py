@@ -17,6 +17,8 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
+from mpreg_transports.forking import not_for_children
+
 READ_SIZE = 256 * 1024
 UNREAD = 1024 * 1024
 """Unread bytes from which on the socket is not read, so that TCP slows the peer."""
@@ -62,6 +64,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         transport.set_write_buffer_limits(high=UNWRITTEN)
+        not_for_children(self)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """Where the next bytes go."""
@@ -97,6 +100,11 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         """Senders go on."""
         self._writable = True
         self._wake(self._writer)
+
+    def fileno(self) -> int:
+        """The socket's number; -1 once it is closed."""
+        number: int = self._transport.get_extra_info("socket").fileno()
+        return number
 
     # -- anyio's side -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ what its core wants: writes go to the network, functions run in virtual time, ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +36,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[str, ...] | None = None
     """Names of nodes that it dials; None: the first node of the simulation."""
     limits: Limits = DEFAULT
+
+
+def together(effects: Sequence[Any]) -> Sequence[Any]:
+    """Writes to one link that follow each other leave as one, as in production: a piece may hold the end of one message
+    and the beginning of the next.
+    """
+    if len(effects) < 2:
+        return effects
+    joined: list[Any] = []
+    for effect in effects:
+        last = joined[-1] if joined else None
+        if type(effect) is Send and type(last) is Send and effect.link == last.link and effect.message is None:
+            joined[-1] = Send(effect.link, (*last.chunks, *effect.chunks))
+        else:
+            joined.append(effect)
+    return joined
 
 
 def address(name: str) -> Address:
@@ -185,7 +201,7 @@ class NodeHost(Host):
         """Do all that the node wants, then see when it wants to be woken."""
         node, sim = self.node, self.sim
         while effects := node.drain():
-            for effect in effects:
+            for effect in together(effects):
                 self._one(effect)
         if node.coordinator.last_number != self.handed_out:
             sim.watch_handed_out(self)
@@ -281,7 +297,7 @@ class ClientHost(Host):
         """Do all that the session wants, then see when it wants to be woken."""
         sim = self.sim
         while effects := self.session.drain():
-            for effect in effects:
+            for effect in together(effects):
                 match effect:
                     case Send():
                         sim.send(self, effect)

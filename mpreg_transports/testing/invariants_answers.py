@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.ids import LinkId
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Goodbye, Message, Request, Result
+from mpreg_proto.wire.messages import Done, Failed, Goodbye, Message, Request, Result
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.network import End
@@ -46,7 +46,8 @@ class SaysAll(Watcher):
         if not isinstance(reply, Result):
             return
         named = self._named.setdefault(call.label, {})
-        named.update(dict.fromkeys(row.name for row in (*reply.done, *reply.failed)))
+        rows: tuple[Done | Failed, ...] = (*reply.done, *reply.failed)
+        named.update(dict.fromkeys(row.name for row in rows))
         if not reply.last:
             return
         del self._named[call.label]
@@ -98,7 +99,8 @@ class SaysTheTruth(Watcher):
             assert isinstance(message, Result)
             peer = peer_of(host, link)
             owed = self._owed.get(peer, {})
-            for row in (*message.done, *message.failed):
+            rows: tuple[Done | Failed, ...] = (*message.done, *message.failed)
+            for row in rows:
                 owed.pop((host.name, host.life, message.id, row.name), None)
             for failed in message.failed:
                 if failed.refused and (host.name, host.life, message.id, failed.name) in self._ran:

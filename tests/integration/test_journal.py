@@ -1,10 +1,15 @@
 """A real node's journal runs again to the same hash, and whoever changes it is found out."""
 
+import errno
+import io
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mpreg_transports import Client, ExecutionFailed, Server
+from mpreg_transports.observe import journal
 from mpreg_transports.observe.journal import Replayed, is_journal, replay
 from mpreg_transports.values import default_codec
 
@@ -82,6 +87,36 @@ async def test_it_is_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -
     with pytest.raises(FileExistsError):
         async with Server(port=0, journal=file):
             pass
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that has room for `room` bytes."""
+
+    room = 100_000
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(data) > self.room:
+            taken = super().write(data[: self.room - self.tell()])
+            if not taken:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return taken
+        return super().write(data)
+
+
+async def test_a_full_disk_ends_the_journal_and_not_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "a.journal"
+    monkeypatch.setattr(journal, "_create", lambda file: io.BufferedWriter(FullDisk(file, "xb")))
+    async with Server(port=0, journal=file) as server, Client(server.url) as client:
+        for number in range(40):
+            assert await client.call("echo", [number, "x" * 10_000]) == [number, "x" * 10_000]
+    said = [record.getMessage() for record in caplog.records if "journal" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("the journal ends here, the node goes on: ")
+    assert file.stat().st_size == FullDisk.room
+    cut = again(file)  # what had room runs again
+    assert cut.agreed and cut.inputs > 5
 
 
 def test_another_file_is_no_journal(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One function: how it is looked at when it is registered, and what becomes of a run, whatever its body does."""
 
+import asyncio
 import functools
 import gc
 import threading
@@ -179,6 +180,83 @@ async def test_a_thread_may_raise_what_ends_a_program(error: type[BaseException]
     assert told.kind == error.__name__
 
 
+class Own(BaseException):
+    """Such as test tools and other loops' libraries raise."""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", [Way.INLINE, Way.LOOP, Way.THREAD, Way.EXECUTOR])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Own])
+async def test_whatever_a_body_raises_is_its_calls_error(error: type[BaseException], way: Way) -> None:
+    def body() -> None:
+        raise error("why")
+
+    async def in_loop() -> None:
+        raise error("why")
+
+    with ThreadPoolExecutor(1) as pool:
+        if way is Way.INLINE:
+            told: object = function(body, inline=True).run_inline(run())
+        else:
+            made = (
+                function(in_loop) if way is Way.LOOP else function(body, executor=pool if way is Way.EXECUTOR else None)
+            )
+            told = await outcome(made)
+    assert isinstance(told, Raised)
+    assert (told.kind.rpartition(".")[2], told.message) == (error.__name__, "why")
+
+
+@pytest.mark.anyio
+async def test_a_cancellation_that_is_the_bodys_own_doing_is_its_calls_error() -> None:
+    async def body() -> None:
+        own: BaseException | None = None
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anyio.lowlevel.checkpoint()
+            except anyio.get_cancelled_exc_class() as error:
+                own = error
+                raise
+        assert own is not None
+        raise own
+
+    told = await outcome(function(body))
+    assert isinstance(told, Raised)
+    assert told.kind.rpartition(".")[2] in ("CancelledError", "Cancelled")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", [Way.LOOP, Way.THREAD, Way.EXECUTOR])
+async def test_a_cancellation_of_whoever_waits_is_no_outcome(way: Way) -> None:
+    started, outcomes = anyio.Event(), []
+    go, queue = threading.Event(), Queue()
+
+    async def in_loop() -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    post = threads.poster()
+
+    def in_thread() -> None:
+        post(started.set)
+        go.wait(PATIENCE)
+
+    made = (
+        function(in_loop) if way is Way.LOOP else function(in_thread, executor=queue if way is Way.EXECUTOR else None)
+    )
+
+    async def one() -> None:
+        outcomes.append(await made.run(run(), anyio.CancelScope()))
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one)
+            await (queue.given if way is Way.EXECUTOR else started).wait()
+            tasks.cancel_scope.cancel()
+    go.set()
+    assert outcomes == []
+
+
 @pytest.mark.anyio
 async def test_a_coroutine_is_stopped_by_its_scope_before_it_begins_and_while_it_waits() -> None:
     begun: list[anyio.Event] = [anyio.Event(), anyio.Event()]
@@ -255,6 +333,31 @@ async def test_an_executor_is_told_when_nobody_waits_any_more() -> None:
         await queue.given.wait()
         tasks.cancel_scope.cancel()
     assert queue.futures[0].cancelled()
+
+
+@pytest.mark.anyio
+async def test_a_scope_takes_a_body_out_of_an_executors_queue_and_lets_one_that_has_begun_end() -> None:
+    queue, outcomes = Queue(), dict[int, object]()
+    made, scopes = function(plain, executor=queue), [anyio.CancelScope(), anyio.CancelScope()]
+
+    async def one(number: int) -> None:
+        outcomes[number] = await made.run(run(number), scopes[number])
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            for number in (0, 1):
+                queue.given = anyio.Event()
+                tasks.start_soon(one, number)
+                await queue.given.wait()
+            queue.futures[1].set_running_or_notify_cancel()
+            for scope in scopes:
+                scope.cancel()
+            while 0 not in outcomes:
+                await anyio.lowlevel.checkpoint()
+            assert outcomes == {0: Stopped()}
+            assert [future.cancelled() for future in queue.futures] == [True, False]
+            queue.futures[1].set_result("done")
+    assert outcomes == {0: Stopped(), 1: Returned("done")}
 
 
 @pytest.mark.anyio

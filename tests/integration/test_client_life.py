@@ -1,0 +1,161 @@
+"""A client before, at the end of, and after its life; and one whose only node becomes another cluster's.
+
+Whatever waits for an answer gets one: nothing that is asked outside `async with` waits for somebody who keeps no time.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+import pytest
+
+from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_transports import Cancelled, Client, ClusterMismatch, OutcomeUnknown, RequestError, Server
+from mpreg_transports.graph import Graph
+from tests.helpers.held import PATIENCE, Held
+from tests.helpers.joined import kept_port
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Limits(dial_first=MILLISECOND, dial_longest=5 * MILLISECOND)
+
+
+def echo_graph(client: Client) -> Graph:
+    graph = client.graph()
+    graph.call("echo", 1)
+    return graph
+
+
+async def streamed(client: Client) -> None:
+    async for _ in client.stream(echo_graph(client)):
+        pass
+
+
+QUESTIONS: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "call": lambda client: client.call("echo", 1),
+    "call with a timeout": lambda client: client.call("echo", 1, timeout=60),
+    "run": lambda client: client.run(echo_graph(client)),
+    "answer": lambda client: client.answer(echo_graph(client), on_error="partial"),
+    "stream": streamed,
+    "explain": lambda client: client.explain(echo_graph(client)),
+    "view": lambda client: client.view(),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_a_client_that_is_not_entered_says_so(question: str) -> None:
+    client = Client("ws://127.0.0.1:1")
+    with anyio.fail_after(PATIENCE), pytest.raises(RuntimeError, match="use it as `async with Client"):
+        await QUESTIONS[question](client)
+    assert len(client._session) == 0
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_a_client_that_was_left_says_so(question: str) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with Server(port=0) as server:
+            async with Client(server.url) as client:
+                await QUESTIONS[question](client)
+            with pytest.raises(RuntimeError, match="use it as `async with Client"):
+                await QUESTIONS[question](client)
+            async with client:  # it may live again
+                await QUESTIONS[question](client)
+
+
+async def failing(client: Client, function: str, errors: list[RequestError]) -> None:
+    with pytest.raises(RequestError) as caught:
+        await client.call(function)
+    errors.append(caught.value)
+
+
+async def started(client: Client, count: int) -> None:
+    """Wait until `count` questions wait for their answers."""
+    while len(client._session) < count:
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_what_the_node_has_ends_with_the_client_and_is_cancelled_there() -> None:
+    held, errors = Held(), []
+    server = Server(port=0)
+    server.register("held", held.body)
+    with anyio.fail_after(PATIENCE):
+        async with server, anyio.create_task_group() as tasks:
+            async with Client(server.url) as client:
+                tasks.start_soon(failing, client, "held", errors)
+                await held.until(started=1)
+            await held.until(cancelled=1)
+    assert isinstance(errors[0], OutcomeUnknown)
+    assert errors[0].details["maybe_executed"] is True
+
+
+async def left(server: Server) -> None:
+    """Have it leave, and wait until it has."""
+    server.leave(grace=False)
+    with suppress(RuntimeError):  # it does not run
+        while True:
+            server.view()
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_what_was_never_sent_ends_with_the_client_and_was_not_run() -> None:
+    errors: list[RequestError] = []
+    server = Server(port=0)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server.serve)
+            async with Client(server.url, limits=QUICK) as client:
+                await left(server)
+                while client._session.ready:
+                    await anyio.lowlevel.checkpoint()
+                for _ in range(2):
+                    tasks.start_soon(failing, client, "echo", errors)
+                await started(client, 2)
+    assert [type(error) for error in errors] == [Cancelled, Cancelled]
+    assert [error.details["maybe_executed"] for error in errors] == [False, False]
+
+
+async def test_a_client_that_is_cancelled_ends_what_others_wait_for() -> None:
+    errors: list[RequestError] = []
+    server = Server(port=0)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server.serve)
+            with anyio.CancelScope() as scope:
+                async with Client(server.url, limits=QUICK) as client:
+                    await left(server)
+                    while client._session.ready:
+                        await anyio.lowlevel.checkpoint()
+                    tasks.start_soon(failing, client, "echo", errors)
+                    await started(client, 1)
+                    scope.cancel()
+                    await anyio.sleep_forever()
+    assert isinstance(errors[0], Cancelled)
+
+
+async def test_a_node_that_comes_back_as_another_clusters_fails_calls_and_not_the_client() -> None:
+    with anyio.fail_after(PATIENCE), kept_port() as port:
+        ours, theirs, again = (Server(port=port, cluster_id=name) for name in ("ours", "theirs", "ours"))
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(ours.serve)
+            async with Client(f"ws://127.0.0.1:{port}", cluster_id="ours", limits=QUICK) as client:
+                assert await client.call("echo", 1) == 1
+                await left(ours)
+                await tasks.start(theirs.serve)
+                for _ in range(3):
+                    with pytest.raises(ClusterMismatch):
+                        await client.call("echo", 2)
+                await left(theirs)
+                await tasks.start(again.serve)
+                assert await client.call("echo", 3) == 3
+            await left(again)
+
+
+@pytest.mark.parametrize("keyword", ["retry", "on_progress"])
+async def test_keywords_that_will_mean_something_are_not_the_functions_own(keyword: str) -> None:
+    server = Server(port=0)
+    server.register("given", lambda **kwargs: kwargs, inline=True)
+    with anyio.fail_after(PATIENCE):
+        async with server, Client(server.url) as client:
+            with pytest.raises(TypeError, match=f"{keyword}= is not there yet; .* 'given' .* goes into kwargs="):
+                await client.call("given", **{keyword: True})
+            assert await client.call("given", kwargs={keyword: True}, other=1) == {keyword: True, "other": 1}

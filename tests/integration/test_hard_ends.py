@@ -1,0 +1,241 @@
+"""Peers that do not read, say nothing, or say what they should not: the node goes on, and ends when it is told to.
+
+Strangers with hand-made bytes, over real sockets; the silence between nodes is of the network in memory. Times that
+would be seconds are made short by limits and by the constants of the adapters.
+"""
+
+import json
+import logging
+import os
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+import anyio
+import msgpack
+import msgspec
+import pytest
+from websockets.frames import Opcode
+
+from mpreg_proto.cluster.members import Card
+from mpreg_proto.ids import Address
+from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_transports import Client, OutcomeUnknown, Server, outbox
+from mpreg_transports.links import asyncio_stream, websocket
+from mpreg_transports.server import printable
+from mpreg_transports.testing.hosts import Spec
+from mpreg_transports.testing.memory import memory_cluster
+from tests.helpers.held import PATIENCE, Held
+from tests.helpers.joined import joined
+from tests.helpers.speakers import HELLO, REQUEST, Native, native, over_frames, over_websocket
+
+pytestmark = pytest.mark.anyio
+
+WATCHFUL = Limits(ping_every=50 * MILLISECOND, gone_after=100 * MILLISECOND)
+QUICK = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND)
+LARGE = 16 * 1024 * 1024
+"""More bytes than the system keeps for two sockets of this machine."""
+ARGS = msgpack.packb([[], {}])
+
+
+@pytest.fixture(autouse=True)
+def short_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given to a peer that does not read: tens of milliseconds instead of seconds."""
+    monkeypatch.setattr(outbox, "CLOSING_SECONDS", 0.02)
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.02)
+    monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 0.0)
+
+
+class Full:
+    """A function whose answer fills the sockets; `told` when it has run."""
+
+    def __init__(self) -> None:
+        self.ran = anyio.Event()
+
+    def body(self) -> str:
+        """16 MB of text."""
+        self.ran.set()
+        return "x" * (LARGE - 1_000)
+
+
+@asynccontextmanager
+async def serving(server: Server) -> AsyncIterator[tuple[Full, Held]]:
+    """The server runs, with `full` and `held`; what hangs fails, its end too."""
+    full, held = Full(), Held()
+    server.register("full", full.body, inline=True)
+    server.register("held", held.body)
+    with anyio.fail_after(PATIENCE):
+        async with server:
+            yield full, held
+
+
+@contextmanager
+def logged(name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[anyio.Event, list[str]]]:
+    """An event for the first line of this log that is `wanted`, and all lines."""
+    found, lines = anyio.Event(), []
+
+    def look(record: logging.LogRecord) -> bool:
+        lines.append(record.getMessage())
+        if wanted(lines[-1]):
+            found.set()
+        return True
+
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.DEBUG)
+    log.addFilter(look)
+    try:
+        yield found, lines
+    finally:
+        log.removeFilter(look)
+        log.setLevel(before)
+
+
+def classic(name: str) -> str:
+    return json.dumps({"role": "rpc", "cmds": [{"name": "x", "fun": name}], "u": name})
+
+
+# -- a peer that does not read ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("carrier", ["frames", "native", "websocket"])
+async def test_a_node_leaves_although_a_peer_does_not_read(carrier: str) -> None:
+    server = Server(port=0)
+    async with AsyncExitStack() as strangers, serving(server) as (full, _):
+        if carrier == "frames":
+            await (await strangers.enter_async_context(over_frames(server.port))).say(classic("full"))
+        elif carrier == "native":
+            await ask(await strangers.enter_async_context(native(server.port)), 1, "full")
+        else:
+            await (await strangers.enter_async_context(over_websocket(server.port))).say(classic("full"))
+        await full.ran.wait()
+
+
+async def ask(speaker: Native, number: int, function: str) -> None:
+    await speaker.say([REQUEST, number, [["x", function, ARGS]]])
+
+
+async def test_a_client_that_neither_reads_nor_speaks_is_lost_and_its_calls_are_cancelled() -> None:
+    server = Server(port=0, limits=WATCHFUL)
+    async with serving(server) as (full, held), native(server.port) as speaker:
+        await ask(speaker, 1, "full")
+        await ask(speaker, 2, "held")
+        await full.ran.wait()
+        await held.until(cancelled=1)
+
+
+async def test_a_client_that_lets_too_much_gather_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MOST", LARGE)
+    server = Server(port=0)
+    async with serving(server) as (_, held), native(server.port) as speaker:
+        await ask(speaker, 1, "held")
+        for number in (2, 3):
+            await ask(speaker, number, "full")
+        await held.until(cancelled=1)
+
+
+async def test_a_call_whose_argument_is_still_on_its_way_to_a_silent_node_is_lost_with_the_link() -> None:
+    """Not only at its own deadline, and the node that sent it leaves in time."""
+
+    def eat(value: bytes) -> int:
+        return len(value)
+
+    nodes = {"a": Spec(limits=WATCHFUL), "b": Spec(functions={"eat": eat}, limits=WATCHFUL)}
+    with anyio.fail_after(PATIENCE):
+        async with memory_cluster(nodes) as cluster, cluster.client("a") as client:
+            assert await client.call("eat", b"12") == 2
+            cluster.cut("a", "b", silent=True)
+            with pytest.raises(OutcomeUnknown) as caught:
+                await client.call("eat", b"x" * 4_000_000, timeout=2 * PATIENCE)
+            assert caught.value.details["maybe_executed"] is True
+            await cluster.leave("a")
+
+
+# -- a peer that says nothing -----------------------------------------------------------------------------------------
+
+
+async def test_a_json_client_that_does_not_answer_a_ping_is_gone_and_its_calls_are_cancelled() -> None:
+    server = Server(port=0, limits=WATCHFUL)
+    async with serving(server) as (_, held), over_websocket(server.port) as speaker:
+        await speaker.say(classic("held"))
+        await held.until(cancelled=1)
+        assert server.view().links == 0
+
+
+async def test_a_json_client_that_answers_pings_stays() -> None:
+    server = Server(port=0, limits=WATCHFUL)
+    async with serving(server) as (_, held), over_websocket(server.port) as speaker:
+        await speaker.say(classic("held"))
+        for _ in range(4):  # twice as many as would be its end
+            assert (await speaker.client.frame()).opcode is Opcode.PING
+        held.release()
+        answer = await speaker.client.frame()
+        while answer.opcode is Opcode.PING:
+            answer = await speaker.client.frame()
+        assert json.loads(bytes(answer.data))["u"] == "held"
+
+
+# -- a peer that says what it should not ------------------------------------------------------------------------------
+
+ADDRESSES = ("quic://10.0.0.1:9", "nonsense", "", "tcp://127.0.0.1:1/p", "ws://127.0.0.1:0", "ws://::1:1", "ws://\n:1")
+
+
+async def test_addresses_in_gossip_that_nobody_can_read_end_no_node() -> None:
+    """Each is dialled, in vain, and more than once."""
+    dials: Counter[str] = Counter()
+
+    def dialled(line: str) -> bool:
+        if "is not an address" in line:
+            dials[line] += 1
+        return sum(times > 1 for times in dials.values()) == len(ADDRESSES)
+
+    one, other = Server(port=0, name="one", limits=QUICK), Server(port=0, name="other", limits=QUICK)
+    with logged("mpreg_transports.driver", dialled) as (all_dialled, _):
+        async with joined(one, other) as client:
+            async with native(one.port, hello=[*HELLO[:3], "default-cluster", os.urandom(16), "evil"]) as speaker:
+                cards = [msgspec.msgpack.encode(Card("evil", (Address(address),))) for address in ADDRESSES]
+                await speaker.say([20, [[os.urandom(16), 0, 0, card] for card in cards]])
+                await all_dialled.wait()
+                assert await client.call("echo", 1) == 1
+            async with Client(other.url) as second:
+                assert await second.call("echo", 2) == 2
+
+
+async def test_a_request_behind_a_violation_in_the_same_piece_is_not_looked_at() -> None:
+    ran: list[int] = []
+    server = Server(port=0)
+    server.register("f", lambda: ran.append(1), inline=True)
+    with anyio.fail_after(PATIENCE):
+        async with server, native(server.port, hello=None) as speaker:
+            told, request = [16, 1, b""], [REQUEST, 1, [["x", "f", ARGS]]]
+            piece = b"".join(framed(message) for message in (HELLO, told, request))
+            await speaker.stream.send(piece)
+            await speaker.until_closed()
+    assert ran == []
+
+
+def framed(message: list[Any]) -> bytes:
+    body = msgpack.packb(message)
+    return struct.pack(">I", len(body)) + bytes(body)
+
+
+async def test_the_name_of_a_peer_forges_no_line_of_a_log() -> None:
+    name = "x\nforged line\r\x1b[31m\u202e"
+    one, other = Server(port=0, name="one"), Server(port=0, name=name)
+    with logged("mpreg", lambda line: "forged" in line and "has left" in line) as (left, lines):
+        async with joined(one, other):
+            other.leave(grace=False)
+            await left.wait()
+    about = [line for line in lines if "forged" in line]
+    assert len(about) > 1
+    assert all(line.isprintable() for line in about)
+    assert "x\\nforged line\\r\\x1b[31m\\u202e has left" in about
+
+
+def test_what_peers_say_is_one_line_of_bounded_length() -> None:
+    assert printable("plain ž 'quoted'") == "plain ž 'quoted'"
+    assert printable("a\nb\t\x00") == "a\\nb\\t\\x00"
+    assert printable("x" * 200) == "x" * 200
+    assert printable("x" * 201) == "x" * 200 + "..."
