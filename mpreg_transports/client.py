@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +31,7 @@ from mpreg_transports.dialing import Network, open_link
 from mpreg_transports.driver import clock, leave_group
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions import tags
-from mpreg_transports.graph import Graph, Handle, OnError
+from mpreg_transports.graph import Graph, Handle, OnError, check_called
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.outbox import Outbox
 from mpreg_transports.values import default_codec
@@ -70,6 +71,9 @@ class Client:
         network: Network | None = None,
     ) -> None:
         self.urls = urls or (DEFAULT_URL,)
+        for url in self.urls:
+            if not isinstance(url, str):
+                raise TypeError(f'an address is a text, not {url!r}; write Client("{DEFAULT_URL}"), several one by one')
         for url in self.urls if network is None else ():
             parse_address(url)
         self._open_link = open_link if network is None else network.dial
@@ -144,6 +148,7 @@ class Client:
         `timeout` and `wait` are seconds. Raises a RequestError of the kind that happened, TypeError for arguments that
         cannot be sent.
         """
+        check_called(function, version)
         for later in _LATER:
             if later in more:
                 raise TypeError(f"{later}= is not there yet; a keyword of {function!r} by that name goes into kwargs=")
@@ -191,6 +196,7 @@ class Client:
         trace: bool = False,
     ) -> Answer:
         """Run a graph, or a hand-made request, and get everything that came of it."""
+        _check_graph(graph)
         if isinstance(graph, Graph):
             request = graph.request(
                 *wanted,
@@ -210,6 +216,7 @@ class Client:
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
     ) -> AsyncIterator[tuple[str, Any]]:
         """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
+        _check_graph(graph)
         request = graph.request(eager=True, timeout=_span(timeout, "timeout"), wait=_span(wait, "wait") or 0)
 
         def ask() -> tuple[Waiter, Callable[[], None]]:
@@ -220,6 +227,7 @@ class Client:
 
     async def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
+        _check_graph(graph)
         request = graph.request() if isinstance(graph, Graph) else graph
         reply = await self._reply(self._session.explain(request, now=clock()))
         assert isinstance(reply, (Explanation, Result))
@@ -385,12 +393,25 @@ def not_connected(tried: Mapping[str, str]) -> NotConnected:
 
 
 def _span(seconds: float | None, name: str) -> int | None:
-    """Seconds as nanoseconds. Raises ValueError for what is no span of time."""
+    """Seconds as nanoseconds. Raises TypeError for what is no number, ValueError for what is no span of time."""
     if seconds is None:
         return None
+    _check_number(seconds, name)
     if not 0 <= seconds <= 86_400 or (seconds == 0 and name == "timeout"):
-        raise ValueError(f"{name}={seconds}: more than 0 and at most 86400 seconds")
+        least = "more than 0 and" if name == "timeout" else "0 or more, and"
+        raise ValueError(f"{name}={seconds}: {least} at most 86400 seconds")
     return int(seconds * SECOND)
+
+
+def _check_number(seconds: object, name: str) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, Real):
+        raise TypeError(f"{name}={seconds!r} is of type {type(seconds).__name__}; write seconds, such as {name}=5")
+
+
+def _check_graph(graph: object) -> None:
+    if not isinstance(graph, (Graph, Request)):
+        kind = type(graph).__name__
+        raise TypeError(f"a graph is wanted, not {kind}; make one with client.graph(), or use client.call for one call")
 
 
 def _partial(on_error: str) -> bool:

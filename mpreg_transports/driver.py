@@ -76,6 +76,8 @@ class Driver:
         self._patience: int | None = None
         self.on_local_host: Callable[[str], None] | None = None
         """Told this machine's address on each new link."""
+        self.on_failure: Callable[[str, Raised], None] = lambda function, raised: None
+        """Told the name of each function whose body has raised, and what."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Drive until the node has left and its links are closed, or the caller cancels."""
@@ -253,6 +255,8 @@ class Driver:
             outcome = function.run_inline(run)
             ended = clock()
             self.node.finished(run.run, outcome, now=ended, began=began)
+            if type(outcome) is Raised:
+                self.on_failure(run.function, outcome)
             if ended - began > LONG:
                 took = (ended - began) / 1e6
                 log.warning("%s held the loop for %.0f ms; without inline=True it has a thread", run.function, took)
@@ -266,6 +270,8 @@ class Driver:
         outcome = await function.run(run, scope)
         del self._running[run.run]
         self.node.finished(run.run, outcome, now=clock(), began=began)
+        if type(outcome) is Raised:
+            self.on_failure(run.function, outcome)
         self.flush()
 
     def _cancel(self, run: int) -> None:

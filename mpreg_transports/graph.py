@@ -99,8 +99,7 @@ class Graph:
         own keyword that this method uses itself is passed by `kwargs={"name": ...}`. Raises TypeError or a GraphError
         for what cannot be right; nothing has changed then.
         """
-        if not function or type(function) is not str:
-            raise TypeError(f"a function is named by its name, not by {function!r}")
+        check_called(function, version)
         if name is None:
             name = self._free_name(function)
         elif name in self._calls:
@@ -250,3 +249,13 @@ class Graph:
             tree = {key: self._as_json(item) for key, item in value.items()}
             return {"$data": to_json(value, self._codec)} if "$ref" in value or "$data" in value else tree
         return to_json(value, self._codec)
+
+
+def check_called(function: object, version: object) -> None:
+    """Raises TypeError for what does not name a function and its version."""
+    if type(function) is not str or not function:
+        name = getattr(function, "__name__", "")
+        hint = f"; write {name!r}, the name under which a node offers it" if name else ""
+        raise TypeError(f"a function is named by its name, not by {function!r}{hint}")
+    if version is not None and type(version) is not str:
+        raise TypeError(f"version={version!r} is of type {type(version).__name__}; write a text such as version='2'")

@@ -7,7 +7,6 @@ Run it with `server.run()`, `await server.serve()` or `async with server:`.
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import logging
 import os
 import signal
@@ -25,21 +24,31 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from mpreg_proto.ids import Address, MemberId
-from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import LinkEnded as LinkEndedNotice
-from mpreg_proto.notices import MemberChanged, Notice, PeerSilent, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, parse_address
+from mpreg_transports.arguments import (
+    cannot_journal,
+    check_backend,
+    check_function,
+    check_length,
+    check_name,
+    check_port,
+    check_text,
+    refuse_open_host,
+)
 from mpreg_transports.dialing import Dialler, Listening, Network
 from mpreg_transports.driver import Driver, clock, leave_group
 from mpreg_transports.functions import Function, built_in, tags
 from mpreg_transports.functions import function as make_function
+from mpreg_transports.importing import refuse_while_importing
 from mpreg_transports.links.base import Link
 from mpreg_transports.listener import Listener
 from mpreg_transports.observe.journal import JournalNode
+from mpreg_transports.reports import Reports, on_stderr, ready_line
 from mpreg_transports.values import default_codec
 from mpreg_transports.web.routes import Routes
 
@@ -77,7 +86,10 @@ class Server:
             raise TypeError(f'peers="{peers}" is a bare string; write peers=["{peers}"]')
         if transport not in ("auto", "websocket"):
             raise ValueError(f'transport={transport!r}: "auto" or "websocket"')
-        check_length(name, "the node's name", limits)
+        check_name(name, "the node's name", limits)
+        check_text(host, "host", example="127.0.0.1")
+        check_port(port)
+        check_text(cluster_id, "cluster_id", example="shop")
         self.name = name
         self.host = host
         self.port = port
@@ -101,6 +113,8 @@ class Server:
         self._token: anyio.lowlevel.EventLoopToken | None = None
         self._thread: int | None = None
         self._leave_at_once = False
+        self._leaving_since: int | None = None
+        """When it began to leave with grace."""
         self._stack = AsyncExitStack()
 
     # -- functions ----------------------------------------------------------------------------------------------------
@@ -150,6 +164,9 @@ class Server:
         allows a second run where a node was lost. Raises ValueError for a name that is taken, unless `replace`; nothing
         has changed then.
         """
+        check_function(version=version, concurrency=concurrency, executor=executor)
+        if name is not None:
+            check_name(name, "a function's name", self._limits)
         made = make_function(
             function,
             name=name,
@@ -177,8 +194,31 @@ class Server:
     # -- running ------------------------------------------------------------------------------------------------------
 
     def run(self, *, backend: str = "asyncio") -> None:
-        """Serve until SIGTERM or Ctrl-C, then let running calls finish (10 s; a second signal skips that)."""
-        anyio.run(self.serve_until_signal, backend=backend, backend_options=backend_options(backend))
+        """Serve until SIGTERM or Ctrl-C, then let running calls finish (10 s; a second signal skips that).
+
+        Where the program has not said where its log goes, what the node has to say goes to stderr.
+        """
+        check_backend(backend)
+        refuse_while_importing()
+        with on_stderr():
+            anyio.run(self._serve_aloud, backend=backend, backend_options=backend_options(backend))
+
+    async def _serve_aloud(self) -> None:
+        """`serve_until_signal`, and say where."""
+        failed: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            try:
+                await tasks.start(self.serve_until_signal)
+            except Exception as error:
+                failed = error  # to be raised as it is, not in a group
+            else:
+                log.info("%s", self.ready_line())
+        if failed is not None:
+            raise failed
+
+    def ready_line(self) -> str:
+        """The one line that says where it listens."""
+        return ready_line(self.name, self.url, functions=len(self.functions), resources=self.resources)
 
     async def serve_until_signal(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """`serve`, and leave the cluster in order when the process is told to end."""
@@ -195,7 +235,9 @@ class Server:
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `leave()` is through or the caller cancels. Raises CannotListen or ValueError."""
+        refuse_while_importing()
         self._leave_at_once = False
+        self._leaving_since = None
         listener = await self._bind()
         try:
             driver = self._driver = self._make_driver()
@@ -208,6 +250,7 @@ class Server:
                 if self._leave_at_once:  # told so before there was anything to leave
                     self._leave(True)
                 await driver.ended.wait()
+                self._tell_end_of_grace()
                 await listener.close()
                 tasks.cancel_scope.cancel()
         finally:
@@ -276,12 +319,17 @@ class Server:
         if self.journal is None:
             node = Node(config, me=me, rng=Rng(seed), entropy=os.urandom, now=clock(), codec=self._codec)
         else:
-            node = JournalNode(self.journal, config, me=me, seed=seed, now=clock(), codec=self._codec)
+            try:
+                node = JournalNode(self.journal, config, me=me, seed=seed, now=clock(), codec=self._codec)
+            except OSError as error:
+                raise cannot_journal(self.journal, error) from None
         for one in self._functions.values():
             node.offer(one.spec, now=clock())
         network = self.network
         dial = network.dial if network is not None else Dialler(websocket_only=self.transport == "websocket")
-        driver = Driver(node, functions=self._functions, dial=dial, observe=self._observe)
+        reports = Reports()
+        driver = Driver(node, functions=self._functions, dial=dial, observe=reports.observe)
+        driver.on_failure = reports.failed
         if wildcard:
             driver.on_local_host = self._learn_address
         return driver
@@ -325,6 +373,7 @@ class Server:
         driver = self._driver
         if driver is None:
             return
+        self._leaving_since = None if driver.node.draining or not grace else clock()
         driver.node.leave(now=clock())
         if not grace and not driver.node.left:
             driver.node.leave(now=clock())
@@ -342,60 +391,15 @@ class Server:
             task_status.started()
             async for number in signals:
                 again = self._driver is not None and self._driver.node.draining
-                what = "at once" if again else "running calls may finish"
+                grace = f"running calls have {self._limits.drain_grace / SECOND:g} s to finish"
+                what = "at once" if again else f"{grace}, a second signal ends them at once"
                 log.info("%s: leaving the cluster, %s", signal.Signals(number).name, what)
                 self.leave()
 
-    def _observe(self, notice: Notice) -> None:
-        match notice:
-            case PeerSilent(address):
-                log.warning("%s does not answer; trying again until it does", printable(address))
-            case MemberChanged():
-                log.info("%s %s", printable(notice.name), _STANDINGS[notice.standing])
-            case LinkEndedNotice():
-                if notice.why:
-                    log.warning("link to %s ended: %s", printable(notice.peer) or "a client", printable(notice.why))
-            case _:
-                log.debug("%s", notice)
-
-
-_SAID = 200
-"""Characters of what a peer said that a log line holds."""
-_STANDINGS = {
-    Standing.ALIVE: "is there",
-    Standing.SUSPECT: "does not answer",
-    Standing.DEAD: "is dead",
-    Standing.LEFT: "has left",
-    Standing.RETIRED: "is forgotten",
-}
-
-
-def check_length(text: str, what: str, limits: Limits) -> None:
-    """Raises ValueError for a name that other nodes would refuse."""
-    if len(text) > limits.name_length:
-        raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
-
-
-def refuse_open_host(host: str, *, insecure: bool) -> None:
-    """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
-    if not insecure and not _is_loopback(host):
-        raise ValueError(
-            f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
-            "Keep --host 127.0.0.1, or say --insecure if the network is yours alone"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def printable(text: str) -> str:
-    """What a peer said, for a log: one line, nothing that a terminal acts on, of bounded length."""
-    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:_SAID])
-    return shown + ("..." if len(text) > _SAID else "")
+    def _tell_end_of_grace(self) -> None:
+        began, grace = self._leaving_since, self._limits.drain_grace
+        if began is not None and clock() - began >= grace:
+            log.warning("%g s are over, calls that still ran were given up", grace / SECOND)
 
 
 def _reachable(host: str) -> str:

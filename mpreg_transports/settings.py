@@ -140,7 +140,7 @@ def read_file(path: Path) -> dict[str, Value]:
     for key, value in tree.items():
         setting = BY_NAME.get(key)
         if setting is None:
-            raise SettingsError(f"unknown key {key!r} in {path}; {_meant(key, BY_NAME)}")
+            raise SettingsError(f"unknown key {key!r} in {path}; {meant(key, BY_NAME)}")
         found[key] = check(setting, tuple(value) if isinstance(value, list) else value, place=f"in {path}")
     return found
 
@@ -164,7 +164,7 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
     """A sentence for each MPREG_ variable that is no setting. No error: other programs may use such names."""
     known = {setting.variable: setting for setting in SETTINGS} | {CONFIG_VARIABLE: None, DEBUG_VARIABLE: None}
     return [
-        f"{name} in the environment is no setting; {_meant(name, known)}"
+        f"{name} in the environment is no setting; {meant(name, known)}"
         for name in sorted(environ)
         if name.startswith("MPREG_") and name not in known
     ]
@@ -190,7 +190,8 @@ def _wrong(setting: Setting, value: object, place: str) -> SettingsError:
     return SettingsError(text)
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """Which of `known` was meant by `name`, as a clause for an error; if none is like it, all of them."""
     names = list(known)
     close = get_close_matches(name, names, n=1) or get_close_matches(name.replace("_", "-").rstrip("s"), names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"

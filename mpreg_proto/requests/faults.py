@@ -43,13 +43,9 @@ def not_idempotent(call: Call) -> Fault:
 
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
-    """1001 in words, from what the catalogue says is lacking."""
+    """1001 in words, from what the catalogue says is lacking; a call with a name of its own is named."""
     if details.get("unknown") == "function":
-        version = f" in version {call.version!r}" if call.version is not None else ""
-        text = f"no node offers {call.function!r}{version}"
-        close = details.get("close")
-        if isinstance(close, (list, tuple)) and close:
-            text += "; did you mean " + " or ".join(repr(name) for name in close[:3]) + "?"
+        text = f"no node offers {call.function!r}" + _instead(call, details)
     elif not details.get("lacks"):
         text = f"no node that offers {call.function!r} is left to run it"
     else:
@@ -58,4 +54,16 @@ def not_found(call: Call, details: Mapping[str, object]) -> Fault:
         lacks = details.get("lacks")
         if isinstance(lacks, (list, tuple)):
             text += f"; the nearest, {details.get('node')}, lacks " + ", ".join(repr(name) for name in lacks)
-    return Fault(1001, text, {"call": call.name, "function": call.function, **details})
+    named = f"call {call.name!r}: " if call.name != call.function else ""
+    return Fault(1001, named + text, {"call": call.name, "function": call.function, **details})
+
+
+def _instead(call: Call, details: Mapping[str, object]) -> str:
+    """What there is of an unknown function: its other versions, or names like it."""
+    version = f" in version {call.version!r}" if call.version is not None else ""
+    versions, close = details.get("versions"), details.get("close")
+    if isinstance(versions, (list, tuple)) and versions:
+        return f"{version}; there is " + ", ".join(repr(one) if one else "one without a version" for one in versions)
+    if isinstance(close, (list, tuple)) and close:
+        return f"{version}; did you mean " + " or ".join(repr(name) for name in close[:3]) + "?"
+    return version

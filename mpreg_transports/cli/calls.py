@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mpreg_proto.wire.messages import Explained, Request, Traced
     from mpreg_transports.client import Answer, Client
 
+REQUEST_KEYS = ("role", "cmds", "u", "refs", "want", "timeout", "wait", "on_error", "trace")
+COMMAND_KEYS = ("name", "fun", "args", "kwargs", "locs")
 _VALUED = ("--kw", "--resource", "--timeout", "--url", "--config")
 _MARK = "\0"
 """Stands before a negative number on its way past the parser, which would take it for an option."""
@@ -85,6 +87,7 @@ def call(
 
     positional = [argument(text) for text in args or ()]
     keywords = dict(keyword(text) for text in kw or ())
+    warn_of_texts([*positional, *keywords.values()])
     if timeout is not None and not 0 < timeout <= 86_400:
         raise CommandFailed(f"--timeout {timeout:g}: more than 0 and at most 86400 seconds")
     for name in resource or ():
@@ -132,12 +135,15 @@ def run(
 def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: Json = False) -> None:
     """Say which node each call would run on now, and why. Runs nothing.
 
-    Several nodes for a call are equals, among which one is drawn when it runs.
+    Several nodes for a call are equals, among which one is drawn when it runs. Ends with 4 if a call can run nowhere.
     """
+    import msgspec
+
     from mpreg_transports.cli.asking import ask, node_url
     from mpreg_transports.cli.terminal import emit_json, show
+    from mpreg_transports.cli.told import ExitCode, print_error
 
-    request = read_request(file)
+    request = msgspec.structs.replace(read_request(file), partial=True)  # a row for what is impossible too
 
     async def question(client: Client) -> tuple[Explained, ...]:
         return await client.explain(request)
@@ -158,6 +164,10 @@ def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: 
         )
     else:
         show(*explained(rows))
+    if nowhere := [row.name for row in rows if not row.nodes]:
+        count = f"{len(nowhere)} of {len(rows)} calls can run nowhere now: {', '.join(nowhere)}"
+        print_error([count, "see who offers what:   mpreg functions"])
+        raise typer.Exit(ExitCode.NO_ROUTE)
 
 
 # -- in ---------------------------------------------------------------------------------------------------------------
@@ -172,6 +182,19 @@ def argument(text: str) -> Any:
         return loads(text)
     except MalformedJson:
         return text
+
+
+def warn_of_texts(values: Sequence[Any]) -> None:
+    """Say of each text that looks like JSON and is none that it goes as a text."""
+    from mpreg_proto.wire.jsonvalues import MalformedJson, loads
+    from mpreg_transports.cli.terminal import say
+
+    for value in values:
+        if isinstance(value, str) and value[:1] in ("[", "{"):
+            try:
+                loads(value)
+            except MalformedJson as error:
+                say(f"mpreg: {value!r} is not JSON ({error}), so it is sent as a text")
 
 
 def keyword(text: str) -> tuple[str, Any]:
@@ -206,12 +229,41 @@ def request_of(text: str, *, where: str) -> Request:
     from mpreg_proto.wire.dialects import BadRequest
     from mpreg_transports.values import default_codec
 
+    refuse_unknown_keys(text, where=where)
     whole = text if not text.lstrip().startswith("[") else '{"role":"rpc","cmds":' + text + "}"
     request = ClassicDialect(default_codec(), DEFAULT.message).decode(whole)
     if isinstance(request, BadRequest):
         fault = request.fault
         raise raised(Fault(fault.code, f"{where}: {fault.message}", fault.details))
     return request
+
+
+def refuse_unknown_keys(text: str, *, where: str) -> None:
+    """A file is written by hand: raises CommandFailed for a key that means nothing, with the one that was meant.
+
+    A node ignores such keys, as a newer client may know more of them. What is no such file is told elsewhere.
+    """
+    from mpreg_proto.wire.jsonvalues import MalformedJson, loads
+
+    try:
+        tree = loads(text)
+    except MalformedJson:
+        return
+    if isinstance(tree, dict):
+        _refuse_others(tree, REQUEST_KEYS, f"in {where}")
+        tree = tree.get("cmds")
+    for position, command in enumerate(tree if isinstance(tree, list) else ()):
+        if isinstance(command, dict):
+            _refuse_others(command, COMMAND_KEYS, f"at $.cmds[{position}] in {where}")
+
+
+def _refuse_others(tree: dict[str, Any], known: Sequence[str], place: str) -> None:
+    from mpreg_transports.cli.told import CommandFailed
+    from mpreg_transports.settings import meant
+
+    for key in tree:
+        if key not in known:
+            raise CommandFailed(f"unknown key {key!r} {place}; {meant(key, known)}")
 
 
 # -- out --------------------------------------------------------------------------------------------------------------
@@ -221,13 +273,14 @@ def print_value(value: Any, *, as_json: bool) -> None:
     """A result: text plain, all else JSON. Raises ExecutionFailed where JSON is asked for and cannot say it."""
     from mpreg_proto.errors import ExecutionFailed
     from mpreg_proto.wire.blame import UnsendableValue
-    from mpreg_transports.cli.terminal import emit, pretty
+    from mpreg_transports.cli.terminal import emit, harmless, pretty
 
     if type(value) is str and not as_json:
-        emit(value)
+        emit(harmless(value))
         return
     try:
-        emit(pretty(json_tree(value)))
+        text = pretty(json_tree(value))
+        emit(text if as_json else harmless(text))
     except UnsendableValue as error:
         if as_json:
             raise ExecutionFailed(f"the result: {error}; without --json it is printed as Python writes it") from None

@@ -75,6 +75,7 @@ def functions(url: Url = None, config: Config = None, as_json: Json = False) -> 
 
 def check(
     target: Annotated[str | None, typer.Argument(metavar="URL", help="The node's address.")] = None,
+    url: Url = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -84,9 +85,11 @@ def check(
     """
     from mpreg_transports.cli.asking import ask, node_url
     from mpreg_transports.cli.terminal import emit_json, show
-    from mpreg_transports.cli.told import ExitCode, print_error
+    from mpreg_transports.cli.told import CommandFailed, ExitCode, print_error
 
-    url = node_url(target, config)
+    if target is not None and url is not None:
+        raise CommandFailed(f"two addresses, {target} and --url {url}: give one")
+    address = node_url(target or url, config)
     started: list[int] = []
 
     async def question(client: Client) -> Checked:
@@ -97,9 +100,9 @@ def check(
             asked = time.monotonic_ns()
             view = await client.view()
             rounds.append(time.monotonic_ns() - asked)
-        return judge(url, view, protocol=client.version, reached=reached, away=min(rounds))
+        return judge(address, view, protocol=client.version, reached=reached, away=min(rounds))
 
-    found = ask(url, question, before=lambda: started.append(time.monotonic_ns()))
+    found = ask(address, question, before=lambda: started.append(time.monotonic_ns()))
     if as_json:
         emit_json(_plain(found))
     else:
@@ -171,10 +174,11 @@ def members_table(view: NodeView) -> Table:
 
     from mpreg_transports.cli.terminal import span, table
 
-    styles: Mapping[str, str] = {"alive": "green", "suspect": "yellow", "dead": "red"}
+    styles: Mapping[str, str] = {"alive": "green", "suspect": "yellow", "dead": "red", "draining": "yellow"}
     rows: list[tuple[str | Text, ...]] = []
     for row in view.members:
-        standing = Text(row.standing, style=styles.get(row.standing, "dim"))
+        is_now = "draining" if row.me and view.draining and row.standing == "alive" else row.standing
+        standing = Text(is_now, style=styles.get(is_now, "dim"))
         name = row.shown + (" *" if row.me else "")
         resources = ", ".join(row.resources) or "-"
         rows.append((name, standing, span(row.since), str(row.functions), resources, "\n".join(row.addresses)))
@@ -193,13 +197,13 @@ def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from mpreg_transports.cli.terminal import table
+    from mpreg_transports.cli.terminal import harmless, table
 
     groups: dict[tuple[str, ...], Table] = {}
     widest = max((len(row.node) for row in rows), default=0)
     for row in rows:
         marks = " ".join(word for word in (row.version, "idempotent" if row.idempotent else "") if word)
-        key = (row.function, row.signature, row.doc, marks)
+        key = (harmless(row.function), harmless(row.signature), harmless(row.doc), harmless(marks))
         if key not in groups:
             groups[key] = Table.grid(padding=(0, 2, 0, 0))
             groups[key].add_column(no_wrap=True, min_width=widest)

@@ -88,9 +88,11 @@ def _is_simulation(start: bytes) -> bool:
 
 def _simulation(file: Path, wanted: Wanted) -> None:
     """Replay a simulator's trace."""
+    from mpreg_transports.cli.target import look_here
     from mpreg_transports.cli.told import CommandFailed, ExitCode
     from mpreg_transports.testing.replay import NotTheSame, Replay
 
+    look_here()  # a test's own functions are named by their modules
     try:
         again = Replay(file)
     except ValueError as error:
@@ -191,6 +193,9 @@ def _journal(file: Path, wanted: Wanted) -> None:
     from mpreg_transports.observe.journal import replay as run_again
     from mpreg_transports.values import default_codec
 
+    if wanted.plot is not None or wanted.node is not None:
+        flag = "--plot" if wanted.plot is not None else "--node"
+        raise CommandFailed(f"{flag} is for runs of a simulator; {file} is the journal of one node")
     try:
         again = run_again(file, codec=default_codec(), stop_at=wanted.stop_at, on_input=emit if wanted.steps else None)
     except (ValueError, msgspec.MsgspecError) as error:

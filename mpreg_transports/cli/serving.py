@@ -71,7 +71,7 @@ def serve(
     journal: Journal = None,
     config: Config = None,
 ) -> None:
-    """Run a node until Ctrl-C, which lets running calls finish; a second one does not.
+    """Run a node until Ctrl-C, which lets running calls finish for 10 s; a second one ends it at once.
 
     Settings may also come from MPREG_PORT and the like, a TOML file or Server(...): see mpreg config.
     """
@@ -97,9 +97,9 @@ def serve(
 
 def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None) -> Server:
     """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
+    from mpreg_transports.arguments import refuse_open_host
     from mpreg_transports.cli.target import load, own_settings, set_up
     from mpreg_transports.cli.told import CommandFailed
-    from mpreg_transports.server import refuse_open_host
     from mpreg_transports.settings import resolve
 
     resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before anything of the user's runs
@@ -137,8 +137,7 @@ def say_ready(server: Server) -> None:
     """The one line that says where it listens."""
     from mpreg_transports.cli.terminal import say
 
-    resources = f", resources {', '.join(sorted(server.resources))}" if server.resources else ""
-    say(f"node {server.name} is ready at {server.url} ({len(server.functions)} functions{resources})")
+    say(server.ready_line())
 
 
 def end_process(code: int = 0) -> NoReturn:

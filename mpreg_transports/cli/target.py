@@ -10,11 +10,13 @@ import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 from mpreg_transports.cli.told import CommandFailed
+from mpreg_transports.importing import ServedWhileImported, importing
 from mpreg_transports.server import Server
 from mpreg_transports.settings import BY_NAME, SETTINGS, Resolved, Value
 
@@ -42,7 +44,7 @@ def source_of(target: str) -> Path | None:
     place = target.rpartition(":")[0] or target
     if _is_file(place):
         return Path(place)
-    _look_here()
+    look_here()
     try:
         spec = importlib.util.find_spec(place)
     except (ImportError, ValueError):
@@ -87,9 +89,12 @@ def _import(place: str, target: str) -> ModuleType:
     if file and not Path(place).is_file():
         raise CommandFailed(f"TARGET {target}: there is no file {place}")
     try:
-        return _import_file(Path(place)) if file else _import_module(place)
+        with importing(f"TARGET {target}"):
+            return _import_file(Path(place)) if file else _import_module(place)
     except KeyboardInterrupt:
         raise
+    except ServedWhileImported as error:
+        raise CommandFailed(f"{error}{_line(error)}") from None
     except BaseException as error:  # whatever the user's module raises, SystemExit too
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and not file and f"{place}.".startswith(f"{missing}."):
@@ -114,12 +119,12 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str) -> ModuleType:
-    _look_here()
+    look_here()
     return importlib.import_module(name)
 
 
-def _look_here() -> None:
-    """As `python -m` does, and a console script does not."""
+def look_here() -> None:
+    """Find modules in the working directory, as `python -m` does and a console script does not."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -130,13 +135,21 @@ def _is_file(place: str) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """Where in the user's code it happened."""
+    """Where in the user's code it happened: the last line of theirs, or the last of all if none is."""
     if isinstance(error, SyntaxError):
         return ""  # its text says so
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None:
-        return ""
-    name = last.tb_frame.f_code.co_filename
-    return "" if name.startswith("<") else f" ({Path(name).name}, line {last.tb_lineno})"
+    places: list[tuple[str, int]] = []
+    step = error.__traceback__
+    while step is not None:
+        places.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
+        step = step.tb_next
+    places = [(file, line) for file, line in places if not file.startswith("<")]
+    theirs = [place for place in places if not place[0].startswith(_LIBRARIES)] or places
+    return f" ({Path(theirs[-1][0]).name}, line {theirs[-1][1]})" if theirs else ""
+
+
+_LIBRARIES = (
+    str(Path(__file__).parents[1]),
+    *(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib")),
+)
+"""Where code lies that is not the user's."""

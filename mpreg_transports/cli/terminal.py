@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -47,6 +49,16 @@ def emit(text: str) -> None:
     sys.stdout.flush()
 
 
+def harmless(text: str, stream: TextIO | None = None) -> str:
+    """What others have said, for `stream` (None: stdout): on a terminal its control characters are shown, not obeyed.
+
+    Line ends and tabs stay. In a file or a pipe the text is as it is.
+    """
+    if not (stream or sys.stdout).isatty():
+        return text
+    return "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" and one not in "\n\t" else one for one in text)
+
+
 def emit_json(tree: object) -> None:
     """One JSON document: on one line if that is short, else indented."""
     emit(pretty(tree))
@@ -69,7 +81,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | RenderableType]]
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
+        made.add_row(*[Text(harmless(cell)) if isinstance(cell, str) else cell for cell in row])
     return made
 
 

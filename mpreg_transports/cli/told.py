@@ -115,9 +115,9 @@ def print_error(lines: Sequence[str]) -> None:
     """The first line in red where there are colours, the others below it."""
     from rich.text import Text
 
-    from mpreg_transports.cli.terminal import say
+    from mpreg_transports.cli.terminal import harmless, say
 
-    head, *rest = lines
+    head, *rest = [harmless(line, sys.stderr) for line in lines]
     say(Text.assemble(("mpreg: ", "bold red"), head))
     for line in rest:
         say(Text(f"  {line}", style="dim"))

@@ -50,7 +50,7 @@ class SaysAll(Watcher):
         named.update(dict.fromkeys(row.name for row in rows))
         if not reply.last:
             return
-        del self._named[call.label]
+        self._named.pop(call.label, None)
         fault = reply.fault
         for one in (*(row.fault for row in reply.failed), *(() if fault is None else (fault,))):
             if one.code == 1002:

@@ -214,17 +214,42 @@ class Background:
 
 
 def commands(text: str) -> list[tuple[str, str]]:
-    """The commands of a console block, each with what it prints. A line that ends in a backslash goes on."""
+    """The commands of a console block, each with what it prints. As in a shell, a line that ends in a backslash goes
+    on, and so does one with an open quote; within single quotes a backslash is a character as any other.
+    """
     found: list[tuple[str, str]] = []
-    for line in text.replace("\\\n", " ").split("\n"):
-        if line.startswith("$ "):
+    unfinished = False
+    for line in text.split("\n"):
+        if unfinished:
+            found[-1] = (f"{found[-1][0]}\n{line}", "")
+        elif line.startswith("$ "):
             found.append((line[2:].strip(), ""))
         elif found:
             command, expected = found[-1]
             found[-1] = (command, f"{expected}{line}\n")
         else:
             assert not line.strip(), f"output before any command: {line}"
-    return found
+            continue
+        unfinished = not found[-1][1] and _goes_on(found[-1][0])
+    return [(command.replace("\\\n", "") if "'" not in command else command, said) for command, said in found]
+
+
+def _goes_on(command: str) -> bool:
+    """Whether a shell would wait for more: a quote is open, or the line's end is escaped."""
+    quote = ""
+    position = 0
+    while position < len(command):
+        letter = command[position]
+        if letter == "\\" and quote != "'":
+            position += 1
+            if position == len(command):
+                return True
+        elif letter == quote:
+            quote = ""
+        elif letter in "'\"" and not quote:
+            quote = letter
+        position += 1
+    return bool(quote)
 
 
 def matches(expected: str, printed: str) -> bool:

@@ -121,7 +121,8 @@ def test_the_harness_reads_what_it_should() -> None:
         Block("json", "a.json", "{}\n", 8, ()),
         Signal("kill", "b"),
     ]
-    assert commands("$ a \\\n  b\nout\n$ c\n") == [("a    b", "out\n"), ("c", "\n")]
+    assert commands("$ a \\\n  b\nout\n$ c\n") == [("a   b", "out\n"), ("c", "\n")]
+    assert commands("$ a 'b \\\nc' d\nout\n") == [("a 'b \\\nc' d", "out\n\n")]
 
 
 @pytest.mark.parametrize(

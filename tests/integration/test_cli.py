@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,9 +60,11 @@ def environment(**more: str) -> dict[str, str]:
 class Running:
     """A command that goes on running; ended at the latest with its test."""
 
-    def __init__(self, *words: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *words: str, cwd: Path, env: dict[str, str] | None = None, command: Sequence[str] = MPREG
+    ) -> None:
         self.process = subprocess.Popen(
-            [*MPREG, *words],
+            [*command, *words],
             cwd=cwd,
             env=env or environment(),
             stdin=subprocess.DEVNULL,
@@ -218,7 +220,11 @@ def test_explain_names_the_node_and_runs_nothing(here: Path, url: str) -> None:
     assert [node.partition("#")[0] for node in first["nodes"]] == ["trainer"]
     assert sorted(node.partition("#")[0] for node in second["nodes"]) == ["door", "trainer"]
     assert first["why"] == "the only node that can"
-    assert refused(mpreg("explain", "-", url=url, cwd=here, stdin='[{"name":"a","fun":"nope"}]'))[0] == 4
+    cmds = '[{"name":"a","fun":"nope"},{"name":"b","fun":"fail","args":["a"]}]'
+    done = mpreg("explain", "-", url=url, cwd=here, stdin=cmds)
+    assert done.returncode == 4
+    assert "nowhere" in done.stdout and "no node offers 'nope'" in done.stdout and "trainer#" in done.stdout
+    assert done.stderr.splitlines()[0] == "mpreg: 1 of 2 calls can run nowhere now: a"
 
 
 def test_an_interrupted_call_is_told_so(here: Path, url: str, tmp_path: Path) -> None:
@@ -255,6 +261,8 @@ def test_check_says_how_a_node_is(here: Path, url: str) -> None:
     found = json.loads(text)
     assert (code, found["protocol"], found["synced"], found["members"]) == (0, 1, True, {"alive": 2})
     assert found["node"].startswith("door#") and 0 < found["away"] < found["reached"] * 1000
+    assert json.loads(mpreg("check", "--url", url, "--json", cwd=here).stdout)["node"] == found["node"]
+    assert refused(mpreg("check", url, "--url", url, cwd=here))[0] == 2
     assert refused(mpreg("check", "ws://127.0.0.1:1", cwd=here))[0] == 3
     assert refused(mpreg("check", "127.0.0.1:1", cwd=here))[0] == 2
 
@@ -270,7 +278,9 @@ def test_sigterm_lets_running_calls_finish_and_exits_0(here: Path, tmp_path: Pat
         with Running(*words, cwd=here, env=environment(MPREG_URL=own)) as call:
             with open(tmp_path / "released", "w") as pipe:
                 node.process.send_signal(signal.SIGTERM)
-                node.said("running calls may finish")
+                node.said(
+                    "SIGTERM: leaving the cluster, running calls have 10 s to finish, a second signal ends them at once"
+                )
                 pipe.write("finished")
             out, _ = call.process.communicate(timeout=PATIENCE)
             assert (call.process.returncode, out) == (0, "finished\n")
@@ -296,6 +306,22 @@ def test_serve_tells_what_it_cannot_do(here: Path, url: str) -> None:
     code, line = refused(mpreg("serve", "--host", "0.0.0.0", cwd=here))
     assert code == 2 and "--insecure" in line
     assert refused(mpreg("serve", "app:nope", cwd=here)) == (2, "mpreg: app has no 'nope'; Servers in it: server")
+
+
+def test_a_program_that_runs_its_server_says_so_and_is_refused_as_a_target(tmp_path: Path) -> None:
+    program = f"{APP}\nserver.port = 0\nserver.run()\n"
+    (tmp_path / "program.py").write_text(program, "utf-8")
+    code, line = refused(mpreg("serve", "program.py:server", cwd=tmp_path))
+    assert code == 2
+    assert 'write `if __name__ == "__main__":` above that line' in line
+    assert line.endswith(f"(program.py, line {len(program.splitlines())})")
+    with Running(cwd=tmp_path, command=[sys.executable, "program.py"]) as node:
+        own = node.said(r"node trainer is ready at (\S+) \(7 functions, resources gpu\)")[1]
+        assert refused(mpreg("call", "fail", "no", url=own, cwd=tmp_path))[0] == 1
+        node.said("fail failed: ValueError: no")
+        code, out, err = node.end(signal.SIGTERM)
+    assert (code, out) == (0, "")
+    assert "SIGTERM: leaving the cluster" in err
 
 
 def test_a_peer_that_does_not_answer_is_told_once(here: Path) -> None:
@@ -334,5 +360,36 @@ def test_a_journal_is_written_and_replayed(here: Path) -> None:
     again = mpreg("replay", "node.journal", "--json", cwd=here)
     assert again.returncode == 0
     assert json.loads(again.stdout)["same"] is True
+    assert refused(mpreg("replay", "node.journal", "--plot", "a.svg", cwd=here))[0] == 2
+    for journal, why in (("node.journal", "there is such a file already"), ("none/journal", "there is no folder none")):
+        code, line = refused(mpreg("serve", "--port", "0", "--journal", journal, cwd=here))
+        assert code == 9 and line.startswith(f"mpreg: cannot write the journal {journal}: {why}")
     early = mpreg("replay", "node.journal", "--stop-at", "2", cwd=here)
     assert "2 inputs" in early.stdout and "sees node#" in early.stdout
+
+
+def test_a_run_of_functions_in_the_working_directory_is_replayed(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def price(article):\n    return len(article)\n", "utf-8")
+    program = """
+from mpreg_transports.testing import Simulation, Spec
+from shop import price
+sim = Simulation(seed=1, nodes={"a": Spec(), "b": Spec(functions={"price": price})})
+sim.run(1)
+call = sim.call("a", "price", "pen")
+sim.run(until=call.done)
+sim.trace.save("run.jsonl")
+"""
+    (tmp_path / "simulated.py").write_text(program, "utf-8")
+    subprocess.run([sys.executable, "simulated.py"], cwd=tmp_path, env=environment(), check=True, timeout=PATIENCE)
+    # The script's own directory is not on the path of a console script; `-P` makes `-m` like one.
+    again = subprocess.run(
+        [sys.executable, "-P", *MPREG[1:], "replay", "run.jsonl", "--json"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert json.loads(again.stdout)["same"] is True

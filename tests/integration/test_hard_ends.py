@@ -24,7 +24,7 @@ from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import Client, OutcomeUnknown, Server, outbox
 from mpreg_transports.links import asyncio_stream, websocket
-from mpreg_transports.server import printable
+from mpreg_transports.reports import printable
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.memory import memory_cluster
 from tests.helpers.held import PATIENCE, Held
@@ -232,6 +232,17 @@ async def test_the_name_of_a_peer_forges_no_line_of_a_log() -> None:
     assert len(about) > 1
     assert all(line.isprintable() for line in about)
     assert "x\\nforged line\\r\\x1b[31m\\u202e has left" in about
+
+
+async def test_nor_does_the_name_of_one_that_is_hung_up_on() -> None:
+    server = Server(port=0)
+    with anyio.fail_after(PATIENCE), logged("mpreg", lambda line: "line ended: " in line) as (refused, lines):
+        async with server, native(server.port, hello=[*HELLO[:5], "x\nforged line"]) as speaker:
+            await speaker.say([99])
+            await refused.wait()
+    about = [line for line in lines if "forged" in line]
+    assert about[-1].startswith("link to x\\nforged line ended: ")
+    assert all(line.isprintable() for line in about)
 
 
 def test_what_peers_say_is_one_line_of_bounded_length() -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from tests.mutants import ROOT, Mutant, copy_packages, planted
+from tests.mutants import ROOT, Mutant, copy_packages, mutated, planted
 from tests.mutants.hunting import Hunted, hunt
 
 
@@ -22,6 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     mutants = [one for one in (known.dropped if given.dropped else known.mutant) if _asked(one, given.only)]
     if not mutants:
         _parser().error(f"no mutant's title has {' or '.join(given.only)!r} in it")
+    try:
+        for mutant in mutants:
+            mutated(mutant)
+    except ValueError as error:
+        _parser().error(f"the core has changed under a mutant: {error}")
     if given.list:
         for mutant in mutants:
             print(f"{mutant.file:<26}{mutant.title}" + (f": {mutant.why}" if mutant.why else ""))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ import typer
 from typer.testing import CliRunner
 
 from mpreg_proto.errors import CyclicReference, ExecutionFailed, InvalidRequest, RequestError
+from mpreg_proto.wire import classic
 from mpreg_proto.wire.messages import Explained
 from mpreg_transports.cli.calls import (
+    COMMAND_KEYS,
+    REQUEST_KEYS,
     NumbersPass,
     argument,
     explained,
@@ -19,6 +23,7 @@ from mpreg_transports.cli.calls import (
     print_value,
     read_request,
     request_of,
+    warn_of_texts,
 )
 from mpreg_transports.cli.terminal import out
 from mpreg_transports.cli.told import CommandFailed
@@ -103,6 +108,40 @@ def test_a_bad_request_names_its_file_and_place(text: str, code: int, told: str)
         request_of(text, where="x")
     assert error.value.code == code
     assert error.value.message.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[{"name":"a","fun":"f","loc":["gpu"]}]', "unknown key 'loc' at $.cmds[0] in x; did you mean 'locs'?"),
+        ('{"role":"rpc","cmds":[],"timout":5}', "unknown key 'timout' in x; did you mean 'timeout'?"),
+        ('{"role":"rpc","cmds":[],"zzz":5}', "unknown key 'zzz' in x; there are role, cmds, u, "),
+    ],
+)
+def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(text: str, told: str) -> None:
+    with pytest.raises(CommandFailed) as error:
+        request_of(text, where="x")
+    assert str(error.value).startswith(told)
+
+
+def test_the_keys_are_those_of_the_dialect() -> None:
+    fields = (*classic._Rpc.__struct_fields__, *classic._Command.__struct_fields__)
+    assert sorted((*REQUEST_KEYS, *COMMAND_KEYS)) == sorted(("role", *fields))
+
+
+def test_what_looks_like_json_and_is_none_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_of_texts([argument(text) for text in ("[[1,2],[3", "[1]", "hi [", '{"a"}')])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("mpreg: '[[1,2],[3' is not JSON (") and said[0].endswith("), so it is sent as a text")
+
+
+def test_a_terminal_obeys_no_result(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    print_value("a\x1b[2Jb\n\x9b", as_json=False)
+    assert capsys.readouterr().out == "a\x1b[2Jb\n\x9b\n"  # in a pipe it is as it is
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_value("a\x1b[2Jb\n\tž\x9b", as_json=False)
+    assert capsys.readouterr().out == "a\\x1b[2Jb\n\tž\\x9b\n"
 
 
 def test_a_request_from_stdin_and_from_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_members(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert text.count("ws://192.168.100.100:65535") == 2
 
 
+def test_the_asked_node_is_shown_as_draining(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = members_table(view(member("a", me=True), member("b"), draining=True))
+    lines = drawn(capsys, monkeypatch, shown).splitlines()
+    assert [next(word for word in ("draining", "alive") if word in line) for line in lines if "#1a2b" in line] == [
+        "draining",
+        "alive",
+    ]
+
+
 def test_functions_are_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     text = drawn(capsys, monkeypatch, functions_table(view().functions))
     assert text.count("train(rows: list[int], deep: bool = False)") == 1

@@ -33,6 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "cli_needs.py").write_text("import there_is_no_such_module\n", "utf-8")
     (tmp_path / "cli_syntax.py").write_text("def (\n", "utf-8")
     (tmp_path / "cli_exits.py").write_text("\nraise SystemExit('bye')\n", "utf-8")
+    (tmp_path / "cli_wrong.py").write_text("from mpreg_transports import Server\ns = Server(port='9')\n", "utf-8")
     (tmp_path / "cli_empty.py").write_text("", "utf-8")
     yield tmp_path
     for name in [name for name in sys.modules if name not in before]:
@@ -64,6 +65,11 @@ def test_a_server_by_module_or_file(target: str) -> None:
         (
             "cli_syntax.py:s",
             "TARGET cli_syntax.py:s does not import: SyntaxError: invalid syntax (cli_syntax.py, line 1)",
+        ),
+        (
+            "cli_wrong.py:s",
+            "TARGET cli_wrong.py:s does not import: TypeError: port='9' is of type str; write a whole number such as "
+            "port=9001 (cli_wrong.py, line 2)",
         ),
         ("cli_exits.py:s", "TARGET cli_exits.py:s does not import: SystemExit: bye (cli_exits.py, line 2)"),
     ],

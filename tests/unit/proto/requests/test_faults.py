@@ -57,13 +57,17 @@ def test_overload_says_when_to_come_again() -> None:
 )
 def test_not_found_in_words(details: dict[str, object], text: str) -> None:
     found = faults.not_found(Call("x", "ad", b"", (), ("r", "s")), details)
-    assert found.code == 1001 and found.message == text
+    assert found.code == 1001 and found.message == f"call 'x': {text}"
     assert found.details == {"call": "x", "function": "ad", **details}
+    assert faults.not_found(Call("ad", "ad", b"", (), ("r", "s")), details).message == text
 
 
 def test_not_found_names_the_version() -> None:
-    call = Call("x", "add", b"", version="2")
+    call = Call("add", "add", b"", version="2")
     assert faults.not_found(call, {"unknown": "function"}).message == "no node offers 'add' in version '2'"
+    details = {"unknown": "function", "close": ["adds"], "versions": ["", "1"]}
+    text = "no node offers 'add' in version '2'; there is one without a version, '1'"
+    assert faults.not_found(call, details).message == text
 
 
 def test_the_others_are_what_their_codes_say() -> None:

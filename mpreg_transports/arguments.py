@@ -1,0 +1,96 @@
+"""Arguments of `Server` and `register` looked at before anything is done with them, and told in the caller's words.
+
+Each function raises TypeError for a value of a wrong kind, ValueError for a wrong one of the right kind, and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from concurrent.futures import Executor
+from pathlib import Path
+
+from mpreg_proto.errors import MpregError
+from mpreg_proto.limits import Limits
+
+
+class CannotJournal(MpregError):
+    """The journal's file cannot be had. The text says why and what to do."""
+
+
+BACKENDS = ("asyncio", "trio")
+
+
+def check_text(value: object, what: str, *, example: str) -> None:
+    """A text, which may be empty."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what}={value!r} is of type {type(value).__name__}; write a text such as {what}={example!r}")
+
+
+def check_port(port: object) -> None:
+    """A port, or 0 for any free one."""
+    if type(port) is not int:
+        raise TypeError(f"port={port!r} is of type {type(port).__name__}; write a whole number such as port=9001")
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"port={port}: a whole number from 0 to 65535; 0 takes any free one")
+
+
+def check_name(name: object, what: str, limits: Limits) -> None:
+    """A name that people can read and other nodes take."""
+    check_text(name, "name", example="worker")
+    assert isinstance(name, str)
+    if not name:
+        raise ValueError(f"{what} is empty; leave name= out, or write some text")
+    check_length(name, what, limits)
+
+
+def check_length(text: str, what: str, limits: Limits) -> None:
+    """Raises ValueError for a name that other nodes would refuse."""
+    if len(text) > limits.name_length:
+        raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
+
+
+def check_function(*, version: object, concurrency: object, executor: object) -> None:
+    """The options of `register` whose kinds are easily mistaken."""
+    check_text(version, "version", example="2")
+    if concurrency is not None and type(concurrency) is not int:
+        raise TypeError(f"concurrency={concurrency!r} is of type {type(concurrency).__name__}; write a whole number")
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(
+            f"executor={executor!r} is of type {type(executor).__name__}, and no concurrent.futures Executor such as "
+            "ThreadPoolExecutor(4)"
+        )
+
+
+def check_backend(backend: str) -> None:
+    """An event loop that anyio has."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r}: " + " or ".join(f'"{name}"' for name in BACKENDS))
+
+
+def refuse_open_host(host: str, *, insecure: bool) -> None:
+    """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
+    if not insecure and not _is_loopback(host):
+        raise ValueError(
+            f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
+            'Keep host="127.0.0.1", or say insecure=True if the network is yours alone '
+            "(on the command line: --host 127.0.0.1, or --insecure)"
+        )
+
+
+def cannot_journal(file: Path, error: OSError) -> CannotJournal:
+    """Why there can be no journal, in words."""
+    if isinstance(error, FileExistsError):
+        why = "there is such a file already, and a journal is always a new one; name another, or move that one away"
+    elif isinstance(error, FileNotFoundError):
+        why = f"there is no folder {file.parent}; make it first"
+    else:
+        why = (error.strerror or str(error)).lower()
+    return CannotJournal(f"cannot write the journal {file}: {why}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,107 @@
+"""What a node tells people through the logger `mpreg`: notices of its core, functions that fail, where it listens.
+
+Facts come from the core and the driver; here they become lines, and are written at most as often as they are news. What
+peers and functions said is shown so that no terminal acts on it. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mpreg_proto.effects import Raised
+from mpreg_proto.ids import LinkId
+from mpreg_proto.notices import LinkEnded, LinkOpened, MemberChanged, Notice, PeerSilent, Standing
+
+log = logging.getLogger("mpreg")
+
+_SAID = 200
+"""Characters of what a peer said that a log line holds."""
+_REMEMBERED = 1_000
+"""Refused links that are told once; more of them are forgotten and told again."""
+_STANDINGS = {
+    Standing.ALIVE: "is there",
+    Standing.SUSPECT: "does not answer",
+    Standing.DEAD: "is dead",
+    Standing.LEFT: "has left",
+    Standing.RETIRED: "is forgotten",
+}
+
+
+class Reports:
+    """One node's lines."""
+
+    def __init__(self) -> None:
+        self._open: dict[LinkId, None] = {}
+        self._told: dict[tuple[str, str], None] = {}
+
+    def observe(self, notice: Notice) -> None:
+        """A notice of the core as a line; of a link that never opened once for each address and reason."""
+        match notice:
+            case PeerSilent(address):
+                log.warning("%s does not answer; trying again until it does", printable(address))
+            case MemberChanged():
+                log.info("%s %s", printable(notice.name), _STANDINGS[notice.standing])
+            case LinkOpened():
+                self._open[notice.link] = None
+                log.debug("%s", notice)
+            case LinkEnded():
+                self._link_ended(notice)
+            case _:
+                log.debug("%s", notice)
+
+    def _link_ended(self, notice: LinkEnded) -> None:
+        """Who has not said its name is of no known kind: it may be a node as well as a client."""
+        was_open = notice.link in self._open
+        self._open.pop(notice.link, None)
+        told = (notice.peer, notice.why)
+        if not notice.why or (not was_open and told in self._told):
+            log.debug("%s", notice)
+            return
+        if not was_open:
+            if len(self._told) >= _REMEMBERED:
+                self._told.clear()
+            self._told[told] = None
+        if notice.peer:
+            log.warning("link to %s ended: %s", printable(notice.peer), printable(notice.why))
+        else:
+            log.warning("%s ended: %s", "link to a client" if was_open else "an incoming link", printable(notice.why))
+
+    def failed(self, function: str, raised: Raised) -> None:
+        """A body has raised: one line, and at debug where."""
+        log.warning("%s failed: %s: %s", printable(function), printable(raised.kind), printable(raised.message))
+        if raised.traceback:
+            log.debug("%s", raised.traceback)
+
+
+def printable(text: str) -> str:
+    """What a peer said, for a log: one line, nothing that a terminal acts on, of bounded length."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:_SAID])
+    return shown + ("..." if len(text) > _SAID else "")
+
+
+def ready_line(name: str, url: str, *, functions: int, resources: frozenset[str]) -> str:
+    """The one line that says where a node listens; "node" is the name of those that were given none."""
+    who = "the node" if name == "node" else f"node {name}"
+    held = f", resources {', '.join(sorted(resources))}" if resources else ""
+    return f"{who} is ready at {url} ({functions} functions{held})"
+
+
+@contextmanager
+def on_stderr() -> Iterator[None]:
+    """Let the logger `mpreg` write to stderr meanwhile, unless the program has said where its log goes."""
+    if log.hasHandlers():
+        yield
+        return
+    shown, level = logging.StreamHandler(sys.stderr), log.level
+    shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(shown)
+    if level == logging.NOTSET:
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(shown)
+        log.setLevel(level)

@@ -1,0 +1,48 @@
+"""What a node tells people: each fact once, and nothing that a terminal acts on."""
+
+import logging
+
+import pytest
+
+from mpreg_proto.effects import Raised
+from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.notices import LinkEnded, LinkOpened
+from mpreg_transports.reports import Reports, ready_line
+
+
+def test_a_refused_address_is_told_once_until_a_node_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    reports = Reports()
+    for number in range(5):
+        reports.observe(LinkEnded(LinkId(number), "ws://h:1", "another cluster"))
+        reports.observe(LinkEnded(LinkId(number), "", "another cluster"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "link to ws://h:1 ended: another cluster",
+        "an incoming link ended: another cluster",
+    ]
+
+
+def test_the_end_of_a_link_that_was_open_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    reports = Reports()
+    for number in range(2):
+        reports.observe(LinkOpened(LinkId(number), "other", MemberId(b"a" * 16)))
+        reports.observe(LinkEnded(LinkId(number), "other", "silent for 20 s"))
+    reports.observe(LinkOpened(LinkId(9), "", None))
+    reports.observe(LinkEnded(LinkId(9), "", "silent for 20 s"))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["link to other ended: silent for 20 s"] * 2 + ["link to a client ended: silent for 20 s"]
+
+
+def test_a_function_that_fails_leaves_one_line_and_its_traceback_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "mpreg")
+    Reports().failed("f", Raised("ValueError", "a\n\x1b[2J", "Traceback: here"))
+    levels = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert levels == [("WARNING", r"f failed: ValueError: a\n\x1b[2J"), ("DEBUG", "Traceback: here")]
+
+
+def test_a_node_without_a_name_is_ready() -> None:
+    assert ready_line("node", "ws://h:1", functions=2, resources=frozenset()) == (
+        "the node is ready at ws://h:1 (2 functions)"
+    )
+    assert ready_line("a", "ws://h:1", functions=2, resources=frozenset("cb")) == (
+        "node a is ready at ws://h:1 (2 functions, resources b, c)"
+    )
