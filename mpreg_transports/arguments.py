@@ -14,7 +14,7 @@ from mpreg_proto.errors import MpregError
 from mpreg_proto.limits import Limits
 
 
-class CannotJournal(MpregError):
+class CannotJournal(MpregError, OSError):
     """The journal's file cannot be had. The text says why and what to do."""
 
 

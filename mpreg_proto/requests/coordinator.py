@@ -375,6 +375,8 @@ class Coordinator:
     def _call_failed(self, execution: Execution, name: str, fault: Fault, now: int) -> list[Intent]:
         call = execution.plan.calls[name]
         fault = fault.saying(call=name, function=call.function)
+        if name in execution.parked:
+            self._unpark(execution, name)
         if not execution.request.partial:
             return self._end(execution, fault)
         before = len(execution.faults)

@@ -62,6 +62,7 @@ class Engine(Watched):
         super().__init__(watchers)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
+        self._sweep_every = SWEEP
         self._sweep_at = SWEEP
         self._wires = 0
         self._waiting: dict[tuple[str, int, int], SimCall] = {}
@@ -107,7 +108,7 @@ class Engine(Watched):
         self.steps += 1
         handle(*args)
         if self.trace.events >= self._sweep_at:
-            self._sweep_at = self.trace.events + SWEEP
+            self._sweep_at = self.trace.events + self._sweep_every
             self.sweep()
 
     def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
@@ -121,6 +122,11 @@ class Engine(Watched):
     def header(self) -> Header:
         """What a saved trace says of this simulation."""
         raise NotImplementedError
+
+    def look_every(self, events: int) -> None:
+        """Sweep after so many events from now on."""
+        self._sweep_every = events
+        self._sweep_at = self.trace.events + events
 
     def sweep(self) -> None:
         """Have all watchers look at the whole state."""
@@ -204,11 +210,24 @@ class Engine(Watched):
             self._end_life(host, silent=False)
 
     def _waits(self, host: Host, handle: Callable[..., None], *args: Any) -> bool:
-        """Whether `host` is stalled: then the event comes again when it is not."""
-        if host.stalled_until <= self.now:
+        """Whether `host` is stalled: then the event comes again when it is not, behind what waits already."""
+        if host.stalled_until <= self.now and not host.waiting:
             return False
-        self._push(host.stalled_until, handle, *args)
+        host.waiting.append((handle, args))
+        if len(host.waiting) == 1:
+            self._push(host.stalled_until, self._goes_on, host, host.life)
         return True
+
+    def _goes_on(self, host: Host, life: int) -> None:
+        """A stall is over, or longer than it was meant to be: what waits is handled in the order in which it came."""
+        if host.life != life or not host.waiting:
+            return
+        if host.stalled_until > self.now:
+            self._push(host.stalled_until, self._goes_on, host, life)
+            return
+        waiting, host.waiting = host.waiting, []
+        for handle, args in waiting:
+            handle(*args)
 
     def _wake(self, host: Host, life: int, due: int) -> None:
         if host.life != life or not host.alive or host.due != due:
@@ -284,8 +303,7 @@ class Engine(Watched):
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
             return
-        if not end.opened or host.stalled_until > self.now:  # in order behind what waits before it
-            self._push(max(self.now, host.stalled_until), self._deliver, wire, side, data, sent, label)
+        if self._waits(host, self._deliver, wire, side, data, sent, label):
             return
         source = wire.ends[side].host.name
         if data is None:
@@ -365,3 +383,5 @@ class Engine(Watched):
         self.network.sound()
         for host in self.nodes.values():
             host.stalled_until = min(host.stalled_until, self.now)
+            if host.waiting:
+                self._push(self.now, self._goes_on, host, host.life)

@@ -6,7 +6,7 @@ what its core wants: writes go to the network, functions run in virtual time, ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -69,6 +69,8 @@ class Host:
         self.life = 0
         self.alive = False
         self.stalled_until = 0
+        self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        """What has come while it stood still, in order."""
         self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
         self.wires: dict[LinkId, tuple[Wire, int]] = {}
         self.due: int | None = None
@@ -94,6 +96,7 @@ class Host:
         self.life += 1
         self.alive = True
         self.stalled_until = 0
+        self.waiting = []
         self.wires = {}
         self.due = None
         self._last_link = 0

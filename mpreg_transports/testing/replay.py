@@ -15,6 +15,7 @@ import msgspec
 
 from mpreg_transports.testing.chooser import Chooser, Seeded, Tape
 from mpreg_transports.testing.determinism import watching
+from mpreg_transports.testing.engine import SWEEP
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.simulation import Simulation
 from mpreg_transports.testing.spans import SECOND
@@ -63,9 +64,17 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 def run_case(
-    case: Case, *, watchers: Watchers | None = None, recording: bool = False, progress: Progress | None = None
+    case: Case,
+    *,
+    watchers: Watchers | None = None,
+    recording: bool = False,
+    progress: Progress | None = None,
+    sweep_every: int = SWEEP,
 ) -> Ran:
-    """Run it and settle. What is raised on the way, by an invariant or by the core, is in the answer."""
+    """Run it and settle. What is raised on the way, by an invariant or by the core, is in the answer.
+
+    `sweep_every`: events between two looks at the whole state, which change nothing of the run.
+    """
     sim = Simulation(
         seed=case.seed,
         nodes=case.nodes,
@@ -74,6 +83,7 @@ def run_case(
         recording=recording,
     )
     sim.scenario, sim.options = case.scenario, dict(case.options)
+    sim.look_every(sweep_every)
     try:
         sim.play(case.script)
         _run(sim, case.seconds, 0.0, progress)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mpreg_transports import Client, ExecutionFailed, Server
+from mpreg_transports.arguments import CannotJournal
 from mpreg_transports.observe import journal
 from mpreg_transports.observe.journal import Replayed, is_journal, replay
 from mpreg_transports.values import default_codec
@@ -84,7 +85,7 @@ async def test_it_is_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -
     file = tmp_path / "a.journal"
     await recorded(file)
     assert file.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(FileExistsError):
+    with pytest.raises(CannotJournal, match="there is such a file already"):
         async with Server(port=0, journal=file):
             pass
 
