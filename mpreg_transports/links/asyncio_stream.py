@@ -8,6 +8,7 @@ echo of 100 bytes takes half the time). WebSocket, HTTP and raw frames all run o
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -204,8 +205,19 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 async def connect(host: str, port: int) -> ByteStream:
     """Open a connection; call only on asyncio. Raises OSError."""
     loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(AsyncioStream, host, port, happy_eyeballs_delay=0.25)
+    # Only a name can have several addresses; and asyncio's race between them loses a socket, which is then closed by
+    # nobody, if it is cancelled just when that one has won.
+    stagger = None if _is_number(host) else 0.25
+    _, stream = await loop.create_connection(AsyncioStream, host, port, happy_eyeballs_delay=stagger)
     return stream
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def accept(listening: socket.socket) -> ByteStream:

@@ -125,7 +125,7 @@ def _on_some(index: int) -> dict[str, Any]:
         functions["train"] = Fn(add, idempotent=True, resources=("model-a",), duration=0.03)
     if third != 2:
         functions["book"] = Fn(book, duration=exponential(0.02))
-        functions["narrow"] = Fn(add, idempotent=True, concurrency=1, duration=0.04)
+        functions["narrow"] = Fn(add, idempotent=True, concurrency=1, duration=0.3)
     if third != 0:
         functions["ponder"] = Fn(ponder, idempotent=True)
         functions["give_up"] = Fn(give_up)

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.errors import Fault
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.wire.messages import Goodbye, Request, Result
 from tests.helpers.pair import Desk, Far, Member, call, done, refused, spec, value
 
@@ -228,4 +229,20 @@ def test_a_link_that_never_comes_is_1001_after_a_second() -> None:
     desk.advance(0.02)
     found = fault(client)
     assert found.code == 1001 and "no link to alpha" in found.message and found.details["maybe_executed"] is False
+    desk.idle()
+
+
+def test_a_call_that_fails_while_it_waits_for_a_link_leaves_no_timer_behind() -> None:
+    """Under partial its request goes on, and so did the timer, of a wait that was over."""
+    desk = Desk([spec("own")], limits=Limits(link_wait=60 * SECOND))
+    client, alpha = desk.client(), desk.member("alpha", ONCE)
+    alpha.drop()
+    ask(client, call("x", "once"), call("y", "own"), partial=True)
+    assert [key for key in desk.node._timers._at if key[0] == "link"] == [("link", 1, "x")]
+    desk.advance(15)  # DEAD by now, so nobody offers it
+    assert desk.node.coordinator._parked == {}
+    assert [key for key in desk.node._timers._at if key[0] == "link"] == []
+    (run,) = desk.running("own")
+    desk.finish(run)
+    assert [(row.name, row.fault.code) for row in answer(client).failed] == [("x", 1001)]
     desk.idle()
