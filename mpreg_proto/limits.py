@@ -50,6 +50,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Reconnect backoff: doubled from `dial_first` up to this, with full jitter."""
     dials: int = 8
     """Dials under way at once."""
+    gossip_interval: int = 30 * SECOND
+    """How often what is known is compared with one neighbour, to mend what broken links have lost."""
+    link_idle: int = 30 * SECOND
+    """How long a link to a member that is no neighbour may lie idle before it is closed."""
     members: int = 16_384
     """Members alive or suspect that are remembered."""
     dead_members: int = 4_096

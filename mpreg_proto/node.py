@@ -18,7 +18,19 @@ import msgspec
 from mpreg_proto.answers import Answers
 from mpreg_proto.cluster import outputs
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, Out, TakeNewId, Tell, Usable
+from mpreg_proto.cluster.cluster import (
+    CloseLink,
+    Cluster,
+    Gone,
+    OffersChanged,
+    Out,
+    Probe,
+    Said,
+    Surplus,
+    TakeNewId,
+    Tell,
+    Usable,
+)
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Outcome
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId, show
@@ -40,6 +52,8 @@ from mpreg_proto.wire.messages import (
     Ask,
     Call,
     CancelRequest,
+    Check,
+    DialMe,
     Digest,
     Explain,
     Explanation,
@@ -47,12 +61,16 @@ from mpreg_proto.wire.messages import (
     Fetch,
     Goodbye,
     Hello,
+    Lack,
     Message,
     News,
+    Pong,
     Refused,
     Request,
     Result,
+    Summary,
     Told,
+    Vouch,
 )
 from mpreg_proto.wire.session import Stage
 from mpreg_proto.wire.values import ValueCodec
@@ -131,6 +149,7 @@ class Node:
             rng=self._rng.child("cluster"),
             limits=self.config.limits,
             now=now,
+            heard=self.links.heard,
         )
         self.coordinator = Coordinator(
             me,
@@ -398,7 +417,10 @@ class Node:
     def _ask_came(self, link: LinkId, message: Ask, now: int) -> None:
         self.links.send(link, Told(message.id, _json(self.view(now=now))))
 
-    def _news_came(self, link: LinkId, message: News | Digest | Fetch, now: int) -> None:
+    def _pong_came(self, link: LinkId, message: Pong, now: int) -> None:
+        self._carry(self.cluster.answered(link, now), now)
+
+    def _news_came(self, link: LinkId, message: Said, now: int) -> None:
         if self.links.sessions[link].member is None:
             self.links.refuse(link, Fault(1010, "only nodes speak of members"))
             return
@@ -483,6 +505,17 @@ class Node:
         self.links.goodbye(intent.link, intent.reason, now)
         return ()
 
+    def _probe(self, intent: Probe, now: int) -> Iterable[Wanted]:
+        self.links.ping(intent.link, now)
+        return ()
+
+    def _surplus(self, intent: Surplus, now: int) -> Iterable[Wanted]:
+        """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
+        if self.links.idle(intent.link, now) and not self._pending(intent.link):
+            self.links.goodbye(intent.link, "idle", now)
+            return self.cluster.closing(intent.link)
+        return ()
+
     def _gone(self, intent: Gone, now: int) -> Iterable[Wanted]:
         return self.coordinator.gone(intent.member, now)
 
@@ -556,9 +589,8 @@ _HANDLERS: dict[type, Callable[[Node, LinkId, Any, int], None]] = {
     CancelRequest: Node._cancel_came,
     Explain: Node._explain_came,
     Ask: Node._ask_came,
-    News: Node._news_came,
-    Digest: Node._news_came,
-    Fetch: Node._news_came,
+    **dict.fromkeys((News, Digest, Fetch, Summary, Lack, DialMe, Check, Vouch), Node._news_came),
+    Pong: Node._pong_came,
     Goodbye: Node._goodbye_came,
     Refused: Node._refusal_came,
     Explanation: Node._stray_came,
@@ -572,7 +604,9 @@ _CARRIERS: dict[type, Callable[[Node, Any, int], Iterable[Wanted]]] = {
     Ended: Node._ended,
     WantLink: Node._want_link,
     Tell: Node._tell,
+    Probe: Node._probe,
     CloseLink: Node._close_link,
+    Surplus: Node._surplus,
     Gone: Node._gone,
     Usable: Node._offers_changed,
     OffersChanged: Node._offers_changed,
