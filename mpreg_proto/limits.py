@@ -43,6 +43,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long running calls may go on after `leave()`."""
     link_wait: int = SECOND
     """How long a call waits for a link to the member it was placed on."""
+    unreachable: int = 30 * SECOND
+    """How long a member that no link could be had to is relayed to, or is no candidate."""
     failovers: int = 2
     """How often an idempotent call is started again elsewhere after its node was lost."""
     dial_first: int = 200 * MILLISECOND

@@ -145,6 +145,7 @@ class Cluster:
             return [] if dialled is None else self.met_myself(dialled, now)
         made = Tie(link, member, name, dialler=member if dialled is None else self.me)
         self._last_heard[link] = now
+        self.routes.changed()
         out: list[Out] = [*self._linked.add(made)]
         for other in self._linked.of(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
@@ -171,6 +172,7 @@ class Cluster:
         if made is None:
             return []
         made.closing = True
+        self.routes.changed()
         return [*self._linked.choose(made.member)]
 
     def unlinked(self, link: LinkId, *, clean: bool, now: int) -> list[Out]:
@@ -180,6 +182,7 @@ class Cluster:
             return []
         member = made.member
         self._last_heard.pop(link, None)
+        self.routes.changed()
         out: list[Out] = [*self._linked.choose(member)]
         if member in self._going and not self._linked.of(member):
             del self._going[member]
@@ -216,6 +219,7 @@ class Cluster:
         if made is None:
             return []
         made.closing = True
+        self.routes.changed()
         return [*self._linked.choose(made.member)]
 
     def answered(self, link: LinkId, now: int) -> list[Out]:
@@ -291,7 +295,7 @@ class Cluster:
             self._told_all(made)
         risen = self.members.merge(news.claims, now)
         agreed, self.members.agreed = self.members.agreed, {}
-        out = self._rose(risen, source=link, now=now)
+        out: list[Out] = [*self._repair.correct(link), *self._rose(risen, source=link, now=now)]
         if agreed:
             self._gossip.claims(agreed.values(), source=link)
             for held in agreed.values():
@@ -387,6 +391,7 @@ class Cluster:
 
     def _changed(self) -> None:
         self.index.changed()
+        self.routes.changed()
         self._repair.buckets.touch()
 
     def _tidy(self) -> list[Out]:
@@ -427,8 +432,8 @@ class Cluster:
                 member = MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me
                 return [] if member in self._up else [Gone(member)]
         self._collection = None
-        for member in self.members.collect(now):
-            self._overlay.forget(member.id)
+        for retired in self.members.collect(now):
+            self._overlay.forget(retired.id)
         self._repair.buckets.touch()
         return self._tidy()
 

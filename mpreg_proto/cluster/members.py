@@ -25,6 +25,8 @@ LAST_INCARNATION = 2**31 - 1
 """Claims beyond are dropped, so that nobody can spend a member's incarnations with one message."""
 RETIRES_AFTER = 24 * HOUR
 FORGOTTEN_AFTER = 7 * 24 * HOUR
+NO_CARD = b"-"
+"""In a digest: this member's card is not known here. It cannot be read as a card."""
 ACCUSERS = 10
 """So many accusers of one incarnation are kept: those with the smallest ids, so that no order of claims matters."""
 _ID = 16
@@ -104,6 +106,8 @@ class Members:
         """Who was retired before its time to keep a bound; whoever reads it empties it."""
         self.agreed: dict[MemberId, Member] = {}
         """SUSPECT members of whom more accusers became known by `merge`; whoever reads it empties it."""
+        self.late: dict[MemberId, None] = {}
+        """RETIRED ids that `merge` heard of as something else; whoever reads it empties it."""
         own = Member(me, 0, Standing.ALIVE, since=now)
         self._members: dict[MemberId, Member] = {me: own}
         self._living = 1
@@ -172,6 +176,8 @@ class Members:
         if member == self.me:
             return self._answer(claim, standing, now)
         if member in self._retired:
+            if standing is not Standing.RETIRED:
+                self.late[member] = None
             return None
         if standing is Standing.RETIRED:
             return self._retire(member, now)
@@ -280,11 +286,17 @@ class Members:
         return Claim(member, 0, int(Standing.RETIRED)) if member in self._retired else None
 
     def digest(self) -> tuple[Claim, ...]:
-        """All cells without their cards. Whoever lacks a card leaves the member out, and so is sent it."""
+        """All cells without their cards; where the card is not known here, that is said in its place."""
         return tuple(
-            Claim(held.id, held.incarnation, int(held.standing))
-            for held in self._members.values()
-            if held.card_incarnation == held.incarnation
+            [
+                Claim(
+                    held.id,
+                    held.incarnation,
+                    int(held.standing),
+                    b"" if held.card_incarnation == held.incarnation else NO_CARD,
+                )
+                for held in self._members.values()
+            ]
         )
 
     def older(self, digest: Iterable[Claim]) -> list[Claim]:
@@ -293,9 +305,11 @@ class Members:
         for claim in digest:
             member = MemberId(claim.member)
             held = self._members.get(member)
-            if held is None or held.card_incarnation != held.incarnation:
+            if held is None:
                 if member not in self._retired and claim.standing != Standing.RETIRED:
                     older.append(Claim(member, -1, 0))
+            elif claim.card != NO_CARD and held.card_incarnation != held.incarnation:
+                older.append(Claim(member, -1, 0))
             elif held.key < (claim.incarnation, claim.standing):
                 older.append(Claim(member, held.incarnation, int(held.standing)))
         return older
@@ -314,7 +328,9 @@ class Members:
             if held is None:
                 if member in self._retired:
                     news.append(Claim(member, 0, int(Standing.RETIRED)))
-            elif held.key > (claim.incarnation, claim.standing):
+            elif held.key > (claim.incarnation, claim.standing) or (
+                claim.card == NO_CARD and held.card_incarnation == held.incarnation
+            ):
                 news.append(held.claim())
         return [*(held.claim() for held in rest.values()), *news]
 

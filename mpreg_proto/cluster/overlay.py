@@ -380,7 +380,8 @@ class Overlay:
         if any(member in self._links for member in row.wanting):
             return False
         if row.seed:
-            known = row.met in self._rings or any(address in self._at(member) for member in self._rings.ids())
+            met = row.met is not None and row.met in self._rings
+            known = met or any(address in self._at(member) for member in self._rings.ids())
             return not known or self._few
         return any(self._members.standing(member) is Standing.DEAD for member in row.wanting)
 

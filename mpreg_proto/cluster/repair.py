@@ -18,7 +18,8 @@ from mpreg_proto.cluster.catalogue import Catalogue, weight
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import Tell
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.wire.messages import Delta, Digest, Head, Lack, News, Summary
+from mpreg_proto.notices import Standing
+from mpreg_proto.wire.messages import Claim, Delta, Digest, Head, Lack, News, Summary
 
 FEW = 64
 """Up to so many members a digest of all is shorter than the hashes."""
@@ -81,6 +82,12 @@ class Repair:
                 self._offer(content.head, their, deltas, heads)
         newer = tuple(self._members.newer(lack.claims, beyond=()))
         return [Tell(link, News(newer, tuple(deltas), tuple(heads), answer=True))]
+
+    def correct(self, link: LinkId) -> list[Tell]:
+        """Who speaks of the RETIRED as if they were not is told, as that is in no digest."""
+        late, self._members.late = self._members.late, {}
+        retired = int(Standing.RETIRED)
+        return [Tell(link, News(tuple(Claim(member, 0, retired) for member in late)))] if late else []
 
     def _offer(self, head: Head, their: Head | None, deltas: list[Delta], heads: list[Head]) -> None:
         """What to tell somebody who holds a catalogue at `their`, where I hold it at `head`."""

@@ -2,7 +2,7 @@
 
 It reads who could run a call (`CatalogueView`), what each has to do (`Loads`) and a draw; it holds nothing and changes
 nothing. Among the nodes that offer the function and hold all resources asked for: routable before SUSPECT; not full
-before full; with a link before without; and, only if resources were asked for, exact sets before supersets. Inside that
+before full; within reach before not; and, only if resources were asked for, exact sets before supersets. Inside that
 rank the better of two random ones by expected delay, so that equals are balanced at random and a busy one is passed by
 (Mitzenmacher 2001, the power of two choices).
 """
@@ -69,7 +69,9 @@ class Loads(Protocol):
         ...
 
     def full(self, member: MemberId) -> bool: ...
-    def linked(self, member: MemberId) -> bool: ...
+    def unreachable(self, member: MemberId) -> bool:
+        """Whether no link to it stands, nor could be had when it was last wanted."""
+        ...
 
 
 def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str]) -> Sequence[Candidate]:
@@ -83,7 +85,7 @@ def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[s
         standing = (
             candidate.suspect,
             loads.full(member),
-            not loads.linked(member),
+            loads.unreachable(member),
             bool(resources) and not candidate.exact,
         )
         if lowest is None or standing < lowest:
@@ -125,8 +127,8 @@ def rejected(candidates: Sequence[Candidate], equals: Sequence[Candidate], loads
             why = "does not answer at the moment"
         elif loads.full(candidate.member) and not loads.full(best.member):
             why = "has as many calls as it may have"
-        elif not loads.linked(candidate.member) and loads.linked(best.member):
-            why = "no link to it yet"
+        elif loads.unreachable(candidate.member) and not loads.unreachable(best.member):
+            why = "no link to it could be had lately"
         else:
             why = "holds more resources than asked for"
         rows.append((candidate.shown, why))
