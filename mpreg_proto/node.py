@@ -501,7 +501,8 @@ class Node:
             return ()
         fault = over("message", self.links.limit(intent.link), size)
         if isinstance(intent.message, Request):  # it never left, so what waits for its answer has it
-            return self.relay.result(intent.link, Result(intent.message.id, fault=fault.saying(maybe_executed=False))) or ()
+            refused = Result(intent.message.id, fault=fault.saying(maybe_executed=False))
+            return self.relay.result(intent.link, refused) or ()
         self.links.send(intent.link, Result(intent.message.id, fault=fault.saying(maybe_executed=True)))
         return ()
 

@@ -117,8 +117,8 @@ class Cluster:
         self._up: dict[MemberId, None] = {}
         """Who is known to be routable, myself left out: each is `Gone` once."""
         self._going: dict[MemberId, None] = {}
-        """Who has left and still has a link here: `Gone` when that closes, as its last results may be on the way there
-        while the news of it came faster over another."""
+        """Who is gone by the word of others and still has a link here: `Gone` when that closes, as its last results may
+        be on the way there while the news of it came faster over another; who is DEAD also when it does not refute."""
         self._seen_changes = 0
         self._ticks = 0
         self._synced = False
@@ -131,10 +131,6 @@ class Cluster:
 
     def start(self, now: int) -> list[Out]:
         """Dial the seeds."""
-        # Whoever starts at the same moment shall not probe at the same moment for ever.
-        self._timers.set(("cluster", "tick"), now + int(TICK * (1 + self._rng.fraction()) / 2))
-        repair = self._limits.gossip_interval
-        self._timers.set(("cluster", "repair"), now + int(repair * (1 + self._rng.fraction()) / 2))
         return [*self._overlay.start(now)]
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -185,8 +181,7 @@ class Cluster:
         self.routes.changed()
         out: list[Out] = [*self._linked.choose(member)]
         if member in self._going and not self._linked.of(member):
-            del self._going[member]
-            out.append(Gone(member))
+            out += self._gone(member)
         out += self._gossip.ended(link)
         if member in self.links or self._overlay.stopped:
             return out
@@ -295,7 +290,7 @@ class Cluster:
             self._told_all(made)
         risen = self.members.merge(news.claims, now)
         agreed, self.members.agreed = self.members.agreed, {}
-        out: list[Out] = [*self._repair.correct(link), *self._rose(risen, source=link, now=now)]
+        out: list[Out] = [*self._repair.correct(link, made.corrected), *self._rose(risen, source=link, now=now)]
         if agreed:
             self._gossip.claims(agreed.values(), source=link)
             for held in agreed.values():
@@ -362,25 +357,41 @@ class Cluster:
 
     def _came_or_went(self, member: Member, source: LinkId | None, now: int) -> list[Out]:
         """A member is in the view, or is no longer."""
-        link = self.links.get(member.id)
         if member.routable and member.id not in self._up:
+            link = self.links.get(member.id)
             self._up[member.id] = None
-            self._going.pop(member.id, None)
-            self._timers.cancel(("cluster", "gone", member.id))
+            self._gone(member.id)
             self.rings.enter(member.id)
+            self._begin_ticking(now)
             return [] if link is None else [Usable(member.id, link)]
         if not member.routable and member.id in self._up:
             del self._up[member.id]
             self.rings.depart(member.id)
             self._gossip.gone(member.id)
-            if member.standing is Standing.LEFT and self._linked.of(member.id):
-                self._going[member.id] = None
-                return []
-            if link is None or source is None or member.standing is not Standing.DEAD:
+            if source is None or not self._linked.of(member.id) or member.standing is Standing.RETIRED:
                 return [Gone(member.id)]
-            # Who is linked can refute in no time, as they all do when a partition heals; its calls go on till then.
-            self._timers.set(("cluster", "gone", member.id), now + REFUTES)
+            self._going[member.id] = None
+            if member.standing is Standing.DEAD:
+                # Who is linked can refute in no time, as they all do when a partition heals.
+                self._timers.set(("cluster", "gone", member.id), now + REFUTES)
         return []
+
+    def _gone(self, member: MemberId) -> list[Out]:
+        """What was put off, if it was."""
+        if member not in self._going:
+            return []
+        del self._going[member]
+        self._timers.cancel(("cluster", "gone", member))
+        return [Gone(member)]
+
+    def _begin_ticking(self, now: int) -> None:
+        """Somebody is there: from now on there is something to do now and then."""
+        if ("cluster", "tick") not in self._timers and not self._overlay.stopped:
+            # Whoever starts at the same moment shall not probe at the same moment for ever.
+            self._timers.set(("cluster", "tick"), now + int(TICK * (1 + self._rng.fraction()) / 2))
+            repair = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
+            self._timers.set(("cluster", "repair"), now + repair)
+            self._detector.begin()
 
     def _reneighbour(self, now: int) -> list[Out]:
         if self.rings.changes == self._seen_changes:
@@ -429,8 +440,7 @@ class Cluster:
             case "repair":
                 return self._mend(now)
             case "gone":
-                member = MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me
-                return [] if member in self._up else [Gone(member)]
+                return self._gone(MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me)
         self._collection = None
         for retired in self.members.collect(now):
             self._overlay.forget(retired.id)
@@ -438,7 +448,7 @@ class Cluster:
         return self._tidy()
 
     def _tick(self, now: int) -> list[Out]:
-        if self._overlay.stopped:
+        if self._overlay.stopped or len(self.rings) == 1:
             return []
         self._timers.set(("cluster", "tick"), now + TICK)
         out = self._found(self._detector.tick(now), now)
@@ -453,7 +463,7 @@ class Cluster:
 
     def _mend(self, now: int) -> list[Out]:
         """Compare what is known with one neighbour."""
-        if self._overlay.stopped:
+        if self._overlay.stopped or len(self.rings) == 1:
             return []
         self._timers.set(("cluster", "repair"), now + self._limits.gossip_interval)
         near = [member for member in self.rings.neighbours if member in self.links]
@@ -478,6 +488,7 @@ class Cluster:
 
     def drain(self, now: int) -> list[Out]:
         """Say that this node takes no new calls."""
+        self._gossip.hasten()
         return self._told(self.catalogue.drain(), now)
 
     def advertise(self, addresses: tuple[Address, ...], now: int) -> list[Out]:
@@ -496,6 +507,8 @@ class Cluster:
         out = self._rose([self.members.leave(now)], source=None, now=now)
         self._overlay.stop()
         self._detector.stop()
+        for name in ("tick", "repair", "news"):
+            self._timers.cancel(("cluster", name))
         return out
 
     def _told(self, delta: Delta, now: int) -> list[Out]:

@@ -115,6 +115,10 @@ class Detector:
         self._held_up_until = 0
         self._stopped = False
 
+    def begin(self) -> None:
+        """Ticks come from now on."""
+        self._due = None
+
     def stop(self) -> None:
         """This process is leaving: it judges nobody any more."""
         self._stopped = True

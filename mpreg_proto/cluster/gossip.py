@@ -179,8 +179,8 @@ class Gossip:
         return dict.fromkeys(near if len(near) >= _FEW else links.values())
 
     def _accused(self, claims: Iterable[MemberId]) -> dict[LinkId, tuple[MemberId, ...]]:
-        """Those about whom ill is said, where they are linked, hear it first; and those who said it of me, what is so."""
-        found: dict[LinkId, tuple[MemberId, ...]] = {link: (self._members.me,) for link in self._accusers}
+        """Those of whom ill is said, where they are linked, hear it first; and those who said it of me, what is so."""
+        found: dict[LinkId, tuple[MemberId, ...]] = dict.fromkeys(self._accusers, (self._members.me,))
         self._accusers.clear()
         for member in claims:
             link = self._links.get(member)

@@ -13,7 +13,7 @@ from mpreg_proto.ids import LinkId, MemberId
 class Tie:
     """An open link to a node."""
 
-    __slots__ = ("closing", "dialler", "link", "member", "name", "told_all")
+    __slots__ = ("closing", "corrected", "dialler", "link", "member", "name")
 
     def __init__(self, link: LinkId, member: MemberId, name: str, *, dialler: MemberId) -> None:
         self.link = link
@@ -22,8 +22,8 @@ class Tie:
         self.dialler = dialler
         self.closing = False
         """One side said Goodbye, or is about to: nothing new goes over it."""
-        self.told_all = False
-        """The peer compares what it knows with what I know, so after its next news I know what it knows."""
+        self.corrected: dict[MemberId, None] = {}
+        """RETIRED members of whom the peer spoke as if they were not, and was told."""
 
 
 class Linked:

@@ -1,4 +1,4 @@
-"""Members as people see them: what `mpreg nodes` shows, read from members, catalogue, rings and links. Changes nothing."""
+"""Members as people see them: what `mpreg nodes` shows, read from members, catalogue, rings and links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What broken links have lost: two nodes compare what they know, and tell each other the rest (MEMBERSHIP.md, Spreading).
+"""What broken links have lost: two nodes compare what they know and tell each other the rest (MEMBERSHIP.md, News).
 
 Who dialled begins: with all it knows in keys if that is little, else with 256 hashes, of which only those buckets are
 opened that differ. Then each side has told the other all that it holds beyond it:
@@ -83,9 +83,10 @@ class Repair:
         newer = tuple(self._members.newer(lack.claims, beyond=()))
         return [Tell(link, News(newer, tuple(deltas), tuple(heads), answer=True))]
 
-    def correct(self, link: LinkId) -> list[Tell]:
-        """Who speaks of the RETIRED as if they were not is told, as that is in no digest."""
-        late, self._members.late = self._members.late, {}
+    def correct(self, link: LinkId, told: dict[MemberId, None]) -> list[Tell]:
+        """Who speaks of the RETIRED as if they were not is told, as that is in no digest; `told`: once a link."""
+        late, self._members.late = [member for member in self._members.late if member not in told], {}
+        told.update(dict.fromkeys(late))
         retired = int(Standing.RETIRED)
         return [Tell(link, News(tuple(Claim(member, 0, retired) for member in late)))] if late else []
 

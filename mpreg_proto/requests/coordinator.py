@@ -176,7 +176,7 @@ class Coordinator:
             return self._call_failed(execution, name, self._not_found(call), now)
         awaited = self._awaited.pop((execution.id, name), None)
         for candidate in self._candidates(execution, call):
-            if candidate.member != awaited or self.out.linked(candidate.member):
+            if candidate.member != awaited or self.out.stands(candidate.member):
                 continue
             self.out.refused(candidate.member)
             if self._way(candidate.member) is None:
@@ -254,7 +254,7 @@ class Coordinator:
         """One of the equals; for a call that waits for a link the same one as before, unless others have theirs."""
         awaited = self._awaited.get((execution.id, call.name)) if self._awaited else None
         if awaited is not None:
-            linked = [one for one in equals if self.out.linked(one.member)]
+            linked = [one for one in equals if self.out.stands(one.member)]
             equals = linked or [one for one in equals if one.member == awaited] or equals
         return draw(equals, self.out, self._rng)
 
@@ -262,7 +262,7 @@ class Coordinator:
         self, execution: Execution, member: MemberId, groups: dict[LinkId | MemberId, Assign]
     ) -> Assign | None:
         """The dispatch that reaches a member over another one, if no link to it could be had a short while ago."""
-        link = self._way(member) if self.out.unreachable(member) else None
+        link = None if self.out.linked(member) else self._way(member)
         return None if link is None else self._group(execution, link, groups, member)
 
     def _hand_out(self, execution: Execution, call: Call, chosen: Candidate, group: Assign, why: str, now: int) -> None:

@@ -113,7 +113,7 @@ class Outstanding:
     def delay(self, member: MemberId) -> int:
         """Nanoseconds that a new call would probably wait at `member`."""
         waiting = self.waiting(member)
-        opening = 0 if self.linked(member) else _OPENING
+        opening = 0 if self.stands(member) else _OPENING
         return opening + waiting * max(self._mean.get(member, _UNKNOWN), 1) if waiting else opening
 
     def full(self, member: MemberId) -> bool:
@@ -124,18 +124,18 @@ class Outstanding:
         """No link to `member` could be had."""
         self._refused[member] = self.now + self._limits.unreachable
 
-    def unreachable(self, member: MemberId) -> bool:
-        """Whether `member` has no link, and could not be had one a short while ago."""
-        if not self._refused or member not in self._refused or self.linked(member):
-            return False
-        if self._refused[member] > self.now:
-            return True
-        del self._refused[member]
-        return False
+    def stands(self, member: MemberId) -> bool:
+        """Whether a link to `member` stands, or it is this process itself."""
+        return member == self._me or member in self._links
 
     def linked(self, member: MemberId) -> bool:
-        """Whether calls can be handed to `member` at once."""
-        return member == self._me or member in self._links
+        """Whether calls can be handed to `member`, at once or when it is dialled: False if that was tried in vain."""
+        if not self._refused or member not in self._refused or self.stands(member):
+            return True
+        if self._refused[member] > self.now:
+            return False
+        del self._refused[member]
+        return True
 
     def __len__(self) -> int:
         return sum(len(calls) for calls in self._by_number.values())

@@ -2,7 +2,7 @@
 
 It reads who could run a call (`CatalogueView`), what each has to do (`Loads`) and a draw; it holds nothing and changes
 nothing. Among the nodes that offer the function and hold all resources asked for: routable before SUSPECT; not full
-before full; within reach before not; and, only if resources were asked for, exact sets before supersets. Inside that
+before full; with a link before without; and, only if resources were asked for, exact sets before supersets. Inside that
 rank the better of two random ones by expected delay, so that equals are balanced at random and a busy one is passed by
 (Mitzenmacher 2001, the power of two choices).
 """
@@ -69,9 +69,7 @@ class Loads(Protocol):
         ...
 
     def full(self, member: MemberId) -> bool: ...
-    def unreachable(self, member: MemberId) -> bool:
-        """Whether no link to it stands, nor could be had when it was last wanted."""
-        ...
+    def linked(self, member: MemberId) -> bool: ...
 
 
 def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str]) -> Sequence[Candidate]:
@@ -85,7 +83,7 @@ def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[s
         standing = (
             candidate.suspect,
             loads.full(member),
-            loads.unreachable(member),
+            not loads.linked(member),
             bool(resources) and not candidate.exact,
         )
         if lowest is None or standing < lowest:
@@ -127,8 +125,8 @@ def rejected(candidates: Sequence[Candidate], equals: Sequence[Candidate], loads
             why = "does not answer at the moment"
         elif loads.full(candidate.member) and not loads.full(best.member):
             why = "has as many calls as it may have"
-        elif loads.unreachable(candidate.member) and not loads.unreachable(best.member):
-            why = "no link to it could be had lately"
+        elif not loads.linked(candidate.member) and loads.linked(best.member):
+            why = "no link to it yet"
         else:
             why = "holds more resources than asked for"
         rows.append((candidate.shown, why))

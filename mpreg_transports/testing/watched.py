@@ -73,7 +73,8 @@ class Watched:
         job = host.node.worker.job(run.run)
         assert job is not None, "a run belongs to a job until it has ended"
         name, life, number = host.name, host.life, job.request
-        at, link = host, job.link
+        at: Host = host
+        link = job.link
         while link != 0:  # back over those who passed it on, to who has chosen this node
             wire, side = at.wires[link]
             peer = wire.ends[1 - side]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.members import Card, Member, Members
-from mpreg_proto.cluster.overlay import FEW, RARELY, STAGGER, STEADY, WANTED, YIELD, YOUNG, Overlay
+from mpreg_proto.cluster.overlay import RARELY, STAGGER, YIELD, YOUNG, Overlay
 from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId

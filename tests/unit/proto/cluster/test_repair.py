@@ -41,9 +41,7 @@ class Side:
         self.repair.buckets.touch()
 
     def offer(self, owner: MemberId, name: str, doc: str = "") -> None:
-        delta = self.owners.setdefault(owner, Catalogue(owner, limits=Limits())).offer(
-            FunctionSpec(name=name, doc=doc)
-        )
+        delta = self.owners.setdefault(owner, Catalogue(owner, limits=Limits())).offer(FunctionSpec(name=name, doc=doc))
         self.catalogue.apply(delta)
         self.repair.buckets.touch()
 
@@ -61,7 +59,7 @@ class Side:
                 for delta in deltas:
                     self.catalogue.apply(delta)
                 self.repair.buckets.touch()
-                return self.repair.correct(LINK)
+                return self.repair.correct(LINK, {})
         return []
 
     def view(self) -> dict[MemberId, tuple[int, int, int]]:
