@@ -148,8 +148,8 @@ class Cluster:
                 other.closing = True
                 out.append(CloseLink(other.link, "duplicate"))
         if not made.closing:
-            # Who dialled compares what both know; a suspect is told at once what is said of it.
-            out += self._repair.compare(link) if dialled is not None else []
+            # Who dialled says who it is and compares what both know; a suspect is told at once what is said of it.
+            out += [*self._repair.introduce(link), *self._repair.compare(link)] if dialled is not None else []
             held = self.members.get(member)
             if held is not None and held.standing in (Standing.SUSPECT, Standing.DEAD):
                 out.append(Tell(link, News((held.claim(),))))

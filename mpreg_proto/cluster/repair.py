@@ -1,11 +1,11 @@
-"""What broken links have lost: two nodes compare what they know and tell each other the rest (MEMBERSHIP.md, News).
+"""What broken links have lost: two nodes compare what they know and tell each other the rest (docs/explanation/membership.md, News).
 
 Who dialled begins: with all it knows in keys if that is little, else with 256 hashes, of which only those buckets are
 opened that differ. Then each side has told the other all that it holds beyond it:
 
-    dialler   Summary        ->
+    dialler   News of itself, Summary  ->
               <-  Digest (of the buckets that differ), or an empty News: we are alike
-              News, Lack     ->      what the digest lacks; what it is ahead in
+              News, Lack               ->      what the digest lacks; what it is ahead in
               <-  News
 
 The same is done now and then with one neighbour. Nothing here waits or keeps anything; messages go back to `Cluster`.
@@ -37,6 +37,15 @@ class Repair:
         self._members = members
         self._catalogue = catalogue
         self.buckets = Buckets(members, catalogue)
+
+    def introduce(self, link: LinkId) -> list[Tell]:
+        """Said first to a node just dialled: who I am and what I offer, so that it can be used after one way."""
+        deltas: list[Delta] = []
+        heads: list[Head] = []
+        content = self._catalogue.content(self._members.me)
+        if content is not None:
+            self._offer(content.head, None, deltas, heads)
+        return [Tell(link, News((self._members.own.claim(),), tuple(deltas), tuple(heads)))]
 
     def compare(self, link: LinkId) -> list[Tell]:
         """Begin: said to a node just dialled, and to one neighbour from time to time."""

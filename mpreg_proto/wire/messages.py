@@ -57,7 +57,7 @@ class Pong(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
 
 
 class Goodbye(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
-    """I close this link on purpose: nothing new comes from here, answers still do (MEMBERSHIP.md)."""
+    """I close this link on purpose: nothing new comes from here, answers still do (docs/explanation/membership.md)."""
 
     reason: str
 

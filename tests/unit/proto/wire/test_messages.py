@@ -48,7 +48,9 @@ EACH: dict[int, Message] = {
     3: Ping(2**64 - 1),
     4: Pong(0),
     5: Goodbye("why"),
-    10: Request(7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", b"t" * 16, (b"v" * 16,)),
+    10: Request(
+        7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
+    ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
         (Traced("x", "n#1", 1, 2, 3, 4, 5, "why"),),
