@@ -552,7 +552,7 @@ class Node:
         return self.coordinator.gone(intent.member, now)
 
     def _take_new_id(self, intent: TakeNewId, now: int) -> Iterable[Wanted]:
-        """The cluster holds this member for dead for good: go on as another one (docs/explanation/membership.md, Identity)."""
+        """The cluster holds this member for dead for good: go on as another one (membership.md)."""
         self._carry(self.coordinator.end_all(), now)
         for link, session in list(self.links.sessions.items()):
             if session.member is not None or session.dialled is not None:

@@ -1,4 +1,4 @@
-"""All that is known as 256 hashes, so that two nodes find out in 2 KiB in what they differ (docs/explanation/membership.md, Spreading).
+"""All that is known as 256 hashes, so that two nodes find out in 2 KiB in what they differ.
 
 It reads members and catalogue; whoever changes a cell or a head says so by `touch`. Retired ids are left out, as their
 collection is not the same moment everywhere. Nothing here sends.

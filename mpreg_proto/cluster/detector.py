@@ -1,4 +1,4 @@
-"""Who no longer answers (docs/explanation/membership.md, Detecting failure; SWIM 2002; Lifeguard 2018).
+"""Who no longer answers (docs/explanation/membership.md).
 
 It probes one neighbour a second over the link that stands, asks three co-observers about who is silent, and accuses;
 what it accuses and what it wants sent goes back to `Cluster`. The end of a stream is suspicion at once, never death:

@@ -1,4 +1,4 @@
-"""Who must be told what, at once (docs/explanation/membership.md, Spreading news): my neighbours on the rings, but where it came from.
+"""Who must be told what, at once (docs/explanation/membership.md): my neighbours on the rings, but where it came from.
 
 Claims that rose and catalogues that grew come in from `Cluster`, with the link they came over; out go `News` and
 `Fetch` for links. News is passed on at first receipt; what comes within `JOINED` after a telling is told together, what

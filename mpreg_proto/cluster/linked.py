@@ -1,4 +1,4 @@
-"""The open links to nodes, and which of several to one member is kept (docs/explanation/membership.md, Who watches whom).
+"""The open links to nodes, and which of several to one member is kept (docs/explanation/membership.md).
 
 Of two links to one member the one dialled by the smaller id is kept, of two by the same side the later; the other is
 closed by its dialler alone, so that both sides agree without asking. Nothing here sends or closes.

@@ -1,4 +1,4 @@
-"""Who is in the cluster: one liveness cell and one card for each member id, each a maximum (docs/explanation/membership.md, State).
+"""Who is in the cluster: one liveness cell and one card for each member id, each a maximum.
 
 Claims come from other nodes' `News` and from this node's own detector; what rose goes back to the caller, which
 spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so neither order

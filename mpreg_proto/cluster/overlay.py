@@ -1,4 +1,4 @@
-"""Whom to dial, and when (docs/explanation/membership.md, Who watches whom).
+"""Whom to dial, and when (docs/explanation/membership.md).
 
 It reads members, rings and links and is told of handshakes, failures and ends; out go `Dial` effects, one notice for an
 address that does not answer, and `DialMe` for members that can only be dialled from the other side. Links are wanted to

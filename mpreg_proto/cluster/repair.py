@@ -1,4 +1,4 @@
-"""What broken links have lost: two nodes compare what they know and tell each other the rest (docs/explanation/membership.md, News).
+"""What broken links have lost: two nodes compare what they know and tell each other the rest.
 
 Who dialled begins: with all it knows in keys if that is little, else with 256 hashes, of which only those buckets are
 opened that differ. Then each side has told the other all that it holds beyond it:

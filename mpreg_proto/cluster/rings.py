@@ -1,4 +1,4 @@
-"""Who is whose neighbour: five rings of ids (docs/explanation/membership.md, Who watches whom; Rapid, ATC 2018, section 4.1).
+"""Who is whose neighbour: five rings of ids (docs/explanation/membership.md).
 
 Ring r orders the ids by hash(r, id); a member's neighbours are the one before it and the one after it on each ring, so
 that the overlay is a random regular graph of degree 10: an expander, with few hops between any two and no few members

@@ -1,4 +1,4 @@
-"""Over whom a member can be reached that has no link to here (docs/explanation/membership.md, Who watches whom; GUARANTEES.md, How).
+"""Over whom a member can be reached that has no link to here (docs/explanation/membership.md).
 
 It reads rings and links and answers from them alone, so that each hop decides anew by its own view. Nothing here sends.
 """
