@@ -192,9 +192,9 @@ class Links:
             self.send(link, Ping(self._last_ping))
 
     def heard(self, link: LinkId) -> int:
-        """When a link last brought any byte; -1 for one that is gone."""
+        """When a link last brought any byte; for one that is gone long before any time."""
         session = self.sessions.get(link)
-        return -1 if session is None else session.heard
+        return -(1 << 63) if session is None else session.heard
 
     def idle(self, link: LinkId, now: int) -> bool:
         """Whether nothing but pings came over a link for a while."""

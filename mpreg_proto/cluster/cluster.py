@@ -110,7 +110,7 @@ class Cluster:
             self.rings,
             self._overlay,
             self.links,
-            heard=heard or (lambda link: self._last_heard.get(link, -1)),
+            heard=heard or (lambda link: self._last_heard.get(link, -TICK)),
             timers=timers,
             rng=rng.child("detector"),
         )

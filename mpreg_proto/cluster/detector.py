@@ -308,6 +308,9 @@ class Detector:
         link = self._links.get(member)
         if link is not None:
             self._unlinked.pop(member, None)
+            if 0 <= now - self._heard(link) < EVERY:  # any byte is an answer, also one to a question not yet asked
+                self._passed(member)
+                return []
             self._try(member, _Trial(now, prompted=False, indirect=False), now)
             return [Probe(link)]
         since = self._unlinked.setdefault(member, now)

@@ -157,7 +157,17 @@ class Members:
         is refuted at once: its own incarnation rises above the claim's, and it is among those returned.
         """
         risen: dict[MemberId, Member] = {}
+        known = self._members
         for claim in claims:
+            held = known.get(MemberId(claim.member))
+            if (  # most of what is heard is heard again
+                held is not None
+                and held.incarnation == claim.incarnation
+                and held.standing == claim.standing
+                and held.card_bytes == claim.card
+                and held.accusers == claim.accusers
+            ):
+                continue
             member = self._merge(claim, now)
             if member is not None:
                 risen[member.id] = member

@@ -50,7 +50,7 @@ class World:
             self.rings,
             self.overlay,
             self.links,
-            heard=lambda link: self.last.get(link, -1),
+            heard=lambda link: self.last.get(link, -(10**12)),
             timers=self.timers,
             rng=Rng(0),
         )
@@ -145,6 +145,16 @@ def test_any_byte_is_an_answer() -> None:
     world.until(10 * SECOND)
     assert world.ann is Standing.ALIVE
     assert len(world.timers) == 0
+
+
+def test_whom_i_just_heard_i_need_not_ask() -> None:
+    world = World(ANN)
+    world.now = 5 * SECOND
+    world.bytes_came(ANN)
+    world.now += EVERY - 1
+    assert world.tick() == []
+    world.now += 1
+    assert world.tick() == [Probe(world.links[ANN])]
 
 
 def test_who_does_not_answer_is_asked_about_and_then_accused() -> None:
