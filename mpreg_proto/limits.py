@@ -43,6 +43,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long running calls may go on after `leave()`."""
     link_wait: int = SECOND
     """How long a call waits for a link to the member it was placed on."""
+    unreachable: int = 30 * SECOND
+    """How long a member that no link could be had to is relayed to, or is no candidate."""
     failovers: int = 2
     """How often an idempotent call is started again elsewhere after its node was lost."""
     dial_first: int = 200 * MILLISECOND
@@ -50,6 +52,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Reconnect backoff: doubled from `dial_first` up to this, with full jitter."""
     dials: int = 8
     """Dials under way at once."""
+    gossip_interval: int = 30 * SECOND
+    """How often what is known is compared with one neighbour, to mend what broken links have lost."""
+    link_idle: int = 30 * SECOND
+    """How long a link to a member that is no neighbour may lie idle before it is closed."""
     members: int = 16_384
     """Members alive or suspect that are remembered."""
     dead_members: int = 4_096

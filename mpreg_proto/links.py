@@ -81,7 +81,10 @@ class Links:
             if session.stage is Stage.ENDED:
                 break
             handler = _OWN.get(type(message))
-            if handler is None or handler(self, session, message, now):
+            if handler is None:
+                session.busy = now
+                messages.append(message)
+            elif handler(self, session, message, now):
                 messages.append(message)
         if received.violation is not None:
             self.refuse(link, received.violation)
@@ -180,6 +183,24 @@ class Links:
         if not session.classic:
             self._timers.set(("ping", session.link), now + self._limits.ping_every)
 
+    def ping(self, link: LinkId, now: int) -> None:
+        """Ping a link now; its answer is handed on by `receive` as a `Pong`."""
+        session = self.sessions.get(link)
+        if session is not None and session.stage is not Stage.ENDED:
+            self._last_ping += 1
+            session.asked, session.asked_at = self._last_ping, now
+            self.send(link, Ping(self._last_ping))
+
+    def heard(self, link: LinkId) -> int:
+        """When a link last brought any byte; for one that is gone long before any time."""
+        session = self.sessions.get(link)
+        return -(1 << 63) if session is None else session.heard
+
+    def idle(self, link: LinkId, now: int) -> bool:
+        """Whether nothing but pings came over a link for a while."""
+        session = self.sessions.get(link)
+        return session is not None and session.busy + self._limits.link_idle <= now
+
     def _keep_alive(self, session: Session, now: int) -> None:
         silent = now - session.heard
         if silent >= self._limits.gone_after:
@@ -204,7 +225,11 @@ class Links:
         return False
 
     def _pong_came(self, session: Session, message: Pong, now: int) -> bool:
-        return False
+        if message.number != session.asked:
+            return False
+        session.asked = 0
+        session.trip = now - session.asked_at
+        return session.member is not None
 
     def _goodbye_came(self, session: Session, message: Goodbye, now: int) -> bool:
         if session.stage in (Stage.OPEN, Stage.WE_LEAVE):

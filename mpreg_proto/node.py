@@ -18,7 +18,19 @@ import msgspec
 from mpreg_proto.answers import Answers
 from mpreg_proto.cluster import outputs
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import CloseLink, Cluster, Gone, OffersChanged, Out, TakeNewId, Tell, Usable
+from mpreg_proto.cluster.cluster import (
+    CloseLink,
+    Cluster,
+    Gone,
+    OffersChanged,
+    Out,
+    Probe,
+    Said,
+    Surplus,
+    TakeNewId,
+    Tell,
+    Usable,
+)
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Outcome
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId, show
@@ -30,6 +42,7 @@ from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.explain import explain
 from mpreg_proto.requests.graph import over
 from mpreg_proto.requests.intents import LOCAL, Answer, Assign, Ended, Intent, Partly, WantLink, Withdraw
+from mpreg_proto.requests.relay import Forward, Relay
 from mpreg_proto.requests.worker import Worker
 from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.timers import Timers
@@ -40,6 +53,8 @@ from mpreg_proto.wire.messages import (
     Ask,
     Call,
     CancelRequest,
+    Check,
+    DialMe,
     Digest,
     Explain,
     Explanation,
@@ -47,12 +62,16 @@ from mpreg_proto.wire.messages import (
     Fetch,
     Goodbye,
     Hello,
+    Lack,
     Message,
     News,
+    Pong,
     Refused,
     Request,
     Result,
+    Summary,
     Told,
+    Vouch,
 )
 from mpreg_proto.wire.session import Stage
 from mpreg_proto.wire.values import ValueCodec
@@ -131,6 +150,7 @@ class Node:
             rng=self._rng.child("cluster"),
             limits=self.config.limits,
             now=now,
+            heard=self.links.heard,
         )
         self.coordinator = Coordinator(
             me,
@@ -140,7 +160,9 @@ class Node:
             rng=self._rng.child("placement"),
             limits=self.config.limits,
             last_number=last_number,
+            way=self.cluster.routes.way,
         )
+        self.relay = Relay(me, number=self.coordinator.next_number, limits=self.config.limits)
         self.worker.shown = self.shown
         self._carry(self.cluster.start(now), now)
         for function in self._offered.values():
@@ -188,6 +210,7 @@ class Node:
             self._carry(self.cluster.dial_failed(session.dialled, now), now)
         self._carry(self.coordinator.link_lost(link, now), now)
         self._carry(self.worker.link_lost(link), now)
+        self._carry(self.relay.lost(link), now)
         self._settle(now)
 
     def dial_failed(self, address: Address, *, now: int) -> None:
@@ -341,16 +364,28 @@ class Node:
     def _request_came(self, link: LinkId, request: Request, now: int) -> None:
         session = self.links.sessions[link]
         if session.member is None:
-            if request.here or request.hops or request.caller:  # for nodes alone to say
-                request = msgspec.structs.replace(request, here=(), hops=0, caller="")
+            if request.here or request.hops or request.caller or request.to or request.via:  # for nodes alone to say
+                request = msgspec.structs.replace(request, here=(), hops=0, caller="", to=b"", via=())
         elif session.closing:
             fault = Fault(1024, "this link is closing", {"maybe_executed": False})
             self.links.send(link, Result(request.id, fault=fault))
+            return
+        elif request.to and request.to != self.me:
+            self._relay(link, request, session.member, now)
             return
         elif request.here and len(request.here) == len(request.calls):
             self._dispatch_came(link, request, now)
             return
         self._carry(self._accept(link, request, now), now)
+
+    def _relay(self, link: LinkId, request: Request, sender: MemberId, now: int) -> None:
+        """A dispatch for another node, which this one can reach."""
+        if self.relay.has(link, request.id):
+            fault = Fault(1010, f"request {request.id} is already in progress on this link", {"maybe_executed": False})
+            self.links.send(link, Result(request.id, fault=fault))
+            return
+        way = None if self._draining else self.cluster.routes.way(MemberId(request.to), via=(*request.via, sender))
+        self._carry(self.relay.request(link, request, sender=sender, way=way), now)
 
     def _dispatch_came(self, link: LinkId, request: Request, now: int) -> None:
         """Calls that a coordinator chose this node for."""
@@ -380,11 +415,15 @@ class Node:
         self.links.send(link, Result(message.id, fault=message.fault.saying(maybe_executed=False)))
 
     def _result_came(self, link: LinkId, result: Result, now: int) -> None:
+        if len(self.relay) and (back := self.relay.result(link, result)) is not None:
+            self._carry(back, now)
+            return
         self._carry(self.coordinator.answered(link, result, now), now)
 
     def _cancel_came(self, link: LinkId, message: CancelRequest, now: int) -> None:
         self._carry(self.coordinator.cancel(link, message.id, now), now)
         self._carry(self.worker.cancel(link, message.id), now)
+        self._carry(self.relay.cancel(link, message.id), now)
 
     def _explain_came(self, link: LinkId, message: Explain, now: int) -> None:
         out = self.coordinator.out
@@ -398,7 +437,10 @@ class Node:
     def _ask_came(self, link: LinkId, message: Ask, now: int) -> None:
         self.links.send(link, Told(message.id, _json(self.view(now=now))))
 
-    def _news_came(self, link: LinkId, message: News | Digest | Fetch, now: int) -> None:
+    def _pong_came(self, link: LinkId, message: Pong, now: int) -> None:
+        self._carry(self.cluster.answered(link, now), now)
+
+    def _news_came(self, link: LinkId, message: Said, now: int) -> None:
         if self.links.sessions[link].member is None:
             self.links.refuse(link, Fault(1010, "only nodes speak of members"))
             return
@@ -444,6 +486,7 @@ class Node:
             given=intent.given,
             partial=True,
             eager=True,
+            to=intent.to,
         )
         size = self.links.send(intent.link, request)
         if size is None:
@@ -451,6 +494,17 @@ class Node:
         fault = over("message", self.links.limit(intent.link), size)
         failed = tuple([Failed(call.name, fault, refused=True) for call in intent.calls])  # they never left
         return self.coordinator.answered(intent.link, Result(intent.number, failed=failed), now)
+
+    def _forward(self, intent: Forward, now: int) -> Iterable[Wanted]:
+        size = self.links.send(intent.link, intent.message)
+        if size is None or isinstance(intent.message, CancelRequest):
+            return ()
+        fault = over("message", self.links.limit(intent.link), size)
+        if isinstance(intent.message, Request):  # it never left, so what waits for its answer has it
+            refused = Result(intent.message.id, fault=fault.saying(maybe_executed=False))
+            return self.relay.result(intent.link, refused) or ()
+        self.links.send(intent.link, Result(intent.message.id, fault=fault.saying(maybe_executed=True)))
+        return ()
 
     def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
         if intent.link == LOCAL:
@@ -483,11 +537,22 @@ class Node:
         self.links.goodbye(intent.link, intent.reason, now)
         return ()
 
+    def _probe(self, intent: Probe, now: int) -> Iterable[Wanted]:
+        self.links.ping(intent.link, now)
+        return ()
+
+    def _surplus(self, intent: Surplus, now: int) -> Iterable[Wanted]:
+        """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
+        if self.links.idle(intent.link, now) and not self._pending(intent.link):
+            self.links.goodbye(intent.link, "idle", now)
+            return self.cluster.closing(intent.link)
+        return ()
+
     def _gone(self, intent: Gone, now: int) -> Iterable[Wanted]:
         return self.coordinator.gone(intent.member, now)
 
     def _take_new_id(self, intent: TakeNewId, now: int) -> Iterable[Wanted]:
-        """The cluster holds this member for dead for good: go on as another one (MEMBERSHIP.md, Identity)."""
+        """The cluster holds this member for dead for good: go on as another one (membership.md)."""
         self._carry(self.coordinator.end_all(), now)
         for link, session in list(self.links.sessions.items()):
             if session.member is not None or session.dialled is not None:
@@ -517,7 +582,7 @@ class Node:
     def _settle(self, now: int) -> None:
         """After each input: close links on which all is said, and end draining once nothing is left to do."""
         self._close_links()
-        busy = self.coordinator.requests or self.worker.running or self.worker.queued
+        busy = self.coordinator.requests or self.worker.running or self.worker.queued or len(self.relay)
         if self._draining and not busy:
             self._finish(now)
 
@@ -527,7 +592,8 @@ class Node:
                 self.links.hang_up(link)
 
     def _pending(self, link: LinkId) -> bool:
-        return self.worker.pending(link) or self.coordinator.pending(link) or self.answers.pending(link)
+        asked = self.worker.pending(link) or self.coordinator.pending(link)
+        return asked or self.answers.pending(link) or self.relay.pending(link)
 
     def _finish(self, now: int) -> None:
         """The end of draining: answer what is open, stop what runs, say that we have left, close all links."""
@@ -545,7 +611,7 @@ class Node:
         self._log.append(Notify(Left()))
 
 
-Wanted = Intent | Out
+Wanted = Intent | Out | Forward
 """All that the machines may return."""
 
 _HANDLERS: dict[type, Callable[[Node, LinkId, Any, int], None]] = {
@@ -556,9 +622,8 @@ _HANDLERS: dict[type, Callable[[Node, LinkId, Any, int], None]] = {
     CancelRequest: Node._cancel_came,
     Explain: Node._explain_came,
     Ask: Node._ask_came,
-    News: Node._news_came,
-    Digest: Node._news_came,
-    Fetch: Node._news_came,
+    **dict.fromkeys((News, Digest, Fetch, Summary, Lack, DialMe, Check, Vouch), Node._news_came),
+    Pong: Node._pong_came,
     Goodbye: Node._goodbye_came,
     Refused: Node._refusal_came,
     Explanation: Node._stray_came,
@@ -567,12 +632,15 @@ _HANDLERS: dict[type, Callable[[Node, LinkId, Any, int], None]] = {
 _CARRIERS: dict[type, Callable[[Node, Any, int], Iterable[Wanted]]] = {
     Assign: Node._assign,
     Withdraw: Node._withdraw,
+    Forward: Node._forward,
     Answer: Node._answer,
     Partly: Node._partly,
     Ended: Node._ended,
     WantLink: Node._want_link,
     Tell: Node._tell,
+    Probe: Node._probe,
     CloseLink: Node._close_link,
+    Surplus: Node._surplus,
     Gone: Node._gone,
     Usable: Node._offers_changed,
     OffersChanged: Node._offers_changed,

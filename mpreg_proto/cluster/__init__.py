@@ -1,1 +1,1 @@
-"""Who is in the cluster, and what they offer (MEMBERSHIP.md). Knows nothing of requests."""
+"""Who is in the cluster, and what they offer (docs/explanation/membership.md). Knows nothing of requests."""

@@ -1,15 +1,15 @@
 """The cluster as one machine: who is there, what they offer, which links should be.
 
-`Node` gives in handshakes, ends of links, messages of the kinds News, Digest and Fetch, due timers, and what its
-own process offers; out come the things of outputs.py: messages to send, addresses to dial, and what became true,
-such as a link to call over, a member gone, offers that changed. It composes members, catalogue, index, gossip,
-overlay and detector, and decides itself only which of several links to one member is kept. It knows no bytes,
-requests or clock.
+`Node` gives in handshakes, ends of links, messages about members, due timers, and what its own process offers; out come
+the things of outputs.py: messages to send, addresses to dial, and what became true, such as a link to call over, a
+member gone, offers that changed. It composes members, catalogue, index, rings, links, gossip, repair, overlay and
+detector, and carries what one of them finds to the others. It knows no bytes, requests or clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -17,16 +17,32 @@ from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
 from mpreg_proto.cluster.detector import Detector
 from mpreg_proto.cluster.gossip import Gossip
 from mpreg_proto.cluster.index import Index
+from mpreg_proto.cluster.linked import Linked, Tie
 from mpreg_proto.cluster.members import Card, Member, Members
-from mpreg_proto.cluster.outputs import CloseLink, Gone, MemberRow, OffersChanged, Out, TakeNewId, Tell, Usable
+from mpreg_proto.cluster.outputs import (
+    CloseLink,
+    Gone,
+    MemberRow,
+    OffersChanged,
+    Out,
+    Probe,
+    Surplus,
+    TakeNewId,
+    Tell,
+    Usable,
+)
 from mpreg_proto.cluster.overlay import YIELD, Overlay
+from mpreg_proto.cluster.people import rows
+from mpreg_proto.cluster.repair import Repair
+from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.routes import Routes
 from mpreg_proto.effects import Notify
 from mpreg_proto.ids import Address, LinkId, MemberId, show
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import CatalogueChanged, MemberChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, Timers
-from mpreg_proto.wire.messages import Delta, Digest, Fetch, News
+from mpreg_proto.wire.messages import Check, Delta, DialMe, Digest, Fetch, Lack, News, Summary, Vouch
 
 __all__ = [
     "CloseLink",
@@ -35,26 +51,21 @@ __all__ = [
     "MemberRow",
     "OffersChanged",
     "Out",
+    "Probe",
+    "Said",
+    "Surplus",
     "TakeNewId",
     "Tell",
     "Usable",
 ]
 
-
-class _Link:
-    """An open link to a node."""
-
-    __slots__ = ("closing", "dialler", "link", "member", "name", "told_all")
-
-    def __init__(self, link: LinkId, member: MemberId, name: str, *, dialler: MemberId) -> None:
-        self.link = link
-        self.member = member
-        self.name = name
-        self.dialler = dialler
-        self.closing = False
-        """One side said Goodbye, or is about to: nothing new goes over it."""
-        self.told_all = False
-        """The peer's digest has come, so its next news makes this node know what the peer knows."""
+Said = News | Digest | Fetch | Summary | Lack | DialMe | Check | Vouch
+"""What nodes say to each other about members."""
+TICK = SECOND
+REFUTES = SECOND
+"""How long a linked member that others call DEAD may take to say that it is not, before its calls are lost."""
+_HOUSEKEEPING = 5
+"""Every so many ticks links are looked through: too few, or some that nobody needs."""
 
 
 class Cluster:
@@ -73,24 +84,43 @@ class Cluster:
         limits: Limits,
         now: int,
         release: str = "",
+        heard: Callable[[LinkId], int] | None = None,
     ) -> None:
+        """`heard`: when a link last brought any byte; by default, when it brought what `received` was given."""
         self.me = me
-        self.links: dict[MemberId, LinkId] = {}
-        """The link that calls for a member go over; read it, don't write."""
         self.members = Members(me, Card(name, addresses, release=release), limits=limits, now=now)
         self.catalogue = Catalogue(me, limits=limits)
         self.index = Index(self.members, self.catalogue)
+        self.rings = Rings(me)
+        self._linked = Linked()
+        self.links = self._linked.best
+        """The link that calls for a member go over; read it, don't write."""
+        self.routes = Routes(self.rings, self.links)
+        self._limits = limits
         self._timers = timers
-        self._gossip = Gossip(self.members, self.catalogue, self.links)
-        self._overlay = Overlay(self.members, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits)
-        self._detector = Detector(self.members, self._overlay, self.links, timers=timers)
-        self._links: dict[LinkId, _Link] = {}
-        self._by_member: dict[MemberId, list[_Link]] = {}
+        self._rng = rng
+        self._last_heard: dict[LinkId, int] = {}
+        self._gossip = Gossip(self.members, self.catalogue, self.links, rings=self.rings, timers=timers)
+        self._repair = Repair(self.members, self.catalogue)
+        self._overlay = Overlay(
+            self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits
+        )
+        self._detector = Detector(
+            self.members,
+            self.rings,
+            self._overlay,
+            self.links,
+            heard=heard or (lambda link: self._last_heard.get(link, -TICK)),
+            timers=timers,
+            rng=rng.child("detector"),
+        )
         self._up: dict[MemberId, None] = {}
         """Who is known to be routable, myself left out: each is `Gone` once."""
         self._going: dict[MemberId, None] = {}
-        """Who has left and still has a link here: `Gone` when that closes, as its last results may be on the way there
-        while the news of it came faster over another."""
+        """Who is gone by the word of others and still has a link here: `Gone` when that closes, as its last results may
+        be on the way there while the news of it came faster over another; who is DEAD also when it does not refute."""
+        self._seen_changes = 0
+        self._ticks = 0
         self._synced = False
         self._said_disowned = False
         self._collection: int | None = None
@@ -106,66 +136,69 @@ class Cluster:
     # -- links ----------------------------------------------------------------------------------------------------
 
     def linked(self, link: LinkId, member: MemberId, name: str, *, dialled: Address | None, now: int) -> list[Out]:
-        """A handshake with a node is done. `dialled`: the address this side dialled, None if the other side did.
-
-        Of two links to one member the one dialled by the smaller id is kept, of two by the same side the later; the
-        other is closed by its dialler alone, so that both sides agree without asking.
-        """
+        """A handshake with a node is done. `dialled`: the address this side dialled, None if the other side did."""
         if member == self.me:
             return [] if dialled is None else self.met_myself(dialled, now)
-        made = _Link(link, member, name, dialler=member if dialled is None else self.me)
-        self._links[link] = made
-        self._by_member.setdefault(member, []).append(made)
-        out = self._choose(member)
-        for other in self._by_member[member]:
+        made = Tie(link, member, name, dialler=member if dialled is None else self.me)
+        self._last_heard[link] = now
+        self.routes.changed()
+        out: list[Out] = [*self._linked.add(made)]
+        for other in self._linked.of(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
                 other.closing = True
                 out.append(CloseLink(other.link, "duplicate"))
-        out += [] if made.closing else self._gossip.greet(link)
-        self._detector.linked(member)
+        if not made.closing:
+            # Who dialled says who it is and compares what both know; a suspect is told at once what is said of it.
+            out += [*self._repair.introduce(link), *self._repair.compare(link)] if dialled is not None else []
+            held = self.members.get(member)
+            if held is not None and held.standing in (Standing.SUSPECT, Standing.DEAD):
+                out.append(Tell(link, News((held.claim(),))))
+        out += self._detector.linked(member)
         if dialled is not None:
             displaced, effects = self._overlay.reached(dialled, member, now)
             out += effects
             if displaced is not None:
-                out += self._rose(self._detector.displaced(displaced, now), source=None, now=now)
+                out += self._found(self._detector.displaced(displaced, now), now)
         self._overlay.linked(member)
         return out
 
     def goodbye(self, link: LinkId, now: int) -> list[Out]:
         """The peer said Goodbye on a link: calls go over another one, if there is one."""
-        made = self._links.get(link)
+        made = self._linked.get(link)
         if made is None:
             return []
         made.closing = True
-        return self._choose(made.member)
+        self.routes.changed()
+        return [*self._linked.choose(made.member)]
 
     def unlinked(self, link: LinkId, *, clean: bool, now: int) -> list[Out]:
         """A link is closed; `clean` if a Goodbye of either side came before. Unknown links are ignored."""
-        made = self._links.pop(link, None)
+        made = self._linked.remove(link)
         if made is None:
             return []
         member = made.member
-        rest = self._by_member[member]
-        rest.remove(made)
-        if not rest:
-            del self._by_member[member]
-        out = self._choose(member)
-        if not rest and member in self._going:
-            del self._going[member]
-            out.append(Gone(member))
+        self._last_heard.pop(link, None)
+        self.routes.changed()
+        out: list[Out] = [*self._linked.choose(member)]
+        if member in self._going and not self._linked.of(member):
+            out += self._gone(member)
         out += self._gossip.ended(link)
         if member in self.links or self._overlay.stopped:
             return out
-        if clean or rest:
+        if clean or self._linked.of(member):
             self._detector.parted(member, now)
             return [*out, *self._overlay.lost(member, now, pause=0 if self.me < member else YIELD)]
-        out += self._rose(self._detector.lost(member, now), source=None, now=now)
+        out += self._found(self._detector.lost(member, now), now)
         return [*out, *self._overlay.lost(member, now)]
 
     def dial_failed(self, address: Address, now: int) -> list[Out]:
         """A dial ended without a handshake: refused, silent, another cluster, or closed before its hello came."""
+        awaited = self._overlay.awaited(address)
         out: list[Out] = [*self._overlay.failed(address, now)]
-        return out + self._rose(self._detector.failed(address, now), source=None, now=now)
+        out += self._found(self._detector.failed(address, now), now)
+        for member in awaited:
+            out += self._beg(member, now)
+        return out
 
     def met_myself(self, address: Address | None, now: int) -> list[Out]:
         """A handshake showed this process's own id; `address` is what was dialled, None on the side that accepted."""
@@ -173,42 +206,95 @@ class Cluster:
 
     def want_link(self, member: MemberId, now: int) -> list[Out]:
         """A call waits for a link to that member: dial now, if nothing is under way."""
-        return [*self._overlay.want(member, now)]
+        return [*self._overlay.want(member, now), *self._beg(member, now)]
 
-    def _choose(self, member: MemberId) -> list[Out]:
-        """Let calls go over the best link that is not closing. Says so if that is another one than before."""
-        best: _Link | None = None
-        for made in self._by_member.get(member, ()):
-            if not made.closing and (best is None or made.dialler <= best.dialler):
-                best = made
-        if best is None:
-            self.links.pop(member, None)
+    def closing(self, link: LinkId) -> list[Out]:
+        """This side says Goodbye on a link by itself (after `Surplus`): nothing new goes over it."""
+        made = self._linked.get(link)
+        if made is None:
             return []
-        if self.links.get(member) == best.link:
+        made.closing = True
+        self.routes.changed()
+        return [*self._linked.choose(made.member)]
+
+    def answered(self, link: LinkId, now: int) -> list[Out]:
+        """A `Probe` on that link has its answer."""
+        made = self._linked.get(link)
+        if made is None:
             return []
-        self.links[member] = best.link
-        return [Usable(member, best.link)]
+        self._last_heard[link] = now
+        return self._detector.answered(made.member, now)
+
+    def backlog(self, link: LinkId, *, drains: bool) -> None:
+        """Whether what is sent on a link leaves. One that does not is told of new content, and not sent it."""
+        if self._linked.get(link) is not None:
+            if drains:
+                self._gossip.slow.pop(link, None)
+            else:
+                self._gossip.slow[link] = None
+
+    def _beg(self, member: MemberId, now: int) -> list[Out]:
+        """Ask a member to dial me, over others, if I cannot dial it."""
+        if not self._overlay.helpless(member, now):
+            return []
+        way = self.routes.way(member)
+        return [] if way is None else [Tell(way, DialMe(member, self.me))]
 
     # -- messages -------------------------------------------------------------------------------------------------
 
-    def received(self, link: LinkId, message: News | Digest | Fetch, now: int) -> list[Out]:
+    def received(self, link: LinkId, message: Said, now: int) -> list[Out]:
         """A message about the cluster came in. One of an unknown link is ignored."""
-        made = self._links.get(link)
+        made = self._linked.get(link)
         if made is None:
             return []
-        if isinstance(message, Fetch):
-            return [*self._gossip.answer_fetch(link, message)]
-        if isinstance(message, Digest):
-            made.told_all = True
-            # On a link that closes as a duplicate nothing: the digests go over the one that is kept.
-            return [] if made.closing else [*self._gossip.answer_digest(link, message)]
-        if made.told_all and not self._synced:
-            self._synced = self._overlay.sees_seed(made.member)
-        return self._news(link, message, now)
+        self._last_heard[link] = now
+        return _RECEIVERS[type(message)](self, made, message, now)
 
-    def _news(self, link: LinkId, news: News, now: int) -> list[Out]:
+    def _fetch_came(self, made: Tie, fetch: Fetch, now: int) -> list[Out]:
+        return [*self._gossip.answer_fetch(made.link, fetch)]
+
+    def _digest_came(self, made: Tie, digest: Digest, now: int) -> list[Out]:
+        # On a link that closes as a duplicate nothing: the digests go over the one that is kept.
+        out = [] if made.closing else self._repair.answer_digest(made.link, digest)
+        if len(out) == 1:
+            self._told_all(made)
+        return [*out]
+
+    def _summary_came(self, made: Tie, summary: Summary, now: int) -> list[Out]:
+        out = [] if made.closing else self._repair.answer_summary(made.link, summary)
+        if out and isinstance(out[0].message, News):
+            self._told_all(made)
+        return [*out]
+
+    def _lack_came(self, made: Tie, lack: Lack, now: int) -> list[Out]:
+        return [*self._repair.answer_lack(made.link, lack)]
+
+    def _dial_me_came(self, made: Tie, message: DialMe, now: int) -> list[Out]:
+        if message.to == self.me:
+            return [*self._overlay.want(MemberId(message.member), now)]
+        way = None if self.me in message.via else self.routes.way(MemberId(message.to), via=(*message.via, made.member))
+        if way is None or message.to == message.member:
+            return []
+        return [Tell(way, msgspec.structs.replace(message, via=(*message.via, self.me)))]
+
+    def _check_came(self, made: Tie, message: Check, now: int) -> list[Out]:
+        return self._detector.check(made.link, MemberId(message.member), now)
+
+    def _vouch_came(self, made: Tie, message: Vouch, now: int) -> list[Out]:
+        self._detector.vouched(MemberId(message.member))
+        return []
+
+    def _news_came(self, made: Tie, news: News, now: int) -> list[Out]:
+        link = made.link
+        if news.answer:
+            self._told_all(made)
         risen = self.members.merge(news.claims, now)
-        out = self._rose(risen, source=link, now=now)
+        agreed, self.members.agreed = self.members.agreed, {}
+        out: list[Out] = [*self._repair.correct(link, made.corrected), *self._rose(risen, source=link, now=now)]
+        if agreed:
+            self._gossip.claims(agreed.values(), source=link)
+            for held in agreed.values():
+                out += self._found(self._detector.heard(held, now), now)
         changed = False
         for delta in news.deltas:
             applied, tells = self._gossip.learn(link, delta)
@@ -216,49 +302,108 @@ class Cluster:
             changed = changed or applied in (Applied.YES, Applied.MISMATCH)
             if applied is Applied.YES:
                 member = MemberId(delta.head.member)
-                notice = CatalogueChanged(member, self._name(member), delta.head.version)
-                out.append(Notify(notice))
+                out.append(Notify(CatalogueChanged(member, self._name(member), delta.head.version)))
         for head in news.heads:
             out += self._gossip.heard(link, head)
         for held in risen:
-            if held.routable and held.id != self.me:
+            if held.routable and held.fell and held.id != self.me:
                 out += self._gossip.revived(held.id, link)
         if changed:
-            self.index.changed()
+            self._changed()
             out.append(OffersChanged())
-        return out
+        return [*out, *self._gossip.flush(now)]
+
+    def _told_all(self, made: Tie) -> None:
+        """What that member knows is now known here."""
+        self._synced = self._synced or self._overlay.sees_seed(made.member)
+
+    # -- what follows ---------------------------------------------------------------------------------------------
+
+    def _found(self, findings: Iterable[Member | Out], now: int) -> list[Out]:
+        """What the detector found: whom it accuses, and what it wants done."""
+        risen: list[Member] = []
+        out: list[Out] = []
+        for finding in findings:
+            if isinstance(finding, Member):
+                risen.append(finding)
+            else:
+                out.append(finding)
+        return out + self._rose(risen, source=None, now=now) if risen else out
 
     def _rose(self, risen: Iterable[Member], *, source: LinkId | None, now: int) -> list[Out]:
         """What follows from members that rose: news to others, dials, and what is no longer or again there."""
         waiting = list(risen)
-        out: list[Out] = [*self._gossip.claims(waiting, source=source)]
-        changed = False
+        if not waiting:
+            return self._tidy()
+        self._gossip.claims(waiting, source=source)
+        out: list[Out] = []
         while waiting:
             member = waiting.pop(0)
             out.append(Notify(MemberChanged(member.id, member.name, member.standing, member.incarnation)))
-            more = self._detector.heard(member, now)
-            out += self._gossip.claims(more, source=None)
-            waiting += more
-            self._overlay.learn(member, now)
-            changed = True
             if member.id == self.me:
+                if source is not None:
+                    self._detector.refuted()
                 continue
-            if member.routable and member.id not in self._up:
-                self._up[member.id] = None
-                self._going.pop(member.id, None)
-                link = self.links.get(member.id)
-                out += [] if link is None else [Usable(member.id, link)]
-            elif not member.routable and member.id in self._up:
-                del self._up[member.id]
-                self._gossip.gone(member.id)
-                if member.standing is Standing.LEFT and member.id in self._by_member:
-                    self._going[member.id] = None
+            out += self._came_or_went(member, source, now)
+            for finding in self._detector.heard(member, now):
+                if isinstance(finding, Member):
+                    waiting.append(finding)
+                    self._gossip.claims([finding], source=None)
                 else:
-                    out.append(Gone(member.id))
-        if changed:
-            self.index.changed()
-            out.append(OffersChanged())
-        return out + self._tidy()
+                    out.append(finding)
+            self._overlay.learn(member, now)
+        self._changed()
+        return [*out, *self._reneighbour(now), OffersChanged(), *self._tidy(), *self._gossip.flush(now)]
+
+    def _came_or_went(self, member: Member, source: LinkId | None, now: int) -> list[Out]:
+        """A member is in the view, or is no longer."""
+        if member.routable and member.id not in self._up:
+            link = self.links.get(member.id)
+            self._up[member.id] = None
+            self._gone(member.id)
+            self.rings.enter(member.id)
+            self._begin_ticking(now)
+            return [] if link is None else [Usable(member.id, link)]
+        if not member.routable and member.id in self._up:
+            del self._up[member.id]
+            self.rings.depart(member.id)
+            self._gossip.gone(member.id)
+            if source is None or not self._linked.of(member.id) or member.standing is Standing.RETIRED:
+                return [Gone(member.id)]
+            self._going[member.id] = None
+            if member.standing is Standing.DEAD:
+                # Who is linked can refute in no time, as they all do when a partition heals.
+                self._timers.set(("cluster", "gone", member.id), now + REFUTES)
+        return []
+
+    def _gone(self, member: MemberId) -> list[Out]:
+        """What was put off, if it was."""
+        if member not in self._going:
+            return []
+        del self._going[member]
+        self._timers.cancel(("cluster", "gone", member))
+        return [Gone(member)]
+
+    def _begin_ticking(self, now: int) -> None:
+        """Somebody is there: from now on there is something to do now and then."""
+        if ("cluster", "tick") not in self._timers and not self._overlay.stopped:
+            # Whoever starts at the same moment shall not probe at the same moment for ever.
+            self._timers.set(("cluster", "tick"), now + int(TICK * (1 + self._rng.fraction()) / 2))
+            repair = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
+            self._timers.set(("cluster", "repair"), now + repair)
+            self._detector.begin()
+
+    def _reneighbour(self, now: int) -> list[Out]:
+        if self.rings.changes == self._seen_changes:
+            return []
+        self._seen_changes = self.rings.changes
+        self._overlay.renew(now)
+        return self._found(self._detector.renew(now), now)
+
+    def _changed(self) -> None:
+        self.index.changed()
+        self.routes.changed()
+        self._repair.buckets.touch()
 
     def _tidy(self) -> list[Out]:
         """After members may have changed: forget who was evicted, set the time of the next collection."""
@@ -281,14 +426,48 @@ class Cluster:
 
     def wake(self, key: Key, now: int) -> list[Out]:
         """A key of `timers` that starts with "cluster" came due."""
-        if key[1] == "dial":
-            return [*self._overlay.wake(key, now)]
-        if key[1] == "verdict":
-            return self._rose(self._detector.wake(key, now), source=None, now=now)
+        match key[1]:
+            case "tick":
+                return self._tick(now)
+            case "answer" | "verdict":
+                member = MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me
+                due = self._detector.answer_due if key[1] == "answer" else self._detector.verdict_due
+                return self._found(due(member, now), now)
+            case "news":
+                return [*self._gossip.flush(now)]
+            case "dial":
+                return [*self._overlay.wake(key, now)]
+            case "repair":
+                return self._mend(now)
+            case "gone":
+                return self._gone(MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me)
         self._collection = None
-        for member in self.members.collect(now):
-            self._overlay.forget(member.id)
+        for retired in self.members.collect(now):
+            self._overlay.forget(retired.id)
+        self._repair.buckets.touch()
         return self._tidy()
+
+    def _tick(self, now: int) -> list[Out]:
+        if self._overlay.stopped or len(self.rings) == 1:
+            return []
+        self._timers.set(("cluster", "tick"), now + TICK)
+        out = self._found(self._detector.tick(now), now)
+        self._ticks += 1
+        if self._ticks % _HOUSEKEEPING == 0:
+            out += self._overlay.tidy(now)
+            for member, link in self.links.items():
+                made = self._linked.get(link)
+                if made is not None and made.dialler == self.me and self._overlay.surplus(member):
+                    out.append(Surplus(member, link))
+        return out
+
+    def _mend(self, now: int) -> list[Out]:
+        """Compare what is known with one neighbour."""
+        if self._overlay.stopped or len(self.rings) == 1:
+            return []
+        self._timers.set(("cluster", "repair"), now + self._limits.gossip_interval)
+        near = [member for member in self.rings.neighbours if member in self.links]
+        return [*self._repair.compare(self.links[self._rng.choice(near)])] if near else []
 
     # -- this process ---------------------------------------------------------------------------------------------
 
@@ -297,19 +476,20 @@ class Cluster:
 
         Raises LocalProtocolError (1014) beyond a limit; nothing has changed then.
         """
-        return self._told(self.catalogue.offer(spec))
+        return self._told(self.catalogue.offer(spec), now)
 
     def withdraw(self, name: str, now: int) -> list[Out]:
         """Offer a function no longer. Raises LocalProtocolError if it is not offered; nothing has changed then."""
-        return self._told(self.catalogue.withdraw(name))
+        return self._told(self.catalogue.withdraw(name), now)
 
     def hold(self, resources: Iterable[str], now: int) -> list[Out]:
         """The node's own resources are now these. Raises LocalProtocolError (1014) beyond a limit."""
-        return self._told(self.catalogue.hold(resources))
+        return self._told(self.catalogue.hold(resources), now)
 
     def drain(self, now: int) -> list[Out]:
         """Say that this node takes no new calls."""
-        return self._told(self.catalogue.drain())
+        self._gossip.hasten()
+        return self._told(self.catalogue.drain(), now)
 
     def advertise(self, addresses: tuple[Address, ...], now: int) -> list[Out]:
         """This node can be dialled at these addresses, and no longer at others."""
@@ -323,14 +503,18 @@ class Cluster:
 
     def leave(self, now: int) -> list[Out]:
         """Say LEFT to all; from now on nobody is dialled or judged."""
+        self._gossip.hasten()
         out = self._rose([self.members.leave(now)], source=None, now=now)
         self._overlay.stop()
         self._detector.stop()
+        for name in ("tick", "repair", "news"):
+            self._timers.cancel(("cluster", name))
         return out
 
-    def _told(self, delta: Delta) -> list[Out]:
-        self.index.changed()
-        return [*self._gossip.grown(delta, source=None), OffersChanged()]
+    def _told(self, delta: Delta, now: int) -> list[Out]:
+        self._changed()
+        self._gossip.grown(delta, source=None)
+        return [*self._gossip.flush(now), OffersChanged()]
 
     # -- for people -----------------------------------------------------------------------------------------------
 
@@ -344,28 +528,22 @@ class Cluster:
 
     def people(self) -> tuple[MemberRow, ...]:
         """Everybody but the RETIRED, by name and id."""
-        rows = []
-        for member in self.members.all():
-            content = self.catalogue.content(member.id)
-            rows.append(
-                MemberRow(
-                    id=member.id.hex(),
-                    shown=self.shown(member.id),
-                    name=self._name(member.id),
-                    standing=member.standing.name.lower(),
-                    incarnation=member.incarnation,
-                    since=member.since,
-                    addresses=member.addresses,
-                    version=self.catalogue.version(member.id),
-                    linked=member.id in self.links,
-                    functions=0 if content is None else len(content.functions),
-                    resources=() if content is None else content.resources,
-                )
-            )
-        return tuple(sorted(rows, key=lambda row: (row.name, row.id)))
+        return rows(self.members, self.catalogue, self.rings, self.links, name=self._name, want=self._gossip.wanted)
 
     def _name(self, member: MemberId) -> str:
         held = self.members.get(member)
         if held is not None and held.card is not None:
             return held.name
-        return next((made.name for made in self._by_member.get(member, ())), "")
+        return next((made.name for made in self._linked.of(member)), "")
+
+
+_RECEIVERS: dict[type, Callable[[Cluster, Tie, Any, int], list[Out]]] = {
+    News: Cluster._news_came,
+    Digest: Cluster._digest_came,
+    Fetch: Cluster._fetch_came,
+    Summary: Cluster._summary_came,
+    Lack: Cluster._lack_came,
+    DialMe: Cluster._dial_me_came,
+    Check: Cluster._check_came,
+    Vouch: Cluster._vouch_came,
+}

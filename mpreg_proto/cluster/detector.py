@@ -1,96 +1,168 @@
-"""Who no longer answers (MEMBERSHIP.md, Detecting failure), in its first form: ends of streams and dials in vain.
+"""Who no longer answers (docs/explanation/membership.md).
 
-`Cluster` tells it of links that ended and dials that failed; what it accuses comes back as members that rose, to be
-spread as news. A stream that ends without Goodbye is suspicion at once, never death: DEAD needs a dial in vain, or
-time. After a Goodbye there is no suspicion until the member cannot be dialled. It sends no probe and times no
-answer: that, co-observers and local health come here, between `lost` and `wake`, and change nothing outside.
+It probes one neighbour a second over the link that stands, asks three co-observers about who is silent, and accuses;
+what it accuses and what it wants sent goes back to `Cluster`. The end of a stream is suspicion at once, never death:
+DEAD needs time, and less of it the more observers agree. It sees bytes only through `heard`, and dials only through
+`Overlay`. A node whose own tick comes late has been held up itself and judges nobody for a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import ceil, log
 
 from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.cluster.outputs import Out, Probe, Tell
 from mpreg_proto.cluster.overlay import Overlay
+from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.ids import Address, LinkId, MemberId
-from mpreg_proto.limits import SECOND
+from mpreg_proto.limits import MILLISECOND, SECOND
 from mpreg_proto.notices import Standing
-from mpreg_proto.timers import Key, Timers
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Check, Vouch
 
-OWN_VERDICT = 2 * SECOND
-"""From this node's own suspicion until DEAD, if no link stands by then and the member has not refuted."""
+EVERY = SECOND
+"""From one probe to the next; each neighbour's turn comes once in so many seconds as there are neighbours."""
+ANSWER = 500 * MILLISECOND
+"""How long a probe waits, first for its own answer, then for anybody else's."""
+LATE = 500 * MILLISECOND
+"""A node whose own tick came later than this was held up: what it missed meanwhile proves nothing."""
+LONGEST = 6 * SECOND
+SHORTEST = SECOND
+"""An observer's suspicion becomes death after `LONGEST` if it is alone with it, after `SHORTEST` if enough agree."""
+AGREEING = 3
 HEARD_VERDICT = 12 * SECOND
-"""The same for a suspicion that others spread, should they not say more themselves."""
-UNREACHED = 20 * SECOND
-"""How long a member that others call alive may be dialled in vain before it is suspected, or is so again: its last
-witness may be gone too. If it is not, the refutation comes by way of others, which costs one incarnation."""
+"""The same for whoever is no observer, should these not say more themselves."""
+UNLINKED = 5 * SECOND
+"""So long a neighbour may have no link, before it is asked about as if it had not answered."""
+HELPERS = 3
+HEALTH = 8
+
+
+class _Trial:
+    """A probe under way: `prompted` by another's accusation; `indirect` once others were asked."""
+
+    __slots__ = ("indirect", "prompted", "started")
+
+    def __init__(self, started: int, *, prompted: bool, indirect: bool) -> None:
+        self.started = started
+        self.prompted = prompted
+        self.indirect = indirect
+
+
+class _Doubt:
+    """A SUSPECT member: since when, and, for its observers, who they were when it began."""
+
+    __slots__ = ("observers", "started")
+
+    def __init__(self, started: int) -> None:
+        self.started = started
+        self.observers: tuple[MemberId, ...] = ()
+
+
+def enough(observers: int) -> int:
+    """How many accusers make the shortest suspicion."""
+    return min(AGREEING, max(1, ceil(observers / 3)))
+
+
+def patience(accusers: int, observers: int) -> int:
+    """How long an observer suspects before it says DEAD (Lifeguard, section IV-B)."""
+    needed = enough(observers)
+    if accusers >= needed:
+        return SHORTEST
+    return LONGEST if accusers <= 1 else LONGEST - int((LONGEST - SHORTEST) * log(accusers) / log(needed))
 
 
 class Detector:
-    """This node's doubts. It writes to `members` by accusing alone."""
+    """This node's doubts. It writes to `members` by accusing alone.
 
-    def __init__(self, members: Members, overlay: Overlay, links: Mapping[MemberId, LinkId], *, timers: Timers) -> None:
+    Timer keys: ("cluster", "answer", member), ("cluster", "verdict", member); `tick` is `Cluster`'s to call.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        rings: Rings,
+        overlay: Overlay,
+        links: Mapping[MemberId, LinkId],
+        *,
+        heard: Callable[[LinkId], int],
+        timers: Timers,
+        rng: Rng,
+    ) -> None:
+        """`heard`: when a link last brought any byte, in nanoseconds."""
         self._members = members
+        self._rings = rings
         self._overlay = overlay
         self._links = links
+        self._heard = heard
         self._timers = timers
-        self._accused: dict[MemberId, int] = {}
-        """Whom this node itself suspects, and since when."""
-        self._parted: dict[MemberId, int] = {}
-        """Whose last link closed on purpose, and when."""
-        self._unreached: dict[MemberId, int] = {}
-        """Who is not linked, and since when it is known, or was last suspected for that."""
+        self._rng = rng
+        self.health = 1
+        """1 to 8: by what this node multiplies its own patience, as it may be itself who is slow."""
+        self._turns: list[MemberId] = []
+        self._trials: dict[MemberId, _Trial] = {}
+        self._doubts: dict[MemberId, _Doubt] = {}
+        self._unlinked: dict[MemberId, int] = {}
+        self._errands: dict[MemberId, dict[MemberId, None]] = {}
+        """Whom to ask about whom, once a link to the first stands."""
+        self._asking: dict[MemberId, dict[LinkId, int]] = {}
+        """Who asked whether a member answers me, and when."""
         self._displaced: dict[MemberId, None] = {}
         """At whose address another member answered."""
+        self._due: int | None = None
+        self._held_up_until = 0
         self._stopped = False
+
+    def begin(self) -> None:
+        """Ticks come from now on."""
+        self._due = None
 
     def stop(self) -> None:
         """This process is leaving: it judges nobody any more."""
         self._stopped = True
-        for member in (*self._accused, *(held.id for held in self._members.all())):
+        for member in self._trials:
+            self._timers.cancel(("cluster", "answer", member))
+        for member in self._doubts:
             self._timers.cancel(("cluster", "verdict", member))
 
     # -- links ----------------------------------------------------------------------------------------------------
 
-    def linked(self, member: MemberId) -> None:
-        """A link to a member stands; if it was suspected, it hears so from the digest and refutes."""
-        self._accused.pop(member, None)
-        self._parted.pop(member, None)
-        self._unreached.pop(member, None)
+    def linked(self, member: MemberId) -> list[Out]:
+        """A link to a member stands: ask it what it was to be asked; a suspect hears of its accusation elsewhere."""
+        self._unlinked.pop(member, None)
+        link = self._links.get(member)
+        about = self._errands.pop(member, {})
+        return [] if link is None else [Tell(link, Check(target)) for target in about if target in self._trials]
 
-    def lost(self, member: MemberId, now: int) -> list[Member]:
-        """Its last link ended without Goodbye: SUSPECT."""
-        if not self._members.routable(member):
+    def lost(self, member: MemberId, now: int) -> list[Member | Out]:
+        """The last link to a member ended without Goodbye: SUSPECT, if I watch it and was not held up myself."""
+        if member not in self._rings.neighbours:
             return []
-        return self._suspect(member, now, OWN_VERDICT)
+        self._unlinked.setdefault(member, now)
+        if self._held_up(now):
+            return []
+        self._forget_trial(member)
+        return self._accuse(member, Standing.SUSPECT, now)
 
     def parted(self, member: MemberId, now: int) -> None:
-        """Its last link closed on purpose: no suspicion, as long as it can be dialled."""
-        if self._members.routable(member):
-            self._parted[member] = now
+        """Its last link closed on purpose: no suspicion, as long as it or others can be reached soon."""
+        if member in self._rings.neighbours:
+            self._unlinked[member] = now
+        self._forget_trial(member)
 
-    def failed(self, address: Address, now: int) -> list[Member]:
-        """A dial came to nothing: what that means for those who are said to be there."""
-        risen: list[Member] = []
+    def failed(self, address: Address, now: int) -> list[Member | Out]:
+        """A dial came to nothing: I agree with those who suspect whom I cannot reach either."""
+        found: list[Member | Out] = []
         for member in self._overlay.awaited(address):
-            if member in self._links or not self._members.routable(member) or self._stopped:
-                continue
-            accused, parted = self._accused.get(member), self._parted.get(member)
-            if accused is not None:
-                if self._overlay.unanswered(member, accused):
-                    risen += self._give_up(member, now)
-            elif parted is not None:
-                # Its LEFT may still be on the way over others.
-                if parted + OWN_VERDICT <= now and self._overlay.unanswered(member, parted):
-                    risen += self._suspect(member, now, OWN_VERDICT)
-            else:
-                since = self._unreached.get(member)
-                if since is not None and since + UNREACHED <= now:
-                    self._unreached[member] = now
-                    risen += self._suspect(member, now, HEARD_VERDICT)
-        return risen
+            doubt = self._doubts.get(member)
+            watched = member in self._rings.neighbours and member not in self._links
+            if doubt is not None and watched and self._overlay.unanswered(member, doubt.started):
+                found += [] if self._held_up(now) else self._accuse(member, Standing.SUSPECT, now)
+        return found
 
-    def displaced(self, member: MemberId, now: int) -> list[Member]:
+    def displaced(self, member: MemberId, now: int) -> list[Member | Out]:
         """Another member answered where this one should be: SUSPECT; RETIRED once it is DEAD. Evidence, no hearsay."""
         if member == self._members.me or self._stopped:
             return []
@@ -99,72 +171,236 @@ class Detector:
         if not self._members.routable(member):
             return []
         self._displaced[member] = None
-        accused = self._accused.get(member)
-        if accused is not None and self._overlay.unanswered(member, accused):
-            return self._give_up(member, now)
-        return self._suspect(member, now, OWN_VERDICT)
+        return self._accuse(member, Standing.SUSPECT, now)
 
-    # -- news and time --------------------------------------------------------------------------------------------
+    # -- news -----------------------------------------------------------------------------------------------------
 
-    def heard(self, member: Member, now: int) -> list[Member]:
-        """A member rose, by whatever cause. What follows from it, to be spread as well."""
+    def heard(self, member: Member, now: int) -> list[Member | Out]:
+        """A member rose or has more accusers, by whatever cause. What follows from it, to be spread as well."""
         if member.id == self._members.me or self._stopped:
             return []
         if member.standing is Standing.SUSPECT:
-            key = ("cluster", "verdict", member.id)
-            undiallable = member.id not in self._accused and self._overlay.leads_here(member.addresses)
-            if key not in self._timers or undiallable:  # the latter may have one from when it was ALIVE
-                self._timers.set(key, now + HEARD_VERDICT)
-            return []
-        self._timers.cancel(("cluster", "verdict", member.id))
-        self._accused.pop(member.id, None)
+            return self._doubt(member, now)
+        self._forget_doubt(member.id)
         if member.standing is Standing.ALIVE:
             self._displaced.pop(member.id, None)
-            if member.id not in self._links:
-                self._unreached.setdefault(member.id, now)
-                if self._overlay.leads_here(member.addresses):  # an earlier life of mine: no dial will ever fail
-                    self._timers.set(("cluster", "verdict", member.id), now + UNREACHED)
             return []
-        self._parted.pop(member.id, None)
-        self._unreached.pop(member.id, None)
-        displaced = self._was_displaced(member.id)
+        self._forget_trial(member.id)
+        self._unlinked.pop(member.id, None)
+        displaced = self._displaced.pop(member.id, self) is None
         if displaced and member.standing is Standing.DEAD:
             return self._accuse(member.id, Standing.RETIRED, now)
         return []
 
-    def wake(self, key: Key, now: int) -> list[Member]:
-        """A suspicion is old enough: DEAD, unless a link stands, over which the suspect will refute.
+    def refuted(self) -> None:
+        """I was accused and had to refute: perhaps it is I who is slow."""
+        self.health = min(HEALTH, self.health + 1)
 
-        Or a member that nobody can dial from here is not linked either: SUSPECT.
-        """
-        member = MemberId(bytes(key[2])) if len(key) == 3 and isinstance(key[2], bytes) else None
-        if member is None or not self._members.routable(member) or self._stopped:
+    def renew(self, now: int) -> list[Member | Out]:
+        """My neighbours are others than they were: suspects among the new ones are now mine to judge."""
+        found: list[Member | Out] = []
+        for member in list(self._doubts):
+            held = self._members.get(member)
+            if held is not None and member in self._rings.neighbours and not self._doubts[member].observers:
+                found += self._doubt(held, now)
+        for member in [member for member in self._trials if member not in self._rings.neighbours]:
+            self._forget_trial(member)
+        self._unlinked = {member: at for member, at in self._unlinked.items() if member in self._rings.neighbours}
+        return found
+
+    def _doubt(self, member: Member, now: int) -> list[Member | Out]:
+        """Set the time of the verdict by who agrees; look for myself, if others were first to doubt."""
+        doubt = self._doubts.get(member.id)
+        if doubt is None:
+            doubt = self._doubts[member.id] = _Doubt(now)
+        if member.id not in self._rings.neighbours:
+            if not doubt.observers:
+                self._timers.set(("cluster", "verdict", member.id), doubt.started + HEARD_VERDICT * self.health)
             return []
-        if self._members.standing(member) is Standing.ALIVE:
-            return [] if member in self._links else self._suspect(member, now, HEARD_VERDICT)
-        if member in self._links:
-            self._timers.set(key, now + HEARD_VERDICT)
+        present = self._rings.of(member.id)
+        first = not doubt.observers
+        if first:
+            doubt.observers = present
+        counted = [one for one in member.accusers if one in doubt.observers or one in present]
+        span = patience(len(counted), len(present)) * self.health
+        self._timers.set(("cluster", "verdict", member.id), max(now, doubt.started + span))
+        if first and self._members.me not in member.accusers:
+            return self._prompted(member.id, now)
+        return []
+
+    # -- probing --------------------------------------------------------------------------------------------------
+
+    def tick(self, now: int) -> list[Member | Out]:
+        """A second has passed: probe the next neighbour. Late, it throws away what waited for an answer meanwhile."""
+        late = self._held_up(now)
+        self._due = now + EVERY
+        if late:
+            self._begin_anew(now)
+        self._forget_questions(now)
+        if self._stopped or not self._rings.neighbours:
             return []
-        return self._give_up(member, now)
+        while True:
+            if not self._turns:
+                self._turns = list(self._rings.neighbours)
+                self._shuffle(self._turns)
+            member = self._turns.pop()
+            if member in self._rings.neighbours:
+                return [] if member in self._trials else self._probe(member, now)
 
-    # -- accusing -------------------------------------------------------------------------------------------------
+    def _forget_questions(self, now: int) -> None:
+        """What nobody waits for any more."""
+        if not self._trials:
+            self._errands.clear()
+        for member, askers in list(self._asking.items()):
+            for link in [link for link, at in askers.items() if at + ANSWER * HEALTH <= now]:
+                del askers[link]
+            if not askers:
+                del self._asking[member]
 
-    def _suspect(self, member: MemberId, now: int, verdict: int) -> list[Member]:
-        self._accused[member] = now
-        self._timers.set(("cluster", "verdict", member), now + verdict)
-        return self._accuse(member, Standing.SUSPECT, now)
+    def answered(self, member: MemberId, now: int) -> list[Out]:
+        """A probe of a member has its answer. Whoever asked about it is told."""
+        trial = self._trials.get(member)
+        if trial is not None:
+            self._passed(member)
+        return self._vouch(member)
 
-    def _give_up(self, member: MemberId, now: int) -> list[Member]:
-        self._accused.pop(member, None)
-        self._timers.cancel(("cluster", "verdict", member))
-        standing = Standing.RETIRED if self._was_displaced(member) else Standing.DEAD
+    def vouched(self, member: MemberId) -> None:
+        """Another says that a member answers it."""
+        trial = self._trials.get(member)
+        if trial is not None and not trial.prompted:
+            self._passed(member)
+
+    def check(self, link: LinkId, member: MemberId, now: int) -> list[Out]:
+        """Somebody cannot reach a member: can I?"""
+        mine = self._links.get(member)
+        if mine is None or mine == link or self._stopped:
+            return []
+        if self._heard(mine) + ANSWER > now:
+            return [Tell(link, Vouch(member))]
+        self._asking.setdefault(member, {})[link] = now
+        return [Probe(mine)]
+
+    def answer_due(self, member: MemberId, now: int) -> list[Member | Out]:
+        """A probe has waited long enough: any byte since then will do; else others are asked, and then it failed."""
+        trial = self._trials.get(member)
+        if trial is None:
+            return []
+        if self._held_up(now):
+            self._forget_trial(member)
+            return []
+        link = self._links.get(member)
+        if link is not None and self._heard(link) >= trial.started:
+            self._passed(member)
+            return [*self._vouch(member)]
+        if not trial.prompted and not trial.indirect:
+            trial.indirect = True
+            self._timers.set(("cluster", "answer", member), now + ANSWER * self.health)
+            return [*self._ask_others(member, now)]
+        self._forget_trial(member)
+        held = self._members.get(member)
+        alone = held is not None and not held.accusers
+        found = self._accuse(member, Standing.SUSPECT, now)
+        if found and alone:
+            self.health = min(HEALTH, self.health + 1)
+        return found
+
+    def _probe(self, member: MemberId, now: int) -> list[Member | Out]:
+        link = self._links.get(member)
+        if link is not None:
+            self._unlinked.pop(member, None)
+            if 0 <= now - self._heard(link) < EVERY:  # any byte is an answer, also one to a question not yet asked
+                self._passed(member)
+                return []
+            self._try(member, _Trial(now, prompted=False, indirect=False), now)
+            return [Probe(link)]
+        since = self._unlinked.setdefault(member, now)
+        if now - since < UNLINKED:
+            return []
+        self._try(member, _Trial(now, prompted=False, indirect=True), now)
+        return [*self._ask_others(member, now)]
+
+    def _prompted(self, member: MemberId, now: int) -> list[Member | Out]:
+        """Somebody accuses whom I watch: see for myself, at once, and by dialling if there is no link."""
+        if member in self._trials or self._held_up(now):
+            return []
+        self._try(member, _Trial(now, prompted=True, indirect=False), now)
+        link = self._links.get(member)
+        return [*self._overlay.want(member, now)] if link is None else [Probe(link)]
+
+    def _try(self, member: MemberId, trial: _Trial, now: int) -> None:
+        self._trials[member] = trial
+        self._timers.set(("cluster", "answer", member), now + ANSWER * self.health)
+
+    def _ask_others(self, member: MemberId, now: int) -> list[Out]:
+        """Three of its observers, those first to whom a link stands; to others one is opened."""
+        others = [one for one in self._rings.of(member) if one != self._members.me]
+        self._shuffle(others)
+        others.sort(key=lambda one: one not in self._links)
+        out: list[Out] = []
+        for other in others[:HELPERS]:
+            link = self._links.get(other)
+            if link is not None:
+                out.append(Tell(link, Check(member)))
+            else:
+                self._errands.setdefault(other, {})[member] = None
+                out += self._overlay.want(other, now)
+        return out
+
+    def _shuffle(self, members: list[MemberId]) -> None:
+        for place in range(len(members) - 1, 0, -1):  # Fisher and Yates
+            other = self._rng.below(place + 1)
+            members[place], members[other] = members[other], members[place]
+
+    def _vouch(self, member: MemberId) -> list[Out]:
+        return [Tell(link, Vouch(member)) for link in self._asking.pop(member, {})]
+
+    def _passed(self, member: MemberId) -> None:
+        self._forget_trial(member)
+        self.health = max(1, self.health - 1)
+
+    def _forget_trial(self, member: MemberId) -> None:
+        if self._trials.pop(member, None) is not None:
+            self._timers.cancel(("cluster", "answer", member))
+
+    def _forget_doubt(self, member: MemberId) -> None:
+        if self._doubts.pop(member, None) is not None:
+            self._timers.cancel(("cluster", "verdict", member))
+
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def verdict_due(self, member: MemberId, now: int) -> list[Member | Out]:
+        """A suspicion is old enough: DEAD, unless it is heard all the same, as then it will refute."""
+        doubt = self._doubts.get(member)
+        if doubt is None or self._stopped or self._members.standing(member) is not Standing.SUSPECT:
+            return []
+        link = self._links.get(member)
+        if self._held_up(now) or (link is not None and self._heard(link) > doubt.started):
+            self._again(member, doubt, now)
+            return []
+        standing = Standing.RETIRED if self._displaced.pop(member, self) is None else Standing.DEAD
+        self._forget_doubt(member)
         return self._accuse(member, standing, now)
 
-    def _was_displaced(self, member: MemberId) -> bool:
-        known = member in self._displaced
-        self._displaced.pop(member, None)
-        return known
+    def _again(self, member: MemberId, doubt: _Doubt, now: int) -> None:
+        """Begin a suspicion anew, from now on."""
+        doubt.started = now
+        observed = member in self._rings.neighbours
+        self._timers.set(("cluster", "verdict", member), now + (LONGEST if observed else HEARD_VERDICT) * self.health)
 
-    def _accuse(self, member: MemberId, standing: Standing, now: int) -> list[Member]:
+    def _begin_anew(self, now: int) -> None:
+        """This node was held up: what it waited for may have come and lie unread."""
+        self._held_up_until = now + EVERY
+        for member in list(self._trials):
+            self._forget_trial(member)
+        for member, doubt in self._doubts.items():
+            self._again(member, doubt, now)
+
+    def _held_up(self, now: int) -> bool:
+        """Whether this node's own tick is long overdue, or came late a short while ago."""
+        return now < self._held_up_until or (self._due is not None and now > self._due + LATE)
+
+    def _accuse(self, member: MemberId, standing: Standing, now: int) -> list[Member | Out]:
+        if self._stopped or (standing is Standing.SUSPECT and not self._members.routable(member)):
+            return []
         held = self._members.accuse(member, standing, now)
         return [] if held is None else [held]

@@ -1,11 +1,9 @@
-"""Who must be told what (MEMBERSHIP.md, Spreading news), in its first form: everybody who is linked, at once.
+"""Who must be told what, at once (docs/explanation/membership.md): my neighbours on the rings, but where it came from.
 
-Claims that rose and catalogues that grew come in from `Cluster`, with the link they came over; out go `News`,
-`Digest` and `Fetch` for links. News is passed on at first receipt, never back to where it came from; what a broken
-link lost is mended by digests both ways on connect. A head is told only by who can serve its content, so whoever
-hears one knows whom to ask.
-
-It picks no neighbours: it tells all of `links`. An overlay of rings narrows that map and nothing else here.
+Claims that rose and catalogues that grew come in from `Cluster`, with the link they came over; out go `News` and
+`Fetch` for links. News is passed on at first receipt; what comes within `JOINED` after a telling is told together, what
+is said of liveness before the rest. A head is told only by who can serve its content, so whoever hears one knows whom
+to ask. What a broken link lost is mended by repair.py. With few neighbours linked everybody linked is told.
 """
 
 from __future__ import annotations
@@ -15,11 +13,17 @@ from collections.abc import Iterable, Mapping
 from mpreg_proto.cluster.catalogue import Applied, Catalogue, weight
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import Tell
+from mpreg_proto.cluster.repair import SMALL
+from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.wire.messages import Delta, Digest, Fetch, Head, News
+from mpreg_proto.limits import MILLISECOND
+from mpreg_proto.notices import Standing
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Claim, Delta, Fetch, Head, News
 
-SMALL = 1024
-"""A change of at most so many bytes travels with its head; a longer one is asked for."""
+JOINED = 50 * MILLISECOND
+"""News that comes within so long after a telling waits for the next one."""
+_FEW = 3
 
 
 class _Want:
@@ -32,62 +36,173 @@ class _Want:
         self.links = [link]
 
 
+class _Item:
+    """One thing to tell, and the links that told it."""
+
+    __slots__ = ("claim", "delta", "head", "member", "tellers")
+
+    def __init__(
+        self,
+        member: MemberId,
+        tellers: list[LinkId],
+        *,
+        claim: Claim | None = None,
+        delta: Delta | None = None,
+        head: Head | None = None,
+    ) -> None:
+        self.member = member
+        self.tellers = tellers
+        self.claim = claim
+        self.delta = delta
+        self.head = head
+
+    def short(self) -> _Item:
+        """The same without content."""
+        return _Item(self.member, self.tellers, claim=self.claim, head=self.head)
+
+
+def _joined(items: Iterable[_Item]) -> News:
+    """All of it in one message, what is said of liveness first."""
+    claims: list[Claim] = []
+    deltas: list[Delta] = []
+    heads: list[Head] = []
+    for item in items:
+        if item.claim is not None:
+            claims.append(item.claim)
+        elif item.delta is not None:
+            deltas.append(item.delta)
+        elif item.head is not None:
+            heads.append(item.head)
+    return News(tuple(claims), tuple(deltas), tuple(heads))
+
+
 class Gossip:
-    """What each link is told, and which catalogues are being fetched. `links` is read, never written."""
+    """What each link is told, and which catalogues are being fetched. `links` is read, never written.
 
-    __slots__ = ("_catalogue", "_links", "_members", "_wants")
+    Timer key: ("cluster", "news"), when the next telling is due.
+    """
 
-    def __init__(self, members: Members, catalogue: Catalogue, links: Mapping[MemberId, LinkId]) -> None:
+    __slots__ = (
+        "_accusers",
+        "_catalogue",
+        "_claims",
+        "_grown",
+        "_links",
+        "_members",
+        "_next",
+        "_rings",
+        "_timers",
+        "_wants",
+        "slow",
+    )
+
+    def __init__(
+        self, members: Members, catalogue: Catalogue, links: Mapping[MemberId, LinkId], *, rings: Rings, timers: Timers
+    ) -> None:
         self._members = members
         self._catalogue = catalogue
         self._links = links
+        self._rings = rings
+        self._timers = timers
         self._wants: dict[MemberId, _Want] = {}
+        self._claims: dict[MemberId, list[LinkId]] = {}
+        """Of whom there is news, and who told it."""
+        self._grown: dict[MemberId, tuple[int, list[LinkId]]] = {}
+        """Whose catalogue grew, since which version, and who told it."""
+        self._accusers: dict[LinkId, None] = {}
+        """Who said something of me that is not so: whoever they are, they hear that."""
+        self._next = 0
+        self.slow: dict[LinkId, None] = {}
+        """Links that do not drain: heads go over them, and no content."""
 
     # -- telling --------------------------------------------------------------------------------------------------
 
-    def greet(self, link: LinkId) -> list[Tell]:
-        """The first thing said to a node just met: all that is known here, in keys only."""
-        return [Tell(link, Digest(self._members.digest(), self._catalogue.heads()))]
+    def claims(self, risen: Iterable[Member], *, source: LinkId | None) -> None:
+        """These rose, as `source` told (None: as I found out myself): to be told to the others."""
+        for member in risen:
+            tellers = self._claims.setdefault(member.id, [])
+            if source is not None and member.id != self._members.me:
+                tellers.append(source)
+            elif source is not None:
+                self._accusers[source] = None
 
-    def claims(self, risen: Iterable[Member], *, source: LinkId | None) -> list[Tell]:
-        """Pass on what rose: not back to where it came from, but what I say about myself goes everywhere."""
-        told = [member.claim() for member in risen]
-        if not told:
+    def grown(self, delta: Delta, *, source: LinkId | None) -> None:
+        """A catalogue grew, as `source` told: to be told to the others."""
+        member = MemberId(delta.head.member)
+        since, tellers = self._grown.get(member, (delta.since, []))
+        if source is not None:
+            tellers.append(source)
+        self._grown[member] = (min(since, delta.since), tellers)
+
+    def hasten(self) -> None:
+        """This process is leaving: what there is to tell is told with the next `flush`, however soon that is."""
+        self._next = 0
+
+    def wanted(self, member: MemberId) -> int:
+        """The version of a member's catalogue that is asked for at the moment; 0 if none is."""
+        want = self._wants.get(member)
+        return 0 if want is None else want.version
+
+    def flush(self, now: int) -> list[Tell]:
+        """Tell what is to be told, unless that was just done: then it is due a little later."""
+        if not self._claims and not self._grown:
             return []
-        all_of_it = News(tuple(told))
-        mine = News(tuple(claim for claim in told if claim.member == self._members.me))
-        tells = [Tell(link, all_of_it) for link in self._links.values() if link != source]
-        if source is not None and mine.claims:
-            tells.append(Tell(source, mine))
+        if now < self._next:
+            self._timers.set(("cluster", "news"), self._next)
+            return []
+        self._next = now + JOINED
+        claims, self._claims = self._claims, {}
+        grown, self._grown = self._grown, {}
+        items = self._items(claims, grown)
+        accused = self._accused(claims)
+        near = self._near()
+        # Most links have told nothing of it, so most are sent the very same message.
+        tellers = dict.fromkeys(link for item in items for link in item.tellers)
+        whole = _joined(items)
+        tells: list[Tell] = []
+        for link in dict.fromkeys((*accused, *near)):
+            if link not in near:
+                own = [item for item in items if item.member in accused[link]]
+            elif link in tellers or link in self.slow:
+                own = [item for item in items if link not in item.tellers]
+            else:
+                tells.append(Tell(link, whole))
+                continue
+            if own:
+                tells.append(Tell(link, _joined([item.short() for item in own] if link in self.slow else own)))
         return tells
 
-    def grown(self, delta: Delta, *, source: LinkId | None) -> list[Tell]:
-        """Pass on a catalogue's change: with its content if that is small, else its head alone."""
-        news = News(deltas=(delta,)) if weight(delta) <= SMALL else News(heads=(delta.head,))
-        return [Tell(link, news) for link in self._links.values() if link != source]
+    def _near(self) -> dict[LinkId, None]:
+        """Who is told all: my neighbours, or everybody linked if there are few of these."""
+        links = self._links
+        near = [links[member] for member in self._rings.neighbours if member in links]
+        return dict.fromkeys(near if len(near) >= _FEW else links.values())
 
-    # -- answering ------------------------------------------------------------------------------------------------
+    def _accused(self, claims: Iterable[MemberId]) -> dict[LinkId, tuple[MemberId, ...]]:
+        """Those of whom ill is said, where they are linked, hear it first; and those who said it of me, what is so."""
+        found: dict[LinkId, tuple[MemberId, ...]] = dict.fromkeys(self._accusers, (self._members.me,))
+        self._accusers.clear()
+        for member in claims:
+            link = self._links.get(member)
+            if link is not None and self._members.standing(member) is not Standing.ALIVE:
+                found[link] = (*found.get(link, ()), member)
+        return found
 
-    def answer_digest(self, link: LinkId, digest: Digest) -> list[Tell]:
-        """Everything that is newer here; sent even if that is nothing, as it also says: now you know all I know."""
-        deltas: list[Delta] = []
-        heads: list[Head] = []
-        theirs = {head.member: head for head in digest.heads}
-        for head in self._catalogue.heads():
-            their = theirs.get(head.member)
-            have = 0 if their is None else their.version
-            if have < head.version:
-                delta = self._catalogue.delta(MemberId(head.member), have)
-                if delta is not None and weight(delta) <= SMALL:
-                    deltas.append(delta)
-                else:
-                    heads.append(head)
-            elif their is not None and have == head.version and their.hash != head.hash and self._owned(head):
-                heads.append(head)
-        return [Tell(link, News(tuple(self._members.newer(digest.claims)), tuple(deltas), tuple(heads)))]
-
-    def _owned(self, head: Head) -> bool:
-        return head.member == self._members.me
+    def _items(
+        self, claims: Mapping[MemberId, list[LinkId]], grown: Mapping[MemberId, tuple[int, list[LinkId]]]
+    ) -> list[_Item]:
+        """Each thing as it is now."""
+        items: list[_Item] = []
+        for member, tellers in claims.items():
+            claim = self._members.claim(member)
+            if claim is not None:
+                items.append(_Item(member, tellers, claim=claim))
+        for member, (since, tellers) in grown.items():
+            delta = self._catalogue.delta(member, since)
+            if delta is not None:
+                small = delta if weight(delta) <= SMALL else None
+                items.append(_Item(member, tellers, delta=small, head=delta.head))
+        return items
 
     def answer_fetch(self, link: LinkId, fetch: Fetch) -> list[Tell]:
         """A catalogue from where the asker holds it; nothing if it is not held here either."""
@@ -97,7 +212,7 @@ class Gossip:
     # -- learning catalogues --------------------------------------------------------------------------------------
 
     def learn(self, link: LinkId, delta: Delta) -> tuple[Applied, list[Tell]]:
-        """Take in a delta: passed on if it was new, asked about if it did not fit."""
+        """Take in a delta: to be passed on if it was new, asked about if it did not fit."""
         member = MemberId(delta.head.member)
         if not self._members.routable(member):
             return Applied.REFUSED, []
@@ -105,7 +220,8 @@ class Gossip:
         applied = self._catalogue.apply(delta)
         if applied is Applied.YES:
             self._settle(member)
-            return applied, self.grown(delta, source=link)
+            self.grown(delta, source=link)
+            return applied, []
         if applied is Applied.GAP:
             return applied, self._ask(member, delta.head.version, link)
         if applied is Applied.MISMATCH:
@@ -138,10 +254,13 @@ class Gossip:
     def gone(self, member: MemberId) -> None:
         """A member is no more: neither is its catalogue."""
         self._wants.pop(member, None)
+        self._grown.pop(member, None)
         self._catalogue.drop(member)
 
     def ended(self, link: LinkId) -> list[Tell]:
         """A link is gone: what was asked on it is asked of the next who said that they hold it."""
+        self.slow.pop(link, None)
+        self._accusers.pop(link, None)
         tells: list[Tell] = []
         for member, want in list(self._wants.items()):
             if link not in want.links:

@@ -1,4 +1,4 @@
-"""Who is in the cluster: one liveness cell and one card for each member id, each a maximum (MEMBERSHIP.md, State).
+"""Who is in the cluster: one liveness cell and one card for each member id, each a maximum.
 
 Claims come from other nodes' `News` and from this node's own detector; what rose goes back to the caller, which
 spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so neither order
@@ -10,44 +10,42 @@ claim.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
 
 import msgspec
 
+from mpreg_proto.cluster.cards import Card, card_hash, readable_card
 from mpreg_proto.ids import MemberId, show
 from mpreg_proto.limits import HOUR, Limits
 from mpreg_proto.notices import Standing
-from mpreg_proto.wire.messages import VERSION, Claim
+from mpreg_proto.wire.messages import Claim
+
+__all__ = ["FORGOTTEN_AFTER", "LAST_INCARNATION", "RETIRES_AFTER", "Card", "Member", "Members"]
 
 LAST_INCARNATION = 2**31 - 1
 """Claims beyond are dropped, so that nobody can spend a member's incarnations with one message."""
 RETIRES_AFTER = 24 * HOUR
 FORGOTTEN_AFTER = 7 * 24 * HOUR
-_CARD = 8 * 1024
-_ADDRESSES = 16
-_ADDRESS = 1024
+NO_CARD = b"-"
+"""In a digest: this member's card is not known here. It cannot be read as a card."""
+ACCUSERS = 10
+"""So many accusers of one incarnation are kept: those with the smallest ids, so that no order of claims matters."""
 _ID = 16
-
-
-class Card(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What a member says about itself; fixed for one incarnation. Its owner encodes it, once."""
-
-    name: str
-    addresses: tuple[str, ...] = ()
-    versions: tuple[int, int] = (VERSION, VERSION)
-    """Lowest and highest protocol version that it speaks."""
-    group: str = ""
-    release: str = ""
-    """The version of the distribution, for people."""
-
-
-_decode_card = msgspec.msgpack.Decoder(Card).decode
 
 
 class Member:
     """One member as this node sees it. Only `Members` writes to it."""
 
-    __slots__ = ("card", "card_bytes", "card_incarnation", "id", "incarnation", "shown", "since", "standing")
+    __slots__ = (
+        "accusers",
+        "card",
+        "card_bytes",
+        "card_incarnation",
+        "fell",
+        "id",
+        "incarnation",
+        "since",
+        "standing",
+    )
 
     def __init__(self, member: MemberId, incarnation: int, standing: Standing, *, since: int) -> None:
         self.id = member
@@ -55,10 +53,18 @@ class Member:
         self.standing = standing
         self.since = since
         """When its standing last changed, in nanoseconds of this node's clock."""
+        self.accusers: tuple[MemberId, ...] = ()
+        """Who says SUSPECT of this incarnation, by id; empty in any other standing."""
+        self.fell = False
+        """Whether it was once DEAD or LEFT, and its catalogue dropped."""
         self.card: Card | None = None
         self.card_bytes = b""
         self.card_incarnation = -1
-        self.shown = show("", member)
+
+    @property
+    def shown(self) -> str:
+        """As people see it."""
+        return show(self.name, self.id)
 
     @property
     def name(self) -> str:
@@ -83,28 +89,7 @@ class Member:
     def claim(self) -> Claim:
         """The cell as it travels; with the card, if that of this very incarnation is known."""
         card = self.card_bytes if self.card_incarnation == self.incarnation else b""
-        return Claim(self.id, self.incarnation, int(self.standing), card)
-
-
-def readable_card(data: bytes, limits: Limits) -> Card | None:
-    """A card of somebody else's, or None if it cannot be read or is longer than any honest one."""
-    if len(data) > _CARD:
-        return None
-    try:
-        card = _decode_card(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    honest = (
-        len(card.name) <= limits.name_length
-        and len(card.addresses) <= _ADDRESSES
-        and all(len(address) <= _ADDRESS for address in card.addresses)
-    )
-    return card if honest else None
-
-
-def card_hash(data: bytes) -> bytes:
-    """Decides between two cards for one key, the same way everywhere."""
-    return blake2b(data, digest_size=16).digest()
+        return Claim(self.id, self.incarnation, int(self.standing), card, self.accusers)
 
 
 class Members:
@@ -119,6 +104,10 @@ class Members:
         """Whose key came with other card bytes than those known; whoever reads it empties it. At most 100."""
         self.evicted: list[MemberId] = []
         """Who was retired before its time to keep a bound; whoever reads it empties it."""
+        self.agreed: dict[MemberId, Member] = {}
+        """SUSPECT members of whom more accusers became known by `merge`; whoever reads it empties it."""
+        self.late: dict[MemberId, None] = {}
+        """RETIRED ids that `merge` heard of as something else; whoever reads it empties it."""
         own = Member(me, 0, Standing.ALIVE, since=now)
         self._members: dict[MemberId, Member] = {me: own}
         self._living = 1
@@ -168,7 +157,17 @@ class Members:
         is refuted at once: its own incarnation rises above the claim's, and it is among those returned.
         """
         risen: dict[MemberId, Member] = {}
+        known = self._members
         for claim in claims:
+            held = known.get(MemberId(claim.member))
+            if (  # most of what is heard is heard again
+                held is not None
+                and held.incarnation == claim.incarnation
+                and held.standing == claim.standing
+                and held.card_bytes == claim.card
+                and held.accusers == claim.accusers
+            ):
+                continue
             member = self._merge(claim, now)
             if member is not None:
                 risen[member.id] = member
@@ -187,6 +186,8 @@ class Members:
         if member == self.me:
             return self._answer(claim, standing, now)
         if member in self._retired:
+            if standing is not Standing.RETIRED:
+                self.late[member] = None
             return None
         if standing is Standing.RETIRED:
             return self._retire(member, now)
@@ -202,7 +203,20 @@ class Members:
             rose = self._raise(held, claim.incarnation, standing, now)
         if card is not None and self._take_card(held, card, claim):
             rose = True
+        if claim.accusers and self._accused_by(held, claim) and not rose:
+            self.agreed[member] = held
         return held if rose else None
+
+    def _accused_by(self, held: Member, claim: Claim) -> bool:
+        """Join the accusers of a claim about this very cell to those that are known. Whether there are more now."""
+        if held.standing is not Standing.SUSPECT or (claim.incarnation, claim.standing) != held.key:
+            return False
+        said = [MemberId(one) for one in claim.accusers[:ACCUSERS] if len(one) == _ID and one != held.id]
+        joined = tuple(sorted(dict.fromkeys((*held.accusers, *said))))[:ACCUSERS]
+        if joined == held.accusers:
+            return False
+        held.accusers = joined
+        return True
 
     def _take_card(self, held: Member, card: Card, claim: Claim) -> bool:
         """The card's own maximum: of the later incarnation, and within one the larger hash. Whether others need it."""
@@ -240,9 +254,10 @@ class Members:
         return own
 
     def accuse(self, member: MemberId, standing: Standing, now: int) -> Member | None:
-        """Raise somebody's standing at the incarnation held; None if it is unknown, or no less accused already.
+        """Raise somebody's standing at the incarnation held; None if that changes nothing.
 
-        `standing` is SUSPECT, DEAD or RETIRED: only its owner says LEFT, and nobody accuses himself.
+        `standing` is SUSPECT, DEAD or RETIRED: only its owner says LEFT, and nobody accuses himself. Who says SUSPECT
+        is among the accusers from then on, and so changes something the first time.
         """
         assert standing not in (Standing.ALIVE, Standing.LEFT) and member != self.me, "not for others to say"
         held = self._members.get(member)
@@ -250,7 +265,9 @@ class Members:
             return None
         if standing is Standing.RETIRED:
             return self._retire(member, now)
-        return held if self._raise(held, held.incarnation, standing, now) else None
+        rose = self._raise(held, held.incarnation, standing, now)
+        mine = Claim(member, held.incarnation, int(standing), accusers=(self.me,))
+        return held if self._accused_by(held, mine) or rose else None
 
     def announce(self, card: Card, now: int) -> Member:
         """Say something else about myself: my next incarnation, with that card."""
@@ -279,24 +296,51 @@ class Members:
         return Claim(member, 0, int(Standing.RETIRED)) if member in self._retired else None
 
     def digest(self) -> tuple[Claim, ...]:
-        """All cells without their cards. Whoever lacks a card leaves the member out, and so is sent it."""
+        """All cells without their cards; where the card is not known here, that is said in its place."""
         return tuple(
-            Claim(held.id, held.incarnation, int(held.standing))
-            for held in self._members.values()
-            if held.card_incarnation == held.incarnation
+            [
+                Claim(
+                    held.id,
+                    held.incarnation,
+                    int(held.standing),
+                    b"" if held.card_incarnation == held.incarnation else NO_CARD,
+                )
+                for held in self._members.values()
+            ]
         )
 
-    def newer(self, digest: Iterable[Claim]) -> list[Claim]:
-        """What is known here beyond a peer's digest: the cells that are higher here, and those that are not in it."""
-        rest = dict(self._members)
+    def older(self, digest: Iterable[Claim]) -> list[Claim]:
+        """Where a peer's digest is ahead: each such cell as it is held here, with incarnation -1 if it is not."""
+        older: list[Claim] = []
+        for claim in digest:
+            member = MemberId(claim.member)
+            held = self._members.get(member)
+            if held is None:
+                if member not in self._retired and claim.standing != Standing.RETIRED:
+                    older.append(Claim(member, -1, 0))
+            elif claim.card != NO_CARD and held.card_incarnation != held.incarnation:
+                older.append(Claim(member, -1, 0))
+            elif held.key < (claim.incarnation, claim.standing):
+                older.append(Claim(member, held.incarnation, int(held.standing)))
+        return older
+
+    def newer(self, digest: Iterable[Claim], *, beyond: Iterable[Member] | None = None) -> list[Claim]:
+        """What is known here beyond a peer's digest: the cells that are higher here, and those that are not in it.
+
+        The latter only among `beyond`, if that is given.
+        """
+        rest = dict(self._members) if beyond is None else {held.id: held for held in beyond}
         news: list[Claim] = []
         for claim in digest:
             member = MemberId(claim.member)
-            held = rest.pop(member, None)
+            rest.pop(member, None)
+            held = self._members.get(member)
             if held is None:
                 if member in self._retired:
                     news.append(Claim(member, 0, int(Standing.RETIRED)))
-            elif held.key > (claim.incarnation, claim.standing):
+            elif held.key > (claim.incarnation, claim.standing) or (
+                claim.card == NO_CARD and held.card_incarnation == held.incarnation
+            ):
                 news.append(held.claim())
         return [*(held.claim() for held in rest.values()), *news]
 
@@ -323,6 +367,7 @@ class Members:
     def _raise(self, held: Member, incarnation: int, standing: Standing, now: int) -> bool:
         if (incarnation, standing) <= held.key:
             return False
+        held.accusers = ()
         if standing is not held.standing:
             self._depart(held)
             held.standing, held.since = standing, now
@@ -335,6 +380,7 @@ class Members:
             self._living += 1
             return
         self._dead[held.id] = now
+        held.fell = True
         while len(self._dead) > self._limits.dead_members:
             oldest = next(iter(self._dead))
             self._retire(oldest, now)
@@ -366,4 +412,3 @@ class Members:
 
 def _hand(member: Member, card: Card, data: bytes, incarnation: int) -> None:
     member.card, member.card_bytes, member.card_incarnation = card, data, incarnation
-    member.shown = show(card.name, member.id)

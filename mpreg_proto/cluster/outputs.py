@@ -27,6 +27,19 @@ class CloseLink(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class Probe(msgspec.Struct, frozen=True, gc=False):
+    """Ping that link; `answered(link)` follows once its answer is there."""
+
+    link: LinkId
+
+
+class Surplus(msgspec.Struct, frozen=True, gc=False):
+    """Nobody but calls needs the link to that member: say Goodbye on it, if it has been idle for long."""
+
+    member: MemberId
+    link: LinkId
+
+
 class Usable(msgspec.Struct, frozen=True, gc=False):
     """Calls for that member go over this link from now on."""
 
@@ -51,7 +64,7 @@ class TakeNewId(msgspec.Struct, frozen=True, gc=False):
     """
 
 
-Out = Tell | CloseLink | Usable | Gone | OffersChanged | TakeNewId | Dial | Notify
+Out = Tell | Probe | CloseLink | Surplus | Usable | Gone | OffersChanged | TakeNewId | Dial | Notify
 
 
 class MemberRow(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +82,12 @@ class MemberRow(msgspec.Struct, frozen=True, gc=False):
     addresses: tuple[str, ...]
     version: int
     """Of its catalogue, as far as it is held; 0 is not at all."""
+    lag: int
+    """By how many versions its catalogue is known to be further than it is held here."""
     linked: bool
+    observers: tuple[str, ...]
+    """Who watches it, as shown to people."""
+    accusers: int
+    """How many say that it does not answer."""
     functions: int
     resources: tuple[str, ...]

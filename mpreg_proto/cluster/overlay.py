@@ -1,18 +1,18 @@
-"""Whom to dial, and when (MEMBERSHIP.md, Who watches whom), in its first form: a full mesh.
+"""Whom to dial, and when (docs/explanation/membership.md).
 
-It reads members and links and is told of handshakes, failures and ends; out go `Dial` effects and one notice for an
-address that does not answer. Rows are kept by address: seeds, and what members' cards say. A row that nobody needs
-now has no timer. It ends no link and judges no member; what a handshake proved about an address goes back to the
-caller.
-
-The mesh is `_wanted`: every living member. Rings narrow that to neighbours; pacing and address rows stay.
+It reads members, rings and links and is told of handshakes, failures and ends; out go `Dial` effects, one notice for an
+address that does not answer, and `DialMe` for members that can only be dialled from the other side. Links are wanted to
+neighbours, to whom a call waits for, and, with fewer than three that stand, to anybody. Rows are kept by address:
+those of members to be dialled, of the dead, and seeds. A row that nobody needs now has no timer. It ends no link and
+judges no member; what a handshake proved about an address goes back to the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
@@ -28,7 +28,11 @@ STAGGER = 250_000_000
 """Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
 YOUNG = 600 * SECOND
 RARELY = 30 * SECOND
-"""How often a seed or a dead member's address is tried once it has been silent for `YOUNG`."""
+"""How often, in the whole cluster, a seed or a dead member's address is tried once it has been silent for `YOUNG`."""
+FEW = 3
+"""With fewer links than that, and others alive, anybody will do."""
+WANTED = 30 * SECOND
+"""How long a link that a call waited for is wanted after that."""
 
 
 class _Row:
@@ -58,6 +62,7 @@ class Overlay:
     def __init__(
         self,
         members: Members,
+        rings: Rings,
         links: Mapping[MemberId, LinkId],
         *,
         seeds: tuple[Address, ...],
@@ -66,6 +71,7 @@ class Overlay:
         limits: Limits,
     ) -> None:
         self._members = members
+        self._rings = rings
         self._links = links
         self._timers = timers
         self._rng = rng
@@ -75,6 +81,11 @@ class Overlay:
         self._dialling: dict[Address, MemberId | None] = {}
         self._waiting: dict[Address, None] = {}
         self._mine: dict[Address, None] = {}
+        self._neighbours: dict[MemberId, None] = {}
+        self._begged: dict[MemberId, int] = {}
+        """Whom I last asked to dial me, and when."""
+        self._asked: dict[MemberId, int] = {}
+        """Whom a call waits for, or who is dialled for want of others, and until when that holds."""
         self.seeds = tuple(dict.fromkeys(seeds))
         self.stopped = False
         for seed in self.seeds:
@@ -117,6 +128,9 @@ class Overlay:
                 if seed in member.addresses:  # whoever comes back there is joined again
                     self._no_later(seed, now + self._limits.dial_longest)
             return
+        if member.routable and not self._wanted(member.id):
+            self.forget(member.id)
+            return
         addresses = tuple(dict.fromkeys(member.addresses))
         known = self._known.get(member.id, ())
         self._known[member.id] = addresses
@@ -126,14 +140,29 @@ class Overlay:
         if member.id in self._links:
             early = None
         elif member.routable:
-            early = now if self._members.me < member.id else now + YIELD
+            early = now if self._members.me < member.id or member.id in self._asked else now + YIELD
         else:
-            early = now + self._pause(0, dead=True)
+            # Some time within the first round, so that the whole cluster together begins at once.
+            alone = self._pause(0, dead=True)
+            whole = int(self._limits.dial_longest * len(self._rings) * self._rng.fraction())
+            early = now + (alone if len(self._rings) <= 2 else whole)
+            for seed in self.seeds:
+                if self._rows[seed].met == member.id:
+                    self._no_later(seed, early)
         for place, address in enumerate(addresses):
             row = self._rows.setdefault(Address(address), _Row())
             row.wanting[member.id] = None
             if early is not None and (address not in known or member.routable):
                 self._no_later(Address(address), early + place * STAGGER)
+
+    def renew(self, now: int) -> None:
+        """My neighbours are others than they were."""
+        before, self._neighbours = self._neighbours, dict(self._rings.neighbours)
+        for member in (*before, *self._neighbours):
+            if member not in before or member not in self._neighbours:
+                held = self._members.get(member)
+                if held is not None:
+                    self.learn(held, now)
 
     def reached(self, dialled: Address, member: MemberId, now: int) -> tuple[MemberId | None, list[Dial | Notify]]:
         """A handshake at a dialled address is done.
@@ -203,14 +232,56 @@ class Overlay:
 
     def want(self, member: MemberId, now: int) -> list[Dial | Notify]:
         """A call waits for a link: dial at once, if nothing is under way and the last failure is not that fresh."""
+        held = self._members.get(member)
+        if held is None or not held.routable or self.stopped:
+            return []
+        self._asked[member] = now + WANTED
+        if member in self._links:
+            return []
+        if member not in self._known:
+            self.learn(held, now)
         addresses = [Address(address) for address in self._known.get(member, ())]
-        if member in self._links or any(address in self._dialling for address in addresses):
+        if any(address in self._dialling for address in addresses):
             return []
         for address in addresses:
             row = self._rows[address]
             if row.failures == 0 or row.tried + self._limits.dial_first <= now:
                 return self._due(address, now)
         return []
+
+    def tidy(self, now: int) -> list[Dial | Notify]:
+        """Once in a while: forget what is wanted no longer, and look for anybody if there are too few links."""
+        self._begged = {member: at for member, at in self._begged.items() if at + RARELY > now}
+        for member in [member for member, until in self._asked.items() if until <= now]:
+            del self._asked[member]
+            held = self._members.get(member)
+            if held is not None and held.routable and not self._wanted(member):
+                self.forget(member)
+        if self.stopped or not self._few:
+            return []
+        effects: list[Dial | Notify] = []
+        lacking = [member for member in self._rings.ids() if member not in self._links and member != self._rings.me]
+        for _ in range(min(FEW, len(lacking))):
+            effects += self.want(lacking.pop(self._rng.below(len(lacking))), now)
+        for seed in self.seeds:
+            row = self._rows[seed]
+            if row.failures == 0 or row.tried + self._limits.dial_longest <= now:
+                effects += self._due(seed, now)
+        return effects
+
+    def surplus(self, member: MemberId) -> bool:
+        """Whether a link to a member serves nobody but calls."""
+        return not self._wanted(member) and len(self._links) > FEW
+
+    def helpless(self, member: MemberId, now: int) -> bool:
+        """Whether a wanted member can only dial me, as I cannot dial it; if so, not again for a while."""
+        rows = [self._rows.get(Address(address)) for address in self._known.get(member, ())]
+        if member in self._links or not self._wanted(member) or self._begged.get(member, -STEADY) + STEADY > now:
+            return False
+        if any(row is not None and (row.failures == 0 or row.met == member) for row in rows):
+            return False
+        self._begged[member] = now
+        return True
 
     def unanswered(self, member: MemberId, since: int) -> bool:
         """Whether each of its addresses was dialled in vain after `since`, and none is being dialled."""
@@ -221,11 +292,6 @@ class Overlay:
             and (row.tried >= since or row.met not in (None, member) or address in self._mine)
             for address in addresses
         )
-
-    def leads_here(self, addresses: Iterable[str]) -> bool:
-        """Whether there are such addresses and this process itself is at all of them, so that none is ever dialled."""
-        found = [address in self._mine for address in addresses]
-        return bool(found) and all(found)
 
     def awaited(self, address: Address) -> list[MemberId]:
         """For whom an address is dialled."""
@@ -247,7 +313,7 @@ class Overlay:
         if row is None or address in self._dialling or self.stopped or address in self._mine:
             return []
         if not self._needed(address):
-            if row.wanting:  # whoever was met there may go; it is looked at again, though nobody says so
+            if row.wanting or row.seed:  # whoever was met there may go; it is looked at again, though nobody says so
                 self._no_later(address, now + RARELY)
             return []
         if len(self._dialling) >= self._limits.dials:
@@ -269,17 +335,22 @@ class Overlay:
     def _later(self, address: Address, row: _Row, now: int) -> None:
         if not self.stopped and self._needed(address):
             dead = not any(self._members.routable(member) for member in row.wanting)
-            long_silent = dead and now - row.silent_since >= YOUNG
-            pause = RARELY if long_silent else self._pause(row.failures - 1, dead=dead)
+            if dead and now - row.silent_since >= YOUNG:
+                pause = RARELY * len(self._rings)
+            else:
+                pause = self._pause(row.failures - 1, dead=dead)
             self._forget_time(address)
             self._no_later(address, now + pause)
 
     def _pause(self, failures: int, *, dead: bool) -> int:
-        """Doubled from `dial_first`, with full jitter; at its longest for seeds and the dead never under one half."""
+        """Doubled from `dial_first`, with full jitter; for seeds and the dead it is shared by all that are alive.
+
+        Who is alone dials these soon at first, as nothing else is to be done.
+        """
         longest = self._limits.dial_longest
         pause = min(longest, self._limits.dial_first << min(failures, 32))
-        if dead and pause == longest:
-            return pause // 2 + int(pause / 2 * self._rng.fraction())
+        if dead and (pause == longest or len(self._rings) > 2):
+            return (longest // 2 + int(longest / 2 * self._rng.fraction())) * len(self._rings)
         return int(pause * self._rng.fraction()) + 1
 
     def _no_later(self, address: Address, at: int) -> None:
@@ -304,16 +375,30 @@ class Overlay:
         row = self._rows.get(address)
         if row is None or address in self._mine or (row.met is not None and row.met in self._links):
             return False
-        reached_here = any(member in self._links for member in row.wanting)
         if any(self._wanted(member) for member in row.wanting if member not in self._links):
             return True
-        if reached_here:
+        if any(member in self._links for member in row.wanting):
             return False
-        return row.seed or any(self._members.standing(member) is Standing.DEAD for member in row.wanting)
+        if row.seed:
+            met = row.met is not None and row.met in self._rings
+            known = met or any(address in self._at(member) for member in self._rings.ids())
+            return not known or self._few
+        return any(self._members.standing(member) is Standing.DEAD for member in row.wanting)
+
+    @property
+    def _few(self) -> bool:
+        """Whether there are too few links, with others alive to whom there are none."""
+        return len(self._links) < min(FEW, len(self._rings) - 1)
+
+    def _at(self, member: MemberId) -> tuple[str, ...]:
+        held = self._members.get(member)
+        return () if held is None else held.addresses
 
     def _wanted(self, member: MemberId) -> bool:
-        """Whether this node should hold a link to a member: in a full mesh, to whoever is alive or suspect."""
-        return self._members.routable(member)
+        """Whether this node should hold a link to a member: a neighbour, or somebody that a call waits for."""
+        if member in self._rings.neighbours or member in self._asked:
+            return self._members.routable(member)
+        return False
 
     def _expected(self, row: _Row) -> MemberId | None:
         """Whom a dial is for: the latest living one whose card names the address, else the latest at all."""
@@ -325,7 +410,7 @@ class Overlay:
 
     def _led(self, seed: Address, member: MemberId) -> bool:
         row = self._rows[seed]
-        return row.met == member or member in row.wanting
+        return row.met == member or member in row.wanting or seed in self._at(member)
 
     def _unwant(self, address: Address, member: MemberId) -> None:
         row = self._rows.get(address)

@@ -7,7 +7,7 @@ may go elsewhere only while its body cannot have started, or when its function i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import Fault
@@ -41,8 +41,12 @@ class Coordinator:
         rng: Rng,
         limits: Limits,
         last_number: int = 0,
+        way: Callable[[MemberId], LinkId | None] = lambda member: None,
     ) -> None:
-        """`last_number`: of an earlier coordinator, some of whose calls our own worker may still run."""
+        """`last_number`: of an earlier coordinator, some of whose calls our own worker may still run.
+
+        `way`: the link over which a member may be reached that no link can be had to.
+        """
         self.me = me
         self.out = Outstanding(me, links, limits)
         self.requests: dict[RequestId, Execution] = {}
@@ -55,10 +59,18 @@ class Coordinator:
         self._parked: dict[tuple[RequestId, str], Execution] = {}
         self._last_id = 0
         self._last_number = last_number
+        self._way = way
+        self._awaited: dict[tuple[RequestId, str], MemberId] = {}
+        """To whom a parked call waits for a link."""
 
     @property
     def last_number(self) -> int:
         """The newest dispatch's number; they are counted up from 1, over the whole life of the process."""
+        return self._last_number
+
+    def next_number(self) -> int:
+        """A number for a dispatch that is passed on for another node."""
+        self._last_number += 1
         return self._last_number
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -99,7 +111,9 @@ class Coordinator:
         rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
         for row in rows:
             intents += self._settle(link, result.id, row, queue=result.queue, ready=ready, now=now)
-        if result.last:
+        if result.last and result.fault is not None and result.fault.details.get("relayed"):
+            intents += self._lose(self.out.of(result.id), now)
+        elif result.last:
             for failed in self._unanswered(result):
                 intents += self._settle(link, result.id, failed, queue=result.queue, ready=ready, now=now)
         return intents + self._place_all(ready, now) if ready else intents
@@ -160,8 +174,12 @@ class Coordinator:
         call = execution.plan.calls[name]
         if key[0] == "wait":
             return self._call_failed(execution, name, self._not_found(call), now)
+        awaited = self._awaited.pop((execution.id, name), None)
         for candidate in self._candidates(execution, call):
-            if not self.out.linked(candidate.member):
+            if candidate.member != awaited or self.out.stands(candidate.member):
+                continue
+            self.out.refused(candidate.member)
+            if self._way(candidate.member) is None:
                 fault = Fault(1001, f"no link to {candidate.shown} could be had", {"node": candidate.shown})
                 execution.avoid.setdefault(name, []).append((candidate.member, fault))
         return self._place(execution, [name], now)
@@ -200,30 +218,52 @@ class Coordinator:
                 intents += self._nobody(execution, call, now)
                 if execution.id not in self.requests:
                     return intents
-        groups: dict[LinkId, Assign] = {}
+        groups: dict[LinkId | MemberId, Assign] = {}
         traced = execution.request.trace
         for call, candidates in placeable:
             if traced:
                 execution.queued.setdefault(call.name, now)
             equals = rank(candidates, self.out, resources=call.resources)
-            chosen = draw(equals, self.out, self._rng)
+            chosen = self._chosen(execution, call, equals)
             link = LOCAL if chosen.member == self.me else self._links.get(chosen.member)
+            group: Assign | None
             if link is None:
-                intents += self._await_link(execution, call, chosen.member, now)
+                group = self._relayed(execution, chosen.member, groups)
             else:
                 group = self._group(execution, link, groups)
+            if group is None:
+                intents += self._await_link(execution, call, chosen.member, now)
+            else:
                 why = reason(equals, candidates) if traced else ""
                 self._hand_out(execution, call, chosen, group, why, now)
         return [*intents, *groups.values()]
 
-    def _group(self, execution: Execution, link: LinkId, groups: dict[LinkId, Assign]) -> Assign:
+    def _group(
+        self, execution: Execution, link: LinkId, groups: dict[LinkId | MemberId, Assign], to: bytes = b""
+    ) -> Assign:
         """The dispatch that takes this request's calls over `link` now, begun with the first of them."""
-        group = groups.get(link)
+        group = groups.get(MemberId(to) if to else link)
         if group is None:
             self._last_number += 1
-            group = groups[link] = Assign(link, self._last_number, [], {}, execution.deadline, [])
+            group = Assign(link, self._last_number, [], {}, execution.deadline, [], to)
+            groups[MemberId(to) if to else link] = group
             execution.dispatches[group.number] = link
         return group
+
+    def _chosen(self, execution: Execution, call: Call, equals: Sequence[Candidate]) -> Candidate:
+        """One of the equals; for a call that waits for a link the same one as before, unless others have theirs."""
+        awaited = self._awaited.get((execution.id, call.name)) if self._awaited else None
+        if awaited is not None:
+            linked = [one for one in equals if self.out.stands(one.member)]
+            equals = linked or [one for one in equals if one.member == awaited] or equals
+        return draw(equals, self.out, self._rng)
+
+    def _relayed(
+        self, execution: Execution, member: MemberId, groups: dict[LinkId | MemberId, Assign]
+    ) -> Assign | None:
+        """The dispatch that reaches a member over another one, if no link to it could be had a short while ago."""
+        link = None if self.out.linked(member) else self._way(member)
+        return None if link is None else self._group(execution, link, groups, member)
 
     def _hand_out(self, execution: Execution, call: Call, chosen: Candidate, group: Assign, why: str, now: int) -> None:
         name = call.name
@@ -268,7 +308,8 @@ class Coordinator:
     def _await_link(self, execution: Execution, call: Call, member: MemberId, now: int) -> list[Intent]:
         key = ("link", execution.id, call.name)
         self._park(execution, call.name)
-        if key not in self._timers:
+        if self._awaited.get((execution.id, call.name)) != member or key not in self._timers:
+            self._awaited[execution.id, call.name] = member
             self._timers.set(key, now + self._limits.link_wait)
         return [WantLink(member)]
 
@@ -280,6 +321,7 @@ class Coordinator:
         """A call waits no more, or its request is over: its timers must not speak of a later wait."""
         del execution.parked[name]
         self._parked.pop((execution.id, name), None)
+        self._awaited.pop((execution.id, name), None)
         self._timers.cancel(("wait", execution.id, name))
         self._timers.cancel(("link", execution.id, name))
 

@@ -42,6 +42,12 @@ def not_idempotent(call: Call) -> Fault:
     return Fault(1001, text, {"call": call.name, "function": call.function})
 
 
+def lost_on_the_way() -> Fault:
+    """1023: a relay has lost the next node, and nobody can say whether the bodies ran."""
+    text = "a link on the way to that node was lost while calls may have been running there"
+    return Fault(1023, text, {"maybe_executed": True, "relayed": True})
+
+
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
     """1001 in words, from what the catalogue says is lacking; a call with a name of its own is named."""
     if details.get("unknown") == "function":

@@ -27,6 +27,8 @@ class Assign(msgspec.Struct, frozen=True, gc=False):
     deadline: int
     idempotent: list[str] = []
     """Those of `calls` that are taken for idempotent."""
+    to: bytes = b""
+    """Who is to run them, if that is another than the member at the other end."""
 
 
 class Withdraw(msgspec.Struct, frozen=True, gc=False):

@@ -16,6 +16,8 @@ from mpreg_proto.requests.placement import Candidate
 
 _TOLD_FOR = SECOND
 """How long a queue length that a member told is believed."""
+_OPENING = 2 * MILLISECOND
+"""What a new call would wait for a link to be opened first."""
 _UNKNOWN = 2 * MILLISECOND
 """How long a call is reckoned to take at a member that has not finished one yet."""
 
@@ -42,7 +44,7 @@ class Attempt:
 class Outstanding:
     """The pending attempts, by dispatch and by member; reads as placement's `Loads`."""
 
-    __slots__ = ("_by_member", "_by_number", "_limits", "_links", "_me", "_mean", "_told", "now")
+    __slots__ = ("_by_member", "_by_number", "_limits", "_links", "_me", "_mean", "_refused", "_told", "now")
 
     def __init__(self, me: MemberId, links: Mapping[MemberId, LinkId], limits: Limits) -> None:
         self._me = me
@@ -52,6 +54,8 @@ class Outstanding:
         self._by_member: dict[MemberId, dict[tuple[int, str], Attempt]] = {}
         self._told: dict[MemberId, tuple[int, int]] = {}
         self._mean: dict[MemberId, int] = {}
+        self._refused: dict[MemberId, int] = {}
+        """To whom no link could be had, and until when that is believed."""
         self.now = 0
 
     def add(self, attempt: Attempt) -> None:
@@ -97,6 +101,7 @@ class Outstanding:
     def forget(self, member: MemberId) -> None:
         """A member is gone for good; what is pending there was taken before."""
         self._by_member.pop(member, None)
+        self._refused.pop(member, None)
         self._told.pop(member, None)
         self._mean.pop(member, None)
 
@@ -108,15 +113,29 @@ class Outstanding:
     def delay(self, member: MemberId) -> int:
         """Nanoseconds that a new call would probably wait at `member`."""
         waiting = self.waiting(member)
-        return waiting * max(self._mean.get(member, _UNKNOWN), 1) if waiting else 0
+        opening = 0 if self.stands(member) else _OPENING
+        return opening + waiting * max(self._mean.get(member, _UNKNOWN), 1) if waiting else opening
 
     def full(self, member: MemberId) -> bool:
         """Whether `member` has as many of our calls as it may have."""
         return len(self._by_member.get(member, ())) >= self._limits.calls_per_worker
 
-    def linked(self, member: MemberId) -> bool:
-        """Whether calls can be handed to `member` at once."""
+    def refused(self, member: MemberId) -> None:
+        """No link to `member` could be had."""
+        self._refused[member] = self.now + self._limits.unreachable
+
+    def stands(self, member: MemberId) -> bool:
+        """Whether a link to `member` stands, or it is this process itself."""
         return member == self._me or member in self._links
+
+    def linked(self, member: MemberId) -> bool:
+        """Whether calls can be handed to `member`, at once or when it is dialled: False if that was tried in vain."""
+        if not self._refused or member not in self._refused or self.stands(member):
+            return True
+        if self._refused[member] > self.now:
+            return False
+        del self._refused[member]
+        return True
 
     def __len__(self) -> int:
         return sum(len(calls) for calls in self._by_number.values())

@@ -57,7 +57,7 @@ class Pong(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
 
 
 class Goodbye(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
-    """I close this link on purpose: nothing new comes from here, answers still do (MEMBERSHIP.md)."""
+    """I close this link on purpose: nothing new comes from here, answers still do (docs/explanation/membership.md)."""
 
     reason: str
 
@@ -103,9 +103,14 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     trace: bool = False
     """The last `Result` carries where and when each call ran."""
     hops: int = 0
+    """Over how many nodes this placement was relayed."""
     caller: str = ""
     idempotent: tuple[str, ...] = ()
     """Calls of `here` that the sender takes for idempotent; a receiver that knows better refuses them."""
+    to: bytes = b""
+    """The member it is for, if that is not who receives it: pass it on, with the answers coming back the same way."""
+    via: tuple[bytes, ...] = ()
+    """Members that have passed it on, none of them twice."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -213,6 +218,8 @@ class Claim(msgspec.Struct, array_like=True, frozen=True, gc=False):
     incarnation: int
     standing: int
     card: bytes = b""
+    accusers: tuple[bytes, ...] = ()
+    """Of SUSPECT: members that said so themselves, at this incarnation; at most 10."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -248,17 +255,18 @@ class News(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     deltas: tuple[Delta, ...] = ()
     heads: tuple[Head, ...] = ()
     """Catalogue heads without their content: ask for it with `Fetch`."""
+    answer: bool = False
+    """To a `Digest`, a `Summary` or a `Lack`: now you know what I know."""
 
 
 class Digest(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
-    """All that the sender knows, in keys only; sent both ways when two nodes meet.
-
-    What is newer here goes back as `News`.
-    """
+    """What the sender knows, in keys only. What is newer here goes back as `News`, what is older as `Lack`."""
 
     claims: tuple[Claim, ...]
     """Without cards."""
     heads: tuple[Head, ...]
+    scope: bytes = b""
+    """Which of the 256 buckets it is about, a bit each (32 bytes, the first bit is bucket 0); empty: all of them."""
 
 
 class Fetch(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):
@@ -266,6 +274,42 @@ class Fetch(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):
 
     member: bytes
     have: int
+
+
+class Summary(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
+    """256 hashes of 8 bytes over all cells and heads, a bucket each.
+
+    Answered by an empty `News` if they are alike here, else by a `Digest` of the buckets that are not.
+    """
+
+    hashes: bytes
+
+
+class Lack(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
+    """Your digest is ahead of me in these, which I hold as I say (incarnation -1: not at all): send `News` of them."""
+
+    claims: tuple[Claim, ...]
+    heads: tuple[Head, ...]
+
+
+class DialMe(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
+    """`member` cannot dial `to`, which is to dial it in turn. Passed on at most four times, never twice over one."""
+
+    to: bytes
+    member: bytes
+    via: tuple[bytes, ...] = ()
+
+
+class Check(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
+    """That member does not answer me: does it answer you? Only a yes is said, as `Vouch` (SWIM, section 3.1)."""
+
+    member: bytes
+
+
+class Vouch(msgspec.Struct, array_like=True, frozen=True, tag=27, gc=False):
+    """That member answers me."""
+
+    member: bytes
 
 
 Message = (
@@ -284,4 +328,9 @@ Message = (
     | News
     | Digest
     | Fetch
+    | Summary
+    | Lack
+    | DialMe
+    | Check
+    | Vouch
 )

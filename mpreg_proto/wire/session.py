@@ -80,6 +80,9 @@ class Session:
         "_limits",
         "_reader",
         "agreed",
+        "asked",
+        "asked_at",
+        "busy",
         "dialled",
         "framing",
         "heard",
@@ -89,6 +92,7 @@ class Session:
         "pinged",
         "stage",
         "theirs",
+        "trip",
     )
 
     def __init__(
@@ -110,7 +114,14 @@ class Session:
         self.agreed: Agreed | None = None
         self.stage = Stage.OPENING
         self.heard = now
+        self.busy = now
+        """When anything but pings last came."""
         self.pinged = False
+        self.asked = 0
+        """The number of the ping that an answer is awaited for, 0 if none is; and when it was sent."""
+        self.asked_at = 0
+        self.trip: int | None = None
+        """How long the latest answered ping took there and back."""
         self.limit = min(limits.message, LONGEST_FRAME)
         """Bytes of the longest message either way."""
         self._codec = codec

@@ -39,7 +39,7 @@ class WithinLimits(Watcher):
         self._slots: dict[tuple[str, int, str], int] = {}
         """The most slots that a function of a life ever had."""
         self._high: dict[str, int] = {}
-        self._told: dict[tuple[str, int, int], dict[tuple[bytes, int, int], int]] = {}
+        self._told: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
         """How often each claim came over a link, by host, life and link."""
 
     def touched(self, host: Host) -> None:
@@ -64,11 +64,11 @@ class WithinLimits(Watcher):
         if type(message) is News:
             told = self._told.setdefault((host.name, host.life, link), {})
             for claim in message.claims:
-                key = (claim.member, claim.incarnation, claim.standing)
+                key = (claim.member, claim.incarnation, claim.standing, claim.accusers)
                 times = told[key] = told.get(key, 0) + 1
                 if times > _AGAIN and isinstance(host, NodeHost):
                     who = show("", claim.member)
-                    self._wrong(host, f"been told {times} times over link {link} that {who} is {key[1:]}")
+                    self._wrong(host, f"been told {times} times over link {link} that {who} is {key[1:3]}")
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         slots = host.offers[run.function][0].spec.concurrency
@@ -166,6 +166,10 @@ def _belongs(node: Node, key: Key) -> bool:
             return (request, name) in node.coordinator._parked
         case ("cluster", "dial", address):
             return address in node.cluster._overlay._rows
+        case ("cluster", "answer", member):
+            return member in node.cluster._detector._trials
+        case ("cluster", "gone", member):
+            return member in node.cluster._going
         case ("cluster", "verdict", member):
             return node.cluster.members.routable(member)  # type: ignore[arg-type]
         case ("cluster", _) | ("grace", _):

@@ -20,7 +20,7 @@ from mpreg_transports.testing.watching import Violation, Watcher
 if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
 
-_PERIODIC = (("ping",), ("cluster", "dial"), ("cluster", "collect"))
+_PERIODIC = (("ping",), *(("cluster", name) for name in ("dial", "collect", "tick", "answer", "repair")))
 """The first parts of timers that are never all gone."""
 _MESH = 12
 """Below so many members everybody is linked with everybody (docs/explanation/membership.md)."""

@@ -141,8 +141,8 @@ class LeavesInOrder(Watcher):
         if type(notice) is not Left:
             return
         cluster = host.node.cluster
-        for member, links in cluster._by_member.items():
-            if [made.link for made in links] == [cluster.links.get(member)]:
+        for member, ties in cluster._linked._by_member.items():
+            if [tie.link for tie in ties] == [cluster.links.get(member)]:
                 self._tells[host.node.me, member] = None
         mine = [action for action in self._script[self._born[host.name] :] if action.args.get("name") == host.name]
         leaves = [action for action in mine if action.name == "leave"]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mpreg_proto.effects import Outcome, Run
+from mpreg_proto.ids import LinkId
+from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
 from mpreg_transports.testing.trace import Trace
 from mpreg_transports.testing.watching import Watcher, listeners
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.hosts import NodeHost
+    from mpreg_transports.testing.hosts import Host, NodeHost
 
 _HOOKS = ("born", "heard", "wakes", "touched", "handed_out", "started", "ended", "noticed")
 
@@ -70,13 +72,19 @@ class Watched:
         """Which call a run is of."""
         job = host.node.worker.job(run.run)
         assert job is not None, "a run belongs to a job until it has ended"
-        name, life = host.name, host.life
-        if job.link != 0:
-            wire, side = host.wires[job.link]
+        name, life, number = host.name, host.life, job.request
+        at: Host = host
+        link = job.link
+        while link != 0:  # back over those who passed it on, to who has chosen this node
+            wire, side = at.wires[link]
             peer = wire.ends[1 - side]
             name, life = peer.host.name, peer.life
-        known = self.keys.get((name, life, job.request, job.call.name))
-        return known or CallKey(name, life, -job.request, job.call.name)
+            came = relayed(peer.host, peer.link, number)
+            if came is None:
+                break
+            at, (link, number) = peer.host, came
+        known = self.keys.get((name, life, number, job.call.name))
+        return known or CallKey(name, life, -number, job.call.name)
 
     def watch_started(self, host: NodeHost, run: Run) -> None:
         """A body starts."""
@@ -98,3 +106,9 @@ class Watched:
         """A node tells something."""
         for tell in self._told["noticed"]:
             tell(host, notice)
+
+
+def relayed(host: Host, link: LinkId, number: int) -> tuple[LinkId, int] | None:
+    """Where a dispatch came from that `host` has passed on over `link`; None if it is its own, or it is no node."""
+    node = getattr(host, "node", None)
+    return node.relay.origin(link, number) if isinstance(node, Node) and link in host.wires else None

@@ -14,14 +14,14 @@ from typing import cast
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import CloseLink, Cluster, Out, Tell
+from mpreg_proto.cluster.cluster import CloseLink, Cluster, Out, Probe, Said, Surplus, Tell
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.notices import MemberChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
-from mpreg_proto.wire.messages import Digest, Fetch, Message, News
+from mpreg_proto.wire.messages import Message
 
 _decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -180,6 +180,11 @@ class Network:
             peer.outs.append((self.now, out))
             if isinstance(out, Tell):
                 self._send(peer, out)
+            elif isinstance(out, Probe):
+                self._ping(self.ends[peer.me, out.link])
+            elif isinstance(out, Surplus):
+                self.do(peer, peer.cluster.closing(out.link))
+                self._close(self.ends[peer.me, out.link])
             elif isinstance(out, Dial):
                 peer.dials.append((self.now, out.address))
                 address = out.address
@@ -228,13 +233,30 @@ class Network:
         assert end.open, "told on a link that is not up"
         data = msgspec.msgpack.encode(tell.message)
         far = end.other
+        self._after_what_was_sent(end, lambda: self._receive(far, data))
+
+    def _after_what_was_sent(self, end: _End, action: Callable[[], None]) -> None:
         wait = max(self.delay(), end.free_at - self.now)
-        end.free_at = self.later(wait, lambda: self._receive(far, data))
+        end.free_at = self.later(wait, action)
+
+    def _ping(self, end: _End) -> None:
+        """A ping, answered by whoever is there."""
+        far = end.other
+
+        def came() -> None:
+            if far.open and far.peer.running and (far.peer.me, far.link) in self.ends:
+                self._after_what_was_sent(far, back)
+
+        def back() -> None:
+            if end.peer.running and (end.peer.me, end.link) in self.ends:
+                self.do(end.peer, end.peer.cluster.answered(end.link, self.now))
+
+        self._after_what_was_sent(end, came)
 
     def _receive(self, end: _End, data: bytes) -> None:
         peer = end.peer
         if end.open and peer.running and (peer.me, end.link) in self.ends:
-            message = cast("News | Digest | Fetch", _decode(data))
+            message = cast("Said", _decode(data))
             self.do(peer, peer.cluster.received(end.link, message, self.now))
 
     def _close(self, end: _End) -> None:

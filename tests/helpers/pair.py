@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import Cluster, Out, Tell
+from mpreg_proto.cluster.cluster import Cluster, Out, Said, Tell
 from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Pause, Resume, Returned, Run, Send
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
@@ -31,7 +31,7 @@ from mpreg_proto.notices import Notice
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import Digest, Done, Failed, Fetch, Message, News, Request, Result
+from mpreg_proto.wire.messages import Done, Failed, Message, Ping, Pong, Request, Result
 from mpreg_proto.wire.values import ValueCodec
 from tests.helpers.cluster_parties import call
 
@@ -97,15 +97,22 @@ class Far:
 
 
 class Member(Far):
-    """A far end that is a node; what is said of members and offers it says and hears by itself."""
+    """A far end that is a node; what is said of members and offers it says and hears by itself.
+
+    It answers pings, unless it is `silent`.
+    """
 
     def __init__(self, desk: Desk, link: LinkId, cluster: Cluster) -> None:
         super().__init__(desk, link)
         self.cluster = cluster
-        self._early: list[News | Digest | Fetch] | None = []
+        self.silent = False
+        self._said = 0
+        self._early: list[Said] | None = []
 
     def hear(self, message: Message) -> None:
-        if not isinstance(message, (News, Digest, Fetch)):
+        if isinstance(message, Ping) and not self.silent:
+            self.say(Pong(message.number))
+        elif not isinstance(message, Said):
             super().hear(message)
         elif self._early is not None:
             self._early.append(message)  # comes with the node's hello, of which the cluster has not heard yet
@@ -122,11 +129,16 @@ class Member(Far):
 
     def offer(self, function: FunctionSpec) -> None:
         """Offer one more function, and let the node know."""
-        self.tell(self.cluster.offer(function, self._desk.now))
+        self.tell(self.cluster.offer(function, self._later()))
 
     def withdraw(self, function: str) -> None:
         """Offer it no longer, and let the node know."""
-        self.tell(self.cluster.withdraw(function, self._desk.now))
+        self.tell(self.cluster.withdraw(function, self._later()))
+
+    def _later(self) -> int:
+        """When nothing is joined with what was said before."""
+        self._said += SECOND
+        return self._desk.now + self._said
 
     def leave(self) -> None:
         """Say LEFT, and nothing else."""

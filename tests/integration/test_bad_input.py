@@ -362,7 +362,7 @@ async def test_a_native_request_that_is_wrong(title: str, node: CountingNode) ->
 async def test_more_fields_than_this_version_knows_are_ignored(node: CountingNode) -> None:
     async with native(node.server.port) as speaker:
         newer = [*call("a", "echo", [], [], None), "a field of the future", {"of": ["any", "shape"]}]
-        all_fields = [[newer], None, None, [], {}, 0, False, False, False, 0, "", []]
+        all_fields = [[newer], None, None, [], {}, 0, False, False, False, 0, "", [], b"", []]
         assert await speaker.code(1, *all_fields, "future", [[[]]]) is None
 
 

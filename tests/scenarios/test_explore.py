@@ -77,7 +77,7 @@ def test_a_promise_that_is_not_kept_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(index, "Candidate", all_idempotent)
     with pytest.raises(Violation) as found:
-        explore.explore(Bounds(nodes=2, resets=0, ticks=0, requests=1), depth=14)
+        explore.explore(Bounds(nodes=2, crashes=0, ticks=0, requests=1), depth=16)
     assert found.value.invariant == 10
 
 

@@ -26,7 +26,7 @@ def test_1_a_cell_that_takes_whatever_came_last(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Members, "_raise", last_wins)
     sim = cluster()
-    sim.link("front", "right").set(delay=0.7)
+    sim.link("front", "right").set(delay=1.7)
     sim.crash("left")
     assert "went from" in violated(1, lambda: sim.run(60))
 

@@ -134,7 +134,7 @@ def test_nodes_are_needed_and_errors_are_those_of_the_cluster() -> None:
     machine.withdraw(what=("b", "take"))
     machine.withdraw(what=("c", "take"))
     machine.call(node="b", what=[("take", (1,))], timeout=None)
-    machine.advance(seconds=1.0)
+    machine.advance(seconds=2.0)  # "a" offers it too, until it is DEAD
     ((call, _, _),) = machine.asked
     assert isinstance(call.error, RequestError) and call.error.code == 1001
     machine.teardown()

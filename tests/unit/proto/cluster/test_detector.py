@@ -3,180 +3,462 @@
 import msgspec
 import pytest
 
-from mpreg_proto.cluster.detector import HEARD_VERDICT, OWN_VERDICT, UNREACHED, Detector
+from mpreg_proto.cluster.detector import (
+    ANSWER,
+    EVERY,
+    HEALTH,
+    HEARD_VERDICT,
+    LONGEST,
+    SHORTEST,
+    UNLINKED,
+    Detector,
+    enough,
+    patience,
+)
 from mpreg_proto.cluster.members import Card, Member, Members
+from mpreg_proto.cluster.outputs import Out, Probe, Tell
 from mpreg_proto.cluster.overlay import Overlay
+from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.effects import Dial
 from mpreg_proto.ids import Address, LinkId, MemberId
-from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
-from mpreg_proto.wire.messages import Claim
+from mpreg_proto.wire.messages import Check, Claim, Vouch
 
-ME, ANN, BOB = (MemberId(letter * 16) for letter in (b"m", b"a", b"b"))
-X = Address("ws://x:1")
+ME = MemberId(b"m" * 16)
+ANN, BOB, CAT, DAN, EVE, FAY, GUS = (MemberId(letter.encode() * 16) for letter in "abcdefg")
+EVERYBODY = (ANN, BOB, CAT, DAN, EVE, FAY, GUS)
 
 
 class World:
-    """A detector that knows Ann, at one address; a link to her is there or not, as the test says."""
+    """A detector that knows `others`, with a link to each; what it wants is kept in `outs`, its accusations spread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *others: MemberId) -> None:
+        self.now = 0
         self.links: dict[MemberId, LinkId] = {}
+        self.last: dict[LinkId, int] = {}
         self.timers = Timers()
         self.members = Members(ME, Card("me"), limits=Limits(), now=0)
-        overlay = Overlay(
-            self.members, self.links, seeds=(), timers=Timers(), rng=Rng(0), limits=Limits()
+        self.rings = Rings(ME)
+        self.overlay = Overlay(
+            self.members, self.rings, self.links, seeds=(), timers=Timers(), rng=Rng(0), limits=Limits()
         )  # its timers are apart: no dial of its own gets in the way
-        self.overlay = overlay
-        self.detector = Detector(self.members, overlay, self.links, timers=self.timers)
-        self.hear(0)
+        self.detector = Detector(
+            self.members,
+            self.rings,
+            self.overlay,
+            self.links,
+            heard=lambda link: self.last.get(link, -(10**12)),
+            timers=self.timers,
+            rng=Rng(0),
+        )
+        self.outs: list[Out] = []
+        for number, other in enumerate(others, 1):
+            self.links[other] = LinkId(number)
+            self.hear(other)
 
-    def hear(self, now: int, standing: Standing = Standing.ALIVE, incarnation: int = 0) -> list[Member]:
-        card = msgspec.msgpack.encode(Card("ann", (X,)))
-        more: list[Member] = []
-        for rose in self.members.merge([Claim(ANN, incarnation, int(standing), card)], now):
-            more += self.detector.heard(rose, now)
-            self.overlay.learn(rose, now)
-        return more
+    def hear(self, member: MemberId, standing: int = 0, incarnation: int = 0, *accusers: MemberId) -> None:
+        card = msgspec.msgpack.encode(Card("she", (f"ws://{member[:1].decode()}:1",)))
+        self.follow(self.members.merge([Claim(member, incarnation, standing, card, accusers)], self.now))
+        agreed, self.members.agreed = self.members.agreed, {}
+        for held in agreed.values():
+            self.follow(self.detector.heard(held, self.now))
 
-    def failed(self, now: int) -> list[Standing]:
-        self.overlay.failed(X, now)
-        return [rose.standing for rose in self.detector.failed(X, now)]
+    def follow(self, found: "list[Member | Out] | list[Member]") -> None:
+        """As `Cluster` does: what rose is told to the detector too."""
+        waiting = list(found)
+        while waiting:
+            one = waiting.pop(0)
+            if isinstance(one, Member):
+                (self.rings.enter if one.routable else self.rings.depart)(one.id)
+                waiting += self.detector.heard(one, self.now)
+                self.overlay.learn(one, self.now)
+            else:
+                self.outs.append(one)
+        self.overlay.renew(self.now)
 
-    def wake(self, now: int) -> list[Standing]:
-        return [
-            rose.standing for key in self.timers.due(now) for rose in self.detector.wake(key, now)
-        ]  # a verdict, if one is due
+    def tick(self) -> list[Out]:
+        self.outs = []
+        self.follow(self.detector.tick(self.now))
+        return self.outs
+
+    def until(self, when: int) -> None:
+        """Let time pass, without ticks."""
+        while (at := self.timers.next()) is not None and at <= when:
+            self.now = at
+            for key in self.timers.due(at):
+                due = self.detector.answer_due if key[1] == "answer" else self.detector.verdict_due
+                self.follow(due(MemberId(bytes(key[2])), at))
+        self.now = when
+
+    def run(self, when: int) -> None:
+        """Let time pass, with a tick a second."""
+        while self.now < when:
+            self.until(min(when, self.now + EVERY))
+            self.tick()
+
+    def unlink(self, member: MemberId) -> None:
+        del self.links[member]
+        self.follow(self.detector.lost(member, self.now))
+
+    def bytes_came(self, member: MemberId) -> None:
+        self.last[self.links[member]] = self.now
+
+    def fail(self, member: MemberId) -> None:
+        address = Address(self.members.get(member).addresses[0])
+        self.overlay.want(member, self.now)
+        self.overlay.failed(address, self.now)
+        self.follow(self.detector.failed(address, self.now))
 
     @property
     def ann(self) -> Standing | None:
         return self.members.standing(ANN)
 
 
-def test_the_end_of_a_stream_is_suspicion_and_a_dial_in_vain_is_death() -> None:
-    world = World()
-    (rose,) = world.detector.lost(ANN, 100)
-    assert rose.standing is Standing.SUSPECT
-    assert world.failed(101) == [Standing.DEAD]
-    assert world.failed(102) == []
+# -- probing ----------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_dial_it_takes_two_seconds() -> None:
-    world = World()
-    world.detector.lost(ANN, 0)
-    assert world.wake(OWN_VERDICT - 1) == []
-    assert world.wake(OWN_VERDICT) == [Standing.DEAD]
-    assert OWN_VERDICT == 2 * SECOND
+def test_each_neighbour_has_its_turn_in_a_round_and_rounds_differ() -> None:
+    world = World(*EVERYBODY)
+    rounds = []
+    for _ in range(4):
+        probed = []
+        for _ in EVERYBODY:
+            (probe,) = world.tick()
+            probed.append(probe.link)
+            member = next(member for member, link in world.links.items() if link == probe.link)
+            world.follow(world.detector.answered(member, world.now))
+            world.now += EVERY
+        rounds.append(probed)
+    assert all(sorted(probed) == sorted(world.links.values()) for probed in rounds)
+    assert len({tuple(probed) for probed in rounds}) == 4
 
 
-def test_a_link_that_stands_again_is_no_acquittal_but_stops_the_verdict() -> None:
-    world = World()
-    world.detector.lost(ANN, 0)
-    world.links[ANN] = LinkId(1)
-    world.detector.linked(ANN)
-    assert world.failed(1) == []
-    assert world.wake(OWN_VERDICT) == []
-    assert world.ann is Standing.SUSPECT
-    world.hear(OWN_VERDICT + 1, incarnation=1)
+def test_any_byte_is_an_answer() -> None:
+    world = World(ANN, BOB)
+    assert len(world.tick()) == 1
+    world.now += 100 * MILLISECOND
+    world.bytes_came(ANN)
+    world.bytes_came(BOB)
+    world.until(10 * SECOND)
     assert world.ann is Standing.ALIVE
     assert len(world.timers) == 0
 
 
-def test_a_refutation_ends_the_doubt() -> None:
-    world = World()
-    world.detector.lost(ANN, 0)
-    world.hear(1, incarnation=1)
-    assert world.failed(2) == []
-    assert world.wake(20 * SECOND) == []
+def test_whom_i_just_heard_i_need_not_ask() -> None:
+    world = World(ANN)
+    world.now = 5 * SECOND
+    world.bytes_came(ANN)
+    world.now += EVERY - 1
+    assert world.tick() == []
+    world.now += 1
+    assert world.tick() == [Probe(world.links[ANN])]
+
+
+def test_who_does_not_answer_is_asked_about_and_then_accused() -> None:
+    world = World(ANN, BOB, CAT, DAN, EVE)
+    (probe,) = world.tick()
+    silent = next(member for member, link in world.links.items() if link == probe.link)
+    world.until(ANSWER)
+    asked = world.outs[1:]
+    assert [out.message for out in asked] == [Check(silent)] * 3
+    assert len({out.link for out in asked} - {probe.link}) == 3
+    assert world.members.standing(silent) is Standing.ALIVE
+    world.until(2 * ANSWER)
+    assert world.members.standing(silent) is Standing.SUSPECT
+    assert world.members.get(silent).accusers == (ME,)
+    assert world.detector.health == 2
+
+
+def test_one_who_vouches_is_enough() -> None:
+    world = World(ANN, BOB, CAT)
+    (probe,) = world.tick()
+    silent = next(member for member, link in world.links.items() if link == probe.link)
+    world.until(ANSWER)
+    world.detector.vouched(silent)
+    world.until(20 * SECOND)
+    assert world.members.standing(silent) is Standing.ALIVE
+
+
+def test_who_is_asked_vouches_at_once_for_whom_it_just_heard_and_else_probes() -> None:
+    world = World(ANN, BOB, CAT)
+    world.now = SECOND
+    world.bytes_came(ANN)
+    assert world.detector.check(world.links[BOB], ANN, SECOND) == [Tell(world.links[BOB], Vouch(ANN))]
+    assert world.detector.check(world.links[ANN], BOB, 2 * SECOND) == [Probe(world.links[BOB])]
+    assert world.detector.check(world.links[CAT], BOB, 2 * SECOND) == [Probe(world.links[BOB])]
+    told = world.detector.answered(BOB, 2 * SECOND)
+    assert told == [Tell(world.links[ANN], Vouch(BOB)), Tell(world.links[CAT], Vouch(BOB))]
+    assert world.detector.answered(BOB, 2 * SECOND) == []
+    assert world.detector.check(world.links[CAT], DAN, 3 * SECOND) == [], "it is no neighbour of mine"
+    assert world.detector.check(world.links[CAT], CAT, 3 * SECOND) == [], "it speaks itself"
+
+
+def test_a_helper_without_a_link_is_dialled_and_asked_then() -> None:
+    world = World(ANN, BOB, CAT)
+    del world.links[CAT]
+    del world.links[BOB]
+    while not (probes := [out for out in world.tick() if isinstance(out, Probe)]):
+        world.now += EVERY
+    started = world.now
+    assert probes == [Probe(world.links[ANN])]
+    world.until(started + ANSWER)
+    assert {out.address for out in world.outs if isinstance(out, Dial)} == {"ws://b:1", "ws://c:1"}
+    world.links[CAT] = LinkId(9)
+    assert world.detector.linked(CAT) == [Tell(LinkId(9), Check(ANN))]
+    assert world.detector.linked(CAT) == []
+
+
+def test_a_neighbour_that_was_never_reached_is_asked_about_after_five_seconds() -> None:
+    world = World(ANN)
+    del world.links[ANN]
+    assert world.tick() == []
+    world.now = UNLINKED - 1
+    assert world.tick() == []
+    world.now = UNLINKED + EVERY
+    world.tick()
+    world.until(world.now + ANSWER)
+    assert world.ann is Standing.SUSPECT
+
+
+# -- suspicion --------------------------------------------------------------------------------------------------------
+
+
+def test_how_many_must_agree_and_how_long_it_takes() -> None:
+    assert [enough(observers) for observers in (0, 1, 3, 4, 6, 7, 10, 11)] == [1, 1, 1, 2, 2, 3, 3, 3]
+    assert [patience(accusers, 10) for accusers in (0, 1, 3, 4)] == [LONGEST, LONGEST, SHORTEST, SHORTEST]
+    assert SHORTEST < patience(2, 10) < LONGEST
+    assert [patience(accusers, 2) for accusers in (0, 1)] == [LONGEST, SHORTEST]
+
+
+def test_the_end_of_a_stream_is_suspicion_and_time_is_death() -> None:
+    world = World(ANN)
+    world.unlink(ANN)
+    assert world.ann is Standing.SUSPECT
+    world.fail(ANN)
+    world.until(SHORTEST - 1)
+    assert world.ann is Standing.SUSPECT, "a dial in vain changes nothing"
+    world.until(SHORTEST)
+    assert world.ann is Standing.DEAD
+
+
+def test_an_observer_alone_waits_for_long_and_those_who_agree_shorten_it() -> None:
+    world = World(*EVERYBODY)
+    world.unlink(ANN)
+    world.until(2 * SECOND)
+    world.hear(ANN, 1, 0, BOB)
+    world.until(patience(2, 7) - 1)
+    assert world.ann is Standing.SUSPECT
+    world.hear(ANN, 1, 0, CAT)
+    world.until(world.now)
+    assert world.ann is Standing.DEAD, "three agree, and the second is over"
+
+
+def test_who_is_no_observer_does_not_count() -> None:
+    world = World(*EVERYBODY)
+    world.unlink(ANN)
+    world.hear(ANN, 1, 0, *(MemberId(letter * 16) for letter in (b"1", b"2", b"3")))
+    world.until(LONGEST - 1)
+    assert world.ann is Standing.SUSPECT
+    world.until(LONGEST)
+    assert world.ann is Standing.DEAD
+
+
+def test_an_observer_that_has_gone_since_counts_on() -> None:
+    world = World(*EVERYBODY)
+    world.unlink(ANN)
+    world.hear(ANN, 1, 0, BOB, CAT)
+    world.hear(BOB, int(Standing.LEFT))
+    world.hear(CAT, int(Standing.LEFT))
+    world.hear(ANN, 1, 0, DAN)
+    world.until(SHORTEST)
+    assert world.ann is Standing.DEAD
+
+
+def test_the_first_accusation_makes_me_look_at_once_and_agree_without_asking_others() -> None:
+    world = World(*EVERYBODY)
+    world.hear(ANN, 1, 0, BOB)
+    assert world.outs == [Probe(world.links[ANN])]
+    world.until(ANSWER)
+    assert world.outs == [Probe(world.links[ANN])]
+    assert world.members.get(ANN).accusers == (BOB, ME)
+    assert world.detector.health == 1, "another saw it too"
+
+
+def test_whom_i_hear_i_do_not_accuse_and_never_call_dead() -> None:
+    world = World(*EVERYBODY)
+    world.hear(ANN, 1, 0, BOB, CAT, DAN)
+    world.now = 100 * MILLISECOND
+    world.bytes_came(ANN)
+    world.until(4 * SECOND)
+    assert world.ann is Standing.SUSPECT
+    assert world.members.get(ANN).accusers == (BOB, CAT, DAN)
+    world.hear(ANN, 0, 1)
+    world.until(60 * SECOND)
+    assert world.ann is Standing.ALIVE
+    assert len(world.timers) == 0
+
+
+def test_a_suspect_to_whom_i_have_no_link_is_dialled_and_accused_when_that_fails() -> None:
+    world = World(*EVERYBODY)
+    del world.links[ANN]
+    world.hear(ANN, 1, 0, BOB)
+    assert world.outs == [Dial(Address("ws://a:1"))]
+    world.now = 10 * MILLISECOND
+    world.overlay.failed(Address("ws://a:1"), world.now)
+    world.follow(world.detector.failed(Address("ws://a:1"), world.now))
+    assert world.members.get(ANN).accusers == (BOB, ME)
+
+
+def test_who_is_no_observer_waits_for_twelve_seconds() -> None:
+    world = World(*EVERYBODY, *(MemberId(bytes([number]) * 16) for number in range(1, 60)))
+    far = next(member for member in world.rings.ids() if member not in (ME, *world.rings.neighbours))
+    world.hear(far, 1, 0, *world.rings.of(far)[:3])
+    world.until(HEARD_VERDICT - 1)
+    assert world.members.standing(far) is Standing.SUSPECT
+    world.until(HEARD_VERDICT)
+    assert world.members.standing(far) is Standing.DEAD
+
+
+def test_an_end_of_stream_of_whom_i_do_not_watch_is_nothing() -> None:
+    world = World(*EVERYBODY, *(MemberId(bytes([number]) * 16) for number in range(1, 60)))
+    far = next(member for member in world.rings.ids() if member not in (ME, *world.rings.neighbours))
+    world.unlink(far)
+    assert world.members.standing(far) is Standing.ALIVE
+
+
+def test_who_becomes_my_neighbour_as_a_suspect_is_looked_at() -> None:
+    world = World(*EVERYBODY, *(MemberId(bytes([number]) * 16) for number in range(1, 60)))
+    far = next(member for member in world.rings.ids() if member not in (ME, *world.rings.neighbours))
+    world.hear(far, 1, 0, *world.rings.of(far)[:3])
+    world.outs = []
+    for other in list(world.rings.ids()):
+        if other not in (ME, far):
+            world.rings.depart(other)
+    world.follow(world.detector.renew(0))
+    assert Probe(world.links[far]) in world.outs
+    world.until(ANSWER)
+    assert ME in world.members.get(far).accusers
+
+
+def test_after_goodbye_there_is_no_suspicion_while_it_can_be_reached_soon() -> None:
+    world = World(ANN)
+    del world.links[ANN]
+    world.detector.parted(ANN, 0)
+    world.fail(ANN)
+    world.until(UNLINKED - 1)
     assert world.ann is Standing.ALIVE
 
 
-def test_others_suspicion_is_left_to_others_for_twelve_seconds() -> None:
-    world = World()
-    world.hear(5, Standing.SUSPECT)
-    assert world.failed(6) == []
-    assert world.wake(5 + HEARD_VERDICT - 1) == []
-    assert world.wake(5 + HEARD_VERDICT) == [Standing.DEAD]
+# -- my own health ----------------------------------------------------------------------------------------------------
 
 
-def test_after_goodbye_only_repeated_failure_is_suspicious() -> None:
-    world = World()
-    world.detector.parted(ANN, 0)
-    assert world.failed(SECOND) == []
-    assert world.failed(3 * SECOND) == [Standing.SUSPECT]
-    assert world.failed(4 * SECOND) == [Standing.DEAD]
+def test_a_node_that_was_held_up_throws_away_what_it_waited_for() -> None:
+    world = World(ANN, BOB)
+    world.tick()
+    world.now = 4 * SECOND  # nothing was looked at until now
+    late = world.now
+    for key in world.timers.due(late):
+        world.follow(world.detector.answer_due(MemberId(bytes(key[2])), late))
+    world.unlink(ANN)
+    world.tick()
+    world.unlink(BOB)
+    assert [world.members.standing(member) for member in (ANN, BOB)] == [Standing.ALIVE, Standing.ALIVE]
+    world.now = late + EVERY
+    world.tick()
+    assert world.detector.lost(ANN, world.now)[0].standing is Standing.SUSPECT, "a second later it judges again"
 
 
-def test_who_comes_back_after_goodbye_is_as_before() -> None:
-    world = World()
-    world.detector.parted(ANN, 0)
-    world.detector.linked(ANN)
-    assert world.failed(3 * SECOND) == []
+def test_verdicts_of_a_node_that_was_held_up_begin_anew() -> None:
+    world = World(ANN)
+    world.tick()
+    world.unlink(ANN)
+    world.now = 10 * SECOND
+    for key in world.timers.due(world.now):
+        world.follow(world.detector.verdict_due(MemberId(bytes(key[2])), world.now))
+    world.tick()
+    world.run(10 * SECOND + LONGEST - EVERY)
+    assert world.ann is Standing.SUSPECT
+    world.run(10 * SECOND + LONGEST)
+    assert world.ann is Standing.DEAD
 
 
-def test_who_was_never_reached_is_suspected_now_and_then() -> None:
-    world = World()
-    assert world.failed(UNREACHED - 1) == []
-    assert world.failed(UNREACHED) == [Standing.SUSPECT]
-    world.hear(UNREACHED + 1, incarnation=1)
-    assert world.failed(2 * UNREACHED - 1) == []
-    assert world.failed(2 * UNREACHED) == [Standing.SUSPECT]
-    assert world.failed(2 * UNREACHED + 1) == [Standing.DEAD]
+def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
+    world = World(ANN)
+    for _ in range(20):
+        world.detector.refuted()
+    assert world.detector.health == HEALTH
+    world.tick()
+    world.run(2 * ANSWER * HEALTH - 1)
+    assert world.ann is Standing.ALIVE
+    world.run(2 * ANSWER * HEALTH)
+    assert world.ann is Standing.SUSPECT
+    world.run(2 * ANSWER * HEALTH + SHORTEST * HEALTH - 1)
+    assert world.ann is Standing.SUSPECT
+    world.run(2 * ANSWER * HEALTH + SHORTEST * HEALTH)
+    assert world.ann is Standing.DEAD
+    world.hear(BOB)
+    world.links[BOB] = LinkId(7)
+    for _ in range(HEALTH):
+        world.tick()
+        world.follow(world.detector.answered(BOB, world.now))
+        world.now += EVERY
+    assert world.detector.health == 1
+
+
+# -- evidence ---------------------------------------------------------------------------------------------------------
 
 
 def test_evidence_makes_suspect_and_the_dead_retired() -> None:
-    world = World()
-    assert [rose.standing for rose in world.detector.displaced(ANN, 0)] == [Standing.SUSPECT]
-    assert world.failed(1) == [Standing.RETIRED]
+    world = World(ANN)
+    world.follow(world.detector.displaced(ANN, 0))
+    assert world.ann is Standing.SUSPECT
+    world.until(SHORTEST)
+    assert world.ann is Standing.RETIRED
     assert world.detector.displaced(ANN, 2) == []
     assert world.detector.displaced(BOB, 2) == [], "unknown"
     assert world.detector.displaced(ME, 2) == []
 
 
 def test_evidence_against_the_dead_retires_them_at_once() -> None:
-    world = World()
-    world.hear(1, Standing.DEAD)
+    world = World(ANN)
+    world.hear(ANN, int(Standing.DEAD))
     assert [rose.standing for rose in world.detector.displaced(ANN, 2)] == [Standing.RETIRED]
 
 
 def test_who_was_displaced_and_is_said_to_be_dead_is_retired() -> None:
-    world = World()
-    world.detector.displaced(ANN, 0)
-    assert [rose.standing for rose in world.hear(1, Standing.DEAD)] == [Standing.RETIRED]
+    world = World(ANN)
+    world.follow(world.detector.displaced(ANN, 0))
+    world.hear(ANN, int(Standing.DEAD))
+    assert world.ann is Standing.RETIRED
 
 
 def test_who_was_displaced_and_refutes_is_alive_and_mortal_as_before() -> None:
-    world = World()
-    world.detector.displaced(ANN, 0)
-    world.hear(1, incarnation=1)
-    world.detector.lost(ANN, 2)
-    assert world.failed(3) == [Standing.DEAD]
-
-
-def test_evidence_after_a_lost_link_needs_no_more_waiting() -> None:
-    world = World()
-    world.detector.lost(ANN, 1)
-    world.links[BOB] = LinkId(2)
-    world.overlay.want(ANN, 1)
-    displaced, _ = world.overlay.reached(X, BOB, 2)
-    assert displaced == ANN
-    assert [rose.standing for rose in world.detector.displaced(ANN, 2)] == [Standing.RETIRED]
+    world = World(ANN)
+    world.follow(world.detector.displaced(ANN, 0))
+    world.hear(ANN, 0, 1)
+    world.unlink(ANN)
+    world.until(SHORTEST)
+    assert world.ann is Standing.DEAD
 
 
 @pytest.mark.parametrize("standing", [Standing.DEAD, Standing.LEFT, Standing.RETIRED])
 def test_the_gone_are_not_doubted(standing: Standing) -> None:
-    world = World()
-    world.hear(1, standing)
-    assert world.detector.lost(ANN, 2) == []
-    world.detector.parted(ANN, 2)
-    assert world.failed(100 * SECOND) == []
+    world = World(ANN)
+    world.hear(ANN, int(standing))
+    world.unlink(ANN)
+    world.until(100 * SECOND)
     assert world.ann is standing
+    assert world.tick() == []
 
 
 def test_who_leaves_judges_nobody() -> None:
-    world = World()
-    world.detector.lost(ANN, 0)
+    world = World(ANN, BOB)
+    world.tick()
+    world.unlink(ANN)
     world.detector.stop()
     assert len(world.timers) == 0
-    assert world.failed(1) == []
-    assert world.detector.displaced(ANN, 2) == []
+    assert world.detector.displaced(BOB, 2) == []
+    assert world.tick() == []

@@ -3,13 +3,16 @@
 import msgspec
 
 from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
-from mpreg_proto.cluster.gossip import SMALL, Gossip
-from mpreg_proto.cluster.members import Card, Members
+from mpreg_proto.cluster.gossip import JOINED, Gossip
+from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.outputs import Tell
+from mpreg_proto.cluster.repair import SMALL
+from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
-from mpreg_proto.wire.messages import Claim, Delta, Digest, Fetch, Head, News
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Claim, Delta, Fetch, Head, News
 
 ME, ANN, BOB, CAT = (MemberId(letter * 16) for letter in (b"m", b"a", b"b", b"c"))
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
@@ -24,10 +27,29 @@ class World:
         self.members.merge([claim(member) for member in (ANN, BOB, CAT)], 0)
         self.catalogue = Catalogue(ME, limits=limits)
         self.links = {ANN: A, BOB: B}
-        self.gossip = Gossip(self.members, self.catalogue, self.links)
+        self.rings = Rings(ME)
+        for member in (ANN, BOB, CAT):
+            self.rings.enter(member)
+        self.timers = Timers()
+        self.now = 0
+        self.gossip = Gossip(self.members, self.catalogue, self.links, rings=self.rings, timers=self.timers)
         self.owners = {member: Catalogue(member, limits=limits) for member in (ANN, BOB, CAT)}
         self.catalogue.offer(FunctionSpec(name="mine"))
         self.catalogue.apply(self.offer(CAT))
+
+    def told(self, risen: list[Member], source: LinkId | None) -> list[Tell]:
+        """What is said of these, long after anything else was."""
+        self.gossip.claims(risen, source=source)
+        return self.flushed()
+
+    def learnt(self, source: LinkId, delta: Delta) -> tuple[Applied, list[Tell]]:
+        """What is asked about a delta at once, and what others are told of it."""
+        applied, tells = self.gossip.learn(source, delta)
+        return applied, [*tells, *self.flushed()]
+
+    def flushed(self) -> list[Tell]:
+        self.now += JOINED
+        return self.gossip.flush(self.now)
 
     def offer(self, member: MemberId, name: str = "f", doc: str = "") -> Delta:
         return self.owners[member].offer(FunctionSpec(name=name, doc=doc))
@@ -40,24 +62,24 @@ def claim(member: MemberId, incarnation: int = 0, standing: Standing = Standing.
 def test_what_rose_is_told_to_all_but_where_it_came_from() -> None:
     world = World()
     risen = world.members.merge([claim(CAT, 1)], 0)
-    assert world.gossip.claims(risen, source=A) == [Tell(B, News((claim(CAT, 1),)))]
-    assert [tell.link for tell in world.gossip.claims(risen, source=None)] == [A, B]
-    assert world.gossip.claims([], source=None) == []
+    assert world.told(risen, A) == [Tell(B, News((claim(CAT, 1),)))]
+    assert [tell.link for tell in world.told(risen, None)] == [A, B]
+    assert world.told([], None) == []
 
 
 def test_a_refutation_goes_back_to_the_accuser_too() -> None:
     world = World()
     risen = world.members.merge([Claim(ME, 0, int(Standing.SUSPECT)), claim(CAT, 1)], 0)
-    tells = {tell.link: [row.member for row in tell.message.claims] for tell in world.gossip.claims(risen, source=A)}
+    tells = {tell.link: [row.member for row in tell.message.claims] for tell in world.told(risen, A)}
     assert tells == {A: [ME], B: [ME, CAT]}
 
 
 def test_a_small_change_travels_whole_and_a_large_one_by_its_head() -> None:
     world = World()
     small, large = world.offer(ANN), world.offer(ANN, "g", "x" * SMALL)
-    assert world.gossip.learn(A, small) == (Applied.YES, [Tell(B, News(deltas=(small,)))])
-    assert world.gossip.learn(A, large) == (Applied.YES, [Tell(B, News(heads=(large.head,)))])
-    assert world.gossip.learn(B, small) == (Applied.OLD, [])
+    assert world.learnt(A, small) == (Applied.YES, [Tell(B, News(deltas=(small,)))])
+    assert world.learnt(A, large) == (Applied.YES, [Tell(B, News(heads=(large.head,)))])
+    assert world.learnt(B, small) == (Applied.OLD, [])
 
 
 def test_a_gap_is_asked_about_once_for_each_version() -> None:
@@ -126,27 +148,6 @@ def test_who_is_back_without_a_catalogue_is_asked_for_where_it_was_told() -> Non
     assert world.gossip.heard(A, head) == [Tell(A, Fetch(ANN, 0))], "who has it goes before who may"
 
 
-def test_a_digest_is_answered_with_all_that_is_newer_and_always() -> None:
-    world = World()
-    (greeting,) = world.gossip.greet(A)
-    assert greeting == Tell(A, Digest(world.members.digest(), world.catalogue.heads()))
-    (nothing,) = world.gossip.answer_digest(A, greeting.message)
-    assert nothing == Tell(A, News())
-    large = world.catalogue.offer(FunctionSpec(name="large", doc="x" * SMALL))
-    (answer,) = world.gossip.answer_digest(A, Digest((), ()))
-    told = answer.message
-    assert [row.member for row in told.claims] == [ME, ANN, BOB, CAT]
-    assert [delta.head.member for delta in told.deltas] == [CAT]
-    assert told.heads == (large.head,)
-
-
-def test_a_peer_with_another_hash_for_my_version_is_told_my_head() -> None:
-    world = World()
-    head = world.catalogue.content(ME).head
-    (answer,) = world.gossip.answer_digest(A, Digest((), (Head(ME, head.version, bytes(16)),)))
-    assert head in answer.message.heads
-
-
 def test_a_fetch_is_answered_with_changes_or_not_at_all() -> None:
     world = World()
     (answer,) = world.gossip.answer_fetch(A, Fetch(CAT, 0))
@@ -155,8 +156,81 @@ def test_a_fetch_is_answered_with_changes_or_not_at_all() -> None:
     assert world.gossip.answer_fetch(A, Fetch(b"?", 0)) == []
 
 
-def test_who_meets_a_node_that_holds_it_for_dead_is_told_so() -> None:
+def test_what_comes_within_50_ms_after_a_telling_is_told_together_liveness_first() -> None:
     world = World()
-    dead = world.members.merge([claim(ANN, 0, Standing.DEAD)], 0)[0].claim()
-    (answer,) = world.gossip.answer_digest(A, Digest((Claim(ANN, 0, int(Standing.ALIVE)),), ()))
-    assert dead in answer.message.claims
+    first, second = world.offer(ANN), world.offer(ANN, "g")
+    assert len(world.learnt(A, first)[1]) == 1
+    world.gossip.learn(A, second)
+    world.gossip.claims(world.members.merge([claim(CAT, 1)], 0), source=A)
+    world.gossip.claims(world.members.merge([claim(CAT, 2)], 0), source=A)
+    assert world.gossip.flush(world.now + JOINED - 1) == []
+    assert world.timers.due(world.now + JOINED) == [("cluster", "news")]
+    assert world.flushed() == [Tell(B, News((claim(CAT, 2),), (second,)))]
+    assert world.flushed() == []
+
+
+def test_changes_that_are_joined_travel_as_one_delta() -> None:
+    world = World()
+    deltas = [world.offer(ANN, name) for name in "fgh"]
+    for delta in deltas:
+        world.gossip.learn(A, delta)
+    (tell,) = world.flushed()
+    (delta,) = tell.message.deltas
+    assert (delta.since, delta.head) == (0, deltas[-1].head)
+
+
+def test_who_told_it_too_is_not_told_again() -> None:
+    world = World()
+    world.links[CAT] = C
+    delta = world.offer(ANN)
+    world.gossip.learn(A, delta)
+    risen = world.members.merge([claim(CAT, 1)], 0)
+    world.gossip.claims(risen, source=B)
+    told = {tell.link: (len(tell.message.claims), len(tell.message.deltas)) for tell in world.flushed()}
+    assert told == {A: (1, 0), B: (0, 1), C: (1, 1)}
+
+
+def test_the_accused_hears_it_first_even_if_it_is_no_neighbour() -> None:
+    world = World()
+    for number in range(1, 60):
+        world.rings.enter(MemberId(bytes([number]) * 16))
+    near = list(world.rings.neighbours)[:4]
+    world.links.clear()
+    world.links.update({member: LinkId(10 + place) for place, member in enumerate(near)})
+    far = next(member for member in (ANN, BOB, CAT) if member not in world.rings.neighbours)
+    world.links[far] = C
+    world.members.accuse(far, Standing.SUSPECT, 0)
+    tells = world.told([world.members.get(far)], None)
+    assert [tell.link for tell in tells] == [C, *(world.links[member] for member in near)]
+    assert tells[0].message.claims[0].accusers == (ME,)
+    assert world.learnt(C, world.offer(ANN))[1][0].link != C
+
+
+def test_only_neighbours_are_told_unless_they_are_few() -> None:
+    world = World()
+    for number in range(1, 60):
+        world.rings.enter(MemberId(bytes([number]) * 16))
+    ids = list(world.rings.ids())[1:]
+    world.links.clear()
+    world.links.update({member: LinkId(number) for number, member in enumerate(ids)})
+    tells = world.told(world.members.merge([claim(CAT, 1)], 0), None)
+    assert [tell.link for tell in tells] == [world.links[member] for member in world.rings.neighbours]
+    assert all(tell.message is tells[0].message for tell in tells), "one message, so that it is encoded once"
+    for member in list(world.rings.neighbours)[2:]:
+        del world.links[member]
+    assert len(world.told(world.members.merge([claim(CAT, 2)], 0), None)) == len(world.links)
+
+
+def test_a_link_that_does_not_drain_gets_heads_alone() -> None:
+    world = World()
+    world.gossip.slow[B] = None
+    delta = world.offer(ANN)
+    assert world.learnt(A, delta)[1] == [Tell(B, News(heads=(delta.head,)))]
+
+
+def test_who_leaves_says_so_at_once() -> None:
+    world = World()
+    assert world.told(world.members.merge([claim(CAT, 1)], 0), None)
+    world.gossip.claims([world.members.leave(0)], source=None)
+    world.gossip.hasten()
+    assert len(world.gossip.flush(world.now)) == 2

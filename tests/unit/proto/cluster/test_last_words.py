@@ -1,6 +1,6 @@
 """A member that leaves while its last results are on their way: news of others must not take them for lost."""
 
-from mpreg_proto.cluster.cluster import Cluster, Gone
+from mpreg_proto.cluster.cluster import REFUTES, Cluster, Gone
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
@@ -44,10 +44,20 @@ def test_who_left_by_the_word_of_another_is_gone_when_its_own_links_are() -> Non
     assert gone(a.unlinked(TO_C_AGAIN, clean=True, now=2)) == [Gone(C)]
 
 
-def test_who_is_dead_by_the_word_of_another_is_gone_at_once() -> None:
+def test_who_is_dead_by_the_word_of_another_and_linked_here_has_a_second_to_say_that_it_is_not() -> None:
+    for refutes in (False, True):
+        a = cluster()
+        assert gone(a.received(TO_B, News(claims=(Claim(C, 0, Standing.DEAD),)), now=1)) == []
+        if refutes:
+            assert gone(a.received(TO_C, News(claims=(Claim(C, 1, Standing.ALIVE),)), now=2)) == []
+        due = [key for key in a._timers.due(1 + REFUTES) if key[1] == "gone"]
+        assert [out for key in due for out in a.wake(key, 1 + REFUTES)] == ([] if refutes else [Gone(C)])
+
+
+def test_who_is_dead_by_the_word_of_another_without_a_link_here_is_gone_at_once() -> None:
     a = cluster()
+    a.unlinked(TO_C, clean=True, now=1)
     assert gone(a.received(TO_B, News(claims=(Claim(C, 0, Standing.DEAD),)), now=1)) == [Gone(C)]
-    assert gone(a.unlinked(TO_C, clean=False, now=2)) == []
 
 
 def test_who_left_without_a_link_here_is_gone_at_once() -> None:

@@ -5,8 +5,9 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from mpreg_proto.cluster.members import Card, Members
+from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.overlay import RARELY, STAGGER, YIELD, YOUNG, Overlay
+from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
@@ -27,19 +28,25 @@ class World:
         self.members = Members(ME, Card("me"), limits=self.limits, now=0)
         self.links: dict[MemberId, LinkId] = {}
         self.timers = Timers()
+        self.rings = Rings(ME)
         self.overlay = Overlay(
-            self.members, self.links, seeds=seeds, timers=self.timers, rng=Rng(seed), limits=self.limits
+            self.members, self.rings, self.links, seeds=seeds, timers=self.timers, rng=Rng(seed), limits=self.limits
         )
 
     def know(self, member: MemberId, *addresses: Address, now: int = 0, incarnation: int = 0) -> None:
         card = msgspec.msgpack.encode(Card("she", addresses))
-        for rose in self.members.merge([Claim(member, incarnation, 0, card)], now):
-            self.overlay.learn(rose, now)
+        self.rose(self.members.merge([Claim(member, incarnation, 0, card)], now), now)
 
     def accuse(self, member: MemberId, standing: Standing, now: int) -> None:
         rose = self.members.accuse(member, standing, now)
         assert rose is not None
-        self.overlay.learn(rose, now)
+        self.rose([rose], now)
+
+    def rose(self, risen: list[Member], now: int) -> None:
+        for rose in risen:
+            (self.rings.enter if rose.routable else self.rings.depart)(rose.id)
+            self.overlay.learn(rose, now)
+        self.overlay.renew(now)
 
     def link(self, member: MemberId, dialled: Address | None, now: int) -> MemberId | None:
         self.links[member] = LinkId(len(self.links) + 1)
@@ -126,8 +133,7 @@ def test_a_dead_members_address_is_tried_less_and_less() -> None:
 def test_who_is_gone_for_good_is_not_dialled(standing: Standing) -> None:
     world = World()
     world.know(ZOE, X)
-    for rose in world.members.merge([Claim(ZOE, 0, int(standing))], 1):
-        world.overlay.learn(rose, 1)
+    world.rose(world.members.merge([Claim(ZOE, 0, int(standing))], 1), 1)
     assert world.timers.next() is None
     assert world.overlay.awaited(X) == []
 

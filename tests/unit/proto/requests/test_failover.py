@@ -222,6 +222,7 @@ def test_a_call_waits_for_a_link_then_goes_elsewhere() -> None:
 def test_a_link_that_never_comes_is_1001_after_a_second() -> None:
     desk = Desk()
     client, alpha = desk.client(), desk.member("alpha", ONCE)
+    alpha.say(Goodbye("on purpose"))  # so that it is no suspect for a while
     alpha.drop()
     ask(client, call("x", "once"))
     desk.advance(0.99)

@@ -7,6 +7,7 @@ from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.loads import Attempt, Outstanding
+from mpreg_proto.requests.placement import NOISE
 from mpreg_proto.wire.messages import Request
 from tests.helpers.pair import call
 
@@ -113,6 +114,17 @@ def test_a_member_that_is_gone_is_forgotten() -> None:
     assert (out.waiting(A), out.delay(A)) == (1, 2 * MILLISECOND)
 
 
-def test_calls_can_be_handed_to_oneself_and_to_whom_a_link_stands() -> None:
+def test_calls_can_be_handed_to_whom_no_link_was_refused_lately() -> None:
     out = table()
+    assert [out.stands(member) for member in (ME, A, B)] == [True, True, False]
+    assert [out.linked(member) for member in (ME, A, B)] == [True, True, True]
+    for member in (ME, A, B):
+        out.refused(member)
     assert [out.linked(member) for member in (ME, A, B)] == [True, True, False]
+    out.now += Limits().unreachable
+    assert out.linked(B)
+
+
+def test_a_link_that_must_be_opened_first_counts_as_a_little_delay() -> None:
+    out = table()
+    assert out.delay(B) > NOISE > out.delay(A) == 0

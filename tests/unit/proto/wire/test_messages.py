@@ -11,8 +11,10 @@ from mpreg_proto.wire.messages import (
     Call,
     CancelRequest,
     Change,
+    Check,
     Claim,
     Delta,
+    DialMe,
     Digest,
     Done,
     Explain,
@@ -23,6 +25,7 @@ from mpreg_proto.wire.messages import (
     Goodbye,
     Head,
     Hello,
+    Lack,
     Message,
     News,
     Ping,
@@ -30,8 +33,10 @@ from mpreg_proto.wire.messages import (
     Refused,
     Request,
     Result,
+    Summary,
     Told,
     Traced,
+    Vouch,
 )
 
 decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -43,7 +48,9 @@ EACH: dict[int, Message] = {
     3: Ping(2**64 - 1),
     4: Pong(0),
     5: Goodbye("why"),
-    10: Request(7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me"),
+    10: Request(
+        7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
+    ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
         (Traced("x", "n#1", 1, 2, 3, 4, 5, "why"),),
@@ -53,9 +60,14 @@ EACH: dict[int, Message] = {
     14: Explanation(7, (Explained("x", "f", ("n",), "why", (("m", "busy"),)),), Fault(1001, "")),
     15: Ask(1),
     16: Told(1, b"{}"),
-    20: News((Claim(b"m" * 16, 1, 0, b"card"),), (Delta(HEAD, 0, (Change(1, "f:x", b""),)),), (HEAD,)),
-    21: Digest((Claim(b"m" * 16, 1, 0),), (HEAD,)),
+    20: News((Claim(b"m" * 16, 1, 1, b"card", (b"n" * 16,)),), (Delta(HEAD, 0, (Change(1, "f:x", b""),)),), (HEAD,), True),
+    21: Digest((Claim(b"m" * 16, 1, 0),), (HEAD,), bytes(32)),
     22: Fetch(b"m" * 16, 0),
+    23: Summary(bytes(2048)),
+    24: Lack((Claim(b"m" * 16, -1, 0),), (HEAD,)),
+    25: DialMe(b"m" * 16, b"n" * 16, (b"o" * 16,)),
+    26: Check(b"m" * 16),
+    27: Vouch(b"m" * 16),
 }  # fmt: skip
 
 

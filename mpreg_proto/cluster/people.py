@@ -1,0 +1,51 @@
+"""Members as people see them: what `mpreg nodes` shows, read from members, catalogue, rings and links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from mpreg_proto.cluster.catalogue import Catalogue
+from mpreg_proto.cluster.members import Members
+from mpreg_proto.cluster.outputs import MemberRow
+from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.ids import LinkId, MemberId, show
+
+_WATCHED = 1024
+"""In larger clusters nobody reads who watches whom, and to work it out takes long."""
+
+
+def rows(
+    members: Members,
+    catalogue: Catalogue,
+    rings: Rings,
+    links: Mapping[MemberId, LinkId],
+    *,
+    name: Callable[[MemberId], str],
+    want: Callable[[MemberId], int],
+) -> tuple[MemberRow, ...]:
+    """Everybody but the RETIRED, by name and id. `want`: the newest version of a catalogue that is asked for, or 0."""
+    found = []
+    for member in members.all():
+        content = catalogue.content(member.id)
+        version = 0 if content is None else content.version
+        watched = member.routable and len(rings) <= _WATCHED
+        observers = sorted(show(name(one), one) for one in rings.of(member.id)) if watched else ()
+        found.append(
+            MemberRow(
+                id=member.id.hex(),
+                shown=show(name(member.id), member.id),
+                name=name(member.id),
+                standing=member.standing.name.lower(),
+                incarnation=member.incarnation,
+                since=member.since,
+                addresses=member.addresses,
+                version=version,
+                lag=max(0, want(member.id) - version),
+                linked=member.id in links,
+                observers=tuple(observers),
+                accusers=len(member.accusers),
+                functions=0 if content is None else len(content.functions),
+                resources=() if content is None else content.resources,
+            )
+        )
+    return tuple(sorted(found, key=lambda row: (row.name, row.id)))

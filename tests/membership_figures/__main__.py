@@ -1,0 +1,81 @@
+"""See the package. One core; 100 nodes take some seconds, 1,000 some minutes and 5 GiB."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import sys
+import time
+
+from tests.membership_figures import measured
+from tests.membership_figures.watched import Counted
+
+TARGETS = {100: (4, 2.5, 8.0), 1000: (5, 3.0, 8.0), 10000: (6, 3.0, 8.0)}
+"""By size: hops of 50 ms, seconds until a crash is known, seconds until a hang is."""
+
+
+def memberlist(nodes: int) -> float:
+    """Seconds until a hang is known by memberlist's own formulas at its defaults for a LAN.
+
+    The first probe of it (SWIM, section 3.3: e/(e-1) periods), the period of that probe, SuspicionMult x log10 N
+    periods of suspicion, and log2 N rounds of gossip of 0.2 s.
+    """
+    return math.e / (math.e - 1) + 1 + 4 * max(1.0, math.log10(nodes)) + 0.2 * math.log2(nodes)
+
+
+def row(name: str, value: str, target: str = "") -> None:
+    """One line of the table."""
+    print(f"  {name:<58}{value:>16}   {target}", flush=True)
+
+
+def figures(nodes: int, *, seed: int, crashes: int) -> None:
+    """Form a cluster of so many, and measure."""
+    began = time.process_time()
+    hops, crash, hang = TARGETS.get(nodes, (6, 3.0, 8.0))
+    sim = Counted(nodes, seed)
+    took = sim.wait(sim.formed, most=60)
+    print(f"\n{nodes} nodes, seed {seed}")
+    row("formed, all having one and the same seed", f"{took} s" if took is not None else "not in 60 s")
+    sim.run(60)
+    idle = measured.idle(sim)
+    row("idle: messages a second and member", f"{idle.messages:.2f}", "2.2")
+    row("      " + ", ".join(f"{kind} {count:.2f}" for kind, count in idle.kinds.items()), "")
+    row("      bytes a second and member", f"{idle.bytes:.0f}", "300")
+    row("      links of a member", f"{idle.links:.1f}", "10")
+    row("suspicions since the beginning, nobody having failed", str(len(sim.learnt.suspected)), "0")
+    changes = measured.spread(sim, 20)
+    row("change known by all, nothing else going on: p99", f"{measured.percentile(changes.quiet, 0.99) * 1e3:.0f} ms")
+    busiest = math.ceil(measured.percentile(changes.busy, 0.99) / measured.HOP)
+    row("change known by all, 20 within 140 ms: hops of 50 ms, p99", str(busiest), str(hops))
+    row("      sends of one member and one change, at most", str(changes.sends), "10")
+    for name, silent, target in (("crash seen as end of stream", False, crash), ("hang, or silence", True, hang)):
+        spans = measured.deaths(sim, crashes, silent=silent)
+        middle, most = measured.percentile(spans, 0.5), measured.percentile(spans, 0.99)
+        row(f"{name}: DEAD at 99 %, median", f"{middle:.2f} s")
+        row(f"{name}: DEAD at 99 %, p99 of {crashes}", f"{most:.2f} s", f"{target} s")
+    row("      memberlist at its LAN defaults, by its formulas", f"{memberlist(nodes):.1f} s")
+    if nodes <= 200:
+        for seconds, target in ((60, "15 s"), (700, "40 s")):
+            back = measured.healed(sim, seconds)
+            row(f"halves for {seconds} s: one view after healing", f"{back} s" if back else "not in 120 s", target)
+    row("processor time of this run", f"{time.process_time() - began:.0f} s")
+
+
+def main() -> int:
+    """Print all figures; 0, as they are no verdict."""
+    parser = argparse.ArgumentParser(prog="python -m tests.membership_figures", description="Membership, measured.")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[100])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--crashes", type=int, default=20, help="of each kind")
+    given = parser.parse_args()
+    print(f"Python {platform.python_version()}, {platform.machine()}; links of 1 ms, nothing lost")
+    for known in (100, 1000, 10000):
+        row(f"memory a known member, {known:,} known, without catalogue", f"{measured.memory(known):,.0f} B", "1,000 B")
+    for nodes in given.nodes:
+        figures(nodes, seed=given.seed, crashes=given.crashes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""The measurements: each takes a cluster that has formed, does something to it, and says how long or how much."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Sequence
+
+import msgspec
+
+from mpreg_proto.cluster.cards import Card
+from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import DEFAULT, SECOND
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Claim, News
+from mpreg_transports.testing import Fn
+from tests.membership_figures.watched import Counted, offered
+
+HOP = 0.051
+"""A link's millisecond and the time over which news may be joined."""
+AFTER_DEATH = 20.0
+"""Seconds that a crash is given to be known."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that so large a share of `values` is not above (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * round(share * 100) // 100) - 1)]
+
+
+class Idle(msgspec.Struct):
+    """What one member sends in a second while nothing happens, and how many links it has."""
+
+    messages: float
+    bytes: float
+    links: float
+    kinds: dict[str, float]
+
+
+def idle(sim: Counted, seconds: float = 60.0) -> Idle:
+    """Leave a cluster alone for a while."""
+    sim.sent, sim.bytes, sim.weighing = {}, 0, True
+    sim.run(seconds)
+    sim.weighing = False
+    each = len(sim.nodes) * seconds
+    links = sum(len(host.wires) for host in sim.nodes.values()) / len(sim.nodes)
+    kinds = {kind: count / each for kind, count in sorted(sim.sent.items())}
+    return Idle(sum(sim.sent.values()) / each, sim.bytes / each, links, kinds)
+
+
+class Spread(msgspec.Struct):
+    """How long it takes until all know of a change, in seconds, and how often one member sends it on at most."""
+
+    quiet: list[float]
+    busy: list[float]
+    sends: int
+
+
+def spread(sim: Counted, changes: int) -> Spread:
+    """Change what nodes offer: one after the other, and then many at once, so that news waits to be joined."""
+    names = [sim.chooser.choice("changed", list(sim.nodes)) for _ in range(changes)]
+    quiet: list[float] = []
+    for number, name in enumerate(names):
+        sim.told = {}
+        quiet += _changed(sim, [(name, f"quiet-{number}")], apart=0.0)
+    sim.told = {}
+    together = [(name, f"busy-{number}") for number, name in enumerate(names)]
+    busy = _changed(sim, together, apart=0.007)
+    sends = max(max(times.values()) for times in sim.told.values())
+    return Spread(quiet, busy, sends)
+
+
+def _changed(sim: Counted, changes: list[tuple[str, str]], *, apart: float) -> list[float]:
+    began: dict[tuple[MemberId, int], int] = {}
+    for name, function in changes:
+        node = sim.nodes[name].node
+        sim.offer(name, function, Fn(offered))
+        began[node.me, node.cluster.catalogue.version(node.me)] = sim.now
+        sim.run(apart)
+    sim.run(2)
+    others = len(sim.nodes) - 1
+    spans: list[float] = []
+    for key, start in began.items():
+        # Versions that were joined with a later one are known with that one.
+        later = [times for (member, version), times in sim.learnt.catalogues.items() if (member, version) >= key]
+        reached: dict[str, int] = {}
+        for times in (times for times in later if times):
+            for host, at in times.items():
+                reached[host] = min(at, reached.get(host, at))
+        newest = {
+            host: min(
+                (times[host] for (member, version), times in sim.learnt.catalogues.items()
+                 if member == key[0] and version >= key[1] and host in times),
+                default=-1,
+            )
+            for host in sim.nodes
+        }  # fmt: skip
+        known = [at for host, at in newest.items() if at >= 0]
+        assert len(known) == others, f"{len(known)} of {others} know of it"
+        spans.append((max(known) - start) / SECOND)
+    return spans
+
+
+def deaths(sim: Counted, crashes: int, *, silent: bool) -> list[float]:
+    """Kill nodes one after the other; for each, how long until 99 % of the others hold it for DEAD."""
+    spans: list[float] = []
+    for _ in range(crashes):
+        alive = [name for name, host in sim.nodes.items() if host.alive]
+        name = sim.chooser.choice("killed", alive[1:])
+        member, began = sim.nodes[name].node.me, sim.now
+        sim.crash(name, silent=silent)
+        wanted = -(-(len(alive) - 1) * 99 // 100)
+        sim.wait(lambda: len(sim.learnt.deaths.get(member, ())) >= wanted, most=AFTER_DEATH)  # noqa: B023
+        times = sorted(sim.learnt.deaths.get(member, {}).values())
+        spans.append((times[wanted - 1] - began) / SECOND if len(times) >= wanted else AFTER_DEATH)
+        sim.run(sim.chooser.fraction("between") * 2)
+    return spans
+
+
+def healed(sim: Counted, seconds: float) -> float | None:
+    """Cut a cluster in halves for so long; how long it then takes until all hold all for ALIVE."""
+    names = [name for name, host in sim.nodes.items() if host.alive]
+    half = len(names) // 2
+    sim.partition(names[:half], names[half:])
+    sim.run(seconds)
+    assert not sim.whole(), "a partition that nobody notices"
+    sim.heal()
+    return sim.wait(sim.whole, most=120.0)
+
+
+def memory(known: int) -> float:
+    """Bytes that one more member costs, without its catalogue, in a node that knows so many."""
+    claims = [_claim(number) for number in range(known)]
+    datas = [msgspec.msgpack.encode(News(tuple(claims[start : start + 100]))) for start in range(0, known, 100)]
+    decoder = msgspec.msgpack.Decoder(News)
+    me = MemberId(b"m" * 16)
+    gc.collect()
+    tracemalloc.start()
+    cluster = Cluster(
+        me, name="me", addresses=(Address("ws://10.0.0.1:9001"),), seeds=(), resources=(), timers=Timers(),
+        rng=Rng(0), limits=DEFAULT, now=0,
+    )  # fmt: skip
+    cluster.linked(LinkId(1), MemberId(claims[0].member), "first", dialled=None, now=0)
+    before, _ = tracemalloc.get_traced_memory()
+    for number, data in enumerate(datas):
+        cluster.received(LinkId(1), decoder.decode(data), number)
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return (after - before) / known
+
+
+def _claim(number: int) -> Claim:
+    card = Card(f"worker-{number}", (f"ws://10.{number >> 16}.{number >> 8 & 255}.{number & 255}:9001",), release="1.0")
+    member = Rng(number).child("id").below(1 << 52).to_bytes(16, "big")
+    return Claim(member, 0, 0, msgspec.msgpack.encode(card))

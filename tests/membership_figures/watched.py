@@ -1,0 +1,99 @@
+"""A simulated cluster that counts what is sent, and remembers when each node learnt what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpreg_proto.effects import Send
+from mpreg_proto.ids import MemberId
+from mpreg_proto.notices import CatalogueChanged, MemberChanged, Notice, Standing
+from mpreg_proto.wire.dialects import encode
+from mpreg_proto.wire.messages import Message, News
+from mpreg_transports.testing import Fn, Simulation, Spec, Watcher
+from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.spans import SECOND
+
+PREFIX = 4
+"""Bytes of a frame's length."""
+
+
+def offered() -> int:
+    """What every node offers."""
+    return 1
+
+
+class Learnt(Watcher):
+    """When each node learnt of a member's catalogue, or held a member for DEAD; in the simulation's time."""
+
+    def __init__(self) -> None:
+        self.catalogues: dict[tuple[MemberId, int], dict[str, int]] = {}
+        self.deaths: dict[MemberId, dict[str, int]] = {}
+        self.suspected: list[tuple[int, MemberId]] = []
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        now = host.sim.now
+        if isinstance(notice, CatalogueChanged):
+            self.catalogues.setdefault((notice.member, notice.version), {}).setdefault(host.name, now)
+        elif isinstance(notice, MemberChanged) and notice.standing is Standing.DEAD:
+            self.deaths.setdefault(notice.member, {}).setdefault(host.name, now)
+        elif isinstance(notice, MemberChanged) and notice.standing is Standing.SUSPECT:
+            self.suspected.append((now, notice.member))
+
+
+class Counted(Simulation):
+    """Counts messages and, while `weighing`, bytes as they would be on a stream."""
+
+    weighing = False
+
+    def __init__(self, nodes: int, seed: int) -> None:
+        self.sent: dict[str, int] = {}
+        self.bytes = 0
+        self.told: dict[tuple[bytes, int], dict[str, int]] = {}
+        """How often each member sent on each version of a catalogue."""
+        self.learnt = Learnt()
+        specs = {f"n{number}": Spec(functions={"offered": Fn(offered)}) for number in range(nodes)}
+        super().__init__(seed=seed, nodes=specs, objects=True, watchers=[self.learnt])
+
+    def send(self, host: Host, effect: Send) -> None:
+        """A host writes to a link."""
+        message = effect.message
+        if message is not None:
+            self._count(host, message)
+        super().send(host, effect)
+
+    def _count(self, host: Host, message: Message) -> None:
+        kind = type(message).__name__
+        self.sent[kind] = self.sent.get(kind, 0) + 1
+        if self.weighing:
+            self.bytes += PREFIX + len(encode(message))
+        if isinstance(message, News):
+            for delta in message.deltas:
+                times = self.told.setdefault((delta.head.member, delta.head.version), {})
+                times[host.name] = times.get(host.name, 0) + 1
+
+    def wait(self, ready: Callable[[], bool], *, most: float, step: float = 0.25) -> float | None:
+        """Let time pass until something is so; how many seconds it took, None if it did not become so."""
+        began = self.now
+        while self.now - began < most * SECOND:
+            self.run(step)
+            if ready():
+                return (self.now - began) / SECOND
+        return None
+
+    def formed(self) -> bool:
+        """Whether everybody knows everybody and what they offer."""
+        living = [host for host in self.nodes.values() if host.alive]
+        size = len(living)
+        return all(
+            host.node.cluster.members.living == size and len(host.node.cluster.catalogue.heads()) == size
+            for host in living
+        )
+
+    def whole(self) -> bool:
+        """Whether everybody holds everybody for ALIVE."""
+        living = [host.node.me for host in self.nodes.values() if host.alive]
+        return all(
+            all(host.node.cluster.members.standing(member) is Standing.ALIVE for member in living)
+            for host in self.nodes.values()
+            if host.alive
+        )
