@@ -72,6 +72,7 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.unasked: list[str] = []
 
     def __enter__(self) -> Running:
         return self
@@ -82,14 +83,17 @@ class Running:
         self.process.communicate()
 
     def said(self, pattern: str) -> re.Match[str]:
-        """The next line on stderr in which `pattern` is found."""
+        """The first line on stderr, of those not asked for before, in which `pattern` is found; in whatever order."""
         assert self.process.stderr is not None
-        seen = []
+        for line in self.unasked:
+            if found := re.search(pattern, line):
+                self.unasked.remove(line)
+                return found
         for line in self.process.stderr:
-            seen.append(line)
             if found := re.search(pattern, line):
                 return found
-        raise AssertionError(f"no {pattern!r} in {seen}")
+            self.unasked.append(line)
+        raise AssertionError(f"no {pattern!r} in {self.unasked}")
 
     def end(self, number: signal.Signals) -> tuple[int, str, str]:
         """Send a signal; the exit code and what else it wrote."""

@@ -60,7 +60,9 @@ EACH: dict[int, Message] = {
     14: Explanation(7, (Explained("x", "f", ("n",), "why", (("m", "busy"),)),), Fault(1001, "")),
     15: Ask(1),
     16: Told(1, b"{}"),
-    20: News((Claim(b"m" * 16, 1, 1, b"card", (b"n" * 16,)),), (Delta(HEAD, 0, (Change(1, "f:x", b""),)),), (HEAD,), True),
+    20: News(
+        (Claim(b"m" * 16, 1, 1, b"card", (b"n" * 16,)),), (Delta(HEAD, 0, (Change(1, "f:x", b""),)),), (HEAD,), True
+    ),
     21: Digest((Claim(b"m" * 16, 1, 0),), (HEAD,), bytes(32)),
     22: Fetch(b"m" * 16, 0),
     23: Summary(bytes(2048)),
