@@ -2,8 +2,8 @@
 
 One `ClientSession` lives over many links: what was submitted while none stood waits and leaves with the next; what was
 on a link that ended is answered with 1023, unless it never left. Deadlines are enforced here too: 200 ms after one has
-passed without an answer, the session answers 1020 itself, cancels, and drops what still comes (GUARANTEES.md, The
-sentence).
+passed without an answer, the session answers 1020 itself, cancels, and drops what still comes
+(docs/explanation/guarantees.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 In: requests of clients and nodes, answers of workers, lost links, changed offers, timers. Out: intents. A call is
 placed when it is ready, from the offers of that moment; it belongs to the link it was handed to and is lost with it. It
-may go elsewhere only while its body cannot have started, or when its function is idempotent (GUARANTEES.md, How).
+may go elsewhere only while its body cannot have started, or when its function is idempotent
+(docs/explanation/guarantees.md).
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Execution:
         self.open = dict.fromkeys(plan.calls)
         """Calls that have not ended."""
         self.possibly_started: dict[str, None] = {}
-        """Non-idempotent calls whose body may have started (GUARANTEES.md, Possibly started)."""
+        """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
         self.dispatches: dict[int, LinkId] = {}
         """The numbers under which calls of this request went out, and where."""
         self.queued: dict[str, int] = {}

@@ -1,9 +1,9 @@
 """Calls to a graph: who waits for whom, which calls nobody waits for, and whether they wait in a circle.
 
 Input is a `Request` as any dialect gives it: names and `needs` alone, never arguments. Output is a `Plan` or a `Fault`
-of codes 1010 to 1014, in the order of INTERFACE.md. Nothing recurses over the graph, so a chain of 10,000 calls and
-9,999 calls into one cost the same. Topological order by counting (Kahn 1962); a circle is found by walking back over
-what is left.
+of codes 1010 to 1014, in the order of docs/explanation/requests.md. Nothing recurses over the graph, so a chain of
+10,000 calls and 9,999 calls into one cost the same. Topological order by counting (Kahn 1962); a circle is found by
+walking back over what is left.
 """
 
 from __future__ import annotations

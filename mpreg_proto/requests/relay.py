@@ -1,4 +1,4 @@
-"""Requests that this node passes on for others, and their answers on the way back (GUARANTEES.md, Relaying).
+"""Requests that this node passes on for others, and their answers on the way back (docs/explanation/guarantees.md).
 
 In: dispatches with a `to` that is not this node, what comes back for them, cancellations, lost links. Out: messages for
 links. A relay never decodes what it carries, never places and never runs it; whoever sent it supervises it. A dispatch

@@ -2,6 +2,6 @@
 
     uv run python -m tests.membership_figures [--nodes 100 1000 ...] [--seed N] [--crashes N]
 
-A cluster forms by itself, is left alone, changes, and loses nodes. Nothing here is a test; docs/explanation/membership.md
-keeps what it printed.
+A cluster forms by itself, is left alone, changes, and loses nodes. Nothing here is a test;
+docs/explanation/membership.md keeps what it printed.
 """
