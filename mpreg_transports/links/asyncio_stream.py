@@ -220,10 +220,20 @@ def _is_number(host: str) -> bool:
     return True
 
 
+def _accepted(listening: socket.socket) -> socket.socket | None:
+    try:
+        return listening.accept()[0]
+    except BlockingIOError:
+        return None
+
+
 async def accept(listening: socket.socket) -> ByteStream:
     """Take the next connection of a listening socket; call only on asyncio. Raises OSError."""
     loop = asyncio.get_running_loop()
-    connected, _ = await loop.sock_accept(listening)
+    # Not loop.sock_accept: cancelled just when a connection comes, it accepts that one for nobody and never closes it.
+    while (connected := _accepted(listening)) is None:
+        await anyio.wait_readable(listening)
+    connected.setblocking(False)
     try:
         _, stream = await loop.connect_accepted_socket(AsyncioStream, connected)
     except BaseException:
