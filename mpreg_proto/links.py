@@ -196,6 +196,11 @@ class Links:
         session = self.sessions.get(link)
         return -(1 << 63) if session is None else session.heard
 
+    def trip(self, link: LinkId | None) -> int | None:
+        """How long the latest answered ping of a link took there and back; None if there is none."""
+        session = None if link is None else self.sessions.get(link)
+        return None if session is None else session.trip
+
     def idle(self, link: LinkId, now: int) -> bool:
         """Whether nothing but pings came over a link for a while."""
         session = self.sessions.get(link)

@@ -345,6 +345,10 @@ class Node:
             linked=row.linked,
             me=member == self.me,
             waiting=self.coordinator.out.waiting(member),
+            lag=row.lag,
+            trip=self.links.trip(self.cluster.links.get(member)),
+            observers=row.observers,
+            accusers=row.accusers,
         )
 
     # -- messages ----------------------------------------------------------------------------------------------------

@@ -29,6 +29,14 @@ class MemberRow(msgspec.Struct, frozen=True):
     me: bool
     waiting: int
     """Calls of this node that are out there, and the queue it told."""
+    lag: int = 0
+    """By how many versions its catalogue is known to be further than it is held here."""
+    trip: int | None = None
+    """How long the latest ping took there and back; None while none was answered."""
+    observers: tuple[str, ...] = ()
+    """Who watches it, as shown; left out of clusters too large for anybody to read that."""
+    accusers: int = 0
+    """How many say that it does not answer."""
 
 
 __all__ = ["FunctionRow", "MemberRow", "NodeView"]

@@ -59,7 +59,7 @@ def nodes(url: Url = None, config: Config = None, as_json: Json = False) -> None
     if as_json:
         emit_json([_plain(row) for row in view.members])
     else:
-        show(members_table(view))
+        show(members_table(view), "", watches_table(view))
 
 
 def functions(url: Url = None, config: Config = None, as_json: Json = False) -> None:
@@ -187,6 +187,24 @@ def members_table(view: NodeView) -> Table:
     made.caption_justify = "left"
     made.columns[0].min_width = 10
     made.columns[5].no_wrap = True
+    return made
+
+
+def watches_table(view: NodeView) -> Table:
+    """How far each member is, how much of its catalogue is known, and who watches it: its neighbours on the rings."""
+    from mpreg_transports.cli.terminal import span, table
+
+    alive = len([row for row in view.members if row.standing in ("alive", "suspect")])
+    rows: list[tuple[str, ...]] = []
+    for row in view.members:
+        away = "-" if row.trip is None else span(row.trip)
+        catalogue = f"version {row.catalogue}" if row.catalogue else "unknown"
+        catalogue += f", {row.lag} behind" if row.lag else ""
+        watchers = "all others" if 1 < alive <= len(row.observers) + 1 else ", ".join(row.observers) or "-"
+        doubts = f" ({row.accusers} in doubt)" if row.accusers else ""
+        rows.append((row.shown, away, catalogue, watchers + doubts))
+    made = table(("node", "there and back", "catalogue", "watched by"), rows)
+    made.columns[0].min_width = 10
     return made
 
 

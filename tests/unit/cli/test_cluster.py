@@ -1,10 +1,11 @@
 """`nodes`, `functions` and `check` on views made by hand: what they show, in 80 columns, and what is a problem."""
 
+import msgspec
 import pytest
 from rich.console import RenderableType
 
 from mpreg_proto.view import FunctionRow, MemberRow, NodeView
-from mpreg_transports.cli.cluster import check_table, functions_table, judge, members_table
+from mpreg_transports.cli.cluster import check_table, functions_table, judge, members_table, watches_table
 from mpreg_transports.cli.terminal import out
 
 
@@ -53,6 +54,18 @@ def drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, w
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines()), text
     return text
+
+
+def test_who_watches_whom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"worker-{number}#1a2b" for number in range(12)]
+    far = msgspec.structs.replace(member("bee"), trip=1_500_000, lag=2, observers=tuple(names[:10]), accusers=3)
+    near = msgspec.structs.replace(member("a", me=True), observers=tuple(names[2:]))
+    others = [member(name.partition("#")[0], catalogue=0) for name in names]
+    text = " ".join(drawn(capsys, monkeypatch, watches_table(view(near, far, *others))).split())
+    assert "1.5 ms version 3, 2 behind" in text and "(3 in doubt)" in text
+    assert "unknown" in text and names[9] in text and "all others" not in text
+    both = [msgspec.structs.replace(one, observers=("x#1",)) for one in (near, far)]
+    assert "all others" in drawn(capsys, monkeypatch, watches_table(view(*both)))
 
 
 def test_members(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
