@@ -38,7 +38,19 @@ WANTED = 30 * SECOND
 class _Row:
     """One address: for whom it is dialled, whom it led to, and how it has failed since then."""
 
-    __slots__ = ("due", "failures", "met", "reached", "seed", "short", "silent", "silent_since", "tried", "wanting")
+    __slots__ = (
+        "due",
+        "failures",
+        "met",
+        "rare",
+        "reached",
+        "seed",
+        "short",
+        "silent",
+        "silent_since",
+        "tried",
+        "wanting",
+    )
 
     def __init__(self) -> None:
         self.seed = False
@@ -52,6 +64,8 @@ class _Row:
         self.failures = 0
         self.silent = False
         self.silent_since = 0
+        self.rare = False
+        """Whether it is tried rarely by now."""
         self.tried = -1
         """When it last failed."""
 
@@ -172,7 +186,7 @@ class Overlay:
         expected = self._dialling.pop(dialled, None)
         row = self._rows.get(dialled)
         if row is not None:
-            row.met, row.reached, row.failures, row.silent = member, now, 0, False
+            row.met, row.reached, row.failures, row.silent, row.rare = member, now, 0, False, False
             self._forget_time(dialled)
         return expected if expected != member else None, self._go_on(now)
 
@@ -336,7 +350,9 @@ class Overlay:
         if not self.stopped and self._needed(address):
             dead = not any(self._members.routable(member) for member in row.wanting)
             if dead and now - row.silent_since >= YOUNG:
+                # At first some time within the round, or the whole cluster would try at one time and then not at all.
                 pause = RARELY * len(self._rings)
+                pause, row.rare = pause if row.rare else int(pause * self._rng.fraction()), True
             else:
                 pause = self._pause(row.failures - 1, dead=dead)
             self._forget_time(address)

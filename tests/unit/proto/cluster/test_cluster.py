@@ -6,13 +6,13 @@ from itertools import permutations
 import pytest
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import Gone, OffersChanged, TakeNewId, Usable
+from mpreg_proto.cluster.cluster import Gone, OffersChanged, TakeNewId, Tell, Usable
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import PeerSilent, Standing
-from mpreg_proto.wire.messages import Claim, Digest, Fetch, News
+from mpreg_proto.wire.messages import Claim, DialMe, Digest, Fetch, News
 from tests.helpers.cluster_network import Network, Peer, at
 
 
@@ -354,3 +354,84 @@ def test_a_crash_of_a_member_and_of_its_only_witness_is_noticed_in_the_end() -> 
     net.run(40)
     assert a.standings() == {"a": "alive", "b": "dead", "c": "dead"}
     assert a.cluster.members.standing(c.me) is Standing.DEAD
+
+
+def test_who_cannot_be_dialled_is_asked_over_others_to_dial() -> None:
+    net = Network()
+    for number in range(24):
+        seeds = ("n0",) if number else ()
+        net.node(
+            f"n{number}", seeds=seeds, identity=bytes([number * 37 % 251]) * 16, addresses=() if number == 5 else None
+        )
+    net.run(60)  # links that were needed to join have been closed
+    hidden = net.peers["n5"]
+    far = next(peer for peer in net.peers.values() if hidden.me not in (peer.me, *peer.cluster.links))
+    net.do(far, far.cluster.want_link(hidden.me, net.now))
+    net.run(0.05)
+    assert hidden.me in far.cluster.links
+    asked = [out.message for _, out in far.outs if isinstance(out, Tell) and isinstance(out.message, DialMe)]
+    assert asked == [DialMe(hidden.me, far.me)]
+    assert far.cluster.want_link(hidden.me, net.now) == []
+
+
+def test_links_that_nobody_needs_are_offered_to_be_closed_by_who_dialled_them() -> None:
+    net = Network()
+    for number in range(30):
+        net.node(f"n{number}", seeds=("n0",) if number else (), identity=bytes([number * 37 % 251]) * 16)
+    net.run(1)
+    assert len(net.peers["n0"].cluster.links) == 29
+    net.run(60)
+    for peer in net.peers.values():
+        assert set(peer.cluster.links) == set(peer.cluster.rings.neighbours)
+        assert peer.suspected() == []
+
+
+def test_a_node_that_is_cut_off_from_its_neighbours_dials_anybody() -> None:
+    net = Network()
+    for number in range(30):
+        net.node(f"n{number}", seeds=("n0",) if number else (), identity=bytes([number * 37 % 251]) * 16)
+    net.run(60)
+    lonely = net.peers["n7"]
+    names = {peer.me: name for name, peer in net.peers.items()}
+    for member in list(lonely.cluster.rings.neighbours):
+        net.cut("n7", names[member])
+    net.run(10)
+    assert len(lonely.cluster.links) >= 3
+    assert {peer.standings()["n7"] for peer in net.peers.values()} == {"alive"}, "others vouch for it, or it refutes"
+
+
+def test_what_two_nodes_know_is_compared_now_and_then_and_mended() -> None:
+    net = chain()
+    net.run(10)
+    a, b = net.peers["a"], net.peers["b"]
+    b.cluster.catalogue.offer(FunctionSpec(name="untold"))  # as if the link had lost the news
+    b.cluster._repair.buckets.touch()
+    net.run(65)
+    assert who(a, "untold") == ["b"]
+
+
+def test_a_link_that_does_not_drain_gets_no_content_until_it_does() -> None:
+    net = chain()
+    a, b = net.peers["a"].cluster, net.peers["b"]
+    link = a.links[b.me]
+    a.backlog(link, drains=False)
+    a.backlog(LinkId(10_000), drains=False)
+    net.run(1)
+    (tell,) = [out for out in a.offer(FunctionSpec(name="new"), net.now) if isinstance(out, Tell) and out.link == link]
+    assert (tell.message.deltas, len(tell.message.heads)) == ((), 1)
+    a.backlog(link, drains=True)
+    net.run(1)
+    told = [out for out in a.offer(FunctionSpec(name="newer"), net.now) if isinstance(out, Tell) and out.link == link]
+    assert len(told[0].message.deltas) == 1
+
+
+def test_a_suspect_that_is_met_is_told_at_once() -> None:
+    net = chain()
+    a, c = net.peers["a"], net.peers["c"]
+    net.run(10)
+    net.cut("a", "c")
+    net.heal()
+    assert a.standings()["c"] == "suspect"
+    net.run(0.5)
+    assert a.standings()["c"] == "alive"
+    assert c.cluster.members.own.incarnation == 1
