@@ -54,6 +54,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Dials under way at once."""
     gossip_interval: int = 30 * SECOND
     """How often what is known is compared with one neighbour, to mend what broken links have lost."""
+    slow_link: int = 1024 * 1024
+    """Bytes that wait to leave on a link to a node, from which on it is told which catalogues changed, and not how."""
     link_idle: int = 30 * SECOND
     """How long a link to a member that is no neighbour may lie idle before it is closed."""
     members: int = 16_384

@@ -218,6 +218,10 @@ class Node:
         self._carry(self.cluster.dial_failed(address, now), now)
         self._settle(now)
 
+    def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
+        """So many bytes of what was to be sent wait to leave on a link; 0 once all has left. An adapter may say so."""
+        self.cluster.backlog(link, queued)
+
     def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
         """A `Run` has ended, by itself or after a `Cancel`; comes exactly once a run.
 

@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 from anyio.abc import TaskStatus
 
 from mpreg_proto.errors import CommandNotFound, DeadlineExceeded, MpregError, RequestError
-from mpreg_proto.limits import SECOND
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.wire.jsonvalues import to_json
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.references import BadReference, scan_classic
@@ -44,8 +44,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class MPREGSettings:
     """What a server is told. Port 0 takes any free one. `peers` and `connect` are both addresses of nodes to join.
 
-    Of `advertised_urls` the first is told to others. `gossip_interval` is accepted and means nothing here: news
-    travels at once. A `host` that others can reach is refused when the server runs (ValueError).
+    Of `advertised_urls` the first is told to others. News travels at once, whatever `gossip_interval` says, in seconds;
+    six times as long is the time after which a node compares what it knows with another one, to mend what was lost. A
+    `host` that others can reach is refused when the server runs (ValueError).
     """
 
     host: str = "127.0.0.1"
@@ -74,6 +75,7 @@ class MPREGServer:
             peers=dict.fromkeys(joined),
             cluster_id=settings.cluster_id,
             advertise=advertised[0] if advertised else None,
+            limits=Limits(gossip_interval=max(1, round(settings.gossip_interval * 6 * SECOND))),
         )
         self.url = ""
         """Where it listens, once it does."""

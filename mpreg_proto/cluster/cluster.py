@@ -225,10 +225,10 @@ class Cluster:
         self._last_heard[link] = now
         return self._detector.answered(made.member, now)
 
-    def backlog(self, link: LinkId, *, drains: bool) -> None:
-        """Whether what is sent on a link leaves. One that does not is told of new content, and not sent it."""
+    def backlog(self, link: LinkId, queued: int) -> None:
+        """So many bytes wait to leave on a link. One that does not drain is told of new content, and not sent it."""
         if self._linked.get(link) is not None:
-            if drains:
+            if queued < self._limits.slow_link:
                 self._gossip.slow.pop(link, None)
             else:
                 self._gossip.slow[link] = None

@@ -10,6 +10,7 @@ import msgspec
 
 from mpreg_proto.cluster.cards import Card
 from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.rng import Rng
@@ -28,6 +29,26 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value that so large a share of `values` is not above (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * round(share * 100) // 100) - 1)]
+
+
+def hops(nodes: int, *, seed: int, changes: int) -> list[float]:
+    """Over the rings alone, one view for all: over how many links a change of a random node goes to reach everybody."""
+    draws = Rng(seed)
+    ids = [MemberId(draws.below(1 << 52).to_bytes(16, "big")) for _ in range(nodes)]
+    rings = Rings(ids[0])
+    for one in ids:
+        rings.enter(one)
+    near = {one: rings.of(one) for one in ids}
+    found: list[float] = []
+    for _ in range(changes):
+        start = ids[draws.below(nodes)]
+        seen, layer, count = {start: None}, [start], 0
+        while len(seen) < nodes:
+            layer = [other for other in dict.fromkeys(two for one in layer for two in near[one]) if other not in seen]
+            seen.update(dict.fromkeys(layer))
+            count += 1
+        found.append(count)
+    return found
 
 
 class Idle(msgspec.Struct):
@@ -80,27 +101,18 @@ def _changed(sim: Counted, changes: list[tuple[str, str]], *, apart: float) -> l
         began[node.me, node.cluster.catalogue.version(node.me)] = sim.now
         sim.run(apart)
     sim.run(2)
-    others = len(sim.nodes) - 1
-    spans: list[float] = []
-    for key, start in began.items():
-        # Versions that were joined with a later one are known with that one.
-        later = [times for (member, version), times in sim.learnt.catalogues.items() if (member, version) >= key]
-        reached: dict[str, int] = {}
-        for times in (times for times in later if times):
+    return [_known(sim, member, version, start) for (member, version), start in began.items()]
+
+
+def _known(sim: Counted, member: MemberId, version: int, start: int) -> float:
+    """Seconds until all others had a member's catalogue at a version, or at a later one that it was joined with."""
+    reached: dict[str, int] = {}
+    for (other, later), times in sim.learnt.catalogues.items():
+        if other == member and later >= version:
             for host, at in times.items():
                 reached[host] = min(at, reached.get(host, at))
-        newest = {
-            host: min(
-                (times[host] for (member, version), times in sim.learnt.catalogues.items()
-                 if member == key[0] and version >= key[1] and host in times),
-                default=-1,
-            )
-            for host in sim.nodes
-        }  # fmt: skip
-        known = [at for host, at in newest.items() if at >= 0]
-        assert len(known) == others, f"{len(known)} of {others} know of it"
-        spans.append((max(known) - start) / SECOND)
-    return spans
+    assert len(reached) == len(sim.nodes) - 1, "not all know of it"
+    return (max(reached.values()) - start) / SECOND
 
 
 def deaths(sim: Counted, crashes: int, *, silent: bool) -> list[float]:

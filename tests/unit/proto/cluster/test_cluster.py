@@ -414,12 +414,12 @@ def test_a_link_that_does_not_drain_gets_no_content_until_it_does() -> None:
     net = chain()
     a, b = net.peers["a"].cluster, net.peers["b"]
     link = a.links[b.me]
-    a.backlog(link, drains=False)
-    a.backlog(LinkId(10_000), drains=False)
+    a.backlog(link, Limits().slow_link)
+    a.backlog(LinkId(10_000), Limits().slow_link)
     net.run(1)
     (tell,) = [out for out in a.offer(FunctionSpec(name="new"), net.now) if isinstance(out, Tell) and out.link == link]
     assert (tell.message.deltas, len(tell.message.heads)) == ((), 1)
-    a.backlog(link, drains=True)
+    a.backlog(link, Limits().slow_link - 1)
     net.run(1)
     told = [out for out in a.offer(FunctionSpec(name="newer"), net.now) if isinstance(out, Tell) and out.link == link]
     assert len(told[0].message.deltas) == 1
