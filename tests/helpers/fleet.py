@@ -132,6 +132,7 @@ class Load:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._more = anyio.Event()
         self.answers: list[tuple[float, str]] = []
         """When a call was made, and which node ran it."""
         self.errors: list[tuple[float, RequestError]] = []
@@ -147,6 +148,7 @@ class Load:
             began = time.monotonic()
             try:
                 self.answers.append((began, str(await client.call("where", timeout=10))))
+                self._more.set()
             except RequestError as error:
                 self.errors.append((began, error))
             await anyio.sleep(0.005)
@@ -156,4 +158,5 @@ class Load:
         wanted = len(self.answers) + count
         with anyio.fail_after(PATIENCE):
             while len(self.answers) < wanted:
-                await anyio.sleep(_LOOK)
+                self._more = anyio.Event()
+                await self._more.wait()

@@ -1,4 +1,4 @@
-"""Two dozen real nodes: they find each other, lose a third of them at once, and are not misled by one that stands still.
+"""Two dozen real nodes: they find each other, lose a third at once, and are not misled by one that stands still.
 
 `python -m tests.membership_processes` does the same and prints how long everything took.
 """
@@ -103,7 +103,7 @@ async def test_a_partition_of_servers_heals_without_a_restart() -> None:
                 return {row.name for row in view.members if row.standing == "dead"} == set(names)
 
             with anyio.fail_after(30):
-                while not (await dead(near, "cd") and await dead(far, "ab")):
+                while not (await dead(near, "cd") and await dead(far, "ab")):  # noqa: ASYNC110  # nothing else tells
                     await anyio.sleep(0.05)
             ids = [(await client.view()).id for client in (near, far)]
             cluster.heal()
