@@ -21,6 +21,7 @@ from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import (
     CloseLink,
     Cluster,
+    Drop,
     Gone,
     OffersChanged,
     Out,
@@ -412,6 +413,8 @@ class Node:
         wanted = self.worker.accept(
             link, request.id, calls, request.given, idempotent=request.idempotent, deadline=now + span, now=now
         )
+        if any(type(one) is Ended and type(one.row) is Failed and one.row.fault.code == 1001 for one in wanted):
+            self._carry(self.cluster.remind(link), now)
         self._carry(wanted, now)
 
     def _accept(self, link: LinkId, request: Request, now: int) -> Iterable[Wanted]:
@@ -549,6 +552,10 @@ class Node:
         self.links.ping(intent.link, now)
         return ()
 
+    def _drop(self, intent: Drop, now: int) -> Iterable[Wanted]:
+        self.links.hang_up(intent.link, _GOING_AWAY, why="it is held for dead")
+        return ()
+
     def _surplus(self, intent: Surplus, now: int) -> Iterable[Wanted]:
         """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
         if self.links.idle(intent.link, now) and not self._pending(intent.link):
@@ -648,6 +655,7 @@ _CARRIERS: dict[type, Callable[[Node, Any, int], Iterable[Wanted]]] = {
     Tell: Node._tell,
     Probe: Node._probe,
     CloseLink: Node._close_link,
+    Drop: Node._drop,
     Surplus: Node._surplus,
     Gone: Node._gone,
     Usable: Node._offers_changed,

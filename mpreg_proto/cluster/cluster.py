@@ -21,6 +21,7 @@ from mpreg_proto.cluster.linked import Linked, Tie
 from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.outputs import (
     CloseLink,
+    Drop,
     Gone,
     MemberRow,
     OffersChanged,
@@ -47,6 +48,7 @@ from mpreg_proto.wire.messages import Check, Delta, DialMe, Digest, Fetch, Lack,
 __all__ = [
     "CloseLink",
     "Cluster",
+    "Drop",
     "Gone",
     "MemberRow",
     "OffersChanged",
@@ -224,6 +226,11 @@ class Cluster:
             return []
         self._last_heard[link] = now
         return self._detector.answered(made.member, now)
+
+    def remind(self, link: LinkId) -> list[Out]:
+        """Who sent a call that is not offered here is told which version of my catalogue says so."""
+        content = self.catalogue.content(self.me)
+        return [] if content is None else [Tell(link, News(heads=(content.head,)))]
 
     def backlog(self, link: LinkId, queued: int) -> None:
         """So many bytes wait to leave on a link. One that does not drain is told of new content, and not sent it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from math import ceil, log
 
 from mpreg_proto.cluster.members import Member, Members
-from mpreg_proto.cluster.outputs import Out, Probe, Tell
+from mpreg_proto.cluster.outputs import Drop, Out, Probe, Tell
 from mpreg_proto.cluster.overlay import Overlay
 from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.ids import Address, LinkId, MemberId
@@ -181,6 +181,7 @@ class Detector:
             return []
         if member.standing is Standing.SUSPECT:
             return self._doubt(member, now)
+        silent = [] if member.standing is Standing.LEFT else self._silent_link(member.id)
         self._forget_doubt(member.id)
         if member.standing is Standing.ALIVE:
             self._displaced.pop(member.id, None)
@@ -189,8 +190,13 @@ class Detector:
         self._unlinked.pop(member.id, None)
         displaced = self._displaced.pop(member.id, self) is None
         if displaced and member.standing is Standing.DEAD:
-            return self._accuse(member.id, Standing.RETIRED, now)
-        return []
+            return [*silent, *self._accuse(member.id, Standing.RETIRED, now)]
+        return [*silent]
+
+    def _silent_link(self, member: MemberId) -> list[Out]:
+        """The link to a suspect over which nothing came since: it would keep its address from being dialled."""
+        doubt, link = self._doubts.get(member), self._links.get(member)
+        return [] if doubt is None or link is None or self._heard(link) > doubt.started else [Drop(link)]
 
     def refuted(self) -> None:
         """I was accused and had to refute: perhaps it is I who is slow."""
@@ -378,7 +384,6 @@ class Detector:
             self._again(member, doubt, now)
             return []
         standing = Standing.RETIRED if self._displaced.pop(member, self) is None else Standing.DEAD
-        self._forget_doubt(member)
         return self._accuse(member, standing, now)
 
     def _again(self, member: MemberId, doubt: _Doubt, now: int) -> None:

@@ -173,10 +173,11 @@ class Gossip:
         return tells
 
     def _near(self) -> dict[LinkId, None]:
-        """Who is told all: my neighbours, or everybody linked if there are few of these."""
+        """Who is told all: my neighbours, or everybody linked if there are few of these, or if I am leaving."""
         links = self._links
         near = [links[member] for member in self._rings.neighbours if member in links]
-        return dict.fromkeys(near if len(near) >= _FEW else links.values())
+        few = len(near) < _FEW or self._members.own.standing is Standing.LEFT
+        return dict.fromkeys(links.values() if few else near)
 
     def _accused(self, claims: Iterable[MemberId]) -> dict[LinkId, tuple[MemberId, ...]]:
         """Those of whom ill is said, where they are linked, hear it first; and those who said it of me, what is so."""

@@ -33,6 +33,12 @@ class Probe(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
+class Drop(msgspec.Struct, frozen=True, gc=False):
+    """End that link without a word: who was at the other end is DEAD, and has said nothing for as long as it took."""
+
+    link: LinkId
+
+
 class Surplus(msgspec.Struct, frozen=True, gc=False):
     """Nobody but calls needs the link to that member: say Goodbye on it, if it has been idle for long."""
 
@@ -64,7 +70,7 @@ class TakeNewId(msgspec.Struct, frozen=True, gc=False):
     """
 
 
-Out = Tell | Probe | CloseLink | Surplus | Usable | Gone | OffersChanged | TakeNewId | Dial | Notify
+Out = Tell | Probe | CloseLink | Drop | Surplus | Usable | Gone | OffersChanged | TakeNewId | Dial | Notify
 
 
 class MemberRow(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import CloseLink, Cluster, Out, Probe, Said, Surplus, Tell
+from mpreg_proto.cluster.cluster import CloseLink, Cluster, Drop, Out, Probe, Said, Surplus, Tell
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
@@ -182,6 +182,9 @@ class Network:
                 self._send(peer, out)
             elif isinstance(out, Probe):
                 self._ping(self.ends[peer.me, out.link])
+            elif isinstance(out, Drop):
+                for end in (self.ends[peer.me, out.link], self.ends[peer.me, out.link].other):
+                    self.later(self.delay(), lambda end=end: self._end(end, clean=False))  # type: ignore[misc]
             elif isinstance(out, Surplus):
                 self.do(peer, peer.cluster.closing(out.link))
                 self._close(self.ends[peer.me, out.link])

@@ -268,3 +268,26 @@ def test_a_member_id_is_sixteen_bytes_of_entropy() -> None:
     alpha.say(News((Claim(desk.node.me, 2, Standing.RETIRED),)))
     assert len(desk.node.me) == 16 and desk.node.me != MemberId(b"n" * 16)
     assert not any(isinstance(effect, HangUp) for effect in desk.node.drain())
+
+
+def test_a_call_for_what_is_not_offered_is_refused_with_the_head_that_says_so() -> None:
+    desk = Desk([spec("add"), spec("gone")])
+    alpha = desk.member("alpha")
+    told: list[object] = []
+    received = alpha.cluster.received
+    alpha.cluster.received = lambda link, message, now: (told.append(message), received(link, message, now))[1]  # type: ignore[method-assign]
+    alpha.say(Request(1, (call("x", "never", 1),), here=("x",)))
+    own = desk.node.cluster.catalogue.content(desk.node.me)
+    assert own is not None
+    assert [message.heads for message in told if isinstance(message, News)] == [(own.head,)]
+    (result,) = alpha.take(Result)
+    assert [(row.fault.code, row.refused) for row in result.failed] == [(1001, True)]
+
+
+def test_a_backlog_is_heard_of() -> None:
+    desk = Desk()
+    alpha = desk.member("alpha")
+    desk.node.backlog(alpha.link, desk.node.config.limits.slow_link, now=desk.now)
+    assert list(desk.node.cluster._gossip.slow) == [alpha.link]
+    desk.node.backlog(alpha.link, 0, now=desk.now)
+    assert not desk.node.cluster._gossip.slow

@@ -256,15 +256,13 @@ def test_a_way_is_cut_in_one_direction_alone() -> None:
     assert call.value == "rested"
 
 
-def test_a_half_open_link_is_found_by_probes_and_ended_by_pings() -> None:
+def test_a_half_open_link_is_found_by_probes() -> None:
     sim = pair()
     sim.crash("back", silent=True)
     sim.run(0.9)
     assert standing(sim, "back", "front") == "ALIVE"
     sim.run(5)
     assert standing(sim, "back", "front") == "DEAD"
-    assert sim.nodes["front"].wires
-    sim.run(30)
     assert not sim.nodes["front"].wires
 
 

@@ -16,7 +16,7 @@ from mpreg_proto.cluster.detector import (
     patience,
 )
 from mpreg_proto.cluster.members import Card, Member, Members
-from mpreg_proto.cluster.outputs import Out, Probe, Tell
+from mpreg_proto.cluster.outputs import Drop, Out, Probe, Tell
 from mpreg_proto.cluster.overlay import Overlay
 from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.effects import Dial
@@ -350,6 +350,18 @@ def test_after_goodbye_there_is_no_suspicion_while_it_can_be_reached_soon() -> N
     world.fail(ANN)
     world.until(UNLINKED - 1)
     assert world.ann is Standing.ALIVE
+
+
+def test_the_silent_link_of_who_is_dead_is_dropped_so_that_its_address_is_dialled() -> None:
+    world = World(*EVERYBODY)
+    world.hear(ANN, 1, 0, BOB, CAT, DAN)
+    world.until(SHORTEST)
+    assert world.ann is Standing.DEAD
+    assert Drop(world.links[ANN]) in world.outs
+    world.hear(BOB, 1, 0, CAT)
+    world.hear(BOB, int(Standing.LEFT))
+    world.hear(CAT, int(Standing.DEAD))
+    assert [out for out in world.outs if isinstance(out, Drop)] == [Drop(world.links[ANN])], "it may have more to say"
 
 
 # -- my own health ----------------------------------------------------------------------------------------------------
