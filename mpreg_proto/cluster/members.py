@@ -165,6 +165,7 @@ class Members:
                 and held.incarnation == claim.incarnation
                 and held.standing == claim.standing
                 and held.card_bytes == claim.card
+                and held.card_incarnation == held.incarnation
                 and held.accusers == claim.accusers
             ):
                 continue

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from mpreg_proto.wire.extensions import is_record, record
-from mpreg_proto.wire.references import Ref
+from mpreg_proto.wire.references import NO_REF_IN_SET, Ref
 from mpreg_proto.wire.shapes import MAX_DEPTH, Excess, measure_one, step
 
 _Table: TypeAlias = Mapping[type, Callable[[Any], object]]
@@ -21,7 +21,6 @@ _PLAIN: Final = frozenset({type(None), bool, float, bytes, bytearray})
 _BASES: Final = (str, int, float, bytes, dict, list, tuple, set, frozenset)
 
 HALF_A_PAIR: Final = "holds half of a surrogate pair, which UTF-8 cannot say"
-NO_REF_IN_SET: Final = "a reference cannot be a member of a set"
 CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset, OrderedDict, defaultdict, Counter})
 """Types that hold values; the last three are sent as the dict that they equal."""
 

@@ -17,7 +17,7 @@ from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
 from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
 
 from mpreg_proto.wire.extensions import FIRST_REGISTERED, MARK, REF, REF_PATH
-from mpreg_proto.wire.references import read_reference, resolve
+from mpreg_proto.wire.references import NO_REF_IN_SET, Ref, read_reference, resolve
 from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH, MAX_KEY, MAX_MAP, Excess, measure
 
 _REFS: Final = (REF, REF_PATH)
@@ -226,6 +226,8 @@ class Reading:
         mark: Mark = items[0]
         held = items[1:]
         if mark.build is set or mark.build is frozenset:
+            if Ref in set(map(type, held)):
+                raise MalformedValue(NO_REF_IN_SET)
             _refuse_forged(held)
         return mark.build(held)
 

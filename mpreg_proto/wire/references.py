@@ -16,6 +16,7 @@ from msgpack import ExtType, packb, unpackb  # type: ignore[import-untyped]
 from mpreg_proto.wire.extensions import REF, REF_PATH
 from mpreg_proto.wire.shapes import MAX_DEPTH, step
 
+NO_REF_IN_SET: Final = "a reference cannot be a member of a set"
 _LARGEST_INDEX: Final = (1 << 63) - 1
 
 

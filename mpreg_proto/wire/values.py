@@ -21,7 +21,7 @@ from typing import Any, Final
 from msgpack import ExtType, Packer  # type: ignore[import-untyped]
 
 from mpreg_proto.wire import extensions as ext
-from mpreg_proto.wire.blame import CONTAINERS, NO_REF_IN_SET, Search, UnsendableValue
+from mpreg_proto.wire.blame import CONTAINERS, Search, UnsendableValue
 from mpreg_proto.wire.reading import (
     MalformedValue,
     Mark,
@@ -34,7 +34,14 @@ from mpreg_proto.wire.reading import (
     read,
     refuse_announcements,
 )
-from mpreg_proto.wire.references import MissingReference, PathNotFound, Ref, UnresolvedValue, write_reference
+from mpreg_proto.wire.references import (
+    NO_REF_IN_SET,
+    MissingReference,
+    PathNotFound,
+    Ref,
+    UnresolvedValue,
+    write_reference,
+)
 from mpreg_proto.wire.shapes import Excess, measure, ordered
 
 __all__ = [

@@ -123,6 +123,14 @@ def test_a_claim_without_its_card_is_filled_in_later_and_passed_on_then() -> Non
     assert known.claim(SHE).card == card("new")
 
 
+def test_a_card_that_did_not_change_is_filled_in_too() -> None:
+    known = members()
+    known.merge([Claim(SHE, 0, ALIVE, card("she"))], 0)
+    known.merge([Claim(SHE, 1, ALIVE)], 0)
+    known.merge([Claim(SHE, 1, ALIVE, card("she"))], 0)
+    assert known.claim(SHE).card == card("she"), "who refutes keeps the card, and it is then the new incarnation's"
+
+
 @pytest.mark.parametrize("accused", [0, 1, 41])
 @pytest.mark.parametrize("standing", [SUSPECT, DEAD])
 def test_i_refute_what_is_said_about_me_once(accused: int, standing: int) -> None:

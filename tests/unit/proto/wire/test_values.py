@@ -306,6 +306,12 @@ def test_a_costly_result_may_stand_beside_sets_and_keys() -> None:
 # Hostile bytes
 
 
+@pytest.mark.parametrize("kind", [b"\x0c", b"\x0d"])
+def test_what_cannot_be_sent_is_not_taken_either(kind: bytes) -> None:
+    with pytest.raises(MalformedValue, match="a reference cannot be a member of a set"):
+        CODEC.decode(b"\x92\xd4\x03" + kind + b"\xd4\x01b")
+
+
 @pytest.mark.parametrize(
     "data",
     [
