@@ -31,20 +31,24 @@ OF_ITS_OWN = (1003, 1010, 1011, 1012, 1013, 1014, 1021)
 """Errors of the request itself and its functions, whatever the cluster is like; 1021: a call that it needs failed."""
 _JOINED = 10 * SECOND
 """How long a cluster takes to come together when nothing is wrong with it."""
+_FOUND_OUT = DEFAULT.gone_after + SECOND
+"""How long a client may take a link for one to its node whose other end went without a word."""
 
 
 class _Asked:
     """A request, and what its node was when it was sent."""
 
-    __slots__ = ("faults", "host", "life", "started", "version")
+    __slots__ = ("faults", "half_open", "host", "life", "started", "version")
 
-    def __init__(self, host: NodeHost, version: int, faults: int) -> None:
+    def __init__(self, host: NodeHost, version: int, faults: int, *, half_open: bool) -> None:
         self.host = host
         self.life = host.life
         self.version = version
         """Of the node's own catalogue then: what is withdrawn and offered again was not there throughout."""
         self.faults = faults
         """How long before nothing was wrong any more."""
+        self.half_open = half_open
+        """Whether it was sent on a link that leads to an earlier life of the node, and so into nothing."""
         self.started = host.sim.now
 
 
@@ -61,10 +65,12 @@ class ServedIfItCanBe(Watcher):
         self._began: dict[tuple[str, int, int], int] = {}
 
     def submitted(self, call: SimCall) -> None:
-        host = self._sim.nodes.get(self._sim.clients[call.client].node)
+        client = self._sim.clients[call.client]
+        host = self._sim.nodes.get(client.node)
         if host is None or not host.alive:
             return
-        self._asked[call.label] = _Asked(host, _version(host), self._quiet.since())
+        half_open = any(wire.ends[1 - side].life != host.life for wire, side in client.wires.values())
+        self._asked[call.label] = _Asked(host, _version(host), self._quiet.since(), half_open=half_open)
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         self._began[host.name, host.life, run.run] = host.sim.now
@@ -108,6 +114,8 @@ class ServedIfItCanBe(Watcher):
         sim = self._sim
         since = self._quiet.since()
         long_enough = _JOINED if since == 0 else QUIET_AFTER
+        if asked.half_open:
+            long_enough = max(long_enough, _FOUND_OUT)
         if since != asked.faults or asked.started - since < long_enough:
             return
         wrong = [code for code in codes if code not in OF_ITS_OWN]

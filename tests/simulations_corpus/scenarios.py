@@ -81,6 +81,18 @@ def a_member_that_leaves_in_order_still_delivers_its_results() -> None:
     sim.settle()
 
 
+def who_leaves_tells_those_too_whom_it_holds_for_dead() -> None:
+    """The last word of a member went to whom it held for alive; who was linked and only slow held it for dead instead."""
+    sim = _simulation({"n0": Spec(), "n1": Spec(), "n2": Spec()})
+    sim.stall("n2", 6.2)
+    sim.run(5.5)
+    assert "dead" in {str(row.standing) for row in sim.view("n0").members if row.name == "n2"}
+    sim.leave("n0")
+    sim.settle()
+    (row,) = (row for row in sim.view("n2").members if row.name == "n0")
+    assert row.standing == "left"
+
+
 def a_details_tree_as_deep_as_it_may_be_reaches_a_json_client_or_is_refused() -> None:
     """An error whose details were as deep as a value may be could be read by a node, and not passed on."""
     from mpreg_proto.errors import Fault, RemoteProtocolError
