@@ -88,7 +88,7 @@ def a_member_that_leaves_in_order_still_delivers_its_results() -> None:
 
 
 def who_leaves_tells_those_too_whom_it_holds_for_dead() -> None:
-    """The last word of a member went to whom it held for alive; who was linked and only slow held it for dead instead."""
+    """The last word of a member went to those whom it held for alive; who was linked, and merely slow, missed it."""
     sim = _simulation({f"n{number}": Spec() for number in range(5)})
     sim.stall("n2", 6.2)
     sim.run(5)
