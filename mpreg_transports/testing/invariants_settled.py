@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Goodbye, Message
@@ -15,6 +16,7 @@ from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost
 from mpreg_transports.testing.oracles import cell, entries, offers, said, words
 from mpreg_transports.testing.pending import SETTLED_AFTER
 from mpreg_transports.testing.quiet import Quiet, circles, correct
+from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.watching import Violation, Watcher
 
 if TYPE_CHECKING:
@@ -122,6 +124,16 @@ class NothingIsLeft(Watcher):
         for client in sim.clients.values():
             if client.alive:
                 self._client(client)
+        if sim.now - self._quiet.since() > DEFAULT.gone_after + SECOND:
+            for one in (*correct(sim), *sim.clients.values()):
+                self._half_open(one)
+
+    def _half_open(self, host: Host) -> None:
+        """Links whose other end is gone without a word have been found out by now."""
+        for link, (wire, side) in host.wires.items():
+            other = wire.ends[1 - side]
+            if host.alive and (other.life != other.host.life or not other.host.alive):
+                raise Violation(15, f"{host.name} is left with link {link} to {other.host.name}, which is no more")
 
     def _calls(self, host: NodeHost) -> None:
         coordinator, worker = host.node.coordinator, host.node.worker

@@ -209,11 +209,13 @@ def link(drawing: Drawing, at: float) -> None:
 
 
 def withdraw(drawing: Drawing, at: float) -> None:
-    """A function is withdrawn while the node runs, and mostly offered again."""
+    """A function is withdrawn while the node runs, often one for which calls may wait, and mostly offered again."""
     name = drawing.name()
     functions = list(drawing.nodes[name].functions)
     if functions:
-        function = drawing.chooser.choice("swarm function", functions)
+        busiest = [function for function in functions if drawing.nodes[name].functions[function].concurrency]
+        often = bool(busiest) and drawing.chooser.chance("swarm busiest", 0.4)
+        function = drawing.chooser.choice("swarm function", busiest if often else functions)
         drawing.add(at, "withdraw", name=name, function=function)
         if drawing.chooser.chance("swarm again", 0.85):
             drawing.add(at + drawing.between(0.05, 8), "offer", name=name, function=function)

@@ -119,13 +119,13 @@ def _on_some(index: int) -> dict[str, Any]:
     functions: dict[str, Any] = {"brew": Fn(brew, idempotent=True, version=str(1 + index // 2 % 2))}
     if index % 2 == 0:
         functions["concat"] = Fn(concat, idempotent=True, duration=exponential(0.01))
-        functions["dawdle"] = Fn(dawdle)
+        functions["dawdle"] = Fn(dawdle, concurrency=1)
     else:
         functions["join"] = Fn(join, idempotent=True, duration=uniform(0.001, 0.02))
         functions["train"] = Fn(add, idempotent=True, resources=("model-a",), duration=0.03)
     if third != 2:
         functions["book"] = Fn(book, duration=exponential(0.02))
-        functions["narrow"] = Fn(add, idempotent=True, concurrency=1, duration=0.3)
+        functions["narrow"] = Fn(add, idempotent=True, concurrency=1, duration=0.5)
     if third != 0:
         functions["ponder"] = Fn(ponder, idempotent=True)
         functions["give_up"] = Fn(give_up)
@@ -133,6 +133,8 @@ def _on_some(index: int) -> dict[str, Any]:
     if index == 2:
         functions["solo"] = Fn(book, duration=0.1, resources=("model-b",))
         functions["unsendable"] = Fn(unsendable)
+        functions["quip"] = Fn(join, idempotent=True, inline=True)
+        functions["balk"] = Fn(fail, inline=True)
     return functions
 
 
@@ -169,6 +171,8 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (4, "solo", ((), ("model-b",))),
     (4, "echo", ((),)),
     (4, "wide", ((), _SHELVES[:2])),
+    (3, "quip", ((),)),
+    (3, "balk", ((),)),
     (1, "fail", ((),)),
     (1, "give_up", ((),)),
     (1, "unsendable", ((),)),
@@ -254,7 +258,7 @@ def _call(chooser: Chooser, graph: Graph, load: Load, *needs: Handle) -> Handle:
 
 def _part(chooser: Chooser, need: Handle) -> Handle:
     """A result, or, of those that are lists, sometimes what is first in it."""
-    return need[0] if need.name.startswith(("join", "same")) and _often(chooser, "part", 0.4) else need
+    return need[0] if need.name.startswith(("join", "same", "quip")) and _often(chooser, "part", 0.4) else need
 
 
 def _function(chooser: Chooser, load: Load) -> tuple[str, tuple[str, ...]]:

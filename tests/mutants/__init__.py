@@ -23,6 +23,8 @@ class Mutant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str
     old: str
     new: str
+    nodes: int = 5
+    """How many it is hunted with: rings and all that follows from them begin at 12 (docs/explanation/membership.md)."""
     why: str = ""
     """Why no seed can find it, for those that change nothing that anybody is promised."""
 

@@ -74,7 +74,7 @@ def test_the_copy_is_what_runs(tmp_path: Path) -> None:
 def test_the_command_says_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "the last claim", "--seeds", "12", "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "| the last claim about a member wins | `cluster/members.py` | " in printed
+    assert "| the last claim about a member wins | `cluster/members.py` | 5 | " in printed
     assert "1 of 1 planted bugs were found, after a median of " in printed
     assert main(["--list", "--only", "deadline"]) == 0
     assert "node.py                   the deadline is not passed on" in capsys.readouterr().out
