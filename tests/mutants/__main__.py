@@ -50,7 +50,10 @@ def hunt_all(
 
 def table(hunted: Iterable[Hunted]) -> list[str]:
     """In Markdown, as it stands in docs/explanation/testing.md."""
-    rows = [f"| {one.mutant.title} | `{one.mutant.file}` | {one.mutant.nodes} | {one.survived} | {one.words} |" for one in hunted]
+    rows = [
+        f"| {one.mutant.title} | `{one.mutant.file}` | {one.mutant.nodes} | {one.survived} | {one.words} |"
+        for one in hunted
+    ]
     return ["| planted bug | file | nodes | seeds survived | found by |", "|---|---|---|---|---|", *rows]
 
 
@@ -59,7 +62,9 @@ def summary(hunted: list[Hunted], seconds: float) -> str:
     found = [one.survived for one in hunted if one.invariant is not None]
     middle = f", after a median of {median(found):g} seeds that passed, {max(found)} at most" if found else ""
     sizes = " or ".join(str(size) for size in sorted({one.mutant.nodes for one in hunted}))
-    return f"{len(found)} of {len(hunted)} planted bugs were found{middle}; {sizes} nodes, {seconds:g} simulated seconds"
+    return (
+        f"{len(found)} of {len(hunted)} planted bugs were found{middle}; {sizes} nodes, {seconds:g} simulated seconds"
+    )
 
 
 def _asked(mutant: Mutant, only: list[str]) -> bool:
