@@ -67,6 +67,7 @@ class OneView(Watcher):
                         raise Violation(13, f"{said(host)} has no link to {show(other.name, other.node.me)}")
                 self._sees_no_ghosts(host, living)
                 self._one_link_a_pair(host)
+            self._one_view(circle)
 
     def _sees(self, host: NodeHost, other: NodeHost) -> None:
         cluster, member = host.node.cluster, other.node.me
@@ -88,6 +89,18 @@ class OneView(Watcher):
         functions = dict.fromkeys(name for name in other.offers if f"f:{name}" in right)
         if sorted(offers(right).functions) != sorted(functions):
             raise Violation(13, f"{said(other)} offers {sorted(offers(right).functions)}, which is not what it runs")
+
+    def _one_view(self, circle: list[NodeHost]) -> None:
+        """All hold the same of those too who are no more."""
+        first = circle[0]
+        for other in circle[1:]:
+            for one, two in ((first, other), (other, first)):
+                for held in one.node.cluster.members.all():
+                    here, there = cell(one.node.cluster.members, held.id), cell(two.node.cluster.members, held.id)
+                    if here != there:
+                        gone = show(self._born.get(held.id, "nobody"), held.id)
+                        seen = f"{words(here)}, {said(two)} for {words(there)}"
+                        raise Violation(13, f"{said(one)} holds {gone} for {seen}")
 
     def _one_link_a_pair(self, host: NodeHost) -> None:
         linked: dict[MemberId, int] = {}

@@ -14,6 +14,7 @@ from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.ids import LinkId
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
+from mpreg_proto.requests.relay import NOBODY
 from mpreg_transports.testing.trace import Trace
 from mpreg_transports.testing.watching import Watcher, listeners
 
@@ -80,7 +81,7 @@ class Watched:
             peer = wire.ends[1 - side]
             name, life = peer.host.name, peer.life
             came = relayed(peer.host, peer.link, number)
-            if came is None:
+            if came is None or came == NOBODY:  # of what is called off its number here tells it from others
                 break
             at, (link, number) = peer.host, came
         known = self.keys.get((name, life, number, job.call.name))
