@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from fuzz.draws import Draws
+from mpreg_proto.cluster.digests import digest, newer
 from mpreg_proto.cluster.members import FORGOTTEN_AFTER, Card, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import HOUR, Limits
@@ -79,8 +80,8 @@ def _stays_small(draws: Draws, claims: list[Claim]) -> None:
         known.merge([claim], 0)
         assert len(known) <= 1 + 2 + 1, "P12"
         known.evicted.clear()
-    known.newer(claims)
-    known.digest()
+    newer(known, claims)
+    digest(known)
 
 
 def _claim(draws: Draws, ids: tuple[MemberId, ...]) -> Claim:

@@ -25,8 +25,6 @@ LAST_INCARNATION = 2**31 - 1
 """Claims beyond are dropped, so that nobody can spend a member's incarnations with one message."""
 RETIRES_AFTER = 24 * HOUR
 FORGOTTEN_AFTER = 7 * 24 * HOUR
-NO_CARD = b"-"
-"""In a digest: this member's card is not known here. It cannot be read as a card."""
 ACCUSERS = 10
 """So many accusers of one incarnation are kept: those with the smallest ids, so that no order of claims matters."""
 _ID = 16
@@ -139,6 +137,10 @@ class Members:
     def all(self) -> list[Member]:
         """Everybody but the RETIRED, in the order in which they were first heard of."""
         return list(self._members.values())
+
+    def retired(self, member: MemberId) -> bool:
+        """Whether nothing but its id is kept, for good."""
+        return member in self._retired
 
     def __len__(self) -> int:
         return len(self._members)
@@ -295,55 +297,6 @@ class Members:
         if held is not None:
             return held.claim()
         return Claim(member, 0, int(Standing.RETIRED)) if member in self._retired else None
-
-    def digest(self) -> tuple[Claim, ...]:
-        """All cells without their cards; where the card is not known here, that is said in its place."""
-        return tuple(
-            [
-                Claim(
-                    held.id,
-                    held.incarnation,
-                    int(held.standing),
-                    b"" if held.card_incarnation == held.incarnation else NO_CARD,
-                )
-                for held in self._members.values()
-            ]
-        )
-
-    def older(self, digest: Iterable[Claim]) -> list[Claim]:
-        """Where a peer's digest is ahead: each such cell as it is held here, with incarnation -1 if it is not."""
-        older: list[Claim] = []
-        for claim in digest:
-            member = MemberId(claim.member)
-            held = self._members.get(member)
-            if held is None:
-                if member not in self._retired and claim.standing != Standing.RETIRED:
-                    older.append(Claim(member, -1, 0))
-            elif claim.card != NO_CARD and held.card_incarnation != held.incarnation:
-                older.append(Claim(member, -1, 0))
-            elif held.key < (claim.incarnation, claim.standing):
-                older.append(Claim(member, held.incarnation, int(held.standing)))
-        return older
-
-    def newer(self, digest: Iterable[Claim], *, beyond: Iterable[Member] | None = None) -> list[Claim]:
-        """What is known here beyond a peer's digest: the cells that are higher here, and those that are not in it.
-
-        The latter only among `beyond`, if that is given.
-        """
-        rest = dict(self._members) if beyond is None else {held.id: held for held in beyond}
-        news: list[Claim] = []
-        for claim in digest:
-            member = MemberId(claim.member)
-            rest.pop(member, None)
-            held = self._members.get(member)
-            if held is None:
-                if member in self._retired:
-                    news.append(Claim(member, 0, int(Standing.RETIRED)))
-            elif held.key > (claim.incarnation, claim.standing) or (
-                claim.card == NO_CARD and held.card_incarnation == held.incarnation
-            ):
-                news.append(held.claim())
-        return [*(held.claim() for held in rest.values()), *news]
 
     # -- getting old ----------------------------------------------------------------------------------------------
 

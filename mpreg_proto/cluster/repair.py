@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from mpreg_proto.cluster.buckets import SCOPE, Buckets, bucket, within
 from mpreg_proto.cluster.catalogue import Catalogue, weight
+from mpreg_proto.cluster.digests import digest, newer, older
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import Tell
 from mpreg_proto.ids import LinkId, MemberId
@@ -50,7 +51,7 @@ class Repair:
     def compare(self, link: LinkId) -> list[Tell]:
         """Begin: said to a node just dialled, and to one neighbour from time to time."""
         if len(self._members) <= FEW:
-            return [Tell(link, Digest(self._members.digest(), self._catalogue.heads()))]
+            return [Tell(link, Digest(digest(self._members), self._catalogue.heads()))]
         return [Tell(link, Summary(self.buckets.summary()))]
 
     def answer_summary(self, link: LinkId, summary: Summary) -> list[Tell]:
@@ -58,7 +59,7 @@ class Repair:
         scope = self.buckets.differing(summary.hashes)
         if not any(scope):
             return [Tell(link, News(answer=True))]
-        claims = tuple(claim for claim in self._members.digest() if within(scope, bucket(MemberId(claim.member))))
+        claims = tuple(claim for claim in digest(self._members) if within(scope, bucket(MemberId(claim.member))))
         heads = tuple(head for head in self._catalogue.heads() if within(scope, bucket(MemberId(head.member))))
         return [Tell(link, Digest(claims, heads, scope))]
 
@@ -75,9 +76,9 @@ class Repair:
             if within(scope, bucket(MemberId(head.member))):
                 self._offer(head, theirs.get(head.member), deltas, heads)
         beyond = [member for member in self._members.all() if within(scope, bucket(member.id))]
-        newer = tuple(self._members.newer(digest.claims, beyond=beyond))
-        news = News(newer, tuple(deltas), tuple(heads), answer=True)
-        lacking, behind = tuple(self._members.older(digest.claims)), self._behind(digest)
+        claims = tuple(newer(self._members, digest.claims, beyond=beyond))
+        news = News(claims, tuple(deltas), tuple(heads), answer=True)
+        lacking, behind = tuple(older(self._members, digest.claims)), self._behind(digest)
         lack = [Tell(link, Lack(lacking, behind))] if lacking or behind else []
         return [Tell(link, news), *lack]
 
@@ -89,8 +90,8 @@ class Repair:
             content = self._catalogue.content(MemberId(their.member))
             if content is not None:
                 self._offer(content.head, their, deltas, heads)
-        newer = tuple(self._members.newer(lack.claims, beyond=()))
-        return [Tell(link, News(newer, tuple(deltas), tuple(heads), answer=True))]
+        claims = tuple(newer(self._members, lack.claims, beyond=()))
+        return [Tell(link, News(claims, tuple(deltas), tuple(heads), answer=True))]
 
     def correct(self, link: LinkId, told: dict[MemberId, None]) -> list[Tell]:
         """Who speaks of the RETIRED as if they were not is told, as that is in no digest; `told`: once a link."""
