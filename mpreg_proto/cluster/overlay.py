@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mpreg_proto.cluster.backoff import RARELY, STEADY, AddressRow, Backoff
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.effects import Dial, Notify
@@ -22,52 +23,12 @@ from mpreg_proto.timers import Key, Timers
 
 YIELD = SECOND
 """Of two members the one with the smaller id dials; the other waits this long for that link."""
-STEADY = 5 * SECOND
-"""A link that lasted shorter is not dialled again at once, or two that cannot agree would do nothing else."""
 STAGGER = 250_000_000
 """Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
-YOUNG = 600 * SECOND
-RARELY = 30 * SECOND
-"""How often, in the whole cluster, a seed or a dead member's address is tried once it has been silent for `YOUNG`."""
 FEW = 3
 """With fewer links than that, and others alive, anybody will do."""
 WANTED = 30 * SECOND
 """How long a link that a call waited for is wanted after that."""
-
-
-class _Row:
-    """One address: for whom it is dialled, whom it led to, and how it has failed since then."""
-
-    __slots__ = (
-        "due",
-        "failures",
-        "met",
-        "rare",
-        "reached",
-        "seed",
-        "short",
-        "silent",
-        "silent_since",
-        "tried",
-        "wanting",
-    )
-
-    def __init__(self) -> None:
-        self.seed = False
-        self.due: int | None = None
-        self.wanting: dict[MemberId, None] = {}
-        self.met: MemberId | None = None
-        self.reached = 0
-        """When a handshake there was last done."""
-        self.short = 0
-        """How many links in a row lasted shorter than `STEADY`."""
-        self.failures = 0
-        self.silent = False
-        self.silent_since = 0
-        self.rare = False
-        """Whether it is tried rarely by now."""
-        self.tried = -1
-        """When it last failed."""
 
 
 class Overlay:
@@ -90,7 +51,8 @@ class Overlay:
         self._timers = timers
         self._rng = rng
         self._limits = limits
-        self._rows: dict[Address, _Row] = {}
+        self._backoff = Backoff(rings, rng, limits)
+        self._rows: dict[Address, AddressRow] = {}
         self._known: dict[MemberId, tuple[str, ...]] = {}
         self._dialling: dict[Address, MemberId | None] = {}
         self._waiting: dict[Address, None] = {}
@@ -103,7 +65,7 @@ class Overlay:
         self.seeds = tuple(dict.fromkeys(seeds))
         self.stopped = False
         for seed in self.seeds:
-            self._rows.setdefault(seed, _Row()).seed = True
+            self._rows.setdefault(seed, AddressRow()).seed = True
 
     def start(self, now: int) -> list[Dial | Notify]:
         """Dial the seeds."""
@@ -157,14 +119,14 @@ class Overlay:
             early = now if self._members.me < member.id or member.id in self._asked else now + YIELD
         else:
             # Some time within the first round, so that the whole cluster together begins at once.
-            alone = self._pause(0, dead=True)
+            alone = self._backoff.pause(0, dead=True)
             whole = int(self._limits.dial_longest * len(self._rings) * self._rng.fraction())
             early = now + (alone if len(self._rings) <= 2 else whole)
             for seed in self.seeds:
                 if self._rows[seed].met == member.id:
                     self._no_later(seed, early)
         for place, address in enumerate(addresses):
-            row = self._rows.setdefault(Address(address), _Row())
+            row = self._rows.setdefault(Address(address), AddressRow())
             row.wanting[member.id] = None
             if early is not None and (address not in known or member.routable):
                 self._no_later(Address(address), early + place * STAGGER)
@@ -230,19 +192,12 @@ class Overlay:
         effects: list[Dial | Notify] = []
         rows = [*map(Address, self._known.get(member, ())), *(seed for seed in self.seeds if self._led(seed, member))]
         for place, address in enumerate(dict.fromkeys(rows)):
-            wait = max(pause, self._steadying(self._rows[address], member, now)) + place * STAGGER
+            wait = max(pause, self._backoff.steadying(self._rows[address], member, now)) + place * STAGGER
             if wait == 0:
                 effects += self._due(address, now)
             else:
                 self._no_later(address, now + wait)
         return effects
-
-    def _steadying(self, row: _Row, member: MemberId, now: int) -> int:
-        if row.met != member or row.reached + STEADY <= now:
-            row.short = 0
-            return 0
-        row.short += 1
-        return self._pause(row.short - 1, dead=False)
 
     def want(self, member: MemberId, now: int) -> list[Dial | Notify]:
         """A call waits for a link: dial at once, if nothing is under way and the last failure is not that fresh."""
@@ -346,28 +301,11 @@ class Overlay:
             effects += self._due(address, now)
         return effects
 
-    def _later(self, address: Address, row: _Row, now: int) -> None:
+    def _later(self, address: Address, row: AddressRow, now: int) -> None:
         if not self.stopped and self._needed(address):
             dead = not any(self._members.routable(member) for member in row.wanting)
-            if dead and now - row.silent_since >= YOUNG:
-                # At first some time within the round, or the whole cluster would try at one time and then not at all.
-                pause = RARELY * len(self._rings)
-                pause, row.rare = pause if row.rare else int(pause * self._rng.fraction()), True
-            else:
-                pause = self._pause(row.failures - 1, dead=dead)
             self._forget_time(address)
-            self._no_later(address, now + pause)
-
-    def _pause(self, failures: int, *, dead: bool) -> int:
-        """Doubled from `dial_first`, with full jitter; for seeds and the dead it is shared by all that are alive.
-
-        Who is alone dials these soon at first, as nothing else is to be done.
-        """
-        longest = self._limits.dial_longest
-        pause = min(longest, self._limits.dial_first << min(failures, 32))
-        if dead and (pause == longest or len(self._rings) > 2):
-            return (longest // 2 + int(longest / 2 * self._rng.fraction())) * len(self._rings)
-        return int(pause * self._rng.fraction()) + 1
+            self._no_later(address, now + self._backoff.after_failure(row, now, dead=dead))
 
     def _no_later(self, address: Address, at: int) -> None:
         """Dial at `at` or earlier, if it is needed then."""
@@ -416,7 +354,7 @@ class Overlay:
             return self._members.routable(member)
         return False
 
-    def _expected(self, row: _Row) -> MemberId | None:
+    def _expected(self, row: AddressRow) -> MemberId | None:
         """Whom a dial is for: the latest living one whose card names the address, else the latest at all."""
         expected: MemberId | None = None
         for member in row.wanting:

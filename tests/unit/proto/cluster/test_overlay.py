@@ -5,8 +5,9 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from mpreg_proto.cluster.backoff import RARELY, YOUNG
 from mpreg_proto.cluster.members import Card, Member, Members
-from mpreg_proto.cluster.overlay import RARELY, STAGGER, YIELD, YOUNG, Overlay
+from mpreg_proto.cluster.overlay import STAGGER, YIELD, Overlay
 from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId

@@ -1,0 +1,53 @@
+"""Pauses between dials: they double up to a bound, are spread, and for the dead are shared by all that are alive."""
+
+from mpreg_proto.cluster.backoff import RARELY, STEADY, YOUNG, AddressRow, Backoff
+from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.ids import MemberId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.rng import Rng
+
+ME, SHE = MemberId(b"m" * 16), MemberId(b"s" * 16)
+LIMITS = Limits(dial_first=SECOND, dial_longest=8 * SECOND)
+
+
+def backoff(*others: int) -> Backoff:
+    rings = Rings(ME)
+    for number in others:
+        rings.enter(MemberId(number.to_bytes(16, "big")))
+    return Backoff(rings, Rng(7), LIMITS)
+
+
+def drawn(pauses: Backoff, failures: int, *, dead: bool) -> list[int]:
+    return [pauses.pause(failures, dead=dead) for _ in range(200)]
+
+
+def test_a_pause_doubles_up_to_the_longest_with_full_jitter() -> None:
+    pauses = backoff()
+    for failures, most in ((0, 1), (1, 2), (2, 4), (3, 8), (4, 8), (10**6, 8)):
+        found = drawn(pauses, failures, dead=False)
+        assert 0 < min(found) < most * SECOND / 8 and most * SECOND * 7 / 8 < max(found) <= most * SECOND
+
+
+def test_the_dead_are_dialled_as_often_by_a_whole_cluster_as_by_one() -> None:
+    found = drawn(backoff(1, 2, 3), 0, dead=True)
+    assert min(found) >= 4 * 4 * SECOND and max(found) <= 4 * 8 * SECOND
+    assert max(drawn(backoff(), 0, dead=True)) <= SECOND, "who is alone has nothing else to do"
+
+
+def test_what_was_silent_for_long_is_tried_rarely_the_first_time_within_the_round() -> None:
+    pauses, row = backoff(1, 2, 3), AddressRow()
+    row.failures = 9
+    assert pauses.after_failure(row, YOUNG - 1, dead=True) <= 4 * 8 * SECOND and not row.rare
+    assert 0 <= pauses.after_failure(row, YOUNG, dead=True) < 4 * RARELY and row.rare
+    assert pauses.after_failure(row, YOUNG, dead=True) == 4 * RARELY
+    assert pauses.after_failure(row, YOUNG, dead=False) <= 8 * SECOND
+
+
+def test_a_link_that_lasted_is_dialled_again_at_once_a_short_one_later_and_later() -> None:
+    pauses, row = backoff(), AddressRow()
+    row.met = SHE
+    for short in (1, 2, 3):
+        assert 0 < pauses.steadying(row, SHE, STEADY - 1) <= SECOND << (short - 1)
+        assert row.short == short
+    assert pauses.steadying(row, SHE, STEADY) == 0 and row.short == 0
+    assert pauses.steadying(row, ME, 0) == 0, "another member answered there"
