@@ -9,12 +9,12 @@ DEAD needs time, and less of it the more observers agree. It sees bytes only thr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import ceil, log
 
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import Drop, Out, Probe, Tell
 from mpreg_proto.cluster.overlay import Overlay
 from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.suspicion import Suspicions
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND
 from mpreg_proto.notices import Standing
@@ -28,12 +28,6 @@ ANSWER = 500 * MILLISECOND
 """How long a probe waits, first for its own answer, then for anybody else's."""
 LATE = 500 * MILLISECOND
 """A node whose own tick came later than this was held up: what it missed meanwhile proves nothing."""
-LONGEST = 6 * SECOND
-SHORTEST = SECOND
-"""An observer's suspicion becomes death after `LONGEST` if it is alone with it, after `SHORTEST` if enough agree."""
-AGREEING = 3
-HEARD_VERDICT = 12 * SECOND
-"""The same for whoever is no observer, should these not say more themselves."""
 UNLINKED = 5 * SECOND
 """So long a neighbour may have no link, before it is asked about as if it had not answered."""
 HELPERS = 3
@@ -51,33 +45,10 @@ class _Trial:
         self.indirect = indirect
 
 
-class _Doubt:
-    """A SUSPECT member: since when, and, for its observers, who they were when it began."""
-
-    __slots__ = ("observers", "started")
-
-    def __init__(self, started: int) -> None:
-        self.started = started
-        self.observers: tuple[MemberId, ...] = ()
-
-
-def enough(observers: int) -> int:
-    """How many accusers make the shortest suspicion."""
-    return min(AGREEING, max(1, ceil(observers / 3)))
-
-
-def patience(accusers: int, observers: int) -> int:
-    """How long an observer suspects before it says DEAD (Lifeguard, section IV-B)."""
-    needed = enough(observers)
-    if accusers >= needed:
-        return SHORTEST
-    return LONGEST if accusers <= 1 else LONGEST - int((LONGEST - SHORTEST) * log(accusers) / log(needed))
-
-
 class Detector:
     """This node's doubts. It writes to `members` by accusing alone.
 
-    Timer keys: ("cluster", "answer", member), ("cluster", "verdict", member); `tick` is `Cluster`'s to call.
+    Timer keys: ("cluster", "answer", member); `tick` is `Cluster`'s to call.
     """
 
     def __init__(
@@ -103,7 +74,7 @@ class Detector:
         """1 to 8: by what this node multiplies its own patience, as it may be itself who is slow."""
         self._turns: list[MemberId] = []
         self._trials: dict[MemberId, _Trial] = {}
-        self._doubts: dict[MemberId, _Doubt] = {}
+        self._suspicions = Suspicions(timers)
         self._unlinked: dict[MemberId, int] = {}
         self._errands: dict[MemberId, dict[MemberId, None]] = {}
         """Whom to ask about whom, once a link to the first stands."""
@@ -124,8 +95,7 @@ class Detector:
         self._stopped = True
         for member in self._trials:
             self._timers.cancel(("cluster", "answer", member))
-        for member in self._doubts:
-            self._timers.cancel(("cluster", "verdict", member))
+        self._suspicions.stop()
 
     # -- links ----------------------------------------------------------------------------------------------------
 
@@ -156,9 +126,9 @@ class Detector:
         """A dial came to nothing: I agree with those who suspect whom I cannot reach either."""
         found: list[Member | Out] = []
         for member in self._overlay.awaited(address):
-            doubt = self._doubts.get(member)
+            since = self._suspicions.since(member)
             watched = member in self._rings.neighbours and member not in self._links
-            if doubt is not None and watched and self._overlay.unanswered(member, doubt.started):
+            if since is not None and watched and self._overlay.unanswered(member, since):
                 found += [] if self._held_up(now) else self._accuse(member, Standing.SUSPECT, now)
         return found
 
@@ -182,7 +152,7 @@ class Detector:
         if member.standing is Standing.SUSPECT:
             return self._doubt(member, now)
         silent = [] if member.standing is Standing.LEFT else self._silent_link(member.id)
-        self._forget_doubt(member.id)
+        self._suspicions.forget(member.id)
         if member.standing is Standing.ALIVE:
             self._displaced.pop(member.id, None)
             return []
@@ -195,8 +165,8 @@ class Detector:
 
     def _silent_link(self, member: MemberId) -> list[Out]:
         """The link to a suspect over which nothing came since: it would keep its address from being dialled."""
-        doubt, link = self._doubts.get(member), self._links.get(member)
-        return [] if doubt is None or link is None or self._heard(link) > doubt.started else [Drop(link)]
+        since, link = self._suspicions.since(member), self._links.get(member)
+        return [] if since is None or link is None or self._heard(link) > since else [Drop(link)]
 
     def refuted(self) -> None:
         """I was accused and had to refute: perhaps it is I who is slow."""
@@ -205,9 +175,9 @@ class Detector:
     def renew(self, now: int) -> list[Member | Out]:
         """My neighbours are others than they were: suspects among the new ones are now mine to judge."""
         found: list[Member | Out] = []
-        for member in list(self._doubts):
+        for member in self._suspicions.unobserved():
             held = self._members.get(member)
-            if held is not None and member in self._rings.neighbours and not self._doubts[member].observers:
+            if held is not None and member in self._rings.neighbours:
                 found += self._doubt(held, now)
         for member in [member for member in self._trials if member not in self._rings.neighbours]:
             self._forget_trial(member)
@@ -216,23 +186,11 @@ class Detector:
 
     def _doubt(self, member: Member, now: int) -> list[Member | Out]:
         """Set the time of the verdict by who agrees; look for myself, if others were first to doubt."""
-        doubt = self._doubts.get(member.id)
-        if doubt is None:
-            doubt = self._doubts[member.id] = _Doubt(now)
         if member.id not in self._rings.neighbours:
-            if not doubt.observers:
-                self._timers.set(("cluster", "verdict", member.id), doubt.started + HEARD_VERDICT * self.health)
+            self._suspicions.hear(member, now, health=self.health)
             return []
-        present = self._rings.of(member.id)
-        first = not doubt.observers
-        if first:
-            doubt.observers = present
-        counted = [one for one in member.accusers if one in doubt.observers or one in present]
-        span = patience(len(counted), len(present)) * self.health
-        self._timers.set(("cluster", "verdict", member.id), max(now, doubt.started + span))
-        if first and self._members.me not in member.accusers:
-            return self._prompted(member.id, now)
-        return []
+        first = self._suspicions.observe(member, self._rings.of(member.id), now, health=self.health)
+        return self._prompted(member.id, now) if first and self._members.me not in member.accusers else []
 
     # -- probing --------------------------------------------------------------------------------------------------
 
@@ -368,37 +326,30 @@ class Detector:
         if self._trials.pop(member, None) is not None:
             self._timers.cancel(("cluster", "answer", member))
 
-    def _forget_doubt(self, member: MemberId) -> None:
-        if self._doubts.pop(member, None) is not None:
-            self._timers.cancel(("cluster", "verdict", member))
-
     # -- judging --------------------------------------------------------------------------------------------------
 
     def verdict_due(self, member: MemberId, now: int) -> list[Member | Out]:
         """A suspicion is old enough: DEAD, unless it is heard all the same, as then it will refute."""
-        doubt = self._doubts.get(member)
-        if doubt is None or self._stopped or self._members.standing(member) is not Standing.SUSPECT:
+        since = self._suspicions.since(member)
+        if since is None or self._stopped or self._members.standing(member) is not Standing.SUSPECT:
             return []
         link = self._links.get(member)
-        if self._held_up(now) or (link is not None and self._heard(link) > doubt.started):
-            self._again(member, doubt, now)
+        if self._held_up(now) or (link is not None and self._heard(link) > since):
+            self._begin_again(member, now)
             return []
         standing = Standing.RETIRED if self._displaced.pop(member, self) is None else Standing.DEAD
         return self._accuse(member, standing, now)
 
-    def _again(self, member: MemberId, doubt: _Doubt, now: int) -> None:
-        """Begin a suspicion anew, from now on."""
-        doubt.started = now
-        observed = member in self._rings.neighbours
-        self._timers.set(("cluster", "verdict", member), now + (LONGEST if observed else HEARD_VERDICT) * self.health)
+    def _begin_again(self, member: MemberId, now: int) -> None:
+        self._suspicions.again(member, now, health=self.health, watched=member in self._rings.neighbours)
 
     def _begin_anew(self, now: int) -> None:
         """This node was held up: what it waited for may have come and lie unread."""
         self._held_up_until = now + EVERY
         for member in list(self._trials):
             self._forget_trial(member)
-        for member, doubt in self._doubts.items():
-            self._again(member, doubt, now)
+        for member in self._suspicions.all():
+            self._begin_again(member, now)
 
     def _held_up(self, now: int) -> bool:
         """Whether this node's own tick is long overdue, or came late a short while ago."""

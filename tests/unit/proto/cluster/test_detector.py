@@ -7,18 +7,14 @@ from mpreg_proto.cluster.detector import (
     ANSWER,
     EVERY,
     HEALTH,
-    HEARD_VERDICT,
-    LONGEST,
-    SHORTEST,
     UNLINKED,
     Detector,
-    enough,
-    patience,
 )
 from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.outputs import Drop, Out, Probe, Tell
 from mpreg_proto.cluster.overlay import Overlay
 from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.suspicion import HEARD_VERDICT, LONGEST, SHORTEST, patience
 from mpreg_proto.effects import Dial
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
@@ -224,13 +220,6 @@ def test_a_neighbour_that_was_never_reached_is_asked_about_after_five_seconds() 
 
 
 # -- suspicion --------------------------------------------------------------------------------------------------------
-
-
-def test_how_many_must_agree_and_how_long_it_takes() -> None:
-    assert [enough(observers) for observers in (0, 1, 3, 4, 6, 7, 10, 11)] == [1, 1, 1, 2, 2, 3, 3, 3]
-    assert [patience(accusers, 10) for accusers in (0, 1, 3, 4)] == [LONGEST, LONGEST, SHORTEST, SHORTEST]
-    assert SHORTEST < patience(2, 10) < LONGEST
-    assert [patience(accusers, 2) for accusers in (0, 1)] == [LONGEST, SHORTEST]
 
 
 def test_the_end_of_a_stream_is_suspicion_and_time_is_death() -> None:
