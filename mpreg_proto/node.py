@@ -18,15 +18,14 @@ import msgspec
 from mpreg_proto.answers import Answers
 from mpreg_proto.cluster import outputs
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import (
+from mpreg_proto.cluster.cluster import Cluster, Said
+from mpreg_proto.cluster.outputs import (
     CloseLink,
-    Cluster,
     Drop,
     Gone,
     OffersChanged,
     Out,
     Probe,
-    Said,
     Surplus,
     TakeNewId,
     Tell,

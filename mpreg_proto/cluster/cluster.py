@@ -2,8 +2,8 @@
 
 `Node` gives in handshakes, ends of links, messages about members, due timers, and what its own process offers; out come
 the things of outputs.py: messages to send, addresses to dial, and what became true, such as a link to call over, a
-member gone, offers that changed. It composes members, catalogue, index, rings, links, gossip, repair, overlay and
-detector, and carries what one of them finds to the others. It knows no bytes, requests or clock.
+member gone, offers that changed. Each input goes to the parts (parts.py) that it concerns; what their findings mean
+for the others is followed up in changes.py. It knows no bytes, requests or clock.
 """
 
 from __future__ import annotations
@@ -13,59 +13,24 @@ from typing import Any
 
 import msgspec
 
-from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
-from mpreg_proto.cluster.detector import Detector
-from mpreg_proto.cluster.gossip import Gossip
-from mpreg_proto.cluster.index import Index
-from mpreg_proto.cluster.linked import Linked, Tie
-from mpreg_proto.cluster.members import Card, Member, Members
-from mpreg_proto.cluster.outputs import (
-    CloseLink,
-    Drop,
-    Gone,
-    MemberRow,
-    OffersChanged,
-    Out,
-    Probe,
-    Surplus,
-    TakeNewId,
-    Tell,
-    Usable,
-)
-from mpreg_proto.cluster.overlay import YIELD, Overlay
+from mpreg_proto.cluster.catalogue import Applied, FunctionSpec
+from mpreg_proto.cluster.changes import TICK, Changes
+from mpreg_proto.cluster.linked import Tie
+from mpreg_proto.cluster.members import Card
+from mpreg_proto.cluster.outputs import CloseLink, MemberRow, OffersChanged, Out, Surplus, Tell
+from mpreg_proto.cluster.overlay import YIELD
+from mpreg_proto.cluster.parts import Parts
 from mpreg_proto.cluster.people import rows
-from mpreg_proto.cluster.repair import Repair
-from mpreg_proto.cluster.rings import Rings
-from mpreg_proto.cluster.routes import Routes
 from mpreg_proto.effects import Notify
-from mpreg_proto.ids import Address, LinkId, MemberId, show
-from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.notices import CatalogueChanged, MemberChanged, Standing
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import Limits
+from mpreg_proto.notices import CatalogueChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.messages import Check, Delta, DialMe, Digest, Fetch, Lack, News, Summary, Vouch
 
-__all__ = [
-    "CloseLink",
-    "Cluster",
-    "Drop",
-    "Gone",
-    "MemberRow",
-    "OffersChanged",
-    "Out",
-    "Probe",
-    "Said",
-    "Surplus",
-    "TakeNewId",
-    "Tell",
-    "Usable",
-]
-
 Said = News | Digest | Fetch | Summary | Lack | DialMe | Check | Vouch
 """What nodes say to each other about members."""
-TICK = SECOND
-REFUTES = SECOND
-"""How long a linked member that others call DEAD may take to say that it is not, before its calls are lost."""
 _HOUSEKEEPING = 5
 """Every so many ticks links are looked through: too few, or some that nobody needs."""
 
@@ -90,42 +55,36 @@ class Cluster:
     ) -> None:
         """`heard`: when a link last brought any byte; by default, when it brought what `received` was given."""
         self.me = me
-        self.members = Members(me, Card(name, addresses, release=release), limits=limits, now=now)
-        self.catalogue = Catalogue(me, limits=limits)
-        self.index = Index(self.members, self.catalogue)
-        self.rings = Rings(me)
-        self._linked = Linked()
-        self.links = self._linked.best
-        """The link that calls for a member go over; read it, don't write."""
-        self.routes = Routes(self.rings, self.links)
         self._limits = limits
         self._timers = timers
         self._rng = rng
         self._last_heard: dict[LinkId, int] = {}
-        self._gossip = Gossip(self.members, self.catalogue, self.links, rings=self.rings, timers=timers)
-        self._repair = Repair(self.members, self.catalogue)
-        self._overlay = Overlay(
-            self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits
-        )
-        self._detector = Detector(
-            self.members,
-            self.rings,
-            self._overlay,
-            self.links,
-            heard=heard or (lambda link: self._last_heard.get(link, -TICK)),
+        parts = Parts(
+            me,
+            Card(name, addresses, release=release),
+            seeds=seeds,
             timers=timers,
-            rng=rng.child("detector"),
+            rng=rng,
+            limits=limits,
+            now=now,
+            heard=heard or (lambda link: self._last_heard.get(link, -TICK)),
         )
-        self._up: dict[MemberId, None] = {}
-        """Who is known to be routable, myself left out: each is `Gone` once."""
-        self._going: dict[MemberId, None] = {}
-        """Who is gone by the word of others and still has a link here: `Gone` when that closes, as its last results may
-        be on the way there while the news of it came faster over another; who is DEAD also when it does not refute."""
-        self._seen_changes = 0
+        self.members = parts.members
+        self.catalogue = parts.catalogue
+        self.index = parts.index
+        self.rings = parts.rings
+        self.routes = parts.routes
+        self.links = parts.links
+        """The link that calls for a member go over; read it, don't write."""
+        self._parts = parts
+        self._linked = parts.linked
+        self._gossip = parts.gossip
+        self._repair = parts.repair
+        self._overlay = parts.overlay
+        self._detector = parts.detector
+        self._changes = Changes(parts, timers=timers, rng=rng, limits=limits)
         self._ticks = 0
         self._synced = False
-        self._said_disowned = False
-        self._collection: int | None = None
         for address in addresses:
             self._overlay.mine(address)
         if resources:
@@ -160,18 +119,13 @@ class Cluster:
             displaced, effects = self._overlay.reached(dialled, member, now)
             out += effects
             if displaced is not None:
-                out += self._found(self._detector.displaced(displaced, now), now)
+                out += self._changes.found(self._detector.displaced(displaced, now), now)
         self._overlay.linked(member)
         return out
 
     def goodbye(self, link: LinkId, now: int) -> list[Out]:
         """The peer said Goodbye on a link: calls go over another one, if there is one."""
-        made = self._linked.get(link)
-        if made is None:
-            return []
-        made.closing = True
-        self.routes.changed()
-        return [*self._linked.choose(made.member)]
+        return self.closing(link)
 
     def unlinked(self, link: LinkId, *, clean: bool, now: int) -> list[Out]:
         """A link is closed; `clean` if a Goodbye of either side came before. Unknown links are ignored."""
@@ -182,22 +136,22 @@ class Cluster:
         self._last_heard.pop(link, None)
         self.routes.changed()
         out: list[Out] = [*self._linked.choose(member)]
-        if member in self._going and not self._linked.of(member):
-            out += self._gone(member)
+        if not self._linked.of(member):
+            out += self._changes.gone(member)
         out += self._gossip.ended(link)
         if member in self.links or self._overlay.stopped:
             return out
         if clean or self._linked.of(member):
             self._detector.parted(member, now)
             return [*out, *self._overlay.lost(member, now, pause=0 if self.me < member else YIELD)]
-        out += self._found(self._detector.lost(member, now), now)
+        out += self._changes.found(self._detector.lost(member, now), now)
         return [*out, *self._overlay.lost(member, now)]
 
     def dial_failed(self, address: Address, now: int) -> list[Out]:
         """A dial ended without a handshake: refused, silent, another cluster, or closed before its hello came."""
         awaited = self._overlay.awaited(address)
         out: list[Out] = [*self._overlay.failed(address, now)]
-        out += self._found(self._detector.failed(address, now), now)
+        out += self._changes.found(self._detector.failed(address, now), now)
         for member in awaited:
             out += self._beg(member, now)
         return out
@@ -297,11 +251,11 @@ class Cluster:
             self._told_all(made)
         risen = self.members.merge(news.claims, now)
         agreed, self.members.agreed = self.members.agreed, {}
-        out: list[Out] = [*self._repair.correct(link, made.corrected), *self._rose(risen, source=link, now=now)]
+        out: list[Out] = [*self._repair.correct(link, made.corrected), *self._changes.rose(risen, source=link, now=now)]
         if agreed:
             self._gossip.claims(agreed.values(), source=link)
             for held in agreed.values():
-                out += self._found(self._detector.heard(held, now), now)
+                out += self._changes.found(self._detector.heard(held, now), now)
         changed = False
         for delta in news.deltas:
             applied, tells = self._gossip.learn(link, delta)
@@ -316,118 +270,13 @@ class Cluster:
             if held.routable and held.fell and held.id != self.me:
                 out += self._gossip.revived(held.id, link)
         if changed:
-            self._changed()
+            self._parts.changed()
             out.append(OffersChanged())
         return [*out, *self._gossip.flush(now)]
 
     def _told_all(self, made: Tie) -> None:
         """What that member knows is now known here."""
         self._synced = self._synced or self._overlay.sees_seed(made.member)
-
-    # -- what follows ---------------------------------------------------------------------------------------------
-
-    def _found(self, findings: Iterable[Member | Out], now: int) -> list[Out]:
-        """What the detector found: whom it accuses, and what it wants done."""
-        risen: list[Member] = []
-        out: list[Out] = []
-        for finding in findings:
-            if isinstance(finding, Member):
-                risen.append(finding)
-            else:
-                out.append(finding)
-        return out + self._rose(risen, source=None, now=now) if risen else out
-
-    def _rose(self, risen: Iterable[Member], *, source: LinkId | None, now: int) -> list[Out]:
-        """What follows from members that rose: news to others, dials, and what is no longer or again there."""
-        waiting = list(risen)
-        if not waiting:
-            return self._tidy()
-        self._gossip.claims(waiting, source=source)
-        out: list[Out] = []
-        while waiting:
-            member = waiting.pop(0)
-            out.append(Notify(MemberChanged(member.id, member.name, member.standing, member.incarnation)))
-            if member.id == self.me:
-                if source is not None:
-                    self._detector.refuted()
-                continue
-            out += self._came_or_went(member, source, now)
-            for finding in self._detector.heard(member, now):
-                if isinstance(finding, Member):
-                    waiting.append(finding)
-                    self._gossip.claims([finding], source=None)
-                else:
-                    out.append(finding)
-            self._overlay.learn(member, now)
-        self._changed()
-        return [*out, *self._reneighbour(now), OffersChanged(), *self._tidy(), *self._gossip.flush(now)]
-
-    def _came_or_went(self, member: Member, source: LinkId | None, now: int) -> list[Out]:
-        """A member is in the view, or is no longer."""
-        if member.routable and member.id not in self._up:
-            link = self.links.get(member.id)
-            self._up[member.id] = None
-            self._gone(member.id)
-            self.rings.enter(member.id)
-            self._begin_ticking(now)
-            return [] if link is None else [Usable(member.id, link)]
-        if not member.routable and member.id in self._up:
-            del self._up[member.id]
-            self.rings.depart(member.id)
-            self._gossip.gone(member.id)
-            if source is None or not self._linked.of(member.id) or member.standing is Standing.RETIRED:
-                return [Gone(member.id)]
-            self._going[member.id] = None
-            if member.standing is Standing.DEAD:
-                # Who is linked can refute in no time, as they all do when a partition heals.
-                self._timers.set(("cluster", "gone", member.id), now + REFUTES)
-        return []
-
-    def _gone(self, member: MemberId) -> list[Out]:
-        """What was put off, if it was."""
-        if member not in self._going:
-            return []
-        del self._going[member]
-        self._timers.cancel(("cluster", "gone", member))
-        return [Gone(member)]
-
-    def _begin_ticking(self, now: int) -> None:
-        """Somebody is there: from now on there is something to do now and then."""
-        if ("cluster", "tick") not in self._timers and not self._overlay.stopped:
-            # Whoever starts at the same moment shall not probe at the same moment for ever.
-            self._timers.set(("cluster", "tick"), now + int(TICK * (1 + self._rng.fraction()) / 2))
-            repair = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
-            self._timers.set(("cluster", "repair"), now + repair)
-            self._detector.begin()
-
-    def _reneighbour(self, now: int) -> list[Out]:
-        if self.rings.changes == self._seen_changes:
-            return []
-        self._seen_changes = self.rings.changes
-        self._overlay.renew(now)
-        return self._found(self._detector.renew(now), now)
-
-    def _changed(self) -> None:
-        self.index.changed()
-        self.routes.changed()
-        self._repair.buckets.touch()
-
-    def _tidy(self) -> list[Out]:
-        """After members may have changed: forget who was evicted, set the time of the next collection."""
-        for member in self.members.evicted:
-            self._overlay.forget(member)
-        self.members.evicted.clear()
-        due = self.members.next_collection()
-        if due != self._collection:
-            self._collection = due
-            if due is None:
-                self._timers.cancel(("cluster", "collect"))
-            else:
-                self._timers.set(("cluster", "collect"), due)
-        if self.members.disowned and not self._said_disowned:
-            self._said_disowned = True
-            return [TakeNewId()]
-        return []
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -439,7 +288,7 @@ class Cluster:
             case "answer" | "verdict":
                 member = MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me
                 due = self._detector.answer_due if key[1] == "answer" else self._detector.verdict_due
-                return self._found(due(member, now), now)
+                return self._changes.found(due(member, now), now)
             case "news":
                 return [*self._gossip.flush(now)]
             case "dial":
@@ -447,18 +296,14 @@ class Cluster:
             case "repair":
                 return self._mend(now)
             case "gone":
-                return self._gone(MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me)
-        self._collection = None
-        for retired in self.members.collect(now):
-            self._overlay.forget(retired.id)
-        self._repair.buckets.touch()
-        return self._tidy()
+                return self._changes.gone(MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me)
+        return self._changes.collect(now)
 
     def _tick(self, now: int) -> list[Out]:
         if self._overlay.stopped or len(self.rings) == 1:
             return []
         self._timers.set(("cluster", "tick"), now + TICK)
-        out = self._found(self._detector.tick(now), now)
+        out = self._changes.found(self._detector.tick(now), now)
         self._ticks += 1
         if self._ticks % _HOUSEKEEPING == 0:
             out += self._overlay.tidy(now)
@@ -506,12 +351,12 @@ class Cluster:
         if own.card is None or own.addresses == addresses:
             return []
         card = msgspec.structs.replace(own.card, addresses=addresses)
-        return self._rose([self.members.announce(card, now)], source=None, now=now)
+        return self._changes.rose([self.members.announce(card, now)], source=None, now=now)
 
     def leave(self, now: int) -> list[Out]:
         """Say LEFT to all; from now on nobody is dialled or judged."""
         self._gossip.hasten()
-        out = self._rose([self.members.leave(now)], source=None, now=now)
+        out = self._changes.rose([self.members.leave(now)], source=None, now=now)
         self._overlay.stop()
         self._detector.stop()
         for name in ("tick", "repair", "news"):
@@ -519,7 +364,7 @@ class Cluster:
         return out
 
     def _told(self, delta: Delta, now: int) -> list[Out]:
-        self._changed()
+        self._parts.changed()
         self._gossip.grown(delta, source=None)
         return [*self._gossip.flush(now), OffersChanged()]
 
@@ -528,10 +373,6 @@ class Cluster:
     def synced(self) -> bool:
         """Whether digests have been exchanged with one seed, or there is none to ask."""
         return self._synced or self._overlay.seedless
-
-    def shown(self, member: MemberId) -> str:
-        """A member as people see it; before its card is there by the name that it gave in the handshake."""
-        return show(self._name(member), member)
 
     def people(self) -> tuple[MemberRow, ...]:
         """Everybody but the RETIRED, by name and id."""

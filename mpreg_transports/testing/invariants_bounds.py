@@ -169,7 +169,7 @@ def _belongs(node: Node, key: Key) -> bool:
         case ("cluster", "answer", member):
             return member in node.cluster._detector._trials
         case ("cluster", "gone", member):
-            return member in node.cluster._going
+            return member in node.cluster._changes.going
         case ("cluster", "verdict", member):
             return node.cluster.members.routable(member)  # type: ignore[arg-type]
         case ("cluster", _) | ("grace", _):

@@ -63,7 +63,7 @@ class KeepsNothingOfTheGone(Watcher):
             assert isinstance(host, NodeHost), "only nodes speak of members"
             node = host.node
             rank = cell(node.cluster.members, member)[1]
-            awaited = member in node.cluster._going  # answers may be on the way, or that it is not so
+            awaited = member in node.cluster._changes.going  # answers may be on the way, or that it is not so
             out = node.coordinator.out._by_member.get(member)
             if out and rank > Standing.SUSPECT and not awaited:
                 what = f"calls {list(out)[:5]} out at {show('', member)}"

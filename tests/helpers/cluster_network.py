@@ -14,7 +14,8 @@ from typing import cast
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import CloseLink, Cluster, Drop, Out, Probe, Said, Surplus, Tell
+from mpreg_proto.cluster.cluster import Cluster, Said
+from mpreg_proto.cluster.outputs import CloseLink, Drop, Out, Probe, Surplus, Tell
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import Cluster, Out, Said, Tell
+from mpreg_proto.cluster.cluster import Cluster, Said
+from mpreg_proto.cluster.outputs import Out, Tell
 from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Pause, Resume, Returned, Run, Send
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId

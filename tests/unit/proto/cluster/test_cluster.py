@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import Gone, OffersChanged, TakeNewId, Tell, Usable
+from mpreg_proto.cluster.outputs import Gone, OffersChanged, TakeNewId, Tell, Usable
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId

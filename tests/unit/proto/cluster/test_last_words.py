@@ -1,6 +1,8 @@
 """A member that leaves while its last results are on their way: news of others must not take them for lost."""
 
-from mpreg_proto.cluster.cluster import REFUTES, Cluster, Gone
+from mpreg_proto.cluster.changes import REFUTES
+from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.cluster.outputs import Gone
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from mpreg_proto.cluster.cluster import CloseLink, Cluster, Probe, Tell, Usable
+from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.cluster.outputs import CloseLink, Probe, Tell, Usable
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import Claim, Digest, News

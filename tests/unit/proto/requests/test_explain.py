@@ -83,7 +83,7 @@ def where(desk: Desk, members: list[Member]) -> dict[str, str]:
     ran: dict[str, str] = {}
     for member in members:
         for asked in member.take(Request):
-            ran |= dict.fromkeys(asked.here, desk.node.cluster.shown(member.cluster.me))
+            ran |= dict.fromkeys(asked.here, member.cluster.members.own.shown)
             member.say(done(asked, *[part for name in asked.here for part in (name, 1)]))
     for run in list(desk.runs.values()):
         job = desk.node.worker.job(run.run)
