@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mpreg_proto.errors import Fault
-from mpreg_proto.ids import LinkId, MemberId, RequestId
+from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.requests.graph import Plan
+from mpreg_proto.requests.history import History
 from mpreg_proto.wire.messages import Done, Failed, Request, Traced
 
 
@@ -24,24 +25,19 @@ class Execution:
         "_users",
         "_waiting",
         "arrived",
-        "avoid",
         "deadline",
         "dispatches",
         "faults",
         "first_fault",
+        "history",
         "id",
         "link",
-        "losses",
         "open",
         "parked",
         "plan",
-        "possibly_started",
-        "queued",
-        "repeats",
         "reply_id",
         "request",
         "trace",
-        "tries",
         "values",
     )
 
@@ -62,21 +58,11 @@ class Execution:
         self.first_fault: Fault | None = None
         self.open = dict.fromkeys(plan.calls)
         """Calls that have not ended."""
-        self.possibly_started: dict[str, None] = {}
-        """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
+        self.history = History()
         self.dispatches: dict[int, LinkId] = {}
         """The numbers under which calls of this request went out, and where."""
-        self.queued: dict[str, int] = {}
-        """When each call became ready."""
-        self.tries: dict[str, int] = {}
-        self.losses: dict[str, int] = {}
-        """How often the node of a call was lost."""
         self.parked: dict[str, None] = {}
         """Calls that wait for a node or a link, each with its timers."""
-        self.repeats: dict[str, str] = {}
-        """For calls whose node was lost: the version that alone may run them again."""
-        self.avoid: dict[str, list[tuple[MemberId, Fault]]] = {}
-        """For calls that were refused somewhere: by whom, and why."""
         self.trace: list[Traced] = []
         self._waiting = {name: len(others) for name, others in plan.needs.items()}
         self._users = {name: len(others) for name, others in plan.dependents.items()}

@@ -114,7 +114,7 @@ class WithinLimits(Watcher):
                 if attempt.link != 0 and attempt.link not in sessions:
                     what = f"call {attempt.call!r} of dispatch {number}"
                     self._wrong(host, f"{what} out on link {attempt.link}, which is gone")
-        for request, name in coordinator._parked:
+        for request, name in coordinator.parking.calls:
             if request not in requests or name not in requests[request].open:
                 self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
         for execution in requests.values():
@@ -163,7 +163,7 @@ def _belongs(node: Node, key: Key) -> bool:
         case ("deadline", request):
             return request in node.coordinator.requests
         case ("wait" | "link", request, name):
-            return (request, name) in node.coordinator._parked
+            return (request, name) in node.coordinator.parking.calls
         case ("cluster", "dial", address):
             return address in node.cluster._overlay._rows
         case ("cluster", "answer", member):

@@ -175,8 +175,8 @@ class TriesElsewhere(Watcher):
         fault = execution.faults.get(key.call)
         if fault is None or fault.code not in _ELSEWHERE or host.local >= execution.deadline:
             return
-        call, version = execution.plan.calls[key.call], execution.repeats.get(key.call)
-        avoided = [member for member, _ in execution.avoid.get(key.call, ())]
+        call, version = execution.plan.calls[key.call], execution.history.versions.get(key.call)
+        avoided = [member for member, _ in execution.history.refusals.get(key.call, ())]
         cluster = host.node.cluster
         for member in (host.node.me, *cluster.links):
             offers = self._reading.of(cluster.catalogue.content(member))

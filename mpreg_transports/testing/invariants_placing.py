@@ -123,9 +123,9 @@ class PlacedWhereItFits(Watcher):
 
 def _excluded(execution: Execution, name: str, member: bytes, offered: Offers, call: Call) -> bool:
     """Whether it has refused the call, or may not repeat it."""
-    if any(refuser == member for refuser, _ in execution.avoid.get(name, ())):
+    if any(refuser == member for refuser, _ in execution.history.refusals.get(name, ())):
         return True
-    offer, version = offered.functions[call.function], execution.repeats.get(name)
+    offer, version = offered.functions[call.function], execution.history.versions.get(name)
     return version is not None and not (offer.idempotent and offer.version == version)
 
 

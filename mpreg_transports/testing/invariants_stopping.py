@@ -41,7 +41,7 @@ class StopsWhenTold(Watcher):
         told = self._told.pop(host.name, None) if self._told else None
         if told is None or not isinstance(host, NodeHost):
             return
-        worker, origins = host.node.worker, host.node.coordinator._origins
+        worker, origins = host.node.worker, host.node.coordinator.in_flight.origins
         for link, number in told:
             jobs = worker._dispatches.get((link, number), {}).values()
             going = [job.call.name for job in jobs if job.run is None or job.cancelled is None]
@@ -79,7 +79,7 @@ class CallsOff(Watcher):
         if not out or not isinstance(host, NodeHost):
             return
         coordinator = host.node.coordinator
-        mark = (len(coordinator.requests), coordinator._last_id)
+        mark = (len(coordinator.requests), coordinator.in_flight.last_id)
         if self._marks.get(life) == mark:  # none has ended since
             return
         self._marks[life] = mark
@@ -109,7 +109,8 @@ class CallsOff(Watcher):
             assert isinstance(message, Request)
             peer = peer_of(host, link)
             for number in self._owed.pop((peer.host.name, peer.life, message.id), ()):
-                known = host.node.worker.has(link, number) or number in host.node.coordinator._origins.get(link, {})
+                node = host.node
+                known = node.worker.has(link, number) or node.coordinator.in_flight.has(link, number)
                 if known and (host.name, host.life, link, number) not in self._cancelled:
                     what = f"{number} of {peer.host.name} goes on, which was over when {message.id} was sent"
                     raise Violation(15, f"{said(host)}: {what}, and nobody called it off")

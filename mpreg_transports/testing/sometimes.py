@@ -116,8 +116,8 @@ class Sometimes(Watcher):
             sometimes("a catalogue was fetched from a version on", message.have > 0)
 
     def touched(self, host: Host) -> None:
-        if isinstance(host, NodeHost) and host.node.coordinator._parked:
-            for request, name in host.node.coordinator._parked:
+        if isinstance(host, NodeHost) and host.node.coordinator.parking.calls:
+            for request, name in host.node.coordinator.parking.calls:
                 timers = host.node._timers
                 sometimes("a call waited for a link", ("link", request, name) in timers)
                 sometimes("a call waited for a node that offers it", ("wait", request, name) in timers)
@@ -125,7 +125,7 @@ class Sometimes(Watcher):
     def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
         assert attempt is not None, "it was there a moment ago"
-        if attempt.execution.losses.get(key.call):
+        if attempt.execution.history.losses.get(key.call):
             sometimes("a call failed over to another node")
         if attempt.candidate.suspect:
             sometimes("a SUSPECT member was chosen")

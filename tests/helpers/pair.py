@@ -292,4 +292,4 @@ class Desk:
         assert not any(node.answers.pending(link) for link in self.fars)
         left = {key[0] for key in node._timers._at}
         assert left <= {"ping", "cluster"}, left
-        assert not node.coordinator._parked
+        assert not node.coordinator.parking.calls

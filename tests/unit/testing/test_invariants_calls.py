@@ -12,7 +12,9 @@ from mpreg_proto.answers import Answers
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.requests.coordinator import Coordinator
+from mpreg_proto.requests.dispatcher import Dispatcher
 from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.inflight import InFlight
 from mpreg_proto.requests.intents import Assign
 from mpreg_proto.requests.worker import Worker
 from mpreg_proto.timers import Timers
@@ -73,7 +75,7 @@ def test_8_a_function_that_gives_something_else_in_the_cluster() -> None:
 
 
 def test_9_a_node_that_forgets_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Coordinator, "_too_late", lambda *_: [])
+    monkeypatch.setattr(InFlight, "too_late", lambda *_: [])
     sim = cluster()
     sim.call("front", "slow", 1, timeout=1)
     sim.run(0.5)
@@ -125,7 +127,7 @@ def test_10_a_call_that_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch)
 
     def forgetful(self: Coordinator, attempts: Any, now: int) -> Any:
         for attempt in attempts:
-            attempt.execution.losses.clear()
+            attempt.execution.history.losses.clear()
         return lose(self, attempts, now)
 
     monkeypatch.setattr(Coordinator, "_lose", forgetful)
@@ -144,27 +146,27 @@ def test_10_a_call_that_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_10_a_promise_that_nothing_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    hand_out = Coordinator._hand_out
+    add = Dispatcher._add
 
-    def forgetful(self: Coordinator, execution: Any, *args: Any) -> None:
-        hand_out(self, execution, *args)
-        execution.possibly_started.clear()
+    def forgetful(self: Dispatcher, execution: Any, *args: Any) -> None:
+        add(self, execution, *args)
+        execution.history.possibly_started.clear()
 
-    monkeypatch.setattr(Coordinator, "_hand_out", forgetful)
+    monkeypatch.setattr(Dispatcher, "_add", forgetful)
     sim = cluster()
     sim.call("front", "slow", 1, timeout=1)
     assert "promised that nothing was done" in violated(10, lambda: sim.run(10))
 
 
 def test_11_a_dispatch_that_has_more_time_than_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = Coordinator._group
+    group = Dispatcher._group
 
-    def generous(self: Coordinator, execution: Any, link: Any, groups: Any) -> Any:
+    def generous(self: Dispatcher, execution: Any, link: Any, groups: Any) -> Any:
         made = group(self, execution, link, groups)
         made = groups[link] = Assign(made.link, made.number, made.calls, made.given, execution.deadline + 10**9)
         return made
 
-    monkeypatch.setattr(Coordinator, "_group", generous)
+    monkeypatch.setattr(Dispatcher, "_group", generous)
     sim = cluster()
     sim.call("front", "double", 1, resources={"left"}, timeout=5)
     assert "with 5.996 s left; it had 4.996 s" in violated(11, lambda: sim.run(10))
@@ -210,7 +212,7 @@ def test_12_requests_of_a_link_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> 
     lost = Coordinator.link_lost
 
     def careless(self: Coordinator, link: Any, now: int) -> Any:
-        self._origins.pop(link, None)
+        self.in_flight.forget(link)
         return lost(self, link, now)
 
     monkeypatch.setattr(Coordinator, "link_lost", careless)

@@ -102,9 +102,9 @@ def test_5_placing_that_does_not_look_at_resources(monkeypatch: pytest.MonkeyPat
 
 
 def test_5_placing_that_takes_suspects_as_well_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mpreg_proto.requests import coordinator
+    from mpreg_proto.requests import dispatcher
 
-    monkeypatch.setattr(coordinator, "rank", lambda candidates, loads, *, resources: candidates)
+    monkeypatch.setattr(dispatcher, "rank", lambda candidates, loads, *, resources: candidates)
     sim = cluster()
     sim.partition({"left"}, {"right"})
     sim.link("front", "right").set(delay=0.3)  # so that it cannot refute at once what `left` will say of it

@@ -241,7 +241,7 @@ def test_a_call_that_fails_while_it_waits_for_a_link_leaves_no_timer_behind() ->
     ask(client, call("x", "once"), call("y", "own"), partial=True)
     assert [key for key in desk.node._timers._at if key[0] == "link"] == [("link", 1, "x")]
     desk.advance(15)  # DEAD by now, so nobody offers it
-    assert desk.node.coordinator._parked == {}
+    assert desk.node.coordinator.parking.calls == {}
     assert [key for key in desk.node._timers._at if key[0] == "link"] == []
     (run,) = desk.running("own")
     desk.finish(run)

@@ -1,0 +1,48 @@
+"""What the calls of one request have been through, and who is eligible for it."""
+
+from types import SimpleNamespace
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import MemberId
+from mpreg_proto.requests.history import History
+
+FULL = Fault(1022, "full")
+
+
+def candidate(letter: str, *, idempotent: bool = True, version: str = "1") -> SimpleNamespace:
+    return SimpleNamespace(member=MemberId(letter.encode() * 16), idempotent=idempotent, version=version)
+
+
+A, B, C = (candidate(letter) for letter in "abc")
+
+
+def test_everybody_is_eligible_at_first() -> None:
+    assert History().eligible("x", [A, B]) == [A, B]
+
+
+def test_who_refused_a_call_does_not_get_it_again_until_pardoned() -> None:
+    history = History()
+    history.refused("x", A.member, FULL)
+    assert history.eligible("x", [A, B]) == [B] and history.eligible("y", [A, B]) == [A, B]
+    assert history.last_refusal("x") == FULL and history.last_refusal("y") is None
+    history.pardon("x")
+    assert history.eligible("x", [A, B]) == [A, B] and history.last_refusal("x") is None
+
+
+def test_after_a_loss_only_the_same_version_may_run_it_and_only_if_it_is_idempotent_still() -> None:
+    history = History()
+    assert history.lost("x", A, failovers=2)
+    others = [B, candidate("c", version="2"), candidate("d", idempotent=False)]
+    assert history.eligible("x", others) == [B] and history.eligible("y", others) == others
+    assert history.lost("x", B, failovers=2) and not history.lost("x", C, failovers=2), "three losses are too many"
+    assert not history.lost("z", candidate("d", idempotent=False), failovers=2)
+
+
+def test_a_body_may_have_started_until_somebody_says_that_it_did_not() -> None:
+    history = History()
+    history.handed_out("x", A)
+    assert not history.possibly_started, "an idempotent one may start again"
+    history.handed_out("y", candidate("d", idempotent=False))
+    assert list(history.possibly_started) == ["y"] and history.tries == {"x": 1, "y": 1}
+    history.not_started("y")
+    assert not history.possibly_started
