@@ -202,7 +202,7 @@ class Ask(msgspec.Struct, array_like=True, frozen=True, tag=15, gc=False):
 
 
 class Told(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
-    """A node's view as JSON text (`NodeView`, node.py), for people and tools."""
+    """A node's view as JSON text (`NodeView`, view.py), for people and tools."""
 
     id: int
     view: bytes

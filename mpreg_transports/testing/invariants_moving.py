@@ -34,7 +34,7 @@ class QueuesMove(Watcher):
         for function, queue in host.node.worker._queues.items():
             names = [job.call.name for job in queue]
             if function not in offered:
-                if not host.node._draining:
+                if not host.node.draining:
                     raise Violation(6, f"{said(host)} has {names} waiting for {function}, which it does not offer")
                 continue
             busy = sum(body.run.function == function for body in host.running.values())

@@ -99,7 +99,7 @@ class ServedIfItCanBe(Watcher):
     def _serves_all_itself(self, asked: _Asked, calls: tuple[Call, ...]) -> bool:
         """Whether its node could have run it all, from beginning to end, and nobody offers other versions."""
         host = asked.host
-        if not host.alive or host.life != asked.life or host.node._draining or host.stalled_until > self._sim.now:
+        if not host.alive or host.life != asked.life or host.node.draining or host.stalled_until > self._sim.now:
             return False
         now = self._offers(host)
         return asked.version == _version(host) and all(now.fits(call) and self._alike(call) for call in calls)

@@ -161,7 +161,7 @@ class LeavesInOrder(Watcher):
     def touched(self, host: Host) -> None:
         if not isinstance(host, NodeHost):
             return
-        if host.node._draining:
+        if host.node.draining:
             self._since.setdefault((host.name, host.life), host.local)
         for member in self._due.pop(host.name, ()) if self._due else ():
             now = cell(host.node.cluster.members, member)

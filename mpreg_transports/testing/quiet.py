@@ -52,7 +52,7 @@ def correct(sim: Engine) -> list[NodeHost]:
     return [
         host
         for host in sim.nodes.values()
-        if host.alive and not host.node.left and not host.node._draining and host.stalled_until <= sim.now
+        if host.alive and not host.node.left and not host.node.draining and host.stalled_until <= sim.now
     ]
 
 

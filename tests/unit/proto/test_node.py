@@ -41,7 +41,7 @@ def snapshot(desk: Desk) -> tuple[object, ...]:
         node.cluster.catalogue.heads(),
         node.cluster.index.generation,
         dict(node.links.sessions),
-        (dict(node._offered), node._resources, node._addresses, node.left, node._draining),
+        (dict(node._machines.offered), node._machines.resources, node._machines.addresses, node.left, node.draining),
         (dict(node.worker._slots), dict(node.worker._busy), list(node.worker._runs)),
     )
 

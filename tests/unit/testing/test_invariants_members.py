@@ -10,7 +10,7 @@ import pytest
 from mpreg_proto.cluster.catalogue import Catalogue
 from mpreg_proto.cluster.index import Index
 from mpreg_proto.cluster.members import Members
-from mpreg_proto.node import Node
+from mpreg_proto.machines import Machines
 from mpreg_proto.notices import Standing
 from tests.helpers.simulated import cluster, violated
 
@@ -118,7 +118,7 @@ def test_5_placing_that_takes_suspects_as_well_as_others(monkeypatch: pytest.Mon
 
 
 def test_6_a_node_that_runs_what_it_does_not_offer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Node, "_refusal", lambda *_: None)
+    monkeypatch.setattr(Machines, "refusal", lambda *_: None)
     sim = cluster()
     sim.partition({"left"}, {"front", "right"}, oneway=True)  # so nobody hears of it
     sim.withdraw("left", "double")

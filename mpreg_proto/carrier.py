@@ -1,0 +1,173 @@
+"""What one machine wants, brought to whom it concerns: another machine, a link, or the log of effects.
+
+Machines return intents and outs in the order of their causes; what follows from one comes after all that was there
+before, so nothing re-enters a machine. The table at the end holds all that may be wanted but the effects, which go to
+the log as they are. Nothing here reads bytes or decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mpreg_proto.cluster.outputs import (
+    CloseLink,
+    Drop,
+    Gone,
+    OffersChanged,
+    Out,
+    Probe,
+    Surplus,
+    TakeNewId,
+    Tell,
+    Usable,
+)
+from mpreg_proto.machines import Machines
+from mpreg_proto.requests.graph import over
+from mpreg_proto.requests.intents import LOCAL, Answer, Assign, Ended, Intent, Partly, WantLink, Withdraw
+from mpreg_proto.requests.relay import Forward
+from mpreg_proto.wire.messages import CancelRequest, Failed, Request, Result
+
+GOING_AWAY = 1001
+"""The WebSocket close code of an endpoint that goes down (RFC 6455, section 7.4.1)."""
+
+Wanted = Intent | Out | Forward
+"""All that the machines may return."""
+
+
+class Carrier:
+    """See the module. It holds nothing of its own."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+        self._links = machines.links
+        self._answers = machines.answers
+        self._worker = machines.worker
+        self._log = machines.log
+
+    def carry(self, wanted: Iterable[Wanted], now: int) -> None:
+        """Bring each intent to whom it concerns; what follows from it comes after what was there before."""
+        waiting = deque(wanted)
+        while waiting:
+            intent = waiting.popleft()
+            carrier = _CARRIERS.get(type(intent))
+            if carrier is None:
+                self._log.append(intent)  # type: ignore[arg-type]  # the table holds all but the effects
+            elif more := carrier(self, intent, now):
+                waiting.extend(more)
+
+    def _assign(self, intent: Assign, now: int) -> Iterable[Wanted]:
+        if intent.link == LOCAL:
+            return self._worker.accept(
+                LOCAL, intent.number, intent.calls, intent.given, deadline=intent.deadline, now=now
+            )
+        request = Request(
+            intent.number,
+            tuple(intent.calls),
+            timeout=intent.deadline - now,
+            here=tuple([call.name for call in intent.calls]),
+            idempotent=tuple(intent.idempotent),
+            given=intent.given,
+            partial=True,
+            eager=True,
+            to=intent.to,
+        )
+        size = self._links.send(intent.link, request)
+        if size is None:
+            return ()
+        fault = over("message", self._links.limit(intent.link), size)
+        failed = tuple([Failed(call.name, fault, refused=True) for call in intent.calls])  # they never left
+        return self._machines.coordinator.answered(intent.link, Result(intent.number, failed=failed), now)
+
+    def _forward(self, intent: Forward, now: int) -> Iterable[Wanted]:
+        size = self._links.send(intent.link, intent.message)
+        if size is None or isinstance(intent.message, CancelRequest):
+            return ()
+        fault = over("message", self._links.limit(intent.link), size)
+        if isinstance(intent.message, Request):  # it never left, so what waits for its answer has it
+            refused = Result(intent.message.id, fault=fault.saying(maybe_executed=False))
+            return self._machines.relay.result(intent.link, refused) or ()
+        self._links.send(intent.link, Result(intent.message.id, fault=fault.saying(maybe_executed=True)))
+        return ()
+
+    def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
+        if intent.link == LOCAL:
+            return self._worker.cancel(LOCAL, intent.number)
+        self._links.send(intent.link, CancelRequest(intent.number))
+        return ()
+
+    def _answer(self, intent: Answer, now: int) -> Iterable[Wanted]:
+        self._answers.finish(intent.link, intent.result)
+        return ()
+
+    def _partly(self, intent: Partly, now: int) -> Iterable[Wanted]:
+        self._answers.add(intent.link, intent.request, intent.row, last=False)
+        return ()
+
+    def _ended(self, intent: Ended, now: int) -> Iterable[Wanted]:
+        if intent.link == LOCAL:
+            return self._machines.coordinator.ended(intent.request, intent.row, now)
+        self._answers.add(intent.link, intent.request, intent.row, last=intent.last)
+        return ()
+
+    def _want_link(self, intent: WantLink, now: int) -> Iterable[Wanted]:
+        return self._machines.cluster.want_link(intent.member, now)
+
+    def _tell(self, intent: Tell, now: int) -> Iterable[Wanted]:
+        self._links.send(intent.link, intent.message)
+        return ()
+
+    def _close_link(self, intent: CloseLink, now: int) -> Iterable[Wanted]:
+        self._links.goodbye(intent.link, intent.reason, now)
+        return ()
+
+    def _probe(self, intent: Probe, now: int) -> Iterable[Wanted]:
+        self._links.ping(intent.link, now)
+        return ()
+
+    def _drop(self, intent: Drop, now: int) -> Iterable[Wanted]:
+        self._links.hang_up(intent.link, GOING_AWAY, why="it is held for dead")
+        return ()
+
+    def _surplus(self, intent: Surplus, now: int) -> Iterable[Wanted]:
+        """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
+        if self._links.idle(intent.link, now) and not self._machines.pending(intent.link):
+            self._links.goodbye(intent.link, "idle", now)
+            return self._machines.cluster.closing(intent.link)
+        return ()
+
+    def _gone(self, intent: Gone, now: int) -> Iterable[Wanted]:
+        return self._machines.coordinator.gone(intent.member, now)
+
+    def _take_new_id(self, intent: TakeNewId, now: int) -> Iterable[Wanted]:
+        """The cluster holds this member for dead for good: go on as another one (membership.md)."""
+        self.carry(self._machines.coordinator.end_all(), now)
+        for link, session in list(self._links.sessions.items()):
+            if session.member is not None or session.dialled is not None:
+                self._links.hang_up(link)
+        self.carry(self._machines.take_new_id(now), now)
+        return ()
+
+    def _offers_changed(self, intent: Usable | OffersChanged, now: int) -> Iterable[Wanted]:
+        return self._machines.coordinator.offers_changed(now)
+
+
+_CARRIERS: dict[type, Callable[[Carrier, Any, int], Iterable[Wanted]]] = {
+    Assign: Carrier._assign,
+    Withdraw: Carrier._withdraw,
+    Forward: Carrier._forward,
+    Answer: Carrier._answer,
+    Partly: Carrier._partly,
+    Ended: Carrier._ended,
+    WantLink: Carrier._want_link,
+    Tell: Carrier._tell,
+    Probe: Carrier._probe,
+    CloseLink: Carrier._close_link,
+    Drop: Carrier._drop,
+    Surplus: Carrier._surplus,
+    Gone: Carrier._gone,
+    Usable: Carrier._offers_changed,
+    OffersChanged: Carrier._offers_changed,
+    TakeNewId: Carrier._take_new_id,
+}

@@ -1,0 +1,22 @@
+"""What whoever starts a node decides about it; all else it learns from others."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpreg_proto.ids import Address
+from mpreg_proto.limits import DEFAULT, Limits
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is told about itself at start."""
+
+    name: str = "node"
+    """For people; may repeat in a cluster."""
+    cluster_id: str = "default-cluster"
+    addresses: tuple[Address, ...] = ()
+    """Where others can dial this node; may come later, with `advertise`."""
+    seeds: tuple[Address, ...] = ()
+    """Addresses that are dialled until somebody answers."""
+    resources: tuple[str, ...] = ()
+    limits: Limits = DEFAULT

@@ -1,0 +1,148 @@
+"""The machines of one node, put together: links, answers, worker, cluster, coordinator, relay.
+
+None calls another: each returns what it wants done, and `Carrier` brings it to whom it concerns. Here they are made,
+under a first identity and under later ones, and asked what only all of them together know. Nothing here decides what
+an input or a message means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from mpreg_proto.answers import Answers
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.cluster.outputs import Out
+from mpreg_proto.config import NodeConfig
+from mpreg_proto.effects import Effect
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.links import Links
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.coordinator import Coordinator
+from mpreg_proto.requests.intents import Answer, Intent
+from mpreg_proto.requests.relay import Relay
+from mpreg_proto.requests.worker import Worker
+from mpreg_proto.rng import Entropy, Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.handshake import MEMBER_ID_BYTES, hello
+from mpreg_proto.wire.messages import Call, Request, Result
+from mpreg_proto.wire.values import ValueCodec
+
+OWNERS: Final[Mapping[str, str]] = {
+    "handshake": "links",
+    "ping": "links",
+    "goodbye": "links",
+    "deadline": "coordinator",
+    "wait": "coordinator",
+    "link": "coordinator",
+    "grace": "node",
+}
+"""Whose timer a key is, by its first part; all others are the cluster's."""
+
+
+class Machines:
+    """See the module. `log` is the one list of effects, in the order of their causes."""
+
+    def __init__(self, config: NodeConfig, *, rng: Rng, entropy: Entropy, codec: ValueCodec) -> None:
+        """`become` must follow: until then there is no cluster and no coordinator."""
+        self.config = config
+        self.entropy = entropy
+        self.timers = Timers()
+        self.log: list[Effect] = []
+        self.draining = False
+        """Whether this node takes nothing new."""
+        self.offered: dict[str, FunctionSpec] = {}
+        self.resources = config.resources
+        self.addresses = config.addresses
+        self._rng = rng
+        self.links = Links(
+            lambda: hello(cluster=config.cluster_id, member=self.me, name=config.name),
+            codec=codec,
+            timers=self.timers,
+            limits=config.limits,
+            log=self.log,
+        )
+        self.answers = Answers(self.links, self.log)
+        self.worker = Worker(self.refusal, codec)
+        self.me: MemberId
+        self.cluster: Cluster
+        self.coordinator: Coordinator
+        self.relay: Relay
+
+    def become(self, me: MemberId, now: int, *, last_number: int) -> list[Out]:
+        """Be member `me`, at first or anew: know nobody, answer for nothing. Returns what that needs to begin with.
+
+        `last_number`: the newest dispatch of an earlier life, some of whose calls the worker may still run.
+        """
+        self.me = me
+        self.cluster = Cluster(
+            me,
+            name=self.config.name,
+            addresses=self.addresses,
+            seeds=self.config.seeds,
+            resources=self.resources,
+            timers=self.timers,
+            rng=self._rng.child("cluster"),
+            limits=self.config.limits,
+            now=now,
+            heard=self.links.heard,
+        )
+        self.coordinator = Coordinator(
+            me,
+            catalogue=self.cluster.index,
+            links=self.cluster.links,
+            timers=self.timers,
+            rng=self._rng.child("placement"),
+            limits=self.config.limits,
+            last_number=last_number,
+            way=self.cluster.routes.way,
+        )
+        self.relay = Relay(me, number=self.coordinator.next_number, limits=self.config.limits)
+        self.worker.shown = self.shown
+        out = self.cluster.start(now)
+        for function in self.offered.values():
+            out += self.cluster.offer(function, now)
+        return out + self.cluster.drain(now) if self.draining else out
+
+    def take_new_id(self, now: int) -> list[Out]:
+        """Go on as another member; whatever was of the old one must be ended before."""
+        self.timers.clear(keep=OWNERS)
+        return self.become(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
+
+    @property
+    def shown(self) -> str:
+        """This node as people see it."""
+        return show(self.config.name, self.me)
+
+    # -- what only all of them know -----------------------------------------------------------------------------------
+
+    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[Intent]:
+        """A request to be answered for here, unless this node is leaving."""
+        if self.draining:
+            return [Answer(link, Result(request.id, fault=faults.DRAINING.saying(maybe_executed=False)))]
+        return self.coordinator.submit(request, link, now)
+
+    def refusal(self, call: Call, assumed: bool) -> Fault | None:
+        """Why this node cannot run `call` now: 1024, 1001 for what is not offered here (the sender's view is old).
+
+        What is taken for idempotent (`assumed`) and is not is refused too: its coordinator would start it twice.
+        """
+        if self.draining:
+            return faults.DRAINING
+        index = self.cluster.index
+        for one in index.offers(call.function, call.resources, call.version):
+            if one.member == self.me:
+                return faults.not_idempotent(call) if assumed and not one.idempotent else None
+        return faults.not_found(call, index.lacking(call.function, call.resources, call.version))
+
+    def pending(self, link: LinkId) -> bool:
+        """Whether anything is still to come or to go on `link`."""
+        asked = self.worker.pending(link) or self.coordinator.pending(link)
+        return asked or self.answers.pending(link) or self.relay.pending(link)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is answered for, run or passed on here."""
+        return bool(self.coordinator.requests or self.worker.running or self.worker.queued or len(self.relay))
