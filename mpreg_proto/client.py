@@ -31,7 +31,7 @@ from mpreg_proto.wire.messages import (
     Result,
     Told,
 )
-from mpreg_proto.wire.session import Stage
+from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
 _LATE = 200 * MILLISECOND
@@ -114,15 +114,11 @@ class ClientSession:
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""
-        for message in self.links.receive(link, data, now):
-            self._take(link, message, now)
-        self._collect()
+        self._receive(link, self.links.receive(link, data, now), now)
 
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
         """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
-        for one in self.links.handle(link, message, now):
-            self._take(link, one, now)
-        self._collect()
+        self._receive(link, self.links.handle(link, message, now), now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone: what was on it is answered with 1023, what never left waits for the next."""
@@ -223,6 +219,13 @@ class ClientSession:
         if size is not None:
             fault = over("message", self.links.limit(link), size).saying(maybe_executed=False)
             self._settle(number, Result(number, fault=fault))
+
+    def _receive(self, link: LinkId, received: Received, now: int) -> None:
+        for message in received:
+            if self.links.take(link, message, now):
+                self._take(link, message, now)
+        self.links.conclude(link, received)
+        self._collect()
 
     def _take(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:

@@ -1,7 +1,8 @@
 """All links of one node: their sessions, and what keeps or ends them: handshake, pings, goodbyes, violations.
 
-`Node` feeds it what happens to links and gets back the messages that concern anybody else; effects go into the log that
-both share. It knows nothing of members beyond their ids, and nothing of what a request is.
+Its owner, `Node` or `ClientSession`, feeds it what happens to links and gives it each message in its turn, before
+looking at it itself; so what bytes do never depends on how they were cut. Effects go into the log that both share. It
+knows nothing of members beyond their ids, and nothing of what a request is.
 """
 
 from __future__ import annotations
@@ -59,38 +60,44 @@ class Links:
         if dialled is not None:
             self.send(link, session.mine)
 
-    def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> list[Message | BadRequest]:
-        """The messages in `data` that are not about the link itself. A violation ends the link after them."""
+    def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> Received:
+        """What `data` completes: messages, each for `take` in its turn, and then all of it for `conclude`.
+
+        Nothing for a link that is over. Only that it was heard, and its handshake, count from now on.
+        """
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
-            return []
-        return self._own(session, session.receive(data, now), now)
+            return Received()
+        received = session.receive(data, now)
+        if session.classic and session.dialled is None:
+            self._timers.cancel(("handshake", link))
+        return received
 
-    def handle(self, link: LinkId, message: Message, now: int) -> list[Message | BadRequest]:
+    def handle(self, link: LinkId, message: Message, now: int) -> Received:
         """The same for a message that was never encoded (Framing.OBJECTS)."""
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
-            return []
-        return self._own(session, session.handle(message, now), now)
+            return Received()
+        return session.handle(message, now)
 
-    def _own(self, session: Session, received: Received, now: int) -> list[Message | BadRequest]:
-        """Deal with what is about the link itself; give back the rest."""
-        link = session.link
-        messages: list[Message | BadRequest] = []
-        for message in received:
-            if session.stage is Stage.ENDED:
-                break
-            handler = _OWN.get(type(message))
-            if handler is None:
-                session.busy = now
-                messages.append(message)
-            elif handler(self, session, message, now):
-                messages.append(message)
+    def take(self, link: LinkId, message: Message | BadRequest, now: int) -> bool:
+        """It is this message's turn: deal with it here if it is about the link itself.
+
+        Returns whether the owner should look at it; never once the link is over, by what came before it.
+        """
+        session = self.sessions.get(link)
+        if session is None or session.stage is Stage.ENDED:
+            return False
+        own = _OWN.get(type(message))
+        if own is not None:
+            return own(self, session, message, now)
+        session.busy = now
+        return True
+
+    def conclude(self, link: LinkId, received: Received) -> None:
+        """All messages of `received` had their turn: a violation that came after them ends the link now."""
         if received.violation is not None:
             self.refuse(link, received.violation)
-        elif session.classic and session.dialled is None:
-            self._timers.cancel(("handshake", link))
-        return messages
 
     def closed(self, link: LinkId) -> Session | None:
         """A transport is gone; the session it had, for the last time."""
@@ -118,11 +125,6 @@ class Links:
             return len(body)
         self._log.append(Send(link, session.chunks(body)))
         return None
-
-    def is_over(self, link: LinkId) -> bool:
-        """Whether nothing more is sent or looked at on `link`."""
-        session = self.sessions.get(link)
-        return session is None or session.stage is Stage.ENDED
 
     def limit(self, link: LinkId) -> int:
         """Bytes of the longest message that `link` takes."""

@@ -28,9 +28,8 @@ from mpreg_proto.requests.intents import LOCAL
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Message, Request
-from mpreg_proto.wire.session import Stage
+from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
 __all__ = ["Node", "NodeConfig"]
@@ -111,11 +110,11 @@ class Node:
         """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
         self._take(link, self.links.handle(link, message, now), now)
 
-    def _take(self, link: LinkId, messages: Iterable[Message | BadRequest], now: int) -> None:
-        for message in messages:
-            if self.links.is_over(link):  # what came before has ended the link: nothing after it is looked at
-                break
-            self._inbox.deliver(link, message, now)
+    def _take(self, link: LinkId, received: Received, now: int) -> None:
+        for message in received:
+            if self.links.take(link, message, now):
+                self._inbox.deliver(link, message, now)
+        self.links.conclude(link, received)
         self._settle(now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:

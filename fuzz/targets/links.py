@@ -17,7 +17,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import Framing, prefix
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import Ask, Goodbye, Hello, Message, News, Ping, Pong, Refused, Request, Result
-from mpreg_proto.wire.session import Stage
+from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
 _LIMITS = Limits(message=2048, node_message=4096)
@@ -130,14 +130,19 @@ def _receive(draws: Draws, world: World, link: LinkId) -> None:
     session = world.links.sessions.get(link)
     message = draws.pick(_MESSAGES)
     if session is not None and session.framing is Framing.OBJECTS:
-        world.links.handle(link, message, world.now)
+        _take(world, link, world.links.handle(link, message, world.now))
         return
     body = draws.pick((dialects.encode(message), dialects.encode(message), _CLASSIC, draws.piece(20)))
     stream = prefix(len(body)) + body if session is None or session.framing is Framing.STREAM else body
     start = draws.below(8) if draws.chance(8) else 0
     if session is not None and session.classic and draws.byte() % 2:
-        world.links.receive(
-            link, stream.decode("latin-1"), world.now
-        ) if session.framing is not Framing.STREAM else None
+        if session.framing is not Framing.STREAM:
+            _take(world, link, world.links.receive(link, stream.decode("latin-1"), world.now))
     else:
-        world.links.receive(link, stream[start:], world.now)
+        _take(world, link, world.links.receive(link, stream[start:], world.now))
+
+
+def _take(world: World, link: LinkId, received: Received) -> None:
+    for one in received:
+        world.links.take(link, one, world.now)
+    world.links.conclude(link, received)

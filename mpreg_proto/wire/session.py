@@ -68,7 +68,10 @@ class Received(list[Message | BadRequest]):
     """The messages of one `receive`, in order, and the violation that came after them, if any."""
 
     __slots__ = ("violation",)
-    violation: Fault | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.violation: Fault | None = None
 
 
 class Session:
@@ -153,7 +156,6 @@ class Session:
         self.heard = now
         self.pinged = False
         received = Received()
-        received.violation = None
         try:
             if self._reader is None:
                 self._check_size(data)
@@ -164,7 +166,8 @@ class Session:
                 received.append(self._decode(body))
         except FrameError as error:
             try:
-                received.extend(self._decode(body) for body in error.bodies)
+                for body in error.bodies:
+                    received.append(self._decode(body))
                 received.violation = Fault(error.code, error.text, error.details)
             except RemoteProtocolError as earlier:
                 received.violation = Fault(earlier.code, str(earlier), earlier.details)
@@ -177,7 +180,6 @@ class Session:
         self.heard = now
         self.pinged = False
         received = Received()
-        received.violation = None
         try:
             received.append(self._admit(message))
         except RemoteProtocolError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
@@ -77,21 +77,16 @@ def overhear(links: Links, host: Host, told: list[Callable[..., None]]) -> None:
 
     It puts itself between the two, as only there messages are seen decoded whatever the framing.
     """
-    receive, handle = links.receive, links.handle
+    take = links.take
 
-    def received(*args: Any) -> list[Message | BadRequest]:
-        return telling(args[0], receive(*args))
+    def taken(link: LinkId, message: Message | BadRequest, now: int) -> bool:
+        if not take(link, message, now):
+            return False
+        for tell in told:
+            tell(host, link, message)
+        return True
 
-    def handled(*args: Any) -> list[Message | BadRequest]:
-        return telling(args[0], handle(*args))
-
-    def telling(link: LinkId, messages: list[Message | BadRequest]) -> list[Message | BadRequest]:
-        for message in messages:
-            for tell in told:
-                tell(host, link, message)
-        return messages
-
-    links.receive, links.handle = received, handled  # type: ignore[method-assign,assignment]
+    links.take = taken  # type: ignore[method-assign]
 
 
 class Violation(AssertionError):

@@ -8,6 +8,7 @@ from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.wire import dialects
+from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
     Ask,
@@ -195,6 +196,32 @@ def test_over_a_link_that_was_hung_up_nothing_is_sent_any_more(end: str) -> None
     assert booth.replies() == {}
     booth.open()
     assert requests(booth.take()) == [number]
+
+
+def test_what_came_before_a_violation_in_the_same_piece_counts() -> None:
+    session = ClientSession(name="me", cluster_id="c")
+    link = LinkId(1)
+    session.link_opened(link, framing=Framing.STREAM, address=Address("mem://node"), now=1)
+    number = session.submit(Request(0, CALL), now=1)
+    answer = Result(number, (Done("x", b"\x01"),))
+    bodies = [dialects.encode(message) for message in (NODE, answer, NODE, answer)]
+    session.receive(link, b"".join(prefix(len(body)) + body for body in bodies), now=2)
+    effects = session.drain()
+    sent = [type(dialects.decode(effect.chunks[1])) for effect in effects if isinstance(effect, Send)]
+    assert sent == [Hello, Request, Refused], "the request left before the second hello ended the link"
+    assert [effect for effect in effects if isinstance(effect, Replied)] == [Replied(number, answer)]
+    assert isinstance(effects[-1], HangUp) and not session.ready and len(session) == 0
+
+
+def test_what_waits_is_not_sent_over_a_link_that_was_refused() -> None:
+    session = ClientSession(name="me", cluster_id="c")
+    session.link_opened(LinkId(1), framing=Framing.STREAM, address=Address("mem://node"), now=1)
+    number = session.submit(Request(0, CALL), now=1)
+    bodies = [dialects.encode(message) for message in (Refused(Fault(1040, "no")), NODE)]
+    session.receive(LinkId(1), b"".join(prefix(len(body)) + body for body in bodies), now=2)
+    assert not session.ready and not any(isinstance(effect, Ready) for effect in session.drain())
+    session.link_closed(LinkId(1), now=3)
+    assert len(session) == 1 and not [effect for effect in session.drain() if isinstance(effect, Replied)], number
 
 
 def test_the_nodes_reason_is_told() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpreg_proto.effects import Framing, HangUp, Send
+from mpreg_proto.effects import Cancel, Framing, HangUp, Notify, Run, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import Limits
@@ -359,6 +359,51 @@ def test_what_came_before_a_violation_counts() -> None:
     sent = [effect for effect in desk.node.drain() if isinstance(effect, (Send, HangUp))]
     kinds = [type(dialects.decode(effect.chunks[1])) for effect in sent[:-1] if isinstance(effect, Send)]
     assert kinds == [Hello, Pong, Refused] and sent[-1] == HangUp(link, 1002)
+
+
+STORY = (CLIENT, Request(1, (call("x", "slow", 1),)), Ping(3), Request(2, (call("y", "slow", 2),)))
+
+
+def told_in_pieces(size: int, *messages: Message, end: bytes) -> list[object]:
+    """All effects of these messages and then `end`, cut into pieces; what was sent as messages."""
+    desk = Desk([spec("slow")])
+    link = LinkId(1)
+    desk.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=desk.now)
+    data = b"".join(prefix(len(body)) + body for body in map(dialects.encode, messages)) + end
+    for start in range(0, len(data), size):
+        desk.node.receive(link, data[start : start + size], now=desk.now)
+    desk.node.link_closed(link, now=desk.now)
+    effects = desk.node.drain()
+    return [dialects.decode(effect.chunks[1]) if isinstance(effect, Send) else effect for effect in effects]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [b"\x07", prefix(1) + b"\xc1", b"\x01\xff\xff\xff", b"".join((prefix(3), b"\x92\x63\x01"))],
+    ids=["prefix", "body", "length", "kind"],
+)
+def test_what_came_before_a_violation_is_handled_however_it_was_cut(end: bytes) -> None:
+    whole = told_in_pieces(1 << 20, *STORY, end=end)
+    kinds = [type(effect) for effect in whole]
+    assert kinds == [Hello, Notify, Run, Pong, Run, Refused, Notify, HangUp, Cancel, Cancel], whole
+    for size in (1, 2, 3, 5, 8, 13, 21, 34, 55):
+        assert told_in_pieces(size, *STORY, end=end) == whole, size
+
+
+def test_a_goodbye_is_not_heard_before_what_was_said_before_it() -> None:
+    whole = told_in_pieces(1 << 20, *STORY, Goodbye("enough"), end=b"")
+    assert [type(effect) for effect in whole] == [Hello, Notify, Run, Pong, Run, Goodbye, Notify, Cancel, Cancel]
+    for size in (1, 3, 8, 21):
+        assert told_in_pieces(size, *STORY, Goodbye("enough"), end=b"") == whole, size
+
+
+def test_nothing_after_a_violation_is_looked_at() -> None:
+    desk = Desk([spec("slow")])
+    far = desk.client()
+    for message in (News(), Request(1, (call("x", "slow", 1),)), Ping(1)):
+        desk.node.handle(far.link, message, now=desk.now)
+    desk.flush()
+    assert refusal(far).code == 1010 and desk.runs == {} and far.take(Pong) == []
 
 
 def test_a_refusal_is_taken_without_an_answer_and_ends_the_link() -> None:
