@@ -9,10 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from mpreg_proto.effects import Effect, Notify
+from mpreg_proto.errors import over_limit
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Answered
-from mpreg_proto.requests.graph import over
 from mpreg_proto.requests.intents import LOCAL
 from mpreg_proto.wire.messages import Done, Failed, Result
 
@@ -96,7 +96,7 @@ class Answers:
         size = self._put(link, result)
         if size is None:
             return
-        fault = over("message", self._links.limit(link), size).saying(maybe_executed=True)
+        fault = over_limit("message", self._links.limit(link), size).saying(maybe_executed=True)
         failed = tuple(Failed(row.name, fault) for row in result.done)
         if result.last and result.fault is None:
             failed = ()

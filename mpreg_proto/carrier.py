@@ -23,8 +23,8 @@ from mpreg_proto.cluster.outputs import (
     Tell,
     Usable,
 )
+from mpreg_proto.errors import over_limit
 from mpreg_proto.machines import Machines
-from mpreg_proto.requests.graph import over
 from mpreg_proto.requests.intents import LOCAL, Answer, Assign, Ended, Intent, Partly, WantLink, Withdraw
 from mpreg_proto.requests.relay import Forward
 from mpreg_proto.wire.messages import CancelRequest, Failed, Request, Result
@@ -76,7 +76,7 @@ class Carrier:
         size = self._links.send(intent.link, request)
         if size is None:
             return ()
-        fault = over("message", self._links.limit(intent.link), size)
+        fault = over_limit("message", self._links.limit(intent.link), size)
         failed = tuple([Failed(call.name, fault, refused=True) for call in intent.calls])  # they never left
         return self._machines.coordinator.answered(intent.link, Result(intent.number, failed=failed), now)
 
@@ -84,7 +84,7 @@ class Carrier:
         size = self._links.send(intent.link, intent.message)
         if size is None or isinstance(intent.message, CancelRequest):
             return ()
-        fault = over("message", self._links.limit(intent.link), size)
+        fault = over_limit("message", self._links.limit(intent.link), size)
         if isinstance(intent.message, Request):  # it never left, so what waits for its answer has it
             refused = Result(intent.message.id, fault=fault.saying(maybe_executed=False))
             return self._machines.relay.result(intent.link, refused) or ()

@@ -11,11 +11,10 @@ from __future__ import annotations
 import msgspec
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify
-from mpreg_proto.errors import Fault, LocalProtocolError
+from mpreg_proto.errors import Fault, LocalProtocolError, over_limit
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
-from mpreg_proto.requests.graph import over
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
@@ -217,7 +216,7 @@ class ClientSession:
         pending.sent = True
         size = self.links.send(link, message)
         if size is not None:
-            fault = over("message", self.links.limit(link), size).saying(maybe_executed=False)
+            fault = over_limit("message", self.links.limit(link), size).saying(maybe_executed=False)
             self._settle(number, Result(number, fault=fault))
 
     def _receive(self, link: LinkId, received: Received, now: int) -> None:

@@ -241,5 +241,12 @@ def raised(fault: Fault) -> RequestError:
     return BY_CODE.get(fault.code, RequestError)(fault.message, code=fault.code, details=fault.details)
 
 
+def over_limit(limit: str, value: int, came: int) -> Fault:
+    """1014: the limit's name, its value, and what came; lengths are in the limit's own unit."""
+    return Fault(
+        1014, f"over the limit {limit}: {came}, at most {value}", {"limit": limit, "value": value, "came": came}
+    )
+
+
 def _rebuild(code: int, message: str, details: dict[str, Any]) -> RequestError:
     return raised(Fault(code, message, details))

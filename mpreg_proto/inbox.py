@@ -14,13 +14,12 @@ import msgspec
 from mpreg_proto.carrier import Carrier
 from mpreg_proto.cluster.cluster import Said
 from mpreg_proto.effects import Notify
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import Fault, over_limit
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.machines import Machines
 from mpreg_proto.notices import LinkOpened
 from mpreg_proto.overview import overview
 from mpreg_proto.requests.explain import explain
-from mpreg_proto.requests.graph import over
 from mpreg_proto.requests.intents import Ended
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import (
@@ -145,7 +144,7 @@ class Inbox:
         explanation = explain(message.request, self._machines.cluster.index, out, self._machines.config.limits)
         size = self._links.send(link, explanation)
         if size is not None:
-            fault = over("message", self._links.limit(link), size).saying(maybe_executed=False)
+            fault = over_limit("message", self._links.limit(link), size).saying(maybe_executed=False)
             self._links.send(link, Explanation(explanation.id, fault=fault))
 
     def _ask_came(self, link: LinkId, message: Ask, now: int) -> None:

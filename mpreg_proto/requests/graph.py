@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import Fault, over_limit
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, Request
 
@@ -146,22 +146,15 @@ def _unknown_want(request: Request, calls: Mapping[str, Call]) -> Fault | None:
 
 def _over_limit(calls: Sequence[Call], limits: Limits) -> Fault | None:
     if len(calls) > limits.calls:
-        return over("calls", limits.calls, len(calls))
+        return over_limit("calls", limits.calls, len(calls))
     longest = limits.name_length
     for call in calls:
         if len(call.name) > longest or len(call.function) > longest:
-            return over("name_length", longest, max(len(call.name), len(call.function)))
+            return over_limit("name_length", longest, max(len(call.name), len(call.function)))
         for resource in call.resources:
             if len(resource) > longest:
-                return over("name_length", longest, len(resource))
+                return over_limit("name_length", longest, len(resource))
     return None
-
-
-def over(limit: str, value: int, came: int) -> Fault:
-    """1014: which limit, its value, and what came."""
-    return Fault(
-        1014, f"over the limit {limit}: {came}, at most {value}", {"limit": limit, "value": value, "came": came}
-    )
 
 
 def _bad(path: str, text: str) -> Fault:

@@ -23,6 +23,7 @@ from mpreg_proto.errors import (
     RemoteProtocolError,
     RequestError,
     UnresolvedReference,
+    over_limit,
     raised,
 )
 
@@ -112,6 +113,11 @@ def test_misuse_and_nonsense_are_two_families(kind: type[ProtocolError], unchang
 
 def test_every_error_says_what_it_did_to_the_machine() -> None:
     assert all(kind.state_unchanged is True for kind in KINDS)
+
+
+def test_over_a_limit_says_which_how_much_it_is_and_what_came() -> None:
+    fault = over_limit("calls", 10, 11)
+    assert fault == Fault(1014, "over the limit calls: 11, at most 10", {"limit": "calls", "value": 10, "came": 11})
 
 
 def test_details_are_each_errors_own() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import Fault, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
-from mpreg_proto.requests.graph import Plan, check_shape, find_cycle, over, plan
+from mpreg_proto.requests.graph import Plan, check_shape, find_cycle, plan
 from mpreg_proto.wire.messages import Call, Request
 
 
@@ -127,7 +127,7 @@ def test_no_circle_is_none() -> None:
 def test_over_a_limit(request_: Request, limit: str, came: int) -> None:
     limits = Limits(calls=2, name_length=5)
     found = bad(request_, limits)
-    assert found == over(limit, getattr(limits, limit), came)
+    assert found == over_limit(limit, getattr(limits, limit), came)
     assert found.code == 1014 and found.details == {"limit": limit, "value": getattr(limits, limit), "came": came}
 
 
