@@ -66,10 +66,12 @@ ClientEffect = Effect | Ready | Replied | Rejected
 
 
 class _Pending:
-    __slots__ = ("deadline", "message", "sent")
+    __slots__ = ("deadline", "message", "runs", "sent")
 
     def __init__(self, message: Request | Explain | Ask, deadline: int) -> None:
         self.message: Request | Explain | Ask | None = message
+        self.runs = isinstance(message, Request)
+        """Whether it can make anything run; other questions may be asked again, whatever became of them."""
         self.deadline = deadline
         self.sent = False
 
@@ -128,8 +130,9 @@ class ClientSession:
         self.ready = False
         for number, pending in list(self._pending.items()):
             if pending.sent:
-                text = "the link to the node was lost while the request may have been running"
-                self._settle(number, Result(number, fault=Fault(1023, text, {"maybe_executed": True})))
+                may = "while the request may have been running" if pending.runs else "before it answered"
+                fault = Fault(1023, f"the link to the node was lost {may}", {"maybe_executed": pending.runs})
+                self._settle(number, Result(number, fault=fault))
         self._collect()
 
     def wake(self, *, now: int) -> None:
@@ -268,7 +271,8 @@ class ClientSession:
         if pending is None:
             return
         text = "no answer came by the deadline" if pending.sent else "no node could be reached by the deadline"
-        self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": pending.sent})))
+        maybe = pending.sent and pending.runs
+        self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": maybe})))
         if pending.sent and self._link is not None:
             self.links.send(self._link, CancelRequest(number))
 

@@ -224,6 +224,26 @@ def test_what_waits_is_not_sent_over_a_link_that_was_refused() -> None:
     assert len(session) == 1 and not [effect for effect in session.drain() if isinstance(effect, Replied)], number
 
 
+def test_a_question_that_runs_nothing_says_so_when_its_answer_does_not_come() -> None:
+    booth = Booth()
+    explain = booth.session.explain(Request(0, CALL), now=booth.now)
+    ask = booth.session.ask(now=booth.now)
+    run = booth.ask()
+    booth.drop()
+    faults = {number: reply.fault for number, reply in booth.replies().items() if isinstance(reply, Result)}
+    assert {number: fault.code for number, fault in faults.items() if fault} == {explain: 1023, ask: 1023, run: 1023}
+    executed = {number: fault.details["maybe_executed"] for number, fault in faults.items() if fault}
+    assert executed == {explain: False, ask: False, run: True}
+
+
+def test_nor_may_it_have_run_anything_when_it_is_late() -> None:
+    booth = Booth(limits=Limits(default_timeout=5 * SECOND))
+    explain = booth.session.explain(Request(0, CALL), now=booth.now)
+    booth.flush()
+    booth.advance(6)
+    assert booth.fault(explain) == Fault(1020, "no answer came by the deadline", {"maybe_executed": False})
+
+
 def test_the_nodes_reason_is_told() -> None:
     booth = Booth(opened=False)
     booth.connect()
