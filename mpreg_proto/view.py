@@ -17,6 +17,7 @@ class MemberRow(msgspec.Struct, frozen=True):
     shown: str
     name: str
     standing: str
+    """alive, draining (alive, and takes no new calls), suspect, dead or left."""
     incarnation: int
     since: int
     """How long it has been so."""

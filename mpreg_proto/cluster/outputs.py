@@ -81,7 +81,7 @@ class MemberRow(msgspec.Struct, frozen=True, gc=False):
     shown: str
     name: str
     standing: str
-    """In lower case: alive, suspect, dead, left."""
+    """In lower case: alive, draining (alive, and takes no new calls), suspect, dead, left."""
     incarnation: int
     since: int
     """When its standing last changed, in nanoseconds of this node's clock."""

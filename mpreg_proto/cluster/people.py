@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mpreg_proto.cluster.catalogue import Catalogue
-from mpreg_proto.cluster.members import Members
+from mpreg_proto.cluster.catalogue import Catalogue, Content
+from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import MemberRow
 from mpreg_proto.cluster.rings import Rings
 from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import Standing
 
 _WATCHED = 1024
 """In larger clusters nobody reads who watches whom, and to work it out takes long."""
@@ -35,7 +36,7 @@ def rows(
                 id=member.id.hex(),
                 shown=show(name(member.id), member.id),
                 name=name(member.id),
-                standing=member.standing.name.lower(),
+                standing=_standing(member, content),
                 incarnation=member.incarnation,
                 since=member.since,
                 addresses=member.addresses,
@@ -49,3 +50,10 @@ def rows(
             )
         )
     return tuple(sorted(found, key=lambda row: (row.name, row.id)))
+
+
+def _standing(member: Member, content: Content | None) -> str:
+    """In a word. Who drains says so in its catalogue, as its cell is as ALIVE as before; doubt is of more interest."""
+    if member.standing is Standing.ALIVE and content is not None and content.draining:
+        return "draining"
+    return member.standing.name.lower()

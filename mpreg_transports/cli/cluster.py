@@ -177,8 +177,7 @@ def members_table(view: NodeView) -> Table:
     styles: Mapping[str, str] = {"alive": "green", "suspect": "yellow", "dead": "red", "draining": "yellow"}
     rows: list[tuple[str | Text, ...]] = []
     for row in view.members:
-        is_now = "draining" if row.me and view.draining and row.standing == "alive" else row.standing
-        standing = Text(is_now, style=styles.get(is_now, "dim"))
+        standing = Text(row.standing, style=styles.get(row.standing, "dim"))
         name = row.shown + (" *" if row.me else "")
         resources = ", ".join(row.resources) or "-"
         rows.append((name, standing, span(row.since), str(row.functions), resources, "\n".join(row.addresses)))
@@ -194,7 +193,7 @@ def watches_table(view: NodeView) -> Table:
     """How far each member is, how much of its catalogue is known, and who watches it: its neighbours on the rings."""
     from mpreg_transports.cli.terminal import span, table
 
-    alive = len([row for row in view.members if row.standing in ("alive", "suspect")])
+    alive = len([row for row in view.members if row.standing in ("alive", "draining", "suspect")])
     rows: list[tuple[str, ...]] = []
     for row in view.members:
         away = "-" if row.trip is None else span(row.trip)

@@ -155,6 +155,8 @@ def _advice(error: RequestError) -> list[str]:
             return ['give it longer:   --timeout SECONDS (in a file: "timeout")']
         case 1022 | 1024:
             return [f"nothing has run; try again in {details.get('retry_after', 1):g} s"]
+        case 1023 if details.get("maybe_executed") is False:
+            return ["nothing has run; ask again"]
         case 1023:
             return ["it may have run: look before you repeat it"]
         case _:

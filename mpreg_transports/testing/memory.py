@@ -204,7 +204,7 @@ class MemoryCluster:
         return self._lives[name]
 
     def _sees_all(self, name: str) -> bool:
-        rows = [row for row in self.servers[name].view().members if row.standing == "alive"]
+        rows = [row for row in self.servers[name].view().members if row.standing in ("alive", "draining")]
         seen = sorted(address for row in rows if row.me or row.catalogue for address in row.addresses)
         return seen == sorted(SCHEME + other for other in self._lives)
 

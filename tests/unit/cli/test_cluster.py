@@ -75,14 +75,14 @@ def test_members(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert text.count("ws://192.168.100.100:65535") == 2
 
 
-def test_the_asked_node_is_shown_as_draining(
+def test_a_node_that_drains_is_shown_as_draining(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = members_table(view(member("a", me=True), member("b"), draining=True))
+    shown = members_table(view(member("a", me=True), member("b", standing="draining")))
     lines = drawn(capsys, monkeypatch, shown).splitlines()
     assert [next(word for word in ("draining", "alive") if word in line) for line in lines if "#1a2b" in line] == [
-        "draining",
         "alive",
+        "draining",
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpreg_proto.errors import KINDS, CommandNotFound, ExecutionFailed, Overloaded, RequestError
+from mpreg_proto.errors import KINDS, CommandNotFound, ExecutionFailed, OutcomeUnknown, Overloaded, RequestError
 from mpreg_transports.cli.told import CommandFailed, ExitCode, exit_code, innermost, tell, words
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.settings import SettingsError
@@ -61,6 +61,11 @@ def test_no_route_says_what_there_is() -> None:
 
 def test_overload_says_when_to_come_back() -> None:
     assert words(Overloaded("full", details={"retry_after": 2.5}))[1] == "nothing has run; try again in 2.5 s"
+
+
+def test_what_cannot_have_run_may_be_asked_again() -> None:
+    assert words(OutcomeUnknown("lost"))[1:] == ["it may have run: look before you repeat it"]
+    assert words(OutcomeUnknown("lost", details={"maybe_executed": False}))[1:] == ["nothing has run; ask again"]
 
 
 def test_a_defect_is_one_line_and_a_hint() -> None:

@@ -3,9 +3,11 @@
 import msgspec
 import pytest
 
+from mpreg_proto.limits import SECOND
+from mpreg_proto.notices import Standing
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.messages import Goodbye
-from tests.helpers.pair import Desk, spec
+from mpreg_proto.wire.messages import Claim, Goodbye, News, Request
+from tests.helpers.pair import Desk, call, spec
 
 
 def view() -> tuple[Desk, NodeView]:
@@ -48,6 +50,29 @@ def test_it_says_who_offers_what() -> None:
         ("g", ("s", "t"), False, ""),
     ]
     assert (seen.functions[0].signature, seen.functions[0].doc) == ("(a)", "F.")
+
+
+def test_it_says_who_drains_unless_it_is_in_doubt() -> None:
+    desk = Desk()
+    alpha = desk.member("alpha", spec("f"))
+    alpha.tell(alpha.cluster.drain(desk.now + SECOND))
+
+    def standing(name: str) -> str:
+        return next(row.standing for row in desk.node.view(now=desk.now).members if row.name == name)
+
+    assert (standing("alpha"), standing("desk")) == ("draining", "alive")
+    alpha.say(News((Claim(alpha.cluster.me, 0, int(Standing.SUSPECT)),)))
+    assert standing("alpha") == "suspect"
+    desk.node.leave(now=desk.now)
+    assert standing("desk") == "left", "nothing was left to do"
+
+
+def test_a_node_that_drains_itself_says_so_of_itself() -> None:
+    desk = Desk([spec("slow")])
+    far = desk.client()
+    far.say(Request(1, (call("x", "slow", 1),)))
+    desk.node.leave(now=desk.now)
+    assert [row.standing for row in desk.node.view(now=desk.now).members] == ["draining"]
 
 
 def test_it_does_not_change_with_the_node() -> None:
