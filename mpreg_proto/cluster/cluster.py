@@ -50,7 +50,6 @@ class Cluster:
         rng: Rng,
         limits: Limits,
         now: int,
-        release: str = "",
         heard: Callable[[LinkId], int] | None = None,
     ) -> None:
         """`heard`: when a link last brought any byte; by default, when it brought what `received` was given."""
@@ -59,16 +58,8 @@ class Cluster:
         self._timers = timers
         self._rng = rng
         self._last_heard: dict[LinkId, int] = {}
-        parts = Parts(
-            me,
-            Card(name, addresses, release=release),
-            seeds=seeds,
-            timers=timers,
-            rng=rng,
-            limits=limits,
-            now=now,
-            heard=heard or (lambda link: self._last_heard.get(link, -TICK)),
-        )
+        card, told = Card(name, addresses), heard or self._heard
+        parts = Parts(me, card, seeds=seeds, timers=timers, rng=rng, limits=limits, now=now, heard=told)
         self.members = parts.members
         self.catalogue = parts.catalogue
         self.index = parts.index
@@ -85,8 +76,6 @@ class Cluster:
         self._changes = Changes(parts, timers=timers, rng=rng, limits=limits)
         self._ticks = 0
         self._synced = False
-        for address in addresses:
-            self._overlay.mine(address)
         if resources:
             self.catalogue.hold(resources)
 
@@ -200,6 +189,10 @@ class Cluster:
             return []
         way = self.routes.way(member)
         return [] if way is None else [Tell(way, DialMe(member, self.me))]
+
+    def _heard(self, link: LinkId) -> int:
+        """When a link last brought a message about the cluster."""
+        return self._last_heard.get(link, -TICK)
 
     # -- messages -------------------------------------------------------------------------------------------------
 

@@ -134,7 +134,8 @@ def test_a_draining_member_is_no_candidate_and_still_alive() -> None:
     net.do(c, c.cluster.drain(net.now))
     net.run(0.1)
     assert [who(peer, "of-c") for peer in net.peers.values()] == [[], [], []]
-    assert net.peers["a"].standings()["c"] == "alive"
+    assert [peer.standings()["c"] for peer in net.peers.values()] == ["draining", "draining", "draining"]
+    assert net.peers["a"].cluster.members.standing(c.me) is Standing.ALIVE
 
 
 def test_a_new_life_at_the_same_address_is_used_within_five_seconds() -> None:
