@@ -9,11 +9,9 @@ peer did. The loop that drives it is docs/howto/embed.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
-from mpreg_proto.carrier import GOING_AWAY, Carrier, Wanted
+from mpreg_proto.carrier import GOING_AWAY, Carrier
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.config import NodeConfig
@@ -61,8 +59,9 @@ class Node:
         self.worker = machines.worker
         self._timers = machines.timers
         self._log = machines.log
-        self._carrier = Carrier(machines)
-        self._inbox = Inbox(machines, self._carrier)
+        carrier = Carrier(machines)
+        self._carry = carrier.carry
+        self._inbox = Inbox(machines, carrier)
         self._carry(machines.become(me, now, last_number=0), now)
 
     @property
@@ -243,13 +242,10 @@ class Node:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _carry(self, wanted: Iterable[Wanted], now: int) -> None:
-        self._carrier.carry(wanted, now)
-
     def _settle(self, now: int) -> None:
         """After each input: close links on which all is said, and end draining once nothing is left to do."""
         self._close_links()
-        if self.draining and not self._machines.busy:
+        if self._machines.draining and not self._machines.busy:
             self._finish(now)
 
     def _close_links(self) -> None:

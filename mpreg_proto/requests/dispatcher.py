@@ -64,7 +64,8 @@ class Dispatcher:
         candidates = self._catalogue.offers(call.function, call.resources, call.version)
         if execution.request.here and call.name in execution.request.here:
             candidates = [candidate for candidate in candidates if candidate.member == self.me]
-        return execution.history.eligible(call.name, candidates)
+        history = execution.history
+        return history.eligible(call.name, candidates) if history.refusals or history.versions else candidates
 
     def unroutable(self, execution: Execution) -> list[Call]:
         """The calls of a request that nobody offers now, whether they are ready or not."""

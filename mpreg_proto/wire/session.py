@@ -67,11 +67,7 @@ CLOSE_CODES = {1040: 1002, 1010: 1002, 1000: 1002, 1014: 1009, 1005: 1008}
 class Received(list[Message | BadRequest]):
     """The messages of one `receive`, in order, and the violation that came after them, if any."""
 
-    __slots__ = ("violation",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.violation: Fault | None = None
+    violation: Fault | None = None
 
 
 class Session:
