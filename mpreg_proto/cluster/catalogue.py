@@ -12,10 +12,8 @@ unread.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from itertools import islice
 
 import msgspec
 
@@ -100,7 +98,8 @@ class Content:
         self.hash = 0
         self.size = 0
         self.entries: dict[str, Change] = {}
-        self.changes: deque[Change] = deque()
+        self.changes: list[Change] = []
+        """The last ones, at most a few hundred; mostly there is one or two, and an empty deque takes 600 bytes."""
         self.log = 0
         """Bytes in `changes`."""
         self.functions: dict[str, Entry] = {}
@@ -209,7 +208,7 @@ class Catalogue:
             return None
         missing = content.version - have
         if have > 0 and missing <= len(content.changes):
-            reached = islice(content.changes, len(content.changes) - missing, None)
+            reached = content.changes[len(content.changes) - missing :]
             return Delta(content.head, have, tuple(reached))
         return Delta(content.head, 0, tuple(content.entries.values()))
 
@@ -333,20 +332,26 @@ class Catalogue:
         content.changes.append(change)
         content.log += len(change.entry)
         while len(content.changes) > self._limits.changes or content.log > _LOG:
-            content.log -= len(content.changes.popleft().entry)
+            content.log -= len(content.changes.pop(0).entry)
         if change.entry:
             content.entries[key] = change
         if key.startswith(FUNCTION):
             name = key[len(FUNCTION) :]
             if isinstance(value, Entry):
-                content.functions[name] = value
-                self.offering.setdefault(name, {})[content.member] = value
+                self._list(content, value)
             elif content.functions.pop(name, None) is not None:
                 self._unlist(content.member, name)
         elif key == RESOURCES:
             content.resources = value if isinstance(value, tuple) else ()
         elif key == DRAINING:
             content.draining = value is True
+
+    def _list(self, content: Content, entry: Entry) -> None:
+        """Most members of a cluster offer the same in the same words: these are kept once."""
+        offering = self.offering.setdefault(entry.function, {})
+        other = next(iter(offering.values()), entry)
+        same = other if other == entry else entry
+        content.functions[same.function] = offering[content.member] = same
 
     def _unlist(self, member: MemberId, function: str) -> None:
         offering = self.offering[function]
