@@ -98,8 +98,8 @@ class Content:
         self.hash = 0
         self.size = 0
         self.entries: dict[str, Change] = {}
-        self.changes: list[Change] = []
-        """The last ones, at most a few hundred; mostly there is one or two, and an empty deque takes 600 bytes."""
+        self.changes: tuple[Change, ...] = ()
+        """The last ones, at most a few hundred; mostly one or two, and an empty deque takes 600 bytes."""
         self.log = 0
         """Bytes in `changes`."""
         self.functions: dict[str, Entry] = {}
@@ -209,7 +209,7 @@ class Catalogue:
         missing = content.version - have
         if have > 0 and missing <= len(content.changes):
             reached = content.changes[len(content.changes) - missing :]
-            return Delta(content.head, have, tuple(reached))
+            return Delta(content.head, have, reached)
         return Delta(content.head, 0, tuple(content.entries.values()))
 
     def apply(self, delta: Delta) -> Applied:
@@ -265,7 +265,7 @@ class Catalogue:
         for change, value in zip(changes, values, strict=True):
             self._write(content, change, value)
         # What came before these entries is not known, so nobody can be served changes from it.
-        content.changes.clear()
+        content.changes = ()
         content.log = 0
         content.hash, content.version = total, delta.head.version
         return Applied.YES
@@ -329,10 +329,11 @@ class Catalogue:
         old = content.entries.pop(key, None)
         content.size += len(change.entry) - (0 if old is None else len(old.entry))
         content.version = change.version
-        content.changes.append(change)
+        content.changes = (*content.changes, change)
         content.log += len(change.entry)
         while len(content.changes) > self._limits.changes or content.log > _LOG:
-            content.log -= len(content.changes.pop(0).entry)
+            content.log -= len(content.changes[0].entry)
+            content.changes = content.changes[1:]
         if change.entry:
             content.entries[key] = change
         if key.startswith(FUNCTION):

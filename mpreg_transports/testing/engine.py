@@ -21,6 +21,7 @@ from mpreg_transports.testing.determinism import watching
 from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost, Spec
 from mpreg_transports.testing.network import End, Network, Wire
 from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.tables import Tables
 from mpreg_transports.testing.trace import Header, Trace, labelled
 from mpreg_transports.testing.watched import Watched
 from mpreg_transports.testing.watching import Watcher
@@ -54,6 +55,7 @@ class Engine(Watched):
         self.chooser = chooser or Chooser(Seeded(seed))
         self.framing = Framing.OBJECTS if objects else Framing.STREAM
         self.network = Network(self.chooser)
+        self.tables = Tables()
         self.trace = Trace(recording=recording, describe=self.header)
         self.specs = dict(nodes)
         self.nodes: dict[str, NodeHost] = {}
@@ -130,6 +132,7 @@ class Engine(Watched):
 
     def sweep(self) -> None:
         """Have all watchers look at the whole state."""
+        self.tables.begin()
         for watcher in self._watchers:
             watcher.sweep(self)
 
@@ -204,7 +207,7 @@ class Engine(Watched):
 
     def _after(self, host: Host) -> None:
         host.carry_out()
-        for tell in self._touched:
+        for tell in host.watching:
             tell(host)
         if host.over and host.alive:
             self._end_life(host, silent=False)

@@ -74,6 +74,8 @@ class Host:
         self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
         self.wires: dict[LinkId, tuple[Wire, int]] = {}
         self.due: int | None = None
+        self.watching: list[Callable[..., None]] = []
+        """Whom to tell of each event here."""
         self._last_link = 0
 
     @property
@@ -129,6 +131,7 @@ class NodeHost(Host):
 
     def __init__(self, sim: Engine, name: str, index: int, spec: Spec) -> None:
         super().__init__(sim, name, index)
+        self.watching = sim.watching_nodes()
         self.spec = spec
         self.running: dict[RunId, Body] = {}
         self.handed_out = 0
@@ -164,8 +167,8 @@ class NodeHost(Host):
             now=self.local,
             codec=default_codec(),
         )
-        if sim.heard:
-            overhear(self.node.links, self, sim.heard)
+        if sim.hearing:
+            overhear(self.node.links, self, sim.hearing)
         sim.watch_born(self)
         for function, _ in self.offers.values():
             self.node.offer(function.spec, now=self.local)
@@ -257,6 +260,7 @@ class ClientHost(Host):
 
     def __init__(self, sim: Engine, name: str, index: int, node: str) -> None:
         super().__init__(sim, name, index)
+        self.watching = sim.watching_clients()
         self.node = node
         self.dialling = False
 
@@ -265,8 +269,8 @@ class ClientHost(Host):
         super().start()
         self.dialling = False
         self.session = ClientSession(name=self.name, codec=default_codec())
-        if self.sim.heard:
-            overhear(self.session.links, self, self.sim.heard)
+        if self.sim.hearing:
+            overhear(self.session.links, self, self.sim.hearing)
 
     def connect(self) -> None:
         """Dial the node if no link stands or is on its way."""

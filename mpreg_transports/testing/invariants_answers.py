@@ -72,6 +72,8 @@ def _wanted(request: Request) -> list[str]:
 class SaysTheTruth(Watcher):
     """10: what was `refused` has not started. 9: who leaves has first said what became of all that ended."""
 
+    hears = (Result, Goodbye)
+
     def begin(self, sim: Engine) -> None:
         self._of: dict[tuple[str, int, int], tuple[Dispatched, End]] = {}
         """What each run is for, and at which end of which link its answer goes out."""
@@ -116,6 +118,8 @@ class SaysTheTruth(Watcher):
 
 class CountsDown(Watcher):
     """11: what waited for a link at its client has less time left when it is sent."""
+
+    hears = (Request,)
 
     def begin(self, sim: Engine) -> None:
         self._sim = sim

@@ -35,16 +35,18 @@ _AGAIN = 4
 class WithinLimits(Watcher):
     """12: see the module."""
 
+    hears = (News,)
+
     def begin(self, sim: Engine) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}
         """The most slots that a function of a life ever had."""
         self._high: dict[str, int] = {}
         self._told: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
         """How often each claim came over a link, by host, life and link."""
+        self._right: dict[str, tuple[object, object]] = {}
+        """In what was written down of a host all was right."""
 
-    def touched(self, host: Host) -> None:
-        if not isinstance(host, NodeHost):
-            return
+    def touched_node(self, host: NodeHost) -> None:
         node, limits = host.node, host.spec.limits
         worker, requests, sessions = node.worker, node.coordinator.requests, node.links.sessions
         if len(worker._runs) != len(host.running):
@@ -84,7 +86,11 @@ class WithinLimits(Watcher):
                 self._timers(host)
                 self._buffers(host)
                 self._calls(host)
-                self._members(host)
+                now = sim.tables.members(host), sim.tables.catalogues(host)
+                if not _same(now, self._right.get(host.name)):
+                    self._members(host)
+                    self._right[host.name] = now
+                self._wants(host)
 
     def _timers(self, host: NodeHost) -> None:
         """Each belongs to something that is there: a link, a request, a call that waits, a member, an address."""
@@ -146,12 +152,19 @@ class WithinLimits(Watcher):
             content = cluster.catalogue.content(head.member)  # type: ignore[arg-type]
             if content is not None and len(content.changes) > limits.changes:
                 self._wrong(host, f"{len(content.changes)} changes of {show('', head.member)}")
+
+    def _wants(self, host: NodeHost) -> None:
+        cluster = host.node.cluster
         for member in cluster._gossip._wants:
             if not cluster.members.routable(member):
                 self._wrong(host, f"a catalogue of {show('', member)} asked for, which is gone")
 
     def _wrong(self, host: NodeHost, text: str) -> NoReturn:
         raise Violation(12, f"{said(host)} has {text}")
+
+
+def _same(one: tuple[object, object], other: tuple[object, object] | None) -> bool:
+    return other is not None and one[0] is other[0] and one[1] is other[1]
 
 
 def _belongs(node: Node, key: Key) -> bool:

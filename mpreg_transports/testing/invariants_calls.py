@@ -180,6 +180,8 @@ class NeverTooLate(Watcher):
     Deadlines are reckoned here from the requests as they came, each by the clock of the node that they came to.
     """
 
+    hears = (Request,)
+
     def begin(self, sim: Engine) -> None:
         self._deadlines: dict[tuple[str, int, int, int], int] = {}
         """Of requests: by host, life, link and number."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class ReplicasAreTheOwners(Watcher):
     """4: see the module. And what is read out of the entries, the functions and who offers them, is what they say."""
 
+    hears = (News,)
+
     def begin(self, sim: Engine) -> None:
         self._written: dict[bytes, dict[str, bytes]] = {}
         """Each owner's entries at its newest version."""
@@ -32,6 +34,8 @@ class ReplicasAreTheOwners(Watcher):
         """Each owner's hash at each version that it had."""
         self._checked: dict[tuple[Life, bytes], tuple[int, int]] = {}
         self._about: dict[str, dict[bytes, None]] = {}
+        self._right: dict[str, object] = {}
+        """In what was written down of a host all was right."""
 
     def born(self, host: NodeHost) -> None:
         self._write_down(host)
@@ -48,9 +52,7 @@ class ReplicasAreTheOwners(Watcher):
         if type(notice) is CatalogueChanged:
             self._about.setdefault(host.name, {})[notice.member] = None
 
-    def touched(self, host: Host) -> None:
-        if not isinstance(host, NodeHost):
-            return
+    def touched_node(self, host: NodeHost) -> None:
         self._write_down(host)
         about = self._about.pop(host.name, None) if self._about else None
         if about is not None:
@@ -61,7 +63,10 @@ class ReplicasAreTheOwners(Watcher):
         for host in alive:  # one that has just begun was never touched
             self._write_down(host)
         for host in alive:
-            self._look(host, [head.member for head in host.node.cluster.catalogue.heads()])
+            now = sim.tables.catalogues(host)
+            if self._right.get(host.name) is not now:
+                self._look(host, list(host.node.cluster.catalogue._contents))
+                self._right[host.name] = now
 
     def _write_down(self, host: NodeHost) -> None:
         """An owner's own content may have grown."""

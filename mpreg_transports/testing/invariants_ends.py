@@ -89,9 +89,8 @@ class EndsOnce(Watcher):
     def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
         self._look(host)
 
-    def touched(self, host: Host) -> None:
-        if isinstance(host, NodeHost):
-            self._look(host)
+    def touched_node(self, host: NodeHost) -> None:
+        self._look(host)
 
     def _look(self, host: NodeHost) -> None:
         """Before whatever may end a request, so that one that ends too late is still there; and after it."""

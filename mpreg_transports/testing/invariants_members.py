@@ -26,8 +26,12 @@ _RANKS = (int(Standing.SUSPECT), int(Standing.DEAD))
 class MemberWatcher(Watcher):
     """Calls `look` for the members that an event was about, and now and then for all."""
 
+    hears = (News,)
+
     def begin(self, sim: Engine) -> None:
         self._about: dict[str, dict[bytes, None]] = {}
+        self._right: dict[str, object] = {}
+        """In what was written down of a host all was right, and nothing was heard of since."""
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is News:
@@ -39,15 +43,21 @@ class MemberWatcher(Watcher):
         if type(notice) is MemberChanged:
             self._about.setdefault(host.name, {})[notice.member] = None
 
-    def touched(self, host: Host) -> None:
+    def touched_node(self, host: NodeHost) -> None:
         about = self._about.pop(host.name, None) if self._about else None
-        if about is not None and isinstance(host, NodeHost):
+        if about is not None:
+            self._right.pop(host.name, None)
             self.look(host, map(MemberId, about))
 
     def sweep(self, sim: Engine) -> None:
         for host in sim.nodes.values():
-            if host.alive:
-                self.look(host, [held.id for held in host.node.cluster.members.all()])
+            if host.alive and self._right.get(host.name) is not (now := sim.tables.members(host)):
+                self.look_at_all(host)
+                self._right[host.name] = now
+
+    def look_at_all(self, host: NodeHost) -> None:
+        """Compare all that `host` believes."""
+        self.look(host, [held.id for held in host.node.cluster.members.all()])
 
     def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
         """Compare what `host` believes of these."""
@@ -70,12 +80,11 @@ class NeverFalls(MemberWatcher):
                 raise Violation(1, f"{said(host)}: {show('', member)} went from {words(before)} to {words(now)}")
             seen[member] = now
 
-    def sweep(self, sim: Engine) -> None:
-        for host in sim.nodes.values():
-            if host.alive:
-                known = dict.fromkeys(self._seen.get(life(host), ()))
-                known.update(dict.fromkeys(held.id for held in host.node.cluster.members.all()))
-                self.look(host, map(MemberId, known))
+    def look_at_all(self, host: NodeHost) -> None:
+        """Also at those who were known once."""
+        known = dict.fromkeys(self._seen.get(life(host), ()))
+        known.update(dict.fromkeys(held.id for held in host.node.cluster.members.all()))
+        self.look(host, map(MemberId, known))
 
     def _may_forget(self, host: NodeHost) -> bool:
         week = 7 * 24 * 3600 * 10**9
@@ -112,10 +121,9 @@ class OnlyTheOwner(MemberWatcher):
             if notice.standing is Standing.LEFT:
                 self._left[notice.member] = None
 
-    def touched(self, host: Host) -> None:
-        if isinstance(host, NodeHost):
-            self._owned(host)
-        super().touched(host)
+    def touched_node(self, host: NodeHost) -> None:
+        self._owned(host)
+        super().touched_node(host)
 
     def _owned(self, host: NodeHost) -> None:
         """What an owner has made of itself."""
@@ -169,13 +177,12 @@ class SameClaimsSameView(MemberWatcher):
         if session.member is not None and session.member != host.node.me:
             self._told.setdefault(host.name, (life(host), []))[1].extend(filter(_sensible, message.claims))
 
-    def touched(self, host: Host) -> None:
-        if isinstance(host, NodeHost):
-            self._carded(host)
-            told = self._told.pop(host.name, None) if self._told else None
-            if told is not None and told[0] == life(host):
-                self._take(host, told[1])
-        super().touched(host)
+    def touched_node(self, host: NodeHost) -> None:
+        self._carded(host)
+        told = self._told.pop(host.name, None) if self._told else None
+        if told is not None and told[0] == life(host):
+            self._take(host, told[1])
+        super().touched_node(host)
 
     def _carded(self, host: NodeHost) -> None:
         own = host.node.cluster.members.own

@@ -27,8 +27,8 @@ _ELSEWHERE = (1001, 1022, 1024)
 class QueuesMove(Watcher):
     """12: nothing waits for a free slot, or behind what came later. 6: nothing waits for what is not offered."""
 
-    def touched(self, host: Host) -> None:
-        if not isinstance(host, NodeHost) or not host.node.worker._queues:
+    def touched_node(self, host: NodeHost) -> None:
+        if not host.node.worker._queues:
             return
         offered = host.node.cluster.catalogue.offered
         for function, queue in host.node.worker._queues.items():
@@ -53,14 +53,15 @@ class KeepsNothingOfTheGone(Watcher):
 
     def begin(self, sim: Engine) -> None:
         self._gone: dict[str, dict[MemberId, None]] = {}
+        self._right: dict[str, object] = {}
+        """In what was written down of a host all was right."""
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         if type(notice) is MemberChanged and notice.standing > Standing.SUSPECT and notice.member != host.node.me:
             self._gone.setdefault(host.name, {})[notice.member] = None
 
-    def touched(self, host: Host) -> None:
+    def touched_node(self, host: NodeHost) -> None:
         for member in self._gone.pop(host.name, ()) if self._gone else ():
-            assert isinstance(host, NodeHost), "only nodes speak of members"
             node = host.node
             rank = cell(node.cluster.members, member)[1]
             awaited = member in node.cluster._changes.going  # answers may be on the way, or that it is not so
@@ -71,8 +72,9 @@ class KeepsNothingOfTheGone(Watcher):
 
     def sweep(self, sim: Engine) -> None:
         for host in sim.nodes.values():
-            if host.alive:
+            if host.alive and self._right.get(host.name) is not (now := sim.tables.catalogues(host)):
                 self._look(host)
+                self._right[host.name] = now
 
     def _look(self, host: NodeHost) -> None:
         catalogue = host.node.cluster.catalogue
@@ -96,21 +98,22 @@ class LinksEndWell(Watcher):
     silent, if it is not.
     """
 
+    hears = (Goodbye,)
+
     def begin(self, sim: Engine) -> None:
         self._said: dict[str, list[LinkId]] = {}
         self._closing: dict[tuple[str, int, LinkId], None] = {}
         self._leaving: dict[tuple[str, int, LinkId], int] = {}
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        if type(message) is Goodbye:
+        if isinstance(host, NodeHost):
             self._said.setdefault(host.name, []).append(link)
 
-    def touched(self, host: Host) -> None:
+    def touched_node(self, host: NodeHost) -> None:
         for link in self._said.pop(host.name, ()) if self._said else ():
             self._closing[host.name, host.life, link] = None
-        if isinstance(host, NodeHost) and host.node.links.leaving:
-            for link in host.node.links.leaving:
-                self._leaving.setdefault((host.name, host.life, link), host.local)
+        for link in host.node.links.leaving:
+            self._leaving.setdefault((host.name, host.life, link), host.local)
 
     def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
@@ -143,6 +146,8 @@ class LinksEndWell(Watcher):
 class TriesElsewhere(Watcher):
     """14: a call that one node refused goes to another that fits, before it fails for that."""
 
+    hears = (News, Hello, Goodbye, Digest, Result)
+
     def begin(self, sim: Engine) -> None:
         self._sim = sim
         self._reading = Reading()
@@ -152,11 +157,11 @@ class TriesElsewhere(Watcher):
         """Hosts whose view may change in the present event."""
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        kind = type(message)
-        if kind is News or kind is Hello or kind is Goodbye or kind is Digest:
+        if not isinstance(host, NodeHost):
+            return
+        if not isinstance(message, Result):
             self._changing[host.name] = None
-        elif kind is Result and isinstance(host, NodeHost):
-            assert isinstance(message, Result)
+        else:
             for row in message.failed:
                 attempt = attempt_of(host.node.coordinator, message.id, row.name)
                 key = self._sim.keys.get((host.name, host.life, message.id, row.name))
@@ -164,10 +169,10 @@ class TriesElsewhere(Watcher):
                     self._refusers.setdefault(key, {})[attempt.candidate.member] = None
                     self._now.setdefault(host.name, []).append((attempt.execution, key))
 
-    def touched(self, host: Host) -> None:
+    def touched_node(self, host: NodeHost) -> None:
         refused = self._now.pop(host.name, ()) if self._now else ()
         changing = self._changing.pop(host.name, False) is None
-        if not changing and isinstance(host, NodeHost):
+        if not changing:
             for execution, key in refused:
                 self._look(host, execution, key)
 

@@ -46,23 +46,24 @@ class PlacedWhereItFits(Watcher):
     And nobody better could be seen: ALIVE before SUSPECT, then just the resources asked for before more.
     """
 
+    hears = (News, Hello, Goodbye, Digest)
+
     def begin(self, sim: Engine) -> None:
         self._reading = Reading()
         self._before: dict[str, dict[bytes, _Seen]] = {}
         """Of members that the present event brought news about."""
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        kind = type(message)
-        if kind is News or kind is Hello or kind is Goodbye or kind is Digest:
+        if isinstance(host, NodeHost):
             before = self._before.setdefault(host.name, {})
-            if isinstance(message, News) and isinstance(host, NodeHost):
+            if isinstance(message, News):
                 about = dict.fromkeys(claim.member for claim in message.claims)
                 about.update(dict.fromkeys(delta.head.member for delta in message.deltas))
                 about.update(dict.fromkeys(head.member for head in message.heads))
                 for member in about:
                     before.setdefault(member, self._see(host, member))
 
-    def touched(self, host: Host) -> None:
+    def touched_node(self, host: NodeHost) -> None:
         if self._before:
             self._before.pop(host.name, None)
 
@@ -132,6 +133,8 @@ def _excluded(execution: Execution, name: str, member: bytes, offered: Offers, c
 class ChecksAgain(Watcher):
     """6: a body starts only where the node itself offers it, with the resources, not draining, over an open link."""
 
+    hears = (Request,)
+
     def begin(self, sim: Engine) -> None:
         self._reading = Reading()
         self._draining: dict[tuple[str, int], int] = {}
@@ -145,11 +148,10 @@ class ChecksAgain(Watcher):
             if session.closing and session.member is not None:
                 self._too_late[host.name, host.life, link, message.id] = None
 
-    def touched(self, host: Host) -> None:
-        if isinstance(host, NodeHost):
-            content = host.node.cluster.catalogue.content(host.node.me)
-            if content is not None and content.draining:
-                self._draining.setdefault((host.name, host.life), host.local)
+    def touched_node(self, host: NodeHost) -> None:
+        content = host.node.cluster.catalogue.content(host.node.me)
+        if content is not None and content.draining:
+            self._draining.setdefault((host.name, host.life), host.local)
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         job = host.node.worker.job(run.run)

@@ -31,6 +31,8 @@ _MESH = 12
 class OneView(Watcher):
     """13: correct members see each other ALIVE, crashed ones DEAD or gone, and hold the same catalogues."""
 
+    hears = (Goodbye,)
+
     def begin(self, sim: Engine) -> None:
         self._quiet = Quiet(sim)
         self._born: dict[bytes, str] = {}

@@ -30,16 +30,18 @@ _Life = tuple[str, int]
 class StopsWhenTold(Watcher):
     """15: who hears a cancel stops what it is about."""
 
+    hears = (CancelRequest,)
+
     def begin(self, sim: Engine) -> None:
         self._told: dict[str, list[tuple[LinkId, int]]] = {}
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        if type(message) is CancelRequest:
+        if isinstance(message, CancelRequest) and isinstance(host, NodeHost):
             self._told.setdefault(host.name, []).append((link, message.id))
 
-    def touched(self, host: Host) -> None:
+    def touched_node(self, host: NodeHost) -> None:
         told = self._told.pop(host.name, None) if self._told else None
-        if told is None or not isinstance(host, NodeHost):
+        if told is None:
             return
         worker, origins = host.node.worker, host.node.coordinator.in_flight.origins
         for link, number in told:
@@ -51,6 +53,8 @@ class StopsWhenTold(Watcher):
 
 class CallsOff(Watcher):
     """15: what is out of a request that is over is called off, and so is what a client does not want any more."""
+
+    hears = (CancelRequest, Request)
 
     def begin(self, sim: Engine) -> None:
         self._sim = sim
@@ -73,10 +77,10 @@ class CallsOff(Watcher):
         if over:
             self._owed[host.name, host.life, number] = list(over)
 
-    def touched(self, host: Host) -> None:
+    def touched_node(self, host: NodeHost) -> None:
         life = (host.name, host.life)
         out = self._out.get(life)
-        if not out or not isinstance(host, NodeHost):
+        if not out:
             return
         coordinator = host.node.coordinator
         mark = (len(coordinator.requests), coordinator.in_flight.last_id)
@@ -119,6 +123,8 @@ class CallsOff(Watcher):
 class LeavesInOrder(Watcher):
     """6: who drains takes no new requests. 14: it finishes what runs. 13: it says LEFT before it goes."""
 
+    hears = (Goodbye,)
+
     def begin(self, sim: Engine) -> None:
         self._script = sim.trace.script
         self._born: dict[str, int] = {}
@@ -158,9 +164,7 @@ class LeavesInOrder(Watcher):
             if member is not None and (member, host.node.me) in self._tells:
                 self._due.setdefault(host.name, []).append(member)
 
-    def touched(self, host: Host) -> None:
-        if not isinstance(host, NodeHost):
-            return
+    def touched_node(self, host: NodeHost) -> None:
         if host.node.draining:
             self._since.setdefault((host.name, host.life), host.local)
         for member in self._due.pop(host.name, ()) if self._due else ():

@@ -99,6 +99,8 @@ def table(reached: Mapping[str, int]) -> list[str]:
 class Sometimes(Watcher):
     """Counts what is in `SITUATIONS`. Changes and judges nothing."""
 
+    hears = (Result, Goodbye, Fetch)
+
     def begin(self, sim: Engine) -> None:
         self._starts: dict[CallKey, int] = {}
         self._torn = self._broken = 0
@@ -115,12 +117,11 @@ class Sometimes(Watcher):
         elif type(message) is Fetch:
             sometimes("a catalogue was fetched from a version on", message.have > 0)
 
-    def touched(self, host: Host) -> None:
-        if isinstance(host, NodeHost) and host.node.coordinator.parking.calls:
-            for request, name in host.node.coordinator.parking.calls:
-                timers = host.node._timers
-                sometimes("a call waited for a link", ("link", request, name) in timers)
-                sometimes("a call waited for a node that offers it", ("wait", request, name) in timers)
+    def touched_node(self, host: NodeHost) -> None:
+        for request, name in host.node.coordinator.parking.calls:
+            timers = host.node._timers
+            sometimes("a call waited for a link", ("link", request, name) in timers)
+            sometimes("a call waited for a node that offers it", ("wait", request, name) in timers)
 
     def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)

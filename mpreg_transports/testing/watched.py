@@ -5,7 +5,7 @@ Hosts call these as things happen; which call a body runs for is found out here,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,12 +16,12 @@ from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
 from mpreg_proto.requests.relay import NOBODY
 from mpreg_transports.testing.trace import Trace
-from mpreg_transports.testing.watching import Watcher, listeners
+from mpreg_transports.testing.watching import Hearing, Watcher, listeners
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.hosts import Host, NodeHost
 
-_HOOKS = ("born", "heard", "wakes", "touched", "handed_out", "started", "ended", "noticed")
+_HOOKS = ("born", "wakes", "touched", "touched_node", "handed_out", "started", "ended", "noticed")
 
 
 class CallKey(msgspec.Struct, frozen=True):
@@ -46,9 +46,16 @@ class Watched:
         """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
         self._watchers = list(watchers)
         self._told = {hook: listeners(self._watchers, hook) for hook in _HOOKS}
-        self.heard = self._told["heard"]
-        self._touched = self._told["touched"]
+        self.hearing = Hearing(self._watchers)
         self._runs: dict[tuple[str, int, int], CallKey] = {}
+
+    def watching_clients(self) -> list[Callable[..., None]]:
+        """Whom to tell of each event at a client."""
+        return self._told["touched"]
+
+    def watching_nodes(self) -> list[Callable[..., None]]:
+        """Whom to tell of each event at a node."""
+        return [*self._told["touched"], *self._told["touched_node"]]
 
     def watch_born(self, host: NodeHost) -> None:
         """A node's life begins."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class Watcher:
     """Does nothing; override what is of interest. Raise `Violation` for what must not be."""
 
+    hears: ClassVar[tuple[type, ...]] = ()
+    """Of which kinds of messages `heard` is told; of all if empty. Most watchers care for a few."""
+
     def begin(self, sim: Engine) -> None:
         """The simulation is about to start its nodes."""
 
@@ -30,13 +33,19 @@ class Watcher:
         """A node's life begins: it is there, and knows nobody yet."""
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        """A message has reached a node or a client, which has not looked at it yet; pings and pongs are left out."""
+        """A message has reached a node or a client, which has not looked at it yet; pings and pongs are left out.
+
+        Only of the kinds in `hears`.
+        """
 
     def wakes(self, host: Host) -> None:
         """A timer of a host has come; it is about to look."""
 
     def touched(self, host: Host) -> None:
         """An event was handled at `host`; its effects have been carried out."""
+
+    def touched_node(self, host: NodeHost) -> None:
+        """The same of nodes alone: what clients hold is of interest to few."""
 
     def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
         """`host`'s coordinator has placed a call, in dispatch `number`; the attempt is in its `coordinator.out`."""
@@ -72,7 +81,27 @@ def listeners(watchers: Iterable[Watcher], name: str) -> list[Callable[..., None
     return [getattr(watcher, name) for watcher in watchers if getattr(type(watcher), name) is not ignored]
 
 
-def overhear(links: Links, host: Host, told: list[Callable[..., None]]) -> None:
+class Hearing:
+    """Who hears of which kind of message; worked out once a kind."""
+
+    def __init__(self, watchers: Iterable[Watcher]) -> None:
+        self._watchers = [watcher for watcher in watchers if type(watcher).heard is not Watcher.heard]
+        self._of: dict[type, list[Callable[..., None]]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anybody hears of anything."""
+        return bool(self._watchers)
+
+    def of(self, kind: type) -> list[Callable[..., None]]:
+        """Whom to tell of a message of that kind."""
+        told = self._of.get(kind)
+        if told is None:
+            told = [watcher.heard for watcher in self._watchers if not watcher.hears or kind in watcher.hears]
+            self._of[kind] = told
+        return told
+
+
+def overhear(links: Links, host: Host, hearing: Hearing) -> None:
     """Tell of each message that `links` gives to its owner, before the owner looks at it.
 
     It puts itself between the two, as only there messages are seen decoded whatever the framing.
@@ -82,7 +111,7 @@ def overhear(links: Links, host: Host, told: list[Callable[..., None]]) -> None:
     def taken(link: LinkId, message: Message | BadRequest, now: int) -> bool:
         if not take(link, message, now):
             return False
-        for tell in told:
+        for tell in hearing.of(type(message)):
             tell(host, link, message)
         return True
 
