@@ -18,6 +18,8 @@ class Clock:
     def now(self, at: int) -> int:
         """What the clock shows at the simulation's time `at`."""
         elapsed = at - self._since
+        if not self._drift:
+            return self._local + elapsed
         return self._local + elapsed + elapsed * self._drift // _PPB
 
     def when(self, local: int) -> int:

@@ -106,7 +106,8 @@ class Engine(Watched):
     def step(self) -> None:
         """Handle the next event."""
         at, _, handle, args = heappop(self._heap)
-        self.now = max(self.now, at)
+        if at > self.now:
+            self.now = at
         self.steps += 1
         handle(*args)
         if self.trace.events >= self._sweep_at:
@@ -189,8 +190,8 @@ class Engine(Watched):
         if call is None or call.cancelled:
             return
         call.answer(reply, self.now)
-        for watcher in self._watchers:
-            watcher.replied(call, reply)
+        for tell in self._told["replied"]:
+            tell(call, reply)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -212,14 +213,15 @@ class Engine(Watched):
         if host.over and host.alive:
             self._end_life(host, silent=False)
 
-    def _waits(self, host: Host, handle: Callable[..., None], *args: Any) -> bool:
-        """Whether `host` is stalled: then the event comes again when it is not, behind what waits already."""
-        if host.stalled_until <= self.now and not host.waiting:
-            return False
+    def _stands_still(self, host: Host) -> bool:
+        """Whether `host` is stalled, or has not caught up with what came meanwhile."""
+        return host.stalled_until > self.now or bool(host.waiting)
+
+    def _put_off(self, host: Host, handle: Callable[..., None], *args: Any) -> None:
+        """The event comes again when `host` goes on, behind what waits already."""
         host.waiting.append((handle, args))
         if len(host.waiting) == 1:
             self._push(host.stalled_until, self._goes_on, host, host.life)
-        return True
 
     def _goes_on(self, host: Host, life: int) -> None:
         """A stall is over, or longer than it was meant to be: what waits is handled in the order in which it came."""
@@ -235,7 +237,8 @@ class Engine(Watched):
     def _wake(self, host: Host, life: int, due: int) -> None:
         if host.life != life or not host.alive or host.due != due:
             return
-        if self._waits(host, self._wake, host, life, due):
+        if self._stands_still(host):
+            self._put_off(host, self._wake, host, life, due)
             return
         host.due = None
         self.trace.add(self.now, "wake", host.name, "")
@@ -247,7 +250,8 @@ class Engine(Watched):
     def _dialled(self, host: Host, life: int, target: NodeHost | None, where: Address) -> None:
         if host.life != life or not host.alive:
             return
-        if self._waits(host, self._dialled, host, life, target, where):
+        if self._stands_still(host):
+            self._put_off(host, self._dialled, host, life, target, where)
             return
         if target is not None and target is not host:
             if self.network.is_cut(host.name, target.name) or self.network.is_cut(target.name, host.name):
@@ -259,10 +263,14 @@ class Engine(Watched):
         self._unheard(host, life, where)
 
     def _unheard(self, host: Host, life: int, where: Address) -> None:
-        if host.life == life and host.alive and not self._waits(host, self._unheard, host, life, where):
-            self.trace.add(self.now, "refused", host.name, where)
-            host.dial_failed(where)
-            self._after(host)
+        if host.life != life or not host.alive:
+            return
+        if self._stands_still(host):
+            self._put_off(host, self._unheard, host, life, where)
+            return
+        self.trace.add(self.now, "refused", host.name, where)
+        host.dial_failed(where)
+        self._after(host)
 
     def _connect(self, host: Host, target: NodeHost, where: Address) -> None:
         self._wires += 1
@@ -278,7 +286,8 @@ class Engine(Watched):
         end = wire.ends[side]
         if end.closed or not end.host.alive or end.host.life != end.life:
             return
-        if self._waits(end.host, self._open, wire, side, where):
+        if self._stands_still(end.host):
+            self._put_off(end.host, self._open, wire, side, where)
             return
         end.opened = True
         end.host.link_opened(end.link, where)
@@ -293,12 +302,12 @@ class Engine(Watched):
         size = len(data) if isinstance(data, bytes) else 200
         sent = self.now
         label = labelled(data) if self.trace.recording else ""
-
-        def deliver(at: int, piece: object) -> None:
-            self._push(at, self._deliver, wire, side, piece, sent, label)
-
-        if not self.network.arrivals(wire, side, data, size, self.now, deliver):
+        arrivals = self.network.arrivals(wire, side, data, size, sent)
+        if arrivals is None:
             self._reset(wire)
+            return
+        for at, piece in arrivals:
+            self._push(at, self._deliver, wire, side, piece, sent, label)
 
     def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""
@@ -306,7 +315,8 @@ class Engine(Watched):
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
             return
-        if self._waits(host, self._deliver, wire, side, data, sent, label):
+        if self._stands_still(host):
+            self._put_off(host, self._deliver, wire, side, data, sent, label)
             return
         source = wire.ends[side].host.name
         if data is None:
@@ -325,7 +335,8 @@ class Engine(Watched):
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
             return
-        if self._waits(host, self._closed, wire, side):
+        if self._stands_still(host):
+            self._put_off(host, self._closed, wire, side)
             return
         end.closed = True
         del host.wires[end.link]
@@ -347,7 +358,8 @@ class Engine(Watched):
     def _resume(self, host: NodeHost, life: int, body: Body, step: int) -> None:
         if host.life != life or not host.alive or body.step != step:
             return
-        if self._waits(host, self._resume, host, life, body, step):
+        if self._stands_still(host):
+            self._put_off(host, self._resume, host, life, body, step)
             return
         host.went_on(body, body.resume())
         self._after(host)

@@ -139,6 +139,8 @@ class NodeHost(Host):
         self.coordinator: Coordinator | None = None
         self.era = 0
         """How many coordinators this life has had."""
+        self._told = False
+        """Whether the node was told something while its effects were carried out, so that there may be more of them."""
 
     def start(self) -> None:
         """Begin a new life: a new member at the same address, with the functions of the spec."""
@@ -199,6 +201,7 @@ class NodeHost(Host):
 
     def finished(self, body: Body, outcome: Any) -> None:
         """A body has ended."""
+        self._told = True
         del self.running[body.run.run]
         self.sim.watch_ended(self, body.run, outcome)
         self.node.finished(body.run.run, outcome, now=self.local)
@@ -206,8 +209,10 @@ class NodeHost(Host):
     def carry_out(self) -> None:
         """Do all that the node wants, then see when it wants to be woken."""
         node, sim = self.node, self.sim
-        while effects := node.drain():
-            for effect in together(effects):
+        self._told = True
+        while self._told:
+            self._told = False
+            for effect in together(node.drain()):
                 self._one(effect)
         if node.coordinator.last_number != self.handed_out:
             sim.watch_handed_out(self)

@@ -72,7 +72,9 @@ class ReplicasAreTheOwners(Watcher):
         """An owner's own content may have grown."""
         me = host.node.me
         content = host.node.cluster.catalogue.content(me)
-        hashes = self._hashes.setdefault(me, {0: 0})
+        hashes = self._hashes.get(me)
+        if hashes is None:
+            hashes = self._hashes[me] = {0: 0}
         if content is None or content.version in hashes:
             return
         written = self._written.setdefault(me, {})

@@ -134,7 +134,7 @@ class OnlyTheOwner(MemberWatcher):
             self._raised[me] = known = own.incarnation
         if own.incarnation > known:
             self._raised[me] = own.incarnation
-        if own.incarnation > self._accused.get(life(host), -1) + 1:
+        if own.incarnation > 0 and own.incarnation > self._accused.get(life(host), -1) + 1:
             accused = self._accused.get(life(host), -1)
             raise Violation(2, f"{said(host)} is at incarnation {own.incarnation} and was accused at {accused} at most")
         if own.standing is Standing.LEFT:
@@ -186,9 +186,9 @@ class SameClaimsSameView(MemberWatcher):
 
     def _carded(self, host: NodeHost) -> None:
         own = host.node.cluster.members.own
-        cards = self._cards.setdefault(host.node.me, {})
-        if own.card_bytes not in cards:
-            cards[own.card_bytes] = None
+        cards = self._cards.get(own.id)
+        if cards is None or own.card_bytes not in cards:
+            self._cards.setdefault(own.id, {})[own.card_bytes] = None
 
     def _take(self, host: NodeHost, claims: Iterable[Claim]) -> None:
         """The oracle's own merge."""

@@ -103,40 +103,41 @@ class LikeSequential(Watcher):
         wanted = _wanted(call)
         rows: tuple[Done | Failed, ...] = (*reply.done, *reply.failed)
         for row in rows:
-            who = f"{row.name!r} of request {call.number} of {call.client} at {self._sim.time:.6f} s"
             if row.name not in wanted:
-                raise Violation(8, f"{who} was not asked for")
+                raise Violation(8, f"{self._who(row, call)} was not asked for")
             if isinstance(row, Done):
-                self._compare_with_bodies(row, request, who)
-            self._compare_with_oracle(row, call, who)
+                self._compare_with_bodies(row, request, call)
+            self._compare_with_oracle(row, call)
         fault = reply.fault
         if fault is not None and fault.code == 1003 and not reply.failed:
             name = str(fault.details.get("call", ""))
-            who = f"{name!r} of request {call.number} of {call.client}"
-            self._compare_with_oracle(Failed(name, fault), call, who)
+            self._compare_with_oracle(Failed(name, fault), call)
 
-    def _compare_with_bodies(self, row: Done, request: RequestKey | None, who: str) -> None:
+    def _who(self, row: Done | Failed, call: SimCall) -> str:
+        return f"{row.name!r} of request {call.number} of {call.client} at {self._sim.time:.6f} s"
+
+    def _compare_with_bodies(self, row: Done, request: RequestKey | None, call: SimCall) -> None:
         placed = None if request is None else self._placed.get(CallKey(*request, row.name))
         if placed is None or row.value not in placed.ended:
             given = default_codec().decode(row.value)
-            raise Violation(8, f"{who} came back as {given!r}, and no body of this call returned that")
+            raise Violation(8, f"{self._who(row, call)} came back as {given!r}, and no body of this call returned that")
 
-    def _compare_with_oracle(self, row: Done | Failed, call: SimCall, who: str) -> None:
+    def _compare_with_oracle(self, row: Done | Failed, call: SimCall) -> None:
         expected = self._expected.get(call.label)
         if expected is None:
             expected = self._expected[call.label] = evaluate(call.request, self._pure, default_codec())
         result = expected.get(row.name)
         if result is None:
             return
-        codec = default_codec()
+        codec, who = default_codec(), self._who
         if isinstance(row, Failed):
             kind = row.fault.details.get("type")
             if row.fault.code == 1003 and not (isinstance(result, Failure) and result.kind in (kind, "")):
-                raise Violation(8, f"{who} failed with {kind}; one after the other it does not")
+                raise Violation(8, f"{who(row, call)} failed with {kind}; one after the other it does not")
         elif isinstance(result, Failure):
-            raise Violation(8, f"{who} is {codec.decode(row.value)!r}; one after the other it fails")
+            raise Violation(8, f"{who(row, call)} is {codec.decode(row.value)!r}; one after the other it fails")
         elif row.value != result and codec.decode(row.value) != codec.decode(result):
-            raise Violation(8, f"{who} is {codec.decode(row.value)!r}, not {codec.decode(result)!r}")
+            raise Violation(8, f"{who(row, call)} is {codec.decode(row.value)!r}, not {codec.decode(result)!r}")
 
 
 def _wanted(call: SimCall) -> dict[str, None]:

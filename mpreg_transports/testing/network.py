@@ -7,7 +7,6 @@ mean, and time is given in. Lost packets are delays here: TCP sends again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -74,7 +73,7 @@ class Network:
 
     def profile(self, source: str, target: str) -> Profile:
         """How the way from `source` to `target` behaves."""
-        return self._profiles.get((source, target), self.default)
+        return self._profiles.get((source, target), self.default) if self._profiles else self.default
 
     def set(self, source: str, target: str, profile: Profile) -> None:
         """From now on it behaves like this; what is on its way already is not touched."""
@@ -96,7 +95,7 @@ class Network:
 
     def is_cut(self, source: str, target: str) -> bool:
         """Whether what `source` sends does not reach `target`."""
-        return (source, target) in self._cuts
+        return bool(self._cuts) and (source, target) in self._cuts
 
     @property
     def cuts(self) -> tuple[tuple[str, str], ...]:
@@ -105,39 +104,41 @@ class Network:
 
     def latency(self, source: str, target: str) -> int:
         """How long something small takes now."""
-        return self.profile(source, target).delay.draw(self._chooser.fraction, f"~delay {source} {target}")
+        return self._delay(self.profile(source, target), source, target)
 
-    def arrivals(
-        self, wire: Wire, side: int, data: object, size: int, now: int, deliver: Callable[[int, object], None]
-    ) -> bool:
-        """Call `deliver(at, piece)` for each piece of what `side` sends now.
+    def _delay(self, profile: Profile, source: str, target: str) -> int:
+        """One draw, of which each way has a stream of its own."""
+        delay = profile.delay
+        if delay.kind == "constant":  # mostly: then no stream need be named
+            return delay.low
+        return delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
-        False if the write breaks the connection.
-        """
+    def arrivals(self, wire: Wire, side: int, data: object, size: int, now: int) -> list[tuple[int, object]] | None:
+        """Each piece of what `side` sends now, and when it is there; None if the write breaks the connection."""
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
         profile = self.profile(source, target)
         chooser = self._chooser
         if chooser.chance("~reset", profile.reset):
-            return False
+            return None
         at = now
         if profile.bandwidth:
             at = max(at, wire.free[side]) + size * SECOND // profile.bandwidth
             wire.free[side] = at
-        at += profile.delay.draw(chooser.fraction, f"~delay {source} {target}")
-        at = max(at, wire.last[side])
+        at = max(at + self._delay(profile, source, target), wire.last[side])
+        pieces: list[tuple[int, object]] = []
         if isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
             self.torn += 1
             start = 0
             for _ in range(1 + chooser.below("~pieces", 4)):
                 end = start + 1 + chooser.below("~cut", size - start)
-                deliver(at, data[start:end])
+                pieces.append((at, data[start:end]))
                 start = end
                 if start >= size:
                     break
-                at += profile.delay.draw(chooser.fraction, f"~delay {source} {target}") // 8
+                at += self._delay(profile, source, target) // 8
             if start < size:
-                deliver(at, data[start:])
+                pieces.append((at, data[start:]))
         else:
-            deliver(at, data)
+            pieces.append((at, data))
         wire.last[side] = at
-        return True
+        return pieces

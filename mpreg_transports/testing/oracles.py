@@ -61,8 +61,8 @@ def cell(members: Members, member: MemberId) -> Cell:
 
 def attempt_of(coordinator: Coordinator, number: int, call: str) -> Attempt | None:
     """One attempt of a dispatch, without a list of all of them."""
-    found: Attempt | None = coordinator.out._by_number.get(number, {}).get(call)
-    return found
+    attempts = coordinator.out._by_number.get(number)
+    return None if attempts is None else attempts.get(call)
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -154,8 +154,10 @@ def filled(tree: Any, given: Mapping[str, Any]) -> Any:
         for step in tree.path:
             value = value[step]
         return value
-    if kind is list or kind is tuple:
-        return kind(filled(item, given) for item in tree)
+    if kind is list:
+        return [filled(item, given) for item in tree]
+    if kind is tuple:
+        return tuple([filled(item, given) for item in tree])
     if kind is dict:
         return {filled(key, given): filled(item, given) for key, item in tree.items()}
     return tree

@@ -281,8 +281,8 @@ class Simulation(Engine):
         self.calls.append(call)
         self._labelled[label] = call
         self._waiting[client, host.life, number] = call
-        for watcher in self._watchers:
-            watcher.submitted(call)
+        for tell in self._told["submitted"]:
+            tell(call)
         if not host.session.ready:
             host.connect()
         self._after(host)

@@ -20,6 +20,7 @@ from mpreg_proto.wire.messages import Message
 
 LAST = 400
 """Events that are kept in words."""
+_TOGETHER = 100
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -77,6 +78,8 @@ class Trace:
 
     def __init__(self, *, recording: bool = False, describe: Callable[[], Header] | None = None) -> None:
         self._hash = blake2b(digest_size=16)
+        self._unhashed: list[bytes] = []
+        """What goes into the hash next; a hundred small pieces together take a third of the time."""
         self._describe = describe
         self.recording = recording
         self.events = 0
@@ -97,20 +100,28 @@ class Trace:
     ) -> None:
         """One event has happened."""
         self.events += 1
-        self._hash.update(f"{at} {kind} {host} {other} {text}\n".encode())
+        unhashed = self._unhashed
+        unhashed.append(f"{at} {kind} {host} {other} {text}\n".encode())
         if data:
-            self._hash.update(data)
+            unhashed.append(data)
+        if len(unhashed) > _TOGETHER:
+            self._take_in()
         self.recorded.append(Event(at, kind, host, other, text, len(data), sent, label))
 
     def did(self, at: int, name: str, args: dict[str, Any], *, step: int) -> None:
         """Somebody did something to the simulation."""
         self.script.append(Action(at, name, args, step))
-        self._hash.update(b"%d %b " % (at, name.encode()))
-        self._hash.update(msgspec.json.encode(args))
+        self._unhashed.append(b"%d %b " % (at, name.encode()))
+        self._unhashed.append(msgspec.json.encode(args))
+
+    def _take_in(self) -> None:
+        self._hash.update(b"".join(self._unhashed))
+        self._unhashed.clear()
 
     @property
     def hash(self) -> str:
         """The rolling hash so far, hexadecimal."""
+        self._take_in()
         return self._hash.hexdigest()
 
     def save(self, file: str | Path) -> None:

@@ -21,10 +21,13 @@ from mpreg_transports.testing.watching import Hearing, Watcher, listeners
 if TYPE_CHECKING:
     from mpreg_transports.testing.hosts import Host, NodeHost
 
-_HOOKS = ("born", "wakes", "touched", "touched_node", "handed_out", "started", "ended", "noticed")
+_HOOKS = (
+    *("born", "wakes", "touched", "touched_node", "handed_out", "started", "ended", "noticed"),
+    *("submitted", "replied"),
+)
 
 
-class CallKey(msgspec.Struct, frozen=True):
+class CallKey(msgspec.Struct, frozen=True, cache_hash=True):
     """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
     name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
     """
