@@ -213,7 +213,10 @@ class NodeHost(Host):
         while self._told:
             self._told = False
             for effect in together(node.drain()):
-                self._one(effect)
+                if type(effect) is Send:  # mostly
+                    sim.send(self, effect)
+                else:
+                    self._one(effect)
         if node.coordinator.last_number != self.handed_out:
             sim.watch_handed_out(self)
         due = node.next_timeout()
@@ -224,8 +227,6 @@ class NodeHost(Host):
     def _one(self, effect: Effect) -> None:
         sim = self.sim
         match effect:
-            case Send():
-                sim.send(self, effect)
             case Run():
                 self._run(effect)
             case Notify(notice):

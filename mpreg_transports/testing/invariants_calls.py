@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.effects import Outcome, Returned, Run
-from mpreg_proto.ids import LinkId
+from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Call, Done, Failed, Message, Request, Result
@@ -16,6 +16,7 @@ from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.oracles import attempt_of, said
+from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.watching import Violation, Watcher
 from mpreg_transports.values import default_codec
 
@@ -113,7 +114,8 @@ class _Starts:
         self.count = 0
         self.idempotent = True
         self.versions: dict[str, None] = {}
-        self.where: list[str] = []
+        self.where: list[tuple[str, MemberId, int]] = []
+        """At which hosts, as which members, and when."""
 
 
 class StartsOnce(Watcher):
@@ -161,10 +163,10 @@ class StartsOnce(Watcher):
         starts.count += 1
         starts.idempotent = starts.idempotent and spec.idempotent
         starts.versions[spec.version] = None
-        starts.where.append(said(host))
+        starts.where.append((host.name, host.node.me, host.sim.now))
         if starts.count == 1:
             return
-        where = ", ".join(starts.where)
+        where = ", ".join(f"{show(name, me)} at {at / SECOND:.6f} s" for name, me, at in starts.where)
         name = f"{key.call!r} of request {key.request} of {key.host}"
         if not starts.idempotent:
             raise Violation(10, f"{name} started {starts.count} times, and is not idempotent: {where}")

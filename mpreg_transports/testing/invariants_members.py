@@ -123,7 +123,8 @@ class OnlyTheOwner(MemberWatcher):
 
     def touched_node(self, host: NodeHost) -> None:
         self._owned(host)
-        super().touched_node(host)
+        if self._about:
+            super().touched_node(host)
 
     def _owned(self, host: NodeHost) -> None:
         """What an owner has made of itself."""
@@ -179,6 +180,8 @@ class SameClaimsSameView(MemberWatcher):
 
     def touched_node(self, host: NodeHost) -> None:
         self._carded(host)
+        if not self._about:
+            return
         told = self._told.pop(host.name, None) if self._told else None
         if told is not None and told[0] == life(host):
             self._take(host, told[1])

@@ -27,7 +27,7 @@ _HOOKS = (
 )
 
 
-class CallKey(msgspec.Struct, frozen=True, cache_hash=True):
+class CallKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
     """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
     name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
     """
