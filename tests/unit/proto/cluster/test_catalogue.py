@@ -224,3 +224,18 @@ def test_the_weight_of_a_delta_is_about_its_length() -> None:
     owner, deltas = offered(50)
     for delta in (*deltas[:2], owner.delta(SHE, 0)):
         assert len(msgspec.msgpack.encode(delta)) <= weight(delta) * 1.3
+
+
+def test_what_several_offer_in_the_same_words_is_kept_once() -> None:
+    """A cluster of a thousand like nodes would hold a thousand times a thousand copies."""
+    here = catalogue()
+    here.offer(FunctionSpec(name="f", doc="Does it."))
+    other = catalogue(SHE)
+    assert here.apply(other.offer(FunctionSpec(name="f", doc="Does it."))) is Applied.YES
+    mine, hers = here.content(ME), here.content(SHE)
+    assert mine is not None
+    assert hers is not None
+    assert hers.functions["f"] is mine.functions["f"]
+    assert here.apply(other.offer(FunctionSpec(name="f", doc="Does it otherwise."))) is Applied.YES
+    assert [entry.doc for entry in here.offering["f"].values()] == ["Does it.", "Does it otherwise."]
+    assert hers.functions["f"] is here.offering["f"][SHE]

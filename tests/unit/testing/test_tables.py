@@ -1,0 +1,140 @@
+"""A sweep passes over what is as it was when all was right in it, and over nothing else."""
+
+from typing import Any
+
+import pytest
+
+from mpreg_proto.cluster.members import Member
+from mpreg_proto.notices import MemberChanged
+from mpreg_proto.wire.messages import Goodbye, News, Request
+from mpreg_transports.testing.hosts import Host, NodeHost, Spec
+from mpreg_transports.testing.invariants_members import NeverFalls
+from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.watching import Hearing, Watcher
+from tests.helpers.simulated import FUNCTIONS, cluster, violated
+
+
+def quiet(watcher: Watcher) -> Simulation:
+    """Two nodes that know each other, and what they hold was found right twice."""
+    sim = Simulation(seed=5, nodes={"one": Spec(functions=FUNCTIONS), "other": Spec()}, watchers=[watcher])
+    sim.run(2)
+    sim.sweep()
+    return sim
+
+
+def held(sim: Simulation, of: str, by: str) -> Member:
+    """A row of a node's table."""
+    found = sim.nodes[by].node.cluster.members.get(sim.nodes[of].node.me)
+    assert found is not None
+    return found
+
+
+def test_what_stands_still_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = cluster()
+    sim.sweep()
+    looked: list[str] = []
+    for watcher in sim._watchers:
+        for name in ("look", "_look", "_members"):
+            if hasattr(watcher, name):
+                monkeypatch.setattr(watcher, name, lambda *_: looked.append("looked"))
+    sim.sweep()
+    assert not looked
+    held(sim, "left", by="right").incarnation = 1
+    sim.sweep()
+    assert looked
+
+
+def test_a_cell_that_rose_behind_all_backs_is_found() -> None:
+    sim = cluster()
+    sim.sweep()
+    held(sim, "left", by="right").incarnation = 1
+    assert "never went beyond 0" in violated(2, sim.sweep)
+
+
+def test_a_card_that_changed_behind_all_backs_is_found() -> None:
+    sim = cluster()
+    sim.sweep()
+    held(sim, "left", by="right").card_bytes += b"?"
+    assert "never wrote" in violated(3, sim.sweep)
+
+
+def test_a_cell_that_rose_and_fell_between_two_sweeps_is_found() -> None:
+    watcher = NeverFalls()
+    sim = quiet(watcher)
+    right, row = sim.nodes["one"], held(sim, "other", by="one")
+    row.incarnation = 1
+    watcher.noticed(right, MemberChanged(row.id, row.name, row.standing, row.incarnation))
+    watcher.touched_node(right)
+    row.incarnation = 0  # and nobody says so: the table is the one of the last sweep
+    assert "went from ALIVE 1 to ALIVE 0" in violated(1, sim.sweep)
+
+
+def spoil_hash(content: Any, catalogue: Any) -> None:
+    content.hash += 1
+
+
+def spoil_log(content: Any, catalogue: Any) -> None:
+    content.changes = content.changes[:1] + content.changes[2:]
+
+
+def spoil_list(content: Any, catalogue: Any) -> None:
+    catalogue.offering["ghost"] = {content.member: None}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "number", "words"),
+    [(spoil_hash, 4, "with hash"), (spoil_log, 4, "do not lead to"), (spoil_list, 12, "lists")],
+)
+def test_a_catalogue_that_changed_behind_all_backs_is_found(spoil: Any, number: int, words: str) -> None:
+    sim = cluster()
+    sim.sweep()
+    catalogue = sim.nodes["right"].node.cluster.catalogue
+    spoil(catalogue.content(sim.nodes["left"].node.me), catalogue)
+    assert words in violated(number, sim.sweep)
+
+
+class Listener(Watcher):
+    """Writes down which hook was called for which kind of message or host."""
+
+    hears = (Request, Goodbye)
+
+    def __init__(self) -> None:
+        self.kinds: dict[type, None] = {}
+        self.hosts: dict[str, None] = {}
+        self.nodes: dict[str, None] = {}
+
+    def heard(self, host: Host, link: Any, message: Any) -> None:
+        self.kinds[type(message)] = None
+
+    def touched(self, host: Host) -> None:
+        self.hosts[host.name] = None
+
+    def touched_node(self, host: NodeHost) -> None:
+        self.nodes[host.name] = None
+
+
+def test_a_watcher_hears_of_the_kinds_that_it_asks_for_and_of_nodes_apart() -> None:
+    listener = Listener()
+    sim = quiet(listener)
+    call = sim.call("other", "double", 2)
+    assert sim.run(until=call.done, limit=10)
+    sim.leave("one")
+    sim.run(2)
+    assert list(listener.kinds) == [Request, Goodbye]
+    assert sorted(listener.hosts) == ["client@other", "one", "other"]
+    assert sorted(listener.nodes) == ["one", "other"]
+
+
+class All(Watcher):
+    """Names no kinds."""
+
+    def heard(self, host: Host, link: Any, message: Any) -> None:
+        raise AssertionError("nobody tells")
+
+
+def test_a_watcher_that_names_no_kinds_hears_of_all() -> None:
+    everything, some = All(), Listener()
+    hearing = Hearing([everything, some, Watcher()])
+    assert hearing.of(News) == [everything.heard]
+    assert hearing.of(Goodbye) == [everything.heard, some.heard]
+    assert hearing and not Hearing([Watcher()])
