@@ -215,9 +215,11 @@ class Gossip:
     def learn(self, link: LinkId, delta: Delta) -> tuple[Applied, list[Tell]]:
         """Take in a delta: to be passed on if it was new, asked about if it did not fit."""
         member = MemberId(delta.head.member)
+        version = self._catalogue.version(member)
+        if delta.head.version <= version:  # most of what is heard is heard again
+            return Applied.OLD, []
         if not self._members.routable(member):
             return Applied.REFUSED, []
-        fresh = not self._catalogue.version(member)
         applied = self._catalogue.apply(delta)
         if applied is Applied.YES:
             self._settle(member)
@@ -229,7 +231,7 @@ class Gossip:
             self._wants.pop(member, None)
             owner = self._links.get(member, link)
             # A whole copy that proves wrong from the owner's mouth stays wrong, however often it is asked for.
-            return applied, [] if fresh and owner == link else self._ask(member, delta.head.version, owner)
+            return applied, [] if not version and owner == link else self._ask(member, delta.head.version, owner)
         if applied is Applied.REFUSED:
             self._wants.pop(member, None)
         return applied, []

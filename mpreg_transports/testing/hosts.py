@@ -309,17 +309,16 @@ class ClientHost(Host):
     def carry_out(self) -> None:
         """Do all that the session wants, then see when it wants to be woken."""
         sim = self.sim
-        while effects := self.session.drain():
-            for effect in together(effects):
-                match effect:
-                    case Send():
-                        sim.send(self, effect)
-                    case HangUp(link):
-                        sim.hang_up(self, link)
-                    case Replied(number, reply):
-                        sim.answered(self, number, reply)
-                    case _:
-                        pass
+        for effect in together(self.session.drain()):
+            match effect:
+                case Send():
+                    sim.send(self, effect)
+                case HangUp(link):
+                    sim.hang_up(self, link)
+                case Replied(number, reply):
+                    sim.answered(self, number, reply)
+                case _:
+                    pass
         due = self.session.next_timeout()
         if due != self.due:
             self.due = due
