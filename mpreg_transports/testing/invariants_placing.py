@@ -72,12 +72,9 @@ class PlacedWhereItFits(Watcher):
         assert attempt is not None, "it was there a moment ago"
         call = attempt.execution.plan.calls[key.call]
         member = attempt.candidate.member
-        views = [self._see(host, member)]
+        seen = self._see(host, member)
         before = self._before.get(host.name)
-        if before is not None and member in before:
-            views.append(before[member])
-        if not any(view.takes(call) for view in views):
-            seen = views[0]
+        if not seen.takes(call) and not (before is not None and member in before and before[member].takes(call)):
             rank = Standing(seen.rank).name if seen.rank >= 0 else "unknown"
             held = seen.offers.functions.get(call.function)
             raise Violation(
@@ -87,7 +84,7 @@ class PlacedWhereItFits(Watcher):
                 f"{'nothing of that name' if held is None else sorted(held.resources | seen.offers.resources)}",
             )
         if before is None:
-            self._best(host, attempt, call, views[0])
+            self._best(host, attempt, call, seen)
 
     def _see(self, host: NodeHost, member: bytes) -> _Seen:
         cluster = host.node.cluster
@@ -158,7 +155,7 @@ class ChecksAgain(Watcher):
         assert job is not None, "it is about to start"
         call = job.call
         mine = self._reading.of(host.node.cluster.catalogue.content(host.node.me))
-        fits = msgspec.structs.replace(mine, draining=False).fits(call)  # what was accepted before draining runs
+        fits = mine.has(call)  # what was accepted before draining runs
         since = self._draining.get((host.name, host.life))
         if not fits or call.function != run.function:
             raise Violation(

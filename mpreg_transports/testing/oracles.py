@@ -81,13 +81,16 @@ class Offers(msgspec.Struct, frozen=True):
     draining: bool
 
     def fits(self, call: Call) -> bool:
-        """Whether `call` can run there: offered in that version, all resources held, not draining."""
+        """Whether `call` can be taken on there: it has all that is asked for and is not draining."""
+        return not self.draining and self.has(call)
+
+    def has(self, call: Call) -> bool:
+        """Whether what `call` asks for is there: offered in that version, all resources held."""
         offer = self.functions.get(call.function)
         return (
             offer is not None
-            and not self.draining
             and (call.version is None or call.version == offer.version)
-            and frozenset(call.resources) <= self.resources | offer.resources
+            and (not call.resources or frozenset(call.resources) <= self.resources | offer.resources)
         )
 
     def exact(self, call: Call) -> bool:
