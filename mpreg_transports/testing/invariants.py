@@ -19,6 +19,7 @@ from mpreg_transports.testing.invariants_results import LikeSequential
 from mpreg_transports.testing.invariants_served import ServedIfItCanBe
 from mpreg_transports.testing.invariants_settled import NothingIsLeft, OneView
 from mpreg_transports.testing.invariants_stopping import CallsOff, LeavesInOrder, StopsWhenTold
+from mpreg_transports.testing.invariants_suspicion import RingsStand, SuspectsForAReason
 from mpreg_transports.testing.sequential import Pure
 from mpreg_transports.testing.watching import Watcher
 
@@ -73,4 +74,6 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         KeepsNothingOfTheGone(),
         LinksEndWell(),
         TriesElsewhere(),
+        SuspectsForAReason(),
+        RingsStand(),
     ]

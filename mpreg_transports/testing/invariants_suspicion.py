@@ -1,0 +1,101 @@
+"""Parts of invariant 13: who is called silent, and who watches whom (docs/explanation/membership.md).
+
+That the crashed are found is asked when all has settled; here it is that nobody is suspected without a reason, that who
+stood still judges nobody by it, and that the links of the rings stand.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from mpreg_proto.ids import MemberId, show
+from mpreg_proto.notices import MemberChanged, Notice, Standing
+from mpreg_transports.testing.hosts import NodeHost
+from mpreg_transports.testing.oracles import said
+from mpreg_transports.testing.pending import SETTLED_AFTER
+from mpreg_transports.testing.quiet import Quiet, circles, correct
+from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.watching import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.engine import Engine
+
+_PROMPT = SECOND // 100
+"""Mean delay up to which half a second is enough for an answer, whatever is drawn."""
+_LONG = 2 * SECOND
+"""Whoever stood still for so long has missed at least one tick of its own by more than half a second."""
+_RINGS = 5
+_MESH = 12
+
+
+class SuspectsForAReason(Watcher):
+    """13: in a cluster in which nothing is wrong nobody is called SUSPECT or DEAD; and who stood still for long calls
+    nobody so at the moment at which it goes on.
+    """
+
+    def begin(self, sim: Engine) -> None:
+        self._sim = sim
+        self._quiet = Quiet(sim)
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is not MemberChanged or notice.standing not in (Standing.SUSPECT, Standing.DEAD):
+            return
+        if host.sim.now == host.stalled_until and self._alone(host, notice) and self._long(host):
+            raise Violation(13, f"{said(host)} stood still and calls {_whom(notice)} for it")
+        well = any(other.node.me == notice.member for other in correct(self._sim))
+        if well and self._sim.now - self._quiet.since() >= SETTLED_AFTER and self._prompt():
+            raise Violation(13, f"{said(host)} calls {_whom(notice)}, and nothing was wrong for long")
+
+    def _alone(self, host: NodeHost, notice: MemberChanged) -> bool:
+        """Whether it is the only one who says so."""
+        held = host.node.cluster.members.get(notice.member)
+        return held is not None and held.standing is Standing.SUSPECT and held.accusers == (host.node.me,)
+
+    def _long(self, host: NodeHost) -> bool:
+        """Whether it stood still for long until now."""
+        for action in reversed(self._sim.trace.script):
+            if action.name == "stall" and action.args["name"] == host.name:
+                return bool(action.args["seconds"] * SECOND >= _LONG)
+        return False
+
+    def _prompt(self) -> bool:
+        """Whether an answer is always there in time: no narrow ways, no long ones."""
+        network = self._sim.network
+        return all(
+            not profile.bandwidth and max(profile.delay.low, profile.delay.high) <= _PROMPT
+            for profile in (network.default, *network._profiles.values())
+        )
+
+
+class RingsStand(Watcher):
+    """13: when all has settled, neighbours on the five rings are linked; who they are is found by sorting all ids."""
+
+    def begin(self, sim: Engine) -> None:
+        self._quiet = Quiet(sim)
+
+    def settled(self, sim: Engine) -> None:
+        if sim.now - self._quiet.since() < SETTLED_AFTER:
+            return
+        for circle in circles(correct(sim)):
+            if len(circle) >= _MESH:
+                self._look(circle)
+
+    def _look(self, circle: list[NodeHost]) -> None:
+        hosts = {host.node.me: host for host in circle}
+        for ring in range(_RINGS):
+            order = sorted(hosts, key=lambda member: (_place(member, ring), member))
+            for one, other in zip(order, (*order[1:], order[0]), strict=True):
+                if other not in hosts[one].node.cluster.links:
+                    raise Violation(
+                        13, f"{said(hosts[one])} has no link to {said(hosts[other])}, its neighbour on ring {ring}"
+                    )
+
+
+def _whom(notice: MemberChanged) -> str:
+    return f"{show(notice.name, notice.member)} {notice.standing.name}"
+
+
+def _place(member: MemberId, ring: int) -> int:
+    """Where a member stands on a ring."""
+    return int.from_bytes(blake2b(member, digest_size=8 * _RINGS).digest()[8 * ring : 8 * ring + 8], "big")
