@@ -63,10 +63,8 @@ class Engine(Watched):
         self.calls: list[SimCall] = []
         super().__init__(watchers)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._sequence = 0
-        self._sweep_every = SWEEP
-        self._sweep_at = SWEEP
-        self._wires = 0
+        self._sequence = self._wires = 0
+        self._sweep_every = self._sweep_at = SWEEP
         self._waiting: dict[tuple[str, int, int], SimCall] = {}
         for watcher in self._watchers:
             watcher.begin(self)
