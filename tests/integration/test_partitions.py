@@ -1,0 +1,134 @@
+"""Two halves of a cluster that cannot hear each other go on alone and are one again afterwards; nobody starts anew.
+
+Real `Server`s and `Client`s on a network in memory that the test cuts, on the loop's own time or, where it is long, on
+time that jumps (tests/helpers/virtual.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import anyio
+import pytest
+
+from mpreg_proto.cluster import members
+from mpreg_proto.limits import SECOND
+from mpreg_transports.testing import Spec
+from mpreg_transports.testing.memory import MemoryCluster, memory_cluster
+from tests.helpers import virtual
+
+pytestmark = pytest.mark.anyio
+HERE, THERE = ("a", "b", "c"), ("d", "e", "f")
+HEALED = 15
+"""Seconds until there is one view again, and how many if it lasted more than 10 minutes."""
+HEALED_LATE = 40
+ONE_SEED = 3 * 30 + HEALED
+"""The same where one half knows of the other only its seed: after 10 minutes each of three tries it every 90 s."""
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Both loops, with time that jumps."""
+    return virtual.backend(request.param)
+
+
+@pytest.fixture(autouse=True)
+def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes and clients go by that time."""
+    virtual.set_clocks(monkeypatch)
+
+
+async def here() -> str:
+    return "here"
+
+
+def halves() -> MemoryCluster:
+    """Six nodes that know each other; each offers a function of its own."""
+    return memory_cluster({name: Spec(functions={f"of-{name}": here}) for name in (*HERE, *THERE)})
+
+
+def cut(cluster: MemoryCluster, *, silent: bool) -> None:
+    for one in HERE:
+        for other in THERE:
+            cluster.cut(one, other, silent=silent)
+
+
+def held_for(cluster: MemoryCluster, standing: str, others: Iterable[str], *, by: Iterable[str]) -> bool:
+    """Whether all of some hold just these for ALIVE, DEAD, or whatever it is."""
+    wanted = sorted(others)
+    views = [cluster.servers[name].view() for name in by]
+    return all(sorted(row.name for row in view.members if row.standing == standing) == wanted for view in views)
+
+
+def parted(cluster: MemoryCluster) -> bool:
+    """Whether each half holds the other for DEAD, and itself for alive."""
+    return all(
+        held_for(cluster, "dead", theirs, by=ours) and held_for(cluster, "alive", ours, by=ours)
+        for ours, theirs in ((HERE, THERE), (THERE, HERE))
+    )
+
+
+def ids(cluster: MemoryCluster) -> dict[str, str]:
+    return {name: cluster.servers[name].view().id for name in cluster.servers}
+
+
+async def serves(cluster: MemoryCluster, node: str, functions: Iterable[str]) -> None:
+    """All of these can be called over a node."""
+    async with cluster.client(node) as client:
+        for name in functions:
+            assert await client.call(f"of-{name}", timeout=5) == "here"
+
+
+async def each_serves_its_own(cluster: MemoryCluster) -> None:
+    for ours in (HERE, THERE):
+        for node in ours:
+            await serves(cluster, node, ours)
+
+
+async def all_serve_all(cluster: MemoryCluster) -> None:
+    for node in (*HERE, *THERE):
+        await serves(cluster, node, (*HERE, *THERE))
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["links break", "silence"])
+@pytest.mark.parametrize("minutes", [0, 12])
+async def test_halves_are_one_again(silent: bool, minutes: int) -> None:
+    """12 minutes are longer than all that waits, but what only cleans up; then it takes up to 40 s."""
+    async with halves() as cluster, cluster.client("b") as near, cluster.client("e") as far:
+        before = ids(cluster)
+        cut(cluster, silent=silent)
+        await cluster.until(lambda: parted(cluster), seconds=30)
+        await each_serves_its_own(cluster)
+        await anyio.sleep(minutes * 60)
+        assert parted(cluster)
+        await each_serves_its_own(cluster)
+        cluster.heal()
+        await cluster.agreed(seconds=HEALED_LATE if minutes > 10 else HEALED)
+        assert ids(cluster) == before
+        await all_serve_all(cluster)
+        assert [await near.call("of-f", timeout=5), await far.call("of-c", timeout=5)] == ["here"] * 2
+
+
+@pytest.mark.parametrize("minutes", [60, 3], ids=["retired", "forgotten"])
+async def test_halves_that_have_given_each_other_up_are_one_again(
+    minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day makes the dead retired, a week has their ids forgotten; here some minutes do.
+
+    Who meets others that hold it for retired goes on under another id.
+    """
+    monkeypatch.setattr(members, "RETIRES_AFTER", 2 * 60 * SECOND)
+    monkeypatch.setattr(members, "FORGOTTEN_AFTER", minutes * 60 * SECOND)
+    async with halves() as cluster, cluster.client("b") as near, cluster.client("e") as far:
+        before = ids(cluster)
+        cut(cluster, silent=True)
+        await cluster.until(lambda: parted(cluster), seconds=30)
+        await anyio.sleep(12 * 60)
+        assert all(len(cluster.servers[name].view().members) == len(HERE) for name in cluster.servers), "nobody is kept"
+        assert ids(cluster) == before
+        await each_serves_its_own(cluster)
+        cluster.heal()
+        await cluster.agreed(seconds=ONE_SEED)
+        await all_serve_all(cluster)
+        assert [await near.call("of-f", timeout=5), await far.call("of-c", timeout=5)] == ["here"] * 2
+        assert (ids(cluster) == before) is (minutes < 12)
