@@ -151,8 +151,12 @@ class Driver:
         """Be the link's reader until it ends; its writer runs beside."""
         self._last_link += 1
         link = LinkId(self._last_link)
-        outbox = self._links[link] = Outbox(transport)
         node = self.node
+
+        def tell_backlog(unsent: int) -> None:
+            node.backlog(link, unsent, now=clock())
+
+        outbox = self._links[link] = Outbox(transport, much=node.config.limits.slow_link, backlog=tell_backlog)
         why = "cancelled"
         if self.on_local_host is not None and transport.local_host is not None:
             self.on_local_host(transport.local_host)

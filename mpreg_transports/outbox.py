@@ -7,6 +7,7 @@ not read can hold the writer up, but neither the hang-up nor the end of the proc
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import anyio
 
@@ -24,10 +25,16 @@ TRY_AGAIN_LATER = 1013
 
 
 class Outbox:
-    """`put` never waits; `run` empties it in as few writes as can be, until the link is closed or ends."""
+    """`put` never waits; `run` empties it in as few writes as can be, until the link is closed or ends.
 
-    def __init__(self, link: Link) -> None:
+    With `much` bytes unsent `backlog` is told how many, once; when all have been written it is told 0.
+    """
+
+    def __init__(self, link: Link, *, much: int = MOST, backlog: Callable[[int], None] = lambda unsent: None) -> None:
         self._link = link
+        self._much = much
+        self._backlog = backlog
+        self._told = False
         self._chunks: list[bytes] = []
         self._unsent = 0
         self._code: int | None = None
@@ -47,6 +54,9 @@ class Outbox:
             return
         self._chunks.extend(chunks)
         self._unsent += size
+        if self._unsent >= self._much and not self._told:
+            self._told = True
+            self._backlog(self._unsent)
         if self._unsent > MOST:
             log.warning("%s: does not read, %d bytes are unsent; hung up", self._link.peer, self._unsent)
             self.close(TRY_AGAIN_LATER, within=0)
@@ -82,6 +92,9 @@ class Outbox:
                 await self._link.send(chunks)
                 self._unsent -= size
             self._writing = False
+            if self._told:
+                self._told = False
+                self._backlog(0)
             if self._code is not None:
                 return
             self._wake = anyio.Event()

@@ -146,6 +146,11 @@ class JournalNode(Node):
         self._note("dial_failed", now, address)
         super().dial_failed(address, now=now)
 
+    def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
+        """See `Node.backlog`."""
+        self._note("backlog", now, link, queued)
+        super().backlog(link, queued, now=now)
+
     def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
         """See `Node.finished`."""
         self._note("finished", now, run, began, *_outcome(outcome, self._values))

@@ -183,3 +183,26 @@ async def test_a_mailbox_that_is_closed_empty() -> None:
     mailbox.close(1001)
     with pytest.raises(LinkEnded, match="the node is leaving"):
         await mailbox.answer()
+
+
+async def test_much_that_is_unsent_is_said_once_and_so_is_its_end() -> None:
+    link, said = Reluctant(), list[int]()
+    box = Outbox(link, much=100, backlog=said.append)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(to_its_end, box)
+        box.put([b"x" * 99])
+        await link.began.wait()
+        assert said == []
+        box.put([b"x"])
+        box.put([b"x" * 100])
+        assert said == [100]
+        link.go.set()
+        with anyio.fail_after(PATIENCE):
+            while len(said) < 2:
+                await anyio.lowlevel.checkpoint()
+        link.go = anyio.Event()
+        box.put([b"x" * 101])
+        assert said == [100, 0, 101]
+        link.go.set()
+        box.close(1000)
+    assert said == [100, 0, 101, 0]
