@@ -306,6 +306,9 @@ class Engine(Watched):
             return
         for at, piece in arrivals:
             self._push(at, self._deliver, wire, side, piece, sent, label)
+        if wire.free[side] > sent:  # a bandwidth: part of it waits to leave
+            self.network.tell_backlog(wire, side, sent)
+            self._push(wire.free[side], self.network.tell_backlog, wire, side, wire.free[side])
 
     def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""

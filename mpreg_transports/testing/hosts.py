@@ -120,6 +120,9 @@ class Host:
     def wake(self) -> None:
         raise NotImplementedError
 
+    def backlog(self, link: LinkId, queued: int) -> None:
+        """So many bytes wait to leave; only a node takes heed, and wants nothing done for it."""
+
     def carry_out(self) -> None:
         raise NotImplementedError
 
@@ -198,6 +201,9 @@ class NodeHost(Host):
 
     def wake(self) -> None:
         self.node.wake(now=self.local)
+
+    def backlog(self, link: LinkId, queued: int) -> None:
+        self.node.backlog(link, queued, now=self.local)
 
     def finished(self, body: Body, outcome: Any) -> None:
         """A body has ended."""

@@ -113,6 +113,13 @@ class Network:
             return delay.low
         return delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
+    def tell_backlog(self, wire: Wire, side: int, now: int) -> None:
+        """Tell who sends how many bytes wait to leave; without a bandwidth none do."""
+        end, target = wire.ends[side], wire.ends[1 - side].host.name
+        waiting = max(0, wire.free[side] - now) * self.profile(end.host.name, target).bandwidth // SECOND
+        if not end.closed and end.host.alive and end.host.life == end.life:
+            end.host.backlog(end.link, waiting)
+
     def arrivals(self, wire: Wire, side: int, data: object, size: int, now: int) -> list[tuple[int, object]] | None:
         """Each piece of what `side` sends now, and when it is there; None if the write breaks the connection."""
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name

@@ -216,6 +216,18 @@ def test_bandwidth_is_shared_by_what_is_sent() -> None:
     assert 2.0 < (call.ended - call.sent) / 1e9 < 2.2
 
 
+def test_a_node_is_told_what_waits_to_leave_and_sends_no_content_until_it_has() -> None:
+    sim = pair(functions={"long": Fn(lambda: b"x" * 2_000_000)})
+    sim.link("front", "back").set(bandwidth=500_000)
+    slow = sim.nodes["back"].node.cluster._gossip.slow
+    sim.call("front", "long")
+    sim.run(1)
+    assert slow
+    sim.offer("back", "missed", Fn(lambda: 1))
+    assert sim.run(until=sim.call("front", "missed", wait=10).done, limit=10)
+    assert not slow
+
+
 def test_a_reset_takes_what_is_on_its_way() -> None:
     sim = pair()
     call = sim.call("front", "nap", 3)
