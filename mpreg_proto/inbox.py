@@ -78,13 +78,13 @@ class Inbox:
 
     def _request_came(self, link: LinkId, request: Request, now: int) -> None:
         session = self._links.sessions[link]
-        if session.member is None:
-            if request.here or request.hops or request.caller or request.to or request.via:  # for nodes alone to say
-                request = msgspec.structs.replace(request, here=(), hops=0, caller="", to=b"", via=())
-        elif session.closing:
+        if session.closing:
             fault = Fault(1024, "this link is closing", {"maybe_executed": False})
             self._links.send(link, Result(request.id, fault=fault))
             return
+        if session.member is None:
+            if request.here or request.hops or request.caller or request.to or request.via:  # for nodes alone to say
+                request = msgspec.structs.replace(request, here=(), hops=0, caller="", to=b"", via=())
         elif request.to and request.to != self._machines.me:
             self._pass_on(link, request, session.member, now)
             return

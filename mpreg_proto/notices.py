@@ -62,6 +62,16 @@ class CatalogueChanged(msgspec.Struct, frozen=True, gc=False):
     version: int
 
 
+class CardsDiffer(msgspec.Struct, frozen=True, gc=False):
+    """Two cards came for one incarnation of a member, where its owner writes one: somebody breaks the protocol.
+
+    All keep the one with the larger hash.
+    """
+
+    member: MemberId
+    name: str
+
+
 class StrayResult(msgspec.Struct, frozen=True, gc=False):
     """An answer matched nothing pending (a late one, after a failover or a deadline) and was dropped."""
 
@@ -80,4 +90,6 @@ class Left(msgspec.Struct, frozen=True, gc=False):
     """Draining is over: the process may end."""
 
 
-Notice = LinkOpened | LinkEnded | PeerSilent | MemberChanged | CatalogueChanged | StrayResult | Answered | Left
+Notice = (
+    LinkOpened | LinkEnded | PeerSilent | MemberChanged | CatalogueChanged | CardsDiffer | StrayResult | Answered | Left
+)

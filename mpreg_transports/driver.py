@@ -74,8 +74,8 @@ class Driver:
         self._over = False
         self._flushing = False
         self._patience: int | None = None
-        self.on_local_host: Callable[[str], None] | None = None
-        """Told this machine's address on each new link."""
+        self.on_local_host: Callable[[str, Address | None], None] | None = None
+        """Told this machine's address on each new link, and which one was dialled, None if the link was accepted."""
         self.on_failure: Callable[[str, Raised], None] = lambda function, raised: None
         """Told the name of each function whose body has raised, and what."""
 
@@ -159,7 +159,7 @@ class Driver:
         outbox = self._links[link] = Outbox(transport, much=node.config.limits.slow_link, backlog=tell_backlog)
         why = "cancelled"
         if self.on_local_host is not None and transport.local_host is not None:
-            self.on_local_host(transport.local_host)
+            self.on_local_host(transport.local_host, dialled)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(outbox.run)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId
-from mpreg_proto.notices import LinkEnded, LinkOpened, MemberChanged, Notice, PeerSilent, Standing
+from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened, MemberChanged, Notice, PeerSilent, Standing
 
 log = logging.getLogger("mpreg")
 
@@ -42,6 +42,8 @@ class Reports:
         match notice:
             case PeerSilent(address):
                 log.warning("%s does not answer; trying again until it does", printable(address))
+            case CardsDiffer():
+                self._cards_differ(notice)
             case MemberChanged():
                 log.info("%s %s", printable(notice.name), _STANDINGS[notice.standing])
             case LinkOpened():
@@ -68,6 +70,15 @@ class Reports:
             log.warning("link to %s ended: %s", printable(notice.peer), printable(notice.why))
         else:
             log.warning("%s ended: %s", "link to a client" if was_open else "an incoming link", printable(notice.why))
+
+    def _cards_differ(self, notice: CardsDiffer) -> None:
+        """Said once a name: whoever does it once may do it for ever."""
+        told = (notice.name, "cards")
+        if told not in self._told:
+            self._told[told] = None
+            log.warning(
+                "two different cards of %s came for one incarnation; one is not its own", printable(notice.name)
+            )
 
     def failed(self, function: str, raised: Raised) -> None:
         """A body has raised: one line, and at debug where."""

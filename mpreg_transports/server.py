@@ -113,6 +113,8 @@ class Server:
         self._token: anyio.lowlevel.EventLoopToken | None = None
         self._thread: int | None = None
         self._leave_at_once = False
+        self._guessed = False
+        """Whether it advertises, for want of a better one, the address of a link that led to no seed."""
         self._leaving_since: int | None = None
         """When it began to leave with grace."""
         self._stack = AsyncExitStack()
@@ -331,6 +333,7 @@ class Server:
         driver = Driver(node, functions=self._functions, dial=dial, observe=reports.observe)
         driver.on_failure = reports.failed
         if wildcard:
+            self._guessed = False
             driver.on_local_host = self._learn_address
         return driver
 
@@ -343,12 +346,20 @@ class Server:
         assert self._driver is not None
         await self._driver.pump(link)
 
-    def _learn_address(self, host: str) -> None:
-        """Bound to all addresses and told none to advertise: the one of the first link."""
-        assert self._driver is not None
-        self._driver.on_local_host = None
+    def _learn_address(self, host: str, dialled: Address | None) -> None:
+        """Bound to all addresses and told none to advertise: the one of the first link to a seed.
+
+        Until there is one, that of the first link at all, such as a client's on this very machine, has to do.
+        """
+        driver = self._driver
+        assert driver is not None
+        if not self.peers or dialled in self.peers:
+            driver.on_local_host = None
+        elif self._guessed:
+            return
+        self._guessed = True
         self.url = format_address(Scheme.WS, host, port=self.port)
-        self._driver.node.advertise((Address(self.url),), now=clock())
+        driver.node.advertise((Address(self.url),), now=clock())
 
     def _offer(self, made: Function, replace: bool) -> None:
         """Looks and acts in the loop's thread, so that of two threads with one name one is refused."""

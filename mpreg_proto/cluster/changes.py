@@ -15,7 +15,7 @@ from mpreg_proto.cluster.parts import Parts
 from mpreg_proto.effects import Notify
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.notices import MemberChanged, Standing
+from mpreg_proto.notices import CardsDiffer, MemberChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
 
@@ -141,10 +141,15 @@ class Changes:
                 self._timers.cancel(("cluster", "collect"))
             else:
                 self._timers.set(("cluster", "collect"), due)
+        out: list[Out] = []
+        for member in self._members.violations:
+            held = self._members.get(member)
+            out.append(Notify(CardsDiffer(member, "" if held is None else held.name)))
+        self._members.violations.clear()
         if self._members.disowned and not self._said_disowned:
             self._said_disowned = True
-            return [TakeNewId()]
-        return []
+            out.append(TakeNewId())
+        return out
 
     def collect(self, now: int) -> list[Out]:
         """Time to retire the long dead, and to forget the long retired."""

@@ -62,6 +62,25 @@ async def test_a_peer_that_does_not_answer_is_said_once_and_found_later(caplog: 
                 await meshed(client, (early, late))
 
 
+async def test_bound_to_all_addresses_it_advertises_the_one_that_leads_to_a_seed() -> None:
+    def own(server: Server) -> tuple[str, ...]:
+        return next(row.addresses for row in server.view().members if row.me)
+
+    with kept_port() as port:
+        seed = Server(name="seed", port=port)
+        peers = [f"ws://127.0.0.1:{port}"]
+        async with Server(name="n", host="0.0.0.0", port=0, insecure=True, peers=peers, limits=IMPATIENT) as server:
+            assert own(server) == ()
+            async with Client(f"ws://127.0.0.3:{server.port}") as client:  # another address of this machine
+                await client.view()
+                assert own(server) == (f"ws://127.0.0.3:{server.port}",), "better than none, until a seed is met"
+                async with seed, Client(seed.url) as other:
+                    with anyio.fail_after(PATIENCE):
+                        while not [row for row in (await other.view()).members if row.name == "n" and row.linked]:
+                            pass
+                    assert own(server) == (f"ws://127.0.0.1:{server.port}",) and server.url == own(server)[0]
+
+
 async def test_two_nodes_that_are_told_of_each_other_start_at_once() -> None:
     with kept_port() as first, kept_port() as second:
         servers = named("one", "f"), named("two", "f")

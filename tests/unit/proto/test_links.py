@@ -267,6 +267,16 @@ def test_a_request_that_still_comes_from_a_member_is_refused_and_never_run() -> 
     assert len(desk.runs) == 1
 
 
+def test_a_request_that_still_comes_from_a_client_is_refused_as_well() -> None:
+    desk = Desk([spec("slow")])
+    client = desk.client()
+    client.say(Request(1, (call("x", "slow", 1),)), Goodbye("enough"), Request(2, (call("x", "slow", 2),)))
+    (refused,) = client.take(Result)
+    assert refused.id == 2 and refused.fault is not None and refused.fault.code == 1024
+    desk.finish(desk.running("slow")[0])
+    assert value(client.take(Result)[0], "x") == 1 and client.hung_up == 1000
+
+
 def test_after_a_goodbye_calls_for_that_member_do_not_use_the_link() -> None:
     desk = Desk([spec("slow")])
     far, client = desk.member("alpha", spec("far", idempotent=True)), desk.client()

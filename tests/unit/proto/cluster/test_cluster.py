@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from itertools import permutations
 
+import msgspec
 import pytest
 
+from mpreg_proto.cluster.cards import Card
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.outputs import Gone, OffersChanged, TakeNewId, Tell, Usable
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.notices import PeerSilent, Standing
+from mpreg_proto.notices import CardsDiffer, PeerSilent, Standing
 from mpreg_proto.wire.messages import Claim, DialMe, Digest, Fetch, News
 from tests.helpers.cluster_network import Network, Peer, at
 
@@ -436,3 +438,14 @@ def test_a_suspect_that_is_met_is_told_at_once() -> None:
     net.run(0.5)
     assert a.standings()["c"] == "alive"
     assert c.cluster.members.own.incarnation == 1
+
+
+def test_two_cards_for_one_incarnation_are_reported() -> None:
+    net = chain()
+    a, c = net.peers["a"].cluster, net.peers["c"]
+    forged = msgspec.msgpack.encode(Card("nobody"))
+    out = a.received(a.links[net.peers["b"].me], News((Claim(c.me, 0, 0, forged),)), net.now)
+    assert [one.notice.member for one in out if isinstance(one, Notify) and isinstance(one.notice, CardsDiffer)] == [
+        c.me
+    ]
+    assert a.members.violations == []
