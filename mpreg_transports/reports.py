@@ -58,27 +58,27 @@ class Reports:
         """Who has not said its name is of no known kind: it may be a node as well as a client."""
         was_open = notice.link in self._open
         self._open.pop(notice.link, None)
-        told = (notice.peer, notice.why)
-        if not notice.why or (not was_open and told in self._told):
+        if not notice.why or not (was_open or self._first(notice.peer, notice.why)):
             log.debug("%s", notice)
             return
-        if not was_open:
-            if len(self._told) >= _REMEMBERED:
-                self._told.clear()
-            self._told[told] = None
         if notice.peer:
             log.warning("link to %s ended: %s", printable(notice.peer), printable(notice.why))
         else:
             log.warning("%s ended: %s", "link to a client" if was_open else "an incoming link", printable(notice.why))
 
+    def _first(self, who: str, what: str) -> bool:
+        """Whether this was not said yet, or so long ago that it is forgotten."""
+        if (who, what) in self._told:
+            return False
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told[who, what] = None
+        return True
+
     def _cards_differ(self, notice: CardsDiffer) -> None:
         """Said once a name: whoever does it once may do it for ever."""
-        told = (notice.name, "cards")
-        if told not in self._told:
-            self._told[told] = None
-            log.warning(
-                "two different cards of %s came for one incarnation; one is not its own", printable(notice.name)
-            )
+        if self._first(notice.name, "cards"):
+            log.warning("two cards of %s came for one incarnation; one is not its own", printable(notice.name))
 
     def failed(self, function: str, raised: Raised) -> None:
         """A body has raised: one line, and at debug where."""

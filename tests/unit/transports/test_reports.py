@@ -6,7 +6,7 @@ import pytest
 
 from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.notices import LinkEnded, LinkOpened
+from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened
 from mpreg_transports.reports import Reports, ready_line
 
 
@@ -30,6 +30,15 @@ def test_the_end_of_a_link_that_was_open_is_told_each_time(caplog: pytest.LogCap
     reports.observe(LinkEnded(LinkId(9), "", "silent for 20 s"))
     said = [record.getMessage() for record in caplog.records]
     assert said == ["link to other ended: silent for 20 s"] * 2 + ["link to a client ended: silent for 20 s"]
+
+
+def test_cards_that_differ_are_told_once_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    reports = Reports()
+    for name in ("one", "other", "one"):
+        reports.observe(CardsDiffer(MemberId(b"a" * 16), name))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"two cards of {name} came for one incarnation; one is not its own" for name in ("one", "other")
+    ]
 
 
 def test_a_function_that_fails_leaves_one_line_and_its_traceback_at_debug(caplog: pytest.LogCaptureFixture) -> None:
