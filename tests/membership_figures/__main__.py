@@ -47,7 +47,7 @@ def large(nodes: int, *, seed: int, crashes: int) -> None:
     with_stand_ins(nodes, seed=seed, crashes=crashes, targets=(crash, hang))
     row("      memberlist at its LAN defaults, by its formulas", f"{memberlist(nodes):.1f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    row("processor time, memory at its peak", f"{time.process_time() - began:.0f} s, {peak:.0f} MB")
+    row("processor time; memory at the peak of this process", f"{time.process_time() - began:.0f} s, {peak:.0f} MB")
 
 
 def with_stand_ins(nodes: int, *, seed: int, crashes: int, targets: tuple[float, float]) -> None:
