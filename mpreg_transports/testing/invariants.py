@@ -15,6 +15,7 @@ from mpreg_transports.testing.invariants_ends import EndsOnce
 from mpreg_transports.testing.invariants_members import NeverFalls, OnlyTheOwner, SameClaimsSameView
 from mpreg_transports.testing.invariants_moving import KeepsNothingOfTheGone, LinksEndWell, QueuesMove, TriesElsewhere
 from mpreg_transports.testing.invariants_placing import ChecksAgain, PlacedWhereItFits
+from mpreg_transports.testing.invariants_relaying import CancelsArePassedOn, OutIsSomewhere
 from mpreg_transports.testing.invariants_results import LikeSequential
 from mpreg_transports.testing.invariants_served import ServedIfItCanBe
 from mpreg_transports.testing.invariants_settled import NothingIsLeft, OneView
@@ -76,4 +77,6 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         TriesElsewhere(),
         SuspectsForAReason(),
         RingsStand(),
+        CancelsArePassedOn(),
+        OutIsSomewhere(),
     ]

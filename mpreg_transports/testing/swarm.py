@@ -197,6 +197,22 @@ def clog(drawing: Drawing, at: float) -> None:
         drawing.add(at + drawing.between(0.2, 10), "heal")
 
 
+def apart(drawing: Drawing, at: float) -> None:
+    """One or two nodes and some others cannot reach each other, but the rest reaches all: it has to relay.
+
+    Often from the beginning, as links that stand once are given up only after long silence.
+    """
+    if len(drawing.names) > 2:
+        at = 0.0 if drawing.chooser.chance("swarm early", 0.5) else at
+        for _ in range(1 + drawing.chooser.below("swarm aparts", 2)):
+            source = drawing.name()
+            others = [name for name in drawing.names if name != source]
+            for _ in range(1 + drawing.chooser.below("swarm aparts", len(others) - 1)):
+                target = others.pop(drawing.chooser.below("swarm node", len(others)))
+                drawing.add(at, "partition", one=[source], other=[target], oneway=False)
+        drawing.add(at + drawing.between(2, 20), "heal")
+
+
 def link(drawing: Drawing, at: float) -> None:
     """Two nodes, or a node and a client of it, have a bad line between them."""
     source = drawing.name()
@@ -243,7 +259,7 @@ def vanish(drawing: Drawing, at: float) -> None:
 FAULTS: dict[str, Callable[[Drawing, float], None]] = {
     fault.__name__: fault
     for fault in (
-        crash, silent_crash, restart, leave, stall, skew, partition, deaf, clog, link, withdraw, flap, vanish
+        crash, silent_crash, restart, leave, stall, skew, partition, deaf, clog, apart, link, withdraw, flap, vanish
     )
 }  # fmt: skip
 """All kinds of faults by name."""

@@ -110,6 +110,7 @@ def _everywhere() -> dict[str, Any]:
         "same": Fn(join, idempotent=True, inline=True),
         "fail": Fn(fail, duration=0.002),
         "wide": Fn(add, idempotent=True, resources=_SHELVES),
+        "post": Fn(ponder),
     }
 
 
@@ -139,7 +140,8 @@ def _on_some(index: int) -> dict[str, Any]:
 
 
 def _resources(index: int) -> frozenset[str]:
-    return frozenset({1: ("gpu",), 2: ("disk",), 3: ("gpu", "disk"), 4: ("disk", "eu")}.get(index, ()))
+    kinds = {1: ("gpu",), 2: ("disk",), 3: ("gpu", "disk"), 4: ("disk", "eu")}.get(index, ())
+    return frozenset((*kinds, f"box-{index}"))
 
 
 def standard_nodes(count: int, *, joins: str = "first") -> dict[str, Spec]:
@@ -169,6 +171,7 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (5, "same", ((),)),
     (5, "pad", ((), ("disk",))),
     (4, "solo", ((), ("model-b",))),
+    (10, "post", (("box-0",), ("box-1",), ("box-2",))),
     (4, "echo", ((),)),
     (4, "wide", ((), _SHELVES[:2])),
     (3, "quip", ((),)),
@@ -268,7 +271,7 @@ def _function(chooser: Chooser, load: Load) -> tuple[str, tuple[str, ...]]:
     for weight, name, resources in _FUNCTIONS:
         place -= weight
         if place < 0:
-            plain = name != "solo" and not _often(chooser, "resources", 0.4)
+            plain = name not in ("solo", "post") and not _often(chooser, "resources", 0.4)
             return name, resources[0] if plain else chooser.choice("work resources", resources)
     raise AssertionError("the weights add up")
 

@@ -1,0 +1,95 @@
+"""Parts of invariants 9 and 15: what is handed on is somewhere, and a relay passes on what it is told.
+
+Links keep the order of what is sent over them, so a cancellation must have come before whatever was sent after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.ids import LinkId
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import CancelRequest, Message, Request
+from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.oracles import said
+from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.watching import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.network import End
+
+_ON_ITS_WAY = 3 * SECOND
+"""Longer than anything small is on its way where no way is narrow."""
+_Out = tuple[str, int, int, str]
+_At = tuple[str, int, LinkId]
+
+
+class CancelsArePassedOn(Watcher):
+    """15: what a relay hears called off it calls off where it has passed it on to."""
+
+    hears = (CancelRequest, Request)
+
+    def begin(self, sim: Engine) -> None:
+        self._owed: dict[_At, dict[int, int]] = {}
+        """What must be called off at the end of a link, and the last number that its sender had given out by then."""
+
+    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if not isinstance(host, NodeHost):
+            return
+        owed = self._owed.get((host.name, host.life, link), {})
+        if isinstance(message, CancelRequest):
+            owed.pop(message.id, None)
+            self._passes_on(host, link, message.id)
+        elif isinstance(message, Request):
+            for number, mark in owed.items():
+                if message.id > mark:
+                    raise Violation(15, f"{said(host)} was not told to stop {number} of link {link}, nor its relay's")
+
+    def _passes_on(self, host: NodeHost, link: LinkId, number: int) -> None:
+        onward = host.node.relay._on.get((link, number))
+        if onward is not None and onward[0] in host.wires:
+            wire, side = host.wires[onward[0]]
+            end = wire.ends[1 - side]
+            owed = self._owed.setdefault((end.host.name, end.life, end.link), {})
+            owed[onward[1]] = host.node.coordinator.last_number
+
+
+class OutIsSomewhere(Watcher):
+    """9: what a node has handed out is known where it was handed to, or the answer is on its way."""
+
+    def begin(self, sim: Engine) -> None:
+        self._missing: dict[_Out, int] = {}
+        """Since when what is out was nowhere to be found."""
+
+    def sweep(self, sim: Engine) -> None:
+        missing: dict[_Out, int] = {}
+        for host in sim.nodes.values():
+            for number, calls in host.node.coordinator.out._by_number.items() if host.alive else ():
+                for name, attempt in calls.items():
+                    if attempt.link and self._nowhere(sim, host, attempt.link, number):
+                        key = (host.name, host.life, number, name)
+                        missing[key] = since = self._missing.get(key, sim.now)
+                        if sim.now - since > _ON_ITS_WAY:
+                            raise Violation(9, f"{said(host)} waits for {name!r} of {number}, which is nowhere")
+        self._missing = missing
+
+    def _nowhere(self, sim: Engine, host: NodeHost, link: LinkId, number: int) -> bool:
+        wire, side = host.wires[link]
+        here, there = wire.ends[side], wire.ends[1 - side]
+        if there.closed or there.life != there.host.life or not isinstance(there.host, NodeHost):
+            return False  # it will be found out, as that a link is half-open
+        if not _sound(sim, here, there):
+            return False
+        node = there.host.node
+        return not (node.worker.has(there.link, number) or node.relay.has(there.link, number))
+
+
+def _sound(sim: Engine, here: End, there: End) -> bool:
+    """Whether what one end sends is at the other in no time."""
+    network, names = sim.network, (here.host.name, there.host.name)
+    if network.is_cut(*names) or network.is_cut(*names[::-1]):
+        return False
+    if network.profile(*names).bandwidth or network.profile(*names[::-1]).bandwidth:
+        return False
+    return max(here.host.stalled_until, there.host.stalled_until) <= sim.now
