@@ -125,11 +125,11 @@ class Machines:
         return self.coordinator.submit(request, link, now)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
-        """Why this node cannot run `call` now: 1024, 1001 for what is not offered here (the sender's view is old).
+        """Why this node cannot run `call` now: 1001 for what is not offered here (the sender's view is old), 1024.
 
         What is taken for idempotent (`assumed`) and is not is refused too: its coordinator would start it twice.
         """
-        if self.draining:
+        if self.draining and call.function in self.offered:
             return faults.DRAINING
         index = self.cluster.index
         for one in index.offers(call.function, call.resources, call.version):

@@ -117,10 +117,11 @@ class Changes:
         """Somebody is there: from now on there is something to do now and then."""
         if ("cluster", "tick") not in self._timers and not self._overlay.stopped:
             # Whoever starts at the same moment shall not probe at the same moment for ever.
-            self._timers.set(("cluster", "tick"), now + int(TICK * (1 + self._rng.fraction()) / 2))
+            first = now + int(TICK * (1 + self._rng.fraction()) / 2)
+            self._timers.set(("cluster", "tick"), first)
             repair = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
             self._timers.set(("cluster", "repair"), now + repair)
-            self._detector.begin()
+            self._detector.begin(first)
 
     def _reneighbour(self, now: int) -> list[Out]:
         if self._rings.changes == self._seen_changes:

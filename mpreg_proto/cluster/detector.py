@@ -86,9 +86,9 @@ class Detector:
         self._held_up_until = 0
         self._stopped = False
 
-    def begin(self) -> None:
-        """Ticks come from now on."""
-        self._due = None
+    def begin(self, first: int) -> None:
+        """Ticks come from now on, the first of them then."""
+        self._due = first
 
     def stop(self) -> None:
         """This process is leaving: it judges nobody any more."""

@@ -124,7 +124,7 @@ class ServedIfItCanBe(Watcher):
         if any(host.spec.limits != DEFAULT for host in sim.nodes.values()):  # 1022 may be right
             wrong = [code for code in wrong if code != 1022]
         nodes = correct(sim)
-        circle = next((circle for circle in circles(nodes) if asked.host in circle), [])
+        circle = next((circle for circle in circles(nodes, quiet=sim.now - since) if asked.host in circle), [])
         if wrong and all(any(self._offers(host).fits(one) for host in circle) for one in call.request.calls):
             raise Violation(14, f"{words}, though all of it is offered and nothing was wrong for {long_enough / 1e9} s")
 

@@ -56,12 +56,13 @@ class OneView(Watcher):
             raise Violation(13, f"{show(peer.name, member)} closes its link to {said(host)}, which is to be kept")
 
     def settled(self, sim: Engine) -> None:
-        if sim.now - self._quiet.since() < SETTLED_AFTER:
+        quiet = sim.now - self._quiet.since()
+        if quiet < SETTLED_AFTER:
             return
         nodes = correct(sim)
         self._born.update((host.node.me, host.name) for host in nodes)
         living = {host.node.me: host for host in sim.nodes.values() if host.alive and not host.node.left}
-        for circle in circles(nodes):
+        for circle in circles(nodes, quiet=quiet):
             for host in circle:
                 for other in circle:
                     self._sees(host, other)

@@ -75,9 +75,10 @@ class RingsStand(Watcher):
         self._quiet = Quiet(sim)
 
     def settled(self, sim: Engine) -> None:
-        if sim.now - self._quiet.since() < SETTLED_AFTER:
+        quiet = sim.now - self._quiet.since()
+        if quiet < SETTLED_AFTER:
             return
-        for circle in circles(correct(sim)):
+        for circle in circles(correct(sim), quiet=quiet):
             if len(circle) >= _MESH:
                 self._look(circle)
 

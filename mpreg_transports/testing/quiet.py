@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_transports.testing.hosts import NodeHost
+from mpreg_transports.testing.pending import SEEDS_AFTER
 from mpreg_transports.testing.spans import SECOND
 
 if TYPE_CHECKING:
@@ -56,14 +57,15 @@ def correct(sim: Engine) -> list[NodeHost]:
     ]
 
 
-def circles(hosts: list[NodeHost]) -> list[list[NodeHost]]:
-    """Those that can come to know each other: who has a seed or a known address of another, over any number of steps.
+def circles(hosts: list[NodeHost], *, quiet: int) -> list[list[NodeHost]]:
+    """Those that know each other by now: who has a known address of another, over any number of steps; or, if nothing
+    has been wrong for long (`quiet`, nanoseconds), the address of a seed, as those in a cluster try it but rarely.
 
     Nodes that never heard of each other, as the one they were to meet at is gone, are no cluster.
     """
     near: dict[str, dict[str, None]] = {host.name: {} for host in hosts}
     for host in hosts:
-        known = [str(seed) for seed in host.node.config.seeds]
+        known = [str(seed) for seed in host.node.config.seeds] if quiet >= SEEDS_AFTER else []
         for held in host.node.cluster.members.all():
             known += held.addresses if held.standing <= 2 else ()
         for address in known:
