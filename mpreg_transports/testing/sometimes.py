@@ -16,7 +16,7 @@ from mpreg_proto.effects import Outcome, Run, Stopped
 from mpreg_proto.ids import LinkId
 from mpreg_proto.notices import LinkEnded, MemberChanged, Notice, PeerSilent, Standing, StrayResult
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Fetch, Goodbye, Message, Result
+from mpreg_proto.wire.messages import Check, DialMe, Fetch, Goodbye, Lack, Message, Request, Result, Vouch
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.oracles import attempt_of
@@ -43,7 +43,12 @@ SITUATIONS: tuple[str, ...] = (
     "a member was found DEAD",
     "a member was RETIRED as another answers at its address",
     "a member said LEFT",
+    "a member that could not be dialled was asked to dial",
+    "a member that did not answer was asked after elsewhere",
+    "a member was vouched for",
+    "a node asked for what a digest was ahead in",
     "a part of a request came back beside failures",
+    "a request was relayed",
     "a reset took data that was on its way",
     "a stale route was refused",
     "a SUSPECT member was chosen",
@@ -67,6 +72,12 @@ _BY_STANDING = {
     Standing.DEAD: "a member was found DEAD",
     Standing.LEFT: "a member said LEFT",
     Standing.RETIRED: "a member was RETIRED as another answers at its address",
+}
+_BY_KIND: dict[type, str] = {
+    Check: "a member that did not answer was asked after elsewhere",
+    DialMe: "a member that could not be dialled was asked to dial",
+    Lack: "a node asked for what a digest was ahead in",
+    Vouch: "a member was vouched for",
 }
 
 _tally: dict[str, int] = {}
@@ -99,7 +110,7 @@ def table(reached: Mapping[str, int]) -> list[str]:
 class Sometimes(Watcher):
     """Counts what is in `SITUATIONS`. Changes and judges nothing."""
 
-    hears = (Result, Goodbye, Fetch)
+    hears = (Result, Goodbye, Fetch, Request, *_BY_KIND)
 
     def begin(self, sim: Engine) -> None:
         self._starts: dict[CallKey, int] = {}
@@ -116,6 +127,10 @@ class Sometimes(Watcher):
             sometimes("a duplicate link was closed", message.reason == "duplicate")
         elif type(message) is Fetch:
             sometimes("a catalogue was fetched from a version on", message.have > 0)
+        elif type(message) is Request:
+            sometimes("a request was relayed", message.hops > 0)
+        elif type(message) in _BY_KIND:
+            sometimes(_BY_KIND[type(message)])
 
     def touched_node(self, host: NodeHost) -> None:
         for request, name in host.node.coordinator.parking.calls:

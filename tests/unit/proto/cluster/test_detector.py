@@ -372,6 +372,14 @@ def test_a_node_that_was_held_up_throws_away_what_it_waited_for() -> None:
     assert world.detector.lost(ANN, world.now)[0].standing is Standing.SUSPECT, "a second later it judges again"
 
 
+def test_a_node_that_was_held_up_before_its_first_tick_judges_nobody() -> None:
+    world = World(ANN)
+    world.detector.begin(EVERY)
+    world.now = 4 * SECOND
+    world.unlink(ANN)
+    assert world.ann is Standing.ALIVE
+
+
 def test_verdicts_of_a_node_that_was_held_up_begin_anew() -> None:
     world = World(ANN)
     world.tick()

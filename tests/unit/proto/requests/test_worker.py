@@ -95,6 +95,18 @@ def test_what_is_queued_is_refused_once_the_function_is_withdrawn_and_what_runs_
     desk.idle()
 
 
+def test_what_is_queued_for_a_withdrawn_function_is_refused_by_a_node_that_is_leaving_too() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, *[call(name, "slow", 1) for name in "wxyz"])
+    desk.node.leave(now=desk.now)
+    desk.flush()
+    assert desk.node.worker.queued == 2, "what was accepted before runs"
+    desk.node.withdraw("slow", now=desk.now)
+    desk.flush()
+    assert {name: row.fault.code for name, row in rows(alpha).items()} == {"y": 1001, "z": 1001}
+
+
 def test_more_slots_let_the_queue_go_on_at_once_and_fewer_end_no_run() -> None:
     desk = Desk([SLOW])
     alpha = desk.member("alpha")
