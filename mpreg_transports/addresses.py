@@ -29,11 +29,6 @@ class Scheme(enum.Enum):
         """Whether it is WebSocket, so that a path means something."""
         return self in (Scheme.WS, Scheme.WSS)
 
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether the bytes go through TLS."""
-        return self in (Scheme.WSS, Scheme.TLS)
-
 
 _EXAMPLES = {scheme: f"{scheme.value}://127.0.0.1:{DEFAULT_PORT}" for scheme in Scheme}
 

@@ -43,7 +43,7 @@ def harness(data: bytes) -> None:
     half.merge(_said(one), 0)
     assert view(half) == view(one), "P1, P2: a whole state merged into a part of it"
     _never_decreases(draws, _fresh(Limits()))
-    _stays_small(draws, claims)
+    _stays_small(claims)
 
 
 def _never_decreases(draws: Draws, known: Members) -> None:
@@ -74,7 +74,7 @@ def _never_decreases(draws: Draws, known: Members) -> None:
             assert not (member in retired and known.routable(member)), "P7"
 
 
-def _stays_small(draws: Draws, claims: list[Claim]) -> None:
+def _stays_small(claims: list[Claim]) -> None:
     known = _fresh(_SMALL)
     for claim in claims:
         known.merge([claim], 0)

@@ -187,7 +187,7 @@ class Members:
             if card is None:
                 return None
         if member == self.me:
-            return self._answer(claim, standing, now)
+            return self._answer(claim, standing)
         if member in self._retired:
             if standing is not Standing.RETIRED:
                 self.late[member] = None
@@ -235,7 +235,7 @@ class Members:
         # A card of an earlier incarnation than the cell's is better than none, but it is not this one's: not passed on.
         return held.card_incarnation == held.incarnation
 
-    def _answer(self, claim: Claim, standing: Standing, now: int) -> Member | None:
+    def _answer(self, claim: Claim, standing: Standing) -> Member | None:
         """A claim about myself: nobody but me raises my incarnation or writes my card (SWIM, section 4.2)."""
         own = self.own
         if own.standing is Standing.LEFT:

@@ -15,7 +15,6 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-NARROWEST = 40
 PALETTE = ("cyan", "magenta", "yellow", "green", "blue", "red")
 """Colours of nodes, in the order in which they are met."""
 

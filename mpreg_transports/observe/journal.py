@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from hashlib import blake2b
 from importlib.metadata import version
@@ -220,12 +221,6 @@ class Replayed(msgspec.Struct, frozen=True):
     """The last inputs in words."""
 
 
-def is_journal(file: str | Path) -> bool:
-    """Whether `file` begins as a journal does."""
-    with open(file, "rb") as opened:
-        return opened.read(len(MAGIC)) == MAGIC
-
-
 def replay(
     file: str | Path,
     *,
@@ -240,17 +235,9 @@ def replay(
     records = _records(Path(file).read_bytes())
     start = msgspec.msgpack.decode(next(records), type=Start)
     inputs = [_record(body) for body in records]
-    draws = iter([record.args[0] for record in inputs if isinstance(record, Input) and record.name == "entropy"])
-    node = Node(
-        start.config,
-        me=MemberId(start.me),
-        rng=Rng(start.seed),
-        entropy=lambda size: next(draws),
-        now=start.now,
-        codec=codec,
-    )
+    node = _born_again(start, inputs, codec=codec)
     effects, done, now, marks, agreed = EffectHash(), 0, start.now, 0, True
-    last: list[str] = []
+    last: deque[str] = deque(maxlen=20)
     for record in inputs:
         if isinstance(record, Mark):
             marks += 1
@@ -266,7 +253,20 @@ def replay(
             if on_input is not None:
                 on_input(last[-1])
             _apply(node, record, codec)
-    return Replayed(done, effects.hex, agreed, marks, node.view(now=now), tuple(last[-20:]))
+    return Replayed(done, effects.hex, agreed, marks, node.view(now=now), tuple(last))
+
+
+def _born_again(start: Start, inputs: Iterable[Mark | Input], *, codec: ValueCodec) -> Node:
+    """The node as it began; what it could not guess it is given once more."""
+    draws = iter([record.args[0] for record in inputs if isinstance(record, Input) and record.name == "entropy"])
+    return Node(
+        start.config,
+        me=MemberId(start.me),
+        rng=Rng(start.seed),
+        entropy=lambda size: next(draws),
+        now=start.now,
+        codec=codec,
+    )
 
 
 def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
