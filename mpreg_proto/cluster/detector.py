@@ -30,8 +30,10 @@ LATE = 500 * MILLISECOND
 """A node whose own tick came later than this was held up: what it missed meanwhile proves nothing."""
 UNLINKED = 5 * SECOND
 """So long a neighbour may have no link, before it is asked about as if it had not answered."""
-HELPERS = 3
+ASKED = 3
+"""How many are asked whether they can reach who is silent (SWIM, section 3.1: k)."""
 HEALTH = 8
+"""The most that `Detector.health` grows to (Lifeguard, section IV-A: S)."""
 
 
 class _Trial:
@@ -301,7 +303,7 @@ class Detector:
         self._shuffle(others)
         others.sort(key=lambda one: one not in self._links)
         out: list[Out] = []
-        for other in others[:HELPERS]:
+        for other in others[:ASKED]:
             link = self._links.get(other)
             if link is not None:
                 out.append(Tell(link, Check(member)))
