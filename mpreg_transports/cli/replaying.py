@@ -16,6 +16,7 @@ import typer
 from mpreg_transports.cli.options import Json, example
 
 if TYPE_CHECKING:
+    from mpreg_transports.observe.journal import Replayed
     from mpreg_transports.testing.replay import Replay
 
 
@@ -186,9 +187,8 @@ def _is_journal(start: bytes) -> bool:
 def _journal(file: Path, wanted: Wanted) -> None:
     """Replay a node's journal."""
     import msgspec
-    from rich.text import Text
 
-    from mpreg_transports.cli.terminal import emit, emit_json, show
+    from mpreg_transports.cli.terminal import emit, emit_json
     from mpreg_transports.cli.told import CommandFailed, ExitCode
     from mpreg_transports.observe.journal import replay as run_again
     from mpreg_transports.values import default_codec
@@ -212,18 +212,27 @@ def _journal(file: Path, wanted: Wanted) -> None:
             }
         )
     else:
-        show(Text(f"{view.shown}: {again.inputs:,} inputs, {again.marks} marks of the hash on the way", style="bold"))
-        if not wanted.steps:
-            show(*[Text(line) for line in again.last])
-        for member in view.members:
-            what = f"{member.standing}, {member.functions} functions, catalogue {member.catalogue}"
-            show(Text(f"  sees {member.shown}: {what}"))
-        show(Text(f"  answers for {view.requests} requests, runs {view.running} calls, {view.queued} wait"))
-        if again.agreed:
-            show(Text(f"the same hash: {again.hash}", style="green"))
+        _tell_journal(again, steps=wanted.steps)
     if not again.agreed:
         text = f"{file} was written by another version, or changed: the hashes differ"
         raise CommandFailed(text, code=ExitCode.OTHER)
+
+
+def _tell_journal(again: Replayed, *, steps: bool) -> None:
+    from rich.text import Text
+
+    from mpreg_transports.cli.terminal import show
+
+    view = again.view
+    show(Text(f"{view.shown}: {again.inputs:,} inputs, {again.marks} marks of the hash on the way", style="bold"))
+    if not steps:
+        show(*[Text(line) for line in again.last])
+    for member in view.members:
+        what = f"{member.standing}, {member.functions} functions, catalogue {member.catalogue}"
+        show(Text(f"  sees {member.shown}: {what}"))
+    show(Text(f"  answers for {view.requests} requests, runs {view.running} calls, {view.queued} wait"))
+    if again.agreed:
+        show(Text(f"the same hash: {again.hash}", style="green"))
 
 
 Replaying = Callable[[Path, Wanted], None]

@@ -56,21 +56,11 @@ def simulate(
     Ends with 1 if an invariant does not hold; then it says how to see it again.
     """
     from mpreg_transports.cli.terminal import emit_json
-    from mpreg_transports.cli.told import CommandFailed
     from mpreg_transports.testing.runs import run
-    from mpreg_transports.testing.scenarios import case
 
-    if not 1 <= nodes <= _MOST_NODES:
-        raise CommandFailed(f"--nodes {nodes}: between 1 and {_MOST_NODES}")
-    if not 0 < seconds <= 86_400:
-        raise CommandFailed(f"--seconds {seconds:g}: more than 0 and at most 86400")
     for file in (trace, plot):
-        if file is not None and not file.parent.is_dir():
-            raise CommandFailed(f"{file}: there is no folder {file.parent}")
-    try:
-        drawn = case(scenario, seed=seed, nodes=nodes, seconds=seconds, objects=objects)
-    except ValueError as error:
-        raise CommandFailed(str(error)) from None
+        _refuse_unless_it_can_be_written(file)
+    drawn = _drawn(scenario, seed=seed, nodes=nodes, seconds=seconds, objects=objects)
     with shown_progress(drawn, hidden=as_json) as progress:
         report, sim = run(drawn, recording=trace is not None or plot is not None, progress=progress)
     _write(sim, trace, plot)
@@ -80,6 +70,28 @@ def simulate(
         summary(report, drawn)
     if report.violation is not None:
         raise typer.Exit(1)
+
+
+def _refuse_unless_it_can_be_written(file: Path | None) -> None:
+    from mpreg_transports.cli.told import CommandFailed
+
+    if file is not None and not file.parent.is_dir():
+        raise CommandFailed(f"{file}: there is no folder {file.parent}")
+
+
+def _drawn(scenario: str, *, seed: int, nodes: int, seconds: float, objects: bool) -> Case:
+    """The run that was asked for; refuses what cannot be."""
+    from mpreg_transports.cli.told import CommandFailed
+    from mpreg_transports.testing.scenarios import case
+
+    if not 1 <= nodes <= _MOST_NODES:
+        raise CommandFailed(f"--nodes {nodes}: between 1 and {_MOST_NODES}")
+    if not 0 < seconds <= 86_400:
+        raise CommandFailed(f"--seconds {seconds:g}: more than 0 and at most 86400")
+    try:
+        return case(scenario, seed=seed, nodes=nodes, seconds=seconds, objects=objects)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
 
 
 @contextmanager
