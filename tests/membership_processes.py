@@ -2,7 +2,7 @@
 
     uv run python -m tests.membership_processes [--nodes 24] [--killed 8] [--idle 20]
 
-tests/integration/test_membership.py asserts what this prints.
+tests/integration/test_membership.py asserts what this prints, but for what an idle node costs.
 """
 
 from __future__ import annotations
