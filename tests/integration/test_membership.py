@@ -11,6 +11,7 @@ import time
 import anyio
 import pytest
 
+from mpreg_proto.view import NodeView
 from mpreg_transports.testing import Spec
 from mpreg_transports.testing.memory import memory_cluster
 from tests.helpers.fleet import Fleet, Load, fleet
@@ -51,9 +52,16 @@ async def test_24_nodes_lose_8_at_once_under_load_and_8_new_ones_take_their_port
         assert sorted(made.nodes[f"new{number}"].port for number in range(KILLED)) == sorted(
             one.port for one in victims
         )
-        await made.all_see(made.knows_all)
-        await load.more(200)
         names = {victim.name for victim in victims}
+
+        def only_the_killed_are_dead(view: NodeView) -> bool:
+            dead = {row.name for row in view.members if row.standing == "dead"}
+            assert dead <= names, f"{view.shown} holds living ones for dead: {sorted(dead - names)}"
+            return made.knows_all(view)
+
+        await made.all_see(only_the_killed_are_dead)
+        await load.more(200)
+        await made.all_see(only_the_killed_are_dead)
         assert not [at for at, node in load.answers if node in names and at > killed]
         assert not [error for at, error in load.errors if at > killed + BOUND]
         assert {error.code for _, error in load.errors} <= {1001, 1020, 1023}
