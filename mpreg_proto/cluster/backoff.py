@@ -86,10 +86,12 @@ class Backoff:
     def pause(self, failures: int, *, dead: bool) -> int:
         """Doubled from `dial_first`, with full jitter; for seeds and the dead it is shared by all that are alive.
 
-        Who is alone dials these soon at first, as nothing else is to be done.
+        Of these the first is some time within the round, as all find out at one time that nobody answers there. Who is
+        alone dials them soon at first, as nothing else is to be done.
         """
         longest = self._limits.dial_longest
         pause = min(longest, self._limits.dial_first << min(failures, 32))
         if dead and (pause == longest or len(self._rings) > 2):
-            return (longest // 2 + int(longest / 2 * self._rng.fraction())) * len(self._rings)
+            least = longest // 2 if failures else 0
+            return (least + int((longest - least) * self._rng.fraction())) * len(self._rings) + 1
         return int(pause * self._rng.fraction()) + 1

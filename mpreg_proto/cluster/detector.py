@@ -264,7 +264,7 @@ class Detector:
             return [*self._ask_others(member, now)]
         self._forget_trial(member)
         held = self._members.get(member)
-        alone = held is not None and not held.accusers
+        alone = held is not None and not held.accusers  # else it is not I who is slow (Lifeguard, section IV-A)
         found = self._accuse(member, Standing.SUSPECT, now)
         if found and alone:
             self.health = min(HEALTH, self.health + 1)

@@ -13,7 +13,7 @@ from mpreg_proto.cluster.catalogue import Content
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import CatalogueChanged, Notice
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Message, News
+from mpreg_proto.wire.messages import Delta, Message, News
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.oracles import Life, content_hash, entries, life, offers, said
 from mpreg_transports.testing.watching import Violation, Watcher
@@ -45,6 +45,7 @@ class ReplicasAreTheOwners(Watcher):
             about = self._about.setdefault(host.name, {})
             for delta in message.deltas:
                 about[delta.head.member] = None
+                _no_gaps(host, link, delta)
             for head in message.heads:
                 about[head.member] = None
 
@@ -126,3 +127,11 @@ class ReplicasAreTheOwners(Watcher):
             raise Violation(
                 4, f"{said(host)} reads the catalogue of {show('', content.member)} otherwise than it is written"
             )
+
+
+def _no_gaps(host: Host, link: LinkId, delta: Delta) -> None:
+    """What is served from a version on is each change since then, once."""
+    versions = [change.version for change in delta.changes]
+    if delta.since and versions != list(range(delta.since + 1, delta.head.version + 1)):
+        told = f"{versions[:5]} as the changes of {show('', MemberId(delta.head.member))}"
+        raise Violation(4, f"{host.name} was told {told} from {delta.since} to {delta.head.version} over link {link}")

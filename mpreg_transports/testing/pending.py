@@ -24,14 +24,15 @@ class Pending(msgspec.Struct, frozen=True):
 SETTLED_AFTER = 15 * SECOND
 """How long after the last fault all correct nodes have one view (P11 of docs/explanation/membership.md)."""
 SEEDS_AFTER = 40 * SECOND
-"""The same where a seed's address is all that leads across: of those in a cluster each tries it but rarely."""
+"""The same where an address is all that leads across, of a seed or of an earlier life: it is tried but rarely."""
 QUIET_AFTER = 15 * SECOND
 """How long after the last fault a call may not fail for want of a node that is there, as the view is whole by then."""
 
 PENDING: tuple[Pending, ...] = (
     Pending(
         12,
-        "requests of one link have no bound of their own, no link is paused, unsent bytes have no bound (guarantees)",
+        "requests of one link have no bound of their own, no link is paused, unsent bytes have none in the core"
+        " (guarantees)",
         "the node's own bound on requests",
     ),
 )

@@ -58,16 +58,20 @@ def correct(sim: Engine) -> list[NodeHost]:
 
 
 def circles(hosts: list[NodeHost], *, quiet: int) -> list[list[NodeHost]]:
-    """Those that know each other by now: who has a known address of another, over any number of steps; or, if nothing
-    has been wrong for long (`quiet`, nanoseconds), the address of a seed, as those in a cluster try it but rarely.
+    """Those that know each other by now, over any number of steps: who knows another as the member that it is.
+
+    If nothing has been wrong for long (`quiet`, nanoseconds), an address is enough, of a seed or of whoever was there
+    before, as those in a cluster try such addresses but rarely.
 
     Nodes that never heard of each other, as the one they were to meet at is gone, are no cluster.
     """
     near: dict[str, dict[str, None]] = {host.name: {} for host in hosts}
+    present = {host.node.me: None for host in hosts}
     for host in hosts:
-        known = [str(seed) for seed in host.node.config.seeds] if quiet >= SEEDS_AFTER else []
+        rarely = quiet >= SEEDS_AFTER
+        known = [str(seed) for seed in host.node.config.seeds] if rarely else []
         for held in host.node.cluster.members.all():
-            known += held.addresses if held.standing <= 2 else ()
+            known += held.addresses if held.standing <= 2 and (rarely or held.id in present) else ()
         for address in known:
             name = address.removeprefix("sim://")
             if name in near:

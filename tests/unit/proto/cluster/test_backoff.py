@@ -29,8 +29,10 @@ def test_a_pause_doubles_up_to_the_longest_with_full_jitter() -> None:
 
 
 def test_the_dead_are_dialled_as_often_by_a_whole_cluster_as_by_one() -> None:
-    found = drawn(backoff(1, 2, 3), 0, dead=True)
+    found = drawn(backoff(1, 2, 3), 1, dead=True)
     assert min(found) >= 4 * 4 * SECOND and max(found) <= 4 * 8 * SECOND
+    first = drawn(backoff(1, 2, 3), 0, dead=True)
+    assert 0 < min(first) < 4 * SECOND and 4 * 7 * SECOND < max(first) <= 4 * 8 * SECOND, "at any time in the round"
     assert max(drawn(backoff(), 0, dead=True)) <= SECOND, "who is alone has nothing else to do"
 
 
