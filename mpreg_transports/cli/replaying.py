@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpreg_transports.cli.options import Json, example
+from mpreg_transports.cli.options import Json, example, release
 
 if TYPE_CHECKING:
     from mpreg_transports.observe.journal import Replayed
@@ -71,6 +72,7 @@ def replay(
     """
     from mpreg_transports.cli.told import CommandFailed
 
+    _check(stop_at, plot, since)
     try:
         with file.open("rb") as opened:
             start = opened.read(200)
@@ -81,6 +83,20 @@ def replay(
             run(file, Wanted(stop_at=stop_at, steps=steps, node=node, plot=plot, since=since, as_json=as_json))
             return
     raise CommandFailed(f"{file} is no run that was saved", "save one:   mpreg simulate --trace FILE")
+
+
+def _check(stop_at: int | None, plot: Path | None, since: float) -> None:
+    """Refuse what no run could fulfil, before one is run."""
+    from mpreg_transports.cli.told import CommandFailed
+
+    if stop_at is not None and stop_at < 1:
+        raise CommandFailed(f"--stop-at {stop_at}: at least 1")
+    if plot is None and since:
+        raise CommandFailed(f"--since {since:g} is for --plot: name its file too")
+    if not 0 <= since < inf:
+        raise CommandFailed(f"--since {since:g}: at least 0")
+    if plot is not None and not plot.parent.is_dir():
+        raise CommandFailed(f"{plot}: there is no folder {plot.parent}")
 
 
 def _is_simulation(start: bytes) -> bool:
@@ -138,13 +154,18 @@ def _tell(again: Replay, wanted: Wanted, violation: str) -> None:
     from rich.text import Text
 
     from mpreg_transports.cli.terminal import emit_json, show
+    from mpreg_transports.cli.told import CommandFailed
     from mpreg_transports.testing.diagram import plot
     from mpreg_transports.testing.failures import last_words, node_view
 
     sim, header = again.sim, again.header
     whole = again.over
     if wanted.plot is not None:
-        wanted.plot.write_text(plot(sim, since=wanted.since), "utf-8")
+        try:
+            drawing = plot(sim, since=wanted.since)
+        except ValueError as error:
+            raise CommandFailed(str(error)) from None
+        wanted.plot.write_text(drawing, "utf-8")
     hosts = [host for name, host in sim.nodes.items() if wanted.node in (None, name)]
     if wanted.as_json:
         emit_json(
@@ -200,22 +221,24 @@ def _journal(file: Path, wanted: Wanted) -> None:
         again = run_again(file, codec=default_codec(), stop_at=wanted.stop_at, on_input=emit if wanted.steps else None)
     except (ValueError, msgspec.MsgspecError) as error:
         raise CommandFailed(f"{file}: {error}") from None
-    view = again.view
     if wanted.as_json:
         emit_json(
             {
                 "trace_hash": again.hash,
-                "same": again.agreed,
+                "same": again.agreed and again.marks > 0,
                 "events": again.inputs,
                 "marks": again.marks,
-                "views": {view.shown: msgspec.to_builtins(view)},
+                "views": {again.view.shown: msgspec.to_builtins(again.view)},
             }
         )
     else:
         _tell_journal(again, steps=wanted.steps)
     if not again.agreed:
-        text = f"{file} was written by another version, or changed: the hashes differ"
-        raise CommandFailed(text, code=ExitCode.OTHER)
+        here = release()
+        why = "the same version wrote it, so the file or the core was changed since"
+        if again.version != here:
+            why = f"it was written by mpreg {again.version}, this is {here}"
+        raise CommandFailed(f"{file}: the hashes differ; {why}", code=ExitCode.OTHER)
 
 
 def _tell_journal(again: Replayed, *, steps: bool) -> None:
@@ -231,7 +254,13 @@ def _tell_journal(again: Replayed, *, steps: bool) -> None:
         what = f"{member.standing}, {member.functions} functions, catalogue {member.catalogue}"
         show(Text(f"  sees {member.shown}: {what}"))
     show(Text(f"  answers for {view.requests} requests, runs {view.running} calls, {view.queued} wait"))
-    if again.agreed:
+    if not again.agreed:
+        return
+    if not again.marks:
+        show(Text(f"no mark up to here, nothing compared; now {again.hash}", style="yellow"))
+    elif again.marked < again.inputs:
+        show(Text(f"the same till the mark at {again.marked:,}; now {again.hash}"))
+    else:
         show(Text(f"the same hash: {again.hash}", style="green"))
 
 

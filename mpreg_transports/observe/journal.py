@@ -39,6 +39,11 @@ _LENGTH = struct.Struct(">I")
 _encode = msgspec.msgpack.Encoder().encode
 _MARK_EVERY = 256
 """Inputs between two marks of the hash."""
+_INPUTS = frozenset(
+    "link_opened receive link_closed dial_failed backlog finished wake submit cancel offer withdraw hold advertise "
+    "leave".split()
+)
+"""What a record may be named, beside "drain" and "entropy"."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +221,10 @@ class Replayed(msgspec.Struct, frozen=True):
     hash: str
     agreed: bool
     marks: int
+    marked: int
+    """Inputs before the last mark; those after it were compared with nothing."""
+    version: str
+    """The mpreg that wrote it."""
     view: NodeView
     last: tuple[str, ...]
     """The last inputs in words."""
@@ -230,17 +239,15 @@ def replay(
 ) -> Replayed:
     """Run the core again on the inputs of a journal, up to `stop_at` of them; each is told to `on_input` in words.
 
-    Raises ValueError for what is no journal.
+    Raises ValueError for what is no journal, and for one that is damaged. What the core raises comes through.
     """
-    records = _records(Path(file).read_bytes())
-    start = msgspec.msgpack.decode(next(records), type=Start)
-    inputs = [_record(body) for body in records]
+    start, inputs = _read(Path(file).read_bytes())
     node = _born_again(start, inputs, codec=codec)
-    effects, done, now, marks, agreed = EffectHash(), 0, start.now, 0, True
+    effects, done, now, marks, marked, agreed = EffectHash(), 0, start.now, 0, 0, True
     last: deque[str] = deque(maxlen=20)
     for record in inputs:
         if isinstance(record, Mark):
-            marks += 1
+            marks, marked = marks + 1, done
             agreed = agreed and record.hash == effects.hex
             continue
         if record.name == "drain":
@@ -253,7 +260,7 @@ def replay(
             if on_input is not None:
                 on_input(last[-1])
             _apply(node, record, codec)
-    return Replayed(done, effects.hex, agreed, marks, node.view(now=now), tuple(last))
+    return Replayed(done, effects.hex, agreed, marks, marked, start.version, node.view(now=now), tuple(last))
 
 
 def _born_again(start: Start, inputs: Iterable[Mark | Input], *, codec: ValueCodec) -> Node:
@@ -352,10 +359,31 @@ def _records(data: bytes) -> Iterator[bytes]:
         at = end
 
 
+def _read(data: bytes) -> tuple[Start, list[Input | Mark]]:
+    """All of a journal; ValueError names the first record that is none."""
+    bodies = list(_records(data))
+    if not bodies:
+        raise ValueError("this journal ends before its first record")
+    read: list[Input | Mark] = []
+    try:
+        start = msgspec.msgpack.decode(bodies[0], type=Start)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"record 1 is damaged: {error}") from None
+    for number, body in enumerate(bodies[1:], 2):
+        try:
+            read.append(_record(body))
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"record {number} is damaged: {error}") from None
+    return start, read
+
+
 def _record(body: bytes) -> Input | Mark:
-    if body[0] & 0xF0 == 0x80:  # a MessagePack map
+    if body[:1] and body[0] & 0xF0 == 0x80:  # a MessagePack map
         return msgspec.msgpack.decode(body, type=Mark)
-    return msgspec.msgpack.decode(body, type=Input)
+    record = msgspec.msgpack.decode(body, type=Input)
+    if record.name not in _INPUTS and record.name not in ("drain", "entropy"):
+        raise msgspec.ValidationError(f"there is no input {record.name[:40]!r}")
+    return record
 
 
 def _words(number: int, record: Input) -> str:

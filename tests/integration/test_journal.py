@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ async def test_a_journal_runs_again_to_the_same_hash(tmp_path: Path) -> None:
     file = tmp_path / "a.journal"
     identity = await recorded(file)
     first, second = again(file), again(file)
-    assert first.agreed and first.marks > 1
+    assert first.agreed and first.marks > 1 and first.marked == first.inputs
+    assert first.version == version("mpreg")
     assert (first.hash, first.inputs) == (second.hash, second.inputs)
     assert first.view.id == identity
     assert {member.name for member in first.view.members} == {"a", "b"}
@@ -60,6 +62,7 @@ async def test_it_can_stop_at_an_input(tmp_path: Path) -> None:
     assert early.inputs == 3
     assert [member.name for member in early.view.members] == ["a"]
     assert early.last[0].startswith("1 at ")
+    assert (early.marks, early.marked) == (0, 0)  # nothing was compared yet
 
 
 async def test_a_changed_journal_is_found_out(tmp_path: Path) -> None:
@@ -123,4 +126,24 @@ def test_another_file_is_no_journal(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a node's journal"):
+        again(file)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (None, "ends before its first record"),
+        (b"", "record 2 is damaged: Input data was truncated"),
+        (b"\x01", "record 2 is damaged: Expected `array`"),
+        (b"\x93\xa4w4ke\x00\x90", "record 2 is damaged: there is no input 'w4ke'"),
+    ],
+)
+async def test_a_damaged_record_is_named(tmp_path: Path, body: bytes | None, text: str) -> None:
+    file = tmp_path / "a.journal"
+    await recorded(file)
+    data = file.read_bytes()
+    start = len(journal.MAGIC)
+    first = start + 4 + int.from_bytes(data[start : start + 4], "big")
+    file.write_bytes(data[:start] if body is None else data[:first] + len(body).to_bytes(4, "big") + body)
+    with pytest.raises(ValueError, match=text):
         again(file)

@@ -84,11 +84,23 @@ def test_a_replay_shows_steps_and_stops_where_it_shall(tmp_path: Path) -> None:
         (("simulate", "--trace", "/no/such/folder/x"), "there is no folder"),
         (("replay", "/no/such/file"), "cannot read /no/such/file: no such file"),
         (("replay", __file__), "is no run that was saved"),
+        (("replay", __file__, "--stop-at", "0"), "--stop-at 0: at least 1"),
+        (("replay", __file__, "--since", "3"), "--since 3 is for --plot"),
+        (("replay", __file__, "--since", "nan", "--plot", "x.svg"), "--since nan: at least 0"),
+        (("replay", __file__, "--plot", "/no/such/folder/x"), "there is no folder"),
     ],
 )
 def test_what_cannot_be_is_told(words: tuple[str, ...], text: str) -> None:
     with pytest.raises(CommandFailed, match=text):
         mpreg(*words)
+
+
+def test_a_diagram_of_what_came_after_the_end_is_refused(tmp_path: Path) -> None:
+    trace, plot = tmp_path / "run.jsonl", tmp_path / "run.svg"
+    mpreg("simulate", "--nodes", "2", "--seconds", "1", "--trace", str(trace))
+    with pytest.raises(CommandFailed, match="nothing was recorded between 300 s and 66 s"):
+        mpreg("replay", str(trace), "--plot", str(plot), "--since", "300")
+    assert not plot.exists()
 
 
 class NoCrash(Watcher):
