@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mpreg_proto.effects import Raised
-from mpreg_proto.ids import LinkId
+from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened, MemberChanged, Notice, PeerSilent, Standing
 
 log = logging.getLogger("mpreg")
@@ -31,9 +31,11 @@ _STANDINGS = {
 
 
 class Reports:
-    """One node's lines."""
+    """The lines of one node, `me`."""
 
-    def __init__(self) -> None:
+    def __init__(self, me: MemberId) -> None:
+        self._there: dict[MemberId, Standing] = {me: Standing.ALIVE}
+        """Who is ALIVE or SUSPECT, as it was told; that this node is there says `ready_line`."""
         self._open: dict[LinkId, None] = {}
         self._told: dict[tuple[str, str], None] = {}
 
@@ -45,7 +47,7 @@ class Reports:
             case CardsDiffer():
                 self._cards_differ(notice)
             case MemberChanged():
-                log.info("%s %s", printable(notice.name), _STANDINGS[notice.standing])
+                self._changed(notice)
             case LinkOpened():
                 self._open[notice.link] = None
                 log.debug("%s", notice)
@@ -53,6 +55,17 @@ class Reports:
                 self._link_ended(notice)
             case _:
                 log.debug("%s", notice)
+
+    def _changed(self, notice: MemberChanged) -> None:
+        """Said when its standing is another: not for one more accuser or a new card, nor of who was gone before."""
+        before = self._there.pop(notice.member, None)
+        if notice.standing in (Standing.ALIVE, Standing.SUSPECT):
+            self._there[notice.member] = notice.standing
+            news = notice.standing is not before
+        else:
+            news = before is not None
+        level = logging.INFO if news else logging.DEBUG
+        log.log(level, "%s %s", printable(notice.name), _STANDINGS[notice.standing])
 
     def _link_ended(self, notice: LinkEnded) -> None:
         """Who has not said its name is of no known kind: it may be a node as well as a client."""

@@ -329,7 +329,7 @@ class Server:
             node.offer(one.spec, now=clock())
         network = self.network
         dial = network.dial if network is not None else Dialler(websocket_only=self.transport == "websocket")
-        reports = Reports()
+        reports = Reports(me)
         driver = Driver(node, functions=self._functions, dial=dial, observe=reports.observe)
         driver.on_failure = reports.failed
         if wildcard:

@@ -6,12 +6,14 @@ import pytest
 
 from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened
+from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened, MemberChanged, Standing
 from mpreg_transports.reports import Reports, ready_line
+
+ME, OTHER, GONE = MemberId(b"m" * 16), MemberId(b"o" * 16), MemberId(b"g" * 16)
 
 
 def test_a_refused_address_is_told_once_until_a_node_is_there(caplog: pytest.LogCaptureFixture) -> None:
-    reports = Reports()
+    reports = Reports(ME)
     for number in range(5):
         reports.observe(LinkEnded(LinkId(number), "ws://h:1", "another cluster"))
         reports.observe(LinkEnded(LinkId(number), "", "another cluster"))
@@ -22,7 +24,7 @@ def test_a_refused_address_is_told_once_until_a_node_is_there(caplog: pytest.Log
 
 
 def test_the_end_of_a_link_that_was_open_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
-    reports = Reports()
+    reports = Reports(ME)
     for number in range(2):
         reports.observe(LinkOpened(LinkId(number), "other", MemberId(b"a" * 16)))
         reports.observe(LinkEnded(LinkId(number), "other", "silent for 20 s"))
@@ -33,7 +35,7 @@ def test_the_end_of_a_link_that_was_open_is_told_each_time(caplog: pytest.LogCap
 
 
 def test_cards_that_differ_are_told_once_a_name(caplog: pytest.LogCaptureFixture) -> None:
-    reports = Reports()
+    reports = Reports(ME)
     for name in ("one", "other", "one"):
         reports.observe(CardsDiffer(MemberId(b"a" * 16), name))
     assert [record.getMessage() for record in caplog.records] == [
@@ -41,9 +43,36 @@ def test_cards_that_differ_are_told_once_a_name(caplog: pytest.LogCaptureFixture
     ]
 
 
+def test_a_member_is_told_of_when_its_standing_is_another(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mpreg")
+    reports = Reports(ME)
+    changes = [
+        (GONE, "gone", Standing.DEAD, 0),  # before this node came
+        (OTHER, "other", Standing.ALIVE, 0),
+        (OTHER, "other", Standing.ALIVE, 1),  # another card
+        (OTHER, "other", Standing.SUSPECT, 1),
+        (OTHER, "other", Standing.SUSPECT, 1),  # another accuser
+        (OTHER, "other", Standing.DEAD, 1),
+        (OTHER, "other", Standing.ALIVE, 2),
+        (ME, "me", Standing.ALIVE, 1),  # others had their doubts
+        (OTHER, "other", Standing.LEFT, 2),
+        (ME, "me", Standing.LEFT, 1),
+    ]
+    for change in changes:
+        reports.observe(MemberChanged(*change))
+    assert [record.getMessage() for record in caplog.records] == [
+        "other is there",
+        "other does not answer",
+        "other is dead",
+        "other is there",
+        "other has left",
+        "me has left",
+    ]
+
+
 def test_a_function_that_fails_leaves_one_line_and_its_traceback_at_debug(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mpreg")
-    Reports().failed("f", Raised("ValueError", "a\n\x1b[2J", "Traceback: here"))
+    Reports(ME).failed("f", Raised("ValueError", "a\n\x1b[2J", "Traceback: here"))
     levels = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert levels == [("WARNING", r"f failed: ValueError: a\n\x1b[2J"), ("DEBUG", "Traceback: here")]
 
