@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.target is None:
         _parser().error("name a target, or --list")
+    if not options.seconds > 0:
+        _parser().error("--seconds: more than 0")
     if options.input is not None:
         harness(options.target)(options.input.read_bytes())  # raises as it did
         print(f"{options.target}: this input passes")

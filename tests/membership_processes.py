@@ -3,6 +3,7 @@
     uv run python -m tests.membership_processes [--nodes 24] [--killed 8] [--idle 20]
 
 tests/integration/test_membership.py asserts what this prints, but for what an idle node costs.
+What the nodes say goes to stderr: `2>/dev/null` leaves the figures.
 """
 
 from __future__ import annotations
@@ -98,10 +99,14 @@ async def pause(made: Fleet) -> None:
 def main() -> int:
     """Print it; 0, as it is no verdict."""
     parser = argparse.ArgumentParser(prog="python -m tests.membership_processes", description="Real nodes, measured.")
-    parser.add_argument("--nodes", type=int, default=24)
-    parser.add_argument("--killed", type=int, default=8)
-    parser.add_argument("--idle", type=float, default=20.0, help="seconds over which idle nodes are looked at")
+    parser.add_argument("--nodes", type=int, default=24, metavar="N", help="how many processes (24)")
+    parser.add_argument("--killed", type=int, default=8, metavar="N", help="how many of them, all at once (8)")
+    parser.add_argument(
+        "--idle", type=float, default=20.0, metavar="S", help="seconds over which idle nodes are looked at (20)"
+    )
     given = parser.parse_args()
+    if not 1 <= given.killed <= given.nodes - 4:
+        parser.error("four nodes must outlive the others, of which at least one is killed")
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     anyio.run(measure, given.nodes, given.killed, given.idle)
     return 0

@@ -61,6 +61,10 @@ def with_stand_ins(nodes: int, *, seed: int, crashes: int, targets: tuple[float,
         row(f"{name}: DEAD at 99 %, p99 of {crashes}", f"{most:.2f} s", f"{target} s")
 
 
+FEWEST = 4
+"""Of three or less, each half of a partition is too small to miss the other."""
+
+
 def figures(nodes: int, *, seed: int, crashes: int) -> None:
     """Form a cluster of so many, and measure."""
     began = time.process_time()
@@ -102,10 +106,12 @@ def figures(nodes: int, *, seed: int, crashes: int) -> None:
 def main() -> int:
     """Print all figures; 0, as they are no verdict."""
     parser = argparse.ArgumentParser(prog="python -m tests.membership_figures", description="Membership, measured.")
-    parser.add_argument("--nodes", type=int, nargs="+", default=[100])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--crashes", type=int, default=20, help="of each kind")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[100], metavar="N", help="how many, in turn (100)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="everything is drawn from it (1)")
+    parser.add_argument("--crashes", type=int, default=20, metavar="N", help="of each kind (20)")
     given = parser.parse_args()
+    if min(given.nodes) < FEWEST or given.crashes < 1:
+        parser.error(f"at least {FEWEST} nodes and one crash")
     print(f"Python {platform.python_version()}, {platform.machine()}; links of 1 ms, nothing lost")
     for known in (100, 1000, 10000):
         row(f"memory a known member, {known:,} known, without catalogue", f"{measured.memory(known):,.0f} B", "1,000 B")
