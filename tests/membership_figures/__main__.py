@@ -61,8 +61,8 @@ def with_stand_ins(nodes: int, *, seed: int, crashes: int, targets: tuple[float,
         row(f"{name}: DEAD at 99 %, p99 of {crashes}", f"{most:.2f} s", f"{target} s")
 
 
-FEWEST = 4
-"""Of three or less, each half of a partition is too small to miss the other."""
+LEFT = 4
+"""Nodes that must be left after all crashes: of fewer, a half is too small to miss the other one."""
 
 
 def figures(nodes: int, *, seed: int, crashes: int) -> None:
@@ -108,10 +108,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.membership_figures", description="Membership, measured.")
     parser.add_argument("--nodes", type=int, nargs="+", default=[100], metavar="N", help="how many, in turn (100)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="everything is drawn from it (1)")
-    parser.add_argument("--crashes", type=int, default=20, metavar="N", help="of each kind (20)")
+    parser.add_argument(
+        "--crashes", type=int, default=20, metavar="N", help="of each kind, from which nobody comes back (20)"
+    )
     given = parser.parse_args()
-    if min(given.nodes) < FEWEST or given.crashes < 1:
-        parser.error(f"at least {FEWEST} nodes and one crash")
+    if given.crashes < 1:
+        parser.error("at least one crash")
+    fewest = 2 * given.crashes + LEFT
+    if min(given.nodes) < fewest:
+        parser.error(
+            f"{given.crashes} crashes of each of two kinds need {fewest} nodes: more --nodes or fewer --crashes"
+        )
     print(f"Python {platform.python_version()}, {platform.machine()}; links of 1 ms, nothing lost")
     for known in (100, 1000, 10000):
         row(f"memory a known member, {known:,} known, without catalogue", f"{measured.memory(known):,.0f} B", "1,000 B")
