@@ -266,8 +266,11 @@ class Simulation(Engine):
     def submit(self, node: str, request: Request, *, client: str | None = None, label: int | None = None) -> SimCall:
         """A client of `node` sends a request; clients are made by name as they are needed, one a node by itself.
 
-        `label` names the call in the script; by itself it is how many there were before.
+        `label` names the call in the script; by itself it is how many there were before. Raises ValueError for a node
+        that there is not, and nothing is sent.
         """
+        if node not in self.nodes:
+            raise ValueError(f"there is no node {node!r}; there are {', '.join(self.nodes)}")
         client = client or f"client@{node}"
         label = len(self.calls) if label is None else label
         self._did("submit", {"node": node, "request": packed(request), "client": client, "label": label})

@@ -94,6 +94,7 @@ def _imported(node: str, name: str, path: str | None) -> Callable[..., Any]:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"function {name!r} of {node} is not there any more ({path}): {error}") from None
+        where = "; run it where its module can be imported" if isinstance(error, ModuleNotFoundError) else ""
+        raise ValueError(f"function {name!r} of {node} is not there any more ({path}): {error}{where}") from None
     call: Callable[..., Any] = found
     return call

@@ -14,7 +14,7 @@ PROGRAM = """
 import multiprocessing, os
 from concurrent.futures import ProcessPoolExecutor
 from mpreg_transports import Server
-pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork"))
+pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
 server = Server(name="forks", port=0)
 def square(x): return x * x
 def die(): os._exit(1)

@@ -364,3 +364,10 @@ def test_a_client_gets_its_cancellation() -> None:
     assert not sim.nodes["front"].node.coordinator.requests
     assert not sim.nodes["back"].running
     assert Cancelled.default_code == 1021
+
+
+def test_nothing_is_asked_of_a_node_that_there_is_not() -> None:
+    sim = pair()
+    with pytest.raises(ValueError, match="there is no node 'bakc'; there are front, back"):
+        sim.call("bakc", "nap", 5)
+    assert not sim.calls and not sim.clients
