@@ -296,7 +296,7 @@ class Cluster:
         if self._overlay.stopped or len(self.rings) == 1:
             return []
         self._timers.set(("cluster", "tick"), now + TICK)
-        out = self._changes.found(self._detector.tick(now), now)
+        out = [*self._changes.found(self._detector.tick(now), now), *self._gossip.tick()]
         self._ticks += 1
         if self._ticks % _HOUSEKEEPING == 0:
             out += self._overlay.tidy(now)

@@ -23,17 +23,23 @@ from mpreg_proto.wire.messages import Claim, Delta, Fetch, Head, News
 
 JOINED = 50 * MILLISECOND
 """News that comes within so long after a telling waits for the next one."""
+PATIENCE = 2
+"""Ticks, of a second each, after which what was asked for is asked of another; doubled each time."""
+LONGEST_PATIENCE = 64
 _FEW = 3
 
 
 class _Want:
     """A catalogue that is asked for: from which version on, and who said that they hold it, the one asked first."""
 
-    __slots__ = ("links", "version")
+    __slots__ = ("links", "patience", "version", "waited")
 
     def __init__(self, version: int, link: LinkId) -> None:
         self.version = version
         self.links = [link]
+        self.waited = 0
+        """For how many ticks it has been waited for, and for how many it is before the next one is asked."""
+        self.patience = PATIENCE
 
 
 class _Item:
@@ -276,6 +282,20 @@ class Gossip:
                 # It may not hold it either, so any head that is told from now on is asked about anew.
                 tells += [] if other is None else self._ask(member, 0, other)
             elif asked == link:
+                tells.append(self._fetch(member, want.links[0]))
+        return tells
+
+    def tick(self) -> list[Tell]:
+        """A second has passed: what has not come is asked of the next who said that they hold it.
+
+        Who was asked may have dropped it for a while, as it held its owner for dead; then it says nothing.
+        """
+        tells: list[Tell] = []
+        for member, want in self._wants.items():
+            want.waited += 1
+            if want.waited >= want.patience:
+                want.waited, want.patience = 0, min(2 * want.patience, LONGEST_PATIENCE)
+                want.links.append(want.links.pop(0))
                 tells.append(self._fetch(member, want.links[0]))
         return tells
 

@@ -24,7 +24,8 @@ class Pending(msgspec.Struct, frozen=True):
 SETTLED_AFTER = 15 * SECOND
 """How long after the last fault all correct nodes have one view (P11 of docs/explanation/membership.md)."""
 SEEDS_AFTER = 40 * SECOND
-"""The same where an address is all that leads across, of a seed or of an earlier life: it is tried but rarely."""
+"""The same where an address is all that leads across, of a seed or of an earlier life: it is tried but rarely, in a
+larger cluster by each of its members once in five seconds for each of these."""
 QUIET_AFTER = 15 * SECOND
 """How long after the last fault a call may not fail for want of a node that is there, as the view is whole by then."""
 

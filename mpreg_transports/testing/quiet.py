@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpreg_proto.limits import DEFAULT
 from mpreg_transports.testing.hosts import NodeHost
-from mpreg_transports.testing.pending import SEEDS_AFTER
+from mpreg_transports.testing.pending import SEEDS_AFTER, SETTLED_AFTER
 from mpreg_transports.testing.spans import SECOND
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def circles(hosts: list[NodeHost], *, quiet: int) -> list[list[NodeHost]]:
     """
     near: dict[str, dict[str, None]] = {host.name: {} for host in hosts}
     present = {host.node.me: None for host in hosts}
+    rarely = quiet >= max(SEEDS_AFTER, len(hosts) * DEFAULT.dial_longest + SETTLED_AFTER)
     for host in hosts:
-        rarely = quiet >= SEEDS_AFTER
         known = [str(seed) for seed in host.node.config.seeds] if rarely else []
         for held in host.node.cluster.members.all():
             known += held.addresses if held.standing <= 2 and (rarely or held.id in present) else ()

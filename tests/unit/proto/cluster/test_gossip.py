@@ -97,6 +97,21 @@ def test_a_gap_is_asked_about_once_for_each_version() -> None:
     assert world.gossip.learn(A, second) == (Applied.OLD, [])
 
 
+def test_what_does_not_come_is_asked_of_the_next_who_holds_it_ever_more_patiently() -> None:
+    world = World()
+    head = world.offer(ANN).head
+    assert world.gossip.heard(A, head) == [Tell(A, Fetch(ANN, 0))]
+    assert world.gossip.heard(B, head) == []
+    asked = [world.gossip.tick() for _ in range(14)]
+    assert {tick: tells for tick, tells in enumerate(asked, 1) if tells} == {
+        2: [Tell(B, Fetch(ANN, 0))],
+        6: [Tell(A, Fetch(ANN, 0))],
+        14: [Tell(B, Fetch(ANN, 0))],
+    }
+    world.learnt(B, world.owners[ANN].delta(ANN, 0))
+    assert not any(world.gossip.tick() for _ in range(100))
+
+
 def test_a_question_without_anybody_left_to_ask_goes_to_a_guess_that_any_head_replaces() -> None:
     world = World()
     world.offer(CAT, "g")
