@@ -104,13 +104,13 @@ async def give_up(*values: Any) -> NoReturn:
     raise LookupError(f"nothing for {add(*values)}")
 
 
-def _everywhere() -> dict[str, Any]:
+def _everywhere(index: int) -> dict[str, Any]:
     return {
         "add": Fn(add, idempotent=True),
         "same": Fn(join, idempotent=True, inline=True),
         "fail": Fn(fail, duration=0.002),
         "wide": Fn(add, idempotent=True, resources=_SHELVES),
-        "post": Fn(ponder),
+        "post": Fn(ponder, resources=(f"box-{index}",)),
     }
 
 
@@ -140,8 +140,7 @@ def _on_some(index: int) -> dict[str, Any]:
 
 
 def _resources(index: int) -> frozenset[str]:
-    kinds = {1: ("gpu",), 2: ("disk",), 3: ("gpu", "disk"), 4: ("disk", "eu")}.get(index, ())
-    return frozenset((*kinds, f"box-{index}"))
+    return frozenset({1: ("gpu",), 2: ("disk",), 3: ("gpu", "disk"), 4: ("disk", "eu")}.get(index, ()))
 
 
 def standard_nodes(count: int, *, joins: str = "first") -> dict[str, Spec]:
@@ -152,7 +151,9 @@ def standard_nodes(count: int, *, joins: str = "first") -> dict[str, Spec]:
         peers = {"first": None, "chain": (names[index - 1],) if index else ()}.get(joins, tuple(names))
         if peers is not None:
             peers = tuple(peer for peer in peers if peer != name)
-        nodes[name] = Spec(functions={**_everywhere(), **_on_some(index)}, resources=_resources(index), peers=peers)
+        nodes[name] = Spec(
+            functions={**_everywhere(index), **_on_some(index)}, resources=_resources(index), peers=peers
+        )
     return nodes
 
 
