@@ -2,7 +2,9 @@
 
 import ast
 import difflib
+import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -32,6 +34,18 @@ def test_there_are_many_each_once_and_those_left_out_say_why() -> None:
     assert len({mutant.title for mutant in ALL}) == len(ALL)
     assert all(mutant.why for mutant in planted().dropped)
     assert not any(mutant.why for mutant in planted().mutant)
+
+
+def test_the_table_in_the_documentation_is_of_these() -> None:
+    rows = re.findall(
+        r"^\| (.+) \| `(\S+\.py)` \| (\d+) \| (\d+) \| (?:invariant \d+|an exception) \|$", DOCUMENT.read_text(), re.M
+    )
+    known = [(mutant.title, mutant.file, str(mutant.nodes)) for mutant in planted().mutant]
+    assert [row[:3] for row in rows] == known
+    survived = [int(row[3]) for row in rows]
+    assert max(survived) < 2000
+    text = " ".join(DOCUMENT.read_text().split())
+    assert f"all {len(known)} were found, after a median of {median(survived):g} seeds that passed" in text
 
 
 @pytest.mark.parametrize(
