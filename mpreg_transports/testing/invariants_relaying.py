@@ -12,6 +12,7 @@ from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import CancelRequest, Message, Request
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.oracles import said
+from mpreg_transports.testing.quiet import Quiet
 from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.watching import Violation, Watcher
 
@@ -56,21 +57,29 @@ class CancelsArePassedOn(Watcher):
 
 
 class OutIsSomewhere(Watcher):
-    """9: what a node has handed out is known where it was handed to, or the answer is on its way."""
+    """9: what a node has handed out is known where it was handed to, or the answer is on its way.
+
+    Missed once, the call may be on its way there; once more, its answer on the way back. So it is nowhere when it is
+    missed three times, and nothing was wrong meanwhile that could have held it up.
+    """
 
     def begin(self, sim: Engine) -> None:
-        self._missing: dict[_Out, int] = {}
-        """Since when what is out was nowhere to be found."""
+        self._quiet = Quiet(sim)
+        self._missing: dict[_Out, list[int]] = {}
+        """When what is out was nowhere to be found, each time long after the last."""
 
     def sweep(self, sim: Engine) -> None:
-        missing: dict[_Out, int] = {}
+        missing: dict[_Out, list[int]] = {}
+        quiet = self._quiet.since()
         for host in sim.nodes.values():
             for number, calls in host.node.coordinator.out._by_number.items() if host.alive else ():
                 for name, attempt in calls.items():
                     if attempt.link and self._nowhere(sim, host, attempt.link, number):
                         key = (host.name, host.life, number, name)
-                        missing[key] = since = self._missing.get(key, sim.now)
-                        if sim.now - since > _ON_ITS_WAY:
+                        times = missing[key] = [at for at in self._missing.get(key, ()) if at >= quiet]
+                        if not times or sim.now - times[-1] > _ON_ITS_WAY:
+                            times.append(sim.now)
+                        if len(times) > 2:
                             raise Violation(9, f"{said(host)} waits for {name!r} of {number}, which is nowhere")
         self._missing = missing
 

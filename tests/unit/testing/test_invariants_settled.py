@@ -25,11 +25,10 @@ def test_9_a_dispatch_that_nobody_took_on(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Worker, "accept", lambda *_, **__: [])
     sim = cluster()
     sim.call("front", "double", 1, resources={"left"})
-    sim.run(1)
-    sim.sweep()
-    sim.run(2)
-    sim.sweep()
-    sim.run(2)
+    for _ in range(2):
+        sim.run(4)
+        sim.sweep()
+    sim.run(4)
     assert "waits for 'double'" in violated(9, sim.sweep)
 
 
