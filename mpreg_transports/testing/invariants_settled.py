@@ -15,7 +15,7 @@ from mpreg_proto.wire.messages import Goodbye, Message
 from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost
 from mpreg_transports.testing.oracles import cell, entries, offers, said, words
 from mpreg_transports.testing.pending import SETTLED_AFTER
-from mpreg_transports.testing.quiet import Quiet, circles, correct
+from mpreg_transports.testing.quiet import MESH, Quiet, circles, correct
 from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.watching import Violation, Watcher
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _PERIODIC = (("ping",), *(("cluster", name) for name in ("dial", "collect", "tick", "answer", "repair")))
 """The first parts of timers that are never all gone."""
-_MESH = 12
-"""Below so many members everybody is linked with everybody (docs/explanation/membership.md)."""
 
 
 class OneView(Watcher):
@@ -66,7 +64,7 @@ class OneView(Watcher):
             for host in circle:
                 for other in circle:
                     self._sees(host, other)
-                    if other is not host and len(circle) < _MESH and other.node.me not in host.node.cluster.links:
+                    if other is not host and len(circle) < MESH and other.node.me not in host.node.cluster.links:
                         raise Violation(13, f"{said(host)} has no link to {show(other.name, other.node.me)}")
                 self._sees_no_ghosts(host, living)
                 self._one_link_a_pair(host)
@@ -132,7 +130,7 @@ class NothingIsLeft(Watcher):
         if busy or sim.now - self._quiet.since() < SETTLED_AFTER:
             return
         nodes = correct(sim)
-        rings = len(nodes) >= _MESH
+        rings = len(nodes) >= MESH
         for host in nodes:
             self._calls(host)
             self._links(host, closing=rings)

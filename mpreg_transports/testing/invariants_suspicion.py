@@ -14,7 +14,7 @@ from mpreg_proto.notices import MemberChanged, Notice, Standing
 from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.oracles import said
 from mpreg_transports.testing.pending import SETTLED_AFTER
-from mpreg_transports.testing.quiet import Quiet, circles, correct
+from mpreg_transports.testing.quiet import MESH, Quiet, circles, correct
 from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.watching import Violation, Watcher
 
@@ -26,7 +26,6 @@ _PROMPT = SECOND // 100
 _LONG = 2 * SECOND
 """Whoever stood still for so long has missed at least one tick of its own by more than half a second."""
 _RINGS = 5
-_MESH = 12
 
 
 class SuspectsForAReason(Watcher):
@@ -43,8 +42,9 @@ class SuspectsForAReason(Watcher):
             return
         if host.sim.now == host.stalled_until and self._alone(host, notice) and self._long(host):
             raise Violation(13, f"{said(host)} stood still and calls {_whom(notice)} for it")
-        well = any(other.node.me == notice.member for other in correct(self._sim))
-        if well and self._sim.now - self._quiet.since() >= SETTLED_AFTER and self._prompt():
+        if self._sim.now - self._quiet.since() < SETTLED_AFTER or not self._prompt():
+            return
+        if any(other.node.me == notice.member for other in correct(self._sim)):
             raise Violation(13, f"{said(host)} calls {_whom(notice)}, and nothing was wrong for long")
 
     def _alone(self, host: NodeHost, notice: MemberChanged) -> bool:
@@ -79,7 +79,7 @@ class RingsStand(Watcher):
         if quiet < SETTLED_AFTER:
             return
         for circle in circles(correct(sim), quiet=quiet):
-            if len(circle) >= _MESH:
+            if len(circle) >= MESH:
                 self._look(circle)
 
     def _look(self, circle: list[NodeHost]) -> None:

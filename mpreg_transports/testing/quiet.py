@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HARMLESS = ("submit", "cancel", "judge", "vanish")
 """What can be done to a cluster without its nodes having to come to terms with it."""
+MESH = 12
+"""Below so many members everybody is linked with everybody (docs/explanation/membership.md)."""
 
 
 class Quiet:

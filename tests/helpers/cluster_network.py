@@ -7,7 +7,7 @@ makes dials between them fail until `heal`. What the clusters put out besides is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import cast
 
@@ -292,3 +292,23 @@ class Network:
 def at(name: str) -> tuple[str, ...]:
     """Where a node of that name listens."""
     return (f"ws://{name}:9001",)
+
+
+def drawn_network(seed: int, most: int) -> Network:
+    """Delays from 1 ms to `most` ms, each thing its own."""
+    draws = Rng(seed).child("delay")
+    return Network(seed=seed, delay=lambda: (1 + draws.below(most)) * MILLISECOND)
+
+
+def agree(peers: Sequence[Peer]) -> None:
+    """Everybody in `peers` holds just these for ALIVE, and the owner's very catalogue of each; all offer `all`."""
+    wanted = sorted(peer.me for peer in peers)
+    for peer in peers:
+        known = peer.cluster.members
+        assert sorted(held.id for held in known.all() if held.standing is Standing.ALIVE) == wanted
+        for other in peers:
+            mine, own = peer.cluster.catalogue.content(other.me), other.cluster.catalogue.content(other.me)
+            assert mine is not None
+            assert own is not None
+            assert mine.head == own.head
+        assert [row.member for row in peer.cluster.index.offers("all", (), None)] == wanted

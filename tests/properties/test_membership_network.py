@@ -7,17 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Claim, News
-from tests.helpers.cluster_network import Network, Peer
-
-
-def drawn_network(seed: int, most: int) -> Network:
-    """Delays from 1 ms to `most` ms, each thing its own."""
-    draws = Rng(seed).child("delay")
-    return Network(seed=seed, delay=lambda: (1 + draws.below(most)) * MILLISECOND)
+from tests.helpers.cluster_network import Network, Peer, agree, drawn_network
 
 
 def grown(net: Network, size: int) -> list[Peer]:
@@ -30,22 +23,6 @@ def grown(net: Network, size: int) -> list[Peer]:
     return list(net.peers.values())
 
 
-def agree(peers: list[Peer], alive: list[Peer]) -> None:
-    """Everybody in `peers` holds just those in `alive` for ALIVE, and the owner's very catalogue of each."""
-    for peer in peers:
-        known = peer.cluster.members
-        assert sorted(held.id for held in known.all() if held.standing is Standing.ALIVE) == sorted(
-            other.me for other in alive
-        )
-        for other in alive:
-            mine, own = peer.cluster.catalogue.content(other.me), other.cluster.catalogue.content(other.me)
-            assert mine is not None
-            assert own is not None
-            assert mine.head == own.head
-        candidates = [row.member for row in peer.cluster.index.offers("all", (), None)]
-        assert candidates == sorted(other.me for other in alive)
-
-
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(3, 6), st.data())
 def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarnation_more(
@@ -54,7 +31,7 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarna
     net = drawn_network(seed, 300)
     peers = grown(net, size)
     net.run(15)
-    agree(peers, peers)
+    agree(peers)
     suspect = data.draw(st.sampled_from(peers))
     standing = data.draw(st.sampled_from([Standing.SUSPECT, Standing.DEAD]))
     accusers = data.draw(st.lists(st.sampled_from([peer for peer in peers if peer is not suspect]), min_size=1))
@@ -64,7 +41,7 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarna
         news = News((Claim(suspect.me, 0, int(standing)),))
         net.do(accuser, accuser.cluster.received(link, news, net.now))
     net.run(15)
-    agree(peers, peers)
+    agree(peers)
     assert {peer.cluster.members.get(suspect.me).incarnation for peer in peers} == {1}
 
 
@@ -82,7 +59,7 @@ def test_p9_who_crashes_is_dead_everywhere_within_the_bound(seed: int, size: int
     for peer in left:
         assert {peer.cluster.members.standing(other.me) for other in crashed} == {Standing.DEAD}
     net.run(10)
-    agree(left, left)
+    agree(left)
 
 
 quiet_steps = st.lists(
@@ -165,7 +142,7 @@ def test_p11_after_all_faults_the_survivors_agree(seed: int, size: int, script: 
     net.run(45)
     running = [peer for peer in net.peers.values() if peer.running]
     if reachable(net, running):
-        agree(running, running)
+        agree(running)
         for peer in running:
             assert sorted(peer.cluster.links) == sorted(known.me for known in running if known is not peer)
 

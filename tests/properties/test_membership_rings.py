@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.rings import MESH, Rings
 from mpreg_proto.ids import MemberId
-from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Claim, News
-from tests.helpers.cluster_network import Network, Peer
+from tests.helpers.cluster_network import Network, Peer, agree, drawn_network
 
 # -- P13: no few nodes hold the overlay together ----------------------------------------------------------------------
 
@@ -64,12 +63,6 @@ def test_p13_sampled_in_others(size: int, trials: int) -> None:
 # -- clusters ---------------------------------------------------------------------------------------------------------
 
 
-def drawn_network(seed: int, most: int) -> Network:
-    """Delays from 1 ms to `most` ms, each thing its own."""
-    draws = Rng(seed).child("delay")
-    return Network(seed=seed, delay=lambda: (1 + draws.below(most)) * MILLISECOND)
-
-
 def grown(net: Network, size: int) -> list[Peer]:
     """`size` nodes, each with one function, each joined by one that was there before."""
     draws = Rng(size).child("seeds")
@@ -78,19 +71,6 @@ def grown(net: Network, size: int) -> list[Peer]:
         net.node(f"n{number}", seeds=seeds, functions=(f"of-{number}", "all"), identity=bytes([number * 7 % 251]) * 16)
     net.run(10)
     return list(net.peers.values())
-
-
-def agree(peers: Sequence[Peer]) -> None:
-    """Everybody holds just these for ALIVE, and the owner's very catalogue of each."""
-    wanted = sorted(peer.me for peer in peers)
-    for peer in peers:
-        known = peer.cluster.members
-        assert sorted(held.id for held in known.all() if held.standing is Standing.ALIVE) == wanted
-        for other in peers:
-            mine, own = peer.cluster.catalogue.content(other.me), other.cluster.catalogue.content(other.me)
-            assert mine is not None
-            assert own is not None
-            assert mine.head == own.head
 
 
 sizes = st.integers(MESH, 20)

@@ -7,7 +7,6 @@ processes.py) and stay there until they are let through. It never outlives its p
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import threading
@@ -15,21 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from anyio.abc import TaskStatus
 
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_transports import Server
-
-
-class Worker(Server):
-    """A server that says where it listens."""
-
-    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """See `Server.serve`."""
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(super().serve)
-            print(json.dumps({"url": self.url}), flush=True)
-            task_status.started()
+from tests.helpers.nodes.child import Announced, end_with_parent
 
 
 class Bodies:
@@ -74,18 +62,12 @@ class Bodies:
         return json.dumps([self._server.name, tag]).encode() + b"\n"
 
 
-def _follow_parent() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(1)
-
-
 def main() -> None:
     """Be that node until told to end."""
     told: dict[str, Any] = json.loads(sys.argv[1])
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    end_with_parent()
     limits = Limits(drain_grace=int(told["grace"] * SECOND))
-    server = Worker(name=told["name"], port=0, peers=told["peers"], limits=limits)
+    server = Announced(name=told["name"], port=0, peers=told["peers"], limits=limits)
     bodies = Bodies(server, told["gate"])
     for offer in told["offers"]:
         body: Callable[..., Any] = getattr(bodies, offer["body"])
