@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.runs import Report
     from mpreg_transports.testing.simulation import Simulation
 
-NAMES = "swarm, steady, churn, partition, rolling-restart, overload, slow-node or flaky-links"
+NAMES = (
+    "swarm, steady, churn, partition, rolling-restart, overload, slow-node, flaky-links, pauses, slow-lines or meetings"
+)
 _MOST_NODES = 2_000
 
 

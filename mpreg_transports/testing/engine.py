@@ -299,6 +299,7 @@ class Engine(Watched):
             return
         size = len(data) if isinstance(data, bytes) else 200
         sent = self.now
+        begun = max(sent, wire.free[side])
         label = labelled(data) if self.trace.recording else ""
         arrivals = self.network.arrivals(wire, side, data, size, sent)
         if arrivals is None:
@@ -308,7 +309,8 @@ class Engine(Watched):
             self._push(at, self._deliver, wire, side, piece, sent, label)
         if wire.free[side] > sent:  # a bandwidth: part of it waits to leave
             self.network.tell_backlog(wire, side, sent)
-            self._push(wire.free[side], self.network.tell_backlog, wire, side, wire.free[side])
+            for at in self.network.leaves(wire, side, begun):
+                self._push(at, self.network.tell_backlog, wire, side, at)
 
     def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""

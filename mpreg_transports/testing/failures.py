@@ -13,9 +13,9 @@ from typing import Any
 
 from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.replay import Case, Ran
-from mpreg_transports.testing.simulation import Simulation, unpacked
+from mpreg_transports.testing.simulation import Simulation
 from mpreg_transports.testing.specs import versions
-from mpreg_transports.testing.trace import Action, Event
+from mpreg_transports.testing.trace import Action, Event, unpacked
 from mpreg_transports.testing.watching import Violation
 
 LAST = 25

@@ -14,6 +14,7 @@ from mpreg_transports.testing.invariants_catalogue import ReplicasAreTheOwners
 from mpreg_transports.testing.invariants_ends import EndsOnce
 from mpreg_transports.testing.invariants_members import NeverFalls, OnlyTheOwner, SameClaimsSameView
 from mpreg_transports.testing.invariants_moving import KeepsNothingOfTheGone, LinksEndWell, QueuesMove, TriesElsewhere
+from mpreg_transports.testing.invariants_patience import LosesNoCall, SlowIsNotDead
 from mpreg_transports.testing.invariants_placing import ChecksAgain, PlacedWhereItFits
 from mpreg_transports.testing.invariants_relaying import CancelsArePassedOn, OutIsSomewhere
 from mpreg_transports.testing.invariants_results import LikeSequential
@@ -79,4 +80,6 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         RingsStand(),
         CancelsArePassedOn(),
         OutIsSomewhere(),
+        SlowIsNotDead(),
+        LosesNoCall(),
     ]

@@ -119,7 +119,7 @@ class ServedIfItCanBe(Watcher):
         if since != asked.faults or asked.started - since < long_enough:
             return
         wrong = [code for code in codes if code not in OF_ITS_OWN]
-        if 1020 in wrong and (self._slow(call) or call.request.timeout is not None):
+        if 1020 in wrong and (self._slow(call) or call.request.timeout is not None or sim.network.narrow):
             wrong.remove(1020)
         if any(host.spec.limits != DEFAULT for host in sim.nodes.values()):  # 1022 may be right
             wrong = [code for code in wrong if code != 1022]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.hosts import Host
 
 
+_STEP = SECOND // 4
+"""What a narrow way carries in so long is there together: as TCP hands on what has arrived, whole messages or not."""
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """How one direction between two hosts behaves."""
 
@@ -70,6 +74,8 @@ class Network:
         """Writes that arrived in pieces."""
         self.broken = 0
         """Connections that broke with something on its way."""
+        self.waited = 0
+        """Times that a sender learned that more waits than a way carries in a second."""
 
     def profile(self, source: str, target: str) -> Profile:
         """How the way from `source` to `target` behaves."""
@@ -86,6 +92,11 @@ class Network:
     def heal(self) -> None:
         """All ways are open again."""
         self._cuts.clear()
+
+    @property
+    def narrow(self) -> bool:
+        """Whether any way has a bandwidth, so that content may wait on it."""
+        return bool(self.default.bandwidth) or any(profile.bandwidth for profile in self._profiles.values())
 
     def sound(self) -> None:
         """No way breaks connections any more; delays and bandwidths stay."""
@@ -114,11 +125,16 @@ class Network:
         return delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
     def tell_backlog(self, wire: Wire, side: int, now: int) -> None:
-        """Tell who sends how many bytes wait to leave; without a bandwidth none do."""
+        """Tell the sender how many bytes wait to leave; without a bandwidth none do. A stalled one learns nothing."""
         end, target = wire.ends[side], wire.ends[1 - side].host.name
         waiting = max(0, wire.free[side] - now) * self.profile(end.host.name, target).bandwidth // SECOND
-        if not end.closed and end.host.alive and end.host.life == end.life:
+        if not end.closed and end.host.alive and end.host.life == end.life and end.host.stalled_until <= now:
+            self.waited += wire.free[side] - now > SECOND
             end.host.backlog(end.link, waiting)
+
+    def leaves(self, wire: Wire, side: int, begun: int) -> list[int]:
+        """When each step of what was written since `begun` has left: then the sender learns how much still waits."""
+        return [*range(begun + _STEP, wire.free[side], _STEP), wire.free[side]]
 
     def arrivals(self, wire: Wire, side: int, data: object, size: int, now: int) -> list[tuple[int, object]] | None:
         """Each piece of what `side` sends now, and when it is there; None if the write breaks the connection."""
@@ -127,6 +143,8 @@ class Network:
         chooser = self._chooser
         if chooser.chance("~reset", profile.reset):
             return None
+        if profile.bandwidth and isinstance(data, bytes) and size > self._step(profile):
+            return self._paced(wire, side, data, profile, now)
         at = now
         if profile.bandwidth:
             at = max(at, wire.free[side]) + size * SECOND // profile.bandwidth
@@ -149,3 +167,21 @@ class Network:
             pieces.append((at, data))
         wire.last[side] = at
         return pieces
+
+    def _paced(self, wire: Wire, side: int, data: bytes, profile: Profile, now: int) -> list[tuple[int, object]]:
+        """A write that takes the way longer than a step arrives step by step."""
+        source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
+        delay = self._delay(profile, source, target)
+        at, last = max(now, wire.free[side]), wire.last[side]
+        step = self._step(profile)
+        pieces: list[tuple[int, object]] = []
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
+            at += len(piece) * SECOND // profile.bandwidth
+            last = max(last, at + delay)
+            pieces.append((last, piece))
+        wire.free[side], wire.last[side] = at, last
+        return pieces
+
+    def _step(self, profile: Profile) -> int:
+        return max(1, profile.bandwidth * _STEP // SECOND)

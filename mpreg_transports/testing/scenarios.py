@@ -14,7 +14,7 @@ from mpreg_transports.testing.chooser import Chooser, Seeded
 from mpreg_transports.testing.network import Profile
 from mpreg_transports.testing.replay import Case
 from mpreg_transports.testing.spans import exponential
-from mpreg_transports.testing.swarm import Drawing, Swarm
+from mpreg_transports.testing.swarm import Drawing, Swarm, meet
 from mpreg_transports.testing.swarm import crash as crash_one
 from mpreg_transports.testing.swarm import leave as leave_one
 from mpreg_transports.testing.workload import Load, standard_nodes, work
@@ -39,7 +39,7 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         load = Load(rate=options.rate, hot=options.hot)
         told = {**msgspec.to_builtins(options), "words": options.words()}
     else:
-        specs = standard_nodes(nodes)
+        specs = standard_nodes(nodes, joins="all" if story is meetings else "first")
         drawing = Drawing(chooser, specs, seconds)
         load = story(drawing)
         faults = drawing.done()
@@ -106,6 +106,33 @@ def slow_node(drawing: Drawing) -> Load:
     return Load()
 
 
+def pauses(drawing: Drawing) -> Load:
+    """One node after another stands still for 1 to 3.5 s."""
+    at = 5.0
+    while at < drawing.seconds - 5:
+        seconds = drawing.between(1, 3.5)
+        drawing.add(at, "stall", name=drawing.name(), seconds=seconds)
+        at += seconds + drawing.between(10, 15)
+    return Load()
+
+
+def slow_lines(drawing: Drawing) -> Load:
+    """All lines are narrow, and long values wait on them."""
+    bandwidth = 30_000 + drawing.chooser.below("story", 50_000)
+    drawing.add(0.0, "set_links", profile=msgspec.to_builtins(Profile(bandwidth=bandwidth)))
+    return Load(rate=0.7, only=("bulk", "bulk", "add", "haul"), tight=0.0)
+
+
+def meetings(drawing: Drawing) -> Load:
+    """Two nodes are started at one moment, with long calls, again and again."""
+    drawing.add(0.0, "set_links", profile=msgspec.to_builtins(Profile(delay=exponential(0.08))))
+    at = 0.0
+    while at < drawing.seconds - 5:
+        meet(drawing, at)
+        at += drawing.between(33, 40)
+    return Load(rate=0.5)
+
+
 def flaky_links(drawing: Drawing) -> Load:
     """All lines are slow and cut up what they carry, and some break."""
     profile = Profile(delay=exponential(0.02, least=0.001), bandwidth=500_000, reset=2e-3, rechunk=0.3)
@@ -122,5 +149,8 @@ SCENARIOS: dict[str, Story | None] = {
     "overload": overload,
     "slow-node": slow_node,
     "flaky-links": flaky_links,
+    "pauses": pauses,
+    "slow-lines": slow_lines,
+    "meetings": meetings,
 }
 """Stories by name; None: the swarm."""

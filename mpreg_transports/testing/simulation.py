@@ -12,7 +12,6 @@ into a script, so that a run can be done again exactly, or in part.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.effects import Framing
-from mpreg_proto.wire.dialects import encode as encode_message
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_transports.functions import tags
 from mpreg_transports.graph import Graph
@@ -34,7 +32,7 @@ from mpreg_transports.testing.network import Profile
 from mpreg_transports.testing.spans import SECOND, Span, span
 from mpreg_transports.testing.specs import described, versions
 from mpreg_transports.testing.swarm import Swarm
-from mpreg_transports.testing.trace import Action, Header
+from mpreg_transports.testing.trace import Action, Header, packed, unpacked
 from mpreg_transports.testing.watched import CallKey
 from mpreg_transports.testing.watching import Watcher
 from mpreg_transports.values import default_codec
@@ -352,16 +350,6 @@ class Way:
                     rechunk=profile.rechunk if rechunk is None else rechunk,
                 ),
             )
-
-
-def packed(request: Request) -> str:
-    """A request as it stands in a script."""
-    return b64encode(encode_message(request)).decode()
-
-
-def unpacked(text: str) -> Request:
-    """A request out of a script."""
-    return msgspec.msgpack.decode(b64decode(text), type=Request)
 
 
 def _ns(seconds: float | None) -> int | None:

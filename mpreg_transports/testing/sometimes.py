@@ -38,6 +38,7 @@ SITUATIONS: tuple[str, ...] = (
     "a duplicate link was closed",
     "a frame came in pieces",
     "a late answer was dropped",
+    "a link that calls were on was closed as a duplicate",
     "a link was given up as silent",
     "a member was accused and refuted it",
     "a member was found DEAD",
@@ -54,6 +55,7 @@ SITUATIONS: tuple[str, ...] = (
     "a SUSPECT member was chosen",
     "an idempotent body started twice",
     "calls were refused by a node that leaves",
+    "content waited on a narrow way",
     "calls were cancelled for a failure of another (1021)",
     "nobody could run a call (1001)",
     "one dispatch took several calls",
@@ -114,7 +116,7 @@ class Sometimes(Watcher):
 
     def begin(self, sim: Engine) -> None:
         self._starts: dict[CallKey, int] = {}
-        self._torn = self._broken = 0
+        self._torn = self._broken = self._waited = 0
 
     def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is Result and isinstance(host, NodeHost):
@@ -124,7 +126,10 @@ class Sometimes(Watcher):
                 elif row.refused and row.fault.code == 1024:
                     sometimes("calls were refused by a node that leaves")
         elif type(message) is Goodbye:
-            sometimes("a duplicate link was closed", message.reason == "duplicate")
+            duplicate = message.reason == "duplicate"
+            sometimes("a duplicate link was closed", duplicate)
+            if duplicate and isinstance(host, NodeHost):
+                sometimes("a link that calls were on was closed as a duplicate", host.node._machines.pending(link))
         elif type(message) is Fetch:
             sometimes("a catalogue was fetched from a version on", message.have > 0)
         elif type(message) is Request:
@@ -189,4 +194,5 @@ class Sometimes(Watcher):
         network = sim.network
         sometimes("a frame came in pieces", network.torn > self._torn)
         sometimes("a reset took data that was on its way", network.broken > self._broken)
-        self._torn, self._broken = network.torn, network.broken
+        sometimes("content waited on a narrow way", network.waited > self._waited)
+        self._torn, self._broken, self._waited = network.torn, network.broken, network.waited

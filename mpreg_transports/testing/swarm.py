@@ -12,14 +12,19 @@ from typing import Any
 
 import msgspec
 
+from mpreg_transports.graph import Graph
 from mpreg_transports.testing.chooser import Chooser
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.network import Profile
-from mpreg_transports.testing.spans import SECOND, exponential
-from mpreg_transports.testing.trace import Action
+from mpreg_transports.testing.spans import SECOND, constant, exponential
+from mpreg_transports.testing.trace import Action, packed
 
 LEVELS = (0.0, 0.02, 0.1, 0.3)
 """Chances, one of which a run draws, that in a given second a fault begins."""
+
+
+_ASKED = 1_000_000
+"""The label of the first request that a fault submits; those of the workload are counted from 0."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,14 +98,29 @@ class Drawing:
         self.names = list(nodes)
         self.seconds = seconds
         self._script: list[Action] = []
+        self._asked = 0
 
     def add(self, at: float, name: str, /, **args: Any) -> None:
         """Something happens at `at` seconds, before the end at the latest."""
         self._script.append(Action(round(min(at, self.seconds) * SECOND), name, args))
 
+    def ask(self, at: float, function: str, *args: Any, node: str, client: str, wait: float = 0.0) -> None:
+        """A client of `node` calls a function with a timeout of 60 s; nothing happens if no node offers it."""
+        if any(function in spec.functions for spec in self.nodes.values()):
+            graph = Graph()
+            graph.call(function, *args)
+            request = packed(graph.request(timeout=60 * SECOND, wait=round(wait * SECOND)))
+            self.add(at, "submit", node=node, request=request, client=client, label=_ASKED + self._asked)
+            self._asked += 1
+
     def name(self, purpose: str = "swarm node") -> str:
         """Any node."""
         return self.chooser.choice(purpose, self.names)
+
+    def pair(self) -> tuple[str, str]:
+        """Two nodes; there must be more than one."""
+        one = self.name()
+        return one, self.chooser.choice("swarm node", [name for name in self.names if name != one])
 
     def between(self, least: float, most: float) -> float:
         """Any length of time, in seconds."""
@@ -166,6 +186,43 @@ def stall(drawing: Drawing, at: float) -> None:
     """A process stands still."""
     seconds = min(drawing.between(0.05, 8), max(0.0, drawing.seconds - at))
     drawing.add(at, "stall", name=drawing.name(), seconds=seconds)
+
+
+def pause(drawing: Drawing, at: float) -> None:
+    """A process stands still for some seconds: a collection, a body that blocks the event loop."""
+    seconds = min(drawing.between(1, 5), max(0.0, drawing.seconds - at))
+    drawing.add(at, "stall", name=drawing.name(), seconds=seconds)
+
+
+def meet(drawing: Drawing, at: float) -> None:
+    """Two nodes start at one moment and may dial each other, with long calls on the first link that stands."""
+    if len(drawing.names) > 1:
+        pair = drawing.pair()
+        for name in pair:
+            drawing.add(at, "restart", name=name)
+        near = msgspec.to_builtins(Profile(delay=constant(1e-5)))  # so that calls are there before the second link
+        for name in pair:
+            client = f"{at:.3f}@{name}"
+            for one, other in ((client, name), (name, client)):
+                drawing.add(at, "set_link", source=one, target=other, profile=near)
+            for number in range(6):
+                drawing.ask(at + drawing.between(0, 0.6), "haul", number, node=name, client=client, wait=10)
+
+
+def narrow(drawing: Drawing, at: float) -> None:
+    """A way of two nodes, or of a node and a client, is narrow, and long results and arguments wait to leave on it."""
+    if len(drawing.names) > 1:
+        source, target = drawing.pair()
+        if drawing.chooser.chance("swarm client", 0.3):
+            target = f"a@{source}"
+        slow = Profile(bandwidth=20_000 + drawing.chooser.below("swarm bandwidth", 60_000))
+        until = at + drawing.between(5, 25)
+        for one, other in ((source, target), (target, source)):
+            drawing.add(at, "set_link", source=one, target=other, profile=msgspec.to_builtins(slow))
+            drawing.add(until, "set_link", source=one, target=other, profile=msgspec.to_builtins(Profile()))
+        for _ in range(1 + drawing.chooser.below("swarm bulks", 4)):
+            function, value = drawing.chooser.choice("swarm bulk", (("bulk", 7), ("add", bytes(300_000))))
+            drawing.ask(at + drawing.between(0, 4), function, value, node=source, client=f"a@{source}")
 
 
 def skew(drawing: Drawing, at: float) -> None:
@@ -259,7 +316,8 @@ def vanish(drawing: Drawing, at: float) -> None:
 FAULTS: dict[str, Callable[[Drawing, float], None]] = {
     fault.__name__: fault
     for fault in (
-        crash, silent_crash, restart, leave, stall, skew, partition, deaf, clog, apart, link, withdraw, flap, vanish
+        crash, silent_crash, restart, leave, stall, pause, meet, narrow, skew, partition, deaf, clog, apart, link,
+        withdraw, flap, vanish
     )
 }  # fmt: skip
 """All kinds of faults by name."""
@@ -272,7 +330,7 @@ def _links(chooser: Chooser, purpose: str, *, sound: bool) -> Profile:
     delay = drawn((Profile().delay, exponential(0.002), exponential(0.01, least=0.001), exponential(0.04)))
     rechunk = drawn((0.0, 0.1, 0.5))
     if sound:
-        return Profile(delay=delay, rechunk=rechunk)
+        return Profile(delay=delay, rechunk=rechunk, bandwidth=drawn((0, 0, 0, 60_000)))
     return Profile(
         delay=delay, rechunk=rechunk, bandwidth=drawn((0, 0, 50_000, 500_000)), reset=drawn((0.0, 0.0, 1e-3, 1e-2))
     )

@@ -8,6 +8,7 @@ again exactly (replay.py). A saved run is a file of JSON lines: a header, the sc
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
@@ -16,7 +17,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from mpreg_proto.wire.messages import Message
+from mpreg_proto.wire.dialects import encode as encode_message
+from mpreg_proto.wire.messages import Message, Request
 
 LAST = 400
 """Events that are kept in words."""
@@ -157,3 +159,13 @@ def load(file: str | Path) -> tuple[Header, list[Action], list[Event]]:
     except (IndexError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not a saved simulation: {error}") from None
     return header, actions, events
+
+
+def packed(request: Request) -> str:
+    """A request as it stands in a script."""
+    return b64encode(encode_message(request)).decode()
+
+
+def unpacked(text: str) -> Request:
+    """A request out of a script."""
+    return msgspec.msgpack.decode(b64decode(text), type=Request)

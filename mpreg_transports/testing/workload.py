@@ -19,9 +19,8 @@ from mpreg_transports.sleeping import sleep
 from mpreg_transports.testing.bodies import Fn
 from mpreg_transports.testing.chooser import Chooser
 from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.simulation import packed
 from mpreg_transports.testing.spans import SECOND, exponential, uniform
-from mpreg_transports.testing.trace import Action
+from mpreg_transports.testing.trace import Action, packed
 
 _PRIME = 1_000_000_007
 _SHELVES = tuple(f"shelf-{number:02}-of-the-library" for number in range(60))
@@ -98,6 +97,17 @@ async def brew(*values: Any) -> int:
     return add(3, *values)
 
 
+def bulk(*values: Any) -> bytes:
+    """Some hundred kilobytes, which a narrow way carries for many seconds."""
+    return bytes(200_000 + add(*values) % 400_000)
+
+
+async def haul(*values: Any) -> int:
+    """Sleeps 12 to 30 s, longer than the timers of a link; must not be done twice."""
+    await sleep(12 + add(*values) % 19)
+    return add(4, *values)
+
+
 async def give_up(*values: Any) -> NoReturn:
     """Sleeps, then raises."""
     await sleep(0.05)
@@ -111,6 +121,7 @@ def _everywhere(index: int) -> dict[str, Any]:
         "fail": Fn(fail, duration=0.002),
         "wide": Fn(add, idempotent=True, resources=_SHELVES),
         "post": Fn(ponder, resources=(f"box-{index}",)),
+        "haul": Fn(haul),
     }
 
 
@@ -120,6 +131,7 @@ def _on_some(index: int) -> dict[str, Any]:
     functions: dict[str, Any] = {"brew": Fn(brew, idempotent=True, version=str(1 + index // 2 % 2))}
     if index % 2 == 0:
         functions["concat"] = Fn(concat, idempotent=True, duration=exponential(0.01))
+        functions["bulk"] = Fn(bulk, idempotent=True)
         functions["dawdle"] = Fn(dawdle, concurrency=1)
     else:
         functions["join"] = Fn(join, idempotent=True, duration=uniform(0.001, 0.02))
@@ -177,6 +189,8 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (4, "wide", ((), _SHELVES[:2])),
     (3, "quip", ((),)),
     (3, "balk", ((),)),
+    (1, "haul", ((), ("gpu",))),
+    (1, "bulk", ((), ("disk",))),
     (1, "fail", ((),)),
     (1, "give_up", ((),)),
     (1, "unsendable", ((),)),
@@ -235,7 +249,9 @@ def request(chooser: Chooser, load: Load) -> Request:
     }
     if _often(chooser, "wait", 0.2):
         fields["wait"] = (100 + chooser.below("work wait", 5000)) * MILLISECOND
-    if chooser.chance("work tight", load.tight):
+    if any(handle.name.startswith("haul") for handle in handles):
+        fields["timeout"] = 60 * SECOND
+    elif chooser.chance("work tight", load.tight):
         fields["timeout"] = (20 + chooser.below("work timeout", 2000)) * MILLISECOND
     elif _often(chooser, "timeout", 0.7):
         fields["timeout"] = (2 + chooser.below("work timeout", 18)) * SECOND

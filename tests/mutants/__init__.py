@@ -1,7 +1,7 @@
 """Planted bugs: one-line mutants of the core, which the simulator's invariants must find.
 
 `planted.toml` holds them as data. `python -m tests.mutants` plants each into a copy of the packages and runs seeds of
-the swarm over it in a process of its own (hunting.py), until one fails. The packages themselves are never changed.
+a scenario over it in a process of its own (hunting.py), until one fails. The packages themselves are never changed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,15 @@ class Mutant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new: str
     nodes: int = 5
     """How many it is hunted with: rings and all that follows from them begin at 12 (docs/explanation/membership.md)."""
+    scenario: str = "swarm"
+    """Whose seeds are run; a story of its own for what the swarm brings about too rarely."""
     why: str = ""
     """Why no seed can find it, for those that change nothing that anybody is promised."""
+
+    @property
+    def run(self) -> str:
+        """What it is hunted with, for the table: how many nodes, and the scenario unless it is the swarm."""
+        return str(self.nodes) if self.scenario == "swarm" else f"{self.scenario}, {self.nodes}"
 
 
 class Planted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -51,7 +51,7 @@ def hunt_all(
 def table(hunted: Iterable[Hunted]) -> list[str]:
     """In Markdown, as it stands in docs/explanation/testing.md."""
     rows = [
-        f"| {one.mutant.title} | `mpreg_proto/{one.mutant.file}` | {one.mutant.nodes} | {one.survived} | {one.words} |"
+        f"| {one.mutant.title} | `mpreg_proto/{one.mutant.file}` | {one.mutant.run} | {one.survived} | {one.words} |"
         for one in hunted
     ]
     return ["| planted bug | file | nodes | seeds survived | found by |", "|---|---|---|---|---|", *rows]

@@ -53,19 +53,23 @@ def hunt(mutant: Mutant, source: Path, *, seeds: int, seconds: float, start: int
         copy = plant(mutant, source, Path(folder))
         seed, end, survived = start, start + seeds, 0
         while seed < end:
-            failing = first_failing(copy, seed, end, seconds, nodes=mutant.nodes)
+            failing = first_failing(copy, seed, end, seconds, mutant)
             if failing is None:
                 return Hunted(mutant, survived + end - seed, None)
             survived += failing.seed - seed
-            if first_failing(source, failing.seed, failing.seed + 1, seconds, nodes=mutant.nodes) is None:
+            if first_failing(source, failing.seed, failing.seed + 1, seconds, mutant) is None:
                 return Hunted(mutant, survived, failing.invariant, failing.text)
             seed = failing.seed + 1
     return Hunted(mutant, survived, None)
 
 
-def first_failing(packages: Path, first: int, last: int, seconds: float, *, nodes: int = 5) -> Failing | None:
-    """Run seeds with the packages in that folder. Raises RuntimeError if these are not those that were run."""
-    command = [sys.executable, "-B", str(_SCRIPT), str(first), str(last), str(seconds), str(nodes)]
+def first_failing(packages: Path, first: int, last: int, seconds: float, mutant: Mutant) -> Failing | None:
+    """Run seeds of the mutant's scenario and size with the packages in that folder.
+
+    Raises RuntimeError if these are not those that were run.
+    """
+    numbers = (first, last, seconds, mutant.nodes)
+    command = [sys.executable, "-B", str(_SCRIPT), *map(str, numbers), mutant.scenario]
     environment = {**os.environ, "PYTHONPATH": str(packages)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = ended.stdout.splitlines()

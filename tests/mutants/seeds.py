@@ -1,7 +1,8 @@
-"""Run by hunting.py as a script, with a copy of the packages first on its path: `seeds.py FIRST LAST SECONDS NODES`.
+"""Run by hunting.py as a script, with a copy of the packages first on its path: `seeds.py FIRST LAST SECONDS NODES
+SCENARIO`.
 
-Runs seeds of the swarm with all invariants until one fails, and prints that as one line of JSON, or `null`. A run that
-does not come to an end, or eats the machine's memory, has failed as well.
+Runs seeds of that scenario with all invariants until one fails, and prints that as one line of JSON, or `null`. A run
+that does not come to an end, or eats the machine's memory, has failed as well.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ LONGEST = 60.0
 MEMORY = 3 << 30
 
 
-def main(first: int, last: int, seconds: float, nodes: int) -> None:
+def main(first: int, last: int, seconds: float, nodes: int, scenario: str) -> None:
     """Print what failed first of the seeds from `first` up to `last`."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGVTALRM, _stuck)
     for seed in range(first, last):
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
-        ran = run_case(case(seed=seed, nodes=nodes, seconds=seconds))
+        ran = run_case(case(scenario, seed=seed, nodes=nodes, seconds=seconds))
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         if ran.error is not None:
             print(json.dumps([seed, ran.invariant, ran.sim.violation]))
@@ -43,4 +44,4 @@ def _stuck(number: int, frame: FrameType | None) -> NoReturn:
 
 if __name__ == "__main__":
     print(Path(mpreg_proto.__file__).parents[1])  # for the one who asks, to be sure whose packages these are
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

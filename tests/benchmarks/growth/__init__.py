@@ -1,4 +1,4 @@
-"""How the cost of one input grows with everything else that a node holds: counts of operations or ratios, never seconds.
+"""How the cost of one input grows with all else that a node holds: counts of operations or ratios, never seconds.
 
 Each module here has `rows()`; `python -m tests.benchmarks.growth` prints them all and exits with 1 if one is over its
 bound. A row compares the same work at two sizes, so the machine's speed cancels out.
