@@ -199,6 +199,14 @@ class Catalogue:
         self._write(content, change, value)
         return Delta(content.head, since, (change,))
 
+    def concerned(self, delta: Delta) -> Iterable[str]:
+        """The functions whose offers may be other than before a delta was taken in."""
+        keys = [change.key for change in delta.changes]
+        if all(key.startswith(FUNCTION) for key in keys):
+            return [key[len(FUNCTION) :] for key in keys]
+        content = self._contents.get(MemberId(delta.head.member))  # its resources are other, or whether it takes calls
+        return () if content is None else content.functions
+
     # -- what others offer ----------------------------------------------------------------------------------------
 
     def delta(self, member: MemberId, have: int) -> Delta | None:

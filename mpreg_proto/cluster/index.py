@@ -106,6 +106,11 @@ class Index:
                 found.append((member, content, entry))
         return found
 
+    def offered_by(self, member: MemberId) -> Mapping[str, Entry]:
+        """The functions that a member offers, whether anybody can run them or not."""
+        content = self._catalogue.content(member)
+        return {} if content is None else content.functions
+
     def _mask(self, tags: tuple[str, ...]) -> int:
         bits = self._bits
         mask = 0

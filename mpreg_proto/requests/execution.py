@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
-from mpreg_proto.requests.graph import Plan
+from mpreg_proto.requests.graph import NOTHING, Plan
 from mpreg_proto.requests.history import History
 from mpreg_proto.wire.messages import Done, Failed, Request, Traced
 
@@ -29,6 +29,8 @@ class Execution:
         "dispatches",
         "faults",
         "first_fault",
+        "helped",
+        "here",
         "history",
         "id",
         "link",
@@ -58,6 +60,10 @@ class Execution:
         self.first_fault: Fault | None = None
         self.open = dict.fromkeys(plan.calls)
         """Calls that have not ended."""
+        self.here = dict.fromkeys(request.here)
+        """Calls that this node alone may run."""
+        self.helped = 0
+        """For how many calls an error said what there is instead."""
         self.history = History()
         self.dispatches: dict[int, LinkId] = {}
         """The numbers under which calls of this request went out, and where."""
@@ -93,20 +99,27 @@ class Execution:
                 self._waiting[dependent] = left - 1
         return ready
 
-    def fail(self, name: str, fault: Fault) -> None:
-        """`name` has failed, and with it all that waits for it, each with 1021 and the call that was to blame."""
+    def fail(self, name: str, fault: Fault) -> list[str]:
+        """`name` has failed, and with it all that waits for it, each with 1021 and the call that was to blame.
+
+        Returns all that have failed now.
+        """
         if name not in self.open:
-            return
+            return []
         if self.first_fault is None:
             self.first_fault = fault
         self._end_failed(name, fault)
+        ended = [name]
         waiting = list(self.plan.dependents.get(name, ()))
         while waiting:
             dependent = waiting.pop()
             if dependent in self.open:
                 why = f"call {dependent!r} was not run, as {name!r} failed"
                 self._end_failed(dependent, Fault(1021, why, {"call": dependent, "because": name}))
+                ended.append(dependent)
                 waiting.extend(self.plan.dependents.get(dependent, ()))
+
+        return ended
 
     @property
     def over(self) -> bool:
@@ -128,6 +141,16 @@ class Execution:
     def failed(self) -> tuple[Failed, ...]:
         """The wanted calls that failed, in the order wanted."""
         return tuple(Failed(name, self.faults[name]) for name in self.plan.wanted if name in self.faults)
+
+    def release(self) -> None:
+        """The request is over: let go of all values and arguments, as one of its bodies may run on for long."""
+        self.request = Request(self.reply_id, ())
+        self.plan = NOTHING
+        self.values = {}
+        self.faults = {}
+        self.trace = []
+        self._waiting = {}
+        self._users = {}
 
     def _end_failed(self, name: str, fault: Fault) -> None:
         del self.open[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mpreg_proto.errors import Fault
@@ -36,16 +36,41 @@ def lost(call: str, node: str) -> Fault:
     return Fault(1023, text, {"node": node})
 
 
+def lost_often(call: str, nodes: Sequence[str], failovers: int) -> Fault:
+    """1023 of an idempotent call: as many nodes as may be were lost with it."""
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    text = f"call {call!r} was started on {count}, and each was lost: {', '.join(nodes)}; at most {failovers} may be"
+    return Fault(1023, text, {"node": nodes[-1], "nodes": list(nodes), "failovers": failovers})
+
+
 def not_idempotent(call: Call) -> Fault:
     """1001 of a worker whose function is not what its coordinator takes it for."""
     text = f"{call.function!r} is not idempotent here, as it was when the call was placed"
     return Fault(1001, text, {"call": call.name, "function": call.function})
 
 
-def lost_on_the_way() -> Fault:
-    """1023: a relay has lost the next node, and nobody can say whether the bodies ran."""
-    text = "a link on the way to that node was lost while calls may have been running there"
-    return Fault(1023, text, {"maybe_executed": True, "relayed": True})
+LOST_ON_THE_WAY: Final = Fault(
+    1023,
+    "a link on the way to that node was lost while calls may have been running there",
+    {"maybe_executed": True, "relayed": True},
+)
+"""1023 of a relay that has lost the next node: nobody can say whether the bodies ran."""
+
+
+def lost_on_the_way(fault: Fault | None) -> bool:
+    """Whether a relay says so."""
+    return fault is not None and fault.code == LOST_ON_THE_WAY.code and bool(fault.details.get("relayed"))
+
+
+def no_route() -> Fault:
+    """1001 of a relay, which speaks of this route alone and not of the member at its end."""
+    return Fault(1001, "no route to that node is left from here", {"maybe_executed": False, "relayed": True})
+
+
+def relay_full(limit: int) -> Fault:
+    """1022 of a relay, which speaks of itself and not of the member that the calls are for."""
+    details = {"limit": "requests", "retry_after": 1.0, "maybe_executed": False, "relayed": True}
+    return Fault(1022, f"over the limit requests: {limit} are passed on already", details)
 
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:

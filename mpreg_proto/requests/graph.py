@@ -41,6 +41,10 @@ class Plan:
         """Whose results come back: `want`, or the leaves; in this order."""
 
 
+NOTHING = Plan({}, {}, {}, (), ())
+"""What is left of the plan of a request that is over."""
+
+
 def plan(request: Request, limits: Limits) -> Plan | Fault:
     """Check `request` and lay out its graph. Nothing is kept.
 

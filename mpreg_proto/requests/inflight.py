@@ -76,9 +76,7 @@ class InFlight:
         self._parking.release(execution, name)
         if not execution.request.partial:
             return self.end(execution, fault)
-        before = len(execution.faults)
-        execution.fail(name, fault)
-        intents = self._tell_failed(execution, list(execution.faults)[before:])
+        intents = self._tell_failed(execution, execution.fail(name, fault))
         return intents + self.end(execution, None) if execution.over else intents
 
     # -- ends ---------------------------------------------------------------------------------------------------------
@@ -116,7 +114,11 @@ class InFlight:
         self._timers.cancel(("deadline", execution.id))
         for name in list(execution.parked) if execution.parked else ():
             self._parking.release(execution, name)
-        return [Withdraw(link, number) for number, link in execution.dispatches.items() if self._out.of(number)]
+        withdrawn: list[Intent] = [
+            Withdraw(link, number) for number, link in execution.dispatches.items() if self._out.has(number)
+        ]
+        execution.release()
+        return withdrawn
 
     def forget(self, link: LinkId) -> None:
         """A link is gone, and all requests that came over it are closed."""

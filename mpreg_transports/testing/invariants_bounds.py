@@ -175,7 +175,7 @@ def _belongs(node: Node, key: Key) -> bool:
             return session is not None and session.stage is not Stage.ENDED
         case ("deadline", request):
             return request in node.coordinator.requests
-        case ("wait" | "link", request, name):
+        case ("wait" | "link" | "again", request, name):
             return (request, name) in node.coordinator.parking.calls
         case ("cluster", "dial", address):
             return address in node.cluster._overlay._rows

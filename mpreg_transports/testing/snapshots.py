@@ -8,7 +8,7 @@ tables sorted, so two worlds in which the same was learnt in another order are o
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict, deque
 from hashlib import blake2b
 from types import FunctionType, MethodType
 from typing import Any
@@ -63,7 +63,7 @@ class _Walk:
         kind = type(thing)
         if kind in _SCALARS:
             return repr(thing)
-        if kind is dict:
+        if kind is dict or kind is OrderedDict:
             rows = [f"{self.told(key)}:{self.told(held)}" for key, held in thing.items()]
             return "{" + ",".join(sorted(rows)) + "}" if rows else "{}"
         if kind in _ROWS:

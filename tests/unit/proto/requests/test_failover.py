@@ -143,8 +143,10 @@ def test_an_idempotent_call_goes_on_elsewhere_twice_at_most() -> None:
     for lost in range(3):
         assert client.take(Result) == [], lost
         asked(*members)[0].drop()
+        desk.advance(1)
     found = fault(client)
     assert (found.code, found.details["maybe_executed"]) == (1023, False)
+    assert "was started on 3 nodes, and each was lost" in found.message and len(found.details["nodes"]) == 3
     desk.idle()
 
 
@@ -157,6 +159,7 @@ def test_refusals_are_no_losses() -> None:
         member, request = asked(*members)
         member.say(refused(request, 1022))
     asked(*members)[0].drop()
+    desk.advance(1)
     member, request = asked(*members)
     member.say(done(request, "x", 1))
     assert value(answer(client), "x") == 1
@@ -181,6 +184,7 @@ def test_lost_together_they_share_a_message_elsewhere() -> None:
     ask(client, *[call(name, "safe") for name in "xyz"])
     beta = desk.member("beta", IDEMPOTENT)
     alpha.drop()
+    desk.advance(1)
     (request,) = beta.take(Request)
     assert request.here == ("x", "y", "z")
 
@@ -198,6 +202,7 @@ def test_a_member_that_has_left_may_still_answer_until_its_link_ends() -> None:
     alpha.drop()
     lost = answer(client)
     assert lost.id == 3 and lost.fault is not None and lost.fault.code == 1023
+    desk.advance(1)
     assert [request.here for request in beta.take(Request)] == [("x",)]
 
 

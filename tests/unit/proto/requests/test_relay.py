@@ -60,7 +60,7 @@ def test_without_a_way_and_after_four_hops_and_in_a_circle_it_is_refused() -> No
         world.pass_on(asked(3, hops=1, via=(ME,))),
     ):
         assert isinstance(refused, Result) and refused.fault is not None
-        assert (refused.fault.code, refused.fault.details) == (1001, {"maybe_executed": False})
+        assert (refused.fault.code, refused.fault.details) == (1001, {"maybe_executed": False, "relayed": True})
     assert len(world.relay) == 0
     for number in (4, 5):
         assert isinstance(world.pass_on(asked(number, hops=HOPS - 1)), Request)
