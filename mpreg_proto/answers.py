@@ -108,9 +108,7 @@ class Answers:
 
     # -- rows, of which several messages may be made ------------------------------------------------------------------
 
-    def _send_in_parts(
-        self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, queue: int
-    ) -> None:
+    def _send_in_parts(self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, queue: int) -> None:
         """The last rows of a request and its last answer: in one message, else the rows first."""
         if request not in self._unsendable.get(link, ()):
             outcome = self._put(link, _with_rows(result, rows))

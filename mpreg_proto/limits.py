@@ -22,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest message between nodes. Reasonable: what a frame can carry, as a value travels inside its message."""
     calls: int = 10_000
     """Calls in one request."""
+    edges: int = 100_000
+    """References between calls in one request: of each call the calls that it waits for."""
     name_length: int = 256
     """Characters in the name of a call, function or resource."""
     requests: int = 8_192

@@ -223,7 +223,7 @@ class Client:
             number, waiter = self._ask(self._session.submit(request, now=clock()))
             return waiter, partial(self._drop, number)
 
-        return Leaves(ask, self._codec.decode)
+        return Leaves(ask, self._codec.decode, request)
 
     async def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""

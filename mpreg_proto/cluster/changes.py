@@ -87,7 +87,13 @@ class Changes:
                     out.append(finding)
             self._overlay.learn(member, now)
         self._parts.changed()
-        return [*out, *self._reneighbour(now), OffersChanged(tuple(functions), tuple(concerned)), *self.tidy(), *self._gossip.flush(now)]
+        return [
+            *out,
+            *self._reneighbour(now),
+            OffersChanged(tuple(functions), tuple(concerned)),
+            *self.tidy(),
+            *self._gossip.flush(now),
+        ]
 
     def _came_or_went(self, member: Member, source: LinkId | None, now: int) -> list[Out]:
         """A member is in the view, or is no longer."""

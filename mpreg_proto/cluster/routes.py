@@ -31,9 +31,7 @@ class Routes:
         """Links or the view are other than they were."""
         self._found.clear()
 
-    def way(
-        self, member: MemberId, *, via: Collection[bytes] = (), avoiding: Collection[bytes] = ()
-    ) -> LinkId | None:
+    def way(self, member: MemberId, *, via: Collection[bytes] = (), avoiding: Collection[bytes] = ()) -> LinkId | None:
         """The link to a member, or to whoever of the linked is closest to it and neither in `via` nor in `avoiding`.
 
         None where there is none, or where the message was passed on too often already.

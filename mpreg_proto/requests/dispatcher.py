@@ -43,6 +43,14 @@ class _Group:
         self.size = _AROUND
 
 
+def why_not(catalogue: CatalogueView, call: Call, place: int) -> dict[str, object]:
+    """The details of 1001 for the call at `place`, from 1, of those of its request that nobody can run."""
+    if place <= _HELPED:
+        return catalogue.lacking(call.function, call.resources, call.version)
+    unknown = "resources" if catalogue.offers(call.function, (), call.version) else "function"
+    return {"unknown": unknown, "function": call.function, "resources": list(call.resources)}
+
+
 class Dispatcher:
     """Numbers dispatches, enters what is handed out into `out`, and parks what cannot be handed out yet."""
 
@@ -100,10 +108,7 @@ class Dispatcher:
     def not_found(self, execution: Execution, call: Call) -> Fault:
         """1001, for the first calls of a request with what there is instead."""
         execution.helped += 1
-        if execution.helped <= _HELPED:
-            return faults.not_found(call, self._catalogue.lacking(call.function, call.resources, call.version))
-        unknown = "resources" if self._catalogue.offers(call.function, (), call.version) else "function"
-        return faults.not_found(call, {"unknown": unknown, "resources": list(call.resources)})
+        return faults.not_found(call, why_not(self._catalogue, call, execution.helped))
 
     def offered_by(self, member: MemberId) -> Container[str]:
         """The functions that a member offers."""

@@ -12,7 +12,19 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.requests.graph import NOTHING, Plan
 from mpreg_proto.requests.history import History
-from mpreg_proto.wire.messages import Done, Failed, Request, Traced
+from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
+
+
+_SHORT = 1024
+"""Bytes of a value up to which it is not worth looking whether anything refers to it."""
+
+
+def _may_refer(call: Call, need: str, value: bytes) -> bool:
+    """Whether a call's arguments may hold a reference to `need`: then its name is among their bytes.
+
+    Nothing is decoded, and nothing is looked through that is longer than what it may save.
+    """
+    return len(call.args) > len(value) or need.encode("utf-8", "surrogatepass") in call.args
 
 
 class Execution:
@@ -127,12 +139,16 @@ class Execution:
         return not self.open
 
     def given(self, name: str) -> Mapping[str, bytes]:
-        """The results that `name`'s arguments may refer to, those that came with the request among them."""
-        needs = self.plan.calls[name].needs
-        if not needs:
+        """The results that `name`'s arguments may refer to, those that came with the request among them.
+
+        Long ones of calls that only had to end before (`after=`) are left out.
+        """
+        call = self.plan.calls[name]
+        if not call.needs:
             return {}
-        values, given = self.values, self.request.given
-        return {need: values[need] if need in values else given[need] for need in needs}
+        values, came = self.values, self.request.given
+        given = {need: values[need] if need in values else came[need] for need in call.needs}
+        return {need: value for need, value in given.items() if len(value) <= _SHORT or _may_refer(call, need, value)}
 
     def done(self) -> tuple[Done, ...]:
         """The wanted results that are there, in the order wanted."""

@@ -10,6 +10,8 @@ from mpreg_proto.limits import SECOND
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.wire.messages import Call
 
+_NAMED: Final = 20
+"""Names that a sentence lists at most."""
 CANCELLED: Final = Fault(1021, "cancelled by who asked for it")
 DRAINING: Final = Fault(1024, "this node is leaving the cluster; ask another one")
 LOST_BY_LEAVING: Final = Fault(1023, "this node left the cluster while calls of this request may have been running")
@@ -75,18 +77,22 @@ def relay_full(limit: int) -> Fault:
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
     """1001 in words, from what the catalogue says is lacking; a call with a name of its own is named."""
+    lacks = details.get("lacks")
     if details.get("unknown") == "function":
         text = f"no node offers {call.function!r}" + _instead(call, details)
-    elif not details.get("lacks"):
+    elif lacks is not None and not lacks:
         text = f"no node that offers {call.function!r} is left to run it"
     else:
-        asked = ", ".join(repr(resource) for resource in call.resources)
-        text = f"no node that offers {call.function!r} holds {asked}"
-        lacks = details.get("lacks")
+        text = f"no node that offers {call.function!r} holds {_listed(call.resources)}"
         if isinstance(lacks, (list, tuple)):
-            text += f"; the nearest, {details.get('node')}, lacks " + ", ".join(repr(name) for name in lacks)
+            text += f"; the nearest, {details.get('node')}, lacks {_listed(lacks)}"
     named = f"call {call.name!r}: " if call.name != call.function else ""
     return Fault(1001, named + text, {"call": call.name, "function": call.function, **details})
+
+
+def _listed(names: Sequence[object]) -> str:
+    """The first of some names, for a sentence."""
+    return ", ".join([repr(name) for name in names[:_NAMED]]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _instead(call: Call, details: Mapping[str, object]) -> str:

@@ -58,7 +58,18 @@ class Attempt:
 class Outstanding:
     """The pending attempts, by dispatch and by member; reads as placement's `Loads`."""
 
-    __slots__ = ("_by_link", "_by_member", "_by_number", "_limits", "_links", "_me", "_mean", "_refused", "_told", "now")
+    __slots__ = (
+        "_by_link",
+        "_by_member",
+        "_by_number",
+        "_limits",
+        "_links",
+        "_me",
+        "_mean",
+        "_refused",
+        "_told",
+        "now",
+    )
 
     def __init__(self, me: MemberId, links: Mapping[MemberId, LinkId], limits: Limits) -> None:
         self._me = me

@@ -194,7 +194,9 @@ class Worker:
         run = job.run = RunId(self._last_run)
         job.started = now
         job.given = {}
-        job.call = msgspec.structs.replace(job.call, args=b"")  # what the body has is decoded, and may be there for long
+        job.call = msgspec.structs.replace(
+            job.call, args=b""
+        )  # what the body has is decoded, and may be there for long
         self._runs[run] = job
         function = job.call.function
         self._busy[function] = self._busy.get(function, 0) + 1

@@ -24,7 +24,20 @@ from mpreg_proto.wire.values import ValueCodec
 _FIXED = (Limits, NodeConfig, Rng, ValueCodec, FunctionType, MethodType, type)
 # Kept answers of the index, masks, generations; when a member last changed, or somebody looked; means and queues told.
 _LEFT_OUT = frozenset(
-    {"_answers", "_bits", "generation", "since", "_mean", "_told", "_log", "_last_ping", "shown", "now"}
+    {
+        "_answers",
+        "_found",
+        "names",
+        "_bits",
+        "generation",
+        "since",
+        "_mean",
+        "_told",
+        "_log",
+        "_last_ping",
+        "shown",
+        "now",
+    }
 )
 _TIMES = frozenset({"heard", "deadline", "arrived", "accepted", "started", "sent", "reached", "tried", "due"})
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})

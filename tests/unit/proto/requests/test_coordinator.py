@@ -213,7 +213,9 @@ def test_a_dispatch_that_is_too_long_never_left() -> None:
     desk = Desk(limits=Limits(node_message=100))
     client, alpha = desk.client(), desk.member("alpha", ONCE)
     desk.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS has no length of its own
-        TooLong(101, 100) if isinstance(message, Request) else type(desk.node.links).send(desk.node.links, link, message)
+        TooLong(101, 100)
+        if isinstance(message, Request)
+        else type(desk.node.links).send(desk.node.links, link, message)
     )
     ask(client, call("x", "once", "y" * 200))
     found = fault(client)
