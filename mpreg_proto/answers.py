@@ -19,7 +19,7 @@ from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Answered
 from mpreg_proto.requests.intents import LOCAL
-from mpreg_proto.sending import SENT, LinkGone, SendOutcome, Sent, TooLong, shortened
+from mpreg_proto.sending import SENT, SHORT, SHORTEST, LinkGone, SendOutcome, Sent, TooLong, shortened
 from mpreg_proto.wire.messages import Done, Failed, Result
 
 _Row = Done | Failed
@@ -77,7 +77,7 @@ class Answers:
 
     def pass_on(self, link: LinkId, result: Result) -> None:
         """Send an answer of another node on, under the number that it has here, in several messages if need be."""
-        outcome = self._put(link, result)
+        outcome = self._put_result(link, result)
         match outcome:
             case Sent() | LinkGone():
                 return
@@ -111,7 +111,7 @@ class Answers:
     def _send_in_parts(self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, queue: int) -> None:
         """The last rows of a request and its last answer: in one message, else the rows first."""
         if request not in self._unsendable.get(link, ()):
-            outcome = self._put(link, _with_rows(result, rows))
+            outcome = self._put_result(link, _with_rows(result, rows))
             match outcome:
                 case Sent() | LinkGone():
                     return
@@ -145,7 +145,7 @@ class Answers:
 
     def _send_part(self, link: LinkId, rows: Sequence[_Row], bare: Result) -> None:
         """Some rows in one message, else each half by itself, down to single ones."""
-        outcome = self._put(link, _with_rows(bare, rows))
+        outcome = self._put_result(link, _with_rows(bare, rows))
         match outcome:
             case Sent() | LinkGone():
                 return
@@ -181,7 +181,7 @@ class Answers:
 
     def _shorten(self, link: LinkId, result: Result) -> None:
         """Send the longest form of a last answer that fits; with none of them that fits, end the link."""
-        outcome = self._put(link, result)
+        outcome = self._put_result(link, result)
         for form in _forms:
             match outcome:
                 case Sent() | LinkGone():
@@ -189,7 +189,7 @@ class Answers:
                 case TooLong():
                     shorter = form(result, outcome)
                     if shorter is not None:
-                        outcome = self._put(link, shorter)
+                        outcome = self._put_result(link, shorter)
                 case _:
                     assert_never(outcome)
         if isinstance(outcome, TooLong):
@@ -214,7 +214,7 @@ class Answers:
                 del self._by_link[link]
         return rows
 
-    def _put(self, link: LinkId, result: Result) -> SendOutcome:
+    def _put_result(self, link: LinkId, result: Result) -> SendOutcome:
         if link == LOCAL:
             self._log.append(Notify(Answered(RequestId(result.id), result)))
             return SENT
@@ -222,7 +222,7 @@ class Answers:
 
     def _send_or_end(self, link: LinkId, result: Result) -> None:
         """A message that cannot be made shorter: its link ends if it is too long still."""
-        outcome = self._put(link, result)
+        outcome = self._put_result(link, result)
         match outcome:
             case Sent() | LinkGone():
                 pass
@@ -246,13 +246,16 @@ def _less_trace(result: Result, outcome: TooLong) -> Result | None:
     return msgspec.structs.replace(result, trace=(), untraced=len(result.trace))
 
 
-def _fewer_words(result: Result, outcome: TooLong) -> Result | None:
+def _few_words(result: Result, outcome: TooLong, most: int = SHORT) -> Result | None:
     """With all results and all errors, these in few words."""
     if result.fault is None and not result.failed:
         return None
-    failed = tuple([msgspec.structs.replace(row, fault=shortened(row.fault)) for row in result.failed])
-    fault = None if result.fault is None else shortened(result.fault)
-    return _bare_trace(msgspec.structs.replace(result, failed=failed, fault=fault))
+    fault = None if result.fault is None else shortened(result.fault, most)
+    return _bare_trace(msgspec.structs.replace(result, failed=_short(result.failed, most), fault=fault))
+
+
+def _fewest_words(result: Result, outcome: TooLong) -> Result | None:
+    return _few_words(result, outcome, SHORTEST)
 
 
 def _no_results(result: Result, outcome: TooLong) -> Result | None:
@@ -260,9 +263,12 @@ def _no_results(result: Result, outcome: TooLong) -> Result | None:
     fault = outcome.fault(maybe_executed=True)
     if result.fault is None:
         return _bare_trace(msgspec.structs.replace(result, done=(), failed=(), fault=fault))
-    failed = [msgspec.structs.replace(row, fault=shortened(row.fault)) for row in result.failed]
-    failed += [Failed(row.name, fault) for row in result.done]
-    return _bare_trace(msgspec.structs.replace(result, done=(), failed=tuple(failed), fault=fault))
+    failed = (*_short(result.failed, SHORTEST), *[Failed(row.name, fault) for row in result.done])
+    return _bare_trace(msgspec.structs.replace(result, done=(), failed=failed, fault=fault))
+
+
+def _short(rows: Sequence[Failed], most: int) -> tuple[Failed, ...]:
+    return tuple([msgspec.structs.replace(row, fault=shortened(row.fault, most)) for row in rows])
 
 
 def _nothing_else(result: Result, outcome: TooLong) -> Result | None:
@@ -274,5 +280,5 @@ def _bare_trace(result: Result) -> Result:
     return msgspec.structs.replace(result, trace=(), untraced=len(result.trace))
 
 
-_forms = (_less_trace, _fewer_words, _no_results, _nothing_else)
+_forms = (_less_trace, _few_words, _fewest_words, _no_results, _nothing_else)
 """The forms of a last answer that is too long, each shorter than the one before; None where that changes nothing."""

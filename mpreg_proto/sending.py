@@ -12,9 +12,9 @@ import msgspec
 
 from mpreg_proto.errors import Fault, over_limit
 
-_LONGEST_TEXT: Final = 1_000
-"""Characters of the message of a fault that was cut down."""
-_LONGEST_DETAIL: Final = 300
+SHORT: Final = 1_000
+"""Characters of the message of a fault that was cut down; of each detail a third of it."""
+SHORTEST: Final = 100
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
@@ -41,20 +41,21 @@ SENT: Final = Sent()
 LINK_GONE: Final = LinkGone()
 
 
-def shortened(fault: Fault) -> Fault:
+def shortened(fault: Fault, most: int = SHORT) -> Fault:
     """The same error in fewer words: its code, the beginning of its message, and those details that are short."""
+    longest = most // 3
     details = {
         key: value
         for key, value in fault.details.items()
-        if len(key) <= _LONGEST_DETAIL
+        if len(key) <= longest
         and (
             value is None
             or isinstance(value, (bool, float))
             or (isinstance(value, int) and abs(value) < 1 << 63)
-            or (isinstance(value, str) and len(value) <= _LONGEST_DETAIL)
+            or (isinstance(value, str) and len(value) <= longest)
         )
     }
     message = fault.message
-    if len(message) > _LONGEST_TEXT:
-        message = f"{message[:_LONGEST_TEXT]}... ({len(message)} characters)"
+    if len(message) > most:
+        message = f"{message[:most]}... ({len(message)} characters)"
     return Fault(fault.code, message, {**details, "shortened": True})
