@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, MemberId, RequestId
-from mpreg_proto.limits import MILLISECOND, SECOND, Limits
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.dispatcher import Dispatcher, Way
@@ -32,9 +32,8 @@ from mpreg_proto.wire.messages import Done, Failed, Request, Result
 
 _ELSEWHERE = (1001, 1022, 1024)
 """Refusals after which a call may try another member: a stale route, overload, a member that leaves."""
-_FIRST_PAUSE = 100 * MILLISECOND
-"""How long a call waits at most to be started again when its node was lost; four times as long after each more loss."""
 _LONGEST_PAUSE = 5 * SECOND
+"""How long a call waits at most to be started again after a loss."""
 
 
 class Coordinator:
@@ -298,6 +297,7 @@ class Coordinator:
         may end in this moment, and the rest fails.
         """
         intents: list[Intent] = []
+        ready: dict[RequestId, list[str]] = {}
         jitter = self._rng.fraction() if attempts else 0.0
         for attempt in attempts:
             self.out.take(attempt.number, attempt.call, attempt.link)
@@ -307,16 +307,20 @@ class Coordinator:
                 continue
             history, failovers = execution.history, self._limits.failovers
             if history.lost(name, candidate, failovers=failovers):
-                self.parking.pause(execution, name, now + self._pause(execution, name, jitter, now))
+                if pause := self._pause(execution, name, jitter, now):
+                    self.parking.pause(execution, name, now + pause)
+                else:
+                    ready.setdefault(execution.id, []).append(name)
                 continue
-            nodes = [one.shown for one in history.lost_at[name].values()]
+            nodes = [one.shown for one in history.lost_nodes(name)]
             fault = faults.lost_often(name, nodes, failovers) if candidate.idempotent else None
             intents += self.in_flight.failed(execution, name, fault or faults.lost(name, candidate.shown))
-        return intents
+        return intents + self._place_all(ready, now) if ready else intents
 
     def _pause(self, execution: Execution, name: str, jitter: float, now: int) -> int:
         """How long to wait before a call is started again: longer with each loss, never most of the time left."""
-        longest = min(_FIRST_PAUSE << 2 * min(execution.history.losses[name] - 1, 8), _LONGEST_PAUSE)
+        earlier = min(len(execution.history.losses[name]) - 1, 8)
+        longest = min(self._limits.failover_pause << 2 * earlier, _LONGEST_PAUSE)
         return min(int(longest * (1 + jitter) / 2), max(0, execution.deadline - now) // 4)
 
     def _rest(self, link: LinkId, number: int) -> list[Attempt]:

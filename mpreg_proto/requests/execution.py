@@ -14,7 +14,6 @@ from mpreg_proto.requests.graph import NOTHING, Plan
 from mpreg_proto.requests.history import History
 from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
 
-
 _SHORT = 1024
 """Bytes of a value up to which it is not worth looking whether anything refers to it."""
 

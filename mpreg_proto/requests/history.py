@@ -17,7 +17,7 @@ from mpreg_proto.requests.placement import Candidate
 class History:
     """Tables by call. All may be read; they are written by the methods alone."""
 
-    __slots__ = ("losses", "lost_at", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
+    __slots__ = ("losses", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
 
     def __init__(self) -> None:
         self.queued: dict[str, int] = {}
@@ -28,10 +28,8 @@ class History:
         """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
         self.refusals: dict[str, list[tuple[MemberId, Fault]]] = {}
         """For calls that were refused somewhere: by whom, and why."""
-        self.losses: dict[str, int] = {}
-        """How often the node of a call was lost."""
-        self.lost_at: dict[str, dict[MemberId, Candidate]] = {}
-        """The nodes that were lost with a call, each once."""
+        self.losses: dict[str, list[Candidate]] = {}
+        """Whose loss each call has seen, in order; a node whose links come and go may be there more than once."""
         self.routes: dict[str, dict[MemberId, None]] = {}
         """For calls that a relay would not pass on: by whom they are not sent any more."""
         self.versions: dict[str, str] = {}
@@ -66,13 +64,16 @@ class History:
 
         A node that is lost again, as its links come and go, counts once. If so, then as the same version alone.
         """
-        self.losses[name] = self.losses.get(name, 0) + 1
-        nodes = self.lost_at.setdefault(name, {})
-        nodes[candidate.member] = candidate
+        self.losses.setdefault(name, []).append(candidate)
+        nodes = self.lost_nodes(name)
         if not candidate.idempotent or len(nodes) > failovers:
             return False
         self.versions[name] = candidate.version
         return True
+
+    def lost_nodes(self, name: str) -> list[Candidate]:
+        """The nodes that were lost with a call, each once."""
+        return list({candidate.member: candidate for candidate in self.losses.get(name, ())}.values())
 
     def pardon(self, name: str) -> None:
         """Time will pass before the call is placed: whoever refused it may have room again by then."""

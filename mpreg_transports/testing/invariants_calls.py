@@ -174,7 +174,7 @@ class StartsOnce(Watcher):
         members = dict.fromkeys([me for _, me, _ in starts.where])  # one that is lost again counts once
         if len(members) > most or len(starts.versions) > 1:
             versions = sorted(starts.versions)
-            raise Violation(10, f"{name} started on {len(members)} members, at most {most}, as {versions}: {where}")
+            raise Violation(10, f"{name} started {starts.count} times, at most {most}, as {versions}: {where}")
 
 
 class NeverTooLate(Watcher):

@@ -29,7 +29,7 @@ FEW, MANY = 50, 1_000
 
 
 def operations(action: Callable[[], object]) -> int:
-    """How many bytecodes `action` runs, and how often calls are compared with each other (a scan in C would do that)."""
+    """How many bytecodes `action` runs, and how often it compares calls with each other (as a scan in C does)."""
     done = 0
 
     def step(frame: FrameType, event: str, _: Any) -> Any:
@@ -59,7 +59,7 @@ class One:
 
     def __init__(self, *functions: str) -> None:
         me = MemberId(b"\x01" * 16)
-        self.node = Node(NodeConfig(name="n"), me=me, rng=Rng(1), entropy=lambda size: bytes(size), now=0)
+        self.node = Node(NodeConfig(name="n"), me=me, rng=Rng(1), entropy=bytes, now=0)
         self._links = count(1)
         for function in functions:
             self.node.offer(FunctionSpec(name=function), now=0)

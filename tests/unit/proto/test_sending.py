@@ -20,20 +20,23 @@ from mpreg_proto.wire.messages import CancelRequest, Refused, Result
 from mpreg_proto.wire.values import ValueCodec
 
 LINK = LinkId(1)
+_SENDERS = ("send", "_put_result")
 CORE = Path(mpreg_proto.__file__).parent
 
 
 def sends(tree: ast.AST) -> list[ast.Call]:
-    """The calls of functions that say what became of a message: of `Links.send`, and of what returns its outcome."""
+    """The calls that say what became of a message: of `Links.send`, and of what returns its outcome."""
     return [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("send", "_put_result")
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in _SENDERS
     ]
 
 
 def test_no_outcome_of_sending_is_dropped() -> None:
-    """Each is bound to a name and matched, or returned to whoever matches it; mypy checks that a match has all three."""
+    """Each is bound to a name and matched, or returned to who matches it; mypy checks that a match has all three."""
     seen = 0
     for path in sorted(CORE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
@@ -111,6 +114,7 @@ def test_refusal_that_is_too_long_is_said_in_fewer_words() -> None:
 
 @pytest.mark.parametrize("value", ["z" * 1000, 1 << 80, [1], {"a": 1}])
 def test_shortened_fault_keeps_what_is_short(value: object) -> None:
-    fault = shortened(Fault(1003, "short", {"call": "x", "ran": True, "took": 1.5, "number": 3, "none": None, "big": value}))
+    small = {"call": "x", "ran": True, "took": 1.5, "number": 3, "none": None}
+    fault = shortened(Fault(1003, "short", {**small, "big": value}))
     assert (fault.code, fault.message) == (1003, "short")
-    assert fault.details == {"call": "x", "ran": True, "took": 1.5, "number": 3, "none": None, "shortened": True}
+    assert fault.details == {**small, "shortened": True}

@@ -107,7 +107,7 @@ def test_the_end_of_a_link_concerns_its_own_rows_alone() -> None:
 
 
 def test_a_full_table_refuses_until_what_nobody_can_want_is_forgotten() -> None:
-    """Also what was called off counts while its answer is to come; the refusal speaks of the relay, not of the member."""
+    """What was called off counts while its answer is to come; the refusal speaks of the relay, not of the member."""
     world = World(requests=2, drain_grace=0)
     world.pass_on(asked(7))
     world.pass_on(asked(8), link=OTHER)

@@ -146,5 +146,6 @@ def test_calls_and_edges_are_counted_before_they_are_decoded(
 
 @pytest.mark.parametrize("wrap", [lambda request: request, Explain], ids=["request", "explain"])
 def test_as_many_as_may_be_are_decoded(wrap: Callable[[Request], Message]) -> None:
-    request = Request(9, (Call("a", "f", b"\x01"), Call("b", "f", b"\x01", ("a",) * 3), Call("c", "f", b"\x01", ("b",))))
+    calls = (Call("a", "f", b"\x01"), Call("b", "f", b"\x01", ("a",) * 3), Call("c", "f", b"\x01", ("b",)))
+    request = Request(9, calls)
     assert decode(encode(wrap(request)), EDGES) == wrap(request)
