@@ -173,6 +173,10 @@ class ClassicDialect:
                 raise _Wrong(code, f"{place}: {error.why}", path=place, **(error.limit or {})) from None
             calls.append(Call(command.name, command.fun, args, needs, tuple(sorted(dict.fromkeys(command.locs)))))
         if edges > self._limits.edges:
+            for position, command in enumerate(commands):  # 1010 comes before 1014
+                if not command.name or not command.fun:
+                    path = f"$.cmds[{position}].{'fun' if command.name else 'name'}"
+                    raise _Wrong(1010, f"{path}: a name is not empty", path=path)
             raise _over_limit("edges", self._limits.edges, edges)
         return tuple(calls)
 

@@ -18,6 +18,8 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _any = msgspec.msgpack.Decoder(list[object])
 _encode = msgspec.msgpack.Encoder().encode
 _REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
+_FAR_OVER = 10
+"""So many times as many calls as may be are decoded still, to find what else is wrong, as 1010 is told before 1014."""
 _KINDS: tuple[object, ...] = tuple(kind.__struct_config__.tag for kind in Message.__args__)
 
 
@@ -69,10 +71,10 @@ def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Me
 
 
 class _Names(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A call of which only `needs` is looked at."""
+    """A call of which only its names are looked at, and how many it waits for."""
 
-    name: msgspec.Raw
-    function: msgspec.Raw
+    name: str
+    function: str
     args: msgspec.Raw
     needs: msgspec.Raw = msgspec.Raw(b"\x90")
 
@@ -98,12 +100,19 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
         counted = _counted.decode(body)
         request = counted if isinstance(counted, _Counted) else counted.request
         calls = _length(request.calls)
-        if calls > limits.calls:
+        if calls > _FAR_OVER * limits.calls:
             return BadRequest(request.id, over_limit("calls", limits.calls, calls))
-        edges = sum([_length(call.needs) for call in _names.decode(request.calls)])
+        names = _names.decode(request.calls)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-    return BadRequest(request.id, over_limit("edges", limits.edges, edges)) if edges > limits.edges else None
+    edges = sum([_length(call.needs) for call in names])
+    if edges <= limits.edges:
+        return None
+    for position, call in enumerate(names):  # 1010 comes before 1014
+        if not call.name or not call.function:
+            path = f"$.cmds[{position}].{'fun' if call.name else 'name'}"
+            return BadRequest(request.id, Fault(1010, f"{path}: a name is not empty", {"path": path}))
+    return BadRequest(request.id, over_limit("edges", limits.edges, edges))
 
 
 def _length(array: msgspec.Raw) -> int:

@@ -1,15 +1,17 @@
 """Answers on their way out: joined where they fit, one by one where they don't, 1014 where one alone does not."""
 
+import msgspec
 import pytest
 
 from mpreg_proto.effects import Framing, HangUp, Notify, Outcome, Raised, Returned, Run, Send
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkEnded
+from mpreg_proto.view import NodeView
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import Done, Message, Request, Result
+from mpreg_proto.wire.messages import Ask, Digest, Done, Message, News, Request, Result, Told
 from tests.helpers.pair import Desk, Far, call, spec
 
 
@@ -181,3 +183,32 @@ def test_what_is_to_be_sent_is_known_by_link() -> None:
     assert not answers.pending(one) and answers.pending(other)
     answers.flush(0)
     assert not answers.pending(other) and not answers._rows
+
+
+def test_a_view_that_is_too_long_comes_in_parts() -> None:
+    desk = Desk([spec(f"function-{number}") for number in range(50)], limits=Limits(message=1000))
+    wire = Wire(desk, b"")
+    desk.node.drain()
+    wire.say(Ask(7))
+    sent = [effect.chunks for effect in desk.node.drain() if isinstance(effect, Send) and effect.link == wire.link]
+    told = [dialects.decode(body) for _, body in sent]
+    assert len(told) > 1 and all(len(body) <= 1000 for _, body in sent)
+    assert all(isinstance(part, Told) and part.id == 7 for part in told)
+    assert [part.last for part in told if isinstance(part, Told)] == [False] * (len(told) - 1) + [True]
+    view = msgspec.json.decode(b"".join(part.view for part in told if isinstance(part, Told)), type=NodeView)
+    assert len(view.functions) == 50
+
+
+def test_news_that_is_too_long_comes_in_parts() -> None:
+    """What a node tells another that has just dialled it, and is told apart, is all there."""
+    desk = Desk(limits=Limits(node_message=600))
+    members = [desk.member(f"member-{number:02}") for number in range(12)]
+    wire = Wire(desk, b"w" * 16)
+    desk.node.drain()
+    wire.say(Digest((), ()))
+    sent = [effect.chunks for effect in desk.node.drain() if isinstance(effect, Send) and effect.link == wire.link]
+    told = [message for message in map(dialects.decode, [body for _, body in sent]) if isinstance(message, News)]
+    assert len(told) > 1 and all(len(body) <= 600 for _, body in sent)
+    known = {claim.member for news in told for claim in news.claims}
+    assert {member.cluster.me for member in members} <= known
+    assert [news.answer for news in told] == [False] * (len(told) - 1) + [True]

@@ -133,7 +133,7 @@ EDGES = Limits(edges=4, calls=3)
         ((Call("a", "f", b"\x01"), Call("b", "f", b"\x01", ("a",) * 5)), {"limit": "edges", "value": 4, "came": 5}),
         ((Call("a", "f", b"\x01", ("x",) * 20),), {"limit": "edges", "value": 4, "came": 20}),
         ((Call("a", "f", b"\x01", ("x",) * 70_000),), {"limit": "edges", "value": 4, "came": 70_000}),
-        ((Call("a", "f", b"\x01"),) * 4, {"limit": "calls", "value": 3, "came": 4}),
+        ((Call("a", "f", b"\x01"),) * 31, {"limit": "calls", "value": 3, "came": 31}),
     ],
 )
 def test_calls_and_edges_are_counted_before_they_are_decoded(
@@ -142,6 +142,13 @@ def test_calls_and_edges_are_counted_before_they_are_decoded(
     bad = decode(encode(wrap(Request(9, calls))), EDGES)
     assert isinstance(bad, BadRequest) and bad.id == 9
     assert (bad.fault.code, bad.fault.details) == (1014, details)
+
+
+def test_an_empty_name_is_told_before_too_many_edges() -> None:
+    bad = decode(encode(Request(9, (Call("a", "", b"\x01", ("x",) * 5),))), EDGES)
+    assert isinstance(bad, BadRequest) and (bad.fault.code, bad.fault.details) == (1010, {"path": "$.cmds[0].fun"})
+    few_too_many = Request(9, (Call("a", "f", b"\x01"),) * 4)
+    assert decode(encode(few_too_many), EDGES) == few_too_many, "left to those who check its shape"
 
 
 @pytest.mark.parametrize("wrap", [lambda request: request, Explain], ids=["request", "explain"])
