@@ -24,6 +24,8 @@ from mpreg_proto.wire.messages import Done, Failed, Result
 
 _Row = Done | Failed
 _Key = tuple[LinkId, int]
+_UNTRACED = 9
+"""Bytes that the number of rows left out may take."""
 
 
 class _Rows:
@@ -240,10 +242,14 @@ def _with_rows(result: Result, rows: Sequence[_Row]) -> Result:
 
 
 def _less_trace(result: Result, outcome: TooLong) -> Result | None:
-    """Without the rows of the trace; how many there were is said."""
-    if not result.trace:
+    """With as many rows of the trace as fit; how many are left out is said. None if it fits not even without them."""
+    rows, excess = list(result.trace), outcome.size - outcome.limit + _UNTRACED
+    while rows and excess > 0:
+        row = rows.pop()
+        excess -= len(row.name) + len(row.node) + len(row.why)  # it takes more than this
+    if excess > 0:
         return None
-    return msgspec.structs.replace(result, trace=(), untraced=len(result.trace))
+    return msgspec.structs.replace(result, trace=tuple(rows), untraced=len(result.trace) - len(rows))
 
 
 def _few_words(result: Result, outcome: TooLong, most: int = SHORT) -> Result | None:
