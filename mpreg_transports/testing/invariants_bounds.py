@@ -123,6 +123,8 @@ class WithinLimits(Watcher):
         for request, name in coordinator.parking.calls:
             if request not in requests or name not in requests[request].open:
                 self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
+            if not any((kind, request, name) in node._timers for kind in ("wait", "link", "again")):
+                self._wrong(host, f"call {name!r} of request {request} waiting for ever")
         for execution in requests.values():
             out = coordinator.out
             placed = {attempt.call for number in execution.dispatches for attempt in out.of(number)}

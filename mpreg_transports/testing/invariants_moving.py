@@ -24,10 +24,6 @@ _ELSEWHERE = (1001, 1022, 1024)
 """Refusals after which a call goes elsewhere (docs/explanation/guarantees.md)."""
 
 
-_TAKEN_WITHIN = 3 * SECOND
-"""How long a call may wait beside somebody who offers its function."""
-
-
 class QueuesMove(Watcher):
     """12: nothing waits for a free slot, or behind what came later. 6: nothing waits for what is not offered."""
 
@@ -53,30 +49,20 @@ class QueuesMove(Watcher):
 
 
 class OffersAreTaken(Watcher):
-    """14: a call does not wait on for a node that offers its function when there is one.
+    """14: a call does not wait for a node that offers its function when there is one, and a link to it.
 
-    One that has just refused the call may be listed still, until word of that comes.
+    A call that was handed out before may have been refused there, and is left alone.
     """
 
-    def begin(self, sim: Engine) -> None:
-        self._since: dict[tuple[str, int, int, str], int] = {}
-        """Calls that wait though somebody could run them, and since when."""
-
-    def sweep(self, sim: Engine) -> None:
-        waiting: dict[tuple[str, int, int, str], int] = {}
-        for host in sim.nodes.values():
-            coordinator = host.node.coordinator
-            for request, name in coordinator.parking.calls if host.alive else ():
-                key, execution = (request, name), coordinator.requests.get(request)
-                timers = host.node._timers
-                if execution is None or ("wait", *key) not in timers or ("link", *key) in timers:
-                    continue
-                if coordinator.dispatcher.candidates(execution, execution.plan.calls[name]):
-                    mark = (host.name, host.life, *key)
-                    waiting[mark] = since = self._since.get(mark, host.local)
-                    if host.local - since > _TAKEN_WITHIN:
-                        raise Violation(14, f"{said(host)} lets {name!r} wait for a function that is offered")
-        self._since = waiting
+    def touched_node(self, host: NodeHost) -> None:
+        coordinator = host.node.coordinator
+        for request, name in coordinator.parking.calls:
+            execution = coordinator.requests.get(request)
+            if execution is None or name in execution.history.tries or name in execution.history.losses:
+                continue
+            offers = coordinator.dispatcher.candidates(execution, execution.plan.calls[name])
+            if any(coordinator.out.stands(one.member) for one in offers):
+                raise Violation(14, f"{said(host)} lets {name!r} wait for a function that is offered")
 
 
 class KeepsNothingOfTheGone(Watcher):
