@@ -1,30 +1,40 @@
 """Answers on their way out: what ended in one wake-up goes back in one message a request.
 
-The coordinator's and the worker's rows come in one by one; `Node.drain` flushes them. What is too long together goes
-one by one; an answer that is longer than its link takes becomes an error that says so, for each call that it was about.
+The coordinator's and the worker's rows come in one by one; `Node.drain` flushes them. Rows that are too long together
+go in several messages; a row that is too long by itself becomes an error that says so. The last answer of a request
+that asked for one message alone is cut down until it fits: fewer rows of the trace, fewer words in errors, 1014 in
+place of the results. So each request gets an answer, or its link ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import assert_never
+
 import msgspec
 
 from mpreg_proto.effects import Effect, Notify
-from mpreg_proto.errors import over_limit
+from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Answered
 from mpreg_proto.requests.intents import LOCAL
+from mpreg_proto.sending import SENT, SHORT, SHORTEST, LinkGone, SendOutcome, Sent, TooLong, shortened
 from mpreg_proto.wire.messages import Done, Failed, Result
+
+_Row = Done | Failed
+_Key = tuple[LinkId, int]
+_UNTRACED = 9
+"""Bytes that the number of rows left out may take."""
 
 
 class _Rows:
     """Calls of one request that ended since the last flush."""
 
-    __slots__ = ("done", "failed", "last")
+    __slots__ = ("last", "rows")
 
     def __init__(self) -> None:
-        self.done: list[Done] = []
-        self.failed: list[Failed] = []
+        self.rows: list[_Row] = []
         self.last = False
 
 
@@ -34,70 +44,247 @@ class Answers:
     def __init__(self, links: Links, log: list[Effect]) -> None:
         self._links = links
         self._log = log
-        self._rows: dict[tuple[LinkId, int], _Rows] = {}
+        self._rows: dict[_Key, _Rows] = {}
+        self._by_link: dict[LinkId, dict[int, None]] = {}
+        """The requests in `_rows`, by link."""
+        self._unsendable: dict[LinkId, dict[int, Fault]] = {}
+        """Requests of which a result could not be sent, and why; the last answer says so too."""
 
     def add(self, link: LinkId, request: int, row: Done | Failed, *, last: bool) -> None:
         """One call has ended; `last`: and nothing more comes of its request."""
         rows = self._rows.get((link, request))
         if rows is None:
             rows = self._rows[link, request] = _Rows()
-        if isinstance(row, Done):
-            rows.done.append(row)
-        else:
-            rows.failed.append(row)
+            self._by_link.setdefault(link, {})[request] = None
+        rows.rows.append(row)
         rows.last = last
 
     def finish(self, link: LinkId, result: Result) -> None:
-        """Send a request's last answer, what is still here of it going along."""
-        rows = self._rows.pop((link, result.id), None)
+        """Send a request's last answer, what is still here of it going along if it fits."""
+        rows = self._take(link, result.id)
         if rows is not None:
-            done, failed = (*rows.done, *result.done), (*rows.failed, *result.failed)
-            joined = msgspec.structs.replace(result, done=done, failed=failed)
-            if self._put(link, joined) is None:
-                return
-            self._send_each(link, result.id, rows, queue=0)
-        self._send(link, result)
+            self._send_in_parts(link, result.id, rows.rows, result=result, queue=0)
+            return
+        self._send_last(link, result)
 
     def flush(self, queue: int) -> None:
         """Send all that is here; `queue` is how many calls wait at this node."""
         if self._rows:
             rows, self._rows = self._rows, {}
+            self._by_link.clear()
             for (link, request), one in rows.items():
-                joined = Result(request, tuple(one.done), tuple(one.failed), one.last, queue=queue)
-                if self._put(link, joined) is None:
-                    continue
-                self._send_each(link, request, one, queue=queue)
+                self._send_rows(link, request, one.rows, last=one.last, queue=queue)
+                if one.last:
+                    self._end(link, request)
+
+    def pass_on(self, link: LinkId, result: Result) -> None:
+        """Send an answer of another node on, under the number that it has here, in several messages if need be."""
+        outcome = self._put_result(link, result)
+        match outcome:
+            case Sent() | LinkGone():
+                return
+            case TooLong():
+                pass
+            case _:
+                assert_never(outcome)
+        rows: tuple[_Row, ...] = (*result.done, *result.failed)
+        bare = msgspec.structs.replace(result, done=(), failed=())
+        if rows:
+            self._send_rows(link, result.id, rows, last=False, queue=result.queue)
+        if result.last or not rows:
+            self._send_last(link, bare)
+
+    def refuse(self, link: LinkId, result: Result) -> None:
+        """Answer a request that was not taken on; rows of another of the same number are left alone."""
+        self._shorten(link, result)
 
     def forget(self, link: LinkId) -> None:
         """There is nobody to send to any more."""
-        for key in [key for key in self._rows if key[0] == link]:
-            del self._rows[key]
+        self._unsendable.pop(link, None)
+        for request in self._by_link.pop(link, ()):
+            del self._rows[link, request]
 
     def pending(self, link: LinkId) -> bool:
         """Whether something is still to be sent over `link`."""
-        return any(key[0] == link for key in self._rows)
+        return link in self._by_link
 
-    def _send_each(self, link: LinkId, request: int, rows: _Rows, *, queue: int) -> None:
-        """The rows one by one, `last` with the last of them."""
-        results = [Result(request, done=(row,), last=False, queue=queue) for row in rows.done]
-        results += [Result(request, failed=(row,), last=False, queue=queue) for row in rows.failed]
-        results[-1] = msgspec.structs.replace(results[-1], last=rows.last)
-        for result in results:
-            self._send(link, result)
+    # -- rows, of which several messages may be made ------------------------------------------------------------------
 
-    def _put(self, link: LinkId, result: Result) -> int | None:
-        """Returns None, or, for a message longer than the link takes, its length: then nothing was sent."""
+    def _send_in_parts(self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, queue: int) -> None:
+        """The last rows of a request and its last answer: in one message, else the rows first."""
+        if request not in self._unsendable.get(link, ()):
+            outcome = self._put_result(link, _with_rows(result, rows))
+            match outcome:
+                case Sent() | LinkGone():
+                    return
+                case TooLong():
+                    pass
+                case _:
+                    assert_never(outcome)
+        self._send_rows(link, request, rows, last=False, queue=queue)
+        self._send_last(link, result)
+
+    def _send_rows(self, link: LinkId, request: int, rows: Sequence[_Row], *, last: bool, queue: int) -> None:
+        """All rows, in as few messages as they need; `last` goes with the last of them."""
+        bare = Result(request, last=False, queue=queue)
+        parts = list(self._parts(link, rows))
+        for place, part in enumerate(parts, 1):
+            self._send_part(link, part, msgspec.structs.replace(bare, last=last and place == len(parts)))
+
+    def _parts(self, link: LinkId, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+        """Rows together up to what fits by the length of their values: encoding all at once would take it all twice."""
+        if len(rows) == 1 or link == LOCAL:
+            yield rows
+            return
+        most, begin, weight = self._links.limit(link), 0, 0
+        for place, row in enumerate(rows):
+            size = len(row.value) if isinstance(row, Done) else len(row.fault.message)
+            if place > begin and weight + size > most:
+                yield rows[begin:place]
+                begin, weight = place, 0
+            weight += size
+        yield rows[begin:]
+
+    def _send_part(self, link: LinkId, rows: Sequence[_Row], bare: Result) -> None:
+        """Some rows in one message, else each half by itself, down to single ones."""
+        outcome = self._put_result(link, _with_rows(bare, rows))
+        match outcome:
+            case Sent() | LinkGone():
+                return
+            case TooLong():
+                pass
+            case _:
+                assert_never(outcome)
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            self._send_part(link, rows[:middle], msgspec.structs.replace(bare, last=False))
+            self._send_part(link, rows[middle:], bare)
+            return
+        row = self._in_place_of(link, rows[0], bare.id, outcome)
+        fault = row.fault if bare.last else None
+        self._send_or_end(link, msgspec.structs.replace(bare, failed=(row,), fault=fault))
+
+    def _in_place_of(self, link: LinkId, row: _Row, request: int, outcome: TooLong) -> Failed:
+        """What is said instead of a row that is longer than a message."""
+        if isinstance(row, Failed):
+            return msgspec.structs.replace(row, fault=shortened(row.fault))
+        fault = outcome.fault(maybe_executed=True).saying(call=row.name)
+        self._unsendable.setdefault(link, {}).setdefault(request, fault)
+        return Failed(row.name, fault, waited=row.waited, ran=row.ran)
+
+    # -- the last answer, which is one message ------------------------------------------------------------------------
+
+    def _send_last(self, link: LinkId, result: Result) -> None:
+        """A request's last answer. It fails if a result of it could not be sent."""
+        unsendable = self._end(link, result.id)
+        if unsendable is not None and result.fault is None:
+            result = msgspec.structs.replace(result, fault=unsendable)
+        self._shorten(link, result)
+
+    def _shorten(self, link: LinkId, result: Result) -> None:
+        """Send the longest form of a last answer that fits; with none of them that fits, end the link."""
+        outcome = self._put_result(link, result)
+        for form in _forms:
+            match outcome:
+                case Sent() | LinkGone():
+                    return
+                case TooLong():
+                    shorter = form(result, outcome)
+                    if shorter is not None:
+                        outcome = self._put_result(link, shorter)
+                case _:
+                    assert_never(outcome)
+        if isinstance(outcome, TooLong):
+            self._links.too_long(link, result, outcome)
+
+    def _end(self, link: LinkId, request: int) -> Fault | None:
+        """Nothing more comes of a request. Returns why a result of it could not be sent, if one could not."""
+        faults = self._unsendable.get(link)
+        if faults is None:
+            return None
+        fault = faults.pop(request, None)
+        if not faults:
+            del self._unsendable[link]
+        return fault
+
+    def _take(self, link: LinkId, request: int) -> _Rows | None:
+        rows = self._rows.pop((link, request), None)
+        if rows is not None:
+            requests = self._by_link[link]
+            del requests[request]
+            if not requests:
+                del self._by_link[link]
+        return rows
+
+    def _put_result(self, link: LinkId, result: Result) -> SendOutcome:
         if link == LOCAL:
             self._log.append(Notify(Answered(RequestId(result.id), result)))
-            return None
+            return SENT
         return self._links.send(link, result)
 
-    def _send(self, link: LinkId, result: Result) -> None:
-        size = self._put(link, result)
-        if size is None:
-            return
-        fault = over_limit("message", self._links.limit(link), size).saying(maybe_executed=True)
-        failed = tuple(Failed(row.name, fault) for row in result.done)
-        if result.last and result.fault is None:
-            failed = ()
-        self._links.send(link, msgspec.structs.replace(result, done=(), failed=(*result.failed, *failed), fault=fault))
+    def _send_or_end(self, link: LinkId, result: Result) -> None:
+        """A message that cannot be made shorter: its link ends if it is too long still."""
+        outcome = self._put_result(link, result)
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                self._links.too_long(link, result, outcome)
+            case _:
+                assert_never(outcome)
+
+
+def _with_rows(result: Result, rows: Sequence[_Row]) -> Result:
+    """A result with more rows before its own."""
+    done = tuple([row for row in rows if isinstance(row, Done)])
+    failed = tuple([row for row in rows if isinstance(row, Failed)])
+    return msgspec.structs.replace(result, done=(*done, *result.done), failed=(*failed, *result.failed))
+
+
+def _less_trace(result: Result, outcome: TooLong) -> Result | None:
+    """With as many rows of the trace as fit; how many are left out is said. None if it fits not even without them."""
+    rows, excess = list(result.trace), outcome.size - outcome.limit + _UNTRACED
+    while rows and excess > 0:
+        row = rows.pop()
+        excess -= len(row.name) + len(row.node) + len(row.why)  # it takes more than this
+    if excess > 0:
+        return None
+    return msgspec.structs.replace(result, trace=tuple(rows), untraced=len(result.trace) - len(rows))
+
+
+def _few_words(result: Result, outcome: TooLong, most: int = SHORT) -> Result | None:
+    """With all results and all errors, these in few words."""
+    if result.fault is None and not result.failed:
+        return None
+    fault = None if result.fault is None else shortened(result.fault, most)
+    return _bare_trace(msgspec.structs.replace(result, failed=_short(result.failed, most), fault=fault))
+
+
+def _fewest_words(result: Result, outcome: TooLong) -> Result | None:
+    return _few_words(result, outcome, SHORTEST)
+
+
+def _no_results(result: Result, outcome: TooLong) -> Result | None:
+    """With 1014 in place of each result."""
+    fault = outcome.fault(maybe_executed=True)
+    if result.fault is None:
+        return _bare_trace(msgspec.structs.replace(result, done=(), failed=(), fault=fault))
+    failed = (*_short(result.failed, SHORTEST), *[Failed(row.name, fault) for row in result.done])
+    return _bare_trace(msgspec.structs.replace(result, done=(), failed=failed, fault=fault))
+
+
+def _short(rows: Sequence[Failed], most: int) -> tuple[Failed, ...]:
+    return tuple([msgspec.structs.replace(row, fault=shortened(row.fault, most)) for row in rows])
+
+
+def _nothing_else(result: Result, outcome: TooLong) -> Result | None:
+    """With 1014 alone."""
+    return Result(result.id, fault=outcome.fault(maybe_executed=True))
+
+
+def _bare_trace(result: Result) -> Result:
+    return msgspec.structs.replace(result, trace=(), untraced=len(result.trace))
+
+
+_forms = (_less_trace, _few_words, _fewest_words, _no_results, _nothing_else)
+"""The forms of a last answer that is too long, each shorter than the one before; None where that changes nothing."""

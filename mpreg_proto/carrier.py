@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, assert_never
 
 from mpreg_proto.cluster.outputs import (
     CloseLink,
@@ -23,11 +23,15 @@ from mpreg_proto.cluster.outputs import (
     Tell,
     Usable,
 )
-from mpreg_proto.errors import over_limit
+from mpreg_proto.cluster.splitting import halves
+from mpreg_proto.effects import Notify
 from mpreg_proto.machines import Machines
+from mpreg_proto.notices import NotTold
+from mpreg_proto.requests import faults
 from mpreg_proto.requests.intents import LOCAL, Answer, Assign, Ended, Intent, Partly, WantLink, Withdraw
 from mpreg_proto.requests.relay import Forward
-from mpreg_proto.wire.messages import CancelRequest, Failed, Request, Result
+from mpreg_proto.sending import LinkGone, Sent, TooLong
+from mpreg_proto.wire.messages import CancelRequest, Request, Result
 
 GOING_AWAY = 1001
 """The WebSocket close code of an endpoint that goes down (RFC 6455, section 7.4.1)."""
@@ -73,28 +77,42 @@ class Carrier:
             eager=True,
             to=intent.to,
         )
-        size = self._links.send(intent.link, request)
-        if size is None:
-            return ()
-        fault = over_limit("message", self._links.limit(intent.link), size)
-        failed = tuple([Failed(call.name, fault, refused=True) for call in intent.calls])  # they never left
-        return self._machines.coordinator.answered(intent.link, Result(intent.number, failed=failed), now)
+        outcome = self._links.send(intent.link, request)
+        match outcome:
+            case Sent():
+                return ()
+            case LinkGone():
+                return self._machines.coordinator.unsent(intent.number, None, now)
+            case TooLong():
+                fault = outcome.fault(maybe_executed=False)
+                return self._machines.coordinator.unsent(intent.number, fault, now)
+            case _:
+                assert_never(outcome)
 
     def _forward(self, intent: Forward, now: int) -> Iterable[Wanted]:
-        size = self._links.send(intent.link, intent.message)
-        if size is None or isinstance(intent.message, CancelRequest):
+        message = intent.message
+        if isinstance(message, Result):
+            self._answers.pass_on(intent.link, message)
             return ()
-        fault = over_limit("message", self._links.limit(intent.link), size)
-        if isinstance(intent.message, Request):  # it never left, so what waits for its answer has it
-            refused = Result(intent.message.id, fault=fault.saying(maybe_executed=False))
-            return self._machines.relay.result(intent.link, refused) or ()
-        self._links.send(intent.link, Result(intent.message.id, fault=fault.saying(maybe_executed=True)))
-        return ()
+        if isinstance(message, CancelRequest):
+            self._links.say(intent.link, message)
+            return ()
+        outcome = self._links.send(intent.link, message)
+        match outcome:
+            case Sent():
+                return ()
+            case LinkGone():  # it never left, so who waits for its answer has it
+                return self._machines.relay.result(intent.link, Result(message.id, fault=faults.no_route())) or ()
+            case TooLong():
+                refused = Result(message.id, fault=outcome.fault(maybe_executed=False))
+                return self._machines.relay.result(intent.link, refused) or ()
+            case _:
+                assert_never(outcome)
 
     def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
         if intent.link == LOCAL:
             return self._worker.cancel(LOCAL, intent.number)
-        self._links.send(intent.link, CancelRequest(intent.number))
+        self._links.say(intent.link, CancelRequest(intent.number))
         return ()
 
     def _answer(self, intent: Answer, now: int) -> Iterable[Wanted]:
@@ -115,7 +133,22 @@ class Carrier:
         return self._machines.cluster.want_link(intent.member, now)
 
     def _tell(self, intent: Tell, now: int) -> Iterable[Wanted]:
-        self._links.send(intent.link, intent.message)
+        """Send it, in several messages if need be. Of a link that is gone the cluster hears by its end."""
+        waiting = [intent.message]
+        while waiting:
+            message = waiting.pop()
+            outcome = self._links.send(intent.link, message)
+            match outcome:
+                case Sent() | LinkGone():
+                    pass
+                case TooLong():
+                    if parts := halves(message):
+                        waiting.extend(reversed(parts))
+                    else:
+                        kind = type(message).__name__
+                        self._log.append(Notify(NotTold(intent.link, kind, outcome.size, outcome.limit)))
+                case _:
+                    assert_never(outcome)
         return ()
 
     def _close_link(self, intent: CloseLink, now: int) -> Iterable[Wanted]:
@@ -149,8 +182,11 @@ class Carrier:
         self.carry(self._machines.take_new_id(now), now)
         return ()
 
-    def _offers_changed(self, intent: Usable | OffersChanged, now: int) -> Iterable[Wanted]:
-        return self._machines.coordinator.offers_changed(now)
+    def _usable(self, intent: Usable, now: int) -> Iterable[Wanted]:
+        return self._machines.coordinator.link_stands(intent.member, now)
+
+    def _offers_changed(self, intent: OffersChanged, now: int) -> Iterable[Wanted]:
+        return self._machines.coordinator.offers_changed(now, functions=intent.functions, members=intent.members)
 
 
 _CARRIERS: dict[type, Callable[[Carrier, Any, int], Iterable[Wanted]]] = {
@@ -167,7 +203,7 @@ _CARRIERS: dict[type, Callable[[Carrier, Any, int], Iterable[Wanted]]] = {
     Drop: Carrier._drop,
     Surplus: Carrier._surplus,
     Gone: Carrier._gone,
-    Usable: Carrier._offers_changed,
+    Usable: Carrier._usable,
     OffersChanged: Carrier._offers_changed,
     TakeNewId: Carrier._take_new_id,
 }

@@ -8,13 +8,16 @@ passed without an answer, the session answers 1020 itself, cancels, and drops wh
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import msgspec
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify
-from mpreg_proto.errors import Fault, LocalProtocolError, over_limit
+from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
+from mpreg_proto.sending import LinkGone, Sent, TooLong
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
@@ -38,6 +41,9 @@ _LATE = 200 * MILLISECOND
 
 Reply = Result | Explanation | Told
 """What answers a question; a `Result` that is not `last` has others after it."""
+
+
+_ANSWERS: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, Ask: Told}
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
@@ -66,9 +72,13 @@ ClientEffect = Effect | Ready | Replied | Rejected
 
 
 class _Pending:
-    __slots__ = ("deadline", "message", "runs", "sent")
+    __slots__ = ("answer", "deadline", "message", "runs", "sent", "view")
 
     def __init__(self, message: Request | Explain | Ask, deadline: int) -> None:
+        self.answer: type[Reply] = _ANSWERS[type(message)]
+        """What answers it, beside an error."""
+        self.view = bytearray()
+        """The parts of a `Told` that have come."""
         self.message: Request | Explain | Ask | None = message
         self.runs = isinstance(message, Request)
         """Whether it can make anything run; other questions may be asked again, whatever became of them."""
@@ -171,7 +181,7 @@ class ClientSession:
         if pending is not None:
             self._forget(number)
             if pending.sent and self._link is not None:
-                self.links.send(self._link, CancelRequest(number))
+                self.links.say(self._link, CancelRequest(number))
             self._collect()
 
     def close(self, *, now: int) -> None:
@@ -215,35 +225,49 @@ class ClientSession:
     def _put(self, link: LinkId, number: int, pending: _Pending) -> None:
         message = pending.message
         assert message is not None, "a question is sent once"
-        pending.message = None  # its bytes are on their way; a large argument need not stay
-        pending.sent = True
-        size = self.links.send(link, message)
-        if size is not None:
-            fault = over_limit("message", self.links.limit(link), size).saying(maybe_executed=False)
-            self._settle(number, Result(number, fault=fault))
+        outcome = self.links.send(link, message)
+        match outcome:
+            case Sent():
+                pending.message = None  # its bytes are on their way; a large argument need not stay
+                pending.sent = True
+            case TooLong():
+                self._settle(number, Result(number, fault=outcome.fault(maybe_executed=False)))
+            case LinkGone():
+                self._unsent[number] = pending  # it leaves with the next
+            case _:
+                assert_never(outcome)
 
     def _receive(self, link: LinkId, received: Received, now: int) -> None:
         for message in received:
-            if self.links.take(link, message, now):
+            if self.links.take(link, message, now) and link == self._link:
                 self._take(link, message, now)
         self.links.conclude(link, received)
         self._collect()
 
     def _take(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:
-            case Result() if message.last:
-                self._settle(message.id, message)
-            case Result():
-                if message.id in self._pending:
-                    self._log.append(Replied(message.id, message))
-            case Explanation() | Told():
-                self._settle(message.id, message)
+            case Result() | Explanation() | Told():
+                self._answered(message)
             case Hello():
                 self._open(link, message, now)
             case Refused():
                 self._log.append(Rejected(message.fault))
             case _:
                 pass  # a node may say goodbye, which needs no answer of ours, and newer kinds end the link before this
+
+    def _answered(self, reply: Reply) -> None:
+        """Something came of a question. What was never sent, or asks for something else, is not answered by it."""
+        pending = self._pending.get(reply.id)
+        if pending is None or not pending.sent:
+            return
+        if isinstance(reply, Told) and pending.answer is Told:
+            pending.view += reply.view
+            if reply.last:
+                self._settle(reply.id, Told(reply.id, bytes(pending.view)))
+        elif isinstance(reply, Result) and pending.answer is Result and not reply.last:
+            self._log.append(Replied(reply.id, reply))
+        elif isinstance(reply, pending.answer) or (isinstance(reply, Result) and reply.fault is not None):
+            self._settle(reply.id, reply)
 
     def _open(self, link: LinkId, theirs: Hello, now: int) -> None:
         self.ready = True
@@ -274,7 +298,7 @@ class ClientSession:
         maybe = pending.sent and pending.runs
         self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": maybe})))
         if pending.sent and self._link is not None:
-            self.links.send(self._link, CancelRequest(number))
+            self.links.say(self._link, CancelRequest(number))
 
     def _collect(self) -> None:
         """What the link wants goes into the one log, in order; over one that was hung up no request flows."""

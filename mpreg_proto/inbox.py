@@ -7,20 +7,21 @@ wants is carried at once, before the next message is looked at. The table at the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
 from mpreg_proto.carrier import Carrier
 from mpreg_proto.cluster.cluster import Said
 from mpreg_proto.effects import Notify
-from mpreg_proto.errors import Fault, over_limit
+from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.machines import Machines
 from mpreg_proto.notices import LinkOpened
 from mpreg_proto.overview import overview
 from mpreg_proto.requests.explain import explain
 from mpreg_proto.requests.intents import Ended
+from mpreg_proto.sending import LinkGone, Sent, TooLong, shortened
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import (
     Ask,
@@ -47,6 +48,8 @@ from mpreg_proto.wire.messages import (
 )
 
 _json = msgspec.json.Encoder().encode
+_AROUND_VIEW = 32
+"""Bytes that a part of a view takes on the wire beside its text, at most."""
 
 
 class Inbox:
@@ -55,6 +58,7 @@ class Inbox:
     def __init__(self, machines: Machines, carrier: Carrier) -> None:
         self._machines = machines
         self._links = machines.links
+        self._answers = machines.answers
         self._worker = machines.worker
         self._log = machines.log
         self._carry = carrier.carry
@@ -74,13 +78,13 @@ class Inbox:
         if member is not None:
             cluster = self._machines.cluster
             self._carry(cluster.linked(link, member, message.name, dialled=session.dialled, now=now), now)
-            self._carry(self._machines.coordinator.offers_changed(now), now)
+            self._carry(self._machines.coordinator.routes_changed(now), now)
 
     def _request_came(self, link: LinkId, request: Request, now: int) -> None:
         session = self._links.sessions[link]
         if session.closing:
             fault = Fault(1024, "this link is closing", {"maybe_executed": False})
-            self._links.send(link, Result(request.id, fault=fault))
+            self._answers.refuse(link, Result(request.id, fault=fault))
             return
         if session.member is None:
             if request.here or request.hops or request.caller or request.to or request.via:  # for nodes alone to say
@@ -97,11 +101,11 @@ class Inbox:
         """A dispatch for another node, which this one can reach."""
         if self._machines.relay.has(link, request.id):
             fault = Fault(1010, f"request {request.id} is already in progress on this link", {"maybe_executed": False})
-            self._links.send(link, Result(request.id, fault=fault))
+            self._answers.refuse(link, Result(request.id, fault=fault))
             return
         routes = self._machines.cluster.routes
         way = None if self._machines.draining else routes.way(MemberId(request.to), via=(*request.via, sender))
-        self._carry(self._machines.relay.request(link, request, sender=sender, way=way), now)
+        self._carry(self._machines.relay.request(link, request, sender=sender, way=way, now=now), now)
 
     def _dispatch_came(self, link: LinkId, request: Request, now: int) -> None:
         """Calls that a coordinator chose this node for."""
@@ -112,7 +116,7 @@ class Inbox:
         elif self._worker.has(link, request.id):
             wrong = f"request {request.id} is already in progress on this link"
         if wrong:
-            self._links.send(link, Result(request.id, fault=Fault(1010, wrong, {"maybe_executed": False})))
+            self._answers.refuse(link, Result(request.id, fault=Fault(1010, wrong, {"maybe_executed": False})))
             return
         limits = self._machines.config.limits
         span = min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)
@@ -125,7 +129,7 @@ class Inbox:
         self._carry(wanted, now)
 
     def _bad_request_came(self, link: LinkId, message: BadRequest, now: int) -> None:
-        self._links.send(link, Result(message.id, fault=message.fault.saying(maybe_executed=False)))
+        self._answers.refuse(link, Result(message.id, fault=message.fault.saying(maybe_executed=False)))
 
     def _result_came(self, link: LinkId, result: Result, now: int) -> None:
         if len(self._machines.relay) and (back := self._machines.relay.result(link, result)) is not None:
@@ -142,13 +146,31 @@ class Inbox:
         out = self._machines.coordinator.out
         out.now = now
         explanation = explain(message.request, self._machines.cluster.index, out, self._machines.config.limits)
-        size = self._links.send(link, explanation)
-        if size is not None:
-            fault = over_limit("message", self._links.limit(link), size).saying(maybe_executed=False)
-            self._links.send(link, Explanation(explanation.id, fault=fault))
+        outcome = self._links.send(link, explanation)
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                fault = explanation.fault
+                fault = outcome.fault(maybe_executed=False) if fault is None else shortened(fault)
+                self._links.say(link, Explanation(explanation.id, fault=fault))
+            case _:
+                assert_never(outcome)
 
     def _ask_came(self, link: LinkId, message: Ask, now: int) -> None:
-        self._links.send(link, Told(message.id, _json(overview(self._machines, now=now))))
+        """Answer with the view; one that is longer than a message goes in several."""
+        view = _json(overview(self._machines, now=now))
+        outcome = self._links.send(link, Told(message.id, view))
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                size = max(1, outcome.limit - _AROUND_VIEW)
+                for begin in range(0, len(view), size):
+                    part = Told(message.id, view[begin : begin + size], last=begin + size >= len(view))
+                    self._links.say(link, part)
+            case _:
+                assert_never(outcome)
 
     def _pong_came(self, link: LinkId, message: Pong, now: int) -> None:
         self._carry(self._machines.cluster.answered(link, now), now)

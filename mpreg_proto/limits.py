@@ -22,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest message between nodes. Reasonable: what a frame can carry, as a value travels inside its message."""
     calls: int = 10_000
     """Calls in one request."""
+    edges: int = 100_000
+    """References between calls in one request: of each call the calls that it waits for."""
     name_length: int = 256
     """Characters in the name of a call, function or resource."""
     requests: int = 8_192
@@ -46,7 +48,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: int = 30 * SECOND
     """How long a member that no link could be had to is relayed to, or is no candidate."""
     failovers: int = 2
-    """How often an idempotent call is started again elsewhere after its node was lost."""
+    """How many nodes an idempotent call may lose and be started again elsewhere."""
+    failover_pause: int = 100 * MILLISECOND
+    """How long an idempotent call waits at most before it is started again after a loss; four times as long after each
+    more, up to 5 s; 0 is not at all."""
     dial_first: int = 200 * MILLISECOND
     dial_longest: int = 5 * SECOND
     """Reconnect backoff: doubled from `dial_first` up to this, with full jitter."""

@@ -8,13 +8,14 @@ knows nothing of members beyond their ids, and nothing of what a request is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkEnded
+from mpreg_proto.sending import LINK_GONE, SENT, LinkGone, SendOutcome, Sent, TooLong, shortened
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Goodbye, Hello, Message, Ping, Pong, Refused
@@ -23,6 +24,8 @@ from mpreg_proto.wire.values import ValueCodec
 
 NORMAL = 1000
 """WebSocket's close code for an ordinary end (RFC 6455, 7.4.1)."""
+TOO_BIG = 1009
+"""WebSocket's close code for a message that is too big to be dealt with."""
 
 
 class Links:
@@ -58,7 +61,7 @@ class Links:
         if not session.classic:
             self._timers.set(("handshake", link), now + self._limits.handshake)
         if dialled is not None:
-            self.send(link, session.mine)
+            self.say(link, session.mine)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> Received:
         """What `data` completes: messages, each for `take` in its turn, and then all of it for `conclude`.
@@ -107,28 +110,52 @@ class Links:
             self._end(session, "")
         return session
 
-    def send(self, link: LinkId, message: Message) -> int | None:
-        """Put `message` on its way; nothing happens if the link is gone or its dialect has no such message.
-
-        Returns None, or, for a message longer than this link takes, its length: then nothing was sent.
-        """
+    def send(self, link: LinkId, message: Message) -> SendOutcome:
+        """Put `message` on its way, whole or not at all. The caller looks at the outcome; see sending.py."""
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
-            return None
+            return LINK_GONE
         if session.framing is Framing.OBJECTS:
             self._log.append(Send(link, (), message))
-            return None
+            return SENT
         body = session.encode(message)
         if body is None:
-            return None
+            return SENT
         if len(body) > session.limit:
-            return len(body)
+            return TooLong(len(body), session.limit)
         self._log.append(Send(link, session.chunks(body)))
-        return None
+        return SENT
+
+    def say(self, link: LinkId, message: Message) -> None:
+        """Send what a link cannot go on without, or cancel something. A message too long for the link ends it.
+
+        On a link that is gone nothing is left to say.
+        """
+        outcome = self.send(link, message)
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                self.too_long(link, message, outcome)
+            case _:
+                assert_never(outcome)
+
+    def too_long(self, link: LinkId, message: Message, outcome: TooLong) -> None:
+        """End a link over which something cannot be said in any shorter way."""
+        kind = type(message).__name__
+        self.hang_up(
+            link, TOO_BIG, why=f"a {kind} of {outcome.size} bytes is over the limit message of {outcome.limit}"
+        )
+
+    def stands(self, link: LinkId) -> bool:
+        """Whether something can be sent over a link: it is there, and this node has not closed it."""
+        session = self.sessions.get(link)
+        return session is not None and session.stage is not Stage.ENDED
 
     def limit(self, link: LinkId) -> int:
-        """Bytes of the longest message that `link` takes."""
-        return self.sessions[link].limit
+        """Bytes of the longest message that `link` takes; of one that is gone, 0."""
+        session = self.sessions.get(link)
+        return 0 if session is None else session.limit
 
     def goodbye(self, link: LinkId, reason: str, now: int) -> None:
         """Begin to close a link on purpose: answers still go out, nothing new does."""
@@ -138,7 +165,9 @@ class Links:
         if session.classic:
             self.hang_up(link, NORMAL)
             return
-        self.send(link, Goodbye(reason))
+        self.say(link, Goodbye(reason))
+        if not self.stands(link):
+            return
         session.move(Cause.GOODBYE_SENT)
         self.leaving[link] = None
         self._timers.set(("goodbye", link), now + self._limits.goodbye)
@@ -148,7 +177,14 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return
-        self.send(link, Refused(fault))
+        outcome = self.send(link, Refused(fault))
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                self.say(link, Refused(shortened(fault)))
+            case _:
+                assert_never(outcome)
         self.hang_up(link, CLOSE_CODES.get(fault.code, 1008), why=fault.message)
 
     def hang_up(self, link: LinkId, code: int = NORMAL, *, why: str = "") -> None:
@@ -191,7 +227,7 @@ class Links:
         if session is not None and session.stage is not Stage.ENDED:
             self._last_ping += 1
             session.asked, session.asked_at = self._last_ping, now
-            self.send(link, Ping(self._last_ping))
+            self.say(link, Ping(self._last_ping))
 
     def heard(self, link: LinkId) -> int:
         """When a link last brought any byte; for one that is gone long before any time."""
@@ -216,19 +252,21 @@ class Links:
         if silent >= self._limits.ping_every and not session.pinged:
             session.pinged = True
             self._last_ping += 1
-            self.send(session.link, Ping(self._last_ping))
+            self.say(session.link, Ping(self._last_ping))
+            if not self.stands(session.link):
+                return
         due = session.heard + (self._limits.gone_after if session.pinged else self._limits.ping_every)
         self._timers.set(("ping", session.link), due)
 
     def _hello_came(self, session: Session, message: Hello, now: int) -> bool:
         self._timers.cancel(("handshake", session.link))
         if session.dialled is None:
-            self.send(session.link, session.mine)
+            self.say(session.link, session.mine)
         self.watch(session, now)
         return True
 
     def _ping_came(self, session: Session, message: Ping, now: int) -> bool:
-        self.send(session.link, Pong(message.number))
+        self.say(session.link, Pong(message.number))
         return False
 
     def _pong_came(self, session: Session, message: Pong, now: int) -> bool:

@@ -7,7 +7,7 @@ an input or a message means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from mpreg_proto.answers import Answers
@@ -36,10 +36,39 @@ OWNERS: Final[Mapping[str, str]] = {
     "goodbye": "links",
     "deadline": "coordinator",
     "wait": "coordinator",
+    "again": "coordinator",
     "link": "coordinator",
     "grace": "node",
 }
 """Whose timer a key is, by its first part; all others are the cluster's."""
+
+
+class OpenLinks(Mapping[MemberId, LinkId]):
+    """The link that calls for each member go over, if something can be sent over it: of one that this node has just
+    closed the cluster hears only when its transport is gone.
+    """
+
+    __slots__ = ("_best", "_links")
+
+    def __init__(self, best: Mapping[MemberId, LinkId], links: Links) -> None:
+        self._best = best
+        self._links = links
+
+    def __getitem__(self, member: MemberId) -> LinkId:
+        link = self._best[member]
+        if not self._links.stands(link):
+            raise KeyError(member)
+        return link
+
+    def __contains__(self, member: object) -> bool:
+        link = self._best.get(member)  # type: ignore[call-overload]  # of any kind, as for every mapping
+        return link is not None and self._links.stands(link)
+
+    def __iter__(self) -> Iterator[MemberId]:
+        return (member for member in self._best if member in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Machines:
@@ -92,12 +121,13 @@ class Machines:
         self.coordinator = Coordinator(
             me,
             catalogue=self.cluster.index,
-            links=self.cluster.links,
+            links=OpenLinks(self.cluster.links, self.links),
             timers=self.timers,
             rng=self._rng.child("placement"),
             limits=self.config.limits,
             last_number=last_number,
-            way=self.cluster.routes.way,
+            way=self._way,
+            draw_number=lambda: int.from_bytes(self.entropy(3), "big") >> 1,
         )
         self.relay = Relay(me, number=self.coordinator.next_number, limits=self.config.limits)
         self.worker.shown = self.shown
@@ -105,6 +135,11 @@ class Machines:
         for function in self.offered.values():
             out += self.cluster.offer(function, now)
         return out + self.cluster.drain(now) if self.draining else out
+
+    def _way(self, member: MemberId, avoiding: Collection[bytes]) -> LinkId | None:
+        """The link over which a member may be reached by relay, but for those that would not pass a call on."""
+        way = self.cluster.routes.way(member, avoiding=avoiding)
+        return way if way is not None and self.links.stands(way) else None
 
     def take_new_id(self, now: int) -> list[Out]:
         """Go on as another member; whatever was of the old one must be ended before."""

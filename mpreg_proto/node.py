@@ -125,6 +125,7 @@ class Node:
         self.answers.forget(link)
         if session.member is not None:
             self._carry(self.cluster.unlinked(link, clean=clean, now=now), now)
+            self._carry(self.coordinator.offers_changed(now, functions=(), members=(session.member,)), now)
         elif session.dialled is not None:
             self._carry(self.cluster.dial_failed(session.dialled, now), now)
         self._carry(self.coordinator.link_lost(link, now), now)

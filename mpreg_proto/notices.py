@@ -72,6 +72,15 @@ class CardsDiffer(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
+class NotTold(msgspec.Struct, frozen=True, gc=False):
+    """A message about members is longer than its link takes and cannot be split: its receiver does not know it."""
+
+    link: LinkId
+    kind: str
+    size: int
+    limit: int
+
+
 class StrayResult(msgspec.Struct, frozen=True, gc=False):
     """An answer matched nothing pending (a late one, after a failover or a deadline) and was dropped."""
 
@@ -91,5 +100,14 @@ class Left(msgspec.Struct, frozen=True, gc=False):
 
 
 Notice = (
-    LinkOpened | LinkEnded | PeerSilent | MemberChanged | CatalogueChanged | CardsDiffer | StrayResult | Answered | Left
+    LinkOpened
+    | LinkEnded
+    | PeerSilent
+    | MemberChanged
+    | CatalogueChanged
+    | CardsDiffer
+    | NotTold
+    | StrayResult
+    | Answered
+    | Left
 )

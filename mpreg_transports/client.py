@@ -52,6 +52,8 @@ class Answer(msgspec.Struct, frozen=True):
     errors: dict[str, RequestError]
     trace: tuple[Traced, ...]
     error: RequestError | None = None
+    untraced: int = 0
+    """Calls of which `trace` has no row, as the answer would have been longer than a message with them."""
 
 
 class Client:
@@ -210,7 +212,8 @@ class Client:
         result = await self._result(request)
         values = {row.name: self._codec.decode(row.value) for row in result.done}
         errors = {row.name: raised(row.fault) for row in result.failed}
-        return Answer(values, errors, result.trace, None if result.fault is None else raised(result.fault))
+        error = None if result.fault is None else raised(result.fault)
+        return Answer(values, errors, result.trace, error, result.untraced)
 
     def stream(
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
@@ -223,7 +226,7 @@ class Client:
             number, waiter = self._ask(self._session.submit(request, now=clock()))
             return waiter, partial(self._drop, number)
 
-        return Leaves(ask, self._codec.decode)
+        return Leaves(ask, self._codec.decode, request)
 
     async def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened, MemberChanged, Notice, PeerSilent, Standing
+from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened, MemberChanged, Notice, NotTold, PeerSilent, Standing
 
 log = logging.getLogger("mpreg")
 
@@ -46,6 +46,8 @@ class Reports:
                 log.warning("%s does not answer; trying again until it does", printable(address))
             case CardsDiffer():
                 self._cards_differ(notice)
+            case NotTold():
+                self._not_told(notice)
             case MemberChanged():
                 self._changed(notice)
             case LinkOpened():
@@ -92,6 +94,12 @@ class Reports:
         """Said once a name: whoever does it once may do it for ever."""
         if self._first(notice.name, "cards"):
             log.warning("two cards of %s came for one incarnation; one is not its own", printable(notice.name))
+
+    def _not_told(self, notice: NotTold) -> None:
+        """Said once a link and kind: the next one of the kind will be as long."""
+        if self._first(str(notice.link), notice.kind):
+            text = "a %s of %d bytes was not sent on link %d: its limit is %d; raise Limits(node_message=...)"
+            log.warning(text, notice.kind, notice.size, notice.link, notice.limit)
 
     def failed(self, function: str, raised: Raised) -> None:
         """A body has raised: one line, and at debug where."""

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from itertools import islice
 from typing import Any, Never
 
 import anyio
 
 from mpreg_proto.client import Reply
-from mpreg_proto.errors import raised
-from mpreg_proto.wire.messages import Done, Result
+from mpreg_proto.errors import Fault, raised
+from mpreg_proto.wire.messages import Done, Request, Result
 from mpreg_transports.threads import poster
 
 
@@ -39,8 +40,12 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
     with a warning.
     """
 
-    def __init__(self, ask: Ask, decode: Callable[[bytes], Any]) -> None:
+    def __init__(self, ask: Ask, decode: Callable[[bytes], Any], request: Request) -> None:
+        """Every leaf of `request` must have come when the stream ends without an error."""
         self._ask = ask
+        self._missing = dict.fromkeys(leaves_of(request))
+        self._fault: Fault | None = None
+        """Why a leaf has no value, though its request may go on."""
         self._decode = decode
         self._waiter: Waiter | None = None
         self._drop: Callable[[], None] | None = None
@@ -58,8 +63,12 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
                 return row.name, self._decode(row.value)
             if self._end is not None:
                 await self.aclose()
-                if self._end.fault is not None:
-                    raise raised(self._end.fault)
+                fault = self._end.fault or self._fault
+                if fault is None and self._missing:
+                    names = ", ".join(map(repr, islice(self._missing, 5)))
+                    fault = Fault(1002, f"the node ended the request without a result of {names}")
+                if fault is not None:
+                    raise raised(fault)
             else:
                 await self._more()
         raise StopAsyncIteration
@@ -79,6 +88,10 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
         for result in replies:
             assert isinstance(result, Result)
             self._rows.extend(result.done)
+            for row in result.done:
+                self._missing.pop(row.name, None)
+            if result.failed and self._fault is None:
+                self._fault = result.failed[0].fault
             if result.last:
                 self._end = result
 
@@ -97,3 +110,14 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
     def __del__(self) -> None:
         if self._drop is not None and self._post is not None:
             self._post(self._drop)  # from whichever thread, in the midst of whatever
+
+
+def leaves_of(request: Request) -> Iterable[str]:
+    """The calls whose results a request brings: those it names, else those that no other call waits for."""
+    if request.want is not None:
+        return request.want
+    names = dict.fromkeys([call.name for call in request.calls])
+    for call in request.calls:
+        for need in call.needs:
+            names.pop(need, None)
+    return names

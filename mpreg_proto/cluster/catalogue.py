@@ -17,6 +17,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from mpreg_proto.cluster.similar import Names
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits
@@ -134,6 +135,8 @@ class Catalogue:
         self.offered: dict[str, FunctionSpec] = {}
         """What this process itself offers, by name."""
         self.offering: dict[str, dict[MemberId, Entry]] = {}
+        self.names = Names()
+        """The keys of `offering` in order, to find names like one."""
         self._contents: dict[MemberId, Content] = {}
 
     def content(self, member: MemberId) -> Content | None:
@@ -198,6 +201,14 @@ class Catalogue:
         content.hash = (content.hash + _growth(content.entries, [change])) % _MODULUS
         self._write(content, change, value)
         return Delta(content.head, since, (change,))
+
+    def concerned(self, delta: Delta) -> Iterable[str]:
+        """The functions whose offers may be other than before a delta was taken in."""
+        keys = [change.key for change in delta.changes]
+        if all(key.startswith(FUNCTION) for key in keys):
+            return [key[len(FUNCTION) :] for key in keys]
+        content = self._contents.get(MemberId(delta.head.member))  # its resources are other, or whether it takes calls
+        return () if content is None else content.functions
 
     # -- what others offer ----------------------------------------------------------------------------------------
 
@@ -349,7 +360,10 @@ class Catalogue:
 
     def _list(self, content: Content, entry: Entry) -> None:
         """Most members of a cluster offer the same in the same words: these are kept once."""
-        offering = self.offering.setdefault(entry.function, {})
+        offering = self.offering.get(entry.function)
+        if offering is None:
+            offering = self.offering[entry.function] = {}
+            self.names.add(entry.function)
         other = next(iter(offering.values()), entry)
         same = other if other == entry else entry
         content.functions[same.function] = offering[content.member] = same
@@ -359,6 +373,7 @@ class Catalogue:
         del offering[member]
         if not offering:
             del self.offering[function]
+            self.names.remove(function)
 
 
 def _growth(entries: Mapping[str, Change], changes: Iterable[Change]) -> int:

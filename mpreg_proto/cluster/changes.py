@@ -66,8 +66,13 @@ class Changes:
             return self.tidy()
         self._gossip.claims(waiting, source=source)
         out: list[Out] = []
+        concerned: dict[MemberId, None] = {}
+        functions: dict[str, None] = {}
         while waiting:
             member = waiting.pop(0)
+            concerned[member.id] = None
+            if member.routable and member.id not in self._up:
+                functions.update(dict.fromkeys(self._parts.index.offered_by(member.id)))
             out.append(Notify(MemberChanged(member.id, member.name, member.standing, member.incarnation)))
             if member.id == self._members.me:
                 if source is not None:
@@ -82,7 +87,13 @@ class Changes:
                     out.append(finding)
             self._overlay.learn(member, now)
         self._parts.changed()
-        return [*out, *self._reneighbour(now), OffersChanged(), *self.tidy(), *self._gossip.flush(now)]
+        return [
+            *out,
+            *self._reneighbour(now),
+            OffersChanged(tuple(functions), tuple(concerned)),
+            *self.tidy(),
+            *self._gossip.flush(now),
+        ]
 
     def _came_or_went(self, member: Member, source: LinkId | None, now: int) -> list[Out]:
         """A member is in the view, or is no longer."""

@@ -249,13 +249,16 @@ class Cluster:
             self._gossip.claims(agreed.values(), source=link)
             for held in agreed.values():
                 out += self._changes.found(self._detector.heard(held, now), now)
-        changed = False
+        changed: dict[MemberId, None] = {}
+        functions: dict[str, None] = {}
         for delta in news.deltas:
             applied, tells = self._gossip.learn(link, delta)
             out += tells
-            changed = changed or applied in (Applied.YES, Applied.MISMATCH)
+            member = MemberId(delta.head.member)
+            if applied in (Applied.YES, Applied.MISMATCH):
+                changed[member] = None
             if applied is Applied.YES:
-                member = MemberId(delta.head.member)
+                functions.update(dict.fromkeys(self.catalogue.concerned(delta)))
                 out.append(Notify(CatalogueChanged(member, self._name(member), delta.head.version)))
         for head in news.heads:
             out += self._gossip.heard(link, head)
@@ -264,7 +267,7 @@ class Cluster:
                 out += self._gossip.revived(held.id, link)
         if changed:
             self._parts.changed()
-            out.append(OffersChanged())
+            out.append(OffersChanged(tuple(functions), tuple(changed)))
         return [*out, *self._gossip.flush(now)]
 
     def _told_all(self, made: Tie) -> None:
@@ -359,7 +362,7 @@ class Cluster:
     def _told(self, delta: Delta, now: int) -> list[Out]:
         self._parts.changed()
         self._gossip.grown(delta, source=None)
-        return [*self._gossip.flush(now), OffersChanged()]
+        return [*self._gossip.flush(now), OffersChanged(tuple(self.catalogue.concerned(delta)), (self.me,))]
 
     # -- for people -----------------------------------------------------------------------------------------------
 

@@ -8,18 +8,23 @@ interned tags. It decides nothing: it lists who can, by member id, and says for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
+from itertools import islice
 
 import msgspec
 
 from mpreg_proto.cluster.catalogue import Catalogue, Content, Entry
 from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.cluster.similar import most_alike
 from mpreg_proto.ids import MemberId
 from mpreg_proto.notices import Standing
 
 _ANSWERS = 8_192
 _TAGS = 16_384
-_NAMES_COMPARED = 2_000
+_COMPARED = 64
+"""Members that are looked at to say for people why nobody can run a call, and resources that are named then."""
+_RESOURCES_COMPARED = 4_096
+_TRIED = 8
+"""Members of which one must take calls for their function to be named to people."""
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
@@ -51,12 +56,14 @@ class FunctionRow(msgspec.Struct, frozen=True, gc=False):
 class Index:
     """What the cluster offers, as far as this node knows. Implements placement's `CatalogueView`."""
 
-    __slots__ = ("_answers", "_bits", "_catalogue", "_members", "generation")
+    __slots__ = ("_answers", "_bits", "_catalogue", "_found", "_members", "generation")
 
     def __init__(self, members: Members, catalogue: Catalogue) -> None:
         self._members = members
         self._catalogue = catalogue
         self._answers: dict[tuple[str, tuple[str, ...], str | None], tuple[Candidate, ...]] = {}
+        self._found: dict[tuple[str, str | None], list[tuple[Member, Content, Entry]]] = {}
+        """Answers of `_takers`, until something changes."""
         self._bits: dict[str, int] = {}
         self.generation = 0
         """Grows with each change of what is offered or of how a member is."""
@@ -65,6 +72,7 @@ class Index:
         """A catalogue or a standing changed: every answer may be another one."""
         self.generation += 1
         self._answers.clear()
+        self._found.clear()
 
     def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Candidate, ...]:
         """Everybody who can run it, SUSPECT members included, by member id; empty if nobody can."""
@@ -93,7 +101,13 @@ class Index:
         return tuple(found)
 
     def _takers(self, function: str, version: str | None) -> list[tuple[Member, Content, Entry]]:
-        """Those that offer a function and take calls, whatever they hold; by member id."""
+        """Those that offer a function and take calls, whatever they hold; by member id. Not to be written to."""
+        asked = (function, version)
+        known = self._found.get(asked)
+        if known is not None:
+            return known
+        if len(self._found) >= _ANSWERS:
+            self._found.clear()
         offering: Mapping[MemberId, Entry] = self._catalogue.offering.get(function, {})
         found: list[tuple[Member, Content, Entry]] = []
         for identity in sorted(offering):
@@ -104,7 +118,13 @@ class Index:
                 continue
             if version is None or entry.version == version:
                 found.append((member, content, entry))
+        self._found[asked] = found
         return found
+
+    def offered_by(self, member: MemberId) -> Mapping[str, Entry]:
+        """The functions that a member offers, whether anybody can run them or not."""
+        content = self._catalogue.content(member)
+        return {} if content is None else content.functions
 
     def _mask(self, tags: tuple[str, ...]) -> int:
         bits = self._bits
@@ -119,36 +139,44 @@ class Index:
     # -- for people -----------------------------------------------------------------------------------------------
 
     def lacking(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
-        """Why nobody can run it: the details of error 1001.
+        """Why nobody can run it: the details of error 1001. The work for it is bounded, so they may not name all.
 
         Always `unknown` ("function" or "resources"), `function` and `resources` as asked. An unknown function: `close`,
         names like it that are offered; with a version asked for, `versions` that are. Unheld resources: `node`, the
-        nearest one, `lacks`, what it does not hold, and `exist`, all resources under which the function is offered.
+        nearest one, `lacks`, what it does not hold, and `exist`, resources under which the function is offered.
         """
         details: dict[str, object] = {"unknown": "function", "function": function, "resources": list(resources)}
         takers = self._takers(function, version)
         if not takers:
-            details["close"] = get_close_matches(function, self._names_like(function), n=3)
+            near = self._catalogue.names.near(function, self._catalogue.offering)
+            details["close"] = most_alike(function, [name for name in near if self._taken(name)], 3)
             if version is not None:
-                versions = dict.fromkeys(entry.version for _, _, entry in self._takers(function, None))
+                others = self._takers(function, None)[:_COMPARED]
+                versions = dict.fromkeys(entry.version for _, _, entry in others)
                 details["version"], details["versions"] = version, sorted(versions)
             return details
         exist: dict[str, None] = {}
-        nearest, lacks = "", list(resources)
-        for member, content, entry in takers:
+        nearest, lacks, work = "", list(resources), 0
+        for member, content, entry in takers[:_COMPARED]:
+            work += len(content.resources) + len(entry.resources) + len(resources)
+            if nearest and work > _RESOURCES_COMPARED:
+                break
             held = dict.fromkeys((*content.resources, *entry.resources))
-            exist.update(held)
+            if len(exist) < _COMPARED:
+                exist.update(held)
             missing = [tag for tag in resources if tag not in held]
             if not nearest or len(missing) < len(lacks):
                 nearest, lacks = member.shown, missing
-        return {**details, "unknown": "resources", "node": nearest, "lacks": lacks, "exist": sorted(exist)}
+        named = sorted(exist)[:_COMPARED]
+        return {**details, "unknown": "resources", "node": nearest, "lacks": lacks, "exist": named}
 
-    def _names_like(self, function: str) -> list[str]:
-        """The names to compare with; of very many only those that begin alike, as comparing is slow."""
-        names = sorted(name for name in self._catalogue.offering if self._takers(name, None) and name != function)
-        if len(names) > _NAMES_COMPARED:
-            names = [name for name in names if name[:1] == function[:1]][:_NAMES_COMPARED]
-        return names
+    def _taken(self, function: str) -> bool:
+        """Whether somebody seems to take calls for a function."""
+        for identity in islice(self._catalogue.offering.get(function, ()), _TRIED):
+            member, content = self._members.get(identity), self._catalogue.content(identity)
+            if member is not None and content is not None and member.routable and not content.draining:
+                return True
+        return False
 
     def table(self) -> tuple[FunctionRow, ...]:
         """Who offers what with which resources, by function and node."""

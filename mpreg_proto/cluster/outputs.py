@@ -60,7 +60,12 @@ class Gone(msgspec.Struct, frozen=True, gc=False):
 
 
 class OffersChanged(msgspec.Struct, frozen=True, gc=False):
-    """Something about offers or standings is other than before: calls that wait may be placed again."""
+    """Something about offers or standings is other than before: calls that wait for it may be placed again."""
+
+    functions: tuple[str, ...] = ()
+    """Those that somebody may offer who did not before."""
+    members: tuple[MemberId, ...] = ()
+    """Those whose standing or offers are other than before."""
 
 
 class TakeNewId(msgspec.Struct, frozen=True, gc=False):

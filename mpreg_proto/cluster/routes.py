@@ -31,8 +31,8 @@ class Routes:
         """Links or the view are other than they were."""
         self._found.clear()
 
-    def way(self, member: MemberId, *, via: Collection[bytes] = ()) -> LinkId | None:
-        """The link to a member, or to whoever of the linked is closest to it and not in `via`.
+    def way(self, member: MemberId, *, via: Collection[bytes] = (), avoiding: Collection[bytes] = ()) -> LinkId | None:
+        """The link to a member, or to whoever of the linked is closest to it and neither in `via` nor in `avoiding`.
 
         None where there is none, or where the message was passed on too often already.
         """
@@ -41,8 +41,8 @@ class Routes:
             return direct
         if len(via) >= HOPS or member == self._rings.me:
             return None
-        if via:
-            return self._search(member, via)
+        if via or avoiding:
+            return self._search(member, (*via, *avoiding))
         if member not in self._found:
             self._found[member] = self._search(member, ())
         return self._found[member]

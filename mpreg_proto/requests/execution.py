@@ -10,9 +10,20 @@ from collections.abc import Mapping
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
-from mpreg_proto.requests.graph import Plan
+from mpreg_proto.requests.graph import NOTHING, Plan
 from mpreg_proto.requests.history import History
-from mpreg_proto.wire.messages import Done, Failed, Request, Traced
+from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
+
+_SHORT = 1024
+"""Bytes of a value up to which it is not worth looking whether anything refers to it."""
+
+
+def _may_refer(call: Call, need: str, value: bytes) -> bool:
+    """Whether a call's arguments may hold a reference to `need`: then its name is among their bytes.
+
+    Nothing is decoded, and nothing is looked through that is longer than what it may save.
+    """
+    return len(call.args) > len(value) or need.encode("utf-8", "surrogatepass") in call.args
 
 
 class Execution:
@@ -29,6 +40,8 @@ class Execution:
         "dispatches",
         "faults",
         "first_fault",
+        "helped",
+        "here",
         "history",
         "id",
         "link",
@@ -58,6 +71,10 @@ class Execution:
         self.first_fault: Fault | None = None
         self.open = dict.fromkeys(plan.calls)
         """Calls that have not ended."""
+        self.here = dict.fromkeys(request.here)
+        """Calls that this node alone may run."""
+        self.helped = 0
+        """For how many calls an error said what there is instead."""
         self.history = History()
         self.dispatches: dict[int, LinkId] = {}
         """The numbers under which calls of this request went out, and where."""
@@ -93,20 +110,27 @@ class Execution:
                 self._waiting[dependent] = left - 1
         return ready
 
-    def fail(self, name: str, fault: Fault) -> None:
-        """`name` has failed, and with it all that waits for it, each with 1021 and the call that was to blame."""
+    def fail(self, name: str, fault: Fault) -> list[str]:
+        """`name` has failed, and with it all that waits for it, each with 1021 and the call that was to blame.
+
+        Returns all that have failed now.
+        """
         if name not in self.open:
-            return
+            return []
         if self.first_fault is None:
             self.first_fault = fault
         self._end_failed(name, fault)
+        ended = [name]
         waiting = list(self.plan.dependents.get(name, ()))
         while waiting:
             dependent = waiting.pop()
             if dependent in self.open:
                 why = f"call {dependent!r} was not run, as {name!r} failed"
                 self._end_failed(dependent, Fault(1021, why, {"call": dependent, "because": name}))
+                ended.append(dependent)
                 waiting.extend(self.plan.dependents.get(dependent, ()))
+
+        return ended
 
     @property
     def over(self) -> bool:
@@ -114,12 +138,16 @@ class Execution:
         return not self.open
 
     def given(self, name: str) -> Mapping[str, bytes]:
-        """The results that `name`'s arguments may refer to, those that came with the request among them."""
-        needs = self.plan.calls[name].needs
-        if not needs:
+        """The results that `name`'s arguments may refer to, those that came with the request among them.
+
+        Long ones of calls that only had to end before (`after=`) are left out.
+        """
+        call = self.plan.calls[name]
+        if not call.needs:
             return {}
-        values, given = self.values, self.request.given
-        return {need: values[need] if need in values else given[need] for need in needs}
+        values, came = self.values, self.request.given
+        given = {need: values[need] if need in values else came[need] for need in call.needs}
+        return {need: value for need, value in given.items() if len(value) <= _SHORT or _may_refer(call, need, value)}
 
     def done(self) -> tuple[Done, ...]:
         """The wanted results that are there, in the order wanted."""
@@ -128,6 +156,16 @@ class Execution:
     def failed(self) -> tuple[Failed, ...]:
         """The wanted calls that failed, in the order wanted."""
         return tuple(Failed(name, self.faults[name]) for name in self.plan.wanted if name in self.faults)
+
+    def release(self) -> None:
+        """The request is over: let go of all values and arguments, as one of its bodies may run on for long."""
+        self.request = Request(self.reply_id, ())
+        self.plan = NOTHING
+        self.values = {}
+        self.faults = {}
+        self.trace = []
+        self._waiting = {}
+        self._users = {}
 
     def _end_failed(self, name: str, fault: Fault) -> None:
         del self.open[name]

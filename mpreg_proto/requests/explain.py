@@ -5,6 +5,7 @@ from __future__ import annotations
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
+from mpreg_proto.requests.dispatcher import why_not
 from mpreg_proto.requests.graph import plan
 from mpreg_proto.requests.placement import CatalogueView, Loads, rank, reason, rejected
 from mpreg_proto.wire.messages import Explained, Explanation, Request
@@ -18,12 +19,13 @@ def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Li
     if isinstance(laid_out, Fault):
         return Explanation(request.id, fault=laid_out.saying(maybe_executed=False))
     rows: list[Explained] = []
+    helped = 0
     for call in request.calls:
         candidates = catalogue.offers(call.function, call.resources, call.version)
         equals = rank(candidates, loads, resources=call.resources)
         if not equals:
-            details = catalogue.lacking(call.function, call.resources, call.version)
-            fault = faults.not_found(call, details)
+            helped += 1
+            fault = faults.not_found(call, why_not(catalogue, call, helped))
             if not request.partial:
                 return Explanation(request.id, fault=fault.saying(maybe_executed=False))
             rows.append(Explained(call.name, call.function, (), fault.message))

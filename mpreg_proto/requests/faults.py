@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mpreg_proto.errors import Fault
@@ -10,6 +10,8 @@ from mpreg_proto.limits import SECOND
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.wire.messages import Call
 
+_NAMED: Final = 20
+"""Names that a sentence lists at most."""
 CANCELLED: Final = Fault(1021, "cancelled by who asked for it")
 DRAINING: Final = Fault(1024, "this node is leaving the cluster; ask another one")
 LOST_BY_LEAVING: Final = Fault(1023, "this node left the cluster while calls of this request may have been running")
@@ -36,32 +38,61 @@ def lost(call: str, node: str) -> Fault:
     return Fault(1023, text, {"node": node})
 
 
+def lost_often(call: str, nodes: Sequence[str], failovers: int) -> Fault:
+    """1023 of an idempotent call: as many nodes as may be were lost with it."""
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    text = f"call {call!r} was started on {count}, and each was lost: {', '.join(nodes)}; at most {failovers} may be"
+    return Fault(1023, text, {"node": nodes[-1], "nodes": list(nodes), "failovers": failovers})
+
+
 def not_idempotent(call: Call) -> Fault:
     """1001 of a worker whose function is not what its coordinator takes it for."""
     text = f"{call.function!r} is not idempotent here, as it was when the call was placed"
     return Fault(1001, text, {"call": call.name, "function": call.function})
 
 
-def lost_on_the_way() -> Fault:
-    """1023: a relay has lost the next node, and nobody can say whether the bodies ran."""
-    text = "a link on the way to that node was lost while calls may have been running there"
-    return Fault(1023, text, {"maybe_executed": True, "relayed": True})
+LOST_ON_THE_WAY: Final = Fault(
+    1023,
+    "a link on the way to that node was lost while calls may have been running there",
+    {"maybe_executed": True, "relayed": True},
+)
+"""1023 of a relay that has lost the next node: nobody can say whether the bodies ran."""
+
+
+def lost_on_the_way(fault: Fault | None) -> bool:
+    """Whether a relay says so."""
+    return fault is not None and fault.code == LOST_ON_THE_WAY.code and bool(fault.details.get("relayed"))
+
+
+def no_route() -> Fault:
+    """1001 of a relay, which speaks of this route alone and not of the member at its end."""
+    return Fault(1001, "no route to that node is left from here", {"maybe_executed": False, "relayed": True})
+
+
+def relay_full(limit: int) -> Fault:
+    """1022 of a relay, which speaks of itself and not of the member that the calls are for."""
+    details = {"limit": "requests", "retry_after": 1.0, "maybe_executed": False, "relayed": True}
+    return Fault(1022, f"over the limit requests: {limit} are passed on already", details)
 
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
     """1001 in words, from what the catalogue says is lacking; a call with a name of its own is named."""
+    lacks = details.get("lacks")
     if details.get("unknown") == "function":
         text = f"no node offers {call.function!r}" + _instead(call, details)
-    elif not details.get("lacks"):
+    elif lacks is not None and not lacks:
         text = f"no node that offers {call.function!r} is left to run it"
     else:
-        asked = ", ".join(repr(resource) for resource in call.resources)
-        text = f"no node that offers {call.function!r} holds {asked}"
-        lacks = details.get("lacks")
+        text = f"no node that offers {call.function!r} holds {_listed(call.resources)}"
         if isinstance(lacks, (list, tuple)):
-            text += f"; the nearest, {details.get('node')}, lacks " + ", ".join(repr(name) for name in lacks)
+            text += f"; the nearest, {details.get('node')}, lacks {_listed(lacks)}"
     named = f"call {call.name!r}: " if call.name != call.function else ""
     return Fault(1001, named + text, {"call": call.name, "function": call.function, **details})
+
+
+def _listed(names: Sequence[object]) -> str:
+    """The first of some names, for a sentence."""
+    return ", ".join([repr(name) for name in names[:_NAMED]]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _instead(call: Call, details: Mapping[str, object]) -> str:

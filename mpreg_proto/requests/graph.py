@@ -41,6 +41,10 @@ class Plan:
         """Whose results come back: `want`, or the leaves; in this order."""
 
 
+NOTHING = Plan({}, {}, {}, (), ())
+"""What is left of the plan of a request that is over."""
+
+
 def plan(request: Request, limits: Limits) -> Plan | Fault:
     """Check `request` and lay out its graph. Nothing is kept.
 
@@ -148,12 +152,16 @@ def _over_limit(calls: Sequence[Call], limits: Limits) -> Fault | None:
     if len(calls) > limits.calls:
         return over_limit("calls", limits.calls, len(calls))
     longest = limits.name_length
+    edges = 0
     for call in calls:
+        edges += len(call.needs)
         if len(call.name) > longest or len(call.function) > longest:
             return over_limit("name_length", longest, max(len(call.name), len(call.function)))
         for resource in call.resources:
             if len(resource) > longest:
                 return over_limit("name_length", longest, len(resource))
+    if edges > limits.edges:
+        return over_limit("edges", limits.edges, edges)
     return None
 
 

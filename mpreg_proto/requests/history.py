@@ -17,7 +17,7 @@ from mpreg_proto.requests.placement import Candidate
 class History:
     """Tables by call. All may be read; they are written by the methods alone."""
 
-    __slots__ = ("losses", "possibly_started", "queued", "refusals", "tries", "versions")
+    __slots__ = ("losses", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
 
     def __init__(self) -> None:
         self.queued: dict[str, int] = {}
@@ -28,8 +28,10 @@ class History:
         """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
         self.refusals: dict[str, list[tuple[MemberId, Fault]]] = {}
         """For calls that were refused somewhere: by whom, and why."""
-        self.losses: dict[str, int] = {}
-        """How often the node of a call was lost."""
+        self.losses: dict[str, list[Candidate]] = {}
+        """Whose loss each call has seen, in order; a node whose links come and go may be there more than once."""
+        self.routes: dict[str, dict[MemberId, None]] = {}
+        """For calls that a relay would not pass on: by whom they are not sent any more."""
         self.versions: dict[str, str] = {}
         """For calls whose node was lost: the version that alone may run them again."""
 
@@ -43,24 +45,40 @@ class History:
         """Whoever had the call says that its body did not start."""
         self.possibly_started.pop(name, None)
 
+    def unsent(self, name: str) -> None:
+        """The message with a call never left: it counts as not handed out."""
+        self.possibly_started.pop(name, None)
+        self.tries[name] -= 1
+
+    def route_refused(self, name: str, relay: MemberId) -> None:
+        """A relay will not pass the call on. That says nothing of the member that the call is for."""
+        self.routes.setdefault(name, {})[relay] = None
+
     def refused(self, name: str, member: MemberId, fault: Fault) -> None:
         """A member will not have the call: it goes elsewhere from now on."""
         self.refusals.setdefault(name, []).append((member, fault))
 
     def lost(self, name: str, candidate: Candidate, *, failovers: int) -> bool:
-        """The member that had the call is gone. Returns whether it may run again: idempotent, and not lost too often.
+        """The member that had the call is gone. Returns whether it may run again: idempotent, and lost with at most
+        `failovers` nodes.
 
-        If so, then as the same version alone.
+        A node that is lost again, as its links come and go, counts once. If so, then as the same version alone.
         """
-        losses = self.losses[name] = self.losses.get(name, 0) + 1
-        if not candidate.idempotent or losses > failovers:
+        self.losses.setdefault(name, []).append(candidate)
+        nodes = self.lost_nodes(name)
+        if not candidate.idempotent or len(nodes) > failovers:
             return False
         self.versions[name] = candidate.version
         return True
 
+    def lost_nodes(self, name: str) -> list[Candidate]:
+        """The nodes that were lost with a call, each once."""
+        return list({candidate.member: candidate for candidate in self.losses.get(name, ())}.values())
+
     def pardon(self, name: str) -> None:
         """Time will pass before the call is placed: whoever refused it may have room again by then."""
         self.refusals.pop(name, None)
+        self.routes.pop(name, None)
 
     def last_refusal(self, name: str) -> Fault | None:
         """Why the last member that was asked would not have the call."""

@@ -76,9 +76,8 @@ class InFlight:
         self._parking.release(execution, name)
         if not execution.request.partial:
             return self.end(execution, fault)
-        before = len(execution.faults)
-        execution.fail(name, fault)
-        intents = self._tell_failed(execution, list(execution.faults)[before:])
+        failed = execution.fail(name, fault)
+        intents = self._tell_failed(execution, failed)
         return intents + self.end(execution, None) if execution.over else intents
 
     # -- ends ---------------------------------------------------------------------------------------------------------
@@ -116,7 +115,9 @@ class InFlight:
         self._timers.cancel(("deadline", execution.id))
         for name in list(execution.parked) if execution.parked else ():
             self._parking.release(execution, name)
-        return [Withdraw(link, number) for number, link in execution.dispatches.items() if self._out.of(number)]
+        out = [number for number in execution.dispatches if self._out.has(number)]
+        execution.release()
+        return [Withdraw(execution.dispatches[number], number) for number in out]
 
     def forget(self, link: LinkId) -> None:
         """A link is gone, and all requests that came over it are closed."""

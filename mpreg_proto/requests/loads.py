@@ -14,6 +14,20 @@ from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.placement import Candidate
 
+_COUNTED = 40
+"""Bits of a dispatch's number that count; the others are drawn, so that nobody can guess it."""
+
+
+def dispatch_number(count: int, drawn: int) -> int:
+    """The number of a node's dispatch number `count`; `drawn` has at most `DRAWN` bits."""
+    return drawn << _COUNTED | count & (1 << _COUNTED) - 1
+
+
+def dispatch_count(number: int) -> int:
+    """How many dispatches a node had begun with the one of that number."""
+    return number & (1 << _COUNTED) - 1
+
+
 _TOLD_FOR = SECOND
 """How long a queue length that a member told is believed."""
 _OPENING = 2 * MILLISECOND
@@ -44,7 +58,18 @@ class Attempt:
 class Outstanding:
     """The pending attempts, by dispatch and by member; reads as placement's `Loads`."""
 
-    __slots__ = ("_by_member", "_by_number", "_limits", "_links", "_me", "_mean", "_refused", "_told", "now")
+    __slots__ = (
+        "_by_link",
+        "_by_member",
+        "_by_number",
+        "_limits",
+        "_links",
+        "_me",
+        "_mean",
+        "_refused",
+        "_told",
+        "now",
+    )
 
     def __init__(self, me: MemberId, links: Mapping[MemberId, LinkId], limits: Limits) -> None:
         self._me = me
@@ -52,6 +77,9 @@ class Outstanding:
         self._limits = limits
         self._by_number: dict[int, dict[str, Attempt]] = {}
         self._by_member: dict[MemberId, dict[tuple[int, str], Attempt]] = {}
+        """With a row, maybe an empty one, for each member that had a call of ours and is not gone."""
+        self._by_link: dict[LinkId, dict[int, None]] = {}
+        """The numbers of the dispatches that are out on each link."""
         self._told: dict[MemberId, tuple[int, int]] = {}
         self._mean: dict[MemberId, int] = {}
         self._refused: dict[MemberId, int] = {}
@@ -60,7 +88,11 @@ class Outstanding:
 
     def add(self, attempt: Attempt) -> None:
         """A call has been handed over."""
-        self._by_number.setdefault(attempt.number, {})[attempt.call] = attempt
+        calls = self._by_number.get(attempt.number)
+        if calls is None:
+            calls = self._by_number[attempt.number] = {}
+            self._by_link.setdefault(attempt.link, {})[attempt.number] = None
+        calls[attempt.call] = attempt
         self._by_member.setdefault(attempt.candidate.member, {})[attempt.number, attempt.call] = attempt
 
     def take(self, number: int, call: str, link: LinkId) -> Attempt | None:
@@ -72,6 +104,10 @@ class Outstanding:
         del calls[call]
         if not calls:
             del self._by_number[number]
+            numbers = self._by_link[link]
+            del numbers[number]
+            if not numbers:
+                del self._by_link[link]
         del self._by_member[attempt.candidate.member][number, call]
         return attempt
 
@@ -80,16 +116,38 @@ class Outstanding:
         calls = self._by_number.get(number)
         return list(calls.values()) if calls else []
 
+    def has(self, number: int) -> bool:
+        """Whether anything is pending of one dispatch."""
+        return number in self._by_number
+
+    def latest(self, after: int) -> list[int]:
+        """The dispatches that are out and were begun after so many others, oldest first (`dispatch_count`)."""
+        found: list[int] = []
+        for number in reversed(self._by_number):
+            if dispatch_count(number) <= after:
+                break
+            found.append(number)
+        return found[::-1]
+
     def at(self, member: MemberId) -> list[Attempt]:
         """What is pending at one member, oldest first."""
         return list(self._by_member.get(member, {}).values())
 
     def over(self, link: LinkId) -> list[Attempt]:
-        """What is pending on one link, oldest first within each member."""
-        return [attempt for table in self._by_member.values() for attempt in table.values() if attempt.link == link]
+        """What is pending on one link, dispatch by dispatch."""
+        return [attempt for number in self._by_link.get(link, ()) for attempt in self._by_number[number].values()]
+
+    def pending(self, link: LinkId) -> bool:
+        """Whether anything is pending on one link."""
+        return link in self._by_link
 
     def told(self, member: MemberId, queue: int, ran: int) -> None:
-        """A Result of `member` says how many calls wait there, and how long the one in it took (0: none ran)."""
+        """A Result of `member` says how many calls wait there, and how long the one in it took (0: none ran).
+
+        Nothing is kept of a member that never had a call, or is gone.
+        """
+        if member not in self._by_member:
+            return
         if queue:
             self._told[member] = (queue, self.now)
         elif member in self._told:
@@ -122,7 +180,14 @@ class Outstanding:
 
     def refused(self, member: MemberId) -> None:
         """No link to `member` could be had."""
+        for other in [other for other, until in self._refused.items() if until <= self.now]:
+            del self._refused[other]
         self._refused[member] = self.now + self._limits.unreachable
+
+    @property
+    def unreachable(self) -> tuple[MemberId, ...]:
+        """To whom no link could be had lately."""
+        return tuple(self._refused)
 
     def stands(self, member: MemberId) -> bool:
         """Whether a link to `member` stands, or it is this process itself."""

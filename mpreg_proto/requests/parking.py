@@ -1,27 +1,47 @@
-"""Ready calls that cannot be handed out yet: nobody can run them at the moment, or a link has to be had first.
+"""Ready calls that cannot be handed out yet: nobody can run them at the moment, a link has to be had first, or the node
+that had them was lost a moment ago.
 
-The dispatcher parks and releases; when offers or links change the coordinator takes all and has them placed again; a
-call that waits for too long comes back by its timer. What to do then is not decided here.
+The dispatcher parks and releases. Calls are indexed by what they wait for: when an offer or a link changes, the
+coordinator takes those that it concerns and has them placed again; a call that waits for too long comes back by its
+timer. What to do then is not decided here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 from mpreg_proto.ids import MemberId, RequestId
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.timers import Timers
 
+_Key = tuple[RequestId, str]
+_Asked = tuple[str, tuple[str, ...], str | None]
+"""Function, resources and version: calls that ask for the same can go on at the same moment."""
+
 
 class Parking:
-    """Calls by request and name. Timer keys: ("wait", id, call) for an offer, ("link", id, call) for a link."""
+    """Calls by request and name. Timer keys: ("wait", id, call) for an offer, ("link", id, call) for a link,
+    ("again", id, call) after a loss.
+    """
 
-    __slots__ = ("_awaited", "_timers", "calls")
+    __slots__ = ("_asked", "_awaited", "_by_function", "_by_member", "_pausing", "_timers", "calls")
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
-        self.calls: dict[tuple[RequestId, str], None] = {}
+        self.calls: dict[_Key, None] = {}
         """What waits now, in the order in which it was parked; written by the methods alone."""
-        self._awaited: dict[tuple[RequestId, str], MemberId] = {}
+        self._asked: dict[_Key, _Asked] = {}
+        """What each of `calls` asks for, but of those that pause after a loss."""
+        self._by_function: dict[str, dict[_Asked, dict[_Key, None]]] = {}
+        """`_asked` the other way."""
+        self._awaited: dict[_Key, MemberId] = {}
         """To whom a call waits for a link."""
+        self._by_member: dict[MemberId, dict[_Key, None]] = {}
+        """`_awaited` the other way."""
+        self._pausing: dict[_Key, int] = {}
+        """Calls that go on by themselves, and when."""
+
+    # -- parking ------------------------------------------------------------------------------------------------------
 
     def until_offered(self, execution: Execution, name: str, at: int) -> None:
         """Somebody may offer the function until `at`; a call that waits already is not given longer."""
@@ -35,42 +55,121 @@ class Parking:
         self._park(execution, name)
         key = ("link", execution.id, name)
         if self._awaited.get((execution.id, name)) != member or key not in self._timers:
-            self._awaited[execution.id, name] = member
+            self._await(execution, name, member)
             self._timers.set(key, at)
+
+    def pause(self, execution: Execution, name: str, at: int) -> None:
+        """Nothing can be done for that call before `at`."""
+        key = (execution.id, name)
+        execution.parked[name] = None
+        self.calls[key] = None
+        self._pausing[key] = at
+        self._timers.set(("again", *key), at)
+
+    def _park(self, execution: Execution, name: str) -> None:
+        key = (execution.id, name)
+        call = execution.plan.calls[name]
+        execution.parked[name] = None
+        self.calls[key] = None
+        asked = self._asked[key] = (call.function, call.resources, call.version)
+        self._by_function.setdefault(call.function, {}).setdefault(asked, {})[key] = None
+
+    def _await(self, execution: Execution, name: str, member: MemberId) -> None:
+        key = (execution.id, name)
+        self._forget_awaited(key)
+        self._awaited[key] = member
+        self._by_member.setdefault(member, {})[key] = None
 
     def awaited(self, execution: Execution, name: str) -> MemberId | None:
         """To whom that call waits for a link, if it does."""
         return self._awaited.get((execution.id, name)) if self._awaited else None
 
+    # -- going on -----------------------------------------------------------------------------------------------------
+
+    @property
+    def functions(self) -> Iterable[str]:
+        """The functions that calls wait for."""
+        return self._by_function
+
+    def offered(self, functions: Iterable[str], can_run: Callable[[_Asked], bool]) -> list[_Key]:
+        """The calls of these functions that somebody can run now."""
+        return [
+            key
+            for function in functions
+            for asked, calls in self._by_function.get(function, {}).items()
+            if can_run(asked)
+            for key in calls
+        ]
+
+    def awaiting(self, members: Iterable[MemberId]) -> list[_Key]:
+        """The calls that wait for a link to one of these."""
+        return [key for member in members for key in self._by_member.get(member, ())]
+
+    def take(self, keys: Iterable[_Key]) -> dict[RequestId, list[str]]:
+        """Take calls out, by request, to be placed again; their timers go on until they are released."""
+        ready: dict[RequestId, list[str]] = {}
+        for key in keys:
+            if key in self._asked:
+                del self.calls[key]
+                self._forget_asked(key)
+                ready.setdefault(key[0], []).append(key[1])
+        return ready
+
+    def take_all(self) -> dict[RequestId, list[str]]:
+        """All that waits for an offer or a link."""
+        return self.take([key for key in self.calls if key in self._asked])
+
+    def due(self, execution: Execution, now: int) -> list[str]:
+        """The calls of a request whose pause is over; they wait no more."""
+        names = [name for name in execution.parked if self._pausing.get((execution.id, name), now + 1) <= now]
+        for name in names:
+            self.release(execution, name)
+        return names
+
     def come_due(self, execution: Execution, name: str) -> bool:
         """A timer of that call has come. Returns whether it still waits; it no longer does then."""
-        if (execution.id, name) not in self.calls:
+        key = (execution.id, name)
+        if key not in self.calls:
             return False
-        del self.calls[execution.id, name]
+        del self.calls[key]
+        self._forget_asked(key)
         return True
 
     def link_missed(self, execution: Execution, name: str) -> MemberId | None:
         """No link came in time. Returns to whom, which is awaited no longer."""
-        return self._awaited.pop((execution.id, name), None)
-
-    def take_all(self) -> dict[RequestId, list[str]]:
-        """All that waits, by request, to be placed again; their timers go on until they are released."""
-        calls, self.calls = self.calls, {}
-        ready: dict[RequestId, list[str]] = {}
-        for request_id, name in calls:
-            ready.setdefault(request_id, []).append(name)
-        return ready
+        return self._forget_awaited((execution.id, name))
 
     def release(self, execution: Execution, name: str) -> None:
         """A call waits no more, or its request is over: its timers must not speak of a later wait."""
         if name not in execution.parked:
             return
         del execution.parked[name]
-        self.calls.pop((execution.id, name), None)
-        self._awaited.pop((execution.id, name), None)
+        key = (execution.id, name)
+        self.calls.pop(key, None)
+        self._forget_asked(key)
+        self._forget_awaited(key)
+        self._pausing.pop(key, None)
         self._timers.cancel(("wait", execution.id, name))
         self._timers.cancel(("link", execution.id, name))
+        self._timers.cancel(("again", execution.id, name))
 
-    def _park(self, execution: Execution, name: str) -> None:
-        execution.parked[name] = None
-        self.calls[execution.id, name] = None
+    def _forget_asked(self, key: _Key) -> None:
+        asked = self._asked.pop(key, None)
+        if asked is None:
+            return
+        by_asked = self._by_function[asked[0]]
+        calls = by_asked[asked]
+        del calls[key]
+        if not calls:
+            del by_asked[asked]
+            if not by_asked:
+                del self._by_function[asked[0]]
+
+    def _forget_awaited(self, key: _Key) -> MemberId | None:
+        member = self._awaited.pop(key, None)
+        if member is not None:
+            calls = self._by_member[member]
+            del calls[key]
+            if not calls:
+                del self._by_member[member]
+        return member

@@ -9,7 +9,7 @@ rank the better of two random ones by expected delay, so that equals are balance
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Protocol
 
 from mpreg_proto.ids import MemberId
@@ -50,6 +50,10 @@ class CatalogueView(Protocol):
 
     def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> Sequence[Candidate]:
         """Everybody who can run it, by member id."""
+        ...
+
+    def offered_by(self, member: MemberId) -> Container[str]:
+        """The functions that a member offers, whether anybody can run them or not."""
         ...
 
     def lacking(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:

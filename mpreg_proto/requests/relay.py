@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
@@ -29,18 +28,29 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     message: Request | Result | CancelRequest
 
 
-class Relay:
-    """What is passed on now, by the link and number that it came with and by those that it went with."""
+_Key = tuple[LinkId, int]
 
-    __slots__ = ("_back", "_limits", "_number", "_on", "me")
+
+class Relay:
+    """What is passed on now, by the link and number that it came with and by those that it went with.
+
+    A row ends with its last answer or with a link of it. Of a full table those go that nobody can want any more.
+    """
+
+    __slots__ = ("_back", "_by_link", "_limits", "_next_purge", "_number", "_on", "_until", "me")
 
     def __init__(self, me: MemberId, *, number: Callable[[], int], limits: Limits) -> None:
         """`number`: the next number of a dispatch of this node, never the same twice."""
         self.me = me
         self._number = number
         self._limits = limits
-        self._on: dict[tuple[LinkId, int], tuple[LinkId, int]] = {}
-        self._back: dict[tuple[LinkId, int], tuple[LinkId, int]] = {}
+        self._on: dict[_Key, _Key] = {}
+        self._back: dict[_Key, _Key] = {}
+        self._until: dict[_Key, int] = {}
+        """For each row of `_back`: from when on no answer to it is of any use."""
+        self._by_link: dict[LinkId, dict[_Key, None]] = {}
+        """The rows of `_back` by the links that they came and went over."""
+        self._next_purge = 0
 
     def __len__(self) -> int:
         return len(self._on)
@@ -53,14 +63,23 @@ class Relay:
         """Where a dispatch of this node's own number came from, and its number there; None if it is none of these."""
         return self._back.get((link, number))
 
-    def request(self, link: LinkId, request: Request, *, sender: MemberId, way: LinkId | None) -> list[Forward]:
+    def request(
+        self, link: LinkId, request: Request, *, sender: MemberId, way: LinkId | None, now: int = 0
+    ) -> list[Forward]:
         """Pass a dispatch on over `way`, or refuse it if there is none or it has come too far."""
-        if way is None or request.hops >= HOPS or self.me in request.via or len(self._on) >= self._limits.requests:
-            fault = Fault(1001, "no way to that node is left from here", {"maybe_executed": False})
-            return [Forward(link, Result(request.id, fault=fault))]
+        if way is None or request.hops >= HOPS or self.me in request.via:
+            return [Forward(link, Result(request.id, fault=faults.no_route()))]
+        if len(self._back) >= self._limits.requests:
+            self._purge(now)
+            if len(self._back) >= self._limits.requests:
+                return [Forward(link, Result(request.id, fault=faults.relay_full(self._limits.requests)))]
         number = self._number()
+        span = self._limits.default_timeout if request.timeout is None else request.timeout
         self._on[link, request.id] = (way, number)
         self._back[way, number] = (link, request.id)
+        self._until[way, number] = now + min(span, self._limits.longest_timeout) + self._limits.drain_grace
+        for end in (link, way):
+            self._by_link.setdefault(end, {})[way, number] = None
         via = tuple(dict.fromkeys((*request.via, sender, self.me)))
         return [Forward(way, msgspec.structs.replace(request, id=number, hops=request.hops + 1, via=via))]
 
@@ -70,7 +89,7 @@ class Relay:
         if origin is None:
             return None
         if result.last:
-            self._forget(link, result.id)
+            self._forget((link, result.id))
         if origin == NOBODY:
             return []
         return [Forward(origin[0], msgspec.structs.replace(result, id=origin[1]))]
@@ -83,25 +102,39 @@ class Relay:
     def lost(self, link: LinkId) -> list[Forward]:
         """A link has ended: who sent over it is not answered any more, who waits for answers over it is told."""
         forwards: list[Forward] = []
-        for (came, number), (went, mine) in list(self._on.items()):
-            if link not in (came, went):
-                continue
-            self._forget(went, mine)
-            if went != link:
+        for key in list(self._by_link.get(link, ())):
+            went, mine = key
+            origin = self._back[key]
+            if went == link:
+                self._forget(key)
+                if origin[0] not in (link, NOBODY[0]):
+                    forwards.append(Forward(origin[0], Result(origin[1], fault=faults.LOST_ON_THE_WAY)))
+            else:
+                self._on.pop(origin, None)
+                self._back[key] = NOBODY
                 forwards.append(Forward(went, CancelRequest(mine)))
-                self._back[went, mine] = NOBODY
-            elif came != link:
-                fault = faults.lost_on_the_way()
-                forwards.append(Forward(came, Result(number, fault=fault)))
-        for key in [key for key in self._back if key[0] == link]:
-            del self._back[key]
+        self._by_link.pop(link, None)
         return forwards
 
     def pending(self, link: LinkId) -> bool:
         """Whether an answer is still to come or to go on `link`."""
-        return any(key[0] == link for key in (*self._on, *self._back))
+        return link in self._by_link
 
-    def _forget(self, link: LinkId, number: int) -> None:
-        origin = self._back.pop((link, number), None)
-        if origin is not None:
-            self._on.pop(origin, None)
+    def _forget(self, key: _Key) -> None:
+        origin = self._back.pop(key)
+        del self._until[key]
+        self._on.pop(origin, None)
+        for end in (origin[0], key[0]):
+            rows = self._by_link.get(end)
+            if rows is not None:
+                rows.pop(key, None)
+                if not rows:
+                    del self._by_link[end]
+
+    def _purge(self, now: int) -> None:
+        """Forget what nobody can want any more; not looked for again before something else is due."""
+        if now < self._next_purge:
+            return
+        for key in [key for key, until in self._until.items() if until <= now]:
+            self._forget(key)
+        self._next_purge = min(self._until.values(), default=0)

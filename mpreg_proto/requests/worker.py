@@ -7,9 +7,11 @@ ended: cancelling is a message, not an end (dask/distributed #2617).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from mpreg_proto.effects import Cancel, Outcome, Raised, Returned, Run
 from mpreg_proto.errors import Fault
@@ -52,9 +54,14 @@ class Worker:
         self._codec = codec
         self._slots: dict[str, int] = {}
         self._busy: dict[str, int] = {}
-        self._queues: dict[str, deque[Job]] = {}
+        self._queues: dict[str, OrderedDict[Job, None]] = {}
+        """In the order in which they came. Any of them is taken out as fast as the first."""
+        self.queued = 0
+        """Calls that wait for a slot."""
         self._runs: dict[RunId, Job] = {}
         self._dispatches: dict[tuple[LinkId, int], dict[str, Job]] = {}
+        self._by_link: dict[LinkId, dict[int, None]] = {}
+        """The numbers of the dispatches that came over each link."""
         self._last_run = 0
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -80,10 +87,12 @@ class Worker:
         Everything is checked again here, as the sender's view may be old.
         """
         jobs = self._dispatches.setdefault((link, number), {})
+        self._by_link.setdefault(link, {})[number] = None
+        assumed = dict.fromkeys(idempotent)
         fresh: list[Job] = []
         for call in calls:
             job = Job(link, number, call, given, deadline=deadline, accepted=now)
-            job.assumed = call.name in idempotent
+            job.assumed = call.name in assumed
             jobs[call.name] = job
             fresh.append(job)
         intents: list[Intent] = []
@@ -96,7 +105,8 @@ class Worker:
             if self._busy.get(function, 0) < self._slots.get(function, 1):
                 intents.append(self._start(job, now))
             else:
-                self._queues.setdefault(function, deque()).append(job)
+                self._queues.setdefault(function, OrderedDict())[job] = None
+                self.queued += 1
         return intents
 
     def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[Intent]:
@@ -110,6 +120,8 @@ class Worker:
             job.started = min(max(job.started, began), now)
         function = job.call.function
         self._busy[function] -= 1
+        if not self._busy[function]:
+            del self._busy[function]
         intents: list[Intent] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
             intents += self._next(function, now)
@@ -130,8 +142,8 @@ class Worker:
         The `Ended`s of it have nobody to go to.
         """
         intents: list[Intent] = []
-        for key in [key for key in self._dispatches if key[0] == link]:
-            intents += self.cancel(*key)
+        for number in list(self._by_link.get(link, ())):
+            intents += self.cancel(link, number)
         return intents
 
     def stop_all(self) -> list[Intent]:
@@ -141,6 +153,7 @@ class Worker:
 
     def withdrawn(self, function: str) -> list[Intent]:
         """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
+        self._slots.pop(function, None)
         intents: list[Intent] = []
         for job in list(self._queues.get(function, ())):
             refusal = self._refusal(job.call, job.assumed)
@@ -149,11 +162,6 @@ class Worker:
         return intents
 
     # -- questions ----------------------------------------------------------------------------------------------------
-
-    @property
-    def queued(self) -> int:
-        """Calls that wait for a slot."""
-        return sum(len(queue) for queue in self._queues.values()) if self._queues else 0
 
     @property
     def running(self) -> int:
@@ -170,7 +178,7 @@ class Worker:
 
     def pending(self, link: LinkId) -> bool:
         """Whether a call that came over `link` is still owed an answer."""
-        return any(key[0] == link for key in self._dispatches)
+        return link in self._by_link
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -186,6 +194,9 @@ class Worker:
         run = job.run = RunId(self._last_run)
         job.started = now
         job.given = {}
+        job.call = msgspec.structs.replace(
+            job.call, args=b""
+        )  # what the body has is decoded, and may be there for long
         self._runs[run] = job
         function = job.call.function
         self._busy[function] = self._busy.get(function, 0) + 1
@@ -238,7 +249,8 @@ class Worker:
             job.cancelled = fault
             return Cancel(job.run)
         queue = self._queues[job.call.function]
-        queue.remove(job)
+        del queue[job]
+        self.queued -= 1
         if not queue:
             del self._queues[job.call.function]
         return self._end(job, Failed(job.call.name, fault, refused=True))
@@ -247,7 +259,8 @@ class Worker:
         queue = self._queues.get(function)
         intents: list[Intent] = []
         while queue and self._busy.get(function, 0) < self._slots.get(function, 1):
-            job = queue.popleft()
+            job, _ = queue.popitem(last=False)
+            self.queued -= 1
             refusal = self._refusal(job.call, job.assumed)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
                 intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
@@ -263,6 +276,10 @@ class Worker:
         del jobs[job.call.name]
         if not jobs:
             del self._dispatches[key]
+            numbers = self._by_link[job.link]
+            del numbers[job.request]
+            if not numbers:
+                del self._by_link[job.link]
         return Ended(job.link, job.request, row, last=not jobs)
 
 

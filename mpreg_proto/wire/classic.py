@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import Fault, over_limit
+from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire import jsonvalues
 from mpreg_proto.wire.dialects import BadRequest, placed
 from mpreg_proto.wire.messages import Call, Message, Refused, Request, Result, Traced
@@ -61,10 +62,11 @@ class _Wrong(Exception):
 class ClassicDialect:
     """One link's translation. Requests are numbered from 1 in the order in which they came."""
 
-    __slots__ = ("_codec", "_limit", "_number", "_open")
+    __slots__ = ("_codec", "_limit", "_limits", "_number", "_open")
 
-    def __init__(self, codec: ValueCodec, limit: int) -> None:
+    def __init__(self, codec: ValueCodec, limit: int, limits: Limits = DEFAULT) -> None:
         """`limit`: bytes of the longest answer; what would be longer is answered with 1014."""
+        self._limits = limits
         self._codec = codec
         self._limit = limit
         self._number = 0
@@ -93,6 +95,8 @@ class ClassicDialect:
             details = {"limit": "message", "value": self._limit, "came": len(answer), "maybe_executed": True}
             text = f"over the limit message: the answer has {len(answer)} bytes, at most {self._limit}"
             answer = self._answer(Result(message.id, fault=Fault(1014, text, details)), open_).encode()
+            if len(answer) > self._limit:  # its `u` alone is that long: whoever sends it says what becomes of the link
+                self._open[message.id] = open_
         return answer
 
     def _request(self, body: bytes | bytearray | memoryview | str) -> Request:
@@ -144,6 +148,7 @@ class ClassicDialect:
     def _calls(self, commands: Sequence[_Command], refs: str) -> tuple[Call, ...]:
         names = dict.fromkeys(command.name for command in commands)
         calls: list[Call] = []
+        edges = 0
         for position, command in enumerate(commands):
             arguments = [command.args, command.kwargs]
             path = f"$.cmds[{position}]"
@@ -154,6 +159,9 @@ class ClassicDialect:
                     if "$ref" in command.kwargs or "$data" in command.kwargs:  # would make a reference of all keywords
                         raise BadReference("$[1]", "no keyword is named $ref or $data")
                     scanned, needs = scan_explicit(arguments)
+                edges += len(needs)
+                if edges > self._limits.edges:  # nothing more of it is kept
+                    continue
                 args = self._codec.encode(scanned)
             except BadReference as error:
                 raise _Wrong(
@@ -164,6 +172,12 @@ class ClassicDialect:
                 code = 1010 if error.limit is None else 1014
                 raise _Wrong(code, f"{place}: {error.why}", path=place, **(error.limit or {})) from None
             calls.append(Call(command.name, command.fun, args, needs, tuple(sorted(dict.fromkeys(command.locs)))))
+        if edges > self._limits.edges:
+            for position, command in enumerate(commands):  # 1010 comes before 1014
+                if not command.name or not command.fun:
+                    path = f"$.cmds[{position}].{'fun' if command.name else 'name'}"
+                    raise _Wrong(1010, f"{path}: a name is not empty", path=path)
+            raise _over_limit("edges", self._limits.edges, edges)
         return tuple(calls)
 
     def _answer(self, result: Result, open_: _Open) -> str:
@@ -211,6 +225,11 @@ def _unsayable(name: str, error: UnsendableValue | MalformedValue) -> Fault:
     # Whether a body may run twice is not known here; it has run, and only false would be a promise.
     details = {"call": name, "type": type(error).__name__, "message": str(error), "maybe_executed": True}
     return Fault(1003, text, details)
+
+
+def _over_limit(limit: str, value: int, came: int) -> _Wrong:
+    fault = over_limit(limit, value, came)
+    return _Wrong(fault.code, fault.message, **fault.details)
 
 
 def _over(error: jsonvalues.MalformedJson) -> _Wrong:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.errors import Fault, RemoteProtocolError
+from mpreg_proto.errors import Fault, RemoteProtocolError, over_limit
+from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire.messages import Explain, Message, Request, Result
 from mpreg_proto.wire.shapes import Excess, measure
 
@@ -17,6 +18,8 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _any = msgspec.msgpack.Decoder(list[object])
 _encode = msgspec.msgpack.Encoder().encode
 _REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
+_FAR_OVER = 10
+"""So many times as many calls as may be are decoded still, to find what else is wrong, as 1010 is told before 1014."""
 _KINDS: tuple[object, ...] = tuple(kind.__struct_config__.tag for kind in Message.__args__)
 
 
@@ -32,10 +35,16 @@ def encode(message: Message) -> bytes:
     return _encode(message)
 
 
-def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
+def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Message | BadRequest:
     """The message in `body`. Raises RemoteProtocolError: 1040 for a kind that is not known, 1014 for errors whose
     details are over a limit, else 1010.
+
+    A request that has more calls or edges than `limits` allow is a `BadRequest`; it is counted before it is decoded.
     """
+    if len(body) > min(limits.calls, limits.edges):  # each takes a byte at least
+        bad = _count(body, limits)
+        if bad is not None:
+            return bad
     try:
         message = _decoder.decode(body)
         if type(message) is Result and (message.failed or message.fault is not None):
@@ -59,6 +68,61 @@ def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
     if type(kind) is int and kind not in _KINDS:
         raise RemoteProtocolError(f"message of unknown kind {kind}", code=1040)
     raise RemoteProtocolError(f"malformed message of kind {kind!r}: {why}")
+
+
+class _Names(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A call of which only its names are looked at, and how many it waits for."""
+
+    name: str
+    function: str
+    args: msgspec.Raw
+    needs: msgspec.Raw = msgspec.Raw(b"\x90")
+
+
+class _Counted(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[0], gc=False):
+    """A request of which only the calls are looked at."""
+
+    id: int
+    calls: msgspec.Raw
+
+
+class _CountedExplain(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[1], gc=False):
+    request: _Counted
+
+
+_counted = msgspec.msgpack.Decoder(_Counted | _CountedExplain)
+_names = msgspec.msgpack.Decoder(list[_Names])
+
+
+def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest | None:
+    """1014 for a request with too many calls or edges. What cannot be read here is for the decoder to refuse."""
+    try:
+        counted = _counted.decode(body)
+        request = counted if isinstance(counted, _Counted) else counted.request
+        calls = _length(request.calls)
+        if calls > _FAR_OVER * limits.calls:
+            return BadRequest(request.id, over_limit("calls", limits.calls, calls))
+        names = _names.decode(request.calls)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    edges = sum([_length(call.needs) for call in names])
+    if edges <= limits.edges:
+        return None
+    for position, call in enumerate(names):  # 1010 comes before 1014
+        if not call.name or not call.function:
+            path = f"$.cmds[{position}].{'fun' if call.name else 'name'}"
+            return BadRequest(request.id, Fault(1010, f"{path}: a name is not empty", {"path": path}))
+    return BadRequest(request.id, over_limit("edges", limits.edges, edges))
+
+
+def _length(array: msgspec.Raw) -> int:
+    """How many items a MessagePack array has, from its head alone; 0 for anything else."""
+    head = bytes(memoryview(array)[:5])
+    if head[:1] == b"\xdc":
+        return int.from_bytes(head[1:3], "big")
+    if head[:1] == b"\xdd":
+        return int.from_bytes(head[1:5], "big")
+    return head[0] & 0x0F if head and head[0] & 0xF0 == 0x90 else 0
 
 
 def _measure_details(result: Result) -> None:

@@ -158,6 +158,8 @@ class Result(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):
     queue: int = 0
     """Calls now waiting at the sender: the load that placement reckons with."""
     trace: tuple[Traced, ...] = ()
+    untraced: int = 0
+    """Rows of the trace that were left out, as the message would have been too long with them."""
 
 
 class CancelRequest(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
@@ -206,6 +208,8 @@ class Told(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
 
     id: int
     view: bytes
+    last: bool = True
+    """Nothing more comes for this id; a view that is longer than a message comes in several, to be put together."""
 
 
 # -- who is in the cluster, what they offer ---------------------------------------------------------------------------

@@ -209,7 +209,7 @@ class Session:
             and bytes(body[:1]) == b"{"
         ):
             return self._open_classic().decode(body)
-        return self._admit(dialects.decode(body))
+        return self._admit(dialects.decode(body, self._limits))
 
     def _admit(self, message: Message | BadRequest) -> Message | BadRequest:
         if isinstance(message, Hello) is not (self.stage is Stage.OPENING) and not isinstance(message, Refused):
@@ -240,6 +240,6 @@ class Session:
             raise RemoteProtocolError(text, code=1014, details=details)
 
     def _open_classic(self) -> ClassicDialect:
-        self._classic = ClassicDialect(self._codec, self.limit)
+        self._classic = ClassicDialect(self._codec, self.limit, self._limits)
         self.move(Cause.AGREED)
         return self._classic

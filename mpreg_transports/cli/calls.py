@@ -308,12 +308,15 @@ def print_answer(answer: Answer, *, timeline: bool, as_json: bool) -> None:
 
     if as_json:
         leaves = json_tree(answer.values)
-        emit_json({"r": leaves, "trace": [traced(row) for row in answer.trace]} if timeline else leaves)
+        left_out = {"untraced": answer.untraced} if answer.untraced else {}
+        emit_json({"r": leaves, "trace": [traced(row) for row in answer.trace], **left_out} if timeline else leaves)
         return
     print_value(answer.values, as_json=False)
     if timeline:
         emit("")
         show(*waterfall(answer.trace, width=out().width, ascii_only=ascii_only()))
+        if answer.untraced:
+            emit(f"{answer.untraced} calls are not shown: with them the answer would be longer than a message")
 
 
 def traced(row: Traced) -> dict[str, object]:

@@ -18,6 +18,7 @@ import msgspec
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Notify, Returned, Run, Send, Stopped
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
+from mpreg_proto.limits import Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.notices import Answered, Standing
 from mpreg_proto.rng import Rng
@@ -38,6 +39,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     ticks: int = 1
     requests: int = 2
     """One of `once` and one that needs both functions, in this order."""
+
+
+_LIMITS = Limits(failover_pause=0)
+"""A failover is no step of its own."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -100,7 +105,7 @@ class Place:
         self.numbers = 0
         seeds = () if index == 0 else (address(0),)
         self.node = Node(
-            NodeConfig(name=f"n{index}", addresses=(address(index),), seeds=seeds),
+            NodeConfig(name=f"n{index}", addresses=(address(index),), seeds=seeds, limits=_LIMITS),
             me=MemberId(bytes([index + 1]) * 16),
             rng=First(0),
             entropy=self._entropy,

@@ -13,7 +13,13 @@ from mpreg_transports.testing.invariants_calls import AfterItsNeeds, NeverTooLat
 from mpreg_transports.testing.invariants_catalogue import ReplicasAreTheOwners
 from mpreg_transports.testing.invariants_ends import EndsOnce
 from mpreg_transports.testing.invariants_members import NeverFalls, OnlyTheOwner, SameClaimsSameView
-from mpreg_transports.testing.invariants_moving import KeepsNothingOfTheGone, LinksEndWell, QueuesMove, TriesElsewhere
+from mpreg_transports.testing.invariants_moving import (
+    KeepsNothingOfTheGone,
+    LinksEndWell,
+    OffersAreTaken,
+    QueuesMove,
+    TriesElsewhere,
+)
 from mpreg_transports.testing.invariants_patience import LosesNoCall, SlowIsNotDead
 from mpreg_transports.testing.invariants_placing import ChecksAgain, PlacedWhereItFits
 from mpreg_transports.testing.invariants_relaying import CancelsArePassedOn, OutIsSomewhere
@@ -73,6 +79,7 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         CallsOff(),
         LeavesInOrder(),
         QueuesMove(),
+        OffersAreTaken(),
         KeepsNothingOfTheGone(),
         LinksEndWell(),
         TriesElsewhere(),

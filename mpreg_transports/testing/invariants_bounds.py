@@ -123,6 +123,8 @@ class WithinLimits(Watcher):
         for request, name in coordinator.parking.calls:
             if request not in requests or name not in requests[request].open:
                 self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
+            if not any((kind, request, name) in node._timers for kind in ("wait", "link", "again")):
+                self._wrong(host, f"call {name!r} of request {request} waiting for ever")
         for execution in requests.values():
             out = coordinator.out
             placed = {attempt.call for number in execution.dispatches for attempt in out.of(number)}
@@ -175,7 +177,7 @@ def _belongs(node: Node, key: Key) -> bool:
             return session is not None and session.stage is not Stage.ENDED
         case ("deadline", request):
             return request in node.coordinator.requests
-        case ("wait" | "link", request, name):
+        case ("wait" | "link" | "again", request, name):
             return (request, name) in node.coordinator.parking.calls
         case ("cluster", "dial", address):
             return address in node.cluster._overlay._rows

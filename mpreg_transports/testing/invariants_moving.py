@@ -48,6 +48,25 @@ class QueuesMove(Watcher):
             raise Violation(12, f"{said(host)} starts {job.call.name!r} before what has waited longer for a slot")
 
 
+class OffersAreTaken(Watcher):
+    """14: a call does not wait for a node that offers its function when there is one, and a link to it.
+
+    A call that was handed out before may have been refused there, and is left alone, as is one that waits for a link.
+    """
+
+    def touched_node(self, host: NodeHost) -> None:
+        coordinator = host.node.coordinator
+        for request, name in coordinator.parking.calls:
+            execution = coordinator.requests.get(request)
+            if execution is None or ("link", request, name) in host.node._timers:
+                continue
+            if name in execution.history.tries or name in execution.history.losses:
+                continue
+            offers = coordinator.dispatcher.candidates(execution, execution.plan.calls[name])
+            if any(coordinator.out.stands(one.member) for one in offers):
+                raise Violation(14, f"{said(host)} lets {name!r} wait for a function that is offered")
+
+
 class KeepsNothingOfTheGone(Watcher):
     """12: no calls are out at who is gone, nobody is listed with what it does not offer. 4: logs have no gaps."""
 

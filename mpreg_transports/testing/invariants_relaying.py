@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.ids import LinkId
+from mpreg_proto.requests.loads import dispatch_count
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import CancelRequest, Message, Request
 from mpreg_transports.testing.hosts import Host, NodeHost
@@ -44,7 +45,7 @@ class CancelsArePassedOn(Watcher):
             self._passes_on(host, link, message.id)
         elif isinstance(message, Request):
             for number, mark in owed.items():
-                if message.id > mark:
+                if dispatch_count(message.id) > mark:
                     raise Violation(15, f"{said(host)} was not told to stop {number} of link {link}, nor its relay's")
 
     def _passes_on(self, host: NodeHost, link: LinkId, number: int) -> None:

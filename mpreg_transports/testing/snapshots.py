@@ -8,7 +8,7 @@ tables sorted, so two worlds in which the same was learnt in another order are o
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict, deque
 from hashlib import blake2b
 from types import FunctionType, MethodType
 from typing import Any
@@ -24,7 +24,20 @@ from mpreg_proto.wire.values import ValueCodec
 _FIXED = (Limits, NodeConfig, Rng, ValueCodec, FunctionType, MethodType, type)
 # Kept answers of the index, masks, generations; when a member last changed, or somebody looked; means and queues told.
 _LEFT_OUT = frozenset(
-    {"_answers", "_bits", "generation", "since", "_mean", "_told", "_log", "_last_ping", "shown", "now"}
+    {
+        "_answers",
+        "_found",
+        "names",
+        "_bits",
+        "generation",
+        "since",
+        "_mean",
+        "_told",
+        "_log",
+        "_last_ping",
+        "shown",
+        "now",
+    }
 )
 _TIMES = frozenset({"heard", "deadline", "arrived", "accepted", "started", "sent", "reached", "tried", "due"})
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
@@ -63,7 +76,7 @@ class _Walk:
         kind = type(thing)
         if kind in _SCALARS:
             return repr(thing)
-        if kind is dict:
+        if kind is dict or kind is OrderedDict:
             rows = [f"{self.told(key)}:{self.told(held)}" for key, held in thing.items()]
             return "{" + ",".join(sorted(rows)) + "}" if rows else "{}"
         if kind in _ROWS:

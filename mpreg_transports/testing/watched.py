@@ -71,7 +71,7 @@ class Watched:
         if coordinator is not host.coordinator:  # it has taken a new id, and numbers its requests anew
             host.coordinator = coordinator
             host.era += 1
-        for number in range(host.handed_out + 1, coordinator.last_number + 1):
+        for number in coordinator.out.latest(host.handed_out):
             for attempt in coordinator.out.of(number):
                 key = CallKey(host.name, host.life, (host.era << 40) + attempt.execution.id, attempt.call)
                 self.keys[host.name, host.life, number, attempt.call] = key

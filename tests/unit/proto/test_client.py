@@ -7,6 +7,7 @@ from mpreg_proto.effects import Framing, HangUp, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.sending import LINK_GONE
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
@@ -397,3 +398,76 @@ def test_the_clock_of_an_idle_session_stops_with_its_link() -> None:
     booth.say(Result(booth.ask()))
     booth.drop()
     assert booth.session.next_timeout() is None
+
+
+# -- answers and what they answer -------------------------------------------------------------------------------------
+
+
+def test_a_question_is_answered_by_its_own_kind_of_answer() -> None:
+    booth = Booth()
+    run, ask = booth.ask(), booth.session.ask(now=booth.now)
+    where = booth.session.explain(Request(0, CALL), now=booth.now)
+    booth.flush()
+    booth.say(Told(run, b"{}"), Explanation(run), Told(where, b"{}"), Explanation(ask), Result(ask), Result(where))
+    booth.say(Result(where, (Done("x", b"\x01"),), last=False), Result(99))
+    assert booth.replies() == {} and len(booth.session) == 3
+    booth.say(Result(run), Told(ask, b"{}"), Explanation(where))
+    assert booth.replies() == {run: Result(run), ask: Told(ask, b"{}"), where: Explanation(where)}
+
+
+def test_an_error_answers_any_question() -> None:
+    booth = Booth()
+    number = booth.session.explain(Request(0, CALL), now=booth.now)
+    booth.flush()
+    booth.say(Result(number, fault=Fault(1010, "bad")))
+    assert booth.fault(number).code == 1010
+
+
+def test_what_was_never_sent_is_answered_by_nothing_that_comes() -> None:
+    booth = Booth(opened=False)
+    booth.connect()
+    number = booth.ask()
+    booth.say(NODE)
+    assert number in requests(booth.take())
+    booth.session.links.hang_up(booth.link)
+    booth.flush()
+    waiting = booth.ask()
+    booth.say(Result(waiting))
+    assert booth.replies() == {} and len(booth.session) == 2
+
+
+def test_a_link_that_is_gone_when_a_question_is_sent_keeps_it_for_the_next() -> None:
+    booth = Booth()
+    send = booth.session.links.send
+    booth.session.links.send = lambda link, message: LINK_GONE  # type: ignore[method-assign]
+    number = booth.ask()
+    booth.session.links.send = send  # type: ignore[method-assign]
+    booth.drop()
+    assert booth.replies() == {}, "it never left, so it is not lost"
+    booth.connect()
+    booth.say(NODE)
+    assert requests(booth.take()) == [number]
+    booth.say(Result(number))
+    assert booth.replies() == {number: Result(number)}
+
+
+def test_a_view_in_parts_is_one_view() -> None:
+    booth = Booth()
+    number = booth.session.ask(now=booth.now)
+    booth.flush()
+    booth.say(Told(number, b'{"a"', last=False), Told(number, b":", last=False))
+    assert booth.replies() == {}
+    booth.say(Told(number, b"1}"))
+    assert booth.replies() == {number: Told(number, b'{"a":1}')}
+
+
+def test_an_answer_over_another_link_is_none() -> None:
+    booth = Booth()
+    number = booth.ask()
+    other = LinkId(77)
+    booth.session.links.opened(other, framing=Framing.OBJECTS, dialled=Address("mem://b"), now=booth.now)
+    booth.session.drain()
+    booth.session.handle(other, NODE, now=booth.now)
+    booth.session.handle(other, Result(number), now=booth.now)
+    booth.session.drain()
+    assert len(booth.session) == 1 and booth.replies() == {}

@@ -6,6 +6,7 @@ With one method of the core broken on purpose, that very invariant is the one th
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from mpreg_proto.answers import Answers
@@ -15,7 +16,6 @@ from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.dispatcher import Dispatcher
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.inflight import InFlight
-from mpreg_proto.requests.intents import Assign
 from mpreg_proto.requests.worker import Worker
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire.messages import Claim, Done
@@ -161,9 +161,9 @@ def test_10_a_promise_that_nothing_was_done(monkeypatch: pytest.MonkeyPatch) -> 
 def test_11_a_dispatch_that_has_more_time_than_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Dispatcher._group
 
-    def generous(self: Dispatcher, execution: Any, link: Any, groups: Any) -> Any:
-        made = group(self, execution, link, groups)
-        made = groups[link] = Assign(made.link, made.number, made.calls, made.given, execution.deadline + 10**9)
+    def generous(self: Dispatcher, execution: Any, *args: Any, **fields: Any) -> Any:
+        made = group(self, execution, *args, **fields)
+        made.assign = msgspec.structs.replace(made.assign, deadline=execution.deadline + 10**9)
         return made
 
     monkeypatch.setattr(Dispatcher, "_group", generous)

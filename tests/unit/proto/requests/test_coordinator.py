@@ -6,6 +6,7 @@ import pytest
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import StrayResult
+from mpreg_proto.sending import TooLong
 from mpreg_proto.wire.messages import CancelRequest, Done, Failed, Request, Result
 from tests.helpers.cluster_parties import Ref
 from tests.helpers.pair import CODEC, Desk, Far, Member, call, done, refused, spec, value
@@ -212,7 +213,9 @@ def test_a_dispatch_that_is_too_long_never_left() -> None:
     desk = Desk(limits=Limits(node_message=100))
     client, alpha = desk.client(), desk.member("alpha", ONCE)
     desk.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS has no length of its own
-        101 if isinstance(message, Request) else type(desk.node.links).send(desk.node.links, link, message)
+        TooLong(101, 100)
+        if isinstance(message, Request)
+        else type(desk.node.links).send(desk.node.links, link, message)
     )
     ask(client, call("x", "once", "y" * 200))
     found = fault(client)

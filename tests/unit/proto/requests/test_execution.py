@@ -111,3 +111,35 @@ def test_values_that_came_along_are_given_and_stay() -> None:
 
 def test_no_needs_no_given() -> None:
     assert execution(None, {"g": b"9"}, x="").given("x") == {}
+
+
+def test_a_failure_names_all_that_fail_with_it() -> None:
+    one = execution(a="", b="a", c="b", d="")
+    one.start()
+    assert one.fail("a", BOOM) == ["a", "b", "c"] and one.fail("a", BOOM) == []
+
+
+def test_long_values_that_no_argument_refers_to_are_not_given() -> None:
+    calls = (Call("a", "f", b""), Call("b", "f", b""), Call("c", "f", b"...a...", ("a", "b")))
+    made = plan(Request(7, calls), DEFAULT)
+    assert isinstance(made, Plan)
+    one = Execution(RequestId(1), Request(7, calls), made, link=LinkId(3), arrived=10, deadline=20)
+    one.start()
+    one.bind("a", b"x" * 2000)
+    one.bind("b", b"y" * 2000)
+    assert dict(one.given("c")) == {"a": b"x" * 2000}, "b only had to end before"
+
+
+def test_a_request_that_is_over_keeps_no_values() -> None:
+    one = execution(None, {"came": b"z"}, a="", b="a came")
+    one.start()
+    one.bind("a", b"x")
+    one.release()
+    assert (one.values, one.faults, one.trace, one.request.given, one.request.calls, one.plan.calls) == (
+        {},
+        {},
+        [],
+        {},
+        (),
+        {},
+    )

@@ -4,8 +4,12 @@ import msgspec
 import pytest
 
 from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.wire.messages import Goodbye, Request, Result
+from mpreg_proto.sending import LINK_GONE, SendOutcome, TooLong
+from mpreg_proto.wire import dialects
+from mpreg_proto.wire.messages import Goodbye, Message, Request, Result
+from tests.helpers.cluster_parties import Ref
 from tests.helpers.pair import Desk, Far, Member, call, done, refused, spec, value
 
 IDEMPOTENT = spec("safe", idempotent=True)
@@ -143,8 +147,10 @@ def test_an_idempotent_call_goes_on_elsewhere_twice_at_most() -> None:
     for lost in range(3):
         assert client.take(Result) == [], lost
         asked(*members)[0].drop()
+        desk.advance(1)
     found = fault(client)
     assert (found.code, found.details["maybe_executed"]) == (1023, False)
+    assert "was started on 3 nodes, and each was lost" in found.message and len(found.details["nodes"]) == 3
     desk.idle()
 
 
@@ -157,6 +163,7 @@ def test_refusals_are_no_losses() -> None:
         member, request = asked(*members)
         member.say(refused(request, 1022))
     asked(*members)[0].drop()
+    desk.advance(1)
     member, request = asked(*members)
     member.say(done(request, "x", 1))
     assert value(answer(client), "x") == 1
@@ -181,6 +188,7 @@ def test_lost_together_they_share_a_message_elsewhere() -> None:
     ask(client, *[call(name, "safe") for name in "xyz"])
     beta = desk.member("beta", IDEMPOTENT)
     alpha.drop()
+    desk.advance(1)
     (request,) = beta.take(Request)
     assert request.here == ("x", "y", "z")
 
@@ -198,6 +206,7 @@ def test_a_member_that_has_left_may_still_answer_until_its_link_ends() -> None:
     alpha.drop()
     lost = answer(client)
     assert lost.id == 3 and lost.fault is not None and lost.fault.code == 1023
+    desk.advance(1)
     assert [request.here for request in beta.take(Request)] == [("x",)]
 
 
@@ -246,4 +255,185 @@ def test_a_call_that_fails_while_it_waits_for_a_link_leaves_no_timer_behind() ->
     (run,) = desk.running("own")
     desk.finish(run)
     assert [(row.name, row.fault.code) for row in answer(client).failed] == [("x", 1001)]
+    desk.idle()
+
+
+# -- many nodes lost in one moment ------------------------------------------------------------------------------------
+
+
+def test_links_that_end_in_one_moment_cost_one_try() -> None:
+    desk = Desk()
+    client = desk.client()
+    members = [desk.member(f"m{number}", IDEMPOTENT) for number in range(6)]
+    ask(client, call("x", "safe"))
+    first, _ = asked(*members)
+    survivor = next(member for member in members if member is not first)
+    for member in members:
+        if member is not survivor:
+            member.drop()
+            assert client.take(Result) == []
+    desk.advance(3)
+    (request,) = survivor.take(Request)
+    survivor.say(done(request, "x", 1))
+    assert value(answer(client), "x") == 1
+    desk.idle()
+
+
+def test_failover_waits_longer_after_each_loss_and_never_for_the_deadline() -> None:
+    desk = Desk()
+    client = desk.client()
+    members = [desk.member(name, IDEMPOTENT) for name in ("alpha", "beta", "gamma")]
+    ask(client, call("x", "safe"))
+    pauses = []
+    for _ in range(2):
+        asked(*members)[0].drop()
+        (at,) = [at for key, (at, _) in desk.node._timers._at.items() if key[0] == "again"]
+        pauses.append((at - desk.now) / SECOND)
+        desk.advance(0.4)
+    assert 0.05 <= pauses[0] <= 0.1 and 0.2 <= pauses[1] <= 0.4
+    last, _ = asked(*members)
+    ask(client, call("y", "safe"), number=2, timeout=SECOND // 10)
+    last.drop()
+    desk.advance(0.2)
+    assert {result.id: result.fault.code for result in client.take(Result) if result.fault} == {1: 1023, 2: 1020}
+
+
+def test_a_node_that_is_lost_again_counts_once() -> None:
+    desk = Desk()
+    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
+    ask(client, call("x", "safe"), timeout=3600 * SECOND)
+    for pause in (0.2, 0.5, 2, 6):
+        alpha.take(Request)
+        alpha.drop()
+        alpha = desk.member("alpha", again=alpha)
+        desk.advance(pause)
+        assert client.take(Result) == []
+    (request,) = alpha.take(Request)
+    alpha.say(done(request, "x", 1))
+    assert value(answer(client), "x") == 1
+    desk.idle()
+
+
+# -- what never left --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["once", "safe"])
+def test_a_call_for_a_link_that_this_node_has_closed_waits_for_the_next(function: str) -> None:
+    """The cluster hears of its end only when the transport is gone; nothing was sent, so nothing can have started."""
+    desk = Desk()
+    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    desk.node.links.hang_up(alpha.link)
+    ask(client, call("x", function))
+    assert alpha.take(Request) == [] and client.take(Result) == []
+    alpha.drop()
+    desk.advance(0.5)
+    back = desk.member("alpha", again=alpha)
+    (request,) = back.take(Request)
+    back.say(done(request, "x", 1))
+    assert value(answer(client), "x") == 1
+    desk.idle()
+
+
+def test_a_link_that_is_gone_when_a_dispatch_is_sent_is_no_loss() -> None:
+    desk = Desk()
+    client, alpha = desk.client(), desk.member("alpha", ONCE)
+    send, gone = desk.node.links.send, [True]
+
+    def fails_once(link: LinkId, message: Message) -> SendOutcome:
+        return LINK_GONE if isinstance(message, Request) and gone and gone.pop() else send(link, message)
+
+    desk.node.links.send = fails_once  # type: ignore[method-assign]
+    ask(client, call("x", "once"), call("y", "once"))
+    (request,) = alpha.take(Request)
+    assert request.here == ("x", "y")
+    alpha.say(done(request, "x", 1, "y", 2))
+    assert answer(client).fault is None
+    desk.idle()
+
+
+def test_calls_that_are_too_long_together_go_in_several_dispatches() -> None:
+    desk = Desk(limits=Limits(node_message=5_000))
+    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
+    ask(client, call("make", "safe", "z" * 2_000), *[call(name, "safe", Ref("make"), "y" * 2_000) for name in "uvwx"])
+    (first,) = alpha.take(Request)
+    alpha.say(done(first, "make", "m" * 600))
+    rest = alpha.take(Request)
+    assert len(rest) > 1 and [name for request in rest for name in request.here] == list("uvwx")
+    assert all(len(dialects.encode(request)) <= 5_000 and request.given.keys() == {"make"} for request in rest)
+    for request in rest:
+        alpha.say(done(request, *[part for name in request.here for part in (name, 1)]))
+    assert len(answer(client).done) == 4
+    desk.idle()
+
+
+def test_failover_of_calls_from_several_nodes_fits_their_messages() -> None:
+    desk = Desk(limits=Limits(node_message=5_000))
+    client = desk.client()
+    alpha = desk.member("alpha", IDEMPOTENT)
+    ask(client, *[call(name, "safe", "y" * 2_000) for name in "uvwx"])
+    assert len(alpha.take(Request)) > 1
+    beta = desk.member("beta", IDEMPOTENT)
+    alpha.drop()
+    desk.advance(1)
+    again = beta.take(Request)
+    assert [name for request in again for name in request.here] == list("uvwx")
+    assert all(len(dialects.encode(request)) <= 5_000 for request in again)
+
+
+def test_calls_that_fit_only_one_by_one_go_one_by_one() -> None:
+    """Should the reckoning ever be too low: the outcome of sending decides."""
+    desk = Desk()
+    client, alpha = desk.client(), desk.member("alpha", ONCE)
+    send = desk.node.links.send
+
+    def takes_one(link: LinkId, message: Message) -> SendOutcome:
+        long = isinstance(message, Request) and len(message.calls) > 1
+        return TooLong(101, 100) if long else send(link, message)
+
+    desk.node.links.send = takes_one  # type: ignore[method-assign]
+    ask(client, *[call(name, "once") for name in "xyz"], trace=True)
+    requests = alpha.take(Request)
+    assert [request.here for request in requests] == [("x",), ("y",), ("z",)]
+    for request in requests:
+        alpha.say(done(request, request.here[0], 1))
+    assert [row.tries for row in answer(client).trace] == [1, 1, 1]
+    desk.idle()
+
+
+# -- relays -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1001, 1022])
+def test_a_relay_that_refuses_does_not_count_against_the_member(code: int) -> None:
+    """The call goes to the member by another relay, not elsewhere and not nowhere."""
+    desk = Desk(limits=Limits(link_wait=SECOND // 10))
+    client, alpha = desk.client(), desk.member("alpha", ONCE)
+    relays = [desk.member("one"), desk.member("two")]
+    alpha.say(Goodbye("on purpose"))
+    alpha.drop()
+    ask(client, call("x", "once"))
+    desk.advance(0.2)
+    first, request = asked(*relays)
+    assert request.to == alpha.cluster.me
+    details = {"maybe_executed": False, "relayed": True}
+    first.say(Result(request.id, fault=Fault(code, "not over me", details)))
+    second, again = asked(*relays)
+    assert second is not first and again.to == alpha.cluster.me
+    second.say(done(again, "x", 1))
+    assert value(answer(client), "x") == 1
+    desk.idle()
+
+
+def test_when_all_relays_refuse_the_error_speaks_of_the_route() -> None:
+    desk = Desk(limits=Limits(link_wait=SECOND // 10))
+    client, alpha, relay = desk.client(), desk.member("alpha", ONCE), desk.member("one")
+    alpha.say(Goodbye("on purpose"))
+    alpha.drop()
+    ask(client, call("x", "once"))
+    desk.advance(0.2)
+    (request,) = relay.take(Request)
+    relay.say(Result(request.id, fault=Fault(1001, "no", {"maybe_executed": False, "relayed": True})))
+    desk.advance(0.2)
+    found = fault(client)
+    assert found.code == 1001 and "no link to alpha" in found.message and found.details["maybe_executed"] is False
     desk.idle()

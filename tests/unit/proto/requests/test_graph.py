@@ -140,3 +140,11 @@ def test_the_order_of_checks() -> None:
     assert bad(Request(1, twice + calls(q="z"))).code == 1013
     assert bad(Request(1, twice, want=("w",))).code == 1013
     assert bad(Request(1, twice)).code == 1012
+
+
+def test_edges_over_their_limit() -> None:
+    calls = (Call("a", "f", b""), Call("b", "f", b"", ("a",) * 3), Call("c", "f", b"", ("a", "b")))
+    assert isinstance(plan(Request(1, calls), Limits(edges=5)), Plan)
+    fault = plan(Request(1, calls), Limits(edges=4))
+    assert isinstance(fault, Fault)
+    assert (fault.code, fault.details) == (1014, {"limit": "edges", "value": 4, "came": 5})

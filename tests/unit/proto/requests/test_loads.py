@@ -6,7 +6,7 @@ from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.loads import Attempt, Outstanding
+from mpreg_proto.requests.loads import Attempt, Outstanding, dispatch_count, dispatch_number
 from mpreg_proto.requests.placement import NOISE
 from mpreg_proto.wire.messages import Request
 from tests.helpers.pair import call
@@ -62,6 +62,42 @@ def test_each_member_and_each_link_has_its_own() -> None:
         out.add(each)
     assert out.at(A) == [one, third] and out.at(B) == [other] and out.at(ME) == []
     assert [out.over(LinkId(link)) for link in (1, 2, 3, 4)] == [[one], [other], [third], []]
+
+
+def test_a_link_knows_its_own_and_nothing_of_it_is_left() -> None:
+    out = table()
+    for each in (attempt(1, "x", A, 1), attempt(1, "y", A, 1), attempt(2, "x", B, 2)):
+        out.add(each)
+    assert out.pending(LinkId(1)) and out.pending(LinkId(2)) and not out.pending(LinkId(3))
+    out.take(1, "x", LinkId(1))
+    assert out.pending(LinkId(1)) and out.has(1)
+    out.take(1, "y", LinkId(1))
+    out.take(2, "x", LinkId(2))
+    assert not out.pending(LinkId(1)) and not out.has(1) and not out._by_link
+
+
+def test_nothing_is_kept_of_a_member_that_is_gone() -> None:
+    out = table()
+    out.add(attempt(1, "x", A))
+    out.told(A, 4, 100)
+    out.refused(B)
+    out.take(1, "x", LinkId(1))
+    out.forget(A)
+    out.told(A, 4, 100)  # a late word
+    assert (out.waiting(A), out._told, out._mean, out._by_member) == (0, {}, {}, {})
+    out.now += Limits().unreachable
+    out.refused(A)
+    assert out.unreachable == (A,), "what was believed of B is no longer"
+
+
+def test_numbers_count_and_are_drawn() -> None:
+    numbers = [dispatch_number(count, drawn) for count, drawn in ((1, 0), (2, 5), (3, 1))]
+    assert [dispatch_count(number) for number in numbers] == [1, 2, 3] and max(numbers) < 1 << 63
+    assert dispatch_number((1 << 40) - 1, (1 << 23) - 1) < 1 << 63
+    out = table()
+    for number in numbers:
+        out.add(attempt(number, "x", A))
+    assert out.latest(0) == numbers and out.latest(1) == numbers[1:] and out.latest(3) == []
 
 
 def test_full_is_a_matter_of_our_own_calls() -> None:

@@ -39,6 +39,37 @@ def test_a_link_to_another_member_is_waited_for_anew() -> None:
     assert parking.link_missed(one, "x") == BOB and parking.awaited(one, "x") is None
 
 
+def test_a_change_takes_out_only_what_it_concerns() -> None:
+    timers = Timers()
+    parking = Parking(timers)
+    request = Request(1, (Call("x", "f", b""), Call("y", "f", b"", (), ("red",)), Call("z", "g", b"")))
+    laid_out = plan(request, Limits())
+    assert isinstance(laid_out, Plan)
+    one = Execution(RequestId(1), request, laid_out, link=LinkId(1), arrived=0, deadline=100)
+    parking.until_offered(one, "x", 10)
+    parking.until_offered(one, "y", 10)
+    parking.until_linked(one, "z", ANN, 10)
+    assert list(parking.functions) == ["f", "g"]
+    assert parking.offered(["f", "h"], lambda asked: not asked[1]) == [(1, "x")]
+    assert parking.awaiting([ANN, BOB]) == [(1, "z")] and parking.awaiting([BOB]) == []
+    assert parking.take([(RequestId(1), "x"), (RequestId(1), "x"), (RequestId(2), "x")]) == {1: ["x"]}
+    assert list(parking.calls) == [(1, "y"), (1, "z")] and parking.offered(["f"], lambda asked: True) == [(1, "y")]
+    for name in "xyz":
+        parking.release(one, name)
+    assert not (parking.calls or parking._asked or parking._by_function or parking._by_member or parking._awaited)
+
+
+def test_a_pause_is_ended_by_time_alone() -> None:
+    timers = Timers()
+    parking, one = Parking(timers), execution(1)
+    parking.pause(one, "x", 10)
+    parking.pause(one, "y", 20)
+    assert parking.take_all() == {} and list(parking.functions) == [] and timers.next() == 10
+    assert parking.due(one, 9) == [] and parking.due(one, 10) == ["x"] and list(parking.calls) == [(1, "y")]
+    parking.release(one, "y")
+    assert timers.next() is None and not parking.calls and not parking._pausing
+
+
 def test_what_is_released_has_no_timer_and_comes_back_by_none() -> None:
     timers = Timers()
     parking, one, two = Parking(timers), execution(1), execution(2)

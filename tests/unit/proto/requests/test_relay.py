@@ -60,7 +60,7 @@ def test_without_a_way_and_after_four_hops_and_in_a_circle_it_is_refused() -> No
         world.pass_on(asked(3, hops=1, via=(ME,))),
     ):
         assert isinstance(refused, Result) and refused.fault is not None
-        assert (refused.fault.code, refused.fault.details) == (1001, {"maybe_executed": False})
+        assert (refused.fault.code, refused.fault.details) == (1001, {"maybe_executed": False, "relayed": True})
     assert len(world.relay) == 0
     for number in (4, 5):
         assert isinstance(world.pass_on(asked(number, hops=HOPS - 1)), Request)
@@ -93,3 +93,28 @@ def test_the_next_link_is_lost_so_nobody_knows_whether_it_ran() -> None:
     assert link == HER and isinstance(message, Result) and message.id == 7
     assert message.fault is not None and message.fault.code == 1023 and message.fault.details["maybe_executed"] is True
     assert len(world.relay) == 0 and world.relay.lost(HER) == []
+
+
+def test_the_end_of_a_link_concerns_its_own_rows_alone() -> None:
+    world = World()
+    world.pass_on(asked(7))
+    world.pass_on(asked(8), link=OTHER)
+    assert world.relay.lost(OTHER) == [Forward(ON, CancelRequest(101))]
+    assert world.relay.has(HER, 7) and not world.relay.has(OTHER, 8) and not world.relay.pending(OTHER)
+    assert world.relay.result(ON, Result(101)) == [] and world.relay.pending(ON)
+    assert world.relay.result(ON, Result(100)) == [Forward(HER, Result(7))]
+    assert not world.relay.pending(ON) and not world.relay.pending(HER) and not world.relay._until
+
+
+def test_a_full_table_refuses_until_what_nobody_can_want_is_forgotten() -> None:
+    """What was called off counts while its answer is to come; the refusal speaks of the relay, not of the member."""
+    world = World(requests=2, drain_grace=0)
+    world.pass_on(asked(7))
+    world.pass_on(asked(8), link=OTHER)
+    world.relay.lost(OTHER)
+    refused = world.pass_on(asked(9))
+    assert isinstance(refused, Result) and refused.fault is not None
+    assert (refused.fault.code, refused.fault.details["relayed"]) == (1022, True)
+    assert refused.fault.details["maybe_executed"] is False
+    (forward,) = world.relay.request(HER, asked(10), sender=SHE, way=ON, now=5)  # after the timeout of both
+    assert isinstance(forward.message, Request) and len(world.relay) == 1 and not world.relay.has(HER, 7)

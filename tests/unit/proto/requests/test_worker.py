@@ -320,3 +320,45 @@ def test_a_number_that_is_in_use_is_refused_and_both_calls_of_the_name_end_once(
     assert value(alpha.take(Result)[0], "x") == "first" and value(beta.take(Result)[0], "x") == "another's"
     dispatch(alpha, 1, call("x", "slow", "later"))
     assert desk.running("slow")[0].args == ["later"]
+
+
+def test_cancelled_calls_leave_the_queue_and_the_others_keep_their_order() -> None:
+    desk = Desk([spec("slow", concurrency=1)])
+    alpha, beta = desk.member("alpha"), desk.member("beta")
+    for number in (1, 2, 3, 4):
+        dispatch(alpha if number % 2 else beta, number, call("x", "slow", number), call("y", "slow", number + 10))
+    assert desk.node.worker.queued == 7
+    beta.say(CancelRequest(2))
+    assert desk.node.worker.queued == 5 and rows(beta).keys() == {"x", "y"}
+    order = []
+    while desk.node.worker.running:
+        (run,) = desk.running("slow")
+        order.append(run.args[0])
+        desk.finish(run)
+    assert order == [1, 11, 3, 13, 4, 14]
+    desk.idle()
+    assert not desk.node.worker._queues and not desk.node.worker._busy and not desk.node.worker._by_link
+
+
+def test_nothing_is_kept_of_functions_that_were_offered_once() -> None:
+    desk = Desk()
+    alpha = desk.member("alpha")
+    for number in range(5):
+        desk.node.offer(spec(f"f{number}"), now=desk.now)
+        desk.flush()
+        dispatch(alpha, number + 1, call("x", f"f{number}", 1))
+        desk.node.withdraw(f"f{number}", now=desk.now)
+        desk.finish(*desk.running(f"f{number}"))
+    worker = desk.node.worker
+    assert (worker._slots, worker._busy, worker._queues) == ({}, {}, {})
+
+
+def test_encoded_arguments_are_let_go_when_a_body_has_them() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", b"y" * 1000))
+    (run,) = desk.running("slow")
+    job = desk.node.worker.job(run.run)
+    assert run.args == [b"y" * 1000] and job is not None and job.call.args == b"" and job.given == {}
+    desk.finish(run)
+    desk.idle()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mpreg_proto.errors import Fault
+from mpreg_proto.limits import Limits
 from mpreg_proto.wire.classic import ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Call, Done, Failed, Goodbye, Ping, Refused, Request, Result, Traced
@@ -260,3 +261,23 @@ def test_details_that_json_cannot_say_cost_only_themselves() -> None:
 
 def test_a_broken_value_is_1003_and_no_crash() -> None:
     assert answer(opened(), Result(1, (Done("x", b"\xc1"),)))["error"]["code"] == 1003
+
+
+def test_edges_are_counted_while_references_are_found() -> None:
+    cmds = [{"name": name, "fun": "f", "args": ["a", "b", "c"]} for name in "abcd"]
+    one = ClassicDialect(CODEC, 10**6, Limits(edges=8))
+    bad = one.decode(rpc(*cmds))
+    assert isinstance(bad, BadRequest) and bad.fault.code == 1014
+    assert bad.fault.details == {"limit": "edges", "value": 8, "came": 9}
+    assert isinstance(one.decode(rpc(*cmds[:3])), Request)
+    bad = one.decode(rpc(*cmds, {"name": "", "fun": "f"}))
+    assert isinstance(bad, BadRequest) and bad.fault.details == {"path": "$.cmds[4].name"}, "1010 comes first"
+
+
+def test_an_error_that_is_too_long_with_its_u_is_left_to_who_sends_it() -> None:
+    one = dialect(500)
+    made = one.decode(rpc(ECHO, u="u" * 600))
+    assert isinstance(made, Request)
+    for _ in range(2):
+        said = one.encode(Result(made.id, (Done("x", CODEC.encode("y" * 600)),)))
+        assert said is not None and len(said) > 500, "so it is no answer that was sent"

@@ -1,11 +1,14 @@
 """Bodies to messages, natively: whatever the bytes, a message, a request to be answered, or RemoteProtocolError."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
 from mpreg_proto.errors import Fault, RemoteProtocolError
+from mpreg_proto.limits import Limits
 from mpreg_proto.wire.dialects import BadRequest, decode, encode, placed
-from mpreg_proto.wire.messages import Call, Explain, Ping, Refused, Request
+from mpreg_proto.wire.messages import Call, Explain, Message, Ping, Refused, Request
 
 pack = msgspec.msgpack.encode
 
@@ -118,3 +121,38 @@ def test_details_may_hold_what_the_core_does_not_know() -> None:
     again = decode(encode(Refused(fault)))
     assert isinstance(again, Refused) and encode(again) == encode(Refused(fault))
     assert decode(encode(Ping(1))) == Ping(1)
+
+
+EDGES = Limits(edges=4, calls=3)
+
+
+@pytest.mark.parametrize("wrap", [lambda request: request, Explain], ids=["request", "explain"])
+@pytest.mark.parametrize(
+    ("calls", "details"),
+    [
+        ((Call("a", "f", b"\x01"), Call("b", "f", b"\x01", ("a",) * 5)), {"limit": "edges", "value": 4, "came": 5}),
+        ((Call("a", "f", b"\x01", ("x",) * 20),), {"limit": "edges", "value": 4, "came": 20}),
+        ((Call("a", "f", b"\x01", ("x",) * 70_000),), {"limit": "edges", "value": 4, "came": 70_000}),
+        ((Call("a", "f", b"\x01"),) * 31, {"limit": "calls", "value": 3, "came": 31}),
+    ],
+)
+def test_calls_and_edges_are_counted_before_they_are_decoded(
+    wrap: Callable[[Request], Message], calls: tuple[Call, ...], details: dict[str, object]
+) -> None:
+    bad = decode(encode(wrap(Request(9, calls))), EDGES)
+    assert isinstance(bad, BadRequest) and bad.id == 9
+    assert (bad.fault.code, bad.fault.details) == (1014, details)
+
+
+def test_an_empty_name_is_told_before_too_many_edges() -> None:
+    bad = decode(encode(Request(9, (Call("a", "", b"\x01", ("x",) * 5),))), EDGES)
+    assert isinstance(bad, BadRequest) and (bad.fault.code, bad.fault.details) == (1010, {"path": "$.cmds[0].fun"})
+    few_too_many = Request(9, (Call("a", "f", b"\x01"),) * 4)
+    assert decode(encode(few_too_many), EDGES) == few_too_many, "left to those who check its shape"
+
+
+@pytest.mark.parametrize("wrap", [lambda request: request, Explain], ids=["request", "explain"])
+def test_as_many_as_may_be_are_decoded(wrap: Callable[[Request], Message]) -> None:
+    calls = (Call("a", "f", b"\x01"), Call("b", "f", b"\x01", ("a",) * 3), Call("c", "f", b"\x01", ("b",)))
+    request = Request(9, calls)
+    assert decode(encode(wrap(request)), EDGES) == wrap(request)

@@ -1,0 +1,79 @@
+"""A message about members that is too long for its link, as two shorter ones that say the same together.
+
+The receiver cannot tell them from two messages of their own: claims come before catalogues, as these are of no use
+without them, and what a digest leaves out is outside of its scope. A message that says one thing only stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from mpreg_proto.cluster.buckets import BUCKETS, SCOPE, bucket, within
+from mpreg_proto.ids import MemberId
+from mpreg_proto.wire.messages import Claim, Delta, Digest, Head, Lack, Message, News
+
+
+def halves(message: Message) -> list[Message]:
+    """Two messages in place of one, in the order in which they are to be sent; none if it cannot be split."""
+    split = _SPLITTERS.get(type(message))
+    return [] if split is None else split(message)
+
+
+def _news(news: News) -> list[Message]:
+    """Only with the last part the receiver knows all."""
+    items: tuple[Claim | Delta | Head, ...] = (*news.claims, *news.deltas, *news.heads)
+    if len(items) < 2:
+        return []
+    first, second = items[: len(items) // 2], items[len(items) // 2 :]
+    return [_told(first, answer=False), _told(second, answer=news.answer)]
+
+
+def _told(items: tuple[Claim | Delta | Head, ...], *, answer: bool) -> News:
+    return News(
+        tuple([item for item in items if isinstance(item, Claim)]),
+        tuple([item for item in items if isinstance(item, Delta)]),
+        tuple([item for item in items if isinstance(item, Head)]),
+        answer,
+    )
+
+
+def _digest(digest: Digest) -> list[Message]:
+    """Each half is about half of the buckets."""
+    scope = digest.scope if len(digest.scope) == SCOPE else b""
+    places = [place for place in range(BUCKETS) if within(scope, place)]
+    if len(places) < 2:
+        return []
+    parts: list[Message] = []
+    for half in (places[: len(places) // 2], places[len(places) // 2 :]):
+        mask = _scope(half)
+        claims = tuple([one for one in digest.claims if within(mask, bucket(MemberId(one.member)))])
+        heads = tuple([one for one in digest.heads if within(mask, bucket(MemberId(one.member)))])
+        parts.append(Digest(claims, heads, mask))
+    return parts
+
+
+def _scope(places: list[int]) -> bytes:
+    mask = bytearray(SCOPE)
+    for place in places:
+        mask[place >> 3] |= 0x80 >> (place & 7)
+    return bytes(mask)
+
+
+def _lack(lack: Lack) -> list[Message]:
+    items: tuple[Claim | Head, ...] = (*lack.claims, *lack.heads)
+    if len(items) < 2:
+        return []
+    return [
+        msgspec.structs.replace(
+            lack,
+            claims=tuple([item for item in half if isinstance(item, Claim)]),
+            heads=tuple([item for item in half if isinstance(item, Head)]),
+        )
+        for half in (items[: len(items) // 2], items[len(items) // 2 :])
+    ]
+
+
+_SPLITTERS: Final[dict[type, Callable[[Any], list[Message]]]] = {News: _news, Digest: _digest, Lack: _lack}

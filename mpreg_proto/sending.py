@@ -1,0 +1,61 @@
+"""What becomes of a message that is sent: `Sent`, `TooLong` or `LinkGone`. Whoever sends looks at all three.
+
+`Links.send` returns one of them. `mypy` checks that each `match` over an outcome names all three, and a test that no
+outcome is dropped. Here is also how a fault is cut down, when its words alone are longer than a message may be.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mpreg_proto.errors import Fault, over_limit
+
+SHORT: Final = 1_000
+"""Characters of the message of a fault that was cut down; of each detail a third of it."""
+SHORTEST: Final = 100
+
+
+class Sent(msgspec.Struct, frozen=True, gc=False):
+    """The message is on its way, or the peer's dialect has no such message and misses nothing."""
+
+
+class TooLong(msgspec.Struct, frozen=True, gc=False):
+    """The message has `size` bytes, more than the `limit` of the link: nothing was sent."""
+
+    size: int
+    limit: int
+
+    def fault(self, *, maybe_executed: bool) -> Fault:
+        """Error 1014 for it."""
+        return over_limit("message", self.limit, self.size).saying(maybe_executed=maybe_executed)
+
+
+class LinkGone(msgspec.Struct, frozen=True, gc=False):
+    """The link has ended, or this node has closed it: nothing was sent."""
+
+
+SendOutcome = Sent | TooLong | LinkGone
+SENT: Final = Sent()
+LINK_GONE: Final = LinkGone()
+
+
+def shortened(fault: Fault, most: int = SHORT) -> Fault:
+    """The same error in fewer words: its code, the beginning of its message, and those details that are short."""
+    longest = most // 3
+    details = {
+        key: value
+        for key, value in fault.details.items()
+        if len(key) <= longest
+        and (
+            value is None
+            or isinstance(value, (bool, float))
+            or (isinstance(value, int) and abs(value) < 1 << 63)
+            or (isinstance(value, str) and len(value) <= longest)
+        )
+    }
+    message = fault.message
+    if len(message) > most:
+        message = f"{message[:most]}... ({len(message)} characters)"
+    return Fault(fault.code, message, {**details, "shortened": True})

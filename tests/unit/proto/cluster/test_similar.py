@@ -1,0 +1,42 @@
+"""Names like a name, found among few neighbours."""
+
+import pytest
+
+from mpreg_proto.cluster.similar import Names, likeness, most_alike
+
+KNOWN = [f"orders.calculate_shipping_{number}" for number in range(500)] + ["train", "trace", "zip", "echo", "echos"]
+
+
+def close(name: str) -> list[str]:
+    names = Names()
+    for one in KNOWN:
+        names.add(one)
+    return most_alike(name, names.near(name, KNOWN), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("trian", "train"),
+        ("rtain", "train"),
+        ("echoes", "echos"),
+        ("cho", "echo"),
+        ("orders.calculate_shipping_77x", "orders.calculate_shipping_77"),
+        ("orders.calculate_shiping_123", "orders.calculate_shipping_123"),
+        ("rders.calculate_shipping_9", "orders.calculate_shipping_9"),
+    ],
+)
+def test_misspelt_name_finds_the_name(name: str, expected: str) -> None:
+    assert expected in close(name)
+
+
+def test_unlike_names_are_not_suggested() -> None:
+    assert close("warehouse") == [] and likeness("abc", "xyz") == 0 and likeness("", "") == 0
+
+
+def test_a_removed_name_is_not_suggested() -> None:
+    names = Names()
+    for one in ("train", "trace"):
+        names.add(one)
+    names.remove("train")
+    assert names.near("trian", ["trace"]) == ["trace"] and likeness("train", "train") == 1

@@ -1,0 +1,46 @@
+"""Halves of messages about members say together what the whole said."""
+
+from mpreg_proto.cluster.buckets import SCOPE, bucket, within
+from mpreg_proto.cluster.splitting import halves
+from mpreg_proto.ids import MemberId
+from mpreg_proto.wire.messages import Claim, Delta, Digest, Fetch, Head, Lack, News, Ping
+
+MEMBERS = [MemberId(number.to_bytes(16, "big")) for number in range(40)]
+CLAIMS = tuple(Claim(member, 1, 0) for member in MEMBERS)
+HEADS = tuple(Head(member, 2, bytes(16)) for member in MEMBERS)
+
+
+def test_news_in_halves_keeps_its_order_and_answers_once() -> None:
+    delta = Delta(HEADS[0], 0, ())
+    first, second = halves(News(CLAIMS[:3], (delta,), HEADS[1:3], answer=True))
+    assert first == News(CLAIMS[:3]) and second == News((), (delta,), HEADS[1:3], answer=True)
+    assert halves(News(CLAIMS[:1])) == []
+
+
+def test_digest_in_halves_covers_each_bucket_once() -> None:
+    parts = halves(Digest(CLAIMS, HEADS))
+    scopes = []
+    for part in parts:
+        assert isinstance(part, Digest) and len(part.scope) == SCOPE
+        assert all(within(part.scope, bucket(MemberId(one.member))) for one in (*part.claims, *part.heads))
+        scopes.append(int.from_bytes(part.scope, "big"))
+    assert scopes[0] & scopes[1] == 0 and scopes[0] | scopes[1] == (1 << 256) - 1
+    claims = [one for part in parts if isinstance(part, Digest) for one in part.claims]
+    assert sorted(one.member for one in claims) == MEMBERS
+
+
+def test_digest_of_one_bucket_stays_whole() -> None:
+    parts: list[object] = [Digest(CLAIMS, HEADS)]
+    for _ in range(8):
+        parts = [half for part in parts for half in halves(part)]  # type: ignore[arg-type]
+    assert len(parts) == 256 and all(halves(part) == [] for part in parts)  # type: ignore[arg-type]
+
+
+def test_lack_in_halves() -> None:
+    first, second = halves(Lack(CLAIMS[:2], HEADS[:1]))
+    assert first == Lack(CLAIMS[:1], ()) and second == Lack(CLAIMS[1:2], HEADS[:1])
+    assert halves(Lack((), HEADS[:1])) == []
+
+
+def test_what_says_one_thing_stays_whole() -> None:
+    assert halves(Fetch(MEMBERS[0], 1)) == [] and halves(Ping(1)) == []
