@@ -17,7 +17,7 @@ from mpreg_proto.cluster.catalogue import Applied, FunctionSpec
 from mpreg_proto.cluster.changes import TICK, Changes
 from mpreg_proto.cluster.linked import Tie
 from mpreg_proto.cluster.members import Card
-from mpreg_proto.cluster.outputs import CloseLink, MemberRow, OffersChanged, Out, Surplus, Tell
+from mpreg_proto.cluster.outputs import Abandon, CloseLink, MemberRow, OffersChanged, Out, Surplus, Tell
 from mpreg_proto.cluster.overlay import YIELD
 from mpreg_proto.cluster.parts import Parts
 from mpreg_proto.cluster.people import rows
@@ -81,6 +81,8 @@ class Cluster:
 
     def start(self, now: int) -> list[Out]:
         """Dial the seeds."""
+        if self._overlay.seeds:
+            self._changes.begin_ticking(now)
         return [*self._overlay.start(now)]
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ class Cluster:
         made = Tie(link, member, name, dialler=member if dialled is None else self.me)
         self._last_heard[link] = now
         self.routes.changed()
+        self._changes.begin_ticking(now)  # whoever stands still from now on shall know it, though it knows nobody yet
         out: list[Out] = [*self._linked.add(made)]
         for other in self._linked.of(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
@@ -130,7 +133,7 @@ class Cluster:
         out += self._gossip.ended(link)
         if member in self.links or self._overlay.stopped:
             return out
-        if clean or self._linked.of(member):
+        if clean:
             self._detector.parted(member, now)
             return [*out, *self._overlay.lost(member, now, pause=0 if self.me < member else YIELD)]
         out += self._changes.found(self._detector.lost(member, now), now)
@@ -235,8 +238,8 @@ class Cluster:
         return self._detector.check(made.link, MemberId(message.member), now)
 
     def _vouch_came(self, made: Tie, message: Vouch, now: int) -> list[Out]:
-        self._detector.vouched(MemberId(message.member))
-        return []
+        out = self._detector.vouched(MemberId(message.member), now)
+        return [one for one in out if not (isinstance(one, Abandon) and one.link in self._gossip.slow)]
 
     def _news_came(self, made: Tie, news: News, now: int) -> list[Out]:
         link = made.link
@@ -293,7 +296,7 @@ class Cluster:
         return self._changes.collect(now)
 
     def _tick(self, now: int) -> list[Out]:
-        if self._overlay.stopped or len(self.rings) == 1:
+        if self._overlay.stopped or not (len(self.rings) > 1 or len(self._linked) or self._overlay.seeds):
             return []
         self._timers.set(("cluster", "tick"), now + TICK)
         out = [*self._changes.found(self._detector.tick(now), now), *self._gossip.tick()]

@@ -62,6 +62,7 @@ class Parts:
             heard=heard,
             timers=timers,
             rng=rng.child("detector"),
+            closing=self.linked.closing,
         )
 
     def changed(self) -> None:
