@@ -142,7 +142,10 @@ class Cluster:
     def dial_failed(self, address: Address, now: int) -> list[Out]:
         """A dial ended without a handshake: refused, silent, another cluster, or closed before its hello came."""
         awaited = self._overlay.awaited(address)
-        out: list[Out] = [*self._overlay.failed(address, now)]
+        return self._in_vain(address, awaited, [*self._overlay.failed(address, now)], now)
+
+    def _in_vain(self, address: Address, awaited: list[MemberId], out: list[Out], now: int) -> list[Out]:
+        """No link came of a dial; those whom it was for may dial me."""
         out += self._changes.found(self._detector.failed(address, now), now)
         for member in awaited:
             out += self._beg(member, now)
@@ -150,7 +153,10 @@ class Cluster:
 
     def met_myself(self, address: Address | None, now: int) -> list[Out]:
         """A handshake showed this process's own id; `address` is what was dialled, None on the side that accepted."""
-        return [] if address is None else [*self._overlay.met_myself(address, now)]
+        if address is None:
+            return []
+        awaited = self._overlay.awaited(address)
+        return self._in_vain(address, awaited, [*self._overlay.met_myself(address, now)], now)
 
     def want_link(self, member: MemberId, now: int) -> list[Out]:
         """A call waits for a link to that member: dial now, if nothing is under way."""
@@ -341,8 +347,7 @@ class Cluster:
 
     def advertise(self, addresses: tuple[Address, ...], now: int) -> list[Out]:
         """This node can be dialled at these addresses, and no longer at others."""
-        for address in addresses:
-            self._overlay.mine(address)
+        self._overlay.mine(*addresses)
         own = self.members.own
         if own.card is None or own.addresses == addresses:
             return []

@@ -177,14 +177,41 @@ def test_a_new_life_that_is_there_before_anybody_noticed() -> None:
     assert [net.between(*pair) for pair in ("ab", "ac", "bc")] == [1, 1, 1]
 
 
-def test_a_node_that_meets_itself_forgets_that_address() -> None:
+def test_another_name_of_this_node_is_dialled_rarely() -> None:
     net = Network()
     a = net.node("a", seeds=("ws://alias:9001", "b"))
     a.addresses = (Address("ws://alias:9001"), *a.addresses)
     net.node("b")
     net.run(60)
-    assert [address for _, address in a.dials].count(Address("ws://alias:9001")) == 1
+    assert 1 <= [address for _, address in a.dials].count(Address("ws://alias:9001")) <= 3
     assert a.standings() == {"a": "alive", "b": "alive"}
+    net.run(600)
+    assert [address for _, address in a.dials].count(Address("ws://alias:9001")) <= 3 + 600 // 60
+
+
+def test_seed_address_that_led_to_this_node_first() -> None:
+    """A balancer: whoever answers there may be another one the next time."""
+    net = Network()
+    a = net.node("a", seeds=("ws://balancer:9001",))
+    a.addresses = (*a.addresses, Address("ws://balancer:9001"))
+    b = net.node("b")
+    net.run(0.2)
+    assert a.standings() == {"a": "alive"}
+    assert not a.cluster.synced()
+    a.addresses, b.addresses = a.addresses[:1], (*b.addresses, Address("ws://balancer:9001"))
+    net.run(5)
+    assert a.standings() == b.standings() == {"a": "alive", "b": "alive"}
+    assert a.cluster.synced()
+
+
+def test_lone_node_whose_seed_always_leads_to_itself() -> None:
+    net = Network()
+    a = net.node("a", seeds=("ws://alias:9001",))
+    a.addresses = (*a.addresses, Address("ws://alias:9001"))
+    net.run(10)
+    assert a.cluster.synced(), "there is nobody to ask, as far as it can tell"
+    net.run(3600)
+    assert 100 <= len(a.dials) <= 140, "and it is asked for ever, once in half a minute"
 
 
 def test_a_node_whose_only_seed_is_itself_has_nobody_to_wait_for() -> None:
