@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mpreg_proto.cluster.catalogue import Applied, FunctionSpec
+from mpreg_proto.cluster.catalogue import LAST_VERSION, Applied, FunctionSpec
 from mpreg_proto.cluster.changes import TICK, Changes
 from mpreg_proto.cluster.linked import Tie
 from mpreg_proto.cluster.members import Card
@@ -27,7 +27,7 @@ from mpreg_proto.limits import Limits
 from mpreg_proto.notices import CatalogueChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, Timers
-from mpreg_proto.wire.messages import Check, Delta, DialMe, Digest, Fetch, Lack, News, Summary, Vouch
+from mpreg_proto.wire.messages import Check, Delta, DialMe, Digest, Fetch, Head, Lack, News, Summary, Vouch
 
 Said = News | Digest | Fetch | Summary | Lack | DialMe | Check | Vouch
 """What nodes say to each other about members."""
@@ -221,7 +221,7 @@ class Cluster:
         out = [] if made.closing else self._repair.answer_digest(made.link, digest)
         if len(out) == 1:
             self._told_all(made)
-        return [*out]
+        return [*out, *self._outbid(digest.heads, now)]
 
     def _summary_came(self, made: Tie, summary: Summary, now: int) -> list[Out]:
         out = [] if made.closing else self._repair.answer_summary(made.link, summary)
@@ -267,7 +267,10 @@ class Cluster:
                 member = MemberId(delta.head.member)
                 out.append(Notify(CatalogueChanged(member, self._name(member), delta.head.version)))
         for head in news.heads:
+            before = self.catalogue.version(MemberId(head.member))
             out += self._gossip.heard(link, head)
+            changed = changed or self.catalogue.version(MemberId(head.member)) < before
+        out += self._outbid((*news.heads, *(delta.head for delta in news.deltas)), now)
         for held in risen:
             if held.routable and held.fell and held.id != self.me:
                 out += self._gossip.revived(held.id, link)
@@ -275,6 +278,24 @@ class Cluster:
             self._parts.changed()
             out.append(OffersChanged())
         return [*out, *self._gossip.flush(now)]
+
+    def _outbid(self, heads: Iterable[Head], now: int) -> list[Out]:
+        """Nobody but this process writes its catalogue: a head of it that it never had is outbid, as a claim is."""
+        own = self.catalogue.content(self.me)
+        mine = (0, b"") if own is None else (own.version, own.head.hash)
+        made_up = [
+            head.version
+            for head in heads
+            if head.member == self.me
+            and (head.version > mine[0] or (head.version == mine[0] and head.hash != mine[1]))
+            and 0 < head.version <= LAST_VERSION
+        ]
+        if not made_up or self._overlay.stopped:
+            return []
+        if max(made_up) == LAST_VERSION:  # no version is left after that
+            self.members.disowned = True
+            return self._changes.tidy()
+        return self._told(self.catalogue.outbid(max(made_up)), now)
 
     def _told_all(self, made: Tie) -> None:
         """What that member knows is now known here."""
