@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, assert_never
 
 from mpreg_proto.cluster.outputs import (
+    Abandon,
     CloseLink,
     Drop,
     Gone,
@@ -163,6 +164,12 @@ class Carrier:
         self._links.hang_up(intent.link, GOING_AWAY, why="it is held for dead")
         return ()
 
+    def _abandon(self, intent: Abandon, now: int) -> Iterable[Wanted]:
+        """Goodbye, in case it is heard there, and the end: what is pending on that link goes elsewhere."""
+        self._links.goodbye(intent.link, "silent", now)
+        self._links.hang_up(intent.link, GOING_AWAY, why="nothing comes over it, though its member is alive")
+        return ()
+
     def _surplus(self, intent: Surplus, now: int) -> Iterable[Wanted]:
         """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
         if self._links.idle(intent.link, now) and not self._machines.pending(intent.link):
@@ -201,6 +208,7 @@ _CARRIERS: dict[type, Callable[[Carrier, Any, int], Iterable[Wanted]]] = {
     Probe: Carrier._probe,
     CloseLink: Carrier._close_link,
     Drop: Carrier._drop,
+    Abandon: Carrier._abandon,
     Surplus: Carrier._surplus,
     Gone: Carrier._gone,
     Usable: Carrier._usable,

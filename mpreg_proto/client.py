@@ -111,6 +111,7 @@ class ClientSession:
             timers=self._timers,
             limits=limits,
             log=self._own_log,
+            pending=lambda link: any(pending.sent for pending in self._pending.values()),
         )
 
     # -- inputs -------------------------------------------------------------------------------------------------------

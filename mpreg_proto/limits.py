@@ -40,7 +40,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     gone_after: int = 20 * SECOND
     """Silence after which a link is given up. Reasonable: two to three times `ping_every`."""
     goodbye: int = 10 * SECOND
-    """How long a link that is closing on purpose may go on finishing what is on it."""
+    """How long a link that is closing on purpose waits for its peer; one with calls on it stays until they end."""
     drain_grace: int = 10 * SECOND
     """How long running calls may go on after `leave()`."""
     link_wait: int = SECOND

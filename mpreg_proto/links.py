@@ -32,9 +32,18 @@ class Links:
     """Sessions by link. Timer keys: ("handshake", link), ("ping", link), ("goodbye", link)."""
 
     def __init__(
-        self, hello: Callable[[], Hello], *, codec: ValueCodec, timers: Timers, limits: Limits, log: list[Effect]
+        self,
+        hello: Callable[[], Hello],
+        *,
+        codec: ValueCodec,
+        timers: Timers,
+        limits: Limits,
+        log: list[Effect],
+        pending: Callable[[LinkId], bool] = lambda link: False,
     ) -> None:
+        """`pending`: whether calls or answers are still to come or to go on a link; such a link is not closed."""
         self._hello = hello
+        self._pending = pending
         self._codec = codec
         self._timers = timers
         self._limits = limits
@@ -212,7 +221,7 @@ class Links:
         if key[0] == "handshake":
             self.refuse(link, Fault(1010, f"no hello within {self._limits.handshake / 1e9:g} s"))
         elif key[0] == "goodbye":
-            self.hang_up(link)
+            self._goodbye_due(link, now)
         else:
             self._keep_alive(session, now)
 
@@ -243,6 +252,13 @@ class Links:
         """Whether nothing but pings came over a link for a while."""
         session = self.sessions.get(link)
         return session is not None and session.busy + self._limits.link_idle <= now
+
+    def _goodbye_due(self, link: LinkId, now: int) -> None:
+        """Close a link that waits for the peer's Goodbye or end; one with work on it, by its own deadlines, goes on."""
+        if self._pending(link):
+            self._timers.set(("goodbye", link), now + self._limits.goodbye)
+        else:
+            self.hang_up(link)
 
     def _keep_alive(self, session: Session, now: int) -> None:
         silent = now - session.heard

@@ -92,6 +92,7 @@ class Machines:
             timers=self.timers,
             limits=config.limits,
             log=self.log,
+            pending=self.pending,
         )
         self.answers = Answers(self.links, self.log)
         self.worker = Worker(self.refusal, codec)

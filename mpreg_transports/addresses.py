@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from collections.abc import Collection
 from dataclasses import dataclass
 
 DEFAULT_PORT = 9001
@@ -138,3 +139,19 @@ def _port(text: str, port: str | None, scheme: Scheme) -> int:
     if port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65_535 and len(port) <= 5:
         return int(port)
     raise _wrong(text, f"its port {port!r} is not a number from 1 to 65535", _EXAMPLES[scheme])
+
+
+def address_evidence(host: str, dialled: str | None, *, seeds: Collection[str]) -> int:
+    """How much a link says about where others reach this machine, if `host` is this machine's address at its end.
+
+    0 is nothing. Loopback says little, as health checks and people on the machine itself use it; most says the way to a
+    seed, as the others are there.
+    """
+    try:
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return 0
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    way = 1 if dialled is None else 2 if dialled not in seeds else 3
+    return way if address.is_loopback or address.is_link_local else 3 + way

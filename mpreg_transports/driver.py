@@ -64,6 +64,7 @@ class Driver:
         self._dial_link = dial
         self._observe = observe
         self._links: dict[LinkId, Outbox | Mailbox] = {}
+        self._local_hosts: dict[LinkId, str] = {}
         self._running: dict[int, tuple[Function, anyio.CancelScope]] = {}
         self._last_link = 0
         self._due: int | None = None
@@ -159,6 +160,7 @@ class Driver:
         outbox = self._links[link] = Outbox(transport, much=node.config.limits.slow_link, backlog=tell_backlog)
         why = "cancelled"
         if self.on_local_host is not None and transport.local_host is not None:
+            self._local_hosts[link] = transport.local_host
             self.on_local_host(transport.local_host, dialled)
         try:
             async with anyio.create_task_group() as tasks:
@@ -179,12 +181,17 @@ class Driver:
                 tasks.cancel_scope.cancel()
         finally:
             del self._links[link]
+            self._local_hosts.pop(link, None)
             node.link_closed(link, now=clock())
             self.flush()
             self._wakeup.set()
             log.debug("%s: %s", transport.peer, why)
             with anyio.CancelScope(shield=True):
                 await transport.close()
+
+    def local_hosts(self) -> set[str]:
+        """This machine's addresses at the ends of the links that stand."""
+        return set(self._local_hosts.values())
 
     async def exchange(self, body: bytes) -> bytes:
         """The answer to one classic message, as if it had come over a link of its own (`POST /rpc`)."""

@@ -21,6 +21,8 @@ _SAID = 200
 """Characters of what a peer said that a log line holds."""
 _REMEMBERED = 1_000
 """Refused links that are told once; more of them are forgotten and told again."""
+_MEMBERS = 32_768
+"""Members of whom it is remembered how they were told: more than a node knows at one time (Limits.members)."""
 _STANDINGS = {
     Standing.ALIVE: "is there",
     Standing.SUSPECT: "does not answer",
@@ -63,6 +65,8 @@ class Reports:
         before = self._there.pop(notice.member, None)
         if notice.standing in (Standing.ALIVE, Standing.SUSPECT):
             self._there[notice.member] = notice.standing
+            if len(self._there) > _MEMBERS:  # of an earlier identity's view, in which nobody died any more
+                del self._there[next(iter(self._there))]
             news = notice.standing is not before
         else:
             news = before is not None
@@ -82,7 +86,8 @@ class Reports:
             log.warning("%s ended: %s", "link to a client" if was_open else "an incoming link", printable(notice.why))
 
     def _first(self, who: str, what: str) -> bool:
-        """Whether this was not said yet, or so long ago that it is forgotten."""
+        """Whether this was not said yet, or so long ago that it is forgotten. As much of it counts as is shown."""
+        who, what = who[:_SAID], what[:_SAID]
         if (who, what) in self._told:
             return False
         if len(self._told) >= _REMEMBERED:

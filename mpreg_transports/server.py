@@ -29,7 +29,7 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, parse_address
+from mpreg_transports.addresses import DEFAULT_PORT, Scheme, address_evidence, format_address, parse_address
 from mpreg_transports.arguments import (
     cannot_journal,
     check_backend,
@@ -113,8 +113,8 @@ class Server:
         self._token: anyio.lowlevel.EventLoopToken | None = None
         self._thread: int | None = None
         self._leave_at_once = False
-        self._guessed = False
-        """Whether it advertises, for want of a better one, the address of a link that led to no seed."""
+        self._evidence: tuple[int, str] = (0, "")
+        """How sure it is of the address that it advertises, where it has to find that out, and which host that is."""
         self._leaving_since: int | None = None
         """When it began to leave with grace."""
         self._stack = AsyncExitStack()
@@ -333,7 +333,7 @@ class Server:
         driver = Driver(node, functions=self._functions, dial=dial, observe=reports.observe)
         driver.on_failure = reports.failed
         if wildcard:
-            self._guessed = False
+            self._evidence = (0, "")
             driver.on_local_host = self._learn_address
         return driver
 
@@ -347,19 +347,19 @@ class Server:
         await self._driver.pump(link)
 
     def _learn_address(self, host: str, dialled: Address | None) -> None:
-        """Bound to all addresses and told none to advertise: the one of the first link to a seed.
+        """Bound to all addresses and told none to advertise: the one that the best link so far has at this end.
 
-        Until there is one, that of the first link at all, such as a client's on this very machine, has to do.
+        Better evidence replaces worse at any time, equal evidence only where no link is at the old address any more.
         """
         driver = self._driver
         assert driver is not None
-        if not self.peers or dialled in self.peers:
-            driver.on_local_host = None
-        elif self._guessed:
-            return
-        self._guessed = True
-        self.url = format_address(Scheme.WS, host, port=self.port)
-        driver.node.advertise((Address(self.url),), now=clock())
+        evidence = address_evidence(host, dialled, seeds=self.peers)
+        before, at = self._evidence
+        gone = at not in driver.local_hosts()
+        if evidence > before or (evidence == before and host != at and gone):
+            self._evidence = evidence, host
+            self.url = format_address(Scheme.WS, host, port=self.port)
+            driver.node.advertise((Address(self.url),), now=clock())
 
     def _offer(self, made: Function, replace: bool) -> None:
         """Looks and acts in the loop's thread, so that of two threads with one name one is refused."""

@@ -19,6 +19,10 @@ RARELY = 30 * SECOND
 """How often, in the whole cluster, a seed or a dead member's address is tried once it has been silent for `YOUNG`."""
 
 
+OWN = 8
+"""What led to this process itself so often in a row is tried rarely as well; once, if it is not alone."""
+
+
 class AddressRow:
     """One address: for whom it is dialled, whom it led to, and how it has failed since then."""
 
@@ -29,6 +33,7 @@ class AddressRow:
         "rare",
         "reached",
         "seed",
+        "selves",
         "short",
         "silent",
         "silent_since",
@@ -41,6 +46,8 @@ class AddressRow:
         self.due: int | None = None
         self.wanting: dict[MemberId, None] = {}
         self.met: MemberId | None = None
+        self.selves = 0
+        """How often in a row it led to this very process."""
         self.reached = 0
         """When a handshake there was last done."""
         self.short = 0
@@ -66,7 +73,8 @@ class Backoff:
 
     def after_failure(self, row: AddressRow, now: int, *, dead: bool) -> int:
         """Until the next dial; `dead`: for nobody who is alive."""
-        if not dead or now - row.silent_since < YOUNG:
+        own = row.selves >= OWN or (row.selves > 0 and len(self._rings) > 1)
+        if not own and (not dead or now - row.silent_since < YOUNG):
             return self.pause(row.failures - 1, dead=dead)
         whole = RARELY * len(self._rings)
         if row.rare:

@@ -28,6 +28,8 @@ RESOURCES = "r"
 DRAINING = "d"
 CONTENT = 16 * 1024 * 1024
 """Longest content of one member's catalogue, so that a snapshot of it fits in a message between nodes."""
+LAST_VERSION = 2**62
+"""Heads beyond are dropped, so that nobody can spend a member's versions with one message, nor the bits of a number."""
 _LOG = 1024 * 1024
 """Bytes of changes that are kept of each member beside its present entries."""
 _OTHER_KEYS = 64
@@ -188,6 +190,13 @@ class Catalogue:
         """This node takes no new calls from now on."""
         return self._change(DRAINING, _encode(True))
 
+    def outbid(self, version: int) -> Delta:
+        """Say all of my own anew at the version after `version`, which somebody else has made up."""
+        content = self._contents.setdefault(self.me, Content(self.me))
+        content.version = version + 1
+        content.changes, content.log = (), 0  # nobody can be served changes over the gap
+        return Delta(content.head, 0, tuple(content.entries.values()))
+
     def _change(self, key: str, entry: bytes) -> Delta:
         content = self._contents.get(self.me) or Content(self.me)
         change = Change(content.version + 1, key, entry)
@@ -233,6 +242,8 @@ class Catalogue:
         version = 0 if held is None else held.version
         if member == self.me or delta.head.version <= version:
             return Applied.OLD
+        if delta.head.version > LAST_VERSION:
+            return Applied.REFUSED
         if delta.since > version:
             return Applied.GAP
         try:

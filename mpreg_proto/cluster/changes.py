@@ -102,7 +102,8 @@ class Changes:
             self._up[member.id] = None
             self.gone(member.id)
             self._rings.enter(member.id)
-            self._begin_ticking(now)
+            self.begin_ticking(now)
+            self._begin_repair(now)
             return [] if link is None else [Usable(member.id, link)]
         if not member.routable and member.id in self._up:
             del self._up[member.id]
@@ -124,15 +125,19 @@ class Changes:
         self._timers.cancel(("cluster", "gone", member))
         return [Gone(member)]
 
-    def _begin_ticking(self, now: int) -> None:
-        """Somebody is there: from now on there is something to do now and then."""
+    def begin_ticking(self, now: int) -> None:
+        """There is something to do now and then; and a tick that comes late is all that tells of standing still."""
         if ("cluster", "tick") not in self._timers and not self._overlay.stopped:
             # Whoever starts at the same moment shall not probe at the same moment for ever.
             first = now + int(TICK * (1 + self._rng.fraction()) / 2)
             self._timers.set(("cluster", "tick"), first)
+            self._detector.begin(first)
+
+    def _begin_repair(self, now: int) -> None:
+        """Somebody is there to compare with from now on."""
+        if ("cluster", "repair") not in self._timers and not self._overlay.stopped:
             repair = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
             self._timers.set(("cluster", "repair"), now + repair)
-            self._detector.begin(first)
 
     def _reneighbour(self, now: int) -> list[Out]:
         if self._rings.changes == self._seen_changes:

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from mpreg_proto.cluster.catalogue import Applied, FunctionSpec
+from mpreg_proto.cluster.catalogue import LAST_VERSION, Applied, FunctionSpec
 from mpreg_proto.cluster.changes import TICK, Changes
 from mpreg_proto.cluster.linked import Tie
 from mpreg_proto.cluster.members import Card
-from mpreg_proto.cluster.outputs import CloseLink, MemberRow, OffersChanged, Out, Surplus, Tell
+from mpreg_proto.cluster.outputs import Abandon, CloseLink, MemberRow, OffersChanged, Out, Surplus, Tell
 from mpreg_proto.cluster.overlay import YIELD
 from mpreg_proto.cluster.parts import Parts
 from mpreg_proto.cluster.people import rows
@@ -27,7 +27,7 @@ from mpreg_proto.limits import Limits
 from mpreg_proto.notices import CatalogueChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, Timers
-from mpreg_proto.wire.messages import Check, Delta, DialMe, Digest, Fetch, Lack, News, Summary, Vouch
+from mpreg_proto.wire.messages import Check, Delta, DialMe, Digest, Fetch, Head, Lack, News, Summary, Vouch
 
 Said = News | Digest | Fetch | Summary | Lack | DialMe | Check | Vouch
 """What nodes say to each other about members."""
@@ -81,6 +81,8 @@ class Cluster:
 
     def start(self, now: int) -> list[Out]:
         """Dial the seeds."""
+        if self._overlay.seeds:
+            self._changes.begin_ticking(now)
         return [*self._overlay.start(now)]
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ class Cluster:
         made = Tie(link, member, name, dialler=member if dialled is None else self.me)
         self._last_heard[link] = now
         self.routes.changed()
+        self._changes.begin_ticking(now)  # whoever stands still from now on shall know it, though it knows nobody yet
         out: list[Out] = [*self._linked.add(made)]
         for other in self._linked.of(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
@@ -130,7 +133,7 @@ class Cluster:
         out += self._gossip.ended(link)
         if member in self.links or self._overlay.stopped:
             return out
-        if clean or self._linked.of(member):
+        if clean:
             self._detector.parted(member, now)
             return [*out, *self._overlay.lost(member, now, pause=0 if self.me < member else YIELD)]
         out += self._changes.found(self._detector.lost(member, now), now)
@@ -139,7 +142,10 @@ class Cluster:
     def dial_failed(self, address: Address, now: int) -> list[Out]:
         """A dial ended without a handshake: refused, silent, another cluster, or closed before its hello came."""
         awaited = self._overlay.awaited(address)
-        out: list[Out] = [*self._overlay.failed(address, now)]
+        return self._in_vain(address, awaited, [*self._overlay.failed(address, now)], now)
+
+    def _in_vain(self, address: Address, awaited: list[MemberId], out: list[Out], now: int) -> list[Out]:
+        """No link came of a dial; those whom it was for may dial me."""
         out += self._changes.found(self._detector.failed(address, now), now)
         for member in awaited:
             out += self._beg(member, now)
@@ -147,7 +153,10 @@ class Cluster:
 
     def met_myself(self, address: Address | None, now: int) -> list[Out]:
         """A handshake showed this process's own id; `address` is what was dialled, None on the side that accepted."""
-        return [] if address is None else [*self._overlay.met_myself(address, now)]
+        if address is None:
+            return []
+        awaited = self._overlay.awaited(address)
+        return self._in_vain(address, awaited, [*self._overlay.met_myself(address, now)], now)
 
     def want_link(self, member: MemberId, now: int) -> list[Out]:
         """A call waits for a link to that member: dial now, if nothing is under way."""
@@ -212,7 +221,7 @@ class Cluster:
         out = [] if made.closing else self._repair.answer_digest(made.link, digest)
         if len(out) == 1:
             self._told_all(made)
-        return [*out]
+        return [*out, *self._outbid(digest.heads, now)]
 
     def _summary_came(self, made: Tie, summary: Summary, now: int) -> list[Out]:
         out = [] if made.closing else self._repair.answer_summary(made.link, summary)
@@ -235,8 +244,8 @@ class Cluster:
         return self._detector.check(made.link, MemberId(message.member), now)
 
     def _vouch_came(self, made: Tie, message: Vouch, now: int) -> list[Out]:
-        self._detector.vouched(MemberId(message.member))
-        return []
+        out = self._detector.vouched(MemberId(message.member), now)
+        return [one for one in out if not (isinstance(one, Abandon) and one.link in self._gossip.slow)]
 
     def _news_came(self, made: Tie, news: News, now: int) -> list[Out]:
         link = made.link
@@ -261,7 +270,10 @@ class Cluster:
                 functions.update(dict.fromkeys(self.catalogue.concerned(delta)))
                 out.append(Notify(CatalogueChanged(member, self._name(member), delta.head.version)))
         for head in news.heads:
+            before = self.catalogue.version(MemberId(head.member))
             out += self._gossip.heard(link, head)
+            changed = changed or self.catalogue.version(MemberId(head.member)) < before
+        out += self._outbid((*news.heads, *(delta.head for delta in news.deltas)), now)
         for held in risen:
             if held.routable and held.fell and held.id != self.me:
                 out += self._gossip.revived(held.id, link)
@@ -269,6 +281,24 @@ class Cluster:
             self._parts.changed()
             out.append(OffersChanged(tuple(functions), tuple(changed)))
         return [*out, *self._gossip.flush(now)]
+
+    def _outbid(self, heads: Iterable[Head], now: int) -> list[Out]:
+        """Nobody but this process writes its catalogue: a head of it that it never had is outbid, as a claim is."""
+        own = self.catalogue.content(self.me)
+        mine = (0, b"") if own is None else (own.version, own.head.hash)
+        made_up = [
+            head.version
+            for head in heads
+            if head.member == self.me
+            and (head.version > mine[0] or (head.version == mine[0] and head.hash != mine[1]))
+            and 0 < head.version <= LAST_VERSION
+        ]
+        if not made_up or self._overlay.stopped:
+            return []
+        if max(made_up) == LAST_VERSION:  # no version is left after that
+            self.members.disowned = True
+            return self._changes.tidy()
+        return self._told(self.catalogue.outbid(max(made_up)), now)
 
     def _told_all(self, made: Tie) -> None:
         """What that member knows is now known here."""
@@ -296,7 +326,7 @@ class Cluster:
         return self._changes.collect(now)
 
     def _tick(self, now: int) -> list[Out]:
-        if self._overlay.stopped or len(self.rings) == 1:
+        if self._overlay.stopped or not (len(self.rings) > 1 or len(self._linked) or self._overlay.seeds):
             return []
         self._timers.set(("cluster", "tick"), now + TICK)
         out = [*self._changes.found(self._detector.tick(now), now), *self._gossip.tick()]
@@ -341,8 +371,7 @@ class Cluster:
 
     def advertise(self, addresses: tuple[Address, ...], now: int) -> list[Out]:
         """This node can be dialled at these addresses, and no longer at others."""
-        for address in addresses:
-            self._overlay.mine(address)
+        self._overlay.mine(*addresses)
         own = self.members.own
         if own.card is None or own.addresses == addresses:
             return []

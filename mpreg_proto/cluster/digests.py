@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.cluster.members import LAST_INCARNATION, Member, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import Claim
@@ -38,6 +38,8 @@ def older(members: Members, theirs: Iterable[Claim]) -> list[Claim]:
     for claim in theirs:
         member = MemberId(claim.member)
         held = members.get(member)
+        if claim.incarnation > LAST_INCARNATION:
+            continue
         if held is None:
             if not members.retired(member) and claim.standing != Standing.RETIRED:
                 rows.append(Claim(member, -1, 0))

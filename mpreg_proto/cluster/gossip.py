@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mpreg_proto.cluster.catalogue import Applied, Catalogue, weight
+from mpreg_proto.cluster.catalogue import LAST_VERSION, Applied, Catalogue, weight
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import Tell
 from mpreg_proto.cluster.repair import SMALL
@@ -223,8 +223,9 @@ class Gossip:
         member = MemberId(delta.head.member)
         version = self._catalogue.version(member)
         if delta.head.version <= version:  # most of what is heard is heard again
-            return Applied.OLD, []
-        if not self._members.routable(member):
+            tells = self._contradicted(link, delta.head)
+            return Applied.OLD if self._catalogue.version(member) else Applied.MISMATCH, tells
+        if not self._members.routable(member) or delta.head.version > LAST_VERSION:
             return Applied.REFUSED, []
         applied = self._catalogue.apply(delta)
         if applied is Applied.YES:
@@ -245,13 +246,25 @@ class Gossip:
     def heard(self, link: LinkId, head: Head) -> list[Tell]:
         """Somebody holds this version of a catalogue: ask for it if it is news. Drops a copy its owner calls wrong."""
         member = MemberId(head.member)
-        if member == self._members.me or not self._members.routable(member):
+        if member == self._members.me or not self._members.routable(member) or head.version > LAST_VERSION:
             return []
+        if head.version <= self._catalogue.version(member):
+            return self._contradicted(link, head)
+        return self._ask(member, head.version, link)
+
+    def _contradicted(self, link: LinkId, head: Head) -> list[Tell]:
+        """What is held is as new as `head`: if its owner says that on its own link, that tells more.
+
+        A copy of the same version with another content is wrong, and dropped. A newer one than its owner has may be
+        made up: the owner is told of it, and makes a version after that.
+        """
+        member = MemberId(head.member)
         held = self._catalogue.content(member)
-        if held is not None and head.version <= held.version:
-            if head.version < held.version or head.hash == held.head.hash or self._links.get(member) != link:
-                return []
-            self._catalogue.drop(member)
+        if held is None or self._links.get(member) != link or head == held.head:
+            return []
+        if head.version < held.version:
+            return [Tell(link, News(heads=(held.head,)))]
+        self._catalogue.drop(member)
         return self._ask(member, head.version, link)
 
     def revived(self, member: MemberId, link: LinkId) -> list[Tell]:
@@ -288,12 +301,15 @@ class Gossip:
     def tick(self) -> list[Tell]:
         """A second has passed: what has not come is asked of the next who said that they hold it.
 
-        Who was asked may have dropped it for a while, as it held its owner for dead; then it says nothing.
+        Who was asked may have dropped it for a while, as it held its owner for dead; then it says nothing. What nobody
+        gives is asked for no longer; if it is there, the next comparison of all that is known shows it.
         """
         tells: list[Tell] = []
-        for member, want in self._wants.items():
+        for member, want in list(self._wants.items()):
             want.waited += 1
-            if want.waited >= want.patience:
+            if want.waited >= want.patience == LONGEST_PATIENCE:
+                del self._wants[member]
+            elif want.waited >= want.patience:
                 want.waited, want.patience = 0, min(2 * want.patience, LONGEST_PATIENCE)
                 want.links.append(want.links.pop(0))
                 tells.append(self._fetch(member, want.links[0]))
@@ -305,7 +321,9 @@ class Gossip:
         Who was asked and says once more that it is held there may have dropped it in between, and is asked again.
         """
         want = self._wants.get(member)
-        if want is not None and version <= want.version and link != want.links[0]:
+        # Nobody knows better than its owner how far a catalogue is: what is beyond was made up.
+        owner = version and want is not None and version < want.version and self._links.get(member) == link
+        if want is not None and version <= want.version and link != want.links[0] and not owner:
             if link not in want.links:
                 want.links.append(link)
             return []

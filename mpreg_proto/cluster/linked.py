@@ -34,6 +34,9 @@ class Linked:
         self._ties: dict[LinkId, Tie] = {}
         self._by_member: dict[MemberId, list[Tie]] = {}
 
+    def __len__(self) -> int:
+        return len(self._ties)
+
     def get(self, link: LinkId) -> Tie | None:
         """A link that is open, or None."""
         return self._ties.get(link)
@@ -41,6 +44,10 @@ class Linked:
     def of(self, member: MemberId) -> tuple[Tie, ...]:
         """All links to a member, closing ones too, the oldest first."""
         return tuple(self._by_member.get(member, ()))
+
+    def closing(self, member: MemberId) -> list[LinkId]:
+        """The links to a member that finish what is on them."""
+        return [tie.link for tie in self._by_member.get(member, ()) if tie.closing]
 
     def add(self, tie: Tie) -> list[Usable]:
         """A link has opened."""

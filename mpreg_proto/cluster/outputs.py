@@ -39,6 +39,12 @@ class Drop(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
+class Abandon(msgspec.Struct, frozen=True, gc=False):
+    """Say Goodbye on that link and end it at once: it carries nothing, and its member is alive, as others say."""
+
+    link: LinkId
+
+
 class Surplus(msgspec.Struct, frozen=True, gc=False):
     """Nobody but calls needs the link to that member: say Goodbye on it, if it has been idle for long."""
 
@@ -75,7 +81,7 @@ class TakeNewId(msgspec.Struct, frozen=True, gc=False):
     """
 
 
-Out = Tell | Probe | CloseLink | Drop | Surplus | Usable | Gone | OffersChanged | TakeNewId | Dial | Notify
+Out = Tell | Probe | CloseLink | Drop | Abandon | Surplus | Usable | Gone | OffersChanged | TakeNewId | Dial | Notify
 
 
 class MemberRow(msgspec.Struct, frozen=True, gc=False):

@@ -4,11 +4,13 @@ It reads members, rings and links and is told of handshakes, failures and ends; 
 address that does not answer, and `DialMe` for members that can only be dialled from the other side. Links are wanted to
 neighbours, to whom a call waits for, and, with fewer than three that stand, to anybody. Rows are kept by address:
 those of members to be dialled, of the dead, and seeds. A row that nobody needs now has no timer. It ends no link and
-judges no member; what a handshake proved about an address goes back to the caller.
+judges no member; what a handshake proved about an address goes back to the caller. What an address led to once is an
+observation and may change: one that led to this process itself is tried again like one that failed.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 
 from mpreg_proto.cluster.backoff import RARELY, STEADY, AddressRow, Backoff
@@ -27,8 +29,21 @@ STAGGER = 250_000_000
 """Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
 FEW = 3
 """With fewer links than that, and others alive, anybody will do."""
+SELVES = 5
+"""An address that led to this process so often in a row is taken for its own; still it is tried now and then."""
 WANTED = 30 * SECOND
 """How long a link that a call waited for is wanted after that."""
+
+
+class Rank(enum.IntEnum):
+    """In which order addresses get the slots for dials, which may be fewer than they are."""
+
+    FRESH = 0
+    """Leads to a living member, and has not failed since it last answered."""
+    UNSURE = 1
+    """Has failed, or is a seed that may lead to anybody; one that failed only for a node that is alone."""
+    DEAD = 2
+    """Is dialled for nobody who is known to be alive."""
 
 
 class Overlay:
@@ -54,9 +69,12 @@ class Overlay:
         self._backoff = Backoff(rings, rng, limits)
         self._rows: dict[Address, AddressRow] = {}
         self._known: dict[MemberId, tuple[str, ...]] = {}
-        self._dialling: dict[Address, MemberId | None] = {}
-        self._waiting: dict[Address, None] = {}
+        self._dialling: dict[Address, tuple[MemberId | None, Rank]] = {}
+        """What is being dialled, for whom, and as what it got its slot."""
+        self._waiting: dict[Rank, dict[Address, None]] = {rank: {} for rank in Rank}
+        """What is due and has no slot yet, the longest waiting first."""
         self._mine: dict[Address, None] = {}
+        """Where this process says that it can be dialled."""
         self._neighbours: dict[MemberId, None] = {}
         self._begged: dict[MemberId, int] = {}
         """Whom I last asked to dial me, and when."""
@@ -74,7 +92,8 @@ class Overlay:
     def stop(self) -> None:
         """This process is leaving: nothing is dialled any more."""
         self.stopped = True
-        self._waiting.clear()
+        for waiting in self._waiting.values():
+            waiting.clear()
         for address in self._rows:
             self._forget_time(address)
 
@@ -84,8 +103,8 @@ class Overlay:
 
     @property
     def seedless(self) -> bool:
-        """Whether there is nobody to ask: no seeds, or all of them are this process itself."""
-        return all(seed in self._mine for seed in self.seeds)
+        """Whether there is nobody to ask: no seeds, or all of them are this process itself, as far as it can tell."""
+        return all(seed in self._mine or self._rows[seed].selves >= SELVES for seed in self.seeds)
 
     # -- what is learnt -------------------------------------------------------------------------------------------
 
@@ -145,47 +164,61 @@ class Overlay:
 
         Returns first who was expected there instead of `member`, if anybody.
         """
-        expected = self._dialling.pop(dialled, None)
+        expected, _ = self._dialling.pop(dialled, (None, Rank.FRESH))
         row = self._rows.get(dialled)
         if row is not None:
             row.met, row.reached, row.failures, row.silent, row.rare = member, now, 0, False, False
+            row.selves = 0
             self._forget_time(dialled)
         return expected if expected != member else None, self._go_on(now)
 
     def failed(self, address: Address, now: int) -> list[Dial | Notify]:
         """A dial came to nothing: try again later, and say once that nobody answers there."""
-        self._dialling.pop(address, None)
+        under_way = self._dialling.pop(address, None) is not None
         effects: list[Dial | Notify] = []
         row = self._rows.get(address)
-        if row is not None and address not in self._mine:
-            if row.failures == 0:
-                row.silent_since = now
-            row.failures += 1
-            row.tried, row.met = now, None
+        if row is not None and address not in self._mine and (under_way or not row.selves):
+            row.met, row.selves = None, 0
             if not row.silent:
                 row.silent = True
                 effects.append(Notify(PeerSilent(address)))
-            self._later(address, row, now)
+            self._failed(address, row, now)
         return effects + self._go_on(now)
 
     def met_myself(self, address: Address, now: int) -> list[Dial | Notify]:
-        """That address leads to this very process: it is never dialled again."""
+        """That address led to this very process; a balancer or a name may lead to another the next time."""
         self._dialling.pop(address, None)
-        self.mine(address)
+        row = self._rows.get(address)
+        if row is not None and address not in self._mine:
+            row.met = self._members.me
+            row.selves += 1
+            self._failed(address, row, now)
         return self._go_on(now)
 
-    def mine(self, address: Address) -> None:
-        """This process is there itself."""
-        self._mine[address] = None
-        self._waiting.pop(address, None)
-        self._forget_time(address)
+    def _failed(self, address: Address, row: AddressRow, now: int) -> None:
+        if row.failures == 0:
+            row.silent_since = now
+        row.failures += 1
+        row.tried = now
+        self._later(address, row, now)
+
+    def mine(self, *addresses: Address) -> None:
+        """This process is there itself, and at no other address that it named before."""
+        before, self._mine = self._mine, dict.fromkeys(addresses)
+        for address in addresses:
+            self._unqueue(address)
+            self._forget_time(address)
+        for address in before:
+            row = self._rows.get(address)
+            if address not in self._mine and row is not None and (row.wanting or row.seed):
+                self._no_later(address, row.tried + self._limits.dial_longest)
 
     def linked(self, member: MemberId) -> None:
         """A member is reached: none of its addresses needs dialling."""
         for address in self._known.get(member, ()):
             if not self._needed(Address(address)):
                 self._forget_time(Address(address))
-                self._waiting.pop(Address(address), None)
+                self._unqueue(Address(address))
 
     def lost(self, member: MemberId, now: int, *, pause: int = 0) -> list[Dial | Notify]:
         """Its last link is gone: dial it, and the seeds that led to it, after `pause`."""
@@ -285,21 +318,48 @@ class Overlay:
             if row.wanting or row.seed:  # whoever was met there may go; it is looked at again, though nobody says so
                 self._no_later(address, now + RARELY)
             return []
-        if len(self._dialling) >= self._limits.dials:
-            self._waiting[address] = None
+        rank = self._rank(row)
+        if not self._has_slot(rank):
+            if address not in self._waiting[rank]:
+                self._unqueue(address)
+                self._waiting[rank][address] = None
             return []
-        self._waiting.pop(address, None)
+        self._unqueue(address)
         self._forget_time(address)
-        self._dialling[address] = self._expected(row)
+        self._dialling[address] = self._expected(row), rank
         return [Dial(address)]
 
     def _go_on(self, now: int) -> list[Dial | Notify]:
         effects: list[Dial | Notify] = []
-        while self._waiting and len(self._dialling) < self._limits.dials:
-            address = next(iter(self._waiting))
-            del self._waiting[address]
-            effects += self._due(address, now)
+        for rank, waiting in self._waiting.items():
+            while waiting and self._has_slot(rank):
+                address = next(iter(waiting))
+                del waiting[address]
+                effects += self._due(address, now)
         return effects
+
+    def _rank(self, row: AddressRow) -> Rank:
+        if any(self._members.routable(member) for member in row.wanting):
+            return Rank.UNSURE if row.failures else Rank.FRESH
+        joins = row.seed and not row.wanting and (not row.failures or len(self._rings) == 1)
+        return Rank.UNSURE if joins else Rank.DEAD
+
+    def _has_slot(self, rank: Rank) -> bool:
+        """The dead get a quarter of the slots; all but the fresh leave a quarter to these, if any can be."""
+        dials = self._limits.dials
+        quarter = max(1, dials // 4)
+        of_rank = [other for _, other in self._dialling.values()]
+        if len(of_rank) >= dials:
+            return False
+        if rank is Rank.DEAD and of_rank.count(Rank.DEAD) >= quarter:
+            return False
+        if rank is Rank.FRESH or len(self._rings) == 1:
+            return True
+        return len(of_rank) - of_rank.count(Rank.FRESH) < max(1, dials - quarter)
+
+    def _unqueue(self, address: Address) -> None:
+        for waiting in self._waiting.values():
+            waiting.pop(address, None)
 
     def _later(self, address: Address, row: AddressRow, now: int) -> None:
         if not self.stopped and self._needed(address):
@@ -334,7 +394,7 @@ class Overlay:
         if any(member in self._links for member in row.wanting):
             return False
         if row.seed:
-            met = row.met is not None and row.met in self._rings
+            met = row.met not in (None, self._rings.me) and row.met in self._rings
             known = met or any(address in self._at(member) for member in self._rings.ids())
             return not known or self._few
         return any(self._members.standing(member) is Standing.DEAD for member in row.wanting)
@@ -373,4 +433,4 @@ class Overlay:
             if not row.wanting and not row.seed:
                 self._forget_time(address)
                 del self._rows[address]
-                self._waiting.pop(address, None)
+                self._unqueue(address)

@@ -52,8 +52,7 @@ class Parts:
         self.gossip = Gossip(self.members, self.catalogue, self.links, rings=self.rings, timers=timers)
         self.repair = Repair(self.members, self.catalogue)
         self.overlay = Overlay(self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits)
-        for address in card.addresses:
-            self.overlay.mine(Address(address))
+        self.overlay.mine(*map(Address, card.addresses))
         self.detector = Detector(
             self.members,
             self.rings,
@@ -62,6 +61,7 @@ class Parts:
             heard=heard,
             timers=timers,
             rng=rng.child("detector"),
+            closing=self.linked.closing,
         )
 
     def changed(self) -> None:

@@ -14,7 +14,7 @@ The same is done now and then with one neighbour. Nothing here waits or keeps an
 from __future__ import annotations
 
 from mpreg_proto.cluster.buckets import SCOPE, Buckets, bucket, within
-from mpreg_proto.cluster.catalogue import Catalogue, weight
+from mpreg_proto.cluster.catalogue import LAST_VERSION, Catalogue, weight
 from mpreg_proto.cluster.digests import digest, newer, older
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.outputs import Tell
@@ -117,7 +117,7 @@ class Repair:
         behind: list[Head] = []
         for head in digest.heads:
             member = MemberId(head.member)
-            if head.member != self._members.me and self._wanted(member):
+            if head.member != self._members.me and head.version <= LAST_VERSION and self._wanted(member):
                 content = self._catalogue.content(member)
                 if content is None:
                     behind.append(Head(member, 0, _NOTHING))

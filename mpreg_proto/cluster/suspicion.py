@@ -3,6 +3,8 @@
 The detector tells of each suspicion that rises, is joined or ends; a timer says when the verdict is due, and the
 detector judges then. Nothing here reads links or accuses. The more observers agree the sooner they are believed, and a
 node that is slow itself, by its `health`, multiplies all this (Lifeguard, Dadgar et al. 2018, sections IV-A and B).
+With up to three observers agreement proves little, as a pause of the suspect looks the same to all of them: silence
+then has one fixed time. The end of a link without Goodbye proves more, and keeps the shortest.
 """
 
 from __future__ import annotations
@@ -11,13 +13,18 @@ from math import ceil, log
 
 from mpreg_proto.cluster.members import Member
 from mpreg_proto.ids import MemberId
-from mpreg_proto.limits import SECOND
+from mpreg_proto.limits import MILLISECOND, SECOND
 from mpreg_proto.timers import Timers
 
 LONGEST = 6 * SECOND
 SHORTEST = SECOND
 """An observer's suspicion becomes death after `LONGEST` if it is alone with it, after `SHORTEST` if enough agree."""
 AGREEING = 3
+SMALL = 3
+"""Up to so many observers, which is a cluster of four, silence is suspected for `PAUSE`, whoever agrees."""
+PAUSE = 4500 * MILLISECOND
+"""A probe fails a second or more after a pause began; so an event loop that stands still for 5 s is not DEAD, and a
+member that hangs is DEAD within 8 s."""
 HEARD_VERDICT = 12 * SECOND
 """The same for whoever is no observer, should these not say more themselves."""
 
@@ -37,8 +44,12 @@ def enough(observers: int) -> int:
     return min(AGREEING, max(1, ceil(observers / 3)))
 
 
-def patience(accusers: int, observers: int) -> int:
-    """How long an observer suspects before it says DEAD (Lifeguard, section IV-B)."""
+def patience(accusers: int, observers: int, *, health: int = 1) -> int:
+    """How long an observer suspects who is silent before it says DEAD (Lifeguard, section IV-B)."""
+    return PAUSE if observers <= SMALL else health * _agreed(accusers, observers)
+
+
+def _agreed(accusers: int, observers: int) -> int:
     needed = enough(observers)
     if accusers >= needed:
         return SHORTEST
@@ -60,23 +71,29 @@ class Suspicions:
         if not held.observers:
             self._due(member.id, held.started + HEARD_VERDICT * health)
 
-    def observe(self, member: Member, observers: tuple[MemberId, ...], now: int, *, health: int) -> bool:
+    def observe(
+        self, member: Member, observers: tuple[MemberId, ...], now: int, *, health: int, ended: int | None = None
+    ) -> bool:
         """A member that this node watches, as one of `observers`, is SUSPECT, or has more accusers.
 
-        Returns whether that is new to it as an observer.
+        `ended`: when its last link here ended without Goodbye, or another answered at its address. Returns whether that
+        is new to it as an observer.
         """
         held = self._of(member.id, now)
         first = not held.observers
         if first:
             held.observers = observers
         counted = [one for one in member.accusers if one in held.observers or one in observers]
-        self._due(member.id, max(now, held.started + patience(len(counted), len(observers)) * health))
+        due = held.started + patience(len(counted), len(observers), health=health)
+        if ended is not None and len(observers) <= SMALL:
+            due = min(due, max(held.started, ended) + SHORTEST)
+        self._due(member.id, max(now, due))
         return first
 
-    def again(self, member: MemberId, now: int, *, health: int, watched: bool) -> None:
-        """Begin a suspicion anew: what it was waited for until now proves nothing."""
+    def again(self, member: MemberId, now: int, *, health: int, observers: int) -> None:
+        """Begin a suspicion anew: what it was waited for until now proves nothing. `observers`: 0 for no observer."""
         self._held[member].started = now
-        self._due(member, now + (LONGEST if watched else HEARD_VERDICT) * health)
+        self._due(member, now + (patience(0, observers, health=health) if observers else HEARD_VERDICT * health))
 
     def forget(self, member: MemberId) -> None:
         """It is SUSPECT no longer."""

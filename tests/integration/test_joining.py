@@ -81,6 +81,45 @@ async def test_bound_to_all_addresses_it_advertises_the_one_that_leads_to_a_seed
                     assert own(server) == (f"ws://127.0.0.1:{server.port}",) and server.url == own(server)[0]
 
 
+class Evidence:
+    """What `Server` asks of its driver to find out where it is: which links stand, and where it told the node to be."""
+
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+        self.told: list[str] = []
+        self.node = self
+
+    def local_hosts(self) -> set[str]:
+        return set(self.hosts)
+
+    def advertise(self, addresses: tuple[str, ...], *, now: int) -> None:
+        self.told += addresses
+
+
+@pytest.mark.parametrize("seed", [True, False])
+def test_advertised_address_is_corrected_by_better_evidence(seed: bool) -> None:
+    peer = "ws://10.0.0.9:9001"
+    server = Server(host="0.0.0.0", port=9001, insecure=True, peers=[peer] if seed else [])
+    driver = server._driver = Evidence()  # type: ignore[assignment]
+    for host, dialled in (
+        ("127.0.0.1", None),  # a health check
+        ("127.0.0.2", None),
+        ("10.0.0.1", None),  # the first from elsewhere
+        ("127.0.0.1", None),
+        ("10.0.0.2", None),  # no better one
+        ("10.0.0.3", "ws://10.0.0.5:9001"),
+        ("10.0.0.4", peer),
+        ("10.0.0.1", None),
+    ):
+        driver.hosts.append(host)
+        server._learn_address(host, dialled)  # type: ignore[arg-type]
+    last = ["ws://10.0.0.4:9001"] if seed else []
+    assert driver.told == ["ws://127.0.0.1:9001", "ws://10.0.0.1:9001", "ws://10.0.0.3:9001", *last]
+    driver.hosts = ["10.0.1.4"]  # the machine has another address now, and no link at the old one
+    server._learn_address("10.0.1.4", peer if seed else "ws://10.0.0.5:9001")  # type: ignore[arg-type]
+    assert driver.told[-1] == server.url == "ws://10.0.1.4:9001"
+
+
 async def test_two_nodes_that_are_told_of_each_other_start_at_once() -> None:
     with kept_port() as first, kept_port() as second:
         servers = named("one", "f"), named("two", "f")

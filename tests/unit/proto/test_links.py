@@ -5,7 +5,7 @@ import pytest
 from mpreg_proto.effects import Cancel, Framing, HangUp, Notify, Run, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import LinkEnded, LinkOpened
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
@@ -287,13 +287,25 @@ def test_after_a_goodbye_calls_for_that_member_do_not_use_the_link() -> None:
     assert len(second.take(Request)) == 1
 
 
-def test_after_ten_seconds_it_closes_whatever_is_pending() -> None:
+def test_link_with_a_running_call_outlasts_the_goodbye_timer() -> None:
     desk = Desk([spec("slow")])
     far = desk.member("alpha")
-    far.say(Request(1, (call("x", "slow", 1),), here=("x",)), Goodbye("idle"))
-    desk.advance(9)
-    far.say(Ping(1))
-    desk.advance(0.999)
+    far.say(Request(1, (call("x", "slow", 1),), timeout=200 * SECOND, here=("x",)), Goodbye("idle"))
+    for _ in range(15):
+        desk.advance(9)
+        far.say(Ping(1))
+    assert far.hung_up is None
+    desk.finish(desk.running("slow")[0])
+    assert value(far.take(Result)[0], "x") == 1 and far.hung_up == 1000
+
+
+def test_link_without_calls_closes_ten_seconds_after_its_goodbye() -> None:
+    """The peer never says Goodbye itself."""
+    desk = Desk()
+    far = desk.member("alpha")
+    desk.node.links.goodbye(far.link, "idle", desk.now)
+    desk.flush()
+    desk.advance(9.999)
     assert far.hung_up is None
     desk.advance(0.001)
     assert far.hung_up == 1000

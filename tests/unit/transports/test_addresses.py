@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpreg_transports.addresses import Address, Scheme, format_address, parse_address
+from mpreg_transports.addresses import Address, Scheme, address_evidence, format_address, parse_address
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,26 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
         assert "write it like" in str(error)
     else:
         assert parse_address(str(address)) == address
+
+
+SEEDS = ("ws://10.0.0.9:9001",)
+
+
+def test_evidence_for_the_advertised_address_by_strength() -> None:
+    rows = [
+        ("here", None),
+        ("127.0.0.1", None),
+        ("127.0.0.1", "ws://10.0.0.5:9001"),
+        ("127.0.0.1", SEEDS[0]),
+        ("10.0.0.1", None),
+        ("10.0.0.1", "ws://10.0.0.5:9001"),
+        ("10.0.0.1", SEEDS[0]),
+    ]
+    found = [address_evidence(host, dialled, seeds=SEEDS) for host, dialled in rows]
+    assert found == sorted(set(found)) and found[0] == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1", "fe80::1%eth0", "169.254.3.3"])
+def test_loopback_and_link_local_never_decide(host: str) -> None:
+    best = address_evidence(host, SEEDS[0], seeds=SEEDS)
+    assert best < min(address_evidence(other, None, seeds=SEEDS) for other in ("10.0.0.1", "2001:db8::1"))

@@ -7,6 +7,7 @@ import pytest
 from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened, MemberChanged, Standing
+from mpreg_transports import reports as module
 from mpreg_transports.reports import Reports, ready_line
 
 ME, OTHER, GONE = MemberId(b"m" * 16), MemberId(b"o" * 16), MemberId(b"g" * 16)
@@ -84,3 +85,13 @@ def test_a_node_without_a_name_is_ready() -> None:
     assert ready_line("a", "ws://h:1", functions=2, resources=frozenset("cb")) == (
         "node a is ready at ws://h:1 (2 functions, resources b, c)"
     )
+
+
+def test_what_is_remembered_of_peers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MEMBERS", 10)
+    reports = Reports(ME)
+    for number in range(3_000):
+        reports.observe(LinkEnded(LinkId(number), "x" * 10_000, f"{number} " + "y" * 10_000))
+        reports.observe(MemberChanged(MemberId(number.to_bytes(16, "big")), "name", Standing.ALIVE, 0))
+    assert len(reports._told) <= 1_000 and max(len(who) + len(what) for who, what in reports._told) <= 400
+    assert len(reports._there) <= 10

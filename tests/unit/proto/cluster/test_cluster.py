@@ -7,15 +7,15 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.cards import Card
-from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.catalogue import LAST_VERSION, Entry, FunctionSpec, entry_hash
 from mpreg_proto.cluster.outputs import Gone, OffersChanged, TakeNewId, Tell, Usable
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import CardsDiffer, PeerSilent, Standing
-from mpreg_proto.wire.messages import Claim, DialMe, Digest, Fetch, News
-from tests.helpers.cluster_network import Network, Peer, at
+from mpreg_proto.wire.messages import Change, Claim, Delta, DialMe, Digest, Fetch, Head, News
+from tests.helpers.cluster_network import Network, Peer, agree, at
 
 
 def who(peer: Peer, function: str, resources: tuple[str, ...] = (), version: str | None = None) -> list[str]:
@@ -177,14 +177,41 @@ def test_a_new_life_that_is_there_before_anybody_noticed() -> None:
     assert [net.between(*pair) for pair in ("ab", "ac", "bc")] == [1, 1, 1]
 
 
-def test_a_node_that_meets_itself_forgets_that_address() -> None:
+def test_another_name_of_this_node_is_dialled_rarely() -> None:
     net = Network()
     a = net.node("a", seeds=("ws://alias:9001", "b"))
     a.addresses = (Address("ws://alias:9001"), *a.addresses)
     net.node("b")
     net.run(60)
-    assert [address for _, address in a.dials].count(Address("ws://alias:9001")) == 1
+    assert 1 <= [address for _, address in a.dials].count(Address("ws://alias:9001")) <= 3
     assert a.standings() == {"a": "alive", "b": "alive"}
+    net.run(600)
+    assert [address for _, address in a.dials].count(Address("ws://alias:9001")) <= 3 + 600 // 60
+
+
+def test_seed_address_that_led_to_this_node_first() -> None:
+    """A balancer: whoever answers there may be another one the next time."""
+    net = Network()
+    a = net.node("a", seeds=("ws://balancer:9001",))
+    a.addresses = (*a.addresses, Address("ws://balancer:9001"))
+    b = net.node("b")
+    net.run(0.2)
+    assert a.standings() == {"a": "alive"}
+    assert not a.cluster.synced()
+    a.addresses, b.addresses = a.addresses[:1], (*b.addresses, Address("ws://balancer:9001"))
+    net.run(5)
+    assert a.standings() == b.standings() == {"a": "alive", "b": "alive"}
+    assert a.cluster.synced()
+
+
+def test_lone_node_whose_seed_always_leads_to_itself() -> None:
+    net = Network()
+    a = net.node("a", seeds=("ws://alias:9001",))
+    a.addresses = (*a.addresses, Address("ws://alias:9001"))
+    net.run(10)
+    assert a.cluster.synced(), "there is nobody to ask, as far as it can tell"
+    net.run(3600)
+    assert 100 <= len(a.dials) <= 140, "and it is asked for ever, once in half a minute"
 
 
 def test_a_node_whose_only_seed_is_itself_has_nobody_to_wait_for() -> None:
@@ -449,3 +476,63 @@ def test_two_cards_for_one_incarnation_are_reported() -> None:
         c.me
     ]
     assert a.members.violations == []
+
+
+# -- numbers that somebody made up ------------------------------------------------------------------------------------
+
+
+def _poisoned(version: int, content: bool = True) -> tuple[Network, Peer, Peer, Peer]:
+    """Three nodes; the second is told by somebody of a catalogue of the first's that this one never had."""
+    net = Network()
+    a = net.node("a", functions=("all",))
+    b, c = net.node("b", seeds=("a",), functions=("all",)), net.node("c", seeds=("a",), functions=("all",))
+    net.run(5)
+    agree([a, b, c])
+    rows = (Change(1, "f:forged", msgspec.msgpack.encode(Entry("forged"))),)
+    total = entry_hash(rows[0].key, rows[0].entry).to_bytes(16, "big")
+    head = Head(a.me, version, total)
+    news = News(deltas=(Delta(head, 0, rows),)) if content else News(heads=(head,))
+    net.do(b, b.cluster.received(b.cluster.links[c.me], news, net.now))
+    return net, a, b, c
+
+
+@pytest.mark.parametrize("version", [2, 1000, 2**53, LAST_VERSION - 1])
+@pytest.mark.parametrize("content", [True, False])
+def test_owner_publishes_after_a_made_up_version(version: int, content: bool) -> None:
+    net, a, b, c = _poisoned(version, content)
+    net.do(a, a.cluster.offer(FunctionSpec(name="later", doc="x" * 5000), net.now))
+    net.run(1)
+    agree([a, b, c])
+    assert [row.member for row in b.cluster.index.offers("later", (), None)] == [a.me]
+    assert b.cluster.index.offers("forged", (), None) == ()
+    net.run(60)
+    assert not b.cluster._gossip._wants
+
+
+def test_owner_outbids_a_made_up_version_without_publishing() -> None:
+    net, a, b, c = _poisoned(1000)
+    net.run(2 * 30 + 5)  # what is known is compared once in 30 s
+    agree([a, b, c])
+    assert a.cluster.catalogue.version(a.me) == 1001
+
+
+@pytest.mark.parametrize("version", [LAST_VERSION + 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("content", [True, False])
+def test_version_at_the_edge_of_64_bits_is_dropped(version: int, content: bool) -> None:
+    net, a, b, c = _poisoned(version, content)
+    assert b.cluster.catalogue.version(a.me) == 1
+    assert not b.cluster._gossip._wants
+    net.do(a, a.cluster.offer(FunctionSpec(name="later"), net.now))
+    digest = Digest((Claim(a.me, 2**64 - 1, 0), Claim(b"x" * 16, 2**64 - 1, 0)), (Head(a.me, version, bytes(16)),))
+    net.do(b, b.cluster.received(b.cluster.links[c.me], digest, net.now))
+    net.do(a, a.cluster.received(a.cluster.links[c.me], digest, net.now))
+    net.run(40)
+    agree([a, b, c])
+    assert a.cluster.catalogue.version(a.me) == 2
+
+
+def test_owner_of_the_last_version_takes_a_new_id() -> None:
+    net, a, _, _ = _poisoned(LAST_VERSION)
+    net.do(a, a.cluster.offer(FunctionSpec(name="later"), net.now))
+    net.run(1)
+    assert [out for _, out in a.outs if isinstance(out, TakeNewId)] == [TakeNewId()]

@@ -7,14 +7,15 @@ from mpreg_proto.cluster.detector import (
     ANSWER,
     EVERY,
     HEALTH,
+    SILENT,
     UNLINKED,
     Detector,
 )
 from mpreg_proto.cluster.members import Card, Member, Members
-from mpreg_proto.cluster.outputs import Drop, Out, Probe, Tell
+from mpreg_proto.cluster.outputs import Abandon, Drop, Out, Probe, Tell
 from mpreg_proto.cluster.overlay import Overlay
 from mpreg_proto.cluster.rings import Rings
-from mpreg_proto.cluster.suspicion import HEARD_VERDICT, LONGEST, SHORTEST, patience
+from mpreg_proto.cluster.suspicion import HEARD_VERDICT, LONGEST, PAUSE, SHORTEST, patience
 from mpreg_proto.effects import Dial
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
@@ -134,7 +135,7 @@ def test_each_neighbour_has_its_turn_in_a_round_and_rounds_differ() -> None:
 
 def test_any_byte_is_an_answer() -> None:
     world = World(ANN, BOB)
-    assert len(world.tick()) == 1
+    assert len(world.tick()) == 2
     world.now += 100 * MILLISECOND
     world.bytes_came(ANN)
     world.bytes_came(BOB)
@@ -169,11 +170,11 @@ def test_who_does_not_answer_is_asked_about_and_then_accused() -> None:
 
 
 def test_one_who_vouches_is_enough() -> None:
-    world = World(ANN, BOB, CAT)
+    world = World(*EVERYBODY)
     (probe,) = world.tick()
     silent = next(member for member, link in world.links.items() if link == probe.link)
     world.until(ANSWER)
-    world.detector.vouched(silent)
+    world.detector.vouched(silent, world.now)
     world.until(20 * SECOND)
     assert world.members.standing(silent) is Standing.ALIVE
 
@@ -369,7 +370,7 @@ def test_a_node_that_was_held_up_throws_away_what_it_waited_for() -> None:
     assert [world.members.standing(member) for member in (ANN, BOB)] == [Standing.ALIVE, Standing.ALIVE]
     world.now = late + EVERY
     world.tick()
-    assert world.detector.lost(ANN, world.now)[0].standing is Standing.SUSPECT, "a second later it judges again"
+    assert [world.members.standing(member) for member in (ANN, BOB)] == [Standing.SUSPECT, Standing.SUSPECT]
 
 
 def test_a_node_that_was_held_up_before_its_first_tick_judges_nobody() -> None:
@@ -388,10 +389,157 @@ def test_verdicts_of_a_node_that_was_held_up_begin_anew() -> None:
     for key in world.timers.due(world.now):
         world.follow(world.detector.verdict_due(MemberId(bytes(key[2])), world.now))
     world.tick()
-    world.run(10 * SECOND + LONGEST - EVERY)
+    world.run(10 * SECOND + PAUSE - EVERY // 2)
     assert world.ann is Standing.SUSPECT
-    world.run(10 * SECOND + LONGEST)
+    world.run(10 * SECOND + PAUSE)
     assert world.ann is Standing.DEAD
+
+
+def test_link_end_before_the_first_tick_of_a_late_node() -> None:
+    world = World(ANN, BOB)
+    world.detector.begin(EVERY)
+    world.now = 8 * SECOND
+    world.unlink(ANN)
+    assert world.ann is Standing.ALIVE, "it stood still since before its first tick"
+    world.tick()
+    world.until(9 * SECOND)
+    assert world.ann is Standing.ALIVE
+    world.bytes_came(BOB)
+    world.tick()
+    assert world.ann is Standing.SUSPECT, "a second on it is gone still"
+    world.until(9 * SECOND + SHORTEST)
+    assert world.ann is Standing.DEAD, "and the end of a link has the shortest time"
+
+
+def test_link_end_excused_by_lateness_and_mended() -> None:
+    world = World(ANN, BOB)
+    world.detector.begin(EVERY)
+    world.now = 8 * SECOND
+    world.unlink(ANN)
+    world.tick()
+    world.links[ANN] = LinkId(9)
+    world.detector.linked(ANN)
+    for second in range(8, 20):
+        world.now = second * SECOND
+        world.bytes_came(ANN)
+        world.bytes_came(BOB)
+        world.tick()
+    assert world.ann is Standing.ALIVE
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_chronic_lateness_still_ends_in_death(linked: bool) -> None:
+    world = World(ANN)
+    world.detector.begin(EVERY)
+    if not linked:
+        world.unlink(ANN)
+        world.hear(ANN, 0, 1)
+    for _ in range(60):
+        world.now += EVERY + EVERY * 6 // 10  # each tick is late
+        for key in world.timers.due(world.now):
+            due = world.detector.answer_due if key[1] == "answer" else world.detector.verdict_due
+            world.follow(due(MemberId(bytes(key[2])), world.now))
+        world.tick()
+    assert world.ann is Standing.DEAD
+
+
+def test_chronic_lateness_accuses_nobody_who_is_heard() -> None:
+    world = World(ANN, BOB)
+    world.detector.begin(EVERY)
+    for _ in range(60):
+        world.now += EVERY + EVERY * 6 // 10
+        for key in world.timers.due(world.now):
+            due = world.detector.answer_due if key[1] == "answer" else world.detector.verdict_due
+            world.follow(due(MemberId(bytes(key[2])), world.now))
+        world.tick()
+        world.now += MILLISECOND  # what came meanwhile is read after the timers
+        world.bytes_came(ANN)
+        world.bytes_came(BOB)
+    assert [world.members.standing(member) for member in (ANN, BOB)] == [Standing.ALIVE, Standing.ALIVE]
+
+
+# -- small clusters ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", [(ANN,), (ANN, BOB), (ANN, BOB, CAT)])
+def test_pause_in_a_small_cluster(others: tuple[MemberId, ...]) -> None:
+    """All observers see the same pause, so that their agreement proves nothing."""
+    world = World(*others)
+    world.tick()
+    world.run(2 * ANSWER)
+    assert world.ann is Standing.SUSPECT
+    world.hear(ANN, 1, 0, *others[1:])
+    world.run(5 * SECOND)
+    assert world.ann is Standing.SUSPECT
+    world.run(2 * ANSWER + PAUSE)
+    assert world.ann is Standing.DEAD
+
+
+@pytest.mark.parametrize("heard", [0, 1, 500 * MILLISECOND, 999 * MILLISECOND])
+@pytest.mark.parametrize("others", [(ANN,), (ANN, BOB, CAT)])
+def test_hang_in_a_small_cluster_within_eight_seconds(others: tuple[MemberId, ...], heard: int) -> None:
+    world = World(*others)
+    world.now = heard
+    for member in others:
+        world.bytes_came(member)  # the last sign of life
+    world.now = 999 * MILLISECOND
+    world.tick()
+    world.run(8 * SECOND + heard)
+    assert [world.members.standing(member) for member in others] == [Standing.DEAD] * len(others)
+
+
+def test_link_end_of_a_suspect_in_a_small_cluster() -> None:
+    world = World(ANN, BOB)
+    world.tick()
+    world.run(3 * SECOND)
+    assert world.ann is Standing.SUSPECT
+    world.unlink(ANN)
+    world.until(4 * SECOND - 1)
+    assert world.ann is Standing.SUSPECT
+    world.until(4 * SECOND)
+    assert world.ann is Standing.DEAD
+
+
+# -- half-open links --------------------------------------------------------------------------------------------------
+
+
+def _silent_but_vouched(world: World, until: int) -> list[Out]:
+    """ANN's link brings nothing, while another says at each question that she lives; the others are heard."""
+    wanted: list[Out] = []
+    while world.now < until:
+        for member in world.links:
+            if member is not ANN:
+                world.bytes_came(member)
+        world.tick()
+        world.until(world.now + ANSWER + MILLISECOND)
+        wanted += world.detector.vouched(ANN, world.now)
+        world.until(world.now + ANSWER - MILLISECOND)
+    return wanted
+
+
+@pytest.mark.parametrize("others", [(ANN, BOB), EVERYBODY])
+def test_half_open_link_is_abandoned_after_three_seconds(others: tuple[MemberId, ...]) -> None:
+    world = World(*others)
+    world.bytes_came(ANN)
+    assert _silent_but_vouched(world, SILENT) == []
+    assert _silent_but_vouched(world, 30 * SECOND)[:1] == [Abandon(world.links[ANN])]
+    assert world.ann is Standing.ALIVE
+
+
+def test_slow_link_that_is_heard_again_is_kept() -> None:
+    world = World(ANN, BOB)
+    world.bytes_came(ANN)
+    assert _silent_but_vouched(world, 2 * SECOND) == []
+    for _ in range(8):
+        world.bytes_came(ANN)
+        assert _silent_but_vouched(world, world.now + 2 * SECOND) == []
+
+
+def test_abandoned_link_is_no_suspicion() -> None:
+    world = World(ANN, BOB)
+    del world.links[ANN]
+    world.detector.parted(ANN, 0)
+    assert world.ann is Standing.ALIVE
 
 
 def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
@@ -404,10 +552,11 @@ def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
     assert world.ann is Standing.ALIVE
     world.run(2 * ANSWER * HEALTH)
     assert world.ann is Standing.SUSPECT
-    world.run(2 * ANSWER * HEALTH + SHORTEST * HEALTH - 1)
-    assert world.ann is Standing.SUSPECT
-    world.run(2 * ANSWER * HEALTH + SHORTEST * HEALTH)
+    world.run(2 * ANSWER * HEALTH + PAUSE - 1)
+    assert world.ann is Standing.SUSPECT, "a small cluster has one patience"
+    world.run(2 * ANSWER * HEALTH + PAUSE)
     assert world.ann is Standing.DEAD
+    assert patience(3, 7, health=HEALTH) == SHORTEST * HEALTH
     world.hear(BOB)
     world.links[BOB] = LinkId(7)
     for _ in range(HEALTH):

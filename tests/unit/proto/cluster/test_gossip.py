@@ -94,7 +94,37 @@ def test_a_gap_is_asked_about_once_for_each_version() -> None:
     answer = world.owners[ANN].delta(ANN, 1)
     assert world.gossip.learn(A, answer)[0] is Applied.YES
     assert world.gossip.ended(A) == []
-    assert world.gossip.learn(A, second) == (Applied.OLD, [])
+    held = world.owners[ANN].content(ANN).head
+    assert world.gossip.learn(B, second) == (Applied.OLD, [])
+    assert world.gossip.learn(A, second) == (Applied.OLD, [Tell(A, News(heads=(held,)))]), "its owner may not know"
+
+
+def test_owner_who_says_less_than_is_wanted_is_asked_at_once() -> None:
+    world = World()
+    head = world.offer(ANN).head
+    made_up = msgspec.structs.replace(head, version=10**9)
+    assert world.gossip.heard(B, made_up) == [Tell(B, Fetch(ANN, 0))]
+    assert world.gossip.heard(A, head) == [Tell(A, Fetch(ANN, 0))]
+    assert world.gossip.wanted(ANN) == 1
+
+
+def test_what_nobody_gives_is_asked_for_no_longer() -> None:
+    world = World()
+    assert world.gossip.heard(B, msgspec.structs.replace(world.offer(ANN).head, version=10**9))
+    asked = [tell for _ in range(200) for tell in world.gossip.tick()]
+    assert 3 <= len(asked) <= 6 and world.gossip.wanted(ANN) == 0
+
+
+def test_copy_that_differs_from_its_owners_delta_is_dropped() -> None:
+    world = World()
+    delta = world.offer(ANN)
+    forged = msgspec.structs.replace(delta, head=msgspec.structs.replace(delta.head, version=1))
+    other = Catalogue(ANN, limits=Limits()).offer(FunctionSpec(name="forged"))
+    assert (
+        world.gossip.learn(B, msgspec.structs.replace(forged, head=other.head, changes=other.changes))[0] is Applied.YES
+    )
+    assert world.gossip.learn(B, delta) == (Applied.OLD, []), "only its owner knows"
+    assert world.gossip.learn(A, delta) == (Applied.MISMATCH, [Tell(A, Fetch(ANN, 0))])
 
 
 def test_what_does_not_come_is_asked_of_the_next_who_holds_it_ever_more_patiently() -> None:

@@ -7,6 +7,7 @@ import pytest
 from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.cluster.outputs import CloseLink, Probe, Tell, Usable
 from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import SECOND
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import Claim, Digest, News
 from tests.helpers.cluster_network import Network, Peer
@@ -97,14 +98,47 @@ def test_a_duplicate_that_ends_without_goodbye_is_no_suspicion() -> None:
     assert cluster.members.standing(SHE) is Standing.SUSPECT
 
 
-def test_a_link_that_ends_while_a_closing_one_is_still_open_is_no_suspicion() -> None:
+def test_link_end_beside_one_that_finishes_its_calls() -> None:
+    """A link that closes may stay for hours: it must not hide that the other one broke."""
     cluster = lone(b"a" * 16)
     cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
     cluster.received(LinkId(1), News((Claim(SHE, 0, 0),)), 1)
     cluster.linked(LinkId(2), SHE, "she", dialled=None, now=1)
     cluster.goodbye(LinkId(1), 2)
     cluster.unlinked(LinkId(2), clean=False, now=3)
+    assert cluster.members.standing(SHE) is Standing.SUSPECT
+    cluster.received(LinkId(1), News(), SECOND // 2)
+    cluster.wake(("cluster", "verdict", SHE), SECOND)
+    assert cluster.members.standing(SHE) is Standing.SUSPECT, "it is heard over the one that closes"
+
+
+def test_stall_while_joining() -> None:
+    """The handshake was done; all else, up to the link's end, is read in one moment when the node goes on."""
+    cluster = lone(b"a" * 16)
+    cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
+    cluster.received(LinkId(1), News((Claim(SHE, 0, 0),)), 8 * SECOND)
+    cluster.unlinked(LinkId(1), clean=False, now=8 * SECOND)
     assert cluster.members.standing(SHE) is Standing.ALIVE
+    cluster.wake(("cluster", "tick"), 8 * SECOND)
+    assert cluster.members.standing(SHE) is Standing.ALIVE
+    cluster.wake(("cluster", "tick"), 9 * SECOND)
+    assert cluster.members.standing(SHE) is Standing.SUSPECT, "a second later it is gone still"
+
+
+def test_link_end_right_after_joining() -> None:
+    cluster = lone(b"a" * 16)
+    cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
+    cluster.received(LinkId(1), News((Claim(SHE, 0, 0),)), 1)
+    cluster.unlinked(LinkId(1), clean=False, now=2)
+    assert cluster.members.standing(SHE) is Standing.SUSPECT
+
+
+def test_ticks_of_a_lone_node() -> None:
+    cluster = lone(b"a" * 16)
+    cluster.start(0)
+    assert cluster._timers.next() is None, "a node that knows nobody sleeps"
+    cluster.linked(LinkId(1), SHE, "she", dialled=None, now=0)
+    assert cluster._timers.next() is not None
 
 
 def test_a_seed_known_by_two_addresses_does_not_flap() -> None:

@@ -155,13 +155,93 @@ def test_my_own_address_is_never_dialled() -> None:
     assert world.dials(SECOND) == []
 
 
-def test_an_address_that_led_to_myself_is_forgotten_and_makes_room() -> None:
+def test_an_address_that_led_to_myself_makes_room_and_is_tried_again() -> None:
     world = World(X, Y, dials=1)
     assert world.overlay.start(0) == [Dial(X)]
     assert world.overlay.met_myself(X, 1) == [Dial(Y)]
     assert world.overlay.failed(X, 1) == [], "the end of the link to myself is no failure"
     assert world.overlay.failed(Y, 2) == [Notify(PeerSilent(Y))]
-    assert {address for _, address in world.dials(100 * SECOND)} == {Y}
+    assert {address for _, address in world.dials(100 * SECOND)} == {X, Y}
+
+
+def test_addresses_that_are_no_longer_mine_are_dialled() -> None:
+    world = World(X)
+    world.overlay.mine(X)
+    assert world.overlay.start(0) == []
+    world.know(ZOE, Y)
+    world.overlay.mine(Y)
+    assert {address for _, address in world.dials(10 * SECOND)} == {X}
+    assert not world.overlay.seedless
+
+
+def _dead(world: World, count: int) -> None:
+    for number in range(count):
+        member = MemberId(number.to_bytes(16, "big"))
+        world.know(member, Address(f"ws://gone-{number}:1"))
+        world.accuse(member, Standing.DEAD, 0)
+
+
+def _due(world: World, until: int) -> list[Address]:
+    """All that is dialled up to a time, none of it answered."""
+    found: list[Address] = []
+    while (at := world.timers.next()) is not None and at <= until:
+        for key in world.timers.due(at):
+            found += [effect.address for effect in world.overlay.wake(key, at) if isinstance(effect, Dial)]
+    return found
+
+
+def test_dead_get_a_quarter_of_the_slots() -> None:
+    world = World(dials=8)
+    _dead(world, 50)
+    assert len(_due(world, 100 * SECOND)) == 2
+    world.know(ZOE, X, now=100 * SECOND)
+    assert _due(world, 100 * SECOND) == [X]
+
+
+def test_fresh_addresses_get_slots_before_failing_ones_and_the_dead() -> None:
+    world = World(dials=4)
+    for number in range(6):
+        world.know(MemberId(bytes([200 + number]) * 16), Address(f"ws://silent-{number}:1"))
+    first = _due(world, 0)
+    assert len(first) == 4
+    _dead(world, 3)
+    _due(world, 40 * SECOND)
+    following = []
+    for address in first:  # each gives its slot to what waits
+        effects = world.overlay.failed(address, 40 * SECOND)
+        following += [effect.address for effect in effects if isinstance(effect, Dial)]
+    assert following[:2] == ["ws://silent-4:1", "ws://silent-5:1"], "the living first"
+    assert following[2].startswith("ws://gone-"), "one of the dead, a quarter of the slots"
+    _due(world, 50 * SECOND)
+    for address in following[:2]:
+        world.overlay.failed(Address(address), 50 * SECOND)
+    _due(world, 60 * SECOND)
+    world.know(ZOE, X, now=60 * SECOND)
+    assert _due(world, 60 * SECOND) == [X], "what fails again and again leaves room"
+
+
+def test_silent_seeds_leave_room_for_the_living() -> None:
+    world = World(*(Address(f"ws://seed-{number}:1") for number in range(20)), dials=8)
+    world.know(ANN, Y)
+    world.link(ANN, None, 0)
+    started = [effect for effect in world.overlay.start(0) if isinstance(effect, Dial)]
+    assert len(started) == 6
+    world.know(ZOE, X)
+    assert _due(world, 0) == [X]
+
+
+def test_row_of_an_address_ends_with_its_member() -> None:
+    world = World()
+    for number in range(300):
+        member = MemberId(number.to_bytes(16, "big"))
+        world.know(member, *(Address(f"ws://{number}-{place}:1") for place in range(16)))
+        world.overlay.want(member, 0)
+        world.accuse(member, Standing.DEAD, 0)
+        world.accuse(member, Standing.RETIRED, 0)
+    overlay = world.overlay
+    overlay.tidy(100 * SECOND)
+    tables = (overlay._rows, overlay._known, overlay._asked, overlay._begged, *overlay._waiting.values())
+    assert [len(table) for table in tables] == [0] * len(tables)
 
 
 def test_who_answers_in_anothers_place_is_told_as_evidence() -> None:
