@@ -152,7 +152,7 @@ Point = namedtuple("Point", "x y")
         ({"rows": [1, 2, {"x": object()}]}, "$.rows[2].x", "object", "not registered"),
         ([(1, {2: Word("x")})], "$[0][1][2]", "Word", "subclass of str"),
         ({"odd key": [Colour.RED]}, "$['odd key'][0]", "Colour", "send its .value"),
-        ([Point(1, 2)], "$[0]", "Point", "subclass of tuple"),
+        ([Point(1, 2)], "$[0]", "Point", "named tuple"),
         ({"a": {1, object}}, "$.a{}", "type", "not registered"),
         ({"a": {Word("k"): 1}}, "$.a{", "Word", "subclass of str"),
         (OrderedDict(a=object()), "$.a", "object", "not registered"),
@@ -206,11 +206,56 @@ def test_nesting_is_bounded_where_it_is_sent(kind: str, beside: str) -> None:
         assert caught.value.path.startswith("$[1]")
 
 
-def test_what_contains_itself_is_nested_too_deep() -> None:
-    value: list[object] = [1]
-    value.append(value)
-    with pytest.raises(UnsendableValue, match="nested deeper"):
+def child_and_parent(make: Callable[..., Any]) -> Any:
+    """Two that hold each other, twice over, so that following them doubles at each step."""
+    parent = make()
+    children = [make(), make()]
+    for each in children:
+        each["parent" if isinstance(each, dict) else 0] = parent
+    parent["children" if isinstance(parent, dict) else 0] = children
+    return parent
+
+
+@dataclass
+class Tree:
+    parent: object = None
+    children: tuple[object, ...] = ()
+
+
+def tree() -> Tree:
+    root = Tree()
+    root.children = (Tree(root), Tree(root))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (child_and_parent(lambda: [None]), "$[0][0][0]"),
+        (child_and_parent(dict), "$.children[0].parent"),
+        (child_and_parent(OrderedDict), "$.children[0].parent"),
+        (child_and_parent(lambda: defaultdict(int)), "$.children[0].parent"),
+        (tree(), "$.children[0].parent"),
+    ],
+    ids=["list", "dict", "OrderedDict", "defaultdict", "dataclass"],
+)
+def test_a_circle_ends_at_once_and_names_its_place(value: object, path: str) -> None:
+    with pytest.raises(UnsendableValue, match="contains itself") as caught:
         CODEC.encode(value)
+    assert caught.value.path == path
+
+
+def test_what_is_shared_counts_as_often_as_it_appears() -> None:
+    value: object = [1]
+    for _ in range(40):
+        value = [value, value]
+    with pytest.raises(UnsendableValue) as caught:
+        CODEC.encode(value)
+    assert caught.value.limit is not None and caught.value.limit["limit"] == "containers"
+    row = [0] * 1_000_000
+    with pytest.raises(UnsendableValue) as caught:
+        CODEC.encode([row] * 1000)
+    assert caught.value.limit is not None and caught.value.limit["limit"] == "elements"
 
 
 def test_counts_are_bounded_where_they_are_sent() -> None:
