@@ -65,7 +65,7 @@ class Machines:
             log=self.log,
         )
         self.answers = Answers(self.links, self.log)
-        self.worker = Worker(self.refusal, codec)
+        self.worker = Worker(self.refusal, codec, config.limits)
         self.me: MemberId
         self.cluster: Cluster
         self.coordinator: Coordinator
