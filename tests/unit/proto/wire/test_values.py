@@ -583,3 +583,35 @@ def test_registering_refuses_what_is_taken(codec: ValueCodec, code: int, kind: t
     assert codec.decode(codec.encode([Pair(1, 2), Blob(b"x")])) == [Pair(1, 2), Blob(b"x")]
     with pytest.raises(UnsendableValue):
         codec.encode(Rude())
+
+
+# At and over the bounds
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_exactly_as_many_entries_as_allowed(kind: Callable[[Any], Any]) -> None:
+    value = kind(range(1_000_000))
+    assert CODEC.decode(CODEC.encode(value)) == value
+    with pytest.raises(UnsendableValue, match="1000001 entries"):
+        CODEC.encode(kind(range(1_000_001)))
+
+
+def test_as_many_keys_of_one_hash_as_allowed() -> None:
+    for count, fits in ((64, True), (65, False)):
+        keys = [number * ((1 << 61) - 1) << 61 for number in range(1, count + 1)]
+        for value in ([set(keys)], {"k": dict.fromkeys(keys)}, ((frozenset(keys),),), OrderedDict(a=set(keys))):
+            if fits:
+                assert CODEC.decode(CODEC.encode(value)) == value
+                continue
+            with pytest.raises(UnsendableValue) as caught:
+                CODEC.encode(value)
+            assert caught.value.limit == {"limit": "same hash", "value": 64, "came": 65}
+
+
+def test_more_containers_than_allowed_are_not_made() -> None:
+    row = b"\xdd" + (1 << 17).to_bytes(4, "big") + b"\x90" * (1 << 17)
+    with pytest.raises(MalformedValue) as caught:
+        CODEC.decode(b"\x99" + row * 9)
+    assert caught.value.limit is not None and caught.value.limit["limit"] == "containers"
+    row = b"\xdd" + (100_000).to_bytes(4, "big") + b"\x90" * 100_000
+    assert len(CODEC.decode(b"\x9a" + row * 10)) == 10  # type: ignore[arg-type]
