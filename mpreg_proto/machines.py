@@ -95,7 +95,7 @@ class Machines:
             pending=self.pending,
         )
         self.answers = Answers(self.links, self.log)
-        self.worker = Worker(self.refusal, codec)
+        self.worker = Worker(self.refusal, codec, config.limits)
         self.me: MemberId
         self.cluster: Cluster
         self.coordinator: Coordinator

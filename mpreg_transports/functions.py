@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from functools import partial
+from reprlib import Repr
 from typing import Any
 
 import anyio
@@ -25,6 +26,12 @@ from mpreg_transports.threads import poster, threads
 ASYNC_CONCURRENCY = 1_024
 THREAD_CONCURRENCY = 16
 """How many bodies of one function run at once unless `concurrency=` says otherwise."""
+LONGEST_SHOWN = 200
+"""Characters of a default value, an annotation, or the first line of a docstring, as every node keeps them."""
+LONGEST_SIGNATURE = 4_000
+MOST_SHOWN = 50
+"""Entries of a container that is a default value; of a larger one only their number is shown."""
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 
 class Way(enum.Enum):
@@ -181,13 +188,79 @@ def built_in() -> list[Function]:
     return [function(one, idempotent=True, inline=True) for one in (echo, echos)]
 
 
+class _Shown:
+    """Stands in a signature for a default value or an annotation, with a text that is short and can be sent."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class _Short(Repr):
+    """`repr` of Python's own containers and texts, which stops early instead of being cut when it is whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = MOST_SHOWN
+        self.maxstring = self.maxlong = self.maxother = 2 * LONGEST_SHOWN
+
+
+_short = _Short()
+
+
 def _signature(call: Callable[..., Any]) -> str:
+    """The parameters with their defaults, as `inspect.signature` writes them, each default and annotation cut short."""
     try:
-        return str(inspect.signature(call))
-    except (TypeError, ValueError):
+        signature = inspect.signature(call)
+        parameters = [
+            one.replace(default=_shown(one.default), annotation=_annotation(one.annotation))
+            for one in signature.parameters.values()
+        ]
+        found = str(
+            signature.replace(parameters=parameters, return_annotation=_annotation(signature.return_annotation))
+        )
+    except Exception:  # whatever a callable of a user's raises when it is looked at
         return "(...)"
+    return found if len(found) <= LONGEST_SIGNATURE else "(...)"
+
+
+def _shown(default: object) -> object:
+    """A default value's stand-in. What formats itself too long, badly or not at all is shown as its type."""
+    if default is inspect.Parameter.empty:
+        return default
+    try:
+        kind = type(default)
+        if kind in _CONTAINERS and len(default) > MOST_SHOWN:  # type: ignore[arg-type]
+            return _Shown(f"<{kind.__name__} of {len(default)} items>")  # type: ignore[arg-type]
+        return _Shown(_brief(_short.repr(default) if kind in _CONTAINERS or kind in (str, bytes) else repr(default)))
+    except Exception:
+        return _Shown(f"<{type.__dict__['__name__'].__get__(type(default))}>")
+
+
+def _annotation(annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return annotation
+    try:
+        return _Shown(_brief(inspect.formatannotation(annotation)))
+    except Exception:
+        return _Shown("...")
+
+
+def _brief(text: str) -> str:
+    """At most 200 characters, which UTF-8 can say."""
+    text = str.__getitem__(text, slice(LONGEST_SHOWN + 1)).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
 def _first_line(call: Callable[..., Any]) -> str:
-    doc = inspect.getdoc(call) if getattr(call, "__doc__", None) else None
-    return doc.strip().splitlines()[0] if doc and doc.strip() else ""
+    try:
+        doc = inspect.getdoc(call) if getattr(call, "__doc__", None) else None
+        lines = doc.strip().splitlines() if doc else []
+        return _brief(lines[0]) if lines else ""
+    except Exception:
+        return ""

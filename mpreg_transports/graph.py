@@ -12,12 +12,13 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Final, Literal, NoReturn, Protocol
 
 from mpreg_proto.errors import DuplicateName, InvalidRequest
-from mpreg_proto.wire.blame import UnsendableValue
+from mpreg_proto.wire.blame import CONTAINS_ITSELF, UnsendableValue, find_circle
 from mpreg_proto.wire.jsonvalues import dumps, to_json
 from mpreg_proto.wire.messages import Call, Explained, Request
+from mpreg_proto.wire.shapes import MAX_DEPTH
 from mpreg_proto.wire.values import Ref, ValueCodec
 from mpreg_transports.functions import tags
 from mpreg_transports.values import default_codec
@@ -76,7 +77,6 @@ class Graph:
         self._client = client
         self._codec = codec or default_codec()
         self._calls: dict[str, Call] = {}
-        self._arguments: dict[str, tuple[list[Any], dict[str, Any]]] = {}
         self._numbers: dict[str, int] = {}
         self._native: dict[str, str] = {}
         """What a call has that the classic dialect has no word for."""
@@ -107,9 +107,14 @@ class Graph:
         elif not name or type(name) is not str:
             raise InvalidRequest(f"a call's name is a non-empty text, not {name!r}")
         needs: dict[str, None] = {}
-        positional = [self._refer(arg, needs) for arg in args]
         given = {**kwargs, **more} if kwargs else more
-        keywords = {key: self._refer(value, needs) for key, value in given.items()} if given else given
+        known: dict[int, Any] = {}
+        try:
+            positional = [self._refer(arg, needs, known, 2) for arg in args]
+            keywords = {key: self._refer(value, needs, known, 2) for key, value in given.items()} if given else given
+        except _Circle:
+            place, holder = find_circle([list(args), given], _inside) or ("$", args)
+            raise TypeError(f"call {name!r}: {place}: {type(holder).__name__}: {CONTAINS_ITSELF}") from None
         used = len(needs)
         for handle in [after] if isinstance(after, Handle) else after:
             self._need(handle, needs)
@@ -119,7 +124,6 @@ class Graph:
             raise TypeError(f"call {name!r}: {error}") from None
         wanted = tuple(sorted(tags(resources))) if resources else ()
         self._calls[name] = Call(name, function, encoded, tuple(needs), wanted, version)
-        self._arguments[name] = (positional, keywords)
         if version is not None or len(needs) > used:
             self._native[name] = "version=" if version is not None else "after="
         return Handle(self, name)
@@ -167,7 +171,8 @@ class Graph:
         for name, word in self._native.items():
             raise TypeError(f"call {name!r}: {word} has no form in a JSON request; leave it out, or run the graph here")
         for name, call in self._calls.items():
-            args, kwargs = self._arguments[name]
+            decoded: Any = self._codec.decode(call.args)  # as they were when the call was added
+            args, kwargs = decoded
             try:
                 commands.append(
                     {
@@ -215,20 +220,32 @@ class Graph:
             raise InvalidRequest(f"the handle of {handle.name!r} belongs to another graph")
         needs[handle.name] = None
 
-    def _refer(self, value: Any, needs: dict[str, None]) -> Any:
-        """`value` with each handle in it made a reference; the same object where there is none."""
+    def _refer(self, value: Any, needs: dict[str, None], known: dict[int, Any], above: int) -> Any:
+        """`value`, which lies within `above` containers, with each handle in it made a reference; the same object where
+        there is none. `known` are containers that it has been done for; what is nested too deep is left as it is.
+        """
         kind = type(value)
         if kind is Handle:
             self._need(value, needs)
             return Ref(value.name, value.path)
-        if kind is list or kind is tuple:
-            items = [self._refer(item, needs) for item in value]
-            changed = any(new is not old for new, old in zip(items, value, strict=True))
-            return (items if kind is list else tuple(items)) if changed else value
+        if kind not in _CONTAINERS or above > MAX_DEPTH:
+            return value
+        if id(value) in known:
+            if known[id(value)] is _OPEN:
+                raise _Circle
+            return known[id(value)]
+        made: Any = value
+        known[id(value)] = _OPEN
         if kind is dict:
-            entries = {key: self._refer(item, needs) for key, item in value.items()}
-            return entries if any(entries[key] is not item for key, item in value.items()) else value
-        return value
+            entries = {key: self._refer(item, needs, known, above + 1) for key, item in value.items()}
+            if any(entries[key] is not item for key, item in value.items()):
+                made = entries
+        else:
+            items = [self._refer(item, needs, known, above + 1) for item in value]
+            if any(new is not old for new, old in zip(items, value, strict=True)):
+                made = items if kind is list else tuple(items)
+        known[id(value)] = made
+        return made
 
     def _needed(self, names: Iterable[str]) -> dict[str, Call]:
         needed: dict[str, None] = dict.fromkeys(names)
@@ -249,6 +266,18 @@ class Graph:
             tree = {key: self._as_json(item) for key, item in value.items()}
             return {"$data": to_json(value, self._codec)} if "$ref" in value or "$data" in value else tree
         return to_json(value, self._codec)
+
+
+class _Circle(Exception):
+    """An argument contains itself."""
+
+
+_CONTAINERS: Final = (list, tuple, dict)
+_OPEN: Final = object()
+
+
+def _inside(value: object) -> object:
+    return value if type(value) in _CONTAINERS else None
 
 
 def check_called(function: object, version: object) -> None:

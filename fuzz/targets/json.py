@@ -39,7 +39,7 @@ def harness(data: bytes) -> None:
 def oracle(data: bytes) -> tuple[Any] | None:
     """The tree of a text in a tuple, or None if the rules refuse it."""
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8").removeprefix("\ufeff")
         tree = json.loads(text, object_pairs_hook=_pairs, parse_constant=_refuse, parse_float=_finite)
         json.dumps(tree, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):

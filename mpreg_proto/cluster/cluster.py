@@ -272,7 +272,8 @@ class Cluster:
         for head in news.heads:
             before = self.catalogue.version(MemberId(head.member))
             out += self._gossip.heard(link, head)
-            changed = changed or self.catalogue.version(MemberId(head.member)) < before
+            if self.catalogue.version(MemberId(head.member)) < before:
+                changed[MemberId(head.member)] = None
         out += self._outbid((*news.heads, *(delta.head for delta in news.deltas)), now)
         for held in risen:
             if held.routable and held.fell and held.id != self.me:

@@ -16,8 +16,10 @@ import msgspec
 from mpreg_proto.effects import Cancel, Outcome, Raised, Returned, Run
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RunId
+from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.intents import Ended, Intent
+from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, UnsendableValue, ValueCodec
 
@@ -46,12 +48,15 @@ class Job:
 class Worker:
     """Queues and slots, one of each a function. `concurrency` says how many bodies of a function may run at once."""
 
-    def __init__(self, refusal: Callable[[Call, bool], Fault | None], codec: ValueCodec) -> None:
+    def __init__(
+        self, refusal: Callable[[Call, bool], Fault | None], codec: ValueCodec, limits: Limits = DEFAULT
+    ) -> None:
         self.shown = ""
         """This node's name in errors."""
         self._refusal = refusal
         """Why this node cannot run a call now (1001, 1024), or None if it can; True: it is taken for idempotent."""
         self._codec = codec
+        self._limits = limits
         self._slots: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         self._queues: dict[str, OrderedDict[Job, None]] = {}
@@ -209,8 +214,9 @@ class Worker:
         """
         call = job.call
         try:
-            given = {need: self._codec.decode(job.given[need]) for need in call.needs if need in job.given}
-            decoded = self._codec.decode(call.args, given=given)
+            inputs = {need: job.given[need] for need in call.needs if need in job.given}
+            limits = self._limits
+            decoded = expand(self._codec, call.args, inputs, size=limits.expansion, elements=limits.expansion_elements)
         except MissingReference as error:
             return _bad(call, f"refers to {error.name!r}, which is not among its needs")
         except PathNotFound as error:

@@ -1,7 +1,8 @@
 """Why a value cannot be sent, and where in it that is.
 
 Encoding itself never keeps a path, as that would cost every value that can be sent. When it fails, wire/values.py asks
-here for a second, slow look in the same order. Never runs on the way of a value that can be sent.
+here for a second, slow look in the same order. Never runs on the way of a value that can be sent. The objects that it
+looks at may raise anything at any time: then they are what is refused.
 """
 
 from __future__ import annotations
@@ -11,18 +12,34 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from mpreg_proto.wire.extensions import is_record, record
+from msgpack import ExtType, Timestamp  # type: ignore[import-untyped]
+
+from mpreg_proto.wire.extensions import record_of
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref
-from mpreg_proto.wire.shapes import MAX_DEPTH, Excess, measure_one, step
+from mpreg_proto.wire.shapes import (
+    MAX_DEPTH,
+    RECORD_AS_KEY,
+    Excess,
+    foreign_fault,
+    identity,
+    measure_one,
+    refuse_same_hash,
+    step,
+)
 
 _Table: TypeAlias = Mapping[type, Callable[[Any], object]]
 
 _PLAIN: Final = frozenset({type(None), bool, float, bytes, bytearray})
-_BASES: Final = (str, int, float, bytes, dict, list, tuple, set, frozenset)
+_FOREIGN: Final = frozenset({memoryview, ExtType, Timestamp})
+_BASES: Final = (str, int, float, complex, bytes, bytearray, dict, list, tuple, set, frozenset)
+_PATIENCE: Final = 100_000
+"""Objects that one search looks at: what is shared is met as often as it appears."""
+_LONGEST_REASON: Final = 500
 
 HALF_A_PAIR: Final = "holds half of a surrogate pair, which UTF-8 cannot say"
-CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset, OrderedDict, defaultdict, Counter})
+CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset, OrderedDict, defaultdict, Counter})
 """Types that hold values; the last three are sent as the dict that they equal."""
+REGISTER: Final = "or register the type in a ValueCodec and pass codec="
 
 
 class UnsendableValue(Exception):
@@ -39,81 +56,168 @@ class UnsendableValue(Exception):
         self.limit = None if excess is None else excess.details
 
 
+class _Impatient(Exception):
+    """Not an error: the search has looked at too much."""
+
+
 class Search:
     """One search for a fault, with the tables of the codec that found that there is one."""
 
-    __slots__ = ("_unfolds", "_writers")
+    __slots__ = ("_above", "_left", "_record", "_unfolds", "_writers")
 
-    def __init__(self, writers: _Table, unfolds: _Table) -> None:
+    def __init__(self, writers: _Table, unfolds: _Table, record: Callable[[Any], object]) -> None:
+        self._record = record
         self._writers = writers
         self._unfolds = unfolds
+        self._above: dict[int, object] = {}
+        """What holds the place that is looked at, by its identity."""
+        self._left = _PATIENCE
 
-    def blame(self, value: object, error: Exception) -> UnsendableValue:
+    def blame(self, value: object, error: BaseException) -> UnsendableValue:
         """The first fault in `value`; `error` itself, at the root, if none is to be found any more."""
-        try:
-            found = self._find(value, "$", 0)
-        except Exception:  # an object that raises when it is looked at
-            found = None
-        if found is not None:
-            return found
         excess = error if isinstance(error, Excess) else None
-        return UnsendableValue("$", type(value).__name__, reason(error), excess=excess)
+        try:
+            if excess is not None and excess.details["limit"] in ("containers", "elements"):
+                found = self._circle(value)
+            else:
+                found = self._find(value, "$", 0, keyed=False)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            found = None
+        return found or UnsendableValue("$", name_of(value), reason(error), excess=excess)
 
-    def _find(self, value: object, path: str, above: int) -> UnsendableValue | None:
-        """The first fault in `value`, which lies within `above` containers."""
+    def _circle(self, value: object) -> UnsendableValue | None:
+        found = find_circle(value, self._inside)
+        return None if found is None else UnsendableValue(found[0], name_of(found[1]), CONTAINS_ITSELF)
+
+    def is_circular(self, value: object) -> bool:
+        """Whether something in `value` contains itself. Raises whatever its objects raise."""
+        return self._circle(value) is not None
+
+    def _inside(self, value: Any) -> object:
+        kind = type(value)
+        if kind in CONTAINERS:
+            return value
+        if kind in self._unfolds:
+            made = self._unfolds[kind](value)
+            return None if type(made) is bytes else [made]
+        return self._record(value) if kind not in self._writers and record_of(kind) is not None else None
+
+    def _find(self, value: object, path: str, above: int, *, keyed: bool) -> UnsendableValue | None:
+        """The first fault in `value`, which lies within `above` containers; `keyed`: within a key or a set."""
+        self._left -= 1
+        if self._left < 0:
+            raise _Impatient
+        try:
+            return self._look(value, path, above, keyed=keyed)
+        except (_Impatient, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # whatever an object raises when it is looked at
+            return UnsendableValue(path, name_of(value), reason(error))
+
+    def _look(self, value: Any, path: str, above: int, *, keyed: bool) -> UnsendableValue | None:
         kind = type(value)
         if kind in _PLAIN:
             return None
-        if isinstance(value, str) and kind is str:
+        if kind is str:
             return None if is_text(value) else UnsendableValue(path, "str", HALF_A_PAIR)
+        if kind in _FOREIGN:
+            fault = foreign_fault(value)
+            return UnsendableValue(path, name_of(value), fault) if fault else None
         if kind in CONTAINERS:
-            return self._find_inside(value, path, above)
-        unfold = self._unfolds.get(kind)
-        if unfold is None and kind not in self._writers and is_record(value):
-            unfold = record
-        try:
-            if unfold is not None:
-                made = unfold(value)
-                return None if type(made) is bytes else self._find(made, path, above + 1)
-            if kind is memoryview:
-                bytes(value)  # type: ignore[call-overload]
-            elif kind not in self._writers:
-                return UnsendableValue(path, kind.__name__, _unknown(value))
-            else:
-                self._writers[kind](value)
-        except Exception as error:
-            return UnsendableValue(path, kind.__name__, reason(error))
-        return None
+            return self._within(value, path, lambda: self._find_inside(value, path, above, keyed=keyed))
+        writer = self._unfolds.get(kind) or self._writers.get(kind)
+        if writer is None and record_of(kind) is not None:
+            if keyed:
+                return UnsendableValue(path, name_of(value), RECORD_AS_KEY)
+            writer = self._record
+        if writer is None:
+            return UnsendableValue(path, name_of(value), unknown(value))
+        made = writer(value)
+        if (kind not in self._unfolds and writer is not self._record) or type(made) is bytes:
+            return None
+        return self._within(value, path, lambda: self._find(made, path, above + 1, keyed=False))
 
-    def _find_inside(self, value: Any, path: str, above: int) -> UnsendableValue | None:
-        name = type(value).__name__
+    def _within(self, value: object, path: str, look: Callable[[], UnsendableValue | None]) -> UnsendableValue | None:
+        """Look at what `value` holds, unless it holds itself."""
+        if identity(value) in self._above:
+            return UnsendableValue(path, name_of(value), CONTAINS_ITSELF)
+        self._above[identity(value)] = value
+        try:
+            return look()
+        finally:
+            del self._above[identity(value)]
+
+    def _find_inside(self, value: Any, path: str, above: int, *, keyed: bool) -> UnsendableValue | None:
         try:
             if above >= MAX_DEPTH:
                 raise Excess("nesting", MAX_DEPTH, above + 1)
             measure_one(value)
+            if isinstance(value, (dict, set, frozenset)):
+                refuse_same_hash(value)
         except Excess as excess:
-            return UnsendableValue(path, name, str(excess), excess=excess)
+            return UnsendableValue(path, name_of(value), str(excess), excess=excess)
         if isinstance(value, (set, frozenset)) and Ref in set(map(type, value)):
-            return UnsendableValue(path, name, NO_REF_IN_SET)
-        for place, held in _places(value):
-            found = self._find(held, path + place, above + 1)
+            return UnsendableValue(path, name_of(value), NO_REF_IN_SET)
+        if type(value) in (list, tuple) and set(map(type, value)) <= _NUMBERS:
+            self._left -= len(value) // 64
+            return None
+        for place, held, hashed in _places(value):
+            found = self._find(held, path + place, above + 1, keyed=keyed or hashed)
             if found is not None:
                 return found
         return None
 
 
-def _places(value: Any) -> Iterator[tuple[str, object]]:
-    """What a container holds, each with the step that leads to it."""
+CONTAINS_ITSELF: Final = "contains itself; send what it holds once, and say by a name or a number what belongs where"
+_NUMBERS: Final = _PLAIN | {int}
+_SCALARS: Final = _NUMBERS | {str}
+
+
+def find_circle(value: object, inside: Callable[[Any], object]) -> tuple[str, object] | None:
+    """Something in `value` that contains itself, with its place; None if there is none. Each object is looked at once.
+
+    `inside` gives the container that holds what an object holds (a list is its own), None for what holds nothing.
+    """
+    known: dict[int, object] = {}  # kept, so that no identity is given to another
+    above: set[int] = set()
+    open_: list[tuple[object, str, Iterator[tuple[str, object, bool]]]] = []
+
+    def enter(item: object, place: str) -> None:
+        held = inside(item)
+        if held is not None:
+            known[identity(item)] = item
+            above.add(identity(item))
+            open_.append((item, place, _places(held)))
+
+    enter(value, "$")
+    while open_:
+        holder, _, places = open_[-1]
+        for place, item, _ in places:
+            if identity(item) in above:
+                return "".join([step for _, step, _ in open_]) + place, item
+            if identity(item) not in known and type(item) not in _SCALARS:
+                enter(item, place)
+                break
+        else:
+            above.discard(identity(holder))
+            open_.pop()
+    return None
+
+
+def _places(value: Any) -> Iterator[tuple[str, object, bool]]:
+    """What a container holds, each with the step that leads to it and whether it is hashed there."""
     if isinstance(value, dict):
         for key, held in value.items():
-            yield f"{{{step(key)}}}", key
-            yield step(key), held
+            yield f"{{{step(key)}}}", key, True
+            yield step(key), held, False
     elif isinstance(value, (list, tuple)):
         for index, held in enumerate(value):
-            yield f"[{index}]", held
+            yield f"[{index}]", held, False
     else:
         for held in value:
-            yield "{}", held
+            yield "{}", held, True
 
 
 def is_text(value: str) -> bool:
@@ -127,15 +231,47 @@ def is_text(value: str) -> bool:
     return True
 
 
-def reason(error: Exception) -> str:
-    """An exception as a reason for people."""
-    return str(error) or type(error).__name__
+def reason(error: BaseException) -> str:
+    """An exception as a reason for people: short, and always text that can be sent, whatever formatting it does."""
+    try:
+        text = str.__getitem__(str(error), slice(_LONGEST_REASON))
+        return text.encode("utf-8", "backslashreplace").decode() or name_of(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return name_of(error)
 
 
-def _unknown(value: object) -> str:
-    if isinstance(value, Enum):
-        return "an enum member keeps its type only if that is registered; or send its .value"
+def name_of(value: object) -> str:
+    """The name of an object's type, whatever its metaclass says."""
+    return str(_type_name(type(value)))
+
+
+_type_name: Final = type.__dict__["__name__"].__get__
+
+_WAYS_OUT: Final = (
+    ("_asdict", "a named tuple; send tuple(...) or ._asdict()"),
+    ("tolist", "a type that is not registered; send .tolist()"),
+    ("to_dict", "a type that is not registered; send .to_dict()"),
+    ("model_dump", "a type that is not registered; send .model_dump()"),
+    ("__fspath__", "a type that is not registered; send str(...)"),
+    ("__await__", "not awaited yet; send what awaiting it gives"),
+    ("__next__", "an iterator; send list(...)"),
+    ("__code__", "a function; only data can be sent"),
+)
+"""Attributes by which types that people often try to send are recognized."""
+
+
+def unknown(value: object) -> str:
+    """Why an object of a type that nobody registered cannot be sent, and what can be sent instead."""
+    kind = type(value)
+    bases = kind.__mro__
+    if Enum in bases:
+        return f"an enum member keeps its type only if that is registered; send its .value, {REGISTER}"
+    for attribute, way in _WAYS_OUT:
+        if any(attribute in vars(base) for base in bases):
+            return f"{way}, {REGISTER}"
     for base in _BASES:
-        if isinstance(value, base):
-            return f"a subclass of {base.__name__}, which it would become; convert it, or register the type"
-    return "a type that is not registered"
+        if base in bases:
+            return f"a subclass of {base.__name__}, which it would become; send {base.__name__}(...), {REGISTER}"
+    return f"a type that is not registered; convert it to plain values, {REGISTER}"

@@ -9,11 +9,13 @@ that into its own error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
+from functools import cached_property, lru_cache
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
 
 from msgpack import ExtType  # type: ignore[import-untyped]
 
@@ -146,11 +148,100 @@ READERS: Final[dict[int, Callable[[bytes], object]]] = {
 }
 
 
-def is_record(value: object) -> bool:
-    """Whether `value` is an object of a dataclass, which goes as the map of its fields unless it is registered."""
-    return is_dataclass(value) and not isinstance(value, type)
+class Record(NamedTuple):
+    """What an object of a dataclass consists of: its fields, and slots that are none."""
+
+    names: tuple[str, ...]
+    others: tuple[str, ...]
+    fault: str
+    """Why its objects are more than their fields; empty if they are not."""
+    entries: bool = False
+    """Whether its objects are dicts too, and nothing else beside."""
+
+
+def _record_of(kind: type) -> Record | None:
+    bases = kind.__mro__
+    if issubclass(kind, Enum) or not any("__dataclass_fields__" in vars(base) for base in bases):
+        return None
+    names = tuple(field.name for field in fields(cast("Any", kind)))
+    slots = [name for base in bases[:-1] for name in _slots(base)]
+    for base in bases:
+        if base in _WITH_CONTENT:
+            fault = f"a dataclass that is also a {base.__name__}, whose content is in no field; send both by themselves"
+            return Record(names, tuple(slots), fault, base is dict)
+    expected = object.__basicsize__ + _POINTER * (len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0))
+    if kind.__itemsize__ or kind.__basicsize__ != expected:  # as object.__reduce_ex__ finds it out
+        return Record(names, (), "a dataclass with content that is in no field, from a base class written in C")
+    return Record(names, tuple(name for name in slots if name not in names), "")
+
+
+record_of: Final[Callable[[type], Record | None]] = lru_cache(maxsize=1024)(_record_of)
+"""How objects of a dataclass go as maps; None for other types, and for enums.
+
+A class that is also a list, a text or an exception has content that is in no field.
+"""
+
+
+def _slots(base: type) -> list[str]:
+    slots = vars(base).get("__slots__", ())
+    found = [slots] if isinstance(slots, str) else list(slots)
+    return [_mangled(base, name) for name in found if name not in ("__dict__", "__weakref__")]
+
+
+def _mangled(base: type, name: str) -> str:
+    hidden = name.startswith("__") and not name.endswith("__")
+    return f"_{base.__name__.lstrip('_')}{name}" if hidden else name
+
+
+_POINTER: Final = Struct("P").size
+_WITH_CONTENT: Final = frozenset(
+    {str, int, float, complex, bytes, bytearray, list, dict, tuple, set, frozenset, BaseException}
+)
 
 
 def record(value: Any) -> dict[str, object]:
-    """A dataclass object's fields by name, in the order of its class."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    """A dataclass object's fields by name, in the order of its class. Raises TypeError if it has anything else.
+
+    What `functools.cached_property` keeps in an object follows from its fields, so it is left out.
+    """
+    kind = type(value)
+    found = record_of(kind)
+    if found is None:
+        raise TypeError("not an object of a dataclass")
+    if found.fault:
+        raise TypeError(found.fault)
+    return _fields(value, found)
+
+
+def entries_and_fields(value: Any) -> dict[object, object]:
+    """Like `record`, for an object that may also be a dict: its entries, then its fields.
+
+    Raises TypeError where one name is both.
+    """
+    found = record_of(type(value))
+    if found is None or not found.entries:
+        return dict(record(value).items())
+    made: dict[object, object] = dict(_fields(value, found).items())
+    both = [name for name in made if name in value]
+    if both:
+        raise TypeError(f"a dataclass that is also a dict, in which {both[0]!r:.60} is an entry and a field")
+    return {**value, **made}
+
+
+def _fields(value: Any, found: Record) -> dict[str, object]:
+    kind = type(value)
+    made = {name: getattr(value, name) for name in found.names}
+    held = getattr(value, "__dict__", None)
+    others = [name for name in found.others if hasattr(value, name)]
+    if held and not held.keys() <= made.keys():
+        others += [name for name in held if name not in made and not _is_derived(kind, name)]
+    if others:
+        raise TypeError(f"an object of a dataclass that has an attribute which is no field: {others[0]!r:.60}")
+    return made
+
+
+def _is_derived(kind: type, name: str) -> bool:
+    """Whether an attribute is kept by `cached_property`, or is Python's own, such as `__orig_class__`."""
+    if name.startswith("__") and name.endswith("__"):
+        return True
+    return any(isinstance(vars(base).get(name), cached_property) for base in kind.__mro__)

@@ -19,13 +19,15 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from math import isfinite, isinf
 from typing import Any, Final
 
-from mpreg_proto.wire.blame import HALF_A_PAIR, UnsendableValue, is_text, reason
+from mpreg_proto.wire.blame import HALF_A_PAIR, UnsendableValue, is_text, name_of, reason, unknown
 from mpreg_proto.wire.extensions import iso
-from mpreg_proto.wire.shapes import MAX_DEPTH, Excess, measure, measure_one, ordered, step
+from mpreg_proto.wire.shapes import MAX_CONTAINERS, MAX_DEPTH, Excess, measure, measure_one, ordered, step
 from mpreg_proto.wire.values import ValueCodec
 
 _CANNOT: Final = "cannot be sent as JSON"
 
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""Written before a text by some editors; says nothing where the text is UTF-8 (RFC 8259, section 8.1)."""
 _SMALL: Final = 1024  # what is this short can hold neither a key that is too long nor an array with too many entries
 _HALF_ESCAPED: Final = re.compile(r"\\u[dD][89a-fA-F]")
 # CPython reads and writes longer integers only in quadratic time, or not at all (sys.set_int_max_str_digits).
@@ -51,14 +53,19 @@ class MalformedJson(Exception):
 
 
 def loads(text: str | bytes | bytearray | memoryview) -> Any:
-    """The tree of one JSON text. Raises MalformedJson, and nothing else, whatever the text."""
+    """The tree of one JSON text, which may begin with a byte order mark.
+
+    Raises MalformedJson, and nothing else, whatever the text.
+    """
     tree: Any = None
+    marked = False
     try:
         if not isinstance(text, str):
             text = str(text, "utf-8")
         elif not is_text(text):
             raise MalformedJson(HALF_A_PAIR)
-        tree = _decode(text)
+        marked = text.startswith(BYTE_ORDER_MARK)
+        tree = _decode(text[1:] if marked else text)
         if len(text) > _SMALL or text.count("[") + text.count("{") > MAX_DEPTH:
             measure(tree)
         if "\\u" in text and _HALF_ESCAPED.search(text) and not is_text(_encode(tree)):
@@ -68,12 +75,14 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
     except UnicodeDecodeError as error:
         raise MalformedJson("not UTF-8", error.start) from None
     except json.JSONDecodeError as error:
-        raise MalformedJson(error.msg, error.pos) from None
+        raise MalformedJson(error.msg, error.pos + marked) from None
     except Excess as excess:
         raise MalformedJson(str(excess), excess=excess, tree=tree) from None
     except RecursionError:
         depth = Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
         raise MalformedJson(str(depth), excess=depth) from None
+    except MemoryError:
+        raise MalformedJson("there is not enough memory to read it") from None
     except ValueError:  # CPython's limit for the digits of an integer
         raise MalformedJson(f"an integer of more than {_DIGITS} digits") from None
     return tree
@@ -107,7 +116,7 @@ class _Unsayable(Exception):
     def __init__(self, value: object, why: str, *, excess: Excess | None = None) -> None:
         super().__init__(why)
         self.path = ""
-        self.type_name = type(value).__name__
+        self.type_name = name_of(value)
         self.why = why
         self.excess = excess
 
@@ -115,10 +124,11 @@ class _Unsayable(Exception):
 class _Conversion:
     """Values to trees, with one codec's registry."""
 
-    __slots__ = ("_codec",)
+    __slots__ = ("_codec", "_containers")
 
     def __init__(self, codec: ValueCodec) -> None:
         self._codec = codec
+        self._containers = 0
 
     def tree(self, value: Any, depth: int) -> object:
         """The tree of `value`, which lies within `depth` containers."""
@@ -153,15 +163,30 @@ class _Conversion:
             made = dict(value) if type(value) in _DICTS else self._codec.json_form(value)
         except _Unsayable:
             raise
-        except Exception as error:  # whatever registered types raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever registered types raise
             raise _Unsayable(value, f"{_CANNOT}: {reason(error)}") from error
         if made is value:
-            raise _Unsayable(value, _CANNOT)
-        _bound(value, depth)
+            raise _Unsayable(value, f"{_CANNOT}: {unknown(value)}")
+        self._bound(value, depth)
         return self.tree(made, depth + 1)
 
+    def _bound(self, value: Any, depth: int) -> None:
+        """Refuse a container that is nested too deep or holds too much, or that makes the whole hold too many."""
+        self._containers += 1
+        try:
+            if self._containers > MAX_CONTAINERS:
+                raise Excess("containers", MAX_CONTAINERS, self._containers)
+            if depth >= MAX_DEPTH:
+                raise Excess("nesting", MAX_DEPTH, depth + 1)
+            if isinstance(value, (list, tuple, dict, set, frozenset)):
+                measure_one(value)
+        except Excess as excess:
+            raise _Unsayable(value, str(excess), excess=excess) from None
+
     def _array(self, value: Any, items: list[Any], depth: int) -> list[Any]:
-        _bound(value, depth)
+        self._bound(value, depth)
         made: list[Any] = []
         kinds = set(map(type, items))
         if kinds == {int} and max(items).bit_length() <= _SHORT and min(items).bit_length() <= _SHORT:
@@ -177,7 +202,7 @@ class _Conversion:
         return made
 
     def _object(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
-        _bound(value, depth)
+        self._bound(value, depth)
         made: dict[str, Any] = {}
         key: Any = None
         try:
@@ -192,9 +217,7 @@ class _Conversion:
         return made
 
     def _key(self, key: object, depth: int) -> str:
-        if type(key) is int:
-            return digits(_checked(key))
-        made = self.tree(key, depth + 1)
+        made = digits(_checked(key)) if type(key) is int else self.tree(key, depth + 1)
         if not isinstance(made, str):
             raise _Unsayable(key, f"as a key it {_CANNOT}")
         return made
@@ -219,17 +242,6 @@ def _text(value: Any) -> str | None:
             raise _Unsayable(value, f"{value} {_CANNOT}")
         return str(value)
     return None
-
-
-def _bound(value: Any, depth: int) -> None:
-    """Refuse a container that is nested too deep or holds too much."""
-    try:
-        if depth >= MAX_DEPTH:
-            raise Excess("nesting", MAX_DEPTH, depth + 1)
-        if isinstance(value, (list, tuple, dict, set, frozenset)):
-            measure_one(value)
-    except Excess as excess:
-        raise _Unsayable(value, str(excess), excess=excess) from None
 
 
 def _checked(value: int) -> int:

@@ -8,7 +8,6 @@ complex, large integers) or dear to compute (shared results). Never allocates fo
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, Final
@@ -16,17 +15,25 @@ from typing import Any, Final
 from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
 from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
 
+from mpreg_proto.wire.blame import name_of, reason
 from mpreg_proto.wire.extensions import FIRST_REGISTERED, MARK, REF, REF_PATH
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref, read_reference, resolve
-from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH, MAX_KEY, MAX_MAP, Excess, measure
+from mpreg_proto.wire.shapes import (
+    MAX_ARRAY,
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_KEY,
+    MAX_MAP,
+    MAX_SAME_HASH,
+    Excess,
+    Mark,
+    measure,
+    refuse_same_hash,
+)
 
 _REFS: Final = (REF, REF_PATH)
 # What is this short can neither hold a key that is too long nor announce much.
 _SMALL: Final = 1024
-# With forged hashes each entry of a set or map costs a comparison with all of the same hash; so many do no harm.
-_SAME_HASH: Final = 64
-# Types whose hash depends on a secret of the process.
-_SAFE_KEYS: Final = frozenset({str, bytes})
 _SCALAR_BYTES: Final = bytes(each for each in range(256) if not (0x80 <= each <= 0x9F or 0xDC <= each <= 0xDF))
 _ANNOUNCED: Final = re.compile(r"(\d+) exceeds max_(array|map)_len")
 
@@ -38,15 +45,6 @@ class MalformedValue(Exception):
         super().__init__(why)
         self.why = why
         self.limit = None if excess is None else excess.details
-
-
-class Mark:
-    """First entry of an array that is not a list; `build` makes it of the others. Exists only while decoding."""
-
-    __slots__ = ("build",)
-
-    def __init__(self, build: Callable[[list[Any]], object]) -> None:
-        self.build = build
 
 
 class NotPlain(Exception):
@@ -67,7 +65,7 @@ def read(data: bytes | bytearray | memoryview, size: int, hook: Callable[[int, b
         ext_hook=hook,
         strict_map_key=False,
         timestamp=3,  # another language's instant: an aware datetime in UTC
-        max_array_len=size if size < MAX_ARRAY else MAX_ARRAY,
+        max_array_len=size if size < MAX_ARRAY else MAX_ARRAY + 1,  # a mark is no entry
         max_map_len=size if size < MAX_MAP else MAX_MAP,
         **hooks,
     )
@@ -81,16 +79,64 @@ def is_flat(data: bytes | bytearray | memoryview, size: int) -> bool:
 
 
 def refuse_announcements(data: bytes | bytearray | memoryview, size: int) -> None:
-    """Raise OutOfData for bytes that end too early, before decoding allocates what their headers announce."""
+    """Raise OutOfData for bytes that end too early, before decoding allocates what their headers announce; and Excess
+    for more containers than a value may have, each of which takes many times its length in memory.
+    """
     if size > _SMALL:
-        unpacker = Unpacker(max_buffer_size=size)
-        unpacker.feed(data)
-        unpacker.skip()
+        skip(data, size)
+    if size > MAX_CONTAINERS and len(bytes(data).translate(None, _SCALAR_BYTES)) > MAX_CONTAINERS:
+        count(data, size)
+
+
+def skip(data: bytes | bytearray | memoryview, size: int) -> int:
+    """The length of the first value in the bytes. Raises OutOfData if they end before it does."""
+    unpacker = Unpacker(max_buffer_size=max(size, 1))
+    unpacker.feed(data)
+    unpacker.skip()
+    return int(unpacker.tell())
+
+
+def count(data: bytes | bytearray | memoryview, size: int) -> int:
+    """How many elements the bytes hold; no more than one level of each container is built. Raises Excess."""
+    elements = containers = 0
+
+    def array(items: list[object]) -> None:
+        nonlocal elements, containers
+        elements += len(items) - (bool(items) and items[0] is _MARKED)
+        containers += 1
+        if containers > MAX_CONTAINERS:
+            raise Excess("containers", MAX_CONTAINERS, containers)
+
+    def pairs(items: list[tuple[object, object]]) -> None:
+        array([])
+        nonlocal elements
+        elements += 2 * len(items)
+
+    read(data, size, _marks_only, list_hook=array, object_pairs_hook=pairs)
+    return elements
+
+
+def references(data: bytes) -> dict[Ref, int]:
+    """How often each reference appears in the bytes. Raises whatever msgpack raises for what is not a value."""
+    uses: dict[Ref, int] = {}
+
+    def hook(code: int, payload: bytes) -> None:
+        if code in _REFS:
+            ref = read_reference(code, payload)
+            uses[ref] = uses.get(ref, 0) + 1
+
+    refuse_announcements(data, len(data))
+    read(data, len(data), hook)
+    return uses
+
+
+def _marks_only(code: int, payload: bytes) -> Mark | None:
+    return _MARKED if code == MARK else None
 
 
 def measure_bytes(data: bytes | bytearray | memoryview, size: int) -> None:
     """Like `measure`, of the arrays and maps as they lie in the bytes, so that it sees into every type."""
-    measure(read(data, size, lambda code, payload: None, object_pairs_hook=_flatten))
+    measure(read(data, size, _marks_only, object_pairs_hook=_flatten))
 
 
 def _flatten(pairs: list[tuple[object, object]]) -> list[object]:
@@ -138,6 +184,7 @@ class _Parts:
 
 _STAND_IN: Final = _StandIn()
 _PARTS: Final = Mark(_Parts)
+_MARKED: Final = Mark(list)
 
 
 class Reading:
@@ -228,12 +275,12 @@ class Reading:
         if mark.build is set or mark.build is frozenset:
             if Ref in set(map(type, held)):
                 raise MalformedValue(NO_REF_IN_SET)
-            _refuse_forged(held)
+            refuse_same_hash(held)
         return mark.build(held)
 
     def _map(self, pairs: list[tuple[Any, object]]) -> dict[Any, object]:
-        if len(pairs) > _SAME_HASH:
-            _refuse_forged([key for key, _ in pairs])
+        if len(pairs) > MAX_SAME_HASH:
+            refuse_same_hash([key for key, _ in pairs])
         return dict(pairs)
 
 
@@ -244,16 +291,7 @@ def _is_costly(value: object) -> bool:
     return isinstance(value, (tuple, frozenset))
 
 
-def _refuse_forged(keys: list[Any]) -> None:
-    """Refuse keys of one map or set that have the same hash, as each would be compared with all others."""
-    if len(keys) > _SAME_HASH and not _SAFE_KEYS.issuperset(map(type, keys)):
-        # That hashes differ between processes does not show: so many are equal only if someone made them so.
-        most = max(Counter([key.__hash__() for key in keys]).values())
-        if most > _SAME_HASH:
-            raise MalformedValue(f"{most} keys of one map or set have the same hash")
-
-
-def malformed(error: Exception, size: int) -> MalformedValue:
+def malformed(error: BaseException, size: int) -> MalformedValue:
     """Any exception of a decoding as the one that is declared."""
     if isinstance(error, Excess):
         return MalformedValue(str(error), excess=error)
@@ -262,7 +300,8 @@ def malformed(error: Exception, size: int) -> MalformedValue:
         return MalformedValue(str(excess), excess=excess)
     if isinstance(error, ExtraData):
         return MalformedValue("bytes after the value")
-    announced = _ANNOUNCED.match(str(error))
+    text = reason(error)
+    announced = _ANNOUNCED.match(text)
     if announced is not None:
         count, bound = int(announced[1]), MAX_ARRAY if announced[2] == "array" else MAX_MAP
         if bound < count <= size:
@@ -270,4 +309,5 @@ def malformed(error: Exception, size: int) -> MalformedValue:
             return MalformedValue(str(excess), excess=excess)
     if announced is not None or isinstance(error, OutOfData):
         return MalformedValue("the bytes end too early")
-    return MalformedValue(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    kind = name_of(error)
+    return MalformedValue(kind if text == kind else f"{kind}: {text}")

@@ -23,6 +23,8 @@ from mpreg_proto.wire.handshake import Agreed, agree
 from mpreg_proto.wire.messages import Hello, Message, Refused
 from mpreg_proto.wire.values import ValueCodec
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 class Stage(enum.Enum):
     """How far a link is."""
@@ -206,7 +208,7 @@ class Session:
             self.stage is Stage.OPENING
             and self.dialled is None
             and self._reader is not None
-            and bytes(body[:1]) == b"{"
+            and bytes(body[:4]).removeprefix(_BYTE_ORDER_MARK)[:1] == b"{"
         ):
             return self._open_classic().decode(body)
         return self._admit(dialects.decode(body, self._limits))

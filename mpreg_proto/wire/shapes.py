@@ -1,14 +1,17 @@
 """How big and how deep a value may be, in which order a set is written, and how a place in a value is named.
 
-Used by both dialects on values that have just been decoded or are about to be sent (docs/reference/limits.md). Only
+Used by both dialects on values that have just been decoded or are about to be sent (docs/reference/values.md). Only
 `order_key` recurses over a value, and its callers answer for RecursionError. Nothing here changes a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
+
+from msgpack import ExtType, Timestamp  # type: ignore[import-untyped]
 
 MAX_DEPTH: Final = 64
 """Levels of lists, maps, tuples and sets in a value; a scalar has none."""
@@ -18,8 +21,28 @@ MAX_ARRAY: Final = 1_000_000
 """Entries of one list, tuple or set."""
 MAX_KEY: Final = 1024
 """Characters of a text that is a map's key."""
+MAX_CONTAINERS: Final = 1 << 20
+"""Lists, maps, tuples and sets in one value; each is one byte or more long, and takes 60 or more in memory."""
+MAX_ELEMENTS: Final = 1 << 25
+"""Entries of all containers of one value together, keys and values of maps counted apart."""
+MAX_SAME_HASH: Final = 64
+"""Keys of one map, or members of one set, that have the same hash: each costs a comparison with all others of it."""
 
 _CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset})
+_ROWS: Final = frozenset({list, dict, tuple})
+_SETS: Final = frozenset({set, frozenset})
+_ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
+# Types whose hash depends on a secret of the process.
+_SAFE_KEYS: Final = frozenset({str, bytes})
+# What msgpack would write by itself, though not so that it comes back equal.
+_FOREIGN: Final = frozenset({ExtType, Timestamp, memoryview})
+_FEW: Final = 64
+"""Also less than the levels that a value may have."""
+_MANY: Final = 4096
+
+
+identity: Final = object.__hash__
+"""Tells objects apart that are there at the same time, whatever hash of their own they have. It orders nothing."""
 
 
 class Excess(Exception):
@@ -35,56 +58,216 @@ _EXCESSES: Final = {
     "map entries": "a map of {came} entries is over the limit of {value}",
     "array entries": "an array of {came} entries is over the limit of {value}",
     "key length": "a key of {came} characters is over the limit of {value}",
+    "containers": "more than {value} lists, maps, tuples and sets in one value",
+    "elements": "more than {value} elements in one value",
+    "same hash": "{came} keys of one map or members of one set have the same hash, at most {value} may",
+    "expansion": "its references stand for {came} bytes, at most {value} are allowed",
+    "expansion_elements": "its references stand for {came} elements, at most {value} are allowed",
 }
 
 
-def measure(value: object) -> None:
-    """Raise Excess if `value` is over a limit.
+class Mark:
+    """First entry of an array that is not a list; `build` makes it of the others. Exists only while decoding."""
 
-    Goes level by level, so that almost all of it happens in C: 10 ns an element where a level holds scalars only.
+    __slots__ = ("build",)
+
+    def __init__(self, build: Callable[[list[Any]], object]) -> None:
+        self.build = build
+
+
+class Misplaced(Exception):
+    """A value holds something that would not come back equal, or not at all: msgpack's own types, records as keys."""
+
+
+def is_small(value: object) -> bool:
+    """Whether `value` is a scalar, or a few lists, tuples and maps of a few scalars: only keys can be too long."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if kind not in _ROWS:
+        return False
+    left = _FEW
+    waiting: list[Any] = [value]
+    for held in waiting:
+        left -= len(held) + 1
+        if left < 0:
+            return False
+        if type(held) is dict:
+            if not _ATOMS.issuperset(map(type, held)):
+                return False
+            held = held.values()
+        if not _ATOMS.issuperset(map(type, held)):
+            for item in held:
+                if type(item) in _ROWS:
+                    waiting.append(item)
+                elif type(item) not in _ATOMS:
+                    return False
+    return True
+
+
+def measure(value: object) -> set[type]:
+    """Raise Excess if `value` is over a limit, or Misplaced. Returns the rare types of its keys and members of sets.
+
+    Goes level by level, so that almost all of it happens in C: 10 ns an element where a level holds scalars only. What
+    is shared counts as often as it appears, and what contains itself is soon over a limit.
     """
-    level: list[Any] = [value] if type(value) in _CONTAINERS else []
-    depth = 0
-    while level:
+    if type(value) not in _CONTAINERS:
+        refuse_foreign([value])
+        return set()
+    level: list[Any] = [value]
+    keyed: list[Any] = []  # within keys and members of sets
+    depth = containers = elements = 0
+    rare: set[type] = set()
+    trusted = False
+    while level or keyed:
         depth += 1
-        if depth > MAX_DEPTH:
-            raise Excess("nesting", MAX_DEPTH, depth)
-        maps = [held for held in level if type(held) is dict]
-        lists = level if not maps else [held for held in level if type(held) is not dict]
-        if max(map(len, level)) > MAX_MAP or (maps and _longest_key(chain.from_iterable(maps)) > MAX_KEY):
-            for held in level:
+        kinds = set(map(type, level))
+        maps = [held for held in level if type(held) is dict] if dict in kinds else []
+        sets = [held for held in level if type(held) in _SETS] if kinds & _SETS else []
+        rows = level if not (maps or sets) else [held for held in level if type(held) is list or type(held) is tuple]
+        containers += len(level) + len(keyed)
+        elements += sum(map(len, level)) + sum(map(len, keyed)) + sum(map(len, maps))
+        _bound(depth, containers, elements)
+        hashed = [*maps, *sets, *keyed]
+        found = set(map(type, chain.from_iterable(hashed)))
+        if max(map(len, chain(level, keyed))) > MAX_MAP or (str in found and _longest(maps, found) > MAX_KEY):
+            for held in chain(level, keyed):
                 measure_one(held)
-        if _CONTAINERS.isdisjoint(map(type, _items(lists, maps))):
-            return
-        level = [item for item in _items(lists, maps) if type(item) in _CONTAINERS]
+        if len(level) > _MANY and not trusted and len(set(map(identity, level))) * 2 <= len(level):
+            refuse_repetition(value)
+            trusted = True
+        level = _next(lambda rows=rows, maps=maps: _entries(rows, maps), _CONTAINERS)  # type: ignore[misc]
+        if not found <= _SAFE_KEYS:
+            rare |= _keys(hashed, found)
+        keyed = _next(lambda held=hashed: chain.from_iterable(held), _CONTAINERS) if not found <= _ATOMS else []  # type: ignore[misc]
+    return rare
 
 
-def _items(lists: list[Any], maps: list[dict[Any, Any]]) -> Iterator[object]:
-    """What the containers of one level hold; a map's keys count too, as a tuple may be one."""
-    held = chain.from_iterable(lists)
-    return chain(held, chain.from_iterable(maps), chain.from_iterable(map(dict.values, maps))) if maps else held
+def refuse_repetition(value: object) -> None:
+    """Raise Excess for a value that appears to be small and is not, as its parts are shared, or as it contains itself.
+
+    Looks at each container once.
+    """
+    sizes: dict[int, int] = {}
+    above = {identity(value)}
+    open_: list[tuple[object, Iterator[Any]]] = [(value, _contained(value))]
+    totals = [1]
+    while open_:
+        holder, items = open_[-1]
+        for item in items:
+            if identity(item) in sizes:
+                totals[-1] += sizes[identity(item)]
+                continue
+            if identity(item) in above:
+                raise Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
+            above.add(identity(item))
+            open_.append((item, _contained(item)))
+            totals.append(1)
+            break
+        else:
+            open_.pop()
+            above.discard(identity(holder))
+            total = sizes[identity(holder)] = totals.pop()
+            if total > MAX_CONTAINERS:
+                raise Excess("containers", MAX_CONTAINERS, total)
+            if totals:
+                totals[-1] += total
 
 
-def _longest_key(keys: Iterable[Any]) -> int:
-    """Length of the longest key that is text; more than that if one of another type is longer, or has no length."""
-    try:
+def _contained(value: Any) -> Iterator[Any]:
+    """The containers that one holds."""
+    items = chain(value, value.values()) if type(value) is dict else iter(value)
+    return (item for item in items if type(item) in _CONTAINERS)
+
+
+def _longest(maps: list[dict[Any, Any]], kinds: set[type]) -> int:
+    """Length of the longest key that is text."""
+    keys = chain.from_iterable(maps)
+    if len(kinds) == 1:
         return max(map(len, keys), default=0)
-    except TypeError:
-        return MAX_KEY + 1
+    return max((len(key) for key in keys if type(key) is str), default=0)
+
+
+def _entries(rows: list[Any], maps: list[dict[Any, Any]]) -> Iterator[Any]:
+    """What the lists, tuples and maps of one level hold, without keys."""
+    held = chain.from_iterable(rows)
+    return chain(held, chain.from_iterable(map(dict.values, maps))) if maps else held
+
+
+def _next(entries: Callable[[], Iterator[Any]], wanted: frozenset[type]) -> list[Any]:
+    """The containers among the entries. Raises Misplaced."""
+    kinds = set(map(type, entries()))
+    if kinds <= _ATOMS:
+        return []
+    if kinds & _FOREIGN:
+        refuse_foreign(entries())
+    return [item for item in entries() if type(item) in wanted] if kinds & wanted else []
+
+
+def _keys(hashed: list[Any], kinds: set[type]) -> set[type]:
+    """Look at keys and members of sets of these types; returns the rare types. Raises Excess or Misplaced."""
+    for held in hashed:
+        if len(held) > MAX_SAME_HASH and type(held) is not tuple:
+            refuse_same_hash(held)
+    return kinds - _ATOMS - _CONTAINERS
+
+
+RECORD_AS_KEY: Final = (
+    "an object of a dataclass is sent as a map, which can be no key and no member of a set; "
+    "use a tuple, or register the type and pass codec="
+)
+
+
+def refuse_foreign(items: Iterable[Any]) -> None:
+    """Raise Misplaced for objects that msgpack would write by itself, and that would come back as something else."""
+    for item in items:
+        if type(item) in _FOREIGN and (fault := foreign_fault(item)):
+            raise Misplaced(fault)
+
+
+def foreign_fault(item: Any) -> str:
+    """Why an object of msgpack's own, or a memoryview, cannot be sent; empty if it can."""
+    if type(item) is not memoryview:
+        return "a type of msgpack's own; send the value that it stands for"
+    if item.format != "B" or item.ndim != 1:
+        return f"a view of items of format {item.format!r} in {item.ndim} dimensions; send .tolist() or .tobytes()"
+    return "" if item.contiguous else "a view that is not contiguous; send .tobytes()"
+
+
+def _bound(depth: int, containers: int, elements: int) -> None:
+    if depth > MAX_DEPTH:
+        raise Excess("nesting", MAX_DEPTH, depth)
+    if containers > MAX_CONTAINERS:
+        raise Excess("containers", MAX_CONTAINERS, containers)
+    if elements > MAX_ELEMENTS:
+        raise Excess("elements", MAX_ELEMENTS, elements)
 
 
 def measure_one(held: Any) -> None:
     """Raise Excess if the container `held` has too many entries, or a key that is too long."""
     if not isinstance(held, dict):
-        if len(held) > MAX_ARRAY:
-            raise Excess("array entries", MAX_ARRAY, len(held))
+        marked = len(held) > MAX_ARRAY and isinstance(held, list) and type(held[0]) is Mark
+        if len(held) - marked > MAX_ARRAY:
+            raise Excess("array entries", MAX_ARRAY, len(held) - marked)
         return
     if len(held) > MAX_MAP:
         raise Excess("map entries", MAX_MAP, len(held))
-    if _longest_key(held) > MAX_KEY:
-        longest = max((len(key) for key in held if type(key) is str), default=0)
-        if longest > MAX_KEY:
-            raise Excess("key length", MAX_KEY, longest)
+    longest = max((len(key) for key in held if type(key) is str), default=0)
+    if longest > MAX_KEY:
+        raise Excess("key length", MAX_KEY, longest)
+
+
+def refuse_same_hash(keys: Collection[Any]) -> None:
+    """Raise Excess for keys of one map, or members of one set, too many of which have the same hash."""
+    kinds = set(map(type, keys))
+    if len(keys) <= MAX_SAME_HASH or kinds <= _SAFE_KEYS:
+        return
+    if kinds == {int} and max(keys).bit_length() <= 64 and min(keys).bit_length() <= 64:
+        return  # at most 16 of them are equal modulo 2**61 - 1
+    # That hashes differ between processes does not show: so many are equal only if someone made them so.
+    most = max(Counter([key.__hash__() for key in keys]).values())
+    if most > MAX_SAME_HASH:
+        raise Excess("same hash", MAX_SAME_HASH, most)
 
 
 def step(key: object) -> str:
@@ -111,13 +294,15 @@ def ordered(values: Iterable[object], unfold: Callable[[object], object]) -> lis
         found.sort(key=lambda each: order_key(each, unfold))
     try:
         found.sort()
-    except (TypeError, ArithmeticError):  # of different types; a signalling Decimal
+    except Exception:  # of different types; a signalling Decimal; whatever objects of registered types raise
         found.sort(key=lambda each: order_key(each, unfold))
     return found
 
 
 def order_key(value: Any, unfold: Callable[[object], object]) -> str:
     """A text that is equal for equal values of one type and the same in every process."""
+    if type(value) is memoryview:
+        value = bytes(value)
     kind = type(value)
     if kind is int:
         return f"int {value:x}"

@@ -4,10 +4,9 @@ Arguments and results come from functions and clients as Python objects and leav
 messages, and the other way round; only the two ends of a call do this. What MessagePack lacks is in wire/extensions.py;
 what needs an import of its own (UUID, NumPy) is registered by mpreg_transports. Never imports, evaluates or unpickles.
 
-Types keep their identity: a value comes back equal and of the same type, or it is refused where it is sent. So objects
-of subclasses (enum members, named tuples) are refused unless registered; only OrderedDict, defaultdict and Counter go
-as the dict that they equal, and an object of a dataclass as the dict of its fields. A bytearray or memoryview comes
-back as bytes; of a time zone only the offset is kept.
+Types keep their identity: a value comes back equal and of the same type, or it is refused where it is sent, or it is in
+the table of docs/reference/values.md: OrderedDict, defaultdict and Counter go as the dict that they equal, an object of
+a dataclass as the dict of its fields, a bytearray or memoryview as bytes, and of a time zone only the offset is kept.
 
 Arrays that are not lists are written flat, with a mark as first entry, so nothing nests inside extension payloads.
 """
@@ -19,12 +18,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgpack import ExtType, Packer  # type: ignore[import-untyped]
+from msgpack.exceptions import OutOfData  # type: ignore[import-untyped]
 
 from mpreg_proto.wire import extensions as ext
-from mpreg_proto.wire.blame import CONTAINERS, Search, UnsendableValue
+from mpreg_proto.wire.blame import CONTAINERS, CONTAINS_ITSELF, Search, UnsendableValue
 from mpreg_proto.wire.reading import (
     MalformedValue,
-    Mark,
     NotPlain,
     Reading,
     is_flat,
@@ -33,6 +32,7 @@ from mpreg_proto.wire.reading import (
     plain_extension,
     read,
     refuse_announcements,
+    skip,
 )
 from mpreg_proto.wire.references import (
     NO_REF_IN_SET,
@@ -42,7 +42,17 @@ from mpreg_proto.wire.references import (
     UnresolvedValue,
     write_reference,
 )
-from mpreg_proto.wire.shapes import Excess, measure, ordered
+from mpreg_proto.wire.shapes import (
+    MAX_CONTAINERS,
+    MAX_KEY,
+    RECORD_AS_KEY,
+    Excess,
+    Mark,
+    Misplaced,
+    is_small,
+    measure,
+    ordered,
+)
 
 __all__ = [
     "Excess",
@@ -73,25 +83,29 @@ def _only(held: list[Any]) -> tuple[Any]:
 class ValueCodec:
     """Encodes and decodes users' values. Without state but for the registry; several threads may use one."""
 
-    __slots__ = ("_changed", "_json", "_marks", "_readers", "_unfolds", "_writers")
+    __slots__ = ("_json", "_marks", "_readers", "_unfolds", "_writers", "record")
 
-    def __init__(self) -> None:
+    def __init__(self, *, record: Callable[[Any], Mapping[Any, object]] = ext.entries_and_fields) -> None:
+        """`record` gives what an object of a dataclass is sent as, and raises TypeError for one that it refuses.
+
+        By itself an object that is a dataclass's and a dict's goes with its entries and its fields; with
+        `extensions.record` it is refused, as is what is also of another type by both.
+        """
+        self.record = record
         self._writers: dict[type, Callable[[Any], object]] = {
             **ext.SCALARS,
             Ref: write_reference,
             tuple: lambda value: [_TUPLE, *value],
             set: lambda value: [_SET, *self._members(value)],
             frozenset: lambda value: [_FROZENSET, *self._members(value)],
-            OrderedDict: self._write_dict,
-            defaultdict: self._write_dict,
-            Counter: self._write_dict,
+            OrderedDict: dict,
+            defaultdict: dict,
+            Counter: dict,
         }
         self._readers: dict[int, Callable[[bytes], object]] = dict(ext.READERS)
         self._marks: dict[int, Mark] = {ext.TUPLE: Mark(tuple), ext.SET: Mark(set), ext.FROZENSET: Mark(frozenset)}
         self._unfolds: dict[type, Callable[[Any], object]] = {}
         self._json: dict[type, Callable[[Any], object]] = {}
-        # Another object whenever something is written that `measure` cannot see into: then its bytes are measured.
-        self._changed = object()
 
     def register(
         self,
@@ -119,10 +133,7 @@ class ValueCodec:
 
         def write(value: object) -> object:
             made = to(value)
-            if type(made) is bytes:
-                return ExtType(code, made)
-            self._changed = object()
-            return [mark, made]
+            return ExtType(code, made) if type(made) is bytes else [mark, made]
 
         self._writers[kind] = write
         self._unfolds[kind] = to
@@ -133,19 +144,38 @@ class ValueCodec:
 
     def encode(self, value: object) -> bytes:
         """The bytes of `value`, the same in every process. Raises UnsendableValue, which names the place."""
-        before = self._changed
         try:
-            # A packer of its own costs 50 ns; so threads may share the codec, and a `to` function may encode. Its
-            # buffer starts small: msgpack's 256 KiB can cost malloc system calls each time (measured: 13 us).
-            data: bytes = Packer(strict_types=True, default=self._write, buf_size=1024).pack(value)
-            size = len(data)
-            if not is_flat(data, size):
-                if self._changed is before:
-                    measure(value)
-                else:
+            return self._encode(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also whatever users' objects raise when they are looked at
+            raise self.search().blame(value, error) from error
+
+    def _encode(self, value: object) -> bytes:
+        # First, as what contains itself twice would grow without end.
+        small = is_small(value)
+        keyed = not small and self._measure(value)
+        writing = _Writing(self, value)
+        # A packer of its own costs 50 ns; so threads may share the codec, and a `to` function may encode. Its
+        # buffer starts small: msgpack's 256 KiB can cost malloc system calls each time (measured: 13 us).
+        data: bytes = Packer(strict_types=True, default=writing.write, buf_size=1024).pack(value)
+        if small and len(data) > MAX_KEY:
+            measure(value)
+        if not writing.written:
+            return data
+        # Since Python code has run, lists and dicts may have changed after their lengths were written.
+        size = len(data)
+        try:
+            if writing.hidden:
+                if not is_flat(data, size):
                     measure_bytes(data, size)
-        except Exception as error:  # also whatever users' objects raise when they are looked at
-            raise Search(self._writers, self._unfolds).blame(value, error) from error
+                if writing.keyed or keyed:
+                    self.decode(data)  # what objects become may not be fit to be a key
+            whole = skip(data, size) == size
+        except OutOfData:
+            whole = False
+        if not whole:
+            raise RuntimeError("it changed while it was encoded; send a copy")
         return data
 
     def decode(self, data: bytes | bytearray | memoryview, *, given: Mapping[str, object] | None = None) -> object:
@@ -170,8 +200,24 @@ class ValueCodec:
             return value
         except (MalformedValue, UnresolvedValue):
             raise
-        except Exception as error:  # msgpack's own, and whatever registered types raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # msgpack's own, and whatever registered types raise
             raise malformed(error, size) from error
+
+    def _measure(self, value: object) -> bool:
+        """Refuse what cannot be sent (Excess, Misplaced); whether keys or sets hold objects of registered types."""
+        keyed = False
+        for kind in measure(value):
+            if kind in self._unfolds:
+                keyed = True
+            elif kind not in self._writers and ext.record_of(kind) is not None:
+                raise Misplaced(RECORD_AS_KEY)
+        return keyed
+
+    def search(self) -> Search:
+        """Looks for what is wrong with a value."""
+        return Search(self._writers, self._unfolds, self.record)
 
     def unfold(self, value: object) -> object:
         """What stands for an object of a registered type, or `value` itself. Raises whatever its function raises."""
@@ -179,27 +225,71 @@ class ValueCodec:
         return value if to is None else to(value)
 
     def json_form(self, value: object) -> object:
-        """What a JSON client gets for an object of a registered type; `value` itself if there is nothing."""
+        """What a JSON client gets for an object of a registered type or a dataclass, else `value` itself.
+
+        Raises whatever its function raises.
+        """
         form = self._json.get(type(value))
         if form is not None:
             return form(value)
+        if type(value) not in self._writers and ext.record_of(type(value)) is not None:
+            return self.record(value)
         made = self.unfold(value)
         return value if type(made) is bytes else made
-
-    def _write(self, value: object) -> object:
-        writer = self._writers.get(type(value))
-        if writer is not None:
-            return writer(value)
-        if not ext.is_record(value):
-            raise TypeError(type(value).__name__)
-        self._changed = object()
-        return ext.record(value)
-
-    def _write_dict(self, value: dict[object, object]) -> dict[object, object]:
-        self._changed = object()
-        return dict(value)
 
     def _members(self, value: set[object] | frozenset[object]) -> list[object]:
         if Ref in set(map(type, value)):
             raise ValueError(NO_REF_IN_SET)
         return ordered(value, self.unfold)
+
+
+_PATIENCE: Final = 10_000
+"""Hidden values after which it is asked whether they go round in a circle."""
+
+
+class _Writing:
+    """One encoding: what is written for objects that msgpack does not know."""
+
+    __slots__ = ("_codec", "_count", "_root", "hidden", "keyed", "written")
+
+    def __init__(self, codec: ValueCodec, root: object) -> None:
+        self._codec = codec
+        self._root = root
+        self._count = 0
+        self.written = False
+        """Whether there was any such object."""
+        self.hidden = False
+        """Whether there was one with values inside that `measure` cannot see from outside."""
+        self.keyed = False
+        """Whether such values have keys or sets of objects of registered types."""
+
+    def write(self, value: object) -> object:
+        """What stands for `value`: the packer's hook."""
+        self.written = True
+        kind = type(value)
+        codec = self._codec
+        writer = codec._writers.get(kind)
+        if writer is None:
+            if ext.record_of(kind) is None:
+                raise TypeError("a type that is not registered")
+            made: Any = codec.record(value)
+        else:
+            made = writer(value)
+            if kind in _PLAIN_ARRAYS or type(made) is ExtType:
+                return made
+        self._look(made[1] if kind in codec._unfolds else made)
+        return made
+
+    def _look(self, inside: object) -> None:
+        self.hidden = True
+        self._count += 1
+        if self._count >= _PATIENCE:
+            if self._count == _PATIENCE and self._codec.search().is_circular(self._root):
+                raise Misplaced(CONTAINS_ITSELF)
+            if self._count > MAX_CONTAINERS:
+                raise Excess("containers", MAX_CONTAINERS, self._count)
+        if not is_small(inside) and self._codec._measure(inside):
+            self.keyed = True
+
+
+_PLAIN_ARRAYS: Final = frozenset({tuple, set, frozenset})

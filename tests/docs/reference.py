@@ -142,7 +142,7 @@ def _amount(name: str) -> str:
     """A limit's default with the unit that people use."""
     value = getattr(DEFAULT, name)
     mib = 1024 * 1024
-    if name.endswith("message"):
+    if name.endswith(("message", "expansion")):
         return f"{value // mib} MiB" if value % mib == 0 else f"{value:,} bytes"
     for unit, words in ((HOUR, "h"), (SECOND, "s"), (MILLISECOND, "ms")):
         if value >= MILLISECOND and value % unit == 0:

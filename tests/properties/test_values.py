@@ -1,13 +1,18 @@
 """Every sendable value comes back the same; no bytes make the decoder raise anything but its declared errors."""
 
+from collections.abc import Callable
 from datetime import timedelta, timezone
 from typing import Any
 
 import msgpack
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpreg_proto.wire.blame import is_text
+from mpreg_proto.wire.jsonvalues import MalformedJson, dumps, loads, to_json
 from mpreg_proto.wire.values import MalformedValue, Ref, UnresolvedValue, UnsendableValue, ValueCodec
+from mpreg_transports.values import default_codec
+from tests.helpers.hostile_values import comes_back, holding, odd, raising, same, zoned
 
 CODEC = ValueCodec()
 CODEC.register(32, ValueError, lambda error: list(error.args), lambda held: ValueError(*held))
@@ -107,3 +112,86 @@ def test_no_shapes_raise_anything_undeclared(shape: object, data: st.DataObject)
     cut = data.draw(st.integers(0, len(packed)))
     nothing_else_comes_out(packed[:cut])
     nothing_else_comes_out(packed[:cut] + data.draw(st.binary(max_size=4)) + packed[cut + 1 :])
+
+
+# -- any object at all ------------------------------------------------------------------------------------------------
+
+anything = st.recursive(scalars | odd | raising | zoned, holding, max_leaves=8)
+
+
+@settings(max_examples=400)
+@given(anything)
+def test_any_object_is_refused_or_comes_back_as_the_table_says(value: object) -> None:
+    """docs/reference/values.md; `CHANGED` are the only exceptions."""
+    codec = default_codec()
+    try:
+        data = codec.encode(value)
+    except UnsendableValue as refusal:
+        assert refusal.path.startswith("$") and refusal.why
+        assert all(map(is_text, (str(refusal), refusal.type_name)))
+        return
+    assert same(codec.decode(data), comes_back(value))
+    assert same(codec.decode(codec.encode([[value], {"k": value}])), [[comes_back(value)], {"k": comes_back(value)}])
+
+
+@settings(max_examples=400)
+@given(anything)
+def test_any_object_is_refused_or_is_strict_json(value: object) -> None:
+    codec = default_codec()
+    try:
+        text = dumps(to_json(value, codec))
+    except UnsendableValue as refusal:
+        assert refusal.path.startswith("$") and refusal.why
+        assert is_text(str(refusal))
+        return
+    try:
+        tree = loads(text)
+    except MalformedJson as error:  # integers of more digits than CPython reads, and keys that are longer than ours
+        assert "4300 digits" in error.why or error.limit is not None
+        return
+    assert same(loads(dumps(to_json(tree, codec))), tree)
+    try:
+        back = codec.decode(codec.encode(value))
+    except UnsendableValue:
+        return
+    assert dumps(to_json(back, codec)) == text
+
+
+class Changing:
+    """Changes what holds it while it is encoded."""
+
+    def __init__(self) -> None:
+        self.change: Callable[[], object] = lambda: None
+
+
+CHANGING = ValueCodec()
+CHANGING.register(64, Changing, lambda value: value.change() or b"", lambda data: None)
+CHANGES: tuple[Callable[[list[Any], dict[Any, Any]], object], ...] = (
+    lambda row, table: row.append(1),
+    lambda row, table: row.pop(),
+    lambda row, table: row.clear(),
+    lambda row, table: table.update(new=1),
+    lambda row, table: table.clear(),
+    lambda row, table: table.update({"k0": [1, 2]}),
+    lambda row, table: (table.pop("k1", None), table.update(other=1)),
+)
+
+
+@given(st.sampled_from(CHANGES), st.integers(0, 4), st.integers(0, 4), st.booleans())
+def test_what_changes_while_it_is_encoded_is_refused_or_readable(
+    change: Callable[[list[Any], dict[Any, Any]], object], size: int, place: int, in_row: bool
+) -> None:
+    one = Changing()
+    row: list[Any] = [*range(size)]
+    table: dict[Any, Any] = {f"k{index}": index for index in range(size)}
+    if in_row:
+        row.insert(place, one)
+    else:
+        table["k0"] = one
+    one.change = lambda: change(row, table)
+    try:
+        data = CHANGING.encode([[row, "after", table], "end"])
+    except UnsendableValue:
+        return
+    back: Any = CHANGING.decode(data)
+    assert len(back) == 2 and back[1] == "end" and back[0][1] == "after" and len(back[0]) == 3

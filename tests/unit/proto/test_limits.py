@@ -11,6 +11,8 @@ MIB = 1024 * 1024
 # docs/reference/limits.md, docs/explanation/guarantees.md and membership.md.
 PROMISED = {
     "message": 16 * MIB,
+    "expansion": 64 * MIB,
+    "expansion_elements": 1_000_000,
     "calls": 10_000,
     "name_length": 256,
     "requests": 8_192,
@@ -58,3 +60,33 @@ def test_one_is_replaced_alone_and_none_changed() -> None:
         mine.calls = 5  # type: ignore[misc]
     with pytest.raises(TypeError):
         Limits(100)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["default_timeout", "ping_every", "dial_first", "link_idle"])
+@pytest.mark.parametrize("span", [1, 5, 999_999])
+def test_a_span_under_a_millisecond(name: str, span: int) -> None:
+    with pytest.raises(ValueError, match=rf"{name}={span} is a span of {span} nanoseconds; .* {name}={span} \* SECOND"):
+        Limits(**{name: span})
+
+
+@pytest.mark.parametrize("name", msgspec.structs.asdict(DEFAULT))
+@pytest.mark.parametrize("value", [2.5, "5", None, True, -1, -SECOND])
+def test_no_whole_positive_number(name: str, value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{name}=.*: expected"):
+        Limits(**{name: value})
+    with pytest.raises((TypeError, ValueError), match=f"{name}=.*: expected"):
+        msgspec.structs.replace(DEFAULT, **{name: value})
+
+
+def test_seconds_as_a_fraction() -> None:
+    with pytest.raises(TypeError, match=r"such as handshake=int\(2\.5 \* SECOND\)"):
+        Limits(handshake=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", msgspec.structs.asdict(DEFAULT))
+def test_zero_as_a_limit(name: str) -> None:
+    if name in ("failovers", "failover_pause", "drain_grace"):
+        assert getattr(Limits(**{name: 0}), name) == 0
+        return
+    with pytest.raises(ValueError, match=f"{name}=0: expected 1 or more"):
+        Limits(**{name: 0})

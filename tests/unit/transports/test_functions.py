@@ -452,3 +452,69 @@ def test_built_in_functions() -> None:
     assert all(one.spec.idempotent and one.way is Way.INLINE for one in (echo, echos))
     assert echo.run_inline(run(1)) == Returned(1)
     assert echos.run_inline(run(1, 2)) == Returned([1, 2])
+
+
+class Rude:
+    def __init__(self, says: object) -> None:
+        self.says = says
+
+    def __repr__(self) -> str:
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("default", "shown"),
+    [
+        ("x" * 1_000_000, "'" + "x" * 8),
+        (b"x" * 1_000_000, "b'xxx"),
+        ([0] * 1_000_000, "<list of 1000000 items>"),
+        ([[0] * 1_000_000], "[[0, 0, 0"),
+        (dict.fromkeys(range(100_000)), "<dict of 100000 items>"),
+        (10**5000, "<int>"),
+        (Rude("r" * 1_000_000), "rrrrr"),
+        (Rude(ValueError("no")), "<Rude>"),
+        (Rude(RecursionError("deep")), "<Rude>"),
+        (Rude(5), "<Rude>"),
+        (Rude("half \ud800"), "half \\ud800"),
+        ([1, 2], "[1, 2]"),
+        ("y" * 198, "'" + "y" * 198 + "'"),
+    ],
+    ids=lambda each: "",
+)
+def test_a_default_value_is_cut_before_the_cluster_keeps_it(default: object, shown: str) -> None:
+    def body(a: int, b: object = default, *, c: int = 5) -> None:
+        """Do it."""
+
+    signature = function(body).spec.signature
+    assert signature.startswith("(a: int, b: object = " + shown)
+    assert signature.endswith(", *, c: int = 5) -> None")
+    assert len(signature) <= len("(a: int, b: object = , *, c: int = 5) -> None") + 200
+    signature.encode()
+
+
+def test_an_annotation_and_a_docstring_are_cut_too() -> None:
+    def body(a: object, b: object) -> None: ...
+
+    body.__annotations__ = {"a": "A" * 10_000, "b": Rude(ValueError("no")), "return": Rude("\udfff" * 999)}
+    body.__doc__ = "d" * 10_000 + " \ud800\nmore"
+    spec = function(body).spec
+    assert spec.doc == "d" * 197 + "..."
+    assert len(spec.signature) < 700 and spec.signature.startswith("(a: 'AAA")
+    spec.signature.encode()
+
+
+def test_a_signature_that_raises_or_is_very_long() -> None:
+    class Signed:
+        __name__ = "signed"
+
+        @property
+        def __signature__(self) -> object:
+            raise RuntimeError("no signature")
+
+        def __call__(self) -> None: ...
+
+    assert function(Signed()).spec.signature == "(...)"
+    many = eval(f"lambda {', '.join(f'argument_{number}=None' for number in range(1000))}: None")
+    assert function(many, name="many").spec.signature == "(...)"

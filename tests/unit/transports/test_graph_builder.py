@@ -12,6 +12,7 @@ from mpreg_transports import DuplicateName, Graph, Handle, InvalidRequest
 from mpreg_transports.values import default_codec
 
 codec = default_codec()
+UNKNOWN = "convert it to plain values, or register the type in a ValueCodec and pass codec="
 
 
 def arguments(request: Request, name: str, **results: Any) -> Any:
@@ -204,7 +205,7 @@ def test_an_argument_that_cannot_be_sent_is_told_with_its_place(build: Callable[
     graph = Graph()
     with pytest.raises(TypeError) as caught:
         build(graph)
-    assert str(caught.value) == f"call 'use': {place}: object: a type that is not registered"
+    assert str(caught.value) == f"call 'use': {place}: object: a type that is not registered; {UNKNOWN}"
     assert len(graph) == 0
 
 
@@ -313,3 +314,57 @@ def test_what_a_request_in_json_has_no_word_for_is_not_lost(tmp_path: Path, word
     with pytest.raises(TypeError, match=f"call 'bad': {word} has no form in a JSON request"):
         graph.save(file)
     assert not file.exists()
+
+
+# -- what contains itself ---------------------------------------------------------------------------------------------
+
+
+def family(make: Callable[[], Any], *, handle: object = None) -> Any:
+    """A parent and two children that know it; followed, it doubles at each step."""
+    parent = make()
+    for place in (0, 1):
+        child = {"parent": parent, "handle": handle}
+        parent.append(child) if isinstance(parent, list) else parent.update({place: child})
+    return parent
+
+
+@pytest.mark.parametrize("make", [list, dict])
+@pytest.mark.parametrize("with_handle", [False, True])
+def test_an_argument_that_contains_itself(make: Callable[[], Any], with_handle: bool) -> None:
+    graph = Graph()
+    handle = graph.call("echo") if with_handle else None
+    with pytest.raises(TypeError, match=r"call 'use': \$\[0\]\[0\]\[0\]\[0\]\.parent: (list|dict): contains itself"):
+        graph.call("use", [family(make, handle=handle)])
+    with pytest.raises(TypeError, match=r"call 'use': \$\[1\]\.key\[0\]\.parent: (list|dict): contains itself"):
+        graph.call("use", key=family(make, handle=handle))
+    assert len(graph) == with_handle
+
+
+def test_an_argument_nested_too_deep_or_shared_too_often() -> None:
+    graph = Graph()
+    deep: Any = [graph.call("echo")]
+    for _ in range(100_000):
+        deep = [deep]
+    shared: Any = [graph.call("echo")]
+    for _ in range(40):
+        shared = [shared, shared]
+    for value, why in ((deep, "nested deeper than 64 levels"), (shared, "more than 1048576 lists")):
+        with pytest.raises(TypeError, match=why):
+            graph.call("use", value)
+    assert len(graph) == 2
+
+
+def test_what_is_shared_and_has_a_handle_is_referred_to_wherever_it_is() -> None:
+    graph = Graph()
+    first = graph.call("echo")
+    row = [first, 1]
+    graph.call("use", row, {"a": row, "b": (row,)})
+    assert arguments(graph.request(), "use", echo=7) == [[[7, 1], {"a": [7, 1], "b": ([7, 1],)}], {}]
+
+
+def test_changes_of_an_argument_after_the_call_was_added_change_nothing() -> None:
+    graph = Graph()
+    row: list[Any] = [1]
+    graph.call("use", row)
+    row.append(row)
+    assert graph.commands()[0]["args"] == [[1]]

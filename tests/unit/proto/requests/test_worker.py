@@ -361,4 +361,76 @@ def test_encoded_arguments_are_let_go_when_a_body_has_them() -> None:
     job = desk.node.worker.job(run.run)
     assert run.args == [b"y" * 1000] and job is not None and job.call.args == b"" and job.given == {}
     desk.finish(run)
+
+
+def multiplied(desk: Desk, member: Member, number: int, *refs: Ref, **given: object) -> Failed | None:
+    """Dispatch a call of `slow` with these references as arguments; its failure, if it is refused."""
+    args = CODEC.encode([list(refs), {}])
+    encoded = {name: CODEC.encode(held) for name, held in given.items()}
+    dispatch(member, number, Call("x", "slow", args, tuple(given)), given=encoded)
+    return rows(member).get("x")
+
+
+@pytest.mark.parametrize(
+    ("refs", "given", "limit", "came"),
+    [
+        ([Ref("a")] * 11, {"a": [0] * 10}, "expansion_elements", 110),
+        ([Ref("a")] * 6 + [Ref("b")] * 5, {"a": [0] * 10, "b": dict.fromkeys(range(5), 0)}, "expansion_elements", 110),
+        ([Ref("a", ("k",))] * 11, {"a": {"k": [0] * 10, "other": [0] * 500}}, "expansion_elements", 110),
+        ([Ref("a", ("k", 1))] * 11, {"a": {"k": (0, (0,) * 10)}}, "expansion_elements", 110),
+        ([Ref("a")] * 101, {"a": b"x" * 98}, "expansion", 10_100),
+        ([Ref("a", (1,))] * 101, {"a": [b"y" * 500, b"x" * 98]}, "expansion", 10_100),
+        ([Ref("a")] * 10 + [Ref("a", (0,))] * 10, {"a": [[0] * 9]}, "expansion_elements", 190),
+    ],
+)
+def test_what_references_expand_to_is_bounded(refs: list[Ref], given: dict[str, object], limit: str, came: int) -> None:
+    desk = Desk([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
+    failed = multiplied(desk, desk.member("alpha"), 1, *refs, **given)
+    assert failed is not None and failed.refused
+    assert failed.fault.code == 1014
+    value = 10_000 if limit == "expansion" else 100
+    assert failed.fault.details == {"limit": limit, "value": value, "came": came}
+    assert not desk.running("slow")
+
+
+@pytest.mark.parametrize(
+    ("refs", "given"),
+    [
+        ([Ref("a")] * 10, {"a": [0] * 10}),
+        ([Ref("a")], {"a": (0,) * 100}),
+        ([Ref("a", ("k",))] * 10, {"a": {"k": [0] * 10, "other": [0] * 500}}),
+        ([Ref("a")] * 100, {"a": b"x" * 98}),
+        ([Ref("a")] * 500, {"a": 7}),
+        ([], {"a": [0] * 500}),
+    ],
+)
+def test_references_that_expand_to_exactly_the_bound(refs: list[Ref], given: dict[str, object]) -> None:
+    desk = Desk([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
+    assert multiplied(desk, desk.member("alpha"), 1, *refs, **given) is None
+    assert len(desk.running("slow")[0].args) == len(refs)
+
+
+def test_a_path_that_is_not_there_where_there_is_much_to_count() -> None:
+    desk = Desk([SLOW], limits=Limits(expansion=10_000, expansion_elements=10))
+    failed = multiplied(desk, desk.member("alpha"), 1, Ref("a", ("no",)), a=[0] * 50)
+    assert failed is not None and failed.fault.code == 1013
+
+
+def test_inputs_that_nothing_refers_to_are_not_read() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, Call("x", "slow", CODEC.encode([[1], {}]), ("a",)), given={"a": b"\xc1"})
+    assert [run.args for run in desk.running("slow")] == [[1]]
+
+
+@pytest.mark.parametrize("made", [[], {}], ids=["list", "dict"])
+def test_a_result_that_contains_itself_is_a_failure_of_its_call(made: list[object] | dict[int, object]) -> None:
+    for place in (0, 1):
+        made.insert(place, made) if isinstance(made, list) else made.update({place: made})
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    desk.finish_all({run.run: Returned(made) for run in desk.running("slow")})
+    failed = rows(alpha)["x"]
+    assert failed.fault.code == 1003 and "contains itself" in failed.fault.message
     desk.idle()

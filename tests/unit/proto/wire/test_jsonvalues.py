@@ -66,6 +66,12 @@ def typed(value: Any) -> Any:
     return type(value), repr(value) if isinstance(value, float) else value
 
 
+def test_a_byte_order_mark_is_skipped() -> None:
+    for text in ("\ufeff[1]", b"\xef\xbb\xbf[1]", bytearray(b"\xef\xbb\xbf[1]"), memoryview(b"\xef\xbb\xbf[1]")):
+        assert loads(text) == [1]
+    assert loads('["\ufeff"]') == ["\ufeff"]
+
+
 @pytest.mark.parametrize(
     ("text", "why", "at"),
     [
@@ -75,7 +81,9 @@ def typed(value: Any) -> Any:
         ("[1,]", "", None),
         ("01", "Extra data", 1),
         ("'a'", "Expecting value", 0),
-        ("\ufeff1", "", 0),
+        ("\ufeff\ufeff1", "Expecting value", 1),
+        (b"\xef\xbb\xbf[1,}", "Expecting value", 4),
+        (b"\xef\xbb1", "not UTF-8", 0),
         ('"a\nb"', "Invalid control character", 2),
         ("NaN", "NaN is not JSON", None),
         ("[-Infinity]", "-Infinity is not JSON", None),

@@ -211,6 +211,13 @@ def test_a_stream_whose_first_body_is_json_is_classic_from_then_on() -> None:
     assert answer is not None and answer.startswith(b"{") and b'"7"' in answer
 
 
+def test_a_byte_order_mark_before_the_first_body_is_skipped() -> None:
+    one = session(Framing.STREAM)
+    first = b'\xef\xbb\xbf{"role":"rpc","cmds":[{"name":"x","fun":"echo"}]}'
+    (request,) = one.receive(prefix(len(first)) + first, 0)
+    assert isinstance(request, Request) and one.classic
+
+
 def test_only_the_first_body_of_a_link_that_came_in_can_be_json() -> None:
     dialling, opened = session(Framing.STREAM, dialled="mem://x"), session(Framing.STREAM)
     opened.receive(framed(OTHER), 0)

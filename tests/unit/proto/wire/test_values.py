@@ -152,7 +152,7 @@ Point = namedtuple("Point", "x y")
         ({"rows": [1, 2, {"x": object()}]}, "$.rows[2].x", "object", "not registered"),
         ([(1, {2: Word("x")})], "$[0][1][2]", "Word", "subclass of str"),
         ({"odd key": [Colour.RED]}, "$['odd key'][0]", "Colour", "send its .value"),
-        ([Point(1, 2)], "$[0]", "Point", "subclass of tuple"),
+        ([Point(1, 2)], "$[0]", "Point", "named tuple"),
         ({"a": {1, object}}, "$.a{}", "type", "not registered"),
         ({"a": {Word("k"): 1}}, "$.a{", "Word", "subclass of str"),
         (OrderedDict(a=object()), "$.a", "object", "not registered"),
@@ -206,11 +206,56 @@ def test_nesting_is_bounded_where_it_is_sent(kind: str, beside: str) -> None:
         assert caught.value.path.startswith("$[1]")
 
 
-def test_what_contains_itself_is_nested_too_deep() -> None:
-    value: list[object] = [1]
-    value.append(value)
-    with pytest.raises(UnsendableValue, match="nested deeper"):
+def child_and_parent(make: Callable[..., Any]) -> Any:
+    """Two that hold each other, twice over, so that following them doubles at each step."""
+    parent = make()
+    children = [make(), make()]
+    for each in children:
+        each["parent" if isinstance(each, dict) else 0] = parent
+    parent["children" if isinstance(parent, dict) else 0] = children
+    return parent
+
+
+@dataclass
+class Tree:
+    parent: object = None
+    children: tuple[object, ...] = ()
+
+
+def tree() -> Tree:
+    root = Tree()
+    root.children = (Tree(root), Tree(root))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (child_and_parent(lambda: [None]), "$[0][0][0]"),
+        (child_and_parent(dict), "$.children[0].parent"),
+        (child_and_parent(OrderedDict), "$.children[0].parent"),
+        (child_and_parent(lambda: defaultdict(int)), "$.children[0].parent"),
+        (tree(), "$.children[0].parent"),
+    ],
+    ids=["list", "dict", "OrderedDict", "defaultdict", "dataclass"],
+)
+def test_a_circle_ends_at_once_and_names_its_place(value: object, path: str) -> None:
+    with pytest.raises(UnsendableValue, match="contains itself") as caught:
         CODEC.encode(value)
+    assert caught.value.path == path
+
+
+def test_what_is_shared_counts_as_often_as_it_appears() -> None:
+    value: object = [1]
+    for _ in range(40):
+        value = [value, value]
+    with pytest.raises(UnsendableValue) as caught:
+        CODEC.encode(value)
+    assert caught.value.limit is not None and caught.value.limit["limit"] == "containers"
+    row = [0] * 1_000_000
+    with pytest.raises(UnsendableValue) as caught:
+        CODEC.encode([row] * 1000)
+    assert caught.value.limit is not None and caught.value.limit["limit"] == "elements"
 
 
 def test_counts_are_bounded_where_they_are_sent() -> None:
@@ -538,3 +583,35 @@ def test_registering_refuses_what_is_taken(codec: ValueCodec, code: int, kind: t
     assert codec.decode(codec.encode([Pair(1, 2), Blob(b"x")])) == [Pair(1, 2), Blob(b"x")]
     with pytest.raises(UnsendableValue):
         codec.encode(Rude())
+
+
+# At and over the bounds
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_exactly_as_many_entries_as_allowed(kind: Callable[[Any], Any]) -> None:
+    value = kind(range(1_000_000))
+    assert CODEC.decode(CODEC.encode(value)) == value
+    with pytest.raises(UnsendableValue, match="1000001 entries"):
+        CODEC.encode(kind(range(1_000_001)))
+
+
+def test_as_many_keys_of_one_hash_as_allowed() -> None:
+    for count, fits in ((64, True), (65, False)):
+        keys = [number * ((1 << 61) - 1) << 61 for number in range(1, count + 1)]
+        for value in ([set(keys)], {"k": dict.fromkeys(keys)}, ((frozenset(keys),),), OrderedDict(a=set(keys))):
+            if fits:
+                assert CODEC.decode(CODEC.encode(value)) == value
+                continue
+            with pytest.raises(UnsendableValue) as caught:
+                CODEC.encode(value)
+            assert caught.value.limit == {"limit": "same hash", "value": 64, "came": 65}
+
+
+def test_more_containers_than_allowed_are_not_made() -> None:
+    row = b"\xdd" + (1 << 17).to_bytes(4, "big") + b"\x90" * (1 << 17)
+    with pytest.raises(MalformedValue) as caught:
+        CODEC.decode(b"\x99" + row * 9)
+    assert caught.value.limit is not None and caught.value.limit["limit"] == "containers"
+    row = b"\xdd" + (100_000).to_bytes(4, "big") + b"\x90" * 100_000
+    assert len(CODEC.decode(b"\x9a" + row * 10)) == 10  # type: ignore[arg-type]

@@ -1,0 +1,78 @@
+"""References in arguments replaced: counted first, whole and by path, and nothing is built of what is refused."""
+
+import tracemalloc
+
+import pytest
+
+from mpreg_proto.limits import DEFAULT
+from mpreg_proto.wire.expansion import expand
+from mpreg_proto.wire.values import MalformedValue, MissingReference, Ref, ValueCodec
+from tests.benchmarks.growth import values as growth
+
+CODEC = ValueCodec()
+SIZE, ELEMENTS = DEFAULT.expansion, DEFAULT.expansion_elements
+
+
+def filled(args: object, *, size: int = SIZE, elements: int = ELEMENTS, **inputs: object) -> object:
+    encoded = {name: CODEC.encode(value) for name, value in inputs.items()}
+    return expand(CODEC, CODEC.encode(args), encoded, size=size, elements=elements)
+
+
+def test_a_legal_value_can_be_referred_to_once() -> None:
+    for value in ([0] * 1_000_000, (0,) * 1_000_000, dict.fromkeys(range(100000), 0), b"x" * (30 << 20)):
+        assert filled([[Ref("a")], {}], a=value) == [[value], {}]
+
+
+@pytest.mark.parametrize("refs", [2, 100])
+def test_more_elements_than_the_default(refs: int) -> None:
+    with pytest.raises(MalformedValue) as caught:
+        filled([Ref("a")] * refs, a=[0] * 600_000)
+    assert caught.value.limit == {"limit": "expansion_elements", "value": 1_000_000, "came": refs * 600_000}
+
+
+def test_more_bytes_than_the_default() -> None:
+    with pytest.raises(MalformedValue) as caught:
+        filled([Ref("a")] * 3, a=b"x" * (30 << 20))
+    assert caught.value.limit == {"limit": "expansion", "value": SIZE, "came": 3 * ((30 << 20) + 5)}
+
+
+def test_what_is_refused_is_not_built() -> None:
+    encoded = {"a": CODEC.encode([[0]] * 100_000)}
+    args = CODEC.encode([Ref("a")] * 10)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedValue):
+            expand(CODEC, args, encoded, size=SIZE, elements=ELEMENTS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000  # the lists would take 7 MB
+
+
+def test_references_within_every_kind_of_container_are_counted() -> None:
+    for args in (
+        [Ref("a"), Ref("a")],
+        (Ref("a"), (Ref("a"),)),
+        {"k": Ref("a"), "l": [Ref("a")]},
+        [{1: (Ref("a"), {2})}, Ref("a")],
+    ):
+        with pytest.raises(MalformedValue) as caught:
+            filled(args, elements=19, a=[0] * 10)
+        assert caught.value.limit == {"limit": "expansion_elements", "value": 19, "came": 20}
+        filled(args, elements=20, a=[0] * 10)
+
+
+def test_a_reference_to_nothing_and_malformed_arguments() -> None:
+    with pytest.raises(MissingReference):
+        filled([Ref("b")], a=1)
+    for args in (b"", b"\xc1", b"\x91", b"\xd4\x02\x00", b"\xdd\xff\xff\xff\xff"):
+        with pytest.raises(MalformedValue):
+            expand(CODEC, args, {"a": b"\x01"}, size=SIZE, elements=ELEMENTS)
+        with pytest.raises(MalformedValue):
+            expand(CODEC, CODEC.encode([Ref("a")]), {"a": args}, size=SIZE, elements=ELEMENTS)
+
+
+def test_growth_of_what_a_few_bytes_become() -> None:
+    assert growth.multiplied(6) == growth.multiplied(60) < 2_000_000
+    circles = [growth.peak(lambda members=members: growth.refused_circle(members), size=1) for members in (2, 20)]  # type: ignore[misc]
+    assert circles[1] < 20 * circles[0]
