@@ -219,10 +219,18 @@ class Coordinator:
                 if not self._link_closed_first(attempt, row.fault):
                     execution.history.refused(name, attempt.candidate.member, row.fault)
                 return [name], []
+        elif row.fault.code == faults.LOST and self._may_start_again(attempt, now):
+            return [name], []
         if execution.request.trace:
             execution.trace.append(traced(attempt, row, now))
         fault = row.fault if "node" in row.fault.details else row.fault.saying(node=attempt.candidate.shown)
         return [], self.in_flight.failed(execution, name, fault)
+
+    def _may_start_again(self, attempt: Attempt, now: int) -> bool:
+        """Whether a call that was lost at a member that lives is tried again, as after the loss of its node."""
+        history = attempt.execution.history
+        lost = history.lost(attempt.call, attempt.candidate, failovers=self._limits.failovers)
+        return lost and now < attempt.execution.deadline
 
     def _link_closed_first(self, attempt: Attempt, fault: Fault) -> bool:
         """Whether only the link refused: it was closing when the call came, and the member has or gets another."""

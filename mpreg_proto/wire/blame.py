@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
+from mpreg_proto.describe import reason, short_name
 from mpreg_proto.wire.extensions import is_record, record
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref
 from mpreg_proto.wire.shapes import MAX_DEPTH, Excess, measure_one, step
@@ -57,7 +58,7 @@ class Search:
         if found is not None:
             return found
         excess = error if isinstance(error, Excess) else None
-        return UnsendableValue("$", type(value).__name__, reason(error), excess=excess)
+        return UnsendableValue("$", short_name(type(value)), reason(error), excess=excess)
 
     def _find(self, value: object, path: str, above: int) -> UnsendableValue | None:
         """The first fault in `value`, which lies within `above` containers."""
@@ -125,11 +126,6 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def reason(error: Exception) -> str:
-    """An exception as a reason for people."""
-    return str(error) or type(error).__name__
 
 
 def _unknown(value: object) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
 from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
 
+from mpreg_proto.describe import object_text
 from mpreg_proto.wire.extensions import FIRST_REGISTERED, MARK, REF, REF_PATH
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref, read_reference, resolve
 from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH, MAX_KEY, MAX_MAP, Excess, measure
@@ -262,7 +263,7 @@ def malformed(error: Exception, size: int) -> MalformedValue:
         return MalformedValue(str(excess), excess=excess)
     if isinstance(error, ExtraData):
         return MalformedValue("bytes after the value")
-    announced = _ANNOUNCED.match(str(error))
+    announced = _ANNOUNCED.match(object_text(error))
     if announced is not None:
         count, bound = int(announced[1]), MAX_ARRAY if announced[2] == "array" else MAX_MAP
         if bound < count <= size:
@@ -270,4 +271,5 @@ def malformed(error: Exception, size: int) -> MalformedValue:
             return MalformedValue(str(excess), excess=excess)
     if announced is not None or isinstance(error, OutOfData):
         return MalformedValue("the bytes end too early")
-    return MalformedValue(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    text = object_text(error)
+    return MalformedValue(f"{type(error).__name__}: {text}" if text else type(error).__name__)
