@@ -9,6 +9,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -30,9 +31,20 @@ def ascii_only() -> bool:
 
 
 def say(text: str | Text) -> None:
-    """One line of talk. Only a terminal breaks it, between words; in a file a line is a line."""
+    """One line of talk. Only a terminal breaks it, between words; in a file a line is a line. Lost if stderr is."""
+    if sys.stderr is None:
+        return
+    with suppress(OSError, ValueError):
+        sys.stderr.write(rendered(text))
+        sys.stderr.flush()
+
+
+def rendered(text: str | Text) -> str:
+    """One line of talk as it is written to stderr, with its end."""
     console = Console(stderr=True, highlight=False)
-    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    with console.capture() as captured:
+        console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    return captured.get()
 
 
 def show(*rows: RenderableType) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
-from mpreg_transports.functions import Function, Way, built_in, function, raised
+from mpreg_transports.exceptions import raised
+from mpreg_transports.functions import Function, Way, built_in, function
 from mpreg_transports.sleeping import Sleep, in_virtual_time
 from mpreg_transports.testing.determinism import DeterminismError, guarded
 from mpreg_transports.testing.spans import Span, constant, span
