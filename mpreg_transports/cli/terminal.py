@@ -10,7 +10,8 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TextIO
+from io import StringIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -41,10 +42,17 @@ def say(text: str | Text) -> None:
 
 def rendered(text: str | Text) -> str:
     """One line of talk as it is written to stderr, with its end."""
-    console = Console(stderr=True, highlight=False)
-    with console.capture() as captured:
-        console.print(text, markup=False, soft_wrap=not console.is_terminal)
-    return captured.get()
+    shown = Console(stderr=True)
+    made = Console(  # never the stream itself: rich flushes it, and ends the process when nobody reads it
+        file=StringIO(),
+        force_terminal=shown.is_terminal,
+        color_system=cast(Any, shown.color_system),
+        width=shown.width,
+        highlight=False,
+        legacy_windows=False,
+    )
+    made.print(text, markup=False, soft_wrap=not shown.is_terminal)
+    return cast(StringIO, made.file).getvalue()
 
 
 def show(*rows: RenderableType) -> None:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from mpreg_proto.ids import RunId
 from mpreg_transports import coroutines, functions, threads
 from mpreg_transports.functions import ASYNC_CONCURRENCY, THREAD_CONCURRENCY, Function, Runtime, Way, function, tags
 
+var: ContextVar[str] = ContextVar("var", default="unset")
 PATIENCE = 30.0
 """Seconds until what hangs fails. Nothing waits for them."""
 
@@ -52,6 +54,11 @@ def run(*args: object, **kwargs: object) -> Run:
     return Run(RunId(1), "f", list(args), kwargs, 0)
 
 
+def spawn(start: Callable[[], Any]) -> None:
+    """What a driver's task group does on trio."""
+    trio.lowlevel.spawn_system_task(start, context=copy_context())
+
+
 class Started:
     """One run of a function, as the driver starts it."""
 
@@ -59,7 +66,7 @@ class Started:
         self.outcomes: list[Outcome] = []
         self.began = 0
         self.ended = anyio.Event()
-        self.runtime = runtime or Runtime(trio.lowlevel.spawn_system_task)
+        self.runtime = runtime or Runtime(spawn)
         body = made.start(run(*args, **kwargs), self.runtime, self._done, began=self._begin)
         if isinstance(body, (NotStarted, Lost)):
             self._done(body)
@@ -421,6 +428,62 @@ def test_idle_threads_end_when_their_loop_is_gone(anyio_backend: str) -> None:
     gc.collect()
     used[0].join(PATIENCE)
     assert not used[0].is_alive()
+
+
+@pytest.mark.anyio
+async def test_idle_threads_end_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
+    used: list[threading.Thread] = []
+    made = function(lambda: used.append(threading.current_thread()), name="f")
+    for _ in range(3):
+        assert await outcome(made) == Returned(None)
+        await anyio.to_thread.run_sync(used[-1].join, PATIENCE)
+        assert not used[-1].is_alive()
+    assert len({id(thread) for thread in used}) == 3
+
+
+@pytest.mark.anyio
+async def test_a_thread_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    began: list[int] = []
+    made = function(lambda: began.append(1), name="f")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        refused = await outcome(made)
+    assert refused == NotStarted("there is no thread to be had: can't start new thread")
+    assert began == []
+    assert await outcome(made) == Returned(None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", [Way.INLINE, Way.LOOP, Way.THREAD])
+async def test_context_of_a_call_is_the_starts_and_its_own(way: Way) -> None:
+    def body() -> str:
+        before = var.get()
+        var.set("call")
+        return before
+
+    async def in_loop() -> str:
+        return body()
+
+    var.set("start")
+    runtime = Runtime(spawn)
+    var.set("later")
+    for _ in range(2):
+        if way is Way.INLINE:
+            told: object = function(body, inline=True).run_inline(run(), runtime)
+        else:
+            made = function(in_loop if way is Way.LOOP else body)
+            told = await Started(made, runtime=runtime).outcome()
+        assert told == Returned("start")
+
+
+@pytest.mark.anyio
+async def test_a_thread_may_run_an_event_loop_of_its_own(anyio_backend: str) -> None:
+    made = function(lambda: anyio.run(coroutine, 1, backend=anyio_backend), name="f")
+    assert await outcome(made) == Returned(1)
 
 
 def test_a_body_that_outlives_its_loop_disturbs_nobody(anyio_backend: str) -> None:
