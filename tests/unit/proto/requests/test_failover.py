@@ -5,7 +5,7 @@ import pytest
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.wire.messages import Goodbye, Request, Result
+from mpreg_proto.wire.messages import Failed, Goodbye, Request, Result
 from tests.helpers.pair import Desk, Far, Member, call, done, refused, spec, value
 
 IDEMPOTENT = spec("safe", idempotent=True)
@@ -93,6 +93,43 @@ def test_a_link_that_closes_is_not_the_member() -> None:
     second.say(done(repeated, "x", 1))
     assert value(answer(client), "x") == 1
     desk.idle()
+
+
+def test_a_body_lost_on_a_living_node_is_started_again_if_idempotent() -> None:
+    desk = Desk()
+    client = desk.client()
+    members = [desk.member(name, *BOTH) for name in ("alpha", "beta")]
+    ask(client, call("x", "safe"))
+    for _ in range(3):
+        member, request = asked(*members)
+        member.say(lost_there(request))
+    assert (fault(client).code, desk.node.coordinator.requests) == (1023, {})
+    ask(client, call("x", "safe"), number=2)
+    member, request = asked(*members)
+    member.say(lost_there(request))
+    member, request = asked(*members)
+    member.say(done(request, "x", 1))
+    assert value(answer(client), "x") == 1
+    desk.idle()
+
+
+def test_a_body_lost_on_a_living_node_is_not_started_again_if_not_idempotent() -> None:
+    desk = Desk()
+    client = desk.client()
+    members = [desk.member(name, *BOTH) for name in ("alpha", "beta")]
+    ask(client, call("x", "once"))
+    member, request = asked(*members)
+    member.say(lost_there(request))
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1023, True)
+    assert [one for member in members for one in member.take(Request)] == []
+    desk.idle()
+
+
+def lost_there(request: Request) -> Result:
+    """The process of a pool that ran the call has died."""
+    row = Failed(request.calls[0].name, Fault(1023, "lost", {"node": "there"}))
+    return Result(request.id, failed=(row,))
 
 
 @pytest.mark.parametrize("code", [1003, 1010, 1013, 1014, 1020])
