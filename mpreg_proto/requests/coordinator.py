@@ -170,10 +170,16 @@ class Coordinator:
         if not self.parking.come_due(execution, name):
             return []
         if key[0] == "wait":
-            fault = self.dispatcher.not_found(execution.plan.calls[name])
-            return self.in_flight.failed(execution, name, fault)
+            return self.in_flight.failed(execution, name, self._waited_in_vain(execution, name))
         self.dispatcher.link_missed(execution, name)
         return self._place(execution, [name], now)
+
+    def _waited_in_vain(self, execution: Execution, name: str) -> Fault:
+        """Why: whoever offers the function refused the call, or nobody offers it."""
+        call = execution.plan.calls[name]
+        refusal = execution.history.pardoned.get(name)
+        offered = refusal is not None and self.dispatcher.candidates(execution, call)
+        return refusal if offered and refusal is not None else self.dispatcher.not_found(call)
 
     def end_all(self) -> list[Intent]:
         """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""

@@ -17,7 +17,7 @@ from mpreg_proto.requests.placement import Candidate
 class History:
     """Tables by call. All may be read; they are written by the methods alone."""
 
-    __slots__ = ("losses", "possibly_started", "queued", "refusals", "tries", "versions")
+    __slots__ = ("losses", "pardoned", "possibly_started", "queued", "refusals", "tries", "versions")
 
     def __init__(self) -> None:
         self.queued: dict[str, int] = {}
@@ -28,6 +28,8 @@ class History:
         """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
         self.refusals: dict[str, list[tuple[MemberId, Fault]]] = {}
         """For calls that were refused somewhere: by whom, and why."""
+        self.pardoned: dict[str, Fault] = {}
+        """For calls that wait: the last refusal before that."""
         self.losses: dict[str, int] = {}
         """How often the node of a call was lost."""
         self.versions: dict[str, str] = {}
@@ -60,7 +62,9 @@ class History:
 
     def pardon(self, name: str) -> None:
         """Time will pass before the call is placed: whoever refused it may have room again by then."""
-        self.refusals.pop(name, None)
+        refusals = self.refusals.pop(name, None)
+        if refusals:
+            self.pardoned[name] = refusals[-1][1]
 
     def last_refusal(self, name: str) -> Fault | None:
         """Why the last member that was asked would not have the call."""

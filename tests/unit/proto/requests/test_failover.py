@@ -132,6 +132,18 @@ def lost_there(request: Request) -> Result:
     return Result(request.id, failed=(row,))
 
 
+def test_a_refused_call_that_waited_ends_with_its_refusal_if_it_is_still_offered() -> None:
+    desk = Desk()
+    client, alpha = desk.client(), desk.member("alpha", ONCE)
+    ask(client, call("x", "once"), wait=SECOND)
+    (request,) = alpha.take(Request)
+    alpha.say(refused(request, 1022))
+    desk.advance(1)
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1022, False)
+    desk.idle()
+
+
 @pytest.mark.parametrize("code", [1003, 1010, 1013, 1014, 1020])
 def test_other_refusals_fail_the_call(code: int) -> None:
     desk = Desk()
