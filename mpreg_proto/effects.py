@@ -84,7 +84,10 @@ class Returned(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """A function raised. `kind` is the exception's type name; `traceback` may be empty."""
+    """A function raised. `kind` is the exception's type name; `traceback` may be empty.
+
+    At most FAILURE_TEXT characters of each are sent.
+    """
 
     kind: str
     message: str
@@ -95,14 +98,38 @@ class Stopped(msgspec.Struct, frozen=True):
     """A run ended because it was cancelled."""
 
 
-Outcome = Returned | Raised | Stopped
+class NotStarted(msgspec.Struct, frozen=True):
+    """The body has not begun and never will; `reason` says why. The call goes elsewhere."""
+
+    reason: str
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """What ran the body is gone, such as a process of a pool: it may have begun. `reason` says what happened.
+
+    The call is started again if its function is idempotent, else it ends with 1023.
+    """
+
+    reason: str
+
+
+Outcome = Returned | Raised | Stopped | NotStarted | Lost
+
+FAILURE_TEXT = 16 * 1024
+"""Characters of an exception's message, and of its traceback, that are sent."""
+FAILURE_SUMMARY = 1_000
+"""Characters of an exception's message that the sentence of error 1003 repeats."""
 
 __all__ = [
+    "FAILURE_SUMMARY",
+    "FAILURE_TEXT",
     "Cancel",
     "Dial",
     "Effect",
     "Framing",
     "HangUp",
+    "Lost",
+    "NotStarted",
     "Notify",
     "Outcome",
     "Pause",

@@ -183,7 +183,7 @@ class Overloaded(RequestError):
 
 
 class OutcomeUnknown(RequestError):
-    """1023: the node was lost when the call may have started, and the function is not idempotent."""
+    """1023: the node, or what ran the call there, was lost when it may have started; the function is not idempotent."""
 
     default_code, kind = 1023, "outcome_unknown"
 

@@ -55,10 +55,10 @@ def check_function(*, version: object, concurrency: object, executor: object) ->
     check_text(version, "version", example="2")
     if concurrency is not None and type(concurrency) is not int:
         raise TypeError(f"concurrency={concurrency!r} is of type {type(concurrency).__name__}; write a whole number")
-    if executor is not None and not isinstance(executor, Executor):
+    if executor is not None and not isinstance(executor, Executor) and not callable(executor):
         raise TypeError(
             f"executor={executor!r} is of type {type(executor).__name__}, and no concurrent.futures Executor such as "
-            "ThreadPoolExecutor(4)"
+            "ThreadPoolExecutor(4), nor a function that makes one"
         )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from mpreg_proto.wire.jsonvalues import to_json
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.references import BadReference, scan_classic
 from mpreg_proto.wire.values import UnsendableValue
+from mpreg_transports import logs
 from mpreg_transports.client import Client
 from mpreg_transports.functions import tags
 from mpreg_transports.server import Server
@@ -35,7 +35,7 @@ from mpreg_transports.values import default_codec
 _LONGEST_SECONDS = 86_400
 """What a call without `timeout` may take: the longest that a node allows, as the seed waits for ever."""
 
-log = logging.getLogger("mpreg.classic")
+log = logs.get("mpreg.classic")
 
 F = TypeVar("F", bound=Callable[..., Any])
 

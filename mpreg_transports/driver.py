@@ -7,30 +7,52 @@ that one wake-up wants to say over a link leaves in one write.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import assert_never
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Pause, Raised, Resume, Run, Send
-from mpreg_proto.ids import Address, LinkId
+from mpreg_proto.effects import (
+    Cancel,
+    Dial,
+    Effect,
+    Framing,
+    HangUp,
+    Lost,
+    Notify,
+    NotStarted,
+    Outcome,
+    Pause,
+    Raised,
+    Resume,
+    Run,
+    Send,
+)
+from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
-from mpreg_transports.functions import Function, Way
+from mpreg_transports import logs
+from mpreg_transports.coroutines import CoroutineRun
+from mpreg_transports.functions import Body, Function, Runtime, Way
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
 from mpreg_transports.outbox import Mailbox, Outbox
+from mpreg_transports.pools import Pool
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 clock = time.monotonic_ns
 
+_DEFECT = 1011
+"""The WebSocket close code of an endpoint that met a condition it did not expect (RFC 6455, section 7.4.1)."""
 _PATIENCE = 3_000_000_000
 """Nanoseconds that links have to close once the node has left."""
+_CLEANUP = 2.0
+"""Seconds that cancelled coroutines have to clean up when the node has ended; then they are abandoned."""
 LONG = 100_000_000
 """Nanoseconds for which a function may hold the loop without being told of."""
 
@@ -46,6 +68,22 @@ async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> Non
         await stack.aclose()
     else:
         await stack.__aexit__(type(error), error, error.__traceback__)
+
+
+class _Running:
+    """A body that runs."""
+
+    __slots__ = ("began", "body", "function")
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.began = clock()
+        self.body: Body | None = None
+        """There once it has been started."""
+
+    def begin(self) -> None:
+        """Its task has begun."""
+        self.began = clock()
 
 
 class Driver:
@@ -65,7 +103,10 @@ class Driver:
         self._observe = observe
         self._links: dict[LinkId, Outbox | Mailbox] = {}
         self._local_hosts: dict[LinkId, str] = {}
-        self._running: dict[int, tuple[Function, anyio.CancelScope]] = {}
+        self._runtime: Runtime | None = None
+        self._running: dict[RunId, _Running] = {}
+        self._ended_runs: list[tuple[RunId, Outcome]] = []
+        """What callbacks of the loop have told of bodies, for `run` to take."""
         self._last_link = 0
         self._due: int | None = None
         self._wakeup = anyio.Event()
@@ -83,16 +124,19 @@ class Driver:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Drive until the node has left and its links are closed, or the caller cancels."""
         async with anyio.create_task_group() as self._tasks:
+            self._runtime = Runtime(self._tasks.start_soon)
             try:
                 self.flush()
                 task_status.started()
                 while not self._has_ended():
                     self._due = self.node.next_timeout()
                     await self._sleep()
+                    self._take_ended_runs()
                     self.node.wake(now=clock())
                     self.flush()
             finally:
                 self._over = True
+                await self._end_bodies()
             self._tasks.cancel_scope.cancel()  # threads that cannot be interrupted are not waited for
         self.ended.set()
 
@@ -122,31 +166,56 @@ class Driver:
         closing: list[HangUp] = []
         while effects := self.node.drain():
             for effect in effects:
-                match effect:
-                    case Send(link, chunks):
-                        writes.setdefault(link, []).extend(chunks)
-                    case Run():
-                        self._run(effect)
-                    case Notify(notice):
-                        self._observe(notice)
-                    case Dial(address):
-                        self._spawn(self._dial, address)
-                    case HangUp():
-                        closing.append(effect)
-                    case Cancel(run):
-                        self._cancel(run)
-                    case Pause() | Resume():
-                        pass  # never wanted yet: overload comes with its issue
-                    case _:
-                        assert_never(effect)
+                try:
+                    self._carry_out_one(effect, writes, closing)
+                except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
+                    self._effect_failed(effect)
         for link, pieces in writes.items():
-            if (outbox := self._links.get(link)) is not None:
-                outbox.put(pieces)
+            self._write(link, pieces)
         for hang_up in closing:
             if (outbox := self._links.get(hang_up.link)) is not None:
                 outbox.close(hang_up.code)
         if self.node.next_timeout() != self._due or self.node.left:
             self._wakeup.set()
+
+    def _carry_out_one(self, effect: Effect, writes: dict[LinkId, list[bytes]], closing: list[HangUp]) -> None:
+        match effect:
+            case Send(link, chunks):
+                writes.setdefault(link, []).extend(chunks)
+            case Run():
+                self._run(effect)
+            case Notify(notice):
+                self._observe(notice)
+            case Dial(address):
+                self._spawn(self._dial, address)
+            case HangUp():
+                closing.append(effect)
+            case Cancel(run):
+                if (running := self._running.get(run)) is not None and running.body is not None:
+                    running.body.cancel()
+            case Pause() | Resume():
+                pass  # never wanted yet: overload comes with its issue
+            case _:
+                assert_never(effect)
+
+    def _effect_failed(self, effect: Effect) -> None:
+        """Carrying out `effect` has raised: that is an error of its call, dial or notice."""
+        log.exception("a defect while carrying out %s", type(effect).__name__)
+        if isinstance(effect, Run):
+            self._running.pop(effect.run, None)
+            self.node.finished(effect.run, Raised("RuntimeError", "the node could not run it"), now=clock())
+        elif isinstance(effect, Dial):
+            self.node.dial_failed(effect.address, now=clock())
+
+    def _write(self, link: LinkId, pieces: list[bytes]) -> None:
+        outbox = self._links.get(link)
+        if outbox is None:
+            return
+        try:
+            outbox.put(pieces)
+        except Exception:
+            log.exception("a defect while writing to a link, which ends")
+            outbox.close(_DEFECT, within=0)
 
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
         """Be the link's reader until it ends; its writer runs beside."""
@@ -159,10 +228,10 @@ class Driver:
 
         outbox = self._links[link] = Outbox(transport, much=node.config.limits.slow_link, backlog=tell_backlog)
         why = "cancelled"
-        if self.on_local_host is not None and transport.local_host is not None:
-            self._local_hosts[link] = transport.local_host
-            self.on_local_host(transport.local_host, dialled)
         try:
+            if self.on_local_host is not None and transport.local_host is not None:
+                self._local_hosts[link] = transport.local_host
+                self.on_local_host(transport.local_host, dialled)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(outbox.run)
                 if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
@@ -235,7 +304,10 @@ class Driver:
             log.exception("%s: a defect while dialling it", address)
             self._dial_failed(address)
         else:
-            await self.pump(transport, address)
+            try:
+                await self.pump(transport, address)
+            except Exception:
+                log.exception("%s: a defect ended this link", address)
 
     def _dial_failed(self, address: Address) -> None:
         self.node.dial_failed(address, now=clock())
@@ -259,33 +331,81 @@ class Driver:
 
     def _run(self, run: Run) -> None:
         function = self._functions.get(run.function)
+        runtime = self._runtime
+        assert runtime is not None, "effects are carried out once run() is running"
         if function is None:
-            self.node.finished(run.run, Raised("LookupError", "it was withdrawn just now"), now=clock())
+            self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=clock())
         elif function.way is Way.INLINE:
             began = clock()
-            outcome = function.run_inline(run)
+            outcome = function.run_inline(run, runtime)
             ended = clock()
-            self.node.finished(run.run, outcome, now=ended, began=began)
-            if type(outcome) is Raised:
-                self.on_failure(run.function, outcome)
+            self._conclude(run.run, run.function, outcome, began=began, ended=ended)
             if ended - began > LONG:
                 took = (ended - began) / 1e6
                 log.warning("%s held the loop for %.0f ms; without inline=True it has a thread", run.function, took)
         else:
-            scope = anyio.CancelScope()  # exists before any Cancel
-            self._running[run.run] = (function, scope)
-            self._spawn(self._execute, function, run, scope)
+            running = self._running[run.run] = _Running(function)
+            done = self._coroutine_ended if function.way is Way.LOOP else self._note_ended_run
+            body = function.start(run, runtime, partial(done, run.run), began=running.begin)
+            if isinstance(body, (NotStarted, Lost)):
+                self._body_ended(run.run, body)
+            else:
+                running.body = body
 
-    async def _execute(self, function: Function, run: Run, scope: anyio.CancelScope) -> None:
-        began = clock()
-        outcome = await function.run(run, scope)
-        del self._running[run.run]
-        self.node.finished(run.run, outcome, now=clock(), began=began)
-        if type(outcome) is Raised:
-            self.on_failure(run.function, outcome)
+    def _coroutine_ended(self, run: RunId, outcome: Outcome) -> None:
+        """Comes from within the body's task."""
+        self._body_ended(run, outcome)
         self.flush()
+        if self._over:
+            self._wakeup.set()
 
-    def _cancel(self, run: int) -> None:
-        running = self._running.get(run)
-        if running is not None and running[0].way in (Way.LOOP, Way.EXECUTOR):  # a thread goes on, its slot stays taken
-            running[1].cancel()
+    def _note_ended_run(self, run: RunId, outcome: Outcome) -> None:
+        """Comes from a callback of the loop."""
+        self._ended_runs.append((run, outcome))
+        self._wakeup.set()
+
+    def _take_ended_runs(self) -> None:
+        ended, self._ended_runs = self._ended_runs, []
+        for run, outcome in ended:
+            self._body_ended(run, outcome)
+
+    def _body_ended(self, run: RunId, outcome: Outcome) -> None:
+        running = self._running.pop(run, None)
+        if running is None:
+            return
+        function = running.function
+        if function.pool is not None and function.pool.gone:
+            self._withdraw(function.pool)
+        self._conclude(run, function.spec.name, outcome, began=running.began, ended=clock())
+
+    def _conclude(self, run: RunId, function: str, outcome: Outcome, *, began: int, ended: int) -> None:
+        self.node.finished(run, outcome, now=ended, began=began)
+        if type(outcome) is Raised:
+            try:
+                self.on_failure(function, outcome)
+            except Exception:
+                log.exception("a defect while reporting that %s failed", function)
+
+    def _withdraw(self, pool: Pool) -> None:
+        """No body will ever run in `pool` again."""
+        names = [name for name, one in self._functions.items() if one.pool is pool]
+        for name in names:
+            del self._functions[name]
+            self.node.withdraw(name, now=clock())
+        if names:
+            log.warning("%s withdrawn: %s", ", ".join(names), pool.gone)
+
+    async def _end_bodies(self) -> None:
+        """The node has ended: cancel its coroutines, once, and wait a little for them; end executors made for it."""
+        for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
+            pool.close()
+        bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}
+        for body in bodies.values():
+            body.cancel()
+        with anyio.move_on_after(_CLEANUP, shield=True):
+            while any(run in self._running for run in bodies):
+                await self._wakeup.wait()
+                self._wakeup = anyio.Event()
+        for run in [run for run in bodies if run in self._running]:
+            log.warning("%s did not end when it was cancelled: abandoned", self._running[run].function.spec.name)
+            bodies[run].abandon()

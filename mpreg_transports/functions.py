@@ -7,20 +7,24 @@ queues here.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import inspect
-import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
+from contextvars import Context
 from functools import partial
 from reprlib import Repr
-from typing import Any
+from typing import Any, Protocol
 
-import anyio
 import anyio.lowlevel
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
+from mpreg_proto.describe import reason
+from mpreg_proto.effects import Lost, NotStarted, Outcome, Returned, Run
+from mpreg_transports.contexts import Contexts
+from mpreg_transports.coroutines import CoroutineRun, Spawn
+from mpreg_transports.exceptions import raised
+from mpreg_transports.pools import ExecutorSource, Pool, PoolRun
 from mpreg_transports.threads import poster, threads
 
 ASYNC_CONCURRENCY = 1_024
@@ -45,65 +49,89 @@ class Way(enum.Enum):
     EXECUTOR = enum.auto()
 
 
+class Runtime:
+    """What bodies need of the event loop that they belong to; the driver makes one when it starts."""
+
+    def __init__(self, spawn: Spawn) -> None:
+        """`spawn` starts a task of the driver; bodies on trio need one."""
+        self.contexts = Contexts()
+        self.threads = threads()
+        self.post = poster()
+        native = anyio.lowlevel.current_token().native_token
+        self.loop = native if isinstance(native, asyncio.AbstractEventLoop) else None
+        self.spawn = spawn
+
+
+class Body(Protocol):
+    """A body that runs."""
+
+    def cancel(self) -> None:
+        """Ask it to stop. It may go on."""
+
+
+class ThreadRun:
+    """A body in a thread, which nothing can interrupt."""
+
+    def cancel(self) -> None:
+        """It goes on; its slot stays taken."""
+
+
 class Function:
     """One registered function: what the cluster hears of it (`spec`) and how it is called."""
 
-    __slots__ = ("_executor", "call", "spec", "way")
+    __slots__ = ("call", "pool", "spec", "way")
 
-    def __init__(
-        self, call: Callable[..., Any], spec: FunctionSpec, *, way: Way, executor: Executor | None = None
-    ) -> None:
+    def __init__(self, call: Callable[..., Any], spec: FunctionSpec, *, way: Way, pool: Pool | None = None) -> None:
         self.call = call
         self.spec = spec
         self.way = way
-        self._executor = executor
+        self.pool = pool
 
-    def run_inline(self, run: Run) -> Outcome:
+    def run_inline(self, run: Run, runtime: Runtime) -> Outcome:
         """Call it here and now."""
         try:
-            return Returned(self.call(*run.args, **run.kwargs))
+            return Returned(runtime.contexts.fresh().run(self.call, *run.args, **run.kwargs))
         except BaseException as error:  # whatever a body raises is its call's error, never the node's end
             return raised(error)
 
-    async def run(self, run: Run, scope: anyio.CancelScope) -> Outcome:
-        """Call it and wait for its end. Cancelling `scope` stops a coroutine at its next await, and nothing else."""
-        try:
-            if self.way is Way.LOOP:
-                with scope:
-                    return Returned(await self.call(*run.args, **run.kwargs))
-                return Stopped()
-            if self.way is Way.EXECUTOR:
-                return await self._in_executor(run, scope)
-            return await threads().run(partial(self._in_thread, run))
-        except anyio.get_cancelled_exc_class() as error:
-            await anyio.lowlevel.checkpoint_if_cancelled()  # raises again unless it was the body's own doing
-            return raised(error)
-        except BaseException as error:
-            return raised(error)
+    def start(
+        self, run: Run, runtime: Runtime, done: Callable[[Outcome], None], *, began: Callable[[], None]
+    ) -> Body | NotStarted | Lost:
+        """Start a body, and have `done` told its outcome, once, in the loop's thread; or return the outcome.
 
-    def _in_thread(self, run: Run) -> Outcome:
+        `began` is told when the body begins, where that is known. `done` of a coroutine comes from within its task, of
+        others from a callback of the loop, where nothing of anyio can be used but to set an event.
+        """
+        if self.way is Way.LOOP:
+            body = CoroutineRun(partial(self.call, *run.args, **run.kwargs), done, began=began)
+            body.start(runtime.contexts.fresh(), runtime.loop, runtime.spawn)
+            return body
+        if self.way is Way.EXECUTOR:
+            return self._start_in_pool(run, runtime, done)
+        context = runtime.contexts.for_thread()
         try:
-            return Returned(self.call(*run.args, **run.kwargs))
+            runtime.threads.start(partial(self._in_thread, run, context), done, runtime.post)
+        except RuntimeError as error:
+            return NotStarted(f"there is no thread to be had: {reason(error)}")
+        return ThreadRun()
+
+    def _in_thread(self, run: Run, context: Context) -> Outcome:
+        try:
+            return Returned(context.run(self.call, *run.args, **run.kwargs))
         except BaseException as error:  # in a thread of ours nothing but the body raises any
             return raised(error)
 
-    async def _in_executor(self, run: Run, scope: anyio.CancelScope) -> Outcome:
-        """Cancelling `scope` takes a body out of the executor's queue; one that has begun goes on to its end."""
-        assert self._executor is not None
-        done = anyio.Event()
-        post = poster()
-        future = self._executor.submit(self.call, *run.args, **run.kwargs)
-        future.add_done_callback(lambda _: post(done.set))  # at once and in this very thread if it is done already
-        try:
-            with scope:
-                await done.wait()
-            if scope.cancelled_caught and future.cancel():
-                return Stopped()
-            await done.wait()
-        except BaseException:
-            future.cancel()
-            raise
-        return Returned(future.result())
+    def _start_in_pool(self, run: Run, runtime: Runtime, done: Callable[[Outcome], None]) -> Body | NotStarted | Lost:
+        assert self.pool is not None
+
+        def settle(body: PoolRun, outcome: Outcome) -> None:
+            body.settle(outcome)
+            done(outcome)
+
+        body = self.pool.start(self.call, run.args, run.kwargs, runtime.contexts.for_thread())
+        if isinstance(body, PoolRun):
+            body.watch(partial(runtime.post, settle))
+        return body
 
 
 def function(
@@ -114,7 +142,7 @@ def function(
     resources: Iterable[str] = (),
     idempotent: bool = False,
     concurrency: int | None = None,
-    executor: Executor | None = None,
+    executor: ExecutorSource | Pool | None = None,
     inline: bool = False,
 ) -> Function:
     """Look at `call` and say how it will be run. Raises TypeError or ValueError with the fix in words."""
@@ -133,6 +161,9 @@ def function(
         concurrency = ASYNC_CONCURRENCY if way in (Way.LOOP, Way.INLINE) else THREAD_CONCURRENCY
     if concurrency < 1:
         raise ValueError(f"{name}: concurrency={concurrency}, and at least 1 body must be able to run")
+    pool = executor if isinstance(executor, Pool) or executor is None else Pool(executor)
+    if pool is not None and pool.of_processes and "<" in getattr(call, "__qualname__", ""):
+        raise ValueError(f"{name} is defined within a function or is a lambda: processes cannot import it; move it out")
     spec = FunctionSpec(
         name=name,
         version=version,
@@ -144,7 +175,7 @@ def function(
         concurrency=concurrency,
         inline=inline,
     )
-    return Function(call, spec, way=way, executor=executor)
+    return Function(call, spec, way=way, pool=pool)
 
 
 def tags(resources: Iterable[str]) -> frozenset[str]:
@@ -156,21 +187,6 @@ def tags(resources: Iterable[str]) -> frozenset[str]:
         if not tag or type(tag) is not str:
             raise TypeError(f"a resource is a non-empty string, not {tag!r}")
     return found
-
-
-def raised(error: BaseException) -> Raised:
-    """What is told of an exception: its type, its text, and where in the user's code it came from."""
-    kind = type(error)
-    name = (
-        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    try:
-        text = str(error)
-    except Exception as worse:
-        text = f"<its text cannot be had: {type(worse).__name__}>"
-    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without the frame of ours
-    lines = traceback.format_exception(kind, error, frames) if frames is not None else []
-    return Raised(name, text, "".join(lines))
 
 
 def echo(value: Any) -> Any:

@@ -8,7 +8,6 @@ connection does ends the listener.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
+from mpreg_transports import logs
 from mpreg_transports.addresses import host_and_port
 from mpreg_transports.forking import not_for_children
 from mpreg_transports.links import asyncio_stream, tcp, websocket
@@ -34,7 +34,7 @@ ACCEPT_PAUSE_SECONDS = 0.05
 _RAW = (0x00, 0x01)
 _TLS = 0x16
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 OnLink = Callable[[Link], Awaitable[None]]
 """Runs a link until it ends; the listener closes it afterwards."""

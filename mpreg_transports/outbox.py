@@ -6,14 +6,14 @@ not read can hold the writer up, but neither the hang-up nor the end of the proc
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import anyio
 
+from mpreg_transports import logs
 from mpreg_transports.links.base import Link, LinkEnded
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 SHORT = 64 * 1024
 """Bytes up to which a write is tried at once; a longer one is left to the writer, which knows how to wait."""

@@ -7,15 +7,15 @@ peers and functions said is shown so that no terminal acts on it. Nothing here d
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.notices import CardsDiffer, LinkEnded, LinkOpened, MemberChanged, Notice, NotTold, PeerSilent, Standing
+from mpreg_transports import logs
 
-log = logging.getLogger("mpreg")
+log = logs.get("mpreg")
 
 _SAID = 200
 """Characters of what a peer said that a log line holds."""
@@ -129,16 +129,18 @@ def ready_line(name: str, url: str, *, functions: int, resources: frozenset[str]
 @contextmanager
 def on_stderr() -> Iterator[None]:
     """Let the logger `mpreg` write to stderr meanwhile, unless the program has said where its log goes."""
-    if log.hasHandlers():
+    logger = log.logger
+    if logger.hasHandlers():
         yield
         return
-    shown, level = logging.StreamHandler(sys.stderr), log.level
+    shown, level = logs.WriterHandler(logs.stderr), logger.level
     shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log.addHandler(shown)
+    logger.addHandler(shown)
     if level == logging.NOTSET:
-        log.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.removeHandler(shown)
-        log.setLevel(level)
+        logger.removeHandler(shown)
+        logger.setLevel(level)
+        shown.flush()

@@ -7,12 +7,10 @@ Run it with `server.run()`, `await server.serve()` or `async with server:`.
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +27,7 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports import logs
 from mpreg_transports.addresses import DEFAULT_PORT, Scheme, address_evidence, format_address, parse_address
 from mpreg_transports.arguments import (
     cannot_journal,
@@ -48,11 +47,12 @@ from mpreg_transports.importing import refuse_while_importing
 from mpreg_transports.links.base import Link
 from mpreg_transports.listener import Listener
 from mpreg_transports.observe.journal import JournalNode
+from mpreg_transports.pools import ExecutorSource, Pools
 from mpreg_transports.reports import Reports, on_stderr, ready_line
 from mpreg_transports.values import default_codec
 from mpreg_transports.web.routes import Routes
 
-log = logging.getLogger("mpreg")
+log = logs.get("mpreg")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,6 +108,7 @@ class Server:
         """Where it listens, once it does."""
         self._limits = limits
         self._codec = codec or default_codec()
+        self._pools = Pools()
         self._functions: dict[str, Function] = {one.spec.name: one for one in built_in()}
         self._driver: Driver | None = None
         self._token: anyio.lowlevel.EventLoopToken | None = None
@@ -133,7 +134,7 @@ class Server:
         resources: Iterable[str] = (),
         idempotent: bool = False,
         concurrency: int | None = None,
-        executor: Executor | None = None,
+        executor: ExecutorSource | None = None,
         inline: bool = False,
         replace: bool = False,
     ) -> Callable[[F], F]: ...
@@ -155,16 +156,17 @@ class Server:
         resources: Iterable[str] = (),
         idempotent: bool = False,
         concurrency: int | None = None,
-        executor: Executor | None = None,
+        executor: ExecutorSource | None = None,
         inline: bool = False,
         replace: bool = False,
     ) -> None:
         """Offer `function` as `name` (None: its own), before or while running; the cluster learns it at once.
 
         `async def` runs in the loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor, and
-        `inline=True` within the wake-up that brought the call, for tiny functions that never block. `idempotent=True`
-        allows a second run where a node was lost. Raises ValueError for a name that is taken, unless `replace`; nothing
-        has changed then.
+        `inline=True` within the wake-up that brought the call, for tiny functions that never block. An executor that
+        breaks or is shut down takes its functions with it; give a function that makes one, and it is made anew.
+        `idempotent=True` allows a second run where a node was lost. Raises ValueError for a name that is taken, unless
+        `replace`; nothing has changed then.
         """
         check_function(version=version, concurrency=concurrency, executor=executor)
         if name is not None:
@@ -176,7 +178,7 @@ class Server:
             resources=resources,
             idempotent=idempotent,
             concurrency=concurrency,
-            executor=executor,
+            executor=None if executor is None else self._pools.of(executor),
             inline=inline,
         )
         check_length(made.spec.name, "a function's name", self._limits)

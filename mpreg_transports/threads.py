@@ -1,6 +1,6 @@
 """Threads for bodies that block: reused, as many as run at once, and never waited for when the process ends.
 
-`functions.py` brings a call and waits in the loop for what comes of it. anyio's own worker threads will not do: on
+`functions.py` brings a call and is told in the loop what came of it. anyio's own worker threads will not do: on
 asyncio the interpreter joins them at its end, so that one body that never returns would keep alive a node that has left
 (docs/explanation/guarantees.md). Nothing here is limited; the core's slots are the limit.
 """
@@ -8,64 +8,117 @@ asyncio the interpreter joins them at its end, so that one body that never retur
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import copy_context
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 T = TypeVar("T")
 
-Work = Callable[[], None]
+Report = Callable[[], None]
+Work = Callable[[], Report]
+"""Does something, and returns how to tell of it."""
+
+IDLE_SECONDS: Final = 10.0
+"""How long a thread waits for work before it ends."""
 
 
 class Threads:
     """The threads of one event loop. Dropped, it ends those that idle; the others end when their body returns."""
 
     def __init__(self) -> None:
-        self._work: SimpleQueue[Work | None] = SimpleQueue()
-        self._count = 0
-        self._idle = 0
-        """Threads that wait for work or are about to; only the loop's thread reads or writes it."""
+        self._pool = _Pool()  # nothing here may refer to the loop, which would keep both
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """What `call` gives, from a thread; it must not raise. Cancelled, this waits no longer, and the thread goes on.
+    def start(self, call: Callable[[], T], done: Callable[[T], None], post: Callable[..., None]) -> None:
+        """Have a thread make `call`, which must not raise; `post`, the loop's poster, then makes `done(result)`.
 
-        Raises RuntimeError when the system allows no more threads; nothing has changed then.
+        Raises RuntimeError when the system allows no more threads; then nothing has started and nothing will.
         """
-        done = anyio.Event()
-        results: list[T] = []
-        post = poster()
 
-        def back(result: T) -> None:
-            self._idle += 1
-            results.append(result)
-            done.set()
+        def work() -> Report:
+            return partial(post, done, call())
 
-        def work() -> None:
-            post(back, copy_context().run(call))  # what a body sets in its context is not the next one's
-
-        if self._idle:
-            self._idle -= 1
-        else:
-            threading.Thread(target=_serve, args=(self._work,), name="mpreg function", daemon=True).start()
-            self._count += 1
-        self._work.put(work)
-        await done.wait()
-        return results[0]
+        self._pool.give(work)
 
     def __del__(self) -> None:
-        for _ in range(self._count):
-            self._work.put(None)
+        if hasattr(self, "_pool"):
+            self._pool.close()
 
 
-def _serve(queue: SimpleQueue[Work | None]) -> None:
-    while (work := queue.get()) is not None:
-        work()
-        del work  # or it would be kept, with its arguments, for as long as this thread idles
+class _Pool:
+    """Idle threads, the one that was used last first, so that those that are not needed end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # collecting garbage may close the pool in the midst of what a thread of it does
+        self._idle: deque[_Thread] = deque()
+        self._closed = False
+
+    def give(self, work: Work) -> None:
+        """Have it done by an idle thread, or by a new one. Raises RuntimeError if there can be none."""
+        with self._lock:
+            thread = self._idle.pop() if self._idle else None
+        if thread is None:
+            thread = _Thread(self)
+            thread.given.append(work)  # as an argument it would be kept until the thread's end
+            threading.Thread(target=thread.run, name="mpreg function", daemon=True).start()
+        else:
+            thread.give(work)
+
+    def rest(self, thread: _Thread) -> bool:
+        """A thread has nothing to do. Returns whether it should wait for work."""
+        with self._lock:
+            if not self._closed:
+                self._idle.append(thread)
+            return not self._closed
+
+    def retire(self, thread: _Thread) -> bool:
+        """A thread has waited for long. Returns whether it may end; False: it is just being given work."""
+        with self._lock:
+            if thread not in self._idle:
+                return False
+            self._idle.remove(thread)
+            return True
+
+    def close(self) -> None:
+        """End all that idle, and the others when they would."""
+        with self._lock:
+            self._closed = True
+            idle = [*self._idle]
+            self._idle.clear()
+        for thread in idle:
+            thread.give(None)
+
+
+class _Thread:
+    """One thread, and how it is woken: a lock that is held while there is no work."""
+
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self.given: list[Work | None] = []
+
+    def give(self, work: Work | None) -> None:
+        """Wake it up to do this; None: to end."""
+        self.given.append(work)
+        self._wake.release()
+
+    def run(self) -> None:
+        """Do what is given, until nothing is for IDLE_SECONDS."""
+        while (work := self.given.pop()) is not None:
+            report = work()
+            more = self._pool.rest(self)  # before the report, so that a call made upon it finds this thread
+            report()
+            del work, report  # or they would be kept, with arguments and result, for as long as this thread idles
+            if not more:
+                return
+            while not self._wake.acquire(timeout=IDLE_SECONDS):
+                if self._pool.retire(self):
+                    return
 
 
 def poster() -> Callable[..., None]:

@@ -224,10 +224,16 @@ class Coordinator:
         if not self.parking.come_due(execution, name):
             return []
         if key[0] == "wait":
-            fault = self.dispatcher.not_found(execution, execution.plan.calls[name])
-            return self.in_flight.failed(execution, name, fault)
+            return self.in_flight.failed(execution, name, self._waited_in_vain(execution, name))
         self.dispatcher.link_missed(execution, name)
         return self._place(execution, [name], now)
+
+    def _waited_in_vain(self, execution: Execution, name: str) -> Fault:
+        """Why: whoever offers the function refused the call, or nobody offers it."""
+        call = execution.plan.calls[name]
+        refusal = execution.history.pardoned.get(name)
+        offered = refusal is not None and self.dispatcher.candidates(execution, call)
+        return refusal if offered and refusal is not None else self.dispatcher.not_found(execution, call)
 
     def end_all(self) -> list[Intent]:
         """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""
@@ -272,6 +278,8 @@ class Coordinator:
             if row.fault.code in _ELSEWHERE and now < execution.deadline:
                 self._refused_there(attempt, row.fault)
                 return [name], []
+        elif row.fault.code == faults.LOST and self._starts_again(attempt, now):
+            return [], []
         if execution.request.trace:
             execution.trace.append(traced(attempt, row, now))
         fault = row.fault if "node" in row.fault.details else row.fault.saying(node=attempt.candidate.shown)
@@ -287,6 +295,18 @@ class Coordinator:
                 return
         if not self._link_closed_first(attempt, fault):
             history.refused(name, attempt.candidate.member, fault)
+
+    def _starts_again(self, attempt: Attempt, now: int) -> bool:
+        """Whether a call that was lost at a member that lives is started again, after a pause.
+
+        Each loss counts, on one node too, as the call itself may be what ends the process that runs it.
+        """
+        execution, name, failovers = attempt.execution, attempt.call, self._limits.failovers
+        history = execution.history
+        if not history.lost(name, attempt.candidate, failovers=failovers) or len(history.losses[name]) > failovers:
+            return False
+        self.parking.pause(execution, name, now + self._pause(execution, name, self._rng.fraction(), now))
+        return True
 
     def _link_closed_first(self, attempt: Attempt, fault: Fault) -> bool:
         """Whether only the link refused: it was closing when the call came, and the member has or gets another."""

@@ -14,6 +14,8 @@ _NAMED: Final = 20
 """Names that a sentence lists at most."""
 CANCELLED: Final = Fault(1021, "cancelled by who asked for it")
 DRAINING: Final = Fault(1024, "this node is leaving the cluster; ask another one")
+LOST: Final = 1023
+"""The code of calls whose body may have started, and of which nobody knows how it ended."""
 LOST_BY_LEAVING: Final = Fault(1023, "this node left the cluster while calls of this request may have been running")
 
 
@@ -43,6 +45,18 @@ def lost_often(call: str, nodes: Sequence[str], failovers: int) -> Fault:
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     text = f"call {call!r} was started on {count}, and each was lost: {', '.join(nodes)}; at most {failovers} may be"
     return Fault(1023, text, {"node": nodes[-1], "nodes": list(nodes), "failovers": failovers})
+
+
+def not_started(call: Call, node: str, reason: str) -> Fault:
+    """1022: a node offers the function and cannot start its body now."""
+    text = f"{node} cannot start {call.function!r}: {reason}"
+    return Fault(1022, text, {"call": call.name, "function": call.function, "node": node, "retry_after": 1.0})
+
+
+def lost_there(call: Call, node: str, reason: str) -> Fault:
+    """1023: the node lives, and what ran the body there does not."""
+    text = f"call {call.name!r} was lost on {node} while it may have been running, and was not started again: {reason}"
+    return Fault(1023, text, {"call": call.name, "function": call.function, "node": node})
 
 
 def not_idempotent(call: Call) -> Fault:

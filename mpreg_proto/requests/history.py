@@ -17,7 +17,7 @@ from mpreg_proto.requests.placement import Candidate
 class History:
     """Tables by call. All may be read; they are written by the methods alone."""
 
-    __slots__ = ("losses", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
+    __slots__ = ("losses", "pardoned", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
 
     def __init__(self) -> None:
         self.queued: dict[str, int] = {}
@@ -32,6 +32,8 @@ class History:
         """Whose loss each call has seen, in order; a node whose links come and go may be there more than once."""
         self.routes: dict[str, dict[MemberId, None]] = {}
         """For calls that a relay would not pass on: by whom they are not sent any more."""
+        self.pardoned: dict[str, Fault] = {}
+        """For calls that wait: the last refusal before that."""
         self.versions: dict[str, str] = {}
         """For calls whose node was lost: the version that alone may run them again."""
 
@@ -77,8 +79,10 @@ class History:
 
     def pardon(self, name: str) -> None:
         """Time will pass before the call is placed: whoever refused it may have room again by then."""
-        self.refusals.pop(name, None)
         self.routes.pop(name, None)
+        refusals = self.refusals.pop(name, None)
+        if refusals:
+            self.pardoned[name] = refusals[-1][1]
 
     def last_refusal(self, name: str) -> Fault | None:
         """Why the last member that was asked would not have the call."""

@@ -13,7 +13,18 @@ from typing import Any
 
 import msgspec
 
-from mpreg_proto.effects import Cancel, Outcome, Raised, Returned, Run
+from mpreg_proto.describe import cut, reason
+from mpreg_proto.effects import (
+    FAILURE_SUMMARY,
+    FAILURE_TEXT,
+    Cancel,
+    Lost,
+    NotStarted,
+    Outcome,
+    Raised,
+    Returned,
+    Run,
+)
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
@@ -21,7 +32,7 @@ from mpreg_proto.requests import faults
 from mpreg_proto.requests.intents import Ended, Intent
 from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
-from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, UnsendableValue, ValueCodec
+from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
 
 
 class Job:
@@ -225,6 +236,8 @@ class Worker:
             if error.limit is not None:
                 return Fault(1014, f"call {call.name!r} has arguments over a limit: {error}", error.limit)
             return _bad(call, f"has arguments that cannot be read: {error}")
+        except BaseException as error:  # what a registered type raises past the codec
+            return _bad(call, f"has arguments that cannot be read: {reason(error)}")
         if not (isinstance(decoded, list) and len(decoded) == 2):
             return _bad(call, "has arguments that are not [[positional, ...], {keyword: value}]")
         args, kwargs = decoded
@@ -237,18 +250,25 @@ class Worker:
         if isinstance(outcome, Returned):
             try:
                 return Done(name, self._codec.encode(outcome.value), waited, ran)
-            except UnsendableValue as error:
-                outcome = Raised("UnsendableValue", f"the result cannot be sent: {error}")
+            except BaseException as error:  # UnsendableValue, or what a user's object raises past the codec
+                outcome = Raised("UnsendableValue", f"the result cannot be sent: {reason(error)}")
         if isinstance(outcome, Raised):
             return Failed(name, self._failure(job.call, outcome), False, waited, ran)
+        if isinstance(outcome, NotStarted):
+            fault = faults.not_started(job.call, self.shown, _sendable(outcome.reason, FAILURE_SUMMARY))
+            return Failed(name, fault, refused=True, waited=waited)
+        if isinstance(outcome, Lost):
+            fault = faults.lost_there(job.call, self.shown, _sendable(outcome.reason, FAILURE_SUMMARY))
+            return Failed(name, fault, False, waited, ran)
         return Failed(name, job.cancelled or faults.CANCELLED, False, waited, ran)
 
     def _failure(self, call: Call, outcome: Raised) -> Fault:
-        kind, message = _sendable(outcome.kind), _sendable(outcome.message)
+        kind, message = _sendable(outcome.kind, FAILURE_SUMMARY), _sendable(outcome.message, FAILURE_TEXT)
         details = {"call": call.name, "function": call.function, "node": self.shown, "type": kind, "message": message}
         if outcome.traceback:
-            details["traceback"] = _sendable(outcome.traceback)
-        return Fault(1003, f"{call.function} failed on {self.shown}: {kind}: {message}", details)
+            details["traceback"] = _sendable(outcome.traceback, FAILURE_TEXT)
+        text = f"{call.function} failed on {self.shown}: {kind}: {cut(message, FAILURE_SUMMARY)}"
+        return Fault(1003, text, details)
 
     def _stop(self, job: Job, fault: Fault) -> Intent:
         if job.run is not None:
@@ -289,9 +309,14 @@ class Worker:
         return Ended(job.link, job.request, row, last=not jobs)
 
 
-def _sendable(text: str) -> str:
-    """An exception's words may hold halves of surrogate pairs (names of files do), which UTF-8 cannot say."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+def _sendable(text: str, most: int) -> str:
+    """Return an exception's words as plain text of a bounded length.
+
+    They may be of a subclass of str, which no message holds, and hold halves of surrogate pairs (names of files do),
+    which UTF-8 cannot say.
+    """
+    short = cut(text, most)
+    return short if short.isascii() else short.encode("utf-8", "backslashreplace").decode()
 
 
 def _bad(call: Call, text: str) -> Fault:

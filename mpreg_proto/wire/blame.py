@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from msgpack import ExtType, Timestamp  # type: ignore[import-untyped]
 
+from mpreg_proto.describe import reason, short_name
 from mpreg_proto.wire.extensions import record_of
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref
 from mpreg_proto.wire.shapes import (
@@ -85,11 +86,11 @@ class Search:
             raise
         except BaseException:
             found = None
-        return found or UnsendableValue("$", name_of(value), reason(error), excess=excess)
+        return found or UnsendableValue("$", short_name(type(value)), reason(error), excess=excess)
 
     def _circle(self, value: object) -> UnsendableValue | None:
         found = find_circle(value, self._inside)
-        return None if found is None else UnsendableValue(found[0], name_of(found[1]), CONTAINS_ITSELF)
+        return None if found is None else UnsendableValue(found[0], short_name(type(found[1])), CONTAINS_ITSELF)
 
     def is_circular(self, value: object) -> bool:
         """Whether something in `value` contains itself. Raises whatever its objects raise."""
@@ -114,7 +115,7 @@ class Search:
         except (_Impatient, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever an object raises when it is looked at
-            return UnsendableValue(path, name_of(value), reason(error))
+            return UnsendableValue(path, short_name(type(value)), reason(error))
 
     def _look(self, value: Any, path: str, above: int, *, keyed: bool) -> UnsendableValue | None:
         kind = type(value)
@@ -124,16 +125,16 @@ class Search:
             return None if is_text(value) else UnsendableValue(path, "str", HALF_A_PAIR)
         if kind in _FOREIGN:
             fault = foreign_fault(value)
-            return UnsendableValue(path, name_of(value), fault) if fault else None
+            return UnsendableValue(path, short_name(type(value)), fault) if fault else None
         if kind in CONTAINERS:
             return self._within(value, path, lambda: self._find_inside(value, path, above, keyed=keyed))
         writer = self._unfolds.get(kind) or self._writers.get(kind)
         if writer is None and record_of(kind) is not None:
             if keyed:
-                return UnsendableValue(path, name_of(value), RECORD_AS_KEY)
+                return UnsendableValue(path, short_name(type(value)), RECORD_AS_KEY)
             writer = self._record
         if writer is None:
-            return UnsendableValue(path, name_of(value), unknown(value))
+            return UnsendableValue(path, short_name(type(value)), unknown(value))
         made = writer(value)
         if (kind not in self._unfolds and writer is not self._record) or type(made) is bytes:
             return None
@@ -142,7 +143,7 @@ class Search:
     def _within(self, value: object, path: str, look: Callable[[], UnsendableValue | None]) -> UnsendableValue | None:
         """Look at what `value` holds, unless it holds itself."""
         if identity(value) in self._above:
-            return UnsendableValue(path, name_of(value), CONTAINS_ITSELF)
+            return UnsendableValue(path, short_name(type(value)), CONTAINS_ITSELF)
         self._above[identity(value)] = value
         try:
             return look()
@@ -157,9 +158,9 @@ class Search:
             if isinstance(value, (dict, set, frozenset)):
                 refuse_same_hash(value)
         except Excess as excess:
-            return UnsendableValue(path, name_of(value), str(excess), excess=excess)
+            return UnsendableValue(path, short_name(type(value)), str(excess), excess=excess)
         if isinstance(value, (set, frozenset)) and Ref in set(map(type, value)):
-            return UnsendableValue(path, name_of(value), NO_REF_IN_SET)
+            return UnsendableValue(path, short_name(type(value)), NO_REF_IN_SET)
         if type(value) in (list, tuple) and set(map(type, value)) <= _NUMBERS:
             self._left -= len(value) // 64
             return None
@@ -230,24 +231,6 @@ def is_text(value: str) -> bool:
         return False
     return True
 
-
-def reason(error: BaseException) -> str:
-    """An exception as a reason for people: short, and always text that can be sent, whatever formatting it does."""
-    try:
-        text = str.__getitem__(str(error), slice(_LONGEST_REASON))
-        return text.encode("utf-8", "backslashreplace").decode() or name_of(error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        return name_of(error)
-
-
-def name_of(value: object) -> str:
-    """The name of an object's type, whatever its metaclass says."""
-    return str(_type_name(type(value)))
-
-
-_type_name: Final = type.__dict__["__name__"].__get__
 
 _WAYS_OUT: Final = (
     ("_asdict", "a named tuple; send tuple(...) or ._asdict()"),

@@ -19,7 +19,8 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from math import isfinite, isinf
 from typing import Any, Final
 
-from mpreg_proto.wire.blame import HALF_A_PAIR, UnsendableValue, is_text, name_of, reason, unknown
+from mpreg_proto.describe import reason, short_name
+from mpreg_proto.wire.blame import HALF_A_PAIR, UnsendableValue, is_text, unknown
 from mpreg_proto.wire.extensions import iso
 from mpreg_proto.wire.shapes import MAX_CONTAINERS, MAX_DEPTH, Excess, measure, measure_one, ordered, step
 from mpreg_proto.wire.values import ValueCodec
@@ -116,7 +117,7 @@ class _Unsayable(Exception):
     def __init__(self, value: object, why: str, *, excess: Excess | None = None) -> None:
         super().__init__(why)
         self.path = ""
-        self.type_name = name_of(value)
+        self.type_name = short_name(type(value))
         self.why = why
         self.excess = excess
 

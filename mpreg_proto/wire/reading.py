@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
 from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
 
-from mpreg_proto.wire.blame import name_of, reason
+from mpreg_proto.describe import reason, short_name
 from mpreg_proto.wire.extensions import FIRST_REGISTERED, MARK, REF, REF_PATH
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref, read_reference, resolve
 from mpreg_proto.wire.shapes import (
@@ -309,5 +309,5 @@ def malformed(error: BaseException, size: int) -> MalformedValue:
             return MalformedValue(str(excess), excess=excess)
     if announced is not None or isinstance(error, OutOfData):
         return MalformedValue("the bytes end too early")
-    kind = name_of(error)
+    kind = short_name(type(error))
     return MalformedValue(kind if text == kind else f"{kind}: {text}")

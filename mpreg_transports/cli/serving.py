@@ -135,9 +135,9 @@ def serve_here(server: Server, on_ready: Callable[[], None]) -> None:
 
 def say_ready(server: Server) -> None:
     """The one line that says where it listens."""
-    from mpreg_transports.cli.terminal import say
+    from mpreg_transports.cli.talk import say_by_log
 
-    say(server.ready_line())
+    say_by_log(server.ready_line())
 
 
 def end_process(code: int = 0) -> NoReturn:

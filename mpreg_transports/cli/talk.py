@@ -7,23 +7,31 @@ import time
 
 from rich.text import Text
 
-from mpreg_transports.cli.terminal import say
+from mpreg_proto.describe import object_text, short_name
+from mpreg_transports.cli.terminal import rendered
+from mpreg_transports.logs import WriterHandler, stderr
 
 
-class Talk(logging.Handler):
-    """One line a record, with the time of day; colour says how bad it is. No tracebacks."""
+class Talk(WriterHandler):
+    """One line a record, with the time of day; colour says how bad it is. No tracebacks. Never waits for its reader."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write it."""
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else ""
         line = Text(time.strftime("%H:%M:%S ", time.localtime(record.created)), style="dim")
         line.append(record.getMessage(), style=style)
         if record.exc_info and record.exc_info[1] is not None:
-            line.append(f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
-        say(line)
+            error = record.exc_info[1]
+            line.append(f": {short_name(type(error))}: {object_text(error)}")
+        return rendered(line).removesuffix("\n")
 
 
 def talk_by_log() -> None:
     """Let nodes of this process talk: what concerns people from `mpreg`, defects from anywhere."""
-    logging.basicConfig(level=logging.ERROR, handlers=[Talk()])
+    logging.basicConfig(level=logging.ERROR, handlers=[Talk(stderr)])
     logging.getLogger("mpreg").setLevel(logging.INFO)
+
+
+def say_by_log(line: str) -> None:
+    """Say one line that is always said; like the log, it never waits for its reader."""
+    stderr.put(rendered(line))

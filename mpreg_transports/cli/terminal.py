@@ -9,7 +9,9 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from contextlib import suppress
+from io import StringIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -30,9 +32,27 @@ def ascii_only() -> bool:
 
 
 def say(text: str | Text) -> None:
-    """One line of talk. Only a terminal breaks it, between words; in a file a line is a line."""
-    console = Console(stderr=True, highlight=False)
-    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    """One line of talk. Only a terminal breaks it, between words; in a file a line is a line. Lost if stderr is."""
+    if sys.stderr is None:
+        return
+    with suppress(OSError, ValueError):
+        sys.stderr.write(rendered(text))
+        sys.stderr.flush()
+
+
+def rendered(text: str | Text) -> str:
+    """One line of talk as it is written to stderr, with its end."""
+    shown = Console(stderr=True)
+    made = Console(  # never the stream itself: rich flushes it, and ends the process when nobody reads it
+        file=StringIO(),
+        force_terminal=shown.is_terminal,
+        color_system=cast(Any, shown.color_system),
+        width=shown.width,
+        highlight=False,
+        legacy_windows=False,
+    )
+    made.print(text, markup=False, soft_wrap=not shown.is_terminal)
+    return cast(StringIO, made.file).getvalue()
 
 
 def show(*rows: RenderableType) -> None:

@@ -9,7 +9,6 @@ with mode 0600 and never by default.
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
 from collections import deque
@@ -24,15 +23,30 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.effects import Effect, Framing, Notify, Outcome, Raised, Returned, Run, Send, Stopped
+from mpreg_proto.describe import cut, reason
+from mpreg_proto.effects import (
+    FAILURE_TEXT,
+    Effect,
+    Framing,
+    Lost,
+    Notify,
+    NotStarted,
+    Outcome,
+    Raised,
+    Returned,
+    Run,
+    Send,
+    Stopped,
+)
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Request
-from mpreg_proto.wire.values import UnsendableValue, ValueCodec
+from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports import logs
 
-log = logging.getLogger("mpreg")
+log = logs.get("mpreg")
 
 MAGIC = b"mpreg-journal-1\n"
 _LENGTH = struct.Struct(">I")
@@ -298,10 +312,15 @@ def _outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
     if isinstance(outcome, Returned):
         try:
             return ("returned", codec.encode(outcome.value))
-        except UnsendableValue as error:
-            outcome = Raised("UnsendableValue", f"the result cannot be sent: {error}")
+        except BaseException as error:  # as the worker does
+            outcome = Raised("UnsendableValue", f"the result cannot be sent: {reason(error)}")
     if isinstance(outcome, Raised):
-        return ("raised", outcome.kind, outcome.message, outcome.traceback)
+        texts = (outcome.kind, outcome.message, outcome.traceback)
+        return ("raised", *(cut(text, FAILURE_TEXT).encode("utf-8", "backslashreplace").decode() for text in texts))
+    if isinstance(outcome, NotStarted):
+        return ("not started", outcome.reason)
+    if isinstance(outcome, Lost):
+        return ("lost", outcome.reason)
     return ("stopped",)
 
 
@@ -311,6 +330,10 @@ def _again(written: tuple[Any, ...], codec: ValueCodec) -> Outcome:
             return Returned(codec.decode(value))
         case ("raised", kind, message, traceback):
             return Raised(kind, message, traceback)
+        case ("not started", reason):
+            return NotStarted(reason)
+        case ("lost", reason):
+            return Lost(reason)
         case _:
             return Stopped()
 

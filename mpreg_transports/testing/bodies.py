@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
-from mpreg_transports.functions import Function, Way, built_in, function, raised
+from mpreg_transports.exceptions import raised
+from mpreg_transports.functions import Function, Way, built_in, function
 from mpreg_transports.sleeping import Sleep, in_virtual_time
 from mpreg_transports.testing.determinism import DeterminismError, guarded
 from mpreg_transports.testing.spans import Span, constant, span
@@ -38,7 +39,10 @@ class Fn:
         concurrency: int | None = None,
         inline: bool = False,
         executor: Executor | None = None,
+        refuses: float = 0.0,
+        loses: float = 0.0,
     ) -> None:
+        """`refuses` and `loses` are shares of its calls: as in an executor that is full, or that breaks."""
         if executor is not None:
             raise TypeError("a simulated node runs functions in virtual time, not in an executor")
         self.call = call
@@ -48,6 +52,8 @@ class Fn:
         self.idempotent = idempotent
         self.concurrency = concurrency
         self.inline = inline
+        self.refuses = refuses
+        self.loses = loses
 
     def made(self, name: str) -> Function:
         """As a server would register it."""
@@ -72,6 +78,8 @@ class Body:
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._outcome: Outcome | None = None
         self.cancelled = False
+        self.lost = False
+        """Whether what runs it breaks before it can tell its outcome."""
         self.step = 0
         """Which of the times it was put off to is the right one."""
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mpreg_proto.client import ClientSession, Replied
-from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Notify, Run, Send
+from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Lost, Notify, NotStarted, Run, Send
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
-from mpreg_transports.testing.bodies import Body, bodies
+from mpreg_transports.testing.bodies import Body, Fn, bodies
 from mpreg_transports.testing.clocks import Clock
 from mpreg_transports.testing.network import Wire
 from mpreg_transports.testing.watching import overhear
@@ -209,6 +209,8 @@ class NodeHost(Host):
         """A body has ended."""
         self._told = True
         del self.running[body.run.run]
+        if body.lost:
+            outcome = Lost("its executor broke")
         self.sim.watch_ended(self, body.run, outcome)
         self.node.finished(body.run.run, outcome, now=self.local)
 
@@ -251,10 +253,20 @@ class NodeHost(Host):
     def _run(self, run: Run) -> None:
         sim = self.sim
         function, duration = self.offers[run.function]
+        fn = self.spec.functions.get(run.function)
+        drawn = 1.0
+        if isinstance(fn, Fn) and fn.refuses + fn.loses:
+            drawn = sim.chooser.fraction(f"~executor {run.function}")
+            if drawn < fn.refuses:
+                self._told = True
+                self.node.finished(run.run, NotStarted("its executor is full"), now=self.local)
+                return
+            drawn -= fn.refuses
         if self.node.coordinator.last_number != self.handed_out:
             sim.watch_handed_out(self)
         sim.watch_started(self, run)
         body = self.running[run.run] = Body(function, duration, run)
+        body.lost = isinstance(fn, Fn) and drawn < fn.loses
         self.went_on(body, body.begin(sim.chooser.fraction))
 
     def went_on(self, body: Body, step: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.wire.messages import Call, Result
+from mpreg_transports.testing.bodies import Fn
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.oracles import Offers, Reading
@@ -123,6 +124,8 @@ class ServedIfItCanBe(Watcher):
             wrong.remove(1020)
         if any(host.spec.limits != DEFAULT for host in sim.nodes.values()):  # 1022 may be right
             wrong = [code for code in wrong if code != 1022]
+        if any(_in_an_executor(host, one) for host in sim.nodes.values() for one in call.request.calls):
+            wrong = [code for code in wrong if code not in (1022, 1023)]
         nodes = correct(sim)
         circle = next((circle for circle in circles(nodes, quiet=sim.now - since) if asked.host in circle), [])
         if wrong and all(any(self._offers(host).fits(one) for host in circle) for one in call.request.calls):
@@ -137,6 +140,12 @@ class ServedIfItCanBe(Watcher):
         if any(body.run.function in functions for host in self._sim.nodes.values() for body in host.running.values()):
             return True
         return any(self._busy.get(function, -1) >= call.sent for function in functions)
+
+
+def _in_an_executor(host: NodeHost, call: Call) -> bool:
+    """Whether it runs in an executor that refuses calls, or breaks."""
+    fn = host.spec.functions.get(call.function)
+    return isinstance(fn, Fn) and fn.refuses + fn.loses > 0
 
 
 def _version(host: NodeHost) -> int:

@@ -55,6 +55,8 @@ def _fn(fn: Fn) -> dict[str, Any]:
     return {
         "path": import_path(fn.call),
         "duration": msgspec.to_builtins(fn.duration),
+        "refuses": fn.refuses,
+        "loses": fn.loses,
         "version": fn.version,
         "resources": list(fn.resources),
         "idempotent": fn.idempotent,

@@ -122,6 +122,8 @@ def _everywhere(index: int) -> dict[str, Any]:
         "wide": Fn(add, idempotent=True, resources=_SHELVES),
         "post": Fn(ponder, resources=(f"box-{index}",)),
         "haul": Fn(haul),
+        "pooled": Fn(add, idempotent=True, duration=0.02, refuses=0.15, loses=0.15),
+        "pooled-once": Fn(book, duration=0.02, refuses=0.15, loses=0.15),
     }
 
 
@@ -187,6 +189,8 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (10, "post", (("box-0",), ("box-1",), ("box-2",))),
     (4, "echo", ((),)),
     (4, "wide", ((), _SHELVES[:2])),
+    (4, "pooled", ((),)),
+    (4, "pooled-once", ((),)),
     (3, "quip", ((),)),
     (3, "balk", ((),)),
     (1, "haul", ((), ("gpu",))),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports import DeadlineExceeded, ExecutionFailed, SyncClient
+from mpreg_transports import DeadlineExceeded, OutcomeUnknown, SyncClient
 
 PROGRAM = """
 import multiprocessing, os
@@ -37,7 +37,7 @@ def test_a_worker_that_dies_does_not_end_the_node(tmp_path: Path) -> None:
     try:
         with SyncClient(url) as client:
             assert client.call("square", 3) == 9
-            with pytest.raises(ExecutionFailed, match="BrokenProcessPool"):
+            with pytest.raises(OutcomeUnknown, match="BrokenProcessPool"):
                 client.call("die")
             assert client.call("echo", 1) == 1
             assert node.poll() is None

@@ -15,7 +15,15 @@ import anyio.to_thread
 import pytest
 
 from mpreg_proto.limits import MILLISECOND, Limits
-from mpreg_transports import Client, CommandNotFound, DeadlineExceeded, ExecutionFailed, OutcomeUnknown, Server
+from mpreg_transports import (
+    Client,
+    CommandNotFound,
+    DeadlineExceeded,
+    ExecutionFailed,
+    OutcomeUnknown,
+    Overloaded,
+    Server,
+)
 from tests.helpers.held import PATIENCE, Held, HeldThread
 
 pytestmark = pytest.mark.anyio
@@ -123,8 +131,10 @@ async def test_an_executor_may_be_done_at_once_or_refuse() -> None:
     server.register("closed", lambda: 1, executor=Closed())
     async with running(server) as client:
         assert await client.call("at-once") == 1
-        with pytest.raises(ExecutionFailed, match="RuntimeError: cannot schedule new futures after shutdown"):
+        with pytest.raises(Overloaded, match="RuntimeError: cannot schedule new futures after shutdown") as refused:
             await client.call("closed")
+        assert refused.value.safe_to_repeat
+        assert "closed" not in server.functions
 
 
 async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> None:

@@ -10,9 +10,15 @@ from mpreg_proto.effects import Cancel, Dial, Effect, HangUp, Notify, Outcome, P
 from mpreg_proto.ids import LinkId, RunId
 
 
-def test_the_page_holds_the_eight_effects_and_three_outcomes() -> None:
+def test_the_page_holds_the_eight_effects_and_five_outcomes() -> None:
     assert set(typing.get_args(Effect)) == {Send, Dial, HangUp, Run, Cancel, Notify, Pause, Resume}
-    assert [kind.__name__ for kind in typing.get_args(Outcome)] == ["Returned", "Raised", "Stopped"]
+    assert [kind.__name__ for kind in typing.get_args(Outcome)] == [
+        "Returned",
+        "Raised",
+        "Stopped",
+        "NotStarted",
+        "Lost",
+    ]
     defined = {
         kind
         for kind in vars(effects).values()

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -151,6 +152,79 @@ async def test_a_link_that_never_ends_keeps_no_node_from_ending(monkeypatch: pyt
             await driver.ended.wait()
             tasks.cancel_scope.cancel()
     assert not link.closed.is_set()
+
+
+# -- what fails in an effect -------------------------------------------------------------------------------------------
+
+
+async def test_observers_that_raise_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def raises(*_: object) -> None:
+        raise LookupError("no")
+
+    def fails() -> None:
+        raise ValueError("body")
+
+    link = Deaf(request("first", "fails", "last"), takes=True)
+    driver = driven(*(function(call, name=name, inline=True) for name, call in (*BODIES, ("fails", fails))))
+    driver._observe = driver.on_failure = driver.on_local_host = raises
+    await carried_out(driver, link)
+    assert [b'"u":"%s"' % name in link.sent[0] for name in (b"first", b"fails", b"last")] == [True] * 3
+    assert "a defect while carrying out Notify" in caplog.text
+    assert "a defect while reporting that fails failed" in caplog.text
+
+
+async def test_a_body_that_cannot_be_started_is_an_error_of_its_call(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Function):
+        def start(self, *args: object, **kwargs: object) -> Any:  # type: ignore[override]
+            raise LookupError("no")
+
+    odd = function(lambda: 1, name="odd")
+    link = Deaf(request("first", "odd"), takes=True)
+    driver = driven(function(lambda: 1, name="first", inline=True), Odd(odd.call, odd.spec, way=odd.way))
+    await carried_out(driver, link)
+    sent = b"".join(link.sent)
+    assert b'"code":1003' in sent and b'"u":"odd"' in sent and b'"u":"first"' in sent
+    assert driver.node.worker.running == 0
+    assert "a defect while carrying out Run" in caplog.text
+
+
+async def test_a_link_that_cannot_be_written_to_ends_alone() -> None:
+    class Odd(Deaf):
+        def send_now(self, chunks: Sequence[Buffer]) -> bool:
+            raise LookupError("no")
+
+    odd, link = Odd(request("f")), Deaf(request("f"), takes=True)
+    driver = driven(function(lambda: 1, name="f", inline=True))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, odd)
+            await odd.closed.wait()
+            tasks.start_soon(driver.pump, link)
+            while not link.sent:
+                await anyio.lowlevel.checkpoint()
+            leave(driver)
+            await driver.ended.wait()
+
+
+async def test_a_call_withdrawn_before_its_body_began_goes_elsewhere() -> None:
+    link = Deaf(request("f"), takes=True)
+    driver = driven(function(lambda: 1, name="f", inline=True))
+    driver._functions.clear()
+    await carried_out(driver, link)
+    assert b'"code":1022' in link.sent[0] and b"withdrawn" in link.sent[0]
+
+
+async def carried_out(driver: Driver, link: Deaf) -> None:
+    """Let the driver answer what comes over the link, and leave."""
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            while not link.sent:
+                await anyio.lowlevel.checkpoint()
+            leave(driver)
+            await driver.ended.wait()
 
 
 # -- from within -------------------------------------------------------------------------------------------------------

@@ -7,17 +7,22 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import trio.lowlevel
 
-from mpreg_proto.effects import Raised, Returned, Run, Stopped
+from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Run, Stopped
 from mpreg_proto.ids import RunId
-from mpreg_transports import functions, threads
-from mpreg_transports.functions import ASYNC_CONCURRENCY, THREAD_CONCURRENCY, Function, Way, function, tags
+from mpreg_transports import coroutines, functions, threads
+from mpreg_transports.functions import ASYNC_CONCURRENCY, THREAD_CONCURRENCY, Function, Runtime, Way, function, tags
 
+var: ContextVar[str] = ContextVar("var", default="unset")
 PATIENCE = 30.0
 """Seconds until what hangs fails. Nothing waits for them."""
 
@@ -49,9 +54,45 @@ def run(*args: object, **kwargs: object) -> Run:
     return Run(RunId(1), "f", list(args), kwargs, 0)
 
 
+def spawn(start: Callable[[], Any]) -> None:
+    """What a driver's task group does on trio."""
+    trio.lowlevel.spawn_system_task(start, context=copy_context())
+
+
+class Started:
+    """One run of a function, as the driver starts it."""
+
+    def __init__(self, made: Function, *args: object, runtime: Runtime | None = None, **kwargs: object) -> None:
+        self.outcomes: list[Outcome] = []
+        self.began = 0
+        self.ended = anyio.Event()
+        self.runtime = runtime or Runtime(spawn)
+        body = made.start(run(*args, **kwargs), self.runtime, self._done, began=self._begin)
+        if isinstance(body, (NotStarted, Lost)):
+            self._done(body)
+        else:
+            self.body = body
+
+    def _done(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.ended.set()
+
+    def _begin(self) -> None:
+        self.began += 1
+
+    async def outcome(self) -> Outcome:
+        with anyio.fail_after(PATIENCE):
+            await self.ended.wait()
+        (outcome,) = self.outcomes
+        return outcome
+
+
 async def outcome(made: Function, *args: object, **kwargs: object) -> object:
-    with anyio.fail_after(PATIENCE):
-        return await made.run(run(*args, **kwargs), anyio.CancelScope())
+    return await Started(made, *args, **kwargs).outcome()
+
+
+def inline(call: Callable[..., Any], *args: object) -> Outcome:
+    return function(call, name="f", inline=True).run_inline(run(*args), Runtime(lambda start: None))
 
 
 # -- what is seen of it -----------------------------------------------------------------------------------------------
@@ -119,7 +160,7 @@ def test_tags() -> None:
 async def test_values() -> None:
     assert await outcome(function(plain), 1, more=2) == Returned(3)
     assert await outcome(function(coroutine), 1) == Returned(1)
-    assert function(plain, inline=True).run_inline(run(1)) == Returned(1)
+    assert inline(plain, 1) == Returned(1)
     with ThreadPoolExecutor(1) as pool:
         assert await outcome(function(plain, executor=pool), 1, more=2) == Returned(3)
 
@@ -137,7 +178,7 @@ async def test_errors_carry_type_text_and_where_in_the_users_code() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         outcomes = [
-            function(body, inline=True).run_inline(run()),
+            inline(body),
             await outcome(function(body)),
             await outcome(function(in_loop)),
             await outcome(function(body, executor=pool)),
@@ -150,9 +191,7 @@ async def test_errors_carry_type_text_and_where_in_the_users_code() -> None:
     for told in outcomes[:3]:
         assert isinstance(told, Raised)
         assert "mpreg_transports" not in told.traceback
-    assert function(divmod, name="f", inline=True).run_inline(run(1, 0)) == Raised(
-        "ZeroDivisionError", "integer division or modulo by zero"
-    )
+    assert inline(divmod, 1, 0) == Raised("ZeroDivisionError", "integer division or modulo by zero")
 
 
 @pytest.mark.anyio
@@ -166,7 +205,7 @@ async def test_an_exception_whose_text_cannot_be_had() -> None:
 
     told = await outcome(function(body))
     assert isinstance(told, Raised)
-    assert told.message == "<its text cannot be had: LookupError>"
+    assert told.message == "<no text: its __str__ raised LookupError>"
 
 
 @pytest.mark.anyio
@@ -196,7 +235,7 @@ async def test_whatever_a_body_raises_is_its_calls_error(error: type[BaseExcepti
 
     with ThreadPoolExecutor(1) as pool:
         if way is Way.INLINE:
-            told: object = function(body, inline=True).run_inline(run())
+            told: object = inline(body)
         else:
             made = (
                 function(in_loop) if way is Way.LOOP else function(body, executor=pool if way is Way.EXECUTOR else None)
@@ -226,90 +265,100 @@ async def test_a_cancellation_that_is_the_bodys_own_doing_is_its_calls_error() -
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("way", [Way.LOOP, Way.THREAD, Way.EXECUTOR])
-async def test_a_cancellation_of_whoever_waits_is_no_outcome(way: Way) -> None:
-    started, outcomes = anyio.Event(), []
-    go, queue = threading.Event(), Queue()
-
-    async def in_loop() -> None:
-        started.set()
-        await anyio.sleep_forever()
-
-    post = threads.poster()
-
-    def in_thread() -> None:
-        post(started.set)
-        go.wait(PATIENCE)
-
-    made = (
-        function(in_loop) if way is Way.LOOP else function(in_thread, executor=queue if way is Way.EXECUTOR else None)
-    )
-
-    async def one() -> None:
-        outcomes.append(await made.run(run(), anyio.CancelScope()))
-
-    with anyio.fail_after(PATIENCE):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one)
-            await (queue.given if way is Way.EXECUTOR else started).wait()
-            tasks.cancel_scope.cancel()
-    go.set()
-    assert outcomes == []
-
-
-@pytest.mark.anyio
-async def test_a_coroutine_is_stopped_by_its_scope_before_it_begins_and_while_it_waits() -> None:
-    begun: list[anyio.Event] = [anyio.Event(), anyio.Event()]
+async def test_cancellation_of_a_coroutine_before_it_begins_and_while_it_waits() -> None:
+    begun: list[int] = []
 
     async def body(number: int) -> None:
-        begun[number].set()
+        begun.append(number)
         await anyio.sleep_forever()
 
     made = function(body)
-    with anyio.fail_after(PATIENCE):
-        early = anyio.CancelScope()
-        early.cancel()
-        assert await made.run(run(0), early) == Stopped()
-
-        outcomes: list[object] = []
-        scope = anyio.CancelScope()
-        async with anyio.create_task_group() as tasks:
-
-            async def one() -> None:
-                outcomes.append(await made.run(run(1), scope))
-
-            tasks.start_soon(one)
-            await begun[1].wait()
-            scope.cancel()
-        assert outcomes == [Stopped()]
+    early = Started(made, 0)
+    early.body.cancel()
+    assert await early.outcome() == Stopped()
+    assert begun == []
+    waiting = Started(made, 1)
+    while not begun:
+        await anyio.lowlevel.checkpoint()
+    waiting.body.cancel()
+    assert await waiting.outcome() == Stopped()
+    waiting.body.cancel()
+    assert begun == [1]
 
 
 @pytest.mark.anyio
-async def test_a_coroutine_that_will_not_stop_keeps_its_value() -> None:
+async def test_cancellation_comes_once_so_that_a_body_can_clean_up() -> None:
+    steps: list[str] = []
+
+    async def body() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for step in ("first", "second"):
+                await anyio.lowlevel.checkpoint()
+                steps.append(step)
+
+    started = Started(function(body))
+    while not started.began:
+        await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    started.body.cancel()
+    assert await started.outcome() == Stopped()
+    assert steps == ["first", "second"]
+
+
+@pytest.mark.anyio
+async def test_swallowed_cancellation_keeps_the_slot_and_does_not_spin() -> None:
+    caught: list[BaseException] = []
+    release = anyio.Event()
+
     async def body() -> str:
-        with anyio.CancelScope(shield=True):
-            await anyio.lowlevel.checkpoint()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except BaseException as error:
+                caught.append(error)
         return "done"
 
-    scope = anyio.CancelScope()
-    scope.cancel()
-    assert await function(body).run(run(), scope) == Returned("done")
+    started = Started(function(body))
+    while not started.began:
+        await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    started.body.cancel()
+    started.body.cancel()
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+    assert len(caught) == 1 and started.outcomes == []
+    release.set()
+    assert await started.outcome() == Returned("done")
 
 
 @pytest.mark.anyio
-async def test_cancelling_whoever_waits_does_not_wait_for_threads() -> None:
-    go, started = threading.Event(), threading.Event()
+async def test_abandoned_coroutine_ends_its_task_and_tells_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Any] = []
+    monkeypatch.setattr(coroutines, "_abandoned", left)
+    stubborn = True
 
-    def body() -> None:
-        started.set()
-        go.wait(PATIENCE)
+    async def body() -> None:
+        while stubborn:
+            with suppress(BaseException):
+                await anyio.Event().wait()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(function(body).run, run(), anyio.CancelScope())
-        assert await anyio.to_thread.run_sync(started.wait, PATIENCE)
-        tasks.cancel_scope.cancel()
-    assert not go.is_set()
-    go.set()
+    started = Started(function(body))
+    while not started.began:
+        await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    started.body.cancel()
+    await anyio.lowlevel.checkpoint()
+    assert isinstance(started.body, coroutines.CoroutineRun)
+    started.body.abandon()
+    with anyio.fail_after(PATIENCE):
+        while not left:
+            await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    assert started.outcomes == []
+    stubborn = False
+    left.pop().close()
 
 
 class Queue(Executor):
@@ -326,53 +375,26 @@ class Queue(Executor):
 
 
 @pytest.mark.anyio
-async def test_an_executor_is_told_when_nobody_waits_any_more() -> None:
+async def test_cancellation_takes_a_body_out_of_an_executors_queue_and_lets_one_that_has_begun_end() -> None:
     queue = Queue()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(function(plain, executor=queue).run, run(1), anyio.CancelScope())
-        await queue.given.wait()
-        tasks.cancel_scope.cancel()
-    assert queue.futures[0].cancelled()
+    made = function(plain, executor=queue)
+    started = [Started(made, number) for number in (0, 1)]
+    queue.futures[1].set_running_or_notify_cancel()
+    for one in started:
+        one.body.cancel()
+    assert await started[0].outcome() == Stopped()
+    assert [future.cancelled() for future in queue.futures] == [True, False]
+    assert started[1].outcomes == []
+    queue.futures[1].set_result("done")
+    assert await started[1].outcome() == Returned("done")
 
 
 @pytest.mark.anyio
-async def test_a_scope_takes_a_body_out_of_an_executors_queue_and_lets_one_that_has_begun_end() -> None:
-    queue, outcomes = Queue(), dict[int, object]()
-    made, scopes = function(plain, executor=queue), [anyio.CancelScope(), anyio.CancelScope()]
-
-    async def one(number: int) -> None:
-        outcomes[number] = await made.run(run(number), scopes[number])
-
-    with anyio.fail_after(PATIENCE):
-        async with anyio.create_task_group() as tasks:
-            for number in (0, 1):
-                queue.given = anyio.Event()
-                tasks.start_soon(one, number)
-                await queue.given.wait()
-            queue.futures[1].set_running_or_notify_cancel()
-            for scope in scopes:
-                scope.cancel()
-            while 0 not in outcomes:
-                await anyio.lowlevel.checkpoint()
-            assert outcomes == {0: Stopped()}
-            assert [future.cancelled() for future in queue.futures] == [True, False]
-            queue.futures[1].set_result("done")
-    assert outcomes == {0: Stopped(), 1: Returned("done")}
-
-
-@pytest.mark.anyio
-async def test_a_future_that_is_cancelled_over_there() -> None:
-    queue, outcomes = Queue(), []
-    async with anyio.create_task_group() as tasks:
-
-        async def one() -> None:
-            outcomes.append(await outcome(function(plain, executor=queue), 1))
-
-        tasks.start_soon(one)
-        await queue.given.wait()
-        queue.futures[0].cancel()
-    assert isinstance(outcomes[0], Raised)
-    assert outcomes[0].kind == "concurrent.futures._base.CancelledError"
+async def test_future_cancelled_by_others_leaves_the_outcome_unknown() -> None:
+    queue = Queue()
+    started = Started(function(plain, executor=queue), 1)
+    queue.futures[0].cancel()
+    assert isinstance(await started.outcome(), Lost)
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
@@ -408,6 +430,62 @@ def test_idle_threads_end_when_their_loop_is_gone(anyio_backend: str) -> None:
     assert not used[0].is_alive()
 
 
+@pytest.mark.anyio
+async def test_idle_threads_end_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
+    used: list[threading.Thread] = []
+    made = function(lambda: used.append(threading.current_thread()), name="f")
+    for _ in range(3):
+        assert await outcome(made) == Returned(None)
+        await anyio.to_thread.run_sync(used[-1].join, PATIENCE)
+        assert not used[-1].is_alive()
+    assert len({id(thread) for thread in used}) == 3
+
+
+@pytest.mark.anyio
+async def test_a_thread_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    began: list[int] = []
+    made = function(lambda: began.append(1), name="f")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        refused = await outcome(made)
+    assert refused == NotStarted("there is no thread to be had: can't start new thread")
+    assert began == []
+    assert await outcome(made) == Returned(None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", [Way.INLINE, Way.LOOP, Way.THREAD])
+async def test_context_of_a_call_is_the_starts_and_its_own(way: Way) -> None:
+    def body() -> str:
+        before = var.get()
+        var.set("call")
+        return before
+
+    async def in_loop() -> str:
+        return body()
+
+    var.set("start")
+    runtime = Runtime(spawn)
+    var.set("later")
+    for _ in range(2):
+        if way is Way.INLINE:
+            told: object = function(body, inline=True).run_inline(run(), runtime)
+        else:
+            made = function(in_loop if way is Way.LOOP else body)
+            told = await Started(made, runtime=runtime).outcome()
+        assert told == Returned("start")
+
+
+@pytest.mark.anyio
+async def test_a_thread_may_run_an_event_loop_of_its_own(anyio_backend: str) -> None:
+    made = function(lambda: anyio.run(coroutine, 1, backend=anyio_backend), name="f")
+    assert await outcome(made) == Returned(1)
+
+
 def test_a_body_that_outlives_its_loop_disturbs_nobody(anyio_backend: str) -> None:
     used: list[threading.Thread] = []
     go, started = threading.Event(), threading.Event()
@@ -418,10 +496,8 @@ def test_a_body_that_outlives_its_loop_disturbs_nobody(anyio_backend: str) -> No
         go.wait(PATIENCE)
 
     async def main() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(function(body).run, run(), anyio.CancelScope())
-            assert await anyio.to_thread.run_sync(started.wait, PATIENCE)
-            tasks.cancel_scope.cancel()
+        Started(function(body))
+        assert await anyio.to_thread.run_sync(started.wait, PATIENCE)
 
     anyio.run(main, backend=anyio_backend)
     go.set()
@@ -446,12 +522,13 @@ async def test_what_a_thread_posts_is_done_in_the_loop() -> None:
     assert where == [threading.get_ident()] * 2
 
 
-def test_built_in_functions() -> None:
+@pytest.mark.anyio
+async def test_built_in_functions() -> None:
     echo, echos = functions.built_in()
     assert (echo.spec.name, echos.spec.name) == ("echo", "echos")
     assert all(one.spec.idempotent and one.way is Way.INLINE for one in (echo, echos))
-    assert echo.run_inline(run(1)) == Returned(1)
-    assert echos.run_inline(run(1, 2)) == Returned([1, 2])
+    assert inline(echo.call, 1) == Returned(1)
+    assert inline(echos.call, 1, 2) == Returned([1, 2])
 
 
 class Rude:

@@ -8,7 +8,7 @@ from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.sending import LINK_GONE, SendOutcome, TooLong
 from mpreg_proto.wire import dialects
-from mpreg_proto.wire.messages import Goodbye, Message, Request, Result
+from mpreg_proto.wire.messages import Failed, Goodbye, Message, Request, Result
 from tests.helpers.cluster_parties import Ref
 from tests.helpers.pair import Desk, Far, Member, call, done, refused, spec, value
 
@@ -96,6 +96,58 @@ def test_a_link_that_closes_is_not_the_member() -> None:
     (repeated,) = second.take(Request)
     second.say(done(repeated, "x", 1))
     assert value(answer(client), "x") == 1
+    desk.idle()
+
+
+def test_a_body_lost_on_a_living_node_is_started_again_if_idempotent() -> None:
+    desk = Desk()
+    client = desk.client()
+    members = [desk.member(name, *BOTH) for name in ("alpha", "beta")]
+    ask(client, call("x", "safe"))
+    for _ in range(3):
+        member, request = asked(*members)
+        member.say(lost_there(request))
+        desk.advance(3)
+    assert (fault(client).code, desk.node.coordinator.requests) == (1023, {})
+    ask(client, call("x", "safe"), number=2)
+    member, request = asked(*members)
+    member.say(lost_there(request))
+    assert not any(member.take(Request) for member in members), "it waits, as whatever ended it may end it again"
+    desk.advance(1)
+    member, request = asked(*members)
+    member.say(done(request, "x", 1))
+    assert value(answer(client), "x") == 1
+    desk.idle()
+
+
+def test_a_body_lost_on_a_living_node_is_not_started_again_if_not_idempotent() -> None:
+    desk = Desk()
+    client = desk.client()
+    members = [desk.member(name, *BOTH) for name in ("alpha", "beta")]
+    ask(client, call("x", "once"))
+    member, request = asked(*members)
+    member.say(lost_there(request))
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1023, True)
+    assert [one for member in members for one in member.take(Request)] == []
+    desk.idle()
+
+
+def lost_there(request: Request) -> Result:
+    """The process of a pool that ran the call has died."""
+    row = Failed(request.calls[0].name, Fault(1023, "lost", {"node": "there"}))
+    return Result(request.id, failed=(row,))
+
+
+def test_a_refused_call_that_waited_ends_with_its_refusal_if_it_is_still_offered() -> None:
+    desk = Desk()
+    client, alpha = desk.client(), desk.member("alpha", ONCE)
+    ask(client, call("x", "once"), wait=SECOND)
+    (request,) = alpha.take(Request)
+    alpha.say(refused(request, 1022))
+    desk.advance(1)
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1022, False)
     desk.idle()
 
 

@@ -1,8 +1,10 @@
 """The worker, on a real node whose coordinators are spoken by hand: slots, queues, refusals, what a body's end says."""
 
+from dataclasses import dataclass
+
 import pytest
 
-from mpreg_proto.effects import Raised, Returned, Stopped
+from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Returned, Stopped
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, CancelRequest, Failed, Request, Result
@@ -239,6 +241,85 @@ def test_a_result_that_cannot_be_sent_is_1003() -> None:
     desk.finish(desk.running("slow")[0], Returned({"deep": [object()]}))
     fault = rows(alpha)["x"].fault
     assert (fault.code, fault.details["type"]) == (1003, "UnsendableValue") and "$.deep[0]" in fault.message
+
+
+def test_failures_are_cut_and_are_not_sent_three_times() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow"))
+    long = "x" * 1_000_000
+    desk.finish(desk.running("slow")[0], Raised(long, long, long))
+    fault = rows(alpha)["x"].fault
+    assert len(fault.message) < 2 * FAILURE_SUMMARY + 200
+    assert len(fault.details["message"]) == len(fault.details["traceback"]) == FAILURE_TEXT
+    assert len(fault.details["type"]) == FAILURE_SUMMARY
+
+
+def test_subclasses_of_str_in_a_failure_become_text() -> None:
+    class Markup(str):
+        __slots__ = ()
+
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow"))
+    desk.finish(desk.running("slow")[0], Raised(Markup("Kind"), Markup("no"), Markup("Traceback")))
+    fault = rows(alpha)["x"].fault
+    assert {type(text) for text in (fault.message, *fault.details.values())} == {str}
+
+
+def test_whatever_a_result_raises_when_it_is_encoded_is_1003() -> None:
+    class Meta(type):
+        @property
+        def __name__(cls) -> str:  # type: ignore[override]
+            raise LookupError
+
+    class Odd(metaclass=Meta):
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise SystemExit
+
+    class Text(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    @dataclass
+    class Record:
+        held: int = 0
+
+        def __getattribute__(self, name: str) -> object:
+            if name == "held":
+                raise Text
+            return super().__getattribute__(name)
+
+    for result in (Odd(), [Odd()], Record(), {"a": Record()}):
+        desk = Desk([SLOW])
+        alpha = desk.member("alpha")
+        dispatch(alpha, 1, call("x", "slow"))
+        desk.finish(desk.running("slow")[0], Returned(result))
+        assert rows(alpha)["x"].fault.code == 1003
+        desk.idle()
+
+
+def test_a_body_that_never_began_is_refused_and_frees_its_slot() -> None:
+    desk = Desk([spec("slow", concurrency=1)])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    dispatch(alpha, 2, call("y", "slow", 2))
+    desk.finish(desk.running("slow")[0], NotStarted("no thread"))
+    row = rows(alpha)["x"]
+    assert (row.fault.code, row.refused) == (1022, True) and "no thread" in row.fault.message
+    assert row.fault.details["retry_after"] > 0
+    assert [run.args for run in desk.running("slow")] == [[2]]
+
+
+def test_a_body_that_was_lost_may_have_begun() -> None:
+    desk = Desk([SLOW])
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    desk.finish(desk.running("slow")[0], Lost("its process died"))
+    row = rows(alpha)["x"]
+    assert (row.fault.code, row.refused) == (1023, False) and "its process died" in row.fault.message
+    desk.idle()
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,50 @@
+"""What a user's exception or type says of itself, as plain text, whatever its own methods do.
+
+Encoding, the worker and the adapters describe objects that they did not make: a `__str__` may raise, give a subclass of
+str or millions of characters, and a metaclass may hide a name. Nothing here raises, and nothing here calls more of an
+object than its `__str__`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_NAME: Final = type.__dict__["__name__"]
+_QUALNAME: Final = type.__dict__["__qualname__"]
+_MODULE: Final = type.__dict__["__module__"]
+
+
+def cut(text: str, most: int) -> str:
+    """Return `text` as an exact str of at most `most` characters, with "..." in place of what is missing."""
+    return str.__str__(text) if str.__len__(text) <= most else str.__getitem__(text, slice(most - 3)) + "..."
+
+
+def object_text(value: object, most: int = 1_000) -> str:
+    """Return what `str(value)` gives, cut, in characters that can be sent; if that raises, a text that says so."""
+    try:
+        text = cut(str(value), most)
+        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    except BaseException as worse:  # whatever it raises, it is no reason to end anything here
+        return f"<no text: its __str__ raised {type_name(type(worse))}>"
+
+
+def short_name(kind: type) -> str:
+    """Return the name of a type without its module, past its metaclass."""
+    return cut(_NAME.__get__(kind), 200)
+
+
+def type_name(kind: type, most: int = 200) -> str:
+    """Return the name of a type, past its metaclass; with its module unless that is builtins or __main__."""
+    try:
+        name = cut(_QUALNAME.__get__(kind), most)
+        module = _MODULE.__get__(kind)
+        if not isinstance(module, str) or str.__str__(module) in ("builtins", "__main__"):
+            return name
+        return f"{cut(module, most)}.{name}"
+    except BaseException:  # a module whose class or name is odd in a new way
+        return "<a type without a name>"
+
+
+def reason(error: BaseException, most: int = 1_000) -> str:
+    """Return an exception as a reason for people: its text, or its type's name if it has none."""
+    return object_text(error, most) or type_name(type(error))
