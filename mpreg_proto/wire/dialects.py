@@ -14,7 +14,8 @@ from mpreg_proto.wire.messages import Explain, Message, Request, Result
 from mpreg_proto.wire.shapes import Excess, measure
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_any = msgspec.msgpack.Decoder(list[object])
+_loose = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode  # of a long message that is wrong only the head is read
+_SHORT = 64
 _encode = msgspec.msgpack.Encoder().encode
 _REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
 _KINDS: tuple[object, ...] = tuple(kind.__struct_config__.tag for kind in Message.__args__)
@@ -45,20 +46,44 @@ def decode(body: bytes | bytearray | memoryview) -> Message | BadRequest:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         why = str(error)
     try:
-        loose = _any.decode(body)
+        loose = _loose(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise RemoteProtocolError(f"not a message: {why}") from None
-    kind = loose[0] if loose else None
+    kind = _scalar(loose[0]) if loose else None
     if kind in _REQUEST_KINDS and type(kind) is int:
-        number = loose[1] if len(loose) > 1 else None
+        number = _number(loose[1]) if len(loose) > 1 else None
         if kind == _REQUEST_KINDS[1]:  # Explain holds the request inside
-            number = number[1] if isinstance(number, list) and len(number) > 1 else None
-        if type(number) is int:
+            number = _number_inside(loose[1]) if len(loose) > 1 else None
+        if number is not None:
             path, text = placed(why)
             return BadRequest(number, Fault(1010, f"{path}: {text}", {"path": path}))
     if type(kind) is int and kind not in _KINDS:
         raise RemoteProtocolError(f"message of unknown kind {kind}", code=1040)
     raise RemoteProtocolError(f"malformed message of kind {kind!r}: {why}")
+
+
+def _scalar(raw: msgspec.Raw) -> object:
+    """What `raw` holds if it is short, else a text that says that it is not."""
+    if len(raw) > _SHORT:
+        return "..."
+    try:
+        return msgspec.msgpack.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return "..."
+
+
+def _number(raw: msgspec.Raw) -> int | None:
+    found = _scalar(raw)
+    return found if type(found) is int else None
+
+
+def _number_inside(raw: msgspec.Raw) -> int | None:
+    """The number of the request in an `Explain`."""
+    try:
+        loose = _loose(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    return _number(loose[1]) if len(loose) > 1 else None
 
 
 def _measure_details(result: Result) -> None:
