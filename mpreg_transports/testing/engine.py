@@ -306,9 +306,16 @@ class Engine(Watched):
             return
         for at, piece in arrivals:
             self._push(at, self._deliver, wire, side, piece, sent, label)
+            if wire.free[side] > sent and at > sent and len(arrivals) > 1:
+                self._push(at, self._taken, wire, side)
         if wire.free[side] > sent:  # a bandwidth: part of it waits to leave
             self.network.tell_backlog(wire, side, sent)
             self._push(wire.free[side], self.network.tell_backlog, wire, side, wire.free[side])
+
+    def _taken(self, wire: Wire, side: int) -> None:
+        """A piece of what `side` sends slowly was taken at the other end."""
+        if not self._stands_still(wire.ends[side].host) and not wire.ends[1 - side].closed:
+            self.network.tell_progress(wire, side)
 
     def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.hosts import Host
 
 
+_STEPS = 4
+"""Pieces a second in which something long arrives over a link with a bandwidth."""
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """How one direction between two hosts behaves."""
 
@@ -120,6 +124,12 @@ class Network:
         if not end.closed and end.host.alive and end.host.life == end.life:
             end.host.backlog(end.link, waiting)
 
+    def tell_progress(self, wire: Wire, side: int) -> None:
+        """Tell who sends that some of it was taken."""
+        end = wire.ends[side]
+        if not end.closed and end.host.alive and end.host.life == end.life:
+            end.host.progress(end.link)
+
     def arrivals(self, wire: Wire, side: int, data: object, size: int, now: int) -> list[tuple[int, object]] | None:
         """Each piece of what `side` sends now, and when it is there; None if the write breaks the connection."""
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
@@ -133,7 +143,12 @@ class Network:
             wire.free[side] = at
         at = max(at + self._delay(profile, source, target), wire.last[side])
         pieces: list[tuple[int, object]] = []
-        if isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
+        if isinstance(data, bytes) and size * _STEPS > profile.bandwidth * 2 > 0:  # it comes as slowly as it leaves
+            step = max(1, profile.bandwidth // _STEPS)
+            for start in range(0, size, step):
+                left = size - min(size, start + step)
+                pieces.append((at - left * SECOND // profile.bandwidth, data[start : start + step]))
+        elif isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
             self.torn += 1
             start = 0
             for _ in range(1 + chooser.below("~pieces", 4)):
