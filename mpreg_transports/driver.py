@@ -16,21 +16,22 @@ from typing import assert_never
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Pause, Raised, Resume, Run, Send
+from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Lane, Notify, Pause, Raised, Resume, Run, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
 from mpreg_transports.functions import Function, Way
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
-from mpreg_transports.outbox import Mailbox, Outbox
+from mpreg_transports.outbox import Mailbox, Outbox, Watch
+from mpreg_transports.slices import Slicer
 
 log = logging.getLogger(__name__)
 
 clock = time.monotonic_ns
 
-_PATIENCE = 3_000_000_000
-"""Nanoseconds that links have to close once the node has left."""
+_PATIENCE = 5_000_000_000
+"""Nanoseconds that links have to close once the node has left, as long as no peer takes what is left to be sent."""
 LONG = 100_000_000
 """Nanoseconds for which a function may hold the loop without being told of."""
 
@@ -64,6 +65,9 @@ class Driver:
         self._dial_link = dial
         self._observe = observe
         self._links: dict[LinkId, Outbox | Mailbox] = {}
+        self._watch = Watch(self._spawn)
+        self._paused: dict[LinkId, anyio.Event] = {}
+        """Links that are not read until they are resumed."""
         self._running: dict[int, tuple[Function, anyio.CancelScope]] = {}
         self._last_link = 0
         self._due: int | None = None
@@ -99,7 +103,7 @@ class Driver:
         """Whether the node has left and its links are closed; one that will not be is not waited for much longer."""
         if not self.node.left:
             return False
-        if self._patience is None:
+        if self._patience is None or any(outbox.moving for outbox in self._links.values()):
             self._patience = clock() + _PATIENCE
         return not self._links or clock() >= self._patience
 
@@ -117,13 +121,13 @@ class Driver:
             self._flushing = False
 
     def _carry_out(self) -> None:
-        writes: dict[LinkId, list[bytes]] = {}
+        writes: dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]] = {}
         closing: list[HangUp] = []
         while effects := self.node.drain():
             for effect in effects:
                 match effect:
-                    case Send(link, chunks):
-                        writes.setdefault(link, []).extend(chunks)
+                    case Send(link, chunks, _, lane):
+                        writes.setdefault((link, lane), []).append(chunks)
                     case Run():
                         self._run(effect)
                     case Notify(notice):
@@ -134,13 +138,16 @@ class Driver:
                         closing.append(effect)
                     case Cancel(run):
                         self._cancel(run)
-                    case Pause() | Resume():
-                        pass  # never wanted yet: overload comes with its issue
+                    case Pause(link):
+                        self._paused.setdefault(link, anyio.Event())
+                    case Resume(link):
+                        if (paused := self._paused.pop(link, None)) is not None:
+                            paused.set()
                     case _:
                         assert_never(effect)
-        for link, pieces in writes.items():
+        for (link, lane), messages in writes.items():
             if (outbox := self._links.get(link)) is not None:
-                outbox.put(pieces)
+                outbox.put(messages, lane)
         for hang_up in closing:
             if (outbox := self._links.get(hang_up.link)) is not None:
                 outbox.close(hang_up.code)
@@ -156,29 +163,40 @@ class Driver:
         def tell_backlog(unsent: int) -> None:
             node.backlog(link, unsent, now=clock())
 
-        outbox = self._links[link] = Outbox(transport, much=node.config.limits.slow_link, backlog=tell_backlog)
+        def tell_progress() -> None:
+            node.progress(link, now=clock())
+
+        outbox = self._links[link] = Outbox(
+            transport,
+            watch=self._watch,
+            much=node.config.limits.slow_link,
+            backlog=tell_backlog,
+            progress=tell_progress,
+        )
         why = "cancelled"
         if self.on_local_host is not None and transport.local_host is not None:
             self.on_local_host(transport.local_host, dialled)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(outbox.run)
-                if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
-                    tasks.start_soon(self._watch_silence, transport)
+                if isinstance(transport, WebSocketLink):
+                    transport.on_partial = tell_progress
+                    if transport.framing is Framing.CLASSIC_MESSAGES:
+                        tasks.start_soon(self._watch_silence, link, transport)
                 node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
                 self.flush()
+                slicer = Slicer(lambda data, now: node.receive(link, data, now=now), self.flush, clock)
                 try:
                     while True:
-                        items = await transport.receive()
-                        now = clock()
-                        for data in items:
-                            node.receive(link, data, now=now)
-                        self.flush()
+                        while (paused := self._paused.get(link)) is not None:
+                            await paused.wait()
+                        await slicer.feed(await transport.receive(), stream=transport.framing is Framing.STREAM)
                 except LinkEnded as end:
                     why = end.reason
                 tasks.cancel_scope.cancel()
         finally:
             del self._links[link]
+            self._paused.pop(link, None)
             node.link_closed(link, now=clock())
             self.flush()
             self._wakeup.set()
@@ -198,6 +216,7 @@ class Driver:
             return await mailbox.answer()
         finally:
             del self._links[link]
+            self._paused.pop(link, None)
             self.node.link_closed(link, now=clock())
             self.flush()
 
@@ -234,15 +253,19 @@ class Driver:
         self.node.dial_failed(address, now=clock())
         self.flush()
 
-    async def _watch_silence(self, transport: WebSocketLink) -> None:
-        """A JSON client has no ping of its own: ask by WebSocket's, and hang up when nothing at all comes back."""
+    async def _watch_silence(self, link: LinkId, transport: WebSocketLink) -> None:
+        """A JSON client has no ping of its own: ask by WebSocket's, and hang up when nothing at all comes back.
+
+        That it takes an answer is a sign of life too.
+        """
         limits = self.node.config.limits
-        seen, silent = transport.received_bytes, 0
+        seen, silent = (0, 0), 0
         with suppress(LinkEnded):  # nothing can be written any more, a ping given up half-way included
             while silent < limits.gone_after:
                 await anyio.sleep(limits.ping_every / 1e9)
-                if transport.received_bytes != seen:
-                    seen, silent = transport.received_bytes, 0
+                moved = (transport.received_bytes, self.node.links.heard(link))
+                if moved != seen or link in self._paused:  # what is not read cannot be a pong
+                    seen, silent = moved, 0
                     continue
                 silent += limits.ping_every
                 with anyio.move_on_after(limits.ping_every / 1e9):
