@@ -132,6 +132,10 @@ class ClientSession:
         """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
         self._receive(link, self.links.handle(link, message, now), now)
 
+    def progress(self, link: LinkId, *, now: int) -> None:
+        """See `Node.progress`."""
+        self.links.progress(link, now)
+
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone: what was on it is answered with 1023, what never left waits for the next."""
         self.links.closed(link)

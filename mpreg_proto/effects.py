@@ -6,6 +6,7 @@ answers with plain method calls (`receive`, `finished`, `dial_failed`, ...). Not
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import msgspec
@@ -16,15 +17,25 @@ from mpreg_proto.wire.framing import Framing
 from mpreg_proto.wire.messages import Message
 
 
+class Lane(enum.Enum):
+    """Which of two waiting messages leaves first; within one lane they keep their order."""
+
+    CONTROL = "control"
+    """Hellos, pings, pongs and membership: short, and of no use when late. An adapter may send it first."""
+    CONTENT = "content"
+
+
 class Send(msgspec.Struct, frozen=True, gc=False):
     """Write to a link. Byte streams: the concatenation of `chunks`; message framings: each chunk is one message.
 
-    Only with Framing.OBJECTS there are no chunks but the `message` itself.
+    Only with Framing.OBJECTS there are no chunks but the `message` itself. One `Send` is one message: what is in
+    `Lane.CONTROL` may overtake whole messages in `Lane.CONTENT` that wait to leave.
     """
 
     link: LinkId
     chunks: tuple[bytes, ...]
     message: Message | None = None
+    lane: Lane = Lane.CONTENT
 
 
 class Dial(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +139,7 @@ __all__ = [
     "Effect",
     "Framing",
     "HangUp",
+    "Lane",
     "Lost",
     "NotStarted",
     "Notify",

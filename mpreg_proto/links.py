@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Send
+from mpreg_proto.effects import Effect, Framing, HangUp, Lane, Notify, Pause, Resume, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
@@ -18,7 +18,22 @@ from mpreg_proto.notices import LinkEnded
 from mpreg_proto.sending import LINK_GONE, SENT, LinkGone, SendOutcome, Sent, TooLong, shortened
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Goodbye, Hello, Message, Ping, Pong, Refused
+from mpreg_proto.wire.messages import (
+    Check,
+    DialMe,
+    Digest,
+    Fetch,
+    Goodbye,
+    Hello,
+    Lack,
+    Message,
+    News,
+    Ping,
+    Pong,
+    Refused,
+    Summary,
+    Vouch,
+)
 from mpreg_proto.wire.session import CLOSE_CODES, Cause, Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
 
@@ -26,10 +41,13 @@ NORMAL = 1000
 """WebSocket's close code for an ordinary end (RFC 6455, 7.4.1)."""
 TOO_BIG = 1009
 """WebSocket's close code for a message that is too big to be dealt with."""
+SHORT = 16 * 1024
+"""Bytes of the longest message in `Lane.CONTROL`: bulk anti-entropy waits with the values."""
+_CONTROL = frozenset((Hello, Ping, Pong, News, Digest, Fetch, Summary, Lack, DialMe, Check, Vouch))
 
 
 class Links:
-    """Sessions by link. Timer keys: ("handshake", link), ("ping", link), ("goodbye", link)."""
+    """Sessions by link. Timer keys: ("handshake", link), ("ping", link), ("goodbye", link), ("decode", link)."""
 
     def __init__(
         self,
@@ -52,6 +70,7 @@ class Links:
         self.sessions: dict[LinkId, Session] = {}
         self.leaving: dict[LinkId, None] = {}
         """Links on which a goodbye was said, by whichever side."""
+        self._in_order = False
 
     def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
         """A transport stands. Raises LocalProtocolError if `link` is known already; nothing has changed then."""
@@ -83,6 +102,21 @@ class Links:
         received = session.receive(data, now)
         if session.classic and session.dialled is None:
             self._timers.cancel(("handshake", link))
+        if session.decoding and ("decode", link) not in self._timers:
+            self._timers.set(("decode", link), now)
+            self._log.append(Pause(link))
+        return received
+
+    def decode_on(self, link: LinkId, now: int) -> Received:
+        """A long message's turn has come again: see `Session.decode_on`. Between two turns other inputs have theirs."""
+        session = self.sessions.get(link)
+        if session is None or not session.decoding:
+            return Received()
+        received, more = session.decode_on()
+        if more:
+            self._timers.set(("decode", link), now)
+        else:
+            self._log.append(Resume(link))
         return received
 
     def handle(self, link: LinkId, message: Message, now: int) -> Received:
@@ -124,15 +158,17 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return LINK_GONE
+        control = type(message) in _CONTROL and not self._in_order
         if session.framing is Framing.OBJECTS:
-            self._log.append(Send(link, (), message))
+            self._log.append(Send(link, (), message, Lane.CONTROL if control else Lane.CONTENT))
             return SENT
         body = session.encode(message)
         if body is None:
             return SENT
         if len(body) > session.limit:
             return TooLong(len(body), session.limit)
-        self._log.append(Send(link, session.chunks(body)))
+        lane = Lane.CONTROL if control and len(body) <= SHORT else Lane.CONTENT
+        self._log.append(Send(link, session.chunks(body), None, lane))
         return SENT
 
     def say(self, link: LinkId, message: Message) -> None:
@@ -160,6 +196,10 @@ class Links:
         """Whether something can be sent over a link: it is there, and this node has not closed it."""
         session = self.sessions.get(link)
         return session is not None and session.stage is not Stage.ENDED
+
+    def keep_order(self) -> None:
+        """Nothing overtakes anything from now on: the news that this node has left must not pass its last results."""
+        self._in_order = True
 
     def limit(self, link: LinkId) -> int:
         """Bytes of the longest message that `link` takes; of one that is gone, 0."""
@@ -206,8 +246,11 @@ class Links:
     def _end(self, session: Session, why: str) -> None:
         """Nothing is said or heard on this link any more; an ordinary end is only told of a link that had opened."""
         session.move(Cause.HUNG_UP)
-        for purpose in ("handshake", "ping", "goodbye"):
+        for purpose in ("handshake", "ping", "goodbye", "decode"):
             self._timers.cancel((purpose, session.link))
+        if session.decoding:
+            session.drop_decoding()
+            self._log.append(Resume(session.link))
         peer = session.theirs.name if session.theirs is not None else session.dialled or ""
         if why or session.theirs is not None:
             self._log.append(Notify(LinkEnded(session.link, peer, why)))
@@ -238,8 +281,14 @@ class Links:
             session.asked, session.asked_at = self._last_ping, now
             self.say(link, Ping(self._last_ping))
 
+    def progress(self, link: LinkId, now: int) -> None:
+        """Bytes came that complete no message, or the peer took bytes of ours: a sign of life."""
+        session = self.sessions.get(link)
+        if session is not None:
+            session.touch(now)
+
     def heard(self, link: LinkId) -> int:
-        """When a link last brought any byte; for one that is gone long before any time."""
+        """When a link last moved any byte, either way; for one that is gone long before any time."""
         session = self.sessions.get(link)
         return -(1 << 63) if session is None else session.heard
 
@@ -262,6 +311,11 @@ class Links:
 
     def _keep_alive(self, session: Session, now: int) -> None:
         silent = now - session.heard
+        slack = self._limits.gone_after // 8
+        if silent > self._limits.gone_after + slack and not session.excused:  # late: what came meanwhile lies unread
+            session.excused = True
+            self._timers.set(("ping", session.link), now + slack)
+            return
         if silent >= self._limits.gone_after:
             self.hang_up(session.link, 1001, why=f"silent for {silent / 1e9:g} s")
             return

@@ -34,6 +34,7 @@ OWNERS: Final[Mapping[str, str]] = {
     "handshake": "links",
     "ping": "links",
     "goodbye": "links",
+    "decode": "links",
     "deadline": "coordinator",
     "wait": "coordinator",
     "again": "coordinator",

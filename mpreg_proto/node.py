@@ -138,6 +138,14 @@ class Node:
         self._carry(self.cluster.dial_failed(address, now), now)
         self._settle(now)
 
+    def progress(self, link: LinkId, *, now: int) -> None:
+        """Bytes came on a link that complete no message yet, or the peer took bytes of ours: both are signs of life.
+
+        An adapter may say so. Byte streams need it only for bytes that the peer took, as `receive` gets every byte
+        that comes.
+        """
+        self.links.progress(link, now)
+
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
         """So many bytes of what was to be sent wait to leave on a link; 0 once all has left. An adapter may say so."""
         self.cluster.backlog(link, queued)
@@ -155,7 +163,10 @@ class Node:
         """Time has passed: do what is due. A no-op when nothing is."""
         for key in self._timers.due(now):
             owner = OWNERS.get(str(key[0]))
-            if owner == "links":
+            if key[0] == "decode":
+                link = LinkId(int(key[1]))
+                self._take(link, self.links.decode_on(link, now), now)
+            elif owner == "links":
                 self.links.wake(key, now)
             elif owner == "coordinator":
                 self._carry(self.coordinator.wake(key, now), now)
@@ -260,6 +271,7 @@ class Node:
             return
         self.left = True
         self._timers.cancel(("grace", 0))
+        self.links.keep_order()
         self._carry(self.coordinator.end_all(), now)
         self._carry(self.worker.stop_all(), now)
         self.answers.flush(self.worker.queued)

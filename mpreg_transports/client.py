@@ -19,7 +19,7 @@ import anyio.abc
 import msgspec
 
 from mpreg_proto.client import ClientSession, Ready, Rejected, Replied, Reply
-from mpreg_proto.effects import HangUp, Send
+from mpreg_proto.effects import HangUp, Lane, Send
 from mpreg_proto.errors import Fault, RequestError, UnresolvedReference, raised
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
@@ -32,8 +32,10 @@ from mpreg_transports.driver import clock, leave_group
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions import tags
 from mpreg_transports.graph import Graph, Handle, OnError, check_called
-from mpreg_transports.links.base import Link, LinkEnded
-from mpreg_transports.outbox import Outbox
+from mpreg_transports.links.base import Framing, Link, LinkEnded
+from mpreg_transports.links.websocket import WebSocketLink
+from mpreg_transports.outbox import Outbox, Watch
+from mpreg_transports.slices import Slicer
 from mpreg_transports.values import default_codec
 from mpreg_transports.waiting import Leaves, Waiter
 
@@ -284,12 +286,12 @@ class Client:
 
     def _flush(self) -> None:
         """Carry out all that the session wants. Never awaits."""
-        chunks: list[bytes] = []
+        messages: dict[Lane, list[tuple[bytes, ...]]] = {}
         code: int | None = None
         for effect in self._session.drain():
             match effect:
                 case Send():
-                    chunks.extend(effect.chunks)
+                    messages.setdefault(effect.lane, []).append(effect.chunks)
                 case Replied(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
@@ -306,8 +308,8 @@ class Client:
                 case _:
                     pass  # notices are for nodes
         if self._outbox is not None:
-            if chunks:
-                self._outbox.put(chunks)
+            for lane, put in messages.items():
+                self._outbox.put(put, lane)
             if code is not None:
                 self._outbox.close(code)
         if self._session.next_timeout() != self._due:
@@ -359,20 +361,23 @@ class Client:
         self._rejected = None
         self._last_link += 1
         link = LinkId(self._last_link)
-        outbox = self._outbox = Outbox(transport)
         session = self._session
+
+        def tell_progress() -> None:
+            session.progress(link, now=clock())
+
+        if isinstance(transport, WebSocketLink):
+            transport.on_partial = tell_progress
+        slicer = Slicer(lambda data, now: session.receive(link, data, now=now), self._flush, clock)
         try:
             async with anyio.create_task_group() as tasks:
+                outbox = self._outbox = Outbox(transport, watch=Watch(tasks.start_soon), progress=tell_progress)
                 tasks.start_soon(outbox.run)
                 session.link_opened(link, framing=transport.framing, address=address, now=clock())
                 self._flush()
                 try:
                     while True:
-                        items = await transport.receive()
-                        now = clock()
-                        for data in items:
-                            session.receive(link, data, now=now)
-                        self._flush()
+                        await slicer.feed(await transport.receive(), stream=transport.framing is Framing.STREAM)
                 except LinkEnded:
                     tasks.cancel_scope.cancel()
         finally:

@@ -22,6 +22,7 @@ from mpreg_proto.effects import (
     Effect,
     Framing,
     HangUp,
+    Lane,
     Lost,
     Notify,
     NotStarted,
@@ -40,8 +41,9 @@ from mpreg_transports.coroutines import CoroutineRun
 from mpreg_transports.functions import Body, Function, Runtime, Way
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
-from mpreg_transports.outbox import Mailbox, Outbox
+from mpreg_transports.outbox import Mailbox, Outbox, Watch
 from mpreg_transports.pools import Pool
+from mpreg_transports.slices import Slicer
 
 log = logs.get(__name__)
 
@@ -49,12 +51,16 @@ clock = time.monotonic_ns
 
 _DEFECT = 1011
 """The WebSocket close code of an endpoint that met a condition it did not expect (RFC 6455, section 7.4.1)."""
-_PATIENCE = 3_000_000_000
-"""Nanoseconds that links have to close once the node has left."""
+_PATIENCE = 5_000_000_000
+"""Nanoseconds that links have to close once the node has left, as long as no peer takes what is left to be sent."""
 _CLEANUP = 2.0
 """Seconds that cancelled coroutines have to clean up when the node has ended; then they are abandoned."""
 LONG = 100_000_000
 """Nanoseconds for which a function may hold the loop without being told of."""
+
+
+_Writes = dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]]
+"""Messages by link and lane, in their order."""
 
 
 async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
@@ -107,6 +113,9 @@ class Driver:
         self._running: dict[RunId, _Running] = {}
         self._ended_runs: list[tuple[RunId, Outcome]] = []
         """What callbacks of the loop have told of bodies, for `run` to take."""
+        self._watch = Watch(self._spawn)
+        self._paused: dict[LinkId, anyio.Event] = {}
+        """Links that are not read until they are resumed."""
         self._last_link = 0
         self._due: int | None = None
         self._wakeup = anyio.Event()
@@ -144,7 +153,7 @@ class Driver:
         """Whether the node has left and its links are closed; one that will not be is not waited for much longer."""
         if not self.node.left:
             return False
-        if self._patience is None:
+        if self._patience is None or any(outbox.moving for outbox in self._links.values()):
             self._patience = clock() + _PATIENCE
         return not self._links or clock() >= self._patience
 
@@ -162,7 +171,7 @@ class Driver:
             self._flushing = False
 
     def _carry_out(self) -> None:
-        writes: dict[LinkId, list[bytes]] = {}
+        writes: _Writes = {}
         closing: list[HangUp] = []
         while effects := self.node.drain():
             for effect in effects:
@@ -170,18 +179,18 @@ class Driver:
                     self._carry_out_one(effect, writes, closing)
                 except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
                     self._effect_failed(effect)
-        for link, pieces in writes.items():
-            self._write(link, pieces)
+        for (link, lane), messages in writes.items():
+            self._write(link, messages, lane)
         for hang_up in closing:
             if (outbox := self._links.get(hang_up.link)) is not None:
                 outbox.close(hang_up.code)
         if self.node.next_timeout() != self._due or self.node.left:
             self._wakeup.set()
 
-    def _carry_out_one(self, effect: Effect, writes: dict[LinkId, list[bytes]], closing: list[HangUp]) -> None:
+    def _carry_out_one(self, effect: Effect, writes: _Writes, closing: list[HangUp]) -> None:
         match effect:
-            case Send(link, chunks):
-                writes.setdefault(link, []).extend(chunks)
+            case Send(link, chunks, _, lane):
+                writes.setdefault((link, lane), []).append(chunks)
             case Run():
                 self._run(effect)
             case Notify(notice):
@@ -193,8 +202,11 @@ class Driver:
             case Cancel(run):
                 if (running := self._running.get(run)) is not None and running.body is not None:
                     running.body.cancel()
-            case Pause() | Resume():
-                pass  # never wanted yet: overload comes with its issue
+            case Pause(link):
+                self._paused.setdefault(link, anyio.Event())
+            case Resume(link):
+                if (paused := self._paused.pop(link, None)) is not None:
+                    paused.set()
             case _:
                 assert_never(effect)
 
@@ -207,15 +219,15 @@ class Driver:
         elif isinstance(effect, Dial):
             self.node.dial_failed(effect.address, now=clock())
 
-    def _write(self, link: LinkId, pieces: list[bytes]) -> None:
+    def _write(self, link: LinkId, messages: list[tuple[bytes, ...]], lane: Lane) -> None:
         outbox = self._links.get(link)
         if outbox is None:
             return
         try:
-            outbox.put(pieces)
+            outbox.put(messages, lane)
         except Exception:
             log.exception("a defect while writing to a link, which ends")
-            outbox.close(_DEFECT, within=0)
+            outbox.close(_DEFECT)
 
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
         """Be the link's reader until it ends; its writer runs beside."""
@@ -226,7 +238,16 @@ class Driver:
         def tell_backlog(unsent: int) -> None:
             node.backlog(link, unsent, now=clock())
 
-        outbox = self._links[link] = Outbox(transport, much=node.config.limits.slow_link, backlog=tell_backlog)
+        def tell_progress() -> None:
+            node.progress(link, now=clock())
+
+        outbox = self._links[link] = Outbox(
+            transport,
+            watch=self._watch,
+            much=node.config.limits.slow_link,
+            backlog=tell_backlog,
+            progress=tell_progress,
+        )
         why = "cancelled"
         try:
             if self.on_local_host is not None and transport.local_host is not None:
@@ -234,23 +255,25 @@ class Driver:
                 self.on_local_host(transport.local_host, dialled)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(outbox.run)
-                if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
-                    tasks.start_soon(self._watch_silence, transport)
+                if isinstance(transport, WebSocketLink):
+                    transport.on_partial = tell_progress
+                    if transport.framing is Framing.CLASSIC_MESSAGES:
+                        tasks.start_soon(self._watch_silence, link, transport)
                 node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
                 self.flush()
+                slicer = Slicer(lambda data, now: node.receive(link, data, now=now), self.flush, clock)
                 try:
                     while True:
-                        items = await transport.receive()
-                        now = clock()
-                        for data in items:
-                            node.receive(link, data, now=now)
-                        self.flush()
+                        while (paused := self._paused.get(link)) is not None:
+                            await paused.wait()
+                        await slicer.feed(await transport.receive(), stream=transport.framing is Framing.STREAM)
                 except LinkEnded as end:
                     why = end.reason
                 tasks.cancel_scope.cancel()
         finally:
             del self._links[link]
             self._local_hosts.pop(link, None)
+            self._paused.pop(link, None)
             node.link_closed(link, now=clock())
             self.flush()
             self._wakeup.set()
@@ -274,6 +297,7 @@ class Driver:
             return await mailbox.answer()
         finally:
             del self._links[link]
+            self._paused.pop(link, None)
             self.node.link_closed(link, now=clock())
             self.flush()
 
@@ -313,15 +337,19 @@ class Driver:
         self.node.dial_failed(address, now=clock())
         self.flush()
 
-    async def _watch_silence(self, transport: WebSocketLink) -> None:
-        """A JSON client has no ping of its own: ask by WebSocket's, and hang up when nothing at all comes back."""
+    async def _watch_silence(self, link: LinkId, transport: WebSocketLink) -> None:
+        """A JSON client has no ping of its own: ask by WebSocket's, and hang up when nothing at all comes back.
+
+        That it takes an answer is a sign of life too.
+        """
         limits = self.node.config.limits
-        seen, silent = transport.received_bytes, 0
+        seen, silent = (0, 0), 0
         with suppress(LinkEnded):  # nothing can be written any more, a ping given up half-way included
             while silent < limits.gone_after:
                 await anyio.sleep(limits.ping_every / 1e9)
-                if transport.received_bytes != seen:
-                    seen, silent = transport.received_bytes, 0
+                moved = (transport.received_bytes, self.node.links.heard(link))
+                if moved != seen or link in self._paused:  # what is not read cannot be a pong
+                    seen, silent = moved, 0
                     continue
                 silent += limits.ping_every
                 with anyio.move_on_after(limits.ping_every / 1e9):

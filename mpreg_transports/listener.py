@@ -134,6 +134,7 @@ async def _accept(listener: SocketListener, start: Callable[[ByteStream], None])
     while True:
         try:
             stream = await _next(listener)
+            tcp.tune(stream)
         except anyio.ClosedResourceError:
             return
         except (OSError, anyio.BrokenResourceError) as error:
@@ -171,6 +172,13 @@ class _Connection:
             await tcp.hang_up(self._stream)
 
     async def _dispatch(self) -> None:
+        """Find out what it is, and serve it; of an opening handshake nothing is kept while its link runs."""
+        link = await self._link_or_http()
+        if link is not None:
+            await self._run_link(link)
+
+    async def _link_or_http(self) -> Link | None:
+        """The link that it is; None once it has been served as HTTP, or is nothing that can be served."""
         first = b""
         with anyio.move_on_after(FIRST_BYTES_SECONDS):
             try:
@@ -180,13 +188,14 @@ class _Connection:
         if not first:
             log.debug("%s: sent nothing for %g s, hung up", self._peer, FIRST_BYTES_SECONDS)
         elif first[0] in _RAW:
-            await self._run_link(tcp.TcpLink(self._stream, received=first))
+            return tcp.TcpLink(self._stream, received=first)
         elif first[:1].isalpha():
-            await self._http(first)
+            return await self._http(first)
         elif first[0] == _TLS:
             log.warning("%s: speaks TLS, which is not configured here; hung up", self._peer)
         else:
             log.warning("%s: neither raw frames nor HTTP (first byte 0x%02x); hung up", self._peer, first[0])
+        return None
 
     async def _run_link(self, link: Link) -> None:
         try:
@@ -197,31 +206,30 @@ class _Connection:
         finally:
             await link.close()
 
-    async def _http(self, first: bytes) -> None:
+    async def _http(self, first: bytes) -> Link | None:
+        """Answer requests until the connection ends, or goes on as WebSocket."""
         http = HttpConnection(self._stream, peer=self._peer, received=first)
         seconds = FIRST_BYTES_SECONDS
         try:
             while True:
                 head = await http.head(seconds=seconds)
                 if head is None:
-                    return
+                    return None
                 refusal = self._admit(head)
                 if refusal is not None:
                     raise HttpRefused(refusal)
                 request = await http.body(head)
                 if request.asks_for_websocket():
-                    await self._websocket(request, http.trailing)
-                    return
+                    return await websocket.accept(
+                        self._stream, request, received=http.trailing, max_message=self._max_message
+                    )
                 await self._answer(http, request)
                 if not http.again():
-                    return
+                    return None
                 seconds = KEEP_ALIVE_SECONDS
         except HttpRefused as refused:
             await http.refuse(refused.response)
-
-    async def _websocket(self, request: HttpRequest, received: bytes) -> None:
-        link = await websocket.accept(self._stream, request, received=received, max_message=self._max_message)
-        await self._run_link(link)
+            return None
 
     async def _answer(self, http: HttpConnection, request: HttpRequest) -> None:
         try:

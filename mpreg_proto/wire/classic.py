@@ -8,20 +8,26 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from mpreg_proto.errors import Fault, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
-from mpreg_proto.wire import jsonvalues
+from mpreg_proto.wire import jsonsteps, jsonvalues
 from mpreg_proto.wire.dialects import BadRequest, placed
 from mpreg_proto.wire.messages import Call, Message, Refused, Request, Result, Traced
 from mpreg_proto.wire.references import BadReference, scan_classic, scan_explicit
 from mpreg_proto.wire.values import MalformedValue, UnsendableValue, ValueCodec
 
 _SECOND = 1_000_000_000
+LONG = 64 * 1024
+"""Characters or bytes from which on a message is decoded in steps."""
+_STEP = 64
+"""Calls that are translated in one step."""
+_MANY = 1024
+"""Calls from which on their shape is checked in steps."""
 LONGEST_TIMEOUT = 86_400
 """Seconds that a classic request may ask for at most."""
 
@@ -74,10 +80,22 @@ class ClassicDialect:
 
     def decode(self, body: bytes | bytearray | memoryview | str) -> Request | BadRequest:
         """The request in one JSON message. Never raises: what cannot be understood is a `BadRequest` to be answered."""
+        steps = self.decode_in_steps(body)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                message: Request | BadRequest = stop.value
+                return message
+
+    def decode_in_steps(
+        self, body: bytes | bytearray | memoryview | str
+    ) -> Generator[None, None, Request | BadRequest]:
+        """The same with pauses: it yields after each some milliseconds of work."""
         self._number += 1
         self._open[self._number] = _Open("")
         try:
-            return self._request(body)
+            return (yield from self._request(body))
         except _Wrong as wrong:
             return BadRequest(self._number, wrong.fault)
 
@@ -99,10 +117,10 @@ class ClassicDialect:
                 self._open[message.id] = open_
         return answer
 
-    def _request(self, body: bytes | bytearray | memoryview | str) -> Request:
+    def _request(self, body: bytes | bytearray | memoryview | str) -> Generator[None, None, Request]:
         excess: jsonvalues.MalformedJson | None = None
         try:
-            tree = jsonvalues.loads(body)
+            tree = jsonvalues.loads(body) if len(body) < LONG else (yield from jsonsteps.loads(body))
         except jsonvalues.MalformedJson as error:
             if error.limit is None:
                 raise _Wrong(1000, f"not JSON that can be read: {error}") from None
@@ -117,14 +135,19 @@ class ClassicDialect:
         if tree.get("role") != "rpc":
             role = f"role {tree['role']!r:.60} is unknown" if "role" in tree else "there is no role"
             raise _Wrong(1004, f'{role}; a request has "role":"rpc"')
+        many = tree.get("cmds")
+        if not isinstance(many, list) or len(many) <= _MANY:
+            many = None
         try:
-            rpc = msgspec.convert(tree, _Rpc)
+            rpc = msgspec.convert(tree if many is None else {**tree, "cmds": []}, _Rpc)
         except (msgspec.ValidationError, RecursionError) as error:
             raise _shape(str(error)) from None
+        if many is not None:
+            yield from _convert(many, rpc.cmds)
         self._open[self._number] = _Open(rpc.u, rpc.trace, rpc.on_error == "partial")
-        return self._translate(rpc, excess)
+        return (yield from self._translate(rpc, excess))
 
-    def _translate(self, rpc: _Rpc, excess: jsonvalues.MalformedJson | None) -> Request:
+    def _translate(self, rpc: _Rpc, excess: jsonvalues.MalformedJson | None) -> Generator[None, None, Request]:
         if rpc.timeout is not None and not 0 < rpc.timeout <= LONGEST_TIMEOUT:
             raise _Wrong(
                 1010,
@@ -135,9 +158,10 @@ class ClassicDialect:
             raise _Wrong(1010, f"$.wait: 0 to {LONGEST_TIMEOUT} seconds, not {rpc.wait}", path="$.wait")
         if excess is not None:
             raise _over(excess)
+        calls = yield from self._calls(rpc.cmds, rpc.refs)
         return Request(
             self._number,
-            self._calls(rpc.cmds, rpc.refs),
+            calls,
             timeout=None if rpc.timeout is None else max(1, int(rpc.timeout * _SECOND)),
             want=None if rpc.want is None else tuple(rpc.want),
             wait=int(rpc.wait * _SECOND),
@@ -145,15 +169,21 @@ class ClassicDialect:
             trace=rpc.trace,
         )
 
-    def _calls(self, commands: Sequence[_Command], refs: str) -> tuple[Call, ...]:
+    def _calls(self, commands: Sequence[_Command], refs: str) -> Generator[None, None, tuple[Call, ...]]:
         names = dict.fromkeys(command.name for command in commands)
         calls: list[Call] = []
         edges = 0
         for position, command in enumerate(commands):
+            if position % _STEP == _STEP - 1:
+                yield
             arguments = [command.args, command.kwargs]
             path = f"$.cmds[{position}]"
             try:
-                if refs == "classic":
+                scanned: object = arguments
+                needs: tuple[str, ...] = ()
+                if refs == "classic" and len(names) == 1:
+                    pass  # there is no other call to refer to
+                elif refs == "classic":
                     scanned, needs = scan_classic(arguments, names, command.name)
                 else:
                     if "$ref" in command.kwargs or "$data" in command.kwargs:  # would make a reference of all keywords
@@ -252,6 +282,19 @@ def _seconds(row: Traced) -> dict[str, object]:
 def _shape(message: str) -> _Wrong:
     path, text = placed(message)
     return _Wrong(1010, f"{path}: {text}", path=path)
+
+
+def _convert(many: list[Any], made: list[_Command]) -> Generator[None, None, None]:
+    """Check the shape of many calls, some at a time."""
+    for start in range(0, len(many), _MANY):
+        try:
+            made += msgspec.convert(many[start : start + _MANY], list[_Command])
+        except (msgspec.ValidationError, RecursionError) as error:
+            path, text = placed(str(error))
+            index, _, rest = path.removeprefix("$[").partition("]")
+            where = f"$.cmds[{start + int(index)}]{rest}" if index.isdigit() else "$.cmds"
+            raise _Wrong(1010, f"{where}: {text}", path=where) from None
+        yield
 
 
 def _inside(path: str) -> str:

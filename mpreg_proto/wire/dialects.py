@@ -15,7 +15,8 @@ from mpreg_proto.wire.messages import Explain, Message, Request, Result
 from mpreg_proto.wire.shapes import Excess, measure
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_any = msgspec.msgpack.Decoder(list[object])
+_loose = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode  # of a long message that is wrong only the head is read
+_SHORT = 64
 _encode = msgspec.msgpack.Encoder().encode
 _REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
 _FAR_OVER = 10
@@ -54,15 +55,15 @@ def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Me
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         why = str(error)
     try:
-        loose = _any.decode(body)
+        loose = _loose(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise RemoteProtocolError(f"not a message: {why}") from None
-    kind = loose[0] if loose else None
+    kind = _scalar(loose[0]) if loose else None
     if kind in _REQUEST_KINDS and type(kind) is int:
-        number = loose[1] if len(loose) > 1 else None
+        number = _number(loose[1]) if len(loose) > 1 else None
         if kind == _REQUEST_KINDS[1]:  # Explain holds the request inside
-            number = number[1] if isinstance(number, list) and len(number) > 1 else None
-        if type(number) is int:
+            number = _number_inside(loose[1]) if len(loose) > 1 else None
+        if number is not None:
             path, text = placed(why)
             return BadRequest(number, Fault(1010, f"{path}: {text}", {"path": path}))
     if type(kind) is int and kind not in _KINDS:
@@ -123,6 +124,30 @@ def _length(array: msgspec.Raw) -> int:
     if head[:1] == b"\xdd":
         return int.from_bytes(head[1:5], "big")
     return head[0] & 0x0F if head and head[0] & 0xF0 == 0x90 else 0
+
+
+def _scalar(raw: msgspec.Raw) -> object:
+    """What `raw` holds if it is short, else a text that says that it is not."""
+    if len(raw) > _SHORT:
+        return "..."
+    try:
+        return msgspec.msgpack.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return "..."
+
+
+def _number(raw: msgspec.Raw) -> int | None:
+    found = _scalar(raw)
+    return found if type(found) is int else None
+
+
+def _number_inside(raw: msgspec.Raw) -> int | None:
+    """The number of the request in an `Explain`."""
+    try:
+        loose = _loose(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    return _number(loose[1]) if len(loose) > 1 else None
 
 
 def _measure_details(result: Result) -> None:

@@ -30,7 +30,7 @@ _CANNOT: Final = "cannot be sent as JSON"
 BYTE_ORDER_MARK: Final = "\ufeff"
 """Written before a text by some editors; says nothing where the text is UTF-8 (RFC 8259, section 8.1)."""
 _SMALL: Final = 1024  # what is this short can hold neither a key that is too long nor an array with too many entries
-_HALF_ESCAPED: Final = re.compile(r"\\u[dD][89a-fA-F]")
+HALF_ESCAPED: Final = re.compile(r"\\u[dD][89a-fA-F]")
 # CPython reads and writes longer integers only in quadratic time, or not at all (sys.set_int_max_str_digits).
 _DIGITS: Final = 4300
 _EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -69,24 +69,29 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
         tree = _decode(text[1:] if marked else text)
         if len(text) > _SMALL or text.count("[") + text.count("{") > MAX_DEPTH:
             measure(tree)
-        if "\\u" in text and _HALF_ESCAPED.search(text) and not is_text(_encode(tree)):
+        if "\\u" in text and HALF_ESCAPED.search(text) and half_a_pair(tree):
             raise MalformedJson(HALF_A_PAIR)
-    except MalformedJson:
-        raise
-    except UnicodeDecodeError as error:
-        raise MalformedJson("not UTF-8", error.start) from None
-    except json.JSONDecodeError as error:
-        raise MalformedJson(error.msg, error.pos + marked) from None
     except Excess as excess:
         raise MalformedJson(str(excess), excess=excess, tree=tree) from None
-    except RecursionError:
-        depth = Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
-        raise MalformedJson(str(depth), excess=depth) from None
-    except MemoryError:
-        raise MalformedJson("there is not enough memory to read it") from None
-    except ValueError:  # CPython's limit for the digits of an integer
-        raise MalformedJson(f"an integer of more than {_DIGITS} digits") from None
+    except (ValueError, RecursionError, MemoryError, MalformedJson) as error:
+        raise malformed(error, marked) from None
     return tree
+
+
+def malformed(error: ValueError | RecursionError | MemoryError | MalformedJson, skipped: int = 0) -> MalformedJson:
+    """What is wrong with a text, by what the parser raised, which did not see the first `skipped` characters."""
+    if isinstance(error, MalformedJson):
+        return error
+    if isinstance(error, UnicodeDecodeError):
+        return MalformedJson("not UTF-8", error.start)
+    if isinstance(error, json.JSONDecodeError):
+        return MalformedJson(error.msg, error.pos + skipped)
+    if isinstance(error, RecursionError):
+        depth = Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
+        return MalformedJson(str(depth), excess=depth)
+    if isinstance(error, MemoryError):
+        return MalformedJson("there is not enough memory to read it")
+    return MalformedJson(f"an integer of more than {_DIGITS} digits")  # CPython's limit
 
 
 def to_json(value: object, codec: ValueCodec) -> object:
@@ -311,9 +316,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         known: set[str] = set()
         for key, _ in pairs:
             if key in known:
-                raise MalformedJson(f"two keys of one object are {key[:40]!a}")
+                raise duplicate(key)
             known.add(key)
     return made
+
+
+def duplicate(key: str) -> MalformedJson:
+    """The fault of an object that has a key twice."""
+    return MalformedJson(f"two keys of one object are {key[:40]!a}")
+
+
+def half_a_pair(tree: object) -> bool:
+    """Whether a text in a tree holds half of a surrogate pair."""
+    return not is_text(_encode(tree))
 
 
 def _finite(text: str) -> float:
@@ -327,9 +342,9 @@ def _refuse_constant(name: str) -> float:
     raise MalformedJson(f"{name} is not JSON")
 
 
-_decode: Final = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant
-).decode
+DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant)
+"""CPython's parser, made strict."""
+_decode: Final = DECODER.decode
 _encode: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode

@@ -11,16 +11,18 @@ silent pass:
 from __future__ import annotations
 
 import enum
+from collections import deque
+from collections.abc import Generator
 
 from mpreg_proto.errors import Fault, LocalProtocolError, RemoteProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire import dialects
-from mpreg_proto.wire.classic import ClassicDialect
+from mpreg_proto.wire.classic import LONG, ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
 from mpreg_proto.wire.handshake import Agreed, agree
-from mpreg_proto.wire.messages import Hello, Message, Refused
+from mpreg_proto.wire.messages import Hello, Message, Refused, Request
 from mpreg_proto.wire.values import ValueCodec
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -76,15 +78,18 @@ class Session:
     """One link's codec and stage. `mine` is this side's hello; `dialled` is the address if this side dialled."""
 
     __slots__ = (
+        "_behind",
         "_classic",
         "_codec",
         "_limits",
         "_reader",
+        "_steps",
         "agreed",
         "asked",
         "asked_at",
         "busy",
         "dialled",
+        "excused",
         "framing",
         "heard",
         "limit",
@@ -115,9 +120,12 @@ class Session:
         self.agreed: Agreed | None = None
         self.stage = Stage.OPENING
         self.heard = now
+        """When a byte last came, or the peer last took one."""
         self.busy = now
         """When anything but pings last came."""
         self.pinged = False
+        self.excused = False
+        """Whether its silence was noticed so late that this node must have stood still, and it was given more time."""
         self.asked = 0
         """The number of the ping that an answer is awaited for, 0 if none is; and when it was sent."""
         self.asked_at = 0
@@ -131,6 +139,9 @@ class Session:
         first = min(limits.node_message, LONGEST_FRAME) if dialled is not None and mine.member else self.limit
         self._reader = FrameReader(first) if framing is Framing.STREAM else None
         self._classic: ClassicDialect | None = None
+        self._steps: Generator[None, None, Request | BadRequest] | None = None
+        """The long classic message that is being decoded, and what came after it."""
+        self._behind: deque[bytes | bytearray | memoryview | str] | None = None
         if framing is Framing.CLASSIC_MESSAGES:
             self._open_classic()
 
@@ -149,23 +160,27 @@ class Session:
         """Whether one side or both have said goodbye."""
         return self.stage not in (Stage.OPENING, Stage.OPEN)
 
+    def touch(self, now: int) -> None:
+        """The peer is there: bytes came, or it took some."""
+        self.heard = now
+        self.pinged = self.excused = False
+
     def receive(self, data: bytes | bytearray | memoryview | str, now: int) -> Received:
         """The messages that `data` completes. After a violation the session is of no further use; hang up."""
-        self.heard = now
-        self.pinged = False
+        self.touch(now)
         received = Received()
         try:
             if self._reader is None:
                 self._check_size(data)
-                received.append(self._decode(data))
+                self._admit_body(data, received)
                 return received
             assert not isinstance(data, str), "byte streams carry bytes"
             for body in self._reader.feed(data):
-                received.append(self._decode(body))
+                self._admit_body(body, received)
         except FrameError as error:
             try:
                 for body in error.bodies:
-                    received.append(self._decode(body))
+                    self._admit_body(body, received)
                 received.violation = Fault(error.code, error.text, error.details)
             except RemoteProtocolError as earlier:
                 received.violation = Fault(earlier.code, str(earlier), earlier.details)
@@ -173,10 +188,36 @@ class Session:
             received.violation = Fault(error.code, str(error), error.details)
         return received
 
+    @property
+    def decoding(self) -> bool:
+        """Whether a long message is being decoded: `decode_on` is to be called."""
+        return self._steps is not None
+
+    def decode_on(self) -> tuple[Received, bool]:
+        """Do some milliseconds of work on the long message that came.
+
+        Returns it, and what came behind it, once it is done, and whether a long message is still being decoded.
+        """
+        received = Received()
+        if self._steps is None:
+            return received, False
+        try:
+            next(self._steps)
+        except StopIteration as stop:
+            received.append(stop.value)
+            self._steps = None
+            behind, self._behind = self._behind or (), None
+            for body in behind:
+                self._admit_body(body, received)
+        return received, self.decoding
+
+    def drop_decoding(self) -> None:
+        """Forget what is being decoded: nobody wants it any more."""
+        self._steps = self._behind = None
+
     def handle(self, message: Message, now: int) -> Received:
         """The same for a message that was never encoded (Framing.OBJECTS)."""
-        self.heard = now
-        self.pinged = False
+        self.touch(now)
         received = Received()
         try:
             received.append(self._admit(message))
@@ -199,17 +240,34 @@ class Session:
             raise LocalProtocolError(f"a link that is {self.stage.name} cannot take {cause.name}")
         self.stage = following
 
+    def _admit_body(self, body: bytes | bytearray | memoryview | str, received: Received) -> None:
+        """Decode one body at once, or begin to, or keep it behind one that is being decoded."""
+        if self._steps is not None:
+            if self._behind is None:
+                self._behind = deque()
+            self._behind.append(body)
+        elif len(body) >= LONG and self._is_classic(body):
+            classic = self._classic or self._open_classic()
+            self._steps = classic.decode_in_steps(body)
+        else:
+            received.append(self._decode(body))
+
+    def _is_classic(self, body: bytes | bytearray | memoryview | str) -> bool:
+        """Whether a body is in the classic dialect, which a raw link's first one decides."""
+        return self._classic is not None or (
+            not isinstance(body, str)
+            and self.stage is Stage.OPENING
+            and self.dialled is None
+            and self._reader is not None
+            and bytes(body[:4]).removeprefix(_BYTE_ORDER_MARK)[:1] == b"{"
+        )
+
     def _decode(self, body: bytes | bytearray | memoryview | str) -> Message | BadRequest:
         if self._classic is not None:
             return self._classic.decode(body)
         if isinstance(body, str):
             raise RemoteProtocolError("a native link carries binary messages, not text")
-        if (
-            self.stage is Stage.OPENING
-            and self.dialled is None
-            and self._reader is not None
-            and bytes(body[:4]).removeprefix(_BYTE_ORDER_MARK)[:1] == b"{"
-        ):
+        if self._is_classic(body):
             return self._open_classic().decode(body)
         return self._admit(dialects.decode(body, self._limits))
 

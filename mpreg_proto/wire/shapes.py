@@ -105,8 +105,10 @@ def is_small(value: object) -> bool:
     return True
 
 
-def measure(value: object) -> set[type]:
-    """Raise Excess if `value` is over a limit, or Misplaced. Returns the rare types of its keys and members of sets.
+def measure(value: object, depth: int = 0) -> set[type]:
+    """Raise Excess if `value`, which lies within `depth` containers, is over a limit, or Misplaced.
+
+    Returns the rare types of its keys and members of sets.
 
     Goes level by level, so that almost all of it happens in C: 10 ns an element where a level holds scalars only. What
     is shared counts as often as it appears, and what contains itself is soon over a limit.
@@ -116,7 +118,7 @@ def measure(value: object) -> set[type]:
         return set()
     level: list[Any] = [value]
     keyed: list[Any] = []  # within keys and members of sets
-    depth = containers = elements = 0
+    containers = elements = 0
     rare: set[type] = set()
     trusted = False
     while level or keyed:

@@ -1,20 +1,26 @@
-"""WebSocket data frames, written: RFC 6455 section 5.2 for whole messages.
+"""WebSocket data frames, written: RFC 6455 sections 5.2 and 5.4.
 
 wsproto parses what comes in and writes control frames; it copies a payload four times on its way out, which a large
-message notices, so whole data frames are written here. Messages go in, pieces for the socket come out.
+message notices, so data frames are written here. Messages go in, frames for the socket come out; a long message is cut
+into several, so that pings and pongs need not wait for its end.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mpreg_transports.links.base import Buffer
 
+CONTINUATION = 0x0
 TEXT = 0x1
 BINARY = 0x2
 """Opcodes (section 5.2)."""
+WHOLE = 1024 * 1024
+"""Payload bytes of the longest message that is one frame."""
+FRAGMENT = 128 * 1024
+"""Payload bytes of a frame of a longer one: a pong waits for no more than that. Reasonable: what a socket takes."""
 
 _FINAL = 0x80
 _MASKED = 0x80
@@ -22,31 +28,37 @@ _MASKED = 0x80
 _XOR = tuple(bytes(value ^ key for value in range(256)) for key in range(256))
 
 
-def plain_frames(messages: Iterable[tuple[int, Buffer]]) -> list[Buffer]:
-    """A server's frames for (opcode, payload) pairs: heads and payloads in turn, the payloads not copied."""
-    pieces: list[Buffer] = []
-    for opcode, payload in messages:
-        pieces.append(_head(opcode, len(payload), mask_bit=0))
-        pieces.append(payload)
-    return pieces
+def plain_frames(messages: Iterable[tuple[int, Buffer]]) -> Iterator[tuple[Buffer, Buffer]]:
+    """A server's frames for (opcode, payload) pairs: head and payload of each, the payloads not copied."""
+    for opcode, final, payload in _fragments(messages):
+        yield _head(opcode | final, len(payload), mask_bit=0), payload
 
 
-def masked_frames(messages: Iterable[tuple[int, Buffer]]) -> list[Buffer]:
+def masked_frames(messages: Iterable[tuple[int, Buffer]]) -> Iterator[tuple[Buffer, Buffer]]:
     """A client's frames, each masked with a key of its own from the system (section 5.3)."""
-    pieces: list[Buffer] = []
-    for opcode, payload in messages:
+    for opcode, final, payload in _fragments(messages):
         key = os.urandom(4)
-        pieces.append(_head(opcode, len(payload), mask_bit=_MASKED) + key)
-        pieces.append(_masked(payload, key))
-    return pieces
+        yield _head(opcode | final, len(payload), mask_bit=_MASKED) + key, _masked(payload, key)
 
 
-def _head(opcode: int, length: int, *, mask_bit: int) -> bytes:
+def _fragments(messages: Iterable[tuple[int, Buffer]]) -> Iterator[tuple[int, int, Buffer]]:
+    """(opcode, the bit of a message's last frame, payload) of each frame."""
+    for opcode, payload in messages:
+        if len(payload) <= WHOLE:
+            yield opcode, _FINAL, payload
+            continue
+        view = memoryview(payload)
+        for start in range(0, len(view), FRAGMENT):
+            final = _FINAL if start + FRAGMENT >= len(view) else 0
+            yield opcode if start == 0 else CONTINUATION, final, view[start : start + FRAGMENT]
+
+
+def _head(first: int, length: int, *, mask_bit: int) -> bytes:
     if length < 126:
-        return bytes((_FINAL | opcode, mask_bit | length))
+        return bytes((first, mask_bit | length))
     if length < 0x10000:
-        return struct.pack("!BBH", _FINAL | opcode, mask_bit | 126, length)
-    return struct.pack("!BBQ", _FINAL | opcode, mask_bit | 127, length)
+        return struct.pack("!BBH", first, mask_bit | 126, length)
+    return struct.pack("!BBQ", first, mask_bit | 127, length)
 
 
 def _masked(payload: Buffer, key: bytes) -> bytearray:

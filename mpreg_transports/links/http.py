@@ -191,10 +191,7 @@ class HttpConnection:
         return b"".join(part for part in parts if part)
 
     async def _write(self, data: bytes) -> None:
-        try:
-            await self._stream.send(data)
-        except tcp.BROKEN as error:
-            raise tcp.ending(error) from None
+        await tcp.write_all(self._stream, data)
 
     async def _event(self) -> object:
         """The next event of h11, reading as long as it needs more."""

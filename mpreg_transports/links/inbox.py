@@ -1,7 +1,8 @@
 """WebSocket, read: bytes off the stream to whole messages, by wsproto.
 
 `websocket.py` feeds it what it reads and hands on what comes back; the end of the messages, with its close code, and
-the pong that is owed are left here as attributes. It never raises for what the peer sent and never writes.
+the pongs that are owed are left here. It never raises for what the peer sent, never writes, and works in slices: a read
+may hold tens of thousands of frames.
 """
 
 from __future__ import annotations
@@ -16,53 +17,87 @@ from wsproto.frame_protocol import CloseReason
 from mpreg_transports.links.base import LinkEnded
 
 _ORDERLY = (CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD)
+SLICE = 256
+"""Frames that are parsed at once: some 3 ms."""
+OWED = 4096
+"""Bytes of pongs that wait at most to be written."""
 _TAIL = 1024  # pieces kept apart; each is an object of some 50 bytes beside what it holds
 
 Piece = TypeVar("Piece", bound="bytes | bytearray | str")
 
 
 class Inbox:
-    """Bytes to whole messages; remembers how it ended and the pong that is owed."""
+    """Bytes to whole messages, a slice of work at a time; remembers how it ended and the pongs that are owed."""
 
     def __init__(self, connection: Connection, *, max_message: int) -> None:
         self.end: LinkEnded | None = None
-        self.pong: bytes | None = None  # only the newest: section 5.5.3 allows it, and a flood of pings costs nothing
         self.failed_with: int | None = None  # the code to close with, after a violation
         self.closed_with: int | None = None  # the code of the peer's close frame
+        self.more = False
+        """Whether `parse` has left something of what was fed."""
+        self._pongs: list[bytes] = []
+        self._owed = 0
         self._connection = connection
         self._limit = max_message
         self._size = 0  # bytes of the message under way
         self._binary: _Pieces[bytes | bytearray] = _Pieces(b"".join)
         self._text: _Pieces[str] = _Pieces("".join)
 
-    def feed(self, data: bytes) -> list[bytes | bytearray | str]:
-        """Take what was read; gives the messages it completed. Never raises: see `end`."""
-        messages: list[bytes | bytearray | str] = []
+    def feed(self, data: bytes) -> None:
+        """Take what was read; `parse` follows, as long as there is `more`."""
         self._connection.receive_data(data)
+        self.more = True
+
+    def parse(self) -> list[bytes | bytearray | str]:
+        """The messages that the next SLICE frames complete. Never raises: see `end`."""
+        messages: list[bytes | bytearray | str] = []
+        left = SLICE
         for event in self._connection.events():
-            if isinstance(event, ws.BytesMessage):
-                self._count(len(event.data))
-                if not event.message_finished:
-                    self._binary.add(event.data)
-                elif self.end is None:
-                    messages.append(self._binary.whole_with(event.data))
-                    self._size = 0
-            elif isinstance(event, ws.TextMessage):
-                text = event.data
-                self._count(len(text) if text.isascii() else len(text.encode()))
-                if not event.message_finished:
-                    self._text.add(text)
-                elif self.end is None:
-                    messages.append(self._text.whole_with(text))
-                    self._size = 0
-            elif isinstance(event, ws.Ping):
-                if self._connection.state is ConnectionState.OPEN:
-                    self.pong = self._connection.send(event.response())
-            elif isinstance(event, ws.CloseConnection):
-                self._close(event)
-            if self.end is not None:
+            self._take(event, messages)
+            left -= 1
+            if self.end is not None or not left:
                 break
+        self.more = self.end is None and not left
         return messages
+
+    @property
+    def owes(self) -> bool:
+        """Whether a pong is to be written."""
+        return bool(self._pongs)
+
+    def pongs(self) -> list[bytes]:
+        """Take out the pongs that are owed, in the order of their pings."""
+        owed, self._pongs, self._owed = self._pongs, [], 0
+        return owed
+
+    def _take(self, event: ws.Event, messages: list[bytes | bytearray | str]) -> None:
+        if isinstance(event, ws.BytesMessage):
+            self._count(len(event.data))
+            if not event.message_finished:
+                self._binary.add(event.data)
+            elif self.end is None:
+                messages.append(self._binary.whole_with(event.data))
+                self._size = 0
+        elif isinstance(event, ws.TextMessage):
+            text = event.data
+            self._count(len(text) if text.isascii() else len(text.encode()))
+            if not event.message_finished:
+                self._text.add(text)
+            elif self.end is None:
+                messages.append(self._text.whole_with(text))
+                self._size = 0
+        elif isinstance(event, ws.Ping):
+            if self._connection.state is ConnectionState.OPEN:
+                self._owe(self._connection.send(event.response()))
+        elif isinstance(event, ws.CloseConnection):
+            self._close(event)
+
+    def _owe(self, pong: bytes) -> None:
+        """Keep a pong to be written; over the bound the oldest are dropped, as section 5.5.3 allows."""
+        self._pongs.append(pong)
+        self._owed += len(pong)
+        while self._owed > OWED:
+            self._owed -= len(self._pongs.pop(0))
 
     def _count(self, size: int) -> None:
         """Count what has come, as wsproto hides the declared length: at most one read over the limit is held."""

@@ -26,6 +26,8 @@ class _Direction:
         self._limit = buffered
         self._waiting: deque[bytes | memoryview] = deque()
         self._unread = 0
+        self.given = 0
+        """Bytes that were sent."""
         self._end: LinkEnded | None = None
         self._changed = anyio.Event()
 
@@ -46,6 +48,7 @@ class _Direction:
             if len(chunk):
                 self._waiting.append(_unchanging(chunk))
                 self._unread += len(chunk)
+                self.given += len(chunk)
         self._wake()
         while self._unread > self._limit:
             await self._changed.wait()
@@ -76,6 +79,11 @@ class _Direction:
             most -= len(piece)
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
+    @property
+    def taken(self) -> int:
+        """Bytes that the other end has received, or that were dropped."""
+        return self.given - self._unread
+
     def drop(self) -> None:
         """Forget what is unread."""
         self._waiting.clear()
@@ -96,6 +104,16 @@ class MemoryLink:
         self.peer = peer
         self._incoming = incoming
         self._outgoing = outgoing
+
+    @property
+    def given(self) -> int:
+        """Bytes that were written."""
+        return self._outgoing.given
+
+    @property
+    def taken(self) -> int:
+        """Bytes of them that the other end has received."""
+        return self._outgoing.taken
 
     async def receive(self) -> tuple[bytes | memoryview]:
         """One chunk: all that waits, or as much as the pair's `chunk`. See `Link.receive`."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import cast
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
 from mpreg_transports.addresses import host_and_port
@@ -28,6 +30,17 @@ CONNECT_SECONDS = 10.0
 """How long a connection may take to open. Reasonable: 3 to 30; a system's own limit is minutes."""
 LINGER_SECONDS = 1.0
 """How long `linger` waits for the peer to hang up. Reasonable: a round trip or two."""
+
+SLICE = 128 * 1024
+"""Bytes of a long chunk that are written at once, so that it is seen how much of it the peer has taken."""
+TURN = 1024 * 1024
+"""Bytes after which a writer that never waits lets others run."""
+STALLED_SECONDS = 10.0
+"""How long a peer may take nothing of what is to be sent to it, until it is hung up on."""
+UNSENT = 128 * 1024
+"""Bytes that the system keeps beyond what is on its way (TCP_NOTSENT_LOWAT), so that little stands before a ping."""
+KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""Seconds of silence until the system asks whether the peer is there, between two questions, and how many it asks."""
 
 BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 """All that reading and writing raise when the peer or the network is gone (ssl.SSLError is an OSError)."""
@@ -46,9 +59,25 @@ class TcpLink:
         self.peer = peer_name(stream)
         self.local_host = local_host(stream)
         self._stream = stream
+        self._output = Output(stream)
         self._received = received
         self._end: LinkEnded | None = None
         self._closed = False
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the peer has taken. See `Output.taken`."""
+        return self._output.taken
+
+    @property
+    def given(self) -> int:
+        """Bytes that were written."""
+        return self._output.given
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait here to leave. See `Output.unsent`."""
+        return self._output.unsent
 
     async def receive(self) -> tuple[bytes]:
         """One chunk, up to 256 KiB. See `Link.receive`."""
@@ -67,16 +96,13 @@ class TcpLink:
         if self._end is not None and not self._end.clean:
             raise self._end.again()
         try:
-            for piece in gather(chunks):
-                await self._stream.send(piece)
+            await self._output.write(chunks)
         except BROKEN as error:
             raise self._ended(error) from None
 
     def send_now(self, chunks: Sequence[Buffer]) -> bool:
         """Write short chunks without waiting, where the stream can. See `Link.send_now`."""
-        if self._end is not None or not isinstance(self._stream, asyncio_stream.AsyncioStream):
-            return False
-        return self._stream.send_now(b"".join(chunks))
+        return self._end is None and self._output.write_now(b"".join(chunks))
 
     async def close(self, code: int = 1000) -> None:
         """Say that nothing more will come, and hang up. See `Link.close`."""
@@ -93,6 +119,101 @@ class TcpLink:
         return self._end.again()
 
 
+class Output:
+    """What is written to one stream: in slices, and counted as the peer takes it."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.given = 0
+        """Bytes that were written."""
+        self._raw: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
+
+    async def write(self, chunks: Sequence[Buffer]) -> None:
+        """Write the concatenation of `chunks`. Raises what the stream raises (BROKEN)."""
+        turn = self.given + TURN
+        for piece in gather(chunks):
+            for part in _slices(piece):
+                await self._stream.send(part)
+                self.given += len(part)
+                if self.given >= turn:
+                    turn = self.given + TURN
+                    await anyio.lowlevel.checkpoint()
+
+    def write_now(self, data: bytes) -> bool:
+        """Write without waiting, where the stream can; False, and nothing is written, where it cannot."""
+        if not isinstance(self._stream, asyncio_stream.AsyncioStream) or not self._stream.send_now(data):
+            return False
+        self.given += len(data)
+        return True
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the system has not taken yet."""
+        return self._stream.unwritten if isinstance(self._stream, asyncio_stream.AsyncioStream) else 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the peer has taken: its system has acknowledged them, or, where that cannot be asked, ours has
+        taken them.
+
+        A growing number is a sign of life while something waits to leave.
+        """
+        return self.given - self.unsent - _unacknowledged(self._raw)
+
+
+def _unacknowledged(sock: socket.socket | None) -> int:
+    """Bytes that the system holds because the peer has not acknowledged them; 0 where it does not say."""
+    if sock is None or sys.platform == "win32":
+        return 0
+    import fcntl
+    import termios
+
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
+
+
+def _slices(piece: bytes) -> Iterator[bytes]:
+    if len(piece) <= SLICE:
+        yield piece
+        return
+    view = memoryview(piece)
+    for start in range(0, len(piece), SLICE):
+        yield cast(bytes, view[start : start + SLICE])
+
+
+def tune(stream: ByteStream) -> None:
+    """Let the system find out that a silent peer is gone, and keep little that is not on its way. Never raises."""
+    sock: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
+    if sock is None:
+        return
+    wanted = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (*KEEPALIVE, ("TCP_NOTSENT_LOWAT", UNSENT)):
+        number = getattr(socket, name, _LINUX.get(name) if sys.platform == "linux" else None)
+        if number is not None:
+            wanted.append((socket.IPPROTO_TCP, number, value))
+    for level, number, value in wanted:
+        with suppress(OSError):  # not every system lets each be set
+            sock.setsockopt(level, number, value)
+
+
+_LINUX = {"TCP_NOTSENT_LOWAT": 25}
+"""Numbers that Python's socket module does not name everywhere."""
+
+
+async def write_all(stream: ByteStream, data: bytes) -> None:
+    """Write to a peer that may take its time. Raises LinkEnded, also when it takes nothing for STALLED_SECONDS."""
+    try:
+        for part in _slices(data):
+            with anyio.fail_after(STALLED_SECONDS):
+                await stream.send(part)
+    except TimeoutError:
+        raise LinkEnded(f"the peer took nothing for {STALLED_SECONDS:g} s") from None
+    except BROKEN as error:
+        raise ending(error) from None
+
+
 async def connect(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> TcpLink:
     """Open a raw link to a node. Raises LinkEnded, whose reason says why not, within 10 seconds."""
     return TcpLink(await open_stream(host, port, tls=tls))
@@ -103,16 +224,22 @@ async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None = None
     where = host_and_port(host, port)
     try:
         with anyio.fail_after(CONNECT_SECONDS):
-            if tls is None and asyncio_stream.running_loop() is not None:
-                return await asyncio_stream.connect(host, port)
-            if tls is None:
-                return await anyio.connect_tcp(host, port)
-            # Not standard-compatible: an end without TLS's own goodbye is how most peers end.
-            return await anyio.connect_tcp(host, port, ssl_context=tls, tls_standard_compatible=False)
+            stream = await _open(host, port, tls)
     except TimeoutError:
         raise LinkEnded(f"cannot connect to {where}: no answer within {CONNECT_SECONDS:g} s") from None
     except (*BROKEN, UnicodeError) as error:  # UnicodeError: a name that cannot be a host's
         raise LinkEnded(f"cannot connect to {where}: {why(error)}") from None
+    tune(stream)
+    return stream
+
+
+async def _open(host: str, port: int, tls: ssl.SSLContext | None) -> ByteStream:
+    if tls is None and asyncio_stream.running_loop() is not None:
+        return await asyncio_stream.connect(host, port)
+    if tls is None:
+        return await anyio.connect_tcp(host, port)
+    # Not standard-compatible: an end without TLS's own goodbye is how most peers end.
+    return await anyio.connect_tcp(host, port, ssl_context=tls, tls_standard_compatible=False)
 
 
 def why(error: BaseException) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
@@ -49,11 +50,16 @@ class WebSocketLink:
         self.peer = tcp.peer_name(stream)
         self.local_host = tcp.local_host(stream)
         self.received_bytes = 0
+        self.on_partial: Callable[[], None] = lambda: None
+        """Called when bytes came that complete no message."""
         self._stream = stream
+        self._output = tcp.Output(stream)
         self._connection = connection
         self._frames = frames.masked_frames if connection.client else frames.plain_frames
         self._inbox = Inbox(connection, max_message=max_message)
         self._received: bytes | None = received  # None once it is parsed
+        self._messages: list[bytes | bytearray | str] = []  # complete, to be given by `receive`
+        self._ping = b""  # to be written at the next chance
         self._end: LinkEnded | None = None
         self._broken = False  # nothing can be written any more
         self._closing = False
@@ -62,19 +68,37 @@ class WebSocketLink:
         self._writing = False
         self._writer_left: anyio.Event | None = None
 
+    @property
+    def taken(self) -> int:
+        """Bytes that the peer has taken. See `Output.taken`."""
+        return self._output.taken
+
+    @property
+    def given(self) -> int:
+        """Bytes that were written."""
+        return self._output.given
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait here to leave. See `Output.unsent`."""
+        return self._output.unsent
+
     async def receive(self) -> list[bytes | bytearray | str]:
         """All messages that one read of the socket completed. See `Link.receive`.
 
         A message over the limit ends the link with 1009, a violation of the protocol with 1002, bad UTF-8 with 1007;
         messages before it in the same read are still given.
         """
-        while True:
+        while not self._messages:
             if self._end is not None:
                 raise self._end.again()
             if self._closing:
                 raise LinkEnded("closed here", clean=True)
-            if messages := await self._step():
-                return messages
+            await self._step()
+            if not self._messages:
+                self.on_partial()
+        messages, self._messages = self._messages, []
+        return messages
 
     async def send(self, chunks: Sequence[Buffer]) -> None:
         """One message a chunk, binary if native, text if classic, all in one write. See `Link.send`."""
@@ -91,11 +115,15 @@ class WebSocketLink:
         )
 
     async def ping(self) -> None:
-        """Send a ping; the pong only adds to `received_bytes`. Raises LinkEnded."""
-        await self._turn()
+        """Send a ping, between the frames of a message that is being sent; the pong only adds to `received_bytes`.
+
+        Raises LinkEnded.
+        """
         self._check_sendable()
         if self._connection.state is ConnectionState.OPEN:  # else the peer's close frame is in, and answers pings
-            await self._write([self._connection.send(ws.Ping())])
+            self._ping = self._connection.send(ws.Ping())
+            if not self._writing:
+                await self._write([])
 
     def send_now(self, chunks: Sequence[Buffer]) -> bool:
         """Never: see `Link.send_now`."""
@@ -115,20 +143,26 @@ class WebSocketLink:
                 await self._say_goodbye(code)
             await tcp.hang_up(self._stream)
 
-    async def _step(self) -> list[bytes | bytearray | str]:
-        """Read once, parse, answer pings; marks the end but raises it only when nothing came with it."""
+    async def _step(self) -> None:
+        """Read once, or go on with what was read: parse a slice of it into `_messages`, answer pings.
+
+        Marks the end but raises it only when nothing came with it.
+        """
         self._reading = True
         try:
-            data, self._received = self._received, None
-            if data is None:
-                data = await self._read()
-            self.received_bytes += len(data)
-            messages = self._inbox.feed(data)
+            if self._inbox.more:
+                await anyio.lowlevel.checkpoint()  # others have their turn between two slices
+            else:
+                data, self._received = self._received, None
+                if data is None:
+                    data = await self._read()
+                self.received_bytes += len(data)
+                self._inbox.feed(data)
+            self._messages += self._inbox.parse()
             self._end = self._end or self._inbox.end
-            if self._inbox.pong is not None and not (self._writing or self._broken):  # else the writer takes it along
+            if self._inbox.owes and not (self._writing or self._broken):  # else the writer takes it along
                 with suppress(LinkEnded):
                     await self._write([])
-            return messages
         finally:
             self._reading = False
             if self._reader_left is not None:
@@ -162,16 +196,25 @@ class WebSocketLink:
                 self._writer_left = anyio.Event()
             await self._writer_left.wait()
 
-    async def _write(self, pieces: Sequence[Buffer]) -> None:
-        """Write `pieces`, then a pong that is owed. Must follow `_turn` without an await between."""
+    async def _write(self, frames: Iterable[Sequence[Buffer]]) -> None:
+        """Write frames, and between them the pongs and the ping that are owed.
+
+        Must follow `_turn` without an await between.
+        """
         self._writing = True
         whole = False
         try:
-            for piece in tcp.gather(pieces):
-                await self._stream.send(piece)
-            while self._inbox.pong is not None and not self._closing:
-                pong, self._inbox.pong = self._inbox.pong, None
-                await self._stream.send(pong)
+            pieces: list[Buffer] = []
+            size = 0
+            for frame in frames:
+                pieces += frame
+                size += sum(map(len, frame))
+                if size >= tcp.SLICE:
+                    await self._output.write([*self._control(), *pieces])
+                    pieces, size = [], 0
+            while pieces := [*self._control(), *pieces]:
+                await self._output.write(pieces)
+                pieces = []
             whole = True
         except tcp.BROKEN as error:
             self._end = self._end or LinkEnded(tcp.ending(error).reason)
@@ -185,6 +228,13 @@ class WebSocketLink:
                 self._writer_left.set()
                 self._writer_left = None
 
+    def _control(self) -> list[bytes]:
+        """Take out the control frames that are owed; none follows our own close frame."""
+        if self._closing:
+            return []
+        ping, self._ping = self._ping, b""
+        return [*self._inbox.pongs(), ping] if ping else self._inbox.pongs()
+
     async def _say_goodbye(self, code: int) -> None:
         """Send our close frame, and wait for the peer's, or until it has read ours."""
         await self._turn()
@@ -193,13 +243,14 @@ class WebSocketLink:
         failed = self._inbox.failed_with
         peers = self._inbox.closed_with
         first = failed if failed is not None else peers if peers is not None else sendable(code)
-        await self._write([self._connection.send(ws.CloseConnection(code=first))])
+        await self._write([[self._connection.send(ws.CloseConnection(code=first))]])
         while self._end is None:  # not the peer's close frame yet
             if self._reading:
                 self._reader_left = self._reader_left or anyio.Event()
                 await self._reader_left.wait()
             else:
                 await self._step()
+                self._messages.clear()
         if failed is not None or self._connection.client:  # section 7.1.1: the server hangs up first
             await tcp.linger(self._stream)
 
@@ -234,10 +285,7 @@ async def accept(
         raise HttpRefused(_refusal(error)) from None
     except (UnicodeError, LocalProtocolError) as error:  # a Host or a list of names that is not ASCII
         raise HttpRefused(HttpResponse.text(400, f"bad WebSocket request: {error}")) from None
-    try:
-        await stream.send(answer)
-    except tcp.BROKEN as error:
-        raise tcp.ending(error) from None
+    await tcp.write_all(stream, answer)
     return _link(stream, handshake, chosen, received=received, max_message=max_message)
 
 

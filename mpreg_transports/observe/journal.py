@@ -54,8 +54,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _MARK_EVERY = 256
 """Inputs between two marks of the hash."""
 _INPUTS = frozenset(
-    "link_opened receive link_closed dial_failed backlog finished wake submit cancel offer withdraw hold advertise "
-    "leave".split()
+    "link_opened receive link_closed dial_failed progress backlog finished wake submit cancel offer withdraw hold "
+    "advertise leave".split()
 )
 """What a record may be named, beside "drain" and "entropy"."""
 
@@ -165,6 +165,11 @@ class JournalNode(Node):
         """See `Node.dial_failed`."""
         self._note("dial_failed", now, address)
         super().dial_failed(address, now=now)
+
+    def progress(self, link: LinkId, *, now: int) -> None:
+        """See `Node.progress`."""
+        self._note("progress", now, link)
+        super().progress(link, now=now)
 
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
         """See `Node.backlog`."""

@@ -310,7 +310,7 @@ class Engine(Watched):
         if wire.free[side] > sent:  # a bandwidth: part of it waits to leave
             self.network.tell_backlog(wire, side, sent)
             for at in self.network.leaves(wire, side, begun):
-                self._push(at, self.network.tell_backlog, wire, side, at)
+                self._push(at, self.network.tell_taken, wire, side, at)
 
     def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""

@@ -123,6 +123,10 @@ class Host:
     def backlog(self, link: LinkId, queued: int) -> None:
         """So many bytes wait to leave; only a node takes heed, and wants nothing done for it."""
 
+    def progress(self, link: LinkId) -> None:
+        """The other side took some of what waits to leave."""
+        raise NotImplementedError
+
     def carry_out(self) -> None:
         raise NotImplementedError
 
@@ -204,6 +208,9 @@ class NodeHost(Host):
 
     def backlog(self, link: LinkId, queued: int) -> None:
         self.node.backlog(link, queued, now=self.local)
+
+    def progress(self, link: LinkId) -> None:
+        self.node.progress(link, now=self.local)
 
     def finished(self, body: Body, outcome: Any) -> None:
         """A body has ended."""
@@ -312,6 +319,9 @@ class ClientHost(Host):
             self.session.handle(link, data, now=self.local)
         else:
             self.session.receive(link, data, now=self.local)
+
+    def progress(self, link: LinkId) -> None:
+        self.session.progress(link, now=self.local)
 
     def link_closed(self, link: LinkId) -> None:
         self.session.link_closed(link, now=self.local)

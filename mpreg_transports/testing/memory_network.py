@@ -91,6 +91,16 @@ class End:
         self._held: Sequence[bytes | memoryview] = ()
         way.ends[self] = None
 
+    @property
+    def given(self) -> int:
+        """See `MemoryLink.given`."""
+        return self._inner.given
+
+    @property
+    def taken(self) -> int:
+        """See `MemoryLink.taken`."""
+        return self._inner.taken
+
     async def receive(self) -> Sequence[bytes | memoryview]:
         """One chunk, once the way is not silent. See `Link.receive`."""
         while True:

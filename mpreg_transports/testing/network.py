@@ -62,6 +62,11 @@ class Wire:
         """What a side has sent while the way was cut, in order; bytes, or None for the end."""
 
 
+def _learns(end: End, now: int) -> bool:
+    """Whether a process is there to learn something of its link: it runs, and does not stand still."""
+    return not end.closed and end.host.alive and end.host.life == end.life and end.host.stalled_until <= now
+
+
 class Network:
     """Profiles and cuts between hosts by name, and the rules by which what is sent arrives."""
 
@@ -125,12 +130,18 @@ class Network:
         return delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
     def tell_backlog(self, wire: Wire, side: int, now: int) -> None:
-        """Tell the sender how many bytes wait to leave; without a bandwidth none do. A stalled one learns nothing."""
+        """Tell the sender how many bytes wait to leave; without a bandwidth none do."""
         end, target = wire.ends[side], wire.ends[1 - side].host.name
         waiting = max(0, wire.free[side] - now) * self.profile(end.host.name, target).bandwidth // SECOND
-        if not end.closed and end.host.alive and end.host.life == end.life and end.host.stalled_until <= now:
+        if _learns(end, now):
             self.waited += wire.free[side] - now > SECOND
             end.host.backlog(end.link, waiting)
+
+    def tell_taken(self, wire: Wire, side: int, now: int) -> None:
+        """Tell the sender that some of what waited has left, and how much still waits."""
+        if _learns(wire.ends[side], now):
+            wire.ends[side].host.progress(wire.ends[side].link)
+            self.tell_backlog(wire, side, now)
 
     def leaves(self, wire: Wire, side: int, begun: int) -> list[int]:
         """When each step of what was written since `begun` has left: then the sender learns how much still waits."""

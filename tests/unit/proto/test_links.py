@@ -2,10 +2,11 @@
 
 import pytest
 
-from mpreg_proto.effects import Cancel, Framing, HangUp, Notify, Run, Send
+from mpreg_proto.effects import Cancel, Framing, HangUp, Lane, Notify, Pause, Resume, Run, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.links import SHORT
 from mpreg_proto.notices import LinkEnded, LinkOpened
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
@@ -13,6 +14,7 @@ from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
     Ask,
     CancelRequest,
+    Claim,
     Explanation,
     Goodbye,
     Hello,
@@ -455,3 +457,127 @@ def test_what_a_closed_or_unknown_link_brings_is_nothing() -> None:
     desk.node.receive(LinkId(99), b"\x00", now=desk.now)
     desk.node.link_closed(far.link, now=desk.now)
     assert far.heard[1:] == [] and desk.node.drain() == []
+
+
+# -- bytes as signs of life -------------------------------------------------------------------------------------------
+
+
+def test_bytes_that_the_peer_takes_keep_a_link() -> None:
+    desk = Desk()
+    far = desk.client()
+    for _ in range(10):
+        desk.advance(9)
+        desk.node.progress(far.link, now=desk.now)
+    assert far.take(Ping) == [] and far.hung_up is None
+    desk.advance(20)
+    assert far.hung_up == 1001
+    desk.node.progress(LinkId(99), now=desk.now)  # one that is gone by then
+
+
+def test_node_that_stood_still_gives_a_silent_link_time_once() -> None:
+    desk = Desk()
+    far = desk.client()
+    desk.now += 60 * 10**9
+    desk.node.wake(now=desk.now)
+    desk.flush()
+    assert far.hung_up is None, "what came meanwhile may lie unread"
+    desk.advance(2.5)
+    assert far.hung_up == 1001
+
+
+def test_bytes_that_complete_no_message_keep_a_link() -> None:
+    desk = Desk()
+    link = LinkId(1)
+    desk.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=desk.now)
+    body = dialects.encode(CLIENT)
+    desk.node.receive(link, prefix(len(body)) + body + prefix(1000), now=desk.now)
+    desk.node.drain()
+    for _ in range(10):
+        desk.now += 9 * 10**9
+        desk.node.receive(link, b"x", now=desk.now)
+        desk.node.wake(now=desk.now)
+        assert desk.node.drain() == []
+
+
+def test_a_member_that_takes_bytes_is_not_accused() -> None:
+    desk = Desk()
+    far = desk.member("alpha")
+    for _ in range(100):
+        desk.advance(0.4)
+        desk.node.progress(far.link, now=desk.now)
+    assert [row.standing for row in desk.node.view(now=desk.now).members if not row.me] == ["alive"]
+
+
+def test_membership_and_pings_are_control_and_the_rest_is_content() -> None:
+    desk = Desk([spec("echo")])
+    far = desk.client()
+    desk.node.handle(far.link, Ping(1), now=desk.now)
+    desk.node.handle(far.link, Ask(1), now=desk.now)
+    lanes = {type(sent.message): sent.lane for sent in desk.node.drain() if isinstance(sent, Send)}
+    assert lanes == {Pong: Lane.CONTROL, Told: Lane.CONTENT}
+
+
+def test_long_membership_messages_are_content() -> None:
+    desk = Desk()
+    link = LinkId(1)
+    desk.node.link_opened(link, framing=Framing.NATIVE_MESSAGES, dialled=None, now=desk.now)
+    desk.node.receive(link, dialects.encode(hello(cluster="default-cluster", member=b"m" * 16, name="m")), now=desk.now)
+    desk.node.drain()
+    for length, lane in ((100, Lane.CONTROL), (SHORT, Lane.CONTENT)):
+        desk.node.links.send(link, News(claims=(Claim(b"m" * 16, 1, 0, bytes(length)),)))
+        assert [sent.lane for sent in desk.node.drain() if isinstance(sent, Send)] == [lane]
+
+
+def test_the_last_news_of_a_node_does_not_overtake_its_results() -> None:
+    desk = Desk()
+    far = desk.member("alpha")
+    desk.node.leave(now=desk.now)
+    sent = [effect for effect in desk.node.drain() if isinstance(effect, Send) and effect.link == far.link]
+    last = [effect for effect in sent if isinstance(effect.message, (News, Goodbye))]
+    assert isinstance(last[-1].message, Goodbye)
+    assert {effect.lane for effect in last[-2:]} == {Lane.CONTENT}
+
+
+# -- long JSON messages -----------------------------------------------------------------------------------------------
+
+
+def classic_link(desk: Desk, framing: Framing, body: bytes) -> list[object]:
+    """What a node wants at once when a JSON message comes over link 1."""
+    desk.node.link_opened(LinkId(1), framing=framing, dialled=None, now=desk.now)
+    desk.node.receive(LinkId(1), prefix(len(body)) + body if framing is Framing.STREAM else body, now=desk.now)
+    return list(desk.node.drain())
+
+
+LONG_JSON = b'{"role":"rpc","u":"long","cmds":[' + b"1," * 100_000 + b"x"
+
+
+@pytest.mark.parametrize("framing", [Framing.STREAM, Framing.CLASSIC_MESSAGES])
+def test_long_json_is_decoded_between_other_inputs_and_in_order(framing: Framing) -> None:
+    desk = Desk()
+    assert classic_link(desk, framing, LONG_JSON) == [Pause(LinkId(1))]
+    short = b'{"role":"none","u":"short"}'
+    desk.node.receive(LinkId(1), prefix(len(short)) + short if framing is Framing.STREAM else short, now=desk.now)
+    assert desk.node.next_timeout() == desk.now, "it goes on at once"
+    desk.node.link_opened(LinkId(2), framing=Framing.OBJECTS, dialled=None, now=desk.now)
+    desk.node.handle(LinkId(2), CLIENT, now=desk.now)
+    answers: list[bytes] = []
+    for turn in range(1000):
+        desk.node.handle(LinkId(2), Ping(turn), now=desk.now)
+        assert [sent.message for sent in desk.node.drain() if isinstance(sent, Send)][-1] == Pong(turn)
+        desk.node.wake(now=desk.now)
+        effects = desk.node.drain()
+        answers += [b"".join(sent.chunks) for sent in effects if isinstance(sent, Send)]
+        if Resume(LinkId(1)) in effects:
+            break
+    assert [b'"u":"long"' in answers[0] or b'"code":1000' in answers[0], b'"u":"short"' in answers[1]] == [True, True]
+    assert desk.node.next_timeout() != desk.now
+
+
+def test_a_link_that_ends_while_long_json_is_decoded() -> None:
+    desk = Desk()
+    classic_link(desk, Framing.CLASSIC_MESSAGES, LONG_JSON)
+    desk.node.link_closed(LinkId(1), now=desk.now)
+    assert desk.node.drain() == [Resume(LinkId(1))]
+    desk.node.wake(now=desk.now)
+    assert desk.node.drain() == []
+    assert desk.node.next_timeout() is None

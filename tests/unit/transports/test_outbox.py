@@ -1,17 +1,22 @@
-"""What is to be written to one link: in order, in few writes, and closed in bounded time whatever the peer does."""
+"""What is to be written to one link: control first, in few writes, for as long as the peer takes something."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from mpreg_proto.effects import Framing
+from mpreg_proto.effects import Framing, Lane
 from mpreg_transports import outbox
 from mpreg_transports.links.base import Buffer, LinkEnded
-from mpreg_transports.outbox import SHORT, TRY_AGAIN_LATER, Mailbox, Outbox
+from mpreg_transports.outbox import BATCH, SHORT, TRY_AGAIN_LATER, Mailbox, Outbox, Watch
 from tests.helpers.held import PATIENCE
 
 pytestmark = pytest.mark.anyio
+
+
+def unwatched(look: object) -> None:
+    """Nobody looks: the test does."""
 
 
 class Reluctant:
@@ -28,6 +33,9 @@ class Reluctant:
         self.sent: list[bytes] = []
         self.closed: list[int] = []
         self.broken = False
+        self.given = 0
+        self.taken = 0
+        self.unsent = 0
 
     async def receive(self) -> Sequence[bytes]:
         raise NotImplementedError
@@ -49,42 +57,73 @@ class Reluctant:
         self.closed.append(code)
 
 
-async def to_its_end(box: Outbox) -> None:
+@asynccontextmanager
+async def running(box: Outbox) -> AsyncIterator[None]:
+    """The writer runs beside, to its end."""
     with anyio.fail_after(PATIENCE):
-        await box.run()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(box.run)
+            yield
 
 
-async def test_what_is_short_goes_at_once_and_needs_no_writer() -> None:
+async def passes(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await anyio.lowlevel.checkpoint()
+
+
+def looks(box: Outbox, count: int) -> None:
+    for _ in range(count):
+        box.look()
+
+
+STALLED = round(outbox.STALLED_SECONDS / outbox.LOOK_SECONDS) + 1
+CLOSING = round(outbox.CLOSING_SECONDS / outbox.LOOK_SECONDS) + 1
+
+
+async def test_short_messages_leave_at_once() -> None:
     link = Reluctant()
     link.ready = True
-    Outbox(link).put([b"ab", b"c"])
+    Outbox(link, watch=Watch(unwatched)).put([(b"ab",), (b"c",)])
     assert link.sent == [b"abc"]
 
 
-async def test_what_is_long_is_left_to_the_writer_and_what_is_short_does_not_overtake_it() -> None:
+async def test_short_messages_do_not_overtake_long_ones() -> None:
     link, long = Reluctant(), b"x" * (SHORT + 1)
     link.ready = True
-    box = Outbox(link)
+    box = Outbox(link, watch=Watch(unwatched))
     link.go.set()
-    box.put([long])
-    box.put([b"short"])
+    box.put([(long,)])
+    box.put([(b"short",)])
     assert link.sent == []
     box.close(1000)
-    await to_its_end(box)
+    async with running(box):
+        pass
     assert link.sent == [long + b"short"]
     assert link.closed == [1000]
 
 
-async def test_all_that_gathers_during_a_write_leaves_in_the_next_one_before_the_end() -> None:
+async def test_control_overtakes_content_between_messages() -> None:
     link = Reluctant()
-    box = Outbox(link)
-    box.put([b"first"])
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(to_its_end, box)
+    box = Outbox(link, watch=Watch(unwatched))
+    async with running(box):
+        box.put([(b"head", b"x" * BATCH), (b"second", b"y" * BATCH)])
+        await link.began.wait()
+        box.put([(b"pi", b"ng")], Lane.CONTROL)
+        box.put([(b"pong",)], Lane.CONTROL)
+        link.go.set()
+        box.close(1000)
+    assert link.sent == [b"head" + b"x" * BATCH, b"pingpongsecond" + b"y" * BATCH]
+
+
+async def test_messages_that_gather_leave_in_one_write() -> None:
+    link = Reluctant()
+    box = Outbox(link, watch=Watch(unwatched))
+    box.put([(b"first",)])
+    async with running(box):
         await link.began.wait()
         link.ready = True  # a write is under way, so nothing may be written beside it
-        box.put([b"a"])
-        box.put([b"b", b"c"])
+        box.put([(b"a",)])
+        box.put([(b"b",), (b"c",)])
         box.close(1001)
         link.go.set()
     assert link.sent == [b"first", b"abc"]
@@ -92,116 +131,158 @@ async def test_all_that_gathers_during_a_write_leaves_in_the_next_one_before_the
 
 
 @pytest.mark.parametrize("ready", [True, False])
-async def test_what_comes_after_close_is_dropped_and_the_first_code_counts(ready: bool) -> None:
+async def test_messages_after_close_are_dropped(ready: bool) -> None:
     link = Reluctant()
     link.ready = ready
     link.go.set()
-    box = Outbox(link)
+    box = Outbox(link, watch=Watch(unwatched))
     box.close(1008)
-    box.put([b"late"])
+    box.put([(b"late",)])
     box.close(1000)
-    await to_its_end(box)
+    async with running(box):
+        pass
     assert (link.sent, link.closed) == ([], [1008])
 
 
-async def test_a_peer_that_does_not_read_holds_up_the_close_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "CLOSING_SECONDS", 0.01)
+async def test_closing_ends_when_the_peer_takes_nothing() -> None:
     link = Reluctant()
-    box = Outbox(link)
-    box.put([b"never read"])
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(to_its_end, box)
+    box = Outbox(link, watch=Watch(unwatched))
+    box.put([(b"never read",)])
+    async with running(box):
         await link.began.wait()
         box.close(1001)
+        looks(box, CLOSING + 1)
     assert (link.sent, link.closed) == ([], [1001])
 
 
-async def test_a_peer_that_reads_in_time_gets_all() -> None:
+async def test_closing_waits_while_the_peer_takes_something() -> None:
     link = Reluctant()
-    box = Outbox(link)
-    box.put([b"slow"])
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(to_its_end, box)
+    box = Outbox(link, watch=Watch(unwatched))
+    box.put([(b"slow",)])
+    async with running(box):
         await link.began.wait()
-        box.close(1000, within=PATIENCE)
+        box.close(1000)
+        for _ in range(10):
+            looks(box, CLOSING - 2)
+            link.taken += 1
+            looks(box, 1)
+            assert box.moving
+        link.unsent = 4
         link.go.set()
+        await passes(lambda: link.sent != [])
+        assert link.closed == [], "the system has not taken all of it"
+        link.unsent = 0
     assert (link.sent, link.closed) == ([b"slow"], [1000])
 
 
-async def test_unsent_bytes_are_bounded_by_hanging_up(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(outbox, "MOST", 100)
+async def test_slow_consumer_is_closed_without_progress(caplog: pytest.LogCaptureFixture) -> None:
     link = Reluctant()
-    box = Outbox(link)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(to_its_end, box)
-        box.put([b"x" * 60])
+    box = Outbox(link, watch=Watch(unwatched))
+    async with running(box):
+        box.put([(b"x" * 100,)])
         await link.began.wait()
-        box.put([b"x" * 40])
-        assert "does not read" not in caplog.text
-        box.put([b"x"])
+        looks(box, STALLED - 2)
+        link.taken = 1
+        looks(box, STALLED - 1)
+        assert link.closed == []
+        looks(box, 2)
     assert link.closed == [TRY_AGAIN_LATER]
-    assert "the peer: does not read, 101 bytes are unsent; hung up" in caplog.text
+    assert "the peer: takes nothing, 100 bytes are unsent; hung up" in caplog.text
 
 
-async def test_only_what_is_unsent_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "MOST", 100)
+async def test_amount_alone_closes_nothing() -> None:
     link = Reluctant()
-    box = Outbox(link)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(to_its_end, box)
+    box = Outbox(link, watch=Watch(unwatched))
+    async with running(box):
+        chunk = bytes(1024 * 1024)
+        for count in range(1, 1000):
+            box.put([(chunk,)])
+            link.taken = count
+            looks(box, 1)
+        assert link.closed == []
+        link.broken = True
         link.go.set()
-        for count in range(1, 6):
-            box.put([b"x" * 60])
-            with anyio.fail_after(PATIENCE):
-                while len(link.sent) < count:
-                    await anyio.lowlevel.checkpoint()
+
+
+async def test_progress_is_told_while_the_peer_takes_something() -> None:
+    link, told = Reluctant(), list[int]()
+    box = Outbox(link, watch=Watch(unwatched), progress=lambda: told.append(link.taken))
+    async with running(box):
+        box.put([(b"x" * 100,)])
+        await link.began.wait()
+        link.given, link.taken = 100, 10
+        looks(box, 2)
+        assert told == [], "the first look only sees where it stands"
+        link.taken = 30
+        looks(box, 2)
+        assert told == [30]
+        link.go.set()
+        await passes(lambda: link.sent != [])
+        assert box.look(), "what the system holds is not taken yet"
+        link.taken = 100
+        assert box.look()
+        assert told == [30, 100]
+        assert not box.look()
         box.close(1000)
-    assert (len(link.sent), link.closed) == (5, [1000])
 
 
-async def test_a_link_that_ends_ends_the_writer_and_is_left_to_its_reader() -> None:
+async def test_watch_looks_until_all_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "LOOK_SECONDS", 0.0)
+    link, told = Reluctant(), list[int]()
+    async with anyio.create_task_group() as tasks:
+        watch = Watch(tasks.start_soon)
+        box = Outbox(link, watch=watch, progress=lambda: told.append(link.taken))
+        tasks.start_soon(box.run)
+        box.put([(b"x" * 100,)])
+        link.given = 100
+        while not told:
+            link.taken = min(100, link.taken + 1)
+            await anyio.lowlevel.checkpoint()
+        link.go.set()
+        link.taken = 100
+        await passes(lambda: box not in watch._waiting)
+        box.close(1000)
+
+
+async def test_link_end_ends_the_writer() -> None:
     link = Reluctant()
     link.broken = True
     link.go.set()
-    box = Outbox(link)
-    box.put([b"x"])
-    await to_its_end(box)
+    box = Outbox(link, watch=Watch(unwatched))
+    box.put([(b"x",)])
+    async with running(box):
+        pass
     assert (link.sent, link.closed) == ([], [])
 
 
-async def test_a_mailbox_holds_one_answer() -> None:
+async def test_mailbox_holds_one_answer() -> None:
     mailbox = Mailbox()
-    mailbox.put([b"answer"])
+    mailbox.put([(b"answer",)])
     mailbox.close(1000)
     assert await mailbox.answer() == b"answer"
 
 
-async def test_a_mailbox_that_is_closed_empty() -> None:
+async def test_mailbox_closed_empty() -> None:
     mailbox = Mailbox()
     mailbox.close(1001)
     with pytest.raises(LinkEnded, match="the node is leaving"):
         await mailbox.answer()
 
 
-async def test_much_that_is_unsent_is_said_once_and_so_is_its_end() -> None:
+async def test_backlog_is_told_once_and_so_is_its_end() -> None:
     link, said = Reluctant(), list[int]()
-    box = Outbox(link, much=100, backlog=said.append)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(to_its_end, box)
-        box.put([b"x" * 99])
+    box = Outbox(link, watch=Watch(unwatched), much=100, backlog=said.append)
+    async with running(box):
+        box.put([(b"x" * 99,)])
         await link.began.wait()
         assert said == []
-        box.put([b"x"])
-        box.put([b"x" * 100])
+        box.put([(b"x",)])
+        box.put([(b"x" * 100,)])
         assert said == [100]
         link.go.set()
-        with anyio.fail_after(PATIENCE):
-            while len(said) < 2:
-                await anyio.lowlevel.checkpoint()
+        await passes(lambda: len(said) == 2)
         link.go = anyio.Event()
-        box.put([b"x" * 101])
+        box.put([(b"x" * 101,)])
         assert said == [100, 0, 101]
         link.go.set()
         box.close(1000)

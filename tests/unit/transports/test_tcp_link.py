@@ -163,3 +163,52 @@ async def test_tls_to_a_port_without_it() -> None:
     async with listening() as listener:
         with pytest.raises(LinkEnded, match="cannot connect to"):
             await tcp.connect("127.0.0.1", listener.port, tls=ssl.create_default_context())
+
+
+class Stuck(Scripted):
+    """A stream whose peer takes a number of writes and nothing more."""
+
+    def __init__(self, takes: int) -> None:
+        super().__init__()
+        self.takes = takes
+
+    async def send(self, item: bytes) -> None:
+        if len(self.sent) == self.takes:
+            await anyio.sleep_forever()
+        await super().send(item)
+
+
+async def test_write_ends_when_the_peer_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "STALLED_SECONDS", 0.1)
+    stream = Stuck(takes=3)
+    with pytest.raises(LinkEnded, match=r"the peer took nothing for 0\.1 s"):
+        await tcp.write_all(stream, bytes(5 * tcp.SLICE))
+    assert [len(piece) for piece in stream.sent] == [tcp.SLICE] * 3
+
+
+async def test_long_chunks_are_written_in_slices_and_counted() -> None:
+    stream = Scripted()
+    output = tcp.Output(stream)
+    await output.write([b"head", bytes(2 * tcp.SLICE + 1)])
+    assert [len(piece) for piece in stream.sent] == [4, tcp.SLICE, tcp.SLICE, 1]
+    assert output.given == output.taken == 2 * tcp.SLICE + 5
+    assert output.unsent == 0
+
+
+async def test_taken_is_what_the_peers_system_has_acknowledged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stream = await tcp.open_stream("127.0.0.1", server.getsockname()[1])
+        accepted, _ = server.accept()
+        output = tcp.Output(stream)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(output.write, [bytes(16_000_000)])
+            await anyio.wait_all_tasks_blocked()
+            stuck = output.taken
+            assert stuck < 16_000_000
+            read = 0
+            while read < 16_000_000:
+                read += len(await anyio.to_thread.run_sync(accepted.recv, 1_000_000))
+        while output.taken < 16_000_000:
+            await anyio.lowlevel.checkpoint()
+        accepted.close()
+        await stream.aclose()

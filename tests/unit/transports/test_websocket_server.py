@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 import pytest
 from websockets.frames import Frame, Opcode
+from wsproto import ConnectionType
+from wsproto.connection import Connection
 
 from mpreg_transports.links import websocket
 from mpreg_transports.links.base import Framing, Link, LinkEnded
+from mpreg_transports.links.inbox import OWED, SLICE, Inbox
 from mpreg_transports.links.websocket import WebSocketLink, sendable
 from tests.helpers.loopback import ForeignClient, foreign_client, listening, read_all, read_exactly
 
@@ -267,8 +270,8 @@ async def test_our_ping_and_its_pong_count_as_received() -> None:
     assert counts[0] >= 6 + 6 + len("after the pong")
 
 
-async def test_a_pong_waits_its_turn_behind_a_message() -> None:
-    """The writer is stuck as the peer reads nothing; pings that come meanwhile are answered later, once."""
+async def test_pongs_leave_between_the_frames_of_a_long_message() -> None:
+    """The writer is stuck as the peer reads nothing; pings that come meanwhile are answered before its message ends."""
     big = b"z" * 32_000_000
 
     async def write_and_read(link: WebSocketLink) -> None:
@@ -277,18 +280,61 @@ async def test_a_pong_waits_its_turn_behind_a_message() -> None:
             assert await link.receive() == ["go on"]
 
     recorder = Recorder(write_and_read)
-    async with listening(recorder) as listener:
-        stream = await upgraded(listener.port)
+    async with listening(recorder) as listener, foreign_client(listener) as client:
         await anyio.wait_all_tasks_blocked()
-        await stream.send(b"".join(client_frame(0x89, b"%d" % number) for number in range(9)))
-        await stream.send(client_frame(0x81, b"go on"))
+        for number in range(9):
+            client.protocol.send_ping(b"%d" % number)
+        client.protocol.send_text(b"go on")
+        await client.flush()
         await anyio.wait_all_tasks_blocked()
-        head = await read_exactly(stream, 10)
-        assert head[:2] == b"\x81\x7f"
-        assert await read_exactly(stream, len(big)) == big
-        assert await read_exactly(stream, 3) == b"\x8a\x018"
-        await stream.aclose()
+        pongs, data = list[bytes](), 0
+        while data < len(big):
+            frame = await client.frame()
+            if frame.opcode is Opcode.PONG:
+                assert data < len(big)
+                pongs.append(bytes(frame.data))
+                continue
+            assert frame.opcode is (Opcode.TEXT if data == 0 else Opcode.CONT)
+            data += len(frame.data)
+            assert frame.fin is (data == len(big))
+        assert pongs == [b"%d" % number for number in range(9)]
+        await client.stream.aclose()
         await recorder.ended.wait()
+
+
+async def test_ten_pings_of_one_read_have_ten_pongs_in_order() -> None:
+    """Autobahn 2.10; and 2.11, where the same bytes come one at a time."""
+    pings = b"".join(client_frame(0x89, b"payload-%d" % number) for number in range(10))
+    expected = b"".join(b"\x8a\x09payload-%d" % number for number in range(10))
+    for step in (len(pings), 1):
+        async with listening() as listener:
+            stream = await upgraded(listener.port)
+            for at in range(0, len(pings), step):
+                await stream.send(pings[at : at + step])
+            assert await read_exactly(stream, len(expected)) == expected
+            await stream.aclose()
+
+
+async def test_pongs_owed_are_bounded() -> None:
+    connection = Connection(ConnectionType.SERVER)
+    inbox = Inbox(connection, max_message=100)
+    pings = [b"%05d" % number + bytes(120) for number in range(100)]
+    inbox.feed(b"".join(client_frame(0x89, ping) for ping in pings))
+    inbox.parse()
+    owed = inbox.pongs()
+    assert sum(map(len, owed)) <= OWED < sum(map(len, owed)) + len(owed[0])
+    assert [pong[2:] for pong in owed] == pings[-len(owed) :], "the newest, in order"
+    assert not inbox.owes
+
+
+async def test_tiny_fragments_are_parsed_in_slices() -> None:
+    connection = Connection(ConnectionType.SERVER)
+    inbox = Inbox(connection, max_message=10_000)
+    inbox.feed(client_frame(0x01, b"{") + client_frame(0x00, b" ") * (3 * SLICE) + client_frame(0x80, b"}"))
+    slices = [inbox.parse()]
+    while inbox.more:
+        slices.append(inbox.parse())
+    assert slices == [[], [], [], ["{" + " " * (3 * SLICE) + "}"]]
 
 
 @pytest.mark.parametrize(("code", "clean"), [(1000, True), (1001, True), (None, True), (1011, False), (4000, False)])

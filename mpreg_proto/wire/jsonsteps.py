@@ -1,0 +1,270 @@
+"""Long JSON texts, parsed a piece at a time: the trees and faults of `jsonvalues.loads`, with pauses for other work.
+
+`wire/classic.py` uses it for messages over which one call would hold a node's loop. CPython's parser does the work on
+windows of the text; only a container that does not fit into one is walked here, without recursion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from json import JSONDecodeError
+from json.decoder import scanstring  # type: ignore[attr-defined]  # as json's own Python scanner uses it
+from re import compile as regex
+from typing import Any, Final
+
+from mpreg_proto.wire.blame import HALF_A_PAIR, is_text
+from mpreg_proto.wire.jsonvalues import (
+    BYTE_ORDER_MARK,
+    DECODER,
+    HALF_ESCAPED,
+    MalformedJson,
+    duplicate,
+    half_a_pair,
+    malformed,
+)
+from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH, Excess, measure, measure_one
+
+WINDOW: Final = 16 * 1024
+"""Characters that are parsed between two pauses: 1 to 3 ms, whatever they are."""
+_SPACE: Final = regex(r"[ \t\n\r]*")
+_SCALARS: Final = regex(r'[^\[\]{}"]*,')
+_TEXTS: Final = regex(r'(?:[ \t\n\r]*"[^"\\\x00-\x1f]*"[ \t\n\r]*,)+')
+_WORTH_A_RUN: Final = 16
+_ENDS: Final[dict[type, str]] = {list: "]", dict: "}"}
+_scan: Final[Callable[[str, int], tuple[Any, int]]] = DECODER.scan_once  # type: ignore[attr-defined]
+_OPENED: Final = object()
+"""Stands for a value whose container was opened: it is walked from now on."""
+
+
+def loads(text: str | bytes | bytearray | memoryview) -> Generator[None, None, Any]:
+    """The tree of one JSON text, given as the generator's value; it yields where it may pause. Raises MalformedJson."""
+    tree: Any = None
+    try:
+        if not isinstance(text, str):
+            text = str(text, "utf-8")
+        elif not is_text(text):
+            raise MalformedJson(HALF_A_PAIR)
+        yield
+        parser = _Parser(text)
+        yield from parser.steps()
+        tree = parser.tree
+        if parser.excess is not None:
+            raise parser.excess
+    except Excess as excess:
+        raise MalformedJson(str(excess), excess=excess, tree=tree) from None
+    except (ValueError, RecursionError, MemoryError, MalformedJson) as error:
+        raise malformed(error) from None
+    return tree
+
+
+class _Parser:
+    """One text. `tree` is there when `steps` is through, and `excess`, the first limit that it exceeds."""
+
+    def __init__(self, text: str) -> None:
+        self.tree: Any = None
+        self.excess: Excess | None = None
+        self._text = text
+        self._position = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
+        self._window = ""
+        self._start = 0
+        """Where the window lies in the text."""
+        self._suspect = False
+        """Whether half of a surrogate pair is escaped in the window."""
+        self._no_run_before = 0
+        """Up to where a run of scalars cannot be taken at once."""
+        self._stack: list[tuple[Any, str]] = []
+        """The containers that are walked, each with the key under which it belongs into the one before."""
+        self._dropped: dict[int, int] = {}
+        """By depth: how many elements of a list that is over the limit are not kept."""
+
+    def steps(self) -> Generator[None, None, None]:
+        """Parse, with pauses. Raises JSONDecodeError, MalformedJson, Excess, ValueError for too many digits."""
+        self._skip_space()
+        self._add("", self._element(""))
+        while self._stack:
+            pause = self._position + WINDOW
+            while self._stack and self._position < pause:
+                if self._advance() is _OPENED:
+                    break
+            yield
+        self._skip_space()
+        if self._position < len(self._text):
+            raise JSONDecodeError("Extra data", self._text, self._position)
+
+    def _advance(self) -> object:
+        """Take what comes next in the innermost container; returns _OPENED if it opened another."""
+        held = self._stack[-1][0]
+        key = ""
+        if not held and self._peek() == _ENDS[type(held)]:
+            self._end()
+            return None
+        if type(held) is dict:
+            key = self._key(held)
+        elif self._run(held) or self._several(held):
+            if len(held) > MAX_ARRAY:  # it is refused, so what it holds beyond need not be kept
+                self._dropped[len(self._stack)] = self._dropped.get(len(self._stack), 0) + len(held) - MAX_ARRAY
+                del held[MAX_ARRAY:]
+            return None
+        value = self._element(key)
+        if value is not _OPENED:
+            self._add(key, value)
+        elif type(held) is dict:
+            held[key] = None  # its place
+        return value
+
+    def _key(self, held: dict[str, Any]) -> str:
+        if self._peek() != '"':
+            raise JSONDecodeError("Expecting property name enclosed in double quotes", self._text, self._position)
+        key: str
+        key, self._position = scanstring(self._text, self._position + 1, True)
+        if not is_text(key):
+            raise MalformedJson(HALF_A_PAIR)
+        if key in held:
+            raise duplicate(key)
+        self._skip_space()
+        if self._peek() != ":":
+            raise JSONDecodeError("Expecting ':' delimiter", self._text, self._position)
+        self._position += 1
+        self._skip_space()
+        return key
+
+    def _run(self, held: list[Any]) -> bool:
+        """Take a run of scalars, or of plain texts, at once."""
+        if self._position < self._no_run_before:
+            return False
+        offset = self._look()
+        found = _SCALARS.match(self._window, offset) or _TEXTS.match(self._window, offset)
+        if found is None or found.end() - offset < _WORTH_A_RUN:
+            return False
+        try:
+            held += DECODER.decode(f"[{self._window[offset : found.end() - 1]}]")
+        except (ValueError, MalformedJson):  # to be met again, one by one, with its place
+            self._no_run_before = self._start + found.end()
+            return False
+        self._position += found.end() - offset
+        self._skip_space()
+        return True
+
+    def _several(self, held: list[Any]) -> bool:
+        """Take the elements that follow in the window and have a comma after them; whether there was one."""
+        began = offset = self._look()
+        window = self._window
+        longest = 2 * (MAX_DEPTH - len(self._stack))
+        while True:
+            try:
+                value, end = _scan(window, offset)
+            except (StopIteration, ValueError, RecursionError, MalformedJson):
+                break
+            if window[end : end + 1] != ",":
+                break
+            if self._suspect or end - offset > longest:
+                self._check(value, end - offset)
+            held.append(value)
+            offset = end + 1
+        self._position += offset - began
+        self._skip_space()
+        return offset > began
+
+    def _element(self, key: str) -> Any:
+        """The value that begins here, or _OPENED."""
+        while True:
+            offset = self._look()
+            value: Any = _OPENED
+            try:
+                value, end = _scan(self._window, offset)
+            except (StopIteration, ValueError, RecursionError, MalformedJson):
+                end = len(self._window)
+            at_end = self._start + len(self._window) == len(self._text)
+            # A number may go on beyond the window, though what is in it can be read: 1.5 as 1.
+            whole = self._window[end : end + 1] not in ("", ".", "e", "E")
+            if value is not _OPENED and (whole or at_end):
+                self._position += end - offset
+                self._check(value, end - offset)
+                return value
+            if offset == 0:
+                return self._long(key)
+            self._window = ""  # it begins in the midst of a window: look again, from here on
+
+    def _long(self, key: str) -> Any:
+        """What begins here is longer than a window, or malformed."""
+        first = self._peek()
+        if first not in _OPENERS:
+            try:
+                value, self._position = _scan(self._text, self._position)
+            except StopIteration as stop:
+                raise JSONDecodeError("Expecting value", self._text, stop.value) from None
+            if type(value) is str and not is_text(value):
+                raise MalformedJson(HALF_A_PAIR)
+            return value
+        if len(self._stack) >= MAX_DEPTH:
+            raise Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
+        self._stack.append(([] if first == "[" else {}, key))
+        self._position += 1
+        self._skip_space()
+        return _OPENED
+
+    def _check(self, value: Any, length: int) -> None:
+        """Look for limits that are exceeded, where an element is long enough for that, and for halves of pairs."""
+        if self._suspect and half_a_pair(value):
+            raise MalformedJson(HALF_A_PAIR)
+        if length > 2 * (MAX_DEPTH - len(self._stack)):
+            try:
+                measure(value, len(self._stack))
+            except Excess as excess:
+                self.excess = self.excess or excess
+
+    def _add(self, key: str, value: Any) -> None:
+        """Put a value where it belongs, and take the comma, or the end of its container, after it."""
+        if value is _OPENED:
+            return
+        if not self._stack:
+            self.tree = value
+            return
+        held = self._stack[-1][0]
+        if type(held) is list:
+            held.append(value)
+        else:
+            held[key] = value
+        self._skip_space()
+        found = self._peek()
+        if found == _ENDS[type(held)]:
+            self._end()
+        elif found == ",":
+            self._position += 1
+            self._skip_space()
+        else:
+            raise JSONDecodeError("Expecting ',' delimiter", self._text, self._position)
+
+    def _end(self) -> None:
+        """The innermost container ends here."""
+        self._position += 1
+        dropped = self._dropped.pop(len(self._stack), 0)
+        held, key = self._stack.pop()
+        try:
+            if dropped:
+                raise Excess("array entries", MAX_ARRAY, len(held) + dropped)
+            measure_one(held)
+        except Excess as excess:
+            self.excess = self.excess or excess
+        self._add(key, held)
+
+    def _look(self) -> int:
+        """Have the window over the position; returns where in it that is."""
+        offset = self._position - self._start
+        if not 0 <= offset < len(self._window):
+            self._start = self._position
+            self._window = self._text[self._start : self._start + WINDOW]
+            self._suspect = HALF_ESCAPED.search(self._window) is not None
+            offset = 0
+        return offset
+
+    def _peek(self) -> str:
+        return self._text[self._position : self._position + 1]
+
+    def _skip_space(self) -> None:
+        found = _SPACE.match(self._text, self._position)
+        assert found is not None, "it matches nothing too"
+        self._position = found.end()
+
+
+_OPENERS: Final = ("[", "{")
