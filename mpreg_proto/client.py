@@ -1,9 +1,10 @@
 """The caller's side of the protocol, as pure as `Node`: requests in, bytes out; bytes in, replies out.
 
 One `ClientSession` lives over many links: what was submitted while none stood waits and leaves with the next; what was
-on a link that ended is answered with 1023, unless it never left. Deadlines are enforced here too: 200 ms after one has
-passed without an answer, the session answers 1020 itself, cancels, and drops what still comes
-(docs/explanation/guarantees.md).
+on a link that ended is answered with 1023, unless it never left. With other nodes to go to, it leaves a node that
+drains: requests that the node refused go to the next one, and the old link stays until the rest is answered. Deadlines
+are enforced here too: 200 ms after one has passed without an answer, the session answers 1020 itself, cancels, and
+drops what still comes (docs/explanation/guarantees.md).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mpreg_proto.wire.messages import (
     CancelRequest,
     Explain,
     Explanation,
+    Goodbye,
     Hello,
     Message,
     Refused,
@@ -61,31 +63,51 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     fault: Fault
 
 
-ClientEffect = Effect | Ready | Replied | Rejected
+class LinkDraining(msgspec.Struct, frozen=True, gc=False):
+    """The node takes nothing more on `link`: connect to another one. The link ends once its answers are there."""
+
+    link: LinkId
+
+
+ClientEffect = Effect | Ready | Replied | Rejected | LinkDraining
 """Of `Effect` a client has Send, HangUp and Notify."""
 
 
 class _Pending:
-    __slots__ = ("deadline", "message", "runs", "sent")
+    __slots__ = ("answered", "deadline", "link", "message", "repeats", "runs", "waited")
 
-    def __init__(self, message: Request | Explain | Ask, deadline: int) -> None:
+    def __init__(self, message: Request | Explain | Ask, deadline: int, repeats: int) -> None:
         self.message: Request | Explain | Ask | None = message
         self.runs = isinstance(message, Request)
         """Whether it can make anything run; other questions may be asked again, whatever became of them."""
         self.deadline = deadline
-        self.sent = False
+        self.link: LinkId | None = None
+        """Where it was sent; None while it waits."""
+        self.repeats = repeats
+        """How often it may still go to another node that has started nothing of it."""
+        self.waited = False
+        """Whether it was kept here for a while, so that less of its time is left."""
+        self.answered = False
+        """Whether some results have come: then no other node may begin it again."""
 
 
 class ClientSession:
     """A caller. Not thread-safe; never awaits; `drain` as in `Node`. All times are nanoseconds.
 
-    `links` may be looked at, never used.
+    `others`: how many other addresses its owner has to go to when a node drains. `links` may be looked at, never used.
     """
 
     def __init__(
-        self, *, name: str = "", cluster_id: str = "", limits: Limits = DEFAULT, codec: ValueCodec | None = None
+        self,
+        *,
+        name: str = "",
+        cluster_id: str = "",
+        limits: Limits = DEFAULT,
+        codec: ValueCodec | None = None,
+        others: int = 0,
     ) -> None:
         self._limits = limits
+        self._others = others
         self._timers = Timers()
         self._log: list[ClientEffect] = []
         self._own_log: list[Effect] = []
@@ -93,6 +115,8 @@ class ClientSession:
         self._unsent: dict[int, _Pending] = {}
         self._last_id = 0
         self._link: LinkId | None = None
+        self._draining: dict[LinkId, dict[int, None]] = {}
+        """Links to nodes that drain, each with the questions that it still has to answer."""
         self.ready = False
         """Whether a link stands on which requests flow."""
         self.links = Links(
@@ -124,12 +148,13 @@ class ClientSession:
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone: what was on it is answered with 1023, what never left waits for the next."""
         self.links.closed(link)
-        if link != self._link:
+        if link == self._link:
+            self._link = None
+            self.ready = False
+        elif self._draining.pop(link, None) is None:
             return
-        self._link = None
-        self.ready = False
         for number, pending in list(self._pending.items()):
-            if pending.sent:
+            if pending.link == link:
                 may = "while the request may have been running" if pending.runs else "before it answered"
                 fault = Fault(1023, f"the link to the node was lost {may}", {"maybe_executed": pending.runs})
                 self._settle(number, Result(number, fault=fault))
@@ -151,27 +176,27 @@ class ClientSession:
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         self._last_id += 1
         number = self._last_id
-        return self._enter(number, msgspec.structs.replace(request, id=number), now + span)
+        return self._enter(number, msgspec.structs.replace(request, id=number), now + span, now)
 
     def explain(self, request: Request, *, now: int) -> int:
         """Ask where `request` would run."""
         self._last_id += 1
         number = self._last_id
         question = Explain(msgspec.structs.replace(request, id=number))
-        return self._enter(number, question, now + self._limits.default_timeout)
+        return self._enter(number, question, now + self._limits.default_timeout, now)
 
     def ask(self, *, now: int) -> int:
         """Ask how the node sees the cluster."""
         self._last_id += 1
-        return self._enter(self._last_id, Ask(self._last_id), now + self._limits.default_timeout)
+        return self._enter(self._last_id, Ask(self._last_id), now + self._limits.default_timeout, now)
 
     def cancel(self, number: int, *, now: int) -> None:
         """The answer is wanted no more: none comes, and the node is told to stop."""
         pending = self._pending.get(number)
         if pending is not None:
+            if pending.link is not None:
+                self.links.send(pending.link, CancelRequest(number))
             self._forget(number)
-            if pending.sent and self._link is not None:
-                self.links.send(self._link, CancelRequest(number))
             self._collect()
 
     def close(self, *, now: int) -> None:
@@ -184,6 +209,7 @@ class ClientSession:
         """No link will stand: answer all that is pending with `fault`."""
         for number in list(self._pending):
             self._settle(number, Result(number, fault=fault))
+        self._collect()
 
     # -- outputs ------------------------------------------------------------------------------------------------------
 
@@ -202,22 +228,36 @@ class ClientSession:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _enter(self, number: int, message: Request | Explain | Ask, deadline: int) -> int:
-        pending = self._pending[number] = _Pending(message, deadline)
+    def _enter(self, number: int, message: Request | Explain | Ask, deadline: int, now: int) -> int:
+        repeats = self._others if isinstance(message, Request) else 0
+        pending = self._pending[number] = _Pending(message, deadline, repeats)
         self._timers.set(("late", number), deadline + _LATE)
         if self.ready and self._link is not None:
-            self._put(self._link, number, pending)
+            self._put(self._link, number, pending, now)
             self._collect()
         else:
-            self._unsent[number] = pending
+            self._keep(number, pending)
         return number
 
-    def _put(self, link: LinkId, number: int, pending: _Pending) -> None:
+    def _keep(self, number: int, pending: _Pending) -> None:
+        """Let it wait for the next link."""
+        pending.waited = True
+        self._unsent[number] = pending
+
+    def _put(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
-        assert message is not None, "a question is sent once"
-        pending.message = None  # its bytes are on their way; a large argument need not stay
-        pending.sent = True
-        size = self.links.send(link, message)
+        assert message is not None, "a question that may be sent again is kept"
+        if pending.waited and isinstance(message, Request):  # it waited here: what is left is less
+            message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
+        if not pending.repeats:
+            pending.message = None  # its bytes are on their way; a large argument need not stay
+        try:
+            size = self.links.send(link, message)
+        except (ValueError, OverflowError, TypeError, RecursionError) as error:  # UnicodeError is a ValueError
+            fault = Fault(1010, f"the request cannot be encoded: {error}", {"maybe_executed": False})
+            self._settle(number, Result(number, fault=fault))
+            return
+        pending.link = link
         if size is not None:
             fault = over_limit("message", self.links.limit(link), size).saying(maybe_executed=False)
             self._settle(number, Result(number, fault=fault))
@@ -231,30 +271,68 @@ class ClientSession:
 
     def _take(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:
-            case Result() if message.last:
-                self._settle(message.id, message)
             case Result():
-                if message.id in self._pending:
-                    self._log.append(Replied(message.id, message))
+                self._answer(link, message, now)
             case Explanation() | Told():
-                self._settle(message.id, message)
+                if (pending := self._pending.get(message.id)) is not None and pending.link == link:
+                    self._settle(message.id, message)
             case Hello():
                 self._open(link, message, now)
+            case Goodbye():
+                self._drain(link)
             case Refused():
                 self._log.append(Rejected(message.fault))
             case _:
-                pass  # a node may say goodbye, which needs no answer of ours, and newer kinds end the link before this
+                pass  # newer kinds end the link before this
+
+    def _answer(self, link: LinkId, result: Result, now: int) -> None:
+        """A result of a question that was sent over `link`; no other link can answer it."""
+        pending = self._pending.get(result.id)
+        if pending is None or pending.link != link:
+            return
+        if not result.last:
+            pending.answered = True
+            self._log.append(Replied(result.id, result))
+        elif result.fault is not None and pending.repeats and _refused(result.fault) and not pending.answered:
+            pending.repeats -= 1
+            pending.link = None
+            self._keep(result.id, pending)
+            self._drain(link)
+            self._settled_on(link, result.id)
+            if self.ready and self._link is not None:
+                self._put(self._link, result.id, self._unsent.pop(result.id), now)
+        else:
+            self._settle(result.id, result)
+
+    def _drain(self, link: LinkId) -> None:
+        """The node takes nothing more: ask for a link to another one, if there are others."""
+        if link != self._link or not self._others:
+            return
+        self._link = None
+        self.ready = False
+        waiting = {number: None for number, pending in self._pending.items() if pending.link == link}
+        self._draining[link] = waiting
+        self._log.append(LinkDraining(link))
+        if not waiting:
+            self.links.hang_up(link)
+
+    def _settled_on(self, link: LinkId | None, number: int) -> None:
+        """One question less on a link that drains; after the last one it is hung up."""
+        waiting = None if link is None else self._draining.get(link)
+        if link is not None and waiting is not None and number in waiting:
+            del waiting[number]
+            if not waiting:
+                self.links.hang_up(link)
 
     def _open(self, link: LinkId, theirs: Hello, now: int) -> None:
+        if link != self._link:
+            return
         self.ready = True
         agreed = self.links.sessions[link].agreed
         self._log.append(Ready(theirs.name, theirs.member, agreed.version if agreed is not None else 0))
         unsent, self._unsent = self._unsent, {}
         for number, pending in unsent.items():
-            message = pending.message
-            if isinstance(message, Request):  # it waited here: what is left is less
-                pending.message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
-            self._put(link, number, pending)
+            self._put(link, number, pending, now)
 
     def _settle(self, number: int, reply: Reply) -> None:
         if number in self._pending:
@@ -262,7 +340,8 @@ class ClientSession:
             self._log.append(Replied(number, reply))
 
     def _forget(self, number: int) -> None:
-        del self._pending[number]
+        pending = self._pending.pop(number)
+        self._settled_on(pending.link, number)
         self._unsent.pop(number, None)
         self._timers.cancel(("late", number))
 
@@ -270,11 +349,12 @@ class ClientSession:
         pending = self._pending.get(number)
         if pending is None:
             return
-        text = "no answer came by the deadline" if pending.sent else "no node could be reached by the deadline"
-        maybe = pending.sent and pending.runs
+        link = pending.link
+        text = "no node could be reached by the deadline" if link is None else "no answer came by the deadline"
+        maybe = link is not None and pending.runs
+        if link is not None:
+            self.links.send(link, CancelRequest(number))
         self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": maybe})))
-        if pending.sent and self._link is not None:
-            self.links.send(self._link, CancelRequest(number))
 
     def _collect(self) -> None:
         """What the link wants goes into the one log, in order; over one that was hung up no request flows."""
@@ -290,10 +370,16 @@ class ClientSession:
         return session is not None and session.stage not in (Stage.OPENING, Stage.OPEN)
 
 
+def _refused(fault: Fault) -> bool:
+    """Whether a node that drains has refused a whole request, and started nothing of it."""
+    return fault.code == 1024 and "call" not in fault.details and fault.details.get("maybe_executed") is False
+
+
 __all__ = [
     "ClientEffect",
     "ClientSession",
     "HangUp",
+    "LinkDraining",
     "Notify",
     "Ready",
     "Rejected",

@@ -14,6 +14,7 @@ import anyio
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import raised
 from mpreg_proto.wire.messages import Done, Result
+from mpreg_transports.background import Home
 from mpreg_transports.threads import poster
 
 
@@ -46,6 +47,7 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
         self._drop: Callable[[], None] | None = None
         """There while it is under way."""
         self._post: Callable[..., None] | None = None
+        self._home: Home | None = None
         self._rows: deque[Done] = deque()
         self._end: Result | None = None
         self._closed = False
@@ -67,8 +69,10 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
     async def _more(self) -> None:
         if self._waiter is None:
             self._waiter, self._drop = self._ask()
-            self._post = poster()
+            self._home, self._post = Home(), poster()
         waiter = self._waiter
+        assert self._home is not None
+        self._home.check("this stream")
         try:
             await waiter.event.wait()
         except BaseException:
@@ -94,6 +98,12 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
         if drop is not None:
             drop()
 
+    def forget(self) -> None:
+        """Want no more of it: from whichever thread, in the midst of whatever. Never waits."""
+        self._closed = True
+        drop, self._drop = self._drop, None
+        if drop is not None and self._post is not None:
+            self._post(drop)
+
     def __del__(self) -> None:
-        if self._drop is not None and self._post is not None:
-            self._post(self._drop)  # from whichever thread, in the midst of whatever
+        self.forget()
