@@ -20,6 +20,7 @@ from mpreg_proto.timers import Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
+    LEAVING,
     Ask,
     CancelRequest,
     Explain,
@@ -229,8 +230,7 @@ class ClientSession:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _enter(self, number: int, message: Request | Explain | Ask, deadline: int, now: int) -> int:
-        repeats = self._others if isinstance(message, Request) else 0
-        pending = self._pending[number] = _Pending(message, deadline, repeats)
+        pending = self._pending[number] = _Pending(message, deadline, self._others)
         self._timers.set(("late", number), deadline + _LATE)
         if self.ready and self._link is not None:
             self._put(self._link, number, pending, now)
@@ -278,8 +278,10 @@ class ClientSession:
                     self._settle(message.id, message)
             case Hello():
                 self._open(link, message, now)
-            case Goodbye():
+            case Goodbye(reason):
                 self._drain(link)
+                if reason == LEAVING:
+                    self._not_taken(link, now)
             case Refused():
                 self._log.append(Rejected(message.fault))
             case _:
@@ -294,19 +296,32 @@ class ClientSession:
             pending.answered = True
             self._log.append(Replied(result.id, result))
         elif result.fault is not None and pending.repeats and _refused(result.fault) and not pending.answered:
-            pending.repeats -= 1
-            pending.link = None
-            self._keep(result.id, pending)
             self._drain(link)
-            self._settled_on(link, result.id)
-            if self.ready and self._link is not None:
-                self._put(self._link, result.id, self._unsent.pop(result.id), now)
+            self._repeat(result.id, pending, now)
         else:
             self._settle(result.id, result)
 
+    def _repeat(self, number: int, pending: _Pending, now: int) -> None:
+        """A node that drains has started nothing of it: send it to another one."""
+        left, pending.link = pending.link, None
+        pending.repeats -= 1
+        self._settled_on(left, number)
+        self._keep(number, pending)
+        if self.ready and self._link is not None:
+            self._put(self._link, number, self._unsent.pop(number), now)
+
+    def _not_taken(self, link: LinkId, now: int) -> None:
+        """The node has left, and answered all that it had accepted: the rest came too late to be looked at."""
+        fault = Fault(1024, "the node left the cluster before it took the request", {"maybe_executed": False})
+        for number, pending in list(self._pending.items()):
+            if pending.link == link and pending.repeats and not pending.answered:
+                self._repeat(number, pending, now)
+            elif pending.link == link:
+                self._settle(number, Result(number, fault=fault))
+
     def _drain(self, link: LinkId) -> None:
-        """The node takes nothing more: ask for a link to another one, if there are others."""
-        if link != self._link or not self._others:
+        """The node takes nothing more: nothing new goes out on this link, and another one is asked for."""
+        if link != self._link:
             return
         self._link = None
         self.ready = False
@@ -363,11 +378,6 @@ class ClientSession:
         if self._own_log:
             self._log.extend(self._own_log)
             self._own_log.clear()
-
-    def closing(self) -> bool:
-        """Whether the node has said goodbye: it will answer what is pending and take nothing more."""
-        session = None if self._link is None else self.links.sessions.get(self._link)
-        return session is not None and session.stage not in (Stage.OPENING, Stage.OPEN)
 
 
 def _refused(fault: Fault) -> bool:

@@ -32,8 +32,7 @@ from mpreg_transports.background import Background, Home
 from mpreg_transports.dialing import Network, open_link
 from mpreg_transports.driver import clock
 from mpreg_transports.errors import NotConnected
-from mpreg_transports.functions import tags
-from mpreg_transports.graph import Graph, Handle, OnError, check_called
+from mpreg_transports.graph import Graph, Handle, OnError, check_called, requested
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.outbox import Outbox
 from mpreg_transports.threads import poster
@@ -190,8 +189,7 @@ class Client:
             encoded = self._codec.encode([list(args), keywords])
         except UnsendableValue as error:
             raise TypeError(f"call {function!r}: {error}") from None
-        asked = tuple(sorted(tags(resources))) if resources else ()
-        call = Call(function, function, encoded, (), asked, version)
+        call = Call(function, function, encoded, (), requested(resources), version)
         request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
         result = await self._result(request)
         return self._codec.decode(result.done[0].value)
@@ -350,11 +348,12 @@ class Life:
 
     async def end(self) -> None:
         """Hang up. See `Client.close`."""
-        self._open = False
         if self._background is None or self._home is None or self._home.is_gone:
+            self._open = False
             return
         if not self._background.over:
             self._home.check("this client")
+        self._open = False
         await self._background.stop()
 
     def abandon(self) -> bool:

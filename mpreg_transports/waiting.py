@@ -54,6 +54,8 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
 
     async def asend(self, value: None) -> tuple[str, Any]:
         """The next leaf. Raises the error with which the request ended; cancelled while it waits, it is closed."""
+        if self._home is not None:
+            self._home.check("this stream")
         while not self._closed:
             if self._rows:
                 row = self._rows.popleft()
@@ -71,8 +73,6 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
             self._waiter, self._drop = self._ask()
             self._home, self._post = Home(), poster()
         waiter = self._waiter
-        assert self._home is not None
-        self._home.check("this stream")
         try:
             await waiter.event.wait()
         except BaseException:

@@ -15,7 +15,9 @@ def main() -> int:
             continue
         for row in importlib.import_module(f"{growth.__name__}.{module.name}").rows():
             verdict = "met" if row.met else "MISSED"
-            print(f"{row.name:32} {row.small:12.6g} {row.large:12.6g} {row.ratio:8.2f} x (at most {row.most:g}) {verdict}")
+            print(
+                f"{row.name:32} {row.small:12.6g} {row.large:12.6g} {row.ratio:8.2f} x (at most {row.most:g}) {verdict}"
+            )
             worst = max(worst, 0 if row.met else 1)
     return worst
 
