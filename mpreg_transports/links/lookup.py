@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from concurrent.futures import Future
 from itertools import chain, zip_longest
 
 import anyio
 from anyio.abc import ByteStream
 
 from mpreg_transports.background import single_errors
-from mpreg_transports.threads import threads
+from mpreg_transports.threads import poster
 
 STAGGER_SECONDS = 0.25
 """How long an address has before the next one is tried beside it (RFC 8305, section 5)."""
@@ -29,9 +30,7 @@ async def addresses_of(host: str, port: int) -> list[str]:
         return [host]
     except ValueError:
         pass
-    rows = await threads().run(partial(_look_up, host, port))
-    if isinstance(rows, Exception):
-        raise rows
+    rows = await _look_up(host, port)
     families: dict[int, dict[str, None]] = {}
     for family, _, _, _, address in rows:
         families.setdefault(family, {})[_text(address)] = None
@@ -41,11 +40,20 @@ async def addresses_of(host: str, port: int) -> list[str]:
 _Rows = list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]]
 
 
-def _look_up(host: str, port: int) -> _Rows | Exception:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
-    except Exception as error:
-        return error
+async def _look_up(host: str, port: int) -> _Rows:
+    """Ask the system, in a thread that is left alone when this is cancelled."""
+    done, found, post = anyio.Event(), Future[_Rows](), poster()
+
+    def work() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
+        except Exception as error:
+            found.set_exception(error)
+        post(done.set)
+
+    threading.Thread(target=work, name="mpreg lookup", daemon=True).start()
+    await done.wait()
+    return found.result()
 
 
 def _text(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
