@@ -286,7 +286,7 @@ def test_a_client_outlived_its_loop(anyio_backend: str) -> None:
 def test_a_client_of_a_loop_that_was_closed_under_it() -> None:
     with SyncServer() as server:
         client = Client(server.url)
-        loop = asyncio.new_event_loop()
+        loop = asyncio.SelectorEventLoop()  # uvloop goes on reading for a transport whose loop is closed
         loop.run_until_complete(client.connect())
         loop.close()
         with warnings.catch_warnings():
