@@ -1,9 +1,10 @@
 """The caller's side of the protocol, as pure as `Node`: requests in, bytes out; bytes in, replies out.
 
 One `ClientSession` lives over many links: what was submitted while none stood waits and leaves with the next; what was
-on a link that ended is answered with 1023, unless it never left. Deadlines are enforced here too: 200 ms after one has
-passed without an answer, the session answers 1020 itself, cancels, and drops what still comes
-(docs/explanation/guarantees.md).
+on a link that ended is answered with 1023, unless it never left. With other nodes to go to, it leaves a node that
+drains: requests that the node refused go to the next one, and the old link stays until the rest is answered. Deadlines
+are enforced here too: 200 ms after one has passed without an answer, the session answers 1020 itself, cancels, and
+drops what still comes (docs/explanation/guarantees.md).
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from mpreg_proto.timers import Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
+    LEAVING,
     Ask,
     CancelRequest,
     Explain,
     Explanation,
+    Goodbye,
     Hello,
     Message,
     Refused,
@@ -67,14 +70,20 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     fault: Fault
 
 
-ClientEffect = Effect | Ready | Replied | Rejected
+class LinkDraining(msgspec.Struct, frozen=True, gc=False):
+    """The node takes nothing more on `link`: connect to another one. The link ends once its answers are there."""
+
+    link: LinkId
+
+
+ClientEffect = Effect | Ready | Replied | Rejected | LinkDraining
 """Of `Effect` a client has Send, HangUp and Notify."""
 
 
 class _Pending:
-    __slots__ = ("answer", "deadline", "message", "runs", "sent", "view")
+    __slots__ = ("answer", "answered", "deadline", "link", "message", "repeats", "runs", "view", "waited")
 
-    def __init__(self, message: Request | Explain | Ask, deadline: int) -> None:
+    def __init__(self, message: Request | Explain | Ask, deadline: int, repeats: int) -> None:
         self.answer: type[Reply] = _ANSWERS[type(message)]
         """What answers it, beside an error."""
         self.view = bytearray()
@@ -83,19 +92,33 @@ class _Pending:
         self.runs = isinstance(message, Request)
         """Whether it can make anything run; other questions may be asked again, whatever became of them."""
         self.deadline = deadline
-        self.sent = False
+        self.link: LinkId | None = None
+        """Where it was sent; None while it waits."""
+        self.repeats = repeats
+        """How often it may still go to another node that has started nothing of it."""
+        self.waited = False
+        """Whether it was kept here for a while, so that less of its time is left."""
+        self.answered = False
+        """Whether some results have come: then no other node may begin it again."""
 
 
 class ClientSession:
     """A caller. Not thread-safe; never awaits; `drain` as in `Node`. All times are nanoseconds.
 
-    `links` may be looked at, never used.
+    `others`: how many other addresses its owner has to go to when a node drains. `links` may be looked at, never used.
     """
 
     def __init__(
-        self, *, name: str = "", cluster_id: str = "", limits: Limits = DEFAULT, codec: ValueCodec | None = None
+        self,
+        *,
+        name: str = "",
+        cluster_id: str = "",
+        limits: Limits = DEFAULT,
+        codec: ValueCodec | None = None,
+        others: int = 0,
     ) -> None:
         self._limits = limits
+        self._others = others
         self._timers = Timers()
         self._log: list[ClientEffect] = []
         self._own_log: list[Effect] = []
@@ -103,6 +126,8 @@ class ClientSession:
         self._unsent: dict[int, _Pending] = {}
         self._last_id = 0
         self._link: LinkId | None = None
+        self._draining: dict[LinkId, dict[int, None]] = {}
+        """Links to nodes that drain, each with the questions that it still has to answer."""
         self.ready = False
         """Whether a link stands on which requests flow."""
         self.links = Links(
@@ -111,7 +136,7 @@ class ClientSession:
             timers=self._timers,
             limits=limits,
             log=self._own_log,
-            pending=lambda link: any(pending.sent for pending in self._pending.values()),
+            pending=lambda link: any(pending.link == link for pending in self._pending.values()),
         )
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -139,12 +164,13 @@ class ClientSession:
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone: what was on it is answered with 1023, what never left waits for the next."""
         self.links.closed(link)
-        if link != self._link:
+        if link == self._link:
+            self._link = None
+            self.ready = False
+        elif self._draining.pop(link, None) is None:
             return
-        self._link = None
-        self.ready = False
         for number, pending in list(self._pending.items()):
-            if pending.sent:
+            if pending.link == link:
                 may = "while the request may have been running" if pending.runs else "before it answered"
                 fault = Fault(1023, f"the link to the node was lost {may}", {"maybe_executed": pending.runs})
                 self._settle(number, Result(number, fault=fault))
@@ -166,27 +192,27 @@ class ClientSession:
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         self._last_id += 1
         number = self._last_id
-        return self._enter(number, msgspec.structs.replace(request, id=number), now + span)
+        return self._enter(number, msgspec.structs.replace(request, id=number), now + span, now)
 
     def explain(self, request: Request, *, now: int) -> int:
         """Ask where `request` would run."""
         self._last_id += 1
         number = self._last_id
         question = Explain(msgspec.structs.replace(request, id=number))
-        return self._enter(number, question, now + self._limits.default_timeout)
+        return self._enter(number, question, now + self._limits.default_timeout, now)
 
     def ask(self, *, now: int) -> int:
         """Ask how the node sees the cluster."""
         self._last_id += 1
-        return self._enter(self._last_id, Ask(self._last_id), now + self._limits.default_timeout)
+        return self._enter(self._last_id, Ask(self._last_id), now + self._limits.default_timeout, now)
 
     def cancel(self, number: int, *, now: int) -> None:
         """The answer is wanted no more: none comes, and the node is told to stop."""
         pending = self._pending.get(number)
         if pending is not None:
+            if pending.link is not None:
+                self.links.say(pending.link, CancelRequest(number))
             self._forget(number)
-            if pending.sent and self._link is not None:
-                self.links.say(self._link, CancelRequest(number))
             self._collect()
 
     def close(self, *, now: int) -> None:
@@ -199,6 +225,7 @@ class ClientSession:
         """No link will stand: answer all that is pending with `fault`."""
         for number in list(self._pending):
             self._settle(number, Result(number, fault=fault))
+        self._collect()
 
     # -- outputs ------------------------------------------------------------------------------------------------------
 
@@ -217,34 +244,47 @@ class ClientSession:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _enter(self, number: int, message: Request | Explain | Ask, deadline: int) -> int:
-        pending = self._pending[number] = _Pending(message, deadline)
+    def _enter(self, number: int, message: Request | Explain | Ask, deadline: int, now: int) -> int:
+        pending = self._pending[number] = _Pending(message, deadline, self._others)
         self._timers.set(("late", number), deadline + _LATE)
         if self.ready and self._link is not None:
-            self._put(self._link, number, pending)
+            self._put(self._link, number, pending, now)
             self._collect()
         else:
-            self._unsent[number] = pending
+            self._keep(number, pending)
         return number
 
-    def _put(self, link: LinkId, number: int, pending: _Pending) -> None:
+    def _keep(self, number: int, pending: _Pending) -> None:
+        """Let it wait for the next link."""
+        pending.waited = True
+        self._unsent[number] = pending
+
+    def _put(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
-        assert message is not None, "a question is sent once"
-        outcome = self.links.send(link, message)
+        assert message is not None, "a question that may be sent again is kept"
+        if pending.waited and isinstance(message, Request):  # it waited here: what is left is less
+            message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
+        try:
+            outcome = self.links.send(link, message)
+        except (ValueError, OverflowError, TypeError, RecursionError) as error:  # UnicodeError is a ValueError
+            fault = Fault(1010, f"the request cannot be encoded: {error}", {"maybe_executed": False})
+            self._settle(number, Result(number, fault=fault))
+            return
         match outcome:
             case Sent():
-                pending.message = None  # its bytes are on their way; a large argument need not stay
-                pending.sent = True
+                pending.link = link
+                if not pending.repeats:
+                    pending.message = None  # its bytes are on their way; a large argument need not stay
             case TooLong():
                 self._settle(number, Result(number, fault=outcome.fault(maybe_executed=False)))
             case LinkGone():
-                self._unsent[number] = pending  # it leaves with the next
+                self._keep(number, pending)  # it leaves with the next
             case _:
                 assert_never(outcome)
 
     def _receive(self, link: LinkId, received: Received, now: int) -> None:
         for message in received:
-            if self.links.take(link, message, now) and link == self._link:
+            if self.links.take(link, message, now):
                 self._take(link, message, now)
         self.links.conclude(link, received)
         self._collect()
@@ -252,38 +292,90 @@ class ClientSession:
     def _take(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:
             case Result() | Explanation() | Told():
-                self._answered(message)
+                self._answer(link, message, now)
             case Hello():
                 self._open(link, message, now)
-            case Refused():
+            case Goodbye(reason):
+                self._drain(link)
+                if reason == LEAVING:
+                    self._not_taken(link, now)
+            case Refused() if link == self._link:
                 self._log.append(Rejected(message.fault))
             case _:
-                pass  # a node may say goodbye, which needs no answer of ours, and newer kinds end the link before this
+                pass  # newer kinds end the link before this
 
-    def _answered(self, reply: Reply) -> None:
-        """Something came of a question. What was never sent, or asks for something else, is not answered by it."""
+    def _answer(self, link: LinkId, reply: Reply, now: int) -> None:
+        """Something came of a question. What was not sent over `link`, or asks for something else, is not answered."""
         pending = self._pending.get(reply.id)
-        if pending is None or not pending.sent:
+        if pending is None or pending.link != link:
             return
         if isinstance(reply, Told) and pending.answer is Told:
             pending.view += reply.view
             if reply.last:
                 self._settle(reply.id, Told(reply.id, bytes(pending.view)))
         elif isinstance(reply, Result) and pending.answer is Result and not reply.last:
+            pending.answered = True
             self._log.append(Replied(reply.id, reply))
+        elif isinstance(reply, Result) and reply.fault is not None and pending.repeats and _refused(reply.fault):
+            self._repeat_unless_begun(link, pending, reply, now)
         elif isinstance(reply, pending.answer) or (isinstance(reply, Result) and reply.fault is not None):
             self._settle(reply.id, reply)
 
+    def _repeat_unless_begun(self, link: LinkId, pending: _Pending, result: Result, now: int) -> None:
+        """The node drains and has refused a question, which goes to another one unless a part of it was answered."""
+        if pending.answered:
+            self._settle(result.id, result)
+            return
+        self._drain(link)
+        self._repeat(result.id, pending, now)
+
+    def _repeat(self, number: int, pending: _Pending, now: int) -> None:
+        """A node that drains has started nothing of it: send it to another one."""
+        left, pending.link = pending.link, None
+        pending.repeats -= 1
+        self._settled_on(left, number)
+        self._keep(number, pending)
+        if self.ready and self._link is not None:
+            self._put(self._link, number, self._unsent.pop(number), now)
+
+    def _not_taken(self, link: LinkId, now: int) -> None:
+        """The node has left, and answered all that it had accepted: the rest came too late to be looked at."""
+        fault = Fault(1024, "the node left the cluster before it took the request", {"maybe_executed": False})
+        for number, pending in list(self._pending.items()):
+            if pending.link == link and pending.repeats and not pending.answered:
+                self._repeat(number, pending, now)
+            elif pending.link == link:
+                self._settle(number, Result(number, fault=fault))
+
+    def _drain(self, link: LinkId) -> None:
+        """The node takes nothing more: nothing new goes out on this link, and another one is asked for."""
+        if link != self._link:
+            return
+        self._link = None
+        self.ready = False
+        waiting = {number: None for number, pending in self._pending.items() if pending.link == link}
+        self._draining[link] = waiting
+        self._log.append(LinkDraining(link))
+        if not waiting:
+            self.links.hang_up(link)
+
+    def _settled_on(self, link: LinkId | None, number: int) -> None:
+        """One question less on a link that drains; after the last one it is hung up."""
+        waiting = None if link is None else self._draining.get(link)
+        if link is not None and waiting is not None and number in waiting:
+            del waiting[number]
+            if not waiting:
+                self.links.hang_up(link)
+
     def _open(self, link: LinkId, theirs: Hello, now: int) -> None:
+        if link != self._link:
+            return
         self.ready = True
         agreed = self.links.sessions[link].agreed
         self._log.append(Ready(theirs.name, theirs.member, agreed.version if agreed is not None else 0))
         unsent, self._unsent = self._unsent, {}
         for number, pending in unsent.items():
-            message = pending.message
-            if isinstance(message, Request):  # it waited here: what is left is less
-                pending.message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
-            self._put(link, number, pending)
+            self._put(link, number, pending, now)
 
     def _settle(self, number: int, reply: Reply) -> None:
         if number in self._pending:
@@ -291,7 +383,8 @@ class ClientSession:
             self._log.append(Replied(number, reply))
 
     def _forget(self, number: int) -> None:
-        del self._pending[number]
+        pending = self._pending.pop(number)
+        self._settled_on(pending.link, number)
         self._unsent.pop(number, None)
         self._timers.cancel(("late", number))
 
@@ -299,11 +392,12 @@ class ClientSession:
         pending = self._pending.get(number)
         if pending is None:
             return
-        text = "no answer came by the deadline" if pending.sent else "no node could be reached by the deadline"
-        maybe = pending.sent and pending.runs
+        link = pending.link
+        text = "no node could be reached by the deadline" if link is None else "no answer came by the deadline"
+        maybe = link is not None and pending.runs
+        if link is not None:
+            self.links.say(link, CancelRequest(number))
         self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": maybe})))
-        if pending.sent and self._link is not None:
-            self.links.say(self._link, CancelRequest(number))
 
     def _collect(self) -> None:
         """What the link wants goes into the one log, in order; over one that was hung up no request flows."""
@@ -313,16 +407,17 @@ class ClientSession:
             self._log.extend(self._own_log)
             self._own_log.clear()
 
-    def closing(self) -> bool:
-        """Whether the node has said goodbye: it will answer what is pending and take nothing more."""
-        session = None if self._link is None else self.links.sessions.get(self._link)
-        return session is not None and session.stage not in (Stage.OPENING, Stage.OPEN)
+
+def _refused(fault: Fault) -> bool:
+    """Whether a node that drains has refused a whole request, and started nothing of it."""
+    return fault.code == 1024 and "call" not in fault.details and fault.details.get("maybe_executed") is False
 
 
 __all__ = [
     "ClientEffect",
     "ClientSession",
     "HangUp",
+    "LinkDraining",
     "Notify",
     "Ready",
     "Rejected",

@@ -26,7 +26,7 @@ from mpreg_proto.requests.intents import LOCAL
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.messages import Message, Request
+from mpreg_proto.wire.messages import LEAVING, Message, Request
 from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
@@ -277,6 +277,6 @@ class Node:
         self.answers.flush(self.worker.queued)
         self._carry(self.cluster.leave(now), now)
         for link in list(self.links.sessions):
-            self.links.goodbye(link, "leaving", now)
+            self.links.goodbye(link, LEAVING, now)
             self.links.hang_up(link)
         self._log.append(Notify(Left()))

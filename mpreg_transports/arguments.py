@@ -25,6 +25,15 @@ def check_text(value: object, what: str, *, example: str) -> None:
     """A text, which may be empty."""
     if not isinstance(value, str):
         raise TypeError(f"{what}={value!r} is of type {type(value).__name__}; write a text such as {what}={example!r}")
+    check_encodable(value, what)
+
+
+def check_encodable(text: str, what: str) -> None:
+    """Raises ValueError for a text that no message can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} {text!r} cannot be sent: {error.reason}; write text that UTF-8 can encode") from None
 
 
 def check_port(port: object) -> None:
@@ -46,6 +55,7 @@ def check_name(name: object, what: str, limits: Limits) -> None:
 
 def check_length(text: str, what: str, limits: Limits) -> None:
     """Raises ValueError for a name that other nodes would refuse."""
+    check_encodable(text, what)
     if len(text) > limits.name_length:
         raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
 

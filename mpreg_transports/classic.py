@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import threading
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -27,7 +26,7 @@ from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.references import BadReference, scan_classic
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports import logs
-from mpreg_transports.client import Client
+from mpreg_transports.client import Answer, Client
 from mpreg_transports.functions import tags
 from mpreg_transports.server import Server
 from mpreg_transports.values import default_codec
@@ -95,8 +94,8 @@ class MPREGServer:
 
         In another thread than the main one only `shutdown()` ends it, as signals cannot be had there.
         """
-        signals = threading.current_thread() is threading.main_thread()
-        asyncio.run(self._serve(self._node.serve_until_signal if signals else self._node.serve))
+        with self._node.ended_by_force():
+            asyncio.run(self._serve(self._node.serve_until_signal))
 
     def shutdown(self) -> Awaitable[None]:
         """Begin to end: new calls are refused, running ones may finish (10 s; called again: none), then it says
@@ -133,8 +132,6 @@ class MPREGServer:
         ended = self._ended = Future()
         try:
             await serve(task_status=_Listening(self._on_listening))
-        except BaseExceptionGroup as group:  # task groups wrap what the seed's users catch as itself
-            raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
         finally:
             ended.set_result(None)
 
@@ -322,18 +319,18 @@ class _SeedClient:
     def __init__(self, url: str, *, full_log: bool) -> None:
         self.url = url
         self.full_log = full_log
-        self._held: _Held | None = None
+        self._held: Client | None = None
         self._dialling = asyncio.Lock()
 
     async def connect(self) -> None:
         """See MPREGClientAPI."""
         async with self._dialling:
-            if self._held is not None and self._held.linked:
+            if self._held is not None and self._held.node:
                 return
             await self._drop()
-            held = _Held(self.url)
+            held = Client(self.url)
             try:
-                await held.begin()
+                await held.connect()
             except RequestError as error:
                 raise _as_seed_error(error) from None
             self._held = held
@@ -345,73 +342,40 @@ class _SeedClient:
 
     async def request(self, cmds: Sequence[RPCCommand], timeout: float | None = None) -> dict[str, Any]:
         """`{leaf name: value}` of commands that refer to each other by name; errors as in `MPREGClientAPI.call`."""
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None or timeout > _LONGEST_SECONDS else loop.time() + timeout
         if timeout is not None and not timeout > 0:
             raise TimeoutError(f"a timeout of {timeout} s has passed before anything could be sent")
         request = _as_request(cmds, timeout)
         self._tell("request", cmds)
         try:
-            while self._held is None or not self._held.linked:
-                await self.connect()
-            # No await between that look and the sending: a request never waits for a link that may not come again.
-            answer = await self._held.answer(request)
+            async with asyncio.timeout_at(until):
+                answer = await self._answer(request)
+            if until is not None and loop.time() >= until:  # it came, but the loop was too busy to say so in time
+                raise TimeoutError
             values = {name: _as_json(name, value) for name, value in answer.values.items()}
-        except DeadlineExceeded as error:  # is a TimeoutError
+        except TimeoutError as error:  # a DeadlineExceeded is one too
             self._tell("timed out:", error)
-            raise
+            if isinstance(error, DeadlineExceeded):
+                raise
+            raise TimeoutError(f"no answer came within {timeout} s") from None
         except RequestError as error:
             self._tell("failed:", error)
             raise _as_seed_error(error) from None
         self._tell("result", values)
         return values
 
+    async def _answer(self, request: Request) -> Answer:
+        while self._held is None or not self._held.node:
+            await self.connect()
+        # No await between that look and the sending: a request never waits for a link that may not come again.
+        return await self._held.answer(request)
+
     async def _drop(self) -> None:
         held, self._held = self._held, None
         if held is not None:
-            await held.end()
+            await held.close()
 
     def _tell(self, words: str, what: object) -> None:
         if self.full_log:
             log.info("[%s] %s %s", self.url, words, what)
-
-
-class _Held(Client):
-    """A client in a task of its own, as one must end in the task in which it began, and the seed's users connect and
-    disconnect wherever they like.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._stop = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def linked(self) -> bool:
-        """Whether it could send at this moment."""
-        return self._session.ready
-
-    async def begin(self) -> None:
-        """Connect. Raises as `Client` does."""
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._hold(ready))
-        try:
-            await ready
-        except asyncio.CancelledError:
-            self._task.cancel()
-            raise
-
-    async def end(self) -> None:
-        """Hang up. In another loop than it began in it has ended with that one."""
-        self._stop.set()
-        if self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
-
-    async def _hold(self, ready: asyncio.Future[None]) -> None:
-        try:
-            async with self:
-                if not ready.done():
-                    ready.set_result(None)
-                await self._stop.wait()
-        except Exception as error:
-            if ready.done():
-                raise
-            ready.set_exception(error)

@@ -1,24 +1,24 @@
 """A client: connects to any node, sends calls and graphs of calls, and goes to its next address when one is gone.
 
-It drives a pure `ClientSession` as the driver drives a `Node`: one reader and one writer task for its link, one timer
-for all deadlines, an event a waiting call.
+It drives a pure `ClientSession` as the driver drives a `Node`: one reader and one writer task for a link, one timer for
+all deadlines, an event a waiting call. All of them run in a task of the client's own, never in its caller's.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio.abc
 import msgspec
+from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.client import ClientSession, Ready, Rejected, Replied, Reply
+from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Replied, Reply
 from mpreg_proto.effects import HangUp, Lane, Send
 from mpreg_proto.errors import Fault, RequestError, UnresolvedReference, raised
 from mpreg_proto.ids import Address, LinkId
@@ -27,19 +27,25 @@ from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Told, Traced
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.addresses import parse_address
+from mpreg_transports.arguments import check_text
+from mpreg_transports.background import Background, Home
 from mpreg_transports.dialing import Network, open_link
-from mpreg_transports.driver import clock, leave_group
+from mpreg_transports.driver import clock
 from mpreg_transports.errors import NotConnected
-from mpreg_transports.functions import tags
-from mpreg_transports.graph import Graph, Handle, OnError, check_called
+from mpreg_transports.graph import Graph, Handle, OnError, check_called, requested
 from mpreg_transports.links.base import Framing, Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
 from mpreg_transports.outbox import Outbox, Watch
 from mpreg_transports.slices import Slicer
+from mpreg_transports.threads import poster
 from mpreg_transports.values import default_codec
 from mpreg_transports.waiting import Leaves, Waiter
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
+
+Question = Callable[[ClientSession, int], int]
+"""Asks something of a session at a time; gives its number."""
+OpenLink = Callable[[Address], Awaitable[Link]]
 
 _view: msgspec.json.Decoder[NodeView] = msgspec.json.Decoder(NodeView)
 
@@ -59,10 +65,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Calls functions of a cluster through one of its nodes. Use it as `async with Client(url) as client`.
+    """Calls functions of a cluster through one of its nodes.
 
-    Several addresses: the first that answers, and the next when it is gone. What was not sent yet goes with the next
-    link; what was pending on a lost one raises OutcomeUnknown, as it may have run. Not thread-safe (`SyncClient` is).
+    Use it as `async with Client(url) as client`, or `await client.connect()` and `await client.close()`, from any task
+    of one event loop.
+
+    Several addresses: the first that answers, and the next when it is gone or drains. What was not sent yet, or was
+    refused by a node that drains, goes with the next link; what was pending on a lost one raises OutcomeUnknown, as it
+    may have run. Not thread-safe (`SyncClient` is).
     """
 
     def __init__(
@@ -80,57 +90,79 @@ class Client:
                 raise TypeError(f'an address is a text, not {url!r}; write Client("{DEFAULT_URL}"), several one by one')
         for url in self.urls if network is None else ():
             parse_address(url)
-        self._open_link = open_link if network is None else network.dial
-        self.node = ""
-        """The name of the node that it is connected to."""
-        self.version = 0
-        """The protocol version agreed on with it; 0 before."""
-        self._limits = limits
+        check_text(cluster_id, "cluster_id", example="shop")
+        check_text(name, "name", example="report")
         self._codec = codec or default_codec()
-        self._session = ClientSession(name=name, cluster_id=cluster_id, limits=limits, codec=self._codec)
-        self._waiters: dict[int, Waiter] = {}
-        self._outbox: Outbox | None = None
-        self._last_link = 0
-        self._due: int | None = None
-        self._wakeup = anyio.Event()
-        self._on_ready: Callable[[], None] = lambda: None
-        self._was_ready = False
-        self._rejected: Fault | None = None
-        self._open = False
-        """Whether it is inside its `async with`: only then does anybody keep its time and its link."""
-        self._stack = AsyncExitStack()
+        self._make_session = partial(
+            ClientSession,
+            name=name,
+            cluster_id=cluster_id,
+            limits=limits,
+            codec=self._codec,
+            others=len(dict.fromkeys(self.urls)) - 1,
+        )
+        self._limits = limits
+        self._open_link = open_link if network is None else network.dial
+        self._life = self._make_life()
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        """Connect. Raises NotConnected if no address answers, or the node's own reason for refusing."""
-        self._wakeup = anyio.Event()
-        tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        try:
-            tasks.start_soon(self._keep_time)
-            await tasks.start(self._keep_connected)
-        except BaseException as error:
-            tasks.cancel_scope.cancel()
-            await leave_group(self._stack, error)
-            raise
-        self._stack.callback(tasks.cancel_scope.cancel)
-        self._open = True
+    @property
+    def node(self) -> str:
+        """The name of the node that it is connected to; empty while it is to none."""
+        return self._life.node if self._session.ready else ""
+
+    @property
+    def version(self) -> int:
+        """The protocol version agreed on with that node; 0 while it is connected to none."""
+        return self._life.version if self._session.ready else 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes calls: it was connected, and not closed since."""
+        return self._life.is_open
+
+    async def connect(self) -> Self:
+        """Connect; nothing happens if it is connected. Any task may `close` it, in any order with other clients.
+
+        Raises NotConnected if no address answers, or the node's own reason for refusing. Cancelled, it is not
+        connected.
+        """
+        life = self._life
+        if life.is_over:
+            life = self._life = self._make_life()
+        await life.begin()
         return self
+
+    async def close(self) -> None:
+        """Hang up, from any task of the loop that it was opened in; again: nothing happens.
+
+        What still waits in other tasks ends: with OutcomeUnknown what the node has, which cancels it, with Cancelled
+        what was never sent. In a forked child the connection is the parent's, and is left alone.
+        """
+        await self._life.end()
+
+    async def __aenter__(self) -> Self:
+        """See `connect`."""
+        return await self.connect()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Hang up.
+        """See `close`."""
+        await self.close()
 
-        What still waits in other tasks ends: with OutcomeUnknown what the node has, which cancels it, with Cancelled
-        what was never sent.
-        """
-        self._open = False
-        try:
-            await leave_group(self._stack, error)
-        finally:
-            self._session.give_up(_CLOSED)
-            self._flush()
+    def __del__(self) -> None:
+        life: Life | None = getattr(self, "_life", None)
+        if life is not None and life.abandon():
+            warnings.warn(f"a client of {self.urls[0]} was never closed", ResourceWarning, source=self, stacklevel=2)
+
+    @property
+    def _session(self) -> ClientSession:
+        return self._life.session
+
+    def _make_life(self) -> Life:
+        return Life(self._make_session(), self.urls, self._open_link, self._limits)
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -161,9 +193,8 @@ class Client:
             encoded = self._codec.encode([list(args), keywords])
         except UnsendableValue as error:
             raise TypeError(f"call {function!r}: {error}") from None
-        asked = tuple(sorted(tags(resources))) if resources else ()
-        call = Call(function, function, encoded, (), asked, version)
-        request = Request(0, (call,), timeout=_span(timeout, "timeout"), wait=_span(wait, "wait") or 0)
+        call = Call(function, function, encoded, (), requested(resources), version)
+        request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
         result = await self._result(request)
         return self._codec.decode(result.done[0].value)
 
@@ -205,8 +236,8 @@ class Client:
             request = graph.request(
                 *wanted,
                 partial=_partial(on_error),
-                timeout=_span(timeout, "timeout"),
-                wait=_span(wait, "wait") or 0,
+                timeout=nanoseconds(timeout, "timeout"),
+                wait=nanoseconds(wait, "wait") or 0,
                 trace=trace,
             )
         else:
@@ -217,16 +248,16 @@ class Client:
         error = None if result.fault is None else raised(result.fault)
         return Answer(values, errors, result.trace, error, result.untraced)
 
-    def stream(
-        self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
-    ) -> AsyncIterator[tuple[str, Any]]:
+    def stream(self, graph: Graph, *, timeout: float | None = None, wait: float | None = None) -> Leaves:
         """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
         _check_graph(graph)
-        request = graph.request(eager=True, timeout=_span(timeout, "timeout"), wait=_span(wait, "wait") or 0)
+        span, patience = nanoseconds(timeout, "timeout"), nanoseconds(wait, "wait") or 0
+        request = graph.request(eager=True, timeout=span, wait=patience)
 
         def ask() -> tuple[Waiter, Callable[[], None]]:
-            number, waiter = self._ask(self._session.submit(request, now=clock()))
-            return waiter, partial(self._drop, number)
+            life = self._life
+            number, waiter = life.ask(lambda session, now: session.submit(request, now=now))
+            return waiter, partial(life.drop, number)
 
         return Leaves(ask, self._codec.decode, request)
 
@@ -234,7 +265,7 @@ class Client:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
         _check_graph(graph)
         request = graph.request() if isinstance(graph, Graph) else graph
-        reply = await self._reply(self._session.explain(request, now=clock()))
+        reply = await self._reply(lambda session, now: session.explain(request, now=now))
         assert isinstance(reply, (Explanation, Result))
         if reply.fault is not None:
             raise raised(reply.fault)
@@ -243,7 +274,7 @@ class Client:
 
     async def view(self) -> NodeView:
         """How the node sees the cluster and itself."""
-        reply = await self._reply(self._session.ask(now=clock()))
+        reply = await self._reply(lambda session, now: session.ask(now=now))
         if isinstance(reply, Result) and reply.fault is not None:
             raise raised(reply.fault)
         assert isinstance(reply, Told)
@@ -252,7 +283,7 @@ class Client:
     # -- questions and answers ----------------------------------------------------------------------------------------
 
     async def _result(self, request: Request) -> Result:
-        reply = await self._reply(self._session.submit(request, now=clock()))
+        reply = await self._reply(lambda session, now: session.submit(request, now=now))
         assert isinstance(reply, Result)
         if reply.fault is not None and not request.partial:
             raise raised(reply.fault)
@@ -260,135 +291,274 @@ class Client:
             raise raised(reply.fault)
         return reply
 
-    async def _reply(self, number: int) -> Reply:
-        number, waiter = self._ask(number)
+    async def _reply(self, question: Question) -> Reply:
+        life = self._life
+        number, waiter = life.ask(question)
         try:
             await waiter.event.wait()
         finally:
-            self._drop(number)
+            life.drop(number)
         return waiter.replies[0]
 
-    def _ask(self, number: int) -> tuple[int, Waiter]:
+
+class Life:
+    """One connection of a client to its cluster, from `begin` to `end`; each has a session and numbers of its own.
+
+    It runs in a task of its own, which knows nothing of the client, so that a forgotten client is collected.
+    """
+
+    def __init__(self, session: ClientSession, urls: tuple[str, ...], open_link: OpenLink, limits: Limits) -> None:
+        self.session = session
+        self.node = ""
+        self.version = 0
+        self._urls = urls
+        self._open_link = open_link
+        self._limits = limits
+        self._waiters: dict[int, Waiter] = {}
+        self._links: dict[LinkId, _Linked] = {}
+        self._current: _Linked | None = None
+        self._last_link = 0
+        self._due: int | None = None
+        self._wakeup = anyio.Event()
+        self._home: Home | None = None
+        self._background: Background | None = None
+        self._tasks: TaskGroup | None = None
+        self._post: Callable[..., None] | None = None
+        self._open = False
+        """Whether questions are taken: somebody keeps their time, and the link."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes questions."""
+        return self._open and self._home is not None and not self._home.is_gone
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or nothing of it can run any more."""
+        if self._background is None or self._home is None:
+            return False
+        return self._background.over or self._home.is_gone
+
+    async def begin(self) -> None:
+        """Connect. See `Client.connect`."""
+        if self._background is None or self._home is None:
+            self._home = Home()
+            self._post = poster()
+            self._background = Background(self._run, name="mpreg client")
+        self._home.check("this client")
+        if self._open:
+            return
+        await self._background.start()
         if not self._open:
-            self._session.cancel(number, now=clock())
-            raise RuntimeError("this client is not connected: use it as `async with Client(...) as client`")
+            raise NotConnected("the client was closed while it was connecting")
+
+    async def end(self) -> None:
+        """Hang up. See `Client.close`."""
+        if self._background is None or self._home is None or self._home.is_gone:
+            self._open = False
+            return
+        if not self._background.over:
+            self._home.check("this client")
+        self._open = False
+        await self._background.stop()
+
+    def abandon(self) -> bool:
+        """Nobody has the client any more: have its task stopped. Any thread may call it; never waits."""
+        if self._background is None or self._home is None or self._post is None or self.is_over:
+            return False
+        self._post(self._background.cancel)
+        return True
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    def ask(self, question: Question) -> tuple[int, Waiter]:
+        """Ask; gives the question's number and where its answers come. Raises RuntimeError where it cannot be had."""
+        if self._home is not None and (self._open or not self.is_over):
+            self._home.check("this client")
+        if not self._open:
+            raise RuntimeError(
+                "this client is not connected: use it as `async with Client(...) as client`, or connect() first"
+            )
+        number = question(self.session, clock())
         waiter = self._waiters[number] = Waiter()
-        self._flush()
+        self.flush()
         return number, waiter
 
-    def _drop(self, number: int) -> None:
+    def drop(self, number: int) -> None:
         """Nobody waits any more; if the answer is not there yet, the node is told."""
-        del self._waiters[number]
-        self._session.cancel(number, now=clock())
-        self._flush()
+        if self._home is not None and not self._home.is_here:
+            if self._post is not None and not self._home.is_gone:
+                self._post(self.drop, number)
+            return
+        self._waiters.pop(number, None)
+        self.session.cancel(number, now=clock())
+        self.flush()
 
-    # -- link ---------------------------------------------------------------------------------------------------------
+    # -- links --------------------------------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Carry out all that the session wants. Never awaits."""
-        messages: dict[Lane, list[tuple[bytes, ...]]] = {}
-        code: int | None = None
-        for effect in self._session.drain():
+        writes: dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]] = {}
+        closing: list[HangUp] = []
+        for effect in self.session.drain():
             match effect:
                 case Send():
-                    messages.setdefault(effect.lane, []).append(effect.chunks)
+                    writes.setdefault((effect.link, effect.lane), []).append(effect.chunks)
                 case Replied(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
                         waiter.event.set()
-                case Ready():
-                    self.node, self.version = effect.name or "node", effect.version
-                    if not self._was_ready:
-                        self._was_ready = True
-                        self._on_ready()
-                case Rejected(fault):
-                    self._rejected = fault
                 case HangUp():
-                    code = effect.code
+                    closing.append(effect)
+                case Ready() | Rejected() | LinkDraining():
+                    self._news(effect)
                 case _:
                     pass  # notices are for nodes
-        if self._outbox is not None:
-            for lane, put in messages.items():
-                self._outbox.put(put, lane)
-            if code is not None:
-                self._outbox.close(code)
-        if self._session.next_timeout() != self._due:
+        for (link, lane), messages in writes.items():
+            if (linked := self._links.get(link)) is not None:
+                linked.outbox.put(messages, lane)
+        for hang_up in closing:
+            if (linked := self._links.get(hang_up.link)) is not None:
+                linked.outbox.close(hang_up.code)
+        if self.session.next_timeout() != self._due:
             self._wakeup.set()
+
+    def _news(self, news: Ready | Rejected | LinkDraining) -> None:
+        """What became of the link on which requests go out."""
+        linked = self._current
+        match news:
+            case Ready(name, _, version):
+                self.node, self.version = name or "node", version
+                if linked is not None:
+                    linked.ready = True
+                    linked.on_ready()
+            case Rejected(fault):
+                if linked is not None:
+                    linked.rejected = fault
+            case LinkDraining(link):
+                self._release(self._links.get(link))
+
+    def _release(self, linked: _Linked | None) -> None:
+        """Requests go out on this link no more: the next address is tried."""
+        if linked is not None:
+            linked.released.set()
+            if linked is self._current:
+                self._current = None
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        def on_ready() -> None:
+            if not self._open:
+                self._open = True
+                task_status.started()
+
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._keep_time)
+                await self._keep_connected(self._tasks, on_ready)
+        finally:
+            self._open = False
+            self.session.give_up(_CLOSED)
+            self.flush()
 
     async def _keep_time(self) -> None:
         while True:
-            self._due = self._session.next_timeout()
+            self._due = self.session.next_timeout()
             if self._due is None:
                 await self._wakeup.wait()
             else:
-                with anyio.move_on_after(max(0, self._due - clock()) / SECOND):
+                with anyio.move_on_after(min(max(0, self._due - clock()) / SECOND, _LONGEST_SLEEP)):
                     await self._wakeup.wait()
             self._wakeup = anyio.Event()
-            self._session.wake(now=clock())
-            self._flush()
+            self.session.wake(now=clock())
+            self.flush()
 
-    async def _keep_connected(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _keep_connected(self, tasks: TaskGroup, on_ready: Callable[[], None]) -> None:
         """Go round the addresses until one answers; the first round must succeed, later ones are repeated for ever."""
-        self._on_ready = task_status.started
-        self._was_ready = False
+        was_ready = False
         failures = 0
         while True:
             tried: dict[str, str] = {}
-            for url in self.urls:
+            for url in self._urls:
                 try:
-                    link = await self._open_link(url)
+                    transport = await self._open_link(Address(url))
                 except LinkEnded as end:
                     tried[url] = end.reason
                     continue
-                rejected = await self._pump(link, Address(url))
-                if self.node:
-                    self.node, failures = "", 0
-                elif rejected is not None and len(self.urls) == 1:
-                    if not self._was_ready:
+                linked = self._attach(transport, on_ready)
+                tasks.start_soon(self._pump, transport, linked, Address(url))
+                await linked.released.wait()
+                was_ready = was_ready or linked.ready
+                rejected = linked.rejected
+                if linked.ready:
+                    failures = 0
+                elif rejected is not None and len(self._urls) == 1:
+                    if not was_ready:
                         raise raised(rejected)
-                    self._session.give_up(rejected)  # it has become another cluster's; whoever waits is told why
-                    self._flush()
+                    self.session.give_up(rejected)  # it has become another cluster's; whoever waits is told why
+                    self.flush()
                 else:
                     tried[url] = "it hung up without a hello" if rejected is None else rejected.message
-            if not self._was_ready:
+            if not was_ready:
                 raise not_connected(tried)
             failures += 1
             most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8)) / SECOND
             await anyio.sleep(random.uniform(0, most))  # full jitter, so that a crowd does not come back at once
 
-    async def _pump(self, transport: Link, address: Address) -> Fault | None:
-        """Be the link's reader until it ends; its writer runs beside. Gives the node's reason if it refused us."""
-        self._rejected = None
+    def _attach(self, transport: Link, on_ready: Callable[[], None]) -> _Linked:
         self._last_link += 1
-        link = LinkId(self._last_link)
-        session = self._session
+        link, session = LinkId(self._last_link), self.session
 
         def tell_progress() -> None:
             session.progress(link, now=clock())
 
         if isinstance(transport, WebSocketLink):
             transport.on_partial = tell_progress
-        slicer = Slicer(lambda data, now: session.receive(link, data, now=now), self._flush, clock)
+        assert self._tasks is not None, "links are attached while the life runs"
+        outbox = Outbox(transport, watch=Watch(self._tasks.start_soon), progress=tell_progress)
+        linked = _Linked(link, outbox, on_ready)
+        self._links[linked.id] = self._current = linked
+        return linked
+
+    async def _pump(self, transport: Link, linked: _Linked, address: Address) -> None:
+        """Be the link's reader until it ends; its writer runs beside."""
+        session = self.session
+        slicer = Slicer(lambda data, now: session.receive(linked.id, data, now=now), self.flush, clock)
         try:
             async with anyio.create_task_group() as tasks:
-                outbox = self._outbox = Outbox(transport, watch=Watch(tasks.start_soon), progress=tell_progress)
-                tasks.start_soon(outbox.run)
-                session.link_opened(link, framing=transport.framing, address=address, now=clock())
-                self._flush()
+                tasks.start_soon(linked.outbox.run)
+                session.link_opened(linked.id, framing=transport.framing, address=address, now=clock())
+                self.flush()
                 try:
                     while True:
                         await slicer.feed(await transport.receive(), stream=transport.framing is Framing.STREAM)
                 except LinkEnded:
                     tasks.cancel_scope.cancel()
         finally:
-            self._outbox = None
-            session.link_closed(link, now=clock())
-            self._flush()
+            del self._links[linked.id]
+            session.link_closed(linked.id, now=clock())
+            self.flush()
             with anyio.CancelScope(shield=True):
                 await transport.close()
-        return self._rejected
+            self._release(linked)
 
 
+class _Linked:
+    """One link of a client."""
+
+    def __init__(self, id: LinkId, outbox: Outbox, on_ready: Callable[[], None]) -> None:
+        self.id = id
+        self.outbox = outbox
+        self.on_ready = on_ready
+        self.ready = False
+        """Whether its handshake was done."""
+        self.rejected: Fault | None = None
+        """The node's reason, if it refused us."""
+        self.released = anyio.Event()
+        """Set when requests go out on it no more: it has ended, or its node drains."""
+
+
+_LONGEST_SLEEP = 3600.0
+"""Seconds; some event loops take no timer of years."""
 _LATER = ("retry", "on_progress")
 """Keywords of `call` that will mean something: what used them as the function's own would change in silence."""
 _CLOSED = Fault(1021, "the client was closed before it could be sent", {"maybe_executed": False})
@@ -400,15 +570,18 @@ def not_connected(tried: Mapping[str, str]) -> NotConnected:
     return NotConnected(f"no node could be reached ({rows})", details={"tried": dict(tried)})
 
 
-def _span(seconds: float | None, name: str) -> int | None:
-    """Seconds as nanoseconds. Raises TypeError for what is no number, ValueError for what is no span of time."""
+def nanoseconds(seconds: float | None, name: str) -> int | None:
+    """Seconds as nanoseconds, at least 1 unless they are 0.
+
+    Raises TypeError for what is no number, ValueError for what is no span of time.
+    """
     if seconds is None:
         return None
     _check_number(seconds, name)
     if not 0 <= seconds <= 86_400 or (seconds == 0 and name == "timeout"):
         least = "more than 0 and" if name == "timeout" else "0 or more, and"
         raise ValueError(f"{name}={seconds}: {least} at most 86400 seconds")
-    return int(seconds * SECOND)
+    return max(int(seconds * SECOND), 1 if seconds else 0)  # a time that is too short to be told is a deadline too
 
 
 def _check_number(seconds: object, name: str) -> None:

@@ -2,17 +2,18 @@
 
 `executor=ProcessPoolExecutor()` forks workers out of a process that listens. A child that kept the listening socket
 would block the port after the node's end, one that kept a link would hide that end from its peer, and a signal to a
-child would reach the parent's event loop over the pair that both have. So each child closes what is ours, and takes
-signals as any process does.
+child would reach the parent's event loop over the pair that both have. So a child lets go of what is ours, and takes
+signals as the process did before its node ran. What others have opened or installed is not touched.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
-from typing import Protocol
-from weakref import WeakSet
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 
 class HasFileno(Protocol):
@@ -21,23 +22,88 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-_ours: WeakSet[HasFileno] = WeakSet()
+class Forked(Protocol):
+    """An object that is told when it has come into a forked child."""
+
+    def forked(self) -> None: ...
+
+
+_ours: WeakKeyDictionary[HasFileno, tuple[int, int]] = WeakKeyDictionary()
+"""Sockets, each with what `fstat` says of it: its number may be another file's by the time of a fork."""
+_told: WeakSet[Forked] = WeakSet()
+_taken: dict[signal.Signals, tuple[Any, Any]] = {}
+"""The handlers that a node of this process has replaced, and those that it has installed."""
 
 
 def not_for_children(sock: HasFileno) -> None:
-    """From now on a forked child closes its copy of `sock`; the parent's is not touched."""
-    _ours.add(sock)
+    """From now on a forked child lets go of its copy of `sock`; the parent's is not touched."""
+    with suppress(OSError, ValueError):
+        _ours[sock] = _identity(sock.fileno())
+
+
+def tell_when_forked(one: Forked) -> None:
+    """Have `one.forked()` called in each forked child, before anything else runs there."""
+    _told.add(one)
+
+
+@contextmanager
+def undone_in_children(handlers: dict[signal.Signals, tuple[Any, Any]]) -> Iterator[None]:
+    """Children that are forked meanwhile go back to the handlers of before: `{signal: (before, the node's own)}`."""
+    _taken.update(handlers)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            _taken.pop(number, None)
+
+
+def _identity(number: int) -> tuple[int, int]:
+    found = os.fstat(number)
+    return found.st_dev, found.st_ino
 
 
 def _in_child() -> None:
-    for sock in list(_ours):
+    _let_go()
+    _restore_signals()
+    told = list(_told)
+    _told.clear()
+    for one in told:
+        one.forked()
+
+
+def _let_go() -> None:
+    """Put nothing in the place of each socket. Its number stays taken: the object that has it may yet close it."""
+    ours = list(_ours.items())
+    _ours.clear()  # a grandchild has nothing of these
+    if not ours:
+        return
+    numbers: list[int] = []
+    for sock, identity in ours:
         with suppress(OSError, ValueError):
-            if (number := sock.fileno()) >= 0:
-                os.close(number)
+            number = sock.fileno()
+            if number >= 0 and _identity(number) == identity:
+                numbers.append(number)
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # out of files; better a free number than a held port
+        for number in numbers:
+            os.close(number)
+        return
+    for number in numbers:
+        os.dup2(nothing, number, inheritable=False)
+    os.close(nothing)
+
+
+def _restore_signals() -> None:
+    taken = list(_taken.items())
+    _taken.clear()
+    if not taken:
+        return
     with suppress(ValueError):
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, (before, own) in taken:
+            if before is not None and signal.getsignal(number) is own:
+                signal.signal(number, before)
 
 
 if hasattr(os, "register_at_fork"):

@@ -20,6 +20,7 @@ from mpreg_proto.wire.jsonvalues import dumps, to_json
 from mpreg_proto.wire.messages import Call, Explained, Request
 from mpreg_proto.wire.shapes import MAX_DEPTH
 from mpreg_proto.wire.values import Ref, ValueCodec
+from mpreg_transports.arguments import check_encodable
 from mpreg_transports.functions import tags
 from mpreg_transports.values import default_codec
 
@@ -106,6 +107,8 @@ class Graph:
             raise DuplicateName(f"two calls are named {name!r}; names are unique in a graph", details={"name": name})
         elif not name or type(name) is not str:
             raise InvalidRequest(f"a call's name is a non-empty text, not {name!r}")
+        else:
+            check_encodable(name, "a call's name")
         needs: dict[str, None] = {}
         given = {**kwargs, **more} if kwargs else more
         known: dict[int, Any] = {}
@@ -122,7 +125,7 @@ class Graph:
             encoded = self._codec.encode([positional, keywords])
         except UnsendableValue as error:
             raise TypeError(f"call {name!r}: {error}") from None
-        wanted = tuple(sorted(tags(resources))) if resources else ()
+        wanted = requested(resources)
         self._calls[name] = Call(name, function, encoded, tuple(needs), wanted, version)
         if version is not None or len(needs) > used:
             self._native[name] = "version=" if version is not None else "after="
@@ -288,3 +291,13 @@ def check_called(function: object, version: object) -> None:
         raise TypeError(f"a function is named by its name, not by {function!r}{hint}")
     if version is not None and type(version) is not str:
         raise TypeError(f"version={version!r} is of type {type(version).__name__}; write a text such as version='2'")
+    check_encodable(function, "the function's name")
+    check_encodable(version or "", "version")
+
+
+def requested(resources: Iterable[str]) -> tuple[str, ...]:
+    """The resources that a call asks for, in order. Raises TypeError, ValueError."""
+    wanted = tuple(sorted(tags(resources))) if resources else ()
+    for tag in wanted:
+        check_encodable(tag, "a resource")
+    return wanted

@@ -17,6 +17,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
 from mpreg_transports import logs
 from mpreg_transports.addresses import host_and_port
+from mpreg_transports.background import running_loop
 from mpreg_transports.forking import not_for_children
 from mpreg_transports.links import asyncio_stream, tcp, websocket
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
@@ -121,8 +122,11 @@ class Listener:
 
 async def _next(listener: SocketListener) -> ByteStream:
     listening: socket.socket | None = listener.extra(SocketAttribute.raw_socket, None)
-    if asyncio_stream.running_loop() is None or listening is None:
-        return await listener.accept()
+    if running_loop() is None or listening is None:
+        stream = await listener.accept()
+        if (connected := stream.extra(SocketAttribute.raw_socket, None)) is not None:
+            not_for_children(connected)
+        return stream
     if listening.fileno() < 0:
         raise anyio.ClosedResourceError
     return await asyncio_stream.accept(listening)

@@ -6,20 +6,23 @@ Run it with `server.run()`, `await server.serve()` or `async with server:`.
 
 from __future__ import annotations
 
-import importlib.util
+import asyncio
+import importlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 import anyio
-import anyio.abc
 import anyio.from_thread
-import anyio.lowlevel
+from anyio.abc import TaskStatus
+from anyio.lowlevel import EventLoopToken, current_token
 
 from mpreg_proto.ids import Address, MemberId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
@@ -39,8 +42,9 @@ from mpreg_transports.arguments import (
     check_text,
     refuse_open_host,
 )
+from mpreg_transports.background import Background, Home, single_errors
 from mpreg_transports.dialing import Dialler, Listening, Network
-from mpreg_transports.driver import Driver, clock, leave_group
+from mpreg_transports.driver import Driver, clock
 from mpreg_transports.functions import Function, built_in, tags
 from mpreg_transports.functions import function as make_function
 from mpreg_transports.importing import refuse_while_importing
@@ -49,13 +53,19 @@ from mpreg_transports.listener import Listener
 from mpreg_transports.observe.journal import JournalNode
 from mpreg_transports.pools import ExecutorSource, Pools
 from mpreg_transports.reports import Reports, on_stderr, ready_line
+from mpreg_transports.signals import ForcedEnd, watch
+from mpreg_transports.threads import poster
 from mpreg_transports.values import default_codec
 from mpreg_transports.web.routes import Routes
 
 log = logs.get("mpreg")
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
+_IN_ORDER_SECONDS = 6.0
+_AT_ONCE_SECONDS = 3.0
+"""How long a process has to end by itself after the grace, and after a second signal. Links may take 3 s to close."""
 _EVERYWHERE = ("0.0.0.0", "::", "")  # to be recognised, not to be bound by default
 
 
@@ -111,14 +121,22 @@ class Server:
         self._pools = Pools()
         self._functions: dict[str, Function] = {one.spec.name: one for one in built_in()}
         self._driver: Driver | None = None
-        self._token: anyio.lowlevel.EventLoopToken | None = None
+        self._home: Home | None = None
+        """Where it runs; None while it does not."""
+        self._token: EventLoopToken | None = None
         self._thread: int | None = None
-        self._leave_at_once = False
         self._evidence: tuple[int, str] = (0, "")
         """How sure it is of the address that it advertises, where it has to find that out, and which host that is."""
+        self._post: Callable[..., None] | None = None
+        self._starting = threading.RLock()
+        """Held while its functions are given to a node, and by other threads while they change them before that."""
+        self._has_run = False
+        self._leave_early: bool | None = None
+        """Whether with grace, if it was told to leave before it listened."""
         self._leaving_since: int | None = None
         """When it began to leave with grace."""
-        self._stack = AsyncExitStack()
+        self._background: Background | None = None
+        self._forced_end: ForcedEnd | None = None
 
     # -- functions ----------------------------------------------------------------------------------------------------
 
@@ -198,61 +216,82 @@ class Server:
     # -- running ------------------------------------------------------------------------------------------------------
 
     def run(self, *, backend: str = "asyncio") -> None:
-        """Serve until SIGTERM or Ctrl-C, then let running calls finish (10 s; a second signal skips that).
+        """Serve until SIGTERM, SIGHUP or Ctrl-C, then let running calls finish (10 s; a second signal skips that).
 
-        Where the program has not said where its log goes, what the node has to say goes to stderr.
+        In another thread than the main one there are no signals: `leave()` ends it. A body that does not let the
+        process end is not waited for. Where the program has not said where its log goes, it goes to stderr.
         """
+        with on_stderr():
+            self.run_until_signal(lambda: log.info("%s", self.ready_line()), backend=backend)
+
+    def run_until_signal(self, on_ready: Callable[[], None], *, backend: str = "asyncio") -> None:
+        """`serve_until_signal` in an event loop of its own; `on_ready` is called once it listens."""
         check_backend(backend)
         refuse_while_importing()
-        with on_stderr():
-            anyio.run(self._serve_aloud, backend=backend, backend_options=backend_options(backend))
 
-    async def _serve_aloud(self) -> None:
-        """`serve_until_signal`, and say where."""
-        failed: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            try:
+        async def main() -> None:
+            async with anyio.create_task_group() as tasks:
                 await tasks.start(self.serve_until_signal)
-            except Exception as error:
-                failed = error  # to be raised as it is, not in a group
-            else:
-                log.info("%s", self.ready_line())
-        if failed is not None:
-            raise failed
+                on_ready()
+
+        with self.ended_by_force(), single_errors():
+            anyio.run(main, backend=backend, backend_options=backend_options(backend))
+
+    @contextmanager
+    def ended_by_force(self) -> Iterator[None]:
+        """For a program that is this node: the signals end it some seconds later if it does not end by itself."""
+        forced = self._forced_end = ForcedEnd()
+        try:
+            yield
+        finally:
+            forced.disarm()
+            self._forced_end = None
 
     def ready_line(self) -> str:
         """The one line that says where it listens."""
         return ready_line(self.name, self.url, functions=len(self.functions), resources=self.resources)
 
-    async def serve_until_signal(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve_until_signal(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """`serve`, and leave the cluster in order when the process is told to end."""
-        failed: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(self._watch_signals)
-            try:
+        with single_errors():
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(partial(watch, self._on_signal))
                 await self.serve(task_status=task_status)
-            except Exception as error:
-                failed = error  # to be raised as it is, not in a group
-            tasks.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
+                tasks.cancel_scope.cancel()
 
-    async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `leave()` is through or the caller cancels. Raises CannotListen or ValueError."""
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `leave()` is through or the caller cancels.
+
+        Raises CannotListen or ValueError, RuntimeError if it runs already.
+        """
         refuse_while_importing()
-        self._leave_at_once = False
+        if self._home is not None:
+            self._home.check_process("this server")
+            if not self._home.is_gone:
+                raise RuntimeError("this server runs already; make another Server for another node")
+        self._home, self._driver = Home(), None
         self._leaving_since = None
+        try:
+            with single_errors():
+                await self._serve(task_status)
+        finally:
+            self._home = None
+            self._has_run = True
+            self._leave_early = None
+
+    async def _serve(self, task_status: TaskStatus[None]) -> None:
         listener = await self._bind()
         try:
-            driver = self._driver = self._make_driver()
-            self._token, self._thread = anyio.lowlevel.current_token(), threading.get_ident()
+            self._token, self._thread, self._post = current_token(), threading.get_ident(), poster()
+            with self._starting:
+                driver = self._driver = self._make_driver()
             routes = Routes(self.view, driver.exchange)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(driver.run)
                 await tasks.start(self._listen, listener, routes)
                 task_status.started()
-                if self._leave_at_once:  # told so before there was anything to leave
-                    self._leave(True)
+                if self._leave_early is not None:
+                    self._leave(self._leave_early)
                 await driver.ended.wait()
                 self._tell_end_of_grace()
                 await listener.close()
@@ -265,36 +304,49 @@ class Server:
                 await listener.close()
 
     async def __aenter__(self) -> Self:
-        """Serve in the background; when this returns, it listens and `url` says where."""
-        self._stack = AsyncExitStack()
-        tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        try:
-            await tasks.start(self.serve)
-        except BaseException as error:
-            tasks.cancel_scope.cancel()
-            await leave_group(self._stack, error)
-            raise
+        """Serve in the background; when this returns, it listens and `url` says where.
+
+        The task that serves is its own: another task may leave the block, in any order with others.
+        """
+        background = Background(self.serve, name=f"mpreg node {self.name}")
+        await background.start()
+        self._background = background
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the cluster: running calls get no grace, other nodes are told."""
-        self.leave(grace=False)
-        await leave_group(self._stack, error)
+        """Leave the cluster: running calls get no grace, other nodes are told. Cancelled, it does not wait for them.
+
+        In a forked child the server is the parent's, and is left alone.
+        """
+        background, self._background = self._background, None
+        if background is None or (self._home is not None and self._home.is_gone):
+            return
+        if self._home is not None:
+            self._home.check("this server")
+        self._leave(False)
+        cancelled = anyio.get_cancelled_exc_class()
+        if isinstance(error, cancelled) or (isinstance(error, BaseExceptionGroup) and error.subgroup(cancelled)):
+            background.cancel()
+        await background.wait()
 
     def leave(self, *, grace: bool = True) -> None:
-        """Begin to leave: refuse what is new, finish what runs, say goodbye; then `serve` returns. Again: no grace."""
-        if self._driver is not None:
-            self._in_loop(self._leave, grace)
-        else:
-            self._leave_at_once = True
+        """Begin to leave: refuse what is new, finish what runs, say goodbye; then `serve` returns. Again: no grace.
+
+        Any thread and any signal handler may call it; it begins between two callbacks of the loop. Before the server
+        runs it means that it leaves as soon as it listens; after its end it does nothing.
+        """
+        if self._home is not None and self._driver is not None:
+            self._home.check_process("this server")
+            assert self._post is not None
+            self._post(self._leave, grace)
+        elif self._home is not None or not self._has_run:
+            self._leave_early = grace and self._leave_early is None
 
     def view(self) -> NodeView:
-        """How this node sees the cluster and itself. Raises RuntimeError while it does not run."""
-        if self._driver is None:
-            raise RuntimeError("the server is not running")
-        return self._driver.node.view(now=clock())
+        """How this node sees the cluster and itself; any thread may ask. Raises RuntimeError while it does not run."""
+        return self._in_loop(self._view)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -327,7 +379,7 @@ class Server:
                 node = JournalNode(self.journal, config, me=me, seed=seed, now=clock(), codec=self._codec)
             except OSError as error:
                 raise cannot_journal(self.journal, error) from None
-        for one in self._functions.values():
+        for one in list(self._functions.values()):
             node.offer(one.spec, now=clock())
         network = self.network
         dial = network.dial if network is not None else Dialler(websocket_only=self.transport == "websocket")
@@ -339,7 +391,7 @@ class Server:
             driver.on_local_host = self._learn_address
         return driver
 
-    async def _listen(self, listener: Listening, routes: Routes, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _listen(self, listener: Listening, routes: Routes, *, task_status: TaskStatus[None]) -> None:
         # The core holds clients to their own, lower limit; until values move in chunks, nodes need more.
         longest = self._limits.node_message
         await listener.serve(self._on_link, routes, max_message=longest, task_status=task_status)
@@ -392,22 +444,41 @@ class Server:
             driver.node.leave(now=clock())
         driver.flush()
 
-    def _in_loop(self, act: Callable[..., None], *args: object) -> None:
-        """Do it in the loop's thread, where the node lives: here, or over there when another thread calls."""
-        if self._driver is None or self._thread == threading.get_ident():
-            act(*args)
-        else:
-            anyio.from_thread.run_sync(act, *args, token=self._token)
+    def _view(self) -> NodeView:
+        if self._driver is None:
+            raise RuntimeError("the server is not running")
+        return self._driver.node.view(now=clock())
 
-    async def _watch_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for number in signals:
-                again = self._driver is not None and self._driver.node.draining
-                grace = f"running calls have {self._limits.drain_grace / SECOND:g} s to finish"
-                what = "at once" if again else f"{grace}, a second signal ends them at once"
-                log.info("%s: leaving the cluster, %s", signal.Signals(number).name, what)
-                self.leave()
+    def _in_loop(self, act: Callable[..., T], *args: object) -> T:
+        """Do it in the loop's thread, where the node lives: here, or over there when another thread calls.
+
+        Raises RuntimeError in a forked child, and in a signal handler that has interrupted the node.
+        """
+        if self._home is not None:
+            self._home.check_process("this server")
+        if self._driver is None:
+            with self._starting:
+                return act(*args)
+        if self._thread != threading.get_ident():
+            return anyio.from_thread.run_sync(act, *args, token=self._token)
+        if _interrupts_the_core():
+            raise RuntimeError(
+                "a signal handler interrupted the node in the midst of its work; only leave() may be called there, "
+                "all else by loop.add_signal_handler or call_soon_threadsafe"
+            )
+        return act(*args)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        again = self._driver is not None and self._driver.node.draining
+        grace = 0.0 if again else self._limits.drain_grace / SECOND
+        kept = f"running calls have {grace:g} s to finish, a second signal ends them at once"
+        log.info("%s: leaving the cluster, %s", number.name, "at once" if again else kept)
+        if self._forced_end is not None:
+            self._forced_end.arm(number, seconds=grace + (_AT_ONCE_SECONDS if again else _IN_ORDER_SECONDS))
+        if self._driver is None:
+            self.leave()
+        else:
+            self._leave(True)
 
     def _tell_end_of_grace(self) -> None:
         began, grace = self._leaving_since, self._limits.drain_grace
@@ -419,6 +490,33 @@ def _reachable(host: str) -> str:
     return "127.0.0.1" if host in _EVERYWHERE else host
 
 
+def _interrupts_the_core() -> bool:
+    """Whether the code that asks was called while the core handles an input: then a signal handler did it."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith("mpreg_proto."):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def backend_options(backend: str) -> dict[str, object]:
-    """What `anyio.run` should be told: to take uvloop where it is installed (the extra `uvloop`)."""
-    return {"use_uvloop": importlib.util.find_spec("uvloop") is not None} if backend == "asyncio" else {}
+    """What `anyio.run` should be told: to take uvloop where it works (the extra `uvloop`).
+
+    A program that has chosen another event loop by asyncio's policy keeps that.
+    """
+    return {"use_uvloop": _has_uvloop() and not _has_policy()} if backend == "asyncio" else {}
+
+
+def _has_uvloop() -> bool:
+    try:
+        importlib.import_module("uvloop")
+    except ImportError:  # absent, or not made for this machine
+        return False
+    return True
+
+
+def _has_policy() -> bool:
+    if sys.version_info >= (3, 14):  # policies are deprecated, and asking for one warns
+        return False
+    return type(asyncio.get_event_loop_policy()) is not asyncio.DefaultEventLoopPolicy

@@ -2,44 +2,54 @@
 
 A `SyncClient` has an event loop in a thread of its own, in which an ordinary `Client` lives; each method here starts
 the coroutine of the same name over there and waits for it. Nothing of the protocol is written twice, and nothing of the
-client is touched from another thread than its own.
+client is touched from another thread than its own. No lock is held while anything is waited for, and what the garbage
+collector calls takes none, as it may call in any thread at any moment.
 """
 
 from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
-from weakref import ref
+from weakref import finalize, ref
 
+import anyio
 from anyio import CancelScope
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
-from mpreg_proto.errors import Cancelled
-from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.errors import Cancelled, DeadlineExceeded
+from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Explained, Request
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports.client import Answer, Client
+from mpreg_transports.arguments import check_backend
+from mpreg_transports.client import Answer, Client, nanoseconds
+from mpreg_transports.driver import clock
+from mpreg_transports.forking import tell_when_forked
 from mpreg_transports.graph import Graph, Handle, OnError
+from mpreg_transports.threads import poster
 from mpreg_transports.values import default_codec
+from mpreg_transports.waiting import Leaves
 
 __all__ = ["SyncClient", "SyncGraph"]
 
 T = TypeVar("T")
 
+_CLOSING_SECONDS = 10.0
+"""How long `close` waits for the thread; closing a link takes 4 s at most."""
+
 
 class SyncClient:
     """Calls functions of a cluster and waits for their results; see `Client`, whose arguments and methods it has.
 
-    Use it as `with SyncClient(url) as client`, or call `close()` at the end; without `with` the first call connects.
-    Several threads may use one, each waits only for its own calls. Ctrl-C while a call is waited for cancels it.
-    `backend` is the event loop inside, "asyncio" or "trio".
+    Use it as `with SyncClient(url) as client`, or call `close()` at the end; without `with` the first call connects,
+    within its timeout. Several threads may use one, each waits only for its own calls. Ctrl-C while a call is waited
+    for cancels it. In a forked child it connects anew. `backend` is the event loop inside, "asyncio" or "trio".
     """
 
     def __init__(
@@ -52,25 +62,34 @@ class SyncClient:
         backend: str = "asyncio",
     ) -> None:
         self._codec = codec or default_codec()
-        self._client = Client(*urls, cluster_id=cluster_id, name=name, codec=self._codec, limits=limits)
+        check_backend(backend)
+        self._make = partial(Client, *urls, cluster_id=cluster_id, name=name, codec=self._codec, limits=limits)
+        self._client = self._make()
         self._backend = backend
-        # Held while a call is handed over, so that none can be handed to a loop that is just ending. Re-entrant, as
-        # collecting garbage may finish an abandoned stream at any moment, also in a thread that holds it.
+        # Held while a call is handed over, so that none can be handed to a loop that is just ending. Re-entrant, as a
+        # signal handler may make a call while it is held.
         self._lock = threading.RLock()
-        self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
+        self._loop: _LoopThread | None = None
+        self._forget: finalize[..., SyncClient] | None = None
         self._closed = False
         client = ref(self)
-        # A client that is never closed ends with its program; without this its thread would be waited for, in vain.
+        # A client that is never closed hangs up in order when its program ends.
         self._at_exit = lambda: client() and client().close()  # type: ignore[union-attr]
+        tell_when_forked(self)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        """Connect. Raises NotConnected if no address answers (one may try again), RuntimeError after `close`."""
-        with self._lock:
-            self._connected()
+    def connect(self) -> Self:
+        """Connect; nothing happens if it is connected.
+
+        Raises NotConnected if no address answers (one may try again), RuntimeError after `close`.
+        """
+        self._wait(_nothing)
         return self
+
+    def __enter__(self) -> Self:
+        """See `connect`."""
+        return self.connect()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -84,9 +103,22 @@ class SyncClient:
         """
         with self._lock:
             self._closed = True
-            self._portal = None
-            atexit.unregister(self._at_exit)
-            self._stack.close()
+            loop, self._loop = self._loop, None
+            forget, self._forget = self._forget, None
+        atexit.unregister(self._at_exit)
+        if loop is not None and forget is not None:
+            forget.detach()
+            loop.stop()
+            loop.wait()
+
+    def forked(self) -> None:
+        """This process was forked: the thread and the connection are the parent's."""
+        self._lock = threading.RLock()  # another thread of the parent's may have held it
+        if self._forget is not None:
+            self._forget.detach()
+        self._loop = self._forget = None
+        self._client = self._make()
+        tell_when_forked(self)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -97,6 +129,16 @@ class SyncClient:
     def node(self) -> str:
         """The name of the node that it is connected to; empty while it is to none."""
         return self._client.node
+
+    @property
+    def version(self) -> int:
+        """The protocol version agreed on with that node; 0 while it is connected to none."""
+        return self._client.version
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected, so that a call need not connect first."""
+        return self._client.is_open
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -113,8 +155,8 @@ class SyncClient:
         **more: Any,
     ) -> Any:
         """The result of one call, as `Client.call`: seconds, errors and keywords are the same."""
-        call = partial(self._client.call, function, *args, resources=resources, kwargs=kwargs, version=version, **more)
-        return self._wait(partial(call, timeout=timeout, wait=wait))
+        options = {"resources": resources, "kwargs": kwargs, "wait": wait, "version": version, **more}
+        return self._wait(lambda client, left: client.call(function, *args, timeout=left, **options), timeout=timeout)
 
     def graph(self) -> SyncGraph:
         """A graph to be filled and run by this client."""
@@ -129,7 +171,10 @@ class SyncClient:
         on_error: OnError = "fail",
     ) -> Any:
         """Run a graph: `{leaf name: value}`; with one handle, its value; with several, a tuple of theirs."""
-        return self._wait(partial(self._client.run, graph, *wanted, timeout=timeout, wait=wait, on_error=on_error))
+        return self._wait(
+            lambda client, left: client.run(graph, *wanted, timeout=left, wait=wait, on_error=on_error),
+            timeout=timeout,
+        )
 
     def answer(
         self,
@@ -142,57 +187,61 @@ class SyncClient:
     ) -> Answer:
         """Run a graph, or a hand-made request, and get everything that came of it."""
         return self._wait(
-            partial(self._client.answer, graph, *wanted, timeout=timeout, wait=wait, on_error=on_error, trace=trace)
+            lambda client, left: client.answer(graph, *wanted, timeout=left, wait=wait, on_error=on_error, trace=trace),
+            timeout=timeout,
         )
 
     def stream(
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
-        items = self._client.stream(graph, timeout=timeout, wait=wait)
-        assert isinstance(items, AsyncGenerator)
+        streams: list[Leaves] = []
 
-        async def following() -> tuple[str, Any] | None:
-            return await anext(items, None)
+        async def following(client: Client, left: float | None) -> tuple[str, Any] | None:
+            if not streams:
+                streams.append(client.stream(graph, timeout=left, wait=wait))
+            return await anext(streams[0], None)
 
         try:
-            while (item := self._wait(following)) is not None:
+            while (item := self._wait(following, timeout=None if streams else timeout)) is not None:
                 yield item
         finally:
-            self._abandon(items)
+            for stream in streams:
+                stream.forget()
 
     def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
-        return self._wait(partial(self._client.explain, graph))
+        return self._wait(lambda client, left: client.explain(graph))
 
     def view(self) -> NodeView:
         """How the node sees the cluster and itself."""
-        return self._wait(self._client.view)
+        return self._wait(lambda client, left: client.view())
 
     # -- the other thread ---------------------------------------------------------------------------------------------
 
-    def _connected(self) -> BlockingPortal:
-        """The way into the loop, with the client connected. The lock is held by whoever asks."""
+    @property
+    def _portal(self) -> BlockingPortal | None:
+        """The way into the loop."""
+        return None if self._loop is None else self._loop.portal
+
+    def _running(self) -> BlockingPortal:
+        """The way into the loop, which is begun if there is none. The lock is held by whoever asks."""
         if self._closed:
             raise RuntimeError("this client is closed; make another SyncClient")
-        if self._portal is None:
-            with ExitStack() as stack:
-                portal = stack.enter_context(start_blocking_portal(self._backend, name="mpreg client"))
-                # Calls that still wait when the client has hung up would keep the loop from ending.
-                stack.callback(portal.call, portal.stop, True)
-                stack.enter_context(portal.wrap_async_context_manager(self._client))
-                self._stack = stack.pop_all()
-            self._portal = portal
+        if self._loop is None or not self._loop.is_alive:
+            self._loop = _LoopThread(self._backend, self._client)
+            self._forget = finalize(self, self._loop.stop)
+            self._forget.atexit = False
             atexit.register(self._at_exit)
-        return self._portal
+        return self._loop.portal
 
-    def _wait(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the coroutine gives or raises; interrupted while waiting, it is cancelled."""
-        crossing = _Crossing(start)
+    def _wait(self, start: Start[T], *, timeout: float | None = None) -> T:
+        """What the coroutine gives or raises, once the client is connected; interrupted meanwhile, it is cancelled."""
+        crossing = _Crossing(partial(_connected, self._client, start, timeout))
         portal: BlockingPortal | None = None
         try:
             with self._lock:
-                portal = self._connected()
+                portal = self._running()
                 future = portal.start_task_soon(crossing.run)
             future.result()
         except CancelledError:
@@ -201,16 +250,76 @@ class SyncClient:
         except BaseException as error:
             # Ctrl-C strikes this thread and not the other, at any moment: also before there is a future to cancel.
             if portal is not None and not isinstance(error, Exception):
-                with self._lock, suppress(RuntimeError):  # it was closed meanwhile
+                with suppress(RuntimeError):  # it was closed meanwhile
                     portal.start_task_soon(crossing.give_up)
             raise
         return crossing.values[0]
 
-    def _abandon(self, items: AsyncGenerator[Any, None]) -> None:
-        """Nobody wants more of these. May run in any thread at any time, when a stream's remains are collected."""
-        with self._lock, suppress(RuntimeError):  # the loop has ended, or this is its own thread: it cleans up itself
-            if self._portal is not None:
-                self._portal.start_task_soon(items.aclose)
+
+Start = Callable[[Client, float | None], Coroutine[Any, Any, T]]
+"""Begins a question with the client and the seconds that are left for it."""
+
+
+async def _nothing(client: Client, left: float | None) -> None:
+    """What is asked where only a connection is wanted."""
+
+
+async def _connected(client: Client, start: Start[T], timeout: float | None) -> T:
+    """Connect if need be, within the time that the question has, and ask it. Raises DeadlineExceeded."""
+    span = nanoseconds(timeout, "timeout")
+    if client.is_open or span is None:
+        await client.connect()
+        return await start(client, timeout)
+    began = clock()
+    with anyio.move_on_after(span / SECOND) as scope:
+        await client.connect()
+    left = span - (clock() - began)
+    if scope.cancelled_caught or left <= 0:
+        text = f"no node could be reached by the deadline, within {span / SECOND:g} s"
+        raise DeadlineExceeded(text, details={"maybe_executed": False})
+    return await start(client, left / SECOND)
+
+
+class _LoopThread:
+    """An event loop in a thread, and one client that lives in it; it knows nothing of the SyncClient."""
+
+    def __init__(self, backend: str, client: Client) -> None:
+        begun: Future[tuple[BlockingPortal, Callable[[], None]]] = Future()
+        # A daemon: nothing waits for it at the end of a program but `close`, which has a bound.
+        self._thread = threading.Thread(
+            target=_keep_loop, args=(backend, client, begun), name="mpreg client", daemon=True
+        )
+        self._thread.start()
+        self.portal, self.stop = begun.result()
+        """`stop()` has the client hang up and the thread end. Any thread may call it at any moment; it never waits."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its loop still runs."""
+        return self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait for the thread's end, unless this is that thread."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(_CLOSING_SECONDS)
+
+
+def _keep_loop(backend: str, client: Client, begun: Future[tuple[BlockingPortal, Callable[[], None]]]) -> None:
+    async def main() -> None:
+        stopped = anyio.Event()
+        async with BlockingPortal() as portal:
+            begun.set_result((portal, partial(poster(), stopped.set)))
+            await stopped.wait()
+            await client.close()
+            await portal.stop(cancel_remaining=True)  # calls that still wait would keep the loop from ending
+
+    try:
+        anyio.run(main, backend=backend)
+    except BaseException as error:
+        if not begun.done():
+            begun.set_exception(error)
+        else:
+            raise
 
 
 class _Crossing(Generic[T]):

@@ -15,6 +15,7 @@ import anyio
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import Fault, raised
 from mpreg_proto.wire.messages import Done, Request, Result
+from mpreg_transports.background import Home
 from mpreg_transports.threads import poster
 
 
@@ -51,12 +52,15 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
         self._drop: Callable[[], None] | None = None
         """There while it is under way."""
         self._post: Callable[..., None] | None = None
+        self._home: Home | None = None
         self._rows: deque[Done] = deque()
         self._end: Result | None = None
         self._closed = False
 
     async def asend(self, value: None) -> tuple[str, Any]:
         """The next leaf. Raises the error with which the request ended; cancelled while it waits, it is closed."""
+        if self._home is not None:
+            self._home.check("this stream")
         while not self._closed:
             if self._rows:
                 row = self._rows.popleft()
@@ -76,7 +80,7 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
     async def _more(self) -> None:
         if self._waiter is None:
             self._waiter, self._drop = self._ask()
-            self._post = poster()
+            self._home, self._post = Home(), poster()
         waiter = self._waiter
         try:
             await waiter.event.wait()
@@ -107,9 +111,15 @@ class Leaves(AsyncGenerator[tuple[str, Any], None]):
         if drop is not None:
             drop()
 
+    def forget(self) -> None:
+        """Want no more of it: from whichever thread, in the midst of whatever. Never waits."""
+        self._closed = True
+        drop, self._drop = self._drop, None
+        if drop is not None and self._post is not None:
+            self._post(drop)
+
     def __del__(self) -> None:
-        if self._drop is not None and self._post is not None:
-            self._post(self._drop)  # from whichever thread, in the midst of whatever
+        self.forget()
 
 
 def leaves_of(request: Request) -> Iterable[str]:

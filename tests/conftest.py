@@ -1,8 +1,11 @@
 """What every test gets: both event loops, and hypothesis made repeatable.
 
 Asynchronous tests say `@pytest.mark.anyio` and then run twice, once on asyncio and once on trio, because the adapters
-promise both. Nothing here starts a process, opens a port or sleeps.
+promise both. With `--loop uvloop` they run once, on uvloop, and so does every other event loop of asyncio's that a test
+makes. Nothing here starts a process, opens a port or sleeps.
 """
+
+import asyncio
 
 import pytest
 from hypothesis import settings
@@ -14,6 +17,30 @@ settings.register_profile(
     "explore", derandomize=False, deadline=None, database=None, print_blob=True, max_examples=2000
 )
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--loop`."""
+    parser.addoption("--loop", choices=["default", "uvloop"], default="default", help="what asyncio makes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make uvloop the loop of asyncio's policy, which every way of running one asks."""
+    if config.getoption("loop") == "uvloop":
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Another loop of asyncio's changes nothing on trio."""
+    if config.getoption("loop") != "default":
+        items[:] = [one for one in items if _backend(one) != "trio"]
+
+
+def _backend(item: pytest.Item) -> object:
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("anyio_backend")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -57,9 +57,16 @@ class Pong(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
 
 
 class Goodbye(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
-    """I close this link on purpose: nothing new comes from here, answers still do (docs/explanation/membership.md)."""
+    """I close this link on purpose: nothing new comes from here, answers still do (docs/explanation/membership.md).
+
+    With the reason `LEAVING` they do not: all that this node had accepted has been answered before.
+    """
 
     reason: str
+
+
+LEAVING = "leaving"
+"""The reason of a node that ends."""
 
 
 # -- calls ------------------------------------------------------------------------------------------------------------

@@ -115,20 +115,10 @@ def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None)
 
 def serve_here(server: Server, on_ready: Callable[[], None]) -> None:
     """Serve in this thread until told to end; `on_ready` is called once it listens. Raises CannotListen."""
-    import importlib.util
-
-    import anyio
-
     from mpreg_transports.cli.told import innermost
 
-    async def serving() -> None:
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(server.serve_until_signal)
-            on_ready()
-
-    fast = importlib.util.find_spec("uvloop") is not None
     try:
-        anyio.run(serving, backend_options={"use_uvloop": fast})
+        server.run_until_signal(on_ready)
     except BaseExceptionGroup as group:
         raise innermost(group) from None
 

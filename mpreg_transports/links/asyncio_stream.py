@@ -9,19 +9,20 @@ anyio's own.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
 from mpreg_transports.forking import not_for_children
+from mpreg_transports.links.lookup import addresses_of, race
 
 READ_SIZE = 256 * 1024
 UNREAD = 1024 * 1024
@@ -47,14 +48,6 @@ _SHARES = sys.platform != "win32"
 _OWN_SIZE = 16 * 1024
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """asyncio's loop, or None on another backend."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     """One connected socket. One task may receive while another sends, as with any anyio stream."""
 
@@ -78,10 +71,9 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport; asyncio has switched Nagle's algorithm off."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has its methods and not its class
         self._loop = asyncio.get_running_loop()
-        transport.set_write_buffer_limits(high=UNWRITTEN)
+        self._transport.set_write_buffer_limits(high=UNWRITTEN)
         not_for_children(self)
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -125,8 +117,10 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def fileno(self) -> int:
         """The socket's number; -1 once it is closed."""
-        number: int = self._transport.get_extra_info("socket").fileno()
-        return number
+        if self._lost:  # uvloop's stand-in for a socket goes on telling a number that is another file's by now
+            return -1
+        sock = self._transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
 
     # -- anyio's side -------------------------------------------------------------------------------------------------
 
@@ -210,11 +204,11 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Addresses and socket, as anyio's own stream has them."""
-        sock: socket.socket = self._transport.get_extra_info("socket")
-        attributes: dict[Any, Callable[[], Any]] = {
-            SocketAttribute.family: lambda: sock.family,
-            SocketAttribute.raw_socket: lambda: sock,
-        }
+        sock: socket.socket | None = self._transport.get_extra_info("socket")  # a loop need not tell
+        attributes: dict[Any, Callable[[], Any]] = {}
+        if sock is not None:
+            attributes[SocketAttribute.family] = lambda: sock.family
+            attributes[SocketAttribute.raw_socket] = lambda: sock
         local, remote = (self._transport.get_extra_info(name) for name in ("sockname", "peername"))
         if local is not None:
             attributes[SocketAttribute.local_address] = lambda: local
@@ -238,21 +232,13 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
 
 async def connect(host: str, port: int) -> ByteStream:
-    """Open a connection; call only on asyncio. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    # Only a name can have several addresses; and asyncio's race between them loses a socket, which is then closed by
-    # nobody, if it is cancelled just when that one has won.
-    stagger = None if _is_number(host) else 0.25
-    _, stream = await loop.create_connection(AsyncioStream, host, port, happy_eyeballs_delay=stagger)
+    """Open a connection, to the first of a name's addresses that answers; call only on asyncio. Raises OSError."""
+    return await race([partial(_connect, one, port) for one in await addresses_of(host, port)])
+
+
+async def _connect(address: str, port: int) -> AsyncioStream:
+    _, stream = await asyncio.get_running_loop().create_connection(AsyncioStream, address, port)
     return stream
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _accepted(listening: socket.socket) -> socket.socket | None:

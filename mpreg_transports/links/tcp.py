@@ -19,6 +19,8 @@ import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
 from mpreg_transports.addresses import host_and_port
+from mpreg_transports.background import running_loop
+from mpreg_transports.forking import not_for_children
 from mpreg_transports.links import asyncio_stream
 from mpreg_transports.links.base import Buffer, Framing, LinkEnded
 
@@ -234,10 +236,12 @@ async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None = None
 
 
 async def _open(host: str, port: int, tls: ssl.SSLContext | None) -> ByteStream:
-    if tls is None and asyncio_stream.running_loop() is not None:
+    if tls is None and running_loop() is not None:
         return await asyncio_stream.connect(host, port)
     if tls is None:
-        return await anyio.connect_tcp(host, port)
+        stream = await anyio.connect_tcp(host, port)
+        not_for_children(stream.extra(SocketAttribute.raw_socket))
+        return stream
     # Not standard-compatible: an end without TLS's own goodbye is how most peers end.
     return await anyio.connect_tcp(host, port, ssl_context=tls, tls_standard_compatible=False)
 

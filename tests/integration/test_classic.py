@@ -6,9 +6,11 @@ import logging
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -489,6 +491,28 @@ def test_a_passed_timeout_and_a_cancelled_call_stop_the_command(cluster: MPREGSe
             call.cancel()
             await stopped.get()
             assert call.cancelled()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_a_passed_timeout_is_exact(cluster: MPREGServer) -> None:
+    def blocks() -> str:
+        time.sleep(0.05)
+        return "done"
+
+    async def main() -> None:
+        cluster._node.register("blocks", blocks, inline=True)
+        async with serving(cluster) as (url,), MPREGClientAPI(url) as client:
+            with pytest.raises(asyncio.TimeoutError):  # the answer is there when the loop can look at the clock again
+                await client.call("blocks", timeout=0.02)
+            with pytest.raises(asyncio.TimeoutError):
+                await client.call("echo", 1, timeout=1e-12)
+            assert await client.call("echo", 1, timeout=PATIENCE) == 1
+            assert await client.call("echo", 1, timeout=1e9) == 1
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # it covers connecting
+            nobody = MPREGClientAPI(f"ws://127.0.0.1:{silent.getsockname()[1]}")
+            with pytest.raises(asyncio.TimeoutError):
+                await nobody.call("echo", 1, timeout=0.02)
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 

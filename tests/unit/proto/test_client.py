@@ -1,8 +1,9 @@
 """`ClientSession`, its node spoken by hand: what is sent when, and what comes of each question, once."""
 
+import msgspec
 import pytest
 
-from mpreg_proto.client import ClientEffect, ClientSession, Ready, Rejected, Replied
+from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, Replied
 from mpreg_proto.effects import Framing, HangUp, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -266,13 +267,155 @@ def test_it_keeps_the_link_alive_and_notices_that_it_is_dead() -> None:
 def test_a_goodbye_is_returned_and_answers_still_come() -> None:
     booth = Booth()
     number = booth.ask()
-    assert not booth.session.closing()
-    booth.say(Goodbye("leaving"))
-    assert booth.take()[-1] == Goodbye("") and booth.session.closing()
+    booth.say(Goodbye("enough"))
+    assert booth.take()[-1] == Goodbye("") and LinkDraining(booth.link) in booth.told and not booth.session.ready
     booth.say(Result(number, (Done("x", b"\x01"),)))
     assert booth.replies() == {number: Result(number, (Done("x", b"\x01"),))}
+    assert booth.told[-1] == HangUp(booth.link, 1000)  # all is answered
+
+
+# -- nodes that drain -------------------------------------------------------------------------------------------------
+
+DRAINING = Fault(1024, "leaving", {"maybe_executed": False})
+
+
+def two_nodes(*, others: int = 1) -> tuple[Booth, int]:
+    """A session that knows `others` more addresses, and the number of a request that the first node has."""
+    booth = Booth(opened=False)
+    booth.session = ClientSession(name="me", cluster_id="c", others=others)
+    booth.open()
+    return booth, booth.ask()
+
+
+def test_a_request_refused_by_a_draining_node_goes_to_the_next_once() -> None:
+    booth, number = two_nodes()
+    booth.say(Result(number, fault=DRAINING))
+    assert LinkDraining(booth.link) in booth.told and HangUp(booth.link, 1000) in booth.told
+    assert booth.replies() == {} and not booth.session.ready
+    booth.take()
+    booth.now += 3 * SECOND
+    later = booth.ask()
+    booth.open()
+    sent = [message for message in booth.take() if isinstance(message, Request)]
+    assert [message.id for message in sent] == [number, later]
+    assert sent[0].timeout == Limits().default_timeout - 3 * SECOND
+    booth.say(Result(number, fault=DRAINING))  # the last of the two drains too
+    assert booth.fault(number) == DRAINING
+
+
+def test_the_link_to_a_draining_node_stays_until_it_has_answered() -> None:
+    booth, number = two_nodes()
+    refused = booth.ask()
+    old = booth.link
+    booth.say(Result(refused, fault=DRAINING))
+    assert HangUp(old, 1000) not in booth.told
+    booth.sent.clear()
+    booth.open()
+    assert requests(booth.take()) == [refused]
+    session = booth.session
+    session.handle(booth.link, Result(number, (Done("x", b"\x02"),)), now=booth.now)  # not asked there
+    booth.flush()
+    assert booth.replies() == {}
+    session.handle(old, Result(number, (Done("x", b"\x01"),)), now=booth.now)
+    booth.flush()
+    assert booth.replies() == {number: Result(number, (Done("x", b"\x01"),))}
+    assert HangUp(old, 1000) in booth.told
+    session.link_closed(old, now=booth.now)
+    booth.say(Result(refused, (Done("x", b"\x01"),)))
+    assert set(booth.replies()) == {refused} and session.ready
+
+
+def test_a_draining_link_that_breaks_ends_what_was_on_it_alone() -> None:
+    booth, number = two_nodes()
+    refused, old = booth.ask(), booth.link
+    booth.say(Result(refused, fault=DRAINING))
+    booth.sent.clear()
+    booth.open()
+    booth.session.link_closed(old, now=booth.now)
+    booth.flush()
+    assert booth.fault(number).code == 1023
+    assert booth.session.ready and len(booth.session) == 1
+
+
+def test_a_cancel_goes_to_the_node_that_has_the_request() -> None:
+    booth, number = two_nodes()
+    refused = booth.ask()
+    booth.say(Result(refused, fault=DRAINING))
+    booth.take()
+    booth.session.cancel(number, now=booth.now)
+    booth.flush()
+    assert booth.take() == [CancelRequest(number)] and HangUp(booth.link, 1000) in booth.told
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_node_that_left_took_nothing_that_it_has_not_answered(others: int) -> None:
+    booth, number = two_nodes(others=others)
+    booth.say(Goodbye("leaving"))
     booth.drop()
-    assert not booth.session.closing()
+    if others:
+        booth.take()
+        booth.open()
+        assert booth.replies() == {} and requests(booth.take()) == [number]
+    else:
+        fault = booth.fault(number)
+        assert (fault.code, fault.details) == (1024, {"maybe_executed": False})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(1024, "grace is over", {"maybe_executed": True}),
+        Fault(1024, "no node takes this call", {"maybe_executed": False, "call": "x"}),
+        Fault(1022, "busy", {"maybe_executed": False}),
+    ],
+)
+def test_other_refusals_are_the_callers_to_repeat(fault: Fault) -> None:
+    booth, number = two_nodes()
+    booth.say(Result(number, fault=fault))
+    assert booth.fault(number) == fault and booth.session.ready
+
+
+def test_a_stream_that_has_begun_is_not_begun_again() -> None:
+    booth, number = two_nodes()
+    booth.say(Result(number, (Done("x", b"\x01"),), last=False))
+    assert set(booth.replies()) == {number}
+    booth.say(Result(number, fault=DRAINING))
+    assert booth.fault(number) == DRAINING
+
+
+# -- requests that cannot be encoded ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(0, (call("x", "\ud800", 1),)),
+        Request(0, (call("\ud800", "f", 1),)),
+        Request(0, (msgspec.structs.replace(call("x", "f", 1), resources=("\ud800",)),)),
+        Request(0, (msgspec.structs.replace(call("x", "f", 1), version="\ud800"),)),
+        Request(0, CALL, want=("\ud800",)),
+        Request(0, CALL, timeout=2**70),
+        Request(0, CALL, wait=2**70),
+    ],
+)
+def test_a_request_that_cannot_be_encoded_is_an_error_of_its_own(request_: Request, linked: bool) -> None:
+    session = ClientSession(cluster_id="c")
+
+    def connect() -> None:
+        session.link_opened(LinkId(1), framing=Framing.NATIVE_MESSAGES, address=Address("mem://n"), now=0)
+        session.receive(LinkId(1), dialects.encode(NODE), now=0)
+
+    if linked:
+        connect()
+    number, good = session.submit(request_, now=0), session.submit(Request(0, CALL), now=0)
+    if not linked:
+        connect()
+    replies = [effect for effect in session.drain() if isinstance(effect, Replied)]
+    assert [reply.id for reply in replies] == [number] and isinstance(replies[0].reply, Result)
+    fault = replies[0].reply.fault
+    assert fault is not None and fault.code == 1010 and fault.details == {"maybe_executed": False}
+    assert "cannot be encoded" in fault.message and session.ready and len(session) == 1 and good != number
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------

@@ -246,8 +246,8 @@ def test_nobody_listens_then_somebody_does(server: Server, anyio_backend: str) -
     for _ in range(2):
         with pytest.raises(NotConnected):
             client.call("echo", 1)
-    assert threading.active_count() == threads
     client.close()
+    assert threading.active_count() == threads
     with pytest.raises(ValueError, match="is not an address"):
         SyncClient("nonsense")
     with SyncClient("ws://127.0.0.1:1", server.url, backend=anyio_backend) as other:

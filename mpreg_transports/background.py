@@ -1,0 +1,193 @@
+"""A task that belongs to an object and not to the code that opened it, and the event loop in which that object lives.
+
+A task group must be left by the task that entered it, in reverse order. Fixtures, notebooks and exit stacks do neither:
+they open an object in one task and close it in another. So `Client` and `Server` run in a task of their own, which
+enters and leaves its task groups itself: a plain task on asyncio, a system task on trio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskStatus
+
+
+class Main(Protocol):
+    """What runs in the background: it calls `task_status.started()` once it is up."""
+
+    def __call__(self, *, task_status: TaskStatus[None]) -> Coroutine[Any, Any, None]: ...
+
+
+class Home:
+    """The process and the event loop that an object was opened in: the only ones in which it works."""
+
+    __slots__ = ("_loop", "_process")
+
+    def __init__(self) -> None:
+        self._loop = _running()
+        self._process = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this code runs in that process and that loop."""
+        return self._process == os.getpid() and self._loop is _running()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing can run there any more: that loop is closed, or it is the loop of a parent process."""
+        closed = getattr(self._loop, "is_closed", None)
+        return self._process != os.getpid() or (closed is not None and bool(closed()))
+
+    def check(self, what: str) -> None:
+        """Raise RuntimeError with the reason unless this code runs there."""
+        self.check_process(what)
+        if self._loop is not _running():
+            raise RuntimeError(
+                f"{what} belongs to the event loop in which it was opened, and this is another one; "
+                "open one in each loop, or use SyncClient from threads"
+            )
+
+    def check_process(self, what: str) -> None:
+        """Raise RuntimeError with the reason unless this is that process; any loop and thread of it will do."""
+        if self._process != os.getpid():
+            raise RuntimeError(
+                f"{what} belongs to process {self._process}, and this is process {os.getpid()}, forked from it; "
+                "a connection cannot be shared: open another one here"
+            )
+
+
+class Background:
+    """One task: any task of the same loop may start it, wait for it and stop it."""
+
+    def __init__(self, main: Main, *, name: str) -> None:
+        self._main = main
+        self._name = name
+        self._scope = anyio.CancelScope()
+        self._told = anyio.Event()
+        self._ended = anyio.Event()
+        self._waiting = 0
+        self._began = False
+        self._up = False
+        self._error: Exception | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, also together with its loop."""
+        return self._ended.is_set()
+
+    async def start(self) -> None:
+        """Begin, and wait until it is up; several tasks may wait. Raises what it raises before that.
+
+        Cancelled, it is stopped, unless another task waits for it too.
+        """
+        if not self._began:
+            self._began = True
+            _spawn(self._run, self._name)
+        self._waiting += 1
+        try:
+            await self._told.wait()
+        except BaseException:
+            if self._waiting == 1 and not self._told.is_set():
+                await self.stop()
+            raise
+        finally:
+            self._waiting -= 1
+        if self._error is not None and not self._up:
+            raise self._error
+
+    def cancel(self) -> None:
+        """Have it end soon. Never waits."""
+        self._scope.cancel()
+
+    async def stop(self) -> None:
+        """Cancel it and wait for its end. Raises, once, what ended it after it was up."""
+        self.cancel()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Wait for its end, also when cancelled: its end is bounded. Raises, once, what ended it after it was up."""
+        with anyio.CancelScope(shield=True):
+            await self._ended.wait()
+        if self._up and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                await self._main(task_status=_Started(self._is_up))
+        except Exception as error:
+            self._error = single(error)
+        finally:
+            self._ended.set()
+            self._told.set()
+
+    def _is_up(self) -> None:
+        self._up = True
+        self._told.set()
+
+
+class _Started(TaskStatus[None]):
+    """Calls back where a task group would be told that a task is up."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+
+    def started(self, value: None = None) -> None:
+        self._then()
+
+
+_tasks: set[asyncio.Task[None]] = set()
+"""asyncio keeps its tasks weakly."""
+
+
+def _spawn(run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    loop = running_loop()
+    if loop is None:
+        import trio.lowlevel
+
+        trio.lowlevel.spawn_system_task(run, name=name, context=copy_context())
+        return
+    task = loop.create_task(run(), name=name)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """asyncio's loop, or None on another backend."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _running() -> object:
+    """What stands for the running loop: one object a loop."""
+    return running_loop() or anyio.lowlevel.current_token().native_token
+
+
+def single(error: Exception) -> Exception:
+    """The only error in a group of groups, or the group if there are several."""
+    found = error
+    while isinstance(found, ExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    return error if isinstance(found, ExceptionGroup) else found
+
+
+@contextmanager
+def single_errors() -> Iterator[None]:
+    """Raise the only error of a task group as it is: users catch what was raised, not what it travelled in."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        error = single(group)
+        if error is group:
+            raise
+        raise error from error.__cause__

@@ -1,0 +1,112 @@
+"""Signals that ask a node to leave: SIGTERM, SIGINT, and SIGHUP unless it is ignored (`nohup`).
+
+They reach the event loop of the main thread, as calls between two callbacks and never in the midst of one. Where an
+event loop takes no signals (Windows), Python's own handlers pass them on. A forked child takes signals as the process
+did before the node ran. A process that does not end after the signals is ended by force.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mpreg_transports import forking
+from mpreg_transports.threads import poster
+
+log = logging.getLogger("mpreg")
+
+Handler = Any
+"""What `signal.getsignal` gives."""
+
+
+def leaving_signals() -> tuple[signal.Signals, ...]:
+    """Those that this platform has and that are not left to be ignored."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        found.append(hangup)
+    if (ctrl_break := getattr(signal, "SIGBREAK", None)) is not None:
+        found.append(ctrl_break)
+    return tuple(found)
+
+
+async def watch(
+    deliver: Callable[[signal.Signals], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Call `deliver` in this loop for each signal, until cancelled.
+
+    Outside the main thread there are none, and it returns at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        task_status.started()
+        return
+    numbers = leaving_signals()
+    with ExitStack() as stack:
+        before = stack.enter_context(_handlers_restored(numbers))
+        try:
+            signals = stack.enter_context(anyio.open_signal_receiver(*numbers))
+        except NotImplementedError:
+            _take_by_python(numbers, deliver)
+            task_status.started()
+            await anyio.sleep_forever()
+            return
+        own = {number: (handler, signal.getsignal(number)) for number, handler in before.items()}
+        stack.enter_context(forking.undone_in_children(own))
+        task_status.started()
+        async for number in signals:
+            deliver(number)
+
+
+@contextmanager
+def _handlers_restored(numbers: tuple[signal.Signals, ...]) -> Iterator[dict[signal.Signals, Handler]]:
+    """Event loops put the system's defaults in the place of handlers that a program had installed."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield before
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: it was not installed by Python
+                signal.signal(number, handler)
+
+
+def _take_by_python(numbers: tuple[signal.Signals, ...], deliver: Callable[[signal.Signals], None]) -> None:
+    """Handlers of Python's own interrupt whatever runs: all that they do is to pass the signal to the loop."""
+    post = poster()
+    for number in numbers:
+        signal.signal(number, lambda taken, frame: post(deliver, signal.Signals(taken)))
+
+
+class ForcedEnd:
+    """Ends the process if it has not ended by itself some time after a signal: a body may swallow its cancellation."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def arm(self, number: signal.Signals, *, seconds: float) -> None:
+        """From now on it has so many seconds; a later call replaces an earlier one."""
+        self.disarm()
+        timer = self._timer = threading.Timer(seconds, _end, (number,))
+        timer.name, timer.daemon = "mpreg forced end", True
+        timer.start()
+
+    def disarm(self) -> None:
+        """It has ended by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _end(number: signal.Signals) -> None:
+    text = "%s: something that runs here does not let the process end; ended by force"
+    last_line = threading.Thread(target=log.error, args=(text, number.name), daemon=True)
+    last_line.start()
+    last_line.join(0.2)  # a log that nobody reads does not keep it either
+    os._exit(128 + number)

@@ -1,0 +1,201 @@
+"""Objects with a task of their own: begun in one task and ended in another, and the loop and process they live in."""
+
+import asyncio
+import gc
+import os
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskStatus
+
+from mpreg_transports.background import Background, Home, single, single_errors
+
+pytestmark = pytest.mark.anyio
+
+
+class Recorder:
+    """Says what became of it."""
+
+    def __init__(self, *, before: Exception | None = None) -> None:
+        self.events: list[str] = []
+        self.go = anyio.Event()
+        self.after: Exception | None = None
+        self._before = before
+
+    async def main(self, *, task_status: TaskStatus[None]) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                if self._before is not None:
+                    raise self._before
+                self.events.append("up")
+                task_status.started()
+                await self.go.wait()
+                if self.after is not None:
+                    raise self.after
+                tasks.cancel_scope.cancel()
+        finally:
+            self.events.append("over")
+
+
+async def in_a_task(act: Callable[[], object]) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(act)
+
+
+async def test_start_and_stop_in_different_tasks() -> None:
+    recorder = Recorder()
+    background = Background(recorder.main, name="one")
+    await in_a_task(background.start)
+    assert recorder.events == ["up"] and not background.over
+    await in_a_task(background.stop)
+    await background.stop()
+    assert recorder.events == ["up", "over"] and background.over
+
+
+async def test_an_error_before_it_is_up_is_raised_as_it_is_and_once() -> None:
+    background = Background(Recorder(before=ValueError("no")).main, name="one")
+    with pytest.raises(ValueError, match="no"):
+        await background.start()
+    await background.stop()
+
+
+async def test_an_error_after_it_is_up_is_raised_at_its_end() -> None:
+    recorder = Recorder()
+    background = Background(recorder.main, name="one")
+    await background.start()
+    recorder.after = KeyError("later")
+    recorder.go.set()
+    with pytest.raises(KeyError):
+        await background.wait()
+    await background.wait()
+
+
+async def test_a_cancelled_start_stops_it() -> None:
+    events: list[str] = []
+
+    async def main(*, task_status: TaskStatus[None]) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            events.append("over")
+
+    background = Background(main, name="one")
+    with anyio.move_on_after(0.01):
+        await background.start()
+    assert events == ["over"] and background.over
+
+
+async def test_a_cancelled_start_does_not_take_it_from_another_that_waits() -> None:
+    up = anyio.Event()
+
+    async def main(*, task_status: TaskStatus[None]) -> None:
+        await up.wait()
+        task_status.started()
+        await anyio.sleep_forever()
+
+    background = Background(main, name="one")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(background.start)
+        await anyio.lowlevel.checkpoint()
+        with anyio.move_on_after(0.01):
+            await background.start()
+        up.set()
+    assert not background.over
+    await background.stop()
+
+
+async def test_the_starters_cancellation_is_not_its_own() -> None:
+    recorder = Recorder()
+    background = Background(recorder.main, name="one")
+    with anyio.CancelScope() as scope:
+        await background.start()
+        scope.cancel()
+        await anyio.lowlevel.checkpoint()
+    assert recorder.events == ["up"]
+    await background.stop()
+
+
+async def test_it_has_the_context_of_its_start() -> None:
+    word: ContextVar[str] = ContextVar("word")
+    word.set("said")
+    heard: list[str] = []
+
+    async def main(*, task_status: TaskStatus[None]) -> None:
+        heard.append(word.get())
+        task_status.started()
+
+    background = Background(main, name="one")
+    await background.start()
+    await background.wait()
+    assert heard == ["said"]
+
+
+def test_it_ends_with_its_loop(anyio_backend: str) -> None:
+    recorder = Recorder.__new__(Recorder)
+
+    async def forget() -> Background:
+        Recorder.__init__(recorder)
+        background = Background(recorder.main, name="one")
+        await background.start()
+        return background
+
+    background = anyio.run(forget, backend=anyio_backend)
+    assert recorder.events == ["up", "over"] and background.over
+
+
+def test_a_home_is_one_loop(anyio_backend: str) -> None:
+    async def make() -> Home:
+        home = Home()
+        home.check("it")
+        assert home.is_here and not home.is_gone
+        return home
+
+    async def elsewhere(home: Home) -> None:
+        assert not home.is_here
+        with pytest.raises(RuntimeError, match="it belongs to the event loop in which it was opened"):
+            home.check("it")
+
+    home = anyio.run(make, backend=anyio_backend)
+    anyio.run(elsewhere, home, backend=anyio_backend)
+    assert home.is_gone or anyio_backend == "trio"
+
+
+async def test_a_home_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert home.is_gone and not home.is_here
+    with pytest.raises(RuntimeError, match="forked from it"):
+        home.check("it")
+
+
+async def test_one_error_leaves_its_groups() -> None:
+    with pytest.raises(ValueError, match="inner") as caught, single_errors():
+        async with anyio.create_task_group(), anyio.create_task_group():
+            raise ValueError("inner")
+    assert not isinstance(caught.value.__cause__, BaseExceptionGroup)
+    several = ExceptionGroup("two", [ValueError(), KeyError()])
+    assert single(ExceptionGroup("outer", [several])) is not None
+    with pytest.raises(ExceptionGroup), single_errors():
+        raise several
+
+
+def test_a_task_is_kept_by_nobody_else() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        background = Background(recorder.main, name="one")
+        await background.start()
+        gc.collect()
+        assert recorder.events == ["up"]
+        gone = weakref.ref(background)
+        await background.stop()
+        del background
+        await asyncio.sleep(0)
+        gc.collect()
+        assert gone() is None
+
+    asyncio.run(main())
