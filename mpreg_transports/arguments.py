@@ -6,12 +6,14 @@ nothing.
 
 from __future__ import annotations
 
-import ipaddress
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 
 from mpreg_proto.errors import MpregError
 from mpreg_proto.limits import Limits
+from mpreg_transports.addresses import is_loopback
+from mpreg_transports.web.access import parse_allowed_host, parse_origin
 
 
 class CannotJournal(MpregError, OSError):
@@ -50,6 +52,17 @@ def check_length(text: str, what: str, limits: Limits) -> None:
         raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
 
 
+def allowed_names(hosts: Iterable[str], origins: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`allow_hosts` and `allow_origins` in their normal form."""
+    for name, given in (("allow_hosts", hosts), ("allow_origins", origins)):
+        if isinstance(given, str):
+            raise TypeError(f'{name}="{given}" is a bare string; write {name}=["{given}"]')
+    return (
+        tuple(parse_allowed_host(host) for host in hosts),
+        tuple(str(parse_origin(origin)) for origin in origins),
+    )
+
+
 def check_function(*, version: object, concurrency: object, executor: object) -> None:
     """The options of `register` whose kinds are easily mistaken."""
     check_text(version, "version", example="2")
@@ -70,7 +83,7 @@ def check_backend(backend: str) -> None:
 
 def refuse_open_host(host: str, *, insecure: bool) -> None:
     """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
-    if not insecure and not _is_loopback(host):
+    if not insecure and not is_loopback(host):
         raise ValueError(
             f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
             'Keep host="127.0.0.1", or say insecure=True if the network is yours alone '
@@ -87,10 +100,3 @@ def cannot_journal(file: Path, error: OSError) -> CannotJournal:
     else:
         why = (error.strerror or str(error)).lower()
     return CannotJournal(f"cannot write the journal {file}: {why}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -29,8 +29,20 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, parse_address
+from mpreg_transports.addresses import (
+    DEFAULT_PORT,
+    Scheme,
+    can_be_advertised,
+    format_address,
+    host_and_port,
+    is_loopback,
+    is_wildcard,
+    normal_host,
+    parse_address,
+    reachable_host,
+)
 from mpreg_transports.arguments import (
+    allowed_names,
     cannot_journal,
     check_backend,
     check_function,
@@ -46,17 +58,16 @@ from mpreg_transports.functions import Function, built_in, tags
 from mpreg_transports.functions import function as make_function
 from mpreg_transports.importing import refuse_while_importing
 from mpreg_transports.links.base import Link
-from mpreg_transports.listener import Listener
+from mpreg_transports.listener import Listener, own_address
 from mpreg_transports.observe.journal import JournalNode
-from mpreg_transports.reports import Reports, on_stderr, ready_line
+from mpreg_transports.reports import Reports, on_stderr, open_line, ready_line
 from mpreg_transports.values import default_codec
+from mpreg_transports.web.access import Access
 from mpreg_transports.web.routes import Routes
 
 log = logging.getLogger("mpreg")
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_EVERYWHERE = ("0.0.0.0", "::", "")  # to be recognised, not to be bound by default
 
 
 class Server:
@@ -77,6 +88,8 @@ class Server:
         advertise: str | None = None,
         transport: str = "auto",
         insecure: bool = False,
+        allow_hosts: Iterable[str] = (),
+        allow_origins: Iterable[str] = (),
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -101,6 +114,7 @@ class Server:
         self.advertise = str(parse_address(advertise)) if advertise is not None else None
         self.transport = transport
         self.insecure = insecure
+        self.allow_hosts, self.allow_origins = allowed_names(allow_hosts, allow_origins)
         self.network = network
         self.journal = Path(journal) if journal is not None else None
         """Where the core's inputs are written, arguments and results among them; a new file."""
@@ -115,6 +129,7 @@ class Server:
         self._leave_at_once = False
         self._guessed = False
         """Whether it advertises, for want of a better one, the address of a link that led to no seed."""
+        self._access = Access()
         self._leaving_since: int | None = None
         """When it began to leave with grace."""
         self._stack = AsyncExitStack()
@@ -244,7 +259,7 @@ class Server:
         try:
             driver = self._driver = self._make_driver()
             self._token, self._thread = anyio.lowlevel.current_token(), threading.get_ident()
-            routes = Routes(self.view, driver.exchange)
+            routes = Routes(self.view, driver.exchange, self._access)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(driver.run)
                 await tasks.start(self._listen, listener, routes)
@@ -302,13 +317,25 @@ class Server:
             self.url = self.network.url
             return self.network.listen()
         refuse_open_host(self.host, insecure=self.insecure)
-        listener = await Listener.bind(self.host, self.port)
+        address = self.advertise or format_address(Scheme.WS, reachable_host(self.host))
+        self._access = Access(names=[parse_address(address).host, *self.allow_hosts], origins=self.allow_origins)
+        listener = await Listener.bind(self.host, self.port, admit=self._access.check)
         self.port = listener.port
-        self.url = self.advertise or format_address(Scheme.WS, _reachable(self.host), port=self.port)
+        self.url = self.advertise or format_address(Scheme.WS, reachable_host(self.host), port=self.port)
+        if not is_loopback(self.host):
+            self._tell_open()
         return listener
 
+    def _tell_open(self) -> None:
+        """Say that other machines can use it, and by which address."""
+        others: str | None = self.url
+        if is_wildcard(self.host) and self.advertise is None:
+            own = own_address(self.host)
+            others = format_address(Scheme.WS, own, port=self.port) if own is not None else None
+        log.warning("%s", open_line(host_and_port(normal_host(self.host) or "all addresses", self.port), others))
+
     def _make_driver(self) -> Driver:
-        wildcard = self.host in _EVERYWHERE and self.advertise is None and self.network is None
+        wildcard = is_wildcard(self.host) and self.advertise is None and self.network is None
         config = NodeConfig(
             name=self.name,
             cluster_id=self.cluster_id,
@@ -353,6 +380,8 @@ class Server:
         """
         driver = self._driver
         assert driver is not None
+        if not can_be_advertised(host, listening=self.host):
+            return
         if not self.peers or dialled in self.peers:
             driver.on_local_host = None
         elif self._guessed:
@@ -411,10 +440,6 @@ class Server:
         began, grace = self._leaving_since, self._limits.drain_grace
         if began is not None and clock() - began >= grace:
             log.warning("%g s are over, calls that still ran were given up", grace / SECOND)
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in _EVERYWHERE else host
 
 
 def backend_options(backend: str) -> dict[str, object]:

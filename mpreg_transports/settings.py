@@ -78,6 +78,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("advertise", Kind.TEXT, None, "advertise"),
     Setting("transport", Kind.TEXT, "auto", "transport", ("auto", "websocket")),
     Setting("insecure", Kind.SWITCH, False, "insecure"),
+    Setting("allow-host", Kind.LIST, (), "allow_hosts"),
+    Setting("allow-origin", Kind.LIST, (), "allow_origins"),
     Setting("journal", Kind.TEXT, None, "journal"),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}

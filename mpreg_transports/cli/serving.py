@@ -41,6 +41,14 @@ Transport = Annotated[
 Insecure = Annotated[
     bool | None, typer.Option("--insecure", help="Listen beyond this machine though nothing keeps others out.")
 ]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="HOST", help="Another name that HTTP requests may use; may be repeated."),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option("--allow-origin", metavar="ORIGIN", help="Web pages that may use this node; may be repeated."),
+]
 Journal = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Write all that comes in, arguments and results too, for mpreg replay."),
@@ -68,6 +76,8 @@ def serve(
     advertise: Advertise = None,
     transport: Transport = None,
     insecure: Insecure = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
     journal: Journal = None,
     config: Config = None,
 ) -> None:
@@ -85,6 +95,8 @@ def serve(
         "advertise": advertise,
         "transport": transport,
         "insecure": insecure,
+        "allow-host": tuple(allow_host) if allow_host else None,
+        "allow-origin": tuple(allow_origin) if allow_origin else None,
         "journal": journal,
     }
     from mpreg_transports.cli.talk import talk_by_log
