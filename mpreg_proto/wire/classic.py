@@ -21,6 +21,7 @@ from mpreg_proto.wire.references import BadReference, scan_classic, scan_explici
 from mpreg_proto.wire.values import MalformedValue, UnsendableValue, ValueCodec
 
 _SECOND = 1_000_000_000
+_MARK = "\ufeff".encode()
 LONGEST_TIMEOUT = 86_400
 """Seconds that a classic request may ask for at most."""
 
@@ -58,6 +59,18 @@ class _Wrong(Exception):
         self.fault = Fault(code, message, details)
 
 
+def without_mark(body: bytes | bytearray | memoryview | str) -> bytes | bytearray | memoryview | str:
+    """A message without the byte order mark that some programs put before their JSON (RFC 8259 section 8.1)."""
+    if isinstance(body, str):
+        return body.removeprefix("\ufeff")
+    return body[len(_MARK) :] if bytes(body[: len(_MARK)]) == _MARK else body
+
+
+def begins_json(body: bytes | bytearray | memoryview) -> bool:
+    """Whether a body is an object of JSON and not of MessagePack, by its first bytes."""
+    return bytes(body[: len(_MARK) + 1]).removeprefix(_MARK)[:1] == b"{"
+
+
 class ClassicDialect:
     """One link's translation. Requests are numbered from 1 in the order in which they came."""
 
@@ -75,7 +88,7 @@ class ClassicDialect:
         self._number += 1
         self._open[self._number] = _Open("")
         try:
-            return self._request(body)
+            return self._request(without_mark(body))
         except _Wrong as wrong:
             return BadRequest(self._number, wrong.fault)
 

@@ -16,7 +16,7 @@ from mpreg_proto.errors import Fault, LocalProtocolError, RemoteProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire import dialects
-from mpreg_proto.wire.classic import ClassicDialect
+from mpreg_proto.wire.classic import ClassicDialect, begins_json
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
 from mpreg_proto.wire.handshake import Agreed, agree
@@ -202,12 +202,7 @@ class Session:
             return self._classic.decode(body)
         if isinstance(body, str):
             raise RemoteProtocolError("a native link carries binary messages, not text")
-        if (
-            self.stage is Stage.OPENING
-            and self.dialled is None
-            and self._reader is not None
-            and bytes(body[:1]) == b"{"
-        ):
+        if self.stage is Stage.OPENING and self.dialled is None and self._reader is not None and begins_json(body):
             return self._open_classic().decode(body)
         return self._admit(dialects.decode(body))
 

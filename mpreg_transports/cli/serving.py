@@ -111,9 +111,12 @@ def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None)
     """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
     from mpreg_transports.arguments import refuse_open_host
     from mpreg_transports.cli.target import load, own_settings, set_up
+    from mpreg_transports.cli.terminal import say
     from mpreg_transports.cli.told import CommandFailed
-    from mpreg_transports.settings import resolve
+    from mpreg_transports.settings import kubernetes, resolve
 
+    if (ignored := kubernetes(os.environ)) is not None:
+        say(ignored)
     resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before anything of the user's runs
     loaded = load(target) if target is not None else None
     own = own_settings(loaded) if loaded is not None else {}
