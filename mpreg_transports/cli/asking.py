@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | None = None) -> str:
-    """The node to ask: `--url`, MPREG_URL, the file's `url`, else the node here. Raises SettingsError, CommandFailed."""
+    """The node to ask: the flag, MPREG_URL, the file, else the node here. Raises SettingsError or CommandFailed."""
     from mpreg_transports.addresses import parse_address
     from mpreg_transports.cli.told import CommandFailed
 
