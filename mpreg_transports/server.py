@@ -51,6 +51,7 @@ from mpreg_transports.arguments import (
     check_port,
     check_text,
     refuse_open_host,
+    warn_of_collisions,
 )
 from mpreg_transports.dialing import Dialler, Listening, Network
 from mpreg_transports.driver import Driver, clock, leave_group
@@ -197,6 +198,7 @@ class Server:
         check_length(made.spec.name, "a function's name", self._limits)
         for tag in made.spec.resources:
             check_length(tag, "a resource", self._limits)
+        warn_of_collisions(made.spec.name, function)
         self._in_loop(self._offer, made, replace)
 
     def unregister(self, name: str) -> None:

@@ -88,6 +88,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("allow-host", Kind.LIST, (), "allow_hosts"),
     Setting("allow-origin", Kind.LIST, (), "allow_origins"),
     Setting("journal", Kind.TEXT, None, "journal"),
+    Setting("app-dir", Kind.TEXT, None),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 

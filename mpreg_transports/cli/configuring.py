@@ -28,11 +28,12 @@ def settings(
     """
     from rich.text import Text
 
-    from mpreg_transports.cli.target import load, own_settings
+    from mpreg_transports.cli.target import app_dir_of, load, own_settings
     from mpreg_transports.cli.terminal import emit_json, say, show, table
     from mpreg_transports.settings import kubernetes, misspelt, node_here, resolve
 
-    server = load(target) if target is not None else None
+    app_dir = app_dir_of(resolve(flags={}, environ=os.environ, config=config))
+    server = load(target, app_dir) if target is not None else None
     own = own_settings(server) if server is not None else {}
     found = resolve(flags={}, environ=os.environ, config=config, server=own)
     if found["url"].source == "default":

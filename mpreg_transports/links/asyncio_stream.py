@@ -54,6 +54,8 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._writable = True
+        self._lingering: asyncio.TimerHandle | None = None
+        """Ends a connection that is closed here while its peer does not read; it goes with the connection."""
         self._transport: asyncio.Transport
         self._loop: asyncio.AbstractEventLoop
 
@@ -90,6 +92,9 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         """The connection is gone, by whoever's doing."""
         self._lost = True
         self._error = exc
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         self._wake(self._reader)
         self._wake(self._writer)
 
@@ -168,7 +173,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             self._closed = True
             self._transport.close()
             if self._transport.get_write_buffer_size():  # a peer that does not read must not keep the socket for ever
-                self._loop.call_later(LINGER_SECONDS, self._transport.abort)
+                self._lingering = self._loop.call_later(LINGER_SECONDS, self._transport.abort)
             self._wake(self._reader)
             await anyio.lowlevel.cancel_shielded_checkpoint()
 

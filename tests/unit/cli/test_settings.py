@@ -42,6 +42,7 @@ def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_serve
         ("allow-host", (), "default"),
         ("allow-origin", (), "default"),
         ("journal", None, "default"),
+        ("app-dir", None, "default"),
     ]
 
 
