@@ -4,6 +4,8 @@ Asynchronous tests say `@pytest.mark.anyio` and then run twice, once on asyncio 
 promise both. Nothing here starts a process, opens a port or sleeps.
 """
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -14,6 +16,14 @@ settings.register_profile(
     "explore", derandomize=False, deadline=None, database=None, print_blob=True, max_examples=2000
 )
 settings.load_profile("repeatable")
+
+
+# A shell starts a job in the background with SIGINT ignored, `nohup` with SIGHUP ignored, and children inherit that. A
+# handler ends with exec, so the processes that tests start have the defaults; this one goes on ignoring SIGHUP.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
