@@ -1,13 +1,15 @@
 """Addresses of nodes, as people write them: `ws://host:9001/path`, `wss://`, `tcp://`, `tls://`.
 
 Text comes from flags, files, `Client(...)` and other nodes' news; `parse_address` turns it into an `Address`, and
-`str(address)` back into the one normal form. Nothing here looks a name up or opens anything.
+`str(address)` back into the one normal form. `normal_host` does the same for a host alone. Nothing here looks a name up
+or opens anything.
 """
 
 from __future__ import annotations
 
 import enum
 import ipaddress
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -55,6 +57,60 @@ class Address:
 def host_and_port(host: str, port: int) -> str:
     """`host:port` as it stands in a URL or a log line: an IPv6 host goes into brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def normal_host(host: str) -> str:
+    """Return the one spelling of a host: a plain number for any spelling of one, else the name in lower case.
+
+    `[::1]`, `127.1`, `0x7f.1`, `::ffff:127.0.0.1` and `localhost.` are the numbers and names that the system takes them
+    for. Looks nothing up; what is no host comes back in lower case.
+    """
+    text = host.strip().lower().removesuffix(".")
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    if not text:
+        return ""
+    try:
+        number = ipaddress.ip_address(text)
+    except ValueError:
+        return _old_number(text) or text
+    mapped = number.ipv4_mapped if isinstance(number, ipaddress.IPv6Address) else None
+    return str(mapped or number)
+
+
+def _old_number(text: str) -> str | None:
+    """IPv4 with fewer than four parts, or with octal or hexadecimal ones, as every system's resolver reads it."""
+    if not text.isascii() or not text[0].isdigit() or any(character.isspace() for character in text):
+        return None
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text))
+    except OSError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`, however it is spelt."""
+    normal = normal_host(host)
+    try:
+        return normal == "localhost" or ipaddress.ip_address(normal).is_loopback
+    except ValueError:
+        return False
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether listening on `host` means all addresses of this machine, however it is spelt."""
+    return normal_host(host) in ("0.0.0.0", "::", "")
+
+
+def can_be_advertised(host: str, *, listening: str) -> bool:
+    """Whether others could reach a node that listens on all addresses `listening` at this machine's number `host`."""
+    local_to_a_link = "%" in host  # means something else on each machine
+    return not local_to_a_link and not (":" in host and normal_host(listening) == "0.0.0.0")
+
+
+def reachable_host(host: str) -> str:
+    """Return the host by which this machine reaches a node that listens on `host`."""
+    return "127.0.0.1" if is_wildcard(host) else normal_host(host)
 
 
 def format_address(scheme: Scheme, host: str, *, port: int = DEFAULT_PORT, path: str = "/") -> str:

@@ -6,12 +6,16 @@ nothing.
 
 from __future__ import annotations
 
-import ipaddress
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
 from mpreg_proto.errors import MpregError
 from mpreg_proto.limits import Limits
+from mpreg_transports.addresses import is_loopback
 
 
 class CannotJournal(MpregError, OSError):
@@ -72,6 +76,35 @@ def check_function(*, version: object, concurrency: object, executor: object) ->
         )
 
 
+CALL_KEYWORDS = ("resources", "kwargs", "timeout", "wait", "version", "retry", "on_progress")
+"""Keywords of `Client.call` itself: a function's own by such a name travels in `kwargs=`."""
+
+
+def warn_of_collisions(name: str, function: Callable[..., object]) -> None:
+    """Warn of parameters that callers cannot pass as plain keywords, at the line that registers the function."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = [one.name for one in parameters if one.kind in by_keyword and one.name in CALL_KEYWORDS]
+    if taken:
+        shown = ", ".join(f'"{one}": ...' for one in taken)
+        warnings.warn(
+            f"{name}: call() has {' and '.join(f'{one}=' for one in taken)} of its own; "
+            f"callers pass yours as kwargs={{{shown}}}",
+            stacklevel=_outside(),
+        )
+
+
+def _outside() -> int:
+    """The `stacklevel` for the caller of this one's caller that is no code of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("mpreg_transports."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def check_backend(backend: str) -> None:
     """An event loop that anyio has."""
     if backend not in BACKENDS:
@@ -80,7 +113,7 @@ def check_backend(backend: str) -> None:
 
 def refuse_open_host(host: str, *, insecure: bool) -> None:
     """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
-    if not insecure and not _is_loopback(host):
+    if not insecure and not is_loopback(host):
         raise ValueError(
             f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
             'Keep host="127.0.0.1", or say insecure=True if the network is yours alone '
@@ -91,16 +124,9 @@ def refuse_open_host(host: str, *, insecure: bool) -> None:
 def cannot_journal(file: Path, error: OSError) -> CannotJournal:
     """Why there can be no journal, in words."""
     if isinstance(error, FileExistsError):
-        why = "there is such a file already, and a journal is always a new one; name another, or move that one away"
+        why = "there is such a file already, and it is no journal; name another, or move that one away"
     elif isinstance(error, FileNotFoundError):
         why = f"there is no folder {file.parent}; make it first"
     else:
         why = (error.strerror or str(error)).lower()
     return CannotJournal(f"cannot write the journal {file}: {why}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

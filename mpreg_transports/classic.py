@@ -26,6 +26,7 @@ from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.references import BadReference, scan_classic
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports import logs
+from mpreg_transports.addresses import parse_address
 from mpreg_transports.client import Answer, Client
 from mpreg_transports.functions import tags
 from mpreg_transports.server import Server
@@ -74,6 +75,7 @@ class MPREGServer:
             peers=dict.fromkeys(joined),
             cluster_id=settings.cluster_id,
             advertise=advertised[0] if advertised else None,
+            allow_hosts=[parse_address(url).host for url in advertised or ()],
             limits=Limits(gossip_interval=max(1, round(settings.gossip_interval * 6 * SECOND))),
         )
         self.url = ""

@@ -11,12 +11,13 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
 from mpreg_transports import logs
-from mpreg_transports.addresses import host_and_port
+from mpreg_transports.addresses import host_and_port, is_loopback, is_wildcard, normal_host
 from mpreg_transports.background import running_loop
 from mpreg_transports.forking import not_for_children
 from mpreg_transports.links import asyncio_stream, tcp, websocket
@@ -50,15 +51,16 @@ class CannotListen(OSError):
 
 
 def admit_all(request: HttpRequest) -> HttpResponse | None:
-    """Let every request in. Checks of Host and Origin take this place."""
+    """Let every request in. A node's checks of Host and Origin take this place (web/access.py)."""
     return None
 
 
 class Listener:
     """A bound port; made by `bind`, run by `serve`, ended by `close`."""
 
-    def __init__(self, listeners: list[SocketListener], host: str) -> None:
+    def __init__(self, listeners: list[SocketListener], host: str, admit: Admit = admit_all) -> None:
         self.host = host
+        self._admit = admit
         self.port: int = listeners[0].extra(SocketAttribute.local_port)
         self._listeners = listeners
         for listener in listeners:
@@ -67,23 +69,27 @@ class Listener:
         self._accepting: dict[anyio.CancelScope, anyio.Event] = {}
 
     @classmethod
-    async def bind(cls, host: str, port: int) -> Listener:
-        """Listen on `host`; port 0 takes any free one, then `.port` tells which. Raises CannotListen."""
+    async def bind(cls, host: str, port: int, *, admit: Admit = admit_all) -> Listener:
+        """Listen on `host`; port 0 takes any free one, then `.port` tells which. Raises CannotListen.
+
+        `admit` judges the head of each HTTP request and WebSocket handshake.
+        """
         if not 0 <= port <= 65_535:
             advice = "a port is a number from 0 to 65535; choose another with --port"
             raise CannotListen(f"cannot listen on {host_and_port(host, port)}: {advice}")
         try:
-            bound = await anyio.create_tcp_listener(local_host=host, local_port=port)
+            # `::` takes IPv4 too, where the system can: a node learns its address from links of either kind.
+            where = None if normal_host(host) in ("", "::") else normal_host(host)
+            bound = await anyio.create_tcp_listener(local_host=where, local_port=port)
         except (OSError, UnicodeError) as error:
             raise CannotListen(f"cannot listen on {host_and_port(host, port)}: {_why_not(error)}") from None
-        return cls([one for one in bound.listeners if isinstance(one, SocketListener)], host)
+        return cls([one for one in bound.listeners if isinstance(one, SocketListener)], host, admit)
 
     async def serve(
         self,
         on_link: OnLink,
         on_http: OnHttp,
         *,
-        admit: Admit = admit_all,
         max_message: int = MAX_MESSAGE,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -94,7 +100,7 @@ class Listener:
         async with anyio.create_task_group() as tasks:
 
             def start(stream: ByteStream) -> None:
-                tasks.start_soon(_Connection(stream, on_link, on_http, admit, max_message).run)
+                tasks.start_soon(_Connection(stream, on_link, on_http, self._admit, max_message).run)
 
             for listener in self._listeners:
                 tasks.start_soon(self._accept, listener, start)
@@ -266,6 +272,22 @@ class _Connection:
         if failed is not None:
             raise failed
         return response
+
+
+def own_address(host: str) -> str | None:
+    """An address by which other machines reach this one, as the system's routes have it; sends nothing.
+
+    `host` is where it listens: all addresses, or all of IPv4.
+    """
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # RFC 5737, RFC 3849
+        if family == socket.AF_INET6 and normal_host(host) == "0.0.0.0":
+            break
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))
+            found = str(probe.getsockname()[0])
+            if not is_loopback(found) and not is_wildcard(found):
+                return found
+    return None
 
 
 def _why_not(error: BaseException) -> str:

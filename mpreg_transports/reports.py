@@ -126,6 +126,12 @@ def ready_line(name: str, url: str, *, functions: int, resources: frozenset[str]
     return f"{who} is ready at {url} ({functions} functions{held})"
 
 
+def open_line(listening: str, others: str | None) -> str:
+    """The line that says that a node is open to other machines, and by which address they reach it, if it has one."""
+    reached = f"other machines use {others}" if others else "no address for other machines is known, see --advertise"
+    return f"open to everybody who can reach {listening}: they can run its functions without a secret; {reached}"
+
+
 @contextmanager
 def on_stderr() -> Iterator[None]:
     """Let the logger `mpreg` write to stderr meanwhile, unless the program has said where its log goes."""

@@ -31,7 +31,19 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports import logs
-from mpreg_transports.addresses import DEFAULT_PORT, Scheme, address_evidence, format_address, parse_address
+from mpreg_transports.addresses import (
+    DEFAULT_PORT,
+    Scheme,
+    address_evidence,
+    can_be_advertised,
+    format_address,
+    host_and_port,
+    is_loopback,
+    is_wildcard,
+    normal_host,
+    parse_address,
+    reachable_host,
+)
 from mpreg_transports.arguments import (
     cannot_journal,
     check_backend,
@@ -41,6 +53,7 @@ from mpreg_transports.arguments import (
     check_port,
     check_text,
     refuse_open_host,
+    warn_of_collisions,
 )
 from mpreg_transports.background import Background, Home, single_errors
 from mpreg_transports.dialing import Dialler, Listening, Network
@@ -49,13 +62,14 @@ from mpreg_transports.functions import Function, built_in, tags
 from mpreg_transports.functions import function as make_function
 from mpreg_transports.importing import refuse_while_importing
 from mpreg_transports.links.base import Link
-from mpreg_transports.listener import Listener
+from mpreg_transports.listener import Listener, own_address
 from mpreg_transports.observe.journal import JournalNode
 from mpreg_transports.pools import ExecutorSource, Pools
-from mpreg_transports.reports import Reports, on_stderr, ready_line
+from mpreg_transports.reports import Reports, on_stderr, open_line, ready_line
 from mpreg_transports.signals import ForcedEnd, watch
 from mpreg_transports.threads import poster
 from mpreg_transports.values import default_codec
+from mpreg_transports.web.access import Access, allowed_names
 from mpreg_transports.web.routes import Routes
 
 log = logs.get("mpreg")
@@ -66,7 +80,6 @@ T = TypeVar("T")
 _IN_ORDER_SECONDS = 6.0
 _AT_ONCE_SECONDS = 3.0
 """How long a process has to end by itself after the grace, and after a second signal. Links may take 3 s to close."""
-_EVERYWHERE = ("0.0.0.0", "::", "")  # to be recognised, not to be bound by default
 
 
 class Server:
@@ -87,6 +100,8 @@ class Server:
         advertise: str | None = None,
         transport: str = "auto",
         insecure: bool = False,
+        allow_hosts: Iterable[str] = (),
+        allow_origins: Iterable[str] = (),
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -111,6 +126,7 @@ class Server:
         self.advertise = str(parse_address(advertise)) if advertise is not None else None
         self.transport = transport
         self.insecure = insecure
+        self.allow_hosts, self.allow_origins = allowed_names(allow_hosts, allow_origins)
         self.network = network
         self.journal = Path(journal) if journal is not None else None
         """Where the core's inputs are written, arguments and results among them; a new file."""
@@ -133,6 +149,7 @@ class Server:
         self._has_run = False
         self._leave_early: bool | None = None
         """Whether with grace, if it was told to leave before it listened."""
+        self._access = Access()
         self._leaving_since: int | None = None
         """When it began to leave with grace."""
         self._background: Background | None = None
@@ -202,6 +219,7 @@ class Server:
         check_length(made.spec.name, "a function's name", self._limits)
         for tag in made.spec.resources:
             check_length(tag, "a resource", self._limits)
+        warn_of_collisions(made.spec.name, function)
         self._in_loop(self._offer, made, replace)
 
     def unregister(self, name: str) -> None:
@@ -285,7 +303,7 @@ class Server:
             self._token, self._thread, self._post = current_token(), threading.get_ident(), poster()
             with self._starting:
                 driver = self._driver = self._make_driver()
-            routes = Routes(self.view, driver.exchange)
+            routes = Routes(self.view, driver.exchange, self._access)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(driver.run)
                 await tasks.start(self._listen, listener, routes)
@@ -356,13 +374,25 @@ class Server:
             self.url = self.network.url
             return self.network.listen()
         refuse_open_host(self.host, insecure=self.insecure)
-        listener = await Listener.bind(self.host, self.port)
+        address = self.advertise or format_address(Scheme.WS, reachable_host(self.host))
+        self._access = Access(names=[parse_address(address).host, *self.allow_hosts], origins=self.allow_origins)
+        listener = await Listener.bind(self.host, self.port, admit=self._access.check)
         self.port = listener.port
-        self.url = self.advertise or format_address(Scheme.WS, _reachable(self.host), port=self.port)
+        self.url = self.advertise or format_address(Scheme.WS, reachable_host(self.host), port=self.port)
+        if not is_loopback(self.host):
+            self._tell_open()
         return listener
 
+    def _tell_open(self) -> None:
+        """Say that other machines can use it, and by which address."""
+        others: str | None = self.url
+        if is_wildcard(self.host) and self.advertise is None:
+            own = own_address(self.host)
+            others = format_address(Scheme.WS, own, port=self.port) if own is not None else None
+        log.warning("%s", open_line(host_and_port(normal_host(self.host) or "all addresses", self.port), others))
+
     def _make_driver(self) -> Driver:
-        wildcard = self.host in _EVERYWHERE and self.advertise is None and self.network is None
+        wildcard = is_wildcard(self.host) and self.advertise is None and self.network is None
         config = NodeConfig(
             name=self.name,
             cluster_id=self.cluster_id,
@@ -407,6 +437,8 @@ class Server:
         """
         driver = self._driver
         assert driver is not None
+        if not can_be_advertised(host, listening=self.host):
+            return
         evidence = address_evidence(host, dialled, seeds=self.peers)
         before, at = self._evidence
         gone = at not in driver.local_hosts()
@@ -484,10 +516,6 @@ class Server:
         began, grace = self._leaving_since, self._limits.drain_grace
         if began is not None and clock() - began >= grace:
             log.warning("%g s are over, calls that still ran were given up", grace / SECOND)
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in _EVERYWHERE else host
 
 
 def _interrupts_the_core() -> bool:

@@ -9,6 +9,7 @@ kind is checked here. Nothing here changes the environment or writes a file.
 from __future__ import annotations
 
 import enum
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mpreg_proto.errors import MpregError
-from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address
+from mpreg_transports.addresses import DEFAULT_PORT, Scheme, format_address, reachable_host
+from mpreg_transports.textfiles import decoded
 
 Value = str | int | bool | tuple[str, ...] | None
 """Lists are tuples; None is "not set"."""
@@ -26,7 +28,12 @@ CONFIG_FILE = "mpreg.toml"
 CONFIG_VARIABLE = "MPREG_CONFIG"
 DEBUG_VARIABLE = "MPREG_DEBUG"
 
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_KUBERNETES = re.compile(
+    r"MPREG_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes puts into a pod for a service called `mpreg`, or `mpreg-` and more."""
+_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
 class SettingsError(MpregError):
@@ -78,7 +85,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("advertise", Kind.TEXT, None, "advertise"),
     Setting("transport", Kind.TEXT, "auto", "transport", ("auto", "websocket")),
     Setting("insecure", Kind.SWITCH, False, "insecure"),
+    Setting("allow-host", Kind.LIST, (), "allow_hosts"),
+    Setting("allow-origin", Kind.LIST, (), "allow_origins"),
     Setting("journal", Kind.TEXT, None, "journal"),
+    Setting("app-dir", Kind.TEXT, None),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -93,7 +103,7 @@ def resolve(
     """Every setting by name: flag, environment, file, `Server(...)` argument, default; a list replaces lower ones.
 
     `flags` holds what was given on the command line (None: not given); `config` is the file that `--config` names;
-    `server` the attributes of a TARGET's `Server`. Raises SettingsError.
+    `server` the attributes of a TARGET's `Server`. An empty variable is none. Raises SettingsError.
     """
     file = config_file(config, environ)
     in_file = read_file(file) if file is not None else {}
@@ -104,9 +114,8 @@ def resolve(
         if flag is not None:
             checked = check(setting, flag, place="on the command line")
             found[setting.name] = Resolved(setting, checked, f"--{setting.name}")
-        elif setting.variable in environ:
-            value = _from_text(setting, environ[setting.variable])
-            found[setting.name] = Resolved(setting, value, f"{setting.variable} in the environment")
+        elif (in_environment := _from_environment(setting, environ)) is not None:
+            found[setting.name] = in_environment
         elif setting.name in in_file:
             found[setting.name] = Resolved(setting, in_file[setting.name], str(file))
         elif setting.attribute and own.get(setting.attribute, setting.default) != setting.default:
@@ -116,20 +125,60 @@ def resolve(
     return found
 
 
+def resolve_url(flag: str | None, *, environ: Mapping[str, str], config: Path | None = None) -> Resolved:
+    """The node that a command asks: flag, environment, file, or else the node that this `host` and `port` are of.
+
+    Looks at no setting but these, and at none that it does not need; what else is wrong is no business of a command
+    that asks. Raises SettingsError.
+    """
+    url = BY_NAME["url"]
+    if flag is not None:
+        return Resolved(url, check(url, flag, place="on the command line"), "--url")
+    found = _from_environment(url, environ)
+    if found is not None:
+        return found
+    file = config_file(config, environ)
+    in_file = read_file(file, only=("url",)) if file is not None else {}
+    if "url" in in_file:
+        return Resolved(url, in_file["url"], str(file))
+    in_file = read_file(file, only=("host", "port")) if file is not None else {}
+    places = {}
+    for setting in (BY_NAME["host"], BY_NAME["port"]):
+        place = _from_environment(setting, environ)
+        if place is None and setting.name in in_file:
+            place = Resolved(setting, in_file[setting.name], str(file))
+        places[setting.name] = place or Resolved(setting, setting.default, "default")
+    return node_here(places)
+
+
+def node_here(found: Mapping[str, Resolved]) -> Resolved:
+    """The URL of the node that `mpreg serve` starts with these settings on this machine, for those that ask it."""
+    host, port = found["host"], found["port"]
+    if port.value == 0:  # any free one: nobody but the node knows which
+        port = Resolved(port.setting, DEFAULT_PORT, "default")
+    address = format_address(Scheme.WS, reachable_host(str(host.value)), port=int(str(port.value)))
+    given = [f"{one.setting.name} ({one.source})" for one in (host, port) if one.source != "default"]
+    return Resolved(BY_NAME["url"], address, " and ".join(given) or "default")
+
+
 def config_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The file to read: `--config`, MPREG_CONFIG, or mpreg.toml here if there is one. Need not exist if it is named."""
     if named is not None:
         return named
-    if environ.get(CONFIG_VARIABLE):
+    if environ.get(CONFIG_VARIABLE, "").strip():
         return Path(environ[CONFIG_VARIABLE])
     here = Path(CONFIG_FILE)
     return here if here.is_file() else None
 
 
-def read_file(path: Path) -> dict[str, Value]:
-    """The settings in a TOML file. Raises SettingsError naming the file, the key, and which was meant."""
+def read_file(path: Path, *, only: Iterable[str] = ()) -> dict[str, Value]:
+    """The settings in a TOML file. Raises SettingsError naming the file, the key, and which was meant.
+
+    With `only`, other settings are not looked at, nor are keys that were meant for others.
+    """
+    names = tuple(only)
     try:
-        tree = tomllib.loads(path.read_text("utf-8"))
+        tree = tomllib.loads(decoded(path.read_bytes()))
     except OSError as error:
         raise SettingsError(f"cannot read the config file {path}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
@@ -139,6 +188,8 @@ def read_file(path: Path) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for key, value in tree.items():
         setting = BY_NAME.get(key)
+        if names and (setting.name not in names if setting is not None else _closest(key, BY_NAME) not in names):
+            continue
         if setting is None:
             raise SettingsError(f"unknown key {key!r} in {path}; {meant(key, BY_NAME)}")
         found[key] = check(setting, tuple(value) if isinstance(value, list) else value, place=f"in {path}")
@@ -166,8 +217,36 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name} in the environment is no setting; {meant(name, known)}"
         for name in sorted(environ)
-        if name.startswith("MPREG_") and name not in known
+        if name.startswith("MPREG_") and name not in known and not _KUBERNETES.fullmatch(name)
     ]
+
+
+def kubernetes(environ: Mapping[str, str]) -> str | None:
+    """A sentence about a MPREG_PORT that Kubernetes has set for a service called `mpreg`; None if there is none."""
+    value = environ.get("MPREG_PORT", "")
+    if not _is_of_kubernetes(value):
+        return None
+    return (
+        f"MPREG_PORT={value} is of Kubernetes, for a service called mpreg, and is ignored; "
+        "enableServiceLinks: false in the pod leaves it out, --port or port in the config file sets the port"
+    )
+
+
+def debugging(environ: Mapping[str, str]) -> bool:
+    """Whether MPREG_DEBUG asks for tracebacks."""
+    return environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("", *_FALSE)
+
+
+def _is_of_kubernetes(value: str) -> bool:
+    return _KUBERNETES_PORT.fullmatch(value.strip()) is not None
+
+
+def _from_environment(setting: Setting, environ: Mapping[str, str]) -> Resolved | None:
+    """What the setting's variable says; None if it is not set, empty, or one that Kubernetes has set."""
+    text = environ.get(setting.variable, "")
+    if not text.strip() or (setting.kind is Kind.PORT and _is_of_kubernetes(text)):
+        return None
+    return Resolved(setting, _from_text(setting, text), f"{setting.variable} in the environment")
 
 
 def _from_text(setting: Setting, text: str) -> Value:
@@ -193,5 +272,11 @@ def _wrong(setting: Setting, value: object, place: str) -> SettingsError:
 def meant(name: str, known: Iterable[str]) -> str:
     """Which of `known` was meant by `name`, as a clause for an error; if none is like it, all of them."""
     names = list(known)
+    close = _closest(name, names)
+    return f"did you mean {close!r}?" if close else f"there are {', '.join(names)}"
+
+
+def _closest(name: str, known: Iterable[str]) -> str | None:
+    names = list(known)
     close = get_close_matches(name, names, n=1) or get_close_matches(name.replace("_", "-").rstrip("s"), names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+    return close[0] if close else None

@@ -6,6 +6,7 @@ makes. Nothing here starts a process, opens a port or sleeps.
 """
 
 import asyncio
+import signal
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,14 @@ settings.register_profile(
     "explore", derandomize=False, deadline=None, database=None, print_blob=True, max_examples=2000
 )
 settings.load_profile("repeatable")
+
+
+# A shell starts a job in the background with SIGINT ignored, `nohup` with SIGHUP ignored, and children inherit that. A
+# handler ends with exec, so the processes that tests start have the defaults; this one goes on ignoring SIGHUP.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

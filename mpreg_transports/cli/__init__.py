@@ -14,14 +14,12 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line in `sys.argv` and end the process with its exit code."""
-    import io
     import sys
 
     from mpreg_transports.cli.app import build
+    from mpreg_transports.cli.streams import make_lasting
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
+    make_lasting()
     try:
         build()(prog_name="mpreg")
     except Exception as error:

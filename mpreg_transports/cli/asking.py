@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mpreg_transports.settings import resolve
+from mpreg_transports.settings import resolve_url
 
 if TYPE_CHECKING:
     from mpreg_transports.client import Client
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | None = None) -> str:
-    """The node to ask: `--url`, MPREG_URL, the file's `url`, or the default. Raises SettingsError or CommandFailed."""
+    """The node to ask: the flag, MPREG_URL, the file, else the node here. Raises SettingsError or CommandFailed."""
     from mpreg_transports.addresses import parse_address
     from mpreg_transports.cli.told import CommandFailed
 
-    found = resolve(flags={"url": url}, environ=os.environ if environ is None else environ, config=config)["url"]
+    found = resolve_url(url, environ=os.environ if environ is None else environ, config=config)
     try:
         return str(parse_address(str(found.value)))
     except ValueError as error:

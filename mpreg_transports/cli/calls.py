@@ -210,15 +210,26 @@ def keyword(text: str) -> tuple[str, Any]:
 def read_request(file: str) -> Request:
     """The request in a file. Raises CommandFailed for a file that cannot be read, a RequestError for a bad request."""
     from mpreg_transports.cli.told import CommandFailed
+    from mpreg_transports.textfiles import decoded
 
     where = "stdin" if file == "-" else file
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+        text = _stdin() if file == "-" else decoded(Path(file).read_bytes())
     except UnicodeDecodeError:
         raise CommandFailed(f"{where} is not UTF-8 text") from None
     except OSError as error:
         raise CommandFailed(f"cannot read {where}: {(error.strerror or str(error)).lower()}") from None
     return request_of(text, where=where)
+
+
+def _stdin() -> str:
+    """All of stdin. Raises UnicodeDecodeError, and OSError where there is none."""
+    from mpreg_transports.textfiles import decoded
+
+    if sys.stdin is None:
+        raise OSError("it is closed")
+    raw = getattr(sys.stdin, "buffer", None)
+    return decoded(raw.read()) if raw is not None else sys.stdin.read().removeprefix("\ufeff")
 
 
 def request_of(text: str, *, where: str) -> Request:

@@ -31,9 +31,11 @@ def environment() -> dict[str, str]:
 def main() -> NoReturn:
     """Be that node until told to end."""
     from mpreg_transports.cli.serving import end_process, prepare, serve_here
+    from mpreg_transports.cli.streams import make_lasting
     from mpreg_transports.cli.talk import talk_by_log
     from mpreg_transports.cli.told import tell
 
+    make_lasting()
     threading.Thread(target=_follow_parent, name="mpreg parent", daemon=True).start()
     told = json.loads(sys.argv[1])
     flags = {name: tuple(value) if isinstance(value, list) else value for name, value in told["settings"].items()}

@@ -28,15 +28,19 @@ def settings(
     """
     from rich.text import Text
 
-    from mpreg_transports.cli.target import load, own_settings
+    from mpreg_transports.cli.target import app_dir_of, load, own_settings
     from mpreg_transports.cli.terminal import emit_json, say, show, table
-    from mpreg_transports.settings import misspelt, resolve
+    from mpreg_transports.settings import kubernetes, misspelt, node_here, resolve
 
-    server = load(target) if target is not None else None
+    app_dir = app_dir_of(resolve(flags={}, environ=os.environ, config=config))
+    server = load(target, app_dir) if target is not None else None
     own = own_settings(server) if server is not None else {}
     found = resolve(flags={}, environ=os.environ, config=config, server=own)
-    for sentence in misspelt(os.environ):
-        say(sentence)
+    if found["url"].source == "default":
+        found["url"] = node_here(found)
+    for sentence in (kubernetes(os.environ), *misspelt(os.environ)):
+        if sentence is not None:
+            say(sentence)
     if as_json:
         emit_json({name: {"value": one.value, "from": one.source} for name, one in found.items()})
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import Config, Json, example
+from mpreg_transports.cli.options import AppDir, Config, Json, example
 from mpreg_transports.cli.serving import Target
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.3
 """Seconds between two looks at the file."""
 MOST_NODES = 64
+SHARED = ("resource", "cluster-id", "transport", "allow-host", "allow-origin", "app-dir")
+"""Settings of the file and the environment that all nodes get."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,21 +40,23 @@ def dev(
     target: Target = None,
     nodes: Annotated[int, typer.Option(min=1, max=MOST_NODES, help="How many processes.")] = 3,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when TARGET's file changes.")] = False,
+    app_dir: AppDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Run a cluster on this machine until Ctrl-C. Ports are chosen and printed."""
     import anyio
 
-    from mpreg_transports.cli.target import source_of
+    from mpreg_transports.cli.target import app_dir_of, source_of
     from mpreg_transports.cli.told import CommandFailed, innermost
     from mpreg_transports.settings import resolve
 
-    watched = source_of(target) if target is not None else None
+    flags: dict[str, Value] = {"app-dir": str(app_dir) if app_dir is not None else None}
+    found = resolve(flags=flags, environ=os.environ, config=config)
+    watched = source_of(target, app_dir_of(found)) if target is not None else None
     if reload and watched is None:
         raise CommandFailed("--reload watches the file of TARGET: name one, such as mpreg dev app.py:server --reload")
-    found = resolve(flags={}, environ=os.environ, config=config)
-    shared = {name: found[name].value for name in ("resource", "cluster-id", "transport") if found[name].value}
+    shared = {name: found[name].value for name in SHARED if found[name].value}
     if found["resource"].source == "default":
         shared.pop("resource", None)
     cluster = Cluster(target, nodes, shared, watched=watched if reload else None, as_json=as_json)

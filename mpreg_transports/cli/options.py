@@ -16,6 +16,10 @@ Config = Annotated[
     typer.Option("--config", metavar="FILE", help="TOML file with settings (env MPREG_CONFIG; else mpreg.toml here)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+AppDir = Annotated[
+    Path | None,
+    typer.Option("--app-dir", metavar="DIR", help="Where TARGET and its packages are looked up (default: here)."),
+]
 Resources = Annotated[
     list[str] | None,
     typer.Option("--resource", metavar="R", help="A resource that the node must hold; may be repeated."),

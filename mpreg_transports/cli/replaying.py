@@ -131,6 +131,7 @@ def _simulation(file: Path, wanted: Wanted) -> None:
 
 def _go(again: Replay, wanted: Wanted) -> None:
     """To the end, or to where it shall stop."""
+    from mpreg_transports.cli.streams import reader_gone
     from mpreg_transports.cli.terminal import emit
     from mpreg_transports.testing.failures import action_words, event_words
 
@@ -138,7 +139,7 @@ def _go(again: Replay, wanted: Wanted) -> None:
         again.finish(until=wanted.stop_at)
         return
     trace = again.sim.trace
-    while not again.over and (wanted.stop_at is None or trace.events < wanted.stop_at):
+    while not again.over and (wanted.stop_at is None or trace.events < wanted.stop_at) and not reader_gone():
         events, actions = trace.events, len(trace.script)
         try:
             again.step()
@@ -147,7 +148,8 @@ def _go(again: Replay, wanted: Wanted) -> None:
                 emit(f"{'':>8} {action_words(action)}")
             for number, event in enumerate(list(trace.recorded)[events:], events + 1):
                 emit(f"{number:>8} {event_words(event)}")
-    again.finish(until=wanted.stop_at)
+    if not reader_gone():
+        again.finish(until=wanted.stop_at)
 
 
 def _tell(again: Replay, wanted: Wanted, violation: str) -> None:
@@ -209,7 +211,7 @@ def _journal(file: Path, wanted: Wanted) -> None:
     """Replay a node's journal."""
     import msgspec
 
-    from mpreg_transports.cli.terminal import emit, emit_json
+    from mpreg_transports.cli.terminal import emit_json
     from mpreg_transports.cli.told import CommandFailed, ExitCode
     from mpreg_transports.observe.journal import replay as run_again
     from mpreg_transports.values import default_codec
@@ -218,7 +220,7 @@ def _journal(file: Path, wanted: Wanted) -> None:
         flag = "--plot" if wanted.plot is not None else "--node"
         raise CommandFailed(f"{flag} is for runs of a simulator; {file} is the journal of one node")
     try:
-        again = run_again(file, codec=default_codec(), stop_at=wanted.stop_at, on_input=emit if wanted.steps else None)
+        again = run_again(file, codec=default_codec(), stop_at=wanted.stop_at, on_input=_emit if wanted.steps else None)
     except (ValueError, msgspec.MsgspecError) as error:
         raise CommandFailed(f"{file}: {error}") from None
     if wanted.as_json:
@@ -239,6 +241,16 @@ def _journal(file: Path, wanted: Wanted) -> None:
         if again.version != here:
             why = f"it was written by mpreg {again.version}, this is {here}"
         raise CommandFailed(f"{file}: the hashes differ; {why}", code=ExitCode.OTHER)
+
+
+def _emit(line: str) -> None:
+    """Print a step; the replay ends when nobody reads them."""
+    from mpreg_transports.cli.streams import reader_gone
+    from mpreg_transports.cli.terminal import emit
+
+    emit(line)
+    if reader_gone():
+        raise typer.Exit
 
 
 def _tell_journal(again: Replayed, *, steps: bool) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mpreg_transports.cli.options import Config, example
+from mpreg_transports.cli.options import AppDir, Config, example
 
 if TYPE_CHECKING:
     from mpreg_transports.server import Server
@@ -40,6 +40,14 @@ Transport = Annotated[
 ]
 Insecure = Annotated[
     bool | None, typer.Option("--insecure", help="Listen beyond this machine though nothing keeps others out.")
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="HOST", help="Another name that HTTP requests may use; may be repeated."),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option("--allow-origin", metavar="ORIGIN", help="Web pages that may use this node; may be repeated."),
 ]
 Journal = Annotated[
     str | None,
@@ -68,7 +76,10 @@ def serve(
     advertise: Advertise = None,
     transport: Transport = None,
     insecure: Insecure = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
     journal: Journal = None,
+    app_dir: AppDir = None,
     config: Config = None,
 ) -> None:
     """Run a node until Ctrl-C, which lets running calls finish for 10 s; a second one ends it at once.
@@ -85,7 +96,10 @@ def serve(
         "advertise": advertise,
         "transport": transport,
         "insecure": insecure,
+        "allow-host": tuple(allow_host) if allow_host else None,
+        "allow-origin": tuple(allow_origin) if allow_origin else None,
         "journal": journal,
+        "app-dir": str(app_dir) if app_dir is not None else None,
     }
     from mpreg_transports.cli.talk import talk_by_log
 
@@ -98,12 +112,15 @@ def serve(
 def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None) -> Server:
     """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
     from mpreg_transports.arguments import refuse_open_host
-    from mpreg_transports.cli.target import load, own_settings, set_up
+    from mpreg_transports.cli.target import app_dir_of, load, own_settings, set_up
+    from mpreg_transports.cli.terminal import say
     from mpreg_transports.cli.told import CommandFailed
-    from mpreg_transports.settings import resolve
+    from mpreg_transports.settings import kubernetes, resolve
 
-    resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before anything of the user's runs
-    loaded = load(target) if target is not None else None
+    if (ignored := kubernetes(os.environ)) is not None:
+        say(ignored)
+    found = resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before the user's module runs
+    loaded = load(target, app_dir_of(found)) if target is not None else None
     own = own_settings(loaded) if loaded is not None else {}
     server = set_up(loaded, resolve(flags=flags, environ=os.environ, config=config, server=own))
     try:

@@ -27,9 +27,16 @@ class Talk(WriterHandler):
 
 
 def talk_by_log() -> None:
-    """Let nodes of this process talk: what concerns people from `mpreg`, defects from anywhere."""
-    logging.basicConfig(level=logging.ERROR, handlers=[Talk(stderr)])
-    logging.getLogger("mpreg").setLevel(logging.INFO)
+    """Let nodes of this process talk: what concerns people from `mpreg`, trouble from its adapters.
+
+    Only loggers of mpreg are touched. Where the served program has said where its log goes, their records go there.
+    """
+    for name, level in (("mpreg", logging.INFO), ("mpreg_transports", logging.WARNING)):
+        log = logging.getLogger(name)
+        if not log.hasHandlers():
+            log.addHandler(Talk(stderr))
+        if log.level == logging.NOTSET:
+            log.setLevel(level)
 
 
 def say_by_log(line: str) -> None:

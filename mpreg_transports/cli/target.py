@@ -23,12 +23,14 @@ from mpreg_transports.settings import BY_NAME, SETTINGS, Resolved, Value
 _HOW = "write it as module:name or file.py:name, such as app.py:server"
 
 
-def load(target: str) -> Server:
-    """The `Server` that TARGET names. Raises CommandFailed."""
+def load(target: str, app_dir: Path | None = None) -> Server:
+    """The `Server` that TARGET names, found in `app_dir` (None: the working directory). Raises CommandFailed."""
     place, _, name = target.rpartition(":")
     if not place or not name:
         raise CommandFailed(f"TARGET {target!r} names no Server; {_HOW}")
-    module = _import(place, target)
+    if app_dir is not None and not app_dir.is_dir():
+        raise CommandFailed(f"--app-dir {app_dir}: there is no such folder")
+    module = _import(place, target, app_dir)
     found = getattr(module, name, None)
     servers = [key for key, value in vars(module).items() if isinstance(value, Server)]
     there_are = f"Servers in it: {', '.join(servers)}" if servers else "there is no Server in it at all"
@@ -39,17 +41,23 @@ def load(target: str) -> Server:
     return found
 
 
-def source_of(target: str) -> Path | None:
+def source_of(target: str, app_dir: Path | None = None) -> Path | None:
     """The file that TARGET comes from, to be watched; None if it has none. Imports nothing but parent packages."""
     place = target.rpartition(":")[0] or target
     if _is_file(place):
-        return Path(place)
-    look_here()
+        return _file(place, app_dir)
+    look_here(app_dir)
     try:
         spec = importlib.util.find_spec(place)
     except (ImportError, ValueError):
         return None
     return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
+
+
+def app_dir_of(found: Mapping[str, Resolved]) -> Path | None:
+    """The directory that the setting `app-dir` names."""
+    value = found["app-dir"].value
+    return Path(str(value)) if value is not None else None
 
 
 def own_settings(server: Server) -> dict[str, Value]:
@@ -84,14 +92,15 @@ def _quoted(value: Value, error: Exception) -> bool:
     return any(isinstance(one, str) and len(one) > 1 and one in str(error) for one in values)
 
 
-def _import(place: str, target: str) -> ModuleType:
+def _import(place: str, target: str, app_dir: Path | None) -> ModuleType:
     file = _is_file(place)
-    if file and not Path(place).is_file():
+    path = _file(place, app_dir)
+    if file and not path.is_file():
         raise CommandFailed(f"TARGET {target}: there is no file {place}")
     try:
         with importing(f"TARGET {target}"):
-            return _import_file(Path(place)) if file else _import_module(place)
-    except KeyboardInterrupt:
+            return _import_file(path, target, app_dir) if file else _import_module(place, target, app_dir)
+    except (KeyboardInterrupt, CommandFailed):
         raise
     except ServedWhileImported as error:
         raise CommandFailed(f"{error}{_line(error)}") from None
@@ -101,33 +110,109 @@ def _import(place: str, target: str) -> ModuleType:
             text = f"TARGET {target}: there is no module {missing!r} here or among what is installed"
             raise CommandFailed(text, _HOW) from None
         why = " ".join(str(error).split())
-        raise CommandFailed(f"TARGET {target} does not import: {type(error).__name__}: {why}{_line(error)}") from error
+        text = f"TARGET {target} does not import: {type(error).__name__}: {why}{_line(error)}"
+        raise CommandFailed(text, *_how_to_import(error, path, file)) from error
 
 
-def _import_file(path: Path) -> ModuleType:
-    directory = str(path.resolve().parent)
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
-    name = path.stem
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
+def _file(place: str, app_dir: Path | None) -> Path:
+    """The file of a TARGET: as it is written from here, else as it is written from `app_dir`."""
+    here = Path(place)
+    return here if app_dir is None or here.is_file() else app_dir / place
+
+
+def _import_file(path: Path, target: str, app_dir: Path | None) -> ModuleType:
+    """Import a file by the name that Python knows it by: with its packages, if it lies in some."""
+    path = path.resolve()
+    root, name = _root_and_name(path, app_dir)
+    _refuse_taken_name(name, path, target)
+    _find_in(root, first=True)
+    if "." in name:
+        _find_in(path.parent, first=False)  # what lies beside it, as when Python runs the file itself
+        module = importlib.import_module(name)
+        found = getattr(module, "__file__", None)
+        if found is None or not Path(found).samefile(path):
+            raise CommandFailed(f"TARGET {target}: {name} is {found}, not this file; rename one of them")
+        return module
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not Python source")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that what is defined in it can be pickled for an executor
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
     return module
 
 
-def _import_module(name: str) -> ModuleType:
-    look_here()
-    return importlib.import_module(name)
+def _root_and_name(path: Path, app_dir: Path | None) -> tuple[Path, str]:
+    """The directory in which a file's outermost package is found, and its dotted name from there.
+
+    That is `app_dir` if the file lies in it, else the first directory above it that has no `__init__.py`.
+    """
+    if app_dir is not None and path.is_relative_to(app_dir.resolve()):
+        root = app_dir.resolve()
+    else:
+        root = path.parent
+        while (root / "__init__.py").is_file() and root.name.isidentifier() and root.parent != root:
+            root = root.parent
+    parts = path.relative_to(root).with_suffix("").parts
+    if parts[-1] == "__init__" and len(parts) > 1:
+        parts = parts[:-1]
+    if all(part.isidentifier() for part in parts):
+        return root, ".".join(parts)
+    return path.parent, path.stem
 
 
-def look_here() -> None:
-    """Find modules in the working directory, as `python -m` does and a console script does not."""
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+def _refuse_taken_name(name: str, path: Path, target: str) -> None:
+    """A file by the name of a module of Python's or one that is in use would take its place for all others."""
+    top = name.partition(".")[0]
+    own = path.parents[name.count(".") - 1].name if "." in name else path.name
+    if top in sys.stdlib_module_names and top != "test":  # which only Python's own tests need
+        whose = "Python's own module"
+    else:
+        loaded = getattr(sys.modules.get(top), "__file__", None)
+        mine = path.parents[name.count(".") - 1] / "__init__.py" if "." in name else path
+        if loaded is None or Path(loaded).resolve() == mine:
+            return
+        whose = f"the module {loaded}"
+    raise CommandFailed(
+        f"TARGET {target}: {own} has the name of {whose} {top!r}, which would be lost to all that needs it; rename it"
+    )
+
+
+def _import_module(name: str, target: str, app_dir: Path | None) -> ModuleType:
+    look_here(app_dir)
+    module = importlib.import_module(name)
+    beside = (app_dir or Path.cwd()) / f"{name}.py"
+    found = getattr(module, "__file__", None)
+    if "." not in name and beside.is_file() and (found is None or not beside.samefile(found)):
+        whose = f"the module {found}" if name not in sys.stdlib_module_names else "Python's own module"
+        raise CommandFailed(f"TARGET {target}: {name} is {whose}, not {beside.name} here; rename {beside.name}")
+    return module
+
+
+def _how_to_import(error: BaseException, path: Path, file: bool) -> tuple[str, ...]:
+    """Advice for a file that imports relatively though it is known to be in no package."""
+    if not file or not isinstance(error, ImportError) or "no known parent package" not in str(error):
+        return ()
+    folder = path.resolve().parent
+    return (f"name the folder that its package lies in:   --app-dir {folder.parent}",)
+
+
+def look_here(app_dir: Path | None = None) -> None:
+    """Find modules in the working directory, as `python -m` does and a console script does not, or in `app_dir`."""
+    if app_dir is not None:
+        _find_in(app_dir.resolve(), first=True)
+    elif "" not in sys.path:
+        _find_in(Path.cwd(), first=True)
+
+
+def _find_in(directory: Path, *, first: bool) -> None:
+    """Let Python look for modules in `directory`: before all else, or after."""
+    if str(directory) not in sys.path:
+        sys.path.insert(0 if first else len(sys.path), str(directory))
 
 
 def _is_file(place: str) -> bool:

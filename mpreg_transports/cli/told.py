@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mpreg_proto.errors import MpregError, RequestError
 from mpreg_transports.errors import NotConnected
-from mpreg_transports.settings import DEBUG_VARIABLE, SettingsError
+from mpreg_transports.settings import DEBUG_VARIABLE, SettingsError, debugging
 
 
 class ExitCode(enum.IntEnum):
@@ -103,7 +103,7 @@ def tell(error: BaseException) -> ExitCode:
     error = innermost(error)
     sys.stdout.flush()
     print_error(words(error))
-    if os.environ.get(DEBUG_VARIABLE):
+    if debugging(os.environ):
         traceback.print_exception(error)
         remote = error.details.get("traceback") if isinstance(error, RequestError) else None
         if remote:

@@ -28,6 +28,15 @@ BODY_SECONDS = 60.0
 
 _READ_SIZE = 64 * 1024
 _WITHOUT_BODY = (204, 304)
+_SECURITY = (
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("content-security-policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cache-control", "no-store"),
+)
+"""On every answer that does not bring its own: a browser runs, frames, guesses and keeps nothing of it."""
 # What the connection itself decides; a response that brings its own could contradict its body.
 _OURS = ("connection", "content-length", "transfer-encoding", "date")
 
@@ -43,6 +52,8 @@ class HttpRequest:
     body: bytes = b""
     peer: str = ""
     version: str = "1.1"
+    local: str = ""
+    """The address of this machine at which the connection came in, empty where that is not known."""
 
     @property
     def target(self) -> str:
@@ -87,6 +98,7 @@ class HttpConnection:
 
     def __init__(self, stream: ByteStream, *, peer: str, received: bytes = b"") -> None:
         self._stream = stream
+        self._local = tcp.local_host(stream) or ""
         self._peer = peer
         self._method = b""
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
@@ -122,6 +134,7 @@ class HttpConnection:
             headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers),
             peer=self._peer,
             version=event.http_version.decode("latin-1"),
+            local=self._local,
         )
 
     async def body(self, head: HttpRequest) -> HttpRequest:
@@ -179,6 +192,8 @@ class HttpConnection:
 
     def _response(self, response: HttpResponse, *more: tuple[str, str]) -> bytes:
         headers = [(name, value) for name, value in response.headers if name.lower() not in _OURS]
+        given = [name.lower() for name, _ in headers]
+        headers += [(name, value) for name, value in _SECURITY if name not in given]
         headers += [("date", formatdate(usegmt=True)), *more]
         body = b"" if response.status in _WITHOUT_BODY else response.body
         if response.status not in _WITHOUT_BODY:

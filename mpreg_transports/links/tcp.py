@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
-from mpreg_transports.addresses import host_and_port
+from mpreg_transports.addresses import host_and_port, normal_host
 from mpreg_transports.background import running_loop
 from mpreg_transports.forking import not_for_children
 from mpreg_transports.links import asyncio_stream
@@ -304,13 +304,13 @@ def gather(chunks: Sequence[Buffer]) -> Iterator[bytes]:
 def peer_name(stream: ByteStream) -> str:
     """`host:port` of the other end, for logs; "unknown" for one that has gone already."""
     address = stream.extra(SocketAttribute.remote_address, None)
-    return host_and_port(*address[:2]) if isinstance(address, tuple) else "unknown"
+    return host_and_port(normal_host(address[0]), address[1]) if isinstance(address, tuple) else "unknown"
 
 
 def local_host(stream: ByteStream) -> str | None:
     """The address of this machine at this end, None if it is not known."""
     address = stream.extra(SocketAttribute.local_address, None)
-    return str(address[0]) if isinstance(address, tuple) else None
+    return normal_host(str(address[0])) if isinstance(address, tuple) else None
 
 
 async def linger(stream: ByteStream, *, seconds: float = LINGER_SECONDS) -> None:

@@ -33,6 +33,10 @@ SUBPROTOCOL = "mpreg.1"
 
 HANDSHAKE_SECONDS = 5.0
 """How long a server may take to answer our opening handshake. Reasonable: 2 to 10."""
+REFUSAL_SECONDS = 1.0
+"""How long the body of a refused handshake may take; its status alone is told without."""
+_SAID = 400
+"""Bytes of such a body that are told."""
 CLOSE_SECONDS = 1.5
 """How long the closing handshake may take. Reasonable: a few round trips; a peer that is gone costs all of it."""
 
@@ -351,11 +355,27 @@ async def _shake_hands(
                 if isinstance(event, ws.AcceptConnection):
                     return handshake, event.subprotocol
                 if isinstance(event, ws.RejectConnection):
-                    raise LinkEnded(f"{where} refused WebSocket: HTTP status {event.status_code}")
+                    said = await _said(stream, handshake) if event.has_body else ""
+                    raise LinkEnded(f"{where} refused WebSocket: HTTP status {event.status_code}{said}")
     except (RemoteProtocolError, UnicodeError) as error:
         raise LinkEnded(f"{where} does not speak WebSocket: {error}") from None
     except tcp.BROKEN as error:
         raise LinkEnded(f"{where} does not speak WebSocket: {tcp.ending(error).reason}") from None
+
+
+async def _said(stream: ByteStream, handshake: WSConnection) -> str:
+    """What a refusal says in its body, as far as it comes, behind a colon."""
+    body, whole = b"", False
+    with suppress(*tcp.BROKEN, RemoteProtocolError), anyio.move_on_after(REFUSAL_SECONDS):
+        while True:
+            for event in handshake.events():
+                if isinstance(event, ws.RejectData):
+                    body, whole = body + event.data, event.body_finished
+            if whole or len(body) >= _SAID:
+                break
+            handshake.receive_data(await stream.receive(tcp.READ_SIZE))
+    text = " ".join(body[:_SAID].decode("utf-8", "replace").split())
+    return f": {text}" if text and not text.startswith("<") else ""
 
 
 def _link(

@@ -4,11 +4,12 @@ same end.
 The core is a function of its inputs, its times and its draws; all three are written here, one MessagePack record each
 behind a 4-byte length, by a `Node` that writes before it acts. `replay` reads them into a new `Node` and compares the
 rolling hash over all effects with the marks in the file. A journal holds arguments and results of calls: it is written
-with mode 0600 and never by default.
+with mode 0600 and never by default. One file is one run of a node: the next run moves it away and begins its own.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import struct
 from collections import deque
@@ -344,7 +345,30 @@ def _again(written: tuple[Any, ...], codec: ValueCodec) -> Outcome:
 
 
 def _create(file: Path) -> BufferedWriter:
+    """Begin a new file. An earlier journal by that name keeps its run under the next free `FILE.1`, `FILE.2`, ..."""
+    if _is_journal(file):
+        earlier = _next_name(file)
+        file.rename(earlier)
+        log.info("the journal of the run before is %s now", earlier)
     return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _is_journal(file: Path) -> bool:
+    """Whether a node wrote it: its beginning says so, or it is empty, as after a node that was killed at once."""
+    try:
+        if not file.is_file() or file.is_symlink():
+            return False
+        with file.open("rb") as opened:
+            return MAGIC.startswith(start) if len(start := opened.read(len(MAGIC))) < len(MAGIC) else start == MAGIC
+    except OSError:
+        return False  # creating it tells why
+
+
+def _next_name(file: Path) -> Path:
+    """`FILE.N` with a number higher than all that are there, so that a higher one is a later run."""
+    taken = [other.name.removeprefix(f"{file.name}.") for other in file.parent.glob(f"{glob.escape(file.name)}.*")]
+    numbers = [int(end) for end in taken if end.isascii() and end.isdecimal()]
+    return file.with_name(f"{file.name}.{max(numbers, default=0) + 1}")
 
 
 def _write(file: BufferedWriter, record: msgspec.Struct) -> None:

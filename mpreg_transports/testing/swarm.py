@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from mpreg_transports.graph import Graph
+from mpreg_transports.testing.bodies import Fn
 from mpreg_transports.testing.chooser import Chooser
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.network import Profile
@@ -286,7 +287,8 @@ def withdraw(drawing: Drawing, at: float) -> None:
     name = drawing.name()
     functions = list(drawing.nodes[name].functions)
     if functions:
-        busiest = [function for function in functions if drawing.nodes[name].functions[function].concurrency]
+        given = drawing.nodes[name].functions
+        busiest = [function for function, one in given.items() if isinstance(one, Fn) and one.concurrency]
         often = bool(busiest) and drawing.chooser.chance("swarm busiest", 0.4)
         function = drawing.chooser.choice("swarm function", busiest if often else functions)
         drawing.add(at, "withdraw", name=name, function=function)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import msgspec
 
 from mpreg_proto.view import NodeView
 from mpreg_transports.links.http import HttpRequest, HttpResponse
+from mpreg_transports.web.access import Access
 
 _READY_AFTER = 10.0
 """Seconds after which a node is ready though no seed has answered."""
@@ -27,15 +29,29 @@ class _Answer(msgspec.Struct):
 
 
 class Routes:
-    """Answers HTTP for one node. `exchange` sends one classic message to the core and gives its answer."""
+    """Answers HTTP for one node. `exchange` sends one classic message to the core and gives its answer.
 
-    def __init__(self, view: Callable[[], NodeView], exchange: Callable[[bytes], Awaitable[bytes]]) -> None:
+    `access` says which pages of other origins may read the answers; whom it refuses never comes here.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[], NodeView],
+        exchange: Callable[[bytes], Awaitable[bytes]],
+        access: Access | None = None,
+    ) -> None:
+        self._access = access or Access()
         self._view = view
         self._exchange = exchange
         self._started = time.monotonic()
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
         """The response to any request."""
+        response = await self._respond(request)
+        cors = self._access.cors(request)
+        return replace(response, headers=(*response.headers, *cors)) if cors else response
+
+    async def _respond(self, request: HttpRequest) -> HttpResponse:
         methods = _ROUTES.get(request.path)
         if methods is None:
             paths = ", ".join(_ROUTES)

@@ -1,7 +1,7 @@
 """Runs a page as pages.py describes: its Python in this process, its commands in a shell, servers until the end.
 
 Nothing is skipped here: what cannot be run fails, and what must not be run has a marker, which test_pages.py counts.
-`curl` is a stand-in of a few lines that knows `-s`, `-d` and a URL, since not every machine has the real one.
+`curl` is a stand-in of a few lines that knows `-s`, `-d`, `-H` and a URL, since not every machine has the real one.
 """
 
 from __future__ import annotations
@@ -34,17 +34,20 @@ _PORT = re.compile(r"\b(900[1-9])\b")
 _SERVES = re.compile(r"^(uv run )?mpreg (serve|dev)\b")
 _CURL = """#!{python}
 import sys, urllib.error, urllib.request
-arguments, body, url = sys.argv[1:], None, None
+arguments, body, url, headers = sys.argv[1:], None, None, {}
 while arguments:
     argument = arguments.pop(0)
     if argument == "-d":
         body = arguments.pop(0)
         body = open(body[1:], "rb").read() if body[:1] == "@" else body.encode()
+    elif argument == "-H":
+        name, _, value = arguments.pop(0).partition(": ")
+        headers[name] = value
     elif argument != "-s":
-        assert not argument.startswith("-"), "this stand-in for curl knows -s and -d only, not " + argument
+        assert not argument.startswith("-"), "this stand-in for curl knows -s, -d and -H only, not " + argument
         url = argument
 try:
-    with urllib.request.urlopen(url, body, timeout=30) as response:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as response:
         sys.stdout.write(response.read().decode())
 except urllib.error.HTTPError as error:
     sys.stdout.write(error.read().decode())

@@ -29,6 +29,15 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
     anyio.run(PageRun(page, PAGES[page], tmp_path).run)
 
 
+def test_python_blocks_are_files_or_the_page_says_how_they_are_run() -> None:
+    for page, source in PAGES.items():
+        loose = [block for block in blocks(source) if block.language == "python" and block.file is None]
+        loose = [block for block in loose if "part" not in dict(block.marks)]
+        assert not (loose and page.startswith("docs/tutorial/")), f"{page}:{loose[0].line}: no whole file"
+        if loose and page.startswith("docs/howto/"):
+            assert "python -m asyncio" in prose(source), f"{page}: nothing says how its blocks are run"
+
+
 def test_what_is_not_run_is_counted() -> None:
     marked = {page: [block.not_run for block in blocks(source) if block.not_run] for page, source in PAGES.items()}
     assert {page: len(reasons) for page, reasons in marked.items() if reasons} == NOT_RUN

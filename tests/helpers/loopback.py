@@ -51,10 +51,10 @@ async def listening(
     """A listener that serves while the block runs."""
 
     async def serve(*, task_status: TaskStatus[None]) -> None:
-        await listener.serve(on_link, on_http, admit=admit, max_message=max_message, task_status=task_status)
+        await listener.serve(on_link, on_http, max_message=max_message, task_status=task_status)
 
     with anyio.fail_after(PATIENCE):
-        listener = await Listener.bind("127.0.0.1", 0)
+        listener = await Listener.bind("127.0.0.1", 0, admit=admit)
         async with anyio.create_task_group() as tasks:
             await tasks.start(serve)
             try:

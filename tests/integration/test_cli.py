@@ -328,6 +328,33 @@ def test_a_program_that_runs_its_server_says_so_and_is_refused_as_a_target(tmp_p
     assert "SIGTERM: leaving the cluster" in err
 
 
+def test_loggers_of_the_served_program_are_left_alone(tmp_path: Path) -> None:
+    program = (
+        APP
+        + """
+import logging
+logging.getLogger("mine").setLevel(logging.DEBUG)
+
+@server.function
+def loggers():
+    logging.getLogger("mine").debug("of no interest")
+    logging.getLogger("mine").warning("said by mine")
+    root = logging.getLogger()
+    return [logging.getLevelName(root.level), len(root.handlers), logging.getLogger("mine").level]
+"""
+    )
+    (tmp_path / "app.py").write_text(program, "utf-8")
+    setup = 'import logging\nlogging.basicConfig(level="INFO", format="MINE %(name)s %(message)s")\n'
+    (tmp_path / "with_setup.py").write_text(setup + program, "utf-8")
+    for target, level, handlers, said in (("app", "WARNING", 0, "^said"), ("with_setup", "INFO", 1, "^MINE mine said")):
+        with Running("serve", f"{target}.py:server", "--port", "0", cwd=tmp_path) as node:
+            own = node.said(r"ready at (\S+)")[1]
+            assert json.loads(mpreg("call", "loggers", url=own, cwd=tmp_path).stdout) == [level, handlers, 10]
+            node.said(f"{said} by mine")
+            code, _, err = node.end(signal.SIGTERM)
+        assert code == 0 and len(re.findall("SIGTERM: leaving", err)) == 1 and "of no interest" not in err
+
+
 def test_a_peer_that_does_not_answer_is_told_once(here: Path) -> None:
     with Running("serve", "--port", "0", "--peer", "ws://127.0.0.1:1", cwd=here) as node:
         own = node.said(r"ready at (\S+)")[1]
@@ -365,7 +392,7 @@ def test_a_journal_is_written_and_replayed(here: Path) -> None:
     assert again.returncode == 0
     assert json.loads(again.stdout)["same"] is True
     assert refused(mpreg("replay", "node.journal", "--plot", "a.svg", cwd=here))[0] == 2
-    for journal, why in (("node.journal", "there is such a file already"), ("none/journal", "there is no folder none")):
+    for journal, why in (("app.py", "there is such a file already"), ("none/journal", "there is no folder none")):
         code, line = refused(mpreg("serve", "--port", "0", "--journal", journal, cwd=here))
         assert code == 9 and line.startswith(f"mpreg: cannot write the journal {journal}: {why}")
     early = mpreg("replay", "node.journal", "--stop-at", "2", cwd=here)

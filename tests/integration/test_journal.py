@@ -83,13 +83,50 @@ async def test_a_process_killed_while_it_wrote_leaves_a_journal(tmp_path: Path) 
     assert cut.agreed and cut.inputs <= whole.inputs
 
 
-async def test_it_is_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:
+def files(folder: Path) -> list[Path]:
+    """What is in a folder, in order."""
+    return sorted(folder.iterdir())
+
+
+def written(folder: Path) -> list[Path]:
+    """What is in a folder and not empty."""
+    return [path for path in files(folder) if path.stat().st_size]
+
+
+async def test_each_run_has_a_file_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mpreg")
     file = tmp_path / "a.journal"
-    await recorded(file)
-    assert file.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(CannotJournal, match="there is such a file already"):
+    (tmp_path / "a.journal.7").touch()
+    for name in ("first", "second", "third"):
+        async with Server(name=name, port=0, journal=file) as server, Client(server.url) as client:
+            await client.call("echo", name)
+    names = {path.name: again(path).view.shown.partition("#")[0] for path in written(tmp_path)}
+    assert names == {"a.journal.8": "first", "a.journal.9": "second", "a.journal": "third"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in written(tmp_path))
+    assert f"the journal of the run before is {file}.9 now" in caplog.messages
+
+
+async def test_a_run_that_was_killed_at_once_is_moved_away_too(tmp_path: Path) -> None:
+    file = tmp_path / "a.journal"
+    for begun in (b"", journal.MAGIC[:5], journal.MAGIC):
+        file.write_bytes(begun)
         async with Server(port=0, journal=file):
             pass
+        assert again(file).agreed
+        file.unlink()
+    assert [path.read_bytes() for path in files(tmp_path)] == [b"", journal.MAGIC[:5], journal.MAGIC]
+
+
+async def test_what_is_no_journal_is_never_overwritten_or_moved(tmp_path: Path) -> None:
+    notes, link, folder = tmp_path / "notes.txt", tmp_path / "link", tmp_path / "folder"
+    notes.write_text("mine", "utf-8")
+    link.symlink_to(notes)
+    folder.mkdir()
+    for file in (notes, link, folder):
+        with pytest.raises(CannotJournal, match="there is such a file already, and it is no journal"):
+            async with Server(port=0, journal=file):
+                pass
+    assert notes.read_text("utf-8") == "mine" and files(tmp_path) == [folder, link, notes]
 
 
 class FullDisk(io.FileIO):

@@ -145,6 +145,39 @@ async def test_any_loopback_address_will_do() -> None:
             assert await client.call("echo", 1) == 1
 
 
+@pytest.mark.parametrize("host", ["LOCALHOST", "localhost.", "[::1]", "127.1", "0x7f.1", "::ffff:127.0.0.1"])
+async def test_spellings_of_loopback_are_served_without_insecure(host: str) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with Server(host=host, port=0) as server, Client(server.url) as client:
+            assert await client.call("echo", 1) == 1
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0", ""])
+async def test_the_url_of_all_addresses_answers(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with Server(host=host, port=0, insecure=True) as server, Client(server.url) as client:
+            assert await client.call("echo", 1) == 1
+            (row,) = (await client.view()).members
+            async with Client(row.addresses[0]) as other:
+                assert await other.call("echo", 1) == 1
+    (line,) = [one for one in caplog.messages if "open to everybody" in one]
+    assert "other machines use ws://" in line or "--advertise" in line
+
+
+async def test_ipv6_wildcard_takes_ipv4_links_and_advertises_what_answers() -> None:
+    with anyio.fail_after(PATIENCE):
+        async with (
+            Server(port=0) as seed,
+            Server(host="::", port=0, insecure=True, peers=[seed.url]) as server,
+            Client(seed.url) as client,
+        ):
+            while not any(row.addresses for row in (await client.view()).members if not row.me):
+                await anyio.lowlevel.checkpoint()
+            (row,) = [row for row in (await client.view()).members if not row.me]
+            async with Client(row.addresses[0]) as other:
+                assert (await other.view()).shown == server.view().shown
+
+
 # -- how it is written -------------------------------------------------------------------------------------------------
 
 

@@ -147,6 +147,12 @@ def test_a_terminal_obeys_no_result(capsys: pytest.CaptureFixture[str], monkeypa
 def test_a_request_from_stdin_and_from_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('[{"name":"a","fun":"f"}]'))
     assert read_request("-").calls[0].function == "f"
+    for encoding in ("utf-8-sig", "utf-16"):
+        marked = '[{"name":"a","fun":"f"}]'.encode(encoding)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(marked), "utf-8"))
+        assert read_request("-").calls[0].function == "f"
+        (tmp_path / "marked").write_bytes(marked)
+        assert read_request(str(tmp_path / "marked")).calls[0].function == "f"
     with pytest.raises(CommandFailed, match=r"cannot read .*none: no such file"):
         read_request(str(tmp_path / "none"))
     (tmp_path / "bytes").write_bytes(b"\xff")

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.settings import SETTINGS, SettingsError, config_file, misspelt, read_file, resolve
+from mpreg_transports.settings import (
+    SETTINGS,
+    SettingsError,
+    config_file,
+    debugging,
+    kubernetes,
+    misspelt,
+    read_file,
+    resolve,
+    resolve_url,
+)
 
 
 @pytest.fixture
@@ -29,7 +39,10 @@ def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_serve
         ("advertise", None, "default"),
         ("transport", "websocket", "Server(...)"),
         ("insecure", True, str(config)),
+        ("allow-host", (), "default"),
+        ("allow-origin", (), "default"),
         ("journal", None, "default"),
+        ("app-dir", None, "default"),
     ]
 
 
@@ -42,8 +55,72 @@ def test_a_list_from_a_higher_place_replaces_the_lower(config: Path) -> None:
     assert resolve(flags=flags, environ=environ, config=config)["resource"].value == ("flag",)
 
 
-def test_an_empty_variable_empties_a_list(config: Path) -> None:
-    assert resolve(flags={}, environ={"MPREG_RESOURCE": ""}, config=config)["resource"].value == ()
+@pytest.mark.parametrize("empty", ["", "  ", "\n"])
+def test_empty_variables_are_unset(config: Path, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {setting.variable: empty for setting in SETTINGS} | {"MPREG_DEBUG": empty}
+    assert resolve(flags={}, environ=environ, config=config) == resolve(flags={}, environ={}, config=config)
+    assert resolve_url(None, environ=environ, config=config) == resolve_url(None, environ={}, config=config)
+    assert not debugging(environ)
+    monkeypatch.chdir(config.parent)
+    assert config_file(None, {"MPREG_CONFIG": empty}) is None
+
+
+def test_kubernetes_variables_are_unset() -> None:
+    environ = {
+        "MPREG_SERVICE_HOST": "10.0.0.1",
+        "MPREG_SERVICE_PORT": "9001",
+        "MPREG_SERVICE_PORT_RPC": "9001",
+        "MPREG_PORT": "tcp://10.0.0.1:9001",
+        "MPREG_PORT_9001_TCP": "tcp://10.0.0.1:9001",
+        "MPREG_PORT_9001_TCP_PROTO": "tcp",
+        "MPREG_PORT_53_UDP_ADDR": "10.0.0.1",
+        "MPREG_NODE_PORT": "tcp://10.0.0.1:9001",
+    }
+    assert resolve(flags={}, environ=environ) == resolve(flags={}, environ={})
+    assert resolve_url(None, environ=environ).value == "ws://127.0.0.1:9001"
+    assert misspelt(environ) == []
+    told = kubernetes(environ)
+    assert told is not None and "Kubernetes" in told and "MPREG_PORT=tcp://10.0.0.1:9001" in told
+    assert kubernetes({"MPREG_PORT": "9001"}) is None
+
+
+def test_commands_ask_the_node_of_this_host_and_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def asked(text: str, environ: dict[str, str] | None = None) -> object:
+        (tmp_path / "mpreg.toml").write_text(text, "utf-8")
+        return resolve_url(None, environ=environ or {}).value
+
+    assert asked("port = 9107") == "ws://127.0.0.1:9107"
+    assert asked('port = 9107\nhost = "0.0.0.0"') == "ws://127.0.0.1:9107"
+    assert asked('port = 9107\nhost = "[::1]"') == "ws://[::1]:9107"
+    assert asked("port = 0") == "ws://127.0.0.1:9001"
+    assert asked("port = 9107", {"MPREG_PORT": "9108"}) == "ws://127.0.0.1:9108"
+    assert asked('port = 9107\nurl = "ws://far:1"') == "ws://far:1"
+    assert resolve_url(None, environ={}, config=tmp_path / "mpreg.toml").source == str(tmp_path / "mpreg.toml")
+    asked("port = 9107")
+    assert resolve_url(None, environ={}).source == "port (mpreg.toml)"
+
+
+def test_a_command_that_asks_fails_for_no_setting_that_it_does_not_need(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text('url = "ws://a:1"\nprt = 1\npeer = "x"\nport = "y"\nzzz = 1\nname = 4\n', "utf-8")
+    assert resolve_url(None, environ={"MPREG_INSECURE": "maybe"}, config=file).value == "ws://a:1"
+    file.write_text("not TOML", "utf-8")
+    assert resolve_url("ws://b:1", environ={"MPREG_PORT": "x"}, config=file).value == "ws://b:1"
+    assert resolve_url(None, environ={"MPREG_URL": "ws://c:1", "MPREG_PORT": "x"}, config=file).value == "ws://c:1"
+    file.write_text('port = "y"', "utf-8")
+    with pytest.raises(SettingsError, match="port in"):
+        resolve_url(None, environ={}, config=file)
+    file.write_text('ulr = "ws://a:1"', "utf-8")
+    with pytest.raises(SettingsError, match="did you mean 'url'"):
+        resolve_url(None, environ={}, config=file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "x.toml").write_bytes('name = "ž"\r\n'.encode(encoding))
+    assert read_file(tmp_path / "x.toml") == {"name": "ž"}
 
 
 def test_the_file_is_the_named_one_or_mpreg_toml_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,13 +165,13 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         read_file(tmp_path / "bytes.toml")
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "70000", "1.0", "", "٣"])
+@pytest.mark.parametrize("text", ["x", "-1", "70000", "1.0", "tcp://", "٣"])
 def test_a_variable_that_is_no_port_names_itself(text: str) -> None:
     with pytest.raises(SettingsError, match="MPREG_PORT in the environment"):
         resolve(flags={}, environ={"MPREG_PORT": text})
 
 
-@pytest.mark.parametrize(("text", "value"), [("1", True), ("Yes", True), ("off", False), ("", False)])
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("Yes", True), ("off", False)])
 def test_a_switch_in_the_environment(text: str, value: bool) -> None:
     assert resolve(flags={}, environ={"MPREG_INSECURE": text})["insecure"].value is value
 

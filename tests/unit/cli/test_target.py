@@ -81,6 +81,56 @@ def test_what_cannot_be_loaded_is_one_clear_line(target: str, told: str) -> None
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("target", ["random.py:s", "queue.py:s", "email/app.py:s", "queue:s", "anyio.py:s", "typer:s"])
+def test_a_file_by_the_name_of_another_module_says_so(here: Path, target: str) -> None:
+    for name in ("random", "queue", "email/__init__", "email/app", "anyio", "typer"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / f"{name}.py").write_text(APP, "utf-8")
+    path, modules = list(sys.path), dict(sys.modules)
+    with pytest.raises(CommandFailed, match="rename"):
+        load(target)
+    assert {name: sys.modules[name] for name in modules} == modules
+    if ".py" in target:
+        assert sys.path == path
+
+
+def package(root: Path, *, init: bool) -> None:
+    (root / "cli_shop" / "inner").mkdir(parents=True)
+    for folder in ("cli_shop", "cli_shop/inner"):
+        if init:
+            (root / folder / "__init__.py").write_text("", "utf-8")
+    (root / "cli_shop" / "prices.py").write_text("def price(): return 1\n", "utf-8")
+    served = "from ..prices import price\nfrom . import cli_beside\nimport cli_beside as again\n" + APP
+    (root / "cli_shop" / "inner" / "served.py").write_text(served + "first.register(None, price)\n", "utf-8")
+    (root / "cli_shop" / "inner" / "cli_beside.py").write_text("", "utf-8")
+
+
+def test_relative_imports_of_a_file_in_a_package(here: Path) -> None:
+    package(here / "src", init=True)
+    assert "price" in load("src/cli_shop/inner/served.py:first").functions
+    assert sys.modules["cli_shop.inner.served"].__package__ == "cli_shop.inner"
+
+
+@pytest.mark.parametrize(
+    "target", ["cli_shop.inner.served", "src/cli_shop/inner/served.py", "cli_shop/inner/served.py"]
+)
+def test_relative_imports_below_the_app_dir(here: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(here / "src", init=False)
+    if target.endswith(".served"):
+        monkeypatch.syspath_prepend(str(here / "src" / "cli_shop" / "inner"))
+    assert "price" in load(f"{target}:first", Path("src")).functions
+    assert source_of(f"{target}:first", Path("src")) is not None
+
+
+def test_a_relative_import_of_no_package_names_the_app_dir(here: Path) -> None:
+    package(here / "src", init=False)
+    with pytest.raises(CommandFailed, match="no known parent package") as error:
+        load("src/cli_shop/inner/served.py:first")
+    assert error.value.hints == (f"name the folder that its package lies in:   --app-dir {here / 'src' / 'cli_shop'}",)
+    with pytest.raises(CommandFailed, match="--app-dir nowhere: there is no such folder"):
+        load("cli_app:first", Path("nowhere"))
+
+
 def test_settings_are_laid_over_a_server() -> None:
     server = load("cli_app:first")
     found = resolve(flags={"resource": ("c",)}, environ={"MPREG_PORT": "0"}, server=own_settings(server))

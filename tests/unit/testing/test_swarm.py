@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from mpreg_transports.testing.chooser import Chooser, Seeded
+from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.replay import run_case
 from mpreg_transports.testing.runs import Report, outcomes, run_seed, run_seeds
 from mpreg_transports.testing.scenarios import SCENARIOS, case
@@ -33,6 +34,14 @@ def test_runs_differ_as_swarm_testing_wants() -> None:
     assert all(count > 20 for count in levels.values())
     assert all((not one.kinds) == (one.level == 0) for one in options)
     assert {kind for one in options for kind in one.kinds} == set(FAULTS)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_plain_functions_meet_every_fault(kind: str) -> None:
+    nodes = {"front": Spec(), "till": Spec(functions={"price": len})}
+    sim = Simulation(seed=1, nodes=nodes, faults=Swarm(seconds=6, kinds=(kind,), level=0.3))
+    sim.run(8)
+    assert not sim.violation
 
 
 def test_every_fault_is_drawn_and_ends_in_time() -> None:

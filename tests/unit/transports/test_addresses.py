@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpreg_transports.addresses import Address, Scheme, address_evidence, format_address, parse_address
+from mpreg_transports.addresses import (
+    Address,
+    Scheme,
+    address_evidence,
+    can_be_advertised,
+    format_address,
+    is_loopback,
+    is_wildcard,
+    parse_address,
+    reachable_host,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +104,62 @@ def test_evidence_for_the_advertised_address_by_strength() -> None:
 def test_loopback_and_link_local_never_decide(host: str) -> None:
     best = address_evidence(host, SEEDS[0], seeds=SEEDS)
     assert best < min(address_evidence(other, None, seeds=SEEDS) for other in ("10.0.0.1", "2001:db8::1"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "127.0.0.1",
+        "127.9.9.9",
+        "127.1",
+        "0x7f.1",
+        "0177.0.0.1",
+        "2130706433",
+        "::1",
+        "[::1]",
+        "0:0:0:0:0:0:0:1",
+        "::ffff:127.0.0.1",
+        "[::ffff:7f00:1]",
+    ],
+)
+def test_spellings_of_loopback(host: str) -> None:
+    assert is_loopback(host)
+    assert not is_wildcard(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "0.0.0.0",
+        "::",
+        "10.0.0.1",
+        "localhost.example",
+        "127.0.0.1.example",
+        "127.example",
+        "128.1",
+        "::2",
+        "1 ",
+        "127.0.0.1 x",
+        "[::1",
+        "²7.1",
+    ],
+)
+def test_hosts_that_are_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["", "0", "0.0", "0.0.0.0", "0x0", "::", "[::]", "::0", "::ffff:0.0.0.0"])
+def test_spellings_of_the_wildcard(host: str) -> None:
+    assert is_wildcard(host)
+    assert reachable_host(host) == "127.0.0.1"
+
+
+def test_hosts_that_others_cannot_reach() -> None:
+    assert not can_be_advertised("fe80::1%eth0", listening="::")
+    assert not can_be_advertised("fd00::2", listening="0.0.0.0")
+    assert can_be_advertised("fd00::2", listening="::")
+    assert can_be_advertised("10.0.0.1", listening="0")

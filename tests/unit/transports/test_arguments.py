@@ -1,10 +1,13 @@
 """Wrong arguments of Server, register, Client and calls are told at once, with what was meant."""
 
+import inspect
 from typing import Any
 
 import pytest
 
 from mpreg_transports import Client, Graph, Server
+from mpreg_transports.arguments import CALL_KEYWORDS
+from mpreg_transports.client import _LATER
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,42 @@ async def test_a_client() -> None:
     graph: Any = Graph()
     with pytest.raises(TypeError, match="version=2"):
         graph.call("f", version=2)
+
+
+# -- parameters that callers cannot name ------------------------------------------------------------------------------
+
+
+def test_call_keywords_are_those_of_the_client() -> None:
+    own = [one.name for one in inspect.signature(Client.call).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    assert set(CALL_KEYWORDS) == {*own, *_LATER}
+
+
+@pytest.mark.parametrize("taken", CALL_KEYWORDS)
+@pytest.mark.parametrize("kind", ["{0}", "{0}=None", "*, {0}=None", "a, {0}=1, **more"])
+def test_a_parameter_that_call_has_itself_is_warned_of(taken: str, kind: str) -> None:
+    function = eval(f"lambda {kind.format(taken)}: 1")
+    server = Server()
+    with pytest.warns(
+        UserWarning, match=rf'f: call\(\) has {taken}= of its own; .* kwargs=\{{"{taken}": \.\.\.\}}'
+    ) as told:
+        server.register("f", function)
+    assert [one.filename for one in told] == [__file__]
+    assert "f" in server.functions
+
+
+def test_the_warning_names_the_line_of_the_decorator() -> None:
+    server = Server()
+    with pytest.warns(UserWarning, match=r"poll(-2)?: call") as told:
+
+        @server.function
+        def poll(timeout: float, wait: float) -> None: ...
+
+        @server.function(name="poll-2")
+        async def other(version: str) -> None: ...
+
+    assert [one.filename for one in told] == [__file__, __file__]
+
+
+@pytest.mark.parametrize("parameters", ["timeout, /", "*timeout", "**kwargs", "name, after, timeouts", ""])
+def test_parameters_that_callers_can_pass_are_not_warned_of(parameters: str) -> None:
+    Server().register("f", eval(f"lambda {parameters}: 1"))

@@ -57,6 +57,14 @@ def test_the_least_request() -> None:
     assert made == Request(1, (Call("x", "echo", CODEC.encode([[], {}])),))
 
 
+@pytest.mark.parametrize("kind", [str, str.encode, lambda text: memoryview(text.encode())])
+def test_byte_order_mark_is_skipped_once(kind: Any) -> None:
+    text = rpc({"name": "a", "fun": "f"})
+    assert isinstance(dialect().decode(kind("\ufeff" + text)), Request)
+    assert isinstance(dialect().decode(kind("\ufeff\ufeff" + text)), BadRequest)
+    assert isinstance(dialect().decode(kind("\ufeff")), BadRequest)
+
+
 def test_the_fullest_request() -> None:
     made = request(
         rpc(

@@ -200,9 +200,10 @@ def test_text_is_measured_in_bytes() -> None:
 # -- dialects ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_whose_first_body_is_json_is_classic_from_then_on() -> None:
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_stream_whose_first_body_is_json_is_classic_from_then_on(mark: bytes) -> None:
     one = session(Framing.STREAM)
-    first = b'{"role":"rpc","cmds":[{"name":"x","fun":"echo"}],"u":"7"}'
+    first = mark + b'{"role":"rpc","cmds":[{"name":"x","fun":"echo"}],"u":"7"}'
     (request,) = one.receive(prefix(len(first)) + first, 0)
     assert isinstance(request, Request) and one.classic and one.stage is Stage.OPEN and one.member is None
     (bad,) = one.receive(framed(OTHER), 0)

@@ -1,0 +1,100 @@
+"""Standard streams that outlive their readers: a closed stdout is no error of a command.
+
+`mpreg nodes | head -1` ends the pipe while there is more to print; a service manager may start a command with streams
+closed, and a terminal may go away. What is then written is dropped: commands go on and end with their own exit code.
+A stdout that cannot be written for another reason, such as a full disk, is an error, raised once; stderr never is.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import TextIO
+
+_READER_GONE = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET, errno.EBADF, errno.ENXIO)
+_ERRORS = "backslashreplace"
+"""A terminal that lacks a letter is no reason to fail."""
+
+
+class _Lasting(io.FileIO):
+    """Writes to a descriptor until its reader has gone, and then to nowhere."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "wb", closefd=False)
+        self.reader_gone = False
+        self._raised = number == 2
+
+    def write(self, data: object, /) -> int | None:  # type: ignore[override]  # the buffer protocol, as FileIO's own
+        """See `io.RawIOBase.write`; all is taken once the reader has gone."""
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError as error:
+            hung_up = error.errno == errno.EIO and os.isatty(self.fileno())
+            if error.errno in _READER_GONE or hung_up:
+                self._give_up()
+            elif not self._raised:
+                self._raised = True
+                why = (error.strerror or str(error)).lower()
+                raise OSError(f"cannot write to stdout: {why}") from None
+        return memoryview(data).nbytes  # type: ignore[arg-type]
+
+    def _give_up(self) -> None:
+        """Let the descriptor lead nowhere, for child processes and other writers too."""
+        self.reader_gone = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, self.fileno())
+        finally:
+            os.close(nowhere)
+
+
+def make_lasting() -> None:
+    """Replace `sys.stdout` and `sys.stderr` where they are the process's own; open what was closed at its start."""
+    _open_closed()
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the rest of the process
+            setattr(sys, name, stream)
+        elif stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, _lasting(stream))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def reader_gone() -> bool:
+    """Whether nobody reads stdout any more, so that a long output may end early."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, _Lasting) and raw.reader_gone
+
+
+def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream over a `_Lasting`; the old one stays open, as the interpreter holds it."""
+    try:
+        stream.flush()
+        raw = _Lasting(stream.fileno())
+    except (OSError, ValueError):
+        stream.reconfigure(errors=_ERRORS)
+        return stream
+    through = stream.write_through
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=_ERRORS,
+        line_buffering=stream.line_buffering or through,
+        write_through=through,
+    )
+
+
+def _open_closed() -> None:
+    """Give each standard descriptor that is closed to nowhere, lest a socket gets its number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)

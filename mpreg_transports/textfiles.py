@@ -1,0 +1,18 @@
+"""Text as people's editors and shells write it to files: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+Bytes come from a config file or a request; what comes out is text without the mark. Nothing else is guessed.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+_MARKED = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+def decoded(data: bytes) -> str:
+    """The text in `data`, without its byte order mark. Raises UnicodeDecodeError."""
+    for mark, encoding in _MARKED:
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding)
+    return data.decode("utf-8")

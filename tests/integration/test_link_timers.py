@@ -1,0 +1,55 @@
+"""What links leave in the event loop once they are closed: no timer, whatever the peer does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import anyio
+import pytest
+
+from mpreg_transports import Client, Server
+from mpreg_transports.links import asyncio_stream, tcp, websocket
+
+PATIENCE = 30.0
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def timers() -> list[asyncio.TimerHandle]:
+    """The loop's timers that would still go off; the test's own patience is none of them."""
+    loop = asyncio.get_running_loop()
+    return [one for one in loop._scheduled if not one.cancelled()]  # type: ignore[attr-defined]
+
+
+async def test_a_peer_that_does_not_read_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 3600.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        stream = await asyncio_stream.connect(*listening.getsockname())
+        accepted = listening.accept()[0]
+        with accepted:
+            assert isinstance(stream, asyncio_stream.AsyncioStream)
+            while stream.send_now(bytes(1 << 20)):
+                pass
+            await stream.aclose()
+            assert len(timers()) == 1
+        while not stream._lost:
+            await anyio.lowlevel.checkpoint()
+    assert timers() == []
+
+
+async def test_links_servers_and_clients_leave_no_timer() -> None:
+    async with Server(port=0) as seed, Server(port=0, peers=[seed.url]) as server:
+        async with Client(server.url) as client:
+            assert await client.call("echo", bytes(1 << 20)) == bytes(1 << 20)
+        link = await tcp.connect("127.0.0.1", server.port)
+        await link.close()
+        classic = await websocket.connect("localhost", server.port, subprotocols=())
+        await classic.close()
+    assert timers() == []
