@@ -6,6 +6,7 @@ of processes the bodies wait at events that the pool's initializer gives them.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -27,10 +28,14 @@ LIVE: WeakSet[Any] = WeakSet()
 HELD = (
     "deadline",
     "deadline-swallowed",
+    "deadline-cleanup-raises",
     "deadline-queued",
     "cancelled",
     "cancelled-swallowed",
     "cancelled-queued",
+    "unregistered",
+    "unregistered-queued",
+    "replaced",
     "vanishes",
     "vanishes-queued",
     "closes",
@@ -114,6 +119,9 @@ def inline(outcome: str, value: object = None) -> Any:
 async def coroutine(outcome: str, value: object = None) -> Any:
     """The `async def` body: waits in the event loop if the outcome says so."""
     stage = STAGE
+    if outcome == "cancels-itself":
+        _cancel_this_task()
+        await anyio.lowlevel.checkpoint()
     if outcome not in HELD:
         return _perform(outcome, value, hold=None)
     ballast = Parcel("ballast")
@@ -130,6 +138,8 @@ async def coroutine(outcome: str, value: object = None) -> Any:
             with anyio.CancelScope(shield=outcome.endswith("-swallowed")):
                 await anyio.lowlevel.checkpoint()
                 stage.cleaned += 1
+                if outcome == "deadline-cleanup-raises":
+                    raise ValueError("cleaning up has failed")
         finally:
             stage.ended += 1
     return _result(outcome, value, ballast)
@@ -150,6 +160,20 @@ def _perform(outcome: str, value: object, *, hold: Callable[[], None] | None) ->
         return _result(outcome, value, ballast)
     finally:
         stage.ended += 1
+
+
+def _cancel_this_task() -> None:
+    stage = STAGE
+    stage.started += 1
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    stage.ended += 1
+
+
+def replacement(outcome: str, value: object = None) -> Any:
+    """What the function of a held body is replaced by."""
+    return "replaced"
 
 
 def _hold() -> None:

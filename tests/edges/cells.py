@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from mpreg_transports import Server
 from tests.edges import bodies, child
 from tests.edges.callers import Caller, End, caller, parcel, proxied
 from tests.edges.house import House, Pool, function_name, housed, until
@@ -258,6 +259,56 @@ class _Act:
         """Whether a call waits behind the one that runs: a node queues as many calls of a function as it has slots."""
         return self.house.node(self.cell.where).view().queued > 0
 
+    async def _unregistered_queued(self) -> End:
+        async def scene(client: Caller) -> End:
+            return await self.with_call(client, self.unregister, slots=1, when=self.waits)
+
+        try:
+            return await self._queued(scene)
+        finally:
+            self.house.offer(self.cell.way, self.cell.where, slots=1)
+            await self.offered(self.function(slots=1))
+
+    async def unregister(self) -> None:
+        """The function of a call is offered no longer."""
+        function = self.function(slots=1 if self.cell.outcome.endswith("-queued") else None)
+        self.house.node(self.cell.where).unregister(function)
+        await until(lambda: function not in _offered(self.house))
+
+    async def offered(self, function: str) -> None:
+        """Wait until the node that was asked knows of the function."""
+        await until(lambda: function in _offered(self.house))
+
+    async def _changed_while_it_runs(self) -> End:
+        """The function of a call is withdrawn or replaced while its body runs, which goes on."""
+        server, function = self.house.node(self.cell.where), self.function()
+
+        async def change() -> None:
+            self.change(server)
+            if self.cell.outcome == "unregistered":
+                await until(lambda: function not in _offered(self.house))
+            self.release()
+
+        self.stage.on_start = lambda: self.change(server)
+        async with caller(self.cell.client, self.house.asked.port, loop=self.cell.loop) as client:
+            end = await self.call(client) if self.cell.way == "inline" else await self.with_call(client, change)
+            after = await client.call(function, "returns", timeout=AT_ONCE)
+            if self.cell.outcome == "replaced":
+                self.check(after.value == "replaced", f"after that the function gave {_shown(after)}")
+            else:
+                self.check(after.code == 1001, f"after that the function gave {_shown(after)}")
+            self.house.offer(self.cell.way, self.cell.where, slots=None)
+            await self.offered(function)
+            await self.check_next(client)
+        return end
+
+    def change(self, server: Server) -> None:
+        """Withdraw or replace the function of the cell."""
+        if self.cell.outcome == "unregistered":
+            server.unregister(self.function())
+        else:
+            server.register(self.function(), bodies.replacement, replace=True, inline=True)
+
     async def _vanishes_queued(self) -> End:
         async with proxied(self.house.asked.port) as proxy:
 
@@ -400,11 +451,15 @@ class _Act:
 _SCENES: dict[str, Callable[[_Act], Awaitable[End]]] = {
     "deadline": _Act._deadline,
     "deadline-swallowed": _Act._deadline,
+    "deadline-cleanup-raises": _Act._deadline,
     "deadline-queued": _Act._deadline_queued,
     "deadline-tiny": _Act._deadline_tiny,
     "cancelled": _Act._cancelled,
     "cancelled-swallowed": _Act._cancelled,
     "cancelled-queued": _Act._cancelled_queued,
+    "unregistered": _Act._changed_while_it_runs,
+    "unregistered-queued": _Act._unregistered_queued,
+    "replaced": _Act._changed_while_it_runs,
     "vanishes": _Act._vanishes,
     "vanishes-queued": _Act._vanishes_queued,
     "closes": _Act._closes,
@@ -504,7 +559,7 @@ def _offered(house: House) -> set[str]:
     return {row.function for row in house.asked.view().functions}
 
 
-def _sees_draining(server: Any, name: str) -> bool:
+def _sees_draining(server: Server, name: str) -> bool:
     return all(row.standing == "draining" for row in server.view().members if row.name == name)
 
 

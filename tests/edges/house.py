@@ -76,13 +76,17 @@ class House:
         """What ended a node that nobody told to end."""
         self.on_crash: Callable[[], object] = lambda: None
         self._leaving = anyio.Event()
+        self._options = _ways(threads, pool)
         for where in ("asked", "other"):
-            server = self.node(where)
             for slots in (None, 1):
-                for way, options in _ways(threads, pool):
-                    call = bodies.coroutine if way == "async" else bodies.inline if way == "inline" else bodies.plain
-                    name = function_name(way, where, slots=slots)
-                    server.register(name, call, concurrency=slots, **options)
+                for way in self._options:
+                    self.offer(way, where, slots=slots)
+
+    def offer(self, way: str, where: str, *, slots: int | None) -> None:
+        """Register the body of that way on that node, in place of any other."""
+        call = bodies.coroutine if way == "async" else bodies.inline if way == "inline" else bodies.plain
+        name = function_name(way, where, slots=slots)
+        self.node(where).register(name, call, concurrency=slots, replace=True, **self._options[way])
 
     def node(self, where: str) -> Server:
         """One of the two."""
@@ -130,14 +134,15 @@ async def until(true: Callable[[], bool]) -> None:
         await anyio.sleep(LOOK)
 
 
-def _ways(threads: Executor, pool: Pool) -> tuple[tuple[str, dict[str, Any]], ...]:
-    return (
-        ("inline", {"inline": True}),
-        ("async", {}),
-        ("def", {}),
-        ("executor", {"executor": threads}),
-        ("processes", {"executor": pool.executor}),
-    )
+def _ways(threads: Executor, pool: Pool) -> dict[str, dict[str, Any]]:
+    """With what each way of running is registered."""
+    return {
+        "inline": {"inline": True},
+        "async": {},
+        "def": {},
+        "executor": {"executor": threads},
+        "processes": {"executor": pool.executor},
+    }
 
 
 @asynccontextmanager

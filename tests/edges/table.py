@@ -180,11 +180,20 @@ RESULTS: dict[str, tuple[Row, ...]] = {
 LIVES: dict[str, tuple[Row, ...]] = {
     "deadline": (_INLINE, Row(DEADLINE._replace(maybe_executed=True))),
     "deadline-swallowed": (_ASYNC_ONLY, Row(DEADLINE._replace(maybe_executed=True))),
+    "deadline-cleanup-raises": (_ASYNC_ONLY, Row(DEADLINE._replace(maybe_executed=True))),
     "deadline-queued": (_NO_QUEUE, _SAME_QUEUE, Row(DEADLINE)),
     "deadline-tiny": (Row(DEADLINE._replace(or_value=True)),),
     "cancelled": (_INLINE, _NO_CANCEL, Row(ABANDONED)),
     "cancelled-swallowed": (_ASYNC_ONLY, _NO_CANCEL, Row(ABANDONED)),
     "cancelled-queued": (_NO_QUEUE, _SAME_QUEUE, _NO_CANCEL, Row(ABANDONED)),
+    "cancels-itself": (
+        _ASYNC_ONLY,
+        no("on trio there is no task that could be cancelled from within", loops=("trio",)),
+        Row(failed("CancelledError")),
+    ),
+    "unregistered": (Row(VALUE),),  # what runs goes on
+    "unregistered-queued": (_NO_QUEUE, _SAME_QUEUE, Row(Want("error", 1001, maybe_executed=False))),
+    "replaced": (Row(VALUE),),
     "vanishes": (_INLINE, Row(LOST, clients=JSON), Row(UNKNOWN)),
     "vanishes-queued": (_NO_QUEUE, _SAME_QUEUE, Row(LOST, clients=JSON), Row(Want("error", 1023))),
     "closes": (
