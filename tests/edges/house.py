@@ -69,7 +69,7 @@ class Pool:
 class House:
     """See the module. Made by `housed`."""
 
-    def __init__(self, threads: Executor, pool: Pool) -> None:
+    def __init__(self, threads: Executor, pool: Pool | None) -> None:
         self.asked = Server(name="asked", port=0, limits=LIMITS, codec=bodies.codec())
         self.other = Server(name="other", port=0, limits=LIMITS, codec=bodies.codec())
         self.crash: BaseException | None = None
@@ -134,19 +134,19 @@ async def until(true: Callable[[], bool]) -> None:
         await anyio.sleep(LOOK)
 
 
-def _ways(threads: Executor, pool: Pool) -> dict[str, dict[str, Any]]:
+def _ways(threads: Executor, pool: Pool | None) -> dict[str, dict[str, Any]]:
     """With what each way of running is registered."""
-    return {
+    ways: dict[str, dict[str, Any]] = {
         "inline": {"inline": True},
         "async": {},
         "def": {},
         "executor": {"executor": threads},
-        "processes": {"executor": pool.executor},
     }
+    return ways if pool is None else {**ways, "processes": {"executor": pool.executor}}
 
 
 @asynccontextmanager
-async def housed(tasks: TaskGroup, pool: Pool) -> AsyncIterator[House]:
+async def housed(tasks: TaskGroup, pool: Pool | None) -> AsyncIterator[House]:
     """A house that stands while the block runs; with it go its threads."""
     threads = ThreadPoolExecutor(8, "edges pool")
     house = House(threads, pool)
