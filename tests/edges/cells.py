@@ -297,6 +297,7 @@ class _Act:
                 self.check(after.value == "replaced", f"after that the function gave {_shown(after)}")
             else:
                 self.check(after.code == 1001, f"after that the function gave {_shown(after)}")
+                await until(lambda: function not in _offered(self.house))
             self.house.offer(self.cell.way, self.cell.where, slots=None)
             await self.offered(function)
             await self.check_next(client)
