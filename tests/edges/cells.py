@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from mpreg_transports import Server
@@ -83,6 +84,7 @@ class Cells:
     async def _housed(self) -> House:
         self._pool.reset()
         if self._house is None:
+            await anyio.to_thread.run_sync(self._pool.mend)
             bodies.LIVE.clear()  # a house that has failed may have left some
             self._stack = AsyncExitStack()
             self._house = await self._stack.enter_async_context(housed(self._tasks, self._pool))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from multiprocessing import get_context
 from typing import Any
@@ -44,11 +45,22 @@ class Pool:
     """A pool of two processes whose bodies wait at two events."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")
-        self._started = context.Semaphore(0)
-        self.go = context.Event()
-        self.executor = ProcessPoolExecutor(2, context, bodies.join_pool, (self._started, self.go))
-        self.executor.submit(bodies.plain, "returns").result()
+        self._context = get_context("spawn")
+        self._started = self._context.Semaphore(0)
+        self.go = self._context.Event()
+        self.executor = self._new()
+
+    def mend(self) -> None:
+        """Replace the processes if a body has broken the pool. Blocks."""
+        try:
+            self.executor.submit(bodies.plain, "returns").result()
+        except BrokenProcessPool:
+            self.executor = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        made = ProcessPoolExecutor(2, self._context, bodies.join_pool, (self._started, self.go))
+        made.submit(bodies.plain, "returns").result()
+        return made
 
     def has_started(self) -> bool:
         """Whether one more held body has begun since the last that this told of."""
