@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -190,6 +192,96 @@ async def test_withdrawn_and_offered_again_while_it_runs(where: str) -> None:
             tasks.start_soon(ask, "returns")  # waits for the slot that the old body keeps, or for none
             stage.go.set()
         assert ends == ["value", "value"]
+
+
+async def test_executor_shut_down_before_a_call() -> None:
+    """Its node refuses, and the call runs on the other node that offers the function."""
+    async with house_left_clean() as house, client_of(house) as client:
+        executors = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]
+        await offer_everywhere(house, executors)
+        executors[0].shutdown()
+        assert [await end_of(client, "pooled", "returns") for _ in range(10)] == ["value"] * 10
+        executors[1].shutdown()
+
+
+async def test_executor_shut_down_with_calls_in_its_queue() -> None:
+    """What it had not begun runs on the other node; what it had begun ends by itself."""
+    async with house_left_clean() as house, client_of(house) as client:
+        stage, ends = bodies.STAGE, []
+        executors = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]
+
+        async def ask() -> None:
+            ends.append(await end_of(client, "pooled", "blocks"))
+
+        house.asked.register("pooled", bodies.plain, executor=executors[0], concurrency=2)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(ask)
+            await until(lambda: stage.started == 1 and house.asked.view().running == 2)
+            house.other.register("pooled", bodies.plain, executor=executors[1], concurrency=2)
+            await until(lambda: sum(row.function == "pooled" for row in house.asked.view().functions) == 2)
+            executors[0].shutdown(wait=False, cancel_futures=True)
+            await until(lambda: stage.started == 2)
+            stage.go.set()
+        assert ends == ["value", "value"]
+        executors[1].shutdown()
+
+
+@pytest.mark.parametrize("outcome", ["returns", "raises", "raises-keyboard-interrupt", "returns-object"])
+async def test_executor_that_runs_in_place(outcome: str) -> None:
+    """Its futures are done when `submit` returns, so that callbacks run within it."""
+    async with house_left_clean() as house, client_of(house) as client:
+        await offer_everywhere(house, [InPlace(), InPlace()])
+        wanted = "value" if outcome == "returns" else "1003"
+        assert [await end_of(client, "pooled", outcome) for _ in range(3)] == [wanted] * 3
+
+
+@pytest.mark.parametrize("way", ["inline", "async", "def", "executor"])
+@pytest.mark.parametrize("error", [ValueError, OSError, RecursionError])
+async def test_log_handler_that_raises(way: str, error: type[Exception]) -> None:
+    async with house_left_clean() as house, client_of(house) as client:
+        handler = RaisingHandler(error)
+        loggers = [logging.getLogger(name) for name in ("mpreg", "mpreg_transports")]
+        for logger in loggers:
+            logger.addHandler(handler)
+        try:
+            for where in _WHERES:
+                assert await end_of(client, function_name(way, where), "raises") == "1003"
+                assert await end_of(client, function_name(way, where), "returns") == "value"
+        finally:
+            for logger in loggers:
+                logger.removeHandler(handler)
+
+
+async def offer_everywhere(house: House, executors: Sequence[Executor]) -> None:
+    """Offer `pooled` on both nodes, and wait until the one that is asked knows."""
+    for server, executor in zip(house.nodes, executors, strict=True):
+        server.register("pooled", bodies.plain, executor=executor)
+    await until(lambda: sum(row.function == "pooled" for row in house.asked.view().functions) == 2)
+
+
+class InPlace(Executor):
+    """Runs each call in `submit`."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(call(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+class RaisingHandler(logging.Handler):
+    """As one of a program whose log has gone."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self._error("the log has gone")
 
 
 async def test_calls_that_cancel_each_other_in_a_storm(anyio_backend: str) -> None:
