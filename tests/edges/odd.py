@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 from mpreg_proto.errors import Draining, Overloaded
 from mpreg_transports.links.base import LinkEnded
 
-LONG = 20_000_000
+VERY_LONG = 20_000_000
+LONG = 3_000_000
+"""Characters; longer than any message of the matrix may be."""
 
 
 class OddText(str):
@@ -271,19 +273,19 @@ EXCEPTIONS: dict[str, Callable[[], BaseException]] = {
     "raises-import-error-long": lambda: ImportError("none", name="n" * LONG, path="p" * LONG),
     "raises-unicode-error-long": lambda: UnicodeDecodeError("utf-8", b"\xff" * LONG, 0, LONG, "r" * LONG),
     "raises-notes-long": lambda: _noted("n" * LONG),
-    "raises-notes-many": lambda: _noted(*["note"] * 1_000_000),
+    "raises-notes-many": lambda: _noted(*["note"] * 300_000),
     "raises-notes-are-odd": lambda: _with(ValueError("short"), __notes__=[ReprRaises(), OddText("note"), None]),
     "raises-cause-long": lambda: _with(ValueError("short"), __cause__=ValueError("c" * LONG)),
-    "raises-causes-many": lambda: _chain(20_000),
+    "raises-causes-many": lambda: _chain(5_000),
     "raises-causes-in-a-circle": _circle,
     "raises-group": lambda: ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
     "raises-group-of-base": lambda: BaseExceptionGroup("several", [KeyboardInterrupt(), SystemExit(1)]),
-    "raises-group-wide": lambda: ExceptionGroup("several", [ValueError("x" * 1000) for _ in range(20_000)]),
-    "raises-group-deep": lambda: _deep_group(20_000),
+    "raises-group-wide": lambda: ExceptionGroup("several", [ValueError("x" * 1000) for _ in range(5_000)]),
+    "raises-group-deep": lambda: _deep_group(5_000),
     "raises-group-of-odd": lambda: ExceptionGroup("several", [StrRaises("boom"), GetattrRaises("boom")]),
     "raises-recursion": _recursion,
     "raises-in-odd-file": _in_odd_file,
-    "raises-text-long": lambda: ValueError("x" * LONG),
+    "raises-text-long": lambda: ValueError("x" * VERY_LONG),
     "raises-text-with-surrogate": lambda: ValueError("no such file: caf\udce9"),
     "raises-text-with-controls": lambda: ValueError("\x00\x1b[2J\r\n\u202e"),
     "raises-memory-error": MemoryError,
