@@ -14,6 +14,9 @@ from fnmatch import fnmatchcase
 from tests.edges.runner import Runner
 from tests.edges.table import LOOPS, OUTCOMES, Cell, pairwise, product
 
+_TELL = 30.0
+"""Seconds between two lines on stderr that say how far it is."""
+
 
 def main() -> int:
     """The exit code: 0 if all cells are as the table says."""
@@ -58,13 +61,16 @@ def _named(cell: Cell, pattern: str) -> bool:
 
 
 def _run(cells: Sequence[Cell], loops: Iterable[str], *, repeat: int) -> int:
-    began = time.monotonic()
+    began = told = time.monotonic()
     failed: dict[Cell, list[str]] = {}
 
     for loop in loops:
         mine = [cell for cell in cells if cell.loop == loop]
         with Runner(loop) if mine else nullcontext() as runner:
-            for cell in mine:
+            for number, cell in enumerate(mine):
+                if time.monotonic() - told > _TELL:
+                    told = time.monotonic()
+                    print(f"{loop}: {number} of {len(mine)} cells, at {cell}", file=sys.stderr, flush=True)
                 for _ in range(repeat):
                     if found := runner.run(cell):
                         failed[cell] = found
