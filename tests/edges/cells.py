@@ -36,7 +36,7 @@ SETTLES = 5.0
 """Seconds within which everything must be gone."""
 SAMPLE = "given"
 
-_OTHER_NODE_ENDS = ("drains", "drains-without-grace", "killed")
+_OTHER_NODE_ENDS = ("drains", "drains-without-grace", "killed", "killed-idempotent")
 """Outcomes after which a node is gone."""
 
 
@@ -412,20 +412,23 @@ class _Act:
         return end
 
     async def _killed(self) -> End:
-        async with child.node(self.cell.way, self.cell.loop, peer=self.house.asked.url) as process:
-            await until(lambda: child.function(self.cell.way) in _offered(self.house))
+        name, again = child.function(self.cell.way), self.cell.outcome == "killed-idempotent"
+        async with child.node(self.cell.way, self.cell.loop, peer=self.house.asked.url, idempotent=again) as process:
+            await self.offered(name)
             port = process.port if self.cell.where == "asked" else self.house.asked.port
             ends: list[End] = []
             async with caller(self.cell.client, port, loop=self.cell.loop) as client:
 
                 async def wait() -> None:
-                    name = child.function(self.cell.way)
-                    ends.append(await client.call(name, parcel(self.cell.client, SAMPLE), timeout=bodies.PATIENCE))
+                    argument = parcel(self.cell.client, SAMPLE)
+                    ends.append(await client.call(name, self.cell.outcome, argument, timeout=bodies.PATIENCE))
 
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(wait)
                     await process.started()
                     self.check(not ends, "the call ended before its node was killed")
+                    if again:
+                        self.house.offer_as(name, self.cell.way, "asked", idempotent=True)
                     self.began = time.monotonic()
                     process.kill()
                     await until(lambda: bool(ends))
@@ -469,6 +472,7 @@ _SCENES: dict[str, Callable[[_Act], Awaitable[End]]] = {
     "drains": _Act._drains,
     "drains-without-grace": _Act._drains_without_grace,
     "killed": _Act._killed,
+    "killed-idempotent": _Act._killed,
     "pool-breaks": _Act._pool_breaks,
 }
 

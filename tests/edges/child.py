@@ -51,9 +51,9 @@ class Process:
 
 
 @asynccontextmanager
-async def node(way: str, loop: str, *, peer: str) -> AsyncIterator[Process]:
+async def node(way: str, loop: str, *, peer: str, idempotent: bool) -> AsyncIterator[Process]:
     """A child that offers `function(way)`, joined to `peer`; killed at the end of the block."""
-    command = [sys.executable, "-W", "error", "-m", "tests.edges.child", json.dumps([way, loop, peer])]
+    command = [sys.executable, "-W", "error", "-m", "tests.edges.child", json.dumps([way, loop, peer, idempotent])]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:  # noqa: ASYNC220
         try:
@@ -64,25 +64,25 @@ async def node(way: str, loop: str, *, peer: str) -> AsyncIterator[Process]:
             process.kill()
 
 
-def _blocked(value: object) -> None:
+def _blocked(*given: object) -> None:
     print(json.dumps({"started": True}), flush=True)
     threading.Event().wait()
 
 
-async def _waits(value: object) -> None:
+async def _waits(*given: object) -> None:
     print(json.dumps({"started": True}), flush=True)
     await anyio.sleep_forever()
 
 
 def main() -> None:
     """Be that node until it is killed."""
-    way, loop, peer = json.loads(sys.argv[1])
+    way, loop, peer, idempotent = json.loads(sys.argv[1])
     end_with_parent()
     server = Announced(name="child", port=0, peers=[peer], limits=LIMITS, codec=bodies.codec())
     options: dict[str, Any] = {"inline": True} if way == "inline" else {}
     if way == "executor":
         options["executor"] = ThreadPoolExecutor(1)
-    server.register(function(way), _waits if way == "async" else _blocked, **options)
+    server.register(function(way), _waits if way == "async" else _blocked, idempotent=idempotent, **options)
     anyio.run(server.serve, **loop_options(loop))
 
 

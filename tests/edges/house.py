@@ -96,9 +96,12 @@ class House:
 
     def offer(self, way: str, where: str, *, slots: int | None) -> None:
         """Register the body of that way on that node, in place of any other."""
+        self.offer_as(function_name(way, where, slots=slots), way, where, concurrency=slots)
+
+    def offer_as(self, name: str, way: str, where: str, **more: Any) -> None:
+        """The same under any name."""
         call = bodies.coroutine if way == "async" else bodies.inline if way == "inline" else bodies.plain
-        name = function_name(way, where, slots=slots)
-        self.node(where).register(name, call, concurrency=slots, replace=True, **self._options[way])
+        self.node(where).register(name, call, replace=True, **self._options[way], **more)
 
     def node(self, where: str) -> Server:
         """One of the two."""

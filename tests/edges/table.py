@@ -208,6 +208,11 @@ LIVES: dict[str, tuple[Row, ...]] = {
         Row(LOST, wheres=("asked",), clients=JSON),
         Row(UNKNOWN),
     ),
+    "killed-idempotent": (
+        _ORPHANS,
+        no("the node that was asked is the one that starts it again", wheres=("asked",)),
+        Row(VALUE),
+    ),
     "pool-breaks": (
         no("there is no pool that could break", ways=("inline", "async", "def", "executor")),
         Row(UNKNOWN),
