@@ -7,7 +7,6 @@ did before the node ran. A process that does not end after the signals is ended 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -18,10 +17,10 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from mpreg_transports import forking
+from mpreg_transports import forking, logs
 from mpreg_transports.threads import poster
 
-log = logging.getLogger("mpreg")
+log = logs.get("mpreg")
 
 Handler = Any
 """What `signal.getsignal` gives."""
