@@ -28,8 +28,6 @@ _TRY_SECONDS = 1.0
 _REMEMBER_SECONDS = 3600.0
 _REMEMBERED = 1024
 """Addresses of which it is remembered what they speak; of more the oldest are asked again."""
-_AGAIN_SECONDS = 10.0
-"""What spoke raw frames and is dialled again so soon is asked anew: something else may have taken its place."""
 
 
 class Listening(Protocol):
@@ -87,8 +85,8 @@ class Dialler:
     def __init__(self, *, websocket_only: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._websocket_only = websocket_only
         self._clock = clock
-        self._raw: dict[str, tuple[bool, float, float]] = {}
-        """Whether raw frames are spoken there, until when that holds, and when it was last dialled for it."""
+        self._raw: dict[str, tuple[bool, float]] = {}
+        """Whether raw frames are spoken there, and until when that holds."""
 
     async def __call__(self, address: Address) -> Link:
         """A link to a node at `address`. Raises LinkEnded."""
@@ -102,14 +100,14 @@ class Dialler:
     async def _speaks_raw(self, address: Address, parsed: Parsed) -> bool:
         """Whether raw frames are spoken there, as remembered or found out now. Raises LinkEnded."""
         now = self._clock()
-        speaks, until, last = self._raw.pop(address, (False, 0.0, 0.0))
-        if now >= until or (speaks and now < last + _AGAIN_SECONDS):
+        speaks, until = self._raw.pop(address, (False, 0.0))
+        if now >= until:
             speaks = await _answers_raw(parsed.host, parsed.port)
             now = self._clock()
             until = now + _REMEMBER_SECONDS
         self._raw.pop(address, None)  # another dial may have come first
-        self._raw[address] = (speaks, until, now)
-        for known in [known for known, (_, until, _) in self._raw.items() if until <= now]:
+        self._raw[address] = (speaks, until)
+        for known in [known for known, (_, until) in self._raw.items() if until <= now]:
             del self._raw[known]
         while len(self._raw) > _REMEMBERED:
             del self._raw[next(iter(self._raw))]

@@ -305,7 +305,8 @@ class Gossip:
         gives is asked for no longer; if it is there, the next comparison of all that is known shows it.
         """
         tells: list[Tell] = []
-        for member, want in list(self._wants.items()):
+        for member in list(self._wants):
+            want = self._wants[member]
             want.waited += 1
             if want.waited >= want.patience == LONGEST_PATIENCE:
                 del self._wants[member]

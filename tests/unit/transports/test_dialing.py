@@ -129,30 +129,3 @@ async def test_memory_of_what_is_spoken_where_is_bounded_and_ends(monkeypatch: p
     with pytest.raises(LinkEnded):
         await dial(Address("ws://10.0.0.1:1"))
     assert len(dial._raw) == 1
-
-
-async def test_raw_frames_that_are_dialled_again_at_once_are_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Perhaps a proxy stands there now, which takes connections and never says hello."""
-    times, speaks, used = {"now": 0.0}, [True], []
-
-    async def answers(host: str, port: int) -> bool:
-        return speaks[0]
-
-    async def raw(host: str, port: int) -> Link:
-        used.append("raw")
-        raise LinkEnded("no")
-
-    async def websocket(address: str) -> Link:
-        used.append("websocket")
-        raise LinkEnded("no")
-
-    monkeypatch.setattr(dialing, "_answers_raw", answers)
-    monkeypatch.setattr(dialing, "open_link", websocket)
-    monkeypatch.setattr(dialing.tcp, "connect", raw)
-    dial = Dialler(websocket_only=False, clock=lambda: times["now"])
-    for now in (0.0, 60.0, 61.0):
-        times["now"] = now
-        with pytest.raises(LinkEnded):
-            await dial(Address("ws://10.0.0.1:1"))
-        speaks[0] = False
-    assert used == ["raw", "raw", "websocket"]
