@@ -325,7 +325,7 @@ async def test_a_graph_waits_for_a_function_that_comes() -> None:
 async def test_a_stream_of_which_a_leaf_is_too_long_raises_after_the_others() -> None:
     limits = Limits(message=20_000)
     async with Server(port=0, limits=limits) as server, Client(server.url, limits=limits) as client:
-        server.register("big", lambda size: bytes(size), inline=True)
+        server.register("big", lambda size: "x" * size, inline=True)
         graph = client.graph()
         graph.call("big", 10, name="small")
         graph.call("big", 30_000, name="large")
