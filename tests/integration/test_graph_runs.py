@@ -6,6 +6,8 @@ from contextlib import aclosing, asynccontextmanager
 import anyio
 import pytest
 
+from mpreg_proto.errors import LimitExceeded
+from mpreg_proto.limits import Limits
 from mpreg_transports import (
     Cancelled,
     Client,
@@ -318,3 +320,17 @@ async def test_a_graph_waits_for_a_function_that_comes() -> None:
         while not at.ran:
             await at.client.call("echo", 1)
         at.servers[2].register("late", lambda value: [value])
+
+
+async def test_a_stream_of_which_a_leaf_is_too_long_raises_after_the_others() -> None:
+    limits = Limits(message=20_000)
+    async with Server(port=0, limits=limits) as server, Client(server.url, limits=limits) as client:
+        server.register("big", lambda size: "x" * size, inline=True)
+        graph = client.graph()
+        graph.call("big", 10, name="small")
+        graph.call("big", 30_000, name="large")
+        came = []
+        with pytest.raises(LimitExceeded) as found:
+            async for name, _ in graph.stream(timeout=10):
+                came.append(name)
+        assert came == ["small"] and found.value.details["limit"] == "message"
