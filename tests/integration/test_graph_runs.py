@@ -41,6 +41,7 @@ class Cluster:
             server.register("add", self._add)
             server.register("note", self._note)
             server.register("fail", self._fail)
+            server.register("fail-beside-held", self._fail_beside_held)
         self.servers[1].register("held", self.held.body)
         self.servers[2].register("brake", self.brake.body)
 
@@ -54,6 +55,10 @@ class Cluster:
         return what
 
     def _fail(self, text: str, *_: object) -> None:
+        raise ValueError(text)
+
+    async def _fail_beside_held(self, text: str, *_: object) -> None:
+        await self.held.until(started=1)
         raise ValueError(text)
 
 
@@ -172,14 +177,14 @@ async def test_a_stream_ends_with_the_first_error() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         graph.call("held")
-        graph.call("fail", "now", graph.call("echo", 1))
+        graph.call("fail-beside-held", "now", graph.call("echo", 1))
         with pytest.raises(ExecutionFailed, match="ValueError: now"):
             async for _ in graph.stream():
                 raise AssertionError("no leaf has a result")
         lone = at.client.graph()
         lone.call("held")
         with pytest.raises(DeadlineExceeded):
-            async for _ in lone.stream(timeout=0.02):
+            async for _ in lone.stream(timeout=0.5):
                 raise AssertionError("no leaf has a result")
         await at.held.until(cancelled=2)
 

@@ -63,11 +63,11 @@ async def test_costly_streams_are_cut_and_others_have_their_turn() -> None:
 
 
 async def test_messages_stay_whole_and_others_have_their_turn() -> None:
-    core, messages = Core(SLICE // 4), ["ab", "cd", "ef", "gh"]
+    core, messages = Core(SLICE // 4), ["ab", "cd", "ef", "gh"] * 10  # trio's order within a round is random
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(core.others)
         await core.slicer().feed(messages, stream=False)
         tasks.cancel_scope.cancel()
     assert core.taken == messages
-    assert core.turns >= 2
-    assert core.flushed >= 3
+    assert core.turns >= 10
+    assert core.flushed >= 21
