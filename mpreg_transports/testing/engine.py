@@ -346,7 +346,8 @@ class Engine(Watched):
         other = wire.ends[1 - side]
         self.trace.add(self.now, "closed", host.name, other.host.name)
         if not other.closed:  # what the other still sends meets a closed socket
-            self._push(self.now + self.network.latency(host.name, other.host.name), self._closed, wire, 1 - side)
+            at = self.now + self.network.latency(host.name, other.host.name)
+            self._push(max(at, wire.last[side]), self._closed, wire, 1 - side)  # nor does a reset overtake data
         if end.opened:
             host.link_closed(end.link)
             self._after(host)

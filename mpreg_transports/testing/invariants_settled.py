@@ -127,7 +127,8 @@ class NothingIsLeft(Watcher):
 
     def settled(self, sim: Engine) -> None:
         busy = any(not call.done() for call in sim.calls) or any(host.running for host in sim.nodes.values())
-        if busy or sim.now - self._quiet.since() < SETTLED_AFTER:
+        waits = sim.network.waits([*sim.nodes.values(), *sim.clients.values()], sim.now)
+        if busy or waits or sim.now - self._quiet.since() < SETTLED_AFTER:
             return
         nodes = correct(sim)
         rings = len(nodes) >= MESH

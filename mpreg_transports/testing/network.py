@@ -7,6 +7,7 @@ mean, and time is given in. Lost packets are delays here: TCP sends again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -47,6 +48,11 @@ class End:
         self.opened = False
         self.closed = False
 
+    @property
+    def stands(self) -> bool:
+        """Whether the process that it belongs to is there and has not closed it."""
+        return not self.closed and self.host.alive and self.host.life == self.life
+
 
 class Wire:
     """One connection; side 0 dialled, side 1 accepted. `last` is when the latest thing sent by a side arrives."""
@@ -64,7 +70,7 @@ class Wire:
 
 def _learns(end: End, now: int) -> bool:
     """Whether a process is there to learn something of its link: it runs, and does not stand still."""
-    return not end.closed and end.host.alive and end.host.life == end.life and end.host.stalled_until <= now
+    return end.stands and end.host.stalled_until <= now
 
 
 class Network:
@@ -103,6 +109,10 @@ class Network:
         """Whether any way has a bandwidth, so that content may wait on it."""
         return bool(self.default.bandwidth) or any(profile.bandwidth for profile in self._profiles.values())
 
+    def waits(self, hosts: Iterable[Host], now: int) -> bool:
+        """Whether something that one of `hosts` has sent still waits to leave, as its way is narrow."""
+        return any(wire.free[side] > now for host in hosts for wire, side in host.wires.values())
+
     def sound(self) -> None:
         """No way breaks connections any more; delays and bandwidths stay."""
         for way, profile in list(self._profiles.items()):
@@ -138,10 +148,12 @@ class Network:
             end.host.backlog(end.link, waiting)
 
     def tell_taken(self, wire: Wire, side: int, now: int) -> None:
-        """Tell the sender that some of what waited has left, and how much still waits."""
-        if _learns(wire.ends[side], now):
-            wire.ends[side].host.progress(wire.ends[side].link)
-            self.tell_backlog(wire, side, now)
+        """Tell the sender that the peer has taken some of what waited, if it is there and says so, and what waits."""
+        mine, other = wire.ends[side], wire.ends[1 - side]
+        ways = ((mine.host.name, other.host.name), (other.host.name, mine.host.name))
+        if _learns(mine, now) and other.stands and not any(self.is_cut(*way) for way in ways):
+            mine.host.progress(mine.link)
+        self.tell_backlog(wire, side, now)
 
     def leaves(self, wire: Wire, side: int, begun: int) -> list[int]:
         """When each step of what was written since `begun` has left: then the sender learns how much still waits."""

@@ -75,6 +75,8 @@ class Watched:
             for attempt in coordinator.out.of(number):
                 key = CallKey(host.name, host.life, (host.era << 40) + attempt.execution.id, attempt.call)
                 self.keys[host.name, host.life, number, attempt.call] = key
+                if key.call not in attempt.execution.plan.calls:  # its request ended in the same event: nothing is kept
+                    continue
                 for tell in self._told["handed_out"]:
                     tell(host, key, number)
         host.handed_out = coordinator.last_number
