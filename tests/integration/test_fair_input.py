@@ -63,7 +63,7 @@ async def test_small_calls_in_the_midst_of_a_malformed_json_message(carrier: str
                     assert (await speaker.hear())["r"] == {"a": 1}
             else:
                 async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
-                    head = b"POST /rpc HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(text)
+                    head = b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(text)
                     await stream.send(head + text)
                     before = calls.count
                     assert (await stream.receive()).startswith(b"HTTP/1.1 400")

@@ -126,8 +126,8 @@ async def test_a_client_that_neither_reads_nor_speaks_is_lost_and_its_calls_are_
         await held.until(cancelled=1)
 
 
-async def test_a_client_that_lets_too_much_gather_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "MOST", LARGE)
+async def test_client_that_takes_nothing_is_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "STALLED_SECONDS", 0.5)
     server = Server(port=0)
     async with serving(server) as (_, held), native(server.port) as speaker:
         await ask(speaker, 1, "held")
