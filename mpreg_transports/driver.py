@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -61,19 +61,6 @@ LONG = 100_000_000
 
 _Writes = dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]]
 """Messages by link and lane, in their order."""
-
-
-async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
-    """Wait for the background tasks in `stack`, without letting their group wrap the body's own `error` into another.
-
-    Only a cancellation is shown to the group, as it may be the group's own.
-    """
-    cancelled = anyio.get_cancelled_exc_class()
-    theirs = isinstance(error, cancelled) or (isinstance(error, BaseExceptionGroup) and error.subgroup(cancelled))
-    if error is None or not theirs:
-        await stack.aclose()
-    else:
-        await stack.__aexit__(type(error), error, error.__traceback__)
 
 
 class _Running:
