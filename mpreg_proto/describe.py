@@ -19,11 +19,16 @@ def cut(text: str, most: int) -> str:
     return str.__str__(text) if str.__len__(text) <= most else str.__getitem__(text, slice(most - 3)) + "..."
 
 
+def sendable(text: str, most: int) -> str:
+    """Return `text`, cut, in characters that UTF-8 can encode: names of files may hold halves of surrogate pairs."""
+    short = cut(text, most)
+    return short if short.isascii() else cut(short.encode("utf-8", "backslashreplace").decode(), most)
+
+
 def object_text(value: object, most: int = 1_000) -> str:
     """Return what `str(value)` gives, cut, in characters that can be sent; if that raises, a text that says so."""
     try:
-        text = cut(str(value), most)
-        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+        return sendable(str(value), most)
     except BaseException as worse:  # whatever it raises, it is no reason to end anything here
         return f"<no text: its __str__ raised {type_name(type(worse))}>"
 

@@ -122,7 +122,7 @@ class Background:
     async def _run(self) -> None:
         try:
             with self._scope:
-                await self._main(task_status=_Started(self._is_up))
+                await self._main(task_status=Started(self._is_up))
         except Exception as error:
             self._error = single(error)
         finally:
@@ -134,7 +134,7 @@ class Background:
         self._told.set()
 
 
-class _Started(TaskStatus[None]):
+class Started(TaskStatus[None]):
     """Calls back where a task group would be told that a task is up."""
 
     def __init__(self, then: Callable[[], None]) -> None:
@@ -171,6 +171,14 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 def _running() -> object:
     """What stands for the running loop: one object a loop."""
     return running_loop() or anyio.lowlevel.current_token().native_token
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether `error` is the event loop's cancellation, or a group that holds one."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(cancelled) is not None
+    return isinstance(error, cancelled)
 
 
 def single(error: Exception) -> Exception:

@@ -17,8 +17,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
-from anyio.abc import TaskStatus
-
 from mpreg_proto.errors import CommandNotFound, DeadlineExceeded, MpregError, RequestError
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.wire.jsonvalues import to_json
@@ -27,6 +25,7 @@ from mpreg_proto.wire.references import BadReference, scan_classic
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports import logs
 from mpreg_transports.addresses import parse_address
+from mpreg_transports.background import Started
 from mpreg_transports.client import Answer, Client
 from mpreg_transports.functions import tags
 from mpreg_transports.server import Server
@@ -133,7 +132,7 @@ class MPREGServer:
             raise RuntimeError(f"{self.settings.name} runs already")
         ended = self._ended = Future()
         try:
-            await serve(task_status=_Listening(self._on_listening))
+            await serve(task_status=Started(self._on_listening))
         finally:
             ended.set_result(None)
 
@@ -144,16 +143,6 @@ class MPREGServer:
         log.info("%s listens on %s", self.settings.name, self.url)
         if self._over:  # by a shutdown that came while the port was being bound
             self._node.leave()
-
-
-class _Listening(TaskStatus[None]):
-    """Calls back where a task group would be told that a server is up."""
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        self._then = then
-
-    def started(self, value: None = None) -> None:
-        self._then()
 
 
 class _End:

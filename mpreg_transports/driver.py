@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -61,19 +61,6 @@ LONG = 100_000_000
 
 _Writes = dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]]
 """Messages by link and lane, in their order."""
-
-
-async def leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
-    """Wait for the background tasks in `stack`, without letting their group wrap the body's own `error` into another.
-
-    Only a cancellation is shown to the group, as it may be the group's own.
-    """
-    cancelled = anyio.get_cancelled_exc_class()
-    theirs = isinstance(error, cancelled) or (isinstance(error, BaseExceptionGroup) and error.subgroup(cancelled))
-    if error is None or not theirs:
-        await stack.aclose()
-    else:
-        await stack.__aexit__(type(error), error, error.__traceback__)
 
 
 class _Running:
@@ -234,20 +221,7 @@ class Driver:
         self._last_link += 1
         link = LinkId(self._last_link)
         node = self.node
-
-        def tell_backlog(unsent: int) -> None:
-            node.backlog(link, unsent, now=clock())
-
-        def tell_progress() -> None:
-            node.progress(link, now=clock())
-
-        outbox = self._links[link] = Outbox(
-            transport,
-            watch=self._watch,
-            much=node.config.limits.slow_link,
-            backlog=tell_backlog,
-            progress=tell_progress,
-        )
+        outbox = self._links[link] = self._outbox(link, transport)
         why = "cancelled"
         try:
             if self.on_local_host is not None and transport.local_host is not None:
@@ -255,10 +229,8 @@ class Driver:
                 self.on_local_host(transport.local_host, dialled)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(outbox.run)
-                if isinstance(transport, WebSocketLink):
-                    transport.on_partial = tell_progress
-                    if transport.framing is Framing.CLASSIC_MESSAGES:
-                        tasks.start_soon(self._watch_silence, link, transport)
+                if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
+                    tasks.start_soon(self._watch_silence, link, transport)
                 node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
                 self.flush()
                 slicer = Slicer(lambda data, now: node.receive(link, data, now=now), self.flush, clock)
@@ -302,6 +274,21 @@ class Driver:
             self.flush()
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _outbox(self, link: LinkId, transport: Link) -> Outbox:
+        """What is written to a new link; the node is told of its backlog and of signs of life."""
+        node = self.node
+
+        def tell_backlog(unsent: int) -> None:
+            node.backlog(link, unsent, now=clock())
+
+        def tell_progress() -> None:
+            node.progress(link, now=clock())
+
+        if isinstance(transport, WebSocketLink):
+            transport.on_partial = tell_progress
+        much = node.config.limits.slow_link
+        return Outbox(transport, watch=self._watch, much=much, backlog=tell_backlog, progress=tell_progress)
 
     async def _sleep(self) -> None:
         """Until the node's next deadline, or until that has changed."""

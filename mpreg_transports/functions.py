@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import anyio.lowlevel
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.describe import reason
+from mpreg_proto.describe import reason, sendable, short_name
 from mpreg_proto.effects import Lost, NotStarted, Outcome, Returned, Run
 from mpreg_transports.contexts import Contexts
 from mpreg_transports.coroutines import CoroutineRun, Spawn
@@ -253,30 +253,25 @@ def _shown(default: object) -> object:
         kind = type(default)
         if kind in _CONTAINERS and len(default) > MOST_SHOWN:  # type: ignore[arg-type]
             return _Shown(f"<{kind.__name__} of {len(default)} items>")  # type: ignore[arg-type]
-        return _Shown(_brief(_short.repr(default) if kind in _CONTAINERS or kind in (str, bytes) else repr(default)))
+        text = _short.repr(default) if kind in _CONTAINERS or kind in (str, bytes) else repr(default)
+        return _Shown(sendable(text, LONGEST_SHOWN))
     except Exception:
-        return _Shown(f"<{type.__dict__['__name__'].__get__(type(default))}>")
+        return _Shown(f"<{short_name(type(default))}>")
 
 
 def _annotation(annotation: Any) -> Any:
     if annotation is inspect.Parameter.empty:
         return annotation
     try:
-        return _Shown(_brief(inspect.formatannotation(annotation)))
+        return _Shown(sendable(inspect.formatannotation(annotation), LONGEST_SHOWN))
     except Exception:
         return _Shown("...")
-
-
-def _brief(text: str) -> str:
-    """At most 200 characters, which UTF-8 can say."""
-    text = str.__getitem__(text, slice(LONGEST_SHOWN + 1)).encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
 def _first_line(call: Callable[..., Any]) -> str:
     try:
         doc = inspect.getdoc(call) if getattr(call, "__doc__", None) else None
         lines = doc.strip().splitlines() if doc else []
-        return _brief(lines[0]) if lines else ""
+        return sendable(lines[0], LONGEST_SHOWN) if lines else ""
     except Exception:
         return ""

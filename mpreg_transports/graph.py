@@ -101,14 +101,7 @@ class Graph:
         for what cannot be right; nothing has changed then.
         """
         check_called(function, version)
-        if name is None:
-            name = self._free_name(function)
-        elif name in self._calls:
-            raise DuplicateName(f"two calls are named {name!r}; names are unique in a graph", details={"name": name})
-        elif not name or type(name) is not str:
-            raise InvalidRequest(f"a call's name is a non-empty text, not {name!r}")
-        else:
-            check_encodable(name, "a call's name")
+        name = self._free_name(function) if name is None else self._checked_name(name)
         needs: dict[str, None] = {}
         given = {**kwargs, **more} if kwargs else more
         known: dict[int, Any] = {}
@@ -204,6 +197,14 @@ class Graph:
         if self._client is None:
             raise TypeError("this graph knows no client: use client.run(graph), or make it with client.graph()")
         return self._client
+
+    def _checked_name(self, name: str) -> str:
+        if name in self._calls:
+            raise DuplicateName(f"two calls are named {name!r}; names are unique in a graph", details={"name": name})
+        if not name or type(name) is not str:
+            raise InvalidRequest(f"a call's name is a non-empty text, not {name!r}")
+        check_encodable(name, "a call's name")
+        return name
 
     def _free_name(self, function: str) -> str:
         if function not in self._calls:

@@ -18,7 +18,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
 from mpreg_transports import logs
 from mpreg_transports.addresses import host_and_port, is_loopback, is_wildcard, normal_host
-from mpreg_transports.background import running_loop
+from mpreg_transports.background import running_loop, single_errors
 from mpreg_transports.forking import not_for_children
 from mpreg_transports.links import asyncio_stream, tcp, websocket
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
@@ -256,21 +256,16 @@ class _Connection:
     async def _while_there(self, http: HttpConnection, request: HttpRequest) -> HttpResponse | None:
         """The answer; None, and what was on its way is cancelled, if the peer hangs up before it is there."""
         response: HttpResponse | None = None
-        failed: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        with single_errors():
+            async with anyio.create_task_group() as tasks:
 
-            async def watch() -> None:
-                await http.gone()
-                tasks.cancel_scope.cancel()
+                async def watch() -> None:
+                    await http.gone()
+                    tasks.cancel_scope.cancel()
 
-            tasks.start_soon(watch)
-            try:
+                tasks.start_soon(watch)
                 response = await self._on_http(request)
-            except Exception as error:
-                failed = error  # to be raised as it is, not in a group
-            tasks.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
+                tasks.cancel_scope.cancel()
         return response
 
 

@@ -55,7 +55,7 @@ from mpreg_transports.arguments import (
     refuse_open_host,
     warn_of_collisions,
 )
-from mpreg_transports.background import Background, Home, single_errors
+from mpreg_transports.background import Background, Home, is_cancellation, single_errors
 from mpreg_transports.dialing import Dialler, Listening, Network
 from mpreg_transports.driver import Driver, clock
 from mpreg_transports.functions import Function, built_in, tags
@@ -129,7 +129,7 @@ class Server:
         self.allow_hosts, self.allow_origins = allowed_names(allow_hosts, allow_origins)
         self.network = network
         self.journal = Path(journal) if journal is not None else None
-        """Where the core's inputs are written, arguments and results among them; a new file."""
+        """Where the core's inputs are written, arguments and results among them; an earlier journal there is moved."""
         self.url = ""
         """Where it listens, once it does."""
         self._limits = limits
@@ -344,8 +344,7 @@ class Server:
         if self._home is not None:
             self._home.check("this server")
         self._leave(False)
-        cancelled = anyio.get_cancelled_exc_class()
-        if isinstance(error, cancelled) or (isinstance(error, BaseExceptionGroup) and error.subgroup(cancelled)):
+        if is_cancellation(error):
             background.cancel()
         await background.wait()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mpreg_proto.describe import cut, reason
+from mpreg_proto.describe import cut, reason, sendable
 from mpreg_proto.effects import (
     FAILURE_SUMMARY,
     FAILURE_TEXT,
@@ -255,18 +255,18 @@ class Worker:
         if isinstance(outcome, Raised):
             return Failed(name, self._failure(job.call, outcome), False, waited, ran)
         if isinstance(outcome, NotStarted):
-            fault = faults.not_started(job.call, self.shown, _sendable(outcome.reason, FAILURE_SUMMARY))
+            fault = faults.not_started(job.call, self.shown, sendable(outcome.reason, FAILURE_SUMMARY))
             return Failed(name, fault, refused=True, waited=waited)
         if isinstance(outcome, Lost):
-            fault = faults.lost_there(job.call, self.shown, _sendable(outcome.reason, FAILURE_SUMMARY))
+            fault = faults.lost_there(job.call, self.shown, sendable(outcome.reason, FAILURE_SUMMARY))
             return Failed(name, fault, False, waited, ran)
         return Failed(name, job.cancelled or faults.CANCELLED, False, waited, ran)
 
     def _failure(self, call: Call, outcome: Raised) -> Fault:
-        kind, message = _sendable(outcome.kind, FAILURE_SUMMARY), _sendable(outcome.message, FAILURE_TEXT)
+        kind, message = sendable(outcome.kind, FAILURE_SUMMARY), sendable(outcome.message, FAILURE_TEXT)
         details = {"call": call.name, "function": call.function, "node": self.shown, "type": kind, "message": message}
         if outcome.traceback:
-            details["traceback"] = _sendable(outcome.traceback, FAILURE_TEXT)
+            details["traceback"] = sendable(outcome.traceback, FAILURE_TEXT)
         text = f"{call.function} failed on {self.shown}: {kind}: {cut(message, FAILURE_SUMMARY)}"
         return Fault(1003, text, details)
 
@@ -307,16 +307,6 @@ class Worker:
             if not numbers:
                 del self._by_link[job.link]
         return Ended(job.link, job.request, row, last=not jobs)
-
-
-def _sendable(text: str, most: int) -> str:
-    """Return an exception's words as plain text of a bounded length.
-
-    They may be of a subclass of str, which no message holds, and hold halves of surrogate pairs (names of files do),
-    which UTF-8 cannot say.
-    """
-    short = cut(text, most)
-    return short if short.isascii() else short.encode("utf-8", "backslashreplace").decode()
 
 
 def _bad(call: Call, text: str) -> Fault:

@@ -35,7 +35,6 @@ _FOREIGN: Final = frozenset({memoryview, ExtType, Timestamp})
 _BASES: Final = (str, int, float, complex, bytes, bytearray, dict, list, tuple, set, frozenset)
 _PATIENCE: Final = 100_000
 """Objects that one search looks at: what is shared is met as often as it appears."""
-_LONGEST_REASON: Final = 500
 
 HALF_A_PAIR: Final = "holds half of a surrogate pair, which UTF-8 cannot say"
 CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset, OrderedDict, defaultdict, Counter})

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from msgpack import ExtType, Timestamp  # type: ignore[import-untyped]
 
+from mpreg_proto.describe import short_name
+
 MAX_DEPTH: Final = 64
 """Levels of lists, maps, tuples and sets in a value; a scalar has none."""
 MAX_MAP: Final = 100_000
@@ -281,7 +283,7 @@ def step(key: object) -> str:
         return f".{short}" if short.isidentifier() and short.isascii() else f"[{short!a}]"
     if key is None or type(key) in (bool, float):
         return f"[{key!r}]"
-    return f"[a {type(key).__name__}]"
+    return f"[a {short_name(type(key))}]"
 
 
 def ordered(values: Iterable[object], unfold: Callable[[object], object]) -> list[object]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from mpreg_proto.describe import object_text, short_name
 from mpreg_transports.cli.told import CommandFailed
 from mpreg_transports.importing import ServedWhileImported, importing
 from mpreg_transports.server import Server
@@ -109,8 +110,8 @@ def _import(place: str, target: str, app_dir: Path | None) -> ModuleType:
         if missing and not file and f"{place}.".startswith(f"{missing}."):
             text = f"TARGET {target}: there is no module {missing!r} here or among what is installed"
             raise CommandFailed(text, _HOW) from None
-        why = " ".join(str(error).split())
-        text = f"TARGET {target} does not import: {type(error).__name__}: {why}{_line(error)}"
+        why = " ".join(object_text(error).split())
+        text = f"TARGET {target} does not import: {short_name(type(error))}: {why}{_line(error)}"
         raise CommandFailed(text, *_how_to_import(error, path, file)) from error
 
 

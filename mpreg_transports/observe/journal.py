@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.describe import cut, reason
+from mpreg_proto.describe import reason, sendable
 from mpreg_proto.effects import (
     FAILURE_TEXT,
     Effect,
@@ -322,11 +322,11 @@ def _outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
             outcome = Raised("UnsendableValue", f"the result cannot be sent: {reason(error)}")
     if isinstance(outcome, Raised):
         texts = (outcome.kind, outcome.message, outcome.traceback)
-        return ("raised", *(cut(text, FAILURE_TEXT).encode("utf-8", "backslashreplace").decode() for text in texts))
+        return ("raised", *(sendable(text, FAILURE_TEXT) for text in texts))
     if isinstance(outcome, NotStarted):
-        return ("not started", outcome.reason)
+        return ("not started", sendable(outcome.reason, FAILURE_TEXT))
     if isinstance(outcome, Lost):
-        return ("lost", outcome.reason)
+        return ("lost", sendable(outcome.reason, FAILURE_TEXT))
     return ("stopped",)
 
 

@@ -19,8 +19,8 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from mpreg_transports.background import is_cancellation
 from mpreg_transports.client import Client
-from mpreg_transports.driver import leave_group
 from mpreg_transports.server import Server
 from mpreg_transports.testing.bodies import Fn
 from mpreg_transports.testing.hosts import Spec
@@ -75,7 +75,7 @@ class MemoryCluster:
             await self.agreed()
         except BaseException as error:
             tasks.cancel_scope.cancel()
-            await leave_group(self._stack, error)
+            await _leave_group(self._stack, error)
             self._give_back()
             raise
         return self
@@ -91,7 +91,7 @@ class MemoryCluster:
                 self.servers[name].leave(grace=False)
                 await life.ended.wait()
         self._tasks.cancel_scope.cancel()
-        await leave_group(self._stack, error)
+        await _leave_group(self._stack, error)
         self._give_back()
 
     # -- what tests do to it ------------------------------------------------------------------------------------------
@@ -233,3 +233,14 @@ def memory_cluster(nodes: Mapping[str, Spec | Server]) -> MemoryCluster:
 
 
 __all__ = ["MemoryCluster", "memory_cluster"]
+
+
+async def _leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
+    """Wait for the background tasks in `stack`, without letting their group wrap the body's own `error` into another.
+
+    Only a cancellation is shown to the group, as it may be the group's own.
+    """
+    if error is not None and is_cancellation(error):
+        await stack.__aexit__(type(error), error, error.__traceback__)
+    else:
+        await stack.aclose()

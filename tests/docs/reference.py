@@ -53,7 +53,7 @@ def limit_table() -> str:
     """A row a limit."""
     rows = []
     for _, fields in _classes("mpreg_proto/limits.py", limits.Limits.__name__):
-        rows = [(f"`{name}`", _amount(name), doc) for name, _, _, doc in fields]
+        rows = [(f"`{name}`", _amount(name, kind), doc) for name, kind, _, doc in fields]
     return table(("limit", "default", "what"), rows)
 
 
@@ -138,14 +138,14 @@ def _doc(node: ast.ClassDef) -> str:
     return " ".join((ast.get_docstring(node) or "").split())
 
 
-def _amount(name: str) -> str:
+def _amount(name: str, kind: str) -> str:
     """A limit's default with the unit that people use."""
     value = getattr(DEFAULT, name)
     mib = 1024 * 1024
     if name.endswith(("message", "expansion")):
         return f"{value // mib} MiB" if value % mib == 0 else f"{value:,} bytes"
-    for unit, words in ((HOUR, "h"), (SECOND, "s"), (MILLISECOND, "ms")):
-        if value >= MILLISECOND and value % unit == 0:
+    for unit, words in ((HOUR, "h"), (SECOND, "s"), (MILLISECOND, "ms")) if kind == "Span" else ():
+        if value % unit == 0:
             return f"{value // unit} {words}"
     return f"{value:,}"
 

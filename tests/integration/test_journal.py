@@ -55,6 +55,18 @@ async def test_a_journal_runs_again_to_the_same_hash(tmp_path: Path) -> None:
     assert {member.name for member in first.view.members} == {"a", "b"}
 
 
+async def test_a_long_text_of_surrogates_runs_again_to_the_same_hash(tmp_path: Path) -> None:
+    def fails_at_length() -> None:
+        raise ValueError("\udcff" * 20_000)
+
+    file = tmp_path / "a.journal"
+    async with Server(port=0, journal=file) as server, Client(server.url) as client:
+        server.register(None, fails_at_length)
+        with pytest.raises(ExecutionFailed):
+            await client.call("fails_at_length")
+    assert again(file).agreed
+
+
 async def test_it_can_stop_at_an_input(tmp_path: Path) -> None:
     file = tmp_path / "a.journal"
     await recorded(file)

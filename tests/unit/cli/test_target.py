@@ -21,6 +21,12 @@ number = 5
 def f(): return 1
 """
 
+ODD = """
+class Odd(Exception):
+    def __str__(self): raise ValueError
+raise Odd
+"""
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -34,6 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "cli_syntax.py").write_text("def (\n", "utf-8")
     (tmp_path / "cli_exits.py").write_text("\nraise SystemExit('bye')\n", "utf-8")
     (tmp_path / "cli_wrong.py").write_text("from mpreg_transports import Server\ns = Server(port='9')\n", "utf-8")
+    (tmp_path / "cli_odd.py").write_text(ODD, "utf-8")
     (tmp_path / "cli_empty.py").write_text("", "utf-8")
     yield tmp_path
     for name in [name for name in sys.modules if name not in before]:
@@ -70,6 +77,10 @@ def test_a_server_by_module_or_file(target: str) -> None:
             "cli_wrong.py:s",
             "TARGET cli_wrong.py:s does not import: TypeError: port='9' is of type str; write a whole number such as "
             "port=9001 (cli_wrong.py, line 2)",
+        ),
+        (
+            "cli_odd.py:s",
+            "TARGET cli_odd.py:s does not import: Odd: <no text: its __str__ raised ValueError> (cli_odd.py, line 4)",
         ),
         ("cli_exits.py:s", "TARGET cli_exits.py:s does not import: SystemExit: bye (cli_exits.py, line 2)"),
     ],

@@ -1,0 +1,53 @@
+"""Texts of objects that the core did not make: bounded, of characters that can be sent, whatever the objects raise."""
+
+import pytest
+
+from mpreg_proto.describe import cut, object_text, reason, sendable, short_name, type_name
+
+
+class _Text(str):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    def __len__(self) -> int:
+        return 0
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class _Hiding(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError
+
+
+class _Hidden(metaclass=_Hiding):
+    pass
+
+
+def test_cut_text_is_an_exact_str_of_the_bound() -> None:
+    short, long = cut(_Text("abc"), 5), cut(_Text("abcdef"), 5)
+    assert (short, type(short)) == ("abc", str)
+    assert (long, type(long)) == ("ab...", str)
+
+
+@pytest.mark.parametrize("text", ["é" * 99, "\ud800" * 99, _Text("\udcff" * 99), "x" * 11], ids=ascii)
+def test_sendable_text_is_bounded_after_its_surrogates_are_escaped(text: str) -> None:
+    made = sendable(text, 10)
+    assert type(made) is str
+    assert len(made) <= 10
+    made.encode()
+
+
+def test_reason_of_an_error_without_text_is_its_type() -> None:
+    assert reason(ValueError()) == "ValueError"
+    assert reason(_Mute()) == "<no text: its __str__ raised SystemExit>"
+
+
+def test_names_past_a_metaclass() -> None:
+    assert short_name(_Hidden) == "_Hidden"
+    assert type_name(_Hidden).endswith("._Hidden")
+    assert object_text(_Hidden()).startswith("<")
