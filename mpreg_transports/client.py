@@ -27,7 +27,7 @@ from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Told, Traced
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.addresses import parse_address
-from mpreg_transports.arguments import check_text
+from mpreg_transports.arguments import check_text, unsendable
 from mpreg_transports.background import Background, Home
 from mpreg_transports.dialing import Network, open_link
 from mpreg_transports.driver import clock
@@ -192,7 +192,7 @@ class Client:
         try:
             encoded = self._codec.encode([list(args), keywords])
         except UnsendableValue as error:
-            raise TypeError(f"call {function!r}: {error}") from None
+            raise unsendable(function, error) from None
         call = Call(function, function, encoded, (), requested(resources), version)
         request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
         result = await self._result(request)
