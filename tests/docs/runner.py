@@ -70,18 +70,15 @@ class PageRun:
         curl.write_text(_CURL.replace("{python}", sys.executable))
         curl.chmod(0o755)
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MPREG_")}
-        self._environment = (
-            kept
-            | {
-                "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-                "PYTEST_ADDOPTS": "-p no:asyncio",  # without settings of its own pytest-asyncio warns before all that a page shows
-                "PYTHONPATH": str(ROOT),
-                "COLUMNS": "110",
-                "NO_COLOR": "1",
-                "TERM": "dumb",
-                "MPREG_URL": f"ws://127.0.0.1:{self._port('9001')}",
-            }
-        )
+        self._environment = kept | {
+            "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PYTEST_ADDOPTS": "-p no:asyncio",  # it warns where it has no settings
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "110",
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+            "MPREG_URL": f"ws://127.0.0.1:{self._port('9001')}",
+        }
 
     async def run(self) -> None:
         """Every step, in order. AssertionError, with the place in the page, for what is not as it says."""
