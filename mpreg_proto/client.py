@@ -124,6 +124,7 @@ class ClientSession:
         self._own_log: list[Effect] = []
         self._pending: dict[int, _Pending] = {}
         self._unsent: dict[int, _Pending] = {}
+        self._unreachable = ""
         self._last_id = 0
         self._link: LinkId | None = None
         self._draining: dict[LinkId, dict[int, None]] = {}
@@ -220,6 +221,10 @@ class ClientSession:
         if self._link is not None:
             self.links.hang_up(self._link)
             self._collect()
+
+    def unreachable(self, why: str) -> None:
+        """No address answers, for now: what ends before one does says `why`."""
+        self._unreachable = why
 
     def give_up(self, fault: Fault) -> None:
         """No link will stand: answer all that is pending with `fault`."""
@@ -370,7 +375,7 @@ class ClientSession:
     def _open(self, link: LinkId, theirs: Hello, now: int) -> None:
         if link != self._link:
             return
-        self.ready = True
+        self.ready, self._unreachable = True, ""
         agreed = self.links.sessions[link].agreed
         self._log.append(Ready(theirs.name, theirs.member, agreed.version if agreed is not None else 0))
         unsent, self._unsent = self._unsent, {}
@@ -393,7 +398,8 @@ class ClientSession:
         if pending is None:
             return
         link = pending.link
-        text = "no node could be reached by the deadline" if link is None else "no answer came by the deadline"
+        why = f" ({self._unreachable})" if self._unreachable else ""
+        text = f"no node could be reached by the deadline{why}" if link is None else "no answer came by the deadline"
         maybe = link is not None and pending.runs
         if link is not None:
             self.links.say(link, CancelRequest(number))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mpreg_proto.errors import MpregError
 from mpreg_proto.limits import Limits
+from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.addresses import is_loopback
 
 
@@ -38,6 +39,15 @@ def check_encodable(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{what} {text!r} cannot be sent: {error.reason}; write text that UTF-8 can encode") from None
+
+
+def unsendable(call: str, error: UnsendableValue) -> TypeError:
+    """Why an argument cannot be sent, with its place as the caller writes it: `args[0].x`, `kwargs.rate`.
+
+    The path of `error` lies within `[args, kwargs]`.
+    """
+    place = error.path.replace("$[0]", "args", 1).replace("$[1]", "kwargs", 1)
+    return TypeError(f"call {call!r}: {place}: {error.type_name}: {error.why}")
 
 
 def check_port(port: object) -> None:

@@ -27,7 +27,7 @@ from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Told, Traced
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.addresses import parse_address
-from mpreg_transports.arguments import check_text
+from mpreg_transports.arguments import check_text, unsendable
 from mpreg_transports.background import Background, Home
 from mpreg_transports.dialing import Network, open_link
 from mpreg_transports.driver import clock
@@ -192,7 +192,7 @@ class Client:
         try:
             encoded = self._codec.encode([list(args), keywords])
         except UnsendableValue as error:
-            raise TypeError(f"call {function!r}: {error}") from None
+            raise unsendable(function, error) from None
         call = Call(function, function, encoded, (), requested(resources), version)
         request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
         result = await self._result(request)
@@ -500,6 +500,7 @@ class Life:
                     tried[url] = "it hung up without a hello" if rejected is None else rejected.message
             if not was_ready:
                 raise not_connected(tried)
+            self.session.unreachable(_why_not(tried))
             failures += 1
             most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8)) / SECOND
             await anyio.sleep(random.uniform(0, most))  # full jitter, so that a crowd does not come back at once
@@ -566,8 +567,11 @@ _CLOSED = Fault(1021, "the client was closed before it could be sent", {"maybe_e
 
 def not_connected(tried: Mapping[str, str]) -> NotConnected:
     """What to say when no address answered: each with why not."""
-    rows = "; ".join(f"{url}: {why}" for url, why in tried.items())
-    return NotConnected(f"no node could be reached ({rows})", details={"tried": dict(tried)})
+    return NotConnected(f"no node could be reached ({_why_not(tried)})", details={"tried": dict(tried)})
+
+
+def _why_not(tried: Mapping[str, str]) -> str:
+    return "; ".join(f"{url}: {why}" for url, why in tried.items())
 
 
 def nanoseconds(seconds: float | None, name: str) -> int | None:

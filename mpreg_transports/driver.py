@@ -357,7 +357,8 @@ class Driver:
             self._conclude(run.run, run.function, outcome, began=began, ended=ended)
             if ended - began > LONG:
                 took = (ended - began) / 1e6
-                log.warning("%s held the loop for %.0f ms; without inline=True it has a thread", run.function, took)
+                text = "%s blocked the event loop for %.0f ms; remove inline=True to run it in a thread"
+                log.warning(text, run.function, took)
         else:
             running = self._running[run.run] = _Running(function)
             done = self._coroutine_ended if function.way is Way.LOOP else self._note_ended_run

@@ -18,9 +18,9 @@ from mpreg_proto.errors import DuplicateName, InvalidRequest
 from mpreg_proto.wire.blame import CONTAINS_ITSELF, UnsendableValue, find_circle
 from mpreg_proto.wire.jsonvalues import dumps, to_json
 from mpreg_proto.wire.messages import Call, Explained, Request
-from mpreg_proto.wire.shapes import MAX_DEPTH
+from mpreg_proto.wire.shapes import MAX_DEPTH, step
 from mpreg_proto.wire.values import Ref, ValueCodec
-from mpreg_transports.arguments import check_encodable
+from mpreg_transports.arguments import check_encodable, unsendable
 from mpreg_transports.functions import tags
 from mpreg_transports.values import default_codec
 
@@ -44,6 +44,7 @@ class Handle:
     """
 
     __slots__ = ("graph", "name", "path")
+    __unsendable__ = "the result of a call that has not run; run the graph first, or add this call to it by graph.call"
 
     def __init__(self, graph: Graph, name: str, path: tuple[str | int, ...] = ()) -> None:
         self.graph = graph
@@ -110,14 +111,14 @@ class Graph:
             keywords = {key: self._refer(value, needs, known, 2) for key, value in given.items()} if given else given
         except _Circle:
             place, holder = find_circle([list(args), given], _inside) or ("$", args)
-            raise TypeError(f"call {name!r}: {place}: {type(holder).__name__}: {CONTAINS_ITSELF}") from None
+            raise unsendable(name, UnsendableValue(place, type(holder).__name__, CONTAINS_ITSELF)) from None
         used = len(needs)
         for handle in [after] if isinstance(after, Handle) else after:
             self._need(handle, needs)
         try:
             encoded = self._codec.encode([positional, keywords])
         except UnsendableValue as error:
-            raise TypeError(f"call {name!r}: {error}") from None
+            raise unsendable(name, error) from None
         wanted = requested(resources)
         self._calls[name] = Call(name, function, encoded, tuple(needs), wanted, version)
         if version is not None or len(needs) > used:
@@ -174,13 +175,13 @@ class Graph:
                     {
                         "name": name,
                         "fun": call.function,
-                        "args": [self._as_json(arg) for arg in args],
-                        "kwargs": {key: self._as_json(value) for key, value in kwargs.items()},
+                        "args": self._as_json(args, "$[0]"),
+                        "kwargs": {key: self._as_json(value, f"$[1]{step(key)}") for key, value in kwargs.items()},
                         "locs": list(call.resources),
                     }
                 )
             except UnsendableValue as error:
-                raise TypeError(f"call {name!r}: {error}") from None
+                raise unsendable(name, error) from None
         return commands
 
     def save(self, file: str | PathLike[str]) -> None:
@@ -261,15 +262,23 @@ class Graph:
                     waiting.append(need)
         return {name: call for name, call in self._calls.items() if name in needed}
 
-    def _as_json(self, value: Any) -> Any:
+    def _as_json(self, value: Any, path: str) -> Any:
+        """`value`, which stands at `path`, with references written out."""
         if isinstance(value, Ref):
             return {"$ref": value.name, **({"path": list(value.path)} if value.path else {})}
         if type(value) in (list, tuple):
-            return [self._as_json(item) for item in value]
+            return [self._as_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
         if type(value) is dict:
-            tree = {key: self._as_json(item) for key, item in value.items()}
-            return {"$data": to_json(value, self._codec)} if "$ref" in value or "$data" in value else tree
-        return to_json(value, self._codec)
+            if "$ref" in value or "$data" in value:
+                return {"$data": self._data(value, path)}
+            return {key: self._as_json(item, path + step(key)) for key, item in value.items()}
+        return self._data(value, path)
+
+    def _data(self, value: Any, path: str) -> Any:
+        try:
+            return to_json(value, self._codec)
+        except UnsendableValue as error:
+            raise UnsendableValue(path + error.path.removeprefix("$"), error.type_name, error.why) from None
 
 
 class _Circle(Exception):

@@ -238,6 +238,7 @@ _WAYS_OUT: Final = (
     ("model_dump", "a type that is not registered; send .model_dump()"),
     ("__fspath__", "a type that is not registered; send str(...)"),
     ("__await__", "not awaited yet; send what awaiting it gives"),
+    ("readlines", "an open file; send what it holds, such as .read()"),
     ("__next__", "an iterator; send list(...)"),
     ("__code__", "a function; only data can be sent"),
 )
@@ -245,9 +246,17 @@ _WAYS_OUT: Final = (
 
 
 def unknown(value: object) -> str:
-    """Why an object of a type that nobody registered cannot be sent, and what can be sent instead."""
+    """Why an object of a type that nobody registered cannot be sent, and what can be sent instead.
+
+    A type may say that itself, as the text `__unsendable__` in its class.
+    """
     kind = type(value)
     bases = kind.__mro__
+    for base in bases:
+        if type(own := vars(base).get("__unsendable__")) is str:
+            return own
+    if issubclass(kind, type):
+        return f"a class; only data can be sent, {REGISTER}"
     if Enum in bases:
         return f"an enum member keeps its type only if that is registered; send its .value, {REGISTER}"
     for attribute, way in _WAYS_OUT:
@@ -256,4 +265,7 @@ def unknown(value: object) -> str:
     for base in _BASES:
         if base in bases:
             return f"a subclass of {base.__name__}, which it would become; send {base.__name__}(...), {REGISTER}"
+    for attribute, plain in (("keys", "dict"), ("__iter__", "list")):
+        if any(attribute in vars(base) for base in bases):
+            return f"a type that is not registered; send {plain}(...), {REGISTER}"
     return f"a type that is not registered; convert it to plain values, {REGISTER}"

@@ -72,6 +72,7 @@ class PageRun:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MPREG_")}
         self._environment = kept | {
             "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PYTEST_ADDOPTS": "-p no:asyncio",  # it warns where it has no settings
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "110",
             "NO_COLOR": "1",

@@ -86,7 +86,7 @@ async def test_an_inline_function_that_holds_the_loop_is_told_of(caplog: pytest.
     server.register("slow", lambda: threading.Event().wait(0.11), inline=True)
     async with running(server) as client:
         assert await client.call("slow") is False
-    assert "slow held the loop for 1" in caplog.text
+    assert "slow blocked the event loop for 1" in caplog.text
 
 
 async def test_a_function_runs_in_a_pool_of_threads() -> None:

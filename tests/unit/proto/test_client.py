@@ -246,6 +246,16 @@ def test_nor_may_it_have_run_anything_when_it_is_late() -> None:
     assert booth.fault(explain) == Fault(1020, "no answer came by the deadline", {"maybe_executed": False})
 
 
+def test_a_deadline_without_a_node_names_the_addresses() -> None:
+    booth = Booth(limits=Limits(default_timeout=5 * SECOND), opened=False)
+    booth.session.unreachable("ws://h:1: connection refused")
+    call = booth.session.submit(Request(0, CALL), now=booth.now)
+    booth.flush()
+    booth.advance(6)
+    text = "no node could be reached by the deadline (ws://h:1: connection refused)"
+    assert booth.fault(call) == Fault(1020, text, {"maybe_executed": False})
+
+
 def test_the_nodes_reason_is_told() -> None:
     booth = Booth(opened=False)
     booth.connect()

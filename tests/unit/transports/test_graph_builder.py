@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpreg_proto.wire.messages import Request
-from mpreg_transports import DuplicateName, Graph, Handle, InvalidRequest
+from mpreg_transports import Client, DuplicateName, Graph, Handle, InvalidRequest
 from mpreg_transports.values import default_codec
 
 codec = default_codec()
@@ -197,8 +197,8 @@ def test_keywords_that_call_uses_itself_go_by_kwargs() -> None:
 @pytest.mark.parametrize(
     ("build", "place"),
     [
-        (lambda graph: graph.call("use", 1, object()), "$[0][1]"),
-        (lambda graph: graph.call("use", key={"a": [1, object()]}), "$[1].key.a[1]"),
+        (lambda graph: graph.call("use", 1, object()), "args[1]"),
+        (lambda graph: graph.call("use", key={"a": [1, object()]}), "kwargs.key.a[1]"),
     ],
 )
 def test_an_argument_that_cannot_be_sent_is_told_with_its_place(build: Callable[[Graph], object], place: str) -> None:
@@ -207,6 +207,18 @@ def test_an_argument_that_cannot_be_sent_is_told_with_its_place(build: Callable[
         build(graph)
     assert str(caught.value) == f"call 'use': {place}: object: a type that is not registered; {UNKNOWN}"
     assert len(graph) == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_handle_as_an_argument_outside_of_its_graph() -> None:
+    handle = Graph().call("use")
+    with pytest.raises(TypeError) as caught:
+        await Client().call("use", 1, [handle])
+    assert str(caught.value) == (
+        "call 'use': args[1][0]: Handle: the result of a call that has not run; "
+        "run the graph first, or add this call to it by graph.call"
+    )
 
 
 def test_resources() -> None:
@@ -295,9 +307,16 @@ def test_what_json_cannot_say_is_told_with_its_call(tmp_path: Path) -> None:
     graph.call("fine")
     graph.call("use", [1, float("nan")])
     file = tmp_path / "graph.json"
-    with pytest.raises(TypeError, match=r"call 'use': .*cannot be sent as JSON"):
+    with pytest.raises(TypeError, match=r"call 'use': args\[0\]\[1\]: float: .*cannot be sent as JSON"):
         graph.save(file)
     assert not file.exists()
+
+
+def test_the_place_of_a_keyword_that_json_cannot_say() -> None:
+    graph = Graph()
+    graph.call("use", key=[{"rows": (1, {"$ref": [1j]})}])
+    with pytest.raises(TypeError, match=r"call 'use': kwargs\.key\[0\]\.rows\[1\]\['\$ref'\]\[0\]: complex: "):
+        graph.commands()
 
 
 @pytest.mark.parametrize("word", ["after=", "version="])
@@ -333,9 +352,9 @@ def family(make: Callable[[], Any], *, handle: object = None) -> Any:
 def test_an_argument_that_contains_itself(make: Callable[[], Any], with_handle: bool) -> None:
     graph = Graph()
     handle = graph.call("echo") if with_handle else None
-    with pytest.raises(TypeError, match=r"call 'use': \$\[0\]\[0\]\[0\]\[0\]\.parent: (list|dict): contains itself"):
+    with pytest.raises(TypeError, match=r"call 'use': args\[0\]\[0\]\[0\]\.parent: (list|dict): contains itself"):
         graph.call("use", [family(make, handle=handle)])
-    with pytest.raises(TypeError, match=r"call 'use': \$\[1\]\.key\[0\]\.parent: (list|dict): contains itself"):
+    with pytest.raises(TypeError, match=r"call 'use': kwargs\.key\[0\]\.parent: (list|dict): contains itself"):
         graph.call("use", key=family(make, handle=handle))
     assert len(graph) == with_handle
 

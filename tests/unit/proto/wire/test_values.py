@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from io import BytesIO
 from math import inf, isnan, nan
+from types import MappingProxyType
 from typing import Any
 
 import msgpack
@@ -142,6 +144,10 @@ class Rude:
         raise RuntimeError
 
 
+class Itself:
+    __unsendable__ = "write its number instead"
+
+
 Point = namedtuple("Point", "x y")
 
 
@@ -153,7 +159,13 @@ Point = namedtuple("Point", "x y")
         ([(1, {2: Word("x")})], "$[0][1][2]", "Word", "subclass of str"),
         ({"odd key": [Colour.RED]}, "$['odd key'][0]", "Colour", "send its .value"),
         ([Point(1, 2)], "$[0]", "Point", "named tuple"),
-        ({"a": {1, object}}, "$.a{}", "type", "not registered"),
+        ({"a": {1, object}}, "$.a{}", "type", "a class; only data"),
+        ([Itself()], "$[0]", "Itself", "write its number"),
+        ([BytesIO()], "$[0]", "BytesIO", "an open file; send what it holds"),
+        ([iter(())], "$[0]", "tuple_iterator", "an iterator; send list(...)"),
+        ([range(3)], "$[0]", "range", "send list(...)"),
+        ([{1: 2}.values()], "$[0]", "dict_values", "send list(...)"),
+        ([MappingProxyType({})], "$[0]", "mappingproxy", "send dict(...)"),
         ({"a": {Word("k"): 1}}, "$.a{", "Word", "subclass of str"),
         (OrderedDict(a=object()), "$.a", "object", "not registered"),
         (["ok", "\ud800"], "$[1]", "str", "half of a surrogate pair"),
