@@ -237,7 +237,8 @@ class SyncClient:
 
     def _wait(self, start: Start[T], *, timeout: float | None = None) -> T:
         """What the coroutine gives or raises, once the client is connected; interrupted meanwhile, it is cancelled."""
-        crossing = _Crossing(partial(_connected, self._client, start, timeout))
+        # From here on, as the first call of a process also loads and begins an event loop.
+        crossing = _Crossing(partial(_connected, self._client, start, timeout, clock()))
         portal: BlockingPortal | None = None
         try:
             with self._lock:
@@ -264,14 +265,16 @@ async def _nothing(client: Client, left: float | None) -> None:
     """What is asked where only a connection is wanted."""
 
 
-async def _connected(client: Client, start: Start[T], timeout: float | None) -> T:
-    """Connect if need be, within the time that the question has, and ask it. Raises DeadlineExceeded."""
+async def _connected(client: Client, start: Start[T], timeout: float | None, began: int) -> T:
+    """Connect if need be, within the time that the question has since it `began`, and ask it.
+
+    Raises DeadlineExceeded.
+    """
     span = nanoseconds(timeout, "timeout")
     if client.is_open or span is None:
         await client.connect()
         return await start(client, timeout)
-    began = clock()
-    with anyio.move_on_after(span / SECOND) as scope:
+    with anyio.move_on_after(max(0, span - (clock() - began)) / SECOND) as scope:
         await client.connect()
     left = span - (clock() - began)
     if scope.cancelled_caught or left <= 0:

@@ -1,4 +1,4 @@
-"""Text as people's editors and shells write it to files: UTF-8 with or without a byte order mark, or UTF-16 with one.
+"""Text as people's editors and shells write it: UTF-8 with or without a byte order mark, or UTF-16 or UTF-32 with one.
 
 Bytes come from a config file or a request; what comes out is text without the mark. Nothing else is guessed.
 """
@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import codecs
 
-_MARKED = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_MARKED = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 def decoded(data: bytes) -> str:

@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 
 from mpreg_proto.ids import Address
-from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_transports import Client, DeadlineExceeded, NotConnected, RequestError, Server, SyncClient
 from mpreg_transports.dialing import open_link
 from mpreg_transports.graph import Graph
@@ -587,6 +587,16 @@ def test_a_sync_clients_timeout_covers_connecting(anyio_backend: str) -> None:
             thread.join(PATIENCE)
         assert len(errors) == 3 and time.monotonic() - began < 3
         assert all(error.details == {"maybe_executed": False} for error in errors)  # type: ignore[attr-defined]
+
+
+def test_a_sync_clients_timeout_covers_the_start_of_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([0, 3 * SECOND])  # the loop was up only after the deadline
+    monkeypatch.setattr("mpreg_transports.sync.clock", lambda: next(readings, 3 * SECOND))
+    with silent_port() as port, closing(SyncClient(f"tcp://127.0.0.1:{port}")) as client:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="within 2 s"):
+            client.call("echo", 1, timeout=2)
+        assert time.monotonic() - began < 2
 
 
 def test_a_stream_collected_in_the_clients_own_thread_while_it_closes() -> None:

@@ -147,7 +147,7 @@ def test_a_terminal_obeys_no_result(capsys: pytest.CaptureFixture[str], monkeypa
 def test_a_request_from_stdin_and_from_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('[{"name":"a","fun":"f"}]'))
     assert read_request("-").calls[0].function == "f"
-    for encoding in ("utf-8-sig", "utf-16"):
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
         marked = '[{"name":"a","fun":"f"}]'.encode(encoding)
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(marked), "utf-8"))
         assert read_request("-").calls[0].function == "f"

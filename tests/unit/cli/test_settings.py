@@ -117,7 +117,7 @@ def test_a_command_that_asks_fails_for_no_setting_that_it_does_not_need(tmp_path
         resolve_url(None, environ={}, config=file)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_a_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "x.toml").write_bytes('name = "ž"\r\n'.encode(encoding))
     assert read_file(tmp_path / "x.toml") == {"name": "ž"}
