@@ -38,7 +38,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     expansion_elements: int = 1_000_000
     """Entries of lists, tuples and sets, and keys and values of maps, that they may stand for."""
     name_length: int = 256
-    """Characters in the name of a call, function or resource."""
+    """Characters in the name of a call, function or resource, and in a version that a call pins."""
     requests: int = 8_192
     """Requests in flight that a node answers for; then 1022."""
     calls_per_worker: int = 256
