@@ -16,7 +16,7 @@ from typing import Any
 import typer.main
 
 from mpreg_proto import effects, errors, limits
-from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND
+from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND, Limits
 from mpreg_proto.wire import messages
 from mpreg_proto.wire.session import STAGES, Stage
 from mpreg_transports.cli.app import build
@@ -142,9 +142,10 @@ def _amount(name: str) -> str:
     """A limit's default with the unit that people use."""
     value = getattr(DEFAULT, name)
     mib = 1024 * 1024
-    if name.endswith(("message", "expansion")):
+    if name.endswith(("message", "expansion", "inputs", "values")):
         return f"{value // mib} MiB" if value % mib == 0 else f"{value:,} bytes"
-    for unit, words in ((HOUR, "h"), (SECOND, "s"), (MILLISECOND, "ms")):
+    is_span = Limits.__annotations__[name] == "Span"
+    for unit, words in ((HOUR, "h"), (SECOND, "s"), (MILLISECOND, "ms")) if is_span else ():
         if value >= MILLISECOND and value % unit == 0:
             return f"{value // unit} {words}"
     return f"{value:,}"
