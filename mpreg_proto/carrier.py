@@ -112,7 +112,7 @@ class Carrier:
 
     def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
         if intent.link == LOCAL:
-            return self._worker.cancel(LOCAL, intent.number)
+            return self._worker.cancel(LOCAL, intent.number, now)
         self._links.say(intent.link, CancelRequest(intent.number))
         return ()
 

@@ -139,7 +139,7 @@ class Inbox:
 
     def _cancel_came(self, link: LinkId, message: CancelRequest, now: int) -> None:
         self._carry(self._machines.coordinator.cancel(link, message.id, now), now)
-        self._carry(self._worker.cancel(link, message.id), now)
+        self._carry(self._worker.cancel(link, message.id, now), now)
         self._carry(self._machines.relay.cancel(link, message.id), now)
 
     def _explain_came(self, link: LinkId, message: Explain, now: int) -> None:

@@ -37,8 +37,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that all references in the arguments of one call may stand for, each as often as it appears."""
     expansion_elements: int = 1_000_000
     """Entries of lists, tuples and sets, and keys and values of maps, that they may stand for."""
+    inputs: int = 512 * 1024 * 1024
+    """Bytes of memory that the inputs of all running calls of a node may take, roughly; more calls wait for their end.
+    One call may always run."""
+    values: int = 1024 * 1024 * 1024
+    """Bytes of results that a node keeps for one request at a time: what calls wait for, what will be answered."""
     name_length: int = 256
-    """Characters in the name of a call, function or resource."""
+    """Characters in the name of a call, function or resource, and in a version that a call pins."""
     requests: int = 8_192
     """Requests in flight that a node answers for; then 1022."""
     calls_per_worker: int = 256

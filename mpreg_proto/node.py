@@ -129,7 +129,7 @@ class Node:
         elif session.dialled is not None:
             self._carry(self.cluster.dial_failed(session.dialled, now), now)
         self._carry(self.coordinator.link_lost(link, now), now)
-        self._carry(self.worker.link_lost(link), now)
+        self._carry(self.worker.link_lost(link, now), now)
         self._carry(self.relay.lost(link), now)
         self._settle(now)
 
@@ -204,7 +204,7 @@ class Node:
         wanted = self.cluster.withdraw(function, now)
         self._machines.offered.pop(function, None)
         self._carry(wanted, now)
-        self._carry(self.worker.withdrawn(function), now)
+        self._carry(self.worker.withdrawn(function, now), now)
         self._settle(now)
 
     def hold(self, resources: tuple[str, ...], *, now: int) -> None:

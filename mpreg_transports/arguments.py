@@ -12,7 +12,9 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Final
 
+from mpreg_proto.describe import cut, short_name
 from mpreg_proto.errors import MpregError
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.values import UnsendableValue
@@ -26,10 +28,15 @@ class CannotJournal(MpregError, OSError):
 BACKENDS = ("asyncio", "trio")
 
 
+_PLAIN: Final = frozenset({bool, int, float, bytes})
+"""Types of which nobody else has written `repr`."""
+
+
 def check_text(value: object, what: str, *, example: str) -> None:
-    """A text, which may be empty."""
-    if not isinstance(value, str):
-        raise TypeError(f"{what}={value!r} is of type {type(value).__name__}; write a text such as {what}={example!r}")
+    """A text, which may be empty. A subclass of str is none: no message holds it, and it may format as anything."""
+    if type(value) is not str:
+        shown, kind = cut(repr(value), 80) if value is None or type(value) in _PLAIN else "...", short_name(type(value))
+        raise TypeError(f"{what}={shown} is of type {kind}; write a text such as {what}={example!r}")
     check_encodable(value, what)
 
 

@@ -41,9 +41,10 @@ class CoroutineRun:
         self, call: Callable[[], Awaitable[Any]], done: Callable[[Outcome], None], *, began: Callable[[], None]
     ) -> None:
         """`began` is told when its task begins."""
-        self._call = call
+        self._call: Callable[[], Awaitable[Any]] | None = call
+        """Holds the arguments, which nothing here keeps once the body has them."""
         self._done = done
-        self._began = began
+        self._began: Callable[[], None] | None = began
         self._cancelled = False
         self._given_up = False
         self._ended = False
@@ -87,6 +88,7 @@ class CoroutineRun:
 
     def _end(self, outcome: Outcome) -> None:
         self._ended = True
+        self._call = self._began = None  # who is told holds this body: in a circle, arguments would stay for long
         if not self._given_up:
             self._done(outcome)
 
@@ -103,6 +105,7 @@ class CoroutineRun:
             self._end(Stopped())
 
     async def _main(self) -> None:
+        assert self._began is not None
         self._began()
         outcome: Outcome
         try:
@@ -117,7 +120,10 @@ class CoroutineRun:
         self._end(outcome)
 
     async def _body(self) -> Any:
-        awaitable = self._call()
+        call, self._call = self._call, None
+        assert call is not None
+        awaitable = call()
+        del call
         return await self._steps(awaitable if type(awaitable) is CoroutineType else _as_coroutine(awaitable))
 
     @coroutine
@@ -128,7 +134,14 @@ class CoroutineRun:
         seen = False
         while True:
             try:
-                wanted = body.send(value) if error is None else body.throw(error)
+                if error is None:
+                    wanted = body.send(value)
+                else:
+                    thrown, error = error, None
+                    try:
+                        wanted = body.throw(thrown)
+                    finally:
+                        del thrown  # or what it raises now, and this frame, would keep each other
             except StopIteration as end:
                 return end.value
             if seen and self._scopes is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import assert_never
 
@@ -97,6 +98,8 @@ class Driver:
         self._links: dict[LinkId, Outbox | Mailbox] = {}
         self._local_hosts: dict[LinkId, str] = {}
         self._runtime: Runtime | None = None
+        self._context = copy_context()
+        """Where effects are carried out, whoever asks: a body that has ended must not lend its own to new links."""
         self._running: dict[RunId, _Running] = {}
         self._ended_runs: list[tuple[RunId, Outcome]] = []
         """What callbacks of the loop have told of bodies, for `run` to take."""
@@ -120,7 +123,7 @@ class Driver:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Drive until the node has left and its links are closed, or the caller cancels."""
         async with anyio.create_task_group() as self._tasks:
-            self._runtime = Runtime(self._tasks.start_soon)
+            self._runtime, self._context = Runtime(self._tasks.start_soon), copy_context()
             try:
                 self.flush()
                 task_status.started()
@@ -153,7 +156,7 @@ class Driver:
             return
         self._flushing = True
         try:
-            self._carry_out()
+            self._context.run(self._carry_out)
         finally:
             self._flushing = False
 
@@ -369,8 +372,11 @@ class Driver:
                 running.body = body
 
     def _coroutine_ended(self, run: RunId, outcome: Outcome) -> None:
-        """Comes from within the body's task."""
-        self._body_ended(run, outcome)
+        """Comes from within the body's task, whose context is its own."""
+        if self._flushing:  # a loop whose tasks start at once
+            self._body_ended(run, outcome)
+        else:
+            self._context.run(self._body_ended, run, outcome)
         self.flush()
         if self._over:
             self._wakeup.set()

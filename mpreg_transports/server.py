@@ -216,7 +216,8 @@ class Server:
             executor=None if executor is None else self._pools.of(executor),
             inline=inline,
         )
-        check_length(made.spec.name, "a function's name", self._limits)
+        check_name(made.spec.name, "a function's name", self._limits)
+        check_length(version, "a version", self._limits)
         for tag in made.spec.resources:
             check_length(tag, "a resource", self._limits)
         warn_of_collisions(made.spec.name, function)

@@ -63,7 +63,7 @@ class Coordinator:
         self._rng = rng.child("failover")
         self.out = Outstanding(me, links, limits)
         self.parking = Parking(timers)
-        self.in_flight = InFlight(out=self.out, parking=self.parking, timers=timers)
+        self.in_flight = InFlight(out=self.out, parking=self.parking, timers=timers, limits=limits)
         self.requests: Mapping[RequestId, Execution] = self.in_flight.requests
         """The requests in progress, by their id here."""
         self.dispatcher = Dispatcher(

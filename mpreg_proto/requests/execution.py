@@ -33,6 +33,7 @@ class Execution:
     """
 
     __slots__ = (
+        "_kept",
         "_users",
         "_waiting",
         "arrived",
@@ -40,6 +41,7 @@ class Execution:
         "dispatches",
         "faults",
         "first_fault",
+        "held",
         "helped",
         "here",
         "history",
@@ -66,7 +68,9 @@ class Execution:
         self.arrived = arrived
         self.deadline = deadline
         self.values: dict[str, bytes] = {}
-        """Results that somebody still needs, and wanted ones."""
+        """Results that somebody still needs, and wanted ones that were not sent when they came."""
+        self.held = 0
+        """Bytes of `values`."""
         self.faults: dict[str, Fault] = {}
         self.first_fault: Fault | None = None
         self.open = dict.fromkeys(plan.calls)
@@ -81,6 +85,8 @@ class Execution:
         self.parked: dict[str, None] = {}
         """Calls that wait for a node or a link, each with its timers."""
         self.trace: list[Traced] = []
+        self._kept = () if request.eager else plan.wanted
+        """Calls whose results are for the last answer."""
         self._waiting = {name: len(others) for name, others in plan.needs.items()}
         self._users = {name: len(others) for name, others in plan.dependents.items()}
 
@@ -95,8 +101,9 @@ class Execution:
         if name not in self.open:
             return []
         del self.open[name]
-        if self._users.get(name) or name in self.plan.wanted:
+        if self._users.get(name) or name in self._kept:
             self.values[name] = value
+            self.held += len(value)
         self._release(name)
         ready: list[str] = []
         for dependent in self.plan.dependents.get(name, ()):
@@ -162,6 +169,7 @@ class Execution:
         self.request = Request(self.reply_id, ())
         self.plan = NOTHING
         self.values = {}
+        self.held = 0
         self.faults = {}
         self.trace = []
         self._waiting = {}
@@ -177,5 +185,5 @@ class Execution:
         """Let go of inputs that nobody else needs now that `ended` has ended."""
         for need in self.plan.needs.get(ended, ()):
             self._users[need] -= 1
-            if not self._users[need] and need not in self.plan.wanted:
-                self.values.pop(need, None)
+            if not self._users[need] and need not in self._kept and need in self.values:
+                self.held -= len(self.values.pop(need))

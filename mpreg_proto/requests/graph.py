@@ -155,11 +155,9 @@ def _over_limit(calls: Sequence[Call], limits: Limits) -> Fault | None:
     edges = 0
     for call in calls:
         edges += len(call.needs)
-        if len(call.name) > longest or len(call.function) > longest:
-            return over_limit("name_length", longest, max(len(call.name), len(call.function)))
-        for resource in call.resources:
-            if len(resource) > longest:
-                return over_limit("name_length", longest, len(resource))
+        names = (call.name, call.function, call.version or "", *call.resources)
+        if (came := max(map(len, names))) > longest:
+            return over_limit("name_length", longest, came)
     if edges > limits.edges:
         return over_limit("edges", limits.edges, edges)
     return None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import Fault, over_limit
 from mpreg_proto.ids import LinkId, RequestId
+from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.graph import Plan
@@ -24,12 +25,13 @@ from mpreg_proto.wire.messages import Done, Failed, Request, Result
 class InFlight:
     """Requests by their id here, and by the link and id with which they came. Timer keys: ("deadline", id)."""
 
-    def __init__(self, *, out: Outstanding, parking: Parking, timers: Timers) -> None:
+    def __init__(self, *, out: Outstanding, parking: Parking, timers: Timers, limits: Limits) -> None:
         self.requests: dict[RequestId, Execution] = {}
         self.origins: dict[LinkId, dict[int, RequestId]] = {}
         self._out = out
         self._parking = parking
         self._timers = timers
+        self._limits = limits
         self.last_id = 0
         """Of the newest request; they are counted up from 1."""
 
@@ -65,6 +67,8 @@ class InFlight:
         intents: list[Intent] = []
         if execution.request.eager and row.name in execution.plan.wanted:
             intents.append(Partly(execution.link, execution.reply_id, row))
+        if execution.held > self._limits.values:
+            return [], intents + self.end(execution, over_limit("values", self._limits.values, execution.held))
         if execution.over:
             intents += self.end(execution, None)
         return ready, intents

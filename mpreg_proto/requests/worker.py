@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -32,13 +32,26 @@ from mpreg_proto.requests import faults
 from mpreg_proto.requests.intents import Ended, Intent
 from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
+from mpreg_proto.wire.reading import count
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
 
 
 class Job:
     """One call on this node, from its arrival until its body has ended."""
 
-    __slots__ = ("accepted", "assumed", "call", "cancelled", "deadline", "given", "link", "request", "run", "started")
+    __slots__ = (
+        "accepted",
+        "assumed",
+        "call",
+        "cancelled",
+        "deadline",
+        "given",
+        "link",
+        "request",
+        "run",
+        "started",
+        "weight",
+    )
 
     def __init__(
         self, link: LinkId, request: int, call: Call, given: Mapping[str, bytes], *, deadline: int, accepted: int
@@ -54,6 +67,8 @@ class Job:
         self.cancelled: Fault | None = None
         self.assumed = False
         """Whether its coordinator takes it for idempotent."""
+        self.weight = 0
+        """Bytes of memory that its inputs take while it runs, roughly."""
 
 
 class Worker:
@@ -75,6 +90,10 @@ class Worker:
         self.queued = 0
         """Calls that wait for a slot."""
         self._runs: dict[RunId, Job] = {}
+        self._held = 0
+        """The weight of all calls that run."""
+        self._short: dict[str, None] = {}
+        """Functions whose first queued call waits until `_held` has room for it, the longest wait first."""
         self._dispatches: dict[tuple[LinkId, int], dict[str, Job]] = {}
         self._by_link: dict[LinkId, dict[int, None]] = {}
         """The numbers of the dispatches that came over each link."""
@@ -105,10 +124,12 @@ class Worker:
         jobs = self._dispatches.setdefault((link, number), {})
         self._by_link.setdefault(link, {})[number] = None
         assumed = dict.fromkeys(idempotent)
+        weights = {name: _weight(value) for name, value in given.items()}
         fresh: list[Job] = []
         for call in calls:
             job = Job(link, number, call, given, deadline=deadline, accepted=now)
             job.assumed = call.name in assumed
+            job.weight = sum([weights[need] for need in call.needs if need in weights]) if weights else 0
             jobs[call.name] = job
             fresh.append(job)
         intents: list[Intent] = []
@@ -118,11 +139,10 @@ class Worker:
                 intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
                 continue
             function = job.call.function
-            if self._busy.get(function, 0) < self._slots.get(function, 1):
+            if function not in self._queues and self._has_slot(function) and self._fits(job):
                 intents.append(self._start(job, now))
             else:
-                self._queues.setdefault(function, OrderedDict())[job] = None
-                self.queued += 1
+                self._queue(job)
         return intents
 
     def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[Intent]:
@@ -138,28 +158,29 @@ class Worker:
         self._busy[function] -= 1
         if not self._busy[function]:
             del self._busy[function]
+        self._held -= job.weight
         intents: list[Intent] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
             intents += self._next(function, now)
-        return intents
+        return intents + self._start_short(now)
 
-    def cancel(self, link: LinkId, number: int, fault: Fault = faults.CANCELLED) -> list[Intent]:
+    def cancel(self, link: LinkId, number: int, now: int) -> list[Intent]:
         """Call a dispatch off: what is queued is refused at once, what runs is asked to stop and answers when it
         has.
         """
         intents: list[Intent] = []
         for job in list(self._dispatches.get((link, number), {}).values()):
-            intents.append(self._stop(job, fault))
-        return intents
+            intents.append(self._stop(job, faults.CANCELLED))
+        return intents + self._start_short(now)
 
-    def link_lost(self, link: LinkId) -> list[Intent]:
+    def link_lost(self, link: LinkId, now: int) -> list[Intent]:
         """Who asked is gone: queued calls go, running ones are asked to stop.
 
         The `Ended`s of it have nobody to go to.
         """
         intents: list[Intent] = []
         for number in list(self._by_link.get(link, ())):
-            intents += self.cancel(link, number)
+            intents += self.cancel(link, number, now)
         return intents
 
     def stop_all(self) -> list[Intent]:
@@ -167,7 +188,7 @@ class Worker:
         jobs = [job for dispatch in self._dispatches.values() for job in dispatch.values()]
         return [self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING) for job in jobs]
 
-    def withdrawn(self, function: str) -> list[Intent]:
+    def withdrawn(self, function: str, now: int) -> list[Intent]:
         """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
         self._slots.pop(function, None)
         intents: list[Intent] = []
@@ -175,7 +196,7 @@ class Worker:
             refusal = self._refusal(job.call, job.assumed)
             if refusal is not None and refusal.code != faults.DRAINING.code:
                 intents.append(self._stop(job, refusal))
-        return intents
+        return intents + self._start_short(now)
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
@@ -198,6 +219,32 @@ class Worker:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    def _has_slot(self, function: str) -> bool:
+        return self._busy.get(function, 0) < self._slots.get(function, 1)
+
+    def _fits(self, job: Job) -> bool:
+        """Whether there is room for its inputs; no call passes others that wait for room."""
+        if not job.weight or not self._held:
+            return True
+        first = not self._short or next(iter(self._short)) == job.call.function
+        return first and self._held + job.weight <= self._limits.inputs
+
+    def _start_short(self, now: int) -> list[Intent]:
+        """What waited for room may have it, or be first in its queue no more."""
+        intents: list[Intent] = []
+        for function in list(self._short) if self._short else ():
+            intents += self._next(function, now)
+        return intents
+
+    def _queue(self, job: Job) -> None:
+        function = job.call.function
+        if function not in self._queues:
+            self._queues[function] = OrderedDict()
+            if self._has_slot(function):
+                self._short[function] = None
+        self._queues[function][job] = None
+        self.queued += 1
+
     def _start(self, job: Job, now: int) -> Intent:
         name = job.call.name
         if now >= job.deadline:
@@ -214,6 +261,7 @@ class Worker:
             job.call, args=b""
         )  # what the body has is decoded, and may be there for long
         self._runs[run] = job
+        self._held += job.weight
         function = job.call.function
         self._busy[function] = self._busy.get(function, 0) + 1
         return Run(run, function, arguments[0], arguments[1], job.deadline)
@@ -278,14 +326,18 @@ class Worker:
         del queue[job]
         self.queued -= 1
         if not queue:
-            del self._queues[job.call.function]
+            self._drop_queue(job.call.function)
         return self._end(job, Failed(job.call.name, fault, refused=True))
 
     def _next(self, function: str, now: int) -> list[Intent]:
         queue = self._queues.get(function)
         intents: list[Intent] = []
-        while queue and self._busy.get(function, 0) < self._slots.get(function, 1):
-            job, _ = queue.popitem(last=False)
+        while queue and self._has_slot(function):
+            job = next(iter(queue))
+            if not self._fits(job):
+                self._short[function] = None
+                return intents
+            del queue[job]
             self.queued -= 1
             refusal = self._refusal(job.call, job.assumed)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
@@ -293,8 +345,14 @@ class Worker:
             else:
                 intents.append(self._start(job, now))
         if queue is not None and not queue:
-            del self._queues[function]
+            self._drop_queue(function)
+        else:
+            self._short.pop(function, None)  # what waits, waits for a slot
         return intents
+
+    def _drop_queue(self, function: str) -> None:
+        del self._queues[function]
+        self._short.pop(function, None)
 
     def _end(self, job: Job, row: Done | Failed) -> Ended:
         key = (job.link, job.request)
@@ -307,6 +365,20 @@ class Worker:
             if not numbers:
                 del self._by_link[job.link]
         return Ended(job.link, job.request, row, last=not jobs)
+
+
+_ELEMENT: Final = 64
+"""Bytes that an element of a decoded value takes, roughly, beside those of its text."""
+_FEW: Final = 4096
+
+
+def _weight(value: bytes) -> int:
+    """Bytes that an encoded value takes once it is decoded, roughly; of a short one at most."""
+    size = len(value)
+    try:
+        return size + _ELEMENT * (size if size <= _FEW else count(value, size))
+    except Exception:  # it cannot be read, and its call will say so
+        return size
 
 
 def _bad(call: Call, text: str) -> Fault:

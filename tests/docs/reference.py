@@ -142,7 +142,7 @@ def _amount(name: str, kind: str) -> str:
     """A limit's default with the unit that people use."""
     value = getattr(DEFAULT, name)
     mib = 1024 * 1024
-    if name.endswith(("message", "expansion")):
+    if name.endswith(("message", "expansion", "inputs", "values")):
         return f"{value // mib} MiB" if value % mib == 0 else f"{value:,} bytes"
     for unit, words in ((HOUR, "h"), (SECOND, "s"), (MILLISECOND, "ms")) if kind == "Span" else ():
         if value % unit == 0:

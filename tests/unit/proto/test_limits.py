@@ -13,6 +13,8 @@ PROMISED = {
     "message": 16 * MIB,
     "expansion": 64 * MIB,
     "expansion_elements": 1_000_000,
+    "inputs": 512 * MIB,
+    "values": 1024 * MIB,
     "calls": 10_000,
     "name_length": 256,
     "requests": 8_192,

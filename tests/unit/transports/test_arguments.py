@@ -10,6 +10,17 @@ from mpreg_transports.arguments import CALL_KEYWORDS
 from mpreg_transports.client import _LATER
 
 
+class Odd(str):
+    """A text that cannot be shown."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "told"),
     [
@@ -20,6 +31,8 @@ from mpreg_transports.client import _LATER
         ({"name": 3}, TypeError, "name=3 is of type int"),
         ({"host": 3}, TypeError, "host=3"),
         ({"cluster_id": None}, TypeError, "cluster_id=None"),
+        ({"name": Odd("worker")}, TypeError, "name=... is of type Odd"),
+        ({"cluster_id": Odd("shop")}, TypeError, "cluster_id=... is of type Odd"),
     ],
 )
 def test_a_server(arguments: dict[str, Any], kind: type[Exception], told: str) -> None:
@@ -35,6 +48,9 @@ def test_a_server(arguments: dict[str, Any], kind: type[Exception], told: str) -
         ({"concurrency": "x"}, TypeError, "concurrency='x' is of type str"),
         ({"name": ""}, ValueError, "a function's name is empty"),
         ({"name": 3}, TypeError, "name=3"),
+        ({"name": Odd("f")}, TypeError, "name=... is of type Odd"),
+        ({"version": Odd("2")}, TypeError, "version=... is of type Odd"),
+        ({"version": "2" * 257}, ValueError, "a version has at most 256 characters, not 257"),
     ],
 )
 def test_a_function(arguments: dict[str, Any], kind: type[Exception], told: str) -> None:

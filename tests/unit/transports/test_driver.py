@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ from tests.helpers.held import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
+caller: ContextVar[str] = ContextVar("caller", default="")
 BODIES = (("first", lambda: 1), ("last", lambda: 3))
 QUICK = Limits(dial_first=MILLISECOND, dial_longest=2 * MILLISECOND)
 
@@ -254,3 +256,19 @@ async def test_effects_of_what_is_done_within_an_effect_come_after_it() -> None:
     (answers,) = link.sent
     places = [answers.index(b'"u":"%s"' % name) for name in (b"first", b"inner", b"last")]
     assert places == sorted(places)
+
+
+async def test_effects_are_carried_out_in_no_context_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    async def body() -> None:
+        caller.set("a call")
+        driver.flush()
+        raise ValueError
+
+    driver = driven(function(body, name="f"))
+    carry_out = driver._carry_out
+    monkeypatch.setattr(driver, "_carry_out", lambda: (seen.append(caller.get()), carry_out()))
+    driver.on_failure = lambda function, raised: seen.append(function + caller.get())
+    await carried_out(driver, Deaf(request("f"), takes=True))
+    assert set(seen) == {"", "f"}

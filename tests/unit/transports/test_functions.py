@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import trio
 import trio.lowlevel
 
 from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Run, Stopped
@@ -395,6 +396,40 @@ async def test_future_cancelled_by_others_leaves_the_outcome_unknown() -> None:
     started = Started(function(plain, executor=queue), 1)
     queue.futures[0].cancel()
     assert isinstance(await started.outcome(), Lost)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ends", ["returns", "raises", "cancelled"])
+async def test_a_coroutine_that_has_ended_keeps_no_argument(ends: str) -> None:
+    class Argument:
+        pass
+
+    async def body(argument: Argument) -> None:
+        await anyio.lowlevel.checkpoint()
+        if ends == "raises":
+            raise ValueError
+        if ends == "cancelled":
+            started.set()
+            await anyio.sleep_forever()
+
+    started = anyio.Event()
+    gone = weakref.ref(argument := Argument())
+    gc.disable()
+    try:
+        run = Started(function(body), argument)
+        del argument
+        if ends == "cancelled":
+            await started.wait()
+            assert isinstance(run.body, coroutines.CoroutineRun)
+            run.body.cancel()
+        await run.ended.wait()
+        del run
+        await anyio.lowlevel.checkpoint()
+        if ends == "cancelled" and anyio.get_cancelled_exc_class() is trio.Cancelled:
+            gc.collect()  # trio's own frames keep a cancellation
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------

@@ -143,3 +143,16 @@ def test_a_request_that_is_over_keeps_no_values() -> None:
         (),
         {},
     )
+
+
+def test_results_that_were_sent_when_they_came_are_kept_for_dependents_alone() -> None:
+    calls = (Call("a", "f", b""), Call("b", "f", b"", ("a",)))
+    request = Request(7, calls, want=("a", "b"), eager=True)
+    made = plan(request, DEFAULT)
+    assert isinstance(made, Plan)
+    one = Execution(RequestId(1), request, made, link=LinkId(3), arrived=10, deadline=20)
+    one.start()
+    one.bind("a", b"1234")
+    assert (one.values, one.held) == ({"a": b"1234"}, 4)
+    one.bind("b", b"5")
+    assert (one.values, one.held) == ({}, 0)

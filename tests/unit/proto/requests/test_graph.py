@@ -122,6 +122,7 @@ def test_no_circle_is_none() -> None:
         (Request(1, calls(abcdef="")), "name_length", 6),
         (Request(1, (Call("x", "function", b""),)), "name_length", 8),
         (Request(1, (Call("x", "f", b"", (), ("ok", "resource")),)), "name_length", 8),
+        (Request(1, (Call("x", "f", b"", version="version"),)), "name_length", 7),
     ],
 )
 def test_over_a_limit(request_: Request, limit: str, came: int) -> None:

@@ -515,3 +515,71 @@ def test_a_result_that_contains_itself_is_a_failure_of_its_call(made: list[objec
     failed = rows(alpha)["x"]
     assert failed.fault.code == 1003 and "contains itself" in failed.fault.message
     desk.idle()
+
+
+# -- inputs of all that runs ------------------------------------------------------------------------------------------
+
+INPUT = {"a": CODEC.encode(b"x" * 10_000)}
+
+
+def test_inputs_of_running_calls_have_room_for_so_many_bytes() -> None:
+    desk = Desk([spec("slow"), spec("other")], limits=Limits(inputs=25_000))
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, *[call(f"x{n}", "slow", n, Ref("a")) for n in range(4)], call("y", "slow", 4), given=INPUT)
+    dispatch(alpha, 2, call("x", "other", 5, Ref("a")), call("z", "other", 6), given=INPUT)
+    assert [run.args[0] for run in desk.running("slow")] == [0, 1]
+    assert (desk.running("other"), desk.node.worker.queued) == ([], 5)
+    desk.finish(desk.running("slow")[0])
+    assert [run.args[0] for run in desk.running("slow")] == [1, 2]
+    for run in desk.running("slow"):
+        desk.finish(run)
+    assert [run.args[0] for run in desk.running("slow")] == [3, 4]
+    assert [run.args[0] for run in desk.running("other")] == [5, 6]
+    for run in (*desk.running("slow"), *desk.running("other")):
+        desk.finish(run)
+    desk.idle()
+
+
+def test_a_call_whose_inputs_have_no_room_alone_runs_alone() -> None:
+    desk = Desk([spec("slow")], limits=Limits(inputs=1))
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), given=INPUT)
+    for number in (1, 2):
+        (run,) = desk.running("slow")
+        assert run.args[0] == number
+        desk.finish(run)
+    desk.idle()
+
+
+def test_what_waits_behind_a_cancelled_call_without_room_starts() -> None:
+    desk = Desk([spec("slow")], limits=Limits(inputs=15_000))
+    alpha = desk.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), given=INPUT)
+    dispatch(alpha, 2, call("x", "slow", 2, Ref("a")), given=INPUT)
+    dispatch(alpha, 3, call("x", "slow", 3))
+    assert [run.args[0] for run in desk.running("slow")] == [1]
+    alpha.say(CancelRequest(2))
+    assert [run.args[0] for run in desk.running("slow")] == [1, 3]
+    for run in desk.running("slow"):
+        desk.finish(run)
+    desk.idle()
+
+
+def test_many_small_elements_weigh_more_than_their_bytes() -> None:
+    desk = Desk([spec("slow")], limits=Limits(inputs=1_000_000))
+    alpha = desk.member("alpha")
+    given = {"a": CODEC.encode([[]] * 10_000)}
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), given=given)
+    assert len(desk.running("slow")) == 1
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_results_kept_for_one_request_have_a_bound(partial: bool) -> None:
+    desk = Desk([spec("f")], limits=Limits(values=25_000))
+    client = desk.client()
+    client.say(Request(1, tuple(call(f"x{n}", "f", n) for n in range(3)), partial=partial))
+    for run in desk.running("f"):
+        desk.finish(run, Returned(b"x" * 10_000))
+    (result,) = client.take(Result)
+    assert result.fault is not None and (result.fault.code, result.fault.details["limit"]) == (1014, "values")
+    desk.idle()
