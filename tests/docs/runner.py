@@ -77,7 +77,6 @@ class PageRun:
             "COLUMNS": "110",
             "NO_COLOR": "1",
             "TERM": "dumb",
-            "PYTEST_ADDOPTS": "-p no:asyncio",  # a plugin of our own tests, which readers need not have
             "MPREG_URL": f"ws://127.0.0.1:{self._port('9001')}",
         }
 
