@@ -79,6 +79,8 @@ class SlowIsNotDead(Watcher):
             return length <= PAUSE and (before is None or action.at >= before + _BETWEEN)
         if action.name in ("set_link", "set_links"):
             return not action.args["profile"]["reset"]
+        if action.name == "vanish":  # without a word its links are silent
+            return not action.args["silent"]
         return action.name in _MEANINGLESS
 
 

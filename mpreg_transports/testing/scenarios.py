@@ -120,7 +120,7 @@ def slow_lines(drawing: Drawing) -> Load:
     """All lines are narrow, and long values wait on them."""
     bandwidth = 30_000 + drawing.chooser.below("story", 50_000)
     drawing.add(0.0, "set_links", profile=msgspec.to_builtins(Profile(bandwidth=bandwidth)))
-    return Load(rate=0.6, only=("bulk", "add", "add", "haul"), tight=0.0)
+    return Load(rate=0.8, only=("bulk", "add", "add", "add", "haul"), tight=0.0)
 
 
 def meetings(drawing: Drawing) -> Load:

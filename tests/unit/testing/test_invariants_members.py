@@ -107,7 +107,7 @@ def test_5_placing_that_takes_suspects_as_well_as_others(monkeypatch: pytest.Mon
     monkeypatch.setattr(dispatcher, "rank", lambda candidates, loads, *, resources: candidates)
     sim = cluster()
     sim.partition({"left"}, {"right"})
-    sim.link("front", "right").set(delay=0.3)  # so that it cannot refute at once what `left` will say of it
+    sim.link("front", "right").set(delay=1.0)  # so that it cannot refute at once what `left` will say of it
 
     def ask() -> None:
         for _ in range(400):

@@ -273,7 +273,7 @@ def test_a_half_open_link_is_found_by_probes() -> None:
     sim.crash("back", silent=True)
     sim.run(0.9)
     assert standing(sim, "back", "front") == "ALIVE"
-    sim.run(5)
+    sim.run(7)
     assert standing(sim, "back", "front") == "DEAD"
     assert not sim.nodes["front"].wires
 

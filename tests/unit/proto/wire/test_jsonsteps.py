@@ -52,9 +52,7 @@ def test_steps_equal_one_go(window: int, monkeypatch: pytest.MonkeyPatch) -> Non
                 [text[:at], text[:at] + rng.choice('[]{},:"x1 \\') + text[at:], text[:at] + text[at + 1 :]]
             )
         expected, found = at_once(text), outcome(text)
-        if (
-            isinstance(expected, tuple) and "Illegal trailing comma" in expected[1]
-        ):  # Python 3.13 names it, steps do not
+        if isinstance(expected, tuple) and "Illegal trailing comma" in expected[1]:  # named by Python 3.13
             assert isinstance(found, tuple) and found[2] == expected[2], text
         else:
             assert found == expected, text
