@@ -274,7 +274,7 @@ class Server:
         """`serve`, and leave the cluster in order when the process is told to end."""
         with single_errors():
             async with anyio.create_task_group() as tasks:
-                await tasks.start(partial(watch, self._on_signal))
+                await tasks.start(partial(watch, self._on_signal, self._on_signal_while_blocked))
                 await self.serve(task_status=task_status)
                 tasks.cancel_scope.cancel()
 
@@ -511,6 +511,11 @@ class Server:
             self.leave()
         else:
             self._leave(True)
+
+    def _on_signal_while_blocked(self, number: signal.Signals) -> None:
+        """A function blocks the event loop, and a second signal has come: the process ends also if it goes on so."""
+        if self._forced_end is not None:
+            self._forced_end.arm_within_a_handler(number, seconds=_AT_ONCE_SECONDS)
 
     def _tell_end_of_grace(self) -> None:
         began, grace = self._leaving_since, self._limits.drain_grace

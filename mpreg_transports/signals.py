@@ -7,9 +7,11 @@ did before the node ran. A process that does not end after the signals is ended 
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -38,11 +40,15 @@ def leaving_signals() -> tuple[signal.Signals, ...]:
 
 
 async def watch(
-    deliver: Callable[[signal.Signals], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    deliver: Callable[[signal.Signals], None],
+    blocked: Callable[[signal.Signals], None] = lambda number: None,
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Call `deliver` in this loop for each signal, until cancelled.
 
-    Outside the main thread there are none, and it returns at once.
+    `blocked` is called at once, in the midst of whatever blocks the loop, for a signal while an earlier one waits to be
+    delivered. Outside the main thread there are none, and it returns at once.
     """
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
@@ -57,11 +63,33 @@ async def watch(
             task_status.started()
             await anyio.sleep_forever()
             return
+        waiting = _Waiting(numbers, blocked)
         own = {number: (handler, signal.getsignal(number)) for number, handler in before.items()}
         stack.enter_context(forking.undone_in_children(own))
         task_status.started()
         async for number in signals:
+            waiting.count = 0
             deliver(number)
+
+
+class _Waiting:
+    """Counts signals that the loop has not delivered: Python runs handlers also while a function blocks the loop."""
+
+    def __init__(self, numbers: tuple[signal.Signals, ...], blocked: Callable[[signal.Signals], None]) -> None:
+        self.count = 0
+        self._blocked = blocked
+        for number in numbers:
+            self._wrap(number, signal.getsignal(number))
+
+    def _wrap(self, number: signal.Signals, handler: Handler) -> None:
+        def taken(what: int, frame: object) -> None:
+            self.count += 1
+            if self.count > 1:
+                self._blocked(number)
+            if callable(handler):
+                handler(what, frame)
+
+        signal.signal(number, taken)
 
 
 @contextmanager
@@ -88,6 +116,7 @@ class ForcedEnd:
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
+        self._at_once: object = None
 
     def arm(self, number: signal.Signals, *, seconds: float) -> None:
         """From now on it has so many seconds; a later call replaces an earlier one."""
@@ -96,8 +125,20 @@ class ForcedEnd:
         timer.name, timer.daemon = "mpreg forced end", True
         timer.start()
 
+    def arm_within_a_handler(self, number: signal.Signals, *, seconds: float) -> None:
+        """The same in a signal handler, which may have interrupted the start of a thread: it takes no lock."""
+        if self._at_once is None:
+            self._at_once = object()
+            _thread.start_new_thread(self._later, (number, seconds, self._at_once))
+
+    def _later(self, number: signal.Signals, seconds: float, mark: object) -> None:
+        time.sleep(seconds)
+        if self._at_once is mark:
+            _end(number)
+
     def disarm(self) -> None:
         """It has ended by itself."""
+        self._at_once = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

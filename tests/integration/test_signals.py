@@ -133,6 +133,30 @@ module._IN_ORDER_SECONDS = module._AT_ONCE_SECONDS = 0.3
     assert process.returncode in (0, 128 + signal.SIGTERM)
 
 
+def test_second_signal_ends_a_process_whose_loop_is_blocked(tmp_path: Path) -> None:
+    prepare = """
+@server.function(inline=True)
+def block():
+    print("blocked", flush=True)
+    time.sleep(3600)
+"""
+    with node(tmp_path, "server.run()", prepare=prepare) as (process, url):
+        caller = subprocess.Popen(
+            [sys.executable, "-m", "mpreg_transports.cli", "call", "block", "--url", url],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "blocked\n"
+            for number in (signal.SIGTERM, signal.SIGINT):  # two of one number might come as one
+                process.send_signal(number)
+            assert process.wait(PATIENCE) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+        finally:
+            caller.kill()
+            caller.wait()
+
+
 def test_a_handler_of_the_programs_own_may_call_leave(tmp_path: Path) -> None:
     code = """
 async def main():
