@@ -214,7 +214,7 @@ async def test_native_clients_and_nodes_come_by_any_name(names: None) -> None:
             link = await Dialler(websocket_only=True)(url)  # type: ignore[arg-type]
             await link.close()
             with pytest.raises(InvalidStatus):
-                async with connect(url):
+                async with connect(url, host="127.0.0.1"):  # uvloop asks a resolver of its own
                     pass
 
 
