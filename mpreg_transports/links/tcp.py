@@ -76,11 +76,6 @@ class TcpLink:
         """Bytes that were written."""
         return self._output.given
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait here to leave. See `Output.unsent`."""
-        return self._output.unsent
-
     async def receive(self) -> tuple[bytes]:
         """One chunk, up to 256 KiB. See `Link.receive`."""
         if self._received:

@@ -82,11 +82,6 @@ class WebSocketLink:
         """Bytes that were written."""
         return self._output.given
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait here to leave. See `Output.unsent`."""
-        return self._output.unsent
-
     async def receive(self) -> list[bytes | bytearray | str]:
         """All messages that one read of the socket completed. See `Link.receive`.
 
