@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import assert_never
@@ -40,6 +39,7 @@ from mpreg_proto.notices import Notice
 from mpreg_transports import logs
 from mpreg_transports.coroutines import CoroutineRun
 from mpreg_transports.functions import Body, Function, Runtime, Way
+from mpreg_transports.keepalive import Keepalive
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
 from mpreg_transports.outbox import Mailbox, Outbox, Watch
@@ -106,6 +106,14 @@ class Driver:
         self._watch = Watch(self._spawn)
         self._paused: dict[LinkId, anyio.Event] = {}
         """Links that are not read until they are resumed."""
+        limits = node.config.limits
+        self._keepalive = Keepalive(
+            self._spawn,
+            every=limits.ping_every,
+            gone_after=limits.gone_after,
+            progress=node.links.heard,
+            paused=self._paused,
+        )
         self._last_link = 0
         self._due: int | None = None
         self._wakeup = anyio.Event()
@@ -233,7 +241,7 @@ class Driver:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(outbox.run)
                 if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
-                    tasks.start_soon(self._watch_silence, link, transport)
+                    self._keepalive.add(link, transport)
                 node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
                 self.flush()
                 slicer = Slicer(lambda data, now: node.receive(link, data, now=now), self.flush, clock)
@@ -249,6 +257,7 @@ class Driver:
             del self._links[link]
             self._local_hosts.pop(link, None)
             self._paused.pop(link, None)
+            self._keepalive.discard(link)
             node.link_closed(link, now=clock())
             self.flush()
             self._wakeup.set()
@@ -326,26 +335,6 @@ class Driver:
     def _dial_failed(self, address: Address) -> None:
         self.node.dial_failed(address, now=clock())
         self.flush()
-
-    async def _watch_silence(self, link: LinkId, transport: WebSocketLink) -> None:
-        """A JSON client has no ping of its own: ask by WebSocket's, and hang up when nothing at all comes back.
-
-        That it takes an answer is a sign of life too.
-        """
-        limits = self.node.config.limits
-        seen, silent = (0, 0), 0
-        with suppress(LinkEnded):  # nothing can be written any more, a ping given up half-way included
-            while silent < limits.gone_after:
-                await anyio.sleep(limits.ping_every / 1e9)
-                moved = (transport.received_bytes, self.node.links.heard(link))
-                if moved != seen or link in self._paused:  # what is not read cannot be a pong
-                    seen, silent = moved, 0
-                    continue
-                silent += limits.ping_every
-                with anyio.move_on_after(limits.ping_every / 1e9):
-                    await transport.ping()
-        log.info("%s: silent for %g s, hung up", transport.peer, silent / 1e9)
-        await transport.close(1001)
 
     def _run(self, run: Run) -> None:
         function = self._functions.get(run.function)

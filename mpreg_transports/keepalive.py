@@ -1,0 +1,90 @@
+"""Keepalive for JSON clients over WebSocket, whose messages have no ping: WebSocket's own is used (RFC 6455, 5.5.2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container
+from contextlib import suppress
+
+import anyio
+
+from mpreg_proto.ids import LinkId
+from mpreg_transports.links.base import LinkEnded
+from mpreg_transports.links.websocket import WebSocketLink
+
+log = logging.getLogger(__name__)
+
+
+class _Watched:
+    """A link and its last signs of life."""
+
+    __slots__ = ("seen", "silent", "transport")
+
+    def __init__(self, transport: WebSocketLink) -> None:
+        self.transport = transport
+        self.seen = (0, 0)
+        """Bytes received, and the time of the last progress of what is written to it."""
+        self.silent = 0
+        """Nanoseconds without a sign of life, in whole intervals."""
+
+
+class Keepalive:
+    """Pings the links of one driver that have been silent for an interval, and closes those that stay silent.
+
+    One task serves all links: a task for each would hold 5 KiB beside an idle connection. `spawn(start, *args)` starts
+    a task. Bytes that the peer accepts, of which `progress` gives the last time, are a sign of life too. A link that is
+    paused is never silent: what is not read cannot be a pong. `every` and `gone_after` are nanoseconds.
+    """
+
+    def __init__(
+        self,
+        spawn: Callable[..., None],
+        *,
+        every: int,
+        gone_after: int,
+        progress: Callable[[LinkId], int],
+        paused: Container[LinkId],
+    ) -> None:
+        self._spawn = spawn
+        self._every = every
+        self._gone_after = gone_after
+        self._progress = progress
+        self._paused = paused
+        self._links: dict[LinkId, _Watched] = {}
+        self._running = False
+
+    def add(self, link: LinkId, transport: WebSocketLink) -> None:
+        """Watch a link until `discard`."""
+        self._links[link] = _Watched(transport)
+        if not self._running:
+            self._running = True
+            self._spawn(self._run)
+
+    def discard(self, link: LinkId) -> None:
+        """Watch it no longer, if it is watched."""
+        self._links.pop(link, None)
+
+    async def _run(self) -> None:
+        while self._links:
+            await anyio.sleep(self._every / 1e9)
+            for link, watched in list(self._links.items()):
+                self._look(link, watched)
+        self._running = False
+
+    def _look(self, link: LinkId, watched: _Watched) -> None:
+        transport = watched.transport
+        moved = (transport.received_bytes, self._progress(link))
+        if moved != watched.seen or link in self._paused:
+            watched.seen, watched.silent = moved, 0
+            return
+        watched.silent += self._every
+        if watched.silent < self._gone_after:
+            self._spawn(self._ping, transport)
+        else:
+            self.discard(link)
+            log.info("%s: silent for %g s, hung up", transport.peer, watched.silent / 1e9)
+            self._spawn(transport.close, 1001)
+
+    async def _ping(self, transport: WebSocketLink) -> None:
+        with suppress(LinkEnded), anyio.move_on_after(self._every / 1e9):
+            await transport.ping()
