@@ -107,7 +107,8 @@ signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
 import mpreg_transports.server, mpreg_transports.sync
 if os.fork() == 0:
     same = all(signal.getsignal(one) is mine for one in (signal.SIGTERM, signal.SIGINT))
-    os._exit(0 if same and signal.set_wakeup_fd(-1) == theirs else 1)
+    kept = theirs if sys.version_info < (3, 12) else -1  # since then importing asyncio lets go of it in children
+    os._exit(0 if same and signal.set_wakeup_fd(-1) == kept else 1)
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     )
