@@ -22,7 +22,7 @@ def main() -> None:
     make_lasting()
     try:
         build()(prog_name="mpreg")
-    except Exception as error:
+    except (Exception, BaseExceptionGroup) as error:
         from mpreg_transports.cli.told import tell
 
         sys.exit(tell(error))

@@ -34,7 +34,7 @@ def ask(url: str, question: Callable[[Client], Awaitable[T]], *, before: Callabl
     """
     import anyio
 
-    from mpreg_transports.cli.told import CommandFailed, ExitCode, innermost
+    from mpreg_transports.cli.told import CommandFailed, ExitCode
     from mpreg_transports.client import Client
 
     async def asked() -> T:
@@ -47,5 +47,3 @@ def ask(url: str, question: Callable[[Client], Awaitable[T]], *, before: Callabl
         return anyio.run(asked)
     except KeyboardInterrupt:
         raise CommandFailed("interrupted; the node was told to stop", code=ExitCode.UNKNOWN) from None
-    except BaseExceptionGroup as group:
-        raise innermost(group) from None

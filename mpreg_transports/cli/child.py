@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 
 def main() -> NoReturn:
     """Be that node until told to end."""
-    from mpreg_transports.cli.serving import end_process, prepare, serve_here
+    from mpreg_transports.cli.serving import end_process, prepare
     from mpreg_transports.cli.streams import make_lasting
     from mpreg_transports.cli.talk import talk_by_log
     from mpreg_transports.cli.told import tell
@@ -42,8 +42,8 @@ def main() -> NoReturn:
     try:
         server = prepare(told["target"], flags, Path(os.devnull))
         talk_by_log()
-        serve_here(server, lambda: print(json.dumps({"name": server.name, "url": server.url}), flush=True))
-    except Exception as error:
+        server.run_until_signal(lambda: print(json.dumps({"name": server.name, "url": server.url}), flush=True))
+    except (Exception, BaseExceptionGroup) as error:
         sys.exit(tell(error))
     end_process()
 

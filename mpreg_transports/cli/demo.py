@@ -37,14 +37,10 @@ def demo(
     import anyio
 
     from mpreg_transports.cli.demo_shown import Shown
-    from mpreg_transports.cli.told import CommandFailed, ExitCode, innermost
+    from mpreg_transports.cli.told import CommandFailed, ExitCode
 
     shown = Shown(as_json)
-    try:
-        finished = anyio.run(_demonstrate, shown, keep)
-    except BaseExceptionGroup as group:
-        raise innermost(group) from None
-    if not finished:
+    if not anyio.run(_demonstrate, shown, keep):
         raise CommandFailed("interrupted; its nodes have ended", code=ExitCode.UNKNOWN)
 
 

@@ -48,7 +48,7 @@ def dev(
     import anyio
 
     from mpreg_transports.cli.target import app_dir_of, source_of
-    from mpreg_transports.cli.told import CommandFailed, innermost
+    from mpreg_transports.cli.told import CommandFailed
     from mpreg_transports.settings import resolve
 
     flags: dict[str, Value] = {"app-dir": str(app_dir) if app_dir is not None else None}
@@ -60,10 +60,7 @@ def dev(
     if found["resource"].source == "default":
         shared.pop("resource", None)
     cluster = Cluster(target, nodes, shared, watched=watched if reload else None, as_json=as_json)
-    try:
-        anyio.run(cluster.run)
-    except BaseExceptionGroup as group:
-        raise innermost(group) from None
+    anyio.run(cluster.run)
 
 
 class Cluster:

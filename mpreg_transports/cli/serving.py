@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -105,7 +105,7 @@ def serve(
 
     server = prepare(target, flags, config)
     talk_by_log()
-    serve_here(server, lambda: say_ready(server))
+    server.run_until_signal(lambda: say_ready(server))
     end_process()
 
 
@@ -128,16 +128,6 @@ def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None)
     except ValueError as error:
         raise CommandFailed(str(error)) from None
     return server
-
-
-def serve_here(server: Server, on_ready: Callable[[], None]) -> None:
-    """Serve in this thread until told to end; `on_ready` is called once it listens. Raises CannotListen."""
-    from mpreg_transports.cli.told import innermost
-
-    try:
-        server.run_until_signal(on_ready)
-    except BaseExceptionGroup as group:
-        raise innermost(group) from None
 
 
 def say_ready(server: Server) -> None:
