@@ -2,10 +2,12 @@
 
 Asynchronous tests say `@pytest.mark.anyio` and then run twice, once on asyncio and once on trio, because the adapters
 promise both. With `--loop uvloop` they run once, on uvloop, and so does every other event loop of asyncio's that a test
-makes. Nothing here starts a process, opens a port or sleeps.
+makes. `uv run pytest` runs the tests in as many processes as there are cores, tests that are named in one (pytest-xdist).
+Nothing here starts a process, opens a port or sleeps.
 """
 
 import asyncio
+import os
 import signal
 
 import pytest
@@ -33,8 +35,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--loop", choices=["default", "uvloop"], default="default", help="what asyncio makes")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers of `-n auto`: for one file or one test none, as starting them would take longer."""
+    named = [one for one in config.args if ".py" in one]
+    return 0 if named else os.cpu_count() or 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Make uvloop the loop of asyncio's policy, which every way of running one asks."""
+    """Let child processes keep bytecode; make uvloop the loop of asyncio's policy, which every way of running one asks.
+
+    Hundreds of processes import the packages. Where PYTHONDONTWRITEBYTECODE is set, each would compile them again.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.rootpath / ".pytest_cache" / "bytecode"))
     if config.getoption("loop") == "uvloop":
         import uvloop
 

@@ -1,4 +1,4 @@
-"""A hundred seeds of the swarm: 60 simulated seconds of work under faults each, then settling, all invariants on.
+"""A hundred seeds of the swarm: 15 or 60 simulated seconds of work under faults, then settling, all invariants on.
 
 Which seeds is data (`seeds.json`), spread over numbers of nodes and both framings; `python -m tests.simulations` runs
 thousands. A failing one says what does not hold and how to see it again; its trace is kept in the test's folder.
@@ -21,7 +21,9 @@ def test_there_are_a_hundred_different_ones() -> None:
 
 @pytest.mark.parametrize("row", SEEDS, ids=lambda row: f"seed-{row['seed']}")
 def test_everything_holds(row: dict[str, Any], tmp_path: Path) -> None:
-    report = run_seed(row["seed"], nodes=row["nodes"], objects=row["objects"], keep=tmp_path)
+    report = run_seed(
+        row["seed"], nodes=row["nodes"], seconds=row["seconds"], objects=row["objects"], keep=tmp_path
+    )
     if report.violation is not None:
         pytest.fail(report.violation.report, pytrace=False)
     assert report.requests, "something was asked for"
