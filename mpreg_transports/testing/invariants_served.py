@@ -93,7 +93,7 @@ class ServedIfItCanBe(Watcher):
         words = f"request {call.number} of {call.client} at {self._sim.time:.6f} s ended with "
         words += "; ".join(f"{fault.code} {fault.message}" for fault in faults[:3])
         never = [code for code in codes if code in NEVER]
-        if never and self._serves_all_itself(asked, call.request.calls):
+        if never and not asked.half_open and self._serves_all_itself(asked, call.request.calls):
             raise Violation(14, f"{words}, though its node offers all of it")
         self._judge_quiet(asked, call, list(codes), words)
 
