@@ -51,25 +51,29 @@ class Keepalive:
         self._progress = progress
         self._paused = paused
         self._links: dict[LinkId, _Watched] = {}
-        self._running = False
+        self._scope: anyio.CancelScope | None = None
+        """Of the task, while there is one."""
 
     def add(self, link: LinkId, transport: WebSocketLink) -> None:
         """Watch a link until `discard`."""
         self._links[link] = _Watched(transport)
-        if not self._running:
-            self._running = True
-            self._spawn(self._run)
+        if self._scope is None:
+            self._scope = anyio.CancelScope()
+            self._spawn(self._run, self._scope)
 
     def discard(self, link: LinkId) -> None:
-        """Watch it no longer, if it is watched."""
+        """Watch it no longer, if it is watched. With the last one the task ends."""
         self._links.pop(link, None)
+        if not self._links and self._scope is not None:
+            self._scope.cancel()
+            self._scope = None
 
-    async def _run(self) -> None:
-        while self._links:
-            await anyio.sleep(self._every / 1e9)
-            for link, watched in list(self._links.items()):
-                self._look(link, watched)
-        self._running = False
+    async def _run(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            while True:
+                await anyio.sleep(self._every / 1e9)
+                for link, watched in list(self._links.items()):
+                    self._look(link, watched)
 
     def _look(self, link: LinkId, watched: _Watched) -> None:
         transport = watched.transport

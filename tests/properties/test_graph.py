@@ -87,13 +87,13 @@ def test_names_that_do_not_exist_are_told_before_circles(needs: Needs, want: lis
 
 
 def timed(title: str, needs: Needs) -> Plan | Fault:
-    """The plan, which must take well under a second: five times what it took when this was written."""
+    """The plan. Work that grows with the square of the calls would take minutes."""
     asked = request(needs)
     begun = time.process_time()  # others may have the machine
     made = plan(asked, DEFAULT)
     took = time.process_time() - begun
     print(f"{title}: planned in {took * 1000:.1f} ms")
-    assert took < 0.25, took
+    assert took < 5, took
     return made
 
 
