@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fuzz import TARGETS, corpus, harness
-from fuzz.running import atheris_is_here, guided, run
+from fuzz.running import guided, has_atheris, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,13 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
     found = False
     options.artifacts.mkdir(parents=True, exist_ok=True)
     for target in TARGETS if options.target == "all" else [options.target]:
-        if atheris_is_here() and not options.random:
+        if has_atheris() and not options.random:
             report = guided(
                 target, seconds=options.seconds, seed=options.seed, artifacts=options.artifacts, keep=options.keep
             )
         else:
             report = run(target, seconds=options.seconds, seed=options.seed, artifacts=options.artifacts)
-        print(report.words(), flush=True)
+        print(report.describe(), flush=True)
         found = found or report.crash is not None
     return int(found)
 

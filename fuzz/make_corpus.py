@@ -15,7 +15,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from fuzz import CORPUS, TARGETS
 from fuzz.traces import Step, packed
-from fuzz.world import ASKED, REMOTE, SECOND, Framing, LinkId, a_node, drained, frame, hello
+from fuzz.world import ASKED, REMOTE, SECOND, Framing, LinkId, drained, frame, hello, make_node
 from mpreg_proto.client import ClientSession
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.errors import Fault
@@ -31,60 +31,63 @@ Steps = list[tuple[Step, bytes]]
 _CODEC = ValueCodec()
 
 
-def _call(name: str, *args: object, needs: tuple[str, ...] = (), function: str = "echos") -> Call:
-    return Call(name, function, _CODEC.encode([list(args), {}]), needs)
+def _call(name: str, *args: object, dependencies: tuple[str, ...] = (), function: str = "echos") -> Call:
+    return Call(name, function, _CODEC.encode([list(args), {}]), dependencies)
 
 
 GRAPHS: tuple[Request, ...] = (
     Request(1, (_call("a", 1, function="echo"),)),
-    Request(2, (_call("a", "x"), _call("b", Ref("a"), needs=("a",)), _call("c", Ref("b", (0, 0)), needs=("b",)))),
+    Request(
+        2,
+        (_call("a", "x"), _call("b", Ref("a"), dependencies=("a",)), _call("c", Ref("b", (0, 0)), dependencies=("b",))),
+    ),
     Request(3, (_call("a", b"y"), _call("b", 2**70, function="boom")), partial=True, eager=True, trace=True),
     Request(4, (_call("a", function="nowhere"),), wait=SECOND, timeout=2 * SECOND),
-    Request(5, (_call("a", Ref("b"), needs=("b",)), _call("b", Ref("a"), needs=("a",)))),
+    Request(5, (_call("a", Ref("b"), dependencies=("b",)), _call("b", Ref("a"), dependencies=("a",)))),
     Request(7, (_call("a", 1, function="later"), _call("b", 2, function="later"), _call("c", 3, function="later"))),
-    Request(6, (_call("a", Ref("g"), needs=("g",)),), here=("a",), given={"g": _CODEC.encode((1, "two"))}),
+    Request(6, (_call("a", Ref("g"), dependencies=("g",)),), here=("a",), inputs={"g": _CODEC.encode((1, "two"))}),
 )
 
 
-class Talk:
+class Conversation:
     """What two sides say to each other over one stream; each step is kept as the other would be fed it."""
 
     def __init__(self) -> None:
-        self.said: tuple[Steps, Steps] = ([], [])
+        self.steps: tuple[Steps, Steps] = ([], [])
 
     def note(self, side: int, data: bytes) -> None:
         """`side` says something."""
-        self.said[side].append((Step.SAY, data))
+        self.steps[side].append((Step.SAY, data))
 
     def wait(self, tenths: int) -> None:
         """Time passes for both."""
-        for steps in self.said:
+        for steps in self.steps:
             steps.append((Step.WAIT, bytes([tenths])))
 
 
 def client_with_node() -> tuple[bytes, bytes]:
     """A client that sends all GRAPHS: what it says, for `peer`, and what the node answers, for `client`."""
-    talk, node, session, link = Talk(), a_node(), ClientSession(name="client"), LinkId(1)
+    talk, node, session, link = Conversation(), make_node(), ClientSession(name="client"), LinkId(1)
     node.link_opened(link, framing=Framing.STREAM, dialled=None, now=0)
     session.link_opened(link, framing=Framing.STREAM, address=Address("ws://fuzzed:1"), now=0)
     now = 0
     for request in GRAPHS:
         session.submit(request, now=now)
-        talk.said[1].append((Step.ACT, b"\0"))
+        talk.steps[1].append((Step.ACT, b"\0"))
         _exchange(talk, node, session, link, now)
         now += SECOND
         node.wake(now=now)
         talk.wait(10)
-    session.ask(now=now)
+    session.get_view(now=now)
     session.explain(GRAPHS[1], now=now)
-    talk.said[1].extend([(Step.ACT, b"\3"), (Step.ACT, b"\2")])
+    talk.steps[1].extend([(Step.ACT, b"\3"), (Step.ACT, b"\2")])
     _exchange(talk, node, session, link, now)
     node.leave(now=now)
     _exchange(talk, node, session, link, now)
-    return b"\0" + packed(talk.said[0]), packed(talk.said[1])
+    return b"\0" + packed(talk.steps[0]), packed(talk.steps[1])
 
 
-def _exchange(talk: Talk, node: Node, session: ClientSession, link: LinkId, now: int) -> None:
+def _exchange(talk: Conversation, node: Node, session: ClientSession, link: LinkId, now: int) -> None:
     busy = True
     while busy:
         busy = False
@@ -104,7 +107,7 @@ def _exchange(talk: Talk, node: Node, session: ClientSession, link: LinkId, now:
 
 def node_with_node(*, dials: bool, leaves: bool) -> bytes:
     """What another node says to the fuzzed one: it joins, offers, asks it to run calls, runs its own, and goes."""
-    nodes = (a_node("other"), a_node("fuzzed", seeds=(Address("ws://peer:1"),) if dials else ()))
+    nodes = (make_node("other"), make_node("fuzzed", seeds=(Address("ws://peer:1"),) if dials else ()))
     nodes[0].offer(REMOTE, now=0)
     steps: Steps = []
     dialled = (None, Address("ws://peer:1")) if dials else (Address("ws://fuzzed:1"), None)
@@ -123,7 +126,7 @@ def node_with_node(*, dials: bool, leaves: bool) -> bytes:
         steps.append((Step.WAIT, b"\5"))
         if number == 3:
             nodes[0].withdraw("boom", now=now)
-            nodes[0].hold(("gpu", "eu"), now=now)
+            nodes[0].set_resources(("gpu", "eu"), now=now)
             nodes[0].advertise((Address("ws://other:2"),), now=now)
         _between(nodes, steps, now)
     if leaves:
@@ -149,7 +152,7 @@ def _between(nodes: tuple[Node, Node], steps: Steps, now: int) -> None:
                     return
 
 
-def said_by_hand() -> bytes:
+def handwritten_peer() -> bytes:
     """A node that dispatches the same calls twice under one number, and calls them off while they run."""
     calls = (_call("a", 1, function="later"), _call("b", 2, function="echo"))
     dispatch = Request(9, calls, here=("a", "b"), partial=True, eager=True)
@@ -168,7 +171,7 @@ def cancelled_early(answered: bytes) -> bytes:
     return packed([(Step.ACT, b"\0"), (Step.ACT, b"\0"), (Step.ACT, b"\4")]) + answered
 
 
-def bodies(trace: bytes) -> list[bytes]:
+def frame_bodies(trace: bytes) -> list[bytes]:
     """The native bodies in a trace, one of each kind and length."""
     from fuzz.traces import unpacked
     from mpreg_proto.wire.framing import FrameError, FrameReader
@@ -207,8 +210,10 @@ def seeds() -> dict[str, list[bytes]]:
     """All inputs, by target."""
     said, answered = client_with_node()
     peers = [said] + [node_with_node(dials=dials, leaves=leaves) for dials in (False, True) for leaves in (True, False)]
-    peers.append(said_by_hand())
-    natives = {body: None for trace in (said[1:], answered, *(peer[1:] for peer in peers)) for body in bodies(trace)}
+    peers.append(handwritten_peer())
+    natives = {
+        body: None for trace in (said[1:], answered, *(peer[1:] for peer in peers)) for body in frame_bodies(trace)
+    }
     texts = [text.encode() for text in JSON]
     values = [call.args for request in GRAPHS for call in request.calls]
     rich: tuple[object, ...] = ({1, 2}, 3j, frozenset("ab"), [(), {}], {"k": 2**80}, "é" * 40)

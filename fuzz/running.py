@@ -22,35 +22,35 @@ from fuzz.mutation import mutations
 _CHECKED_EVERY = 32
 
 
-class Report(NamedTuple):
+class FuzzReport(NamedTuple):
     """What a run came to."""
 
     target: str
-    way: str
+    mode: str
     seed: int
     executions: int
     seconds: float
     corpus: int
     crash: Path | None
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For people."""
         rate = self.executions / self.seconds if self.seconds else 0.0
         text = (
             f"{self.target}: {self.executions:,} executions in {self.seconds:.1f} s ({rate:,.0f}/s), "
-            f"corpus {self.corpus}, {self.way}, seed {self.seed}"
+            f"corpus {self.corpus}, {self.mode}, seed {self.seed}"
         )
         if self.crash is not None:
             text += f"\nFAILED, input written to {self.crash}; again: python -m fuzz {self.target} --input {self.crash}"
         return text
 
 
-def atheris_is_here() -> bool:
+def has_atheris() -> bool:
     """Whether coverage can be followed."""
     return find_spec("atheris") is not None
 
 
-def run(target: str, *, seconds: float, seed: int, artifacts: Path) -> Report:
+def run(target: str, *, seconds: float, seed: int, artifacts: Path) -> FuzzReport:
     """Throw mutations of the corpus at a target."""
     function, kept = harness(target), corpus(target)
     start = perf_counter()
@@ -67,10 +67,10 @@ def run(target: str, *, seconds: float, seed: int, artifacts: Path) -> Report:
             break
         if executions % _CHECKED_EVERY == 0 and perf_counter() - start >= seconds:
             break
-    return Report(target, "random mutation", seed, executions, perf_counter() - start, len(kept), crash)
+    return FuzzReport(target, "random mutation", seed, executions, perf_counter() - start, len(kept), crash)
 
 
-def guided(target: str, *, seconds: float, seed: int, artifacts: Path, keep: Path | None) -> Report:
+def guided(target: str, *, seconds: float, seed: int, artifacts: Path, keep: Path | None) -> FuzzReport:
     """The same with atheris. New inputs of the corpus go to `keep`, or are thrown away."""
     with tempfile.TemporaryDirectory() as temporary:
         grown = keep or Path(temporary)
@@ -96,4 +96,4 @@ def guided(target: str, *, seconds: float, seed: int, artifacts: Path, keep: Pat
     crash = new[0] if new else None
     if ended.returncode and crash is None:
         raise RuntimeError(f"atheris ended with {ended.returncode} and no input")
-    return Report(target, "guided by coverage", seed or 1, executions, took, size, crash)
+    return FuzzReport(target, "guided by coverage", seed or 1, executions, took, size, crash)

@@ -31,7 +31,7 @@ REMOTE = FunctionSpec(name="remote")
 ASKED = Request(0, (Call("far", "remote", b"\x92\x91\x01\x80"),), timeout=SECOND)
 
 
-def a_node(name: str = "fuzzed", *, limits: Limits | None = None, seeds: tuple[Address, ...] = ()) -> Node:
+def make_node(name: str = "fuzzed", *, limits: Limits | None = None, seeds: tuple[Address, ...] = ()) -> Node:
     """A node that offers `echo`, `echos`, `boom`, which raises, and `later`; the same one for each call."""
     root = Rng(7).child(name)
     ids = root.child("entropy")
@@ -83,7 +83,7 @@ def frame(message: Message) -> bytes:
     return prefix(len(body)) + body
 
 
-class Heard:
+class Transcript:
     """What a node has said on one byte stream, read as its peer would."""
 
     def __init__(self) -> None:
@@ -115,11 +115,11 @@ __all__ = [
     "REMOTE",
     "SECOND",
     "Framing",
-    "Heard",
     "LinkId",
-    "a_node",
+    "Transcript",
     "drained",
     "frame",
     "hello",
+    "make_node",
     "outcome",
 ]

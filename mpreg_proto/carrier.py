@@ -1,6 +1,6 @@
 """What one machine wants, brought to whom it concerns: another machine, a link, or the log of effects.
 
-Machines return intents and outs in the order of their causes; what follows from one comes after all that was there
+Machines return actions and outs in the order of their causes; what follows from one comes after all that was there
 before, so nothing re-enters a machine. The table at the end holds all that may be wanted but the effects, which go to
 the log as they are. Nothing here reads bytes or decides.
 """
@@ -11,25 +11,34 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, assert_never
 
-from mpreg_proto.cluster.outputs import (
-    Abandon,
+from mpreg_proto.cluster.actions import (
+    AbandonLink,
+    AbortLink,
+    CloseIfIdle,
     CloseLink,
-    Drop,
-    Gone,
+    IdRetired,
+    LinkSelected,
+    MemberLost,
     OffersChanged,
-    Out,
-    Probe,
-    Surplus,
-    TakeNewId,
-    Tell,
-    Usable,
+    Output,
+    SendMessage,
+    SendPing,
 )
 from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.effects import Notify
 from mpreg_proto.machines import Machines
-from mpreg_proto.notices import NotTold
+from mpreg_proto.notices import GossipTooLong
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.intents import LOCAL, Answer, Assign, Ended, Intent, Partly, WantLink, Withdraw
+from mpreg_proto.requests.actions import (
+    LOCAL,
+    Action,
+    CallFinished,
+    CallSettled,
+    CancelDispatch,
+    Connect,
+    Dispatch,
+    SendReply,
+)
 from mpreg_proto.requests.relay import Forward
 from mpreg_proto.sending import LinkGone, Sent, TooLong
 from mpreg_proto.wire.messages import CancelRequest, Request, Result
@@ -37,108 +46,108 @@ from mpreg_proto.wire.messages import CancelRequest, Request, Result
 GOING_AWAY = 1001
 """The WebSocket close code of an endpoint that goes down (RFC 6455, section 7.4.1)."""
 
-Wanted = Intent | Out | Forward
+AnyAction = Action | Output | Forward
 """All that the machines may return."""
 
 
-class Carrier:
+class ActionRunner:
     """See the module. It holds nothing of its own."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
         self._links = machines.links
-        self._answers = machines.answers
+        self._replies = machines.replies
         self._worker = machines.worker
         self._log = machines.log
 
-    def carry(self, wanted: Iterable[Wanted], now: int) -> None:
-        """Bring each intent to whom it concerns; what follows from it comes after what was there before."""
-        waiting = deque(wanted)
+    def run(self, actions: Iterable[AnyAction], now: int) -> None:
+        """Bring each action to whom it concerns; what follows from it comes after what was there before."""
+        waiting = deque(actions)
         while waiting:
-            intent = waiting.popleft()
-            carrier = _CARRIERS.get(type(intent))
-            if carrier is None:
-                self._log.append(intent)  # type: ignore[arg-type]  # the table holds all but the effects
-            elif more := carrier(self, intent, now):
+            action = waiting.popleft()
+            handler = _ACTION_HANDLERS.get(type(action))
+            if handler is None:
+                self._log.append(action)  # type: ignore[arg-type]  # the table holds all but the effects
+            elif more := handler(self, action, now):
                 waiting.extend(more)
 
-    def _assign(self, intent: Assign, now: int) -> Iterable[Wanted]:
-        if intent.link == LOCAL:
+    def _dispatch(self, action: Dispatch, now: int) -> Iterable[AnyAction]:
+        if action.link == LOCAL:
             return self._worker.accept(
-                LOCAL, intent.number, intent.calls, intent.given, deadline=intent.deadline, now=now
+                LOCAL, action.number, action.calls, action.inputs, deadline=action.deadline, now=now
             )
         request = Request(
-            intent.number,
-            tuple(intent.calls),
-            timeout=intent.deadline - now,
-            here=tuple([call.name for call in intent.calls]),
-            idempotent=tuple(intent.idempotent),
-            given=intent.given,
+            action.number,
+            tuple(action.calls),
+            timeout=action.deadline - now,
+            here=tuple([call.name for call in action.calls]),
+            idempotent=tuple(action.idempotent),
+            inputs=action.inputs,
             partial=True,
             eager=True,
-            to=intent.to,
+            to=action.to,
         )
-        outcome = self._links.send(intent.link, request)
+        outcome = self._links.send(action.link, request)
         match outcome:
             case Sent():
                 return ()
             case LinkGone():
-                return self._machines.coordinator.unsent(intent.number, None, now)
+                return self._machines.coordinator.unsent(action.number, None, now)
             case TooLong():
                 fault = outcome.fault(maybe_executed=False)
-                return self._machines.coordinator.unsent(intent.number, fault, now)
+                return self._machines.coordinator.unsent(action.number, fault, now)
             case _:
                 assert_never(outcome)
 
-    def _forward(self, intent: Forward, now: int) -> Iterable[Wanted]:
-        message = intent.message
+    def _forward(self, action: Forward, now: int) -> Iterable[AnyAction]:
+        message = action.message
         if isinstance(message, Result):
-            self._answers.pass_on(intent.link, message)
+            self._replies.forward(action.link, message)
             return ()
         if isinstance(message, CancelRequest):
-            self._links.say(intent.link, message)
+            self._links.send_or_close(action.link, message)
             return ()
-        outcome = self._links.send(intent.link, message)
+        outcome = self._links.send(action.link, message)
         match outcome:
             case Sent():
                 return ()
             case LinkGone():  # it never left, so who waits for its answer has it
-                return self._machines.relay.result(intent.link, Result(message.id, fault=faults.no_route())) or ()
+                return self._machines.relay.result(action.link, Result(message.id, fault=faults.no_route())) or ()
             case TooLong():
                 refused = Result(message.id, fault=outcome.fault(maybe_executed=False))
-                return self._machines.relay.result(intent.link, refused) or ()
+                return self._machines.relay.result(action.link, refused) or ()
             case _:
                 assert_never(outcome)
 
-    def _withdraw(self, intent: Withdraw, now: int) -> Iterable[Wanted]:
-        if intent.link == LOCAL:
-            return self._worker.cancel(LOCAL, intent.number, now)
-        self._links.say(intent.link, CancelRequest(intent.number))
+    def _cancel_dispatch(self, action: CancelDispatch, now: int) -> Iterable[AnyAction]:
+        if action.link == LOCAL:
+            return self._worker.cancel(LOCAL, action.number, now)
+        self._links.send_or_close(action.link, CancelRequest(action.number))
         return ()
 
-    def _answer(self, intent: Answer, now: int) -> Iterable[Wanted]:
-        self._answers.finish(intent.link, intent.result)
+    def _send_reply(self, action: SendReply, now: int) -> Iterable[AnyAction]:
+        self._replies.finish(action.link, action.result)
         return ()
 
-    def _partly(self, intent: Partly, now: int) -> Iterable[Wanted]:
-        self._answers.add(intent.link, intent.request, intent.row, last=False)
+    def _call_settled(self, action: CallSettled, now: int) -> Iterable[AnyAction]:
+        self._replies.add(action.link, action.request, action.row, last=False)
         return ()
 
-    def _ended(self, intent: Ended, now: int) -> Iterable[Wanted]:
-        if intent.link == LOCAL:
-            return self._machines.coordinator.ended(intent.request, intent.row, now)
-        self._answers.add(intent.link, intent.request, intent.row, last=intent.last)
+    def _call_finished(self, action: CallFinished, now: int) -> Iterable[AnyAction]:
+        if action.link == LOCAL:
+            return self._machines.coordinator.call_finished(action.request, action.row, now)
+        self._replies.add(action.link, action.request, action.row, last=action.last)
         return ()
 
-    def _want_link(self, intent: WantLink, now: int) -> Iterable[Wanted]:
-        return self._machines.cluster.want_link(intent.member, now)
+    def _connect(self, action: Connect, now: int) -> Iterable[AnyAction]:
+        return self._machines.cluster.connect(action.member, now)
 
-    def _tell(self, intent: Tell, now: int) -> Iterable[Wanted]:
+    def _send_message(self, action: SendMessage, now: int) -> Iterable[AnyAction]:
         """Send it, in several messages if need be. Of a link that is gone the cluster hears by its end."""
-        waiting = [intent.message]
+        waiting = [action.message]
         while waiting:
             message = waiting.pop()
-            outcome = self._links.send(intent.link, message)
+            outcome = self._links.send(action.link, message)
             match outcome:
                 case Sent() | LinkGone():
                     pass
@@ -147,71 +156,71 @@ class Carrier:
                         waiting.extend(reversed(parts))
                     else:
                         kind = type(message).__name__
-                        self._log.append(Notify(NotTold(intent.link, kind, outcome.size, outcome.limit)))
+                        self._log.append(Notify(GossipTooLong(action.link, kind, outcome.size, outcome.limit)))
                 case _:
                     assert_never(outcome)
         return ()
 
-    def _close_link(self, intent: CloseLink, now: int) -> Iterable[Wanted]:
-        self._links.goodbye(intent.link, intent.reason, now)
+    def _close_link(self, action: CloseLink, now: int) -> Iterable[AnyAction]:
+        self._links.goodbye(action.link, action.reason, now)
         return ()
 
-    def _probe(self, intent: Probe, now: int) -> Iterable[Wanted]:
-        self._links.ping(intent.link, now)
+    def _send_ping(self, action: SendPing, now: int) -> Iterable[AnyAction]:
+        self._links.ping(action.link, now)
         return ()
 
-    def _drop(self, intent: Drop, now: int) -> Iterable[Wanted]:
-        self._links.hang_up(intent.link, GOING_AWAY, why="it is held for dead")
+    def _abort_link(self, action: AbortLink, now: int) -> Iterable[AnyAction]:
+        self._links.hang_up(action.link, GOING_AWAY, reason="it is marked DEAD")
         return ()
 
-    def _abandon(self, intent: Abandon, now: int) -> Iterable[Wanted]:
+    def _abandon_link(self, action: AbandonLink, now: int) -> Iterable[AnyAction]:
         """Goodbye, in case it is heard there, and the end: what is pending on that link goes elsewhere."""
-        self._links.goodbye(intent.link, "silent", now)
-        self._links.hang_up(intent.link, GOING_AWAY, why="nothing comes over it, though its member is alive")
+        self._links.goodbye(action.link, "silent", now)
+        self._links.hang_up(action.link, GOING_AWAY, reason="nothing comes over it, though its member is alive")
         return ()
 
-    def _surplus(self, intent: Surplus, now: int) -> Iterable[Wanted]:
+    def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[AnyAction]:
         """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
-        if self._links.idle(intent.link, now) and not self._machines.pending(intent.link):
-            self._links.goodbye(intent.link, "idle", now)
-            return self._machines.cluster.closing(intent.link)
+        if self._links.idle(action.link, now) and not self._machines.pending(action.link):
+            self._links.goodbye(action.link, "idle", now)
+            return self._machines.cluster.start_closing(action.link)
         return ()
 
-    def _gone(self, intent: Gone, now: int) -> Iterable[Wanted]:
-        return self._machines.coordinator.gone(intent.member, now)
+    def _member_lost(self, action: MemberLost, now: int) -> Iterable[AnyAction]:
+        return self._machines.coordinator.member_lost(action.member, now)
 
-    def _take_new_id(self, intent: TakeNewId, now: int) -> Iterable[Wanted]:
-        """The cluster holds this member for dead for good: go on as another one (membership.md)."""
-        self.carry(self._machines.coordinator.end_all(), now)
+    def _id_retired(self, action: IdRetired, now: int) -> Iterable[AnyAction]:
+        """The cluster has retired this node's id: go on under a new one (membership.md)."""
+        self.run(self._machines.coordinator.end_all(), now)
         for link, session in list(self._links.sessions.items()):
             if session.member is not None or session.dialled is not None:
                 self._links.hang_up(link)
-        self.carry(self._machines.take_new_id(now), now)
+        self.run(self._machines.retire_id(now), now)
         return ()
 
-    def _usable(self, intent: Usable, now: int) -> Iterable[Wanted]:
-        return self._machines.coordinator.link_stands(intent.member, now)
+    def _link_selected(self, action: LinkSelected, now: int) -> Iterable[AnyAction]:
+        return self._machines.coordinator.link_selected(action.member, now)
 
-    def _offers_changed(self, intent: OffersChanged, now: int) -> Iterable[Wanted]:
-        return self._machines.coordinator.offers_changed(now, functions=intent.functions, members=intent.members)
+    def _offers_changed(self, action: OffersChanged, now: int) -> Iterable[AnyAction]:
+        return self._machines.coordinator.offers_changed(now, functions=action.functions, members=action.members)
 
 
-_CARRIERS: dict[type, Callable[[Carrier, Any, int], Iterable[Wanted]]] = {
-    Assign: Carrier._assign,
-    Withdraw: Carrier._withdraw,
-    Forward: Carrier._forward,
-    Answer: Carrier._answer,
-    Partly: Carrier._partly,
-    Ended: Carrier._ended,
-    WantLink: Carrier._want_link,
-    Tell: Carrier._tell,
-    Probe: Carrier._probe,
-    CloseLink: Carrier._close_link,
-    Drop: Carrier._drop,
-    Abandon: Carrier._abandon,
-    Surplus: Carrier._surplus,
-    Gone: Carrier._gone,
-    Usable: Carrier._usable,
-    OffersChanged: Carrier._offers_changed,
-    TakeNewId: Carrier._take_new_id,
+_ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[AnyAction]]] = {
+    Dispatch: ActionRunner._dispatch,
+    CancelDispatch: ActionRunner._cancel_dispatch,
+    Forward: ActionRunner._forward,
+    SendReply: ActionRunner._send_reply,
+    CallSettled: ActionRunner._call_settled,
+    CallFinished: ActionRunner._call_finished,
+    Connect: ActionRunner._connect,
+    SendMessage: ActionRunner._send_message,
+    SendPing: ActionRunner._send_ping,
+    CloseLink: ActionRunner._close_link,
+    AbortLink: ActionRunner._abort_link,
+    AbandonLink: ActionRunner._abandon_link,
+    CloseIfIdle: ActionRunner._close_if_idle,
+    MemberLost: ActionRunner._member_lost,
+    LinkSelected: ActionRunner._link_selected,
+    OffersChanged: ActionRunner._offers_changed,
+    IdRetired: ActionRunner._id_retired,
 }

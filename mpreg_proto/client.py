@@ -24,29 +24,29 @@ from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
     LEAVING,
-    Ask,
     CancelRequest,
     Explain,
     Explanation,
+    GetView,
     Goodbye,
     Hello,
     Message,
     Refused,
     Request,
     Result,
-    Told,
+    View,
 )
 from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
-_LATE = 200 * MILLISECOND
+_DEADLINE_MARGIN = 200 * MILLISECOND
 """How long after the deadline a client stops believing that the answer is on its way."""
 
-Reply = Result | Explanation | Told
+Response = Result | Explanation | View
 """What answers a question; a `Result` that is not `last` has others after it."""
 
 
-_ANSWERS: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, Ask: Told}
+_RESPONSE_TYPES: dict[type, type[Response]] = {Request: Result, Explain: Explanation, GetView: View}
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
@@ -57,11 +57,11 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     version: int
 
 
-class Replied(msgspec.Struct, frozen=True, gc=False):
+class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
     """Something came of question `id`."""
 
     id: int
-    reply: Reply
+    reply: Response
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
@@ -76,36 +76,47 @@ class LinkDraining(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
-ClientEffect = Effect | Ready | Replied | Rejected | LinkDraining
+ClientEffect = Effect | Ready | ResponseReceived | Rejected | LinkDraining
 """Of `Effect` a client has Send, HangUp and Notify."""
 
 
 class _Pending:
-    __slots__ = ("answer", "answered", "deadline", "link", "message", "repeats", "runs", "view", "waited")
+    __slots__ = (
+        "deadline",
+        "has_results",
+        "link",
+        "may_execute",
+        "message",
+        "response_type",
+        "retries_left",
+        "view",
+        "was_queued",
+    )
 
-    def __init__(self, message: Request | Explain | Ask, deadline: int, repeats: int) -> None:
-        self.answer: type[Reply] = _ANSWERS[type(message)]
+    def __init__(self, message: Request | Explain | GetView, deadline: int, retries_left: int) -> None:
+        self.response_type: type[Response] = _RESPONSE_TYPES[type(message)]
         """What answers it, beside an error."""
         self.view = bytearray()
-        """The parts of a `Told` that have come."""
-        self.message: Request | Explain | Ask | None = message
-        self.runs = isinstance(message, Request)
+        """The parts of a `View` that have come."""
+        self.message: Request | Explain | GetView | None = message
+        self.may_execute = isinstance(message, Request)
         """Whether it can make anything run; other questions may be asked again, whatever became of them."""
         self.deadline = deadline
         self.link: LinkId | None = None
         """Where it was sent; None while it waits."""
-        self.repeats = repeats
+        self.retries_left = retries_left
         """How often it may still go to another node that has started nothing of it."""
-        self.waited = False
+        self.was_queued = False
         """Whether it was kept here for a while, so that less of its time is left."""
-        self.answered = False
+        self.has_results = False
         """Whether some results have come: then no other node may begin it again."""
 
 
 class ClientSession:
     """A caller. Not thread-safe; never awaits; `drain` as in `Node`. All times are nanoseconds.
 
-    `others`: how many other addresses its owner has to go to when a node drains. `links` may be looked at, never used.
+    `alternatives`: how many other addresses its owner has to go to when a node drains. `links` may be looked at,
+    never used.
     """
 
     def __init__(
@@ -115,10 +126,10 @@ class ClientSession:
         cluster_id: str = "",
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
-        others: int = 0,
+        alternatives: int = 0,
     ) -> None:
         self._limits = limits
-        self._others = others
+        self._alternatives = alternatives
         self._timers = Timers()
         self._log: list[ClientEffect] = []
         self._own_log: list[Effect] = []
@@ -148,7 +159,7 @@ class ClientSession:
             raise LocalProtocolError(f"link {self._link} stands already")
         self.links.opened(link, framing=framing, dialled=address, now=now)
         self._link = link
-        self._collect()
+        self._collect_effects()
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""
@@ -172,65 +183,65 @@ class ClientSession:
             return
         for number, pending in list(self._pending.items()):
             if pending.link == link:
-                may = "while the request may have been running" if pending.runs else "before it answered"
-                fault = Fault(1023, f"the link to the node was lost {may}", {"maybe_executed": pending.runs})
+                may = "while the request may have been running" if pending.may_execute else "before it answered"
+                fault = Fault(1023, f"the link to the node was lost {may}", {"maybe_executed": pending.may_execute})
                 self._settle(number, Result(number, fault=fault))
-        self._collect()
+        self._collect_effects()
 
     def wake(self, *, now: int) -> None:
         """Time has passed: do what is due. A no-op when nothing is."""
         for key in self._timers.due(now):
             if key[0] == "late":
-                self._too_late(int(key[1]))
+                self._deadline_exceeded(int(key[1]))
             else:
                 self.links.wake(key, now)
-        self._collect()
+        self._collect_effects()
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
     def submit(self, request: Request, *, now: int) -> int:
-        """Send `request`, now or when a link stands; gives the number that its `Replied` will carry."""
+        """Send `request`, now or when a link stands; gives the number that its `ResponseReceived` will carry."""
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         self._last_id += 1
         number = self._last_id
-        return self._enter(number, msgspec.structs.replace(request, id=number), now + span, now)
+        return self._add_pending(number, msgspec.structs.replace(request, id=number), now + span, now)
 
     def explain(self, request: Request, *, now: int) -> int:
         """Ask where `request` would run."""
         self._last_id += 1
         number = self._last_id
         question = Explain(msgspec.structs.replace(request, id=number))
-        return self._enter(number, question, now + self._limits.default_timeout, now)
+        return self._add_pending(number, question, now + self._limits.default_timeout, now)
 
-    def ask(self, *, now: int) -> int:
+    def get_view(self, *, now: int) -> int:
         """Ask how the node sees the cluster."""
         self._last_id += 1
-        return self._enter(self._last_id, Ask(self._last_id), now + self._limits.default_timeout, now)
+        return self._add_pending(self._last_id, GetView(self._last_id), now + self._limits.default_timeout, now)
 
     def cancel(self, number: int, *, now: int) -> None:
         """The answer is wanted no more: none comes, and the node is told to stop."""
         pending = self._pending.get(number)
         if pending is not None:
             if pending.link is not None:
-                self.links.say(pending.link, CancelRequest(number))
+                self.links.send_or_close(pending.link, CancelRequest(number))
             self._forget(number)
-            self._collect()
+            self._collect_effects()
 
     def close(self, *, now: int) -> None:
         """Hang up. Answers to what is pending do not come any more."""
         if self._link is not None:
             self.links.hang_up(self._link)
-            self._collect()
+            self._collect_effects()
 
-    def unreachable(self, why: str) -> None:
-        """No address answers, for now: what ends before one does says `why`."""
-        self._unreachable = why
+    def unreachable(self, reason: str) -> None:
+        """No address answers, for now: what ends before one does says `reason`."""
+        self._unreachable = reason
 
-    def give_up(self, fault: Fault) -> None:
+    def fail_all(self, fault: Fault) -> None:
         """No link will stand: answer all that is pending with `fault`."""
         for number in list(self._pending):
             self._settle(number, Result(number, fault=fault))
-        self._collect()
+        self._collect_effects()
 
     # -- outputs ------------------------------------------------------------------------------------------------------
 
@@ -249,25 +260,25 @@ class ClientSession:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _enter(self, number: int, message: Request | Explain | Ask, deadline: int, now: int) -> int:
-        pending = self._pending[number] = _Pending(message, deadline, self._others)
-        self._timers.set(("late", number), deadline + _LATE)
+    def _add_pending(self, number: int, message: Request | Explain | GetView, deadline: int, now: int) -> int:
+        pending = self._pending[number] = _Pending(message, deadline, self._alternatives)
+        self._timers.set(("late", number), deadline + _DEADLINE_MARGIN)
         if self.ready and self._link is not None:
-            self._put(self._link, number, pending, now)
-            self._collect()
+            self._send(self._link, number, pending, now)
+            self._collect_effects()
         else:
-            self._keep(number, pending)
+            self._queue(number, pending)
         return number
 
-    def _keep(self, number: int, pending: _Pending) -> None:
+    def _queue(self, number: int, pending: _Pending) -> None:
         """Let it wait for the next link."""
-        pending.waited = True
+        pending.was_queued = True
         self._unsent[number] = pending
 
-    def _put(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
+    def _send(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
         assert message is not None, "a question that may be sent again is kept"
-        if pending.waited and isinstance(message, Request):  # it waited here: what is left is less
+        if pending.was_queued and isinstance(message, Request):  # it waited here: what is left is less
             message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
         try:
             outcome = self.links.send(link, message)
@@ -278,81 +289,86 @@ class ClientSession:
         match outcome:
             case Sent():
                 pending.link = link
-                if not pending.repeats:
+                if not pending.retries_left:
                     pending.message = None  # its bytes are on their way; a large argument need not stay
             case TooLong():
                 self._settle(number, Result(number, fault=outcome.fault(maybe_executed=False)))
             case LinkGone():
-                self._keep(number, pending)  # it leaves with the next
+                self._queue(number, pending)  # it leaves with the next
             case _:
                 assert_never(outcome)
 
     def _receive(self, link: LinkId, received: Received, now: int) -> None:
         for message in received:
-            if self.links.take(link, message, now):
-                self._take(link, message, now)
-        self.links.conclude(link, received)
-        self._collect()
+            if self.links.handle_control(link, message, now):
+                self._on_message(link, message, now)
+        self.links.fail_on_violation(link, received)
+        self._collect_effects()
 
-    def _take(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
+    def _on_message(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:
-            case Result() | Explanation() | Told():
-                self._answer(link, message, now)
+            case Result() | Explanation() | View():
+                self._on_response(link, message, now)
             case Hello():
-                self._open(link, message, now)
+                self._on_hello(link, message, now)
             case Goodbye(reason):
-                self._drain(link)
+                self._start_draining(link)
                 if reason == LEAVING:
-                    self._not_taken(link, now)
+                    self._on_node_left(link, now)
             case Refused() if link == self._link:
                 self._log.append(Rejected(message.fault))
             case _:
                 pass  # newer kinds end the link before this
 
-    def _answer(self, link: LinkId, reply: Reply, now: int) -> None:
+    def _on_response(self, link: LinkId, reply: Response, now: int) -> None:
         """Something came of a question. What was not sent over `link`, or asks for something else, is not answered."""
         pending = self._pending.get(reply.id)
         if pending is None or pending.link != link:
             return
-        if isinstance(reply, Told) and pending.answer is Told:
+        if isinstance(reply, View) and pending.response_type is View:
             pending.view += reply.view
             if reply.last:
-                self._settle(reply.id, Told(reply.id, bytes(pending.view)))
-        elif isinstance(reply, Result) and pending.answer is Result and not reply.last:
-            pending.answered = True
-            self._log.append(Replied(reply.id, reply))
-        elif isinstance(reply, Result) and reply.fault is not None and pending.repeats and _refused(reply.fault):
-            self._repeat_unless_begun(link, pending, reply, now)
-        elif isinstance(reply, pending.answer) or (isinstance(reply, Result) and reply.fault is not None):
+                self._settle(reply.id, View(reply.id, bytes(pending.view)))
+        elif isinstance(reply, Result) and pending.response_type is Result and not reply.last:
+            pending.has_results = True
+            self._log.append(ResponseReceived(reply.id, reply))
+        elif (
+            isinstance(reply, Result)
+            and reply.fault is not None
+            and pending.retries_left
+            and _refused_while_draining(reply.fault)
+        ):
+            self._retry_unless_started(link, pending, reply, now)
+        elif isinstance(reply, pending.response_type) or (isinstance(reply, Result) and reply.fault is not None):
             self._settle(reply.id, reply)
 
-    def _repeat_unless_begun(self, link: LinkId, pending: _Pending, result: Result, now: int) -> None:
+    def _retry_unless_started(self, link: LinkId, pending: _Pending, result: Result, now: int) -> None:
         """The node drains and has refused a question, which goes to another one unless a part of it was answered."""
-        if pending.answered:
+        if pending.has_results:
             self._settle(result.id, result)
             return
-        self._drain(link)
-        self._repeat(result.id, pending, now)
+        self._start_draining(link)
+        self._retry(result.id, pending, now)
 
-    def _repeat(self, number: int, pending: _Pending, now: int) -> None:
+    def _retry(self, number: int, pending: _Pending, now: int) -> None:
         """A node that drains has started nothing of it: send it to another one."""
         left, pending.link = pending.link, None
-        pending.repeats -= 1
-        self._settled_on(left, number)
-        self._keep(number, pending)
+        pending.retries_left -= 1
+        self._remove_from_draining(left, number)
+        self._queue(number, pending)
         if self.ready and self._link is not None:
-            self._put(self._link, number, self._unsent.pop(number), now)
+            self._send(self._link, number, self._unsent.pop(number), now)
 
-    def _not_taken(self, link: LinkId, now: int) -> None:
+    def _on_node_left(self, link: LinkId, now: int) -> None:
         """The node has left, and answered all that it had accepted: the rest came too late to be looked at."""
         fault = Fault(1024, "the node left the cluster before it took the request", {"maybe_executed": False})
         for number, pending in list(self._pending.items()):
-            if pending.link == link and pending.repeats and not pending.answered:
-                self._repeat(number, pending, now)
+            if pending.link == link and pending.retries_left and not pending.has_results:
+                self._retry(number, pending, now)
             elif pending.link == link:
                 self._settle(number, Result(number, fault=fault))
 
-    def _drain(self, link: LinkId) -> None:
+    def _start_draining(self, link: LinkId) -> None:
         """The node takes nothing more: nothing new goes out on this link, and another one is asked for."""
         if link != self._link:
             return
@@ -364,7 +380,7 @@ class ClientSession:
         if not waiting:
             self.links.hang_up(link)
 
-    def _settled_on(self, link: LinkId | None, number: int) -> None:
+    def _remove_from_draining(self, link: LinkId | None, number: int) -> None:
         """One question less on a link that drains; after the last one it is hung up."""
         waiting = None if link is None else self._draining.get(link)
         if link is not None and waiting is not None and number in waiting:
@@ -372,7 +388,7 @@ class ClientSession:
             if not waiting:
                 self.links.hang_up(link)
 
-    def _open(self, link: LinkId, theirs: Hello, now: int) -> None:
+    def _on_hello(self, link: LinkId, theirs: Hello, now: int) -> None:
         if link != self._link:
             return
         self.ready, self._unreachable = True, ""
@@ -380,32 +396,32 @@ class ClientSession:
         self._log.append(Ready(theirs.name, theirs.member, agreed.version if agreed is not None else 0))
         unsent, self._unsent = self._unsent, {}
         for number, pending in unsent.items():
-            self._put(link, number, pending, now)
+            self._send(link, number, pending, now)
 
-    def _settle(self, number: int, reply: Reply) -> None:
+    def _settle(self, number: int, reply: Response) -> None:
         if number in self._pending:
             self._forget(number)
-            self._log.append(Replied(number, reply))
+            self._log.append(ResponseReceived(number, reply))
 
     def _forget(self, number: int) -> None:
         pending = self._pending.pop(number)
-        self._settled_on(pending.link, number)
+        self._remove_from_draining(pending.link, number)
         self._unsent.pop(number, None)
         self._timers.cancel(("late", number))
 
-    def _too_late(self, number: int) -> None:
+    def _deadline_exceeded(self, number: int) -> None:
         pending = self._pending.get(number)
         if pending is None:
             return
         link = pending.link
         why = f" ({self._unreachable})" if self._unreachable else ""
         text = f"no node could be reached by the deadline{why}" if link is None else "no answer came by the deadline"
-        maybe = link is not None and pending.runs
+        maybe = link is not None and pending.may_execute
         if link is not None:
-            self.links.say(link, CancelRequest(number))
+            self.links.send_or_close(link, CancelRequest(number))
         self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": maybe})))
 
-    def _collect(self) -> None:
+    def _collect_effects(self) -> None:
         """What the link wants goes into the one log, in order; over one that was hung up no request flows."""
         if self.ready and self._link is not None and self.links.sessions[self._link].stage is Stage.ENDED:
             self.ready = False
@@ -414,7 +430,7 @@ class ClientSession:
             self._own_log.clear()
 
 
-def _refused(fault: Fault) -> bool:
+def _refused_while_draining(fault: Fault) -> bool:
     """Whether a node that drains has refused a whole request, and started nothing of it."""
     return fault.code == 1024 and "call" not in fault.details and fault.details.get("maybe_executed") is False
 
@@ -427,6 +443,6 @@ __all__ = [
     "Notify",
     "Ready",
     "Rejected",
-    "Replied",
-    "Reply",
+    "Response",
+    "ResponseReceived",
 ]

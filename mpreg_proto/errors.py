@@ -54,7 +54,7 @@ class Fault(msgspec.Struct, array_like=True, frozen=True, gc=False):
     message: str
     details: dict[str, Any] = {}
 
-    def saying(self, **more: object) -> Fault:
+    def with_details(self, **more: object) -> Fault:
         """The same fault with `more` added to its details."""
         return Fault(self.code, self.message, {**self.details, **more})
 
@@ -236,7 +236,7 @@ KINDS: Final[tuple[type[RequestError], ...]] = (
 BY_CODE: Final[dict[int, type[RequestError]]] = {kind.default_code: kind for kind in KINDS}
 
 
-def raised(fault: Fault) -> RequestError:
+def exception_for(fault: Fault) -> RequestError:
     """The exception for `fault`: the class of its code, or plain `RequestError` for a code of a newer version."""
     return BY_CODE.get(fault.code, RequestError)(fault.message, code=fault.code, details=fault.details)
 
@@ -249,4 +249,4 @@ def over_limit(limit: str, value: int, came: int) -> Fault:
 
 
 def _rebuild(code: int, message: str, details: dict[str, Any]) -> RequestError:
-    return raised(Fault(code, message, details))
+    return exception_for(Fault(code, message, details))

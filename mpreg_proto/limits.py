@@ -64,7 +64,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     link_wait: Span = SECOND
     """How long a call waits for a link to the member it was placed on."""
     unreachable: Span = 30 * SECOND
-    """How long a member that no link could be had to is relayed to, or is no candidate."""
+    """How long an undialable member is reached by relay, or skipped."""
     failovers: int = 2
     """How many nodes an idempotent call may lose and be started again elsewhere."""
     failover_pause: Span = 100 * MILLISECOND

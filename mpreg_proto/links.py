@@ -14,25 +14,25 @@ from mpreg_proto.effects import Effect, Framing, HangUp, Lane, Notify, Pause, Re
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
-from mpreg_proto.notices import LinkEnded
-from mpreg_proto.sending import LINK_GONE, SENT, LinkGone, SendOutcome, Sent, TooLong, shortened
+from mpreg_proto.notices import LinkClosed
+from mpreg_proto.sending import LINK_GONE, SENT, LinkGone, SendOutcome, Sent, TooLong, shorten_fault
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import (
-    Check,
-    DialMe,
+    BucketHashes,
+    DialBack,
     Digest,
     Fetch,
     Goodbye,
+    Gossip,
     Hello,
-    Lack,
+    IndirectAck,
     Message,
-    News,
     Ping,
+    PingReq,
     Pong,
+    Pull,
     Refused,
-    Summary,
-    Vouch,
 )
 from mpreg_proto.wire.session import CLOSE_CODES, Cause, Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
@@ -41,9 +41,11 @@ NORMAL = 1000
 """WebSocket's close code for an ordinary end (RFC 6455, 7.4.1)."""
 TOO_BIG = 1009
 """WebSocket's close code for a message that is too big to be dealt with."""
-SHORT = 16 * 1024
+MAX_CONTROL_BYTES = 16 * 1024
 """Bytes of the longest message in `Lane.CONTROL`: bulk anti-entropy waits with the values."""
-_CONTROL = frozenset((Hello, Ping, Pong, News, Digest, Fetch, Summary, Lack, DialMe, Check, Vouch))
+_CONTROL_LANE = frozenset(
+    (Hello, Ping, Pong, Gossip, Digest, Fetch, BucketHashes, Pull, DialBack, PingReq, IndirectAck)
+)
 
 
 class Links:
@@ -68,9 +70,9 @@ class Links:
         self._log = log
         self._last_ping = 0
         self.sessions: dict[LinkId, Session] = {}
-        self.leaving: dict[LinkId, None] = {}
+        self.closing: dict[LinkId, None] = {}
         """Links on which a goodbye was said, by whichever side."""
-        self._in_order = False
+        self._keep_order = False
 
     def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
         """A transport stands. Raises LocalProtocolError if `link` is known already; nothing has changed then."""
@@ -80,7 +82,7 @@ class Links:
             link,
             framing=framing,
             dialled=dialled,
-            mine=self._hello(),
+            local_hello=self._hello(),
             codec=self._codec,
             limits=self._limits,
             now=now,
@@ -89,10 +91,10 @@ class Links:
         if not session.classic:
             self._timers.set(("handshake", link), now + self._limits.handshake)
         if dialled is not None:
-            self.say(link, session.mine)
+            self.send_or_close(link, session.local_hello)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> Received:
-        """What `data` completes: messages, each for `take` in its turn, and then all of it for `conclude`.
+        """What `data` completes: messages, each for `handle_control`; then all of it, for `fail_on_violation`.
 
         Nothing for a link that is over. Only that it was heard, and its handshake, count from now on.
         """
@@ -107,12 +109,12 @@ class Links:
             self._log.append(Pause(link))
         return received
 
-    def decode_on(self, link: LinkId, now: int) -> Received:
-        """A long message's turn has come again: see `Session.decode_on`. Between two turns other inputs have theirs."""
+    def continue_decoding(self, link: LinkId, now: int) -> Received:
+        """Decode more of a long message, see `Session.continue_decoding`. Other inputs have their turn in between."""
         session = self.sessions.get(link)
         if session is None or not session.decoding:
             return Received()
-        received, more = session.decode_on()
+        received, more = session.continue_decoding()
         if more:
             self._timers.set(("decode", link), now)
         else:
@@ -126,7 +128,7 @@ class Links:
             return Received()
         return session.handle(message, now)
 
-    def take(self, link: LinkId, message: Message | BadRequest, now: int) -> bool:
+    def handle_control(self, link: LinkId, message: Message | BadRequest, now: int) -> bool:
         """It is this message's turn: deal with it here if it is about the link itself.
 
         Returns whether the owner should look at it; never once the link is over, by what came before it.
@@ -134,13 +136,13 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return False
-        own = _OWN.get(type(message))
-        if own is not None:
-            return own(self, session, message, now)
-        session.busy = now
+        handler = _CONTROL_HANDLERS.get(type(message))
+        if handler is not None:
+            return handler(self, session, message, now)
+        session.last_used = now
         return True
 
-    def conclude(self, link: LinkId, received: Received) -> None:
+    def fail_on_violation(self, link: LinkId, received: Received) -> None:
         """All messages of `received` had their turn: a violation that came after them ends the link now."""
         if received.violation is not None:
             self.refuse(link, received.violation)
@@ -148,7 +150,7 @@ class Links:
     def closed(self, link: LinkId) -> Session | None:
         """A transport is gone; the session it had, for the last time."""
         session = self.sessions.pop(link, None)
-        self.leaving.pop(link, None)
+        self.closing.pop(link, None)
         if session is not None and session.stage is not Stage.ENDED:
             self._end(session, "")
         return session
@@ -158,7 +160,7 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return LINK_GONE
-        control = type(message) in _CONTROL and not self._in_order
+        control = type(message) in _CONTROL_LANE and not self._keep_order
         if session.framing is Framing.OBJECTS:
             self._log.append(Send(link, (), message, Lane.CONTROL if control else Lane.CONTENT))
             return SENT
@@ -167,11 +169,11 @@ class Links:
             return SENT
         if len(body) > session.limit:
             return TooLong(len(body), session.limit)
-        lane = Lane.CONTROL if control and len(body) <= SHORT else Lane.CONTENT
+        lane = Lane.CONTROL if control and len(body) <= MAX_CONTROL_BYTES else Lane.CONTENT
         self._log.append(Send(link, session.chunks(body), None, lane))
         return SENT
 
-    def say(self, link: LinkId, message: Message) -> None:
+    def send_or_close(self, link: LinkId, message: Message) -> None:
         """Send what a link cannot go on without, or cancel something. A message too long for the link ends it.
 
         On a link that is gone nothing is left to say.
@@ -181,25 +183,25 @@ class Links:
             case Sent() | LinkGone():
                 pass
             case TooLong():
-                self.too_long(link, message, outcome)
+                self.close_too_long(link, message, outcome)
             case _:
                 assert_never(outcome)
 
-    def too_long(self, link: LinkId, message: Message, outcome: TooLong) -> None:
+    def close_too_long(self, link: LinkId, message: Message, outcome: TooLong) -> None:
         """End a link over which something cannot be said in any shorter way."""
         kind = type(message).__name__
         self.hang_up(
-            link, TOO_BIG, why=f"a {kind} of {outcome.size} bytes is over the limit message of {outcome.limit}"
+            link, TOO_BIG, reason=f"a {kind} of {outcome.size} bytes is over the limit message of {outcome.limit}"
         )
 
-    def stands(self, link: LinkId) -> bool:
+    def is_open(self, link: LinkId) -> bool:
         """Whether something can be sent over a link: it is there, and this node has not closed it."""
         session = self.sessions.get(link)
         return session is not None and session.stage is not Stage.ENDED
 
     def keep_order(self) -> None:
         """Nothing overtakes anything from now on: the news that this node has left must not pass its last results."""
-        self._in_order = True
+        self._keep_order = True
 
     def limit(self, link: LinkId) -> int:
         """Bytes of the longest message that `link` takes; of one that is gone, 0."""
@@ -209,16 +211,16 @@ class Links:
     def goodbye(self, link: LinkId, reason: str, now: int) -> None:
         """Begin to close a link on purpose: answers still go out, nothing new does."""
         session = self.sessions.get(link)
-        if session is None or session.stage not in (Stage.OPEN, Stage.THEY_LEAVE):
+        if session is None or session.stage not in (Stage.OPEN, Stage.REMOTE_CLOSING):
             return
         if session.classic:
             self.hang_up(link, NORMAL)
             return
-        self.say(link, Goodbye(reason))
-        if not self.stands(link):
+        self.send_or_close(link, Goodbye(reason))
+        if not self.is_open(link):
             return
-        session.move(Cause.GOODBYE_SENT)
-        self.leaving[link] = None
+        session.transition(Cause.GOODBYE_SENT)
+        self.closing[link] = None
         self._timers.set(("goodbye", link), now + self._limits.goodbye)
 
     def refuse(self, link: LinkId, fault: Fault) -> None:
@@ -231,29 +233,29 @@ class Links:
             case Sent() | LinkGone():
                 pass
             case TooLong():
-                self.say(link, Refused(shortened(fault)))
+                self.send_or_close(link, Refused(shorten_fault(fault)))
             case _:
                 assert_never(outcome)
-        self.hang_up(link, CLOSE_CODES.get(fault.code, 1008), why=fault.message)
+        self.hang_up(link, CLOSE_CODES.get(fault.code, 1008), reason=fault.message)
 
-    def hang_up(self, link: LinkId, code: int = NORMAL, *, why: str = "") -> None:
+    def hang_up(self, link: LinkId, code: int = NORMAL, *, reason: str = "") -> None:
         """Close a link after what was sent. Nothing that still comes in over it is looked at."""
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
-            self._end(session, why)
+            self._end(session, reason)
             self._log.append(HangUp(link, code))
 
-    def _end(self, session: Session, why: str) -> None:
+    def _end(self, session: Session, reason: str) -> None:
         """Nothing is said or heard on this link any more; an ordinary end is only told of a link that had opened."""
-        session.move(Cause.HUNG_UP)
+        session.transition(Cause.HUNG_UP)
         for purpose in ("handshake", "ping", "goodbye", "decode"):
             self._timers.cancel((purpose, session.link))
         if session.decoding:
-            session.drop_decoding()
+            session.discard_decoding()
             self._log.append(Resume(session.link))
-        peer = session.theirs.name if session.theirs is not None else session.dialled or ""
-        if why or session.theirs is not None:
-            self._log.append(Notify(LinkEnded(session.link, peer, why)))
+        peer = session.remote_hello.name if session.remote_hello is not None else session.dialled or ""
+        if reason or session.remote_hello is not None:
+            self._log.append(Notify(LinkClosed(session.link, peer, reason)))
 
     def wake(self, key: Key, now: int) -> None:
         """A timer of ours has come."""
@@ -266,9 +268,9 @@ class Links:
         elif key[0] == "goodbye":
             self._goodbye_due(link, now)
         else:
-            self._keep_alive(session, now)
+            self._check_keepalive(session, now)
 
-    def watch(self, session: Session, now: int) -> None:
+    def start_keepalive(self, session: Session, now: int) -> None:
         """Begin to ping this link when it is silent."""
         if not session.classic:
             self._timers.set(("ping", session.link), now + self._limits.ping_every)
@@ -278,8 +280,8 @@ class Links:
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
             self._last_ping += 1
-            session.asked, session.asked_at = self._last_ping, now
-            self.say(link, Ping(self._last_ping))
+            session.rtt_ping, session.rtt_ping_at = self._last_ping, now
+            self.send_or_close(link, Ping(self._last_ping))
 
     def progress(self, link: LinkId, now: int) -> None:
         """Bytes came that complete no message, or the peer took bytes of ours: a sign of life."""
@@ -287,20 +289,20 @@ class Links:
         if session is not None:
             session.touch(now)
 
-    def heard(self, link: LinkId) -> int:
+    def last_activity(self, link: LinkId) -> int:
         """When a link last moved any byte, either way; for one that is gone long before any time."""
         session = self.sessions.get(link)
-        return -(1 << 63) if session is None else session.heard
+        return -(1 << 63) if session is None else session.last_activity
 
-    def trip(self, link: LinkId | None) -> int | None:
-        """How long the latest answered ping of a link took there and back; None if there is none."""
+    def rtt(self, link: LinkId | None) -> int | None:
+        """Return the round-trip time of the latest answered ping of a link; None if there is none."""
         session = None if link is None else self.sessions.get(link)
-        return None if session is None else session.trip
+        return None if session is None else session.rtt
 
     def idle(self, link: LinkId, now: int) -> bool:
         """Whether nothing but pings came over a link for a while."""
         session = self.sessions.get(link)
-        return session is not None and session.busy + self._limits.link_idle <= now
+        return session is not None and session.last_used + self._limits.link_idle <= now
 
     def _goodbye_due(self, link: LinkId, now: int) -> None:
         """Close a link that waits for the peer's Goodbye or end; one with work on it, by its own deadlines, goes on."""
@@ -309,60 +311,61 @@ class Links:
         else:
             self.hang_up(link)
 
-    def _keep_alive(self, session: Session, now: int) -> None:
-        silent = now - session.heard
+    def _check_keepalive(self, session: Session, now: int) -> None:
+        silent = now - session.last_activity
         slack = self._limits.gone_after // 8
-        if silent > self._limits.gone_after + slack and not session.excused:  # late: what came meanwhile lies unread
-            session.excused = True
+        # Late: what came meanwhile lies unread.
+        if silent > self._limits.gone_after + slack and not session.grace_given:
+            session.grace_given = True
             self._timers.set(("ping", session.link), now + slack)
             return
         if silent >= self._limits.gone_after:
-            self.hang_up(session.link, 1001, why=f"silent for {silent / 1e9:g} s")
+            self.hang_up(session.link, 1001, reason=f"silent for {silent / 1e9:g} s")
             return
-        if silent >= self._limits.ping_every and not session.pinged:
-            session.pinged = True
+        if silent >= self._limits.ping_every and not session.keepalive_sent:
+            session.keepalive_sent = True
             self._last_ping += 1
-            self.say(session.link, Ping(self._last_ping))
-            if not self.stands(session.link):
+            self.send_or_close(session.link, Ping(self._last_ping))
+            if not self.is_open(session.link):
                 return
-        due = session.heard + (self._limits.gone_after if session.pinged else self._limits.ping_every)
+        due = session.last_activity + (self._limits.gone_after if session.keepalive_sent else self._limits.ping_every)
         self._timers.set(("ping", session.link), due)
 
-    def _hello_came(self, session: Session, message: Hello, now: int) -> bool:
+    def _on_hello(self, session: Session, message: Hello, now: int) -> bool:
         self._timers.cancel(("handshake", session.link))
         if session.dialled is None:
-            self.say(session.link, session.mine)
-        self.watch(session, now)
+            self.send_or_close(session.link, session.local_hello)
+        self.start_keepalive(session, now)
         return True
 
-    def _ping_came(self, session: Session, message: Ping, now: int) -> bool:
-        self.say(session.link, Pong(message.number))
+    def _on_ping(self, session: Session, message: Ping, now: int) -> bool:
+        self.send_or_close(session.link, Pong(message.number))
         return False
 
-    def _pong_came(self, session: Session, message: Pong, now: int) -> bool:
-        if message.number != session.asked:
+    def _on_pong(self, session: Session, message: Pong, now: int) -> bool:
+        if message.number != session.rtt_ping:
             return False
-        session.asked = 0
-        session.trip = now - session.asked_at
+        session.rtt_ping = 0
+        session.rtt = now - session.rtt_ping_at
         return session.member is not None
 
-    def _goodbye_came(self, session: Session, message: Goodbye, now: int) -> bool:
-        if session.stage in (Stage.OPEN, Stage.WE_LEAVE):
-            session.move(Cause.GOODBYE_CAME)
+    def _on_goodbye(self, session: Session, message: Goodbye, now: int) -> bool:
+        if session.stage in (Stage.OPEN, Stage.LOCAL_CLOSING):
+            session.transition(Cause.GOODBYE_RECEIVED)
             self.goodbye(session.link, "", now)
-            self.leaving[session.link] = None
+            self.closing[session.link] = None
         return True
 
-    def _refusal_came(self, session: Session, message: Refused, now: int) -> bool:
-        self.hang_up(session.link, why=message.fault.message)
+    def _on_refused(self, session: Session, message: Refused, now: int) -> bool:
+        self.hang_up(session.link, reason=message.fault.message)
         return True
 
 
-_OWN: dict[type, Callable[[Links, Session, Any, int], bool]] = {
-    Hello: Links._hello_came,
-    Ping: Links._ping_came,
-    Pong: Links._pong_came,
-    Goodbye: Links._goodbye_came,
-    Refused: Links._refusal_came,
+_CONTROL_HANDLERS: dict[type, Callable[[Links, Session, Any, int], bool]] = {
+    Hello: Links._on_hello,
+    Ping: Links._on_ping,
+    Pong: Links._on_pong,
+    Goodbye: Links._on_goodbye,
+    Refused: Links._on_refused,
 }
 """Messages about the link itself; True: `Node` should hear of it too."""

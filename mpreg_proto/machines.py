@@ -1,8 +1,8 @@
 """The machines of one node, put together: links, answers, worker, cluster, coordinator, relay.
 
-None calls another: each returns what it wants done, and `Carrier` brings it to whom it concerns. Here they are made,
-under a first identity and under later ones, and asked what only all of them together know. Nothing here decides what
-an input or a message means.
+None calls another: each returns what it wants done, and `ActionRunner` brings it to whom it concerns. Here they are
+made, under a first identity and under later ones, and asked what only all of them together know. Nothing here decides
+what an input or a message means.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
-from mpreg_proto.answers import Answers
+from mpreg_proto.cluster.actions import Output
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
-from mpreg_proto.cluster.outputs import Out
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Effect
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.links import Links
 from mpreg_proto.requests import faults
+from mpreg_proto.requests.actions import Action, SendReply
 from mpreg_proto.requests.coordinator import Coordinator
-from mpreg_proto.requests.intents import Answer, Intent
 from mpreg_proto.requests.relay import Relay
+from mpreg_proto.requests.replies import Replies
 from mpreg_proto.requests.worker import Worker
 from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.timers import Timers
@@ -30,7 +30,7 @@ from mpreg_proto.wire.handshake import MEMBER_ID_BYTES, hello
 from mpreg_proto.wire.messages import Call, Request, Result
 from mpreg_proto.wire.values import ValueCodec
 
-OWNERS: Final[Mapping[str, str]] = {
+TIMER_OWNERS: Final[Mapping[str, str]] = {
     "handshake": "links",
     "ping": "links",
     "goodbye": "links",
@@ -57,13 +57,13 @@ class OpenLinks(Mapping[MemberId, LinkId]):
 
     def __getitem__(self, member: MemberId) -> LinkId:
         link = self._best[member]
-        if not self._links.stands(link):
+        if not self._links.is_open(link):
             raise KeyError(member)
         return link
 
     def __contains__(self, member: object) -> bool:
         link = self._best.get(member)  # type: ignore[call-overload]  # of any kind, as for every mapping
-        return link is not None and self._links.stands(link)
+        return link is not None and self._links.is_open(link)
 
     def __iter__(self) -> Iterator[MemberId]:
         return (member for member in self._best if member in self)
@@ -76,7 +76,7 @@ class Machines:
     """See the module. `log` is the one list of effects, in the order of their causes."""
 
     def __init__(self, config: NodeConfig, *, rng: Rng, entropy: Entropy, codec: ValueCodec) -> None:
-        """`become` must follow: until then there is no cluster and no coordinator."""
+        """`start_as` must follow: until then there is no cluster and no coordinator."""
         self.config = config
         self.entropy = entropy
         self.timers = Timers()
@@ -95,14 +95,14 @@ class Machines:
             log=self.log,
             pending=self.pending,
         )
-        self.answers = Answers(self.links, self.log)
+        self.replies = Replies(self.links, self.log)
         self.worker = Worker(self.refusal, codec, config.limits)
         self.me: MemberId
         self.cluster: Cluster
         self.coordinator: Coordinator
         self.relay: Relay
 
-    def become(self, me: MemberId, now: int, *, last_number: int) -> list[Out]:
+    def start_as(self, me: MemberId, now: int, *, last_number: int) -> list[Output]:
         """Be member `me`, at first or anew: know nobody, answer for nothing. Returns what that needs to begin with.
 
         `last_number`: the newest dispatch of an earlier life, some of whose calls the worker may still run.
@@ -118,7 +118,7 @@ class Machines:
             rng=self._rng.child("cluster"),
             limits=self.config.limits,
             now=now,
-            heard=self.links.heard,
+            last_received=self.links.last_activity,
         )
         self.coordinator = Coordinator(
             me,
@@ -128,7 +128,7 @@ class Machines:
             rng=self._rng.child("placement"),
             limits=self.config.limits,
             last_number=last_number,
-            way=self._way,
+            next_hop=self._next_hop,
             draw_number=lambda: int.from_bytes(self.entropy(3), "big") >> 1,
         )
         self.relay = Relay(me, number=self.coordinator.next_number, limits=self.config.limits)
@@ -138,15 +138,15 @@ class Machines:
             out += self.cluster.offer(function, now)
         return out + self.cluster.drain(now) if self.draining else out
 
-    def _way(self, member: MemberId, avoiding: Collection[bytes]) -> LinkId | None:
+    def _next_hop(self, member: MemberId, avoiding: Collection[bytes]) -> LinkId | None:
         """The link over which a member may be reached by relay, but for those that would not pass a call on."""
-        way = self.cluster.routes.way(member, avoiding=avoiding)
-        return way if way is not None and self.links.stands(way) else None
+        link = self.cluster.routes.next_hop(member, avoiding=avoiding)
+        return link if link is not None and self.links.is_open(link) else None
 
-    def take_new_id(self, now: int) -> list[Out]:
+    def retire_id(self, now: int) -> list[Output]:
         """Go on as another member; whatever was of the old one must be ended before."""
-        self.timers.clear(keep=OWNERS)
-        return self.become(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
+        self.timers.clear(keep=TIMER_OWNERS)
+        return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
 
     @property
     def shown(self) -> str:
@@ -155,10 +155,10 @@ class Machines:
 
     # -- what only all of them know -----------------------------------------------------------------------------------
 
-    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[Intent]:
+    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[Action]:
         """A request to be answered for here, unless this node is leaving."""
         if self.draining:
-            return [Answer(link, Result(request.id, fault=faults.DRAINING.saying(maybe_executed=False)))]
+            return [SendReply(link, Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False)))]
         return self.coordinator.submit(request, link, now)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
@@ -172,12 +172,12 @@ class Machines:
         for one in index.offers(call.function, call.resources, call.version):
             if one.member == self.me:
                 return faults.not_idempotent(call) if assumed and not one.idempotent else None
-        return faults.not_found(call, index.lacking(call.function, call.resources, call.version))
+        return faults.not_found(call, index.explain_no_match(call.function, call.resources, call.version))
 
     def pending(self, link: LinkId) -> bool:
         """Whether anything is still to come or to go on `link`."""
-        asked = self.worker.pending(link) or self.coordinator.pending(link)
-        return asked or self.answers.pending(link) or self.relay.pending(link)
+        asked = self.worker.busy_on(link) or self.coordinator.busy_on(link)
+        return asked or self.replies.pending(link) or self.relay.busy_on(link)
 
     @property
     def busy(self) -> bool:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.carrier import GOING_AWAY, Carrier
+from mpreg_proto.carrier import GOING_AWAY, ActionRunner
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Outcome
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId
-from mpreg_proto.inbox import Inbox
-from mpreg_proto.machines import OWNERS, Machines
+from mpreg_proto.inbox import Router
+from mpreg_proto.machines import TIMER_OWNERS, Machines
 from mpreg_proto.notices import Left
-from mpreg_proto.overview import overview
+from mpreg_proto.overview import build_view
+from mpreg_proto.requests.actions import LOCAL
 from mpreg_proto.requests.coordinator import Coordinator
-from mpreg_proto.requests.intents import LOCAL
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.view import NodeView
@@ -55,18 +55,18 @@ class Node:
         """Whether `leave` is over: the process may end."""
         machines = self._machines = Machines(config, rng=rng, entropy=entropy, codec=codec or ValueCodec())
         self.links = machines.links
-        self.answers = machines.answers
+        self.replies = machines.replies
         self.worker = machines.worker
         self._timers = machines.timers
         self._log = machines.log
-        carrier = Carrier(machines)
-        self._carry = carrier.carry
-        self._inbox = Inbox(machines, carrier)
-        self._carry(machines.become(me, now, last_number=0), now)
+        runner = ActionRunner(machines)
+        self._run = runner.run
+        self._router = Router(machines, runner)
+        self._run(machines.start_as(me, now, last_number=0), now)
 
     @property
     def me(self) -> MemberId:
-        """Its member id; another one after the cluster has held the old one for dead (membership.md)."""
+        """Its member id; changes when the cluster has retired the old id (membership.md)."""
         return self._machines.me
 
     @property
@@ -76,17 +76,17 @@ class Node:
 
     @property
     def cluster(self) -> Cluster:
-        """Who is there, what they offer; another one with another id."""
+        """Who is there, what they offer; replaced when the id changes."""
         return self._machines.cluster
 
     @property
     def coordinator(self) -> Coordinator:
-        """The requests answered for; another one with another id."""
+        """The requests answered for; replaced when the id changes."""
         return self._machines.coordinator
 
     @property
     def relay(self) -> Relay:
-        """What is passed on; another one with another id."""
+        """What is passed on; replaced when the id changes."""
         return self._machines.relay
 
     # -- inputs from the world: never raise for what a peer did ------------------------------------------------------
@@ -103,39 +103,39 @@ class Node:
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""
-        self._take(link, self.links.receive(link, data, now), now)
+        self._process(link, self.links.receive(link, data, now), now)
 
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
         """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
-        self._take(link, self.links.handle(link, message, now), now)
+        self._process(link, self.links.handle(link, message, now), now)
 
-    def _take(self, link: LinkId, received: Received, now: int) -> None:
+    def _process(self, link: LinkId, received: Received, now: int) -> None:
         for message in received:
-            if self.links.take(link, message, now):
-                self._inbox.deliver(link, message, now)
-        self.links.conclude(link, received)
+            if self.links.handle_control(link, message, now):
+                self._router.deliver(link, message, now)
+        self.links.fail_on_violation(link, received)
         self._settle(now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone, for whatever reason; comes exactly once a link."""
-        clean = link in self.links.leaving
+        clean = link in self.links.closing
         session = self.links.closed(link)
         if session is None:
             return
-        self.answers.forget(link)
+        self.replies.forget(link)
         if session.member is not None:
-            self._carry(self.cluster.unlinked(link, clean=clean, now=now), now)
-            self._carry(self.coordinator.offers_changed(now, functions=(), members=(session.member,)), now)
+            self._run(self.cluster.link_closed(link, clean=clean, now=now), now)
+            self._run(self.coordinator.offers_changed(now, functions=(), members=(session.member,)), now)
         elif session.dialled is not None:
-            self._carry(self.cluster.dial_failed(session.dialled, now), now)
-        self._carry(self.coordinator.link_lost(link, now), now)
-        self._carry(self.worker.link_lost(link, now), now)
-        self._carry(self.relay.lost(link), now)
+            self._run(self.cluster.dial_failed(session.dialled, now), now)
+        self._run(self.coordinator.link_lost(link, now), now)
+        self._run(self.worker.link_lost(link, now), now)
+        self._run(self.relay.link_lost(link), now)
         self._settle(now)
 
     def dial_failed(self, address: Address, *, now: int) -> None:
         """A `Dial` came to nothing."""
-        self._carry(self.cluster.dial_failed(address, now), now)
+        self._run(self.cluster.dial_failed(address, now), now)
         self._settle(now)
 
     def progress(self, link: LinkId, *, now: int) -> None:
@@ -156,68 +156,68 @@ class Node:
         `began` is when its body really began, if that was later than its `Run`: placement reckons with how long calls
         take.
         """
-        self._carry(self.worker.finished(run, outcome, now, began=began), now)
+        self._run(self.worker.finished(run, outcome, now, began=began), now)
         self._settle(now)
 
     def wake(self, *, now: int) -> None:
         """Time has passed: do what is due. A no-op when nothing is."""
         for key in self._timers.due(now):
-            owner = OWNERS.get(str(key[0]))
+            owner = TIMER_OWNERS.get(str(key[0]))
             if key[0] == "decode":
                 link = LinkId(int(key[1]))
-                self._take(link, self.links.decode_on(link, now), now)
+                self._process(link, self.links.continue_decoding(link, now), now)
             elif owner == "links":
                 self.links.wake(key, now)
             elif owner == "coordinator":
-                self._carry(self.coordinator.wake(key, now), now)
+                self._run(self.coordinator.wake(key, now), now)
             elif owner == "node":
                 self._finish(now)
             else:
-                self._carry(self.cluster.wake(key, now), now)
+                self._run(self.cluster.wake(key, now), now)
         self._settle(now)
 
     # -- commands from the process: may raise LocalProtocolError, then nothing has changed ---------------------------
 
     def submit(self, request: Request, *, now: int) -> RequestId:
-        """Answer `request` as if a client had sent it; the result comes as `Notify(Answered(id, result))`."""
+        """Answer `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`."""
         number = int.from_bytes(self._machines.entropy(6), "big")
         own = msgspec.structs.replace(request, id=number, here=())
-        self._carry(self._machines.accept(LOCAL, own, now), now)
+        self._run(self._machines.accept(LOCAL, own, now), now)
         self._settle(now)
         return RequestId(number)
 
     def cancel(self, request: RequestId, *, now: int) -> None:
         """Stop a submitted request; it is still answered, with 1021 unless it is over already."""
-        self._carry(self.coordinator.cancel(LOCAL, request, now), now)
+        self._run(self.coordinator.cancel(LOCAL, request, now), now)
         self._settle(now)
 
     def offer(self, function: FunctionSpec, *, now: int) -> None:
         """Offer a function from now on, in place of any earlier one of that name."""
-        wanted = self.cluster.offer(function, now)
+        actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
-        self._carry(self.worker.concurrency(function.name, function.concurrency, now), now)
-        self._carry(wanted, now)
+        self._run(self.worker.concurrency(function.name, function.concurrency, now), now)
+        self._run(actions, now)
         self._settle(now)
 
     def withdraw(self, function: str, *, now: int) -> None:
         """Offer it no longer. Running calls go on; queued ones are refused."""
-        wanted = self.cluster.withdraw(function, now)
+        actions = self.cluster.withdraw(function, now)
         self._machines.offered.pop(function, None)
-        self._carry(wanted, now)
-        self._carry(self.worker.withdrawn(function, now), now)
+        self._run(actions, now)
+        self._run(self.worker.withdrawn(function, now), now)
         self._settle(now)
 
-    def hold(self, resources: tuple[str, ...], *, now: int) -> None:
+    def set_resources(self, resources: tuple[str, ...], *, now: int) -> None:
         """The node's own resources are these from now on."""
-        wanted = self.cluster.hold(resources, now)
+        actions = self.cluster.set_resources(resources, now)
         self._machines.resources = resources
-        self._carry(wanted, now)
+        self._run(actions, now)
         self._settle(now)
 
     def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
         """Where others can dial this node."""
         self._machines.addresses = addresses
-        self._carry(self.cluster.advertise(addresses, now), now)
+        self._run(self.cluster.advertise(addresses, now), now)
         self._settle(now)
 
     def leave(self, *, now: int) -> None:
@@ -226,7 +226,7 @@ class Node:
             self._finish(now)
             return
         self._machines.draining = True
-        self._carry(self.cluster.drain(now), now)
+        self._run(self.cluster.drain(now), now)
         self._timers.set(("grace", 0), now + self.config.limits.drain_grace)
         self._settle(now)
 
@@ -234,7 +234,7 @@ class Node:
 
     def drain(self) -> list[Effect]:
         """All effects since the last `drain`, in the order of their causes."""
-        self.answers.flush(self.worker.queued)
+        self.replies.flush(self.worker.queued)
         self._close_links()
         log, self._log[:] = self._log[:], []
         return log
@@ -250,7 +250,7 @@ class Node:
 
     def view(self, *, now: int) -> NodeView:
         """How this node sees the cluster and itself."""
-        return overview(self._machines, now=now)
+        return build_view(self._machines, now=now)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -261,8 +261,8 @@ class Node:
             self._finish(now)
 
     def _close_links(self) -> None:
-        for link in list(self.links.leaving) if self.links.leaving else ():
-            if self.links.sessions[link].stage is Stage.BOTH_LEAVE and not self._machines.pending(link):
+        for link in list(self.links.closing) if self.links.closing else ():
+            if self.links.sessions[link].stage is Stage.BOTH_CLOSING and not self._machines.pending(link):
                 self.links.hang_up(link)
 
     def _finish(self, now: int) -> None:
@@ -272,10 +272,10 @@ class Node:
         self.left = True
         self._timers.cancel(("grace", 0))
         self.links.keep_order()
-        self._carry(self.coordinator.end_all(), now)
-        self._carry(self.worker.stop_all(), now)
-        self.answers.flush(self.worker.queued)
-        self._carry(self.cluster.leave(now), now)
+        self._run(self.coordinator.end_all(), now)
+        self._run(self.worker.stop_all(), now)
+        self.replies.flush(self.worker.queued)
+        self._run(self.cluster.leave(now), now)
         for link in list(self.links.sessions):
             self.links.goodbye(link, LEAVING, now)
             self.links.hang_up(link)

@@ -31,15 +31,15 @@ class LinkOpened(msgspec.Struct, frozen=True, gc=False):
     member: MemberId | None
 
 
-class LinkEnded(msgspec.Struct, frozen=True, gc=False):
-    """A link is gone; `why` is empty for an ordinary end."""
+class LinkClosed(msgspec.Struct, frozen=True, gc=False):
+    """A link is gone; `reason` is empty for an ordinary end."""
 
     link: LinkId
     peer: str
-    why: str
+    reason: str
 
 
-class PeerSilent(msgspec.Struct, frozen=True, gc=False):
+class PeerUnreachable(msgspec.Struct, frozen=True, gc=False):
     """An address was dialled and did not answer. Said once until it does; dialling goes on."""
 
     address: Address
@@ -72,7 +72,7 @@ class CardsDiffer(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class NotTold(msgspec.Struct, frozen=True, gc=False):
+class GossipTooLong(msgspec.Struct, frozen=True, gc=False):
     """A message about members is longer than its link takes and cannot be split: its receiver does not know it."""
 
     link: LinkId
@@ -88,7 +88,7 @@ class StrayResult(msgspec.Struct, frozen=True, gc=False):
     request: int
 
 
-class Answered(msgspec.Struct, frozen=True, gc=False):
+class RequestFinished(msgspec.Struct, frozen=True, gc=False):
     """A request that this process submitted itself has an answer; the one notice that carries values."""
 
     request: RequestId
@@ -101,13 +101,13 @@ class Left(msgspec.Struct, frozen=True, gc=False):
 
 Notice = (
     LinkOpened
-    | LinkEnded
-    | PeerSilent
+    | LinkClosed
+    | PeerUnreachable
     | MemberChanged
     | CatalogueChanged
     | CardsDiffer
-    | NotTold
+    | GossipTooLong
     | StrayResult
-    | Answered
+    | RequestFinished
     | Left
 )

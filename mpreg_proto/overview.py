@@ -1,17 +1,17 @@
-"""How a node sees the cluster and itself at one moment: read from all machines, for people, tests and `Ask`.
+"""How a node sees the cluster and itself at one moment: read from all machines, for people, tests and `GetView`.
 
 The rows are `view`'s. Nothing is changed by looking.
 """
 
 from __future__ import annotations
 
-from mpreg_proto.cluster import outputs
+from mpreg_proto.cluster import actions
 from mpreg_proto.ids import MemberId
 from mpreg_proto.machines import Machines
-from mpreg_proto.view import MemberRow, NodeView
+from mpreg_proto.view import MemberView, NodeView
 
 
-def overview(machines: Machines, *, now: int) -> NodeView:
+def build_view(machines: Machines, *, now: int) -> NodeView:
     """Everything at once, frozen."""
     return NodeView(
         id=machines.me.hex(),
@@ -23,14 +23,14 @@ def overview(machines: Machines, *, now: int) -> NodeView:
         running=machines.worker.running,
         queued=machines.worker.queued,
         links=len(machines.links.sessions),
-        members=tuple(_member(machines, row, now) for row in machines.cluster.people()),
+        members=tuple(_member(machines, row, now) for row in machines.cluster.member_statuses()),
         functions=machines.cluster.index.table(),
     )
 
 
-def _member(machines: Machines, row: outputs.MemberRow, now: int) -> MemberRow:
+def _member(machines: Machines, row: actions.MemberStatus, now: int) -> MemberView:
     member = MemberId(bytes.fromhex(row.id))
-    return MemberRow(
+    return MemberView(
         id=row.id,
         shown=row.shown,
         name=row.name,
@@ -43,9 +43,9 @@ def _member(machines: Machines, row: outputs.MemberRow, now: int) -> MemberRow:
         resources=row.resources,
         linked=row.linked,
         me=member == machines.me,
-        waiting=machines.coordinator.out.waiting(member),
+        waiting=machines.coordinator.outstanding.waiting(member),
         lag=row.lag,
-        trip=machines.links.trip(machines.cluster.links.get(member)),
+        rtt=machines.links.rtt(machines.cluster.links.get(member)),
         observers=row.observers,
         accusers=row.accusers,
     )

@@ -12,9 +12,9 @@ import msgspec
 
 from mpreg_proto.errors import Fault, over_limit
 
-SHORT: Final = 1_000
+SHORT_TEXT: Final = 1_000
 """Characters of the message of a fault that was cut down; of each detail a third of it."""
-SHORTEST: Final = 100
+MINIMAL_TEXT: Final = 100
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
@@ -29,7 +29,7 @@ class TooLong(msgspec.Struct, frozen=True, gc=False):
 
     def fault(self, *, maybe_executed: bool) -> Fault:
         """Error 1014 for it."""
-        return over_limit("message", self.limit, self.size).saying(maybe_executed=maybe_executed)
+        return over_limit("message", self.limit, self.size).with_details(maybe_executed=maybe_executed)
 
 
 class LinkGone(msgspec.Struct, frozen=True, gc=False):
@@ -41,7 +41,7 @@ SENT: Final = Sent()
 LINK_GONE: Final = LinkGone()
 
 
-def shortened(fault: Fault, most: int = SHORT) -> Fault:
+def shorten_fault(fault: Fault, most: int = SHORT_TEXT) -> Fault:
     """The same error in fewer words: its code, the beginning of its message, and those details that are short."""
     longest = most // 3
     details = {

@@ -10,7 +10,7 @@ import msgspec
 from mpreg_proto.cluster.index import FunctionRow
 
 
-class MemberRow(msgspec.Struct, frozen=True):
+class MemberView(msgspec.Struct, frozen=True):
     """One member as this node sees it."""
 
     id: str
@@ -32,15 +32,15 @@ class MemberRow(msgspec.Struct, frozen=True):
     """Calls of this node that are out there, and the queue it told."""
     lag: int = 0
     """By how many versions its catalogue is known to be further than it is held here."""
-    trip: int | None = None
-    """How long the latest ping took there and back; None while none was answered."""
+    rtt: int | None = msgspec.field(default=None, name="trip")
+    """The round-trip time of the latest ping; None while none was answered."""
     observers: tuple[str, ...] = ()
     """Who watches it, as shown; left out of clusters too large for anybody to read that."""
     accusers: int = 0
     """How many say that it does not answer."""
 
 
-__all__ = ["FunctionRow", "MemberRow", "NodeView"]
+__all__ = ["FunctionRow", "MemberView", "NodeView"]
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -56,5 +56,5 @@ class NodeView(msgspec.Struct, frozen=True):
     running: int
     queued: int
     links: int
-    members: tuple[MemberRow, ...]
+    members: tuple[MemberView, ...]
     functions: tuple[FunctionRow, ...]

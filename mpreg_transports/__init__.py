@@ -33,15 +33,14 @@ if TYPE_CHECKING:
         UnresolvedReference,
         VersionMismatch,
     )
-    from mpreg_transports.client import Answer, Client
+    from mpreg_transports.client import Client, GraphResult
     from mpreg_transports.errors import NotConnected
+    from mpreg_transports.functions.sleep import sleep
     from mpreg_transports.graph import Graph, Handle
     from mpreg_transports.server import Server
-    from mpreg_transports.sleeping import sleep
     from mpreg_transports.sync import SyncClient
 
 __all__ = [
-    "Answer",
     "Cancelled",
     "Client",
     "ClusterMismatch",
@@ -54,6 +53,7 @@ __all__ = [
     "Forbidden",
     "Graph",
     "GraphError",
+    "GraphResult",
     "Handle",
     "InternalError",
     "InvalidRequest",
@@ -74,13 +74,13 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "Answer": "client",
+    "GraphResult": "client",
     "Client": "client",
     "Graph": "graph",
     "Handle": "graph",
     "NotConnected": "errors",
     "Server": "server",
-    "sleep": "sleeping",
+    "sleep": "functions.sleep",
     "SyncClient": "sync",
 }
 """Which module of this package holds a name; all others are errors of the protocol."""

@@ -25,7 +25,7 @@ class Main(Protocol):
     def __call__(self, *, task_status: TaskStatus[None]) -> Coroutine[Any, Any, None]: ...
 
 
-class Home:
+class LoopAffinity:
     """The process and the event loop that an object was opened in: the only ones in which it works."""
 
     __slots__ = ("_loop", "_process")
@@ -35,12 +35,12 @@ class Home:
         self._process = os.getpid()
 
     @property
-    def is_here(self) -> bool:
+    def is_current(self) -> bool:
         """Whether this code runs in that process and that loop."""
         return self._process == os.getpid() and self._loop is _running()
 
     @property
-    def is_gone(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nothing can run there any more: that loop is closed, or it is the loop of a parent process."""
         closed = getattr(self._loop, "is_closed", None)
         return self._process != os.getpid() or (closed is not None and bool(closed()))
@@ -70,15 +70,15 @@ class Background:
         self._main = main
         self._name = name
         self._scope = anyio.CancelScope()
-        self._told = anyio.Event()
+        self._settled = anyio.Event()
         self._ended = anyio.Event()
         self._waiting = 0
-        self._began = False
+        self._has_started = False
         self._up = False
         self._error: Exception | None = None
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """Whether it has ended, also together with its loop."""
         return self._ended.is_set()
 
@@ -87,14 +87,14 @@ class Background:
 
         Cancelled, it is stopped, unless another task waits for it too.
         """
-        if not self._began:
-            self._began = True
+        if not self._has_started:
+            self._has_started = True
             _spawn(self._run, self._name)
         self._waiting += 1
         try:
-            await self._told.wait()
+            await self._settled.wait()
         except BaseException:
-            if self._waiting == 1 and not self._told.is_set():
+            if self._waiting == 1 and not self._settled.is_set():
                 await self.stop()
             raise
         finally:
@@ -122,19 +122,19 @@ class Background:
     async def _run(self) -> None:
         try:
             with self._scope:
-                await self._main(task_status=Started(self._is_up))
+                await self._main(task_status=StartedCallback(self._is_up))
         except Exception as error:
             self._error = single(error)
         finally:
             self._ended.set()
-            self._told.set()
+            self._settled.set()
 
     def _is_up(self) -> None:
         self._up = True
-        self._told.set()
+        self._settled.set()
 
 
-class Started(TaskStatus[None]):
+class StartedCallback(TaskStatus[None]):
     """Calls back where a task group would be told that a task is up."""
 
     def __init__(self, then: Callable[[], None]) -> None:

@@ -23,11 +23,11 @@ from mpreg_proto.wire.jsonvalues import to_json
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.references import BadReference, scan_classic
 from mpreg_proto.wire.values import UnsendableValue
-from mpreg_transports import logs
-from mpreg_transports.addresses import parse_address
-from mpreg_transports.background import Started
-from mpreg_transports.client import Answer, Client
-from mpreg_transports.functions import tags
+from mpreg_transports.background import StartedCallback
+from mpreg_transports.client import Client, GraphResult
+from mpreg_transports.config.addresses import parse_address
+from mpreg_transports.functions.execution import tags
+from mpreg_transports.runtime import logs
 from mpreg_transports.server import Server
 from mpreg_transports.values import default_codec
 
@@ -43,9 +43,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class MPREGSettings:
     """What a server is told. Port 0 takes any free one. `peers` and `connect` are both addresses of nodes to join.
 
-    Of `advertised_urls` the first is told to others. News travels at once, whatever `gossip_interval` says, in seconds;
-    six times as long is the time after which a node compares what it knows with another one, to mend what was lost. A
-    `host` that others can reach is refused when the server runs (ValueError).
+    Of `advertised_urls` the first is told to others. Gossip travels at once, whatever `gossip_interval` says, in
+    seconds; six times as long is the time after which a node compares what it knows with another one, to mend what was
+    lost. A `host` that others can reach is refused when the server runs (ValueError).
     """
 
     host: str = "127.0.0.1"
@@ -132,7 +132,7 @@ class MPREGServer:
             raise RuntimeError(f"{self.settings.name} runs already")
         ended = self._ended = Future()
         try:
-            await serve(task_status=Started(self._on_listening))
+            await serve(task_status=StartedCallback(self._on_listening))
         finally:
             ended.set_result(None)
 
@@ -234,10 +234,10 @@ class CommandNotFoundException(MPREGException):
 
 
 def _as_seed_error(error: RequestError) -> MPREGException:
-    told = RPCError(error.code, error.message, error.details)
+    seed_error = RPCError(error.code, error.message, error.details)
     if isinstance(error, CommandNotFound):
-        return CommandNotFoundException(told, str(error.details.get("function", "")))
-    return MPREGException(told)
+        return CommandNotFoundException(seed_error, str(error.details.get("function", "")))
+    return MPREGException(seed_error)
 
 
 def _as_request(cmds: Sequence[RPCCommand], timeout: float | None) -> Request:
@@ -310,21 +310,21 @@ class _SeedClient:
     def __init__(self, url: str, *, full_log: bool) -> None:
         self.url = url
         self.full_log = full_log
-        self._held: Client | None = None
+        self._open_client: Client | None = None
         self._dialling = asyncio.Lock()
 
     async def connect(self) -> None:
         """See MPREGClientAPI."""
         async with self._dialling:
-            if self._held is not None and self._held.node:
+            if self._open_client is not None and self._open_client.node:
                 return
             await self._drop()
-            held = Client(self.url)
+            client = Client(self.url)
             try:
-                await held.connect()
+                await client.connect()
             except RequestError as error:
                 raise _as_seed_error(error) from None
-            self._held = held
+            self._open_client = client
 
     async def disconnect(self) -> None:
         """See MPREGClientAPI."""
@@ -338,7 +338,7 @@ class _SeedClient:
         if timeout is not None and not timeout > 0:
             raise TimeoutError(f"a timeout of {timeout} s has passed before anything could be sent")
         request = _as_request(cmds, timeout)
-        self._tell("request", cmds)
+        self._log("request", cmds)
         try:
             async with asyncio.timeout_at(until):
                 answer = await self._answer(request)
@@ -346,27 +346,27 @@ class _SeedClient:
                 raise TimeoutError
             values = {name: _as_json(name, value) for name, value in answer.values.items()}
         except TimeoutError as error:  # a DeadlineExceeded is one too
-            self._tell("timed out:", error)
+            self._log("timed out:", error)
             if isinstance(error, DeadlineExceeded):
                 raise
             raise TimeoutError(f"no answer came within {timeout} s") from None
         except RequestError as error:
-            self._tell("failed:", error)
+            self._log("failed:", error)
             raise _as_seed_error(error) from None
-        self._tell("result", values)
+        self._log("result", values)
         return values
 
-    async def _answer(self, request: Request) -> Answer:
-        while self._held is None or not self._held.node:
+    async def _answer(self, request: Request) -> GraphResult:
+        while self._open_client is None or not self._open_client.node:
             await self.connect()
         # No await between that look and the sending: a request never waits for a link that may not come again.
-        return await self._held.answer(request)
+        return await self._open_client.answer(request)
 
     async def _drop(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            await held.close()
+        client, self._open_client = self._open_client, None
+        if client is not None:
+            await client.close()
 
-    def _tell(self, words: str, what: object) -> None:
+    def _log(self, label: str, what: object) -> None:
         if self.full_log:
-            log.info("[%s] %s %s", self.url, words, what)
+            log.info("[%s] %s %s", self.url, label, what)

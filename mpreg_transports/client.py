@@ -18,39 +18,39 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Replied, Reply
+from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Response, ResponseReceived
 from mpreg_proto.effects import HangUp, Lane, Send
-from mpreg_proto.errors import Fault, RequestError, UnresolvedReference, raised
+from mpreg_proto.errors import Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Told, Traced
+from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Traced, View
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
-from mpreg_transports.addresses import parse_address
-from mpreg_transports.arguments import check_text, unsendable
-from mpreg_transports.background import Background, Home
-from mpreg_transports.dialing import Network, open_link
-from mpreg_transports.driver import clock
+from mpreg_transports.background import Background, LoopAffinity
+from mpreg_transports.config.addresses import parse_address
+from mpreg_transports.config.validation import check_text, unsendable
 from mpreg_transports.errors import NotConnected
-from mpreg_transports.graph import Graph, Handle, OnError, check_called, requested
+from mpreg_transports.functions.threads import get_call_soon_threadsafe
+from mpreg_transports.graph import Graph, Handle, OnError, check_function_name, checked_resources
 from mpreg_transports.links.base import Framing, Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
-from mpreg_transports.outbox import Outbox, Watch
-from mpreg_transports.slices import Slicer
-from mpreg_transports.threads import poster
+from mpreg_transports.runtime.dialing import NetworkBackend, open_link
+from mpreg_transports.runtime.driver import clock
+from mpreg_transports.runtime.result_stream import ReplyWaiter, ResultStream
+from mpreg_transports.runtime.send_buffer import ProgressMonitor, SendBuffer
+from mpreg_transports.runtime.slices import Slicer
 from mpreg_transports.values import default_codec
-from mpreg_transports.waiting import Leaves, Waiter
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
 
-Question = Callable[[ClientSession, int], int]
+Submit = Callable[[ClientSession, int], int]
 """Asks something of a session at a time; gives its number."""
 OpenLink = Callable[[Address], Awaitable[Link]]
 
 _view: msgspec.json.Decoder[NodeView] = msgspec.json.Decoder(NodeView)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class GraphResult(msgspec.Struct, frozen=True):
     """All that came of a graph: values by name, errors by name (partial only), and where and when each call ran.
 
     `error` is the first failure (partial only), also where the call that failed was not wanted.
@@ -82,7 +82,7 @@ class Client:
         name: str = "",
         codec: ValueCodec | None = None,
         limits: Limits = DEFAULT,
-        network: Network | None = None,
+        network: NetworkBackend | None = None,
     ) -> None:
         self.urls = urls or (DEFAULT_URL,)
         for url in self.urls:
@@ -99,28 +99,28 @@ class Client:
             cluster_id=cluster_id,
             limits=limits,
             codec=self._codec,
-            others=len(dict.fromkeys(self.urls)) - 1,
+            alternatives=len(dict.fromkeys(self.urls)) - 1,
         )
         self._limits = limits
         self._open_link = open_link if network is None else network.dial
-        self._life = self._make_life()
+        self._connection = self._make_connection()
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     @property
     def node(self) -> str:
         """The name of the node that it is connected to; empty while it is to none."""
-        return self._life.node if self._session.ready else ""
+        return self._connection.node if self._session.ready else ""
 
     @property
     def version(self) -> int:
         """The protocol version agreed on with that node; 0 while it is connected to none."""
-        return self._life.version if self._session.ready else 0
+        return self._connection.version if self._session.ready else 0
 
     @property
     def is_open(self) -> bool:
         """Whether it takes calls: it was connected, and not closed since."""
-        return self._life.is_open
+        return self._connection.is_open
 
     async def connect(self) -> Self:
         """Connect; nothing happens if it is connected. Any task may `close` it, in any order with other clients.
@@ -128,10 +128,10 @@ class Client:
         Raises NotConnected if no address answers, or the node's own reason for refusing. Cancelled, it is not
         connected.
         """
-        life = self._life
-        if life.is_over:
-            life = self._life = self._make_life()
-        await life.begin()
+        connection = self._connection
+        if connection.is_ended:
+            connection = self._connection = self._make_connection()
+        await connection.open()
         return self
 
     async def close(self) -> None:
@@ -140,7 +140,7 @@ class Client:
         What still waits in other tasks ends: with OutcomeUnknown what the node has, which cancels it, with Cancelled
         what was never sent. In a forked child the connection is the parent's, and is left alone.
         """
-        await self._life.end()
+        await self._connection.close()
 
     async def __aenter__(self) -> Self:
         """See `connect`."""
@@ -153,16 +153,16 @@ class Client:
         await self.close()
 
     def __del__(self) -> None:
-        life: Life | None = getattr(self, "_life", None)
-        if life is not None and life.abandon():
+        connection: ClientConnection | None = getattr(self, "_connection", None)
+        if connection is not None and connection.abandon():
             warnings.warn(f"a client of {self.urls[0]} was never closed", ResourceWarning, source=self, stacklevel=2)
 
     @property
     def _session(self) -> ClientSession:
-        return self._life.session
+        return self._connection.session
 
-    def _make_life(self) -> Life:
-        return Life(self._make_session(), self.urls, self._open_link, self._limits)
+    def _make_connection(self) -> ClientConnection:
+        return ClientConnection(self._make_session(), self.urls, self._open_link, self._limits)
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -184,8 +184,8 @@ class Client:
         `timeout` and `wait` are seconds. Raises a RequestError of the kind that happened, TypeError for arguments that
         cannot be sent.
         """
-        check_called(function, version)
-        for later in _LATER:
+        check_function_name(function, version)
+        for later in _RESERVED_KEYWORDS:
             if later in more:
                 raise TypeError(f"{later}= is not there yet; a keyword of {function!r} by that name goes into kwargs=")
         keywords = {**kwargs, **more} if kwargs else more
@@ -193,7 +193,7 @@ class Client:
             encoded = self._codec.encode([list(args), keywords])
         except UnsendableValue as error:
             raise unsendable(function, error) from None
-        call = Call(function, function, encoded, (), requested(resources), version)
+        call = Call(function, function, encoded, (), checked_resources(resources), version)
         request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
         result = await self._result(request)
         return self._codec.decode(result.done[0].value)
@@ -205,7 +205,7 @@ class Client:
     async def run(
         self,
         graph: Graph,
-        *wanted: Handle,
+        *outputs: Handle,
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
@@ -214,27 +214,27 @@ class Client:
 
         With `on_error="partial"` what failed stands as its RequestError where its value would be.
         """
-        answer = await self.answer(graph, *wanted, timeout=timeout, wait=wait, on_error=on_error)
+        answer = await self.answer(graph, *outputs, timeout=timeout, wait=wait, on_error=on_error)
         values: dict[str, Any] = {**answer.values, **answer.errors}
-        if not wanted:
+        if not outputs:
             return values
-        picked = tuple(_part(values[handle.name], handle) for handle in wanted)
+        picked = tuple(_part(values[handle.name], handle) for handle in outputs)
         return picked[0] if len(picked) == 1 else picked
 
     async def answer(
         self,
         graph: Graph | Request,
-        *wanted: Handle,
+        *outputs: Handle,
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
         trace: bool = False,
-    ) -> Answer:
+    ) -> GraphResult:
         """Run a graph, or a hand-made request, and get everything that came of it."""
         _check_graph(graph)
         if isinstance(graph, Graph):
             request = graph.request(
-                *wanted,
+                *outputs,
                 partial=_partial(on_error),
                 timeout=nanoseconds(timeout, "timeout"),
                 wait=nanoseconds(wait, "wait") or 0,
@@ -244,22 +244,22 @@ class Client:
             request = graph
         result = await self._result(request)
         values = {row.name: self._codec.decode(row.value) for row in result.done}
-        errors = {row.name: raised(row.fault) for row in result.failed}
-        error = None if result.fault is None else raised(result.fault)
-        return Answer(values, errors, result.trace, error, result.untraced)
+        errors = {row.name: exception_for(row.fault) for row in result.failed}
+        error = None if result.fault is None else exception_for(result.fault)
+        return GraphResult(values, errors, result.trace, error, result.untraced)
 
-    def stream(self, graph: Graph, *, timeout: float | None = None, wait: float | None = None) -> Leaves:
+    def stream(self, graph: Graph, *, timeout: float | None = None, wait: float | None = None) -> ResultStream:
         """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
         _check_graph(graph)
         span, patience = nanoseconds(timeout, "timeout"), nanoseconds(wait, "wait") or 0
         request = graph.request(eager=True, timeout=span, wait=patience)
 
-        def ask() -> tuple[Waiter, Callable[[], None]]:
-            life = self._life
-            number, waiter = life.ask(lambda session, now: session.submit(request, now=now))
-            return waiter, partial(life.drop, number)
+        def ask() -> tuple[ReplyWaiter, Callable[[], None]]:
+            connection = self._connection
+            number, waiter = connection.submit(lambda session, now: session.submit(request, now=now))
+            return waiter, partial(connection.drop, number)
 
-        return Leaves(ask, self._codec.decode, request)
+        return ResultStream(ask, self._codec.decode, request)
 
     async def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
@@ -268,16 +268,16 @@ class Client:
         reply = await self._reply(lambda session, now: session.explain(request, now=now))
         assert isinstance(reply, (Explanation, Result))
         if reply.fault is not None:
-            raise raised(reply.fault)
+            raise exception_for(reply.fault)
         assert isinstance(reply, Explanation)
         return reply.rows
 
     async def view(self) -> NodeView:
         """How the node sees the cluster and itself."""
-        reply = await self._reply(lambda session, now: session.ask(now=now))
+        reply = await self._reply(lambda session, now: session.get_view(now=now))
         if isinstance(reply, Result) and reply.fault is not None:
-            raise raised(reply.fault)
-        assert isinstance(reply, Told)
+            raise exception_for(reply.fault)
+        assert isinstance(reply, View)
         return _view.decode(reply.view)
 
     # -- questions and answers ----------------------------------------------------------------------------------------
@@ -286,23 +286,23 @@ class Client:
         reply = await self._reply(lambda session, now: session.submit(request, now=now))
         assert isinstance(reply, Result)
         if reply.fault is not None and not request.partial:
-            raise raised(reply.fault)
+            raise exception_for(reply.fault)
         if reply.fault is not None and not reply.failed and not reply.done:
-            raise raised(reply.fault)
+            raise exception_for(reply.fault)
         return reply
 
-    async def _reply(self, question: Question) -> Reply:
-        life = self._life
-        number, waiter = life.ask(question)
+    async def _reply(self, submit: Submit) -> Response:
+        connection = self._connection
+        number, waiter = connection.submit(submit)
         try:
             await waiter.event.wait()
         finally:
-            life.drop(number)
+            connection.drop(number)
         return waiter.replies[0]
 
 
-class Life:
-    """One connection of a client to its cluster, from `begin` to `end`; each has a session and numbers of its own.
+class ClientConnection:
+    """One connection of a client to its cluster, from `open` to `close`; each has a session and numbers of its own.
 
     It runs in a task of its own, which knows nothing of the client, so that a forgotten client is collected.
     """
@@ -314,81 +314,81 @@ class Life:
         self._urls = urls
         self._open_link = open_link
         self._limits = limits
-        self._waiters: dict[int, Waiter] = {}
-        self._links: dict[LinkId, _Linked] = {}
-        self._current: _Linked | None = None
+        self._waiters: dict[int, ReplyWaiter] = {}
+        self._links: dict[LinkId, _ClientLink] = {}
+        self._current: _ClientLink | None = None
         self._last_link = 0
         self._due: int | None = None
         self._wakeup = anyio.Event()
-        self._home: Home | None = None
+        self._affinity: LoopAffinity | None = None
         self._background: Background | None = None
         self._tasks: TaskGroup | None = None
-        self._post: Callable[..., None] | None = None
+        self._call_soon_threadsafe: Callable[..., None] | None = None
         self._open = False
         """Whether questions are taken: somebody keeps their time, and the link."""
 
     @property
     def is_open(self) -> bool:
         """Whether it takes questions."""
-        return self._open and self._home is not None and not self._home.is_gone
+        return self._open and self._affinity is not None and not self._affinity.is_closed
 
     @property
-    def is_over(self) -> bool:
+    def is_ended(self) -> bool:
         """Whether it has ended, or nothing of it can run any more."""
-        if self._background is None or self._home is None:
+        if self._background is None or self._affinity is None:
             return False
-        return self._background.over or self._home.is_gone
+        return self._background.ended or self._affinity.is_closed
 
-    async def begin(self) -> None:
+    async def open(self) -> None:
         """Connect. See `Client.connect`."""
-        if self._background is None or self._home is None:
-            self._home = Home()
-            self._post = poster()
+        if self._background is None or self._affinity is None:
+            self._affinity = LoopAffinity()
+            self._call_soon_threadsafe = get_call_soon_threadsafe()
             self._background = Background(self._run, name="mpreg client")
-        self._home.check("this client")
+        self._affinity.check("this client")
         if self._open:
             return
         await self._background.start()
         if not self._open:
             raise NotConnected("the client was closed while it was connecting")
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         """Hang up. See `Client.close`."""
-        if self._background is None or self._home is None or self._home.is_gone:
+        if self._background is None or self._affinity is None or self._affinity.is_closed:
             self._open = False
             return
-        if not self._background.over:
-            self._home.check("this client")
+        if not self._background.ended:
+            self._affinity.check("this client")
         self._open = False
         await self._background.stop()
 
     def abandon(self) -> bool:
         """Nobody has the client any more: have its task stopped. Any thread may call it; never waits."""
-        if self._background is None or self._home is None or self._post is None or self.is_over:
+        if self._background is None or self._affinity is None or self._call_soon_threadsafe is None or self.is_ended:
             return False
-        self._post(self._background.cancel)
+        self._call_soon_threadsafe(self._background.cancel)
         return True
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
-    def ask(self, question: Question) -> tuple[int, Waiter]:
+    def submit(self, submit: Submit) -> tuple[int, ReplyWaiter]:
         """Ask; gives the question's number and where its answers come. Raises RuntimeError where it cannot be had."""
-        if self._home is not None and (self._open or not self.is_over):
-            self._home.check("this client")
+        if self._affinity is not None and (self._open or not self.is_ended):
+            self._affinity.check("this client")
         if not self._open:
             raise RuntimeError(
                 "this client is not connected: use it as `async with Client(...) as client`, or connect() first"
             )
-        number = question(self.session, clock())
-        waiter = self._waiters[number] = Waiter()
+        number = submit(self.session, clock())
+        waiter = self._waiters[number] = ReplyWaiter()
         self.flush()
         return number, waiter
 
     def drop(self, number: int) -> None:
         """Nobody waits any more; if the answer is not there yet, the node is told."""
-        if self._home is not None and not self._home.is_here:
-            if self._post is not None and not self._home.is_gone:
-                self._post(self.drop, number)
+        if self._affinity is not None and not self._affinity.is_current:
+            if self._call_soon_threadsafe is not None and not self._affinity.is_closed:
+                self._call_soon_threadsafe(self.drop, number)
             return
         self._waiters.pop(number, None)
         self.session.cancel(number, now=clock())
@@ -404,29 +404,29 @@ class Life:
             match effect:
                 case Send():
                     writes.setdefault((effect.link, effect.lane), []).append(effect.chunks)
-                case Replied(id, reply):
+                case ResponseReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
                         waiter.event.set()
                 case HangUp():
                     closing.append(effect)
                 case Ready() | Rejected() | LinkDraining():
-                    self._news(effect)
+                    self._on_session_event(effect)
                 case _:
                     pass  # notices are for nodes
         for (link, lane), messages in writes.items():
             if (linked := self._links.get(link)) is not None:
-                linked.outbox.put(messages, lane)
+                linked.send_buffer.put(messages, lane)
         for hang_up in closing:
             if (linked := self._links.get(hang_up.link)) is not None:
-                linked.outbox.close(hang_up.code)
+                linked.send_buffer.close(hang_up.code)
         if self.session.next_timeout() != self._due:
             self._wakeup.set()
 
-    def _news(self, news: Ready | Rejected | LinkDraining) -> None:
+    def _on_session_event(self, event: Ready | Rejected | LinkDraining) -> None:
         """What became of the link on which requests go out."""
         linked = self._current
-        match news:
+        match event:
             case Ready(name, _, version):
                 self.node, self.version = name or "node", version
                 if linked is not None:
@@ -436,9 +436,9 @@ class Life:
                 if linked is not None:
                     linked.rejected = fault
             case LinkDraining(link):
-                self._release(self._links.get(link))
+                self._detach(self._links.get(link))
 
-    def _release(self, linked: _Linked | None) -> None:
+    def _detach(self, linked: _ClientLink | None) -> None:
         """Requests go out on this link no more: the next address is tried."""
         if linked is not None:
             linked.released.set()
@@ -453,26 +453,26 @@ class Life:
 
         try:
             async with anyio.create_task_group() as self._tasks:
-                self._tasks.start_soon(self._keep_time)
-                await self._keep_connected(self._tasks, on_ready)
+                self._tasks.start_soon(self._run_timers)
+                await self._stay_connected(self._tasks, on_ready)
         finally:
             self._open = False
-            self.session.give_up(_CLOSED)
+            self.session.fail_all(_CLOSED)
             self.flush()
 
-    async def _keep_time(self) -> None:
+    async def _run_timers(self) -> None:
         while True:
             self._due = self.session.next_timeout()
             if self._due is None:
                 await self._wakeup.wait()
             else:
-                with anyio.move_on_after(min(max(0, self._due - clock()) / SECOND, _LONGEST_SLEEP)):
+                with anyio.move_on_after(min(max(0, self._due - clock()) / SECOND, _MAX_SLEEP_SECONDS)):
                     await self._wakeup.wait()
             self._wakeup = anyio.Event()
             self.session.wake(now=clock())
             self.flush()
 
-    async def _keep_connected(self, tasks: TaskGroup, on_ready: Callable[[], None]) -> None:
+    async def _stay_connected(self, tasks: TaskGroup, on_ready: Callable[[], None]) -> None:
         """Go round the addresses until one answers; the first round must succeed, later ones are repeated for ever."""
         was_ready = False
         failures = 0
@@ -493,40 +493,40 @@ class Life:
                     failures = 0
                 elif rejected is not None and len(self._urls) == 1:
                     if not was_ready:
-                        raise raised(rejected)
-                    self.session.give_up(rejected)  # it has become another cluster's; whoever waits is told why
+                        raise exception_for(rejected)
+                    self.session.fail_all(rejected)  # it has become another cluster's; whoever waits is told why
                     self.flush()
                 else:
                     tried[url] = "it hung up without a hello" if rejected is None else rejected.message
             if not was_ready:
                 raise not_connected(tried)
-            self.session.unreachable(_why_not(tried))
+            self.session.unreachable(_reasons(tried))
             failures += 1
             most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8)) / SECOND
             await anyio.sleep(random.uniform(0, most))  # full jitter, so that a crowd does not come back at once
 
-    def _attach(self, transport: Link, on_ready: Callable[[], None]) -> _Linked:
+    def _attach(self, transport: Link, on_ready: Callable[[], None]) -> _ClientLink:
         self._last_link += 1
         link, session = LinkId(self._last_link), self.session
 
-        def tell_progress() -> None:
+        def report_progress() -> None:
             session.progress(link, now=clock())
 
         if isinstance(transport, WebSocketLink):
-            transport.on_partial = tell_progress
-        assert self._tasks is not None, "links are attached while the life runs"
-        outbox = Outbox(transport, watch=Watch(self._tasks.start_soon), progress=tell_progress)
-        linked = _Linked(link, outbox, on_ready)
+            transport.on_partial = report_progress
+        assert self._tasks is not None, "links are attached while the connection runs"
+        send_buffer = SendBuffer(transport, monitor=ProgressMonitor(self._tasks.start_soon), progress=report_progress)
+        linked = _ClientLink(link, send_buffer, on_ready)
         self._links[linked.id] = self._current = linked
         return linked
 
-    async def _pump(self, transport: Link, linked: _Linked, address: Address) -> None:
+    async def _pump(self, transport: Link, linked: _ClientLink, address: Address) -> None:
         """Be the link's reader until it ends; its writer runs beside."""
         session = self.session
         slicer = Slicer(lambda data, now: session.receive(linked.id, data, now=now), self.flush, clock)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(linked.outbox.run)
+                tasks.start_soon(linked.send_buffer.run)
                 session.link_opened(linked.id, framing=transport.framing, address=address, now=clock())
                 self.flush()
                 try:
@@ -540,15 +540,15 @@ class Life:
             self.flush()
             with anyio.CancelScope(shield=True):
                 await transport.close()
-            self._release(linked)
+            self._detach(linked)
 
 
-class _Linked:
+class _ClientLink:
     """One link of a client."""
 
-    def __init__(self, id: LinkId, outbox: Outbox, on_ready: Callable[[], None]) -> None:
+    def __init__(self, id: LinkId, send_buffer: SendBuffer, on_ready: Callable[[], None]) -> None:
         self.id = id
-        self.outbox = outbox
+        self.send_buffer = send_buffer
         self.on_ready = on_ready
         self.ready = False
         """Whether its handshake was done."""
@@ -558,20 +558,20 @@ class _Linked:
         """Set when requests go out on it no more: it has ended, or its node drains."""
 
 
-_LONGEST_SLEEP = 3600.0
+_MAX_SLEEP_SECONDS = 3600.0
 """Seconds; some event loops take no timer of years."""
-_LATER = ("retry", "on_progress")
+_RESERVED_KEYWORDS = ("retry", "on_progress")
 """Keywords of `call` that will mean something: what used them as the function's own would change in silence."""
 _CLOSED = Fault(1021, "the client was closed before it could be sent", {"maybe_executed": False})
 
 
 def not_connected(tried: Mapping[str, str]) -> NotConnected:
     """What to say when no address answered: each with why not."""
-    return NotConnected(f"no node could be reached ({_why_not(tried)})", details={"tried": dict(tried)})
+    return NotConnected(f"no node could be reached ({_reasons(tried)})", details={"tried": dict(tried)})
 
 
-def _why_not(tried: Mapping[str, str]) -> str:
-    return "; ".join(f"{url}: {why}" for url, why in tried.items())
+def _reasons(tried: Mapping[str, str]) -> str:
+    return "; ".join(f"{url}: {reason}" for url, reason in tried.items())
 
 
 def nanoseconds(seconds: float | None, name: str) -> int | None:
@@ -596,7 +596,7 @@ def _check_number(seconds: object, name: str) -> None:
 def _check_graph(graph: object) -> None:
     if not isinstance(graph, (Graph, Request)):
         kind = type(graph).__name__
-        raise TypeError(f"a graph is wanted, not {kind}; make one with client.graph(), or use client.call for one call")
+        raise TypeError(f"expected a Graph, got {kind}; make one with client.graph(), or use client.call for one call")
 
 
 def _partial(on_error: str) -> bool:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, Protocol
 
 from mpreg_proto.errors import DuplicateName, InvalidRequest
-from mpreg_proto.wire.blame import CONTAINS_ITSELF, UnsendableValue, find_circle
+from mpreg_proto.wire.encode_errors import CONTAINS_ITSELF, UnsendableValue, find_cycle
 from mpreg_proto.wire.jsonvalues import dumps, to_json
 from mpreg_proto.wire.messages import Call, Explained, Request
-from mpreg_proto.wire.shapes import MAX_DEPTH, step
+from mpreg_proto.wire.value_limits import MAX_DEPTH, step
 from mpreg_proto.wire.values import Ref, ValueCodec
-from mpreg_transports.arguments import check_encodable, unsendable
-from mpreg_transports.functions import tags
+from mpreg_transports.config.validation import check_encodable, unsendable
+from mpreg_transports.functions.execution import tags
 from mpreg_transports.values import default_codec
 
 OnError = Literal["fail", "partial"]
@@ -31,7 +31,7 @@ class Caller(Protocol):
     """Who can run a graph: a `Client`."""
 
     async def run(
-        self, graph: Graph, *wanted: Handle, timeout: float | None, wait: float | None, on_error: OnError
+        self, graph: Graph, *outputs: Handle, timeout: float | None, wait: float | None, on_error: OnError
     ) -> Any: ...
     def stream(self, graph: Graph, *, timeout: float | None, wait: float | None) -> AsyncIterator[tuple[str, Any]]: ...
     async def explain(self, graph: Graph) -> tuple[Explained, ...]: ...
@@ -101,33 +101,37 @@ class Graph:
         own keyword that this method uses itself is passed by `kwargs={"name": ...}`. Raises TypeError or a GraphError
         for what cannot be right; nothing has changed then.
         """
-        check_called(function, version)
+        check_function_name(function, version)
         name = self._free_name(function) if name is None else self._checked_name(name)
-        needs: dict[str, None] = {}
-        given = {**kwargs, **more} if kwargs else more
-        known: dict[int, Any] = {}
+        dependencies: dict[str, None] = {}
+        named = {**kwargs, **more} if kwargs else more
+        memo: dict[int, Any] = {}
         try:
-            positional = [self._refer(arg, needs, known, 2) for arg in args]
-            keywords = {key: self._refer(value, needs, known, 2) for key, value in given.items()} if given else given
-        except _Circle:
-            place, holder = find_circle([list(args), given], _inside) or ("$", args)
+            positional = [self._to_reference(arg, dependencies, memo, 2) for arg in args]
+            keywords = (
+                {key: self._to_reference(value, dependencies, memo, 2) for key, value in named.items()}
+                if named
+                else named
+            )
+        except _SelfReference:
+            place, holder = find_cycle([list(args), named], _inside) or ("$", args)
             raise unsendable(name, UnsendableValue(place, type(holder).__name__, CONTAINS_ITSELF)) from None
-        used = len(needs)
+        used = len(dependencies)
         for handle in [after] if isinstance(after, Handle) else after:
-            self._need(handle, needs)
+            self._add_dependency(handle, dependencies)
         try:
             encoded = self._codec.encode([positional, keywords])
         except UnsendableValue as error:
             raise unsendable(name, error) from None
-        wanted = requested(resources)
-        self._calls[name] = Call(name, function, encoded, tuple(needs), wanted, version)
-        if version is not None or len(needs) > used:
+        checked = checked_resources(resources)
+        self._calls[name] = Call(name, function, encoded, tuple(dependencies), checked, version)
+        if version is not None or len(dependencies) > used:
             self._native[name] = "version=" if version is not None else "after="
         return Handle(self, name)
 
     async def run(
         self,
-        *wanted: Handle,
+        *outputs: Handle,
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
@@ -136,27 +140,27 @@ class Graph:
 
         `timeout` and `wait` are seconds; see `Client.run`. With handles only what they need is sent.
         """
-        return await self._bound().run(self, *wanted, timeout=timeout, wait=wait, on_error=on_error)
+        return await self._require_client().run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error)
 
     def stream(self, *, timeout: float | None = None, wait: float | None = None) -> AsyncIterator[tuple[str, Any]]:
         """Run it and give each leaf's (name, value) as it is there."""
-        return self._bound().stream(self, timeout=timeout, wait=wait)
+        return self._require_client().stream(self, timeout=timeout, wait=wait)
 
     async def explain(self) -> tuple[Explained, ...]:
         """Where each call would run now and why; runs nothing."""
-        return await self._bound().explain(self)
+        return await self._require_client().explain(self)
 
-    def request(self, *wanted: Handle, partial: bool = False, **fields: Any) -> Request:
-        """The request that `run` sends; with `wanted`, only the calls that those need."""
+    def request(self, *outputs: Handle, partial: bool = False, **fields: Any) -> Request:
+        """The request that `run` sends; with `outputs`, only the calls that those need."""
         if not self._calls:
             raise InvalidRequest("this graph has no calls yet; add one with graph.call(...)")
         calls = self._calls
         want: tuple[str, ...] | None = None
-        if wanted:
-            for handle in wanted:
-                self._need(handle, {})
-            want = tuple(dict.fromkeys(handle.name for handle in wanted))
-            calls = self._needed(want)
+        if outputs:
+            for handle in outputs:
+                self._add_dependency(handle, {})
+            want = tuple(dict.fromkeys(handle.name for handle in outputs))
+            calls = self._with_dependencies(want)
         return Request(0, tuple(calls.values()), want=want, partial=partial, **fields)
 
     def commands(self) -> list[dict[str, Any]]:
@@ -194,7 +198,7 @@ class Graph:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _bound(self) -> Caller:
+    def _require_client(self) -> Caller:
         if self._client is None:
             raise TypeError("this graph knows no client: use client.run(graph), or make it with client.graph()")
         return self._client
@@ -218,49 +222,49 @@ class Graph:
                 self._numbers[function] = number
                 return name
 
-    def _need(self, handle: Handle, needs: dict[str, None]) -> None:
+    def _add_dependency(self, handle: Handle, dependencies: dict[str, None]) -> None:
         if not isinstance(handle, Handle):
-            raise TypeError(f"a handle of this graph is wanted, not {type(handle).__name__}")
+            raise TypeError(f"expected a handle of this graph, got {type(handle).__name__}")
         if handle.graph is not self:
             raise InvalidRequest(f"the handle of {handle.name!r} belongs to another graph")
-        needs[handle.name] = None
+        dependencies[handle.name] = None
 
-    def _refer(self, value: Any, needs: dict[str, None], known: dict[int, Any], above: int) -> Any:
-        """`value`, which lies within `above` containers, with each handle in it made a reference; the same object where
-        there is none. `known` are containers that it has been done for; what is nested too deep is left as it is.
+    def _to_reference(self, value: Any, dependencies: dict[str, None], memo: dict[int, Any], depth: int) -> Any:
+        """`value`, which lies within `depth` containers, with each handle in it made a reference; the same object where
+        there is none. `memo` are containers that it has been done for; what is nested too deep is left as it is.
         """
         kind = type(value)
         if kind is Handle:
-            self._need(value, needs)
+            self._add_dependency(value, dependencies)
             return Ref(value.name, value.path)
-        if kind not in _CONTAINERS or above > MAX_DEPTH:
+        if kind not in _CONTAINERS or depth > MAX_DEPTH:
             return value
-        if id(value) in known:
-            if known[id(value)] is _OPEN:
-                raise _Circle
-            return known[id(value)]
+        if id(value) in memo:
+            if memo[id(value)] is _OPEN:
+                raise _SelfReference
+            return memo[id(value)]
         made: Any = value
-        known[id(value)] = _OPEN
+        memo[id(value)] = _OPEN
         if kind is dict:
-            entries = {key: self._refer(item, needs, known, above + 1) for key, item in value.items()}
+            entries = {key: self._to_reference(item, dependencies, memo, depth + 1) for key, item in value.items()}
             if any(entries[key] is not item for key, item in value.items()):
                 made = entries
         else:
-            items = [self._refer(item, needs, known, above + 1) for item in value]
+            items = [self._to_reference(item, dependencies, memo, depth + 1) for item in value]
             if any(new is not old for new, old in zip(items, value, strict=True)):
                 made = items if kind is list else tuple(items)
-        known[id(value)] = made
+        memo[id(value)] = made
         return made
 
-    def _needed(self, names: Iterable[str]) -> dict[str, Call]:
-        needed: dict[str, None] = dict.fromkeys(names)
-        waiting = list(needed)
+    def _with_dependencies(self, names: Iterable[str]) -> dict[str, Call]:
+        kept: dict[str, None] = dict.fromkeys(names)
+        waiting = list(kept)
         while waiting:
-            for need in self._calls[waiting.pop()].needs:
-                if need not in needed:
-                    needed[need] = None
+            for need in self._calls[waiting.pop()].dependencies:
+                if need not in kept:
+                    kept[need] = None
                     waiting.append(need)
-        return {name: call for name, call in self._calls.items() if name in needed}
+        return {name: call for name, call in self._calls.items() if name in kept}
 
     def _as_json(self, value: Any, path: str) -> Any:
         """`value`, which stands at `path`, with references written out."""
@@ -278,10 +282,10 @@ class Graph:
         try:
             return to_json(value, self._codec)
         except UnsendableValue as error:
-            raise UnsendableValue(path + error.path.removeprefix("$"), error.type_name, error.why) from None
+            raise UnsendableValue(path + error.path.removeprefix("$"), error.type_name, error.reason) from None
 
 
-class _Circle(Exception):
+class _SelfReference(Exception):
     """An argument contains itself."""
 
 
@@ -293,7 +297,7 @@ def _inside(value: object) -> object:
     return value if type(value) in _CONTAINERS else None
 
 
-def check_called(function: object, version: object) -> None:
+def check_function_name(function: object, version: object) -> None:
     """Raises TypeError for what does not name a function and its version."""
     if type(function) is not str or not function:
         name = getattr(function, "__name__", "")
@@ -305,9 +309,9 @@ def check_called(function: object, version: object) -> None:
     check_encodable(version or "", "version")
 
 
-def requested(resources: Iterable[str]) -> tuple[str, ...]:
+def checked_resources(resources: Iterable[str]) -> tuple[str, ...]:
     """The resources that a call asks for, in order. Raises TypeError, ValueError."""
-    wanted = tuple(sorted(tags(resources))) if resources else ()
-    for tag in wanted:
+    names = tuple(sorted(tags(resources))) if resources else ()
+    for tag in names:
         check_encodable(tag, "a resource")
-    return wanted
+    return names

@@ -30,8 +30,8 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports import logs
-from mpreg_transports.addresses import (
+from mpreg_transports.background import Background, LoopAffinity, is_cancellation, single_errors
+from mpreg_transports.config.addresses import (
     DEFAULT_PORT,
     Scheme,
     address_evidence,
@@ -44,7 +44,8 @@ from mpreg_transports.addresses import (
     parse_address,
     reachable_host,
 )
-from mpreg_transports.arguments import (
+from mpreg_transports.config.import_guard import refuse_while_importing
+from mpreg_transports.config.validation import (
     cannot_journal,
     check_backend,
     check_function,
@@ -55,30 +56,29 @@ from mpreg_transports.arguments import (
     refuse_open_host,
     warn_of_collisions,
 )
-from mpreg_transports.background import Background, Home, is_cancellation, single_errors
-from mpreg_transports.dialing import Dialler, Listening, Network
-from mpreg_transports.driver import Driver, clock
-from mpreg_transports.functions import Function, built_in, tags
-from mpreg_transports.functions import function as make_function
-from mpreg_transports.importing import refuse_while_importing
+from mpreg_transports.functions.execution import Function, built_in, tags
+from mpreg_transports.functions.execution import function as make_function
+from mpreg_transports.functions.pools import ExecutorSource, Pools
+from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.links.base import Link
-from mpreg_transports.listener import Listener, own_address
 from mpreg_transports.observe.journal import JournalNode
-from mpreg_transports.pools import ExecutorSource, Pools
-from mpreg_transports.reports import Reports, on_stderr, open_line, ready_line
-from mpreg_transports.signals import ForcedEnd, watch
-from mpreg_transports.threads import poster
+from mpreg_transports.runtime import logs
+from mpreg_transports.runtime.dialing import Dialler, LinkListener, NetworkBackend
+from mpreg_transports.runtime.driver import Driver, clock
+from mpreg_transports.runtime.listener import Listener, own_address
+from mpreg_transports.runtime.log_observer import LogObserver, on_stderr, open_line, ready_line
+from mpreg_transports.runtime.signals import ForcedEnd, deliver_signals
 from mpreg_transports.values import default_codec
 from mpreg_transports.web.access import Access, allowed_names
-from mpreg_transports.web.routes import Routes
+from mpreg_transports.web.routes import HttpRoutes
 
 log = logs.get("mpreg")
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_IN_ORDER_SECONDS = 6.0
-_AT_ONCE_SECONDS = 3.0
+_GRACEFUL_EXIT_SECONDS = 6.0
+_FORCED_EXIT_SECONDS = 3.0
 """How long a process has to end by itself after the grace, and after a second signal. Links may take 3 s to close."""
 
 
@@ -105,7 +105,7 @@ class Server:
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
         journal: str | os.PathLike[str] | None = None,
-        network: Network | None = None,
+        network: NetworkBackend | None = None,
     ) -> None:
         if isinstance(peers, str):
             raise TypeError(f'peers="{peers}" is a bare string; write peers=["{peers}"]')
@@ -137,14 +137,14 @@ class Server:
         self._pools = Pools()
         self._functions: dict[str, Function] = {one.spec.name: one for one in built_in()}
         self._driver: Driver | None = None
-        self._home: Home | None = None
+        self._affinity: LoopAffinity | None = None
         """Where it runs; None while it does not."""
         self._token: EventLoopToken | None = None
         self._thread: int | None = None
         self._evidence: tuple[int, str] = (0, "")
         """How sure it is of the address that it advertises, where it has to find that out, and which host that is."""
-        self._post: Callable[..., None] | None = None
-        self._starting = threading.RLock()
+        self._call_soon_threadsafe: Callable[..., None] | None = None
+        self._registration_lock = threading.RLock()
         """Held while its functions are given to a node, and by other threads while they change them before that."""
         self._has_run = False
         self._leave_early: bool | None = None
@@ -213,7 +213,7 @@ class Server:
             resources=resources,
             idempotent=idempotent,
             concurrency=concurrency,
-            executor=None if executor is None else self._pools.of(executor),
+            executor=None if executor is None else self._pools.pool_for(executor),
             inline=inline,
         )
         check_name(made.spec.name, "a function's name", self._limits)
@@ -221,11 +221,11 @@ class Server:
         for tag in made.spec.resources:
             check_length(tag, "a resource", self._limits)
         warn_of_collisions(made.spec.name, function)
-        self._in_loop(self._offer, made, replace)
+        self._call_in_loop(self._offer, made, replace)
 
     def unregister(self, name: str) -> None:
         """Offer `name` no longer; running calls go on. Raises KeyError for a name that is not registered."""
-        self._in_loop(self._withdraw, name)
+        self._call_in_loop(self._withdraw, name)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -274,7 +274,7 @@ class Server:
         """`serve`, and leave the cluster in order when the process is told to end."""
         with single_errors():
             async with anyio.create_task_group() as tasks:
-                await tasks.start(partial(watch, self._on_signal, self._on_signal_while_blocked))
+                await tasks.start(partial(deliver_signals, self._on_signal, self._on_signal_while_blocked))
                 await self.serve(task_status=task_status)
                 tasks.cancel_scope.cancel()
 
@@ -284,27 +284,31 @@ class Server:
         Raises CannotListen or ValueError, RuntimeError if it runs already.
         """
         refuse_while_importing()
-        if self._home is not None:
-            self._home.check_process("this server")
-            if not self._home.is_gone:
+        if self._affinity is not None:
+            self._affinity.check_process("this server")
+            if not self._affinity.is_closed:
                 raise RuntimeError("this server runs already; make another Server for another node")
-        self._home, self._driver = Home(), None
+        self._affinity, self._driver = LoopAffinity(), None
         self._leaving_since = None
         try:
             with single_errors():
                 await self._serve(task_status)
         finally:
-            self._home = None
+            self._affinity = None
             self._has_run = True
             self._leave_early = None
 
     async def _serve(self, task_status: TaskStatus[None]) -> None:
         listener = await self._bind()
         try:
-            self._token, self._thread, self._post = current_token(), threading.get_ident(), poster()
-            with self._starting:
+            self._token, self._thread, self._call_soon_threadsafe = (
+                current_token(),
+                threading.get_ident(),
+                get_call_soon_threadsafe(),
+            )
+            with self._registration_lock:
                 driver = self._driver = self._make_driver()
-            routes = Routes(self.view, driver.exchange, self._access)
+            routes = HttpRoutes(self.view, driver.exchange, self._access)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(driver.run)
                 await tasks.start(self._listen, listener, routes)
@@ -312,7 +316,7 @@ class Server:
                 if self._leave_early is not None:
                     self._leave(self._leave_early)
                 await driver.ended.wait()
-                self._tell_end_of_grace()
+                self._log_grace_expired()
                 await listener.close()
                 tasks.cancel_scope.cancel()
         finally:
@@ -340,10 +344,10 @@ class Server:
         In a forked child the server is the parent's, and is left alone.
         """
         background, self._background = self._background, None
-        if background is None or (self._home is not None and self._home.is_gone):
+        if background is None or (self._affinity is not None and self._affinity.is_closed):
             return
-        if self._home is not None:
-            self._home.check("this server")
+        if self._affinity is not None:
+            self._affinity.check("this server")
         self._leave(False)
         if is_cancellation(error):
             background.cancel()
@@ -355,20 +359,20 @@ class Server:
         Any thread and any signal handler may call it; it begins between two callbacks of the loop. Before the server
         runs it means that it leaves as soon as it listens; after its end it does nothing.
         """
-        if self._home is not None and self._driver is not None:
-            self._home.check_process("this server")
-            assert self._post is not None
-            self._post(self._leave, grace)
-        elif self._home is not None or not self._has_run:
+        if self._affinity is not None and self._driver is not None:
+            self._affinity.check_process("this server")
+            assert self._call_soon_threadsafe is not None
+            self._call_soon_threadsafe(self._leave, grace)
+        elif self._affinity is not None or not self._has_run:
             self._leave_early = grace and self._leave_early is None
 
     def view(self) -> NodeView:
         """How this node sees the cluster and itself; any thread may ask. Raises RuntimeError while it does not run."""
-        return self._in_loop(self._view)
+        return self._call_in_loop(self._view)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    async def _bind(self) -> Listening:
+    async def _bind(self) -> LinkListener:
         """Be reachable, and know where."""
         if self.network is not None:
             self.url = self.network.url
@@ -380,10 +384,10 @@ class Server:
         self.port = listener.port
         self.url = self.advertise or format_address(Scheme.WS, reachable_host(self.host), port=self.port)
         if not is_loopback(self.host):
-            self._tell_open()
+            self._log_open_access()
         return listener
 
-    def _tell_open(self) -> None:
+    def _log_open_access(self) -> None:
         """Say that other machines can use it, and by which address."""
         others: str | None = self.url
         if is_wildcard(self.host) and self.advertise is None:
@@ -413,15 +417,15 @@ class Server:
             node.offer(one.spec, now=clock())
         network = self.network
         dial = network.dial if network is not None else Dialler(websocket_only=self.transport == "websocket")
-        reports = Reports(me)
-        driver = Driver(node, functions=self._functions, dial=dial, observe=reports.observe)
-        driver.on_failure = reports.failed
+        observer = LogObserver(me)
+        driver = Driver(node, functions=self._functions, dial=dial, observe=observer.observe)
+        driver.on_failure = observer.failed
         if wildcard:
             self._evidence = (0, "")
             driver.on_local_host = self._learn_address
         return driver
 
-    async def _listen(self, listener: Listening, routes: Routes, *, task_status: TaskStatus[None]) -> None:
+    async def _listen(self, listener: LinkListener, routes: HttpRoutes, *, task_status: TaskStatus[None]) -> None:
         # The core holds clients to their own, lower limit; until values move in chunks, nodes need more.
         longest = self._limits.node_message
         await listener.serve(self._on_link, routes, max_message=longest, task_status=task_status)
@@ -481,15 +485,15 @@ class Server:
             raise RuntimeError("the server is not running")
         return self._driver.node.view(now=clock())
 
-    def _in_loop(self, act: Callable[..., T], *args: object) -> T:
+    def _call_in_loop(self, act: Callable[..., T], *args: object) -> T:
         """Do it in the loop's thread, where the node lives: here, or over there when another thread calls.
 
         Raises RuntimeError in a forked child, and in a signal handler that has interrupted the node.
         """
-        if self._home is not None:
-            self._home.check_process("this server")
+        if self._affinity is not None:
+            self._affinity.check_process("this server")
         if self._driver is None:
-            with self._starting:
+            with self._registration_lock:
                 return act(*args)
         if self._thread != threading.get_ident():
             return anyio.from_thread.run_sync(act, *args, token=self._token)
@@ -506,7 +510,7 @@ class Server:
         kept = f"running calls have {grace:g} s to finish, a second signal ends them at once"
         log.info("%s: leaving the cluster, %s", number.name, "at once" if again else kept)
         if self._forced_end is not None:
-            self._forced_end.arm(number, seconds=grace + (_AT_ONCE_SECONDS if again else _IN_ORDER_SECONDS))
+            self._forced_end.arm(number, seconds=grace + (_FORCED_EXIT_SECONDS if again else _GRACEFUL_EXIT_SECONDS))
         if self._driver is None:
             self.leave()
         else:
@@ -515,9 +519,9 @@ class Server:
     def _on_signal_while_blocked(self, number: signal.Signals) -> None:
         """A function blocks the event loop, and a second signal has come: the process ends also if it goes on so."""
         if self._forced_end is not None:
-            self._forced_end.arm_within_a_handler(number, seconds=_AT_ONCE_SECONDS)
+            self._forced_end.arm_within_a_handler(number, seconds=_FORCED_EXIT_SECONDS)
 
-    def _tell_end_of_grace(self) -> None:
+    def _log_grace_expired(self) -> None:
         began, grace = self._leaving_since, self._limits.drain_grace
         if began is not None and clock() - began >= grace:
             log.warning("%g s are over, calls that still ran were given up", grace / SECOND)

@@ -27,14 +27,14 @@ from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Explained, Request
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports.arguments import check_backend
-from mpreg_transports.client import Answer, Client, nanoseconds
-from mpreg_transports.driver import clock
-from mpreg_transports.forking import tell_when_forked
+from mpreg_transports.client import Client, GraphResult, nanoseconds
+from mpreg_transports.config.validation import check_backend
+from mpreg_transports.functions.fork_safety import notify_on_fork
+from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError
-from mpreg_transports.threads import poster
+from mpreg_transports.runtime.driver import clock
+from mpreg_transports.runtime.result_stream import ResultStream
 from mpreg_transports.values import default_codec
-from mpreg_transports.waiting import Leaves
 
 __all__ = ["SyncClient", "SyncGraph"]
 
@@ -70,12 +70,12 @@ class SyncClient:
         # signal handler may make a call while it is held.
         self._lock = threading.RLock()
         self._loop: _LoopThread | None = None
-        self._forget: finalize[..., SyncClient] | None = None
+        self._finalizer: finalize[..., SyncClient] | None = None
         self._closed = False
         client = ref(self)
         # A client that is never closed hangs up in order when its program ends.
         self._at_exit = lambda: client() and client().close()  # type: ignore[union-attr]
-        tell_when_forked(self)
+        notify_on_fork(self)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class SyncClient:
 
         Raises NotConnected if no address answers (one may try again), RuntimeError after `close`.
         """
-        self._wait(_nothing)
+        self._wait(_no_op)
         return self
 
     def __enter__(self) -> Self:
@@ -104,21 +104,21 @@ class SyncClient:
         with self._lock:
             self._closed = True
             loop, self._loop = self._loop, None
-            forget, self._forget = self._forget, None
+            forget, self._finalizer = self._finalizer, None
         atexit.unregister(self._at_exit)
         if loop is not None and forget is not None:
             forget.detach()
             loop.stop()
             loop.wait()
 
-    def forked(self) -> None:
+    def on_fork(self) -> None:
         """This process was forked: the thread and the connection are the parent's."""
         self._lock = threading.RLock()  # another thread of the parent's may have held it
-        if self._forget is not None:
-            self._forget.detach()
-        self._loop = self._forget = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._loop = self._finalizer = None
         self._client = self._make()
-        tell_when_forked(self)
+        notify_on_fork(self)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -156,7 +156,9 @@ class SyncClient:
     ) -> Any:
         """The result of one call, as `Client.call`: seconds, errors and keywords are the same."""
         options = {"resources": resources, "kwargs": kwargs, "wait": wait, "version": version, **more}
-        return self._wait(lambda client, left: client.call(function, *args, timeout=left, **options), timeout=timeout)
+        return self._wait(
+            lambda client, remaining: client.call(function, *args, timeout=remaining, **options), timeout=timeout
+        )
 
     def graph(self) -> SyncGraph:
         """A graph to be filled and run by this client."""
@@ -165,29 +167,31 @@ class SyncClient:
     def run(
         self,
         graph: Graph,
-        *wanted: Handle,
+        *outputs: Handle,
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
     ) -> Any:
         """Run a graph: `{leaf name: value}`; with one handle, its value; with several, a tuple of theirs."""
         return self._wait(
-            lambda client, left: client.run(graph, *wanted, timeout=left, wait=wait, on_error=on_error),
+            lambda client, remaining: client.run(graph, *outputs, timeout=remaining, wait=wait, on_error=on_error),
             timeout=timeout,
         )
 
     def answer(
         self,
         graph: Graph | Request,
-        *wanted: Handle,
+        *outputs: Handle,
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
         trace: bool = False,
-    ) -> Answer:
+    ) -> GraphResult:
         """Run a graph, or a hand-made request, and get everything that came of it."""
         return self._wait(
-            lambda client, left: client.answer(graph, *wanted, timeout=left, wait=wait, on_error=on_error, trace=trace),
+            lambda client, remaining: client.answer(
+                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, trace=trace
+            ),
             timeout=timeout,
         )
 
@@ -195,15 +199,15 @@ class SyncClient:
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
-        streams: list[Leaves] = []
+        streams: list[ResultStream] = []
 
-        async def following(client: Client, left: float | None) -> tuple[str, Any] | None:
+        async def next_item(client: Client, remaining: float | None) -> tuple[str, Any] | None:
             if not streams:
-                streams.append(client.stream(graph, timeout=left, wait=wait))
+                streams.append(client.stream(graph, timeout=remaining, wait=wait))
             return await anext(streams[0], None)
 
         try:
-            while (item := self._wait(following, timeout=None if streams else timeout)) is not None:
+            while (item := self._wait(next_item, timeout=None if streams else timeout)) is not None:
                 yield item
         finally:
             for stream in streams:
@@ -211,11 +215,11 @@ class SyncClient:
 
     def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
         """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
-        return self._wait(lambda client, left: client.explain(graph))
+        return self._wait(lambda client, remaining: client.explain(graph))
 
     def view(self) -> NodeView:
         """How the node sees the cluster and itself."""
-        return self._wait(lambda client, left: client.view())
+        return self._wait(lambda client, remaining: client.view())
 
     # -- the other thread ---------------------------------------------------------------------------------------------
 
@@ -224,26 +228,26 @@ class SyncClient:
         """The way into the loop."""
         return None if self._loop is None else self._loop.portal
 
-    def _running(self) -> BlockingPortal:
+    def _start_portal(self) -> BlockingPortal:
         """The way into the loop, which is begun if there is none. The lock is held by whoever asks."""
         if self._closed:
             raise RuntimeError("this client is closed; make another SyncClient")
         if self._loop is None or not self._loop.is_alive:
             self._loop = _LoopThread(self._backend, self._client)
-            self._forget = finalize(self, self._loop.stop)
-            self._forget.atexit = False
+            self._finalizer = finalize(self, self._loop.stop)
+            self._finalizer.atexit = False
             atexit.register(self._at_exit)
         return self._loop.portal
 
     def _wait(self, start: Start[T], *, timeout: float | None = None) -> T:
         """What the coroutine gives or raises, once the client is connected; interrupted meanwhile, it is cancelled."""
         # From here on, as the first call of a process also loads and begins an event loop.
-        crossing = _Crossing(partial(_connected, self._client, start, timeout, clock()))
+        call_there = _CrossThreadCall(partial(_connected, self._client, start, timeout, clock()))
         portal: BlockingPortal | None = None
         try:
             with self._lock:
-                portal = self._running()
-                future = portal.start_task_soon(crossing.run)
+                portal = self._start_portal()
+                future = portal.start_task_soon(call_there.run)
             future.result()
         except CancelledError:
             text = "the client was closed while this was waited for"
@@ -252,16 +256,16 @@ class SyncClient:
             # Ctrl-C strikes this thread and not the other, at any moment: also before there is a future to cancel.
             if portal is not None and not isinstance(error, Exception):
                 with suppress(RuntimeError):  # it was closed meanwhile
-                    portal.start_task_soon(crossing.give_up)
+                    portal.start_task_soon(call_there.abandon)
             raise
-        return crossing.values[0]
+        return call_there.values[0]
 
 
 Start = Callable[[Client, float | None], Coroutine[Any, Any, T]]
 """Begins a question with the client and the seconds that are left for it."""
 
 
-async def _nothing(client: Client, left: float | None) -> None:
+async def _no_op(client: Client, remaining: float | None) -> None:
     """What is asked where only a connection is wanted."""
 
 
@@ -276,24 +280,24 @@ async def _connected(client: Client, start: Start[T], timeout: float | None, beg
         return await start(client, timeout)
     with anyio.move_on_after(max(0, span - (clock() - began)) / SECOND) as scope:
         await client.connect()
-    left = span - (clock() - began)
-    if scope.cancelled_caught or left <= 0:
+    remaining = span - (clock() - began)
+    if scope.cancelled_caught or remaining <= 0:
         text = f"no node could be reached by the deadline, within {span / SECOND:g} s"
         raise DeadlineExceeded(text, details={"maybe_executed": False})
-    return await start(client, left / SECOND)
+    return await start(client, remaining / SECOND)
 
 
 class _LoopThread:
     """An event loop in a thread, and one client that lives in it; it knows nothing of the SyncClient."""
 
     def __init__(self, backend: str, client: Client) -> None:
-        begun: Future[tuple[BlockingPortal, Callable[[], None]]] = Future()
+        ready: Future[tuple[BlockingPortal, Callable[[], None]]] = Future()
         # A daemon: nothing waits for it at the end of a program but `close`, which has a bound.
         self._thread = threading.Thread(
-            target=_keep_loop, args=(backend, client, begun), name="mpreg client", daemon=True
+            target=_run_loop, args=(backend, client, ready), name="mpreg client", daemon=True
         )
         self._thread.start()
-        self.portal, self.stop = begun.result()
+        self.portal, self.stop = ready.result()
         """`stop()` has the client hang up and the thread end. Any thread may call it at any moment; it never waits."""
 
     @property
@@ -307,11 +311,11 @@ class _LoopThread:
             self._thread.join(_CLOSING_SECONDS)
 
 
-def _keep_loop(backend: str, client: Client, begun: Future[tuple[BlockingPortal, Callable[[], None]]]) -> None:
+def _run_loop(backend: str, client: Client, ready: Future[tuple[BlockingPortal, Callable[[], None]]]) -> None:
     async def main() -> None:
         stopped = anyio.Event()
         async with BlockingPortal() as portal:
-            begun.set_result((portal, partial(poster(), stopped.set)))
+            ready.set_result((portal, partial(get_call_soon_threadsafe(), stopped.set)))
             await stopped.wait()
             await client.close()
             await portal.stop(cancel_remaining=True)  # calls that still wait would keep the loop from ending
@@ -319,30 +323,30 @@ def _keep_loop(backend: str, client: Client, begun: Future[tuple[BlockingPortal,
     try:
         anyio.run(main, backend=backend)
     except BaseException as error:
-        if not begun.done():
-            begun.set_exception(error)
+        if not ready.done():
+            ready.set_exception(error)
         else:
             raise
 
 
-class _Crossing(Generic[T]):
+class _CrossThreadCall(Generic[T]):
     """One coroutine on its way through the other thread, where both of its methods run."""
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._start = start
         self._scope: CancelScope | None = None
-        self._given_up = False
+        self._abandoned = False
         self.values: list[T] = []
         """What came of it, once it has ended well."""
 
     async def run(self) -> None:
-        if not self._given_up:
+        if not self._abandoned:
             with CancelScope() as self._scope:
                 self.values.append(await self._start())
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Cancel it, or see to it that it does not begin."""
-        self._given_up = True
+        self._abandoned = True
         if self._scope is not None:
             self._scope.cancel()
 
@@ -358,13 +362,13 @@ class SyncGraph(Graph):
 
     def run(
         self,
-        *wanted: Handle,
+        *outputs: Handle,
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
     ) -> Any:
         """Run it: `{leaf name: value}`; with one handle, just its value; with several, a tuple of theirs."""
-        return self._blocking.run(self, *wanted, timeout=timeout, wait=wait, on_error=on_error)
+        return self._blocking.run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error)
 
     def stream(  # type: ignore[override]
         self, *, timeout: float | None = None, wait: float | None = None

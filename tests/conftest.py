@@ -2,7 +2,7 @@
 
 Asynchronous tests say `@pytest.mark.anyio` and then run twice, once on asyncio and once on trio, because the adapters
 promise both. With `--loop uvloop` they run once, on uvloop, and so does every other event loop of asyncio's that a test
-makes. `uv run pytest` runs the tests in as many processes as there are cores, tests that are named in one (pytest-xdist).
+makes. `uv run pytest` runs the tests in two processes a core, tests of files that are named in one (pytest-xdist).
 Nothing here starts a process, opens a port or sleeps.
 """
 
@@ -36,9 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Workers of `-n auto`: for one file or one test none, as starting them would take longer."""
+    """Workers of `-n auto`: two a core, as most tests of processes and sockets wait.
+
+    None for one file or one test: starting them would take longer.
+    """
     named = [one for one in config.args if ".py" in one]
-    return 0 if named else os.cpu_count() or 1
+    return 0 if named else 2 * (os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

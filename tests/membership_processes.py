@@ -18,7 +18,7 @@ import time
 import anyio
 
 from mpreg_proto.view import NodeView
-from tests.helpers.fleet import Fleet, Load, fleet
+from tests.helpers.node_processes import Load, NodeProcesses, node_processes
 
 
 def row(name: str, value: str, target: str = "") -> None:
@@ -28,7 +28,7 @@ def row(name: str, value: str, target: str = "") -> None:
 
 async def measure(nodes: int, killed: int, idle: float) -> None:
     """All of it, in one cluster."""
-    async with fleet() as made, anyio.create_task_group() as tasks:
+    async with node_processes() as made, anyio.create_task_group() as tasks:
         began = time.monotonic()
         await made.start(["n0"])
         await made.start([f"n{number}" for number in range(1, nodes)], peers=[made.nodes["n0"].url])
@@ -44,7 +44,7 @@ async def measure(nodes: int, killed: int, idle: float) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def at_rest(made: Fleet, seconds: float) -> None:
+async def at_rest(made: NodeProcesses, seconds: float) -> None:
     """What a node costs when nothing is asked of it."""
     await anyio.sleep(35)  # links that only joining needed are closed by then
     before = {name: node.processor_time() for name, node in made.nodes.items()}
@@ -56,7 +56,7 @@ async def at_rest(made: Fleet, seconds: float) -> None:
     row("idle: links, mean", f"{statistics.mean(links) - 1:.1f}", "10")
 
 
-async def lose(made: Fleet, load: Load, nodes: int, killed: int) -> None:
+async def lose(made: NodeProcesses, load: Load, nodes: int, killed: int) -> None:
     """SIGKILL to many at once, and new ones on their ports."""
     victims = [made.forget(f"n{number}") for number in range(nodes - killed, nodes)]
     survivors = list(made.nodes)
@@ -84,7 +84,7 @@ async def lose(made: Fleet, load: Load, nodes: int, killed: int) -> None:
     row(f"last of {len(wrong)} calls that failed, after the kill", f"{max(wrong, default=0):.2f} s", "8 s")
 
 
-async def pause(made: Fleet) -> None:
+async def pause(made: NodeProcesses) -> None:
     """SIGSTOP for 4 s."""
     paused = made.nodes["n3"]
     before = (await made.view("n3")).id

@@ -36,7 +36,7 @@ from mpreg_proto.effects import (
 )
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import Answered, Notice
+from mpreg_proto.notices import Notice, RequestFinished
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.values import Ref, ValueCodec
@@ -279,14 +279,14 @@ def main() -> None:
     codec = ValueCodec()
     calls = (
         Call("sum", "add", codec.encode([[1, 2], {}])),
-        Call("total", "doubled_slowly", codec.encode([[Ref("sum")], {}]), needs=("sum",)),
+        Call("total", "doubled_slowly", codec.encode([[Ref("sum")], {}]), dependencies=("sum",)),
     )
     front.node.submit(Request(0, calls, wait=5_000_000_000), now=clock())  # waits until alpha's functions are known
     front.flush()
-    answers: list[Answered] = []
+    answers: list[RequestFinished] = []
     while not answers:
         front.step()
-        answers = [notice for notice in front.notices if isinstance(notice, Answered)]
+        answers = [notice for notice in front.notices if isinstance(notice, RequestFinished)]
     result = answers[0].result
     print({row.name: codec.decode(row.value) for row in result.done}, result.fault)
 

@@ -22,17 +22,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mpreg_proto.effects import Framing
-from mpreg_proto.errors import raised
+from mpreg_proto.errors import exception_for
 from mpreg_proto.ids import Address, MemberId, RequestId
 from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import Answered, Notice
+from mpreg_proto.notices import Notice, RequestFinished
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Result
 from mpreg_transports import Graph, RequestError
-from mpreg_transports.dialing import Dialler
-from mpreg_transports.driver import Driver, clock
-from mpreg_transports.functions import built_in, function
+from mpreg_transports.functions.execution import built_in, function
 from mpreg_transports.links.base import Buffer, LinkEnded
+from mpreg_transports.runtime.dialing import Dialler
+from mpreg_transports.runtime.driver import Driver, clock
 from mpreg_transports.values import default_codec
 
 
@@ -96,7 +96,7 @@ class EmbeddedNode:
         self.waiting: dict[RequestId, anyio.Event] = {}
 
     def observe(self, notice: Notice) -> None:
-        if isinstance(notice, Answered):
+        if isinstance(notice, RequestFinished):
             self.answers[notice.request] = notice.result
             if notice.request in self.waiting:
                 self.waiting[notice.request].set()
@@ -115,7 +115,7 @@ class EmbeddedNode:
             result = self.answers.pop(number, None)
         assert result is not None
         if result.fault is not None:
-            raise raised(result.fault)
+            raise exception_for(result.fault)
         return {row.name: default_codec().decode(row.value) for row in result.done}
 
     async def leave(self) -> None:

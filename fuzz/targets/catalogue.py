@@ -35,31 +35,31 @@ def harness(data: bytes) -> None:
     while draws.more:
         if draws.byte() % 3 == 0:
             served += _act(draws, owner)
-            past[owner.version(OWNER)] = held(owner)
+            past[owner.version(OWNER)] = replica_content(owner)
         for source in (owner, near):
             delta = source.delta(OWNER, draws.below(1 + owner.version(OWNER)))
             served += [] if delta is None else [delta]
         if not served:
             continue
         for replica in (near, far):
-            before = held(replica)
+            before = replica_content(replica)
             delta = draws.pick(served[-12:])
             if not honest and draws.byte() % 2:
                 delta = _damaged(draws, delta)
             applied = replica.apply(delta)
             _proves_itself(replica)
             if applied in (Applied.OLD, Applied.GAP, Applied.REFUSED):
-                assert held(replica) == before, f"{applied} changes something"
+                assert replica_content(replica) == before, f"{applied} changes something"
             if honest:
                 version = replica.version(OWNER)
                 assert applied is not Applied.MISMATCH and applied is not Applied.REFUSED, applied
-                assert version == 0 or held(replica) == past[version], "P8"
+                assert version == 0 or replica_content(replica) == past[version], "P8"
         if len(served) > 64:
             del served[:32]
 
 
 def _act(draws: Draws, owner: Catalogue) -> list[Delta]:
-    before = held(owner)
+    before = replica_content(owner)
     try:
         match draws.below(5):
             case 0 | 1:
@@ -68,10 +68,10 @@ def _act(draws: Draws, owner: Catalogue) -> list[Delta]:
             case 2:
                 return [owner.withdraw(draws.pick("fghi"))]
             case 3:
-                return [owner.hold(draws.pick(("", "x", "xy")))]
+                return [owner.set_resources(draws.pick(("", "x", "xy")))]
         return [owner.drain()]
     except LocalProtocolError:
-        assert held(owner) == before, "a refused change has changed something"
+        assert replica_content(owner) == before, "a refused change has changed something"
         return []
 
 
@@ -96,7 +96,7 @@ def _damaged(draws: Draws, delta: Delta) -> Delta:
     return Delta(head, since, tuple(changes))
 
 
-def held(catalogue: Catalogue) -> tuple[Head, State]:
+def replica_content(catalogue: Catalogue) -> tuple[Head, State]:
     """What is held of the owner's catalogue."""
     content = catalogue.content(OWNER)
     if content is None:

@@ -7,12 +7,12 @@ cancel, hang up. In the end the link is gone and time passes, and nothing may be
 from __future__ import annotations
 
 from fuzz.traces import Step, unpacked
-from fuzz.world import SECOND, Framing, Heard
-from mpreg_proto.client import ClientSession, Replied
+from fuzz.world import SECOND, Framing, Transcript
+from mpreg_proto.client import ClientSession, ResponseReceived
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
-from mpreg_proto.wire.messages import Ask, Call, Explain, Message, Request, Result
+from mpreg_proto.wire.messages import Call, Explain, GetView, Message, Request, Result
 
 _LIMITS = Limits(message=65_536, node_message=65_536, default_timeout=5 * SECOND)
 _MOST_STEPS = 100
@@ -26,7 +26,7 @@ class World:
         self.session = ClientSession(name="client", limits=_LIMITS)
         self.now = 0
         self.link = LinkId(0)
-        self.heard = Heard()
+        self.transcript = Transcript()
         self.answered: dict[int, int] = {}
         self.asked: list[int] = []
         self.cancelled: dict[int, None] = {}
@@ -34,7 +34,7 @@ class World:
     def open(self) -> None:
         """A transport stands."""
         self.link = LinkId(self.link + 1)
-        self.heard = Heard()
+        self.transcript = Transcript()
         self.session.link_opened(self.link, framing=Framing.STREAM, address=Address("ws://server:1"), now=self.now)
         self.carry_out()
 
@@ -52,7 +52,7 @@ class World:
             case 2:
                 self.asked.append(session.explain(_CALL, now=self.now))
             case 3:
-                self.asked.append(session.ask(now=self.now))
+                self.asked.append(session.get_view(now=self.now))
             case 4 if self.asked:
                 number = self.asked[what % len(self.asked)]
                 if number not in self.answered:
@@ -76,13 +76,13 @@ class World:
         for effect in self.session.drain():
             match effect:
                 case Send():
-                    self.heard.send(effect)
-                    for message in self.heard.messages:
+                    self.transcript.send(effect)
+                    for message in self.transcript.messages:
                         self._is_wanted(message)
-                    self.heard.messages.clear()
+                    self.transcript.messages.clear()
                 case HangUp():
-                    self.heard.hang_up(effect)
-                case Replied(number, reply):
+                    self.transcript.hang_up(effect)
+                case ResponseReceived(number, reply):
                     assert number in self.asked and number not in self.cancelled, f"an answer to {number}, of nobody"
                     assert number not in self.answered, f"{number} is answered again"
                     if not isinstance(reply, Result) or reply.last:
@@ -93,7 +93,7 @@ class World:
     def _is_wanted(self, message: Message) -> None:
         """Nothing is asked that has an answer, or that nobody wants any more."""
         number = message.request.id if isinstance(message, Explain) else None
-        if isinstance(message, (Request, Ask)):
+        if isinstance(message, (Request, GetView)):
             number = message.id
         assert number is None or (number not in self.answered and number not in self.cancelled), f"{number} is asked"
 
@@ -102,20 +102,20 @@ def harness(data: bytes) -> None:
     """Replay what a server said."""
     world = World()
     world.open()
-    for number, (step, said) in enumerate(unpacked(data)):
+    for number, (step, payload) in enumerate(unpacked(data)):
         if number == _MOST_STEPS:
             break
         match step:
             case Step.SAY:
-                world.session.receive(world.link, said, now=world.now)
+                world.session.receive(world.link, payload, now=world.now)
                 world.carry_out()
             case Step.WAIT:
-                world.wait((said[0] if said else 0) * SECOND // 10)
+                world.wait((payload[0] if payload else 0) * SECOND // 10)
             case Step.CLOSE:
                 world.close()
                 world.open()
             case Step.ACT:
-                world.act(said[0] if said else 0)
+                world.act(payload[0] if payload else 0)
     world.close()
     world.wait(6 * SECOND)
     assert len(world.session) == 0, "a question that is never answered"

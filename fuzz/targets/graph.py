@@ -10,8 +10,8 @@ from fuzz.draws import Draws
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import Limits
-from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Call, Request
 
 _LIMITS = Limits(name_length=5)
@@ -29,7 +29,7 @@ def harness(data: bytes) -> None:
     want = tuple(_name(draws) for _ in range(draws.below(3))) if draws.chance(4) else None
     given = {_name(draws): b"\xc0" for _ in range(draws.below(3))} if draws.chance(4) else {}
     timeout = draws.integer() if draws.chance(8) else None
-    request = Request(1, calls, want=want, given=given, timeout=timeout, wait=-1 if draws.chance(16) else 0)
+    request = Request(1, calls, want=want, inputs=given, timeout=timeout, wait=-1 if draws.chance(16) else 0)
     made, code = plan(request, _LIMITS), oracle(request)
     if isinstance(made, Fault):
         assert made.code == code, f"{made} instead of {code} for {request}"
@@ -67,9 +67,11 @@ def oracle(request: Request) -> int | None:
         return 1014
     if len(set(names)) < len(names):
         return 1011
-    needs = {call.name: set(call.needs) for call in calls}
-    known = {*names, *request.given}
-    if any(need not in known for call in calls for need in call.needs) or any(name not in names for name in want or ()):
+    needs = {call.name: set(call.dependencies) for call in calls}
+    known = {*names, *request.inputs}
+    if any(need not in known for call in calls for need in call.dependencies) or any(
+        name not in names for name in want or ()
+    ):
         return 1013
     return 1012 if any(name in _reached(name, needs) for name in names) else None
 
@@ -87,7 +89,7 @@ def _reached(name: str, needs: dict[str, set[str]]) -> set[str]:
 
 
 def _is_circle(circle: list[str], request: Request) -> None:
-    needs = {call.name: call.needs for call in request.calls}
+    needs = {call.name: call.dependencies for call in request.calls}
     assert len(set(circle)) == len(circle) > 0, circle
     for name, following in zip(circle, [*circle[1:], circle[0]], strict=True):
         assert following in needs[name], f"{circle} is no circle"
@@ -95,11 +97,13 @@ def _is_circle(circle: list[str], request: Request) -> None:
 
 def _is_right(made: Plan, request: Request) -> None:
     calls = {call.name: call for call in request.calls}
-    inner = {name: [need for need in call.needs if need in calls] for name, call in calls.items()}
+    inner = {name: [need for need in call.dependencies if need in calls] for name, call in calls.items()}
     used = {need for needs in inner.values() for need in needs}
     assert made.leaves == tuple(name for name in calls if name not in used), "leaves"
     assert tuple(made.wanted) == (request.want or made.leaves), "wanted"
-    assert {name: set(made.needs.get(name, ())) for name in calls} == {n: set(needs) for n, needs in inner.items()}
+    assert {name: set(made.dependencies.get(name, ())) for name in calls} == {
+        n: set(needs) for n, needs in inner.items()
+    }
     for name in calls:
         waiting = [other for other in calls if name in inner[other]]
         assert list(made.dependents.get(name, ())) == waiting, "dependents"
@@ -111,12 +115,14 @@ def _runs(made: Plan, request: Request) -> None:
     ready, done = execution.start(), dict[str, None]()
     while ready:
         name = ready.pop()
-        assert name not in done and all(need in done for need in made.needs.get(name, ())), "too early"
-        given = execution.given(name)
-        assert set(given) == set(made.calls[name].needs), f"{name} is given {list(given)}"
+        assert name not in done and all(need in done for need in made.dependencies.get(name, ())), "too early"
+        given = execution.inputs_of(name)
+        assert set(given) == set(made.calls[name].dependencies), f"{name} is given {list(given)}"
         done[name] = None
-        ready += execution.bind(name, b"\xc0")
-    assert execution.over and list(execution.values) == [name for name in done if name in made.wanted], "what is kept"
+        ready += execution.complete(name, b"\xc0")
+    assert execution.finished and list(execution.values) == [name for name in done if name in made.wanted], (
+        "what is kept"
+    )
 
 
 def _large(draws: Draws) -> None:

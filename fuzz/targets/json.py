@@ -12,7 +12,7 @@ from typing import Any
 from fuzz.targets.values import same
 from mpreg_proto.wire import jsonvalues
 from mpreg_proto.wire.jsonvalues import MalformedJson
-from mpreg_proto.wire.shapes import MAX_DEPTH, MAX_KEY
+from mpreg_proto.wire.value_limits import MAX_DEPTH, MAX_KEY
 from mpreg_proto.wire.values import ValueCodec
 
 _CODEC = ValueCodec()

@@ -16,7 +16,7 @@ from mpreg_proto.timers import Timers
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import Framing, prefix
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import Ask, Goodbye, Hello, Message, News, Ping, Pong, Refused, Request, Result
+from mpreg_proto.wire.messages import GetView, Goodbye, Gossip, Hello, Message, Ping, Pong, Refused, Request, Result
 from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
@@ -34,8 +34,8 @@ _MESSAGES: tuple[Message, ...] = (
     Refused(Fault(1005, "another cluster")),
     Request(1, ()),
     Result(1),
-    Ask(1),
-    News(),
+    GetView(1),
+    Gossip(),
     Result(2, fault=Fault(1002, "x" * 3000)),
 )
 
@@ -74,7 +74,7 @@ class World:
         self.log.clear()
         for link, session in self.links.sessions.items():
             assert (session.stage is Stage.ENDED) is (link in self.hung_up), (link, session.stage)
-        for link in self.links.leaving:
+        for link in self.links.closing:
             assert link in self.links.sessions, "a link that is gone is leaving"
         open_links = sum(session.stage is not Stage.ENDED for session in self.links.sessions.values())
         assert len(self.timers) <= 3 * open_links, "timers of links that are gone"
@@ -144,5 +144,5 @@ def _receive(draws: Draws, world: World, link: LinkId) -> None:
 
 def _take(world: World, link: LinkId, received: Received) -> None:
     for one in received:
-        world.links.take(link, one, world.now)
-    world.links.conclude(link, received)
+        world.links.handle_control(link, one, world.now)
+    world.links.fail_on_violation(link, received)

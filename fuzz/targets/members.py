@@ -56,9 +56,9 @@ def _never_decreases(draws: Draws, known: Members) -> None:
         if kind < 4:
             known.merge([_claim(draws, (*IDS, ME))], now)
         elif kind < 6:
-            known.accuse(draws.pick(IDS), draws.pick((Standing.SUSPECT, Standing.DEAD, Standing.RETIRED)), now)
+            known.declare(draws.pick(IDS), draws.pick((Standing.SUSPECT, Standing.DEAD, Standing.RETIRED)), now)
         elif kind == 6:
-            known.announce(Card("me", (str(draws.byte()),)), now)
+            known.update_card(Card("me", (str(draws.byte()),)), now)
         else:
             now += draws.below(60) * HOUR
             known.collect(now)

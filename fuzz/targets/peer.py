@@ -8,11 +8,11 @@ said on it. An honest client on another link gets its answers all the same, and 
 from __future__ import annotations
 
 from fuzz.traces import Step, unpacked
-from fuzz.world import ASKED, SECOND, Framing, Heard, LinkId, a_node, drained, frame, hello
+from fuzz.world import ASKED, SECOND, Framing, LinkId, Transcript, drained, frame, hello, make_node
 from mpreg_proto.effects import HangUp, Notify, Returned, Send
 from mpreg_proto.ids import Address, RunId
 from mpreg_proto.limits import Limits
-from mpreg_proto.notices import Answered, LinkEnded
+from mpreg_proto.notices import LinkClosed, RequestFinished
 from mpreg_proto.wire.messages import Call, Ping, Pong, Refused, Request, Result
 from mpreg_proto.wire.values import ValueCodec
 
@@ -27,11 +27,11 @@ class World:
     """One node, one honest client, and the hostile link of the moment."""
 
     def __init__(self, *, dials: bool) -> None:
-        self.node = a_node(limits=_LIMITS, seeds=(Address("ws://peer:1"),) if dials else ())
+        self.node = make_node(limits=_LIMITS, seeds=(Address("ws://peer:1"),) if dials else ())
         self.dials = dials
         self.now = 0
         self.link = LinkId(_HOSTILE)
-        self.heard: dict[LinkId, Heard] = {}
+        self.transcripts: dict[LinkId, Transcript] = {}
         self.asked = 0
         self.submitted: dict[int, int] = {}
         """The node's own requests, and how many answers each has."""
@@ -39,24 +39,24 @@ class World:
         """Bodies of `later`, which end when time passes."""
         self.reopen()
         self.open(LinkId(_HONEST), None)
-        self.say(LinkId(_HONEST), frame(hello(cluster="", member=b"", name="honest")))
+        self.receive(LinkId(_HONEST), frame(hello(cluster="", member=b"", name="honest")))
 
     def open(self, link: LinkId, dialled: Address | None) -> None:
         """A transport stands."""
-        self.heard[link] = Heard()
+        self.transcripts[link] = Transcript()
         self.node.link_opened(link, framing=Framing.STREAM, dialled=dialled, now=self.now)
         self.carry_out()
 
     def reopen(self) -> None:
         """The hostile peer comes anew."""
-        if self.link in self.heard:
-            del self.heard[self.link]
+        if self.link in self.transcripts:
+            del self.transcripts[self.link]
             self.node.link_closed(self.link, now=self.now)
             self.carry_out()
             self.link = LinkId(self.link + 1)
         self.open(self.link, Address("ws://peer:1") if self.dials else None)
 
-    def say(self, link: LinkId, data: bytes) -> None:
+    def receive(self, link: LinkId, data: bytes) -> None:
         """Bytes arrive."""
         self.node.receive(link, data, now=self.now)
         self.carry_out()
@@ -77,26 +77,26 @@ class World:
 
     def answer_pings(self) -> None:
         """The honest client says that it is there when it is asked."""
-        honest = self.heard[LinkId(_HONEST)].messages
+        honest = self.transcripts[LinkId(_HONEST)].messages
         pings = [message for message in honest if isinstance(message, Ping)]
         honest.clear()
         for ping in pings:
-            self.say(LinkId(_HONEST), frame(Pong(ping.number)))
+            self.receive(LinkId(_HONEST), frame(Pong(ping.number)))
 
     def carry_out(self) -> None:
         """Do what the node wants; a HangUp that is no ordinary end has said why."""
-        whys: dict[LinkId, str] = {}
+        reasons: dict[LinkId, str] = {}
         for effect in drained(self.node, self.now, self.held):
             match effect:
                 case Send(link):
-                    self.heard[link].send(effect)
-                case Notify(Answered(request)):
+                    self.transcripts[link].send(effect)
+                case Notify(RequestFinished(request)):
                     self.submitted[request] = self.submitted.get(request, 0) + 1
-                case Notify(LinkEnded(link, _, why)):
-                    whys[link] = why
+                case Notify(LinkClosed(link, _, reason)):
+                    reasons[link] = reason
                 case HangUp(link, code):
-                    self.heard[link].hang_up(effect)
-                    _has_said_why(self.heard[link], code, whys.get(link, ""))
+                    self.transcripts[link].hang_up(effect)
+                    _is_refused_first(self.transcripts[link], code, reasons.get(link, ""))
                 case _:
                     pass
 
@@ -108,12 +108,12 @@ class World:
     def serves(self) -> None:
         """The honest client asks for an echo, and gets it."""
         link = LinkId(_HONEST)
-        heard = self.heard[link]
-        assert heard.hung_up is None, "an honest client was hung up"
+        transcript = self.transcripts[link]
+        assert transcript.hung_up is None, "an honest client was hung up"
         self.asked += 1
-        heard.messages.clear()
-        self.say(link, frame(Request(self.asked, (Call("a", "echo", _ARGS),))))
-        answers = [message for message in heard.messages if isinstance(message, Result)]
+        transcript.messages.clear()
+        self.receive(link, frame(Request(self.asked, (Call("a", "echo", _ARGS),))))
+        answers = [message for message in transcript.messages if isinstance(message, Result)]
         assert [answer.id for answer in answers] == [self.asked], f"an honest client's request has {answers}"
         assert [row.value for row in answers[0].done] == [_ANSWER], f"an honest client gets {answers[0]}"
 
@@ -121,17 +121,17 @@ class World:
 def harness(data: bytes) -> None:
     """Replay, and ask now and then whether the node is as it was."""
     world = World(dials=bool(data[:1]) and data[0] % 2 == 1)
-    for number, (step, said) in enumerate(unpacked(data[1:])):
+    for number, (step, payload) in enumerate(unpacked(data[1:])):
         if number == _MOST_STEPS:
             break
         if step is Step.WAIT:
-            world.wait(min(said[0] if said else 0, 80) * SECOND // 10)
+            world.wait(min(payload[0] if payload else 0, 80) * SECOND // 10)
         elif step is Step.CLOSE:
             world.reopen()
         elif step is Step.ACT:
             world.submit()
         else:
-            world.say(world.link, said)
+            world.receive(world.link, payload)
     world.serves()
     world.node.view(now=world.now)
     world.reopen()
@@ -142,9 +142,9 @@ def harness(data: bytes) -> None:
     assert set(world.submitted.values()) <= {1}, f"the node's own requests are answered {world.submitted} times"
 
 
-def _has_said_why(heard: Heard, code: int, why: str) -> None:
+def _is_refused_first(transcript: Transcript, code: int, reason: str) -> None:
     """1000 and 1001 are ordinary ends (goodbye, refused by the peer, myself met, silence); others follow a Refused."""
-    if code in (1000, 1001) or heard.classic:
+    if code in (1000, 1001) or transcript.classic:
         return
-    said = heard.messages[-1] if heard.messages else None
-    assert isinstance(said, Refused), f"hung up with {code} ({why}) after {said}"
+    said = transcript.messages[-1] if transcript.messages else None
+    assert isinstance(said, Refused), f"hung up with {code} ({reason}) after {said}"

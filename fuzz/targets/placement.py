@@ -58,7 +58,7 @@ class Loads:
         """Whether it has as many as it may have: 3."""
         return self._members[member].waiting >= 3
 
-    def linked(self, member: MemberId) -> bool:
+    def reachable(self, member: MemberId) -> bool:
         """Whether calls can be handed to it at once."""
         return self._members[member].linked
 
@@ -79,7 +79,7 @@ def harness(data: bytes) -> None:
         if found:
             _placed(draws, found, members, loads, resources)
         else:
-            _lacking(index.lacking(function, resources, version), members, function, resources, version)
+            _lacking(index.explain_no_match(function, resources, version), members, function, resources, version)
 
 
 def _tags(draws: Draws) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def _index(members: dict[MemberId, Member]) -> Index:
     for identity, member in members.items():
         known.merge([Claim(identity, 1, int(member.standing))], 0)
         own = Catalogue(identity, limits=limits)
-        deltas = [own.hold(member.resources)]
+        deltas = [own.set_resources(member.resources)]
         for name, (version, resources, idempotent) in member.functions.items():
             spec = FunctionSpec(name=name, version=version, resources=resources, idempotent=idempotent)
             deltas.append(own.offer(spec))

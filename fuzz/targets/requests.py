@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from fuzz.targets.json import oracle
-from fuzz.world import Framing, LinkId, a_node, drained
+from fuzz.world import Framing, LinkId, drained, make_node
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.node import Node
@@ -23,7 +23,7 @@ _BOUND = 86_500 * SECOND
 
 def harness(data: bytes) -> None:
     """Say each line, let time pass, count the answers."""
-    node = a_node(limits=_LIMITS)
+    node = make_node(limits=_LIMITS)
     node.link_opened(_LINK, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=0)
     lines = [line for line in data.split(b"\n")[:_MOST] if line]
     answers: list[dict[str, Any]] = []

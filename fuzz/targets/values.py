@@ -33,7 +33,7 @@ def harness(data: bytes) -> None:
 
 def _hostile(data: bytes, given: dict[str, object] | None) -> None:
     try:
-        value = _CODEC.decode(data, given=given)
+        value = _CODEC.decode(data, inputs=given)
     except (MalformedValue, UnresolvedValue):
         return
     try:

@@ -1,25 +1,25 @@
 """How an address has done so far, and how long to wait before it is dialled again.
 
-`Overlay` keeps the rows, dials, and asks here after each failure. Pauses double with full jitter, so that many nodes
+`Dialer` keeps the rows, dials, and asks here after each failure. Pauses double with full jitter, so that many nodes
 do not come back at one moment (Brooker 2015, "Exponential Backoff And Jitter"); those of seeds and of the dead are
 shared by all that are alive, so that a cluster of any size tries them as often together as one node does alone.
 """
 
 from __future__ import annotations
 
-from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.rng import Rng
 
-STEADY = 5 * SECOND
+MIN_LINK_AGE = 5 * SECOND
 """A link that lasted shorter is not dialled again at once, or two that cannot agree would do nothing else."""
-YOUNG = 600 * SECOND
-RARELY = 30 * SECOND
-"""How often, in the whole cluster, a seed or a dead member's address is tried once it has been silent for `YOUNG`."""
+RARELY_FROM = 600 * SECOND
+RARE_INTERVAL = 30 * SECOND
+"""How often, in the whole cluster, a seed's or a dead member's address is tried once it is silent for `RARELY_FROM`."""
 
 
-OWN = 8
+RARELY_AFTER = 8
 """What led to this process itself so often in a row is tried rarely as well; once, if it is not alone."""
 
 
@@ -29,29 +29,29 @@ class AddressRow:
     __slots__ = (
         "due",
         "failures",
-        "met",
+        "flaps",
+        "interested",
+        "last_member",
+        "own_hits",
         "rare",
         "reached",
         "seed",
-        "selves",
-        "short",
         "silent",
         "silent_since",
         "tried",
-        "wanting",
     )
 
     def __init__(self) -> None:
         self.seed = False
         self.due: int | None = None
-        self.wanting: dict[MemberId, None] = {}
-        self.met: MemberId | None = None
-        self.selves = 0
+        self.interested: dict[MemberId, None] = {}
+        self.last_member: MemberId | None = None
+        self.own_hits = 0
         """How often in a row it led to this very process."""
         self.reached = 0
         """When a handshake there was last done."""
-        self.short = 0
-        """How many links in a row lasted shorter than `STEADY`."""
+        self.flaps = 0
+        """How many links in a row lasted shorter than `MIN_LINK_AGE`."""
         self.failures = 0
         self.silent = False
         self.silent_since = 0
@@ -73,23 +73,23 @@ class Backoff:
 
     def after_failure(self, row: AddressRow, now: int, *, dead: bool) -> int:
         """Until the next dial; `dead`: for nobody who is alive."""
-        own = row.selves >= OWN or (row.selves > 0 and len(self._rings) > 1)
-        if not own and (not dead or now - row.silent_since < YOUNG):
+        own = row.own_hits >= RARELY_AFTER or (row.own_hits > 0 and len(self._rings) > 1)
+        if not own and (not dead or now - row.silent_since < RARELY_FROM):
             return self.pause(row.failures - 1, dead=dead)
-        whole = RARELY * len(self._rings)
+        whole = RARE_INTERVAL * len(self._rings)
         if row.rare:
             return whole
         # At first some time within the round, or the whole cluster would try at one time and then not at all.
         row.rare = True
         return int(whole * self._rng.fraction())
 
-    def steadying(self, row: AddressRow, member: MemberId, now: int) -> int:
+    def flap_delay(self, row: AddressRow, member: MemberId, now: int) -> int:
         """Until a link that was lost is dialled again: nothing, unless it lasted too short a while."""
-        if row.met != member or row.reached + STEADY <= now:
-            row.short = 0
+        if row.last_member != member or row.reached + MIN_LINK_AGE <= now:
+            row.flaps = 0
             return 0
-        row.short += 1
-        return self.pause(row.short - 1, dead=False)
+        row.flaps += 1
+        return self.pause(row.flaps - 1, dead=False)
 
     def pause(self, failures: int, *, dead: bool) -> int:
         """Doubled from `dial_first`, with full jitter; for seeds and the dead it is shared by all that are alive.

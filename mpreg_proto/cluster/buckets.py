@@ -1,6 +1,6 @@
 """All that is known as 256 hashes, so that two nodes find out in 2 KiB in what they differ.
 
-It reads members and catalogue; whoever changes a cell or a head says so by `touch`. Retired ids are left out, as their
+It reads members and catalogue; whoever changes a cell or a head calls `invalidate`. Retired ids are left out, as their
 collection is not the same moment everywhere. Nothing here sends.
 """
 
@@ -14,9 +14,9 @@ from mpreg_proto.ids import MemberId
 
 BUCKETS = 256
 _HASH = 8
-SUMMARY = BUCKETS * _HASH
-SCOPE = BUCKETS // 8
-EVERYTHING = b"\xff" * SCOPE
+HASHES_SIZE = BUCKETS * _HASH
+SCOPE_SIZE = BUCKETS // 8
+EVERYTHING = b"\xff" * SCOPE_SIZE
 _MODULUS = 1 << (8 * _HASH)
 _MULTIPLIER = 0x9E3779B97F4A7C15F39CC0605CEDC835
 """Of Fibonacci hashing (Knuth, 6.4): 2**128 divided by the golden ratio, so that all bits of an id count."""
@@ -35,32 +35,32 @@ def within(scope: bytes, number: int) -> bool:
 class Buckets:
     """The hashes, worked out anew when they are asked for and something changed since."""
 
-    __slots__ = ("_catalogue", "_members", "_summary")
+    __slots__ = ("_catalogue", "_hashes", "_members")
 
     def __init__(self, members: Members, catalogue: Catalogue) -> None:
         self._members = members
         self._catalogue = catalogue
-        self._summary = b""
+        self._hashes = b""
 
-    def touch(self) -> None:
+    def invalidate(self) -> None:
         """Some cell or head is other than it was."""
-        self._summary = b""
+        self._hashes = b""
 
-    def summary(self) -> bytes:
+    def hashes(self) -> bytes:
         """Of each bucket the sum of its rows' hashes, so that the order in which members became known is nothing."""
-        if not self._summary:
+        if not self._hashes:
             sums = [0] * BUCKETS
             for member in self._members.all():
                 sums[bucket(member.id)] += self._row(member)
-            self._summary = b"".join([(total % _MODULUS).to_bytes(_HASH, "big") for total in sums])
-        return self._summary
+            self._hashes = b"".join([(total % _MODULUS).to_bytes(_HASH, "big") for total in sums])
+        return self._hashes
 
     def differing(self, theirs: bytes) -> bytes:
         """The scope of the buckets in which another's summary is not mine; all of them if it cannot be read."""
-        if len(theirs) != SUMMARY:
+        if len(theirs) != HASHES_SIZE:
             return EVERYTHING
-        mine = self.summary()
-        scope = bytearray(SCOPE)
+        mine = self.hashes()
+        scope = bytearray(SCOPE_SIZE)
         if mine != theirs:
             for number in range(BUCKETS):
                 start = number * _HASH

@@ -32,7 +32,7 @@ class Card(msgspec.Struct, array_like=True, frozen=True, gc=False):
 _decode_card = msgspec.msgpack.Decoder(Card).decode
 
 
-def readable_card(data: bytes, limits: Limits) -> Card | None:
+def parse_card(data: bytes, limits: Limits) -> Card | None:
     """A card of somebody else's, or None if it cannot be read or is longer than any honest one."""
     if len(data) > _CARD:
         return None

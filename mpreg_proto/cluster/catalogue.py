@@ -1,9 +1,9 @@
 """What each member offers: one version log a member, written by its owner alone (docs/explanation/membership.md).
 
-The process's own functions come in by `offer` and `hold`; other members' by `Delta`s. Each change makes version
-v+1, and the content at a version has a hash, so a replica at v proves that it holds exactly the owner's state at v.
-Everyone keeps the last changes of everybody and can serve them. Entries travel as their owner's bytes; nothing here
-sends, and no delta, however wrong, raises.
+The process's own functions come in by `offer` and `set_resources`; other members' by `Delta`s. Each change makes
+version v+1, and the content at a version has a hash, so a replica at v proves that it holds exactly the owner's
+state at v. Everyone keeps the last changes of everybody and can serve them. Entries travel as their owner's bytes;
+nothing here sends, and no delta, however wrong, raises.
 
 Keys: `"f:" + name` a function, `"r"` the node's own resources, `"d"` draining. Keys of a later version are kept
 unread.
@@ -123,7 +123,7 @@ def entry_hash(key: str, entry: bytes) -> int:
     return int.from_bytes(hasher.digest(), "big")
 
 
-def weight(delta: Delta) -> int:
+def wire_size(delta: Delta) -> int:
     """About how many bytes a delta takes on the wire."""
     return sum(len(change.key) + len(change.entry) + 8 for change in delta.changes) + 48
 
@@ -182,7 +182,7 @@ class Catalogue:
         del self.offered[name]
         return self._change(FUNCTION + name, b"")
 
-    def hold(self, resources: Iterable[str]) -> Delta:
+    def set_resources(self, resources: Iterable[str]) -> Delta:
         """The node's own resources are now these. Raises LocalProtocolError (1014) beyond a limit."""
         return self._change(RESOURCES, _encode(tuple(sorted(dict.fromkeys(resources)))))
 
@@ -190,7 +190,7 @@ class Catalogue:
         """This node takes no new calls from now on."""
         return self._change(DRAINING, _encode(True))
 
-    def outbid(self, version: int) -> Delta:
+    def supersede(self, version: int) -> Delta:
         """Say all of my own anew at the version after `version`, which somebody else has made up."""
         content = self._contents.setdefault(self.me, Content(self.me))
         content.version = version + 1
@@ -211,7 +211,7 @@ class Catalogue:
         self._write(content, change, value)
         return Delta(content.head, since, (change,))
 
-    def concerned(self, delta: Delta) -> Iterable[str]:
+    def affected_functions(self, delta: Delta) -> Iterable[str]:
         """The functions whose offers may be other than before a delta was taken in."""
         keys = [change.key for change in delta.changes]
         if all(key.startswith(FUNCTION) for key in keys):
@@ -238,8 +238,8 @@ class Catalogue:
         MISMATCH drops the copy; in all other cases but YES nothing has changed.
         """
         member = MemberId(delta.head.member)
-        held = self._contents.get(member)
-        version = 0 if held is None else held.version
+        current = self._contents.get(member)
+        version = 0 if current is None else current.version
         if member == self.me or delta.head.version <= version:
             return Applied.OLD
         if delta.head.version > LAST_VERSION:
@@ -249,7 +249,7 @@ class Catalogue:
         try:
             if delta.since == 0 and not _unbroken(delta):
                 return self._replace(delta)
-            return self._extend(held or Content(member), delta)
+            return self._extend(current or Content(member), delta)
         except _Refused:
             return Applied.REFUSED
 

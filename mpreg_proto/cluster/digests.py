@@ -1,7 +1,7 @@
 """What two nodes hold of members, compared: the digest one side gives, and where the other is ahead or behind.
 
-`Repair` asks; nothing here changes `Members`. A digest holds cells without their cards, and none of the RETIRED: who
-speaks of these is told apart (`Repair.correct`).
+`AntiEntropy` asks; nothing here changes `Members`. A digest holds cells without their cards, and none of the RETIRED:
+who speaks of these is told apart (`AntiEntropy.correct_retired`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def digest(members: Members) -> tuple[Claim, ...]:
     return tuple(
         [
             Claim(
-                held.id,
-                held.incarnation,
-                int(held.standing),
-                b"" if held.card_incarnation == held.incarnation else NO_CARD,
+                current.id,
+                current.incarnation,
+                int(current.standing),
+                b"" if current.card_incarnation == current.incarnation else NO_CARD,
             )
-            for held in members.all()
+            for current in members.all()
         ]
     )
 
@@ -37,16 +37,16 @@ def older(members: Members, theirs: Iterable[Claim]) -> list[Claim]:
     rows: list[Claim] = []
     for claim in theirs:
         member = MemberId(claim.member)
-        held = members.get(member)
+        current = members.get(member)
         if claim.incarnation > LAST_INCARNATION:
             continue
-        if held is None:
+        if current is None:
             if not members.retired(member) and claim.standing != Standing.RETIRED:
                 rows.append(Claim(member, -1, 0))
-        elif claim.card != NO_CARD and held.card_incarnation != held.incarnation:
+        elif claim.card != NO_CARD and current.card_incarnation != current.incarnation:
             rows.append(Claim(member, -1, 0))
-        elif held.key < (claim.incarnation, claim.standing):
-            rows.append(Claim(member, held.incarnation, int(held.standing)))
+        elif current.key < (claim.incarnation, claim.standing):
+            rows.append(Claim(member, current.incarnation, int(current.standing)))
     return rows
 
 
@@ -55,17 +55,17 @@ def newer(members: Members, theirs: Iterable[Claim], *, beyond: Iterable[Member]
 
     The latter only among `beyond`, if that is given.
     """
-    rest = {held.id: held for held in (members.all() if beyond is None else beyond)}
-    news: list[Claim] = []
+    rest = {current.id: current for current in (members.all() if beyond is None else beyond)}
+    found: list[Claim] = []
     for claim in theirs:
         member = MemberId(claim.member)
         rest.pop(member, None)
-        held = members.get(member)
-        if held is None:
+        current = members.get(member)
+        if current is None:
             if members.retired(member):
-                news.append(Claim(member, 0, int(Standing.RETIRED)))
-        elif held.key > (claim.incarnation, claim.standing) or (
-            claim.card == NO_CARD and held.card_incarnation == held.incarnation
+                found.append(Claim(member, 0, int(Standing.RETIRED)))
+        elif current.key > (claim.incarnation, claim.standing) or (
+            claim.card == NO_CARD and current.card_incarnation == current.incarnation
         ):
-            news.append(held.claim())
-    return [*(held.claim() for held in rest.values()), *news]
+            found.append(current.claim())
+    return [*(current.claim() for current in rest.values()), *found]

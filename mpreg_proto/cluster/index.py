@@ -27,7 +27,7 @@ _TRIED = 8
 """Members of which one must take calls for their function to be named to people."""
 
 
-class Candidate(msgspec.Struct, frozen=True, gc=False):
+class Provider(msgspec.Struct, frozen=True, gc=False):
     """A member that offers a function with at least the resources asked for, and takes calls."""
 
     member: MemberId
@@ -56,14 +56,14 @@ class FunctionRow(msgspec.Struct, frozen=True, gc=False):
 class Index:
     """What the cluster offers, as far as this node knows. Implements placement's `CatalogueView`."""
 
-    __slots__ = ("_answers", "_bits", "_catalogue", "_found", "_members", "generation")
+    __slots__ = ("_bits", "_cache", "_catalogue", "_members", "_provider_cache", "generation")
 
     def __init__(self, members: Members, catalogue: Catalogue) -> None:
         self._members = members
         self._catalogue = catalogue
-        self._answers: dict[tuple[str, tuple[str, ...], str | None], tuple[Candidate, ...]] = {}
-        self._found: dict[tuple[str, str | None], list[tuple[Member, Content, Entry]]] = {}
-        """Answers of `_takers`, until something changes."""
+        self._cache: dict[tuple[str, tuple[str, ...], str | None], tuple[Provider, ...]] = {}
+        self._provider_cache: dict[tuple[str, str | None], list[tuple[Member, Content, Entry]]] = {}
+        """Answers of `_providers`, until something changes."""
         self._bits: dict[str, int] = {}
         self.generation = 0
         """Grows with each change of what is offered or of how a member is."""
@@ -71,43 +71,43 @@ class Index:
     def changed(self) -> None:
         """A catalogue or a standing changed: every answer may be another one."""
         self.generation += 1
-        self._answers.clear()
-        self._found.clear()
+        self._cache.clear()
+        self._provider_cache.clear()
 
-    def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Candidate, ...]:
+    def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Provider, ...]:
         """Everybody who can run it, SUSPECT members included, by member id; empty if nobody can."""
         asked = (function, resources, version)
-        found = self._answers.get(asked)
+        found = self._cache.get(asked)
         if found is not None:
             return found
-        if len(self._answers) >= _ANSWERS:  # questions come from clients, and nobody bounds their number
-            self._answers.clear()
+        if len(self._cache) >= _ANSWERS:  # questions come from clients, and nobody bounds their number
+            self._cache.clear()
         found = self._search(function, resources, version)
-        self._answers[asked] = found
+        self._cache[asked] = found
         return found
 
-    def _search(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Candidate, ...]:
-        found: list[Candidate] = []
+    def _search(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Provider, ...]:
+        found: list[Provider] = []
         asked = self._mask(resources)
-        for member, content, entry in self._takers(function, version):
-            held = self._mask(content.resources) | self._mask(entry.resources)
-            if held & asked == asked:
+        for member, content, entry in self._providers(function, version):
+            offered = self._mask(content.resources) | self._mask(entry.resources)
+            if offered & asked == asked:
                 suspect = member.standing is Standing.SUSPECT
                 found.append(
-                    Candidate(member.id, member.shown, held == asked, suspect, entry.idempotent, entry.version)
+                    Provider(member.id, member.shown, offered == asked, suspect, entry.idempotent, entry.version)
                 )
         if len(self._bits) > _TAGS:  # masks live no longer than one search, so tags may be numbered anew
             self._bits.clear()
         return tuple(found)
 
-    def _takers(self, function: str, version: str | None) -> list[tuple[Member, Content, Entry]]:
+    def _providers(self, function: str, version: str | None) -> list[tuple[Member, Content, Entry]]:
         """Those that offer a function and take calls, whatever they hold; by member id. Not to be written to."""
         asked = (function, version)
-        known = self._found.get(asked)
+        known = self._provider_cache.get(asked)
         if known is not None:
             return known
-        if len(self._found) >= _ANSWERS:
-            self._found.clear()
+        if len(self._provider_cache) >= _ANSWERS:
+            self._provider_cache.clear()
         offering: Mapping[MemberId, Entry] = self._catalogue.offering.get(function, {})
         found: list[tuple[Member, Content, Entry]] = []
         for identity in sorted(offering):
@@ -118,7 +118,7 @@ class Index:
                 continue
             if version is None or entry.version == version:
                 found.append((member, content, entry))
-        self._found[asked] = found
+        self._provider_cache[asked] = found
         return found
 
     def offered_by(self, member: MemberId) -> Mapping[str, Entry]:
@@ -138,7 +138,7 @@ class Index:
 
     # -- for people -----------------------------------------------------------------------------------------------
 
-    def lacking(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
+    def explain_no_match(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
         """Why nobody can run it: the details of error 1001. The work for it is bounded, so they may not name all.
 
         Always `unknown` ("function" or "resources"), `function` and `resources` as asked. An unknown function: `close`,
@@ -146,31 +146,31 @@ class Index:
         nearest one, `lacks`, what it does not hold, and `exist`, resources under which the function is offered.
         """
         details: dict[str, object] = {"unknown": "function", "function": function, "resources": list(resources)}
-        takers = self._takers(function, version)
-        if not takers:
+        providers = self._providers(function, version)
+        if not providers:
             near = self._catalogue.names.near(function, self._catalogue.offering)
-            details["close"] = most_alike(function, [name for name in near if self._taken(name)], 3)
+            details["close"] = most_alike(function, [name for name in near if self._has_provider(name)], 3)
             if version is not None:
-                others = self._takers(function, None)[:_COMPARED]
+                others = self._providers(function, None)[:_COMPARED]
                 versions = dict.fromkeys(entry.version for _, _, entry in others)
                 details["version"], details["versions"] = version, sorted(versions)
             return details
         exist: dict[str, None] = {}
         nearest, lacks, work = "", list(resources), 0
-        for member, content, entry in takers[:_COMPARED]:
+        for member, content, entry in providers[:_COMPARED]:
             work += len(content.resources) + len(entry.resources) + len(resources)
             if nearest and work > _RESOURCES_COMPARED:
                 break
-            held = dict.fromkeys((*content.resources, *entry.resources))
+            offered = dict.fromkeys((*content.resources, *entry.resources))
             if len(exist) < _COMPARED:
-                exist.update(held)
-            missing = [tag for tag in resources if tag not in held]
+                exist.update(offered)
+            missing = [tag for tag in resources if tag not in offered]
             if not nearest or len(missing) < len(lacks):
                 nearest, lacks = member.shown, missing
         named = sorted(exist)[:_COMPARED]
         return {**details, "unknown": "resources", "node": nearest, "lacks": lacks, "exist": named}
 
-    def _taken(self, function: str) -> bool:
+    def _has_provider(self, function: str) -> bool:
         """Whether somebody seems to take calls for a function."""
         for identity in islice(self._catalogue.offering.get(function, ()), _TRIED):
             member, content = self._members.get(identity), self._catalogue.content(identity)
@@ -182,8 +182,8 @@ class Index:
         """Who offers what with which resources, by function and node."""
         rows: list[FunctionRow] = []
         for name in sorted(self._catalogue.offering):
-            for member, content, entry in self._takers(name, None):
-                held = sorted(dict.fromkeys((*content.resources, *entry.resources)))
+            for member, content, entry in self._providers(name, None):
+                offered = sorted(dict.fromkeys((*content.resources, *entry.resources)))
                 facts = (entry.idempotent, entry.streaming, entry.signature, entry.doc)
-                rows.append(FunctionRow(name, entry.version, member.shown, tuple(held), *facts))
+                rows.append(FunctionRow(name, entry.version, member.shown, tuple(offered), *facts))
         return tuple(rows)

@@ -1,6 +1,6 @@
 """Who is in the cluster: one liveness cell and one card for each member id, each a maximum.
 
-Claims come from other nodes' `News` and from this node's own detector; what rose goes back to the caller, which
+Claims come from other nodes' `Gossip` and from this node's own detector; what rose goes back to the caller, which
 spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so neither order
 nor repetition nor batching of claims can matter (a join-semilattice). Within one incarnation the owner's card is
 fixed; relays pass on the owner's own bytes and never encode them anew. Nothing here dials, waits or raises for a
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mpreg_proto.cluster.cards import Card, card_hash, readable_card
+from mpreg_proto.cluster.cards import Card, card_hash, parse_card
 from mpreg_proto.ids import MemberId, show
 from mpreg_proto.limits import HOUR, Limits
 from mpreg_proto.notices import Standing
@@ -25,7 +25,7 @@ LAST_INCARNATION = 2**31 - 1
 """Claims beyond are dropped, so that nobody can spend a member's incarnations with one message."""
 RETIRES_AFTER = 24 * HOUR
 FORGOTTEN_AFTER = 7 * 24 * HOUR
-ACCUSERS = 10
+MAX_ACCUSERS = 10
 """So many accusers of one incarnation are kept: those with the smallest ids, so that no order of claims matters."""
 _ID = 16
 
@@ -38,11 +38,11 @@ class Member:
         "card",
         "card_bytes",
         "card_incarnation",
-        "fell",
         "id",
         "incarnation",
         "since",
         "standing",
+        "was_dead",
     )
 
     def __init__(self, member: MemberId, incarnation: int, standing: Standing, *, since: int) -> None:
@@ -53,7 +53,7 @@ class Member:
         """When its standing last changed, in nanoseconds of this node's clock."""
         self.accusers: tuple[MemberId, ...] = ()
         """Who says SUSPECT of this incarnation, by id; empty in any other standing."""
-        self.fell = False
+        self.was_dead = False
         """Whether it was once DEAD or LEFT, and its catalogue dropped."""
         self.card: Card | None = None
         self.card_bytes = b""
@@ -96,22 +96,22 @@ class Members:
     def __init__(self, me: MemberId, card: Card, *, limits: Limits, now: int) -> None:
         self._limits = limits
         self.me = me
-        self.disowned = False
-        """Others hold this very id for LEFT or RETIRED, or it cannot refute any more: the process needs a new id."""
-        self.violations: list[MemberId] = []
+        self.id_retired = False
+        """Others see this very id as LEFT or RETIRED, or it cannot refute any more: the process needs a new id."""
+        self.card_conflicts: list[MemberId] = []
         """Whose key came with other card bytes than those known; whoever reads it empties it. At most 100."""
         self.evicted: list[MemberId] = []
         """Who was retired before its time to keep a bound; whoever reads it empties it."""
-        self.agreed: dict[MemberId, Member] = {}
+        self.confirmed: dict[MemberId, Member] = {}
         """SUSPECT members of whom more accusers became known by `merge`; whoever reads it empties it."""
-        self.late: dict[MemberId, None] = {}
+        self.stale_ids: dict[MemberId, None] = {}
         """RETIRED ids that `merge` heard of as something else; whoever reads it empties it."""
         own = Member(me, 0, Standing.ALIVE, since=now)
         self._members: dict[MemberId, Member] = {me: own}
         self._living = 1
         self._dead: dict[MemberId, int] = {}
         self._retired: dict[MemberId, int] = {}
-        _hand(own, card, msgspec.msgpack.encode(card), 0)
+        _set_card(own, card, msgspec.msgpack.encode(card), 0)
 
     @property
     def own(self) -> Member:
@@ -124,15 +124,15 @@ class Members:
 
     def standing(self, member: MemberId) -> Standing | None:
         """How a member is, also if RETIRED; None if it is unknown."""
-        held = self._members.get(member)
-        if held is not None:
-            return held.standing
+        current = self._members.get(member)
+        if current is not None:
+            return current.standing
         return Standing.RETIRED if member in self._retired else None
 
     def routable(self, member: MemberId) -> bool:
         """Whether calls may go there."""
-        held = self._members.get(member)
-        return held is not None and held.standing <= Standing.SUSPECT
+        current = self._members.get(member)
+        return current is not None and current.standing <= Standing.SUSPECT
 
     def all(self) -> list[Member]:
         """Everybody but the RETIRED, in the order in which they were first heard of."""
@@ -158,23 +158,23 @@ class Members:
         Never raises: a claim that is malformed or beyond a bound changes nothing. A claim against this process itself
         is refuted at once: its own incarnation rises above the claim's, and it is among those returned.
         """
-        risen: dict[MemberId, Member] = {}
+        raised: dict[MemberId, Member] = {}
         known = self._members
         for claim in claims:
-            held = known.get(MemberId(claim.member))
+            current = known.get(MemberId(claim.member))
             if (  # most of what is heard is heard again
-                held is not None
-                and held.incarnation == claim.incarnation
-                and held.standing == claim.standing
-                and held.card_bytes == claim.card
-                and held.card_incarnation == held.incarnation
-                and held.accusers == claim.accusers
+                current is not None
+                and current.incarnation == claim.incarnation
+                and current.standing == claim.standing
+                and current.card_bytes == claim.card
+                and current.card_incarnation == current.incarnation
+                and current.accusers == claim.accusers
             ):
                 continue
             member = self._merge(claim, now)
             if member is not None:
-                risen[member.id] = member
-        return list(risen.values())
+                raised[member.id] = member
+        return list(raised.values())
 
     def _merge(self, claim: Claim, now: int) -> Member | None:
         member = MemberId(claim.member)
@@ -183,59 +183,59 @@ class Members:
         standing = Standing(claim.standing)
         card: Card | None = None
         if claim.card and standing is not Standing.RETIRED:
-            card = readable_card(claim.card, self._limits)
+            card = parse_card(claim.card, self._limits)
             if card is None:
                 return None
         if member == self.me:
-            return self._answer(claim, standing)
+            return self._refute(claim, standing)
         if member in self._retired:
             if standing is not Standing.RETIRED:
-                self.late[member] = None
+                self.stale_ids[member] = None
             return None
         if standing is Standing.RETIRED:
             return self._retire(member, now)
-        held = self._members.get(member)
-        if held is None:
+        current = self._members.get(member)
+        if current is None:
             if standing <= Standing.SUSPECT and self._living >= self._limits.members:
                 return None
-            held = Member(member, claim.incarnation, standing, since=now)
-            self._members[member] = held
-            self._enter(held, now)
+            current = Member(member, claim.incarnation, standing, since=now)
+            self._members[member] = current
+            self._count_in(current, now)
             rose = True
         else:
-            rose = self._raise(held, claim.incarnation, standing, now)
-        if card is not None and self._take_card(held, card, claim):
+            rose = self._raise(current, claim.incarnation, standing, now)
+        if card is not None and self._merge_card(current, card, claim):
             rose = True
-        if claim.accusers and self._accused_by(held, claim) and not rose:
-            self.agreed[member] = held
-        return held if rose else None
+        if claim.accusers and self._add_accusers(current, claim) and not rose:
+            self.confirmed[member] = current
+        return current if rose else None
 
-    def _accused_by(self, held: Member, claim: Claim) -> bool:
+    def _add_accusers(self, current: Member, claim: Claim) -> bool:
         """Join the accusers of a claim about this very cell to those that are known. Whether there are more now."""
-        if held.standing is not Standing.SUSPECT or (claim.incarnation, claim.standing) != held.key:
+        if current.standing is not Standing.SUSPECT or (claim.incarnation, claim.standing) != current.key:
             return False
-        said = [MemberId(one) for one in claim.accusers[:ACCUSERS] if len(one) == _ID and one != held.id]
-        joined = tuple(sorted(dict.fromkeys((*held.accusers, *said))))[:ACCUSERS]
-        if joined == held.accusers:
+        named = [MemberId(one) for one in claim.accusers[:MAX_ACCUSERS] if len(one) == _ID and one != current.id]
+        joined = tuple(sorted(dict.fromkeys((*current.accusers, *named))))[:MAX_ACCUSERS]
+        if joined == current.accusers:
             return False
-        held.accusers = joined
+        current.accusers = joined
         return True
 
-    def _take_card(self, held: Member, card: Card, claim: Claim) -> bool:
+    def _merge_card(self, current: Member, card: Card, claim: Claim) -> bool:
         """The card's own maximum: of the later incarnation, and within one the larger hash. Whether others need it."""
-        if claim.incarnation < held.card_incarnation:
+        if claim.incarnation < current.card_incarnation:
             return False
-        if claim.incarnation == held.card_incarnation:
-            if claim.card == held.card_bytes:
+        if claim.incarnation == current.card_incarnation:
+            if claim.card == current.card_bytes:
                 return False
-            self._violated(held.id)
-            if card_hash(claim.card) < card_hash(held.card_bytes):
+            self._card_conflict(current.id)
+            if card_hash(claim.card) < card_hash(current.card_bytes):
                 return False
-        _hand(held, card, claim.card, claim.incarnation)
+        _set_card(current, card, claim.card, claim.incarnation)
         # A card of an earlier incarnation than the cell's is better than none, but it is not this one's: not passed on.
-        return held.card_incarnation == held.incarnation
+        return current.card_incarnation == current.incarnation
 
-    def _answer(self, claim: Claim, standing: Standing) -> Member | None:
+    def _refute(self, claim: Claim, standing: Standing) -> Member | None:
         """A claim about myself: nobody but me raises my incarnation or writes my card (SWIM, section 4.2)."""
         own = self.own
         if own.standing is Standing.LEFT:
@@ -244,42 +244,42 @@ class Members:
         theirs = (claim.incarnation, standing)
         forged = theirs[0] == ours[0] and bool(claim.card) and claim.card != own.card_bytes
         if standing is Standing.RETIRED or (standing is Standing.LEFT and theirs > ours):
-            self.disowned = True
+            self.id_retired = True
             return None
         if theirs <= ours and not forged:
             return None
         if forged:
-            self._violated(self.me)
+            self._card_conflict(self.me)
         if claim.incarnation >= LAST_INCARNATION:
-            self.disowned = True
+            self.id_retired = True
             return None
         own.incarnation = own.card_incarnation = claim.incarnation + 1
         return own
 
-    def accuse(self, member: MemberId, standing: Standing, now: int) -> Member | None:
+    def declare(self, member: MemberId, standing: Standing, now: int) -> Member | None:
         """Raise somebody's standing at the incarnation held; None if that changes nothing.
 
         `standing` is SUSPECT, DEAD or RETIRED: only its owner says LEFT, and nobody accuses himself. Who says SUSPECT
         is among the accusers from then on, and so changes something the first time.
         """
         assert standing not in (Standing.ALIVE, Standing.LEFT) and member != self.me, "not for others to say"
-        held = self._members.get(member)
-        if held is None:
+        current = self._members.get(member)
+        if current is None:
             return None
         if standing is Standing.RETIRED:
             return self._retire(member, now)
-        rose = self._raise(held, held.incarnation, standing, now)
-        mine = Claim(member, held.incarnation, int(standing), accusers=(self.me,))
-        return held if self._accused_by(held, mine) or rose else None
+        rose = self._raise(current, current.incarnation, standing, now)
+        mine = Claim(member, current.incarnation, int(standing), accusers=(self.me,))
+        return current if self._add_accusers(current, mine) or rose else None
 
-    def announce(self, card: Card, now: int) -> Member:
+    def update_card(self, card: Card, now: int) -> Member:
         """Say something else about myself: my next incarnation, with that card."""
         own = self.own
         if own.incarnation >= LAST_INCARNATION:
-            self.disowned = True
+            self.id_retired = True
             return own
         own.incarnation += 1
-        _hand(own, card, msgspec.msgpack.encode(card), own.incarnation)
+        _set_card(own, card, msgspec.msgpack.encode(card), own.incarnation)
         return own
 
     def leave(self, now: int) -> Member:
@@ -293,9 +293,9 @@ class Members:
 
     def claim(self, member: MemberId) -> Claim | None:
         """What is believed about one member, as it travels; a bare id if RETIRED, None if unknown."""
-        held = self._members.get(member)
-        if held is not None:
-            return held.claim()
+        current = self._members.get(member)
+        if current is not None:
+            return current.claim()
         return Claim(member, 0, int(Standing.RETIRED)) if member in self._retired else None
 
     # -- getting old ----------------------------------------------------------------------------------------------
@@ -318,51 +318,51 @@ class Members:
         ]
         return min(times, default=None)
 
-    def _raise(self, held: Member, incarnation: int, standing: Standing, now: int) -> bool:
-        if (incarnation, standing) <= held.key:
+    def _raise(self, current: Member, incarnation: int, standing: Standing, now: int) -> bool:
+        if (incarnation, standing) <= current.key:
             return False
-        held.accusers = ()
-        if standing is not held.standing:
-            self._depart(held)
-            held.standing, held.since = standing, now
-            self._enter(held, now)
-        held.incarnation = incarnation
+        current.accusers = ()
+        if standing is not current.standing:
+            self._count_out(current)
+            current.standing, current.since = standing, now
+            self._count_in(current, now)
+        current.incarnation = incarnation
         return True
 
-    def _enter(self, held: Member, now: int) -> None:
-        if held.standing <= Standing.SUSPECT:
+    def _count_in(self, current: Member, now: int) -> None:
+        if current.standing <= Standing.SUSPECT:
             self._living += 1
             return
-        self._dead[held.id] = now
-        held.fell = True
+        self._dead[current.id] = now
+        current.was_dead = True
         while len(self._dead) > self._limits.dead_members:
             oldest = next(iter(self._dead))
             self._retire(oldest, now)
             self.evicted.append(oldest)
 
-    def _depart(self, held: Member) -> None:
-        if held.standing <= Standing.SUSPECT:
+    def _count_out(self, current: Member) -> None:
+        if current.standing <= Standing.SUSPECT:
             self._living -= 1
         else:
-            del self._dead[held.id]
+            del self._dead[current.id]
 
     def _retire(self, member: MemberId, now: int) -> Member:
         """Keep the bare id of a member, known or not, and nothing else of it."""
-        held = self._members.pop(member, None)
-        if held is None:
-            held = Member(member, 0, Standing.RETIRED, since=now)
+        current = self._members.pop(member, None)
+        if current is None:
+            current = Member(member, 0, Standing.RETIRED, since=now)
         else:
-            self._depart(held)
-            held.incarnation, held.standing, held.since = 0, Standing.RETIRED, now
+            self._count_out(current)
+            current.incarnation, current.standing, current.since = 0, Standing.RETIRED, now
         self._retired[member] = now
         while len(self._retired) > self._limits.retired_members:
             del self._retired[next(iter(self._retired))]
-        return held
+        return current
 
-    def _violated(self, member: MemberId) -> None:
-        if len(self.violations) < 100:
-            self.violations.append(member)
+    def _card_conflict(self, member: MemberId) -> None:
+        if len(self.card_conflicts) < 100:
+            self.card_conflicts.append(member)
 
 
-def _hand(member: Member, card: Card, data: bytes, incarnation: int) -> None:
+def _set_card(member: Member, card: Card, data: bytes, incarnation: int) -> None:
     member.card, member.card_bytes, member.card_incarnation = card, data, incarnation

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from mpreg_proto.cluster.actions import MemberStatus
 from mpreg_proto.cluster.catalogue import Catalogue, Content
 from mpreg_proto.cluster.members import Member, Members
-from mpreg_proto.cluster.outputs import MemberRow
-from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import Standing
 
@@ -15,24 +15,24 @@ _WATCHED = 1024
 """In larger clusters nobody reads who watches whom, and to work it out takes long."""
 
 
-def rows(
+def member_statuses(
     members: Members,
     catalogue: Catalogue,
     rings: Rings,
     links: Mapping[MemberId, LinkId],
     *,
     name: Callable[[MemberId], str],
-    want: Callable[[MemberId], int],
-) -> tuple[MemberRow, ...]:
-    """Everybody but the RETIRED, by name and id. `want`: the newest version of a catalogue that is asked for, or 0."""
+    fetching: Callable[[MemberId], int],
+) -> tuple[MemberStatus, ...]:
+    """Everybody but the RETIRED, by name and id. `fetching`: the newest catalogue version that is asked for, or 0."""
     found = []
     for member in members.all():
         content = catalogue.content(member.id)
         version = 0 if content is None else content.version
         watched = member.routable and len(rings) <= _WATCHED
-        observers = sorted(show(name(one), one) for one in rings.of(member.id)) if watched else ()
+        observers = sorted(show(name(one), one) for one in rings.observers_of(member.id)) if watched else ()
         found.append(
-            MemberRow(
+            MemberStatus(
                 id=member.id.hex(),
                 shown=show(name(member.id), member.id),
                 name=name(member.id),
@@ -41,7 +41,7 @@ def rows(
                 since=member.since,
                 addresses=member.addresses,
                 version=version,
-                lag=max(0, want(member.id) - version),
+                lag=max(0, fetching(member.id) - version),
                 linked=member.id in links,
                 observers=tuple(observers),
                 accusers=len(member.accusers),

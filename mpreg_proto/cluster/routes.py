@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import LinkId, MemberId
 
-HOPS = 4
+MAX_HOPS = 4
 """Nodes that one message may be passed on by."""
 _DEPTH = 3
 """So far the overlay is searched around the target; a relay that is further away is no way."""
@@ -19,19 +19,21 @@ _DEPTH = 3
 class Routes:
     """The next step to a member. `links` is read, never written."""
 
-    __slots__ = ("_found", "_links", "_rings")
+    __slots__ = ("_cache", "_links", "_rings")
 
     def __init__(self, rings: Rings, links: Mapping[MemberId, LinkId]) -> None:
         self._rings = rings
         self._links = links
-        self._found: dict[MemberId, LinkId | None] = {}
+        self._cache: dict[MemberId, LinkId | None] = {}
         """Answers for those who begin, until something changes: a search takes long, and each call asks."""
 
     def changed(self) -> None:
         """Links or the view are other than they were."""
-        self._found.clear()
+        self._cache.clear()
 
-    def way(self, member: MemberId, *, via: Collection[bytes] = (), avoiding: Collection[bytes] = ()) -> LinkId | None:
+    def next_hop(
+        self, member: MemberId, *, via: Collection[bytes] = (), avoiding: Collection[bytes] = ()
+    ) -> LinkId | None:
         """The link to a member, or to whoever of the linked is closest to it and neither in `via` nor in `avoiding`.
 
         None where there is none, or where the message was passed on too often already.
@@ -39,16 +41,16 @@ class Routes:
         direct = self._links.get(member)
         if direct is not None:
             return direct
-        if len(via) >= HOPS or member == self._rings.me:
+        if len(via) >= MAX_HOPS or member == self._rings.me:
             return None
         if via or avoiding:
             return self._search(member, (*via, *avoiding))
-        if member not in self._found:
-            self._found[member] = self._search(member, ())
-        return self._found[member]
+        if member not in self._cache:
+            self._cache[member] = self._search(member, ())
+        return self._cache[member]
 
     def _search(self, member: MemberId, via: Collection[bytes]) -> LinkId | None:
         # Neighbours come first: those that are linked for calls alone may close at any time.
         known = [*(one for one in self._rings.neighbours if one in self._links), *self._links]
-        relay = self._rings.toward(member, [one for one in known if one not in via], depth=_DEPTH)
+        relay = self._rings.closest_to(member, [one for one in known if one not in via], depth=_DEPTH)
         return None if relay is None else self._links[relay]

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from mpreg_proto.cluster.buckets import BUCKETS, SCOPE, bucket, within
+from mpreg_proto.cluster.buckets import BUCKETS, SCOPE_SIZE, bucket, within
 from mpreg_proto.ids import MemberId
-from mpreg_proto.wire.messages import Claim, Delta, Digest, Head, Lack, Message, News
+from mpreg_proto.wire.messages import Claim, Delta, Digest, Gossip, Head, Message, Pull
 
 
 def halves(message: Message) -> list[Message]:
@@ -22,17 +22,17 @@ def halves(message: Message) -> list[Message]:
     return [] if split is None else split(message)
 
 
-def _news(news: News) -> list[Message]:
+def _split_gossip(news: Gossip) -> list[Message]:
     """Only with the last part the receiver knows all."""
     items: tuple[Claim | Delta | Head, ...] = (*news.claims, *news.deltas, *news.heads)
     if len(items) < 2:
         return []
     first, second = items[: len(items) // 2], items[len(items) // 2 :]
-    return [_told(first, answer=False), _told(second, answer=news.answer)]
+    return [_gossip(first, answer=False), _gossip(second, answer=news.answer)]
 
 
-def _told(items: tuple[Claim | Delta | Head, ...], *, answer: bool) -> News:
-    return News(
+def _gossip(items: tuple[Claim | Delta | Head, ...], *, answer: bool) -> Gossip:
+    return Gossip(
         tuple([item for item in items if isinstance(item, Claim)]),
         tuple([item for item in items if isinstance(item, Delta)]),
         tuple([item for item in items if isinstance(item, Head)]),
@@ -40,9 +40,9 @@ def _told(items: tuple[Claim | Delta | Head, ...], *, answer: bool) -> News:
     )
 
 
-def _digest(digest: Digest) -> list[Message]:
+def _split_digest(digest: Digest) -> list[Message]:
     """Each half is about half of the buckets."""
-    scope = digest.scope if len(digest.scope) == SCOPE else b""
+    scope = digest.scope if len(digest.scope) == SCOPE_SIZE else b""
     places = [place for place in range(BUCKETS) if within(scope, place)]
     if len(places) < 2:
         return []
@@ -56,13 +56,13 @@ def _digest(digest: Digest) -> list[Message]:
 
 
 def _scope(places: list[int]) -> bytes:
-    mask = bytearray(SCOPE)
+    mask = bytearray(SCOPE_SIZE)
     for place in places:
         mask[place >> 3] |= 0x80 >> (place & 7)
     return bytes(mask)
 
 
-def _lack(lack: Lack) -> list[Message]:
+def _split_pull(lack: Pull) -> list[Message]:
     items: tuple[Claim | Head, ...] = (*lack.claims, *lack.heads)
     if len(items) < 2:
         return []
@@ -76,4 +76,8 @@ def _lack(lack: Lack) -> list[Message]:
     ]
 
 
-_SPLITTERS: Final[dict[type, Callable[[Any], list[Message]]]] = {News: _news, Digest: _digest, Lack: _lack}
+_SPLITTERS: Final[dict[type, Callable[[Any], list[Message]]]] = {
+    Gossip: _split_gossip,
+    Digest: _split_digest,
+    Pull: _split_pull,
+}

@@ -16,16 +16,16 @@ from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND
 from mpreg_proto.timers import Timers
 
-LONGEST = 6 * SECOND
-SHORTEST = SECOND
-"""An observer's suspicion becomes death after `LONGEST` if it is alone with it, after `SHORTEST` if enough agree."""
-AGREEING = 3
-SMALL = 3
-"""Up to so many observers, which is a cluster of four, silence is suspected for `PAUSE`, whoever agrees."""
-PAUSE = 4500 * MILLISECOND
+MAX_TIMEOUT = 6 * SECOND
+MIN_TIMEOUT = SECOND
+"""An observer's suspicion becomes death after `MAX_TIMEOUT` if nobody agrees, after `MIN_TIMEOUT` if enough do."""
+CONFIRMATIONS = 3
+SMALL_CLUSTER = 3
+"""Up to so many observers, which is a cluster of four, silence is suspected for `SMALL_CLUSTER_TIMEOUT`."""
+SMALL_CLUSTER_TIMEOUT = 4500 * MILLISECOND
 """A probe fails a second or more after a pause began; so an event loop that stands still for 5 s is not DEAD, and a
 member that hangs is DEAD within 8 s."""
-HEARD_VERDICT = 12 * SECOND
+UNOBSERVED_TIMEOUT = 12 * SECOND
 """The same for whoever is no observer, should these not say more themselves."""
 
 
@@ -39,37 +39,39 @@ class _Suspicion:
         self.observers: tuple[MemberId, ...] = ()
 
 
-def enough(observers: int) -> int:
+def confirmations_needed(observers: int) -> int:
     """How many accusers make the shortest suspicion."""
-    return min(AGREEING, max(1, ceil(observers / 3)))
+    return min(CONFIRMATIONS, max(1, ceil(observers / 3)))
 
 
-def patience(accusers: int, observers: int, *, health: int = 1) -> int:
+def suspicion_timeout(accusers: int, observers: int, *, health: int = 1) -> int:
     """How long an observer suspects who is silent before it says DEAD (Lifeguard, section IV-B)."""
-    return PAUSE if observers <= SMALL else health * _agreed(accusers, observers)
+    return SMALL_CLUSTER_TIMEOUT if observers <= SMALL_CLUSTER else health * _agreed(accusers, observers)
 
 
 def _agreed(accusers: int, observers: int) -> int:
-    needed = enough(observers)
+    needed = confirmations_needed(observers)
     if accusers >= needed:
-        return SHORTEST
-    return LONGEST if accusers <= 1 else LONGEST - int((LONGEST - SHORTEST) * log(accusers) / log(needed))
+        return MIN_TIMEOUT
+    return (
+        MAX_TIMEOUT if accusers <= 1 else MAX_TIMEOUT - int((MAX_TIMEOUT - MIN_TIMEOUT) * log(accusers) / log(needed))
+    )
 
 
 class Suspicions:
     """Everybody who is SUSPECT here. Timer keys: ("cluster", "verdict", member)."""
 
-    __slots__ = ("_held", "_timers")
+    __slots__ = ("_by_member", "_timers")
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
-        self._held: dict[MemberId, _Suspicion] = {}
+        self._by_member: dict[MemberId, _Suspicion] = {}
 
-    def hear(self, member: Member, now: int, *, health: int) -> None:
+    def add_unobserved(self, member: Member, now: int, *, health: int) -> None:
         """A member that this node does not watch is SUSPECT: its observers have the first word."""
-        held = self._of(member.id, now)
-        if not held.observers:
-            self._due(member.id, held.started + HEARD_VERDICT * health)
+        suspicion = self._get_or_add(member.id, now)
+        if not suspicion.observers:
+            self._set_timer(member.id, suspicion.started + UNOBSERVED_TIMEOUT * health)
 
     def observe(
         self, member: Member, observers: tuple[MemberId, ...], now: int, *, health: int, ended: int | None = None
@@ -79,50 +81,52 @@ class Suspicions:
         `ended`: when its last link here ended without Goodbye, or another answered at its address. Returns whether that
         is new to it as an observer.
         """
-        held = self._of(member.id, now)
-        first = not held.observers
+        suspicion = self._get_or_add(member.id, now)
+        first = not suspicion.observers
         if first:
-            held.observers = observers
-        counted = [one for one in member.accusers if one in held.observers or one in observers]
-        due = held.started + patience(len(counted), len(observers), health=health)
-        if ended is not None and len(observers) <= SMALL:
-            due = min(due, max(held.started, ended) + SHORTEST)
-        self._due(member.id, max(now, due))
+            suspicion.observers = observers
+        counted = [one for one in member.accusers if one in suspicion.observers or one in observers]
+        due = suspicion.started + suspicion_timeout(len(counted), len(observers), health=health)
+        if ended is not None and len(observers) <= SMALL_CLUSTER:
+            due = min(due, max(suspicion.started, ended) + MIN_TIMEOUT)
+        self._set_timer(member.id, max(now, due))
         return first
 
-    def again(self, member: MemberId, now: int, *, health: int, observers: int) -> None:
+    def restart(self, member: MemberId, now: int, *, health: int, observers: int) -> None:
         """Begin a suspicion anew: what it was waited for until now proves nothing. `observers`: 0 for no observer."""
-        self._held[member].started = now
-        self._due(member, now + (patience(0, observers, health=health) if observers else HEARD_VERDICT * health))
+        self._by_member[member].started = now
+        self._set_timer(
+            member, now + (suspicion_timeout(0, observers, health=health) if observers else UNOBSERVED_TIMEOUT * health)
+        )
 
     def forget(self, member: MemberId) -> None:
         """It is SUSPECT no longer."""
-        if self._held.pop(member, None) is not None:
+        if self._by_member.pop(member, None) is not None:
             self._timers.cancel(("cluster", "verdict", member))
 
     def stop(self) -> None:
         """No verdict comes any more."""
-        for member in self._held:
+        for member in self._by_member:
             self._timers.cancel(("cluster", "verdict", member))
 
     def since(self, member: MemberId) -> int | None:
         """When its suspicion began, or began anew; None if there is none."""
-        held = self._held.get(member)
-        return None if held is None else held.started
+        suspicion = self._by_member.get(member)
+        return None if suspicion is None else suspicion.started
 
     def all(self) -> list[MemberId]:
         """Everybody who is SUSPECT here, longest first."""
-        return list(self._held)
+        return list(self._by_member)
 
     def unobserved(self) -> list[MemberId]:
         """Those of whom this node was no observer when it heard."""
-        return [member for member, held in self._held.items() if not held.observers]
+        return [member for member, suspicion in self._by_member.items() if not suspicion.observers]
 
-    def _of(self, member: MemberId, now: int) -> _Suspicion:
-        held = self._held.get(member)
-        if held is None:
-            held = self._held[member] = _Suspicion(now)
-        return held
+    def _get_or_add(self, member: MemberId, now: int) -> _Suspicion:
+        suspicion = self._by_member.get(member)
+        if suspicion is None:
+            suspicion = self._by_member[member] = _Suspicion(now)
+        return suspicion
 
-    def _due(self, member: MemberId, at: int) -> None:
+    def _set_timer(self, member: MemberId, at: int) -> None:
         self._timers.set(("cluster", "verdict", member), at)

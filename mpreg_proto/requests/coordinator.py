@@ -1,7 +1,7 @@
 """Supervises the requests this node answers for: has their calls placed, and decides what follows from what became of
 each: bound, tried elsewhere, started again after a loss, or failed.
 
-In: requests of clients and nodes, answers of workers, lost links, changed offers, timers. Out: intents. Who a call goes
+In: requests of clients and nodes, answers of workers, lost links, changed offers, timers. Out: actions. Who a call goes
 to is the dispatcher's to say, how a request ends `InFlight`'s. A call belongs to the link it was handed to and is lost
 with it. It may go elsewhere only while its body cannot have started, or when its function is idempotent
 (docs/explanation/guarantees.md).
@@ -17,27 +17,27 @@ from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.dispatcher import Dispatcher, Way
-from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.actions import LOCAL, Action, SendReply
 from mpreg_proto.requests.graph import plan
 from mpreg_proto.requests.inflight import InFlight
-from mpreg_proto.requests.intents import LOCAL, Answer, Intent
-from mpreg_proto.requests.loads import Attempt, Outstanding
-from mpreg_proto.requests.parking import Parking
+from mpreg_proto.requests.outstanding import Attempt, Outstanding
+from mpreg_proto.requests.pending import PendingCalls
 from mpreg_proto.requests.placement import CatalogueView
+from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.scheduler import NextHop, Scheduler
 from mpreg_proto.requests.tracing import traced
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.messages import Done, Failed, Request, Result
 
-_ELSEWHERE = (1001, 1022, 1024)
+_TRY_ELSEWHERE = (1001, 1022, 1024)
 """Refusals after which a call may try another member: a stale route, overload, a member that leaves."""
-_LONGEST_PAUSE = 5 * SECOND
+_MAX_RETRY_DELAY = 5 * SECOND
 """How long a call waits at most to be started again after a loss."""
 
 
 class Coordinator:
-    """Every request in progress here. `in_flight`, `dispatcher`, `parking` and `out` may be looked at, never used."""
+    """Every request in progress here. `in_flight`, `scheduler`, `pending_calls` and `outstanding` are for reading."""
 
     def __init__(
         self,
@@ -49,32 +49,34 @@ class Coordinator:
         rng: Rng,
         limits: Limits,
         last_number: int = 0,
-        way: Way = lambda member, avoiding: None,
+        next_hop: NextHop = lambda member, avoiding: None,
         draw_number: Callable[[], int] = lambda: 0,
     ) -> None:
         """`last_number`: of an earlier coordinator, some of whose calls our own worker may still run.
 
-        `way`: the link over which a member may be reached that no link can be had to. `draw_number`: what is drawn of
+        `next_hop`: the link over which an undialable member may be reached. `draw_number`: what is drawn of
         each dispatch's number, so that nobody can guess it (`DRAWN` bits at most).
         """
         self.me = me
         self._links = links
         self._limits = limits
         self._rng = rng.child("failover")
-        self.out = Outstanding(me, links, limits)
-        self.parking = Parking(timers)
-        self.in_flight = InFlight(out=self.out, parking=self.parking, timers=timers, limits=limits)
+        self.outstanding = Outstanding(me, links, limits)
+        self.pending_calls = PendingCalls(timers)
+        self.in_flight = InFlight(
+            outstanding=self.outstanding, pending_calls=self.pending_calls, timers=timers, limits=limits
+        )
         self.requests: Mapping[RequestId, Execution] = self.in_flight.requests
         """The requests in progress, by their id here."""
-        self.dispatcher = Dispatcher(
+        self.scheduler = Scheduler(
             me,
-            out=self.out,
-            parking=self.parking,
+            outstanding=self.outstanding,
+            pending_calls=self.pending_calls,
             catalogue=catalogue,
             links=links,
             rng=rng,
             limits=limits,
-            way=way,
+            next_hop=next_hop,
             draw_number=draw_number,
             last_number=last_number,
         )
@@ -82,210 +84,211 @@ class Coordinator:
     @property
     def last_number(self) -> int:
         """How many dispatches were begun."""
-        return self.dispatcher.last_number
+        return self.scheduler.last_number
 
     def next_number(self) -> int:
         """A number for a dispatch that is passed on for another node."""
-        return self.dispatcher.next_number()
+        return self.scheduler.next_number()
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, link: LinkId, now: int) -> list[Intent]:
+    def submit(self, request: Request, link: LinkId, now: int) -> list[Action]:
         """Take on a request that came over `link`. It will be answered exactly once, unless that link ends first."""
-        self.out.now = now
+        self.outstanding.now = now
         if self.in_flight.has(link, request.id):
             return [_refuse(request, link, Fault(1010, f"request {request.id} is already in progress on this link"))]
         if len(self.requests) >= self._limits.requests:
             return [_refuse(request, link, faults.overloaded("requests", self._limits.requests))]
-        laid_out = plan(request, self._limits)
-        if isinstance(laid_out, Fault):
-            return [_refuse(request, link, laid_out)]
-        given = self._limits.default_timeout if request.timeout is None else request.timeout
-        deadline = now + min(given, self._limits.longest_timeout)
-        execution = self.in_flight.laid_out(request, laid_out, link, now=now, deadline=deadline)
-        unroutable = [] if request.wait else self.dispatcher.unroutable(execution)
+        planned = plan(request, self._limits)
+        if isinstance(planned, Fault):
+            return [_refuse(request, link, planned)]
+        timeout = self._limits.default_timeout if request.timeout is None else request.timeout
+        deadline = now + min(timeout, self._limits.longest_timeout)
+        execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline)
+        unroutable = [] if request.wait else self.scheduler.unroutable(execution)
         if unroutable and not request.partial:
-            return [_refuse(request, link, self.dispatcher.not_found(execution, unroutable[0]))]
+            return [_refuse(request, link, self.scheduler.not_found(execution, unroutable[0]))]
         self.in_flight.begin(execution)
-        intents: list[Intent] = []
+        actions: list[Action] = []
         for call in unroutable:
             if call.name in execution.open:  # else it has failed with a call that it needs
-                intents += self.in_flight.failed(execution, call.name, self.dispatcher.not_found(execution, call))
-        return intents if execution.over else intents + self._place(execution, execution.start(), now)
+                actions += self.in_flight.failed(execution, call.name, self.scheduler.not_found(execution, call))
+        return actions if execution.finished else actions + self._place(execution, execution.start(), now)
 
-    def answered(self, link: LinkId, result: Result, now: int) -> list[Intent]:
+    def result_received(self, link: LinkId, result: Result, now: int) -> list[Action]:
         """What a member says became of a dispatch, or of some of its calls."""
-        self.out.now = now
-        intents: list[Intent] = []
+        self.outstanding.now = now
+        actions: list[Action] = []
         ready: dict[RequestId, list[str]] = {}
         rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
         for row in rows:
-            intents += self._settle(link, result.id, row, queue=result.queue, ready=ready, now=now)
-        left = self._rest(link, result.id) if result.last else []
-        if left and faults.lost_on_the_way(result.fault):
-            intents += self._lose(left, now)
+            actions += self._settle(link, result.id, row, queue=result.queue, ready=ready, now=now)
+        left = self._unsettled(link, result.id) if result.last else []
+        if left and faults.lost_in_relay(result.fault):
+            actions += self._lose(left, now)
         elif left:
             for failed in _unanswered(left, result):
-                intents += self._settle(link, result.id, failed, queue=result.queue, ready=ready, now=now)
-        elif result.last and self.out.has(result.id):  # of a dispatch that went out on another link
-            intents.append(Notify(StrayResult(link, result.id)))
-        return intents + self._place_all(ready, now) if ready else intents
+                actions += self._settle(link, result.id, failed, queue=result.queue, ready=ready, now=now)
+        elif result.last and self.outstanding.has(result.id):  # of a dispatch that went out on another link
+            actions.append(Notify(StrayResult(link, result.id)))
+        return actions + self._place_all(ready, now) if ready else actions
 
-    def unsent(self, number: int, fault: Fault | None, now: int) -> list[Intent]:
+    def unsent(self, number: int, fault: Fault | None, now: int) -> list[Action]:
         """The message with a dispatch never left: it was too long, as `fault` says, or its link is gone (None).
 
         Nothing of it can have started. Calls of which each may fit go out again one by one.
         """
-        self.out.now = now
-        intents: list[Intent] = []
-        attempts = self.out.of(number)
+        self.outstanding.now = now
+        actions: list[Action] = []
+        attempts = self.outstanding.by_number(number)
         for attempt in attempts:
-            self.out.take(number, attempt.call, attempt.link)
+            self.outstanding.pop(number, attempt.call, attempt.link)
             attempt.execution.history.unsent(attempt.call)
         for attempt in attempts:
             execution, name = attempt.execution, attempt.call
             if execution.id not in self.requests:
                 continue
             if fault is not None and len(attempts) == 1:
-                intents += self.in_flight.failed(execution, name, fault.saying(node=attempt.candidate.shown))
+                actions += self.in_flight.failed(execution, name, fault.with_details(node=attempt.candidate.shown))
             elif fault is not None:
-                intents += self._place(execution, [name], now)
+                actions += self._place(execution, [name], now)
         if fault is None and attempts:
             names = [attempt.call for attempt in attempts]
-            intents += self._place_all({attempts[0].execution.id: names}, now)
-        return intents
+            actions += self._place_all({attempts[0].execution.id: names}, now)
+        return actions
 
-    def ended(self, number: int, row: Done | Failed, now: int) -> list[Intent]:
+    def call_finished(self, number: int, row: Done | Failed, now: int) -> list[Action]:
         """What became of one call that our own worker had."""
-        self.out.now = now
+        self.outstanding.now = now
         ready: dict[RequestId, list[str]] = {}
-        intents = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
-        return intents + self._place_all(ready, now) if ready else intents
+        actions = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
+        return actions + self._place_all(ready, now) if ready else actions
 
-    def cancel(self, link: LinkId, number: int, now: int) -> list[Intent]:
+    def cancel(self, link: LinkId, number: int, now: int) -> list[Action]:
         """Who asked wants it no more; it still gets its answer, 1021."""
-        self.out.now = now
+        self.outstanding.now = now
         execution = self.in_flight.get(link, number)
         return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED)
 
-    def link_lost(self, link: LinkId, now: int) -> list[Intent]:
+    def link_lost(self, link: LinkId, now: int) -> list[Action]:
         """A link has ended: the calls on it are lost, and the requests that came over it are dropped."""
-        self.out.now = now
-        intents: list[Intent] = []
-        for execution in self.in_flight.of(link):
-            intents += self.in_flight.close(execution)
+        self.outstanding.now = now
+        actions: list[Action] = []
+        for execution in self.in_flight.from_link(link):
+            actions += self.in_flight.close(execution)
         self.in_flight.forget(link)
-        return intents + self._lose(self.out.over(link), now)
+        return actions + self._lose(self.outstanding.by_link(link), now)
 
-    def gone(self, member: MemberId, now: int) -> list[Intent]:
+    def member_lost(self, member: MemberId, now: int) -> list[Action]:
         """A member is dead or has left: the calls it had are lost."""
-        self.out.now = now
-        intents = self._lose(self.out.at(member), now)
-        self.out.forget(member)
-        return intents
+        self.outstanding.now = now
+        actions = self._lose(self.outstanding.by_member(member), now)
+        self.outstanding.forget(member)
+        return actions
 
     def offers_changed(
         self, now: int, *, functions: Iterable[str] | None = None, members: Iterable[MemberId] = ()
-    ) -> list[Intent]:
+    ) -> list[Action]:
         """What calls wait for may be there: these functions (None: any) may have more offers than before, and these
         members are, are linked or offer something other than before.
         """
-        if not self.parking.calls:
+        if not self.pending_calls.calls:
             return []
-        self.out.now = now
+        self.outstanding.now = now
         if functions is None:
-            return self._place_all(self.parking.take_all(), now)
-        keys = [*self.parking.offered(functions, self.dispatcher.can_run), *self.parking.awaiting(members)]
-        return self._place_all(self.parking.take(keys), now) if keys else []
+            return self._place_all(self.pending_calls.pop_all(), now)
+        pending = self.pending_calls
+        keys = [*pending.matching(functions, self.scheduler.can_run), *pending.waiting_for_link(members)]
+        return self._place_all(self.pending_calls.pop(keys), now) if keys else []
 
-    def link_stands(self, member: MemberId, now: int) -> list[Intent]:
+    def link_selected(self, member: MemberId, now: int) -> list[Action]:
         """Calls can go to `member` over a link: also those that wait for a link to another, if it can run them."""
-        if not self.parking.calls:
+        if not self.pending_calls.calls:
             return []
-        mine, waiting = self.dispatcher.offered_by(member), self.parking.functions
+        mine, waiting = self.scheduler.offered_by(member), self.pending_calls.functions
         functions = [function for function in waiting if function in mine]
         return self.offers_changed(now, functions=functions, members=(member,))
 
-    def routes_changed(self, now: int) -> list[Intent]:
-        """A link more stands: over it a member may be reached to whom no link could be had."""
-        return self.offers_changed(now, functions=(), members=self.out.unreachable)
+    def routes_changed(self, now: int) -> list[Action]:
+        """One more link is open: a member that cannot be dialled may be reached over it."""
+        return self.offers_changed(now, functions=(), members=self.outstanding.unreachable)
 
-    def wake(self, key: Key, now: int) -> list[Intent]:
+    def wake(self, key: Key, now: int) -> list[Action]:
         """A timer of ours has come."""
-        self.out.now = now
+        self.outstanding.now = now
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
             return []
         if key[0] == "deadline":
-            return self.in_flight.too_late(execution)
+            return self.in_flight.deadline_exceeded(execution)
         name = str(key[2])
         if key[0] == "again":
-            return self._place(execution, self.parking.due(execution, now), now)
-        if not self.parking.come_due(execution, name):
+            return self._place(execution, self.pending_calls.retries_due(execution, now), now)
+        if not self.pending_calls.expire(execution, name):
             return []
         if key[0] == "wait":
-            return self.in_flight.failed(execution, name, self._waited_in_vain(execution, name))
-        self.dispatcher.link_missed(execution, name)
+            return self.in_flight.failed(execution, name, self._wait_expired(execution, name))
+        self.scheduler.link_timed_out(execution, name)
         return self._place(execution, [name], now)
 
-    def _waited_in_vain(self, execution: Execution, name: str) -> Fault:
+    def _wait_expired(self, execution: Execution, name: str) -> Fault:
         """Why: whoever offers the function refused the call, or nobody offers it."""
         call = execution.plan.calls[name]
-        refusal = execution.history.pardoned.get(name)
-        offered = refusal is not None and self.dispatcher.candidates(execution, call)
-        return refusal if offered and refusal is not None else self.dispatcher.not_found(execution, call)
+        refusal = execution.history.earlier_refusals.get(name)
+        offered = refusal is not None and self.scheduler.candidates(execution, call)
+        return refusal if offered and refusal is not None else self.scheduler.not_found(execution, call)
 
-    def end_all(self) -> list[Intent]:
+    def end_all(self) -> list[Action]:
         """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""
-        intents: list[Intent] = []
+        actions: list[Action] = []
         for execution in list(self.requests.values()):
             started = execution.history.possibly_started
-            intents += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING)
-        return intents
+            actions += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING)
+        return actions
 
-    def pending(self, link: LinkId) -> bool:
+    def busy_on(self, link: LinkId) -> bool:
         """Whether anything is still to come or to go on `link`: our calls out there, or requests from there."""
-        return bool(self.in_flight.origins.get(link)) or self.out.pending(link)
+        return bool(self.in_flight.origins.get(link)) or self.outstanding.busy_on(link)
 
     # -- what became of calls -----------------------------------------------------------------------------------------
 
     def _settle(
         self, link: LinkId, number: int, row: Done | Failed, *, queue: int, ready: dict[RequestId, list[str]], now: int
-    ) -> list[Intent]:
+    ) -> list[Action]:
         """One call of a dispatch has ended; what is ready for it goes into `ready`, to be placed together."""
-        attempt = self.out.take(number, row.name, link)
+        attempt = self.outstanding.pop(number, row.name, link)
         if attempt is None:
             return [Notify(StrayResult(link, number))]
-        self.out.told(attempt.candidate.member, queue, row.ran)
+        self.outstanding.record_result(attempt.candidate.member, queue, row.ran)
         execution = attempt.execution
         if execution.id not in self.requests:
             return []
         if isinstance(row, Failed):
-            names, intents = self._failed_there(attempt, row, now)
+            names, actions = self._call_failed(attempt, row, now)
         else:
             if execution.request.trace:
                 execution.trace.append(traced(attempt, row, now))
-            names, intents = self.in_flight.done(execution, row)
+            names, actions = self.in_flight.done(execution, row)
         if names:
             ready.setdefault(execution.id, []).extend(names)
-        return intents
+        return actions
 
-    def _failed_there(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[Intent]]:
+    def _call_failed(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[Action]]:
         """A member says that a call failed. Returns it as ready again if another may have it."""
         execution, name = attempt.execution, attempt.call
         if row.refused:
             execution.history.not_started(name)
-            if row.fault.code in _ELSEWHERE and now < execution.deadline:
-                self._refused_there(attempt, row.fault)
+            if row.fault.code in _TRY_ELSEWHERE and now < execution.deadline:
+                self._call_refused(attempt, row.fault)
                 return [name], []
-        elif row.fault.code == faults.LOST and self._starts_again(attempt, now):
+        elif row.fault.code == faults.LOST and self._retry_after_loss(attempt, now):
             return [], []
         if execution.request.trace:
             execution.trace.append(traced(attempt, row, now))
-        fault = row.fault if "node" in row.fault.details else row.fault.saying(node=attempt.candidate.shown)
+        fault = row.fault if "node" in row.fault.details else row.fault.with_details(node=attempt.candidate.shown)
         return [], self.in_flight.failed(execution, name, fault)
 
-    def _refused_there(self, attempt: Attempt, fault: Fault) -> None:
+    def _call_refused(self, attempt: Attempt, fault: Fault) -> None:
         """Who refused: the member, only its link, or a relay that has no route to it."""
         history, name = attempt.execution.history, attempt.call
         if fault.details.get("relayed"):
@@ -296,7 +299,7 @@ class Coordinator:
         if not self._link_closed_first(attempt, fault):
             history.refused(name, attempt.candidate.member, fault)
 
-    def _starts_again(self, attempt: Attempt, now: int) -> bool:
+    def _retry_after_loss(self, attempt: Attempt, now: int) -> bool:
         """Whether a call that was lost at a member that lives is started again, after a pause.
 
         Each loss counts, on one node too, as the call itself may be what ends the process that runs it.
@@ -305,74 +308,76 @@ class Coordinator:
         history = execution.history
         if not history.lost(name, attempt.candidate, failovers=failovers) or len(history.losses[name]) > failovers:
             return False
-        self.parking.pause(execution, name, now + self._pause(execution, name, self._rng.fraction(), now))
+        self.pending_calls.retry_at(
+            execution, name, now + self._retry_delay(execution, name, self._rng.fraction(), now)
+        )
         return True
 
     def _link_closed_first(self, attempt: Attempt, fault: Fault) -> bool:
         """Whether only the link refused: it was closing when the call came, and the member has or gets another."""
         return fault.code == faults.DRAINING.code and self._links.get(attempt.candidate.member, LOCAL) != attempt.link
 
-    def _lose(self, attempts: Sequence[Attempt], now: int) -> list[Intent]:
+    def _lose(self, attempts: Sequence[Attempt], now: int) -> list[Action]:
         """These calls will not be answered any more: those that may start again do so a little later, as more links
         may end in this moment, and the rest fails.
         """
-        intents: list[Intent] = []
+        actions: list[Action] = []
         ready: dict[RequestId, list[str]] = {}
         jitter = self._rng.fraction() if attempts else 0.0
         for attempt in attempts:
-            self.out.take(attempt.number, attempt.call, attempt.link)
+            self.outstanding.pop(attempt.number, attempt.call, attempt.link)
         for attempt in attempts:
             execution, name, candidate = attempt.execution, attempt.call, attempt.candidate
             if execution.id not in self.requests:
                 continue
             history, failovers = execution.history, self._limits.failovers
             if history.lost(name, candidate, failovers=failovers):
-                if pause := self._pause(execution, name, jitter, now):
-                    self.parking.pause(execution, name, now + pause)
+                if delay := self._retry_delay(execution, name, jitter, now):
+                    self.pending_calls.retry_at(execution, name, now + delay)
                 else:
                     ready.setdefault(execution.id, []).append(name)
                 continue
             nodes = [one.shown for one in history.lost_nodes(name)]
-            fault = faults.lost_often(name, nodes, failovers) if candidate.idempotent else None
-            intents += self.in_flight.failed(execution, name, fault or faults.lost(name, candidate.shown))
-        return intents + self._place_all(ready, now) if ready else intents
+            fault = faults.failover_limit_reached(name, nodes, failovers) if candidate.idempotent else None
+            actions += self.in_flight.failed(execution, name, fault or faults.lost(name, candidate.shown))
+        return actions + self._place_all(ready, now) if ready else actions
 
-    def _pause(self, execution: Execution, name: str, jitter: float, now: int) -> int:
+    def _retry_delay(self, execution: Execution, name: str, jitter: float, now: int) -> int:
         """How long to wait before a call is started again: longer with each loss, never most of the time left."""
         earlier = min(len(execution.history.losses[name]) - 1, 8)
-        longest = min(self._limits.failover_pause << 2 * earlier, _LONGEST_PAUSE)
+        longest = min(self._limits.failover_pause << 2 * earlier, _MAX_RETRY_DELAY)
         return min(int(longest * (1 + jitter) / 2), max(0, execution.deadline - now) // 4)
 
-    def _rest(self, link: LinkId, number: int) -> list[Attempt]:
+    def _unsettled(self, link: LinkId, number: int) -> list[Attempt]:
         """What is pending of one dispatch that went out over `link`: nobody else can say what became of it."""
-        return [attempt for attempt in self.out.of(number) if attempt.link == link]
+        return [attempt for attempt in self.outstanding.by_number(number) if attempt.link == link]
 
     # -- what is ready ------------------------------------------------------------------------------------------------
 
-    def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[Intent]:
-        intents: list[Intent] = []
+    def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[Action]:
+        actions: list[Action] = []
         for request_id, names in ready.items():
             if (execution := self.requests.get(request_id)) is not None:
-                intents += self._place(execution, names, now)
-        return intents
+                actions += self._place(execution, names, now)
+        return actions
 
-    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[Intent]:
+    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[Action]:
         """Have ready calls handed out; one that nobody can run may end the request first."""
-        calls, failing = self.dispatcher.placeable(execution, names, now)
-        intents: list[Intent] = []
+        calls, failing = self.scheduler.placeable(execution, names, now)
+        actions: list[Action] = []
         for name, fault in failing:
-            intents += self.in_flight.failed(execution, name, fault)
+            actions += self.in_flight.failed(execution, name, fault)
             if execution.id not in self.requests:
-                return intents
-        return intents + self.dispatcher.hand_out(execution, calls, now)
+                return actions
+        return actions + self.scheduler.dispatch(execution, calls, now)
 
 
-def _refuse(request: Request, link: LinkId, fault: Fault) -> Answer:
-    return Answer(link, Result(request.id, fault=fault.saying(maybe_executed=False)))
+def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
+    return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=False)))
 
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:
     """A last Result settles all that is pending of its dispatch: what it did not name has failed as a whole."""
     fault = result.fault or Fault(1002, "a node ended a request without saying what became of this call")
-    maybe_executed = fault.details.get("maybe_executed", fault.code not in _ELSEWHERE)
+    maybe_executed = fault.details.get("maybe_executed", fault.code not in _TRY_ELSEWHERE)
     return [Failed(attempt.call, fault, not maybe_executed) for attempt in left]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.dispatcher import why_not
 from mpreg_proto.requests.graph import plan
 from mpreg_proto.requests.placement import CatalogueView, Loads, rank, reason, rejected
+from mpreg_proto.requests.scheduler import no_match_details
 from mpreg_proto.wire.messages import Explained, Explanation, Request
 
 
@@ -15,19 +15,19 @@ def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Li
     """A row a call in the request's order: the equals among which the draw would fall now, or the error that it would
     be.
     """
-    laid_out = plan(request, limits)
-    if isinstance(laid_out, Fault):
-        return Explanation(request.id, fault=laid_out.saying(maybe_executed=False))
+    planned = plan(request, limits)
+    if isinstance(planned, Fault):
+        return Explanation(request.id, fault=planned.with_details(maybe_executed=False))
     rows: list[Explained] = []
-    helped = 0
+    explained = 0
     for call in request.calls:
         candidates = catalogue.offers(call.function, call.resources, call.version)
         equals = rank(candidates, loads, resources=call.resources)
         if not equals:
-            helped += 1
-            fault = faults.not_found(call, why_not(catalogue, call, helped))
+            explained += 1
+            fault = faults.not_found(call, no_match_details(catalogue, call, explained))
             if not request.partial:
-                return Explanation(request.id, fault=fault.saying(maybe_executed=False))
+                return Explanation(request.id, fault=fault.with_details(maybe_executed=False))
             rows.append(Explained(call.name, call.function, (), fault.message))
             continue
         rows.append(

@@ -7,12 +7,12 @@ from typing import Final
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import SECOND
-from mpreg_proto.requests.execution import Execution
+from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Call
 
 _NAMED: Final = 20
 """Names that a sentence lists at most."""
-CANCELLED: Final = Fault(1021, "cancelled by who asked for it")
+CANCELLED: Final = Fault(1021, "cancelled by the caller")
 DRAINING: Final = Fault(1024, "this node is leaving the cluster; ask another one")
 LOST: Final = 1023
 """The code of calls whose body may have started, and of which nobody knows how it ended."""
@@ -40,7 +40,7 @@ def lost(call: str, node: str) -> Fault:
     return Fault(1023, text, {"node": node})
 
 
-def lost_often(call: str, nodes: Sequence[str], failovers: int) -> Fault:
+def failover_limit_reached(call: str, nodes: Sequence[str], failovers: int) -> Fault:
     """1023 of an idempotent call: as many nodes as may be were lost with it."""
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     text = f"call {call!r} was started on {count}, and each was lost: {', '.join(nodes)}; at most {failovers} may be"
@@ -53,7 +53,7 @@ def not_started(call: Call, node: str, reason: str) -> Fault:
     return Fault(1022, text, {"call": call.name, "function": call.function, "node": node, "retry_after": 1.0})
 
 
-def lost_there(call: Call, node: str, reason: str) -> Fault:
+def lost_on_node(call: Call, node: str, reason: str) -> Fault:
     """1023: the node lives, and what ran the body there does not."""
     text = f"call {call.name!r} was lost on {node} while it may have been running, and was not started again: {reason}"
     return Fault(1023, text, {"call": call.name, "function": call.function, "node": node})
@@ -65,35 +65,35 @@ def not_idempotent(call: Call) -> Fault:
     return Fault(1001, text, {"call": call.name, "function": call.function})
 
 
-LOST_ON_THE_WAY: Final = Fault(
+LOST_IN_RELAY: Final = Fault(
     1023,
-    "a link on the way to that node was lost while calls may have been running there",
+    "a link on the route to that node was lost while calls may have been running there",
     {"maybe_executed": True, "relayed": True},
 )
 """1023 of a relay that has lost the next node: nobody can say whether the bodies ran."""
 
 
-def lost_on_the_way(fault: Fault | None) -> bool:
+def lost_in_relay(fault: Fault | None) -> bool:
     """Whether a relay says so."""
-    return fault is not None and fault.code == LOST_ON_THE_WAY.code and bool(fault.details.get("relayed"))
+    return fault is not None and fault.code == LOST_IN_RELAY.code and bool(fault.details.get("relayed"))
 
 
 def no_route() -> Fault:
     """1001 of a relay, which speaks of this route alone and not of the member at its end."""
-    return Fault(1001, "no route to that node is left from here", {"maybe_executed": False, "relayed": True})
+    return Fault(1001, "no route to that node", {"maybe_executed": False, "relayed": True})
 
 
 def relay_full(limit: int) -> Fault:
     """1022 of a relay, which speaks of itself and not of the member that the calls are for."""
     details = {"limit": "requests", "retry_after": 1.0, "maybe_executed": False, "relayed": True}
-    return Fault(1022, f"over the limit requests: {limit} are passed on already", details)
+    return Fault(1022, f"over the limit requests: {limit} are relayed already", details)
 
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
     """1001 in words, from what the catalogue says is lacking; a call with a name of its own is named."""
     lacks = details.get("lacks")
     if details.get("unknown") == "function":
-        text = f"no node offers {call.function!r}" + _instead(call, details)
+        text = f"no node offers {call.function!r}" + _alternatives(call, details)
     elif lacks is not None and not lacks:
         text = f"no node that offers {call.function!r} is left to run it"
     else:
@@ -109,7 +109,7 @@ def _listed(names: Sequence[object]) -> str:
     return ", ".join([repr(name) for name in names[:_NAMED]]) + (", ..." if len(names) > _NAMED else "")
 
 
-def _instead(call: Call, details: Mapping[str, object]) -> str:
+def _alternatives(call: Call, details: Mapping[str, object]) -> str:
     """What there is of an unknown function: its other versions, or names like it."""
     version = f" in version {call.version!r}" if call.version is not None else ""
     versions, close = details.get("versions"), details.get("close")

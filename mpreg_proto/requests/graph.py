@@ -20,19 +20,19 @@ _NO_NAMES: Mapping[str, tuple[str, ...]] = {}
 class Plan:
     """One request's graph. Immutable; built once when the request arrives."""
 
-    __slots__ = ("calls", "dependents", "leaves", "needs", "wanted")
+    __slots__ = ("calls", "dependencies", "dependents", "leaves", "wanted")
 
     def __init__(
         self,
         calls: dict[str, Call],
-        needs: Mapping[str, tuple[str, ...]],
+        dependencies: Mapping[str, tuple[str, ...]],
         dependents: Mapping[str, tuple[str, ...]],
         leaves: tuple[str, ...],
         wanted: tuple[str, ...],
     ) -> None:
         self.calls = calls
         """By name, in the request's order."""
-        self.needs = needs
+        self.dependencies = dependencies
         """For calls that wait: the other calls of the request they wait for, each once."""
         self.dependents = dependents
         """For calls that are waited for: who waits, in the request's order."""
@@ -41,7 +41,7 @@ class Plan:
         """Whose results come back: `want`, or the leaves; in this order."""
 
 
-NOTHING = Plan({}, {}, {}, (), ())
+EMPTY_PLAN = Plan({}, {}, {}, (), ())
 """What is left of the plan of a request that is over."""
 
 
@@ -53,7 +53,7 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
     calls = request.calls
     if fault := check_shape(request) or _over_limit(calls, limits):
         return fault
-    if len(calls) == 1 and not calls[0].needs:  # by far the most frequent request
+    if len(calls) == 1 and not calls[0].dependencies:  # by far the most frequent request
         name = calls[0].name
         leaves: tuple[str, ...] = (name,)
         return _unknown_want(request, {name: calls[0]}) or Plan(
@@ -64,7 +64,7 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
         if call.name in by_name:
             return Fault(1011, f"two calls are named {call.name!r}; names are unique in a request", {"name": call.name})
         by_name[call.name] = call
-    needs = _needs(by_name, request.given)
+    needs = _needs(by_name, request.inputs)
     if isinstance(needs, Fault):
         return needs
     if fault := _unknown_want(request, by_name):
@@ -126,10 +126,10 @@ def find_cycle(needs: Mapping[str, Sequence[str]], dependents: Mapping[str, Sequ
 def _needs(calls: Mapping[str, Call], given: Mapping[str, bytes]) -> dict[str, tuple[str, ...]] | Fault:
     needs: dict[str, tuple[str, ...]] = {}
     for name, call in calls.items():
-        if not call.needs:
+        if not call.dependencies:
             continue
         mine: dict[str, None] = {}
-        for other in call.needs:
+        for other in call.dependencies:
             if other in calls:
                 mine[other] = None
             elif other not in given:
@@ -154,7 +154,7 @@ def _over_limit(calls: Sequence[Call], limits: Limits) -> Fault | None:
     longest = limits.name_length
     edges = 0
     for call in calls:
-        edges += len(call.needs)
+        edges += len(call.dependencies)
         names = (call.name, call.function, call.version or "", *call.resources)
         if (came := max(map(len, names))) > longest:
             return over_limit("name_length", longest, came)

@@ -17,7 +17,7 @@ from mpreg_proto.requests.placement import Candidate
 class History:
     """Tables by call. All may be read; they are written by the methods alone."""
 
-    __slots__ = ("losses", "pardoned", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
+    __slots__ = ("earlier_refusals", "losses", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
 
     def __init__(self) -> None:
         self.queued: dict[str, int] = {}
@@ -32,12 +32,12 @@ class History:
         """Whose loss each call has seen, in order; a node whose links come and go may be there more than once."""
         self.routes: dict[str, dict[MemberId, None]] = {}
         """For calls that a relay would not pass on: by whom they are not sent any more."""
-        self.pardoned: dict[str, Fault] = {}
+        self.earlier_refusals: dict[str, Fault] = {}
         """For calls that wait: the last refusal before that."""
         self.versions: dict[str, str] = {}
         """For calls whose node was lost: the version that alone may run them again."""
 
-    def handed_out(self, name: str, candidate: Candidate) -> None:
+    def dispatched(self, name: str, candidate: Candidate) -> None:
         """A call goes to a member."""
         if not candidate.idempotent:
             self.possibly_started[name] = None
@@ -77,12 +77,12 @@ class History:
         """The nodes that were lost with a call, each once."""
         return list({candidate.member: candidate for candidate in self.losses.get(name, ())}.values())
 
-    def pardon(self, name: str) -> None:
+    def clear_refusals(self, name: str) -> None:
         """Time will pass before the call is placed: whoever refused it may have room again by then."""
         self.routes.pop(name, None)
         refusals = self.refusals.pop(name, None)
         if refusals:
-            self.pardoned[name] = refusals[-1][1]
+            self.earlier_refusals[name] = refusals[-1][1]
 
     def last_refusal(self, name: str) -> Fault | None:
         """Why the last member that was asked would not have the call."""

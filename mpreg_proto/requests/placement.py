@@ -56,7 +56,7 @@ class CatalogueView(Protocol):
         """The functions that a member offers, whether anybody can run them or not."""
         ...
 
-    def lacking(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
+    def explain_no_match(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
         """The details of a 1001: which of function and resources is missing, the nearest node, close names."""
         ...
 
@@ -73,7 +73,7 @@ class Loads(Protocol):
         ...
 
     def full(self, member: MemberId) -> bool: ...
-    def linked(self, member: MemberId) -> bool: ...
+    def reachable(self, member: MemberId) -> bool: ...
 
 
 def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str]) -> Sequence[Candidate]:
@@ -87,7 +87,7 @@ def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[s
         standing = (
             candidate.suspect,
             loads.full(member),
-            not loads.linked(member),
+            not loads.reachable(member),
             bool(resources) and not candidate.exact,
         )
         if lowest is None or standing < lowest:
@@ -126,12 +126,12 @@ def rejected(candidates: Sequence[Candidate], equals: Sequence[Candidate], loads
             continue
         best = equals[0] if equals else candidate
         if candidate.suspect and not best.suspect:
-            why = "does not answer at the moment"
+            drawback = "does not answer at the moment"
         elif loads.full(candidate.member) and not loads.full(best.member):
-            why = "has as many calls as it may have"
-        elif not loads.linked(candidate.member) and loads.linked(best.member):
-            why = "no link to it yet"
+            drawback = "has as many calls as it may have"
+        elif not loads.reachable(candidate.member) and loads.reachable(best.member):
+            drawback = "no link to it yet"
         else:
-            why = "holds more resources than asked for"
-        rows.append((candidate.shown, why))
+            drawback = "holds more resources than asked for"
+        rows.append((candidate.shown, drawback))
     return tuple(rows)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mpreg_proto.requests.intents import LOCAL
-from mpreg_proto.requests.loads import Attempt
+from mpreg_proto.requests.actions import LOCAL
+from mpreg_proto.requests.outstanding import Attempt
 from mpreg_proto.wire.messages import Done, Failed, Traced
 
 
@@ -28,5 +28,5 @@ def traced(attempt: Attempt, row: Done | Failed, now: int) -> Traced:
         started=started,
         ended=started + ran,
         tries=execution.history.tries[name],
-        why=attempt.why,
+        why=attempt.reason,
     )

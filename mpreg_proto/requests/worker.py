@@ -1,8 +1,8 @@
 """The calls this node runs: checked against what it offers now, queued for a slot, run, and answered one by one.
 
 In: dispatches of coordinators (our own over LOCAL), outcomes of runs, cancellations. Out: `Run` and `Cancel` effects,
-and an `Ended` a call. Only here are arguments decoded and results encoded. A slot stays taken until the run has really
-ended: cancelling is a message, not an end (dask/distributed #2617).
+and a `CallFinished` for each call. Only here are arguments decoded and results encoded. A slot stays taken until the
+run has really ended: cancelling is a message, not an end (dask/distributed #2617).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.intents import Ended, Intent
+from mpreg_proto.requests.actions import Action, CallFinished
+from mpreg_proto.wire.decode import count
 from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
-from mpreg_proto.wire.reading import count
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
 
 
@@ -41,33 +41,33 @@ class Job:
 
     __slots__ = (
         "accepted",
-        "assumed",
+        "assumed_idempotent",
         "call",
         "cancelled",
         "deadline",
-        "given",
+        "inputs",
         "link",
+        "memory",
         "request",
         "run",
         "started",
-        "weight",
     )
 
     def __init__(
-        self, link: LinkId, request: int, call: Call, given: Mapping[str, bytes], *, deadline: int, accepted: int
+        self, link: LinkId, request: int, call: Call, inputs: Mapping[str, bytes], *, deadline: int, accepted: int
     ) -> None:
         self.link = link
         self.request = request
         self.call = call
-        self.given = given
+        self.inputs = inputs
         self.deadline = deadline
         self.accepted = accepted
         self.started = 0
         self.run: RunId | None = None
         self.cancelled: Fault | None = None
-        self.assumed = False
+        self.assumed_idempotent = False
         """Whether its coordinator takes it for idempotent."""
-        self.weight = 0
+        self.memory = 0
         """Bytes of memory that its inputs take while it runs, roughly."""
 
 
@@ -90,10 +90,10 @@ class Worker:
         self.queued = 0
         """Calls that wait for a slot."""
         self._runs: dict[RunId, Job] = {}
-        self._held = 0
-        """The weight of all calls that run."""
-        self._short: dict[str, None] = {}
-        """Functions whose first queued call waits until `_held` has room for it, the longest wait first."""
+        self._memory_used = 0
+        """The memory of all calls that run."""
+        self._blocked: dict[str, None] = {}
+        """Functions whose first queued call waits until `_memory_used` has room for it, the longest wait first."""
         self._dispatches: dict[tuple[LinkId, int], dict[str, Job]] = {}
         self._by_link: dict[LinkId, dict[int, None]] = {}
         """The numbers of the dispatches that came over each link."""
@@ -101,7 +101,7 @@ class Worker:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def concurrency(self, function: str, slots: int, now: int) -> list[Intent]:
+    def concurrency(self, function: str, slots: int, now: int) -> list[Action]:
         """From now on at most `slots` bodies of `function` run at once; running ones go on."""
         self._slots[function] = slots
         return self._next(function, now) if function in self._queues else []
@@ -111,12 +111,12 @@ class Worker:
         link: LinkId,
         number: int,
         calls: Sequence[Call],
-        given: Mapping[str, bytes],
+        inputs: Mapping[str, bytes],
         *,
         idempotent: Sequence[str] = (),
         deadline: int,
         now: int,
-    ) -> list[Intent]:
+    ) -> list[Action]:
         """Run or refuse each of `calls`, of which the sender takes those named in `idempotent` for that.
 
         Everything is checked again here, as the sender's view may be old.
@@ -124,28 +124,28 @@ class Worker:
         jobs = self._dispatches.setdefault((link, number), {})
         self._by_link.setdefault(link, {})[number] = None
         assumed = dict.fromkeys(idempotent)
-        weights = {name: _weight(value) for name, value in given.items()}
+        sizes = {name: _decoded_size(value) for name, value in inputs.items()}
         fresh: list[Job] = []
         for call in calls:
-            job = Job(link, number, call, given, deadline=deadline, accepted=now)
-            job.assumed = call.name in assumed
-            job.weight = sum([weights[need] for need in call.needs if need in weights]) if weights else 0
+            job = Job(link, number, call, inputs, deadline=deadline, accepted=now)
+            job.assumed_idempotent = call.name in assumed
+            job.memory = sum([sizes[need] for need in call.dependencies if need in sizes]) if sizes else 0
             jobs[call.name] = job
             fresh.append(job)
-        intents: list[Intent] = []
+        actions: list[Action] = []
         for job in fresh:
-            refusal = self._refusal(job.call, job.assumed)
+            refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None:
-                intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
+                actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
                 continue
             function = job.call.function
-            if function not in self._queues and self._has_slot(function) and self._fits(job):
-                intents.append(self._start(job, now))
+            if function not in self._queues and self._has_slot(function) and self._has_memory(job):
+                actions.append(self._start(job, now))
             else:
                 self._queue(job)
-        return intents
+        return actions
 
-    def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[Intent]:
+    def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[Action]:
         """A body has ended, which began at `began` (None: when it was told to): answer, and start what waited for
         it.
         """
@@ -158,45 +158,45 @@ class Worker:
         self._busy[function] -= 1
         if not self._busy[function]:
             del self._busy[function]
-        self._held -= job.weight
-        intents: list[Intent] = [self._end(job, self._row(job, outcome, now))]
+        self._memory_used -= job.memory
+        actions: list[Action] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
-            intents += self._next(function, now)
-        return intents + self._start_short(now)
+            actions += self._next(function, now)
+        return actions + self._start_blocked(now)
 
-    def cancel(self, link: LinkId, number: int, now: int) -> list[Intent]:
+    def cancel(self, link: LinkId, number: int, now: int) -> list[Action]:
         """Call a dispatch off: what is queued is refused at once, what runs is asked to stop and answers when it
         has.
         """
-        intents: list[Intent] = []
+        actions: list[Action] = []
         for job in list(self._dispatches.get((link, number), {}).values()):
-            intents.append(self._stop(job, faults.CANCELLED))
-        return intents + self._start_short(now)
+            actions.append(self._stop(job, faults.CANCELLED))
+        return actions + self._start_blocked(now)
 
-    def link_lost(self, link: LinkId, now: int) -> list[Intent]:
+    def link_lost(self, link: LinkId, now: int) -> list[Action]:
         """Who asked is gone: queued calls go, running ones are asked to stop.
 
-        The `Ended`s of it have nobody to go to.
+        The `CallFinished`s of it have nobody to go to.
         """
-        intents: list[Intent] = []
+        actions: list[Action] = []
         for number in list(self._by_link.get(link, ())):
-            intents += self.cancel(link, number, now)
-        return intents
+            actions += self.cancel(link, number, now)
+        return actions
 
-    def stop_all(self) -> list[Intent]:
+    def stop_all(self) -> list[Action]:
         """Grace is over: what is queued is refused, so that it may go elsewhere; what runs is asked to stop."""
         jobs = [job for dispatch in self._dispatches.values() for job in dispatch.values()]
         return [self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING) for job in jobs]
 
-    def withdrawn(self, function: str, now: int) -> list[Intent]:
+    def withdrawn(self, function: str, now: int) -> list[Action]:
         """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
         self._slots.pop(function, None)
-        intents: list[Intent] = []
+        actions: list[Action] = []
         for job in list(self._queues.get(function, ())):
-            refusal = self._refusal(job.call, job.assumed)
+            refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:
-                intents.append(self._stop(job, refusal))
-        return intents + self._start_short(now)
+                actions.append(self._stop(job, refusal))
+        return actions + self._start_blocked(now)
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class Worker:
         """Whether calls of that dispatch are still owed an answer."""
         return (link, number) in self._dispatches
 
-    def pending(self, link: LinkId) -> bool:
+    def busy_on(self, link: LinkId) -> bool:
         """Whether a call that came over `link` is still owed an answer."""
         return link in self._by_link
 
@@ -222,30 +222,30 @@ class Worker:
     def _has_slot(self, function: str) -> bool:
         return self._busy.get(function, 0) < self._slots.get(function, 1)
 
-    def _fits(self, job: Job) -> bool:
+    def _has_memory(self, job: Job) -> bool:
         """Whether there is room for its inputs; no call passes others that wait for room."""
-        if not job.weight or not self._held:
+        if not job.memory or not self._memory_used:
             return True
-        first = not self._short or next(iter(self._short)) == job.call.function
-        return first and self._held + job.weight <= self._limits.inputs
+        first = not self._blocked or next(iter(self._blocked)) == job.call.function
+        return first and self._memory_used + job.memory <= self._limits.inputs
 
-    def _start_short(self, now: int) -> list[Intent]:
+    def _start_blocked(self, now: int) -> list[Action]:
         """What waited for room may have it, or be first in its queue no more."""
-        intents: list[Intent] = []
-        for function in list(self._short) if self._short else ():
-            intents += self._next(function, now)
-        return intents
+        actions: list[Action] = []
+        for function in list(self._blocked) if self._blocked else ():
+            actions += self._next(function, now)
+        return actions
 
     def _queue(self, job: Job) -> None:
         function = job.call.function
         if function not in self._queues:
             self._queues[function] = OrderedDict()
             if self._has_slot(function):
-                self._short[function] = None
+                self._blocked[function] = None
         self._queues[function][job] = None
         self.queued += 1
 
-    def _start(self, job: Job, now: int) -> Intent:
+    def _start(self, job: Job, now: int) -> Action:
         name = job.call.name
         if now >= job.deadline:
             fault = Fault(1020, f"the deadline had passed before call {name!r} could start", {"call": name})
@@ -256,12 +256,12 @@ class Worker:
         self._last_run += 1
         run = job.run = RunId(self._last_run)
         job.started = now
-        job.given = {}
+        job.inputs = {}
         job.call = msgspec.structs.replace(
             job.call, args=b""
         )  # what the body has is decoded, and may be there for long
         self._runs[run] = job
-        self._held += job.weight
+        self._memory_used += job.memory
         function = job.call.function
         self._busy[function] = self._busy.get(function, 0) + 1
         return Run(run, function, arguments[0], arguments[1], job.deadline)
@@ -273,24 +273,24 @@ class Worker:
         """
         call = job.call
         try:
-            inputs = {need: job.given[need] for need in call.needs if need in job.given}
+            inputs = {need: job.inputs[need] for need in call.dependencies if need in job.inputs}
             limits = self._limits
             decoded = expand(self._codec, call.args, inputs, size=limits.expansion, elements=limits.expansion_elements)
         except MissingReference as error:
-            return _bad(call, f"refers to {error.name!r}, which is not among its needs")
+            return _invalid(call, f"refers to {error.name!r}, which is not among its dependencies")
         except PathNotFound as error:
             return Fault(1013, f"call {call.name!r}: {error}", {"call": call.name, "name": error.name})
         except MalformedValue as error:
             if error.limit is not None:
                 return Fault(1014, f"call {call.name!r} has arguments over a limit: {error}", error.limit)
-            return _bad(call, f"has arguments that cannot be read: {error}")
+            return _invalid(call, f"has arguments that cannot be read: {error}")
         except BaseException as error:  # what a registered type raises past the codec
-            return _bad(call, f"has arguments that cannot be read: {reason(error)}")
+            return _invalid(call, f"has arguments that cannot be read: {reason(error)}")
         if not (isinstance(decoded, list) and len(decoded) == 2):
-            return _bad(call, "has arguments that are not [[positional, ...], {keyword: value}]")
+            return _invalid(call, "has arguments that are not [[positional, ...], {keyword: value}]")
         args, kwargs = decoded
         if not isinstance(args, list) or not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
-            return _bad(call, "has arguments that are not [[positional, ...], {keyword: value}]")
+            return _invalid(call, "has arguments that are not [[positional, ...], {keyword: value}]")
         return args, kwargs
 
     def _row(self, job: Job, outcome: Outcome, now: int) -> Done | Failed:
@@ -306,7 +306,7 @@ class Worker:
             fault = faults.not_started(job.call, self.shown, sendable(outcome.reason, FAILURE_SUMMARY))
             return Failed(name, fault, refused=True, waited=waited)
         if isinstance(outcome, Lost):
-            fault = faults.lost_there(job.call, self.shown, sendable(outcome.reason, FAILURE_SUMMARY))
+            fault = faults.lost_on_node(job.call, self.shown, sendable(outcome.reason, FAILURE_SUMMARY))
             return Failed(name, fault, False, waited, ran)
         return Failed(name, job.cancelled or faults.CANCELLED, False, waited, ran)
 
@@ -318,7 +318,7 @@ class Worker:
         text = f"{call.function} failed on {self.shown}: {kind}: {cut(message, FAILURE_SUMMARY)}"
         return Fault(1003, text, details)
 
-    def _stop(self, job: Job, fault: Fault) -> Intent:
+    def _stop(self, job: Job, fault: Fault) -> Action:
         if job.run is not None:
             job.cancelled = fault
             return Cancel(job.run)
@@ -329,32 +329,32 @@ class Worker:
             self._drop_queue(job.call.function)
         return self._end(job, Failed(job.call.name, fault, refused=True))
 
-    def _next(self, function: str, now: int) -> list[Intent]:
+    def _next(self, function: str, now: int) -> list[Action]:
         queue = self._queues.get(function)
-        intents: list[Intent] = []
+        actions: list[Action] = []
         while queue and self._has_slot(function):
             job = next(iter(queue))
-            if not self._fits(job):
-                self._short[function] = None
-                return intents
+            if not self._has_memory(job):
+                self._blocked[function] = None
+                return actions
             del queue[job]
             self.queued -= 1
-            refusal = self._refusal(job.call, job.assumed)
+            refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
-                intents.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
+                actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
             else:
-                intents.append(self._start(job, now))
+                actions.append(self._start(job, now))
         if queue is not None and not queue:
             self._drop_queue(function)
         else:
-            self._short.pop(function, None)  # what waits, waits for a slot
-        return intents
+            self._blocked.pop(function, None)  # what waits, waits for a slot
+        return actions
 
     def _drop_queue(self, function: str) -> None:
         del self._queues[function]
-        self._short.pop(function, None)
+        self._blocked.pop(function, None)
 
-    def _end(self, job: Job, row: Done | Failed) -> Ended:
+    def _end(self, job: Job, row: Done | Failed) -> CallFinished:
         key = (job.link, job.request)
         jobs = self._dispatches[key]
         del jobs[job.call.name]
@@ -364,7 +364,7 @@ class Worker:
             del numbers[job.request]
             if not numbers:
                 del self._by_link[job.link]
-        return Ended(job.link, job.request, row, last=not jobs)
+        return CallFinished(job.link, job.request, row, last=not jobs)
 
 
 _ELEMENT: Final = 64
@@ -372,7 +372,7 @@ _ELEMENT: Final = 64
 _FEW: Final = 4096
 
 
-def _weight(value: bytes) -> int:
+def _decoded_size(value: bytes) -> int:
     """Bytes that an encoded value takes once it is decoded, roughly; of a short one at most."""
     size = len(value)
     try:
@@ -381,5 +381,5 @@ def _weight(value: bytes) -> int:
         return size
 
 
-def _bad(call: Call, text: str) -> Fault:
+def _invalid(call: Call, text: str) -> Fault:
     return Fault(1010, f"call {call.name!r} {text}", {"call": call.name})

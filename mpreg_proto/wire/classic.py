@@ -16,13 +16,13 @@ import msgspec
 from mpreg_proto.errors import Fault, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire import jsonsteps, jsonvalues
-from mpreg_proto.wire.dialects import BadRequest, placed
+from mpreg_proto.wire.dialects import BadRequest, error_path
 from mpreg_proto.wire.messages import Call, Message, Refused, Request, Result, Traced
 from mpreg_proto.wire.references import BadReference, scan_classic, scan_explicit
 from mpreg_proto.wire.values import MalformedValue, UnsendableValue, ValueCodec
 
 _SECOND = 1_000_000_000
-LONG = 64 * 1024
+DECODE_IN_STEPS_FROM = 64 * 1024
 """Characters or bytes from which on a message is decoded in steps."""
 _STEP = 64
 """Calls that are translated in one step."""
@@ -51,7 +51,7 @@ class _Rpc(msgspec.Struct):
     trace: bool = False
 
 
-class _Open(msgspec.Struct, frozen=True):
+class _OpenRequest(msgspec.Struct, frozen=True):
     """What answering a request takes."""
 
     u: str
@@ -59,7 +59,7 @@ class _Open(msgspec.Struct, frozen=True):
     partial: bool = False
 
 
-class _Wrong(Exception):
+class _RequestFault(Exception):
     def __init__(self, code: int, message: str, **details: object) -> None:
         super().__init__(message)
         self.fault = Fault(code, message, details)
@@ -76,7 +76,7 @@ class ClassicDialect:
         self._codec = codec
         self._limit = limit
         self._number = 0
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, _OpenRequest] = {}
 
     def decode(self, body: bytes | bytearray | memoryview | str) -> Request | BadRequest:
         """The request in one JSON message. Never raises: what cannot be understood is a `BadRequest` to be answered."""
@@ -93,16 +93,16 @@ class ClassicDialect:
     ) -> Generator[None, None, Request | BadRequest]:
         """The same with pauses: it yields after each some milliseconds of work."""
         self._number += 1
-        self._open[self._number] = _Open("")
+        self._open[self._number] = _OpenRequest("")
         try:
             return (yield from self._request(body))
-        except _Wrong as wrong:
-            return BadRequest(self._number, wrong.fault)
+        except _RequestFault as error:
+            return BadRequest(self._number, error.fault)
 
     def encode(self, message: Message) -> bytes | None:
         """The JSON that answers a request that is over, or says why the link ends; None for all other messages."""
         if isinstance(message, Refused):
-            return self._answer(Result(0, fault=message.fault), _Open("")).encode()
+            return self._answer(Result(0, fault=message.fault), _OpenRequest("")).encode()
         if not isinstance(message, Result) or not message.last:
             return None
         open_ = self._open.pop(message.id, None)
@@ -120,21 +120,21 @@ class ClassicDialect:
     def _request(self, body: bytes | bytearray | memoryview | str) -> Generator[None, None, Request]:
         excess: jsonvalues.MalformedJson | None = None
         try:
-            tree = jsonvalues.loads(body) if len(body) < LONG else (yield from jsonsteps.loads(body))
+            tree = jsonvalues.loads(body) if len(body) < DECODE_IN_STEPS_FROM else (yield from jsonsteps.loads(body))
         except jsonvalues.MalformedJson as error:
             if error.limit is None:
-                raise _Wrong(1000, f"not JSON that can be read: {error}") from None
+                raise _RequestFault(1000, f"not JSON that can be read: {error}") from None
             if error.tree is None:
                 raise _over(error) from None
             tree, excess = error.tree, error  # what comes before 1014 is told first
         if not isinstance(tree, dict):
-            raise _Wrong(1000, f"a message is a JSON object, not {_kind(tree)}")
+            raise _RequestFault(1000, f"a message is a JSON object, not {_kind(tree)}")
         u = tree.get("u", "")
         if isinstance(u, str):
-            self._open[self._number] = _Open(u)
+            self._open[self._number] = _OpenRequest(u)
         if tree.get("role") != "rpc":
             role = f"role {tree['role']!r:.60} is unknown" if "role" in tree else "there is no role"
-            raise _Wrong(1004, f'{role}; a request has "role":"rpc"')
+            raise _RequestFault(1004, f'{role}; a request has "role":"rpc"')
         many = tree.get("cmds")
         if not isinstance(many, list) or len(many) <= _MANY:
             many = None
@@ -144,18 +144,18 @@ class ClassicDialect:
             raise _shape(str(error)) from None
         if many is not None:
             yield from _convert(many, rpc.cmds)
-        self._open[self._number] = _Open(rpc.u, rpc.trace, rpc.on_error == "partial")
+        self._open[self._number] = _OpenRequest(rpc.u, rpc.trace, rpc.on_error == "partial")
         return (yield from self._translate(rpc, excess))
 
     def _translate(self, rpc: _Rpc, excess: jsonvalues.MalformedJson | None) -> Generator[None, None, Request]:
         if rpc.timeout is not None and not 0 < rpc.timeout <= LONGEST_TIMEOUT:
-            raise _Wrong(
+            raise _RequestFault(
                 1010,
                 f"$.timeout: more than 0 and at most {LONGEST_TIMEOUT} seconds, not {rpc.timeout}",
                 path="$.timeout",
             )
         if not 0 <= rpc.wait <= LONGEST_TIMEOUT:
-            raise _Wrong(1010, f"$.wait: 0 to {LONGEST_TIMEOUT} seconds, not {rpc.wait}", path="$.wait")
+            raise _RequestFault(1010, f"$.wait: 0 to {LONGEST_TIMEOUT} seconds, not {rpc.wait}", path="$.wait")
         if excess is not None:
             raise _over(excess)
         calls = yield from self._calls(rpc.cmds, rpc.refs)
@@ -194,23 +194,23 @@ class ClassicDialect:
                     continue
                 args = self._codec.encode(scanned)
             except BadReference as error:
-                raise _Wrong(
+                raise _RequestFault(
                     1010, f"{path}{_inside(error.path)}: {error.text}", path=path + _inside(error.path)
                 ) from None
             except UnsendableValue as error:
                 place = path + _inside(error.path)
                 code = 1010 if error.limit is None else 1014
-                raise _Wrong(code, f"{place}: {error.why}", path=place, **(error.limit or {})) from None
+                raise _RequestFault(code, f"{place}: {error.reason}", path=place, **(error.limit or {})) from None
             calls.append(Call(command.name, command.fun, args, needs, tuple(sorted(dict.fromkeys(command.locs)))))
         if edges > self._limits.edges:
             for position, command in enumerate(commands):  # 1010 comes before 1014
                 if not command.name or not command.fun:
                     path = f"$.cmds[{position}].{'fun' if command.name else 'name'}"
-                    raise _Wrong(1010, f"{path}: a name is not empty", path=path)
+                    raise _RequestFault(1010, f"{path}: a name is not empty", path=path)
             raise _over_limit("edges", self._limits.edges, edges)
         return tuple(calls)
 
-    def _answer(self, result: Result, open_: _Open) -> str:
+    def _answer(self, result: Result, open_: _OpenRequest) -> str:
         fault = result.fault
         failed = {row.name: row.fault for row in result.failed}
         values: dict[str, object] = {}
@@ -218,7 +218,7 @@ class ClassicDialect:
             try:
                 values[row.name] = jsonvalues.to_json(self._codec.decode(row.value), self._codec)
             except (UnsendableValue, MalformedValue) as error:
-                failed[row.name] = _unsayable(row.name, error)
+                failed[row.name] = _unsendable_result(row.name, error)
                 fault = fault or failed[row.name]
         answer: dict[str, object] = {"r": values, "error": None, "u": open_.u}
         if fault is not None:
@@ -250,20 +250,20 @@ class ClassicDialect:
         return tree
 
 
-def _unsayable(name: str, error: UnsendableValue | MalformedValue) -> Fault:
+def _unsendable_result(name: str, error: UnsendableValue | MalformedValue) -> Fault:
     text = f"the result of call {name!r} cannot be sent as JSON: {error}"
     # Whether a body may run twice is not known here; it has run, and only false would be a promise.
     details = {"call": name, "type": type(error).__name__, "message": str(error), "maybe_executed": True}
     return Fault(1003, text, details)
 
 
-def _over_limit(limit: str, value: int, came: int) -> _Wrong:
+def _over_limit(limit: str, value: int, came: int) -> _RequestFault:
     fault = over_limit(limit, value, came)
-    return _Wrong(fault.code, fault.message, **fault.details)
+    return _RequestFault(fault.code, fault.message, **fault.details)
 
 
-def _over(error: jsonvalues.MalformedJson) -> _Wrong:
-    return _Wrong(1014, f"over a limit: {error}", **(error.limit or {}))
+def _over(error: jsonvalues.MalformedJson) -> _RequestFault:
+    return _RequestFault(1014, f"over a limit: {error}", **(error.limit or {}))
 
 
 def _seconds(row: Traced) -> dict[str, object]:
@@ -279,9 +279,9 @@ def _seconds(row: Traced) -> dict[str, object]:
     }
 
 
-def _shape(message: str) -> _Wrong:
-    path, text = placed(message)
-    return _Wrong(1010, f"{path}: {text}", path=path)
+def _shape(message: str) -> _RequestFault:
+    path, text = error_path(message)
+    return _RequestFault(1010, f"{path}: {text}", path=path)
 
 
 def _convert(many: list[Any], made: list[_Command]) -> Generator[None, None, None]:
@@ -290,10 +290,10 @@ def _convert(many: list[Any], made: list[_Command]) -> Generator[None, None, Non
         try:
             made += msgspec.convert(many[start : start + _MANY], list[_Command])
         except (msgspec.ValidationError, RecursionError) as error:
-            path, text = placed(str(error))
+            path, text = error_path(str(error))
             index, _, rest = path.removeprefix("$[").partition("]")
             where = f"$.cmds[{start + int(index)}]{rest}" if index.isdigit() else "$.cmds"
-            raise _Wrong(1010, f"{where}: {text}", path=where) from None
+            raise _RequestFault(1010, f"{where}: {text}", path=where) from None
         yield
 
 

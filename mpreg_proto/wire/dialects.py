@@ -12,7 +12,7 @@ import msgspec
 from mpreg_proto.errors import Fault, RemoteProtocolError, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire.messages import Explain, Message, Request, Result
-from mpreg_proto.wire.shapes import Excess, measure
+from mpreg_proto.wire.value_limits import ValueTooLarge, measure
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _loose = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode  # of a long message that is wrong only the head is read
@@ -64,7 +64,7 @@ def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Me
         if kind == _REQUEST_KINDS[1]:  # Explain holds the request inside
             number = _number_inside(loose[1]) if len(loose) > 1 else None
         if number is not None:
-            path, text = placed(why)
+            path, text = error_path(why)
             return BadRequest(number, Fault(1010, f"{path}: {text}", {"path": path}))
     if type(kind) is int and kind not in _KINDS:
         raise RemoteProtocolError(f"message of unknown kind {kind}", code=1040)
@@ -77,7 +77,7 @@ class _Names(msgspec.Struct, array_like=True, frozen=True, gc=False):
     name: str
     function: str
     args: msgspec.Raw
-    needs: msgspec.Raw = msgspec.Raw(b"\x90")
+    dependencies: msgspec.Raw = msgspec.Raw(b"\x90")
 
 
 class _Counted(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[0], gc=False):
@@ -106,7 +106,7 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
         names = _names.decode(request.calls)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-    edges = sum([_length(call.needs) for call in names])
+    edges = sum([_length(call.dependencies) for call in names])
     if edges <= limits.edges:
         return None
     for position, call in enumerate(names):  # 1010 comes before 1014
@@ -157,11 +157,11 @@ def _measure_details(result: Result) -> None:
         faults.append(result.fault)
     try:
         measure([fault.details for fault in faults])
-    except Excess as excess:
+    except ValueTooLarge as excess:
         raise RemoteProtocolError(f"details of an error: {excess}", code=1014, details=excess.details) from None
 
 
-def placed(why: str) -> tuple[str, str]:
+def error_path(why: str) -> tuple[str, str]:
     """The place and the text in a message of msgspec's: `Expected ..., got ... - at `$[2][0]`` or without a place.
 
     Of a map's key it says ``at `key` in `$[6]``: then the place is the map.

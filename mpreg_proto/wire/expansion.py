@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mpreg_proto.wire.reading import MalformedValue, count, malformed, references
+from mpreg_proto.wire.decode import MalformedValue, count, malformed, references
 from mpreg_proto.wire.references import Ref, resolve
-from mpreg_proto.wire.shapes import Excess
+from mpreg_proto.wire.value_limits import ValueTooLarge
 from mpreg_proto.wire.values import ValueCodec
 
 
@@ -23,12 +23,12 @@ def expand(codec: ValueCodec, args: bytes, inputs: Mapping[str, bytes], *, size:
     containers. Raises what `ValueCodec.decode` raises; inputs that nothing refers to are not looked at.
     """
     if not inputs:
-        return codec.decode(args, given={})
+        return codec.decode(args, inputs={})
     try:
         uses = references(args)
     except Exception as error:
         raise malformed(error, len(args)) from error
-    return codec.decode(args, given=_Inputs(codec, inputs, uses).counted(size, elements))
+    return codec.decode(args, inputs=_Inputs(codec, inputs, uses).counted(size, elements))
 
 
 class _Inputs:
@@ -38,7 +38,7 @@ class _Inputs:
         self._codec = codec
         self._inputs = inputs
         self._uses = {ref: times for ref, times in uses.items() if ref.name in inputs}
-        self._given: dict[str, object] = {}
+        self._decoded: dict[str, object] = {}
 
     def counted(self, size: int, elements: int) -> Mapping[str, object]:
         """The inputs, decoded. Raises MalformedValue if the references stand for too much."""
@@ -46,24 +46,24 @@ class _Inputs:
         if sum(len(self._inputs[ref.name]) * times for ref, times in self._uses.items()) > min(size, elements):
             try:
                 self._refuse_more(size, elements)
-            except Excess as excess:
+            except ValueTooLarge as excess:
                 raise MalformedValue(str(excess), excess=excess) from None
         for ref in self._uses:
             self._value(ref.name)
-        return self._given
+        return self._decoded
 
     def _refuse_more(self, size: int, elements: int) -> None:
         whole = sum(len(self._inputs[ref.name]) * times for ref, times in self._uses.items() if not ref.path)
         if whole > size:
-            raise Excess("expansion", size, whole)
+            raise ValueTooLarge("expansion", size, whole)
         came = entries = 0
         for encoded, times in self._parts():
             came += len(encoded) * times
             if came > size:
-                raise Excess("expansion", size, came)
+                raise ValueTooLarge("expansion", size, came)
             entries += count(encoded, len(encoded)) * times
             if entries > elements:
-                raise Excess("expansion_elements", elements, entries)
+                raise ValueTooLarge("expansion_elements", elements, entries)
 
     def _parts(self) -> Iterator[tuple[bytes, int]]:
         """What each reference stands for, encoded, and how often it appears. Whole results first: they are there."""
@@ -73,9 +73,9 @@ class _Inputs:
         for ref, times in self._uses.items():
             if ref.path:
                 self._value(ref.name)
-                yield self._codec.encode(resolve(ref, self._given)), times
+                yield self._codec.encode(resolve(ref, self._decoded)), times
 
     def _value(self, name: str) -> object:
-        if name not in self._given:
-            self._given[name] = self._codec.decode(self._inputs[name])
-        return self._given[name]
+        if name not in self._decoded:
+            self._decoded[name] = self._codec.decode(self._inputs[name])
+        return self._decoded[name]

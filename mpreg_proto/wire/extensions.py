@@ -231,10 +231,10 @@ def entries_and_fields(value: Any) -> dict[object, object]:
 def _fields(value: Any, found: Record) -> dict[str, object]:
     kind = type(value)
     made = {name: getattr(value, name) for name in found.names}
-    held = getattr(value, "__dict__", None)
+    attributes = getattr(value, "__dict__", None)
     others = [name for name in found.others if hasattr(value, name)]
-    if held and not held.keys() <= made.keys():
-        others += [name for name in held if name not in made and not _is_derived(kind, name)]
+    if attributes and not attributes.keys() <= made.keys():
+        others += [name for name in attributes if name not in made and not _is_derived(kind, name)]
     if others:
         raise TypeError(f"an object of a dataclass that has an attribute which is no field: {others[0]!r:.60}")
     return made

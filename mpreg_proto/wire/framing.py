@@ -70,20 +70,20 @@ class FrameReader:
     length has not been read yet.
     """
 
-    __slots__ = ("_dead", "_held", "_need", "limit")
+    __slots__ = ("_buffer", "_dead", "_need", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        # The frame that is not whole yet, prefix included, and how long `_held` must become to go on: the prefix, or
+        # The frame that is not whole yet, prefix included, and how long `_buffer` must become to go on: the prefix, or
         # the frame. Grown by what comes, so that an announced length alone costs nothing.
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._need = 4
         self._dead: FrameError | None = None
 
     @property
     def buffered(self) -> int:
         """Bytes held of a frame that is not whole yet."""
-        return len(self._held)
+        return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
         """The bodies that `data` completes, in order.
@@ -96,34 +96,34 @@ class FrameReader:
             raise FrameError(self._dead.code, self._dead.text, details=self._dead.details)
         bodies: list[bytes | memoryview] = []
         try:
-            position = self._complete(data, bodies) if self._held else 0
+            position = self._complete(data, bodies) if self._buffer else 0
             if position < len(data):
                 self._split(data, position, bodies)
         except FrameError as error:
             error.bodies = bodies
             self._dead = FrameError(error.code, error.text, details=error.details)
-            self._held = bytearray()
+            self._buffer = bytearray()
             raise
         return bodies
 
     def _complete(self, data: bytes | bytearray | memoryview, bodies: list[bytes | memoryview]) -> int:
         """Add to the held frame; how many bytes of `data` were used. Each byte of a body is copied once, here."""
         view = memoryview(data)
-        size, position, held = len(view), 0, self._held
+        size, position, buffer = len(view), 0, self._buffer
         while True:
-            taken = min(self._need - len(held), size - position)
-            held += view[position : position + taken]
+            taken = min(self._need - len(buffer), size - position)
+            buffer += view[position : position + taken]
             position += taken
-            if len(held) < self._need:
+            if len(buffer) < self._need:
                 return position
             if self._need > 4:
                 break
-            self._need = 4 + self._length(held, 0)
+            self._need = 4 + self._length(buffer, 0)
             if self._need == 4:
                 break
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._need = 4
-        body = memoryview(held)[4:]
+        body = memoryview(buffer)[4:]
         bodies.append(bytes(body) if len(body) < _WORTH_SHARING else body.toreadonly())
         return position
 
@@ -147,7 +147,7 @@ class FrameReader:
         if position < size:
             if data[position] > 1:  # said at the first byte, as three more may never come
                 raise _no_frame(data[position])
-            self._held += memoryview(data)[position:]
+            self._buffer += memoryview(data)[position:]
             self._need = need
 
     def _length(self, data: bytes | bytearray, position: int) -> int:

@@ -12,17 +12,17 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # as json's o
 from re import compile as regex
 from typing import Any, Final
 
-from mpreg_proto.wire.blame import HALF_A_PAIR, is_text
+from mpreg_proto.wire.encode_errors import LONE_SURROGATE, is_text
 from mpreg_proto.wire.jsonvalues import (
     BYTE_ORDER_MARK,
     DECODER,
-    HALF_ESCAPED,
+    ESCAPED_SURROGATE,
     MalformedJson,
     duplicate,
-    half_a_pair,
+    has_lone_surrogate,
     malformed,
 )
-from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH, Excess, measure, measure_one
+from mpreg_proto.wire.value_limits import MAX_ARRAY, MAX_DEPTH, ValueTooLarge, measure, measure_one
 
 WINDOW: Final = 16 * 1024
 """Characters that are parsed between two pauses: 1 to 3 ms, whatever they are."""
@@ -43,14 +43,14 @@ def loads(text: str | bytes | bytearray | memoryview) -> Generator[None, None, A
         if not isinstance(text, str):
             text = str(text, "utf-8")
         elif not is_text(text):
-            raise MalformedJson(HALF_A_PAIR)
+            raise MalformedJson(LONE_SURROGATE)
         yield
         parser = _Parser(text)
         yield from parser.steps()
         tree = parser.tree
         if parser.excess is not None:
             raise parser.excess
-    except Excess as excess:
+    except ValueTooLarge as excess:
         raise MalformedJson(str(excess), excess=excess, tree=tree) from None
     except (ValueError, RecursionError, MemoryError, MalformedJson) as error:
         raise malformed(error) from None
@@ -62,7 +62,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.tree: Any = None
-        self.excess: Excess | None = None
+        self.excess: ValueTooLarge | None = None
         self._text = text
         self._position = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
         self._window = ""
@@ -78,7 +78,7 @@ class _Parser:
         """By depth: how many elements of a list that is over the limit are not kept."""
 
     def steps(self) -> Generator[None, None, None]:
-        """Parse, with pauses. Raises JSONDecodeError, MalformedJson, Excess, ValueError for too many digits."""
+        """Parse, with pauses. Raises JSONDecodeError, MalformedJson, ValueTooLarge, ValueError for too many digits."""
         self._skip_space()
         self._add("", self._element(""))
         while self._stack:
@@ -93,33 +93,33 @@ class _Parser:
 
     def _advance(self) -> object:
         """Take what comes next in the innermost container; returns _OPENED if it opened another."""
-        held = self._stack[-1][0]
+        container = self._stack[-1][0]
         key = ""
-        if not held and self._peek() == _ENDS[type(held)]:
+        if not container and self._peek() == _ENDS[type(container)]:
             self._end()
             return None
-        if type(held) is dict:
-            key = self._key(held)
-        elif self._run(held) or self._several(held):
-            if len(held) > MAX_ARRAY:  # it is refused, so what it holds beyond need not be kept
-                self._dropped[len(self._stack)] = self._dropped.get(len(self._stack), 0) + len(held) - MAX_ARRAY
-                del held[MAX_ARRAY:]
+        if type(container) is dict:
+            key = self._key(container)
+        elif self._run(container) or self._several(container):
+            if len(container) > MAX_ARRAY:  # it is refused, so what it holds beyond need not be kept
+                self._dropped[len(self._stack)] = self._dropped.get(len(self._stack), 0) + len(container) - MAX_ARRAY
+                del container[MAX_ARRAY:]
             return None
         value = self._element(key)
         if value is not _OPENED:
             self._add(key, value)
-        elif type(held) is dict:
-            held[key] = None  # its place
+        elif type(container) is dict:
+            container[key] = None  # its place
         return value
 
-    def _key(self, held: dict[str, Any]) -> str:
+    def _key(self, container: dict[str, Any]) -> str:
         if self._peek() != '"':
             raise JSONDecodeError("Expecting property name enclosed in double quotes", self._text, self._position)
         key: str
         key, self._position = scanstring(self._text, self._position + 1, True)
         if not is_text(key):
-            raise MalformedJson(HALF_A_PAIR)
-        if key in held:
+            raise MalformedJson(LONE_SURROGATE)
+        if key in container:
             raise duplicate(key)
         self._skip_space()
         if self._peek() != ":":
@@ -128,7 +128,7 @@ class _Parser:
         self._skip_space()
         return key
 
-    def _run(self, held: list[Any]) -> bool:
+    def _run(self, container: list[Any]) -> bool:
         """Take a run of scalars, or of plain texts, at once."""
         if self._position < self._no_run_before:
             return False
@@ -137,7 +137,7 @@ class _Parser:
         if found is None or found.end() - offset < _WORTH_A_RUN:
             return False
         try:
-            held += DECODER.decode(f"[{self._window[offset : found.end() - 1]}]")
+            container += DECODER.decode(f"[{self._window[offset : found.end() - 1]}]")
         except (ValueError, MalformedJson):  # to be met again, one by one, with its place
             self._no_run_before = self._start + found.end()
             return False
@@ -145,7 +145,7 @@ class _Parser:
         self._skip_space()
         return True
 
-    def _several(self, held: list[Any]) -> bool:
+    def _several(self, container: list[Any]) -> bool:
         """Take the elements that follow in the window and have a comma after them; whether there was one."""
         began = offset = self._look()
         window = self._window
@@ -159,7 +159,7 @@ class _Parser:
                 break
             if self._suspect or end - offset > longest:
                 self._check(value, end - offset)
-            held.append(value)
+            container.append(value)
             offset = end + 1
         self._position += offset - began
         self._skip_space()
@@ -194,10 +194,10 @@ class _Parser:
             except StopIteration as stop:
                 raise JSONDecodeError("Expecting value", self._text, stop.value) from None
             if type(value) is str and not is_text(value):
-                raise MalformedJson(HALF_A_PAIR)
+                raise MalformedJson(LONE_SURROGATE)
             return value
         if len(self._stack) >= MAX_DEPTH:
-            raise Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
+            raise ValueTooLarge("nesting", MAX_DEPTH, MAX_DEPTH + 1)
         self._stack.append(([] if first == "[" else {}, key))
         self._position += 1
         self._skip_space()
@@ -205,12 +205,12 @@ class _Parser:
 
     def _check(self, value: Any, length: int) -> None:
         """Look for limits that are exceeded, where an element is long enough for that, and for halves of pairs."""
-        if self._suspect and half_a_pair(value):
-            raise MalformedJson(HALF_A_PAIR)
+        if self._suspect and has_lone_surrogate(value):
+            raise MalformedJson(LONE_SURROGATE)
         if length > 2 * (MAX_DEPTH - len(self._stack)):
             try:
                 measure(value, len(self._stack))
-            except Excess as excess:
+            except ValueTooLarge as excess:
                 self.excess = self.excess or excess
 
     def _add(self, key: str, value: Any) -> None:
@@ -220,14 +220,14 @@ class _Parser:
         if not self._stack:
             self.tree = value
             return
-        held = self._stack[-1][0]
-        if type(held) is list:
-            held.append(value)
+        container = self._stack[-1][0]
+        if type(container) is list:
+            container.append(value)
         else:
-            held[key] = value
+            container[key] = value
         self._skip_space()
         found = self._peek()
-        if found == _ENDS[type(held)]:
+        if found == _ENDS[type(container)]:
             self._end()
         elif found == ",":
             self._position += 1
@@ -239,14 +239,14 @@ class _Parser:
         """The innermost container ends here."""
         self._position += 1
         dropped = self._dropped.pop(len(self._stack), 0)
-        held, key = self._stack.pop()
+        container, key = self._stack.pop()
         try:
             if dropped:
-                raise Excess("array entries", MAX_ARRAY, len(held) + dropped)
-            measure_one(held)
-        except Excess as excess:
+                raise ValueTooLarge("array entries", MAX_ARRAY, len(container) + dropped)
+            measure_one(container)
+        except ValueTooLarge as excess:
             self.excess = self.excess or excess
-        self._add(key, held)
+        self._add(key, container)
 
     def _look(self) -> int:
         """Have the window over the position; returns where in it that is."""
@@ -254,7 +254,7 @@ class _Parser:
         if not 0 <= offset < len(self._window):
             self._start = self._position
             self._window = self._text[self._start : self._start + WINDOW]
-            self._suspect = HALF_ESCAPED.search(self._window) is not None
+            self._suspect = ESCAPED_SURROGATE.search(self._window) is not None
             offset = 0
         return offset
 

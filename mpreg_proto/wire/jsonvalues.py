@@ -20,9 +20,9 @@ from math import isfinite, isinf
 from typing import Any, Final
 
 from mpreg_proto.describe import reason, short_name
-from mpreg_proto.wire.blame import HALF_A_PAIR, UnsendableValue, is_text, unknown
+from mpreg_proto.wire.encode_errors import LONE_SURROGATE, UnsendableValue, is_text, unknown
 from mpreg_proto.wire.extensions import iso
-from mpreg_proto.wire.shapes import MAX_CONTAINERS, MAX_DEPTH, Excess, measure, measure_one, ordered, step
+from mpreg_proto.wire.value_limits import MAX_CONTAINERS, MAX_DEPTH, ValueTooLarge, measure, measure_one, ordered, step
 from mpreg_proto.wire.values import ValueCodec
 
 _CANNOT: Final = "cannot be sent as JSON"
@@ -30,7 +30,7 @@ _CANNOT: Final = "cannot be sent as JSON"
 BYTE_ORDER_MARK: Final = "\ufeff"
 """Written before a text by some editors; says nothing where the text is UTF-8 (RFC 8259, section 8.1)."""
 _SMALL: Final = 1024  # what is this short can hold neither a key that is too long nor an array with too many entries
-HALF_ESCAPED: Final = re.compile(r"\\u[dD][89a-fA-F]")
+ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 # CPython reads and writes longer integers only in quadratic time, or not at all (sys.set_int_max_str_digits).
 _DIGITS: Final = 4300
 _EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -45,9 +45,11 @@ class MalformedJson(Exception):
     None if the limit was met while reading.
     """
 
-    def __init__(self, why: str, at: int | None = None, *, excess: Excess | None = None, tree: object = None) -> None:
-        super().__init__(why if at is None else f"{why} (at {at})")
-        self.why = why
+    def __init__(
+        self, reason: str, at: int | None = None, *, excess: ValueTooLarge | None = None, tree: object = None
+    ) -> None:
+        super().__init__(reason if at is None else f"{reason} (at {at})")
+        self.reason = reason
         self.at = at
         self.tree = tree
         self.limit = None if excess is None else excess.details
@@ -64,14 +66,14 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
         if not isinstance(text, str):
             text = str(text, "utf-8")
         elif not is_text(text):
-            raise MalformedJson(HALF_A_PAIR)
+            raise MalformedJson(LONE_SURROGATE)
         marked = text.startswith(BYTE_ORDER_MARK)
         tree = _decode(text[1:] if marked else text)
         if len(text) > _SMALL or text.count("[") + text.count("{") > MAX_DEPTH:
             measure(tree)
-        if "\\u" in text and HALF_ESCAPED.search(text) and half_a_pair(tree):
-            raise MalformedJson(HALF_A_PAIR)
-    except Excess as excess:
+        if "\\u" in text and ESCAPED_SURROGATE.search(text) and has_lone_surrogate(tree):
+            raise MalformedJson(LONE_SURROGATE)
+    except ValueTooLarge as excess:
         raise MalformedJson(str(excess), excess=excess, tree=tree) from None
     except (ValueError, RecursionError, MemoryError, MalformedJson) as error:
         raise malformed(error, marked) from None
@@ -87,7 +89,7 @@ def malformed(error: ValueError | RecursionError | MemoryError | MalformedJson, 
     if isinstance(error, json.JSONDecodeError):
         return MalformedJson(error.msg, error.pos + skipped)
     if isinstance(error, RecursionError):
-        depth = Excess("nesting", MAX_DEPTH, MAX_DEPTH + 1)
+        depth = ValueTooLarge("nesting", MAX_DEPTH, MAX_DEPTH + 1)
         return MalformedJson(str(depth), excess=depth)
     if isinstance(error, MemoryError):
         return MalformedJson("there is not enough memory to read it")
@@ -101,8 +103,8 @@ def to_json(value: object, codec: ValueCodec) -> object:
     """
     try:
         return _Conversion(codec).tree(value, 0)
-    except _Unsayable as fault:
-        raise UnsendableValue("$" + fault.path, fault.type_name, fault.why, excess=fault.excess) from None
+    except _NoJsonForm as fault:
+        raise UnsendableValue("$" + fault.path, fault.type_name, fault.reason, excess=fault.excess) from None
 
 
 def dumps(tree: object) -> str:
@@ -116,14 +118,14 @@ def dumps(tree: object) -> str:
     return text if is_text(text) else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-class _Unsayable(Exception):
+class _NoJsonForm(Exception):
     """There is no JSON for something; `path` grows on the way out, so that a value that can be said pays nothing."""
 
-    def __init__(self, value: object, why: str, *, excess: Excess | None = None) -> None:
-        super().__init__(why)
+    def __init__(self, value: object, reason: str, *, excess: ValueTooLarge | None = None) -> None:
+        super().__init__(reason)
         self.path = ""
         self.type_name = short_name(type(value))
-        self.why = why
+        self.reason = reason
         self.excess = excess
 
 
@@ -141,7 +143,7 @@ class _Conversion:
         kind = type(value)
         if kind is str:
             if not is_text(value):
-                raise _Unsayable(value, HALF_A_PAIR)
+                raise _NoJsonForm(value, LONE_SURROGATE)
             return value
         if value is None or kind is bool:
             return value
@@ -149,7 +151,7 @@ class _Conversion:
             return _checked(value)
         if kind is float:
             if not isfinite(value):
-                raise _Unsayable(value, f"{value} {_CANNOT}")
+                raise _NoJsonForm(value, f"{value} {_CANNOT}")
             return value
         if kind is list:
             return self._array(value, value, depth)
@@ -167,14 +169,14 @@ class _Conversion:
             if type(value) in (set, frozenset):
                 return self._array(value, ordered(value, self._codec.unfold), depth)
             made = dict(value) if type(value) in _DICTS else self._codec.json_form(value)
-        except _Unsayable:
+        except _NoJsonForm:
             raise
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever registered types raise
-            raise _Unsayable(value, f"{_CANNOT}: {reason(error)}") from error
+            raise _NoJsonForm(value, f"{_CANNOT}: {reason(error)}") from error
         if made is value:
-            raise _Unsayable(value, f"{_CANNOT}: {unknown(value)}")
+            raise _NoJsonForm(value, f"{_CANNOT}: {unknown(value)}")
         self._bound(value, depth)
         return self.tree(made, depth + 1)
 
@@ -183,13 +185,13 @@ class _Conversion:
         self._containers += 1
         try:
             if self._containers > MAX_CONTAINERS:
-                raise Excess("containers", MAX_CONTAINERS, self._containers)
+                raise ValueTooLarge("containers", MAX_CONTAINERS, self._containers)
             if depth >= MAX_DEPTH:
-                raise Excess("nesting", MAX_DEPTH, depth + 1)
+                raise ValueTooLarge("nesting", MAX_DEPTH, depth + 1)
             if isinstance(value, (list, tuple, dict, set, frozenset)):
                 measure_one(value)
-        except Excess as excess:
-            raise _Unsayable(value, str(excess), excess=excess) from None
+        except ValueTooLarge as excess:
+            raise _NoJsonForm(value, str(excess), excess=excess) from None
 
     def _array(self, value: Any, items: list[Any], depth: int) -> list[Any]:
         self._bound(value, depth)
@@ -202,7 +204,7 @@ class _Conversion:
         try:
             for item in items:
                 made.append(self.tree(item, depth + 1))
-        except _Unsayable as fault:
+        except _NoJsonForm as fault:
             fault.path = f"[{len(made)}]{fault.path}"
             raise
         return made
@@ -215,9 +217,9 @@ class _Conversion:
             for key, item in value.items():
                 text = key if type(key) is str and is_text(key) else self._key(key, depth)
                 if text in made:
-                    raise _Unsayable(key, f"two keys would both be {text[:40]!a} in JSON")
+                    raise _NoJsonForm(key, f"two keys would both be {text[:40]!a} in JSON")
                 made[text] = self.tree(item, depth + 1)
-        except _Unsayable as fault:
+        except _NoJsonForm as fault:
             fault.path = step(key) + fault.path
             raise
         return made
@@ -225,7 +227,7 @@ class _Conversion:
     def _key(self, key: object, depth: int) -> str:
         made = digits(_checked(key)) if type(key) is int else self.tree(key, depth + 1)
         if not isinstance(made, str):
-            raise _Unsayable(key, f"as a key it {_CANNOT}")
+            raise _NoJsonForm(key, f"as a key it {_CANNOT}")
         return made
 
 
@@ -245,14 +247,14 @@ def _text(value: Any) -> str | None:
         return duration(value)
     if kind is Decimal:
         if not value.is_finite():
-            raise _Unsayable(value, f"{value} {_CANNOT}")
+            raise _NoJsonForm(value, f"{value} {_CANNOT}")
         return str(value)
     return None
 
 
 def _checked(value: int) -> int:
     if value.bit_length() > _MOST_BITS:
-        raise _Unsayable(value, f"an integer of so many digits {_CANNOT}")
+        raise _NoJsonForm(value, f"an integer of so many digits {_CANNOT}")
     return value
 
 
@@ -326,7 +328,7 @@ def duplicate(key: str) -> MalformedJson:
     return MalformedJson(f"two keys of one object are {key[:40]!a}")
 
 
-def half_a_pair(tree: object) -> bool:
+def has_lone_surrogate(tree: object) -> bool:
     """Whether a text in a tree holds half of a surrogate pair."""
     return not is_text(_encode(tree))
 

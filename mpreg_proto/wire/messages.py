@@ -3,7 +3,7 @@
 On a native link each is a MessagePack array whose first element is the kind. Arrays only ever grow at the end, and
 every field that came later has a default, so an older peer ignores what it does not know and a newer one fills in what
 is missing. A kind is sent only to a peer that has it; an unknown kind ends the link with 1040. What users pass and
-return travels as opaque bytes (`Call.args`, `Done.value`, `Request.given`): a node that only forwards never decodes it
+return travels as opaque bytes (`Call.args`, `Done.value`, `Request.inputs`): a node that only forwards never decodes it
 (wire/values.py does).
 
 Times are nanoseconds. They are always spans (time left, time spent), never points in time: clocks are not compared.
@@ -75,13 +75,14 @@ LEAVING = "leaving"
 class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One function application. `args` is MessagePack of `[[positional, ...], {keyword: value}]` with `Ref` extensions.
 
-    `needs` names the calls that must end before this one starts: those its arguments refer to, and others (`after=`).
+    `dependencies` names the calls that must end before this one starts: those that its arguments refer to, and others
+    (`after=`).
     """
 
     name: str
     function: str
     args: bytes
-    needs: tuple[str, ...] = ()
+    dependencies: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     version: str | None = None
     """Pins the function's version; None takes any."""
@@ -99,7 +100,7 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """Calls whose results come back; None is the leaves."""
     here: tuple[str, ...] = ()
     """Calls that the receiver was chosen for: it runs or refuses them and never places them anew."""
-    given: dict[str, bytes] = {}
+    inputs: dict[str, bytes] = {}
     """Encoded results of calls outside this request that its calls refer to."""
     wait: int = 0
     """How long a ready call may wait for a node that offers its function."""
@@ -204,13 +205,13 @@ class Explanation(msgspec.Struct, array_like=True, frozen=True, tag=14, gc=False
     fault: Fault | None = None
 
 
-class Ask(msgspec.Struct, array_like=True, frozen=True, tag=15, gc=False):
-    """How do you see the cluster? Answered by `Told`."""
+class GetView(msgspec.Struct, array_like=True, frozen=True, tag=15, gc=False):
+    """How do you see the cluster? Answered by `View`."""
 
     id: int
 
 
-class Told(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
+class View(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
     """A node's view as JSON text (`NodeView`, view.py), for people and tools."""
 
     id: int
@@ -259,7 +260,7 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     changes: tuple[Change, ...]
 
 
-class News(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
+class Gossip(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     """Claims that rose and catalogues that grew. Forwarded on first receipt, never back to where it came from."""
 
     claims: tuple[Claim, ...] = ()
@@ -267,11 +268,11 @@ class News(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     heads: tuple[Head, ...] = ()
     """Catalogue heads without their content: ask for it with `Fetch`."""
     answer: bool = False
-    """To a `Digest`, a `Summary` or a `Lack`: now you know what I know."""
+    """To a `Digest`, a `BucketHashes` or a `Pull`: now you know what I know."""
 
 
 class Digest(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
-    """What the sender knows, in keys only. What is newer here goes back as `News`, what is older as `Lack`."""
+    """What the sender knows, in keys only. What is newer here goes back as `Gossip`, what is older as `Pull`."""
 
     claims: tuple[Claim, ...]
     """Without cards."""
@@ -287,23 +288,23 @@ class Fetch(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):
     have: int
 
 
-class Summary(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
+class BucketHashes(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
     """256 hashes of 8 bytes over all cells and heads, a bucket each.
 
-    Answered by an empty `News` if they are alike here, else by a `Digest` of the buckets that are not.
+    Answered by an empty `Gossip` if they are alike here, else by a `Digest` of the buckets that are not.
     """
 
     hashes: bytes
 
 
-class Lack(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
-    """Your digest is ahead of me in these, which I hold as I say (incarnation -1: not at all): send `News` of them."""
+class Pull(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
+    """Your digest is ahead of me in these, which I hold as said (incarnation -1: not at all): send `Gossip` of them."""
 
     claims: tuple[Claim, ...]
     heads: tuple[Head, ...]
 
 
-class DialMe(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
+class DialBack(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
     """`member` cannot dial `to`, which is to dial it in turn. Passed on at most four times, never twice over one."""
 
     to: bytes
@@ -311,13 +312,13 @@ class DialMe(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
     via: tuple[bytes, ...] = ()
 
 
-class Check(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
-    """That member does not answer me: does it answer you? Only a yes is said, as `Vouch` (SWIM, section 3.1)."""
+class PingReq(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
+    """That member does not answer me: does it answer you? Only a yes is said, as `IndirectAck` (SWIM, section 3.1)."""
 
     member: bytes
 
 
-class Vouch(msgspec.Struct, array_like=True, frozen=True, tag=27, gc=False):
+class IndirectAck(msgspec.Struct, array_like=True, frozen=True, tag=27, gc=False):
     """That member answers me."""
 
     member: bytes
@@ -334,14 +335,14 @@ Message = (
     | CancelRequest
     | Explain
     | Explanation
-    | Ask
-    | Told
-    | News
+    | GetView
+    | View
+    | Gossip
     | Digest
     | Fetch
-    | Summary
-    | Lack
-    | DialMe
-    | Check
-    | Vouch
+    | BucketHashes
+    | Pull
+    | DialBack
+    | PingReq
+    | IndirectAck
 )

@@ -14,7 +14,7 @@ import msgspec
 from msgpack import ExtType, packb, unpackb  # type: ignore[import-untyped]
 
 from mpreg_proto.wire.extensions import REF, REF_PATH
-from mpreg_proto.wire.shapes import MAX_DEPTH, step
+from mpreg_proto.wire.value_limits import MAX_DEPTH, step
 
 NO_REF_IN_SET: Final = "a reference cannot be a member of a set"
 _LARGEST_INDEX: Final = (1 << 63) - 1
@@ -85,10 +85,10 @@ def read_reference(code: int, payload: bytes) -> Ref:
     return Ref(parts[0], tuple(parts[1:]))
 
 
-def resolve(ref: Ref, given: Mapping[str, object]) -> object:
+def resolve(ref: Ref, inputs: Mapping[str, object]) -> object:
     """The value that `ref` stands for, shared. Raises MissingReference or PathNotFound."""
     try:
-        value = given[ref.name]
+        value = inputs[ref.name]
     except KeyError:
         raise MissingReference(ref.name) from None
     for position, key in enumerate(ref.path):
@@ -149,12 +149,12 @@ def _children(value: object, depth: int, look: Callable[[object, int], object]) 
     """`value` with what `look` makes of its items; `value` itself if that changes nothing."""
     if type(value) is list:
         items: Iterable[tuple[str | int, object]] = enumerate(value)
-        held: Iterable[object] = value
+        children: Iterable[object] = value
     elif type(value) is dict:
-        items, held = value.items(), value.values()
+        items, children = value.items(), value.values()
     else:
         return value
-    if _LOOKED_AT.isdisjoint(map(type, held)):
+    if _LOOKED_AT.isdisjoint(map(type, children)):
         return value
     if depth == MAX_DEPTH:
         raise BadReference("$", f"nested deeper than {MAX_DEPTH} levels")

@@ -18,7 +18,7 @@ from mpreg_proto.errors import Fault, LocalProtocolError, RemoteProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire import dialects
-from mpreg_proto.wire.classic import LONG, ClassicDialect
+from mpreg_proto.wire.classic import DECODE_IN_STEPS_FROM, ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
 from mpreg_proto.wire.handshake import Agreed, agree
@@ -34,10 +34,10 @@ class Stage(enum.Enum):
     OPENING = enum.auto()
     """Nothing but a hello (or, classic, a first message) may come."""
     OPEN = enum.auto()
-    WE_LEAVE = enum.auto()
+    LOCAL_CLOSING = enum.auto()
     """Our goodbye is out: we send answers only."""
-    THEY_LEAVE = enum.auto()
-    BOTH_LEAVE = enum.auto()
+    REMOTE_CLOSING = enum.auto()
+    BOTH_CLOSING = enum.auto()
     """Closes as soon as nothing is pending on it."""
     ENDED = enum.auto()
 
@@ -47,21 +47,21 @@ class Cause(enum.Enum):
 
     AGREED = enum.auto()
     GOODBYE_SENT = enum.auto()
-    GOODBYE_CAME = enum.auto()
+    GOODBYE_RECEIVED = enum.auto()
     HUNG_UP = enum.auto()
 
 
 STAGES: dict[tuple[Stage, Cause], Stage] = {
     (Stage.OPENING, Cause.AGREED): Stage.OPEN,
-    (Stage.OPEN, Cause.GOODBYE_SENT): Stage.WE_LEAVE,
-    (Stage.OPEN, Cause.GOODBYE_CAME): Stage.THEY_LEAVE,
-    (Stage.WE_LEAVE, Cause.GOODBYE_CAME): Stage.BOTH_LEAVE,
-    (Stage.THEY_LEAVE, Cause.GOODBYE_SENT): Stage.BOTH_LEAVE,
+    (Stage.OPEN, Cause.GOODBYE_SENT): Stage.LOCAL_CLOSING,
+    (Stage.OPEN, Cause.GOODBYE_RECEIVED): Stage.REMOTE_CLOSING,
+    (Stage.LOCAL_CLOSING, Cause.GOODBYE_RECEIVED): Stage.BOTH_CLOSING,
+    (Stage.REMOTE_CLOSING, Cause.GOODBYE_SENT): Stage.BOTH_CLOSING,
     (Stage.OPENING, Cause.HUNG_UP): Stage.ENDED,
     (Stage.OPEN, Cause.HUNG_UP): Stage.ENDED,
-    (Stage.WE_LEAVE, Cause.HUNG_UP): Stage.ENDED,
-    (Stage.THEY_LEAVE, Cause.HUNG_UP): Stage.ENDED,
-    (Stage.BOTH_LEAVE, Cause.HUNG_UP): Stage.ENDED,
+    (Stage.LOCAL_CLOSING, Cause.HUNG_UP): Stage.ENDED,
+    (Stage.REMOTE_CLOSING, Cause.HUNG_UP): Stage.ENDED,
+    (Stage.BOTH_CLOSING, Cause.HUNG_UP): Stage.ENDED,
 }
 
 CLOSE_CODES = {1040: 1002, 1010: 1002, 1000: 1002, 1014: 1009, 1005: 1008}
@@ -75,30 +75,30 @@ class Received(list[Message | BadRequest]):
 
 
 class Session:
-    """One link's codec and stage. `mine` is this side's hello; `dialled` is the address if this side dialled."""
+    """One link's codec and stage. `local_hello` is this side's hello; `dialled` is the address if this side dialled."""
 
     __slots__ = (
-        "_behind",
+        "_bodies_behind",
         "_classic",
         "_codec",
         "_limits",
         "_reader",
         "_steps",
         "agreed",
-        "asked",
-        "asked_at",
-        "busy",
         "dialled",
-        "excused",
         "framing",
-        "heard",
+        "grace_given",
+        "keepalive_sent",
+        "last_activity",
+        "last_used",
         "limit",
         "link",
-        "mine",
-        "pinged",
+        "local_hello",
+        "remote_hello",
+        "rtt",
+        "rtt_ping",
+        "rtt_ping_at",
         "stage",
-        "theirs",
-        "trip",
     )
 
     def __init__(
@@ -107,7 +107,7 @@ class Session:
         *,
         framing: Framing,
         dialled: Address | None,
-        mine: Hello,
+        local_hello: Hello,
         codec: ValueCodec,
         limits: Limits,
         now: int,
@@ -115,33 +115,33 @@ class Session:
         self.link = link
         self.framing = framing
         self.dialled = dialled
-        self.mine = mine
-        self.theirs: Hello | None = None
+        self.local_hello = local_hello
+        self.remote_hello: Hello | None = None
         self.agreed: Agreed | None = None
         self.stage = Stage.OPENING
-        self.heard = now
+        self.last_activity = now
         """When a byte last came, or the peer last took one."""
-        self.busy = now
+        self.last_used = now
         """When anything but pings last came."""
-        self.pinged = False
-        self.excused = False
+        self.keepalive_sent = False
+        self.grace_given = False
         """Whether its silence was noticed so late that this node must have stood still, and it was given more time."""
-        self.asked = 0
+        self.rtt_ping = 0
         """The number of the ping that an answer is awaited for, 0 if none is; and when it was sent."""
-        self.asked_at = 0
-        self.trip: int | None = None
-        """How long the latest answered ping took there and back."""
+        self.rtt_ping_at = 0
+        self.rtt: int | None = None
+        """The round-trip time of the latest answered ping."""
         self.limit = min(limits.message, LONGEST_FRAME)
         """Bytes of the longest message either way."""
         self._codec = codec
         self._limits = limits
         # What follows a node's hello in the same piece may already be longer than a client's message.
-        first = min(limits.node_message, LONGEST_FRAME) if dialled is not None and mine.member else self.limit
+        first = min(limits.node_message, LONGEST_FRAME) if dialled is not None and local_hello.member else self.limit
         self._reader = FrameReader(first) if framing is Framing.STREAM else None
         self._classic: ClassicDialect | None = None
         self._steps: Generator[None, None, Request | BadRequest] | None = None
         """The long classic message that is being decoded, and what came after it."""
-        self._behind: deque[bytes | bytearray | memoryview | str] | None = None
+        self._bodies_behind: deque[bytes | bytearray | memoryview | str] | None = None
         if framing is Framing.CLASSIC_MESSAGES:
             self._open_classic()
 
@@ -153,7 +153,9 @@ class Session:
     @property
     def member(self) -> MemberId | None:
         """The peer's member id once the hellos agreed; None for clients."""
-        return MemberId(self.theirs.member) if self.theirs is not None and self.theirs.member else None
+        return (
+            MemberId(self.remote_hello.member) if self.remote_hello is not None and self.remote_hello.member else None
+        )
 
     @property
     def closing(self) -> bool:
@@ -162,8 +164,8 @@ class Session:
 
     def touch(self, now: int) -> None:
         """The peer is there: bytes came, or it took some."""
-        self.heard = now
-        self.pinged = self.excused = False
+        self.last_activity = now
+        self.keepalive_sent = self.grace_given = False
 
     def receive(self, data: bytes | bytearray | memoryview | str, now: int) -> Received:
         """The messages that `data` completes. After a violation the session is of no further use; hang up."""
@@ -190,10 +192,10 @@ class Session:
 
     @property
     def decoding(self) -> bool:
-        """Whether a long message is being decoded: `decode_on` is to be called."""
+        """Whether a long message is being decoded: `continue_decoding` is to be called."""
         return self._steps is not None
 
-    def decode_on(self) -> tuple[Received, bool]:
+    def continue_decoding(self) -> tuple[Received, bool]:
         """Do some milliseconds of work on the long message that came.
 
         Returns it, and what came behind it, once it is done, and whether a long message is still being decoded.
@@ -206,14 +208,14 @@ class Session:
         except StopIteration as stop:
             received.append(stop.value)
             self._steps = None
-            behind, self._behind = self._behind or (), None
+            behind, self._bodies_behind = self._bodies_behind or (), None
             for body in behind:
                 self._admit_body(body, received)
         return received, self.decoding
 
-    def drop_decoding(self) -> None:
+    def discard_decoding(self) -> None:
         """Forget what is being decoded: nobody wants it any more."""
-        self._steps = self._behind = None
+        self._steps = self._bodies_behind = None
 
     def handle(self, message: Message, now: int) -> Received:
         """The same for a message that was never encoded (Framing.OBJECTS)."""
@@ -233,7 +235,7 @@ class Session:
         """The chunks that carry a body to the peer; it must not be over `limit`."""
         return (body,) if self._reader is None else (prefix(len(body)), body)
 
-    def move(self, cause: Cause) -> None:
+    def transition(self, cause: Cause) -> None:
         """Go to the next stage. Raises LocalProtocolError for a step the table does not have; nothing has changed."""
         following = STAGES.get((self.stage, cause))
         if following is None:
@@ -243,10 +245,10 @@ class Session:
     def _admit_body(self, body: bytes | bytearray | memoryview | str, received: Received) -> None:
         """Decode one body at once, or begin to, or keep it behind one that is being decoded."""
         if self._steps is not None:
-            if self._behind is None:
-                self._behind = deque()
-            self._behind.append(body)
-        elif len(body) >= LONG and self._is_classic(body):
+            if self._bodies_behind is None:
+                self._bodies_behind = deque()
+            self._bodies_behind.append(body)
+        elif len(body) >= DECODE_IN_STEPS_FROM and self._is_classic(body):
             classic = self._classic or self._open_classic()
             self._steps = classic.decode_in_steps(body)
         else:
@@ -279,16 +281,16 @@ class Session:
         return message
 
     def _settle(self, theirs: Hello) -> None:
-        agreed = agree(self.mine, theirs)
+        agreed = agree(self.local_hello, theirs)
         if isinstance(agreed, Fault):
             raise RemoteProtocolError(agreed.message, code=agreed.code, details=agreed.details)
-        self.theirs = theirs
+        self.remote_hello = theirs
         self.agreed = agreed
-        if self.member is not None and self.mine.member:
+        if self.member is not None and self.local_hello.member:
             self.limit = min(self._limits.node_message, LONGEST_FRAME)
         if self._reader is not None:
             self._reader.limit = self.limit
-        self.move(Cause.AGREED)
+        self.transition(Cause.AGREED)
 
     def _check_size(self, message: bytes | bytearray | memoryview | str) -> None:
         size = len(message)
@@ -301,5 +303,5 @@ class Session:
 
     def _open_classic(self) -> ClassicDialect:
         self._classic = ClassicDialect(self._codec, self.limit, self._limits)
-        self.move(Cause.AGREED)
+        self.transition(Cause.AGREED)
         return self._classic

@@ -21,19 +21,19 @@ from msgpack import ExtType, Packer  # type: ignore[import-untyped]
 from msgpack.exceptions import OutOfData  # type: ignore[import-untyped]
 
 from mpreg_proto.wire import extensions as ext
-from mpreg_proto.wire.blame import CONTAINERS, CONTAINS_ITSELF, Search, UnsendableValue
-from mpreg_proto.wire.reading import (
+from mpreg_proto.wire.decode import (
+    ExtensionFound,
     MalformedValue,
-    NotPlain,
-    Reading,
+    ValueDecoder,
     is_flat,
     malformed,
     measure_bytes,
     plain_extension,
-    read,
-    refuse_announcements,
+    refuse_oversized_headers,
     skip,
+    unpack,
 )
+from mpreg_proto.wire.encode_errors import CONTAINERS, CONTAINS_ITSELF, EncodeErrorSearch, UnsendableValue
 from mpreg_proto.wire.references import (
     NO_REF_IN_SET,
     MissingReference,
@@ -42,20 +42,19 @@ from mpreg_proto.wire.references import (
     UnresolvedValue,
     write_reference,
 )
-from mpreg_proto.wire.shapes import (
+from mpreg_proto.wire.value_limits import (
     MAX_CONTAINERS,
     MAX_KEY,
     RECORD_AS_KEY,
-    Excess,
-    Mark,
-    Misplaced,
+    ArrayMarker,
+    Unencodable,
+    ValueTooLarge,
     is_small,
     measure,
     ordered,
 )
 
 __all__ = [
-    "Excess",
     "MalformedValue",
     "MissingReference",
     "PathNotFound",
@@ -63,6 +62,7 @@ __all__ = [
     "UnresolvedValue",
     "UnsendableValue",
     "ValueCodec",
+    "ValueTooLarge",
 ]
 
 _TAKEN: Final = CONTAINERS | {type(None), bool, int, float, str, bytes, bytearray, memoryview, ExtType}
@@ -75,8 +75,8 @@ def _mark(code: int) -> ExtType:
 _TUPLE, _SET, _FROZENSET = _mark(ext.TUPLE), _mark(ext.SET), _mark(ext.FROZENSET)
 
 
-def _only(held: list[Any]) -> tuple[Any]:
-    (value,) = held
+def _only(items: list[Any]) -> tuple[Any]:
+    (value,) = items
     return (value,)
 
 
@@ -103,7 +103,11 @@ class ValueCodec:
             Counter: dict,
         }
         self._readers: dict[int, Callable[[bytes], object]] = dict(ext.READERS)
-        self._marks: dict[int, Mark] = {ext.TUPLE: Mark(tuple), ext.SET: Mark(set), ext.FROZENSET: Mark(frozenset)}
+        self._marks: dict[int, ArrayMarker] = {
+            ext.TUPLE: ArrayMarker(tuple),
+            ext.SET: ArrayMarker(set),
+            ext.FROZENSET: ArrayMarker(frozenset),
+        }
         self._unfolds: dict[type, Callable[[Any], object]] = {}
         self._json: dict[type, Callable[[Any], object]] = {}
 
@@ -138,7 +142,7 @@ class ValueCodec:
         self._writers[kind] = write
         self._unfolds[kind] = to
         self._readers[code] = from_
-        self._marks[code] = Mark(lambda held: from_(*_only(held)))
+        self._marks[code] = ArrayMarker(lambda items: from_(*_only(items)))
         if json is not None:
             self._json[kind] = json
 
@@ -149,27 +153,27 @@ class ValueCodec:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also whatever users' objects raise when they are looked at
-            raise self.search().blame(value, error) from error
+            raise self.search().find_error(value, error) from error
 
     def _encode(self, value: object) -> bytes:
         # First, as what contains itself twice would grow without end.
         small = is_small(value)
         keyed = not small and self._measure(value)
-        writing = _Writing(self, value)
+        encoding = _ValueEncoding(self, value)
         # A packer of its own costs 50 ns; so threads may share the codec, and a `to` function may encode. Its
         # buffer starts small: msgpack's 256 KiB can cost malloc system calls each time (measured: 13 us).
-        data: bytes = Packer(strict_types=True, default=writing.write, buf_size=1024).pack(value)
+        data: bytes = Packer(strict_types=True, default=encoding.write, buf_size=1024).pack(value)
         if small and len(data) > MAX_KEY:
             measure(value)
-        if not writing.written:
+        if not encoding.written:
             return data
         # Since Python code has run, lists and dicts may have changed after their lengths were written.
         size = len(data)
         try:
-            if writing.hidden:
+            if encoding.hidden:
                 if not is_flat(data, size):
                     measure_bytes(data, size)
-                if writing.keyed or keyed:
+                if encoding.keyed or keyed:
                     self.decode(data)  # what objects become may not be fit to be a key
             whole = skip(data, size) == size
         except OutOfData:
@@ -178,22 +182,22 @@ class ValueCodec:
             raise RuntimeError("it changed while it was encoded; send a copy")
         return data
 
-    def decode(self, data: bytes | bytearray | memoryview, *, given: Mapping[str, object] | None = None) -> object:
-        """The value of `data`; its references are replaced from `given`, or stay `Ref` objects if that is None.
+    def decode(self, data: bytes | bytearray | memoryview, *, inputs: Mapping[str, object] | None = None) -> object:
+        """The value of `data`; its references are replaced from `inputs`, or stay `Ref` objects if that is None.
 
         What is given is shared, never copied and never looked into; the size after replacing is for the caller to count
         before. Raises MalformedValue, MissingReference or PathNotFound; nothing else, whatever the bytes.
         """
         size = len(data)
         try:
-            refuse_announcements(data, size)
-            reading = None if given is None else Reading(self._readers, self._marks, given)
+            refuse_oversized_headers(data, size)
+            decoder = None if inputs is None else ValueDecoder(self._readers, self._marks, inputs)
             try:
-                value = read(data, size, plain_extension if reading is None else reading.plain)
-            except NotPlain:
-                return (reading or Reading(self._readers, self._marks, None)).whole(data, size)
+                value = unpack(data, size, plain_extension if decoder is None else decoder.reference_hook)
+            except ExtensionFound:
+                return (decoder or ValueDecoder(self._readers, self._marks, None)).decode_with_hooks(data, size)
             if not is_flat(data, size):
-                if reading is None or not reading.replaced:
+                if decoder is None or not decoder.replaced:
                     measure(value)
                 else:  # what was given is not looked into
                     measure_bytes(data, size)
@@ -206,18 +210,18 @@ class ValueCodec:
             raise malformed(error, size) from error
 
     def _measure(self, value: object) -> bool:
-        """Refuse what cannot be sent (Excess, Misplaced); whether keys or sets hold objects of registered types."""
+        """Refuse what cannot be sent (ValueTooLarge, Unencodable); whether keys or sets hold registered types."""
         keyed = False
         for kind in measure(value):
             if kind in self._unfolds:
                 keyed = True
             elif kind not in self._writers and ext.record_of(kind) is not None:
-                raise Misplaced(RECORD_AS_KEY)
+                raise Unencodable(RECORD_AS_KEY)
         return keyed
 
-    def search(self) -> Search:
+    def search(self) -> EncodeErrorSearch:
         """Looks for what is wrong with a value."""
-        return Search(self._writers, self._unfolds, self.record)
+        return EncodeErrorSearch(self._writers, self._unfolds, self.record)
 
     def unfold(self, value: object) -> object:
         """What stands for an object of a registered type, or `value` itself. Raises whatever its function raises."""
@@ -243,11 +247,11 @@ class ValueCodec:
         return ordered(value, self.unfold)
 
 
-_PATIENCE: Final = 10_000
+_CHECK_FOR_CYCLE_AFTER: Final = 10_000
 """Hidden values after which it is asked whether they go round in a circle."""
 
 
-class _Writing:
+class _ValueEncoding:
     """One encoding: what is written for objects that msgpack does not know."""
 
     __slots__ = ("_codec", "_count", "_root", "hidden", "keyed", "written")
@@ -283,11 +287,11 @@ class _Writing:
     def _look(self, inside: object) -> None:
         self.hidden = True
         self._count += 1
-        if self._count >= _PATIENCE:
-            if self._count == _PATIENCE and self._codec.search().is_circular(self._root):
-                raise Misplaced(CONTAINS_ITSELF)
+        if self._count >= _CHECK_FOR_CYCLE_AFTER:
+            if self._count == _CHECK_FOR_CYCLE_AFTER and self._codec.search().has_cycle(self._root):
+                raise Unencodable(CONTAINS_ITSELF)
             if self._count > MAX_CONTAINERS:
-                raise Excess("containers", MAX_CONTAINERS, self._count)
+                raise ValueTooLarge("containers", MAX_CONTAINERS, self._count)
         if not is_small(inside) and self._codec._measure(inside):
             self.keyed = True
 

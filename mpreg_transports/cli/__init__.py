@@ -17,18 +17,18 @@ def main() -> None:
     import sys
 
     from mpreg_transports.cli.app import build
-    from mpreg_transports.cli.streams import make_lasting
+    from mpreg_transports.cli.streams import tolerate_closed_streams
 
-    make_lasting()
+    tolerate_closed_streams()
     try:
         build()(prog_name="mpreg")
     except (Exception, BaseExceptionGroup) as error:
-        from mpreg_transports.cli.told import tell
+        from mpreg_transports.cli.errors import report_error
 
-        sys.exit(tell(error))
+        sys.exit(report_error(error))
     except SystemExit as end:
         if end.code != _INTERRUPTED:
             raise
-        from mpreg_transports.cli.told import tell
+        from mpreg_transports.cli.errors import report_error
 
-        sys.exit(tell(KeyboardInterrupt()))
+        sys.exit(report_error(KeyboardInterrupt()))

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-import mpreg_transports.cli.calls as calls
-import mpreg_transports.cli.cluster as cluster
-import mpreg_transports.cli.configuring as configuring
-import mpreg_transports.cli.demo as demo
-import mpreg_transports.cli.dev as dev
-import mpreg_transports.cli.replaying as replaying
-import mpreg_transports.cli.serving as serving
-import mpreg_transports.cli.simulate as simulate
+import mpreg_transports.cli.commands.calls as calls
+import mpreg_transports.cli.commands.cluster as cluster
+import mpreg_transports.cli.commands.config as config
+import mpreg_transports.cli.commands.dev as dev
+import mpreg_transports.cli.commands.replay as replay
+import mpreg_transports.cli.commands.serve as serve
+import mpreg_transports.cli.commands.simulate as simulate
+import mpreg_transports.cli.demo.command as demo
 from mpreg_transports.cli.options import release
 
 _OWN = "Send graphs of calls to any node of a cluster; each call runs where its function and its data are."
@@ -32,13 +32,13 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for family in (serving, dev, demo, calls, cluster, simulate, replaying, configuring):
+    for family in (serve, dev, demo, calls, cluster, simulate, replay, config):
         family.add_to(app)
     return app
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"mpreg {release()}")
         raise typer.Exit
 

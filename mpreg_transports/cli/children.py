@@ -2,7 +2,7 @@
 
 `Children` starts them, waits until each listens, and passes on what they say. Leaving its `async with`, however that
 happens, ends them: first asked to, so that running calls may finish, then killed. Should this process be killed itself,
-they see their stdin end and go (cli/child.py).
+they see their stdin end and go (cli/node_process.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process, TaskGroup
 from anyio.streams.text import TextReceiveStream
 
-from mpreg_transports.cli.child import command, environment
-from mpreg_transports.cli.told import CommandFailed, ExitCode
-from mpreg_transports.settings import Value
+from mpreg_transports.cli.errors import CommandFailed, ExitCode
+from mpreg_transports.cli.node_process import command, environment
+from mpreg_transports.config.settings import Value
 
 START_SECONDS = 30.0
 """How long a child may take until it listens. Reasonable: what the slowest machine needs to import its functions."""
@@ -43,13 +43,13 @@ class Child:
 
 
 class Children:
-    """Starts nodes and ends them. `hear(name, line)` gets each line that one says on stderr."""
+    """Starts nodes and ends them. `on_line(name, line)` gets each line that one says on stderr."""
 
-    def __init__(self, hear: Callable[[str, str], None]) -> None:
-        self._hear = hear
+    def __init__(self, on_line: Callable[[str, str], None]) -> None:
+        self._on_line = on_line
         self._running: list[Process] = []
         self._tasks: TaskGroup
-        self._last_words: dict[int, str] = {}
+        self._last_lines: dict[int, str] = {}
 
     async def __aenter__(self) -> Self:
         """Nothing runs yet."""
@@ -66,7 +66,7 @@ class Children:
         return await self._tasks.__aexit__(kind, error, traceback)
 
     async def start(self, target: str | None, settings: dict[str, Value]) -> Child:
-        """Start a node and wait until it listens. Raises CommandFailed with its own words if it does not."""
+        """Start a node and wait until it listens. Raises CommandFailed with its own reason if it does not."""
         name = str(settings.get("name", "node"))
         process = await anyio.open_process(
             command(target, settings),
@@ -78,18 +78,18 @@ class Children:
         )
         self._running.append(process)
         assert process.stdout is not None and process.stderr is not None
-        heard = anyio.Event()
-        self._tasks.start_soon(self._listen, name, process, process.stderr, heard)
-        told = None
+        stderr_ended = anyio.Event()
+        self._tasks.start_soon(self._listen, name, process, process.stderr, stderr_ended)
+        ready = None
         with anyio.move_on_after(START_SECONDS):
-            told = await _first_line(process.stdout)
-        if told is None:
+            ready = await _first_line(process.stdout)
+        if ready is None:
             await self._end([process])
             with anyio.move_on_after(1):
-                await heard.wait()
+                await stderr_ended.wait()
             raise self._failed(name, process)
         self._tasks.start_soon(_drain, process.stdout)
-        return Child(name, json.loads(told)["url"], process)
+        return Child(name, json.loads(ready)["url"], process)
 
     async def end(self) -> None:
         """Ask all to leave, and kill what does not."""
@@ -116,24 +116,24 @@ class Children:
                     if process in self._running:
                         self._running.remove(process)
 
-    async def _listen(self, name: str, process: Process, stream: ByteReceiveStream, heard: anyio.Event) -> None:
+    async def _listen(self, name: str, process: Process, stream: ByteReceiveStream, stderr_ended: anyio.Event) -> None:
         """Pass on what it says; its last line is kept, in case it ends."""
         rest = ""
         try:
             async for text in TextReceiveStream(stream, errors="replace"):
                 *lines, rest = (rest + text).split("\n")
                 for line in lines:
-                    if line.startswith("mpreg: ") or process.pid not in self._last_words:
-                        self._last_words[process.pid] = line
-                    self._hear(name, line)
+                    if line.startswith("mpreg: ") or process.pid not in self._last_lines:
+                        self._last_lines[process.pid] = line
+                    self._on_line(name, line)
         finally:
-            heard.set()
+            stderr_ended.set()
 
     def _failed(self, name: str, process: Process) -> CommandFailed:
-        words = self._last_words.get(process.pid, "").removeprefix("mpreg: ") or "it said nothing"
+        reason = self._last_lines.get(process.pid, "").removeprefix("mpreg: ") or "it printed nothing"
         known = process.returncode in list(ExitCode)
         code = ExitCode(process.returncode) if known and process.returncode else ExitCode.OTHER
-        return CommandFailed(f"node {name} did not start: {words}", code=code)
+        return CommandFailed(f"node {name} did not start: {reason}", code=code)
 
 
 async def _first_line(stream: ByteReceiveStream) -> str | None:

@@ -18,7 +18,7 @@ _ERRORS = "backslashreplace"
 """A terminal that lacks a letter is no reason to fail."""
 
 
-class _Lasting(io.FileIO):
+class _TolerantWriter(io.FileIO):
     """Writes to a descriptor until its reader has gone, and then to nowhere."""
 
     def __init__(self, number: int) -> None:
@@ -50,7 +50,7 @@ class _Lasting(io.FileIO):
             os.close(nowhere)
 
 
-def make_lasting() -> None:
+def tolerate_closed_streams() -> None:
     """Replace `sys.stdout` and `sys.stderr` where they are the process's own; open what was closed at its start."""
     _open_closed()
     for name in ("stdout", "stderr"):
@@ -59,7 +59,7 @@ def make_lasting() -> None:
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the rest of the process
             setattr(sys, name, stream)
         elif stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
-            setattr(sys, name, _lasting(stream))
+            setattr(sys, name, _tolerant(stream))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
 
@@ -67,14 +67,14 @@ def make_lasting() -> None:
 def reader_gone() -> bool:
     """Whether nobody reads stdout any more, so that a long output may end early."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return isinstance(raw, _Lasting) and raw.reader_gone
+    return isinstance(raw, _TolerantWriter) and raw.reader_gone
 
 
-def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream over a `_Lasting`; the old one stays open, as the interpreter holds it."""
+def _tolerant(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream over a `_TolerantWriter`; the old one stays open, as the interpreter holds it."""
     try:
         stream.flush()
-        raw = _Lasting(stream.fileno())
+        raw = _TolerantWriter(stream.fileno())
     except (OSError, ValueError):
         stream.reconfigure(errors=_ERRORS)
         return stream

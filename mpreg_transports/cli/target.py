@@ -16,19 +16,19 @@ from pathlib import Path
 from types import ModuleType
 
 from mpreg_proto.describe import object_text, short_name
-from mpreg_transports.cli.told import CommandFailed
-from mpreg_transports.importing import ServedWhileImported, importing
+from mpreg_transports.cli.errors import CommandFailed
+from mpreg_transports.config.import_guard import ServedWhileImported, importing
+from mpreg_transports.config.settings import BY_NAME, SETTINGS, Resolved, Value
 from mpreg_transports.server import Server
-from mpreg_transports.settings import BY_NAME, SETTINGS, Resolved, Value
 
-_HOW = "write it as module:name or file.py:name, such as app.py:server"
+_TARGET_FORM = "write it as module:name or file.py:name, such as app.py:server"
 
 
 def load(target: str, app_dir: Path | None = None) -> Server:
     """The `Server` that TARGET names, found in `app_dir` (None: the working directory). Raises CommandFailed."""
     place, _, name = target.rpartition(":")
     if not place or not name:
-        raise CommandFailed(f"TARGET {target!r} names no Server; {_HOW}")
+        raise CommandFailed(f"TARGET {target!r} names no Server; {_TARGET_FORM}")
     if app_dir is not None and not app_dir.is_dir():
         raise CommandFailed(f"--app-dir {app_dir}: there is no such folder")
     module = _import(place, target, app_dir)
@@ -47,7 +47,7 @@ def source_of(target: str, app_dir: Path | None = None) -> Path | None:
     place = target.rpartition(":")[0] or target
     if _is_file(place):
         return _file(place, app_dir)
-    look_here(app_dir)
+    search_modules_here(app_dir)
     try:
         spec = importlib.util.find_spec(place)
     except (ImportError, ValueError):
@@ -71,14 +71,14 @@ def own_settings(server: Server) -> dict[str, Value]:
     return own
 
 
-def set_up(server: Server | None, found: Mapping[str, Resolved]) -> Server:
+def configured_server(server: Server | None, found: Mapping[str, Resolved]) -> Server:
     """A server with these settings: a new one, or `server` with them laid over it. Raises CommandFailed."""
     arguments = {BY_NAME[name].attribute: one.value for name, one in found.items() if BY_NAME[name].attribute}
     try:
         made = Server(**arguments)  # type: ignore[arg-type]  # kinds were checked when they were resolved
     except (ValueError, TypeError) as error:
         given = [one for one in found.values() if one.setting.attribute and one.source != "default"]
-        sources = dict.fromkeys(one.source for one in given if _quoted(one.value, error))
+        sources = dict.fromkeys(one.source for one in given if _mentions(one.value, error))
         raise CommandFailed(str(error) + (f" ({', '.join(sources)})" if sources else "")) from None
     if server is None:
         return made
@@ -87,7 +87,7 @@ def set_up(server: Server | None, found: Mapping[str, Resolved]) -> Server:
     return server
 
 
-def _quoted(value: Value, error: Exception) -> bool:
+def _mentions(value: Value, error: Exception) -> bool:
     """Whether an error's text speaks of this value."""
     values = value if isinstance(value, tuple) else (value,)
     return any(isinstance(one, str) and len(one) > 1 and one in str(error) for one in values)
@@ -104,14 +104,14 @@ def _import(place: str, target: str, app_dir: Path | None) -> ModuleType:
     except (KeyboardInterrupt, CommandFailed):
         raise
     except ServedWhileImported as error:
-        raise CommandFailed(f"{error}{_line(error)}") from None
+        raise CommandFailed(f"{error}{_location(error)}") from None
     except BaseException as error:  # whatever the user's module raises, SystemExit too
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and not file and f"{place}.".startswith(f"{missing}."):
             text = f"TARGET {target}: there is no module {missing!r} here or among what is installed"
-            raise CommandFailed(text, _HOW) from None
+            raise CommandFailed(text, _TARGET_FORM) from None
         why = " ".join(object_text(error).split())
-        text = f"TARGET {target} does not import: {short_name(type(error))}: {why}{_line(error)}"
+        text = f"TARGET {target} does not import: {short_name(type(error))}: {why}{_location(error)}"
         raise CommandFailed(text, *_how_to_import(error, path, file)) from error
 
 
@@ -126,9 +126,9 @@ def _import_file(path: Path, target: str, app_dir: Path | None) -> ModuleType:
     path = path.resolve()
     root, name = _root_and_name(path, app_dir)
     _refuse_taken_name(name, path, target)
-    _find_in(root, first=True)
+    _add_to_sys_path(root, first=True)
     if "." in name:
-        _find_in(path.parent, first=False)  # what lies beside it, as when Python runs the file itself
+        _add_to_sys_path(path.parent, first=False)  # what lies beside it, as when Python runs the file itself
         module = importlib.import_module(name)
         found = getattr(module, "__file__", None)
         if found is None or not Path(found).samefile(path):
@@ -171,26 +171,26 @@ def _refuse_taken_name(name: str, path: Path, target: str) -> None:
     top = name.partition(".")[0]
     own = path.parents[name.count(".") - 1].name if "." in name else path.name
     if top in sys.stdlib_module_names and top != "test":  # which only Python's own tests need
-        whose = "Python's own module"
+        owner = "Python's own module"
     else:
         loaded = getattr(sys.modules.get(top), "__file__", None)
         mine = path.parents[name.count(".") - 1] / "__init__.py" if "." in name else path
         if loaded is None or Path(loaded).resolve() == mine:
             return
-        whose = f"the module {loaded}"
+        owner = f"the module {loaded}"
     raise CommandFailed(
-        f"TARGET {target}: {own} has the name of {whose} {top!r}, which would be lost to all that needs it; rename it"
+        f"TARGET {target}: {own} has the name of {owner} {top!r}, which would be lost to all that needs it; rename it"
     )
 
 
 def _import_module(name: str, target: str, app_dir: Path | None) -> ModuleType:
-    look_here(app_dir)
+    search_modules_here(app_dir)
     module = importlib.import_module(name)
     beside = (app_dir or Path.cwd()) / f"{name}.py"
     found = getattr(module, "__file__", None)
     if "." not in name and beside.is_file() and (found is None or not beside.samefile(found)):
-        whose = f"the module {found}" if name not in sys.stdlib_module_names else "Python's own module"
-        raise CommandFailed(f"TARGET {target}: {name} is {whose}, not {beside.name} here; rename {beside.name}")
+        owner = f"the module {found}" if name not in sys.stdlib_module_names else "Python's own module"
+        raise CommandFailed(f"TARGET {target}: {name} is {owner}, not {beside.name} here; rename {beside.name}")
     return module
 
 
@@ -202,15 +202,15 @@ def _how_to_import(error: BaseException, path: Path, file: bool) -> tuple[str, .
     return (f"name the folder that its package lies in:   --app-dir {folder.parent}",)
 
 
-def look_here(app_dir: Path | None = None) -> None:
+def search_modules_here(app_dir: Path | None = None) -> None:
     """Find modules in the working directory, as `python -m` does and a console script does not, or in `app_dir`."""
     if app_dir is not None:
-        _find_in(app_dir.resolve(), first=True)
+        _add_to_sys_path(app_dir.resolve(), first=True)
     elif "" not in sys.path:
-        _find_in(Path.cwd(), first=True)
+        _add_to_sys_path(Path.cwd(), first=True)
 
 
-def _find_in(directory: Path, *, first: bool) -> None:
+def _add_to_sys_path(directory: Path, *, first: bool) -> None:
     """Let Python look for modules in `directory`: before all else, or after."""
     if str(directory) not in sys.path:
         sys.path.insert(0 if first else len(sys.path), str(directory))
@@ -220,7 +220,7 @@ def _is_file(place: str) -> bool:
     return place.endswith(".py") or "/" in place or os.sep in place
 
 
-def _line(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     """Where in the user's code it happened: the last line of theirs, or the last of all if none is."""
     if isinstance(error, SyntaxError):
         return ""  # its text says so
@@ -230,8 +230,8 @@ def _line(error: BaseException) -> str:
         places.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
         step = step.tb_next
     places = [(file, line) for file, line in places if not file.startswith("<")]
-    theirs = [place for place in places if not place[0].startswith(_LIBRARIES)] or places
-    return f" ({Path(theirs[-1][0]).name}, line {theirs[-1][1]})" if theirs else ""
+    own = [place for place in places if not place[0].startswith(_LIBRARIES)] or places
+    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
 
 
 _LIBRARIES = (

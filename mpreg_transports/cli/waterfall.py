@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from mpreg_proto.wire.messages import Traced
-from mpreg_transports.cli.terminal import PALETTE, span
+from mpreg_transports.cli.console import PALETTE, format_duration
 
 MOST_ROWS = 60
 """Calls that are drawn; of more, the longest ones."""
@@ -43,14 +43,14 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
     bar = max(_LEAST_BAR, width - names - places - _TOOK - 6 - again)
     end = max(1, *(row.ended for row in rows))
     colours = colours_of(nodes)
-    ruler = f"0{span(end):>{bar - 1}}"
-    lines = [Text(f"{'call':<{names}}  {'node':<{places}}  {ruler}  {'ran':>{_TOOK}}", style="bold")]
+    ruler = f"0{format_duration(end):>{bar - 1}}"
+    lines = [Text(f"{'CALL':<{names}}  {'NODE':<{places}}  {ruler}  {'RAN':>{_TOOK}}", style="bold")]
     for row in rows:
         colour = colours[row.node]
         line = Text(set_cell_size(cut(row.name, names), names) + "  ")
         line.append(set_cell_size(cut(nodes[row.node], places), places), style=colour)
-        line.append("  ").append_text(drawn(row, end, width=bar, colour=colour, ascii_only=ascii_only))
-        line.append(f"  {span(row.ended - row.started):>{_TOOK}}")
+        line.append("  ").append_text(call_bar(row, end, width=bar, colour=colour, ascii_only=ascii_only))
+        line.append(f"  {format_duration(row.ended - row.started):>{_TOOK}}")
         if row.tries > 1:
             line.append(f" x{row.tries}", style="yellow")
         lines.append(line)
@@ -59,7 +59,7 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
     return lines
 
 
-def drawn(row: Traced, end: int, *, width: int, colour: str, ascii_only: bool) -> Text:
+def call_bar(row: Traced, end: int, *, width: int, colour: str, ascii_only: bool) -> Text:
     """One call's bar, `width` columns for the time from 0 to `end`."""
     waits, runs = (".", "=") if ascii_only else ("·", "━")
     before, waiting, running = _cells(row, end, width)

@@ -21,7 +21,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
-from mpreg_transports.forking import not_for_children
+from mpreg_transports.functions.fork_safety import close_on_fork
 from mpreg_transports.links.lookup import addresses_of, race
 
 READ_SIZE = 256 * 1024
@@ -74,7 +74,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has its methods and not its class
         self._loop = asyncio.get_running_loop()
         self._transport.set_write_buffer_limits(high=UNWRITTEN)
-        not_for_children(self)
+        close_on_fork(self)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """Where the next bytes go."""

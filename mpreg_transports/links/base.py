@@ -34,7 +34,7 @@ class LinkEnded(Exception):
         self.clean = clean
         self.code = code
 
-    def again(self) -> LinkEnded:
+    def copy(self) -> LinkEnded:
         """A fresh one that says the same: an exception raised twice would carry its old traceback along."""
         return LinkEnded(self.reason, clean=self.clean, code=self.code)
 

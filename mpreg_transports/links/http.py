@@ -153,7 +153,7 @@ class HttpConnection:
             return replace(head, body=bytes(body)) if body else head
         raise HttpRefused(HttpResponse.text(408, f"the body did not come within {BODY_SECONDS:g} s"))
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the peer hangs up; what it sends meanwhile is kept for the next request. May be cancelled."""
         kept = 0
         while kept < MAX_HEAD:  # from then on its next requests wait in the socket
@@ -183,7 +183,7 @@ class HttpConnection:
             return
         await tcp.linger(self._stream)
 
-    def again(self) -> bool:
+    def start_next_cycle(self) -> bool:
         """Whether another request may follow; makes ready for it."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
@@ -220,7 +220,7 @@ class HttpConnection:
                 except anyio.EndOfStream:
                     data = b""  # h11's sign for the end
                 except tcp.BROKEN as error:
-                    raise tcp.ending(error) from None
+                    raise tcp.to_link_ended(error) from None
                 self._h11.receive_data(data)
         except h11.RemoteProtocolError as error:
             raise HttpRefused(HttpResponse.text(error.error_status_hint, f"bad request: {error}")) from None

@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from mpreg_transports.background import single_errors
-from mpreg_transports.threads import poster
+from mpreg_transports.functions.threads import get_call_soon_threadsafe
 
 STAGGER_SECONDS = 0.25
 """How long an address has before the next one is tried beside it (RFC 8305, section 5)."""
@@ -42,14 +42,14 @@ _Rows = list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str,
 
 async def _look_up(host: str, port: int) -> _Rows:
     """Ask the system, in a thread that is left alone when this is cancelled."""
-    done, found, post = anyio.Event(), Future[_Rows](), poster()
+    done, found, call_soon_threadsafe = anyio.Event(), Future[_Rows](), get_call_soon_threadsafe()
 
     def work() -> None:
         try:
             found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
         except Exception as error:
             found.set_exception(error)
-        post(done.set)
+        call_soon_threadsafe(done.set)
 
     threading.Thread(target=work, name="mpreg lookup", daemon=True).start()
     await done.wait()

@@ -26,7 +26,7 @@ class _Direction:
         self._limit = buffered
         self._waiting: deque[bytes | memoryview] = deque()
         self._unread = 0
-        self.given = 0
+        self.written_bytes = 0
         """Bytes that were sent."""
         self._end: LinkEnded | None = None
         self._changed = anyio.Event()
@@ -43,23 +43,23 @@ class _Direction:
     async def put(self, chunks: Sequence[Buffer]) -> None:
         await anyio.lowlevel.checkpoint()
         if self._end is not None:
-            raise self._end.again()
+            raise self._end.copy()
         for chunk in chunks:
             if len(chunk):
                 self._waiting.append(_unchanging(chunk))
                 self._unread += len(chunk)
-                self.given += len(chunk)
+                self.written_bytes += len(chunk)
         self._wake()
         while self._unread > self._limit:
             await self._changed.wait()
             if self._end is not None:
-                raise self._end.again()
+                raise self._end.copy()
 
     async def take(self) -> bytes | memoryview:
         await anyio.lowlevel.checkpoint()
         while not self._waiting:
             if self._end is not None:
-                raise self._end.again()
+                raise self._end.copy()
             await self._changed.wait()
         data = self._next(self._unread if self._chunk is None else self._chunk)
         self._unread -= len(data)
@@ -80,9 +80,9 @@ class _Direction:
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     @property
-    def taken(self) -> int:
+    def acked_bytes(self) -> int:
         """Bytes that the other end has received, or that were dropped."""
-        return self.given - self._unread
+        return self.written_bytes - self._unread
 
     def drop(self) -> None:
         """Forget what is unread."""
@@ -106,14 +106,14 @@ class MemoryLink:
         self._outgoing = outgoing
 
     @property
-    def given(self) -> int:
+    def written_bytes(self) -> int:
         """Bytes that were written."""
-        return self._outgoing.given
+        return self._outgoing.written_bytes
 
     @property
-    def taken(self) -> int:
+    def acked_bytes(self) -> int:
         """Bytes of them that the other end has received."""
-        return self._outgoing.taken
+        return self._outgoing.acked_bytes
 
     async def receive(self) -> tuple[bytes | memoryview]:
         """One chunk: all that waits, or as much as the pair's `chunk`. See `Link.receive`."""

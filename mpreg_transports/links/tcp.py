@@ -18,9 +18,9 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
-from mpreg_transports.addresses import host_and_port, normal_host
 from mpreg_transports.background import running_loop
-from mpreg_transports.forking import not_for_children
+from mpreg_transports.config.addresses import host_and_port, normal_host
+from mpreg_transports.functions.fork_safety import close_on_fork
 from mpreg_transports.links import asyncio_stream
 from mpreg_transports.links.base import Buffer, Framing, LinkEnded
 
@@ -67,14 +67,14 @@ class TcpLink:
         self._closed = False
 
     @property
-    def taken(self) -> int:
-        """Bytes that the peer has taken. See `Output.taken`."""
-        return self._output.taken
+    def acked_bytes(self) -> int:
+        """Bytes that the peer has taken. See `Output.acked_bytes`."""
+        return self._output.acked_bytes
 
     @property
-    def given(self) -> int:
+    def written_bytes(self) -> int:
         """Bytes that were written."""
-        return self._output.given
+        return self._output.written_bytes
 
     async def receive(self) -> tuple[bytes]:
         """One chunk, up to 256 KiB. See `Link.receive`."""
@@ -82,7 +82,7 @@ class TcpLink:
             chunk, self._received = self._received, b""
             return (chunk,)
         if self._end is not None:
-            raise self._end.again()
+            raise self._end.copy()
         try:
             return (await self._stream.receive(READ_SIZE),)
         except BROKEN as error:
@@ -91,7 +91,7 @@ class TcpLink:
     async def send(self, chunks: Sequence[Buffer]) -> None:
         """Write the concatenation of `chunks`. See `Link.send`."""
         if self._end is not None and not self._end.clean:
-            raise self._end.again()
+            raise self._end.copy()
         try:
             await self._output.write(chunks)
         except BROKEN as error:
@@ -112,8 +112,8 @@ class TcpLink:
 
     def _ended(self, error: BaseException) -> LinkEnded:
         if self._end is None:
-            self._end = ending(error)
-        return self._end.again()
+            self._end = to_link_ended(error)
+        return self._end.copy()
 
 
 class Output:
@@ -121,26 +121,26 @@ class Output:
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        self.given = 0
+        self.written_bytes = 0
         """Bytes that were written."""
         self._raw: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
 
     async def write(self, chunks: Sequence[Buffer]) -> None:
         """Write the concatenation of `chunks`. Raises what the stream raises (BROKEN)."""
-        turn = self.given + TURN
+        turn = self.written_bytes + TURN
         for piece in gather(chunks):
             for part in _slices(piece):
                 await self._stream.send(part)
-                self.given += len(part)
-                if self.given >= turn:
-                    turn = self.given + TURN
+                self.written_bytes += len(part)
+                if self.written_bytes >= turn:
+                    turn = self.written_bytes + TURN
                     await anyio.lowlevel.checkpoint()
 
     def write_now(self, data: bytes) -> bool:
         """Write without waiting, where the stream can; False, and nothing is written, where it cannot."""
         if not isinstance(self._stream, asyncio_stream.AsyncioStream) or not self._stream.send_now(data):
             return False
-        self.given += len(data)
+        self.written_bytes += len(data)
         return True
 
     @property
@@ -149,13 +149,13 @@ class Output:
         return self._stream.unwritten if isinstance(self._stream, asyncio_stream.AsyncioStream) else 0
 
     @property
-    def taken(self) -> int:
+    def acked_bytes(self) -> int:
         """Bytes that the peer has taken: its system has acknowledged them, or, where that cannot be asked, ours has
         taken them.
 
         A growing number is a sign of life while something waits to leave.
         """
-        return self.given - self.unsent - _unacknowledged(self._raw)
+        return self.written_bytes - self.unsent - _unacknowledged(self._raw)
 
 
 def _unacknowledged(sock: socket.socket | None) -> int:
@@ -185,12 +185,12 @@ def tune(stream: ByteStream) -> None:
     sock: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
     if sock is None:
         return
-    wanted = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in (*KEEPALIVE, ("TCP_NOTSENT_LOWAT", UNSENT)):
         number = getattr(socket, name, _LINUX.get(name) if sys.platform == "linux" else None)
         if number is not None:
-            wanted.append((socket.IPPROTO_TCP, number, value))
-    for level, number, value in wanted:
+            options.append((socket.IPPROTO_TCP, number, value))
+    for level, number, value in options:
         with suppress(OSError):  # not every system lets each be set
             sock.setsockopt(level, number, value)
 
@@ -208,7 +208,7 @@ async def write_all(stream: ByteStream, data: bytes) -> None:
     except TimeoutError:
         raise LinkEnded(f"the peer took nothing for {STALLED_SECONDS:g} s") from None
     except BROKEN as error:
-        raise ending(error) from None
+        raise to_link_ended(error) from None
 
 
 async def connect(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> TcpLink:
@@ -225,7 +225,7 @@ async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None = None
     except TimeoutError:
         raise LinkEnded(f"cannot connect to {where}: no answer within {CONNECT_SECONDS:g} s") from None
     except (*BROKEN, UnicodeError) as error:  # UnicodeError: a name that cannot be a host's
-        raise LinkEnded(f"cannot connect to {where}: {why(error)}") from None
+        raise LinkEnded(f"cannot connect to {where}: {describe_error(error)}") from None
     tune(stream)
     return stream
 
@@ -235,36 +235,36 @@ async def _open(host: str, port: int, tls: ssl.SSLContext | None) -> ByteStream:
         return await asyncio_stream.connect(host, port)
     if tls is None:
         stream = await anyio.connect_tcp(host, port)
-        not_for_children(stream.extra(SocketAttribute.raw_socket))
+        close_on_fork(stream.extra(SocketAttribute.raw_socket))
         return stream
     # Not standard-compatible: an end without TLS's own goodbye is how most peers end.
     return await anyio.connect_tcp(host, port, ssl_context=tls, tls_standard_compatible=False)
 
 
-def why(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error of the network says, in a few words: the system's own text, without its number."""
     inner: BaseException | None = error
     while inner is not None:
         match inner:
             case BaseExceptionGroup():
-                return "; ".join(dict.fromkeys(why(one) for one in inner.exceptions))
+                return "; ".join(dict.fromkeys(describe_error(one) for one in inner.exceptions))
             case ssl.SSLCertVerificationError():
                 return f"its certificate is not accepted ({inner.verify_message})"
             case ssl.SSLError():
                 return f"TLS failed ({(inner.reason or str(inner)).replace('_', ' ').lower()})"
             case socket.gaierror():
-                return _small(inner.strerror or "the name is not known")
+                return _lower_first(inner.strerror or "the name is not known")
             case OSError() if inner.errno:
-                return _small(os.strerror(inner.errno))  # asyncio puts a text of its own into strerror
+                return _lower_first(os.strerror(inner.errno))  # asyncio puts a text of its own into strerror
         inner = inner.__cause__
     return str(error) or type(error).__name__
 
 
-def _small(text: str) -> str:
+def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def ending(error: BaseException) -> LinkEnded:
+def to_link_ended(error: BaseException) -> LinkEnded:
     """The LinkEnded for what reading or writing a byte stream raised."""
     if isinstance(error, anyio.EndOfStream):
         return LinkEnded("the peer hung up", clean=True)
@@ -272,7 +272,7 @@ def ending(error: BaseException) -> LinkEnded:
         return LinkEnded("closed here", clean=True)
     if isinstance(error, anyio.BrokenResourceError) and error.__cause__ is None:
         return LinkEnded("connection lost")
-    return LinkEnded(f"connection lost: {why(error)}")
+    return LinkEnded(f"connection lost: {describe_error(error)}")
 
 
 def gather(chunks: Sequence[Buffer]) -> Iterator[bytes]:

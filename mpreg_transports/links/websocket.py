@@ -22,11 +22,11 @@ from wsproto.connection import Connection, ConnectionState
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from mpreg_transports.addresses import host_and_port
+from mpreg_transports.config.addresses import host_and_port
 from mpreg_transports.links import frames, tcp
 from mpreg_transports.links.base import MAX_MESSAGE, Buffer, Framing, LinkEnded
 from mpreg_transports.links.http import HttpRefused, HttpRequest, HttpResponse
-from mpreg_transports.links.inbox import Inbox
+from mpreg_transports.links.message_parser import MessageParser
 
 SUBPROTOCOL = "mpreg.1"
 """The native dialect's name in the opening handshake; without it a WebSocket link is classic."""
@@ -35,7 +35,7 @@ HANDSHAKE_SECONDS = 5.0
 """How long a server may take to answer our opening handshake. Reasonable: 2 to 10."""
 REFUSAL_SECONDS = 1.0
 """How long the body of a refused handshake may take; its status alone is told without."""
-_SAID = 400
+_REFUSAL_TEXT_BYTES = 400
 """Bytes of such a body that are told."""
 CLOSE_SECONDS = 1.5
 """How long the closing handshake may take. Reasonable: a few round trips; a peer that is gone costs all of it."""
@@ -60,7 +60,7 @@ class WebSocketLink:
         self._output = tcp.Output(stream)
         self._connection = connection
         self._frames = frames.masked_frames if connection.client else frames.plain_frames
-        self._inbox = Inbox(connection, max_message=max_message)
+        self._parser = MessageParser(connection, max_message=max_message)
         self._received: bytes | None = received  # None once it is parsed
         self._messages: list[bytes | bytearray | str] = []  # complete, to be given by `receive`
         self._ping = b""  # to be written at the next chance
@@ -73,14 +73,14 @@ class WebSocketLink:
         self._writer_left: anyio.Event | None = None
 
     @property
-    def taken(self) -> int:
-        """Bytes that the peer has taken. See `Output.taken`."""
-        return self._output.taken
+    def acked_bytes(self) -> int:
+        """Bytes that the peer has taken. See `Output.acked_bytes`."""
+        return self._output.acked_bytes
 
     @property
-    def given(self) -> int:
+    def written_bytes(self) -> int:
         """Bytes that were written."""
-        return self._output.given
+        return self._output.written_bytes
 
     async def receive(self) -> list[bytes | bytearray | str]:
         """All messages that one read of the socket completed. See `Link.receive`.
@@ -90,10 +90,10 @@ class WebSocketLink:
         """
         while not self._messages:
             if self._end is not None:
-                raise self._end.again()
+                raise self._end.copy()
             if self._closing:
                 raise LinkEnded("closed here", clean=True)
-            await self._step()
+            await self._read_once()
             if not self._messages:
                 self.on_partial()
         messages, self._messages = self._messages, []
@@ -139,27 +139,27 @@ class WebSocketLink:
         self._closing = True
         with anyio.CancelScope(shield=True):
             with suppress(LinkEnded), anyio.move_on_after(CLOSE_SECONDS):
-                await self._say_goodbye(code)
+                await self._closing_handshake(code)
             await tcp.hang_up(self._stream)
 
-    async def _step(self) -> None:
+    async def _read_once(self) -> None:
         """Read once, or go on with what was read: parse a slice of it into `_messages`, answer pings.
 
         Marks the end but raises it only when nothing came with it.
         """
         self._reading = True
         try:
-            if self._inbox.more:
+            if self._parser.more:
                 await anyio.lowlevel.checkpoint()  # others have their turn between two slices
             else:
                 data, self._received = self._received, None
                 if data is None:
                     data = await self._read()
                 self.received_bytes += len(data)
-                self._inbox.feed(data)
-            self._messages += self._inbox.parse()
-            self._end = self._end or self._inbox.end
-            if self._inbox.owes and not (self._writing or self._broken):  # else the writer takes it along
+                self._parser.feed(data)
+            self._messages += self._parser.parse()
+            self._end = self._end or self._parser.end
+            if self._parser.has_pongs and not (self._writing or self._broken):  # else the writer takes it along
                 with suppress(LinkEnded):
                     await self._write([])
         finally:
@@ -173,22 +173,22 @@ class WebSocketLink:
             return await self._stream.receive(tcp.READ_SIZE)
         except tcp.BROKEN as error:
             self._broken = True
-            end = tcp.ending(error)
+            end = tcp.to_link_ended(error)
             # A stream that ends without a close frame is a break, however orderly (section 7.1.5: 1006).
             self._end = LinkEnded(end.reason, clean=self._closing)
-            raise self._end.again() from None
+            raise self._end.copy() from None
 
     async def _send(self, messages: list[tuple[int, Buffer]]) -> None:
-        await self._turn()
+        await self._wait_for_writer()
         self._check_sendable()
         await self._write(self._frames(messages))
 
     def _check_sendable(self) -> None:
         """Raise LinkEnded if nothing more can be sent. The peer's close frame alone does not forbid it."""
         if self._closing or self._broken:
-            raise self._end.again() if self._end is not None else LinkEnded("closed here", clean=True)
+            raise self._end.copy() if self._end is not None else LinkEnded("closed here", clean=True)
 
-    async def _turn(self) -> None:
+    async def _wait_for_writer(self) -> None:
         """Wait until nobody writes. Only a pong or a closing frame ever meets a message, so this hardly waits."""
         while self._writing:
             if self._writer_left is None:
@@ -198,7 +198,7 @@ class WebSocketLink:
     async def _write(self, frames: Iterable[Sequence[Buffer]]) -> None:
         """Write frames, and between them the pongs and the ping that are owed.
 
-        Must follow `_turn` without an await between.
+        Must follow `_wait_for_writer` without an await between.
         """
         self._writing = True
         whole = False
@@ -209,15 +209,15 @@ class WebSocketLink:
                 pieces += frame
                 size += sum(map(len, frame))
                 if size >= tcp.SLICE:
-                    await self._output.write([*self._control(), *pieces])
+                    await self._output.write([*self._pending_control_frames(), *pieces])
                     pieces, size = [], 0
-            while pieces := [*self._control(), *pieces]:
+            while pieces := [*self._pending_control_frames(), *pieces]:
                 await self._output.write(pieces)
                 pieces = []
             whole = True
         except tcp.BROKEN as error:
-            self._end = self._end or LinkEnded(tcp.ending(error).reason)
-            raise self._end.again() from None
+            self._end = self._end or LinkEnded(tcp.to_link_ended(error).reason)
+            raise self._end.copy() from None
         finally:
             self._writing = False
             if not whole:  # cancelled or failed: half a frame may be out
@@ -227,34 +227,34 @@ class WebSocketLink:
                 self._writer_left.set()
                 self._writer_left = None
 
-    def _control(self) -> list[bytes]:
+    def _pending_control_frames(self) -> list[bytes]:
         """Take out the control frames that are owed; none follows our own close frame."""
         if self._closing:
             return []
         ping, self._ping = self._ping, b""
-        return [*self._inbox.pongs(), ping] if ping else self._inbox.pongs()
+        return [*self._parser.pongs(), ping] if ping else self._parser.pongs()
 
-    async def _say_goodbye(self, code: int) -> None:
+    async def _closing_handshake(self, code: int) -> None:
         """Send our close frame, and wait for the peer's, or until it has read ours."""
-        await self._turn()
+        await self._wait_for_writer()
         if self._broken:
             return
-        failed = self._inbox.failed_with
-        peers = self._inbox.closed_with
-        first = failed if failed is not None else peers if peers is not None else sendable(code)
+        failed = self._parser.violation_code
+        peer_code = self._parser.peer_close_code
+        first = failed if failed is not None else peer_code if peer_code is not None else valid_close_code(code)
         await self._write([[self._connection.send(ws.CloseConnection(code=first))]])
         while self._end is None:  # not the peer's close frame yet
             if self._reading:
                 self._reader_left = self._reader_left or anyio.Event()
                 await self._reader_left.wait()
             else:
-                await self._step()
+                await self._read_once()
                 self._messages.clear()
         if failed is not None or self._connection.client:  # section 7.1.1: the server hangs up first
             await tcp.linger(self._stream)
 
 
-def sendable(code: int) -> int:
+def valid_close_code(code: int) -> int:
     """`code`, if it may stand in a close frame (section 7.4), else one for private use that still tells it."""
     if code in (1004, 1005, 1006) or 1014 < code < 2000:
         return code + 3000
@@ -350,15 +350,15 @@ async def _shake_hands(
                 if isinstance(event, ws.AcceptConnection):
                     return handshake, event.subprotocol
                 if isinstance(event, ws.RejectConnection):
-                    said = await _said(stream, handshake) if event.has_body else ""
-                    raise LinkEnded(f"{where} refused WebSocket: HTTP status {event.status_code}{said}")
+                    text = await _refusal_text(stream, handshake) if event.has_body else ""
+                    raise LinkEnded(f"{where} refused WebSocket: HTTP status {event.status_code}{text}")
     except (RemoteProtocolError, UnicodeError) as error:
         raise LinkEnded(f"{where} does not speak WebSocket: {error}") from None
     except tcp.BROKEN as error:
-        raise LinkEnded(f"{where} does not speak WebSocket: {tcp.ending(error).reason}") from None
+        raise LinkEnded(f"{where} does not speak WebSocket: {tcp.to_link_ended(error).reason}") from None
 
 
-async def _said(stream: ByteStream, handshake: WSConnection) -> str:
+async def _refusal_text(stream: ByteStream, handshake: WSConnection) -> str:
     """What a refusal says in its body, as far as it comes, behind a colon."""
     body, whole = b"", False
     with suppress(*tcp.BROKEN, RemoteProtocolError), anyio.move_on_after(REFUSAL_SECONDS):
@@ -366,10 +366,10 @@ async def _said(stream: ByteStream, handshake: WSConnection) -> str:
             for event in handshake.events():
                 if isinstance(event, ws.RejectData):
                     body, whole = body + event.data, event.body_finished
-            if whole or len(body) >= _SAID:
+            if whole or len(body) >= _REFUSAL_TEXT_BYTES:
                 break
             handshake.receive_data(await stream.receive(tcp.READ_SIZE))
-    text = " ".join(body[:_SAID].decode("utf-8", "replace").split())
+    text = " ".join(body[:_REFUSAL_TEXT_BYTES].decode("utf-8", "replace").split())
     return f": {text}" if text and not text.startswith("<") else ""
 
 

@@ -45,14 +45,14 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Request
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports import logs
+from mpreg_transports.runtime import logs
 
 log = logs.get("mpreg")
 
 MAGIC = b"mpreg-journal-1\n"
 _LENGTH = struct.Struct(">I")
 _encode = msgspec.msgpack.Encoder().encode
-_MARK_EVERY = 256
+_CHECKPOINT_EVERY = 256
 """Inputs between two marks of the hash."""
 _INPUTS = frozenset(
     "link_opened receive link_closed dial_failed progress backlog finished wake submit cancel offer withdraw hold "
@@ -79,7 +79,7 @@ class Input(msgspec.Struct, frozen=True, array_like=True):
     args: tuple[Any, ...] = ()
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """The hash over all effects so far, after so many inputs."""
 
     inputs: int
@@ -134,93 +134,93 @@ class JournalNode(Node):
         _write(self._file, Input("entropy", 0, (drawn,)))
         return drawn
 
-    def _note(self, name: str, now: int, *args: Any) -> None:
+    def _record_input(self, name: str, now: int, *args: Any) -> None:
         self._inputs += 1
-        if self._inputs % _MARK_EVERY == 0:
-            _write(self._file, Mark(self._inputs, self._effects.hex))
+        if self._inputs % _CHECKPOINT_EVERY == 0:
+            _write(self._file, Checkpoint(self._inputs, self._effects.hex))
         _write(self._file, Input(name, now, args))
 
     def close_journal(self) -> None:
         """Write the last mark and close the file."""
         if not self._file.closed:
-            _write(self._file, Mark(self._inputs, self._effects.hex))
+            _write(self._file, Checkpoint(self._inputs, self._effects.hex))
             _flush(self._file)
             self._file.close()
 
     def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
         """See `Node.link_opened`."""
-        self._note("link_opened", now, link, framing.value, dialled)
+        self._record_input("link_opened", now, link, framing.value, dialled)
         super().link_opened(link, framing=framing, dialled=dialled, now=now)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """See `Node.receive`."""
-        self._note("receive", now, link, data if isinstance(data, str) else bytes(data))
+        self._record_input("receive", now, link, data if isinstance(data, str) else bytes(data))
         super().receive(link, data, now=now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """See `Node.link_closed`."""
-        self._note("link_closed", now, link)
+        self._record_input("link_closed", now, link)
         super().link_closed(link, now=now)
 
     def dial_failed(self, address: Address, *, now: int) -> None:
         """See `Node.dial_failed`."""
-        self._note("dial_failed", now, address)
+        self._record_input("dial_failed", now, address)
         super().dial_failed(address, now=now)
 
     def progress(self, link: LinkId, *, now: int) -> None:
         """See `Node.progress`."""
-        self._note("progress", now, link)
+        self._record_input("progress", now, link)
         super().progress(link, now=now)
 
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
         """See `Node.backlog`."""
-        self._note("backlog", now, link, queued)
+        self._record_input("backlog", now, link, queued)
         super().backlog(link, queued, now=now)
 
     def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
         """See `Node.finished`."""
-        self._note("finished", now, run, began, *_outcome(outcome, self._values))
+        self._record_input("finished", now, run, began, *_encode_outcome(outcome, self._values))
         super().finished(run, outcome, now=now, began=began)
 
     def wake(self, *, now: int) -> None:
         """See `Node.wake`; also the moment when the file is brought up to date."""
-        self._note("wake", now)
+        self._record_input("wake", now)
         super().wake(now=now)
         _flush(self._file)
 
     def submit(self, request: Request, *, now: int) -> RequestId:
         """See `Node.submit`."""
-        self._note("submit", now, _encode(request))
+        self._record_input("submit", now, _encode(request))
         return super().submit(request, now=now)
 
     def cancel(self, request: RequestId, *, now: int) -> None:
         """See `Node.cancel`."""
-        self._note("cancel", now, request)
+        self._record_input("cancel", now, request)
         super().cancel(request, now=now)
 
     def offer(self, function: FunctionSpec, *, now: int) -> None:
         """See `Node.offer`."""
-        self._note("offer", now, msgspec.to_builtins(function))
+        self._record_input("offer", now, msgspec.to_builtins(function))
         super().offer(function, now=now)
 
     def withdraw(self, function: str, *, now: int) -> None:
         """See `Node.withdraw`."""
-        self._note("withdraw", now, function)
+        self._record_input("withdraw", now, function)
         super().withdraw(function, now=now)
 
-    def hold(self, resources: tuple[str, ...], *, now: int) -> None:
+    def set_resources(self, resources: tuple[str, ...], *, now: int) -> None:
         """See `Node.hold`."""
-        self._note("hold", now, resources)
-        super().hold(resources, now=now)
+        self._record_input("set_resources", now, resources)
+        super().set_resources(resources, now=now)
 
     def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
         """See `Node.advertise`."""
-        self._note("advertise", now, addresses)
+        self._record_input("advertise", now, addresses)
         super().advertise(addresses, now=now)
 
     def leave(self, *, now: int) -> None:
         """See `Node.leave`."""
-        self._note("leave", now)
+        self._record_input("leave", now)
         super().leave(now=now)
 
     def drain(self) -> list[Effect]:
@@ -262,11 +262,11 @@ def replay(
     Raises ValueError for what is no journal, and for one that is damaged. What the core raises comes through.
     """
     start, inputs = _read(Path(file).read_bytes())
-    node = _born_again(start, inputs, codec=codec)
+    node = _recreate_node(start, inputs, codec=codec)
     effects, done, now, marks, marked, agreed = EffectHash(), 0, start.now, 0, 0, True
     last: deque[str] = deque(maxlen=20)
     for record in inputs:
-        if isinstance(record, Mark):
+        if isinstance(record, Checkpoint):
             marks, marked = marks + 1, done
             agreed = agreed and record.hash == effects.hex
             continue
@@ -276,14 +276,14 @@ def replay(
             if stop_at is not None and done >= stop_at:
                 break
             done, now = done + 1, record.now
-            last.append(_words(done, record))
+            last.append(_describe(done, record))
             if on_input is not None:
                 on_input(last[-1])
             _apply(node, record, codec)
     return Replayed(done, effects.hex, agreed, marks, marked, start.version, node.view(now=now), tuple(last))
 
 
-def _born_again(start: Start, inputs: Iterable[Mark | Input], *, codec: ValueCodec) -> Node:
+def _recreate_node(start: Start, inputs: Iterable[Checkpoint | Input], *, codec: ValueCodec) -> Node:
     """The node as it began; what it could not guess it is given once more."""
     draws = iter([record.args[0] for record in inputs if isinstance(record, Input) and record.name == "entropy"])
     return Node(
@@ -302,18 +302,18 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
         dialled = None if args[2] is None else Address(args[2])
         node.link_opened(args[0], framing=Framing(args[1]), dialled=dialled, now=now)
     elif name == "finished":
-        node.finished(args[0], _again(args[2:], codec), now=now, began=args[1])
+        node.finished(args[0], _decode_outcome(args[2:], codec), now=now, began=args[1])
     elif name == "offer":
         node.offer(msgspec.convert(args[0], FunctionSpec), now=now)
     elif name == "submit":
         node.submit(msgspec.msgpack.decode(args[0], type=Request), now=now)
-    elif name in ("hold", "advertise"):
+    elif name in ("set_resources", "advertise"):
         getattr(node, name)(tuple(args[0]), now=now)
     else:
         getattr(node, name)(*args, now=now)
 
 
-def _outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
+def _encode_outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
     """An outcome as plain data; a result that cannot be sent as the error that it becomes."""
     if isinstance(outcome, Returned):
         try:
@@ -330,7 +330,7 @@ def _outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
     return ("stopped",)
 
 
-def _again(written: tuple[Any, ...], codec: ValueCodec) -> Outcome:
+def _decode_outcome(written: tuple[Any, ...], codec: ValueCodec) -> Outcome:
     match written:
         case ("returned", value):
             return Returned(codec.decode(value))
@@ -380,7 +380,7 @@ def _write(file: BufferedWriter, record: msgspec.Struct) -> None:
         file.write(_LENGTH.pack(len(body)))
         file.write(body)
     except OSError as error:
-        _give_up(file, error)
+        _stop_writing(file, error)
 
 
 def _flush(file: BufferedWriter) -> None:
@@ -388,10 +388,10 @@ def _flush(file: BufferedWriter) -> None:
         if not file.closed:
             file.flush()
     except OSError as error:
-        _give_up(file, error)
+        _stop_writing(file, error)
 
 
-def _give_up(file: BufferedWriter, error: OSError) -> None:
+def _stop_writing(file: BufferedWriter, error: OSError) -> None:
     log.error("the journal ends here, the node goes on: %s", error)
     with suppress(OSError):
         file.raw.close()
@@ -411,12 +411,12 @@ def _records(data: bytes) -> Iterator[bytes]:
         at = end
 
 
-def _read(data: bytes) -> tuple[Start, list[Input | Mark]]:
+def _read(data: bytes) -> tuple[Start, list[Input | Checkpoint]]:
     """All of a journal; ValueError names the first record that is none."""
     bodies = list(_records(data))
     if not bodies:
         raise ValueError("this journal ends before its first record")
-    read: list[Input | Mark] = []
+    read: list[Input | Checkpoint] = []
     try:
         start = msgspec.msgpack.decode(bodies[0], type=Start)
     except msgspec.MsgspecError as error:
@@ -429,15 +429,15 @@ def _read(data: bytes) -> tuple[Start, list[Input | Mark]]:
     return start, read
 
 
-def _record(body: bytes) -> Input | Mark:
+def _record(body: bytes) -> Input | Checkpoint:
     if body[:1] and body[0] & 0xF0 == 0x80:  # a MessagePack map
-        return msgspec.msgpack.decode(body, type=Mark)
+        return msgspec.msgpack.decode(body, type=Checkpoint)
     record = msgspec.msgpack.decode(body, type=Input)
     if record.name not in _INPUTS and record.name not in ("drain", "entropy"):
         raise msgspec.ValidationError(f"there is no input {record.name[:40]!r}")
     return record
 
 
-def _words(number: int, record: Input) -> str:
+def _describe(number: int, record: Input) -> str:
     shown = ", ".join(f"{len(arg)} bytes" if isinstance(arg, bytes) else repr(arg)[:60] for arg in record.args)
     return f"{number} at {record.now}: {record.name}({shown})"

@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.bodies import Fn
     from mpreg_transports.testing.calls import SimCall
     from mpreg_transports.testing.chooser import Chooser, Hypothesis, Seeded, Tape
     from mpreg_transports.testing.determinism import DeterminismError
+    from mpreg_transports.testing.durations import constant, exponential, uniform
+    from mpreg_transports.testing.functions import Fn
     from mpreg_transports.testing.hosts import Spec
     from mpreg_transports.testing.machine import ClusterMachine
-    from mpreg_transports.testing.marks import simulate
     from mpreg_transports.testing.memory import MemoryCluster, memory_cluster
+    from mpreg_transports.testing.simulate_decorator import simulate
     from mpreg_transports.testing.simulation import Simulation
-    from mpreg_transports.testing.spans import constant, exponential, uniform
     from mpreg_transports.testing.swarm import Swarm
-    from mpreg_transports.testing.watching import Violation, Watcher
+    from mpreg_transports.testing.watchers import Violation, Watcher
 
 __all__ = [
     "Chooser",
@@ -48,7 +48,7 @@ _WHERE = {
     "Chooser": "chooser",
     "ClusterMachine": "machine",
     "DeterminismError": "determinism",
-    "Fn": "bodies",
+    "Fn": "functions",
     "Hypothesis": "chooser",
     "MemoryCluster": "memory",
     "Seeded": "chooser",
@@ -57,13 +57,13 @@ _WHERE = {
     "Spec": "hosts",
     "Swarm": "swarm",
     "Tape": "chooser",
-    "Violation": "watching",
-    "Watcher": "watching",
-    "constant": "spans",
-    "exponential": "spans",
+    "Violation": "watchers",
+    "Watcher": "watchers",
+    "constant": "durations",
+    "exponential": "durations",
     "memory_cluster": "memory",
-    "simulate": "marks",
-    "uniform": "spans",
+    "simulate": "simulate_decorator",
+    "uniform": "durations",
 }
 """Which module of this package holds a name."""
 

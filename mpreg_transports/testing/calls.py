@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpreg_proto.client import Reply
-from mpreg_proto.errors import RequestError, raised
+from mpreg_proto.client import Response
+from mpreg_proto.errors import RequestError, exception_for
 from mpreg_proto.wire.messages import Request, Result
 from mpreg_proto.wire.values import ValueCodec
 
@@ -37,7 +37,7 @@ class SimCall:
         """Whether its answer is there."""
         return self.result is not None or self.cancelled
 
-    def answer(self, reply: Reply, now: int) -> None:
+    def answer(self, reply: Response, now: int) -> None:
         """Something has come."""
         assert isinstance(reply, Result), "a request is answered by a Result"
         if reply.last:
@@ -49,7 +49,7 @@ class SimCall:
     @property
     def error(self) -> RequestError | None:
         """The error it ended with, None while it has none."""
-        return None if self.result is None or self.result.fault is None else raised(self.result.fault)
+        return None if self.result is None or self.result.fault is None else exception_for(self.result.fault)
 
     @property
     def values(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class guarded:  # it is used like a function, and is a class as a generator take
 
 
 @contextmanager
-def watching() -> Iterator[None]:
+def forbid_nondeterminism() -> Iterator[None]:
     """A simulation runs inside of this; outside of bodies everything works as ever."""
     if not _hooked:
         _hooked.append(True)

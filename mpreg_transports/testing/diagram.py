@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import log10
 
-from mpreg_transports.testing.failures import deed
+from mpreg_transports.testing.durations import SECOND
+from mpreg_transports.testing.failures import action_text
 from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.svg import Canvas
 from mpreg_transports.testing.trace import Action, Event
 
@@ -146,7 +146,7 @@ class _Drawing(Canvas):
         self._bodies()
         self._messages()
         self._others()
-        self._deeds(width)
+        self._actions(width)
         if violation:
             y = self.scale.y(self.until)
             self.line(_LEFT - 20, y, width - 10, y, stroke="#c00000", width=2)
@@ -313,7 +313,7 @@ class _Drawing(Canvas):
                     f'stroke="{colour}"><title>{escape(event.kind)} {escape(event.other)}</title></circle>'
                 )
 
-    def _deeds(self, width: int) -> None:
+    def _actions(self, width: int) -> None:
         """What was done to the cluster: a mark where, words at the right, as close to the moment as can be read."""
         below = _TOP - 14.0
         for action in self.script:
@@ -328,7 +328,7 @@ class _Drawing(Canvas):
             x = width - _RIGHT
             self.line(x, y, x + 12, place - 3, stroke="#d8a0a0", width=0.7)
             style = "small dim" if action.name in ("submit", "cancel") else "deed"
-            self.text(x + 15, place, f"{action.at / SECOND:.3f} {deed(action)}"[:_WORDS], style)
+            self.text(x + 15, place, f"{action.at / SECOND:.3f} {action_text(action)}"[:_WORDS], style)
 
     def _mark(self, action: Action, y: float) -> None:
         x = self.x.get(str(action.args.get("name", action.args.get("client", ""))))

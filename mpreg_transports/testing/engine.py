@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from typing import Any
 
-from mpreg_proto.client import Reply
+from mpreg_proto.client import Response
 from mpreg_proto.effects import Framing, Send
 from mpreg_proto.ids import Address, LinkId
-from mpreg_transports.testing.bodies import Body
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.chooser import Chooser, Seeded
-from mpreg_transports.testing.determinism import watching
+from mpreg_transports.testing.determinism import forbid_nondeterminism
+from mpreg_transports.testing.durations import SECOND
+from mpreg_transports.testing.functions import SimulatedRun
 from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost, Spec
-from mpreg_transports.testing.network import End, Network, Wire
-from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.network import Network, Wire, WireEnd
+from mpreg_transports.testing.observer_hub import ObserverHub
 from mpreg_transports.testing.tables import Tables
 from mpreg_transports.testing.trace import Header, Trace, labelled
-from mpreg_transports.testing.watched import Watched
-from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.watchers import Watcher
 
 SWEEP = 1000
 """Events between two looks at the whole state."""
@@ -33,7 +33,7 @@ _REFUSED_AFTER = 3 * SECOND
 _REDIAL = SECOND // 2
 
 
-class Engine(Watched):
+class Engine(ObserverHub):
     """Hosts, wires and events. `objects=True` skips framing and codec; `watchers` look at everything that happens."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Engine(Watched):
             watcher.begin(self)
         for index, (name, spec) in enumerate(nodes.items()):
             self.nodes[name] = NodeHost(self, name, index, spec)
-        with watching():
+        with forbid_nondeterminism():
             for host in self.nodes.values():
                 host.start()
                 self._after(host)
@@ -91,7 +91,7 @@ class Engine(Watched):
         """
         span_ns = round((seconds if seconds is not None else limit if limit is not None else 60.0) * SECOND)
         end = self.now + span_ns
-        with watching():
+        with forbid_nondeterminism():
             while True:
                 if until is not None and until():
                     return True
@@ -124,7 +124,7 @@ class Engine(Watched):
         """What a saved trace says of this simulation."""
         raise NotImplementedError
 
-    def look_every(self, events: int) -> None:
+    def set_sweep_interval(self, events: int) -> None:
         """Sweep after so many events from now on."""
         self._sweep_every = events
         self._sweep_at = self.trace.events + events
@@ -137,7 +137,7 @@ class Engine(Watched):
 
     # -- what hosts want ----------------------------------------------------------------------------------------------
 
-    def first_node(self, name: str) -> tuple[str, ...]:
+    def default_peers(self, name: str) -> tuple[str, ...]:
         """Whom a node joins that names nobody: the first one, unless that is itself."""
         first = next(iter(self.specs))
         return () if first == name else (first,)
@@ -173,7 +173,7 @@ class Engine(Watched):
         if due is not None:
             self._push(max(self.now, host.clock.when(due)), self._wake, host, host.life, due)
 
-    def resume_at(self, host: NodeHost, body: Body, after: int) -> None:
+    def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None:
         """A body is to be stepped after so many nanoseconds."""
         body.step += 1
         self._push(self.now + after, self._resume, host, host.life, body, body.step)
@@ -182,14 +182,14 @@ class Engine(Watched):
         """A client that has lost its link tries again soon."""
         self._push(self.now + _REDIAL, self._redial, host, host.life)
 
-    def answered(self, host: ClientHost, number: int, reply: Reply) -> None:
+    def answered(self, host: ClientHost, number: int, reply: Response) -> None:
         """A client has something for one of its requests."""
         call = self._waiting.get((host.name, host.life, number))
         if call is None or call.cancelled:
             return
         call.answer(reply, self.now)
-        for tell in self._told["replied"]:
-            tell(call, reply)
+        for hook in self._hooks["replied"]:
+            hook(call, reply)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -201,32 +201,32 @@ class Engine(Watched):
         self.steps -= 1  # what people do is no step: a replay does it by itself, between two steps
         act(*args)
 
-    def _did(self, name: str, args: dict[str, Any]) -> None:
-        self.trace.did(self.now, name, args, step=self.steps)
+    def _record_action(self, name: str, args: dict[str, Any]) -> None:
+        self.trace.record_action(self.now, name, args, step=self.steps)
 
     def _after(self, host: Host) -> None:
         host.carry_out()
-        for tell in host.watching:
-            tell(host)
+        for hook in host.event_hooks:
+            hook(host)
         if host.over and host.alive:
             self._end_life(host, silent=False)
 
-    def _stands_still(self, host: Host) -> bool:
+    def _is_stalled(self, host: Host) -> bool:
         """Whether `host` is stalled, or has not caught up with what came meanwhile."""
         return host.stalled_until > self.now or bool(host.waiting)
 
-    def _put_off(self, host: Host, handle: Callable[..., None], *args: Any) -> None:
+    def _defer(self, host: Host, handle: Callable[..., None], *args: Any) -> None:
         """The event comes again when `host` goes on, behind what waits already."""
         host.waiting.append((handle, args))
         if len(host.waiting) == 1:
-            self._push(host.stalled_until, self._goes_on, host, host.life)
+            self._push(host.stalled_until, self._catch_up, host, host.life)
 
-    def _goes_on(self, host: Host, life: int) -> None:
+    def _catch_up(self, host: Host, life: int) -> None:
         """A stall is over, or longer than it was meant to be: what waits is handled in the order in which it came."""
         if host.life != life or not host.waiting:
             return
         if host.stalled_until > self.now:
-            self._push(host.stalled_until, self._goes_on, host, life)
+            self._push(host.stalled_until, self._catch_up, host, life)
             return
         waiting, host.waiting = host.waiting, []
         for handle, args in waiting:
@@ -235,36 +235,36 @@ class Engine(Watched):
     def _wake(self, host: Host, life: int, due: int) -> None:
         if host.life != life or not host.alive or host.due != due:
             return
-        if self._stands_still(host):
-            self._put_off(host, self._wake, host, life, due)
+        if self._is_stalled(host):
+            self._defer(host, self._wake, host, life, due)
             return
         host.due = None
         self.trace.add(self.now, "wake", host.name, "")
-        for tell in self._told["wakes"]:
-            tell(host)
+        for hook in self._hooks["timer_due"]:
+            hook(host)
         host.wake()
         self._after(host)
 
     def _dialled(self, host: Host, life: int, target: NodeHost | None, where: Address) -> None:
         if host.life != life or not host.alive:
             return
-        if self._stands_still(host):
-            self._put_off(host, self._dialled, host, life, target, where)
+        if self._is_stalled(host):
+            self._defer(host, self._dialled, host, life, target, where)
             return
         if target is not None and target is not host:
             if self.network.is_cut(host.name, target.name) or self.network.is_cut(target.name, host.name):
-                self._push(self.now + _REFUSED_AFTER, self._unheard, host, life, where)
+                self._push(self.now + _REFUSED_AFTER, self._dial_failed, host, life, where)
                 return
             if target.alive:
                 self._connect(host, target, where)
                 return
-        self._unheard(host, life, where)
+        self._dial_failed(host, life, where)
 
-    def _unheard(self, host: Host, life: int, where: Address) -> None:
+    def _dial_failed(self, host: Host, life: int, where: Address) -> None:
         if host.life != life or not host.alive:
             return
-        if self._stands_still(host):
-            self._put_off(host, self._unheard, host, life, where)
+        if self._is_stalled(host):
+            self._defer(host, self._dial_failed, host, life, where)
             return
         self.trace.add(self.now, "refused", host.name, where)
         host.dial_failed(where)
@@ -272,7 +272,7 @@ class Engine(Watched):
 
     def _connect(self, host: Host, target: NodeHost, where: Address) -> None:
         self._wires += 1
-        ends = (End(host, host.next_link()), End(target, target.next_link()))
+        ends = (WireEnd(host, host.next_link()), WireEnd(target, target.next_link()))
         wire = Wire(self._wires, *ends)
         for side, end in enumerate(ends):
             end.host.wires[end.link] = (wire, side)
@@ -284,8 +284,8 @@ class Engine(Watched):
         end = wire.ends[side]
         if end.closed or not end.host.alive or end.host.life != end.life:
             return
-        if self._stands_still(end.host):
-            self._put_off(end.host, self._open, wire, side, where)
+        if self._is_stalled(end.host):
+            self._defer(end.host, self._open, wire, side, where)
             return
         end.opened = True
         end.host.link_opened(end.link, where)
@@ -294,8 +294,8 @@ class Engine(Watched):
     def _transmit(self, wire: Wire, side: int, data: object) -> None:
         """Send data, or None for the end, in order with what was sent before."""
         source, target = wire.ends[side], wire.ends[1 - side]
-        if self.network.is_cut(source.host.name, target.host.name) or wire.held[side]:
-            wire.held[side].append(data)
+        if self.network.is_cut(source.host.name, target.host.name) or wire.blocked[side]:
+            wire.blocked[side].append(data)
             return
         size = len(data) if isinstance(data, bytes) else 200
         sent = self.now
@@ -308,9 +308,9 @@ class Engine(Watched):
         for at, piece in arrivals:
             self._push(at, self._deliver, wire, side, piece, sent, label)
         if wire.free[side] > sent:  # a bandwidth: part of it waits to leave
-            self.network.tell_backlog(wire, side, sent)
-            for at in self.network.leaves(wire, side, begun):
-                self._push(at, self.network.tell_taken, wire, side, at)
+            self.network.report_backlog(wire, side, sent)
+            for at in self.network.departures(wire, side, begun):
+                self._push(at, self.network.report_progress, wire, side, at)
 
     def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""
@@ -318,8 +318,8 @@ class Engine(Watched):
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
             return
-        if self._stands_still(host):
-            self._put_off(host, self._deliver, wire, side, data, sent, label)
+        if self._is_stalled(host):
+            self._defer(host, self._deliver, wire, side, data, sent, label)
             return
         source = wire.ends[side].host.name
         if data is None:
@@ -338,8 +338,8 @@ class Engine(Watched):
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
             return
-        if self._stands_still(host):
-            self._put_off(host, self._closed, wire, side)
+        if self._is_stalled(host):
+            self._defer(host, self._closed, wire, side)
             return
         end.closed = True
         del host.wires[end.link]
@@ -356,16 +356,16 @@ class Engine(Watched):
         """The connection breaks, with all that is on its way."""
         self.network.broken += max(wire.last) > self.now
         for side in (0, 1):
-            wire.held[side].clear()
+            wire.blocked[side].clear()
             self._push(self.now, self._closed, wire, side)
 
-    def _resume(self, host: NodeHost, life: int, body: Body, step: int) -> None:
+    def _resume(self, host: NodeHost, life: int, body: SimulatedRun, step: int) -> None:
         if host.life != life or not host.alive or body.step != step:
             return
-        if self._stands_still(host):
-            self._put_off(host, self._resume, host, life, body, step)
+        if self._is_stalled(host):
+            self._defer(host, self._resume, host, life, body, step)
             return
-        host.went_on(body, body.resume())
+        host.stepped(body, body.resume())
         self._after(host)
 
     def _redial(self, host: ClientHost, life: int) -> None:
@@ -384,23 +384,23 @@ class Engine(Watched):
         host.alive = False
         for wire, side in list(host.wires.values()):
             wire.ends[side].closed = True
-            wire.held[side].clear()
+            wire.blocked[side].clear()
             if not silent:
                 self._transmit(wire, side, None)
         host.wires = {}
 
-    def _heal_ways(self) -> None:
+    def _heal_network(self) -> None:
         self.network.heal()
         for host in [*self.nodes.values(), *self.clients.values()]:
             for wire, side in list(host.wires.values()):
-                held, wire.held[side][:] = list(wire.held[side]), []
-                for data in held:
+                blocked, wire.blocked[side][:] = list(wire.blocked[side]), []
+                for data in blocked:
                     self._transmit(wire, side, data)
 
     def _heal_all(self) -> None:
-        self._heal_ways()
-        self.network.sound()
+        self._heal_network()
+        self.network.clear_resets()
         for host in self.nodes.values():
             host.stalled_until = min(host.stalled_until, self.now)
             if host.waiting:
-                self._push(self.now, self._goes_on, host, host.life)
+                self._push(self.now, self._catch_up, host, host.life)

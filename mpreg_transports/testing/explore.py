@@ -8,7 +8,7 @@ dies; the last four as often as `Bounds` says. Breadth first; a world is made ag
 would share what it holds of chance. Two worlds are one if a hash over all that their machines hold, and over what is on
 its way, is the same; the order of tables does not count. There is no chance in it: whoever draws gets the first.
 
-After each step the safety invariants are checked (exploring.py holds the world and them); what is violated is told with
+After each step the safety invariants are checked (explore_world.py holds the world and them); a violation comes with
 the shortest row of steps that leads there.
 """
 
@@ -21,8 +21,8 @@ from time import perf_counter
 
 import msgspec
 
-from mpreg_transports.testing.exploring import Bounds, Step, World
-from mpreg_transports.testing.watching import Violation
+from mpreg_transports.testing.explore_world import Bounds, Step, World
+from mpreg_transports.testing.watchers import Violation
 
 
 class Level(msgspec.Struct, frozen=True):
@@ -94,15 +94,15 @@ def reached(bounds: Bounds, path: tuple[Step, ...]) -> World:
         try:
             world.do(step)
         except Violation as violation:
-            raise Violation(violation.invariant, f"{violation.text}\n{told(path[:done])}") from None
+            raise Violation(violation.invariant, f"{violation.text}\n{describe_path(path[:done])}") from None
         except Exception as error:
-            raise Violation(0, f"{type(error).__name__}: {error}\n{told(path[:done])}") from error
+            raise Violation(0, f"{type(error).__name__}: {error}\n{describe_path(path[:done])}") from error
     return world
 
 
-def told(path: tuple[Step, ...]) -> str:
+def describe_path(path: tuple[Step, ...]) -> str:
     """Steps for people, one a line."""
-    return "\n".join(f"{number:>4}. {step.words()}" for number, step in enumerate(path, 1))
+    return "\n".join(f"{number:>4}. {step.describe()}" for number, step in enumerate(path, 1))
 
 
 def explore(bounds: Bounds, *, depth: int) -> Explored:

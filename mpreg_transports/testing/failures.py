@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mpreg_transports.testing.hosts import NodeHost
-from mpreg_transports.testing.replay import Case, Ran
+from mpreg_transports.testing.replay import Case, CaseResult
 from mpreg_transports.testing.simulation import Simulation
 from mpreg_transports.testing.specs import versions
 from mpreg_transports.testing.trace import Action, Event, unpacked
-from mpreg_transports.testing.watching import Violation
+from mpreg_transports.testing.watchers import Violation
 
 LAST = 25
 """Events in words that a report shows."""
@@ -33,7 +33,7 @@ def command(case: Case) -> str:
     )
 
 
-def failure(case: Case, ran: Ran, *, saved: Path | None = None, again: str = "") -> str:
+def failure(case: Case, ran: CaseResult, *, saved: Path | None = None, again: str = "") -> str:
     """The whole report. `saved` is the file that holds the trace, `again` what a second run of the seed said."""
     sim, error = ran.sim, ran.error
     assert error is not None, "only a failing run has a report of its failure"
@@ -49,23 +49,23 @@ def failure(case: Case, ran: Ran, *, saved: Path | None = None, again: str = "")
         lines.append(f"  again     {again}")
     if not isinstance(error, Violation):
         lines += ["", *_where(error)]
-    lines += ["", "What happened last:", *last_words(sim)]
+    lines += ["", "What happened last:", *last_events(sim)]
     lines += ["", "How each node sees it:", *views(sim)]
     lines += ["", "See it again:"]
     lines += [f"  {line}" for line in (command(case), f"mpreg replay {saved}" if saved else "") if line]
     return "\n".join(lines)
 
 
-def last_words(sim: Simulation, count: int = LAST) -> list[str]:
+def last_events(sim: Simulation, count: int = LAST) -> list[str]:
     """The last events and what was done between them, a line each."""
     events = list(sim.trace.recorded)[-count:]
     since = events[0].at if events else 0
-    rows: list[tuple[int, str]] = [(event.at, event_words(event)) for event in events]
-    rows += [(action.at, action_words(action)) for action in sim.trace.script if action.at >= since]
+    rows: list[tuple[int, str]] = [(event.at, describe_event(event)) for event in events]
+    rows += [(action.at, describe_action(action)) for action in sim.trace.script if action.at >= since]
     return [f"  {line}" for _, line in sorted(rows, key=lambda row: row[0])]
 
 
-def event_words(event: Event) -> str:
+def describe_event(event: Event) -> str:
     """One event on a line."""
     what = {
         "data": f"gets {event.size} bytes from {event.other}" + (f" ({event.label})" if event.label else ""),
@@ -80,12 +80,12 @@ def event_words(event: Event) -> str:
     return f"{event.at / 1e9:12.6f} s  {event.host:<10} {what}"
 
 
-def action_words(action: Action) -> str:
+def describe_action(action: Action) -> str:
     """One thing done to the cluster on a line."""
-    return f"{action.at / 1e9:12.6f} s  >>> {deed(action)}"
+    return f"{action.at / 1e9:12.6f} s  >>> {action_text(action)}"
 
 
-def deed(action: Action) -> str:
+def action_text(action: Action) -> str:
     """What was done, without the time."""
     args = action.args
     match action.name:
@@ -105,9 +105,9 @@ def deed(action: Action) -> str:
         case "cancel":
             return f"cancel request {args['label']}"
         case "set_link":
-            return f"link {args['source']} -> {args['target']}: {profile_words(args['profile'])}"
+            return f"link {args['source']} -> {args['target']}: {describe_profile(args['profile'])}"
         case "set_links":
-            return f"all links: {profile_words(args['profile'])}"
+            return f"all links: {describe_profile(args['profile'])}"
         case "offer" | "withdraw":
             return f"{args['name']} {action.name}s {args['function']}"
         case "calm":
@@ -117,7 +117,7 @@ def deed(action: Action) -> str:
     return " ".join([action.name, *(str(value) for value in args.values())])
 
 
-def profile_words(profile: dict[str, Any]) -> str:
+def describe_profile(profile: dict[str, Any]) -> str:
     """A link's profile, as it stands in a script."""
     kind, low, high = profile["delay"]
     words = [f"delay {kind} {max(low, high) / 1e6:g} ms"]
@@ -159,6 +159,6 @@ def _where(error: Exception) -> Sequence[str]:
     return traceback.format_exception(type(error), error, error.__traceback__, limit=-6, chain=False)
 
 
-def script_words(script: Iterable[Action]) -> list[str]:
+def describe_script(script: Iterable[Action]) -> list[str]:
     """A script in words, a line each."""
-    return [action_words(action) for action in script]
+    return [describe_action(action) for action in script]

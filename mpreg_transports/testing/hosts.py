@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mpreg_proto.client import ClientSession, Replied
+from mpreg_proto.client import ClientSession, ResponseReceived
 from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Lost, Notify, NotStarted, Run, Send
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
-from mpreg_transports.testing.bodies import Body, Fn, bodies
 from mpreg_transports.testing.clocks import Clock
+from mpreg_transports.testing.functions import Fn, SimulatedRun, function_table
 from mpreg_transports.testing.network import Wire
-from mpreg_transports.testing.watching import overhear
+from mpreg_transports.testing.watchers import tap_messages
 from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = DEFAULT
 
 
-def together(effects: Sequence[Any]) -> Sequence[Any]:
+def coalesce_sends(effects: Sequence[Any]) -> Sequence[Any]:
     """Writes to one link that follow each other leave as one, as in production: a piece may hold the end of one message
     and the beginning of the next.
     """
@@ -74,7 +74,7 @@ class Host:
         self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
         self.wires: dict[LinkId, tuple[Wire, int]] = {}
         self.due: int | None = None
-        self.watching: list[Callable[..., None]] = []
+        self.event_hooks: list[Callable[..., None]] = []
         """Whom to tell of each event here."""
         self._last_link = 0
 
@@ -138,27 +138,27 @@ class NodeHost(Host):
 
     def __init__(self, sim: Engine, name: str, index: int, spec: Spec) -> None:
         super().__init__(sim, name, index)
-        self.watching = sim.watching_nodes()
+        self.event_hooks = sim.node_event_hooks()
         self.spec = spec
-        self.running: dict[RunId, Body] = {}
-        self.handed_out = 0
+        self.running: dict[RunId, SimulatedRun] = {}
+        self.last_dispatch = 0
         """The newest dispatch of this life's coordinator that the simulation has looked at."""
         self.coordinator: Coordinator | None = None
         self.era = 0
         """How many coordinators this life has had."""
-        self._told = False
+        self._more_effects = False
         """Whether the node was told something while its effects were carried out, so that there may be more of them."""
 
     def start(self) -> None:
         """Begin a new life: a new member at the same address, with the functions of the spec."""
         super().start()
         self.running = {}
-        self.handed_out = 0
+        self.last_dispatch = 0
         self.coordinator, self.era = None, 0
-        self.offers = bodies(dict(self.spec.functions))
+        self.offers = function_table(dict(self.spec.functions))
         sim, label = self.sim, f"{self.name}/{self.life}"
         seed = sim.chooser.below(f"~seed {label}", 1 << 52)
-        peers = self.spec.peers if self.spec.peers is not None else sim.first_node(self.name)
+        peers = self.spec.peers if self.spec.peers is not None else sim.default_peers(self.name)
         config = NodeConfig(
             name=self.name,
             addresses=(address(self.name),),
@@ -176,9 +176,9 @@ class NodeHost(Host):
             now=self.local,
             codec=default_codec(),
         )
-        if sim.hearing:
-            overhear(self.node.links, self, sim.hearing)
-        sim.watch_born(self)
+        if sim.subscriptions:
+            tap_messages(self.node.links, self, sim.subscriptions)
+        sim.observe_node_started(self)
         for function, _ in self.offers.values():
             self.node.offer(function.spec, now=self.local)
         self.carry_out()
@@ -212,28 +212,28 @@ class NodeHost(Host):
     def progress(self, link: LinkId) -> None:
         self.node.progress(link, now=self.local)
 
-    def finished(self, body: Body, outcome: Any) -> None:
+    def finished(self, body: SimulatedRun, outcome: Any) -> None:
         """A body has ended."""
-        self._told = True
+        self._more_effects = True
         del self.running[body.run.run]
         if body.lost:
             outcome = Lost("its executor broke")
-        self.sim.watch_ended(self, body.run, outcome)
+        self.sim.observe_ended(self, body.run, outcome)
         self.node.finished(body.run.run, outcome, now=self.local)
 
     def carry_out(self) -> None:
         """Do all that the node wants, then see when it wants to be woken."""
         node, sim = self.node, self.sim
-        self._told = True
-        while self._told:
-            self._told = False
-            for effect in together(node.drain()):
+        self._more_effects = True
+        while self._more_effects:
+            self._more_effects = False
+            for effect in coalesce_sends(node.drain()):
                 if type(effect) is Send:  # mostly
                     sim.send(self, effect)
                 else:
                     self._one(effect)
-        if node.coordinator.last_number != self.handed_out:
-            sim.watch_handed_out(self)
+        if node.coordinator.last_number != self.last_dispatch:
+            sim.observe_dispatches(self)
         due = node.next_timeout()
         if due != self.due:
             self.due = due
@@ -245,7 +245,7 @@ class NodeHost(Host):
             case Run():
                 self._run(effect)
             case Notify(notice):
-                sim.watch_notice(self, notice)
+                sim.observe_notice(self, notice)
             case Dial(where):
                 sim.dial(self, where)
             case HangUp(link):
@@ -265,18 +265,18 @@ class NodeHost(Host):
         if isinstance(fn, Fn) and fn.refuses + fn.loses:
             drawn = sim.chooser.fraction(f"~executor {run.function}")
             if drawn < fn.refuses:
-                self._told = True
+                self._more_effects = True
                 self.node.finished(run.run, NotStarted("its executor is full"), now=self.local)
                 return
             drawn -= fn.refuses
-        if self.node.coordinator.last_number != self.handed_out:
-            sim.watch_handed_out(self)
-        sim.watch_started(self, run)
-        body = self.running[run.run] = Body(function, duration, run)
+        if self.node.coordinator.last_number != self.last_dispatch:
+            sim.observe_dispatches(self)
+        sim.observe_started(self, run)
+        body = self.running[run.run] = SimulatedRun(function, duration, run)
         body.lost = isinstance(fn, Fn) and drawn < fn.loses
-        self.went_on(body, body.begin(sim.chooser.fraction))
+        self.stepped(body, body.begin(sim.chooser.fraction))
 
-    def went_on(self, body: Body, step: Any) -> None:
+    def stepped(self, body: SimulatedRun, step: Any) -> None:
         """A body has been stepped: it wants to sleep, or it is over."""
         if type(step) is int:
             self.sim.resume_at(self, body, step)
@@ -291,7 +291,7 @@ class ClientHost(Host):
 
     def __init__(self, sim: Engine, name: str, index: int, node: str) -> None:
         super().__init__(sim, name, index)
-        self.watching = sim.watching_clients()
+        self.event_hooks = sim.client_event_hooks()
         self.node = node
         self.dialling = False
 
@@ -300,8 +300,8 @@ class ClientHost(Host):
         super().start()
         self.dialling = False
         self.session = ClientSession(name=self.name, codec=default_codec())
-        if self.sim.hearing:
-            overhear(self.session.links, self, self.sim.hearing)
+        if self.sim.subscriptions:
+            tap_messages(self.session.links, self, self.sim.subscriptions)
 
     def connect(self) -> None:
         """Dial the node if no link stands or is on its way."""
@@ -337,13 +337,13 @@ class ClientHost(Host):
     def carry_out(self) -> None:
         """Do all that the session wants, then see when it wants to be woken."""
         sim = self.sim
-        for effect in together(self.session.drain()):
+        for effect in coalesce_sends(self.session.drain()):
             match effect:
                 case Send():
                     sim.send(self, effect)
                 case HangUp(link):
                     sim.hang_up(self, link)
-                case Replied(number, reply):
+                case ResponseReceived(number, reply):
                     sim.answered(self, number, reply)
                 case _:
                     pass

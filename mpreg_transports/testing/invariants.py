@@ -7,29 +7,29 @@ own that asks the code under test for nothing but its tables. One list serves on
 
 from __future__ import annotations
 
-from mpreg_transports.testing.invariants_answers import CountsDown, SaysAll, SaysTheTruth
-from mpreg_transports.testing.invariants_bounds import WithinLimits
-from mpreg_transports.testing.invariants_calls import AfterItsNeeds, NeverTooLate, StartsOnce
-from mpreg_transports.testing.invariants_catalogue import ReplicasAreTheOwners
-from mpreg_transports.testing.invariants_ends import EndsOnce
-from mpreg_transports.testing.invariants_members import NeverFalls, OnlyTheOwner, SameClaimsSameView
-from mpreg_transports.testing.invariants_moving import (
-    KeepsNothingOfTheGone,
-    LinksEndWell,
-    OffersAreTaken,
-    QueuesMove,
-    TriesElsewhere,
+from mpreg_transports.testing.invariants_availability import Availability
+from mpreg_transports.testing.invariants_bounds import ResourceBounds
+from mpreg_transports.testing.invariants_cancellation import CancelledCallsStop, CancelPropagation, GracefulLeave
+from mpreg_transports.testing.invariants_catalogue import ReplicaConsistency
+from mpreg_transports.testing.invariants_completion import SingleCompletion
+from mpreg_transports.testing.invariants_convergence import StateCleanup, ViewConvergence
+from mpreg_transports.testing.invariants_execution import AtMostOnceExecution, DeadlineEnforcement, DependencyOrder
+from mpreg_transports.testing.invariants_membership import DeterministicMerge, MonotonicCells, OwnerOnlyIncarnation
+from mpreg_transports.testing.invariants_placement import ValidPlacement, WorkerAdmission
+from mpreg_transports.testing.invariants_progress import (
+    CallFailover,
+    LinkClosing,
+    LostMemberCleanup,
+    PendingCallProgress,
+    QueueProgress,
 )
-from mpreg_transports.testing.invariants_patience import LosesNoCall, SlowIsNotDead
-from mpreg_transports.testing.invariants_placing import ChecksAgain, PlacedWhereItFits
-from mpreg_transports.testing.invariants_relaying import CancelsArePassedOn, OutIsSomewhere
-from mpreg_transports.testing.invariants_results import LikeSequential
-from mpreg_transports.testing.invariants_served import ServedIfItCanBe
-from mpreg_transports.testing.invariants_settled import NothingIsLeft, OneView
-from mpreg_transports.testing.invariants_stopping import CallsOff, LeavesInOrder, StopsWhenTold
-from mpreg_transports.testing.invariants_suspicion import RingsStand, SuspectsForAReason
+from mpreg_transports.testing.invariants_relay import DispatchTracking, RelayedCancellation
+from mpreg_transports.testing.invariants_replies import RemainingTimeout, ReplyAccuracy, ReplyCompleteness
+from mpreg_transports.testing.invariants_results import SequentialEquivalence
+from mpreg_transports.testing.invariants_slow_peers import NoLostCalls, SlowPeerTolerance
+from mpreg_transports.testing.invariants_suspicion import RingConnectivity, SuspicionAccuracy
 from mpreg_transports.testing.sequential import Pure
-from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.watchers import Watcher
 
 INVARIANTS: dict[int, str] = {
     1: "a liveness cell never decreases",
@@ -56,37 +56,37 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
     specs that can be seen to hold no state.
     """
     return [
-        NeverFalls(),
-        OnlyTheOwner(),
-        SameClaimsSameView(),
-        ReplicasAreTheOwners(),
-        PlacedWhereItFits(),
-        ChecksAgain(),
-        AfterItsNeeds(),
-        LikeSequential(pure),
-        EndsOnce(),
-        StartsOnce(),
-        NeverTooLate(),
-        WithinLimits(),
-        OneView(),
-        ServedIfItCanBe(),
-        NothingIsLeft(),
+        MonotonicCells(),
+        OwnerOnlyIncarnation(),
+        DeterministicMerge(),
+        ReplicaConsistency(),
+        ValidPlacement(),
+        WorkerAdmission(),
+        DependencyOrder(),
+        SequentialEquivalence(pure),
+        SingleCompletion(),
+        AtMostOnceExecution(),
+        DeadlineEnforcement(),
+        ResourceBounds(),
+        ViewConvergence(),
+        Availability(),
+        StateCleanup(),
         # What planted bugs have shown to be missing in these (tests/mutants).
-        SaysAll(),
-        SaysTheTruth(),
-        CountsDown(),
-        StopsWhenTold(),
-        CallsOff(),
-        LeavesInOrder(),
-        QueuesMove(),
-        OffersAreTaken(),
-        KeepsNothingOfTheGone(),
-        LinksEndWell(),
-        TriesElsewhere(),
-        SuspectsForAReason(),
-        RingsStand(),
-        CancelsArePassedOn(),
-        OutIsSomewhere(),
-        SlowIsNotDead(),
-        LosesNoCall(),
+        ReplyCompleteness(),
+        ReplyAccuracy(),
+        RemainingTimeout(),
+        CancelledCallsStop(),
+        CancelPropagation(),
+        GracefulLeave(),
+        QueueProgress(),
+        PendingCallProgress(),
+        LostMemberCleanup(),
+        LinkClosing(),
+        CallFailover(),
+        SuspicionAccuracy(),
+        RingConnectivity(),
+        RelayedCancellation(),
+        DispatchTracking(),
+        SlowPeerTolerance(),
+        NoLostCalls(),
     ]

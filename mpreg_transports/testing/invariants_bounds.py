@@ -14,15 +14,15 @@ from mpreg_proto.node import Node
 from mpreg_proto.notices import Standing
 from mpreg_proto.timers import Key
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Message, News
+from mpreg_proto.wire.messages import Gossip, Message
 from mpreg_proto.wire.session import Stage
 from mpreg_transports.testing.hosts import Host, NodeHost
-from mpreg_transports.testing.oracles import said
-from mpreg_transports.testing.watching import Violation, Watcher
+from mpreg_transports.testing.oracles import stamp
+from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.watched import CallKey
+    from mpreg_transports.testing.observer_hub import CallKey
 
 _HEAP = 64
 """Stale rows that a heap of timers may have beside as many as it has rows."""
@@ -32,42 +32,42 @@ _AGAIN = 4
 """How often one claim may come over one link: as news, in the answer to a digest, and on ways that cross."""
 
 
-class WithinLimits(Watcher):
+class ResourceBounds(Watcher):
     """12: see the module."""
 
-    hears = (News,)
+    message_types = (Gossip,)
 
     def begin(self, sim: Engine) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}
         """The most slots that a function of a life ever had."""
         self._high: dict[str, int] = {}
-        self._told: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
+        self._received: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
         """How often each claim came over a link, by host, life and link."""
-        self._right: dict[str, tuple[object, object]] = {}
+        self._verified: dict[str, tuple[object, object]] = {}
         """In what was written down of a host all was right."""
 
-    def touched_node(self, host: NodeHost) -> None:
+    def node_event_handled(self, host: NodeHost) -> None:
         node, limits = host.node, host.spec.limits
         worker, requests, sessions = node.worker, node.coordinator.requests, node.links.sessions
         if len(worker._runs) != len(host.running):
             self._wrong(host, f"{len(worker._runs)} runs in its books, and {len(host.running)} bodies run")
         if len(requests) > limits.requests:
             self._wrong(host, f"{len(requests)} requests, at most {limits.requests}")
-        if node.answers._rows:
-            self._wrong(host, f"answers to {list(node.answers._rows)} that nobody sends")
+        if node.replies._rows:
+            self._wrong(host, f"answers to {list(node.replies._rows)} that nobody sends")
         if len(sessions) > len(host.wires):
             self._wrong(host, f"{len(sessions)} links in its books, and {len(host.wires)} stand")
         timers = node._timers
         if len(timers) > 256 or len(timers._heap) > 256:
             self._timers(host)
 
-    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        """News is forwarded on first receipt; what comes over one link again and again goes round in circles."""
-        if type(message) is News:
-            told = self._told.setdefault((host.name, host.life, link), {})
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        """Gossip is forwarded on first receipt; what comes over one link again and again goes round in circles."""
+        if type(message) is Gossip:
+            received = self._received.setdefault((host.name, host.life, link), {})
             for claim in message.claims:
                 key = (claim.member, claim.incarnation, claim.standing, claim.accusers)
-                times = told[key] = told.get(key, 0) + 1
+                times = received[key] = received.get(key, 0) + 1
                 if times > _AGAIN and isinstance(host, NodeHost):
                     who = show("", claim.member)
                     self._wrong(host, f"been told {times} times over link {link} that {who} is {key[1:3]}")
@@ -87,9 +87,9 @@ class WithinLimits(Watcher):
                 self._buffers(host)
                 self._calls(host)
                 now = sim.tables.members(host), sim.tables.catalogues(host)
-                if not _same(now, self._right.get(host.name)):
+                if not _same(now, self._verified.get(host.name)):
                     self._members(host)
-                    self._right[host.name] = now
+                    self._verified[host.name] = now
                 self._wants(host)
 
     def _timers(self, host: NodeHost) -> None:
@@ -107,30 +107,30 @@ class WithinLimits(Watcher):
 
     def _buffers(self, host: NodeHost) -> None:
         for link, session in host.node.links.sessions.items():
-            held = 0 if session._reader is None else session._reader.buffered
-            if held > session.limit + 4:
-                self._wrong(host, f"{held} bytes of one message on link {link}, at most {session.limit}")
+            buffered = 0 if session._reader is None else session._reader.buffered
+            if buffered > session.limit + 4:
+                self._wrong(host, f"{buffered} bytes of one message on link {link}, at most {session.limit}")
 
     def _calls(self, host: NodeHost) -> None:
         """What is out, waits or runs belongs to links that stand and requests that are open."""
         node, coordinator = host.node, host.node.coordinator
         sessions, requests = node.links.sessions, coordinator.requests
-        for number, attempts in coordinator.out._by_number.items():
+        for number, attempts in coordinator.outstanding._by_number.items():
             for attempt in attempts.values():
                 if attempt.link != 0 and attempt.link not in sessions:
                     what = f"call {attempt.call!r} of dispatch {number}"
                     self._wrong(host, f"{what} out on link {attempt.link}, which is gone")
-        for request, name in coordinator.parking.calls:
+        for request, name in coordinator.pending_calls.calls:
             if request not in requests or name not in requests[request].open:
                 self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
             if not any((kind, request, name) in node._timers for kind in ("wait", "link", "again")):
                 self._wrong(host, f"call {name!r} of request {request} waiting for ever")
         for execution in requests.values():
-            out = coordinator.out
-            placed = {attempt.call for number in execution.dispatches for attempt in out.of(number)}
-            needs, still = execution.plan.needs, execution.open
+            out = coordinator.outstanding
+            placed = {attempt.call for number in execution.dispatches for attempt in out.by_number(number)}
+            needs, still = execution.plan.dependencies, execution.open
             ready = [name for name in still if not any(need in still for need in needs.get(name, ()))]
-            lost = [name for name in ready if name not in placed and name not in execution.parked]
+            lost = [name for name in ready if name not in placed and name not in execution.pending]
             if lost:
                 self._wrong(host, f"request {execution.id} with calls that are ready and nowhere: {lost[:5]}")
             if execution.link != 0 and execution.link not in sessions:
@@ -144,7 +144,7 @@ class WithinLimits(Watcher):
     def _members(self, host: NodeHost) -> None:
         cluster, limits = host.node.cluster, host.spec.limits
         members = cluster.members.all()
-        dead = sum(held.standing > Standing.SUSPECT for held in members)
+        dead = sum(record.standing > Standing.SUSPECT for record in members)
         if len(members) > limits.members + limits.dead_members or dead > limits.dead_members + 1:
             self._wrong(host, f"{len(members)} members, {dead} of them dead")
         for head in cluster.catalogue.heads():
@@ -157,12 +157,12 @@ class WithinLimits(Watcher):
 
     def _wants(self, host: NodeHost) -> None:
         cluster = host.node.cluster
-        for member in cluster._gossip._wants:
+        for member in cluster._gossip._fetches:
             if not cluster.members.routable(member):
                 self._wrong(host, f"a catalogue of {show('', member)} asked for, which is gone")
 
     def _wrong(self, host: NodeHost, text: str) -> NoReturn:
-        raise Violation(12, f"{said(host)} has {text}")
+        raise Violation(12, f"{stamp(host)} has {text}")
 
 
 def _same(one: tuple[object, object], other: tuple[object, object] | None) -> bool:
@@ -178,13 +178,13 @@ def _belongs(node: Node, key: Key) -> bool:
         case ("deadline", request):
             return request in node.coordinator.requests
         case ("wait" | "link" | "again", request, name):
-            return (request, name) in node.coordinator.parking.calls
+            return (request, name) in node.coordinator.pending_calls.calls
         case ("cluster", "dial", address):
-            return address in node.cluster._overlay._rows
+            return address in node.cluster._dialer._rows
         case ("cluster", "answer", member):
-            return member in node.cluster._detector._trials
+            return member in node.cluster._detector._probes
         case ("cluster", "gone", member):
-            return member in node.cluster._changes.going
+            return member in node.cluster._changes.loss_deferred
         case ("cluster", "verdict", member):
             return node.cluster.members.routable(member)  # type: ignore[arg-type]
         case ("cluster", _) | ("grace", _):

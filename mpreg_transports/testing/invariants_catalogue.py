@@ -13,19 +13,19 @@ from mpreg_proto.cluster.catalogue import Content
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import CatalogueChanged, Notice
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Delta, Message, News
+from mpreg_proto.wire.messages import Delta, Gossip, Message
 from mpreg_transports.testing.hosts import Host, NodeHost
-from mpreg_transports.testing.oracles import Life, content_hash, entries, life, offers, said
-from mpreg_transports.testing.watching import Violation, Watcher
+from mpreg_transports.testing.oracles import Life, content_hash, entries, life, offers, stamp
+from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
 
 
-class ReplicasAreTheOwners(Watcher):
+class ReplicaConsistency(Watcher):
     """4: see the module. And what is read out of the entries, the functions and who offers them, is what they say."""
 
-    hears = (News,)
+    message_types = (Gossip,)
 
     def begin(self, sim: Engine) -> None:
         self._written: dict[bytes, dict[str, bytes]] = {}
@@ -34,14 +34,14 @@ class ReplicasAreTheOwners(Watcher):
         """Each owner's hash at each version that it had."""
         self._checked: dict[tuple[Life, bytes], tuple[int, int]] = {}
         self._about: dict[str, dict[bytes, None]] = {}
-        self._right: dict[str, object] = {}
+        self._verified: dict[str, object] = {}
         """In what was written down of a host all was right."""
 
-    def born(self, host: NodeHost) -> None:
+    def node_started(self, host: NodeHost) -> None:
         self._write_down(host)
 
-    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        if type(message) is News:
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is Gossip:
             about = self._about.setdefault(host.name, {})
             for delta in message.deltas:
                 about[delta.head.member] = None
@@ -53,7 +53,7 @@ class ReplicasAreTheOwners(Watcher):
         if type(notice) is CatalogueChanged:
             self._about.setdefault(host.name, {})[notice.member] = None
 
-    def touched_node(self, host: NodeHost) -> None:
+    def node_event_handled(self, host: NodeHost) -> None:
         self._write_down(host)
         about = self._about.pop(host.name, None) if self._about else None
         if about is not None:
@@ -65,9 +65,9 @@ class ReplicasAreTheOwners(Watcher):
             self._write_down(host)
         for host in alive:
             now = sim.tables.catalogues(host)
-            if self._right.get(host.name) is not now:
+            if self._verified.get(host.name) is not now:
                 self._look(host, list(host.node.cluster.catalogue._contents))
-                self._right[host.name] = now
+                self._verified[host.name] = now
 
     def _write_down(self, host: NodeHost) -> None:
         """An owner's own content may have grown."""
@@ -86,7 +86,7 @@ class ReplicasAreTheOwners(Watcher):
                     written[change.key] = change.entry
                 hashes[change.version] = content_hash(written)
         if entries(content) != written or content.hash != hashes.get(content.version):
-            raise Violation(4, f"{said(host)}: its own catalogue at {content.version} is not what it was changed to")
+            raise Violation(4, f"{stamp(host)}: its own catalogue at {content.version} is not what it was changed to")
         self._read_right(host, content)
 
     def _look(self, host: NodeHost, about: Iterable[bytes]) -> None:
@@ -104,8 +104,8 @@ class ReplicasAreTheOwners(Watcher):
                 theirs = "nothing of that version" if owners is None else f"hash {owners:032x}"
                 raise Violation(
                     4,
-                    f"{said(host)} holds the catalogue of {show('', member)} at {content.version} with hash {own:032x} "
-                    f"and says {content.hash:032x}; its owner had {theirs}",
+                    f"{stamp(host)} holds the catalogue of {show('', member)} at {content.version} "
+                    f"with hash {own:032x} and says {content.hash:032x}; its owner had {theirs}",
                 )
             self._read_right(host, content)
 
@@ -125,7 +125,7 @@ class ReplicasAreTheOwners(Watcher):
             or not listed
         ):
             raise Violation(
-                4, f"{said(host)} reads the catalogue of {show('', content.member)} otherwise than it is written"
+                4, f"{stamp(host)} reads the catalogue of {show('', content.member)} otherwise than it is written"
             )
 
 
@@ -133,5 +133,5 @@ def _no_gaps(host: Host, link: LinkId, delta: Delta) -> None:
     """What is served from a version on is each change since then, once."""
     versions = [change.version for change in delta.changes]
     if delta.since and versions != list(range(delta.since + 1, delta.head.version + 1)):
-        told = f"{versions[:5]} as the changes of {show('', MemberId(delta.head.member))}"
-        raise Violation(4, f"{host.name} was told {told} from {delta.since} to {delta.head.version} over link {link}")
+        served = f"{versions[:5]} as the changes of {show('', MemberId(delta.head.member))}"
+        raise Violation(4, f"{host.name} was told {served} from {delta.since} to {delta.head.version} over link {link}")

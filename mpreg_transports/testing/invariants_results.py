@@ -14,15 +14,15 @@ from mpreg_proto.wire.messages import Call, Done, Failed, Result
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import NodeHost
-from mpreg_transports.testing.invariants_calls import RequestKey, request_of
-from mpreg_transports.testing.oracles import attempt_of, said
+from mpreg_transports.testing.invariants_execution import RequestKey, request_of
+from mpreg_transports.testing.observer_hub import CallKey
+from mpreg_transports.testing.oracles import attempt_of, stamp
 from mpreg_transports.testing.sequential import Failure, Pure, arguments, evaluate, known_pure
-from mpreg_transports.testing.watched import CallKey
-from mpreg_transports.testing.watching import Violation, Watcher
+from mpreg_transports.testing.watchers import Violation, Watcher
 from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Reply
+    from mpreg_proto.client import Response
     from mpreg_transports.testing.engine import Engine
 
 
@@ -38,7 +38,7 @@ class _Placed:
         """What became of its bodies."""
 
 
-class LikeSequential(Watcher):
+class SequentialEquivalence(Watcher):
     """8: see the module. `pure`: functions by name that may be evaluated again; None: those seen to hold no state."""
 
     def __init__(self, pure: Pure | None = None) -> None:
@@ -52,13 +52,13 @@ class LikeSequential(Watcher):
         """Which request at a node one of a client is: by client, life and number."""
         self._expected: dict[int, dict[str, bytes | Failure]] = {}
 
-    def handed_out(self, host: NodeHost, key: CallKey, number: int) -> None:
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
         assert attempt is not None, "it was there a moment ago"
         execution = attempt.execution
         if key not in self._placed:
             call = execution.plan.calls[key.call]
-            given = {need: execution.values.get(need, execution.request.given.get(need)) for need in call.needs}
+            given = {need: execution.values.get(need, execution.request.inputs.get(need)) for need in call.dependencies}
             self._placed[key] = _Placed(call, given)
         if execution.link in host.wires:
             wire, side = host.wires[execution.link]
@@ -71,20 +71,20 @@ class LikeSequential(Watcher):
             return
         call = placed.call
         if run.function != call.function:
-            raise Violation(8, f"{said(host)} runs {run.function} for {call.name!r}, which calls {call.function}")
+            raise Violation(8, f"{stamp(host)} runs {run.function} for {call.name!r}, which calls {call.function}")
         if any(value is None for value in placed.given.values()):  # used for the last time before it could be seen
             return
         codec = default_codec()
         given = codec.encode([run.args, run.kwargs])
-        if not call.needs and given == call.args:  # just what the client has written
+        if not call.dependencies and given == call.args:  # just what the client has written
             return
         try:
             args, kwargs = arguments(call, placed.given, codec)
         except (LookupError, TypeError):
-            raise Violation(8, f"{said(host)} runs {call.name!r} though a path in it leads nowhere") from None
+            raise Violation(8, f"{stamp(host)} runs {call.name!r} though a path in it leads nowhere") from None
         if codec.encode([args, kwargs]) != given:
             raise Violation(
-                8, f"{said(host)} runs {call.name!r} with {run.args!r} {run.kwargs!r}, not {args!r} {kwargs!r}"
+                8, f"{stamp(host)} runs {call.name!r} with {run.args!r} {run.kwargs!r}, not {args!r} {kwargs!r}"
             )
 
     def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
@@ -99,7 +99,7 @@ class LikeSequential(Watcher):
         elif isinstance(outcome, Raised):
             placed.ended.append(Failure(outcome.kind))
 
-    def replied(self, call: SimCall, reply: Reply) -> None:
+    def replied(self, call: SimCall, reply: Response) -> None:
         if not isinstance(reply, Result):
             return
         request = self._requests.get((call.client, self._sim.clients[call.client].life, call.number))
@@ -148,5 +148,5 @@ def _wanted(call: SimCall) -> dict[str, None]:
     request = call.request
     if request.want is not None:
         return dict.fromkeys(request.want)
-    needed = {need for one in request.calls for need in one.needs}
+    needed = {need for one in request.calls for need in one.dependencies}
     return dict.fromkeys(one.name for one in request.calls if one.name not in needed)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from mpreg_proto.ids import MemberId, show
 from mpreg_proto.notices import MemberChanged, Notice, Standing
+from mpreg_transports.testing.durations import SECOND
 from mpreg_transports.testing.hosts import NodeHost
-from mpreg_transports.testing.oracles import said
-from mpreg_transports.testing.pending import SETTLED_AFTER
-from mpreg_transports.testing.quiet import MESH, Quiet, circles, correct
-from mpreg_transports.testing.spans import SECOND
-from mpreg_transports.testing.watching import Violation, Watcher
+from mpreg_transports.testing.known_gaps import SETTLED_AFTER
+from mpreg_transports.testing.oracles import stamp
+from mpreg_transports.testing.stability import MESH, Stability, components, correct
+from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
@@ -28,29 +28,29 @@ _LONG = 2 * SECOND
 _RINGS = 5
 
 
-class SuspectsForAReason(Watcher):
+class SuspicionAccuracy(Watcher):
     """13: in a cluster in which nothing is wrong nobody is called SUSPECT or DEAD; and who stood still for long calls
     nobody so at the moment at which it goes on.
     """
 
     def begin(self, sim: Engine) -> None:
         self._sim = sim
-        self._quiet = Quiet(sim)
+        self._stability = Stability(sim)
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         if type(notice) is not MemberChanged or notice.standing not in (Standing.SUSPECT, Standing.DEAD):
             return
         if host.sim.now == host.stalled_until and self._alone(host, notice) and self._long(host):
-            raise Violation(13, f"{said(host)} stood still and calls {_whom(notice)} for it")
-        if self._sim.now - self._quiet.since() < SETTLED_AFTER or not self._prompt():
+            raise Violation(13, f"{stamp(host)} stood still and calls {_accusation(notice)} for it")
+        if self._sim.now - self._stability.since() < SETTLED_AFTER or not self._prompt():
             return
         if any(other.node.me == notice.member for other in correct(self._sim)):
-            raise Violation(13, f"{said(host)} calls {_whom(notice)}, and nothing was wrong for long")
+            raise Violation(13, f"{stamp(host)} calls {_accusation(notice)}, and nothing was wrong for long")
 
     def _alone(self, host: NodeHost, notice: MemberChanged) -> bool:
         """Whether it is the only one who says so."""
-        held = host.node.cluster.members.get(notice.member)
-        return held is not None and held.standing is Standing.SUSPECT and held.accusers == (host.node.me,)
+        record = host.node.cluster.members.get(notice.member)
+        return record is not None and record.standing is Standing.SUSPECT and record.accusers == (host.node.me,)
 
     def _long(self, host: NodeHost) -> bool:
         """Whether it stood still for long until now."""
@@ -68,32 +68,32 @@ class SuspectsForAReason(Watcher):
         )
 
 
-class RingsStand(Watcher):
+class RingConnectivity(Watcher):
     """13: when all has settled, neighbours on the five rings are linked; who they are is found by sorting all ids."""
 
     def begin(self, sim: Engine) -> None:
-        self._quiet = Quiet(sim)
+        self._stability = Stability(sim)
 
     def settled(self, sim: Engine) -> None:
-        quiet = sim.now - self._quiet.since()
-        if quiet < SETTLED_AFTER:
+        stable_for = sim.now - self._stability.since()
+        if stable_for < SETTLED_AFTER:
             return
-        for circle in circles(correct(sim), quiet=quiet):
-            if len(circle) >= MESH:
-                self._look(circle)
+        for component in components(correct(sim), stable_for=stable_for):
+            if len(component) >= MESH:
+                self._look(component)
 
-    def _look(self, circle: list[NodeHost]) -> None:
-        hosts = {host.node.me: host for host in circle}
+    def _look(self, component: list[NodeHost]) -> None:
+        hosts = {host.node.me: host for host in component}
         for ring in range(_RINGS):
             order = sorted(hosts, key=lambda member: (_place(member, ring), member))
             for one, other in zip(order, (*order[1:], order[0]), strict=True):
                 if other not in hosts[one].node.cluster.links:
                     raise Violation(
-                        13, f"{said(hosts[one])} has no link to {said(hosts[other])}, its neighbour on ring {ring}"
+                        13, f"{stamp(hosts[one])} has no link to {stamp(hosts[other])}, its neighbour on ring {ring}"
                     )
 
 
-def _whom(notice: MemberChanged) -> str:
+def _accusation(notice: MemberChanged) -> str:
     return f"{show(notice.name, notice.member)} {notice.standing.name}"
 
 

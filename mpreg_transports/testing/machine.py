@@ -27,10 +27,10 @@ from hypothesis.strategies import SearchStrategy
 
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import Spec
+from mpreg_transports.testing.report import simulation_report
 from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.telling import told
 from mpreg_transports.testing.trials import standard
-from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.watchers import Watcher
 
 T = TypeVar("T")
 
@@ -225,13 +225,13 @@ class ClusterMachine(RuleBasedStateMachine):
         if not hasattr(self, "sim"):
             return
         if sys.exc_info()[1] is not self._handled:
-            note(told(self.sim))
+            note(simulation_report(self.sim))
             return
         try:
             self.sim.settle(self.settling)
             self.settled()
         except Exception:
-            note(told(self.sim))
+            note(simulation_report(self.sim))
             raise
 
     # -- inside -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from mpreg_transports.background import is_cancellation
 from mpreg_transports.client import Client
 from mpreg_transports.server import Server
-from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.memory_network import SCHEME, MemoryNetwork
 
@@ -49,7 +49,7 @@ class MemoryCluster:
         self.network = MemoryNetwork()
         self.servers: dict[str, Server] = {}
         """All of them, running or not."""
-        self._given: list[tuple[Server, tuple[str, ...]]] = []
+        self._borrowed: list[tuple[Server, tuple[str, ...]]] = []
         self._lives: dict[str, _Life] = {}
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
@@ -58,10 +58,10 @@ class MemoryCluster:
             others: tuple[str, ...] = () if name == first else (first,)
             if isinstance(node, Spec):
                 others = others if node.peers is None else node.peers
-                self.servers[name] = self._made(name, node, tuple(SCHEME + other for other in others))
+                self.servers[name] = self._new_server(name, node, tuple(SCHEME + other for other in others))
             else:
-                self._given.append((node, node.peers))
-                node.network = self.network.place(name)
+                self._borrowed.append((node, node.peers))
+                node.network = self.network.host(name)
                 node.peers = tuple(SCHEME + other for other in others)
                 self.servers[name] = node
 
@@ -76,7 +76,7 @@ class MemoryCluster:
         except BaseException as error:
             tasks.cancel_scope.cancel()
             await _leave_group(self._stack, error)
-            self._give_back()
+            self._restore_servers()
             raise
         return self
 
@@ -92,7 +92,7 @@ class MemoryCluster:
                 await life.ended.wait()
         self._tasks.cancel_scope.cancel()
         await _leave_group(self._stack, error)
-        self._give_back()
+        self._restore_servers()
 
     # -- what tests do to it ------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class MemoryCluster:
         for node in nodes:
             self._known(node)
         urls = [SCHEME + node for node in nodes or self.servers]
-        return Client(*urls, name=name, network=self.network.place(name), **options)
+        return Client(*urls, name=name, network=self.network.host(name), **options)
 
     def cut(self, one: str, other: str, *, silent: bool = False) -> None:
         """Links between two nodes break and new ones are refused; with `silent` they stand and nothing arrives.
@@ -127,7 +127,7 @@ class MemoryCluster:
         nobody hears of it.
         """
         life = self._life(name)
-        self.network.place(name).vanish()
+        self.network.host(name).vanish()
         life.scope.cancel()
         await life.ended.wait()
 
@@ -161,9 +161,9 @@ class MemoryCluster:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _made(self, name: str, spec: Spec, peers: tuple[str, ...]) -> Server:
+    def _new_server(self, name: str, spec: Spec, peers: tuple[str, ...]) -> Server:
         server = Server(
-            name=name, resources=spec.resources, peers=peers, limits=spec.limits, network=self.network.place(name)
+            name=name, resources=spec.resources, peers=peers, limits=spec.limits, network=self.network.host(name)
         )
         for function, given in spec.functions.items():
             fn = given if isinstance(given, Fn) else Fn(given)
@@ -182,9 +182,9 @@ class MemoryCluster:
     async def _start(self, name: str) -> None:
         assert self._tasks is not None, "a cluster is entered before its nodes are started"
         self._lives[name] = _Life()
-        await self._tasks.start(self._live, name, self._lives[name])
+        await self._tasks.start(self._serve, name, self._lives[name])
 
-    async def _live(self, name: str, life: _Life, *, task_status: TaskStatus[None]) -> None:
+    async def _serve(self, name: str, life: _Life, *, task_status: TaskStatus[None]) -> None:
         try:
             with life.scope:
                 await self.servers[name].serve(task_status=task_status)
@@ -217,9 +217,9 @@ class MemoryCluster:
             texts.append(f"{name} sees {seen or 'nobody'}")
         return "; ".join(texts)
 
-    def _give_back(self) -> None:
+    def _restore_servers(self) -> None:
         """Servers that were given are as they were."""
-        for server, peers in self._given:
+        for server, peers in self._borrowed:
             server.network, server.peers = None, peers
 
 

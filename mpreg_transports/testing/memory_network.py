@@ -1,6 +1,6 @@
 """A network inside one process, in place of the system's: named places, links between them, and ways that can be cut.
 
-A `Place` is what a `Server` or `Client` takes as `network=`; its address is `memory://NAME`. Links are those of
+A `MemoryHost` is what a `Server` or `Client` takes as `network=`; its address is `memory://NAME`. Links are those of
 `links/memory.py`, held at the receiving end while their way is cut in silence. There is no chance in it, and no clock
 but the bound on a dial that nobody answers.
 """
@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from mpreg_transports.links import memory
 from mpreg_transports.links.base import Buffer, Framing, LinkEnded
-from mpreg_transports.listener import CannotListen, OnHttp, OnLink
+from mpreg_transports.runtime.listener import CannotListen, OnHttp, OnLink
 
 SCHEME = "memory://"
 DIAL_SECONDS = 3.0
@@ -26,41 +26,41 @@ class MemoryNetwork:
     """Places by name, and what is cut between them."""
 
     def __init__(self) -> None:
-        self._places: dict[str, Place] = {}
-        self._ways: dict[tuple[str, str], Way] = {}
+        self._hosts: dict[str, MemoryHost] = {}
+        self._pairs: dict[tuple[str, str], HostPair] = {}
 
-    def place(self, name: str) -> Place:
+    def host(self, name: str) -> MemoryHost:
         """The place of this name; there is one from the first time it is asked for."""
-        if name not in self._places:
-            self._places[name] = Place(self, name)
-        return self._places[name]
+        if name not in self._hosts:
+            self._hosts[name] = MemoryHost(self, name)
+        return self._hosts[name]
 
-    def way(self, one: str, other: str) -> Way:
+    def pair(self, one: str, other: str) -> HostPair:
         """What lies between two places, whichever is named first."""
         key = (one, other) if one < other else (other, one)
-        if key not in self._ways:
-            self._ways[key] = Way()
-        return self._ways[key]
+        if key not in self._pairs:
+            self._pairs[key] = HostPair()
+        return self._pairs[key]
 
     def cut(self, one: str, other: str, *, silent: bool = False) -> None:
         """Links between them break and dials are refused; with `silent` links stand, and nothing arrives until
         `heal`.
         """
-        self.way(one, other).set(refused=not silent, silent=silent)
+        self.pair(one, other).set(refused=not silent, silent=silent)
 
     def heal(self) -> None:
         """All ways are open again; what was held back arrives."""
-        for way in self._ways.values():
-            way.set(refused=False, silent=False)
+        for pair in self._pairs.values():
+            pair.set(refused=False, silent=False)
 
 
-class Way:
+class HostPair:
     """Between two places: open, `refused`, or `silent`. `changed` is set, and made anew, at every change."""
 
     def __init__(self) -> None:
         self.refused = False
         self.silent = False
-        self.ends: dict[End, None] = {}
+        self.ends: dict[InterruptibleLink, None] = {}
         self.changed = anyio.Event()
 
     def set(self, *, refused: bool, silent: bool) -> None:
@@ -77,45 +77,45 @@ class Way:
         changed.set()
 
 
-class End:
+class InterruptibleLink:
     """One end of a link between two places; a `Link` with framing STREAM."""
 
     framing = Framing.STREAM
     local_host: str | None = None
 
-    def __init__(self, inner: memory.MemoryLink, way: Way) -> None:
+    def __init__(self, inner: memory.MemoryLink, pair: HostPair) -> None:
         self.peer = inner.peer
         self._inner = inner
-        self._way = way
+        self._pair = pair
         self.closed = False
-        self._held: Sequence[bytes | memoryview] = ()
-        way.ends[self] = None
+        self._buffered: Sequence[bytes | memoryview] = ()
+        pair.ends[self] = None
 
     @property
-    def given(self) -> int:
-        """See `MemoryLink.given`."""
-        return self._inner.given
+    def written_bytes(self) -> int:
+        """See `MemoryLink.written_bytes`."""
+        return self._inner.written_bytes
 
     @property
-    def taken(self) -> int:
-        """See `MemoryLink.taken`."""
-        return self._inner.taken
+    def acked_bytes(self) -> int:
+        """See `MemoryLink.acked_bytes`."""
+        return self._inner.acked_bytes
 
     async def receive(self) -> Sequence[bytes | memoryview]:
         """One chunk, once the way is not silent. See `Link.receive`."""
         while True:
-            await self._heard()
-            if self._held and not self.closed:
-                held, self._held = self._held, ()
-                return held
+            await self._wait_while_silent()
+            if self._buffered and not self.closed:
+                buffered, self._buffered = self._buffered, ()
+                return buffered
             try:
                 received = await self._inner.receive()
             except LinkEnded:
-                await self._heard()
+                await self._wait_while_silent()
                 raise
-            if not self._way.silent:
+            if not self._pair.silent:
                 return received
-            self._held = received  # it was cut while we waited, and waiting on may be cancelled
+            self._buffered = received  # it was cut while we waited, and waiting on may be cancelled
 
     async def send(self, chunks: Sequence[Buffer]) -> None:
         """See `Link.send`."""
@@ -139,50 +139,50 @@ class End:
         self._forget()
         self._inner.break_()
 
-    async def _heard(self) -> None:
+    async def _wait_while_silent(self) -> None:
         """Wait while the way is silent and this end is open."""
-        while self._way.silent and not self.closed:
-            await self._way.changed.wait()
+        while self._pair.silent and not self.closed:
+            await self._pair.changed.wait()
 
     def _forget(self) -> None:
         self.closed = True
-        self._way.ends.pop(self, None)
-        self._way.wake()
+        self._pair.ends.pop(self, None)
+        self._pair.wake()
 
 
-class Place:
-    """Where one process is: a `Network` (mpreg_transports/dialing.py)."""
+class MemoryHost:
+    """Where one process is: a `NetworkBackend` (mpreg_transports/runtime/dialing.py)."""
 
     def __init__(self, network: MemoryNetwork, name: str) -> None:
         self.name = name
         self.url = f"{SCHEME}{name}"
         self._network = network
-        self._port: Port | None = None
-        self._ends: dict[End, None] = {}
+        self._port: MemoryListener | None = None
+        self._ends: dict[InterruptibleLink, None] = {}
 
-    def listen(self) -> Port:
+    def listen(self) -> MemoryListener:
         """Be found at `url` from now on. Raises CannotListen if somebody is already."""
         if self._port is not None and not self._port.closed:
             raise CannotListen(f"cannot listen on {self.url}: another server does")
-        self._port = Port()
+        self._port = MemoryListener()
         return self._port
 
-    async def dial(self, address: str) -> End:
+    async def dial(self, address: str) -> InterruptibleLink:
         """A link to the place at `address`. Raises LinkEnded."""
         await anyio.lowlevel.checkpoint()
-        target = self._network.place(address.removeprefix(SCHEME))
-        way = self._network.way(self.name, target.name)
+        target = self._network.host(address.removeprefix(SCHEME))
+        pair = self._network.pair(self.name, target.name)
         with anyio.move_on_after(DIAL_SECONDS):
-            while way.silent:
-                await way.changed.wait()
+            while pair.silent:
+                await pair.changed.wait()
         port = target._port
-        if way.silent:
+        if pair.silent:
             raise LinkEnded(f"{address} does not answer")
-        if way.refused or port is None or port.closed:
+        if pair.refused or port is None or port.closed:
             raise LinkEnded(f"connection to {address} refused")
         here, there = memory.pair(names=(self.name, target.name))
-        end = self._end(here, way)
-        port.take(target._end(there, way))
+        end = self._end(here, pair)
+        port.accept(target._end(there, pair))
         return end
 
     def vanish(self) -> None:
@@ -193,24 +193,24 @@ class Place:
         for end in ends:
             end.vanish()
 
-    def _end(self, inner: memory.MemoryLink, way: Way) -> End:
+    def _end(self, inner: memory.MemoryLink, pair: HostPair) -> InterruptibleLink:
         self._ends = {one: None for one in self._ends if not one.closed}
-        end = End(inner, way)
+        end = InterruptibleLink(inner, pair)
         self._ends[end] = None
         return end
 
 
-class Port:
-    """Where a server takes links: a `Listening` (mpreg_transports/dialing.py)."""
+class MemoryListener:
+    """Where a server takes links: a `LinkListener` (mpreg_transports/runtime/dialing.py)."""
 
     def __init__(self) -> None:
         self.closed = False
-        self.waiting: list[End] = []
+        self.waiting: list[InterruptibleLink] = []
         self._ended = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._on_link: OnLink | None = None
 
-    def take(self, end: End) -> None:
+    def accept(self, end: InterruptibleLink) -> None:
         """A link has come; before `serve` it waits."""
         if self._tasks is None:
             self.waiting.append(end)
@@ -229,7 +229,7 @@ class Port:
         self._on_link = on_link
         async with anyio.create_task_group() as self._tasks:
             while self.waiting:
-                self.take(self.waiting.pop(0))
+                self.accept(self.waiting.pop(0))
             task_status.started()
             await self._ended.wait()
 
@@ -238,7 +238,7 @@ class Port:
         self.closed = True
         self._ended.set()
 
-    async def _run(self, end: End) -> None:
+    async def _run(self, end: InterruptibleLink) -> None:
         assert self._on_link is not None, "links run once somebody serves"
         try:
             await self._on_link(end)

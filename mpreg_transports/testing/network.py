@@ -14,7 +14,7 @@ import msgspec
 
 from mpreg_proto.ids import LinkId
 from mpreg_transports.testing.chooser import Chooser
-from mpreg_transports.testing.spans import SECOND, Span, constant
+from mpreg_transports.testing.durations import SECOND, Duration, constant
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.hosts import Host
@@ -27,7 +27,7 @@ _STEP = SECOND // 4
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """How one direction between two hosts behaves."""
 
-    delay: Span = constant(0.001)
+    delay: Duration = constant(0.001)
     bandwidth: int = 0
     """Bytes a second; 0 is no bound."""
     reset: float = 0.0
@@ -36,7 +36,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Chance that a write arrives in pieces, cut anywhere."""
 
 
-class End:
+class WireEnd:
     """One end of a wire: the host and life it belongs to, and the link's number there."""
 
     __slots__ = ("closed", "host", "life", "link", "opened")
@@ -49,7 +49,7 @@ class End:
         self.closed = False
 
     @property
-    def stands(self) -> bool:
+    def is_open(self) -> bool:
         """Whether the process that it belongs to is there and has not closed it."""
         return not self.closed and self.host.alive and self.host.life == self.life
 
@@ -57,20 +57,20 @@ class End:
 class Wire:
     """One connection; side 0 dialled, side 1 accepted. `last` is when the latest thing sent by a side arrives."""
 
-    __slots__ = ("ends", "free", "held", "last", "number")
+    __slots__ = ("blocked", "ends", "free", "last", "number")
 
-    def __init__(self, number: int, dialler: End, acceptor: End) -> None:
+    def __init__(self, number: int, dialler: WireEnd, acceptor: WireEnd) -> None:
         self.number = number
         self.ends = (dialler, acceptor)
         self.last = [0, 0]
         self.free = [0, 0]
-        self.held: tuple[list[object], list[object]] = ([], [])
+        self.blocked: tuple[list[object], list[object]] = ([], [])
         """What a side has sent while the way was cut, in order; bytes, or None for the end."""
 
 
-def _learns(end: End, now: int) -> bool:
+def _is_responsive(end: WireEnd, now: int) -> bool:
     """Whether a process is there to learn something of its link: it runs, and does not stand still."""
-    return end.stands and end.host.stalled_until <= now
+    return end.is_open and end.host.stalled_until <= now
 
 
 class Network:
@@ -81,7 +81,7 @@ class Network:
         self._profiles: dict[tuple[str, str], Profile] = {}
         self._cuts: dict[tuple[str, str], None] = {}
         self.default = Profile()
-        self.torn = 0
+        self.rechunked = 0
         """Writes that arrived in pieces."""
         self.broken = 0
         """Connections that broke with something on its way."""
@@ -105,15 +105,15 @@ class Network:
         self._cuts.clear()
 
     @property
-    def narrow(self) -> bool:
+    def has_bandwidth_limit(self) -> bool:
         """Whether any way has a bandwidth, so that content may wait on it."""
         return bool(self.default.bandwidth) or any(profile.bandwidth for profile in self._profiles.values())
 
-    def waits(self, hosts: Iterable[Host], now: int) -> bool:
+    def has_backlog(self, hosts: Iterable[Host], now: int) -> bool:
         """Whether something that one of `hosts` has sent still waits to leave, as its way is narrow."""
         return any(wire.free[side] > now for host in hosts for wire, side in host.wires.values())
 
-    def sound(self) -> None:
+    def clear_resets(self) -> None:
         """No way breaks connections any more; delays and bandwidths stay."""
         for way, profile in list(self._profiles.items()):
             self._profiles[way] = msgspec.structs.replace(profile, reset=0.0)
@@ -139,23 +139,23 @@ class Network:
             return delay.low
         return delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
-    def tell_backlog(self, wire: Wire, side: int, now: int) -> None:
+    def report_backlog(self, wire: Wire, side: int, now: int) -> None:
         """Tell the sender how many bytes wait to leave; without a bandwidth none do."""
         end, target = wire.ends[side], wire.ends[1 - side].host.name
         waiting = max(0, wire.free[side] - now) * self.profile(end.host.name, target).bandwidth // SECOND
-        if _learns(end, now):
+        if _is_responsive(end, now):
             self.waited += wire.free[side] - now > SECOND
             end.host.backlog(end.link, waiting)
 
-    def tell_taken(self, wire: Wire, side: int, now: int) -> None:
+    def report_progress(self, wire: Wire, side: int, now: int) -> None:
         """Tell the sender that the peer has taken some of what waited, if it is there and says so, and what waits."""
         mine, other = wire.ends[side], wire.ends[1 - side]
         ways = ((mine.host.name, other.host.name), (other.host.name, mine.host.name))
-        if _learns(mine, now) and other.stands and not any(self.is_cut(*way) for way in ways):
+        if _is_responsive(mine, now) and other.is_open and not any(self.is_cut(*way) for way in ways):
             mine.host.progress(mine.link)
-        self.tell_backlog(wire, side, now)
+        self.report_backlog(wire, side, now)
 
-    def leaves(self, wire: Wire, side: int, begun: int) -> list[int]:
+    def departures(self, wire: Wire, side: int, begun: int) -> list[int]:
         """When each step of what was written since `begun` has left: then the sender learns how much still waits."""
         return [*range(begun + _STEP, wire.free[side], _STEP), wire.free[side]]
 
@@ -175,7 +175,7 @@ class Network:
         at = max(at + self._delay(profile, source, target), wire.last[side])
         pieces: list[tuple[int, object]] = []
         if isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
-            self.torn += 1
+            self.rechunked += 1
             start = 0
             for _ in range(1 + chooser.below("~pieces", 4)):
                 end = start + 1 + chooser.below("~cut", size - start)

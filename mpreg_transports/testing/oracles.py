@@ -18,7 +18,7 @@ from mpreg_proto.cluster.members import Members
 from mpreg_proto.ids import MemberId, show
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests.coordinator import Coordinator
-from mpreg_proto.requests.loads import Attempt
+from mpreg_proto.requests.outstanding import Attempt
 from mpreg_proto.wire.messages import Call
 from mpreg_proto.wire.values import Ref
 
@@ -39,12 +39,12 @@ def life(host: NodeHost) -> Life:
     return host.name, host.life, host.node.me
 
 
-def said(host: NodeHost) -> str:
+def stamp(host: NodeHost) -> str:
     """A host in words, with the time."""
     return f"{show(host.name, host.node.me)} at {host.sim.time:.6f} s"
 
 
-def words(cell: Cell) -> str:
+def show_cell(cell: Cell) -> str:
     """A liveness cell in words."""
     if cell == UNKNOWN:
         return "unknown"
@@ -53,15 +53,15 @@ def words(cell: Cell) -> str:
 
 def cell(members: Members, member: MemberId) -> Cell:
     """What a node believes of a member."""
-    held = members.get(member)
-    if held is not None:
-        return held.incarnation, int(held.standing)
+    record = members.get(member)
+    if record is not None:
+        return record.incarnation, int(record.standing)
     return TOP if members.standing(member) is Standing.RETIRED else UNKNOWN
 
 
 def attempt_of(coordinator: Coordinator, number: int, call: str) -> Attempt | None:
     """One attempt of a dispatch, without a list of all of them."""
-    attempts = coordinator.out._by_number.get(number)
+    attempts = coordinator.outstanding._by_number.get(number)
     return None if attempts is None else attempts.get(call)
 
 
@@ -85,7 +85,7 @@ class Offers(msgspec.Struct, frozen=True):
         return not self.draining and self.has(call)
 
     def has(self, call: Call) -> bool:
-        """Whether what `call` asks for is there: offered in that version, all resources held."""
+        """Whether what `call` asks for is there: offered in that version, all resources record."""
         offer = self.functions.get(call.function)
         return (
             offer is not None
@@ -122,23 +122,23 @@ def entries(content: Content) -> dict[str, bytes]:
     return {key: change.entry for key, change in content.entries.items()}
 
 
-def content_hash(held: Mapping[str, bytes]) -> int:
+def content_hash(content: Mapping[str, bytes]) -> int:
     """docs/explanation/membership.md: the sum modulo 2**128 of each entry's BLAKE2b."""
     total = 0
-    for key, entry in held.items():
+    for key, entry in content.items():
         name = key.encode("utf-8", "surrogatepass")
         digest = blake2b(len(name).to_bytes(4, "big") + name + entry, digest_size=16).digest()
         total += int.from_bytes(digest, "big")
     return total % (1 << 128)
 
 
-class Reading:
+class CatalogueReader:
     """Catalogues read once: content never changes under one (member, version, hash)."""
 
     def __init__(self) -> None:
         self._read: dict[tuple[bytes, int, int], Offers] = {}
 
-    def of(self, content: Content | None) -> Offers:
+    def read(self, content: Content | None) -> Offers:
         """What a content offers; nothing if there is none."""
         if content is None:
             return NOTHING
@@ -149,7 +149,7 @@ class Reading:
         return found
 
 
-def filled(tree: Any, given: Mapping[str, Any]) -> Any:
+def substituted(tree: Any, given: Mapping[str, Any]) -> Any:
     """`tree` with each reference replaced, by walking it. LookupError or TypeError where a path leads nowhere."""
     kind = type(tree)
     if kind is Ref:
@@ -158,9 +158,9 @@ def filled(tree: Any, given: Mapping[str, Any]) -> Any:
             value = value[step]
         return value
     if kind is list:
-        return [filled(item, given) for item in tree]
+        return [substituted(item, given) for item in tree]
     if kind is tuple:
-        return tuple([filled(item, given) for item in tree])
+        return tuple([substituted(item, given) for item in tree])
     if kind is dict:
-        return {filled(key, given): filled(item, given) for key, item in tree.items()}
+        return {substituted(key, given): substituted(item, given) for key, item in tree.items()}
     return tree

@@ -1,4 +1,4 @@
-"""The pytest plugin: options and settings of `@simulate` (marks.py), and in-memory clusters as a fixture.
+"""The pytest plugin: options and settings of `@simulate` (simulate_decorator.py), and in-memory clusters as a fixture.
 
 pytest imports this module in every project that has mpreg installed, so it imports nothing of ours, and nothing but
 pytest, until something of it is used.

@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 
 from mpreg_transports.testing.chooser import Chooser, Seeded, Tape
-from mpreg_transports.testing.determinism import watching
+from mpreg_transports.testing.determinism import forbid_nondeterminism
+from mpreg_transports.testing.durations import SECOND
 from mpreg_transports.testing.engine import SWEEP
 from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.pending import SETTLED_AFTER
+from mpreg_transports.testing.known_gaps import SETTLED_AFTER
 from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.specs import restored
 from mpreg_transports.testing.trace import Action, Header, load
-from mpreg_transports.testing.watching import Violation, Watcher
+from mpreg_transports.testing.watchers import Violation, Watcher
 
 SETTLING = 65.0
 """Simulated seconds without faults after which liveness is looked at: longer than any request may last."""
@@ -31,7 +31,7 @@ Progress = Callable[[float], None]
 """Told how many simulated seconds are over."""
 
 
-class NotTheSame(Exception):
+class ReplayMismatch(Exception):
     """A replay came to something else than the run that was saved: another version, or a function with a state of its
     own.
     """
@@ -50,7 +50,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     objects: bool = False
 
 
-class Ran(msgspec.Struct, frozen=True):
+class CaseResult(msgspec.Struct, frozen=True):
     """A case that has been run: the simulation at its end, and what ended it early."""
 
     sim: Simulation
@@ -71,7 +71,7 @@ def run_case(
     recording: bool = False,
     progress: Progress | None = None,
     sweep_every: int = SWEEP,
-) -> Ran:
+) -> CaseResult:
     """Run it and settle. What is raised on the way, by an invariant or by the core, is in the answer.
 
     `sweep_every`: events between two looks at the whole state, which change nothing of the run.
@@ -84,7 +84,7 @@ def run_case(
         recording=recording,
     )
     sim.scenario, sim.options = case.scenario, dict(case.options)
-    sim.look_every(sweep_every)
+    sim.set_sweep_interval(sweep_every)
     try:
         sim.play(case.script)
         _run(sim, case.seconds, 0.0, progress)
@@ -95,22 +95,22 @@ def run_case(
         _run(sim, case.settling - soon, case.seconds + soon, progress)
         sim.judge()
     except Exception as error:  # whatever the core or a watcher raises is what we look for
-        sim.violation = words(error)
-        return Ran(sim, error)
-    return Ran(sim, None)
+        sim.violation = describe_error(error)
+        return CaseResult(sim, error)
+    return CaseResult(sim, None)
 
 
-def words(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """A violation as it says itself, any other exception with its type."""
     return str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
 
 
 def standard_watchers() -> list[Watcher]:
-    """All invariants, and what counts situations (sometimes.py)."""
+    """All invariants, and what counts situations (coverage.py)."""
+    from mpreg_transports.testing.coverage import Coverage
     from mpreg_transports.testing.invariants import invariants
-    from mpreg_transports.testing.sometimes import Sometimes
 
-    return [*invariants(), Sometimes()]
+    return [*invariants(), Coverage()]
 
 
 def saved_case(file: str | Path, *, nodes: Mapping[str, Spec] | None = None) -> Case:
@@ -165,27 +165,27 @@ class Replay:
         return not self._actions and self.sim.steps >= self.header.steps
 
     def step(self) -> None:
-        """Do what was done next: an action, or the simulation's next step. Raises NotTheSame if there is none."""
+        """Do what was done next: an action, or the simulation's next step. Raises ReplayMismatch if there is none."""
         sim = self.sim
-        with watching():
+        with forbid_nondeterminism():
             if self._actions and self._actions[0].step <= sim.steps:
                 action = self._actions.popleft()
                 sim.now = max(sim.now, action.at)
                 sim.perform(action.name, action.args)
             elif sim.next_at() is None:
-                raise NotTheSame(f"nothing happens any more after step {sim.steps} of {self.header.steps}")
+                raise ReplayMismatch(f"nothing happens any more after step {sim.steps} of {self.header.steps}")
             else:
                 sim.step()
 
     def finish(self, *, until: int | None = None) -> Simulation:
-        """Go on to the end, or to event number `until`. Raises NotTheSame if the end is another one."""
+        """Go on to the end, or to event number `until`. Raises ReplayMismatch if the end is another one."""
         sim = self.sim
         while not self.over and (until is None or sim.trace.events < until):
             self.step()
         if self.over:
             sim.now = max(sim.now, self.header.at)
             if sim.trace.hash != self.header.hash:
-                raise NotTheSame(difference(self.header, sim))
+                raise ReplayMismatch(difference(self.header, sim))
         return sim
 
 

@@ -1,4 +1,4 @@
-"""Whole runs by seed: one, or thousands on several processes, and what came of each as a `Report`.
+"""Whole runs by seed: one, or thousands on several processes, and what came of each as a `RunReport`.
 
     report = run_seed(7)
     for report in run_seeds(range(2000), jobs=2): ...
@@ -20,12 +20,12 @@ import msgspec
 
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.failures import failure
-from mpreg_transports.testing.replay import Case, Progress, Ran, Watchers, run_case
+from mpreg_transports.testing.replay import Case, CaseResult, Progress, Watchers, run_case
 from mpreg_transports.testing.scenarios import case
 from mpreg_transports.testing.simulation import Simulation
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class FoundViolation(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong. `invariant` is its number in docs/explanation/testing.md, 0 for an exception of the core."""
 
     invariant: int
@@ -36,7 +36,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Where the trace was saved, if anywhere."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one run."""
 
     seed: int
@@ -52,7 +52,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     latencies: tuple[int, int, int]
     """Median, 95 % and longest of those that are ok, in nanoseconds."""
     sometimes: dict[str, int]
-    violation: Found | None
+    violation: FoundViolation | None
     took: float
     """Seconds of this machine."""
 
@@ -66,7 +66,7 @@ def run_seed(
     objects: bool = False,
     watchers: Watchers | None = None,
     keep: str | Path | None = None,
-) -> Report:
+) -> RunReport:
     """Draw a run from a seed and run it. A failing one is saved in the folder `keep`, if that is given."""
     drawn = case(scenario, seed=seed, nodes=nodes, seconds=seconds, objects=objects)
     return run(drawn, watchers=watchers, keep=keep)[0]
@@ -79,14 +79,14 @@ def run(
     keep: str | Path | None = None,
     recording: bool = False,
     progress: Progress | None = None,
-) -> tuple[Report, Simulation]:
+) -> tuple[RunReport, Simulation]:
     """Run a case; what came of it, and the simulation at its end."""
     begun = time.perf_counter()
     ran = run_case(drawn, watchers=watchers, recording=recording, progress=progress)
     took = time.perf_counter() - begun
     reached = sometimes_reached()
     sim = ran.sim
-    report = Report(
+    report = RunReport(
         seed=drawn.seed,
         scenario=drawn.scenario,
         nodes=len(drawn.nodes),
@@ -98,13 +98,15 @@ def run(
         requests=outcomes(sim.calls),
         latencies=latencies(sim.calls),
         sometimes=reached,
-        violation=None if ran.error is None else found(drawn, ran, watchers=watchers, keep=keep),
+        violation=None if ran.error is None else describe_violation(drawn, ran, watchers=watchers, keep=keep),
         took=took,
     )
     return report, sim
 
 
-def found(drawn: Case, ran: Ran, *, watchers: Watchers | None, keep: str | Path | None) -> Found:
+def describe_violation(
+    drawn: Case, ran: CaseResult, *, watchers: Watchers | None, keep: str | Path | None
+) -> FoundViolation:
     """A failing run, run once more and saved, in words."""
     file: Path | None = None
     if keep is not None:
@@ -117,7 +119,7 @@ def found(drawn: Case, ran: Ran, *, watchers: Watchers | None, keep: str | Path 
     again = "the same, run a second time" if same else f"NOT the same a second time: {second.sim.violation or 'passes'}"
     invariant = ran.invariant
     assert invariant is not None, "only a failing run is looked at"
-    return Found(
+    return FoundViolation(
         invariant=invariant,
         text=ran.sim.violation,
         report=failure(drawn, ran, saved=file, again=again),
@@ -135,7 +137,7 @@ def run_seeds(
     objects: bool = False,
     watchers: Watchers | None = None,
     keep: str | Path | None = None,
-) -> Iterator[Report]:
+) -> Iterator[RunReport]:
     """Many runs on `jobs` processes (0: in this one), in the order of the seeds. `watchers` must be importable."""
     one = partial(
         run_seed, scenario=scenario, nodes=nodes, seconds=seconds, objects=objects, watchers=watchers, keep=keep
@@ -174,7 +176,7 @@ def latencies(calls: Iterable[SimCall]) -> tuple[int, int, int]:
 
 
 def sometimes_reached() -> dict[str, int]:
-    """What was counted since the last look (sometimes.py), forgotten now."""
-    from mpreg_transports.testing.sometimes import take
+    """What was counted since the last look (coverage.py), forgotten now."""
+    from mpreg_transports.testing.coverage import take
 
     return take()

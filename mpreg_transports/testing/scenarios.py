@@ -11,9 +11,9 @@ from collections.abc import Callable
 import msgspec
 
 from mpreg_transports.testing.chooser import Chooser, Seeded
+from mpreg_transports.testing.durations import exponential
 from mpreg_transports.testing.network import Profile
 from mpreg_transports.testing.replay import Case
-from mpreg_transports.testing.spans import exponential
 from mpreg_transports.testing.swarm import Drawing, Swarm, meet
 from mpreg_transports.testing.swarm import crash as crash_one
 from mpreg_transports.testing.swarm import leave as leave_one
@@ -37,16 +37,25 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         specs = standard_nodes(nodes, joins=options.joins)
         faults = swarm.script(chooser, options, specs)
         load = Load(rate=options.rate, hot=options.hot)
-        told = {**msgspec.to_builtins(options), "words": options.words()}
+        drawn_options = {**msgspec.to_builtins(options), "words": options.describe()}
     else:
         specs = standard_nodes(nodes, joins="all" if story is meetings else "first")
         drawing = Drawing(chooser, specs, seconds)
         load = story(drawing)
         faults = drawing.done()
-        told = {"rate": load.rate, "words": f"{(story.__doc__ or '').splitlines()[0]} {load.rate:g} requests/s"}
+        drawn_options = {
+            "rate": load.rate,
+            "words": f"{(story.__doc__ or '').splitlines()[0]} {load.rate:g} requests/s",
+        }
     script = sorted([*faults, *work(chooser, list(specs), seconds, load)], key=lambda action: action.at)
     return Case(
-        seed=seed, scenario=scenario, options=told, nodes=specs, script=script, seconds=seconds, objects=objects
+        seed=seed,
+        scenario=scenario,
+        options=drawn_options,
+        nodes=specs,
+        script=script,
+        seconds=seconds,
+        objects=objects,
     )
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports.functions import built_in
-from mpreg_transports.sleeping import in_virtual_time, sleep
-from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.functions.execution import built_in
+from mpreg_transports.functions.sleep import in_virtual_time, sleep
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.oracles import filled
+from mpreg_transports.testing.oracles import substituted
 
 Pure = Mapping[str, Callable[..., Any]]
 _WORLDLY = ("eval", "exec", "globals", "input", "open", "print", "setattr", "vars")
@@ -102,7 +102,7 @@ def evaluate(request: Request, pure: Pure, codec: ValueCodec) -> dict[str, bytes
     while waiting:  # a call whose needs are not there goes to the back; the graph has no circle, so this ends
         later: list[str] = []
         for name in waiting:
-            needs = [need for need in calls[name].needs if need in calls]
+            needs = [need for need in calls[name].dependencies if need in calls]
             if any(need not in results and need not in unknown for need in needs):
                 later.append(name)
             elif calls[name].function not in pure or any(need in unknown for need in needs):
@@ -110,7 +110,7 @@ def evaluate(request: Request, pure: Pure, codec: ValueCodec) -> dict[str, bytes
             elif any(isinstance(results[need], Failure) for need in needs):
                 results[name] = Failure("")
             else:
-                given = {need: results.get(need, request.given.get(need)) for need in calls[name].needs}
+                given = {need: results.get(need, request.inputs.get(need)) for need in calls[name].dependencies}
                 results[name] = _apply(calls[name], pure[calls[name].function], given, codec)
         assert len(later) < len(waiting), "calls wait in a circle"
         waiting = later
@@ -121,8 +121,8 @@ def arguments(call: Call, given: Mapping[str, Any], codec: ValueCodec) -> tuple[
     """What a call is called with, `given` being encoded results. Raises LookupError or TypeError for a path that
     leads nowhere.
     """
-    values = {need: codec.decode(given[need]) for need in call.needs if given.get(need) is not None}
-    args, kwargs = filled(codec.decode(call.args), values)
+    values = {need: codec.decode(given[need]) for need in call.dependencies if given.get(need) is not None}
+    args, kwargs = substituted(codec.decode(call.args), values)
     return args, kwargs
 
 

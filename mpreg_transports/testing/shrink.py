@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import msgspec
 
-from mpreg_transports.testing.failures import script_words
+from mpreg_transports.testing.durations import SECOND
+from mpreg_transports.testing.failures import describe_script
 from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.replay import Case, Ran, Watchers, run_case
-from mpreg_transports.testing.spans import SECOND
+from mpreg_transports.testing.replay import Case, CaseResult, Watchers, run_case
 from mpreg_transports.testing.trace import Action
 
 T = TypeVar("T")
@@ -32,21 +32,21 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
     """A smaller case that fails in the same way."""
 
     case: Case
-    ran: Ran
+    ran: CaseResult
     runs: int
     before: int
     """Actions of the script that it was made from."""
     minimal: bool
     """Whether no single action can go; False if the tries were used up before."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """The smaller script, for people."""
         case = self.case
         head = (
             f"{self.ran.sim.violation}\nstill so with {len(case.script)} of {self.before} actions, {len(case.nodes)} "
             f"nodes, {case.seconds:g} s ({self.runs} runs{'' if self.minimal else ', more could go'}):"
         )
-        return "\n".join([head, *script_words(case.script)])
+        return "\n".join([head, *describe_script(case.script)])
 
 
 class Tries:
@@ -80,7 +80,7 @@ class Tries:
         self.best, self.ran = case, ran
         return True
 
-    def _run(self, case: Case) -> Ran:
+    def _run(self, case: Case) -> CaseResult:
         self.runs += 1
         return run_case(case, watchers=self._watchers, sweep_every=_SWEEP)
 

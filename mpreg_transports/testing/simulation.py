@@ -20,21 +20,21 @@ import msgspec
 
 from mpreg_proto.effects import Framing
 from mpreg_proto.wire.messages import Call, Request
-from mpreg_transports.functions import tags
+from mpreg_transports.functions.execution import tags
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.bodies import Fn, bodies
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.chooser import Chooser, Seeded
-from mpreg_transports.testing.determinism import watching
+from mpreg_transports.testing.determinism import forbid_nondeterminism
+from mpreg_transports.testing.durations import SECOND, Duration, as_duration
 from mpreg_transports.testing.engine import Engine
+from mpreg_transports.testing.functions import Fn, function_table
 from mpreg_transports.testing.hosts import ClientHost, Spec, address
 from mpreg_transports.testing.network import Profile
-from mpreg_transports.testing.spans import SECOND, Span, span
+from mpreg_transports.testing.observer_hub import CallKey
 from mpreg_transports.testing.specs import described, versions
 from mpreg_transports.testing.swarm import Swarm
 from mpreg_transports.testing.trace import Action, Header, packed, unpacked
-from mpreg_transports.testing.watched import CallKey
-from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.watchers import Watcher
 from mpreg_transports.values import default_codec
 
 
@@ -65,7 +65,7 @@ class Simulation(Engine):
         if faults is not None:
             drawn = faults.options(self.chooser)
             self.options = msgspec.to_builtins(drawn)
-            print(f"seed {seed}: {drawn.words()}")
+            print(f"seed {seed}: {drawn.describe()}")
             self.play(faults.script(self.chooser, drawn, nodes))
 
     def header(self) -> Header:
@@ -93,7 +93,7 @@ class Simulation(Engine):
     def replay(
         file: str | Path, *, nodes: Mapping[str, Spec] | None = None, watchers: Iterable[Watcher] | None = None
     ) -> Simulation:
-        """Do a saved run again, to its end and to the same hash; raises `NotTheSame` (replay.py) if it differs.
+        """Do a saved run again, to its end and to the same hash; raises `ReplayMismatch` (replay.py) if it differs.
 
         `nodes` is needed if functions of theirs cannot be imported. A violation that it ended with is raised again.
         """
@@ -114,14 +114,14 @@ class Simulation(Engine):
 
     def crash(self, name: str, *, silent: bool = False) -> None:
         """Kill the process; with `silent` the machine is gone and not even ends of streams are sent."""
-        self._did("crash", {"name": name, "silent": silent})
+        self._record_action("crash", {"name": name, "silent": silent})
         host = self.nodes[name]
         if host.alive:
             self._end_life(host, silent=silent)
 
     def vanish(self, client: str, *, silent: bool = False) -> None:
         """Kill a client's process; its answers are wanted no more. Its next request starts it again."""
-        self._did("vanish", {"client": client, "silent": silent})
+        self._record_action("vanish", {"client": client, "silent": silent})
         host = self.clients.get(client)
         if host is not None and host.alive:
             for call in self.calls:
@@ -134,17 +134,17 @@ class Simulation(Engine):
         if after:
             self.schedule(after, self.restart, name)
             return
-        self._did("restart", {"name": name})
+        self._record_action("restart", {"name": name})
         host = self.nodes[name]
         if host.alive:
             self._end_life(host, silent=False)
-        with watching():
+        with forbid_nondeterminism():
             host.start()
         self._after(host)
 
     def leave(self, name: str) -> None:
         """SIGTERM: drain and leave in order."""
-        self._did("leave", {"name": name})
+        self._record_action("leave", {"name": name})
         host = self.nodes[name]
         if host.alive:
             host.node.leave(now=host.local)
@@ -152,13 +152,13 @@ class Simulation(Engine):
 
     def stall(self, name: str, seconds: float) -> None:
         """The process does nothing for so long; what arrives waits (SIGSTOP, a long collection, a swapping machine)."""
-        self._did("stall", {"name": name, "seconds": seconds})
+        self._record_action("stall", {"name": name, "seconds": seconds})
         host = self.nodes[name]
         host.stalled_until = max(host.stalled_until, self.now + round(seconds * SECOND))
 
     def skew(self, name: str, *, drift: float) -> None:
         """The machine's clock runs faster by this fraction from now on."""
-        self._did("skew", {"name": name, "drift": drift})
+        self._record_action("skew", {"name": name, "drift": drift})
         host = self.nodes[name]
         host.clock.skew(drift, self.now)
         if host.alive:
@@ -167,7 +167,7 @@ class Simulation(Engine):
 
     def partition(self, one: Collection[str], other: Collection[str], *, oneway: bool = False) -> None:
         """Nothing gets from `one` to `other` any more, nor back unless `oneway`. Connections stand and wait."""
-        self._did("partition", {"one": sorted(one), "other": sorted(other), "oneway": oneway})
+        self._record_action("partition", {"one": sorted(one), "other": sorted(other), "oneway": oneway})
         for source in sorted(one):
             for target in sorted(other):
                 self.network.cut(source, target)
@@ -176,8 +176,8 @@ class Simulation(Engine):
 
     def heal(self) -> None:
         """All ways are open again; what was held back is sent again."""
-        self._did("heal", {})
-        self._heal_ways()
+        self._record_action("heal", {})
+        self._heal_network()
 
     def clog(self, *, k: int, seconds: float = 5.0) -> None:
         """Cut `k` ways between nodes, each in one direction, for so long."""
@@ -188,32 +188,32 @@ class Simulation(Engine):
             self.partition([source], [target], oneway=True)
         self.schedule(seconds, self.heal)
 
-    def link(self, source: str, target: str) -> Way:
+    def link(self, source: str, target: str) -> LinkControl:
         """The ways between two hosts, to be set: `sim.link("a", "b").set(delay=exponential(0.04))`."""
-        return Way(self, source, target)
+        return LinkControl(self, source, target)
 
     def set_link(self, source: str, target: str, profile: Profile) -> None:
         """The way from `source` to `target` behaves like this from now on."""
-        self._did("set_link", {"source": source, "target": target, "profile": msgspec.to_builtins(profile)})
+        self._record_action("set_link", {"source": source, "target": target, "profile": msgspec.to_builtins(profile)})
         self.network.set(source, target, profile)
 
     def set_links(self, profile: Profile) -> None:
         """All ways that were not set by name behave like this from now on."""
-        self._did("set_links", {"profile": msgspec.to_builtins(profile)})
+        self._record_action("set_links", {"profile": msgspec.to_builtins(profile)})
         self.network.default = profile
 
     def offer(self, name: str, function: str, fn: Any) -> None:
         """Register a function at a running node. Written into the script only by name: replay needs it in the spec."""
-        self._did("offer", {"name": name, "function": function})
+        self._record_action("offer", {"name": name, "function": function})
         host = self.nodes[name]
         if host.alive:
-            host.offers.update(bodies({function: fn if isinstance(fn, Fn) else Fn(fn)}))
+            host.offers.update(function_table({function: fn if isinstance(fn, Fn) else Fn(fn)}))
             host.node.offer(host.offers[function][0].spec, now=host.local)
             self._after(host)
 
     def withdraw(self, name: str, function: str) -> None:
         """Unregister a function at a running node that offers it; its running bodies go on."""
-        self._did("withdraw", {"name": name, "function": function})
+        self._record_action("withdraw", {"name": name, "function": function})
         host = self.nodes[name]
         if host.alive and function in host.node.cluster.catalogue.offered:
             host.node.withdraw(function, now=host.local)
@@ -227,13 +227,13 @@ class Simulation(Engine):
 
     def calm(self) -> None:
         """Faults stop."""
-        self._did("calm", {})
+        self._record_action("calm", {})
         self._faulty = False
         self._heal_all()
 
     def judge(self) -> None:
         """Have liveness looked at: faults have stopped long ago."""
-        self._did("judge", {})
+        self._record_action("judge", {})
         self.sweep()
         for watcher in self._watchers:
             watcher.settled(self)
@@ -271,7 +271,7 @@ class Simulation(Engine):
             raise ValueError(f"there is no node {node!r}; there are {', '.join(self.nodes)}")
         client = client or f"client@{node}"
         label = len(self.calls) if label is None else label
-        self._did("submit", {"node": node, "request": packed(request), "client": client, "label": label})
+        self._record_action("submit", {"node": node, "request": packed(request), "client": client, "label": label})
         host = self.clients.get(client)
         if host is None:
             host = self.clients[client] = ClientHost(self, client, 1000 + len(self.clients), node)
@@ -282,8 +282,8 @@ class Simulation(Engine):
         self.calls.append(call)
         self._labelled[label] = call
         self._waiting[client, host.life, number] = call
-        for tell in self._told["submitted"]:
-            tell(call)
+        for hook in self._hooks["submitted"]:
+            hook(call)
         if not host.session.ready:
             host.connect()
         self._after(host)
@@ -291,7 +291,7 @@ class Simulation(Engine):
 
     def cancel(self, call: SimCall) -> None:
         """The client wants the answer no more."""
-        self._did("cancel", {"label": call.label})
+        self._record_action("cancel", {"label": call.label})
         host = self.clients[call.client]
         if not call.done():
             call.cancelled = True
@@ -322,7 +322,7 @@ class Simulation(Engine):
                 raise ValueError(f"a script says {name!r}, which nothing is")
 
 
-class Way:
+class LinkControl:
     """Both ways between two hosts."""
 
     def __init__(self, sim: Simulation, source: str, target: str) -> None:
@@ -332,7 +332,7 @@ class Way:
     def set(
         self,
         *,
-        delay: float | Span | None = None,
+        delay: float | Duration | None = None,
         bandwidth: int | None = None,
         reset: float | None = None,
         rechunk: float | None = None,
@@ -344,7 +344,7 @@ class Way:
                 source,
                 target,
                 Profile(
-                    delay=profile.delay if delay is None else span(delay),
+                    delay=profile.delay if delay is None else as_duration(delay),
                     bandwidth=profile.bandwidth if bandwidth is None else bandwidth,
                     reset=profile.reset if reset is None else reset,
                     rechunk=profile.rechunk if rechunk is None else rechunk,
@@ -356,4 +356,4 @@ def _ns(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * SECOND)
 
 
-__all__ = ["CallKey", "Simulation", "Way", "address"]
+__all__ = ["CallKey", "LinkControl", "Simulation", "address"]

@@ -25,41 +25,41 @@ _FIXED = (Limits, NodeConfig, Rng, ValueCodec, FunctionType, MethodType, type)
 # Kept answers of the index, masks, generations; when a member last changed, or somebody looked; means and queues told.
 _LEFT_OUT = frozenset(
     {
-        "_answers",
-        "_found",
+        "_cache",
+        "_provider_cache",
         "names",
         "_bits",
         "generation",
         "since",
-        "_mean",
-        "_told",
+        "_mean_runtime",
+        "_reported_queues",
         "_log",
         "_last_ping",
         "shown",
         "now",
     }
 )
-_TIMES = frozenset({"heard", "deadline", "arrived", "accepted", "started", "sent", "reached", "tried", "due"})
+_TIMES = frozenset({"last_activity", "deadline", "arrived", "accepted", "started", "sent", "reached", "tried", "due"})
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _ROWS = frozenset({list, tuple, deque})
 
 
-class _Way(enum.Enum):
+class _Encoding(enum.Enum):
     """How a thing is told: by its type alone, by its repr, or by its parts."""
 
-    WORD = enum.auto()
+    NAME = enum.auto()
     REPR = enum.auto()
     PARTS = enum.auto()
 
 
-_WAYS: dict[type, _Way] = {}
+_ENCODINGS: dict[type, _Encoding] = {}
 _SLOTS: dict[type, tuple[str, ...]] = {}
 
 
 def digest(parts: list[object], clocks: list[int]) -> bytes:
     """16 bytes for `parts`; `clocks` are those of the nodes in them, in their order."""
     walk = _Walk(list(clocks))
-    text = walk.told(parts)
+    text = walk.encode(parts)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -71,25 +71,25 @@ class _Walk:
         self._now = 0
         self._seen: dict[int, int] = {}
 
-    def told(self, thing: Any) -> str:
+    def encode(self, thing: Any) -> str:
         """A text that says what `thing` holds."""
         kind = type(thing)
         if kind in _SCALARS:
             return repr(thing)
         if kind is dict or kind is OrderedDict:
-            rows = [f"{self.told(key)}:{self.told(held)}" for key, held in thing.items()]
+            rows = [f"{self.encode(key)}:{self.encode(value)}" for key, value in thing.items()]
             return "{" + ",".join(sorted(rows)) + "}" if rows else "{}"
         if kind in _ROWS:
-            return "[" + ",".join([self.told(each) for each in thing]) + "]" if thing else "[]"
-        way = _WAYS.get(kind)
-        if way is None:
-            way = _WAYS[kind] = _way(kind)
-        if way is _Way.WORD:
+            return "[" + ",".join([self.encode(each) for each in thing]) + "]" if thing else "[]"
+        encoding = _ENCODINGS.get(kind)
+        if encoding is None:
+            encoding = _ENCODINGS[kind] = _encoding_of(kind)
+        if encoding is _Encoding.NAME:
             return kind.__name__
-        if way is _Way.REPR:
+        if encoding is _Encoding.REPR:
             return repr(thing)
         if kind is Timers:
-            return self.told({key: at - self._now for key, (at, _) in thing._at.items()})
+            return self.encode({key: at - self._now for key, (at, _) in thing._at.items()})
         return self._object(thing)
 
     def _object(self, thing: Any) -> str:
@@ -103,19 +103,19 @@ class _Walk:
         for name in (*_SLOTS[type(thing)], *sorted(getattr(thing, "__dict__", ()))):
             if name in _LEFT_OUT:
                 continue
-            held = getattr(thing, name, None)
-            if type(held) is int and name in _TIMES:
-                rows.append(f"{name}={held - self._now}")
-            elif held is not None:
-                rows.append(f"{name}={self.told(held)}")
+            value = getattr(thing, name, None)
+            if type(value) is int and name in _TIMES:
+                rows.append(f"{name}={value - self._now}")
+            elif value is not None:
+                rows.append(f"{name}={self.encode(value)}")
         return f"({','.join(rows)})"
 
 
-def _way(kind: type) -> _Way:
+def _encoding_of(kind: type) -> _Encoding:
     """How things of a type are told."""
     if issubclass(kind, _FIXED) or not kind.__module__.startswith("mpreg_proto"):
-        return _Way.WORD
+        return _Encoding.NAME
     if issubclass(kind, (enum.Enum, msgspec.Struct)):
-        return _Way.REPR
+        return _Encoding.REPR
     _SLOTS[kind] = tuple(sorted(name for base in kind.__mro__ for name in getattr(base, "__slots__", ())))
-    return _Way.PARTS
+    return _Encoding.PARTS

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.limits import DEFAULT, Limits
-from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.testing.durations import Duration
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.spans import Span
 
 
 def described(nodes: Mapping[str, Spec]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _restored(node: str, tree: Mapping[str, Any]) -> Spec:
     functions: dict[str, Any] = {}
     for name, saved in tree["functions"].items():
         rest = {key: value for key, value in saved.items() if key not in ("path", "duration")}
-        duration = msgspec.convert(saved["duration"], Span)
+        duration = msgspec.convert(saved["duration"], Duration)
         functions[name] = Fn(_imported(node, name, saved["path"]), duration=duration, **rest)
     limits = DEFAULT if tree["limits"] is None else msgspec.convert(tree["limits"], Limits)
     peers = None if tree["peers"] is None else tuple(tree["peers"])

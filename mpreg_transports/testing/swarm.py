@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.bodies import Fn
 from mpreg_transports.testing.chooser import Chooser
+from mpreg_transports.testing.durations import SECOND, constant, exponential
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.network import Profile
-from mpreg_transports.testing.spans import SECOND, constant, exponential
 from mpreg_transports.testing.trace import Action, packed
 
 LEVELS = (0.0, 0.02, 0.1, 0.3)
@@ -42,7 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Requests a second of the standard workload, where that is used."""
     hot: float = 0.0
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """On one line."""
         faults = f"{self.level:.0%} a second of {', '.join(self.kinds)}" if self.kinds else "none"
         links = f"delay {self.links.delay.kind} {max(self.links.delay.low, self.links.delay.high) / 1e6:g} ms"
@@ -105,7 +105,7 @@ class Drawing:
         """Something happens at `at` seconds, before the end at the latest."""
         self._script.append(Action(round(min(at, self.seconds) * SECOND), name, args))
 
-    def ask(self, at: float, function: str, *args: Any, node: str, client: str, wait: float = 0.0) -> None:
+    def submit(self, at: float, function: str, *args: Any, node: str, client: str, wait: float = 0.0) -> None:
         """A client of `node` calls a function with a timeout of 60 s; nothing happens if no node offers it."""
         if any(function in spec.functions for spec in self.nodes.values()):
             graph = Graph()
@@ -207,7 +207,7 @@ def meet(drawing: Drawing, at: float) -> None:
             for one, other in ((client, name), (name, client)):
                 drawing.add(at, "set_link", source=one, target=other, profile=near)
             for number in range(6):
-                drawing.ask(at + drawing.between(0, 0.6), "haul", number, node=name, client=client, wait=10)
+                drawing.submit(at + drawing.between(0, 0.6), "haul", number, node=name, client=client, wait=10)
 
 
 def narrow(drawing: Drawing, at: float) -> None:
@@ -223,7 +223,7 @@ def narrow(drawing: Drawing, at: float) -> None:
             drawing.add(until, "set_link", source=one, target=other, profile=msgspec.to_builtins(Profile()))
         for _ in range(1 + drawing.chooser.below("swarm bulks", 4)):
             function, value = drawing.chooser.choice("swarm bulk", (("bulk", 7), ("add", bytes(300_000))))
-            drawing.ask(at + drawing.between(0, 4), function, value, node=source, client=f"a@{source}")
+            drawing.submit(at + drawing.between(0, 4), function, value, node=source, client=f"a@{source}")
 
 
 def skew(drawing: Drawing, at: float) -> None:

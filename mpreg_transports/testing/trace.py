@@ -107,23 +107,23 @@ class Trace:
         if data:
             unhashed.append(data)
         if len(unhashed) > _TOGETHER:
-            self._take_in()
+            self._update_hash()
         self.recorded.append(Event(at, kind, host, other, text, len(data), sent, label))
 
-    def did(self, at: int, name: str, args: dict[str, Any], *, step: int) -> None:
+    def record_action(self, at: int, name: str, args: dict[str, Any], *, step: int) -> None:
         """Somebody did something to the simulation."""
         self.script.append(Action(at, name, args, step))
         self._unhashed.append(b"%d %b " % (at, name.encode()))
         self._unhashed.append(msgspec.json.encode(args))
 
-    def _take_in(self) -> None:
+    def _update_hash(self) -> None:
         self._hash.update(b"".join(self._unhashed))
         self._unhashed.clear()
 
     @property
     def hash(self) -> str:
         """The rolling hash so far, hexadecimal."""
-        self._take_in()
+        self._update_hash()
         return self._hash.hexdigest()
 
     def save(self, file: str | Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from mpreg_transports.testing.determinism import DeterminismError
 from mpreg_transports.testing.engine import Engine
-from mpreg_transports.testing.failures import event_words
+from mpreg_transports.testing.failures import describe_event
 from mpreg_transports.testing.hosts import Host, Spec
 from mpreg_transports.testing.simulation import Simulation
 from mpreg_transports.testing.swarm import Swarm
-from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.watchers import Watcher
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Trials:
                 f"seed {seed} was simulated twice to the same trace, but the test ended once with "
                 f"{_shown(first.error)} and once with {_shown(second.error)}: it looks at what is not simulated"
             )
-        one, other = Footprints(), Footprints()
+        one, other = EventHashes(), EventHashes()
         self.run(test, seed, recording=True, also=(one,))
         self.run(test, seed, recording=True, also=(other,))
         return DeterminismError(
@@ -78,7 +78,7 @@ class Trials:
         )
 
 
-class Footprints(Watcher):
+class EventHashes(Watcher):
     """The rolling hash after each event that a host has handled, to find the first that differs."""
 
     def __init__(self) -> None:
@@ -88,15 +88,15 @@ class Footprints(Watcher):
     def begin(self, sim: Engine) -> None:
         self._sim = sim
 
-    def touched(self, host: Host) -> None:
+    def event_handled(self, host: Host) -> None:
         assert self._sim is not None, "a simulation begins before anything happens"
         self._steps.append((self._sim.trace.hash, self._sim.trace.events))
 
-    def first_difference(self, other: Footprints) -> str:
+    def first_difference(self, other: EventHashes) -> str:
         """Which event is not the same in both runs."""
         for (mine, events), (theirs, _) in zip(self._steps, other._steps, strict=False):
             if mine != theirs:
-                return f"the first event that differs is {self._words(events)}"
+                return f"the first event that differs is {self._describe(events)}"
         if len(self._steps) != len(other._steps):
             return "the test ends at another moment"
         return (
@@ -104,14 +104,14 @@ class Footprints(Watcher):
             "Make it in the function that `nodes=` names"
         )
 
-    def _words(self, events: int) -> str:
+    def _describe(self, events: int) -> str:
         assert self._sim is not None, "a simulation begins before anything happens"
         recorded = list(self._sim.trace.recorded)
         if not 0 < events <= len(recorded):
             return f"number {events}"
         ended = [event for event in recorded[: events - 1] if event.kind == "end"]
         last = f"; the last function that had ended was {ended[-1].text} at {ended[-1].host}" if ended else ""
-        return f"number {events}, {event_words(recorded[events - 1]).strip()}{last}"
+        return f"number {events}, {describe_event(recorded[events - 1]).strip()}{last}"
 
 
 def standard() -> tuple[Watcher, ...]:

@@ -14,12 +14,12 @@ import msgspec
 
 from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.wire.messages import Request
+from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.graph import Graph, Handle
-from mpreg_transports.sleeping import sleep
-from mpreg_transports.testing.bodies import Fn
 from mpreg_transports.testing.chooser import Chooser
+from mpreg_transports.testing.durations import SECOND, exponential, uniform
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.spans import SECOND, exponential, uniform
 from mpreg_transports.testing.trace import Action, packed
 
 _PRIME = 1_000_000_007

@@ -2,7 +2,7 @@
 
 A browser sends requests to this machine for any page that it shows. `Origin` names the page, so a foreign page is
 refused. `Host` names the node as the page's address has it, so a page whose name was made to point here (DNS rebinding)
-is refused. The listener asks `check` about each head before it reads a body; `Routes` adds the headers of `cors`.
+is refused. The listener asks `check` about each head before it reads a body; `HttpRoutes` adds the headers of `cors`.
 Programs that are no browsers send no `Origin`. Nothing here answers a request that is let in.
 """
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mpreg_transports import logs
-from mpreg_transports.addresses import is_loopback, normal_host
+from mpreg_transports.config.addresses import is_loopback, normal_host
 from mpreg_transports.links.http import HttpRequest, HttpResponse
 from mpreg_transports.links.websocket import SUBPROTOCOL
-from mpreg_transports.reports import printable
+from mpreg_transports.runtime import logs
+from mpreg_transports.runtime.log_observer import printable
 
 log = logs.get("mpreg")
 
@@ -178,11 +178,11 @@ class Access:
             f'if they should, start it with --allow-origin {shown} (Server(allow_origins=["{shown}"]))',
         )
 
-    def _refuse(self, request: HttpRequest, why: str, advice: str) -> HttpResponse:
-        if why not in self._logged and len(self._logged) < _REMEMBERED:
-            self._logged[why] = None
-            log.warning("refused a request of %s: %s; %s", printable(request.peer), why, advice)
-        return HttpResponse.text(403, f"{why}; {advice}")
+    def _refuse(self, request: HttpRequest, reason: str, advice: str) -> HttpResponse:
+        if reason not in self._logged and len(self._logged) < _REMEMBERED:
+            self._logged[reason] = None
+            log.warning("refused a request of %s: %s; %s", printable(request.peer), reason, advice)
+        return HttpResponse.text(403, f"{reason}; {advice}")
 
 
 def _offers_native(request: HttpRequest) -> bool:

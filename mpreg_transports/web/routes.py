@@ -23,12 +23,12 @@ class _Error(msgspec.Struct):
     details: dict[str, object] = {}
 
 
-class _Answer(msgspec.Struct):
+class _ClassicReply(msgspec.Struct):
     r: msgspec.Raw
     error: _Error | None = None
 
 
-class Routes:
+class HttpRoutes:
     """Answers HTTP for one node. `exchange` sends one classic message to the core and gives its answer.
 
     `access` says which pages of other origins may read the answers; whom it refuses never comes here.
@@ -86,7 +86,7 @@ class Routes:
 
     async def _rpc(self, request: HttpRequest) -> HttpResponse:
         body = await self._exchange(request.body)
-        answer = msgspec.json.decode(body, type=_Answer)
+        answer = msgspec.json.decode(body, type=_ClassicReply)
         error = answer.error
         if error is None or bytes(answer.r) != b"null":
             return _json(200, body)
@@ -102,11 +102,11 @@ def _json(status: int, body: bytes, *headers: tuple[str, str]) -> HttpResponse:
     return HttpResponse(status, (("content-type", "application/json"), *headers), body)
 
 
-Handler = Callable[[Routes, HttpRequest], Awaitable[HttpResponse]]
+Handler = Callable[[HttpRoutes, HttpRequest], Awaitable[HttpResponse]]
 _ROUTES: dict[str, dict[str, Handler]] = {
-    "/": {"GET": Routes._index},
-    "/healthz": {"GET": Routes._health},
-    "/readyz": {"GET": Routes._ready},
-    "/api/status": {"GET": Routes._api_status},
-    "/rpc": {"POST": Routes._rpc},
+    "/": {"GET": HttpRoutes._index},
+    "/healthz": {"GET": HttpRoutes._health},
+    "/readyz": {"GET": HttpRoutes._ready},
+    "/api/status": {"GET": HttpRoutes._api_status},
+    "/rpc": {"POST": HttpRoutes._rpc},
 }

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.cases import classic_request, each_case, judge_json
 from tests.helpers.conformance_cluster import serving
-from tests.helpers.speakers import OverFrames, ask, over_frames
+from tests.helpers.foreign_clients import ClassicFrameClient, ask, classic_frames
 
 pytestmark = pytest.mark.anyio
 
@@ -21,12 +21,12 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def speaker(anyio_backend: str) -> AsyncIterator[OverFrames]:
-    async with serving() as front, over_frames(front.port) as speaker:
-        yield speaker
+async def peer(anyio_backend: str) -> AsyncIterator[ClassicFrameClient]:
+    async with serving() as front, classic_frames(front.port) as peer:
+        yield peer
 
 
 @each_case
-async def test_case(case: dict[str, Any], speaker: OverFrames) -> None:
-    answer = await ask(speaker, classic_request(case, u=case["title"]))
+async def test_case(case: dict[str, Any], peer: ClassicFrameClient) -> None:
+    answer = await ask(peer, classic_request(case, u=case["title"]))
     judge_json(case, answer, case["title"])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.cases import classic_request, each_case, judge_json
 from tests.helpers.conformance_cluster import serving
-from tests.helpers.speakers import OverWebSocket, ask, over_websocket
+from tests.helpers.foreign_clients import ClassicWebSocketClient, ask, classic_websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -22,12 +22,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-async def speaker(anyio_backend: str) -> AsyncIterator[OverWebSocket]:
-    async with serving() as front, over_websocket(front.port) as speaker:
-        yield speaker
+async def peer(anyio_backend: str) -> AsyncIterator[ClassicWebSocketClient]:
+    async with serving() as front, classic_websocket(front.port) as peer:
+        yield peer
 
 
 @each_case
-async def test_case(case: dict[str, Any], speaker: OverWebSocket) -> None:
-    answer = await ask(speaker, classic_request(case, u=case["title"]))
+async def test_case(case: dict[str, Any], peer: ClassicWebSocketClient) -> None:
+    answer = await ask(peer, classic_request(case, u=case["title"]))
     judge_json(case, answer, case["title"])

@@ -8,7 +8,7 @@ import pytest
 from mpreg_transports import Client, RequestError, Server
 from tests.conformance.cases import CASES, judge
 from tests.conformance.typed import ONLY_JSON, native_request
-from tests.helpers import speakers
+from tests.helpers import foreign_clients
 from tests.helpers.conformance_cluster import serving
 
 pytestmark = pytest.mark.anyio
@@ -36,9 +36,9 @@ async def client(front: Server) -> AsyncIterator[Client]:
 
 
 @pytest.fixture(scope="module")
-async def by_hand(front: Server) -> AsyncIterator[speakers.Native]:
-    async with speakers.native(front.port) as speaker:
-        yield speaker
+async def by_hand(front: Server) -> AsyncIterator[foreign_clients.NativeClient]:
+    async with foreign_clients.native(front.port) as peer:
+        yield peer
 
 
 @pytest.mark.parametrize("case", SAYABLE, ids=[case["title"] for case in SAYABLE])
@@ -52,7 +52,7 @@ async def test_case(case: dict[str, Any], client: Client) -> None:
 
 
 @pytest.mark.parametrize("title", ONLY_JSON)
-async def test_the_like_fault_by_hand(title: str, by_hand: speakers.Native) -> None:
+async def test_the_like_fault_by_hand(title: str, by_hand: foreign_clients.NativeClient) -> None:
     _why, fields = ONLY_JSON[title]
     number = 1 + list(ONLY_JSON).index(title)
     assert await by_hand.code(number, *fields) == BY_TITLE[title]["expect"]["code"]

@@ -20,7 +20,7 @@ from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND
 from mpreg_proto.wire import messages
 from mpreg_proto.wire.session import STAGES, Stage
 from mpreg_transports.cli.app import build
-from mpreg_transports.settings import SETTINGS
+from mpreg_transports.config.settings import SETTINGS
 from tests.docs.pages import PAGES, ROOT, part
 
 

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from mpreg_proto.wire import shapes
-from mpreg_proto.wire.blame import UnsendableValue
+from mpreg_proto.wire import value_limits
+from mpreg_proto.wire.encode_errors import UnsendableValue
 from mpreg_proto.wire.jsonvalues import dumps, to_json
 from mpreg_transports.values import default_codec
 from tests.docs.pages import PAGES
@@ -129,7 +129,7 @@ def test_what_is_refused(sent: str, place: str, why: str) -> None:
     with pytest.raises(UnsendableValue) as caught:
         CODEC.encode(eval(sent, NAMES))
     assert caught.value.path == place
-    assert why in caught.value.why
+    assert why in caught.value.reason
 
 
 def test_all_exceptions_are_in_the_table() -> None:
@@ -141,5 +141,5 @@ def test_all_exceptions_are_in_the_table() -> None:
 def test_the_bounds_are_those_of_the_code() -> None:
     section = PAGE.partition("## How much\n")[2]
     numbers = [int(each.replace(",", "")) for each in re.findall(r"\d[\d,]*(?<!,)", section)]
-    bounds = [shapes.MAX_DEPTH, shapes.MAX_MAP, shapes.MAX_ARRAY, shapes.MAX_KEY]
-    assert numbers[:7] == [*bounds, shapes.MAX_CONTAINERS, shapes.MAX_ELEMENTS, shapes.MAX_SAME_HASH]
+    bounds = [value_limits.MAX_DEPTH, value_limits.MAX_MAP, value_limits.MAX_ARRAY, value_limits.MAX_KEY]
+    assert numbers[:7] == [*bounds, value_limits.MAX_CONTAINERS, value_limits.MAX_ELEMENTS, value_limits.MAX_SAME_HASH]

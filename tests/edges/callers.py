@@ -22,8 +22,8 @@ from mpreg_transports import Client, SyncClient
 from tests.edges import bodies
 from tests.edges.house import until
 from tests.edges.table import HTTP_STATUS, NATIVE
+from tests.helpers.foreign_clients import websocket
 from tests.helpers.loopback import ForeignClient, read_all
-from tests.helpers.speakers import websocket
 
 T = TypeVar("T")
 

@@ -138,7 +138,7 @@ def _walk(owner: Any, path: str, *, seen: set[int]) -> Iterator[tuple[str, int]]
             yield f"{path}.{name}", sum(entry != 0 for entry in value.values()) if zero else len(value)
         elif isinstance(value, (list, set, deque)):
             yield f"{path}.{name}", len(value)
-        elif type(value).__module__.startswith(("mpreg_proto.requests", "mpreg_proto.answers", "mpreg_proto.links")):
+        elif type(value).__module__.startswith(("mpreg_proto.requests", "mpreg_proto.links")):
             yield from _walk(value, f"{path}.{name}", seen=seen)
 
 

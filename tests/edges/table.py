@@ -93,7 +93,7 @@ def no(reason: str, **where: Sequence[str]) -> Row:
 
 
 _ASYNC_ONLY = no("only a coroutine hears of a cancellation", ways=("inline", "def", "executor", "processes"))
-_INLINE = no("an inline body holds the event loop: nothing else happens before its end", ways=("inline",))
+_INLINE = no("an inline body blocks the event loop: nothing else happens before its end", ways=("inline",))
 _NO_CANCEL = no("the JSON dialect has no message to cancel with", clients=JSON)
 _NO_QUEUE = no("an inline body is over before the next call is looked at", ways=("inline",))
 _SAME_QUEUE = no("the queue is the same as that of executor", ways=("processes",))

@@ -59,22 +59,22 @@ def test_the_script_writes_a_corpus_the_same_every_time_and_it_is_small(tmp_path
 def test_the_conversations_in_the_corpus_are_real_ones() -> None:
     """A trace that a node had refused at once would fuzz nothing but the handshake."""
     from fuzz.targets.peer import World
-    from mpreg_proto.wire.messages import Goodbye, Hello, News, Request, Result
+    from mpreg_proto.wire.messages import Goodbye, Gossip, Hello, Request, Result
 
-    heard: dict[type, None] = {}
+    received: dict[type, None] = {}
     answers = 0
     for data in corpus("peer"):
         world = World(dials=data[0] % 2 == 1)
-        for step, said in unpacked(data[1:]):
+        for step, payload in unpacked(data[1:]):
             if step is Step.SAY:
-                world.say(world.link, said)
+                world.receive(world.link, payload)
             elif step is Step.WAIT:
-                world.wait(said[0] * 100_000_000)
+                world.wait(payload[0] * 100_000_000)
             elif step is Step.ACT:
                 world.submit()
         answers += sum(world.submitted.values())
-        heard.update(dict.fromkeys(map(type, world.heard[world.link].messages)))
-    assert {Goodbye, Hello, News, Request, Result} <= set(heard)
+        received.update(dict.fromkeys(map(type, world.transcripts[world.link].messages)))
+    assert {Goodbye, Hello, Gossip, Request, Result} <= set(received)
     assert answers, "what the node itself asked is answered by its peer"
 
 

@@ -13,9 +13,9 @@ from typing import cast
 
 import msgspec
 
+from mpreg_proto.cluster.actions import AbortLink, CloseIfIdle, CloseLink, Output, SendMessage, SendPing
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.cluster import Cluster, Said
-from mpreg_proto.cluster.outputs import CloseLink, Drop, Out, Probe, Surplus, Tell
+from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
@@ -35,7 +35,7 @@ class Peer:
         self.timers = timers
         self.addresses = addresses
         self.running = True
-        self.outs: list[tuple[int, Out]] = []
+        self.outs: list[tuple[int, Output]] = []
         self.dials: list[tuple[int, Address]] = []
 
     @property
@@ -44,7 +44,7 @@ class Peer:
 
     def standings(self) -> dict[str, str]:
         """How this node sees each other member, by name."""
-        return {row.name: row.standing for row in self.cluster.people()}
+        return {row.name: row.standing for row in self.cluster.member_statuses()}
 
     def suspected(self) -> list[MemberId]:
         """Every SUSPECT that this node ever noticed."""
@@ -175,19 +175,19 @@ class Network:
         heappush(self._events, (self.now + delay, self._sequence, action))
         return self.now + delay
 
-    def do(self, peer: Peer, outs: list[Out]) -> None:
+    def do(self, peer: Peer, outs: list[Output]) -> None:
         """Carry out what a cluster wants."""
         for out in outs:
             peer.outs.append((self.now, out))
-            if isinstance(out, Tell):
+            if isinstance(out, SendMessage):
                 self._send(peer, out)
-            elif isinstance(out, Probe):
+            elif isinstance(out, SendPing):
                 self._ping(self.ends[peer.me, out.link])
-            elif isinstance(out, Drop):
+            elif isinstance(out, AbortLink):
                 for end in (self.ends[peer.me, out.link], self.ends[peer.me, out.link].other):
                     self.later(self.delay(), lambda end=end: self._end(end, clean=False))  # type: ignore[misc]
-            elif isinstance(out, Surplus):
-                self.do(peer, peer.cluster.closing(out.link))
+            elif isinstance(out, CloseIfIdle):
+                self.do(peer, peer.cluster.start_closing(out.link))
                 self._close(self.ends[peer.me, out.link])
             elif isinstance(out, Dial):
                 peer.dials.append((self.now, out.address))
@@ -205,8 +205,8 @@ class Network:
         if there is None or frozenset((peer.me, there.me)) in self._cut:
             self.do(peer, peer.cluster.dial_failed(address, self.now))
         elif there is peer:
-            self.do(peer, peer.cluster.met_myself(None, self.now))
-            self.do(peer, peer.cluster.met_myself(address, self.now))
+            self.do(peer, peer.cluster.reached_self(None, self.now))
+            self.do(peer, peer.cluster.reached_self(address, self.now))
         else:
             near, far = self._make(peer), self._make(there)
             near.other, far.other = far, near
@@ -228,9 +228,9 @@ class Network:
             return
         end.open = True
         name = other.cluster.members.own.name
-        self.do(peer, peer.cluster.linked(end.link, other.me, name, dialled=dialled, now=self.now))
+        self.do(peer, peer.cluster.link_established(end.link, other.me, name, dialled=dialled, now=self.now))
 
-    def _send(self, peer: Peer, tell: Tell) -> None:
+    def _send(self, peer: Peer, tell: SendMessage) -> None:
         end = self.ends.get((peer.me, tell.link))
         if end is None:
             return
@@ -253,14 +253,14 @@ class Network:
 
         def back() -> None:
             if end.peer.running and (end.peer.me, end.link) in self.ends:
-                self.do(end.peer, end.peer.cluster.answered(end.link, self.now))
+                self.do(end.peer, end.peer.cluster.ack_received(end.link, self.now))
 
         self._after_what_was_sent(end, came)
 
     def _receive(self, end: _End, data: bytes) -> None:
         peer = end.peer
         if end.open and peer.running and (peer.me, end.link) in self.ends:
-            message = cast("Said", _decode(data))
+            message = cast("ClusterMessage", _decode(data))
             self.do(peer, peer.cluster.received(end.link, message, self.now))
 
     def _close(self, end: _End) -> None:
@@ -270,7 +270,7 @@ class Network:
         def heard() -> None:
             peer = far.peer
             if peer.running and (peer.me, far.link) in self.ends:
-                self.do(peer, peer.cluster.goodbye(far.link, self.now))
+                self.do(peer, peer.cluster.goodbye_received(far.link, self.now))
             self.later(self.delay(), lambda: self._end(far, clean=True))
             self.later(self.delay(), lambda: self._end(end, clean=True))
 
@@ -281,7 +281,7 @@ class Network:
         if self.ends.pop((peer.me, end.link), None) is None:
             return
         if peer.running and end.open:
-            self.do(peer, peer.cluster.unlinked(end.link, clean=clean, now=self.now))
+            self.do(peer, peer.cluster.link_closed(end.link, clean=clean, now=self.now))
 
     def between(self, one: str, other: str) -> int:
         """How many links stand between two nodes."""
@@ -301,7 +301,7 @@ def drawn_network(seed: int, most: int) -> Network:
 
 
 def agree(peers: Sequence[Peer]) -> None:
-    """Everybody in `peers` holds just these for ALIVE, and the owner's very catalogue of each; all offer `all`."""
+    """Everybody in `peers` sees just these as ALIVE, and the owner's very catalogue of each; all offer `all`."""
     wanted = sorted(peer.me for peer in peers)
     for peer in peers:
         known = peer.cluster.members

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from mpreg_proto.client import ClientSession, Replied
+from mpreg_proto.client import ClientSession, ResponseReceived
 from mpreg_proto.effects import Send
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND
@@ -22,10 +22,10 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Call, Request, Result
 from mpreg_transports import Client, Server
-from mpreg_transports.driver import Driver, clock
-from mpreg_transports.functions import built_in, function
+from mpreg_transports.functions.execution import built_in, function
 from mpreg_transports.links import memory
 from mpreg_transports.links.base import Link
+from mpreg_transports.runtime.driver import Driver, clock
 from mpreg_transports.values import default_codec
 
 PATIENCE = 30
@@ -182,7 +182,7 @@ class Caller:
         for effect in self._session.drain():
             if isinstance(effect, Send):
                 await self._link.send(effect.chunks)
-            elif isinstance(effect, Replied):
+            elif isinstance(effect, ResponseReceived):
                 assert isinstance(effect.reply, Result)
                 self._replies[effect.id] = effect.reply
 

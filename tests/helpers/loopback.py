@@ -20,7 +20,7 @@ from websockets.uri import parse_uri
 
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
-from mpreg_transports.listener import Admit, HttpRequest, HttpResponse, Listener, OnHttp, OnLink, admit_all
+from mpreg_transports.runtime.listener import Admit, HttpRequest, HttpResponse, Listener, OnHttp, OnLink, admit_all
 
 PATIENCE = 30.0
 """Seconds until a test that hangs fails. No test waits for them."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.wire.messages import (
-    Ask,
     Call,
     CancelRequest,
     Change,
@@ -23,20 +22,21 @@ from mpreg_proto.wire.messages import (
     Explanation,
     Failed,
     Fetch,
+    GetView,
     Goodbye,
+    Gossip,
     Head,
     Hello,
     Message,
-    News,
     Ping,
     Pong,
     Refused,
     Request,
     Result,
-    Told,
+    View,
 )
 from mpreg_proto.wire.values import Ref
-from tests.helpers.pair import CODEC
+from tests.helpers.node_harness import CODEC
 
 PEER = b"p" * 16
 """The member id of who sends them."""
@@ -68,7 +68,7 @@ request = st.builds(
     timeout=st.one_of(st.none(), whole),
     want=st.one_of(st.none(), names),
     here=names,
-    given=st.dictionaries(name, blob, max_size=2),
+    inputs=st.dictionaries(name, blob, max_size=2),
     wait=whole,
     partial=st.booleans(),
     eager=st.booleans(),
@@ -101,9 +101,9 @@ some = st.one_of(
     result,
     st.builds(CancelRequest, whole),
     st.builds(Explain, request),
-    st.builds(Ask, whole),
+    st.builds(GetView, whole),
     st.builds(
-        News,
+        Gossip,
         st.lists(claim, max_size=3).map(tuple),
         st.lists(delta, max_size=2).map(tuple),
         st.lists(head, max_size=2).map(tuple),
@@ -114,7 +114,7 @@ some = st.one_of(
 rare = st.one_of(
     st.builds(Refused, fault),
     st.builds(Explanation, whole),
-    st.builds(Told, whole, blob),
+    st.builds(View, whole, blob),
     st.builds(Hello, st.tuples(whole, whole), names, name, member, name),
 )
 message: st.SearchStrategy[Message] = st.one_of(*[some] * 8, rare)

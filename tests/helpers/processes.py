@@ -63,7 +63,7 @@ async def node(
 
     Its stderr is the test's own, so that a failure shows what it had to say.
     """
-    told = {
+    arguments = {
         "name": name,
         "backend": backend,
         "gate": gate.port,
@@ -71,7 +71,7 @@ async def node(
         "peers": list(peers),
         "grace": grace,
     }
-    command = [sys.executable, "-W", "error", "-m", "tests.helpers.nodes.worker", json.dumps(told)]
+    command = [sys.executable, "-W", "error", "-m", "tests.helpers.nodes.worker", json.dumps(arguments)]
     with _start(command) as process:
         try:
             assert process.stdout is not None
@@ -131,16 +131,16 @@ class Gate:
                 streams = self._waiting.setdefault((node, tag), [])
                 streams.append(stream)
                 self.arrivals.append((node, tag))
-                self._told()
+                self._notify()
                 try:
                     if self._open:
                         await stream.send(b".")
                     await buffered.receive(1)
                 finally:
                     streams.remove(stream)
-                    self._told()
+                    self._notify()
 
-    def _told(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 

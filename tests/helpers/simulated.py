@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from mpreg_transports.sleeping import sleep
-from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.functions.sleep import sleep
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.invariants import invariants
 from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.watching import Violation
+from mpreg_transports.testing.watchers import Violation
 
 
 def double(value: int) -> int:

@@ -15,7 +15,8 @@ import anyio
 import pytest
 import trio.testing
 
-from mpreg_transports import client, driver, server
+from mpreg_transports import client, server
+from mpreg_transports.runtime import driver
 
 SECOND = 1_000_000_000
 

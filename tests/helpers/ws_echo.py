@@ -11,10 +11,10 @@ import signal
 
 import anyio
 
-from mpreg_transports.addresses import Scheme, format_address
+from mpreg_transports.config.addresses import Scheme, format_address
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
-from mpreg_transports.listener import HttpRequest, HttpResponse, Listener
+from mpreg_transports.runtime.listener import HttpRequest, HttpResponse, Listener
 
 
 async def echo(link: Link) -> None:

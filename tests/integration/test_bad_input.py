@@ -1,7 +1,7 @@
 """Requests that are wrong, over both dialects: each gets its typed error, nothing of it runs, and the link goes on.
 
-A real node is asked by strangers (tests/helpers/speakers.py). Every refused request that can hold a call at all holds
-one of a function that counts how often it ran, so that "nothing has run" is seen and not believed.
+Foreign clients (tests/helpers/foreign_clients.py) ask a real node. Every refused request that can hold a call at all
+holds one of a function that counts how often it ran, so that "nothing has run" is seen and not believed.
 """
 
 import json
@@ -13,11 +13,20 @@ import msgpack
 import pytest
 
 from mpreg_transports import Server
-from tests.helpers.speakers import PATIENCE, REQUEST, RESULT, OverFrames, OverWebSocket, ask, classic, native
+from tests.helpers.foreign_clients import (
+    PATIENCE,
+    REQUEST,
+    RESULT,
+    ClassicFrameClient,
+    ClassicWebSocketClient,
+    ask,
+    classic,
+    native,
+)
 
 pytestmark = pytest.mark.anyio
 
-Classic = OverWebSocket | OverFrames
+Classic = ClassicWebSocketClient | ClassicFrameClient
 
 COUNT = {"name": "n", "fun": "count"}
 GOOD = {"role": "rpc", "cmds": [{"name": "g", "fun": "echo", "args": [7]}], "u": "good"}
@@ -51,16 +60,16 @@ async def node() -> AsyncIterator[CountingNode]:
 
 
 @pytest.fixture(params=["websocket", "frames"])
-async def speaker(request: pytest.FixtureRequest, node: CountingNode) -> AsyncIterator[Classic]:
-    async with classic(request.param, node.server.port) as speaker:
-        assert await ask(speaker, GOOD) == ANSWER
-        yield speaker
+async def peer(request: pytest.FixtureRequest, node: CountingNode) -> AsyncIterator[Classic]:
+    async with classic(request.param, node.server.port) as peer:
+        assert await ask(peer, GOOD) == ANSWER
+        yield peer
 
 
-async def refused(speaker: Classic, node: CountingNode, message: object, *, u: str) -> dict[str, Any]:
+async def refused(peer: Classic, node: CountingNode, message: object, *, u: str) -> dict[str, Any]:
     """The error with which `message` is answered, once it is sure that nothing ran and the link goes on."""
-    answer = await ask(speaker, message)
-    assert await ask(speaker, GOOD) == ANSWER
+    answer = await ask(peer, message)
+    assert await ask(peer, GOOD) == ANSWER
     assert (answer["r"], answer["u"]) == (None, u), answer
     assert node.counted == 0
     error: dict[str, Any] = answer["error"]
@@ -112,18 +121,18 @@ NOT_A_MESSAGE = {
 
 
 @pytest.mark.parametrize("title", NOT_A_MESSAGE)
-async def test_what_is_no_json_object_is_1000(title: str, speaker: Classic, node: CountingNode) -> None:
-    assert (await refused(speaker, node, NOT_A_MESSAGE[title], u=""))["code"] == 1000
+async def test_what_is_no_json_object_is_1000(title: str, peer: Classic, node: CountingNode) -> None:
+    assert (await refused(peer, node, NOT_A_MESSAGE[title], u=""))["code"] == 1000
 
 
 @pytest.mark.parametrize(
     "role", ["absent", "RPC", "auth", "", None, 5, ["rpc"], "x" * 10_000], ids=lambda role: f"{role!s:.9}"
 )
-async def test_another_role_is_1004(role: object, speaker: Classic, node: CountingNode) -> None:
+async def test_another_role_is_1004(role: object, peer: Classic, node: CountingNode) -> None:
     message = rpc(role=role)
     if role == "absent":
         del message["role"]
-    error = await refused(speaker, node, message, u="mine")
+    error = await refused(peer, node, message, u="mine")
     assert error["code"] == 1004
     assert len(error["message"]) < 200  # what a stranger sends is not sent back at length
 
@@ -173,16 +182,16 @@ WRONG_SHAPES: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("title", WRONG_SHAPES)
-async def test_a_wrong_shape_is_1010_and_says_where(title: str, speaker: Classic, node: CountingNode) -> None:
+async def test_a_wrong_shape_is_1010_and_says_where(title: str, peer: Classic, node: CountingNode) -> None:
     message, path = WRONG_SHAPES[title]
-    error = await refused(speaker, node, message, u="mine")
+    error = await refused(peer, node, message, u="mine")
     assert error["code"] == 1010
     assert error["message"].startswith(f"{path}: ")
     assert error["details"]["path"] == path
 
 
-async def test_a_u_that_is_no_text_is_1010_and_not_echoed(speaker: Classic, node: CountingNode) -> None:
-    error = await refused(speaker, node, rpc(u=5), u="")
+async def test_a_u_that_is_no_text_is_1010_and_not_echoed(peer: Classic, node: CountingNode) -> None:
+    error = await refused(peer, node, rpc(u=5), u="")
     assert (error["code"], error["details"]["path"]) == (1010, "$.u")
 
 
@@ -200,24 +209,24 @@ OVER_LIMITS: dict[str, tuple[dict[str, object], tuple[str, int, int]]] = {
 
 
 @pytest.mark.parametrize("title", OVER_LIMITS)
-async def test_over_a_limit_is_1014_and_says_which(title: str, speaker: Classic, node: CountingNode) -> None:
+async def test_over_a_limit_is_1014_and_says_which(title: str, peer: Classic, node: CountingNode) -> None:
     message, (limit, value, came) = OVER_LIMITS[title]
-    error = await refused(speaker, node, message, u="mine")
+    error = await refused(peer, node, message, u="mine")
     assert error["code"] == 1014
     assert error["details"] == {"limit": limit, "value": value, "came": came, "maybe_executed": False}
 
 
-async def test_a_message_too_deep_to_be_read_at_all_is_1014(speaker: Classic, node: CountingNode) -> None:
+async def test_a_message_too_deep_to_be_read_at_all_is_1014(peer: Classic, node: CountingNode) -> None:
     depth = 200_000
-    error = await refused(speaker, node, text_of("[" * depth + "]" * depth), u="")
+    error = await refused(peer, node, text_of("[" * depth + "]" * depth), u="")
     assert (error["code"], error["details"]["limit"]) == (1014, "nesting")
 
 
 @pytest.mark.parametrize(
     "message", [rpc(*MANY[1:]), rpc(echo(nested(60)), echo(1, name="x" * 256))], ids=["calls", "others"]
 )
-async def test_at_the_limit_all_is_well(message: dict[str, object], speaker: Classic, node: CountingNode) -> None:
-    answer = await ask(speaker, message | {"want": ["n"]})
+async def test_at_the_limit_all_is_well(message: dict[str, object], peer: Classic, node: CountingNode) -> None:
+    answer = await ask(peer, message | {"want": ["n"]})
     assert answer == {"r": {"n": 1}, "error": None, "u": "mine"}
 
 
@@ -247,49 +256,47 @@ SEVERAL_FAULTS: list[tuple[int, object]] = [
 
 @pytest.mark.parametrize(("code", "message"), SEVERAL_FAULTS, ids=lambda value: value if isinstance(value, int) else "")
 async def test_of_several_faults_the_first_in_order_is_told(
-    code: int, message: object, speaker: Classic, node: CountingNode
+    code: int, message: object, peer: Classic, node: CountingNode
 ) -> None:
-    error = await refused(speaker, node, message, u="" if code == 1000 else "mine")
+    error = await refused(peer, node, message, u="" if code == 1000 else "mine")
     assert error["code"] == code
 
 
-async def test_a_cycle_is_listed_in_order(speaker: Classic, node: CountingNode) -> None:
-    error = await refused(speaker, node, rpc(*CYCLE, refs="explicit"), u="mine")
+async def test_a_cycle_is_listed_in_order(peer: Classic, node: CountingNode) -> None:
+    error = await refused(peer, node, rpc(*CYCLE, refs="explicit"), u="mine")
     assert error["details"]["cycle"] in (["c", "d"], ["d", "c"])
 
 
 # -- links go on -------------------------------------------------------------------------------------------------------
 
 
-async def test_unknown_fields_are_ignored(speaker: Classic, node: CountingNode) -> None:
+async def test_unknown_fields_are_ignored(peer: Classic, node: CountingNode) -> None:
     message = rpc(echo(1, colour="red"), colour={"of": ["the", "request"]}, cmds2=[])
-    assert await ask(speaker, message) == {"r": {"a": 1, "n": 1}, "error": None, "u": "mine"}
+    assert await ask(peer, message) == {"r": {"a": 1, "n": 1}, "error": None, "u": "mine"}
 
 
 @pytest.mark.parametrize(
     "u", ["", "x" * 10_000, "žluťoučký 🐎", '\0\n"\\'], ids=["empty", "long", "letters", "escapes"]
 )
-async def test_u_comes_back_as_it_was(u: str, speaker: Classic) -> None:
-    assert (await ask(speaker, GOOD | {"u": u}))["u"] == u
-    assert (await ask(speaker, {"role": "no", "u": u}))["u"] == u
+async def test_u_comes_back_as_it_was(u: str, peer: Classic) -> None:
+    assert (await ask(peer, GOOD | {"u": u}))["u"] == u
+    assert (await ask(peer, {"role": "no", "u": u}))["u"] == u
 
 
-async def test_an_absent_u_is_empty(speaker: Classic) -> None:
-    assert await ask(speaker, {"role": "rpc", "cmds": GOOD["cmds"]}) == ANSWER | {"u": ""}
+async def test_an_absent_u_is_empty(peer: Classic) -> None:
+    assert await ask(peer, {"role": "rpc", "cmds": GOOD["cmds"]}) == ANSWER | {"u": ""}
 
 
-async def test_what_was_in_flight_is_answered_though_nonsense_came_after_it(
-    speaker: Classic, node: CountingNode
-) -> None:
-    await speaker.say(json.dumps({"role": "rpc", "cmds": [{"name": "h", "fun": "held"}], "u": "slow"}))
+async def test_what_was_in_flight_is_answered_though_nonsense_came_after_it(peer: Classic, node: CountingNode) -> None:
+    await peer.send(json.dumps({"role": "rpc", "cmds": [{"name": "h", "fun": "held"}], "u": "slow"}))
     wrong: list[object] = [*NOT_A_MESSAGE.values(), *(message for message, _ in WRONG_SHAPES.values())]
     for message in wrong:
-        await speaker.say(message if isinstance(message, (str, bytes)) else json.dumps(message))
+        await peer.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
     with anyio.fail_after(PATIENCE):
-        codes = [(await speaker.hear())["error"]["code"] for _ in wrong]
+        codes = [(await peer.receive())["error"]["code"] for _ in wrong]
         assert codes == [1000] * len(NOT_A_MESSAGE) + [1010] * len(WRONG_SHAPES)
         node.release.set()
-        assert await speaker.hear() == {"r": {"h": "released"}, "error": None, "u": "slow"}
+        assert await peer.receive() == {"r": {"h": "released"}, "error": None, "u": "slow"}
 
 
 # -- the same natively -------------------------------------------------------------------------------------------------
@@ -348,22 +355,22 @@ NATIVE: dict[str, tuple[int, list[Any]]] = {
 @pytest.mark.parametrize("title", NATIVE)
 async def test_a_native_request_that_is_wrong(title: str, node: CountingNode) -> None:
     code, fields = NATIVE[title]
-    async with native(node.server.port) as speaker:
-        await speaker.say([REQUEST, 1, *fields])
-        kind, number, done, _failed, last, (told, message, details), *_ = await speaker.hear()
+    async with native(node.server.port) as peer:
+        await peer.send([REQUEST, 1, *fields])
+        kind, number, done, _failed, last, (told, message, details), *_ = await peer.receive()
         assert (kind, number, done, last, told) == (RESULT, 1, [], True, code), message
         assert message and details["maybe_executed"] is False
         if code == 1010:
             assert "$" in message
-        assert await speaker.code(2, [call("a")]) is None
+        assert await peer.code(2, [call("a")]) is None
     assert node.counted == 0
 
 
 async def test_more_fields_than_this_version_knows_are_ignored(node: CountingNode) -> None:
-    async with native(node.server.port) as speaker:
+    async with native(node.server.port) as peer:
         newer = [*call("a", "echo", [], [], None), "a field of the future", {"of": ["any", "shape"]}]
         all_fields = [[newer], None, None, [], {}, 0, False, False, False, 0, "", [], b"", []]
-        assert await speaker.code(1, *all_fields, "future", [[[]]]) is None
+        assert await peer.code(1, *all_fields, "future", [[[]]]) is None
 
 
 @pytest.mark.parametrize(
@@ -380,6 +387,6 @@ async def test_arguments_that_are_wrong_fail_their_call(
     needs: list[str], value: object, code: int, node: CountingNode
 ) -> None:
     """They are opaque until the node that runs the call reads them, so what was before them has run."""
-    async with native(node.server.port) as speaker:
-        assert await speaker.code(1, [["a", "echo", args(value), needs], N]) == code
-        assert await speaker.code(2, [call("a")]) is None
+    async with native(node.server.port) as peer:
+        assert await peer.code(1, [["a", "echo", args(value), needs], N]) == code
+        assert await peer.code(2, [call("a")]) is None

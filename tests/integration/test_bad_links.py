@@ -16,8 +16,8 @@ from websockets.frames import Opcode
 
 from mpreg_proto.limits import Limits
 from mpreg_transports import Client, ClusterMismatch, Server
+from tests.helpers.foreign_clients import HELLO, PATIENCE, REFUSED, NativeClient, ask, classic_frames, native, websocket
 from tests.helpers.loopback import ForeignClient
-from tests.helpers.speakers import HELLO, PATIENCE, REFUSED, Native, ask, native, over_frames, websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -39,11 +39,11 @@ async def node() -> AsyncIterator[Server]:
             assert await client.call("echo", "still here") == "still here"
 
 
-async def refusal(speaker: Native) -> tuple[int, str, dict[str, Any]]:
+async def refusal(peer: NativeClient) -> tuple[int, str, dict[str, Any]]:
     """The code, text and details with which the link ends; nothing may come after them."""
-    kind, fault = await speaker.hear()
+    kind, fault = await peer.receive()
     assert kind == REFUSED
-    assert await speaker.until_closed() == b""
+    assert await peer.until_closed() == b""
     code, text, details = fault
     assert text
     return code, text, details
@@ -59,9 +59,9 @@ def hello(**changes: Any) -> list[Any]:
 
 @pytest.mark.parametrize("member", [b"", MEMBER], ids=["client", "node"])
 async def test_another_cluster_is_1005(member: bytes, node: Server) -> None:
-    async with native(node.port, hello=None) as speaker:
-        await speaker.say(hello(cluster="theirs", member=member))
-        code, text, details = await refusal(speaker)
+    async with native(node.port, hello=None) as peer:
+        await peer.send(hello(cluster="theirs", member=member))
+        code, text, details = await refusal(peer)
     assert (code, details) == (1005, {"mine": "ours", "yours": "theirs"})
     assert "'ours'" in text and "'theirs'" in text
 
@@ -100,15 +100,15 @@ async def test_a_node_of_another_cluster_stays_outside(node: Server) -> None:
 
 @pytest.mark.parametrize("versions", [[2, 9], [0, 0]], ids=["newer", "older"])
 async def test_no_version_in_common_is_1040(versions: list[int], node: Server) -> None:
-    async with native(node.port, hello=None) as speaker:
-        await speaker.say(hello(versions=versions))
-        code, _, details = await refusal(speaker)
+    async with native(node.port, hello=None) as peer:
+        await peer.send(hello(versions=versions))
+        code, _, details = await refusal(peer)
     assert (code, details) == (1040, {"mine": [1, 1], "yours": versions})
 
 
 async def test_a_range_that_overlaps_and_fields_of_the_future_are_welcome(node: Server) -> None:
-    async with native(node.port, hello=[*hello(versions=[1, 9], features=["of tomorrow"]), "future", [[]]]) as speaker:
-        assert await speaker.code(*ONE_CALL[1:]) is None
+    async with native(node.port, hello=[*hello(versions=[1, 9], features=["of tomorrow"]), "future", [[]]]) as peer:
+        assert await peer.code(*ONE_CALL[1:]) is None
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ async def test_a_range_that_overlaps_and_fields_of_the_future_are_welcome(node: 
     ],
 )
 async def test_a_raw_link_begins_with_a_hello_or_a_brace(first: bytes, code: int, node: Server) -> None:
-    async with native(node.port, hello=None) as speaker:
-        await speaker.say_bytes(first)
-        assert (await refusal(speaker))[0] == code
+    async with native(node.port, hello=None) as peer:
+        await peer.send_body(first)
+        assert (await refusal(peer))[0] == code
 
 
 # -- later messages ----------------------------------------------------------------------------------------------------
@@ -160,9 +160,9 @@ async def test_a_raw_link_begins_with_a_hello_or_a_brace(first: bytes, code: int
     ids=["unknown kind", "with fields", "second hello", "empty", "kind that is text", "news from a client"],
 )
 async def test_what_no_client_may_say_ends_the_link(message: list[Any], code: int, node: Server) -> None:
-    async with native(node.port) as speaker:
-        await speaker.say(message)
-        assert (await refusal(speaker))[0] == code
+    async with native(node.port) as peer:
+        await peer.send(message)
+        assert (await refusal(peer))[0] == code
 
 
 async def test_text_on_a_native_websocket_is_refused(node: Server) -> None:
@@ -185,27 +185,27 @@ async def closed(client: ForeignClient) -> None:
 
 @pytest.mark.parametrize("said", ["nothing", "hello"])
 async def test_a_raw_message_is_refused_at_its_length(said: str, node: Server) -> None:
-    async with native(node.port, hello=HELLO if said == "hello" else None) as speaker:
-        await speaker.stream.send(struct.pack(">I", MESSAGE + 1))  # and nothing of it
-        code, _, details = await refusal(speaker)
+    async with native(node.port, hello=HELLO if said == "hello" else None) as peer:
+        await peer.stream.send(struct.pack(">I", MESSAGE + 1))  # and nothing of it
+        code, _, details = await refusal(peer)
     assert (code, details) == (1014, {"limit": "message", "value": MESSAGE, "came": MESSAGE + 1})
 
 
 async def test_a_length_that_no_frame_has_is_1000(node: Server) -> None:
-    async with native(node.port) as speaker:
-        await speaker.stream.send(b"GET / HTTP/1.1\r\n\r\n")
-        assert (await refusal(speaker))[0] == 1000
+    async with native(node.port) as peer:
+        await peer.stream.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await refusal(peer))[0] == 1000
 
 
 async def test_a_classic_frame_is_refused_at_its_length_and_told_so(node: Server) -> None:
-    async with over_frames(node.port) as speaker:
-        assert await ask(speaker, GOOD) == ANSWER
-        await speaker.stream.send(struct.pack(">I", MESSAGE + 1))
+    async with classic_frames(node.port) as peer:
+        assert await ask(peer, GOOD) == ANSWER
+        await peer.stream.send(struct.pack(">I", MESSAGE + 1))
         with anyio.fail_after(PATIENCE):
-            answer = await speaker.hear()
+            answer = await peer.receive()
             assert (answer["r"], answer["u"], answer["error"]["code"]) == (None, "", 1014)
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                await speaker.hear()
+                await peer.receive()
 
 
 @pytest.mark.parametrize(
@@ -226,21 +226,21 @@ async def test_a_websocket_message_that_is_too_long_ends_the_link_with_1009(text
 async def test_a_message_as_long_as_may_be_is_taken(node: Server) -> None:
     message = GOOD | {"x": ""}
     message["x"] = "x" * (MESSAGE - len(json.dumps(message)))
-    async with over_frames(node.port) as speaker:
-        assert await ask(speaker, message) == ANSWER
+    async with classic_frames(node.port) as peer:
+        assert await ask(peer, message) == ANSWER
 
 
 async def test_an_answer_that_is_too_long_is_1014_in_its_place(node: Server) -> None:
-    async with over_frames(node.port) as speaker:
+    async with classic_frames(node.port) as peer:
         large = {"role": "rpc", "cmds": [{"name": "a", "fun": "large", "args": [80_000]}], "u": "mine"}
-        answer = await ask(speaker, large)  # 80,000 bytes are 106,668 letters in base64
+        answer = await ask(peer, large)  # 80,000 bytes are 106,668 letters in base64
         assert (answer["r"], answer["u"]) == (None, "mine")
         assert answer["error"]["code"] == 1014
         details = answer["error"]["details"]
         assert (details["limit"], details["value"], details["maybe_executed"]) == ("message", MESSAGE, True)
         assert details["came"] > 106_668
-        assert await ask(speaker, GOOD) == ANSWER
-    async with native(node.port) as speaker:
+        assert await ask(peer, GOOD) == ANSWER
+    async with native(node.port) as peer:
         for number, size in enumerate((MESSAGE, 40_000_000), 10):  # more than any frame holds
-            assert await speaker.code(number, [["a", "large", msgpack.packb([[size], {}])]]) == 1014
-        assert await speaker.code(2, [["a", "large", msgpack.packb([[80_000], {}])]]) is None
+            assert await peer.code(number, [["a", "large", msgpack.packb([[size], {}])]]) == 1014
+        assert await peer.code(2, [["a", "large", msgpack.packb([[80_000], {}])]]) is None

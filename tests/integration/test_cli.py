@@ -117,7 +117,7 @@ def url(here: Path) -> Iterator[str]:
         there = trainer.said(r"node trainer is ready at (ws://127\.0\.0\.1:\d+)")[1]
         with Running("serve", "--name", "door", "--port", "0", "--peer", there, cwd=here) as door:
             own = door.said(r"node door is ready at (ws://127\.0\.0\.1:\d+)")[1]
-            door.said("trainer is there")
+            door.said("trainer is ALIVE")
             wait = '[{"name":"known","fun":"add","args":[1,2]}]'
             request = f'{{"role":"rpc","cmds":{wait},"wait":20}}'
             assert mpreg("run", "-", url=own, stdin=request, cwd=here).returncode == 0
@@ -241,7 +241,7 @@ def test_an_interrupted_call_is_told_so(here: Path, url: str, tmp_path: Path) ->
     ):
         code, out, err = call.end(signal.SIGINT)
     assert (code, out) == (7, "")
-    assert err == "mpreg: interrupted; the node was told to stop\n"
+    assert err == "mpreg: interrupted; the request was cancelled\n"
 
 
 # -- nodes, functions, check ------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_check_says_how_a_node_is(here: Path, url: str) -> None:
     code, text = ran(mpreg("check", url, "--json", cwd=here))
     found = json.loads(text)
     assert (code, found["protocol"], found["synced"], found["members"]) == (0, 1, True, {"alive": 2})
-    assert found["node"].startswith("door#") and 0 < found["away"] < found["reached"] * 1000
+    assert found["node"].startswith("door#") and 0 < found["rtt"] < found["reached"] * 1000
     assert json.loads(mpreg("check", "--url", url, "--json", cwd=here).stdout)["node"] == found["node"]
     assert refused(mpreg("check", url, "--url", url, cwd=here))[0] == 2
     assert refused(mpreg("check", "ws://127.0.0.1:1", cwd=here))[0] == 3

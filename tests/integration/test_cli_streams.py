@@ -128,8 +128,9 @@ def test_a_replay_of_steps_ends_with_its_reader(tmp_path: Path) -> None:
 
 def test_streams_of_others_are_left_as_they_are() -> None:
     program = (
-        "import io, sys; from mpreg_transports.cli.streams import make_lasting; mine = sys.stdout = io.StringIO(); "
-        "make_lasting(); assert sys.stdout is mine; print('in it'); sys.__stdout__.write(mine.getvalue())"
+        "import io, sys; from mpreg_transports.cli.streams import tolerate_closed_streams\n"
+        "mine = sys.stdout = io.StringIO()\n"
+        "tolerate_closed_streams(); assert sys.stdout is mine; print('in it'); sys.__stdout__.write(mine.getvalue())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "in it\n"

@@ -22,8 +22,8 @@ from mpreg_transports import (
     RequestError,
     Server,
 )
-from tests.helpers.held import PATIENCE, Held
-from tests.helpers.joined import kept_port
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
+from tests.helpers.servers import reserved_port
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +58,7 @@ async def test_both_kinds_of_address(scheme: str) -> None:
 
 
 async def test_not_connected_says_which_addresses_were_tried_and_why() -> None:
-    with kept_port() as one, kept_port() as two, anyio.fail_after(PATIENCE):
+    with reserved_port() as one, reserved_port() as two, anyio.fail_after(PATIENCE):
         urls = f"ws://127.0.0.1:{one}", f"tcp://127.0.0.1:{two}"
         with pytest.raises(NotConnected) as caught:
             async with Client(*urls):
@@ -102,7 +102,7 @@ async def test_what_the_body_raises_comes_out_as_it_is() -> None:
 
 async def test_it_goes_to_its_next_address_when_its_node_dies() -> None:
     """What was pending raises OutcomeUnknown; what comes while no link stands waits for the next."""
-    first, second, held = node("first"), node("second"), Held()
+    first, second, held = node("first"), node("second"), BlockingCoroutine()
     first.register("held", held.body)
     with anyio.fail_after(PATIENCE):
         async with second, anyio.create_task_group() as tasks:
@@ -125,7 +125,7 @@ async def test_it_goes_to_its_next_address_when_its_node_dies() -> None:
 
 
 async def test_it_comes_back_to_its_only_address() -> None:
-    with kept_port() as port, anyio.fail_after(PATIENCE):
+    with reserved_port() as port, anyio.fail_after(PATIENCE):
         one, two = node("one", port), node("two", port)
         async with anyio.create_task_group() as tasks:
             await tasks.start(one.serve)
@@ -219,7 +219,7 @@ async def test_functions_and_resources_that_do_not_exist() -> None:
 
 
 async def test_a_deadline() -> None:
-    held, server = Held(), node()
+    held, server = BlockingCoroutine(), node()
     server.register("held", held.body)
     async with running(server) as client:
         with pytest.raises(TimeoutError) as caught:
@@ -235,7 +235,7 @@ async def test_a_deadline() -> None:
 
 
 async def test_the_default_deadline_is_named() -> None:
-    held, server = Held(), node(limits=Limits(default_timeout=20 * MILLISECOND))
+    held, server = BlockingCoroutine(), node(limits=Limits(default_timeout=20 * MILLISECOND))
     server.register("held", held.body)
     async with running(server) as client:
         with pytest.raises(
@@ -322,7 +322,7 @@ async def http(server: Server, head: str, body: bytes = b"") -> tuple[int, bytes
 
 
 async def test_health_readiness_and_status() -> None:
-    with kept_port() as silent, anyio.fail_after(PATIENCE):
+    with reserved_port() as silent, anyio.fail_after(PATIENCE):
         async with node("lonely", peers=[f"ws://127.0.0.1:{silent}"]) as lonely, node("joined") as server:
             assert await http(lonely, "GET /healthz") == (200, b"ok\n")
             assert await http(lonely, "GET /readyz") == (503, b"no seed has answered yet\n")
@@ -337,7 +337,7 @@ async def test_health_readiness_and_status() -> None:
 
 
 async def test_a_node_that_drains_is_not_ready_and_refuses_with_503() -> None:
-    server, held = node(), Held()
+    server, held = node(), BlockingCoroutine()
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:

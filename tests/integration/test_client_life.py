@@ -12,8 +12,8 @@ import pytest
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import Cancelled, Client, ClusterMismatch, OutcomeUnknown, RequestError, Server
 from mpreg_transports.graph import Graph
-from tests.helpers.held import PATIENCE, Held
-from tests.helpers.joined import kept_port
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
+from tests.helpers.servers import reserved_port
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ async def started(client: Client, count: int) -> None:
 
 
 async def test_what_the_node_has_ends_with_the_client_and_is_cancelled_there() -> None:
-    held, errors = Held(), []
+    held, errors = BlockingCoroutine(), []
     server = Server(port=0)
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
@@ -133,7 +133,7 @@ async def test_a_client_that_is_cancelled_ends_what_others_wait_for() -> None:
 
 
 async def test_a_node_that_comes_back_as_another_clusters_fails_calls_and_not_the_client() -> None:
-    with anyio.fail_after(PATIENCE), kept_port() as port:
+    with anyio.fail_after(PATIENCE), reserved_port() as port:
         ours, theirs, again = (Server(port=port, cluster_id=name) for name in ("ours", "theirs", "ours"))
         async with anyio.create_task_group() as tasks:
             await tasks.start(ours.serve)

@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from mpreg_transports import Client, CommandNotFound, OutcomeUnknown, Overloaded, Server
-from tests.helpers.held import PATIENCE
+from tests.helpers.blocking_functions import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

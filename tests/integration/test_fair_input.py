@@ -7,9 +7,9 @@ import anyio.abc
 import pytest
 
 from mpreg_transports import Client, Server
-from tests.helpers.held import PATIENCE
+from tests.helpers.blocking_functions import PATIENCE
+from tests.helpers.foreign_clients import classic_frames, websocket
 from tests.helpers.loopback import read_exactly
-from tests.helpers.speakers import over_frames, websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -55,12 +55,12 @@ async def test_small_calls_in_the_midst_of_a_malformed_json_message(carrier: str
                     first, second = await client.frame(), await client.frame()
                     assert (b'"code":1000' in bytes(first.data), bytes(second.data)) == (True, ANSWER)
             elif carrier == "frames":
-                async with over_frames(server.port) as speaker:
-                    await speaker.say(text)
-                    await speaker.say(SMALL)
+                async with classic_frames(server.port) as peer:
+                    await peer.send(text)
+                    await peer.send(SMALL)
                     before = calls.count
-                    assert (await speaker.hear())["error"]["code"] == 1000
-                    assert (await speaker.hear())["r"] == {"a": 1}
+                    assert (await peer.receive())["error"]["code"] == 1000
+                    assert (await peer.receive())["r"] == {"a": 1}
             else:
                 async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
                     head = b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(text)

@@ -19,8 +19,8 @@ from mpreg_transports import (
     Server,
     UnresolvedReference,
 )
-from tests.helpers.held import Held
-from tests.helpers.joined import joined
+from tests.helpers.blocking_functions import BlockingCoroutine
+from tests.helpers.servers import joined_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -29,8 +29,8 @@ class Cluster:
     """Three servers, each with functions of its own; `held` and `brake` are bodies that the test lets go."""
 
     def __init__(self) -> None:
-        self.held = Held()
-        self.brake = Held()
+        self.held = BlockingCoroutine()
+        self.brake = BlockingCoroutine()
         self.ran: list[object] = []
         self.servers = (
             Server(name="front", port=0),
@@ -65,7 +65,7 @@ class Cluster:
 @asynccontextmanager
 async def cluster() -> AsyncIterator[Cluster]:
     made = Cluster()
-    async with joined(*made.servers) as client:
+    async with joined_servers(*made.servers) as client:
         made.client = client
         yield made
 

@@ -22,14 +22,15 @@ from websockets.frames import Opcode
 from mpreg_proto.cluster.members import Card
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, Limits
-from mpreg_transports import Client, OutcomeUnknown, Server, outbox
+from mpreg_transports import Client, OutcomeUnknown, Server
 from mpreg_transports.links import asyncio_stream, websocket
-from mpreg_transports.reports import printable
+from mpreg_transports.runtime import send_buffer
+from mpreg_transports.runtime.log_observer import printable
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.memory import memory_cluster
-from tests.helpers.held import PATIENCE, Held
-from tests.helpers.joined import joined
-from tests.helpers.speakers import HELLO, REQUEST, Native, native, over_frames, over_websocket
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
+from tests.helpers.foreign_clients import HELLO, REQUEST, NativeClient, classic_frames, classic_websocket, native
+from tests.helpers.servers import joined_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +45,7 @@ ARGS = msgpack.packb([[], {}])
 @pytest.fixture(autouse=True)
 def short_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is given to a peer that does not read: tens of milliseconds instead of seconds."""
-    monkeypatch.setattr(outbox, "CLOSING_SECONDS", 0.02)
+    monkeypatch.setattr(send_buffer, "CLOSING_SECONDS", 0.02)
     monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.02)
     monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 0.0)
 
@@ -62,9 +63,9 @@ class Full:
 
 
 @asynccontextmanager
-async def serving(server: Server) -> AsyncIterator[tuple[Full, Held]]:
+async def serving(server: Server) -> AsyncIterator[tuple[Full, BlockingCoroutine]]:
     """The server runs, with `full` and `held`; what hangs fails, its end too."""
-    full, held = Full(), Held()
+    full, held = Full(), BlockingCoroutine()
     server.register("full", full.body, inline=True)
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
@@ -106,33 +107,33 @@ async def test_a_node_leaves_although_a_peer_does_not_read(carrier: str) -> None
     server = Server(port=0)
     async with AsyncExitStack() as strangers, serving(server) as (full, _):
         if carrier == "frames":
-            await (await strangers.enter_async_context(over_frames(server.port))).say(classic("full"))
+            await (await strangers.enter_async_context(classic_frames(server.port))).send(classic("full"))
         elif carrier == "native":
             await ask(await strangers.enter_async_context(native(server.port)), 1, "full")
         else:
-            await (await strangers.enter_async_context(over_websocket(server.port))).say(classic("full"))
+            await (await strangers.enter_async_context(classic_websocket(server.port))).send(classic("full"))
         await full.ran.wait()
 
 
-async def ask(speaker: Native, number: int, function: str) -> None:
-    await speaker.say([REQUEST, number, [["x", function, ARGS]]])
+async def ask(peer: NativeClient, number: int, function: str) -> None:
+    await peer.send([REQUEST, number, [["x", function, ARGS]]])
 
 
 async def test_a_client_that_neither_reads_nor_speaks_is_lost_and_its_calls_are_cancelled() -> None:
     server = Server(port=0, limits=WATCHFUL)
-    async with serving(server) as (_, held), native(server.port, hello=None) as speaker:
+    async with serving(server) as (_, held), native(server.port, hello=None) as peer:
         full, other = ([REQUEST, number, [["x", name, ARGS]]] for number, name in ((1, "full"), (2, "held")))
-        await speaker.stream.send(b"".join(framed(message) for message in (HELLO, full, other)))
+        await peer.stream.send(b"".join(framed(message) for message in (HELLO, full, other)))
         await held.until(cancelled=1)
 
 
 async def test_client_that_takes_nothing_is_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(send_buffer, "STALLED_SECONDS", 0.5)
     server = Server(port=0)
-    async with serving(server) as (_, held), native(server.port) as speaker:
-        await ask(speaker, 1, "held")
+    async with serving(server) as (_, held), native(server.port) as peer:
+        await ask(peer, 1, "held")
         for number in (2, 3):
-            await ask(speaker, number, "full")
+            await ask(peer, number, "full")
         await held.until(cancelled=1)
 
 
@@ -158,22 +159,22 @@ async def test_a_call_whose_argument_is_still_on_its_way_to_a_silent_node_is_los
 
 async def test_a_json_client_that_does_not_answer_a_ping_is_gone_and_its_calls_are_cancelled() -> None:
     server = Server(port=0, limits=WATCHFUL)
-    async with serving(server) as (_, held), over_websocket(server.port) as speaker:
-        await speaker.say(classic("held"))
+    async with serving(server) as (_, held), classic_websocket(server.port) as peer:
+        await peer.send(classic("held"))
         await held.until(cancelled=1)
         assert server.view().links == 0
 
 
 async def test_a_json_client_that_answers_pings_stays() -> None:
     server = Server(port=0, limits=WATCHFUL)
-    async with serving(server) as (_, held), over_websocket(server.port) as speaker:
-        await speaker.say(classic("held"))
+    async with serving(server) as (_, held), classic_websocket(server.port) as peer:
+        await peer.send(classic("held"))
         for _ in range(6):  # more than would be its end
-            assert (await speaker.client.frame()).opcode is Opcode.PING
+            assert (await peer.client.frame()).opcode is Opcode.PING
         held.release()
-        answer = await speaker.client.frame()
+        answer = await peer.client.frame()
         while answer.opcode is Opcode.PING:
-            answer = await speaker.client.frame()
+            answer = await peer.client.frame()
         assert json.loads(bytes(answer.data))["u"] == "held"
 
 
@@ -192,11 +193,11 @@ async def test_addresses_in_gossip_that_nobody_can_read_end_no_node() -> None:
         return sum(times > 1 for times in dials.values()) == len(ADDRESSES)
 
     one, other = Server(port=0, name="one", limits=QUICK), Server(port=0, name="other", limits=QUICK)
-    with logged("mpreg_transports.driver", dialled) as (all_dialled, _):
-        async with joined(one, other) as client:
-            async with native(one.port, hello=[*HELLO[:3], "default-cluster", os.urandom(16), "evil"]) as speaker:
+    with logged("mpreg_transports.runtime.driver", dialled) as (all_dialled, _):
+        async with joined_servers(one, other) as client:
+            async with native(one.port, hello=[*HELLO[:3], "default-cluster", os.urandom(16), "evil"]) as peer:
                 cards = [msgspec.msgpack.encode(Card("evil", (Address(address),))) for address in ADDRESSES]
-                await speaker.say([20, [[os.urandom(16), 0, 0, card] for card in cards]])
+                await peer.send([20, [[os.urandom(16), 0, 0, card] for card in cards]])
                 await all_dialled.wait()
                 assert await client.call("echo", 1) == 1
             async with Client(other.url) as second:
@@ -208,11 +209,11 @@ async def test_a_request_behind_a_violation_in_the_same_piece_is_not_looked_at()
     server = Server(port=0)
     server.register("f", lambda: ran.append(1), inline=True)
     with anyio.fail_after(PATIENCE):
-        async with server, native(server.port, hello=None) as speaker:
+        async with server, native(server.port, hello=None) as peer:
             told, request = [16, 1, b""], [REQUEST, 1, [["x", "f", ARGS]]]
             piece = b"".join(framed(message) for message in (HELLO, told, request))
-            await speaker.stream.send(piece)
-            await speaker.until_closed()
+            await peer.stream.send(piece)
+            await peer.until_closed()
     assert ran == []
 
 
@@ -225,7 +226,7 @@ async def test_the_name_of_a_peer_forges_no_line_of_a_log() -> None:
     name = "x\nforged line\r\x1b[31m\u202e"
     one, other = Server(port=0, name="one"), Server(port=0, name=name)
     with logged("mpreg", lambda line: "forged" in line and "has left" in line) as (left, lines):
-        async with joined(one, other):
+        async with joined_servers(one, other):
             other.leave(grace=False)
             await left.wait()
     about = [line for line in lines if "forged" in line]
@@ -237,8 +238,8 @@ async def test_the_name_of_a_peer_forges_no_line_of_a_log() -> None:
 async def test_nor_does_the_name_of_one_that_is_hung_up_on() -> None:
     server = Server(port=0)
     with anyio.fail_after(PATIENCE), logged("mpreg", lambda line: "line ended: " in line) as (refused, lines):
-        async with server, native(server.port, hello=[*HELLO[:5], "x\nforged line"]) as speaker:
-            await speaker.say([99])
+        async with server, native(server.port, hello=[*HELLO[:5], "x\nforged line"]) as peer:
+            await peer.send([99])
             await refused.wait()
     about = [line for line in lines if "forged" in line]
     assert about[-1].startswith("link to x\\nforged line ended: ")

@@ -10,7 +10,7 @@ import pytest
 
 from mpreg_transports import Server
 from tests.benchmarks.growth.links import CLIENT, IDLE, idle
-from tests.helpers.held import PATIENCE
+from tests.helpers.blocking_functions import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

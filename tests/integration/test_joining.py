@@ -11,8 +11,8 @@ import pytest
 
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import Client, ClusterMismatch, Graph, Handle, Server
-from tests.helpers.held import PATIENCE, Held
-from tests.helpers.joined import joined, kept_port, meshed
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
+from tests.helpers.servers import joined_servers, reserved_port, wait_until_meshed
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ async def test_a_peer_that_does_not_answer_is_said_once_and_found_later(caplog: 
             enough.set()
 
     caplog.set_level(logging.WARNING)
-    with kept_port() as port, anyio.fail_after(PATIENCE):
+    with reserved_port() as port, anyio.fail_after(PATIENCE):
         address = f"ws://127.0.0.1:{port}"
         async with named("early", peers=[address], limits=IMPATIENT) as early, Client(early.url) as client:
             async with (
@@ -59,14 +59,14 @@ async def test_a_peer_that_does_not_answer_is_said_once_and_found_later(caplog: 
             late.port = port
             async with late:
                 assert await client.call("f", wait=PATIENCE) == "late"
-                await meshed(client, (early, late))
+                await wait_until_meshed(client, (early, late))
 
 
 async def test_bound_to_all_addresses_it_advertises_the_one_that_leads_to_a_seed() -> None:
     def own(server: Server) -> tuple[str, ...]:
         return next(row.addresses for row in server.view().members if row.me)
 
-    with kept_port() as port:
+    with reserved_port() as port:
         seed = Server(name="seed", port=port)
         peers = [f"ws://127.0.0.1:{port}"]
         async with Server(name="n", host="0.0.0.0", port=0, insecure=True, peers=peers, limits=IMPATIENT) as server:
@@ -121,7 +121,7 @@ def test_advertised_address_is_corrected_by_better_evidence(seed: bool) -> None:
 
 
 async def test_two_nodes_that_are_told_of_each_other_start_at_once() -> None:
-    with kept_port() as first, kept_port() as second:
+    with reserved_port() as first, reserved_port() as second:
         servers = named("one", "f"), named("two", "f")
         for server, port, other in ((servers[0], first, second), (servers[1], second, first)):
             server.port = port
@@ -134,7 +134,7 @@ async def test_two_nodes_that_are_told_of_each_other_start_at_once() -> None:
                     await anyio.lowlevel.checkpoint()
                 for server in servers:
                     async with Client(server.url) as client:
-                        await meshed(client, servers)
+                        await wait_until_meshed(client, servers)
                         assert {await client.call("f") for _ in range(40)} == {"one", "two"}
                         assert len((await client.view()).members) == 2
                 for server in servers:
@@ -159,7 +159,7 @@ async def test_a_node_of_another_cluster_is_no_peer(caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("crash", [False, True], ids=["after a goodbye", "after a crash"])
 async def test_a_node_that_restarts_at_its_address_is_used_soon(crash: bool) -> None:
-    with kept_port() as port, anyio.fail_after(PATIENCE):
+    with reserved_port() as port, anyio.fail_after(PATIENCE):
         first = named("first")
         async with first, Client(first.url) as client:
             for life in range(2):
@@ -185,7 +185,7 @@ async def test_a_node_that_restarts_at_its_address_is_used_soon(crash: bool) -> 
 @pytest.mark.parametrize("asked", ["a third", "one of them"])
 async def test_1000_calls_over_two_equal_nodes(asked: str) -> None:
     equals = named("one", "where"), named("two", "where")
-    async with joined(*([named("front")] if asked == "a third" else []), *equals) as client:
+    async with joined_servers(*([named("front")] if asked == "a third" else []), *equals) as client:
         counts = Counter([await client.call("where") for _ in range(1000)])
     print(counts)
     assert 400 <= counts["one"] <= 600
@@ -194,10 +194,10 @@ async def test_1000_calls_over_two_equal_nodes(asked: str) -> None:
 
 async def test_calls_that_take_a_while_go_where_fewer_are() -> None:
     servers = named("front"), named("one"), named("two")
-    held = Held()
+    held = BlockingCoroutine()
     for server in servers[1:]:
         server.register("held", held.body)
-    async with joined(*servers) as client, anyio.create_task_group() as tasks:
+    async with joined_servers(*servers) as client, anyio.create_task_group() as tasks:
         for number in range(200):
             tasks.start_soon(client.call, "held", number)
         await held.until(started=200)
@@ -240,7 +240,7 @@ async def test_where_calls_run_is_among_what_explain_said() -> None:
     print(f"seed {seed}")
     draw = random.Random(seed)
     servers = some_cluster(draw)
-    async with joined(*servers) as client:
+    async with joined_servers(*servers) as client:
         several = 0
         for _ in range(100):
             graph = some_graph(draw, client)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mpreg_transports import Client, ExecutionFailed, Server
-from mpreg_transports.arguments import CannotJournal
+from mpreg_transports.config.validation import CannotJournal
 from mpreg_transports.observe import journal
 from mpreg_transports.observe.journal import Replayed, replay
 from mpreg_transports.values import default_codec

@@ -21,9 +21,9 @@ import pytest
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_transports import Client, DeadlineExceeded, NotConnected, RequestError, Server, SyncClient
-from mpreg_transports.dialing import open_link
 from mpreg_transports.graph import Graph
-from tests.helpers.held import PATIENCE, Held
+from mpreg_transports.runtime.dialing import open_link
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
 
 pytestmark = pytest.mark.anyio
 
@@ -128,7 +128,7 @@ async def test_a_client_closed_while_it_connects() -> None:
 
 
 async def test_a_close_by_another_task_ends_the_calls_that_wait() -> None:
-    held, codes = Held(), []
+    held, codes = BlockingCoroutine(), []
     server = Server(port=0)
     server.register("held", held.body)
 
@@ -171,14 +171,14 @@ async def test_a_second_life_has_nothing_of_the_first() -> None:
 async def test_a_forgotten_client_is_told_of_and_hangs_up() -> None:
     async with Server(port=0) as server:
         client = await Client(server.url).connect()
-        life = client._life
+        connection = client._connection
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             del client
             gc.collect()
         assert [one.category for one in caught] == [ResourceWarning]
         with anyio.fail_after(PATIENCE):
-            while not life.is_over:
+            while not connection.is_ended:
                 await anyio.lowlevel.checkpoint()
 
 
@@ -209,7 +209,7 @@ async def test_one_error_reaches_the_caller_as_it_is(anyio_backend: str) -> None
 
 
 async def test_a_cancelled_server_ends_at_once() -> None:
-    held = Held()
+    held = BlockingCoroutine()
     server = Server(port=0)
     server.register("held", held.body)
 
@@ -388,7 +388,7 @@ QUICK = Limits(dial_first=MILLISECOND, dial_longest=5 * MILLISECOND)
 
 
 @asynccontextmanager
-async def two(held: Held) -> AsyncIterator[tuple[Server, Server, Client]]:
+async def two(held: BlockingCoroutine) -> AsyncIterator[tuple[Server, Server, Client]]:
     first, second = Server(name="first", port=0), Server(name="second", port=0)
     for server in (first, second):
         server.register("held", held.body)
@@ -398,7 +398,7 @@ async def two(held: Held) -> AsyncIterator[tuple[Server, Server, Client]]:
 
 
 async def test_a_draining_node_is_left_for_the_next_address_and_answers_what_it_has() -> None:
-    held, answers = Held(), []
+    held, answers = BlockingCoroutine(), []
 
     async def waiting() -> None:
         answers.append(await client.call("held", "from the first"))
@@ -430,7 +430,7 @@ async def test_an_orderly_restart_of_one_of_two_nodes_fails_no_call() -> None:
 
     over = anyio.Event()
     with anyio.fail_after(PATIENCE):
-        async with two(Held()) as (first, _, client), anyio.create_task_group() as tasks:
+        async with two(BlockingCoroutine()) as (first, _, client), anyio.create_task_group() as tasks:
             for _ in range(4):
                 tasks.start_soon(calling, client, over)
             await client.call("echo", 1)
@@ -443,7 +443,7 @@ async def test_an_orderly_restart_of_one_of_two_nodes_fails_no_call() -> None:
 
 
 async def test_all_nodes_drain() -> None:
-    held = Held()
+    held = BlockingCoroutine()
 
     async def waiting() -> None:
         await client.call("held")
@@ -469,7 +469,7 @@ async def test_all_nodes_drain() -> None:
 @pytest.mark.parametrize("timeout", [1e-12, 1e-9, 86_400, 86_400.0])
 async def test_a_timeout_that_is_legal_is_a_deadline(timeout: float) -> None:
     server = Server(port=0)
-    server.register("held", Held().body)
+    server.register("held", BlockingCoroutine().body)
     async with server, Client(server.url) as client:
         if timeout > 1:
             assert await client.call("echo", 1, timeout=timeout) == 1

@@ -14,7 +14,7 @@ import pytest
 from mpreg_proto.view import NodeView
 from mpreg_transports.testing import Spec
 from mpreg_transports.testing.memory import memory_cluster
-from tests.helpers.fleet import Fleet, Load, fleet
+from tests.helpers.node_processes import Load, NodeProcesses, node_processes
 
 pytestmark = pytest.mark.anyio
 SIZE, KILLED = 24, 8
@@ -30,13 +30,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def grown(made: Fleet) -> None:
+async def grown(made: NodeProcesses) -> None:
     await made.start(["n0"])
     await made.start([f"n{number}" for number in range(1, SIZE)], peers=[made.nodes["n0"].url])
 
 
 async def test_24_nodes_lose_8_at_once_under_load_and_8_new_ones_take_their_ports() -> None:
-    async with fleet() as made, anyio.create_task_group() as tasks:
+    async with node_processes() as made, anyio.create_task_group() as tasks:
         await grown(made)
         assert await made.all_see(made.knows_all) < KNOWN
         before = {name: (await made.view(name)).id for name in made.nodes}
@@ -58,7 +58,7 @@ async def test_24_nodes_lose_8_at_once_under_load_and_8_new_ones_take_their_port
 
         def only_the_killed_are_dead(view: NodeView) -> bool:
             dead = {row.name for row in view.members if row.standing == "dead"}
-            assert dead <= names, f"{view.shown} holds living ones for dead: {sorted(dead - names)}"
+            assert dead <= names, f"{view.shown} marks living ones DEAD: {sorted(dead - names)}"
             return made.knows_all(view)
 
         await made.all_see(only_the_killed_are_dead)
@@ -68,12 +68,12 @@ async def test_24_nodes_lose_8_at_once_under_load_and_8_new_ones_take_their_port
         assert not [error for at, error in load.errors if at > killed + BOUND]
         assert {error.code for _, error in load.errors} <= {1001, 1020, 1023}
         after = {name: (await made.view(name)).id for name in before if name in made.nodes}
-        assert after == {name: before[name] for name in after}, "nobody was taken for dead for good"
+        assert after == {name: before[name] for name in after}, "no id was retired"
         tasks.cancel_scope.cancel()
 
 
 async def test_a_node_that_stands_still_for_4_seconds_is_the_same_member_afterwards() -> None:
-    async with fleet() as made:
+    async with node_processes() as made:
         await made.start(["n0"])
         await made.start([f"n{number}" for number in range(1, 5)], peers=[made.nodes["n0"].url])
         await made.all_see(made.knows_all)

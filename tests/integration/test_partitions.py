@@ -54,14 +54,14 @@ def cut(cluster: MemoryCluster, *, silent: bool) -> None:
 
 
 def held_for(cluster: MemoryCluster, standing: str, others: Iterable[str], *, by: Iterable[str]) -> bool:
-    """Whether all of some hold just these for ALIVE, DEAD, or whatever it is."""
+    """Whether all of some see just these as ALIVE, DEAD, or another standing."""
     wanted = sorted(others)
     views = [cluster.servers[name].view() for name in by]
     return all(sorted(row.name for row in view.members if row.standing == standing) == wanted for view in views)
 
 
 def parted(cluster: MemoryCluster) -> bool:
-    """Whether each half holds the other for DEAD, and itself for alive."""
+    """Whether each half sees the other as DEAD, and itself as ALIVE."""
     return all(
         held_for(cluster, "dead", theirs, by=ours) and held_for(cluster, "alive", ours, by=ours)
         for ours, theirs in ((HERE, THERE), (THERE, HERE))

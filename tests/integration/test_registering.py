@@ -10,7 +10,7 @@ import pytest
 
 from mpreg_proto.limits import Limits
 from mpreg_transports import Client, CommandNotFound, Server
-from tests.helpers.held import PATIENCE
+from tests.helpers.blocking_functions import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,7 @@ from mpreg_transports import (
     Overloaded,
     Server,
 )
-from tests.helpers.held import PATIENCE, Held, HeldThread
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine, BlockingThread
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +57,7 @@ async def test_a_coroutine_function_runs_in_the_loop() -> None:
 
 
 async def test_a_plain_function_runs_in_a_thread_of_its_own_and_threads_are_used_again() -> None:
-    server, held = node(), HeldThread()
+    server, held = node(), BlockingThread()
 
     @server.function(name="named")
     def thread() -> int:
@@ -169,7 +169,7 @@ async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> No
 
 @pytest.mark.parametrize("slots", [1, 3])
 async def test_no_more_bodies_run_at_once_than_allowed(slots: int) -> None:
-    server, held = node(), Held()
+    server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=slots)
     async with running(server) as client, anyio.create_task_group() as tasks:
         for number in range(5):
@@ -182,7 +182,7 @@ async def test_no_more_bodies_run_at_once_than_allowed(slots: int) -> None:
 
 
 async def test_a_thread_keeps_its_slot_until_it_returns() -> None:
-    server, held = node(), HeldThread()
+    server, held = node(), BlockingThread()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client:
         async with anyio.create_task_group() as tasks:
@@ -200,7 +200,7 @@ async def test_a_thread_keeps_its_slot_until_it_returns() -> None:
 
 
 async def test_a_coroutine_is_cancelled_when_its_caller_is() -> None:
-    server, held = node(), Held()
+    server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client:
         for number in (1, 2):  # its slot is free again
@@ -212,7 +212,7 @@ async def test_a_coroutine_is_cancelled_when_its_caller_is() -> None:
 
 
 async def test_a_coroutine_is_cancelled_when_its_deadline_passes() -> None:
-    server, held = node(), Held()
+    server, held = node(), BlockingCoroutine()
     server.register("held", held.body)
     async with running(server) as client:
         with pytest.raises(DeadlineExceeded, match=r"not done within 0\.05 s"):
@@ -221,7 +221,7 @@ async def test_a_coroutine_is_cancelled_when_its_deadline_passes() -> None:
 
 
 async def test_a_coroutine_is_cancelled_when_its_client_vanishes() -> None:
-    server, held = node(), Held()
+    server, held = node(), BlockingCoroutine()
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
         async with server:
@@ -233,7 +233,7 @@ async def test_a_coroutine_is_cancelled_when_its_client_vanishes() -> None:
 
 
 async def test_a_queued_call_whose_caller_is_gone_never_starts() -> None:
-    server, held = node(), Held()
+    server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client, anyio.create_task_group() as tasks:
         tasks.start_soon(client.call, "held", "first")
@@ -274,7 +274,7 @@ async def test_functions_come_and_go_while_it_runs_from_the_loop_and_from_anothe
 
 
 async def test_a_running_call_outlives_its_function_and_a_queued_one_does_not() -> None:
-    server, held = node(), Held()
+    server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client, anyio.create_task_group() as tasks:
         results: list[object] = []
@@ -323,9 +323,9 @@ async def test_what_it_is_told_wrongly_names_the_fix() -> None:
         server.function(lambda: 1)
     with pytest.raises(ValueError, match="at least 1 body"):
         server.register("f", lambda: 1, concurrency=0)
-    with pytest.raises(ValueError, match="it runs in the loop, not inline or in an executor"):
-        server.register("f", Held().body, inline=True)
-    with pytest.raises(TypeError, match="a function is wanted, not int"):
+    with pytest.raises(ValueError, match="it runs in the event loop, not inline or in an executor"):
+        server.register("f", BlockingCoroutine().body, inline=True)
+    with pytest.raises(TypeError, match="expected a callable, got int"):
         server.register("f", 1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"refusing to listen on 0\.0\.0\.0"):
         await Server(host="0.0.0.0", port=0).serve()
@@ -348,7 +348,7 @@ async def test_leaving_waits_for_what_runs_no_longer_than_the_grace(
     patient: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    server, held = node(limits=Limits(drain_grace=(10_000 if patient else 50) * MILLISECOND)), Held()
+    server, held = node(limits=Limits(drain_grace=(10_000 if patient else 50) * MILLISECOND)), BlockingCoroutine()
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:

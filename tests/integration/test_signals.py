@@ -121,7 +121,7 @@ def test_a_body_that_swallows_its_cancellation_does_not_keep_the_process(signals
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import server as module
 server._limits = Limits(drain_grace=100 * MILLISECOND)
-module._IN_ORDER_SECONDS = module._AT_ONCE_SECONDS = 0.3
+module._GRACEFUL_EXIT_SECONDS = module._FORCED_EXIT_SECONDS = 0.3
 """
     with node(tmp_path, "server.run()", prepare=prepare) as (process, url):
         with SyncClient(url) as client, pytest.raises(TimeoutError):

@@ -17,8 +17,8 @@ from mpreg_transports.observe.journal import replay
 from mpreg_transports.testing import Fn, Spec
 from mpreg_transports.testing.memory import memory_cluster
 from mpreg_transports.values import default_codec
-from tests.helpers.held import PATIENCE, Held
-from tests.helpers.speakers import REQUEST, RESULT, Native, native
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
+from tests.helpers.foreign_clients import REQUEST, RESULT, NativeClient, native
 
 pytestmark = pytest.mark.anyio
 NEIGHBOUR = b"a slow neighbour"
@@ -32,10 +32,10 @@ def new() -> int:
     return 1
 
 
-async def news_of(speaker: Native, member: bytes, version: int) -> tuple[list[Any], list[Any]]:
+async def news_of(peer: NativeClient, member: bytes, version: int) -> tuple[list[Any], list[Any]]:
     """Deltas and heads of the next message that tells of a member's catalogue at a version; others are passed over."""
     while True:
-        kind, *fields = await speaker.hear()
+        kind, *fields = await peer.receive()
         if kind == NEWS:
             _, deltas, heads, *_ = [*fields, [], [], []]
             deltas = [delta for delta in deltas if delta[0][:2] == [member, version]]
@@ -69,17 +69,17 @@ async def test_a_neighbour_that_does_not_read_is_told_heads_and_gets_the_content
         async with a, Server(name="b", port=0, peers=[a.url]) as b, native(a.port, hello=NODES_HELLO) as slow:
             await knows(b, "large")
             member = bytes.fromhex(a.view().id)
-            await slow.say([REQUEST, 1, [["x", "large", msgpack.packb([[], {}])]]])
+            await slow.send([REQUEST, 1, [["x", "large", msgpack.packb([[], {}])]]])
             await produced.wait()
             async with Client(a.url) as client:
                 await client.call("echo", 1)  # what is not read waits by now
             a.register("missed", new)
             await knows(b, "missed")
-            while (await slow.hear())[0] != RESULT:
+            while (await slow.receive())[0] != RESULT:
                 pass
             deltas, heads = await news_of(slow, member, version(a))
             assert (deltas, len(heads)) == ([], 1)
-            await slow.say([FETCH, member, 0])
+            await slow.send([FETCH, member, 0])
             deltas, _ = await news_of(slow, member, version(a))
             assert b"missed" in msgpack.packb(deltas)
             a.register("timely", new)
@@ -90,7 +90,7 @@ async def test_a_neighbour_that_does_not_read_is_told_heads_and_gets_the_content
 
 
 async def test_a_node_that_could_not_read_knows_afterwards_what_it_missed() -> None:
-    bodies = [Held(), Held()]
+    bodies = [BlockingCoroutine(), BlockingCoroutine()]
 
     async def large(which: int) -> bytes:
         await bodies[which].body()
@@ -110,7 +110,7 @@ async def test_a_node_that_could_not_read_knows_afterwards_what_it_missed() -> N
                     held.release()
                     await anyio.wait_all_tasks_blocked()
                 assert a._driver is not None
-                slow = a._driver.node.cluster._gossip.slow
+                slow = a._driver.node.cluster._gossip.slow_links
                 await cluster.until(lambda: slow)
                 a.register("missed", new)
                 await cluster.until(lambda: "missed" in {row.function for row in cluster.servers["c"].view().functions})

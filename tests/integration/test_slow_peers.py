@@ -12,11 +12,11 @@ import pytest
 
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import Client, Server
-from mpreg_transports import outbox as send_buffer
 from mpreg_transports.links import tcp
-from tests.helpers.held import PATIENCE
+from mpreg_transports.runtime import send_buffer
+from tests.helpers.blocking_functions import PATIENCE
+from tests.helpers.foreign_clients import REQUEST, native, websocket
 from tests.helpers.loopback import listening
-from tests.helpers.speakers import REQUEST, native, websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -106,15 +106,15 @@ async def test_many_large_results_in_flight_all_arrive() -> None:
 
 async def test_client_that_reads_nothing_is_closed_and_one_that_reads_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_buffer, "STALLED_SECONDS", 0.5)
-    monkeypatch.setattr(send_buffer, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 0.05)
     size = 8_000_000
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server:
             server.register("large", large, inline=True)
             request = [REQUEST, 1, [["a", "large", _packed(size)]]]
             async with native(server.port) as stuck, native(server.port) as slow:
-                await stuck.say(request)
-                await slow.say(request)
+                await stuck.send(request)
+                await slow.send(request)
                 got = 0
                 while got < size:  # at a pace at which the whole takes several times as long as silence may last
                     got += len(await slow.stream.receive(150_000))
@@ -137,7 +137,7 @@ async def test_last_answer_over_a_slow_link_arrives_after_the_node_has_left(monk
         server = Server(port=0)
         server.register("large", large, inline=True)
         async with server, narrow(server.port, rate=1_000_000) as port, native(port) as client:
-            await client.say([REQUEST, 1, [["a", "large", _packed(size)]]])
+            await client.send([REQUEST, 1, [["a", "large", _packed(size)]]])
             head = await client.stream.receive(1000)
             server.leave(grace=False)
             rest = await client.until_closed()

@@ -14,11 +14,11 @@ from uuid import UUID
 import pytest
 
 from mpreg_transports import Client, ExecutionFailed, Server
-from tests.helpers.speakers import OverFrames, OverWebSocket, ask, classic
+from tests.helpers.foreign_clients import ClassicFrameClient, ClassicWebSocketClient, ask, classic
 
 pytestmark = pytest.mark.anyio
 
-Classic = OverWebSocket | OverFrames
+Classic = ClassicWebSocketClient | ClassicFrameClient
 
 SAYABLE: dict[str, tuple[object, object]] = {
     "bytes": (b"\x00\xffmpreg", "AP9tcHJlZw=="),
@@ -56,9 +56,9 @@ async def node() -> AsyncIterator[Server]:
 
 
 @pytest.fixture(params=["websocket", "frames"])
-async def speaker(request: pytest.FixtureRequest, node: Server) -> AsyncIterator[Classic]:
-    async with classic(request.param, node.port) as speaker:
-        yield speaker
+async def peer(request: pytest.FixtureRequest, node: Server) -> AsyncIterator[Classic]:
+    async with classic(request.param, node.port) as peer:
+        yield peer
 
 
 def rpc(*cmds: tuple[str, str, object], **fields: object) -> dict[str, object]:
@@ -71,19 +71,19 @@ def rpc(*cmds: tuple[str, str, object], **fields: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("title", SAYABLE)
-async def test_a_value_as_json(title: str, speaker: Classic) -> None:
-    answer = await ask(speaker, rpc(("a", "give", title)))
+async def test_a_value_as_json(title: str, peer: Classic) -> None:
+    answer = await ask(peer, rpc(("a", "give", title)))
     assert answer == {"r": {"a": SAYABLE[title][1]}, "error": None, "u": "mine"}
 
 
 @pytest.mark.parametrize("title", SAYABLE)
-async def test_between_calls_a_value_keeps_its_type(title: str, speaker: Classic) -> None:
-    answer = await ask(speaker, rpc(("a", "give", title), ("b", "echo", "a"), ("c", "kind", "b")))
+async def test_between_calls_a_value_keeps_its_type(title: str, peer: Classic) -> None:
+    answer = await ask(peer, rpc(("a", "give", title), ("b", "echo", "a"), ("c", "kind", "b")))
     assert answer["r"] == {"c": type(SAYABLE[title][0]).__name__}
 
 
-async def test_what_json_cannot_say_may_still_pass_between_calls(speaker: Classic) -> None:
-    answer = await ask(speaker, rpc(("a", "give", "complex"), ("b", "kind", "a")))
+async def test_what_json_cannot_say_may_still_pass_between_calls(peer: Classic) -> None:
+    answer = await ask(peer, rpc(("a", "give", "complex"), ("b", "kind", "a")))
     assert answer["r"] == {"b": "complex"}
 
 
@@ -97,29 +97,29 @@ async def test_natively_a_value_keeps_its_type(title: str, node: Server) -> None
 
 
 @pytest.mark.parametrize("title", UNSAYABLE)
-async def test_a_result_that_json_cannot_say_is_1003_with_its_path(title: str, speaker: Classic) -> None:
+async def test_a_result_that_json_cannot_say_is_1003_with_its_path(title: str, peer: Classic) -> None:
     _, path = UNSAYABLE[title]
-    answer = await ask(speaker, rpc(("fine", "echo", 1), ("a", "give", title)))
+    answer = await ask(peer, rpc(("fine", "echo", 1), ("a", "give", title)))
     error: dict[str, Any] = answer["error"]
     assert (answer["r"], answer["u"], error["code"]) == (None, "mine", 1003)
     assert "cannot be sent as JSON" in error["message"]
     assert f" {path}: " in error["message"]
     assert error["details"]["call"] == "a"
     assert error["details"]["maybe_executed"] is True
-    assert (await ask(speaker, rpc(("a", "echo", 7))))["r"] == {"a": 7}
+    assert (await ask(peer, rpc(("a", "echo", 7))))["r"] == {"a": 7}
 
 
-async def test_under_partial_the_others_come_back(speaker: Classic) -> None:
+async def test_under_partial_the_others_come_back(peer: Classic) -> None:
     message = rpc(("a", "give", "NaN"), ("b", "give", "complex"), ("c", "echo", 5), on_error="partial")
-    answer = await ask(speaker, message)
+    answer = await ask(peer, message)
     assert answer["r"] == {"c": 5}
     assert answer["error"]["details"]["call"] == "a"
     assert {name: fault["code"] for name, fault in answer["error"]["details"]["failed"].items()} == {"b": 1003}
 
 
-async def test_an_unknown_type_is_1003_in_both_dialects(node: Server, speaker: Classic) -> None:
+async def test_an_unknown_type_is_1003_in_both_dialects(node: Server, peer: Classic) -> None:
     server_side = {"role": "rpc", "cmds": [{"name": "a", "fun": "unknown"}], "u": "mine"}
-    error = (await ask(speaker, server_side))["error"]
+    error = (await ask(peer, server_side))["error"]
     assert error["code"] == 1003
     assert "cannot be sent: $: object" in error["message"]
     async with Client(f"tcp://127.0.0.1:{node.port}") as client:
@@ -127,9 +127,9 @@ async def test_an_unknown_type_is_1003_in_both_dialects(node: Server, speaker: C
             await client.call("unknown")
 
 
-async def test_failed_names_each_wanted_call_but_the_first_failure(speaker: Classic) -> None:
+async def test_failed_names_each_wanted_call_but_the_first_failure(peer: Classic) -> None:
     message = rpc(("a", "give", "nothing of that name"), ("b", "echo", "a"), ("c", "echo", 5), on_error="partial")
-    answer = await ask(speaker, message | {"want": ["a", "b", "c"]})
+    answer = await ask(peer, message | {"want": ["a", "b", "c"]})
     assert answer["r"] == {"c": 5}
     error = answer["error"]
     assert (error["code"], error["details"]["call"], error["details"]["function"]) == (1003, "a", "give")

@@ -14,8 +14,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from mpreg_transports import Client, Server
-from mpreg_transports.dialing import Dialler
 from mpreg_transports.links.base import LinkEnded
+from mpreg_transports.runtime.dialing import Dialler
 
 PATIENCE = 30.0
 BODY = json.dumps({"role": "rpc", "cmds": [{"name": "a", "fun": "echo", "args": [1]}]})

@@ -36,7 +36,7 @@ def row(name: str, value: str, target: str = "") -> None:
 def large(nodes: int, *, seed: int, crashes: int) -> None:
     """Clusters too large to be simulated whole, as a view a node would fill 100 GB.
 
-    News goes over the rings alone, of one view for all. For a death the victim and its ten observers are real cores,
+    Gossip goes over the rings alone, of one view for all. For a death the victim and its ten observers are real cores,
     the rest stand-ins that pass news on (large.py).
     """
     began = time.process_time()

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.cluster.cards import Card
-from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.effects import Dial, Effect, Framing, HangUp, Notify, Send
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND
@@ -22,7 +22,7 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.notices import MemberChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import Claim, Digest, Goodbye, Hello, Message, News, Ping, Pong, Summary
+from mpreg_proto.wire.messages import BucketHashes, Claim, Digest, Goodbye, Gossip, Hello, Message, Ping, Pong
 from tests.membership_figures.standins import StandIns
 
 WARM = 12 * SECOND
@@ -40,7 +40,7 @@ def view(nodes: int, *, seed: int) -> tuple[list[MemberId], list[tuple[int, ...]
     for one in ids:
         rings.enter(one)
     numbers = {one: number for number, one in enumerate(ids)}
-    return ids, [tuple(numbers[other] for other in rings.of(one)) for one in ids]
+    return ids, [tuple(numbers[other] for other in rings.observers_of(one)) for one in ids]
 
 
 def cards(ids: list[MemberId]) -> tuple[Claim, ...]:
@@ -70,7 +70,7 @@ class Core:
 
 
 class Death:
-    """One death among `ids`. `run` says how long it took until 99 % of the others held the victim for DEAD."""
+    """One death among `ids`. `run` says how long it took until 99 % of the others had marked the victim DEAD."""
 
     def __init__(
         self, ids: list[MemberId], near: list[tuple[int, ...]], claims: tuple[Claim, ...], *, victim: int, seed: int
@@ -84,7 +84,7 @@ class Death:
         self._silent = False
         self._died: int | None = None
         self.dead: dict[int, int] = {}
-        """Who holds the victim for DEAD, and since when."""
+        """Who has marked the victim DEAD, and since when."""
         self.strays: list[Claim] = []
         """What was said of anybody else after the death."""
         self._rest = StandIns(near, later=self._later, tell=self._pass_on)
@@ -97,7 +97,7 @@ class Death:
                     self._connect(core, self._cores[other])
         self._until(10 * MILLISECOND)
         for core in self._cores.values():
-            core.node.handle(next(iter(core.peers)), News(claims), now=self.now)
+            core.node.handle(next(iter(core.peers)), Gossip(claims), now=self.now)
             self._carry_out(core)
 
     def run(self, *, silent: bool, after: float) -> float | None:
@@ -221,11 +221,11 @@ class Death:
                 answer = Pong(number)
             case Hello():
                 answer = self._hello(other)
-            case Summary() | Digest():
-                answer = News(answer=True)
+            case BucketHashes() | Digest():
+                answer = Gossip(answer=True)
             case Goodbye():
                 answer = Goodbye("")
-            case News(claims) if self._died is not None:
+            case Gossip(claims) if self._died is not None:
                 for claim in claims:
                     self._heard(now, other, core.number, claim)
         if answer is not None:
@@ -246,11 +246,11 @@ class Death:
             if core is None:
                 self._heard(now, who, sender, claim)
             elif sender in core.links:
-                self._arrive(now, core, core.links[sender], News((claim,)))
+                self._arrive(now, core, core.links[sender], Gossip((claim,)))
 
 
 def deaths(nodes: int, *, seed: int, count: int, silent: bool) -> list[float]:
-    """Seconds until 99 % hold a random member for DEAD, for so many deaths, each in a cluster of its own."""
+    """Seconds until 99 % have marked a random member DEAD, for so many deaths, each in a cluster of its own."""
     ids, near = view(nodes, seed=seed)
     claims = cards(ids)
     draws = Rng(seed).child("deaths, silent" if silent else "deaths")

@@ -10,12 +10,12 @@ import msgspec
 
 from mpreg_proto.cluster.cards import Card
 from mpreg_proto.cluster.cluster import Cluster
-from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
-from mpreg_proto.wire.messages import Claim, News
+from mpreg_proto.wire.messages import Claim, Gossip
 from mpreg_transports.testing import Fn
 from tests.membership_figures.watched import Counted, offered
 
@@ -38,7 +38,7 @@ def hops(nodes: int, *, seed: int, changes: int) -> list[float]:
     rings = Rings(ids[0])
     for one in ids:
         rings.enter(one)
-    near = {one: rings.of(one) for one in ids}
+    near = {one: rings.observers_of(one) for one in ids}
     found: list[float] = []
     for _ in range(changes):
         start = ids[draws.below(nodes)]
@@ -116,7 +116,7 @@ def _known(sim: Counted, member: MemberId, version: int, start: int) -> float:
 
 
 def deaths(sim: Counted, crashes: int, *, silent: bool) -> list[float]:
-    """Kill nodes one after the other; for each, how long until 99 % of the others hold it for DEAD."""
+    """Kill nodes one after the other; for each, how long until 99 % of the others have marked it DEAD."""
     spans: list[float] = []
     for _ in range(crashes):
         alive = [name for name, host in sim.nodes.items() if host.alive]
@@ -132,7 +132,7 @@ def deaths(sim: Counted, crashes: int, *, silent: bool) -> list[float]:
 
 
 def healed(sim: Counted, seconds: float) -> float | None:
-    """Cut a cluster in halves for so long; how long it then takes until all hold all for ALIVE."""
+    """Cut a cluster in halves for so long; how long it then takes until all see all as ALIVE."""
     names = [name for name, host in sim.nodes.items() if host.alive]
     half = len(names) // 2
     sim.partition(names[:half], names[half:])
@@ -145,8 +145,8 @@ def healed(sim: Counted, seconds: float) -> float | None:
 def memory(known: int) -> float:
     """Bytes that one more member costs, without its catalogue, in a node that knows so many."""
     claims = [_claim(number) for number in range(known)]
-    datas = [msgspec.msgpack.encode(News(tuple(claims[start : start + 100]))) for start in range(0, known, 100)]
-    decoder = msgspec.msgpack.Decoder(News)
+    datas = [msgspec.msgpack.encode(Gossip(tuple(claims[start : start + 100]))) for start in range(0, known, 100)]
+    decoder = msgspec.msgpack.Decoder(Gossip)
     me = MemberId(b"m" * 16)
     gc.collect()
     tracemalloc.start()
@@ -154,7 +154,7 @@ def memory(known: int) -> float:
         me, name="me", addresses=(Address("ws://10.0.0.1:9001"),), seeds=(), resources=(), timers=Timers(),
         rng=Rng(0), limits=DEFAULT, now=0,
     )  # fmt: skip
-    cluster.linked(LinkId(1), MemberId(claims[0].member), "first", dialled=None, now=0)
+    cluster.link_established(LinkId(1), MemberId(claims[0].member), "first", dialled=None, now=0)
     before, _ = tracemalloc.get_traced_memory()
     for number, data in enumerate(datas):
         cluster.received(LinkId(1), decoder.decode(data), number)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mpreg_proto.cluster.gossip import JOINED
-from mpreg_proto.cluster.members import ACCUSERS
-from mpreg_proto.cluster.suspicion import HEARD_VERDICT
+from mpreg_proto.cluster.gossip import FLUSH_INTERVAL
+from mpreg_proto.cluster.members import MAX_ACCUSERS
+from mpreg_proto.cluster.suspicion import UNOBSERVED_TIMEOUT
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import Claim
 
@@ -45,7 +45,7 @@ class StandIns:
         held = self._held.get(who)
         rose = held is None or (held.incarnation, held.standing) < (claim.incarnation, claim.standing)
         if held is not None and not rose:
-            joined = tuple(sorted({*held.accusers, *claim.accusers}))[:ACCUSERS]
+            joined = tuple(sorted({*held.accusers, *claim.accusers}))[:MAX_ACCUSERS]
             same = (held.incarnation, held.standing) == (claim.incarnation, claim.standing)
             if not same or claim.standing != SUSPECT or joined == held.accusers:
                 return False
@@ -53,7 +53,7 @@ class StandIns:
         self._held[who] = claim
         self._tellers.setdefault(who, []).append(sender)
         if held is None:
-            self._later(HEARD_VERDICT, self._give_up, who, claim)
+            self._later(UNOBSERVED_TIMEOUT, self._give_up, who, claim)
         self.flush(who, now)
         return rose and claim.standing == DEAD
 
@@ -63,7 +63,7 @@ class StandIns:
         if now < due:
             self._later(due - now, self._due, who)
         elif who in self._tellers:
-            self._next[who] = now + JOINED
+            self._next[who] = now + FLUSH_INTERVAL
             tellers = self._tellers.pop(who)
             self._tell(who, [one for one in self._near[who] if one not in tellers], self._held[who])
 

@@ -8,10 +8,10 @@ from mpreg_proto.effects import Send
 from mpreg_proto.ids import MemberId
 from mpreg_proto.notices import CatalogueChanged, MemberChanged, Notice, Standing
 from mpreg_proto.wire.dialects import encode
-from mpreg_proto.wire.messages import Message, News
+from mpreg_proto.wire.messages import Gossip, Message
 from mpreg_transports.testing import Fn, Simulation, Spec, Watcher
+from mpreg_transports.testing.durations import SECOND
 from mpreg_transports.testing.hosts import Host, NodeHost
-from mpreg_transports.testing.spans import SECOND
 
 PREFIX = 4
 """Bytes of a frame's length."""
@@ -23,7 +23,7 @@ def offered() -> int:
 
 
 class Learnt(Watcher):
-    """When each node learnt of a member's catalogue, or held a member for DEAD; in the simulation's time."""
+    """When each node learnt of a member's catalogue, or marked a member DEAD; in the simulation's time."""
 
     def __init__(self) -> None:
         self.catalogues: dict[tuple[MemberId, int], dict[str, int]] = {}
@@ -66,7 +66,7 @@ class Counted(Simulation):
         self.sent[kind] = self.sent.get(kind, 0) + 1
         if self.weighing:
             self.bytes += PREFIX + len(encode(message))
-        if isinstance(message, News):
+        if isinstance(message, Gossip):
             for delta in message.deltas:
                 times = self.told.setdefault((delta.head.member, delta.head.version), {})
                 times[host.name] = times.get(host.name, 0) + 1
@@ -90,7 +90,7 @@ class Counted(Simulation):
         )
 
     def whole(self) -> bool:
-        """Whether everybody holds everybody for ALIVE."""
+        """Whether everybody sees everybody as ALIVE."""
         living = [host.node.me for host in self.nodes.values() if host.alive]
         return all(
             all(host.node.cluster.members.standing(member) is Standing.ALIVE for member in living)

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     hunted = []
     for one in hunt_all(mutants, jobs=given.jobs, seeds=given.seeds, seconds=given.seconds, start=given.start):
         hunted.append(one)
-        print(f"{one.survived:>6}  {one.words:<14}  {one.mutant.title}  ({one.text[:160]})", flush=True)
+        print(f"{one.survived:>6}  {one.verdict:<14}  {one.mutant.title}  ({one.text[:160]})", flush=True)
     print("", *table(hunted), "", summary(hunted, given.seconds), sep="\n")
     return int(any(one.invariant is None for one in hunted))
 
@@ -51,7 +51,7 @@ def hunt_all(
 def table(hunted: Iterable[Hunted]) -> list[str]:
     """In Markdown, as it stands in docs/explanation/testing.md."""
     rows = [
-        f"| {one.mutant.title} | `mpreg_proto/{one.mutant.file}` | {one.mutant.run} | {one.survived} | {one.words} |"
+        f"| {one.mutant.title} | `mpreg_proto/{one.mutant.file}` | {one.mutant.run} | {one.survived} | {one.verdict} |"
         for one in hunted
     ]
     return ["| planted bug | file | nodes | seeds survived | found by |", "|---|---|---|---|---|", *rows]

@@ -29,7 +29,7 @@ class Hunted(msgspec.Struct, frozen=True):
     text: str = ""
 
     @property
-    def words(self) -> str:
+    def verdict(self) -> str:
         """What found it."""
         if self.invariant is None:
             return "NOT FOUND"

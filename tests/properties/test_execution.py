@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import DEFAULT
-from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Call, Request
 
 
@@ -21,25 +21,25 @@ def stories(draw: st.DrawFn) -> tuple[Request, frozenset[str]]:
     }
     calls = tuple(Call(name, "f", b"", needs[name]) for name in draw(st.permutations(names)))
     want = draw(st.one_of(st.none(), st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple)))
-    request = Request(1, calls, want=want, given={"given": b"given"})
+    request = Request(1, calls, want=want, inputs={"given": b"given"})
     return request, frozenset(draw(st.sets(st.sampled_from(names), max_size=3)))
 
 
 def result(call: Call, inputs: dict[str, bytes]) -> bytes:
     """What a call gives, which tells what it was given."""
-    return b"%s(%s)" % (call.name.encode(), b",".join(inputs[need] for need in sorted(call.needs)))
+    return b"%s(%s)" % (call.name.encode(), b",".join(inputs[need] for need in sorted(call.dependencies)))
 
 
 def sequential(request: Request, failing: frozenset[str]) -> tuple[dict[str, bytes], dict[str, int]]:
     """Run call after call, each when its needs have run: the results, and the failures' codes."""
-    done, failed = dict(request.given), dict[str, int]()
+    done, failed = dict(request.inputs), dict[str, int]()
     open_ = list(request.calls)
     while open_:
         for call in open_:
-            if all(need in done or need in failed for need in call.needs):
+            if all(need in done or need in failed for need in call.dependencies):
                 break
         open_.remove(call)
-        if any(need in failed for need in call.needs):
+        if any(need in failed for need in call.dependencies):
             failed[call.name] = 1021
         elif call.name in failing:
             failed[call.name] = 1003
@@ -67,13 +67,13 @@ def test_any_interleaving_gives_the_sequential_answer(
         ready.remove(name)
         assert name not in handed_out, "each call is handed out once"
         handed_out[name] = None
-        given = dict(execution.given(name))
-        assert given == {need: done[need] for need in execution.plan.calls[name].needs}
+        given = dict(execution.inputs_of(name))
+        assert given == {need: done[need] for need in execution.plan.calls[name].dependencies}
         if name in failing:
             execution.fail(name, Fault(1003, name))
         else:
-            ready += execution.bind(name, result(execution.plan.calls[name], given))
-    assert execution.over
+            ready += execution.complete(name, result(execution.plan.calls[name], given))
+    assert execution.finished
     assert set(handed_out) == {call.name for call in request.calls if failed.get(call.name) != 1021}
     wanted = list(execution.plan.wanted)
     assert {row.name: row.value for row in execution.done()} == {name: done[name] for name in wanted if name in done}
@@ -97,7 +97,7 @@ def test_who_is_to_blame_really_failed_and_really_was_needed(
         if name in failing:
             execution.fail(name, Fault(1003, name))
         else:
-            ready += execution.bind(name, b"")
+            ready += execution.complete(name, b"")
     for name, fault in execution.faults.items():
         if fault.code == 1021:
             because = fault.details["because"]
@@ -109,7 +109,7 @@ def ancestors(execution: Execution, name: str) -> set[str]:
     found: set[str] = set()
     waiting = [name]
     while waiting:
-        fresh = [need for need in execution.plan.needs.get(waiting.pop(), ()) if need not in found]
+        fresh = [need for need in execution.plan.dependencies.get(waiting.pop(), ()) if need not in found]
         found.update(fresh)
         waiting += fresh
     return found

@@ -55,10 +55,10 @@ def test_a_graph_without_circles_is_planned_as_the_oracle_says(needs: Needs) -> 
     assert list(made.calls) == list(needs)
     needed = {other for others in needs.values() for other in others}
     assert made.leaves == tuple(name for name in needs if name not in needed) == tuple(made.wanted)
-    assert {name: set(others) for name, others in made.needs.items()} == {
+    assert {name: set(others) for name, others in made.dependencies.items()} == {
         name: set(others) for name, others in needs.items() if others
     }
-    assert all(len(others) == len(set(others)) for others in made.needs.values())
+    assert all(len(others) == len(set(others)) for others in made.dependencies.values())
     assert made.dependents == {name: tuple(other for other in needs if name in needs[other]) for name in needed}
 
 
@@ -109,7 +109,7 @@ def test_nine_thousand_nine_hundred_and_ninety_nine_into_one() -> None:
     names = [f"call-{number}" for number in range(9_999)]
     needs: Needs = {**{name: [] for name in names}, "join": names}
     made = timed("9,999 into one", needs)
-    assert isinstance(made, Plan) and made.leaves == ("join",) and made.needs["join"] == tuple(names)
+    assert isinstance(made, Plan) and made.leaves == ("join",) and made.dependencies["join"] == tuple(names)
 
 
 def test_one_into_nine_thousand_nine_hundred_and_ninety_nine() -> None:

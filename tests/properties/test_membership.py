@@ -20,7 +20,7 @@ from mpreg_proto.limits import HOUR, MILLISECOND, SECOND, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
-from mpreg_proto.wire.messages import Change, Claim, Delta, Digest, Fetch, Head, News
+from mpreg_proto.wire.messages import Change, Claim, Delta, Digest, Fetch, Gossip, Head
 from tests.helpers.cluster_network import at
 
 ME = MemberId(b"m" * 16)
@@ -104,7 +104,7 @@ def test_p4_a_cell_never_decreases_and_p7_no_retired_id_is_routable_while_it_is_
         if isinstance(step, Claim):
             known.merge([step], now)
         elif isinstance(step, tuple):
-            known.accuse(*step, now)
+            known.declare(*step, now)
         else:
             now += step
             known.collect(now)
@@ -174,7 +174,7 @@ def test_p8_a_replica_holds_what_its_owner_held(
         if kind == "offer":
             served.append(owner.offer(FunctionSpec(name=name, version=str(number), resources=(name,) * number)))
         elif kind == "hold":
-            served.append(owner.hold(name))
+            served.append(owner.set_resources(name))
         elif name in owner.offered:
             served.append(owner.withdraw(name))
         states[owner.version(IDS[0])] = now_held(owner)
@@ -219,7 +219,7 @@ def lonely(limits: Limits) -> tuple[Cluster, LinkId]:
         now=0,
     )
     link = LinkId(1)
-    cluster.linked(link, IDS[0], "a", dialled=None, now=0)
+    cluster.link_established(link, IDS[0], "a", dialled=None, now=0)
     return cluster, link
 
 
@@ -251,7 +251,7 @@ def test_p12_memory_stays_bounded_under_floods_of_unknown_ids(standing: Standing
         card = msgspec.msgpack.encode(Card(f"n{number}", (f"ws://n{number}:1", f"ws://n{number}:2")))
         owner = Catalogue(MemberId(member), limits=limits)
         delta = owner.offer(FunctionSpec(name=f"f{number}"))
-        news = News((Claim(member, number, int(standing), card),), (delta,), (Head(member, 9, bytes(16)),))
+        news = Gossip((Claim(member, number, int(standing), card),), (delta,), (Head(member, 9, bytes(16)),))
         now += 5 * MILLISECOND
         cluster.received(link, news, now)
         cluster.received(link, Fetch(member, 0), now)
@@ -275,7 +275,7 @@ wild_claims = st.builds(Claim, ids, whole, whole, st.binary(max_size=8) | st.sam
 heads = st.builds(Head, ids, whole, st.binary(max_size=18) | st.just(bytes(16)))
 deltas = st.builds(Delta, heads, whole, st.lists(st.builds(Change, whole, keys, entries), max_size=3).map(tuple))
 wild = st.one_of(
-    st.builds(News, st.lists(wild_claims).map(tuple), st.lists(deltas).map(tuple), st.lists(heads).map(tuple)),
+    st.builds(Gossip, st.lists(wild_claims).map(tuple), st.lists(deltas).map(tuple), st.lists(heads).map(tuple)),
     st.builds(Digest, st.lists(wild_claims).map(tuple), st.lists(heads).map(tuple)),
     st.builds(Fetch, ids, whole),
 )
@@ -283,7 +283,7 @@ wild = st.one_of(
 
 @settings(max_examples=120)
 @given(st.lists(st.tuples(wild, st.integers(0, 20 * SECOND)), max_size=10))
-def test_p14_no_claim_however_wrong_raises(script: list[tuple[News | Digest | Fetch, int]]) -> None:
+def test_p14_no_claim_however_wrong_raises(script: list[tuple[Gossip | Digest | Fetch, int]]) -> None:
     cluster, link = lonely(Limits(members=3, dead_members=2, retired_members=2, functions=2))
     now = 0
     for message, wait in script:
@@ -291,19 +291,19 @@ def test_p14_no_claim_however_wrong_raises(script: list[tuple[News | Digest | Fe
         now += wait
         for key in cluster._timers.due(now):
             cluster.wake(key, now)
-    cluster.unlinked(link, clean=False, now=now)
+    cluster.link_closed(link, clean=False, now=now)
     own = cluster.members.own
     assert (own.name, own.standing) == ("me", Standing.ALIVE)
     assert cluster.catalogue.content(ME).resources == ("gpu",)
     cluster.offer(FunctionSpec(name="f"), now)
     assert ME in [row.member for row in cluster.index.offers("f", ("gpu",), None)]
-    cluster.index.lacking("g", (), None)
+    cluster.index.explain_no_match("g", (), None)
     cluster.index.table()
-    cluster.people()
+    cluster.member_statuses()
 
 
 @given(st.lists(st.tuples(wild, st.integers(0, 3 * RETIRES_AFTER)), max_size=6))
-def test_p14_nor_after_days(script: list[tuple[News | Digest | Fetch, int]]) -> None:
+def test_p14_nor_after_days(script: list[tuple[Gossip | Digest | Fetch, int]]) -> None:
     cluster, link = lonely(Limits())
     now = 0
     for message, wait in script:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Claim, News
+from mpreg_proto.wire.messages import Claim, Gossip
 from tests.helpers.cluster_network import Network, Peer, agree, drawn_network
 
 
@@ -38,7 +38,7 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarna
     for accuser in accusers:
         # Heard from a third one, as if from somebody beyond; all at once, so it is one accusation.
         link = next(link for member, link in accuser.cluster.links.items() if member != suspect.me)
-        news = News((Claim(suspect.me, 0, int(standing)),))
+        news = Gossip((Claim(suspect.me, 0, int(standing)),))
         net.do(accuser, accuser.cluster.received(link, news, net.now))
     net.run(15)
     agree(peers)
@@ -151,7 +151,7 @@ def reachable(net: Network, running: list[Peer]) -> bool:
     """Whether somebody knows, directly or through others, an address of everybody: else no protocol can join them."""
     groups = {peer.me: {peer.me} for peer in running}
     for peer in running:
-        addresses = {*peer.cluster._overlay.seeds}
+        addresses = {*peer.cluster._dialer.seeds}
         addresses.update(address for held in peer.cluster.members.all() for address in held.addresses)
         for other in running:
             if addresses.intersection(other.addresses):

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.rings import MESH, Rings
+from mpreg_proto.cluster.topology import MESH, Rings
 from mpreg_proto.ids import MemberId
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Claim, News
+from mpreg_proto.wire.messages import Claim, Gossip
 from tests.helpers.cluster_network import Network, Peer, agree, drawn_network
 
 # -- P13: no few nodes hold the overlay together ----------------------------------------------------------------------
@@ -26,7 +26,7 @@ def overlay(size: int, seed: int) -> list[list[int]]:
     for one in ids:
         rings.enter(one)
     places = {one: place for place, one in enumerate(ids)}
-    return [[places[other] for other in rings.of(one)] for one in ids]
+    return [[places[other] for other in rings.observers_of(one)] for one in ids]
 
 
 def connected(near: list[list[int]], gone: Sequence[int]) -> bool:
@@ -86,7 +86,7 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end(seed: int, size:
     accuser, suspect = data.draw(st.permutations(peers))[:2]
     standing = data.draw(st.sampled_from([Standing.SUSPECT, Standing.DEAD]))
     link = next(link for member, link in accuser.cluster.links.items() if member != suspect.me)
-    net.do(accuser, accuser.cluster.received(link, News((Claim(suspect.me, 0, int(standing)),)), net.now))
+    net.do(accuser, accuser.cluster.received(link, Gossip((Claim(suspect.me, 0, int(standing)),)), net.now))
     net.run(10)
     agree(peers)
     assert {peer.cluster.members.get(suspect.me).incarnation for peer in peers} == {1}

@@ -32,10 +32,10 @@ from mpreg_proto.wire.messages import (
     Delta,
     Failed,
     Goodbye,
+    Gossip,
     Head,
     Hello,
     Message,
-    News,
     Refused,
     Request,
     Result,
@@ -43,7 +43,7 @@ from mpreg_proto.wire.messages import (
 from mpreg_proto.wire.session import Stage
 from tests.helpers.cluster import Offer, Ref, VirtualCluster, call
 from tests.helpers.messages_at_random import PEER, message, name, names, plain, request, result, whole
-from tests.helpers.pair import spec
+from tests.helpers.node_harness import spec
 
 LIMITS = Limits(message=4096, node_message=8192, calls=20, requests=8, name_length=64)
 
@@ -131,7 +131,7 @@ class Target:
         self.advance(200)
         view = self.node.view(now=self.now)
         assert (view.requests, view.running, view.queued, view.links) == (0, 0, 0, 0)
-        assert len(self.node.coordinator.out) == 0
+        assert len(self.node.coordinator.outstanding) == 0
 
     quietly = False
     """Whether the link may end without a `Refused` of the node's: the peer refused or took its leave, or was itself."""
@@ -216,7 +216,7 @@ def test_objects_at_random(sent: list[dict[str, object]]) -> None:
 @given(sent=st.lists(message, max_size=8), together=st.booleans())
 def test_messages_at_random(framing: Framing, opening: str, sent: list[Message], together: bool) -> None:
     target = Target(framing, opening)
-    target.quietly = any(isinstance(one, (Refused, Goodbye, Hello, News)) for one in sent)
+    target.quietly = any(isinstance(one, (Refused, Goodbye, Hello, Gossip)) for one in sent)
     if opening == "member":
         known(target)
     if together:
@@ -255,7 +255,7 @@ def known(target: Target) -> None:
     entry = Change(1, "f:far", msgspec.msgpack.encode(Entry("far")))
     hash_ = entry_hash(entry.key, entry.entry).to_bytes(16, "big")
     claim = Claim(PEER, 1, Standing.ALIVE, msgspec.msgpack.encode(Card("peer", ())))
-    target.say(News((claim,), (Delta(Head(PEER, 1, hash_), 0, (entry,)),)))
+    target.say(Gossip((claim,), (Delta(Head(PEER, 1, hash_), 0, (entry,)),)))
     assert target.node.cluster.index.offers("far", (), None)
 
 

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.cluster.index import Candidate
+from mpreg_proto.cluster.index import Provider
 from mpreg_proto.ids import MemberId
 from mpreg_proto.requests.placement import NOISE, draw, rank, reason, rejected
 from mpreg_proto.rng import Rng
-from tests.helpers.pair import Desk, spec
+from tests.helpers.node_harness import NodeHarness, spec
 
 
 class Facts:
@@ -26,17 +26,17 @@ class Facts:
     def full(self, member: MemberId) -> bool:
         return member in self._full
 
-    def linked(self, member: MemberId) -> bool:
+    def reachable(self, member: MemberId) -> bool:
         return member not in self._unlinked
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[Candidate], Facts, tuple[str, ...]]:
+def situations(draw: st.DrawFn) -> tuple[list[Provider], Facts, tuple[str, ...]]:
     size = draw(st.integers(1, 7))
     members = [MemberId(bytes([number])) for number in range(size)]
     flags = st.booleans()
     candidates = [
-        Candidate(member, member.hex(), draw(flags), draw(flags), draw(flags), draw(st.sampled_from(["", "2"])))
+        Provider(member, member.hex(), draw(flags), draw(flags), draw(flags), draw(st.sampled_from(["", "2"])))
         for member in members
     ]
     chosen = st.sets(st.sampled_from(members))
@@ -44,20 +44,20 @@ def situations(draw: st.DrawFn) -> tuple[list[Candidate], Facts, tuple[str, ...]
     return candidates, facts, draw(st.sampled_from([(), ("r",)]))
 
 
-def better(one: Candidate, other: Candidate, facts: Facts, resources: tuple[str, ...]) -> bool:
+def better(one: Provider, other: Provider, facts: Facts, resources: tuple[str, ...]) -> bool:
     """Whether one outranks the other, rule by rule as docs/explanation/architecture.md has them."""
     if one.suspect != other.suspect:
         return other.suspect
     if facts.full(one.member) != facts.full(other.member):
         return facts.full(other.member)
-    if facts.linked(one.member) != facts.linked(other.member):
-        return facts.linked(one.member)
+    if facts.reachable(one.member) != facts.reachable(other.member):
+        return facts.reachable(one.member)
     return bool(resources) and one.exact and not other.exact
 
 
 @given(situations(), st.integers(0, 2**32))
 def test_the_equals_are_those_that_nobody_outranks(
-    situation: tuple[list[Candidate], Facts, tuple[str, ...]], seed: int
+    situation: tuple[list[Provider], Facts, tuple[str, ...]], seed: int
 ) -> None:
     candidates, facts, resources = situation
     equals = rank(candidates, facts, resources=resources)
@@ -74,7 +74,7 @@ def test_the_equals_are_those_that_nobody_outranks(
 
 @given(situations())
 def test_who_was_rejected_is_worse_in_what_is_said(
-    situation: tuple[list[Candidate], Facts, tuple[str, ...]],
+    situation: tuple[list[Provider], Facts, tuple[str, ...]],
 ) -> None:
     candidates, facts, resources = situation
     equals = rank(candidates, facts, resources=resources)
@@ -88,7 +88,7 @@ def test_who_was_rejected_is_worse_in_what_is_said(
         elif "as many" in why:
             assert facts.full(one.member) and not facts.full(best.member) and one.suspect == best.suspect
         elif "link" in why:
-            assert not facts.linked(one.member) and facts.linked(best.member)
+            assert not facts.reachable(one.member) and facts.reachable(best.member)
         else:
             assert resources and best.exact and not one.exact
     assert reason(equals, candidates)
@@ -101,10 +101,10 @@ tags = st.sets(st.sampled_from("abcd")).map(lambda held: tuple(sorted(held)))
 def test_who_can_run_a_call_is_whoever_offers_it_and_holds_a_superset(
     nodes: list[tuple[tuple[str, ...], tuple[str, ...], bool]], asked: tuple[str, ...]
 ) -> None:
-    desk = Desk()
+    harness = NodeHarness()
     for number, (own, functions, offers) in enumerate(nodes):
         made: FunctionSpec = spec("f", resources=functions) if offers else spec("g", resources=functions)
-        desk.member(f"m{number}", made, resources=own)
-    found = {one.shown.split("#")[0]: one.exact for one in desk.node.cluster.index.offers("f", asked, None)}
+        harness.member(f"m{number}", made, resources=own)
+    found = {one.shown.split("#")[0]: one.exact for one in harness.node.cluster.index.offers("f", asked, None)}
     held = {f"m{n}": {*own, *functions} for n, (own, functions, offers) in enumerate(nodes) if offers}
     assert found == {name: having == set(asked) for name, having in held.items() if having >= set(asked)}

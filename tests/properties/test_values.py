@@ -8,7 +8,7 @@ import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpreg_proto.wire.blame import is_text
+from mpreg_proto.wire.encode_errors import is_text
 from mpreg_proto.wire.jsonvalues import MalformedJson, dumps, loads, to_json
 from mpreg_proto.wire.values import MalformedValue, Ref, UnresolvedValue, UnsendableValue, ValueCodec
 from mpreg_transports.values import default_codec
@@ -90,13 +90,13 @@ def pack(shape: Any) -> bytes:
 def nothing_else_comes_out(data: bytes) -> None:
     for given_ in (None, {"a": (1, 2), "": {"x": [1]}}):
         try:
-            value = CODEC.decode(data, given=given_)
+            value = CODEC.decode(data, inputs=given_)
         except (MalformedValue, UnresolvedValue):
             continue
         try:
             CODEC.encode(value)
         except UnsendableValue as error:  # hashable only while it was a reference
-            assert "reference" in error.why or "hash" in error.why
+            assert "reference" in error.reason or "hash" in error.reason
 
 
 @given(st.binary(max_size=200))
@@ -127,7 +127,7 @@ def test_any_object_is_refused_or_comes_back_as_the_table_says(value: object) ->
     try:
         data = codec.encode(value)
     except UnsendableValue as refusal:
-        assert refusal.path.startswith("$") and refusal.why
+        assert refusal.path.startswith("$") and refusal.reason
         assert all(map(is_text, (str(refusal), refusal.type_name)))
         return
     assert same(codec.decode(data), comes_back(value))
@@ -141,13 +141,13 @@ def test_any_object_is_refused_or_is_strict_json(value: object) -> None:
     try:
         text = dumps(to_json(value, codec))
     except UnsendableValue as refusal:
-        assert refusal.path.startswith("$") and refusal.why
+        assert refusal.path.startswith("$") and refusal.reason
         assert is_text(str(refusal))
         return
     try:
         tree = loads(text)
     except MalformedJson as error:  # integers of more digits than CPython reads, and keys that are longer than ours
-        assert "4300 digits" in error.why or error.limit is not None
+        assert "4300 digits" in error.reason or error.limit is not None
         return
     assert same(loads(dumps(to_json(tree, codec))), tree)
     try:

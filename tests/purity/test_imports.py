@@ -38,7 +38,7 @@ def test_a_module_of_the_core_is_pure(path: str) -> None:
         "import asyncio",
         "import os.path",
         "from time import monotonic",
-        "from mpreg_transports import driver",
+        "from mpreg_transports.runtime import driver",
         "import random",
         "def f():\n    import socket",
         "key = hash('x')",

@@ -5,7 +5,7 @@ dialled; and where that does not help either it is relayed to, and for 30 s no l
 from mpreg_proto.effects import Send
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND
-from mpreg_proto.wire.messages import DialMe
+from mpreg_proto.wire.messages import DialBack
 from mpreg_transports.testing import Fn, Simulation, Spec
 from mpreg_transports.testing.hosts import Host
 from mpreg_transports.testing.invariants import invariants
@@ -22,8 +22,8 @@ class Walled(Simulation):
 
     def __init__(self) -> None:
         self.walls: dict[tuple[str, str], None] = {}
-        self.asked: list[tuple[str, DialMe]] = []
-        """Who sent a `DialMe` on."""
+        self.asked: list[tuple[str, DialBack]] = []
+        """Who sent a `DialBack` on."""
         self.dials: list[tuple[str, str]] = []
         functions = {f"n{number}": {f"of-n{number}": Fn(mine)} for number in range(SIZE)}
         nodes = {name: Spec(functions=offered) for name, offered in functions.items()}
@@ -32,12 +32,12 @@ class Walled(Simulation):
     def dial(self, host: Host, where: Address) -> None:
         self.dials.append((host.name, where.removeprefix("sim://")))
         if self.dials[-1] in self.walls:
-            self._push(self.now + 2 * MILLISECOND, self._unheard, host, host.life, where)
+            self._push(self.now + 2 * MILLISECOND, self._dial_failed, host, host.life, where)
         else:
             super().dial(host, where)
 
     def send(self, host: Host, effect: Send) -> None:
-        if isinstance(effect.message, DialMe):
+        if isinstance(effect.message, DialBack):
             self.asked.append((host.name, effect.message))
         super().send(host, effect)
 
@@ -68,8 +68,8 @@ def test_who_cannot_be_dialled_dials_when_asked_over_others() -> None:
     assert (front, back) in sim.dials and (back, front) in sim.dials
     member, asked = sim.nodes[front].node.me, sim.nodes[back].node.me
     (first, begun), (relay, passed_on) = sim.asked
-    assert (first, begun) == (front, DialMe(asked, member))
-    assert passed_on == DialMe(asked, member, (sim.nodes[relay].node.me,))
+    assert (first, begun) == (front, DialBack(asked, member))
+    assert passed_on == DialBack(asked, member, (sim.nodes[relay].node.me,))
     assert linked(sim, front, relay) and linked(sim, relay, back)
     sim.settle()
 

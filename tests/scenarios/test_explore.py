@@ -10,8 +10,8 @@ from mpreg_proto.cluster import index
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.notices import Standing
 from mpreg_transports.testing import explore
-from mpreg_transports.testing.exploring import Bounds, World
-from mpreg_transports.testing.watching import Violation
+from mpreg_transports.testing.explore_world import Bounds, World
+from mpreg_transports.testing.watchers import Violation
 
 
 @pytest.mark.parametrize(("nodes", "depth"), [(2, 9), (3, 4)])
@@ -31,7 +31,7 @@ def test_without_faults_all_orders_end_in_one_view_and_with_answers() -> None:
     for path in explored.ends:
         world = explore.reached(bounds, path)
         assert len(world.answered) == 2
-        nodes = [place.node for place in world.places]
+        nodes = [host.node for host in world.hosts]
         for node in nodes:
             known = node.cluster.members
             assert sorted((one.id, one.key) for one in known.all()) == [(one.me, (0, Standing.ALIVE)) for one in nodes]
@@ -70,12 +70,12 @@ def test_a_cell_that_falls_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_promise_that_is_not_kept_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = index.Candidate
+    real = index.Provider
 
-    def all_idempotent(*args: object) -> index.Candidate:
+    def all_idempotent(*args: object) -> index.Provider:
         return msgspec.structs.replace(real(*args), idempotent=True)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(index, "Candidate", all_idempotent)
+    monkeypatch.setattr(index, "Provider", all_idempotent)
     with pytest.raises(Violation) as found:
         explore.explore(Bounds(nodes=2, crashes=0, ticks=0, requests=1), depth=16)
     assert found.value.invariant == 10

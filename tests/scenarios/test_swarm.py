@@ -21,9 +21,7 @@ def test_there_are_a_hundred_different_ones() -> None:
 
 @pytest.mark.parametrize("row", SEEDS, ids=lambda row: f"seed-{row['seed']}")
 def test_everything_holds(row: dict[str, Any], tmp_path: Path) -> None:
-    report = run_seed(
-        row["seed"], nodes=row["nodes"], seconds=row["seconds"], objects=row["objects"], keep=tmp_path
-    )
+    report = run_seed(row["seed"], nodes=row["nodes"], seconds=row["seconds"], objects=row["objects"], keep=tmp_path)
     if report.violation is not None:
         pytest.fail(report.violation.report, pytrace=False)
     assert report.requests, "something was asked for"

@@ -13,7 +13,7 @@ from typing import NoReturn
 from mpreg_transports.testing import Fn, Simulation, Spec
 from mpreg_transports.testing.replay import standard_watchers
 from mpreg_transports.testing.runs import run_seed
-from mpreg_transports.testing.watching import Watcher
+from mpreg_transports.testing.watchers import Watcher
 from mpreg_transports.testing.workload import add
 
 ROUNDS = 3

@@ -1,6 +1,6 @@
 """Many seeds, and what came of them: failures in full, requests by outcome, and which situations were ever reached.
 
-A situation (sometimes.py) that no seed of a long run reached is a failure of the generator: what it stands for was not
+A situation (coverage.py) that no seed of a long run reached is a failure of the generator: what it stands for was not
 tested.
 """
 
@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mpreg_transports.testing.pending import table
-from mpreg_transports.testing.runs import Report, run_seeds
+from mpreg_transports.testing.known_gaps import table
+from mpreg_transports.testing.runs import RunReport, run_seeds
 
 LONG = 1000
 """Seeds from which on every situation must have been reached."""
@@ -19,7 +19,7 @@ LONG = 1000
 def many(seeds: Sequence[int], *, jobs: int, most_failures: int, **options: Any) -> int:
     """Run them, print failures as they come and a summary; the exit code."""
     begun = time.perf_counter()
-    failed: list[Report] = []
+    failed: list[RunReport] = []
     requests: Counter[str] = Counter()
     reached: Counter[str] = Counter()
     events = done = 0

@@ -18,8 +18,8 @@ def _simulation(nodes: dict[str, Spec], *, seed: int = 1) -> Simulation:
     return sim
 
 
-def _call(name: str, function: str, *args: object, needs: tuple[str, ...] = ()) -> Call:
-    return Call(name, function, ValueCodec().encode([list(args), {}]), needs)
+def _call(name: str, function: str, *args: object, dependencies: tuple[str, ...] = ()) -> Call:
+    return Call(name, function, ValueCodec().encode([list(args), {}]), dependencies)
 
 
 def _standing(sim: Simulation, of: str, *, at: str) -> str:
@@ -43,8 +43,8 @@ def nothing_is_handed_out_for_a_request_that_ends() -> None:
     sim = _simulation(nodes)
     calls = (
         _call("a", "first", 1),
-        _call("b", "second", Ref("a"), needs=("a",)),
-        _call("c", "third", Ref("a"), needs=("a",)),
+        _call("b", "second", Ref("a"), dependencies=("a",)),
+        _call("c", "third", Ref("a"), dependencies=("a",)),
     )
     sent = sim.submit("front", Request(0, calls))
     sim.run(0.5)
@@ -88,7 +88,7 @@ def a_member_that_leaves_in_order_still_delivers_its_results() -> None:
 
 
 def who_leaves_tells_those_too_whom_it_holds_for_dead() -> None:
-    """The last word of a member went to those whom it held for alive; who was linked, and merely slow, missed it."""
+    """The last word of a member went to those that it saw as ALIVE; a slow peer missed it."""
     sim = _simulation({f"n{number}": Spec() for number in range(5)})
     sim.stall("n2", 6.2)
     sim.run(5)

@@ -17,7 +17,7 @@ from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.wire import jsonsteps
 from mpreg_proto.wire.jsonvalues import MalformedJson
 from mpreg_transports import Client, Server
-from mpreg_transports.links.inbox import Inbox
+from mpreg_transports.links.message_parser import MessageParser
 from tests.benchmarks.growth import Growth
 
 IDLE = 24 * 1024
@@ -124,12 +124,12 @@ def _pauses(text: str) -> int:
 
 def longest_fragment_step(size: int) -> float:
     """Frames of one tiny byte that are parsed between two pauses, at most."""
-    inbox = Inbox(Connection(ConnectionType.SERVER), max_message=size)
+    parser = MessageParser(Connection(ConnectionType.SERVER), max_message=size)
     number = size // 100
-    inbox.feed(b"\x01\x81\0\0\0\0{" + b"\0\x81\0\0\0\0 " * number)
+    parser.feed(b"\x01\x81\0\0\0\0{" + b"\0\x81\0\0\0\0 " * number)
     slices = 1
-    inbox.parse()
-    while inbox.more:
-        inbox.parse()
+    parser.parse()
+    while parser.more:
+        parser.parse()
         slices += 1
     return number / slices

@@ -125,8 +125,8 @@ def ending_at_a_relay(others: int) -> int:
     relay = Relay(MemberId(b"m"), number=count(1).__next__, limits=DEFAULT)
     for number in range(others + 1):
         link = LinkId(1 if number == others else 2)
-        relay.request(link, Request(number, (), here=()), sender=MemberId(b"s"), way=LinkId(3), now=0)
-    return operations(lambda: (relay.pending(LinkId(1)), relay.lost(LinkId(1))))
+        relay.request(link, Request(number, (), here=()), sender=MemberId(b"s"), next_hop=LinkId(3), now=0)
+    return operations(lambda: (relay.busy_on(LinkId(1)), relay.link_lost(LinkId(1))))
 
 
 def helping(others: int) -> int:

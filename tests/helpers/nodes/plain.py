@@ -14,9 +14,9 @@ from tests.helpers.nodes.child import Announced, end_with_parent
 
 def main() -> None:
     """Be that node until told to end."""
-    told: dict[str, Any] = json.loads(sys.argv[1])
+    arguments: dict[str, Any] = json.loads(sys.argv[1])
     end_with_parent()
-    server = Announced(name=told["name"], port=told["port"], peers=told["peers"])
+    server = Announced(name=arguments["name"], port=arguments["port"], peers=arguments["peers"])
     server.register("where", lambda: server.name, inline=True)
     server.register(f"of-{server.name}", lambda: server.name, inline=True)
     server.run()

@@ -64,15 +64,15 @@ class Bodies:
 
 def main() -> None:
     """Be that node until told to end."""
-    told: dict[str, Any] = json.loads(sys.argv[1])
+    arguments: dict[str, Any] = json.loads(sys.argv[1])
     end_with_parent()
-    limits = Limits(drain_grace=int(told["grace"] * SECOND))
-    server = Announced(name=told["name"], port=0, peers=told["peers"], limits=limits)
-    bodies = Bodies(server, told["gate"])
-    for offer in told["offers"]:
+    limits = Limits(drain_grace=int(arguments["grace"] * SECOND))
+    server = Announced(name=arguments["name"], port=0, peers=arguments["peers"], limits=limits)
+    bodies = Bodies(server, arguments["gate"])
+    for offer in arguments["offers"]:
         body: Callable[..., Any] = getattr(bodies, offer["body"])
         server.register(offer["name"], body, idempotent=offer["idempotent"])
-    server.run(backend=told["backend"])
+    server.run(backend=arguments["backend"])
     print(json.dumps({"left": True}), flush=True)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.settings import (
+from mpreg_transports.config.settings import (
     SETTINGS,
     SettingsError,
     config_file,

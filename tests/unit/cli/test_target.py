@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.cli.serving import prepare
-from mpreg_transports.cli.target import load, own_settings, set_up, source_of
-from mpreg_transports.cli.told import CommandFailed
+from mpreg_transports.cli.commands.serve import prepare
+from mpreg_transports.cli.errors import CommandFailed
+from mpreg_transports.cli.target import configured_server, load, own_settings, source_of
+from mpreg_transports.config.settings import resolve
 from mpreg_transports.server import Server
-from mpreg_transports.settings import resolve
 
 APP = """
 from mpreg_transports import Server
@@ -145,7 +145,7 @@ def test_a_relative_import_of_no_package_names_the_app_dir(here: Path) -> None:
 def test_settings_are_laid_over_a_server() -> None:
     server = load("cli_app:first")
     found = resolve(flags={"resource": ("c",)}, environ={"MPREG_PORT": "0"}, server=own_settings(server))
-    assert set_up(server, found) is server
+    assert configured_server(server, found) is server
     assert (server.port, server.name, server.resources, server.peers) == (
         0,
         "first",
@@ -156,7 +156,7 @@ def test_settings_are_laid_over_a_server() -> None:
 
 def test_a_wrong_peer_says_where_it_came_from() -> None:
     with pytest.raises(CommandFailed, match=r"'http://x' is not an address: .*\(--peer\)$"):
-        set_up(None, resolve(flags={"peer": ("http://x",)}, environ={}))
+        configured_server(None, resolve(flags={"peer": ("http://x",)}, environ={}))
 
 
 def test_an_open_host_is_refused_without_insecure() -> None:

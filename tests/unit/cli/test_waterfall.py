@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpreg_proto.wire.messages import Traced
-from mpreg_transports.cli.terminal import span
+from mpreg_transports.cli.console import format_duration
 from mpreg_transports.cli.waterfall import MOST_ROWS, colours_of, short_names, waterfall
 
 
@@ -20,7 +20,7 @@ def test_bars_stand_where_and_when_calls_ran() -> None:
         row("first", "alpha#1111", 0, 0, 50 * millisecond),
     ]
     assert [line.plain for line in waterfall(trace, width=45)] == [
-        "call    node   0             100 ms       ran",
+        "CALL    NODE   0             100 ms       RAN",
         "first   alpha  ━━━━━━━━━━             50.0 ms",
         "second  beta             ··━━━━━━━━   40.0 ms",
     ]
@@ -95,5 +95,5 @@ def test_a_node_keeps_its_colour_whatever_the_order() -> None:
     ],
 )
 def test_spans_are_short(nanoseconds: int, text: str) -> None:
-    assert span(nanoseconds) == text
+    assert format_duration(nanoseconds) == text
     assert len(text) <= 7

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, Replied
+from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, ResponseReceived
 from mpreg_proto.effects import Framing, HangUp, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -13,11 +13,11 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
-    Ask,
     CancelRequest,
     Done,
     Explain,
     Explanation,
+    GetView,
     Goodbye,
     Hello,
     Message,
@@ -26,9 +26,9 @@ from mpreg_proto.wire.messages import (
     Refused,
     Request,
     Result,
-    Told,
+    View,
 )
-from tests.helpers.pair import call
+from tests.helpers.node_harness import call
 
 NODE = hello(cluster="c", member=b"n" * 16, name="node")
 CALL = (call("x", "f", 1),)
@@ -102,8 +102,8 @@ class Booth:
 
     def replies(self) -> dict[int, object]:
         """What came of questions since the last time: what a result's error is, else the reply itself."""
-        came = [effect for effect in self.told if isinstance(effect, Replied)]
-        self.told = [effect for effect in self.told if not isinstance(effect, Replied)]
+        came = [effect for effect in self.told if isinstance(effect, ResponseReceived)]
+        self.told = [effect for effect in self.told if not isinstance(effect, ResponseReceived)]
         assert len({effect.id for effect in came}) == len(came), "each once"
         return {effect.id: effect.reply for effect in came}
 
@@ -211,25 +211,26 @@ def test_what_came_before_a_violation_in_the_same_piece_counts() -> None:
     effects = session.drain()
     sent = [type(dialects.decode(effect.chunks[1])) for effect in effects if isinstance(effect, Send)]
     assert sent == [Hello, Request, Refused], "the request left before the second hello ended the link"
-    assert [effect for effect in effects if isinstance(effect, Replied)] == [Replied(number, answer)]
+    assert [effect for effect in effects if isinstance(effect, ResponseReceived)] == [ResponseReceived(number, answer)]
     assert isinstance(effects[-1], HangUp) and not session.ready and len(session) == 0
 
 
 def test_what_waits_is_not_sent_over_a_link_that_was_refused() -> None:
     session = ClientSession(name="me", cluster_id="c")
     session.link_opened(LinkId(1), framing=Framing.STREAM, address=Address("mem://node"), now=1)
-    number = session.submit(Request(0, CALL), now=1)
+    session.submit(Request(0, CALL), now=1)
     bodies = [dialects.encode(message) for message in (Refused(Fault(1040, "no")), NODE)]
     session.receive(LinkId(1), b"".join(prefix(len(body)) + body for body in bodies), now=2)
     assert not session.ready and not any(isinstance(effect, Ready) for effect in session.drain())
     session.link_closed(LinkId(1), now=3)
-    assert len(session) == 1 and not [effect for effect in session.drain() if isinstance(effect, Replied)], number
+    received = [effect for effect in session.drain() if isinstance(effect, ResponseReceived)]
+    assert len(session) == 1 and not received
 
 
 def test_a_question_that_runs_nothing_says_so_when_its_answer_does_not_come() -> None:
     booth = Booth()
     explain = booth.session.explain(Request(0, CALL), now=booth.now)
-    ask = booth.session.ask(now=booth.now)
+    ask = booth.session.get_view(now=booth.now)
     run = booth.ask()
     booth.drop()
     faults = {number: reply.fault for number, reply in booth.replies().items() if isinstance(reply, Result)}
@@ -292,7 +293,7 @@ DRAINING = Fault(1024, "leaving", {"maybe_executed": False})
 def two_nodes(*, others: int = 1) -> tuple[Booth, int]:
     """A session that knows `others` more addresses, and the number of a request that the first node has."""
     booth = Booth(opened=False)
-    booth.session = ClientSession(name="me", cluster_id="c", others=others)
+    booth.session = ClientSession(name="me", cluster_id="c", alternatives=others)
     booth.open()
     return booth, booth.ask()
 
@@ -421,7 +422,7 @@ def test_a_request_that_cannot_be_encoded_is_an_error_of_its_own(request_: Reque
     number, good = session.submit(request_, now=0), session.submit(Request(0, CALL), now=0)
     if not linked:
         connect()
-    replies = [effect for effect in session.drain() if isinstance(effect, Replied)]
+    replies = [effect for effect in session.drain() if isinstance(effect, ResponseReceived)]
     assert [reply.id for reply in replies] == [number] and isinstance(replies[0].reply, Result)
     fault = replies[0].reply.fault
     assert fault is not None and fault.code == 1010 and fault.details == {"maybe_executed": False}
@@ -434,13 +435,13 @@ def test_a_request_that_cannot_be_encoded_is_an_error_of_its_own(request_: Reque
 def test_each_question_gets_its_own_kind_of_answer_once() -> None:
     booth = Booth()
     run = booth.ask()
-    where, view = booth.session.explain(Request(0, CALL), now=booth.now), booth.session.ask(now=booth.now)
+    where, view = booth.session.explain(Request(0, CALL), now=booth.now), booth.session.get_view(now=booth.now)
     booth.flush()
     sent = booth.take()[1:]
     assert isinstance(sent[0], Request) and sent[0].id == run
     assert isinstance(sent[1], Explain) and sent[1].request.id == where
-    assert sent[2] == Ask(view) and len({run, where, view}) == 3
-    answers: list[Message] = [Told(view, b"{}"), Explanation(where), Result(run)]
+    assert sent[2] == GetView(view) and len({run, where, view}) == 3
+    answers: list[Message] = [View(view, b"{}"), Explanation(where), Result(run)]
     booth.say(*answers, *answers)
     assert booth.replies() == {view: answers[0], where: answers[1], run: answers[2]}
     assert len(booth.session) == 0 and booth.session.next_timeout() == booth.now + 10 * SECOND
@@ -458,7 +459,7 @@ def test_partial_answers_come_through_before_the_last() -> None:
 
 def test_an_answer_to_nothing_is_dropped() -> None:
     booth = Booth()
-    booth.say(Result(77), Result(78, last=False), Told(79, b""), Explanation(80))
+    booth.say(Result(77), Result(78, last=False), View(79, b""), Explanation(80))
     assert booth.replies() == {}
 
 
@@ -498,7 +499,7 @@ def test_what_never_left_by_its_deadline_has_not_run() -> None:
 
 def test_questions_have_a_deadline_too() -> None:
     booth = Booth(limits=Limits(default_timeout=SECOND))
-    numbers = {booth.session.explain(Request(0, CALL), now=booth.now), booth.session.ask(now=booth.now)}
+    numbers = {booth.session.explain(Request(0, CALL), now=booth.now), booth.session.get_view(now=booth.now)}
     booth.advance(1.2)
     assert set(booth.replies()) == numbers
 
@@ -527,7 +528,7 @@ def test_cancelled_before_it_left_it_never_leaves() -> None:
 def test_give_up_answers_all_that_is_pending() -> None:
     booth = Booth(opened=False)
     numbers = {booth.ask(), booth.ask()}
-    booth.session.give_up(Fault(1024, "no link will stand"))
+    booth.session.fail_all(Fault(1024, "no link will stand"))
     booth.flush()
     assert set(booth.replies()) == numbers and booth.session.next_timeout() is None
 
@@ -539,7 +540,7 @@ def test_a_request_that_is_too_long_is_answered_here() -> None:
     session.drain()
     number = session.submit(Request(0, (call("x", "f", "y" * 500),)), now=0)
     (replied,) = session.drain()
-    assert isinstance(replied, Replied) and replied.id == number and isinstance(replied.reply, Result)
+    assert isinstance(replied, ResponseReceived) and replied.id == number and isinstance(replied.reply, Result)
     fault = replied.reply.fault
     assert fault is not None and fault.code == 1014 and fault.details["maybe_executed"] is False
     assert fault.details["value"] == 500 < fault.details["came"]
@@ -558,14 +559,14 @@ def test_the_clock_of_an_idle_session_stops_with_its_link() -> None:
 
 def test_a_question_is_answered_by_its_own_kind_of_answer() -> None:
     booth = Booth()
-    run, ask = booth.ask(), booth.session.ask(now=booth.now)
+    run, ask = booth.ask(), booth.session.get_view(now=booth.now)
     where = booth.session.explain(Request(0, CALL), now=booth.now)
     booth.flush()
-    booth.say(Told(run, b"{}"), Explanation(run), Told(where, b"{}"), Explanation(ask), Result(ask), Result(where))
+    booth.say(View(run, b"{}"), Explanation(run), View(where, b"{}"), Explanation(ask), Result(ask), Result(where))
     booth.say(Result(where, (Done("x", b"\x01"),), last=False), Result(99))
     assert booth.replies() == {} and len(booth.session) == 3
-    booth.say(Result(run), Told(ask, b"{}"), Explanation(where))
-    assert booth.replies() == {run: Result(run), ask: Told(ask, b"{}"), where: Explanation(where)}
+    booth.say(Result(run), View(ask, b"{}"), Explanation(where))
+    assert booth.replies() == {run: Result(run), ask: View(ask, b"{}"), where: Explanation(where)}
 
 
 def test_an_error_answers_any_question() -> None:
@@ -606,12 +607,12 @@ def test_a_link_that_is_gone_when_a_question_is_sent_keeps_it_for_the_next() -> 
 
 def test_a_view_in_parts_is_one_view() -> None:
     booth = Booth()
-    number = booth.session.ask(now=booth.now)
+    number = booth.session.get_view(now=booth.now)
     booth.flush()
-    booth.say(Told(number, b'{"a"', last=False), Told(number, b":", last=False))
+    booth.say(View(number, b'{"a"', last=False), View(number, b":", last=False))
     assert booth.replies() == {}
-    booth.say(Told(number, b"1}"))
-    assert booth.replies() == {number: Told(number, b'{"a":1}')}
+    booth.say(View(number, b"1}"))
+    assert booth.replies() == {number: View(number, b'{"a":1}')}
 
 
 def test_an_answer_over_another_link_is_none() -> None:

@@ -23,8 +23,8 @@ from mpreg_proto.errors import (
     RemoteProtocolError,
     RequestError,
     UnresolvedReference,
+    exception_for,
     over_limit,
-    raised,
 )
 
 # docs/reference/errors.md: code, name, and whether its column `repeat safe` says yes.
@@ -73,7 +73,13 @@ def test_raised_kept_sent_pickled_and_copied_it_is_the_same(kind: type[RequestEr
     error = kind("what happened", details={"call": "x", "more": [1, {"y": None}]})
     fault = error.fault
     sent = msgspec.msgpack.decode(msgspec.msgpack.encode(fault), type=Fault)
-    for again in (error, raised(sent), pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+    for again in (
+        error,
+        exception_for(sent),
+        pickle.loads(pickle.dumps(error)),
+        copy.copy(error),
+        copy.deepcopy(error),
+    ):
         assert type(again) is kind
         assert (again.code, again.message, again.details) == (kind.default_code, "what happened", error.details)
         assert str(again) == "what happened" and again.fault == fault
@@ -83,12 +89,12 @@ def test_raised_kept_sent_pickled_and_copied_it_is_the_same(kind: type[RequestEr
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("executed", [True, False])
 def test_safe_to_repeat_is_the_column_and_nothing_has_run(kind: type[RequestError], executed: bool) -> None:
-    error = raised(Fault(kind.default_code, "", {"maybe_executed": executed}))
+    error = exception_for(Fault(kind.default_code, "", {"maybe_executed": executed}))
     assert error.safe_to_repeat is (kind.repeat_safe and not executed)
 
 
 def test_a_code_of_a_newer_version_is_a_plain_error_that_keeps_it() -> None:
-    error = raised(Fault(4711, "new", {"a": 1}))
+    error = exception_for(Fault(4711, "new", {"a": 1}))
     assert type(error) is RequestError and (error.code, error.safe_to_repeat) == (4711, False)
     assert pickle.loads(pickle.dumps(error)).code == 4711
 
@@ -128,6 +134,6 @@ def test_details_are_each_errors_own() -> None:
 
 def test_saying_more_leaves_the_first_fault_as_it_was() -> None:
     fault = Fault(1001, "none", {"call": "x", "node": "a"})
-    more = fault.saying(node="b", maybe_executed=False)
+    more = fault.with_details(node="b", maybe_executed=False)
     assert fault.details == {"call": "x", "node": "a"}
     assert more == Fault(1001, "none", {"call": "x", "node": "b", "maybe_executed": False})

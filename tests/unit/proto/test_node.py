@@ -1,4 +1,4 @@
-"""`Node` as a whole: commands of the process, draining, questions, a new identity. Far ends are spoken by hand."""
+"""`Node` as a whole: commands of the process, draining, questions, a new identity. PeerStub ends are spoken by hand."""
 
 from collections.abc import Callable
 
@@ -10,32 +10,32 @@ from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.node import Node
-from mpreg_proto.notices import Answered, Standing
+from mpreg_proto.notices import RequestFinished, Standing
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
-    Ask,
     CancelRequest,
     Claim,
     Explain,
     Explanation,
     Failed,
-    News,
+    GetView,
+    Gossip,
     Request,
     Result,
-    Told,
+    View,
 )
-from tests.helpers.pair import CODEC, Desk, Member, call, done, refused, spec, value
+from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, done, refused, spec, value
 
 READ_VIEW = msgspec.json.Decoder(NodeView).decode
 
 
-def snapshot(desk: Desk) -> tuple[object, ...]:
+def snapshot(harness: NodeHarness) -> tuple[object, ...]:
     """All that a command could have changed, and the effects that it must not have left."""
-    node = desk.node
+    node = harness.node
     return (
-        node.view(now=desk.now),
+        node.view(now=harness.now),
         node.next_timeout(),
         node.drain(),
         node.cluster.catalogue.heads(),
@@ -50,43 +50,43 @@ def snapshot(desk: Desk) -> tuple[object, ...]:
 
 
 def test_the_process_asks_and_is_answered_by_a_notice() -> None:
-    desk = Desk([spec("add")])
-    number = desk.node.submit(Request(99, (call("x", "add", 1),), here=("x",)), now=desk.now)
-    desk.flush()
-    desk.finish(desk.running("add")[0])
-    (answered,) = desk.noticed(Answered)
+    harness = NodeHarness([spec("add")])
+    number = harness.node.submit(Request(99, (call("x", "add", 1),), here=("x",)), now=harness.now)
+    harness.flush()
+    harness.finish(harness.running("add")[0])
+    (answered,) = harness.noticed(RequestFinished)
     assert answered.request == number != 99 and answered.result.last and value(answered.result, "x") == 1
-    desk.idle()
+    harness.idle()
 
 
 def test_its_eager_results_come_one_by_one() -> None:
-    desk = Desk([spec("add")])
-    desk.node.submit(Request(0, (call("x", "add", 1), call("y", "add", 2)), eager=True), now=desk.now)
-    desk.flush()
-    for run in desk.running("add"):
-        desk.finish(run)
-    first, second = [notice.result for notice in desk.noticed(Answered)]
+    harness = NodeHarness([spec("add")])
+    harness.node.submit(Request(0, (call("x", "add", 1), call("y", "add", 2)), eager=True), now=harness.now)
+    harness.flush()
+    for run in harness.running("add"):
+        harness.finish(run)
+    first, second = [notice.result for notice in harness.noticed(RequestFinished)]
     assert (value(first, "x"), first.last, value(second, "y"), second.last) == (1, False, 2, True)
 
 
 def test_it_cancels_what_it_asked() -> None:
-    desk = Desk([spec("add")])
-    number = desk.node.submit(Request(0, (call("x", "add", 1),)), now=desk.now)
-    desk.flush()
+    harness = NodeHarness([spec("add")])
+    number = harness.node.submit(Request(0, (call("x", "add", 1),)), now=harness.now)
+    harness.flush()
     for _ in range(2):
-        desk.node.cancel(number, now=desk.now)
-    desk.flush()
-    (answered,) = desk.noticed(Answered)
+        harness.node.cancel(number, now=harness.now)
+    harness.flush()
+    (answered,) = harness.noticed(RequestFinished)
     assert answered.result.fault is not None and answered.result.fault.code == 1021
-    desk.finish(desk.running("add")[0])
-    desk.idle()
+    harness.finish(harness.running("add")[0])
+    harness.idle()
 
 
 def test_a_bad_request_of_its_own_is_answered_like_any_other() -> None:
-    desk = Desk()
-    desk.node.submit(Request(0, ()), now=desk.now)
-    desk.flush()
-    (answered,) = desk.noticed(Answered)
+    harness = NodeHarness()
+    harness.node.submit(Request(0, ()), now=harness.now)
+    harness.flush()
+    (answered,) = harness.noticed(RequestFinished)
     assert answered.result.fault is not None and answered.result.fault.code == 1010
 
 
@@ -102,129 +102,129 @@ TIGHT = Limits(functions=2, resources=2, name_length=20)
         lambda node, now: node.offer(spec("first", resources=("a", "b", "c"), concurrency=9), now=now),
         lambda node, now: node.offer(spec("first", resources=("x" * 21,), concurrency=9), now=now),
         lambda node, now: node.withdraw("third", now=now),
-        lambda node, now: node.hold(("a", "b", "c"), now=now),
-        lambda node, now: node.hold(("x" * 21,), now=now),
+        lambda node, now: node.set_resources(("a", "b", "c"), now=now),
+        lambda node, now: node.set_resources(("x" * 21,), now=now),
         lambda node, now: node.link_opened(LinkId(1), framing=Framing.STREAM, dialled=None, now=now),
     ],
 )
 def test_a_command_that_raises_changes_nothing(command: Callable[[Node, int], None]) -> None:
-    desk = Desk([spec("first", concurrency=1), spec("second")], resources=("a",), limits=TIGHT)
-    far = desk.client()
-    far.say(Request(1, (call("x", "first", 1), call("y", "first", 2))))
-    before = snapshot(desk)
+    harness = NodeHarness([spec("first", concurrency=1), spec("second")], resources=("a",), limits=TIGHT)
+    peer = harness.client()
+    peer.send(Request(1, (call("x", "first", 1), call("y", "first", 2))))
+    before = snapshot(harness)
     with pytest.raises(LocalProtocolError) as raised:
-        command(desk.node, desk.now)
-    assert snapshot(desk) == before and raised.value.state_unchanged
-    desk.finish(desk.running("first")[0])
-    desk.finish(desk.running("first")[0])
-    assert len(far.take(Result)[0].done) == 2
+        command(harness.node, harness.now)
+    assert snapshot(harness) == before and raised.value.state_unchanged
+    harness.finish(harness.running("first")[0])
+    harness.finish(harness.running("first")[0])
+    assert len(peer.take(Result)[0].done) == 2
 
 
 # -- what the door lets in --------------------------------------------------------------------------------------------
 
 
 def test_a_client_cannot_say_where_its_calls_run_nor_whom_they_are_for() -> None:
-    desk = Desk([spec("add")])
-    far, alpha = desk.client(), desk.member("alpha", spec("sub"))
-    far.say(Request(1, (call("x", "sub", 1),), here=("x",), hops=3, caller="root"))
+    harness = NodeHarness([spec("add")])
+    peer, alpha = harness.client(), harness.member("alpha", spec("sub"))
+    peer.send(Request(1, (call("x", "sub", 1),), here=("x",), hops=3, caller="root"))
     (request,) = alpha.take(Request)
     assert (request.here, request.hops, request.caller) == (("x",), 0, "")
-    alpha.say(done(request, "x", 1))
-    assert far.take(Result)[0].fault is None
+    alpha.send(done(request, "x", 1))
+    assert peer.take(Result)[0].fault is None
 
 
 def test_a_member_may_ask_for_a_whole_graph() -> None:
-    desk = Desk([spec("add")])
-    alpha = desk.member("alpha", spec("sub"))
-    alpha.say(Request(1, (call("x", "add", 1), call("y", "sub", 2))))
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha", spec("sub"))
+    alpha.send(Request(1, (call("x", "add", 1), call("y", "sub", 2))))
     (asked,) = alpha.take(Request)
-    alpha.say(done(asked, "y", 2))
-    desk.finish(desk.running("add")[0])
+    alpha.send(done(asked, "y", 2))
+    harness.finish(harness.running("add")[0])
     (result,) = alpha.take(Result)
     assert result.id == 1 and {row.name for row in result.done} == {"x", "y"}
 
 
 def test_a_call_that_must_run_here_is_never_placed_elsewhere() -> None:
-    desk = Desk([spec("add")])
-    alpha, beta = desk.member("alpha"), desk.member("beta", spec("add"), spec("sub"))
-    alpha.say(Request(1, (call("x", "sub", 1), call("y", "add", 1)), here=("x",)))
+    harness = NodeHarness([spec("add")])
+    alpha, beta = harness.member("alpha"), harness.member("beta", spec("add"), spec("sub"))
+    alpha.send(Request(1, (call("x", "sub", 1), call("y", "add", 1)), here=("x",)))
     (result,) = alpha.take(Result)
     assert result.fault is not None and (result.fault.code, result.fault.details["call"]) == (1001, "x")
     assert [request.here for request in beta.take(Request)] in ([], [("y",)])
 
 
-@pytest.mark.parametrize("given", [{}, {"given": {"a": CODEC.encode(5)}}])
-def test_values_may_come_with_the_request(given: dict[str, dict[str, bytes]]) -> None:
-    desk = Desk([spec("add")])
-    far = desk.client()
-    made = msgspec.structs.replace(call("x", "add", 1), needs=("a",))
-    far.say(Request(1, (made,), **given))
-    if not given:
-        (result,) = far.take(Result)
+@pytest.mark.parametrize("inputs", [{}, {"inputs": {"a": CODEC.encode(5)}}])
+def test_values_may_come_with_the_request(inputs: dict[str, dict[str, bytes]]) -> None:
+    harness = NodeHarness([spec("add")])
+    peer = harness.client()
+    made = msgspec.structs.replace(call("x", "add", 1), dependencies=("a",))
+    peer.send(Request(1, (made,), **inputs))
+    if not inputs:
+        (result,) = peer.take(Result)
         assert result.fault is not None and result.fault.code == 1013
     else:
-        desk.finish(desk.running("add")[0])
-        assert value(far.take(Result)[0], "x") == 1
-    desk.idle()
+        harness.finish(harness.running("add")[0])
+        assert value(peer.take(Result)[0], "x") == 1
+    harness.idle()
 
 
 def test_a_request_whose_id_alone_can_be_read_is_answered_and_the_link_goes_on() -> None:
-    desk = Desk([spec("add")])
+    harness = NodeHarness([spec("add")])
     link = LinkId(1)
-    desk.node.link_opened(link, framing=Framing.NATIVE_MESSAGES, dialled=None, now=desk.now)
+    harness.node.link_opened(link, framing=Framing.NATIVE_MESSAGES, dialled=None, now=harness.now)
     for body in (dialects.encode(hello(cluster="", member=b"", name="")), msgspec.msgpack.encode([10, 7, "calls?"])):
-        desk.node.receive(link, body, now=desk.now)
-    desk.node.receive(link, dialects.encode(Ask(8)), now=desk.now)
-    _, bad, told = [dialects.decode(effect.chunks[0]) for effect in desk.node.drain() if isinstance(effect, Send)]
+        harness.node.receive(link, body, now=harness.now)
+    harness.node.receive(link, dialects.encode(GetView(8)), now=harness.now)
+    _, bad, told = [dialects.decode(effect.chunks[0]) for effect in harness.node.drain() if isinstance(effect, Send)]
     assert isinstance(bad, Result) and bad.id == 7 and bad.fault is not None
     assert (bad.fault.code, bad.fault.details) == (1010, {"path": "$[2]", "maybe_executed": False})
-    assert isinstance(told, Told) and told.id == 8
+    assert isinstance(told, View) and told.id == 8
 
 
 # -- questions --------------------------------------------------------------------------------------------------------
 
 
 def test_the_view_is_told_as_json() -> None:
-    desk = Desk([spec("add", resources=("f",), doc="Adds.")], resources=("r",))
-    far, alpha = desk.client(), desk.member("alpha", spec("sub"))
-    far.say(Request(1, (call("x", "add", 1), call("y", "sub", 1))), Ask(2))
-    (told,) = far.take(Told)
+    harness = NodeHarness([spec("add", resources=("f",), doc="Adds.")], resources=("r",))
+    peer, alpha = harness.client(), harness.member("alpha", spec("sub"))
+    peer.send(Request(1, (call("x", "add", 1), call("y", "sub", 1))), GetView(2))
+    (told,) = peer.take(View)
     view = READ_VIEW(told.view)
-    assert told.id == 2 and view == desk.node.view(now=desk.now)
+    assert told.id == 2 and view == harness.node.view(now=harness.now)
     assert (view.requests, view.running, view.queued, view.links) == (1, 1, 0, 2)
     assert [(row.name, row.me, row.linked, row.waiting) for row in view.members] == [
         ("alpha", False, True, 1),
-        ("desk", True, False, 1),
+        ("local", True, False, 1),
     ]
     assert [(row.function, row.node, row.resources) for row in view.functions] == [
-        ("add", desk.node.shown, ("f", "r")),
+        ("add", harness.node.shown, ("f", "r")),
         ("sub", view.members[0].shown, ()),
     ]
-    assert alpha.take(Told) == []
+    assert alpha.take(View) == []
 
 
 def test_explain_runs_nothing_and_asks_nobody() -> None:
-    desk = Desk([spec("add")])
-    far, alpha = desk.client(), desk.member("alpha", spec("add"), spec("sub"))
-    far.say(Explain(Request(3, (call("x", "add"), call("y", "sub")))))
-    (told,) = far.take(Explanation)
+    harness = NodeHarness([spec("add")])
+    peer, alpha = harness.client(), harness.member("alpha", spec("add"), spec("sub"))
+    peer.send(Explain(Request(3, (call("x", "add"), call("y", "sub")))))
+    (told,) = peer.take(Explanation)
     assert told.id == 3 and [len(row.nodes) for row in told.rows] == [2, 1]
-    assert desk.runs == {} and alpha.take(Request) == []
-    desk.idle()
+    assert harness.runs == {} and alpha.take(Request) == []
+    harness.idle()
 
 
 # -- nothing is left --------------------------------------------------------------------------------------------------
 
 
 def test_after_much_of_everything_nothing_is_left() -> None:
-    desk = Desk([spec("local", concurrency=2), spec("safe", idempotent=True)], seed=9)
-    clients = [desk.client(f"c{n}") for n in range(3)]
-    members = [desk.member(f"m{n}", spec("safe", idempotent=True), spec("once")) for n in range(3)]
+    harness = NodeHarness([spec("local", concurrency=2), spec("safe", idempotent=True)], seed=9)
+    clients = [harness.client(f"c{n}") for n in range(3)]
+    members = [harness.member(f"m{n}", spec("safe", idempotent=True), spec("once")) for n in range(3)]
     for number in range(60):
-        far = clients[number % 3]
+        peer = clients[number % 3]
         calls = (call("a", "local", number), call("b", "safe"), call("c", "once"), call("d", "missing"))
         kind = number % 5
-        far.say(
+        peer.send(
             Request(
                 number + 1,
                 calls[: 3 + (kind == 4)],
@@ -236,58 +236,58 @@ def test_after_much_of_everything_nothing_is_left() -> None:
             )
         )
         if number % 7 == 0:
-            far.say(CancelRequest(number + 1))
-    owed: list[tuple[Member, Request]] = []
+            peer.send(CancelRequest(number + 1))
+    owed: list[tuple[MemberStub, Request]] = []
     for position, member in enumerate(members):
         for asked in member.take(Request):
             if position == 0:
-                member.say(refused(asked, 1022))
+                member.send(refused(asked, 1022))
             elif asked.id % 2:
-                member.say(Result(asked.id, failed=tuple(Failed(name, Fault(1003, "")) for name in asked.here)))
+                member.send(Result(asked.id, failed=tuple(Failed(name, Fault(1003, "")) for name in asked.here)))
             else:
                 owed.append((member, asked))
     members[1].drop()
     clients[0].drop()
-    for run in list(desk.runs.values())[::2]:
-        desk.finish(run)
-    desk.advance(8)
-    while desk.runs:
-        desk.finish(next(iter(desk.runs.values())))
+    for run in list(harness.runs.values())[::2]:
+        harness.finish(run)
+    harness.advance(8)
+    while harness.runs:
+        harness.finish(next(iter(harness.runs.values())))
     owed += [(member, asked) for member in members for asked in member.take(Request)]
     for member, asked in owed:
-        member.say(refused(asked, 1021))
-    desk.advance(5)
-    answered = [result.id for far in clients[1:] for result in far.take(Result) if result.last]
+        member.send(refused(asked, 1021))
+    harness.advance(5)
+    answered = [result.id for peer in clients[1:] for result in peer.take(Result) if result.last]
     assert sorted(answered) == [number + 1 for number in range(60) if number % 3], "each once"
-    desk.idle()
+    harness.idle()
 
 
 def test_a_member_id_is_sixteen_bytes_of_entropy() -> None:
-    desk = Desk()
-    alpha = desk.member("alpha")
-    alpha.say(News((Claim(desk.node.me, 2, Standing.RETIRED),)))
-    assert len(desk.node.me) == 16 and desk.node.me != MemberId(b"n" * 16)
-    assert not any(isinstance(effect, HangUp) for effect in desk.node.drain())
+    harness = NodeHarness()
+    alpha = harness.member("alpha")
+    alpha.send(Gossip((Claim(harness.node.me, 2, Standing.RETIRED),)))
+    assert len(harness.node.me) == 16 and harness.node.me != MemberId(b"n" * 16)
+    assert not any(isinstance(effect, HangUp) for effect in harness.node.drain())
 
 
 def test_a_call_for_what_is_not_offered_is_refused_with_the_head_that_says_so() -> None:
-    desk = Desk([spec("add"), spec("gone")])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([spec("add"), spec("gone")])
+    alpha = harness.member("alpha")
     told: list[object] = []
     received = alpha.cluster.received
     alpha.cluster.received = lambda link, message, now: (told.append(message), received(link, message, now))[1]  # type: ignore[method-assign]
-    alpha.say(Request(1, (call("x", "never", 1),), here=("x",)))
-    own = desk.node.cluster.catalogue.content(desk.node.me)
+    alpha.send(Request(1, (call("x", "never", 1),), here=("x",)))
+    own = harness.node.cluster.catalogue.content(harness.node.me)
     assert own is not None
-    assert [message.heads for message in told if isinstance(message, News)] == [(own.head,)]
+    assert [message.heads for message in told if isinstance(message, Gossip)] == [(own.head,)]
     (result,) = alpha.take(Result)
     assert [(row.fault.code, row.refused) for row in result.failed] == [(1001, True)]
 
 
 def test_a_backlog_is_heard_of() -> None:
-    desk = Desk()
-    alpha = desk.member("alpha")
-    desk.node.backlog(alpha.link, desk.node.config.limits.slow_link, now=desk.now)
-    assert list(desk.node.cluster._gossip.slow) == [alpha.link]
-    desk.node.backlog(alpha.link, 0, now=desk.now)
-    assert not desk.node.cluster._gossip.slow
+    harness = NodeHarness()
+    alpha = harness.member("alpha")
+    harness.node.backlog(alpha.link, harness.node.config.limits.slow_link, now=harness.now)
+    assert list(harness.node.cluster._gossip.slow_links) == [alpha.link]
+    harness.node.backlog(alpha.link, 0, now=harness.now)
+    assert not harness.node.cluster._gossip.slow_links

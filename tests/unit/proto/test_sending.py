@@ -11,8 +11,8 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.links import Links
-from mpreg_proto.notices import LinkEnded
-from mpreg_proto.sending import LINK_GONE, SENT, TooLong, shortened
+from mpreg_proto.notices import LinkClosed
+from mpreg_proto.sending import LINK_GONE, SENT, TooLong, shorten_fault
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.handshake import hello
@@ -77,7 +77,7 @@ def open_links(log: list[object], *, name: str = "me", **limits: int) -> Links:
 def test_outcome_for_each_state_of_a_link() -> None:
     log: list[object] = []
     links = open_links(log, message=100)
-    assert links.send(LINK, CancelRequest(1)) is SENT and links.stands(LINK)
+    assert links.send(LINK, CancelRequest(1)) is SENT and links.is_open(LINK)
     outcome = links.send(LINK, Result(1, fault=Fault(1003, "x" * 100)))
     assert isinstance(outcome, TooLong) and outcome.size > outcome.limit == 100
     assert outcome.fault(maybe_executed=True).details == {
@@ -87,7 +87,7 @@ def test_outcome_for_each_state_of_a_link() -> None:
         "maybe_executed": True,
     }
     links.hang_up(LINK)
-    assert links.send(LINK, CancelRequest(1)) is LINK_GONE and not links.stands(LINK), "closed by this node"
+    assert links.send(LINK, CancelRequest(1)) is LINK_GONE and not links.is_open(LINK), "closed by this node"
     links.closed(LINK)
     assert links.send(LINK, CancelRequest(1)) is LINK_GONE and links.send(LinkId(9), CancelRequest(1)) is LINK_GONE
 
@@ -97,7 +97,7 @@ def test_hello_that_is_too_long_ends_its_link() -> None:
     open_links(log, name="x" * 200, message=100)
     assert [effect.code for effect in log if isinstance(effect, HangUp)] == [1009]
     (notice,) = [effect.notice for effect in log if isinstance(effect, Notify)]
-    assert isinstance(notice, LinkEnded) and "over the limit" in notice.why
+    assert isinstance(notice, LinkClosed) and "over the limit" in notice.reason
 
 
 def test_refusal_that_is_too_long_is_said_in_fewer_words() -> None:
@@ -113,6 +113,6 @@ def test_refusal_that_is_too_long_is_said_in_fewer_words() -> None:
 @pytest.mark.parametrize("value", ["z" * 1000, 1 << 80, [1], {"a": 1}])
 def test_shortened_fault_keeps_what_is_short(value: object) -> None:
     small = {"call": "x", "ran": True, "took": 1.5, "number": 3, "none": None}
-    fault = shortened(Fault(1003, "short", {**small, "big": value}))
+    fault = shorten_fault(Fault(1003, "short", {**small, "big": value}))
     assert (fault.code, fault.message) == (1003, "short")
     assert fault.details == {**small, "shortened": True}

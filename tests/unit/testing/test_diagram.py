@@ -40,7 +40,7 @@ def texts(root: ElementTree.Element) -> list[str]:
 def test_a_short_run_is_drawn_in_detail(objects: bool) -> None:
     root = ElementTree.fromstring(plot(small(objects=objects)))
     shown = texts(root)
-    for name in ("a", "b", "client@a", "Request", "Result", "News", "add", "dawdle"):
+    for name in ("a", "b", "client@a", "Request", "Result", "Gossip", "add", "dawdle"):
         assert name in shown, name
     for deed in ("crash b", "restart b", "partition a <-> b", "heal", "stall a for 0.200 s"):
         assert any(text.endswith(deed) for text in shown), deed

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
+from mpreg_proto.cluster.actions import LinkSelected
+from mpreg_proto.cluster.anti_entropy import AntiEntropy
 from mpreg_proto.cluster.detector import Detector
-from mpreg_proto.cluster.gossip import Gossip
+from mpreg_proto.cluster.gossip import Disseminator
 from mpreg_proto.cluster.index import Index
-from mpreg_proto.cluster.linked import Linked
-from mpreg_proto.cluster.outputs import Usable
-from mpreg_proto.cluster.repair import Repair
-from mpreg_proto.requests.loads import Outstanding
-from mpreg_proto.requests.parking import Parking
+from mpreg_proto.cluster.peer_links import PeerLinks
+from mpreg_proto.requests.outstanding import Outstanding
+from mpreg_proto.requests.pending import PendingCalls
 from mpreg_proto.requests.worker import Worker
 from mpreg_transports.graph import Graph
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.invariants import INVARIANTS, invariants
-from mpreg_transports.testing.pending import PENDING, table
+from mpreg_transports.testing.known_gaps import KNOWN_GAPS, table
 from mpreg_transports.testing.simulation import Simulation
 from tests.helpers.simulated import cluster, double, violated
 
@@ -51,57 +51,57 @@ def test_they_are_fifteen_and_each_has_its_words() -> None:
 
 
 def test_what_is_pending_is_told() -> None:
-    assert all(row.invariant in INVARIANTS for row in PENDING)
-    assert len(table()) == len(PENDING)
+    assert all(row.invariant in INVARIANTS for row in KNOWN_GAPS)
+    assert len(table()) == len(KNOWN_GAPS)
 
 
 # -- settled ----------------------------------------------------------------------------------------------------------
 
 
 def test_13_a_crash_that_nobody_minds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Detector, "_accuse", lambda *_: [])
+    monkeypatch.setattr(Detector, "_declare", lambda *_: [])
     sim = cluster()
     sim.crash("left")
-    assert "which is no more, for ALIVE" in violated(13, sim.settle)
+    assert "which is no more, as ALIVE" in violated(13, sim.settle)
 
 
 def test_13_news_that_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gossip, "grown", lambda *_, **__: None)
-    monkeypatch.setattr(Repair, "compare", lambda *_: [])
+    monkeypatch.setattr(Disseminator, "catalogue_changed", lambda *_, **__: None)
+    monkeypatch.setattr(AntiEntropy, "compare", lambda *_: [])
     sim = cluster()
     sim.withdraw("left", "double")
     assert "holds the catalogue of left" in violated(13, sim.settle)
 
 
 def test_13_the_wrong_one_of_two_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(self: Linked, member: Any) -> Any:
-        links = [made for made in self.of(member) if not made.closing]
+    def choose(self: PeerLinks, member: Any) -> Any:
+        links = [made for made in self.to_member(member) if not made.closing]
         if not links:
-            self.best.pop(member, None)
+            self.preferred.pop(member, None)
             return []
         best = max(links, key=lambda made: made.dialler)
-        before, self.best[member] = self.best.get(member), best.link
-        return [] if before == best.link else [Usable(member, best.link)]
+        before, self.preferred[member] = self.preferred.get(member), best.link
+        return [] if before == best.link else [LinkSelected(member, best.link)]
 
-    monkeypatch.setattr(Linked, "choose", choose)
+    monkeypatch.setattr(PeerLinks, "choose", choose)
     nodes = {"a": Spec(peers=("b",)), "b": Spec(peers=("a",))}  # each dials the other at the same time
     sim = Simulation(seed=3, nodes=nodes, watchers=invariants())
     assert "which is to be kept" in violated(13, lambda: sim.run(10))
 
 
 def test_14_a_node_that_does_not_see_what_it_offers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    takers = Index._takers
-    others = lambda self, *args: [one for one in takers(self, *args) if one[0].id != self._members.me]  # noqa: E731
-    monkeypatch.setattr(Index, "_takers", others)
+    providers = Index._providers
+    others = lambda self, *args: [one for one in providers(self, *args) if one[0].id != self._members.me]  # noqa: E731
+    monkeypatch.setattr(Index, "_providers", others)
     sim = Simulation(seed=1, nodes={"one": Spec(functions={"double": double})}, watchers=invariants())
     sim.call("one", "double", 1)
     assert "1001" in violated(14, lambda: sim.run(10))
 
 
 def test_14_a_node_that_does_not_see_what_others_offer(monkeypatch: pytest.MonkeyPatch) -> None:
-    takers = Index._takers
-    own = lambda self, *args: [one for one in takers(self, *args) if one[0].id == self._members.me]  # noqa: E731
-    monkeypatch.setattr(Index, "_takers", own)
+    providers = Index._providers
+    own = lambda self, *args: [one for one in providers(self, *args) if one[0].id == self._members.me]  # noqa: E731
+    monkeypatch.setattr(Index, "_providers", own)
     sim = cluster()
     sim.run(20)
     sim.call("front", "double", 1, resources={"left"})
@@ -109,7 +109,7 @@ def test_14_a_node_that_does_not_see_what_others_offer(monkeypatch: pytest.Monke
 
 
 def test_14_an_offer_that_lets_no_call_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Parking, "offered", lambda *_: [])
+    monkeypatch.setattr(PendingCalls, "matching", lambda *_: [])
     sim = Simulation(seed=1, nodes={"front": Spec(), "left": Spec()}, watchers=invariants())
     sim.run(2)
     sim.call("front", "double", 1, wait=30)
@@ -132,7 +132,7 @@ def test_15_a_slot_that_is_never_given_back(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_15_calls_that_are_never_taken_off_the_books(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Outstanding, "take", lambda self, number, call, link: self._by_number[number][call])
+    monkeypatch.setattr(Outstanding, "pop", lambda self, number, call, link: self._by_number[number][call])
     sim = cluster()
     sim.call("front", "double", 1, resources={"left"})
     assert re.search(r"is left with calls out \[\(\d+, \['double'\]\)\]", violated(15, sim.settle))

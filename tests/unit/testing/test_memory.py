@@ -7,10 +7,10 @@ import pytest
 
 from mpreg_transports import CommandNotFound, DeadlineExceeded, NotConnected, OutcomeUnknown, Server
 from mpreg_transports.links.base import LinkEnded
-from mpreg_transports.listener import CannotListen
+from mpreg_transports.runtime.listener import CannotListen
 from mpreg_transports.testing import Fn, MemoryCluster, Spec, memory_cluster
 from mpreg_transports.testing import memory_network as network_module
-from mpreg_transports.testing.memory_network import MemoryNetwork, Place, Port
+from mpreg_transports.testing.memory_network import MemoryHost, MemoryListener, MemoryNetwork
 
 pytestmark = pytest.mark.anyio
 
@@ -214,12 +214,12 @@ async def test_an_end_is_not_heard_through_a_silent_cut_but_a_link_can_be_closed
 async def test_dials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "DIAL_SECONDS", 0.01)
     network = MemoryNetwork()
-    place = network.place("a")
+    place = network.host("a")
     with pytest.raises(LinkEnded, match="refused"):
         await place.dial("memory://b")
-    port = network.place("b").listen()
+    port = network.host("b").listen()
     with pytest.raises(CannotListen, match="another server"):
-        network.place("b").listen()
+        network.host("b").listen()
     network.cut("b", "a", silent=True)
     with pytest.raises(LinkEnded, match="does not answer"):
         await place.dial("memory://b")
@@ -233,10 +233,10 @@ async def test_dials(monkeypatch: pytest.MonkeyPatch) -> None:
         await place.dial("memory://b")
 
 
-async def _joined(network: MemoryNetwork) -> tuple[network_module.End, network_module.End]:
-    target: Place = network.place("b")
-    port: Port = target.listen()
-    here = await network.place("a").dial("memory://b")
+async def _joined(network: MemoryNetwork) -> tuple[network_module.InterruptibleLink, network_module.InterruptibleLink]:
+    target: MemoryHost = network.host("b")
+    port: MemoryListener = target.listen()
+    here = await network.host("a").dial("memory://b")
     (there,) = port.waiting
     return here, there
 

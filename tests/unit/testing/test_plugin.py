@@ -131,7 +131,7 @@ def first(folder: Path) -> tuple[str, dict[str, str]]:
     return run(folder)
 
 
-def told(output: str, test: str) -> str:
+def simulation_report(output: str, test: str) -> str:
     """What was printed of one failed test."""
     found = re.search(rf"_+ {test} _+\n(.*?)\n(?:_{{10}}|={{10}})", output, re.DOTALL)
     assert found is not None, output
@@ -155,7 +155,7 @@ def test_each_test_ends_as_it_should(first: tuple[str, dict[str, str]]) -> None:
 
 
 def test_a_failing_seed_is_told_of(first: tuple[str, dict[str, str]], folder: Path) -> None:
-    text = told(first[0], "test_fails_from_3_on")
+    text = simulation_report(first[0], "test_fails_from_3_on")
     assert "order [0, 1, 2, 3, 3]" in text  # the last one twice
     assert "simulated with seed 3" in text
     assert "run it alone: pytest test_shop.py::test_fails_from_3_on --sim-seed 3" in text
@@ -165,10 +165,10 @@ def test_a_failing_seed_is_told_of(first: tuple[str, dict[str, str]], folder: Pa
 
 
 def test_what_is_not_the_same_twice_is_named(first: tuple[str, dict[str, str]]) -> None:
-    text = told(first[0], "test_is_not_deterministic")
+    text = simulation_report(first[0], "test_is_not_deterministic")
     assert "DeterminismError: seed 0 gives another run each time" in text
     assert "the last function that had ended was odd at front" in text
-    text = told(first[0], "test_looks_elsewhere")
+    text = simulation_report(first[0], "test_looks_elsewhere")
     assert "DeterminismError: seed 0 was simulated twice to the same trace" in text
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mpreg_transports.sleeping import sleep
+from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.testing import Chooser, Fn, Simulation, Spec, Violation, Watcher, exponential
 from mpreg_transports.testing.hosts import NodeHost
-from mpreg_transports.testing.replay import NotTheSame, Replay, run_case, saved_case
+from mpreg_transports.testing.replay import Replay, ReplayMismatch, run_case, saved_case
 from mpreg_transports.testing.scenarios import case
 from mpreg_transports.testing.specs import described, import_path, restored
 from mpreg_transports.testing.swarm import Swarm
@@ -148,7 +148,7 @@ def test_a_run_that_comes_to_another_end_says_so(tmp_path: Path) -> None:
     sim.trace.save(file)
     other = {**NODES, "back": Spec(functions={"another": add})}
     with pytest.raises(
-        NotTheSame, match=r"the replay ends with hash [0-9a-f]{32} after \d+ events, the saved run with"
+        ReplayMismatch, match=r"the replay ends with hash [0-9a-f]{32} after \d+ events, the saved run with"
     ):
         Simulation.replay(file, nodes=other)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.graph import Graph
-from mpreg_transports.sleeping import sleep
-from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.sequential import Failure, evaluate, known_pure, stateless
 from mpreg_transports.values import default_codec

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpreg_transports.testing.failures import action_words
+from mpreg_transports.testing.failures import describe_action
 from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.replay import run_case
 from mpreg_transports.testing.scenarios import case
 from mpreg_transports.testing.shrink import NotFailing, ddmin, shrink
-from mpreg_transports.testing.watching import Violation, Watcher
+from mpreg_transports.testing.watchers import Violation, Watcher
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.sets(st.integers(0, 50), max_size=6))
@@ -78,9 +78,9 @@ def test_a_run_shrinks_to_its_cause() -> None:
     assert len(small.case.nodes) == 1
     assert small.case.seconds < 60
     assert run_case(small.case, watchers=watchers).invariant == 3
-    words = small.words()
+    words = small.describe()
     assert f"with {len(names)} of {len(churning.script)} actions, 1 nodes" in words
-    assert action_words(small.case.script[0]) in words
+    assert describe_action(small.case.script[0]) in words
 
 
 def test_it_stops_when_its_tries_are_used_up() -> None:
@@ -106,4 +106,4 @@ def test_an_exception_is_a_failure_too() -> None:
     small = shrink(case("churn", seed=2, seconds=30, objects=True), watchers=lambda: [Breaks()])
     assert small.ran.invariant == 0
     assert len(small.case.script) == 1
-    assert small.words().startswith("KeyError: 'n")
+    assert small.describe().startswith("KeyError: 'n")

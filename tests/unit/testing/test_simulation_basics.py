@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from mpreg_proto.errors import Cancelled, CommandNotFound, DeadlineExceeded, ExecutionFailed, OutcomeUnknown
+from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.graph import Graph
-from mpreg_transports.sleeping import sleep
-from mpreg_transports.testing.bodies import Fn
+from mpreg_transports.testing.durations import exponential, uniform
+from mpreg_transports.testing.functions import Fn
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.invariants import invariants
 from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.spans import exponential, uniform
 
 
 def double(value: int) -> int:
@@ -204,7 +204,7 @@ def test_streams_arrive_in_pieces() -> None:
     sim.run(10)
     assert [call.value for call in calls] == [2 * value for value in range(20)]
     assert long.value == "ab" * 40_000
-    assert sim.network.torn > 40
+    assert sim.network.rechunked > 40
 
 
 def test_bandwidth_is_shared_by_what_is_sent() -> None:
@@ -219,7 +219,7 @@ def test_bandwidth_is_shared_by_what_is_sent() -> None:
 def test_a_node_is_told_what_waits_to_leave_and_sends_no_content_until_it_has() -> None:
     sim = pair(functions={"long": Fn(lambda: b"x" * 2_000_000)})
     sim.link("front", "back").set(bandwidth=500_000)
-    slow = sim.nodes["back"].node.cluster._gossip.slow
+    slow = sim.nodes["back"].node.cluster._gossip.slow_links
     sim.call("front", "long")
     sim.run(1)
     assert slow

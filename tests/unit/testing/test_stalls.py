@@ -17,7 +17,7 @@ class Order(Watcher):
         self.heard_of: list[tuple[str, int]] = []
         self.times: list[float] = []
 
-    def heard(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if isinstance(host, NodeHost) and isinstance(message, Request | CancelRequest):
             self.heard_of.append((type(message).__name__, message.id))
             self.times.append(host.sim.time)

@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 
 from mpreg_transports.testing.chooser import Chooser, Seeded
+from mpreg_transports.testing.durations import SECOND
 from mpreg_transports.testing.hosts import Spec
 from mpreg_transports.testing.replay import run_case
-from mpreg_transports.testing.runs import Report, outcomes, run_seed, run_seeds
+from mpreg_transports.testing.runs import RunReport, outcomes, run_seed, run_seeds
 from mpreg_transports.testing.scenarios import SCENARIOS, case
 from mpreg_transports.testing.simulation import Simulation, unpacked
-from mpreg_transports.testing.spans import SECOND
 from mpreg_transports.testing.swarm import FAULTS, LEVELS, Options, Swarm
 from mpreg_transports.testing.trace import Action
 from mpreg_transports.testing.workload import Load, standard_nodes, work
@@ -120,7 +120,7 @@ def test_work_is_of_every_kind() -> None:
         "echo",
     }
     assert any(call.resources for call in calls)
-    assert any(len(call.needs) > 1 for call in calls)
+    assert any(len(call.dependencies) > 1 for call in calls)
     assert any(len(request.calls) > 4 for request in requests)
     for field in ("partial", "eager", "trace", "wait", "want"):
         share = sum(bool(getattr(request, field)) for request in requests) / len(requests)
@@ -160,5 +160,5 @@ def test_seeds_run_in_other_processes_to_the_same_end() -> None:
     assert [key(report) for report in there] == [key(report) for report in here]
 
 
-def key(report: Report) -> tuple[object, ...]:
+def key(report: RunReport) -> tuple[object, ...]:
     return report.seed, report.trace_hash, report.events, report.requests, report.options

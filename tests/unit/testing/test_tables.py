@@ -6,11 +6,11 @@ import pytest
 
 from mpreg_proto.cluster.members import Member
 from mpreg_proto.notices import MemberChanged
-from mpreg_proto.wire.messages import Goodbye, News, Request
+from mpreg_proto.wire.messages import Goodbye, Gossip, Request
 from mpreg_transports.testing.hosts import Host, NodeHost, Spec
-from mpreg_transports.testing.invariants_members import NeverFalls
+from mpreg_transports.testing.invariants_membership import MonotonicCells
 from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.watching import Hearing, Watcher
+from mpreg_transports.testing.watchers import Subscriptions, Watcher
 from tests.helpers.simulated import FUNCTIONS, cluster, violated
 
 
@@ -59,12 +59,12 @@ def test_a_card_that_changed_behind_all_backs_is_found() -> None:
 
 
 def test_a_cell_that_rose_and_fell_between_two_sweeps_is_found() -> None:
-    watcher = NeverFalls()
+    watcher = MonotonicCells()
     sim = quiet(watcher)
     right, row = sim.nodes["one"], held(sim, "other", by="one")
     row.incarnation = 1
     watcher.noticed(right, MemberChanged(row.id, row.name, row.standing, row.incarnation))
-    watcher.touched_node(right)
+    watcher.node_event_handled(right)
     row.incarnation = 0  # and nobody says so: the table is the one of the last sweep
     assert "went from ALIVE 1 to ALIVE 0" in violated(1, sim.sweep)
 
@@ -96,20 +96,20 @@ def test_a_catalogue_that_changed_behind_all_backs_is_found(spoil: Any, number: 
 class Listener(Watcher):
     """Writes down which hook was called for which kind of message or host."""
 
-    hears = (Request, Goodbye)
+    message_types = (Request, Goodbye)
 
     def __init__(self) -> None:
         self.kinds: dict[type, None] = {}
         self.hosts: dict[str, None] = {}
         self.nodes: dict[str, None] = {}
 
-    def heard(self, host: Host, link: Any, message: Any) -> None:
+    def message_received(self, host: Host, link: Any, message: Any) -> None:
         self.kinds[type(message)] = None
 
-    def touched(self, host: Host) -> None:
+    def event_handled(self, host: Host) -> None:
         self.hosts[host.name] = None
 
-    def touched_node(self, host: NodeHost) -> None:
+    def node_event_handled(self, host: NodeHost) -> None:
         self.nodes[host.name] = None
 
 
@@ -128,13 +128,13 @@ def test_a_watcher_hears_of_the_kinds_that_it_asks_for_and_of_nodes_apart() -> N
 class All(Watcher):
     """Names no kinds."""
 
-    def heard(self, host: Host, link: Any, message: Any) -> None:
+    def message_received(self, host: Host, link: Any, message: Any) -> None:
         raise AssertionError("nobody tells")
 
 
 def test_a_watcher_that_names_no_kinds_hears_of_all() -> None:
     everything, some = All(), Listener()
-    hearing = Hearing([everything, some, Watcher()])
-    assert hearing.of(News) == [everything.heard]
-    assert hearing.of(Goodbye) == [everything.heard, some.heard]
-    assert hearing and not Hearing([Watcher()])
+    subscriptions = Subscriptions([everything, some, Watcher()])
+    assert subscriptions.hooks_for(Gossip) == [everything.message_received]
+    assert subscriptions.hooks_for(Goodbye) == [everything.message_received, some.message_received]
+    assert subscriptions and not Subscriptions([Watcher()])

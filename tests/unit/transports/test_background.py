@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskStatus
 
-from mpreg_transports.background import Background, Home, single, single_errors
+from mpreg_transports.background import Background, LoopAffinity, single, single_errors
 
 pytestmark = pytest.mark.anyio
 
@@ -51,10 +51,10 @@ async def test_start_and_stop_in_different_tasks() -> None:
     recorder = Recorder()
     background = Background(recorder.main, name="one")
     await in_a_task(background.start)
-    assert recorder.events == ["up"] and not background.over
+    assert recorder.events == ["up"] and not background.ended
     await in_a_task(background.stop)
     await background.stop()
-    assert recorder.events == ["up", "over"] and background.over
+    assert recorder.events == ["up", "over"] and background.ended
 
 
 async def test_an_error_before_it_is_up_is_raised_as_it_is_and_once() -> None:
@@ -87,7 +87,7 @@ async def test_a_cancelled_start_stops_it() -> None:
     background = Background(main, name="one")
     with anyio.move_on_after(0.01):
         await background.start()
-    assert events == ["over"] and background.over
+    assert events == ["over"] and background.ended
 
 
 async def test_a_cancelled_start_does_not_take_it_from_another_that_waits() -> None:
@@ -105,7 +105,7 @@ async def test_a_cancelled_start_does_not_take_it_from_another_that_waits() -> N
         with anyio.move_on_after(0.01):
             await background.start()
         up.set()
-    assert not background.over
+    assert not background.ended
     await background.stop()
 
 
@@ -145,32 +145,32 @@ def test_it_ends_with_its_loop(anyio_backend: str) -> None:
         return background
 
     background = anyio.run(forget, backend=anyio_backend)
-    assert recorder.events == ["up", "over"] and background.over
+    assert recorder.events == ["up", "over"] and background.ended
 
 
 def test_a_home_is_one_loop(anyio_backend: str) -> None:
-    async def make() -> Home:
-        home = Home()
-        home.check("it")
-        assert home.is_here and not home.is_gone
-        return home
+    async def make() -> LoopAffinity:
+        affinity = LoopAffinity()
+        affinity.check("it")
+        assert affinity.is_current and not affinity.is_closed
+        return affinity
 
-    async def elsewhere(home: Home) -> None:
-        assert not home.is_here
+    async def elsewhere(affinity: LoopAffinity) -> None:
+        assert not affinity.is_current
         with pytest.raises(RuntimeError, match="it belongs to the event loop in which it was opened"):
-            home.check("it")
+            affinity.check("it")
 
-    home = anyio.run(make, backend=anyio_backend)
-    anyio.run(elsewhere, home, backend=anyio_backend)
-    assert home.is_gone or anyio_backend == "trio"
+    affinity = anyio.run(make, backend=anyio_backend)
+    anyio.run(elsewhere, affinity, backend=anyio_backend)
+    assert affinity.is_closed or anyio_backend == "trio"
 
 
 async def test_a_home_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    home = Home()
+    affinity = LoopAffinity()
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert home.is_gone and not home.is_here
+    assert affinity.is_closed and not affinity.is_current
     with pytest.raises(RuntimeError, match="forked from it"):
-        home.check("it")
+        affinity.check("it")
 
 
 async def test_one_error_leaves_its_groups() -> None:

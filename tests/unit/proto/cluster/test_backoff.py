@@ -1,7 +1,7 @@
 """Pauses between dials: they double up to a bound, are spread, and for the dead are shared by all that are alive."""
 
-from mpreg_proto.cluster.backoff import RARELY, STEADY, YOUNG, AddressRow, Backoff
-from mpreg_proto.cluster.rings import Rings
+from mpreg_proto.cluster.backoff import MIN_LINK_AGE, RARE_INTERVAL, RARELY_FROM, AddressRow, Backoff
+from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.rng import Rng
@@ -39,17 +39,17 @@ def test_the_dead_are_dialled_as_often_by_a_whole_cluster_as_by_one() -> None:
 def test_what_was_silent_for_long_is_tried_rarely_the_first_time_within_the_round() -> None:
     pauses, row = backoff(1, 2, 3), AddressRow()
     row.failures = 9
-    assert pauses.after_failure(row, YOUNG - 1, dead=True) <= 4 * 8 * SECOND and not row.rare
-    assert 0 <= pauses.after_failure(row, YOUNG, dead=True) < 4 * RARELY and row.rare
-    assert pauses.after_failure(row, YOUNG, dead=True) == 4 * RARELY
-    assert pauses.after_failure(row, YOUNG, dead=False) <= 8 * SECOND
+    assert pauses.after_failure(row, RARELY_FROM - 1, dead=True) <= 4 * 8 * SECOND and not row.rare
+    assert 0 <= pauses.after_failure(row, RARELY_FROM, dead=True) < 4 * RARE_INTERVAL and row.rare
+    assert pauses.after_failure(row, RARELY_FROM, dead=True) == 4 * RARE_INTERVAL
+    assert pauses.after_failure(row, RARELY_FROM, dead=False) <= 8 * SECOND
 
 
 def test_a_link_that_lasted_is_dialled_again_at_once_a_short_one_later_and_later() -> None:
     pauses, row = backoff(), AddressRow()
-    row.met = SHE
+    row.last_member = SHE
     for short in (1, 2, 3):
-        assert 0 < pauses.steadying(row, SHE, STEADY - 1) <= SECOND << (short - 1)
-        assert row.short == short
-    assert pauses.steadying(row, SHE, STEADY) == 0 and row.short == 0
-    assert pauses.steadying(row, ME, 0) == 0, "another member answered there"
+        assert 0 < pauses.flap_delay(row, SHE, MIN_LINK_AGE - 1) <= SECOND << (short - 1)
+        assert row.flaps == short
+    assert pauses.flap_delay(row, SHE, MIN_LINK_AGE) == 0 and row.flaps == 0
+    assert pauses.flap_delay(row, ME, 0) == 0, "another member answered there"

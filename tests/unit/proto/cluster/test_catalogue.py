@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from mpreg_proto.cluster.catalogue import Applied, Catalogue, Entry, FunctionSpec, entry_hash, weight
+from mpreg_proto.cluster.catalogue import Applied, Catalogue, Entry, FunctionSpec, entry_hash, wire_size
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits
@@ -51,7 +51,7 @@ def test_each_change_is_a_version() -> None:
     owner = catalogue(SHE)
     deltas = [
         owner.offer(FunctionSpec(name="f", resources=("a", "b"), idempotent=True, signature="(x)", doc="F.")),
-        owner.hold(["z", "a", "z"]),
+        owner.set_resources(["z", "a", "z"]),
         owner.offer(FunctionSpec(name="f", version="2")),
         owner.withdraw("f"),
         owner.drain(),
@@ -197,7 +197,7 @@ def test_limits_of_my_own_offers_are_errors_that_change_nothing() -> None:
         lambda: owner.offer(FunctionSpec(name="a", doc="x" * 17_000_000)),
         lambda: owner.offer(FunctionSpec(name="n" * 300)),
         lambda: owner.offer(FunctionSpec(name="")),
-        lambda: owner.hold([str(number) for number in range(9)]),
+        lambda: owner.set_resources([str(number) for number in range(9)]),
     ):
         with pytest.raises(LocalProtocolError) as raised:
             refused()
@@ -223,7 +223,7 @@ def test_long_changes_are_kept_by_their_bytes_not_only_by_their_number() -> None
 def test_the_weight_of_a_delta_is_about_its_length() -> None:
     owner, deltas = offered(50)
     for delta in (*deltas[:2], owner.delta(SHE, 0)):
-        assert len(msgspec.msgpack.encode(delta)) <= weight(delta) * 1.3
+        assert len(msgspec.msgpack.encode(delta)) <= wire_size(delta) * 1.3
 
 
 def test_what_several_offer_in_the_same_words_is_kept_once() -> None:

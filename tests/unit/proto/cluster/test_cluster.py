@@ -6,15 +6,15 @@ from itertools import permutations
 import msgspec
 import pytest
 
+from mpreg_proto.cluster.actions import IdRetired, LinkSelected, MemberLost, OffersChanged, SendMessage
 from mpreg_proto.cluster.cards import Card
 from mpreg_proto.cluster.catalogue import LAST_VERSION, Entry, FunctionSpec, entry_hash
-from mpreg_proto.cluster.outputs import Gone, OffersChanged, TakeNewId, Tell, Usable
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.notices import CardsDiffer, PeerSilent, Standing
-from mpreg_proto.wire.messages import Change, Claim, Delta, DialMe, Digest, Fetch, Head, News
+from mpreg_proto.notices import CardsDiffer, PeerUnreachable, Standing
+from mpreg_proto.wire.messages import Change, Claim, Delta, DialBack, Digest, Fetch, Gossip, Head
 from tests.helpers.cluster_network import Network, Peer, agree, at
 
 
@@ -99,7 +99,7 @@ def test_a_crashed_member_is_suspect_at_once_and_dead_a_second_later() -> None:
     for name in "ab":
         assert net.peers[name].standings()["c"] == "dead"
         assert who(net.peers[name], "of-c") == []
-        assert [out for _, out in net.peers[name].outs if isinstance(out, Gone)] == [Gone(c.me)]
+        assert [out for _, out in net.peers[name].outs if isinstance(out, MemberLost)] == [MemberLost(c.me)]
         assert net.peers[name].cluster.catalogue.version(c.me) == 0
 
 
@@ -125,9 +125,9 @@ def test_who_leaves_is_never_suspected_and_gone_at_once() -> None:
         peer = net.peers[name]
         assert peer.standings()["c"] == "left"
         assert peer.suspected() == []
-        assert Gone(c.me) in [out for _, out in peer.outs]
+        assert MemberLost(c.me) in [out for _, out in peer.outs]
     assert len(net.peers["a"].dials) == dials
-    assert c.cluster.want_link(net.peers["a"].me, net.now) == []
+    assert c.cluster.connect(net.peers["a"].me, net.now) == []
 
 
 def test_a_draining_member_is_no_candidate_and_still_alive() -> None:
@@ -151,7 +151,7 @@ def test_a_new_life_at_the_same_address_is_used_within_five_seconds() -> None:
     for name in "ab":
         peer = net.peers[name]
         assert [candidate.member for candidate in peer.cluster.index.offers("of-c", (), None)] == [new.me]
-        heard = [when for when, out in peer.outs if isinstance(out, Usable) and out.member == new.me]
+        heard = [when for when, out in peer.outs if isinstance(out, LinkSelected) and out.member == new.me]
         assert heard[0] - started <= 5 * SECOND
     # Where the old life was dialled and the new one answered, that is evidence: it retired, and cannot come back.
     standings = [net.peers[name].cluster.members.standing(old) for name in "ab"]
@@ -264,7 +264,7 @@ def test_a_member_that_was_thought_dead_and_is_back_gets_its_catalogue_everywher
     net = chain()
     a, b, c = (net.peers[name] for name in "abc")
     # Everybody is told that c is DEAD; c itself hears it too, and refutes.
-    net.do(b, b.cluster.received(b.cluster.links[a.me], News((Claim(c.me, 0, int(Standing.DEAD)),)), net.now))
+    net.do(b, b.cluster.received(b.cluster.links[a.me], Gossip((Claim(c.me, 0, int(Standing.DEAD)),)), net.now))
     assert who(b, "of-c") == []
     net.run(0.1)
     for peer in (a, b):
@@ -279,8 +279,8 @@ def test_a_silent_seed_is_dialled_at_the_agreed_pace_and_said_once() -> None:
     a = net.node("a", seeds=("nowhere",))
     net.run(590)
     assert 590 / 5 <= len(a.dials) <= 590 / 2.5 + 10
-    assert [out for _, out in a.outs if isinstance(out, Notify) and isinstance(out.notice, PeerSilent)] == [
-        Notify(PeerSilent(Address(at("nowhere")[0])))
+    assert [out for _, out in a.outs if isinstance(out, Notify) and isinstance(out.notice, PeerUnreachable)] == [
+        Notify(PeerUnreachable(Address(at("nowhere")[0])))
     ]
     net.run(60)
     before = len(a.dials)
@@ -306,22 +306,22 @@ def test_a_call_that_waits_makes_a_dial_unless_one_is_under_way() -> None:
     net.cut("a", "c")
     net.run(0.001)
     before = len(a.dials)
-    first = a.cluster.want_link(c.me, net.now + SECOND)
-    again = a.cluster.want_link(c.me, net.now + SECOND)
+    first = a.cluster.connect(c.me, net.now + SECOND)
+    again = a.cluster.connect(c.me, net.now + SECOND)
     assert len(first) + len(again) <= 1
     assert len(a.dials) == before
-    assert a.cluster.want_link(MemberId(b"unknown" + bytes(9)), net.now) == []
-    assert a.cluster.want_link(net.peers["b"].me, net.now) == [], "it is linked"
+    assert a.cluster.connect(MemberId(b"unknown" + bytes(9)), net.now) == []
+    assert a.cluster.connect(net.peers["b"].me, net.now) == [], "it is linked"
 
 
 def test_a_retired_process_is_told_once_to_take_a_new_id() -> None:
     net = chain()
     a, b = net.peers["a"], net.peers["b"]
-    retired = News((Claim(a.me, 0, int(Standing.RETIRED)),))
+    retired = Gossip((Claim(a.me, 0, int(Standing.RETIRED)),))
     link = a.cluster.links[b.me]
-    assert a.cluster.received(link, retired, net.now) == [TakeNewId()]
+    assert a.cluster.received(link, retired, net.now) == [IdRetired()]
     assert a.cluster.received(link, retired, net.now) == []
-    assert TakeNewId() not in a.cluster.received(link, News((Claim(a.me, 0, int(Standing.DEAD)),)), net.now)
+    assert IdRetired() not in a.cluster.received(link, Gossip((Claim(a.me, 0, int(Standing.DEAD)),)), net.now)
     assert a.cluster.members.own.incarnation == 1
 
 
@@ -330,7 +330,7 @@ def test_a_new_address_is_told_as_a_new_incarnation() -> None:
     a, c = net.peers["a"], net.peers["c"]
     net.do(a, a.cluster.advertise((Address("ws://elsewhere:1"),), net.now))
     net.run(0.1)
-    row = next(row for row in c.cluster.people() if row.name == "a")
+    row = next(row for row in c.cluster.member_statuses() if row.name == "a")
     assert (row.addresses, row.incarnation, row.standing, row.linked) == (("ws://elsewhere:1",), 1, "alive", True)
     assert a.cluster.advertise((Address("ws://elsewhere:1"),), net.now) == []
 
@@ -343,19 +343,19 @@ def test_resources_of_a_node_count_for_all_its_functions() -> None:
     assert who(b, "f") == ["a", "b"]
     assert who(b, "f", ("gpu",)) == ["a"]
     a = net.peers["a"]
-    net.do(a, a.cluster.hold(("slow",), net.now))
+    net.do(a, a.cluster.set_resources(("slow",), net.now))
     net.run(0.1)
     assert who(b, "f", ("gpu",)) == []
-    assert next(row for row in b.cluster.people() if row.name == "a").resources == ("slow",)
+    assert next(row for row in b.cluster.member_statuses() if row.name == "a").resources == ("slow",)
 
 
 def test_messages_and_ends_of_unknown_links_are_ignored() -> None:
     net = chain()
     a = net.peers["a"].cluster
     ghost = LinkId(10_000)
-    assert a.received(ghost, News(), net.now) == []
-    assert a.unlinked(ghost, clean=False, now=net.now) == []
-    assert a.goodbye(ghost, net.now) == []
+    assert a.received(ghost, Gossip(), net.now) == []
+    assert a.link_closed(ghost, clean=False, now=net.now) == []
+    assert a.goodbye_received(ghost, net.now) == []
     assert a.received(a.links[net.peers["b"].me], Fetch(b"?", 0), net.now) == []
     out = a.received(a.links[net.peers["b"].me], Digest((), ()), net.now)
     assert len(out) == 1
@@ -396,12 +396,12 @@ def test_who_cannot_be_dialled_is_asked_over_others_to_dial() -> None:
     net.run(60)  # links that were needed to join have been closed
     hidden = net.peers["n5"]
     far = next(peer for peer in net.peers.values() if hidden.me not in (peer.me, *peer.cluster.links))
-    net.do(far, far.cluster.want_link(hidden.me, net.now))
+    net.do(far, far.cluster.connect(hidden.me, net.now))
     net.run(0.05)
     assert hidden.me in far.cluster.links
-    asked = [out.message for _, out in far.outs if isinstance(out, Tell) and isinstance(out.message, DialMe)]
-    assert asked == [DialMe(hidden.me, far.me)]
-    assert far.cluster.want_link(hidden.me, net.now) == []
+    asked = [out.message for _, out in far.outs if isinstance(out, SendMessage) and isinstance(out.message, DialBack)]
+    assert asked == [DialBack(hidden.me, far.me)]
+    assert far.cluster.connect(hidden.me, net.now) == []
 
 
 def test_links_that_nobody_needs_are_offered_to_be_closed_by_who_dialled_them() -> None:
@@ -435,7 +435,7 @@ def test_what_two_nodes_know_is_compared_now_and_then_and_mended() -> None:
     net.run(10)
     a, b = net.peers["a"], net.peers["b"]
     b.cluster.catalogue.offer(FunctionSpec(name="untold"))  # as if the link had lost the news
-    b.cluster._repair.buckets.touch()
+    b.cluster._anti_entropy.buckets.invalidate()
     net.run(65)
     assert who(a, "untold") == ["b"]
 
@@ -447,11 +447,15 @@ def test_a_link_that_does_not_drain_gets_no_content_until_it_does() -> None:
     a.backlog(link, Limits().slow_link)
     a.backlog(LinkId(10_000), Limits().slow_link)
     net.run(1)
-    (tell,) = [out for out in a.offer(FunctionSpec(name="new"), net.now) if isinstance(out, Tell) and out.link == link]
+    (tell,) = [
+        out for out in a.offer(FunctionSpec(name="new"), net.now) if isinstance(out, SendMessage) and out.link == link
+    ]
     assert (tell.message.deltas, len(tell.message.heads)) == ((), 1)
     a.backlog(link, Limits().slow_link - 1)
     net.run(1)
-    told = [out for out in a.offer(FunctionSpec(name="newer"), net.now) if isinstance(out, Tell) and out.link == link]
+    told = [
+        out for out in a.offer(FunctionSpec(name="newer"), net.now) if isinstance(out, SendMessage) and out.link == link
+    ]
     assert len(told[0].message.deltas) == 1
 
 
@@ -471,11 +475,11 @@ def test_two_cards_for_one_incarnation_are_reported() -> None:
     net = chain()
     a, c = net.peers["a"].cluster, net.peers["c"]
     forged = msgspec.msgpack.encode(Card("nobody"))
-    out = a.received(a.links[net.peers["b"].me], News((Claim(c.me, 0, 0, forged),)), net.now)
+    out = a.received(a.links[net.peers["b"].me], Gossip((Claim(c.me, 0, 0, forged),)), net.now)
     assert [one.notice.member for one in out if isinstance(one, Notify) and isinstance(one.notice, CardsDiffer)] == [
         c.me
     ]
-    assert a.members.violations == []
+    assert a.members.card_conflicts == []
 
 
 # -- numbers that somebody made up ------------------------------------------------------------------------------------
@@ -491,7 +495,7 @@ def _poisoned(version: int, content: bool = True) -> tuple[Network, Peer, Peer, 
     rows = (Change(1, "f:forged", msgspec.msgpack.encode(Entry("forged"))),)
     total = entry_hash(rows[0].key, rows[0].entry).to_bytes(16, "big")
     head = Head(a.me, version, total)
-    news = News(deltas=(Delta(head, 0, rows),)) if content else News(heads=(head,))
+    news = Gossip(deltas=(Delta(head, 0, rows),)) if content else Gossip(heads=(head,))
     net.do(b, b.cluster.received(b.cluster.links[c.me], news, net.now))
     return net, a, b, c
 
@@ -506,7 +510,7 @@ def test_owner_publishes_after_a_made_up_version(version: int, content: bool) ->
     assert [row.member for row in b.cluster.index.offers("later", (), None)] == [a.me]
     assert b.cluster.index.offers("forged", (), None) == ()
     net.run(60)
-    assert not b.cluster._gossip._wants
+    assert not b.cluster._gossip._fetches
 
 
 def test_owner_outbids_a_made_up_version_without_publishing() -> None:
@@ -521,7 +525,7 @@ def test_owner_outbids_a_made_up_version_without_publishing() -> None:
 def test_version_at_the_edge_of_64_bits_is_dropped(version: int, content: bool) -> None:
     net, a, b, c = _poisoned(version, content)
     assert b.cluster.catalogue.version(a.me) == 1
-    assert not b.cluster._gossip._wants
+    assert not b.cluster._gossip._fetches
     net.do(a, a.cluster.offer(FunctionSpec(name="later"), net.now))
     digest = Digest((Claim(a.me, 2**64 - 1, 0), Claim(b"x" * 16, 2**64 - 1, 0)), (Head(a.me, version, bytes(16)),))
     net.do(b, b.cluster.received(b.cluster.links[c.me], digest, net.now))
@@ -535,4 +539,4 @@ def test_owner_of_the_last_version_takes_a_new_id() -> None:
     net, a, _, _ = _poisoned(LAST_VERSION)
     net.do(a, a.cluster.offer(FunctionSpec(name="later"), net.now))
     net.run(1)
-    assert [out for _, out in a.outs if isinstance(out, TakeNewId)] == [TakeNewId()]
+    assert [out for _, out in a.outs if isinstance(out, IdRetired)] == [IdRetired()]

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
-from mpreg_proto.cluster.index import Candidate, Index
+from mpreg_proto.cluster.index import Index, Provider
 from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits
@@ -26,7 +26,7 @@ class World:
         member = MemberId(name.encode() * 16)
         self.members.merge([Claim(member, 0, 0, msgspec.msgpack.encode(Card(name)))], 0)
         owner = Catalogue(member, limits=Limits())
-        owner.hold(resources)
+        owner.set_resources(resources)
         for spec in specs:
             owner.offer(spec)
         if drain:
@@ -62,9 +62,9 @@ def test_a_candidate_tells_what_placement_asks() -> None:
     world = World()
     she = world.add("s", f("gpu", version="3", idempotent=True))
     assert world.index.offers("f", ("gpu",), "3") == (
-        Candidate(she, "s#7373", exact=True, suspect=False, idempotent=True, version="3"),
+        Provider(she, "s#7373", exact=True, suspect=False, idempotent=True, version="3"),
     )
-    world.members.accuse(she, Standing.SUSPECT, 0)
+    world.members.declare(she, Standing.SUSPECT, 0)
     world.index.changed()
     assert [row.suspect for row in world.index.offers("f", (), None)] == [True]
 
@@ -83,7 +83,7 @@ def test_who_is_gone_or_drains_is_no_candidate(standing: Standing) -> None:
     gone = world.add("a", f())
     world.add("b", f(), drain="yes")
     world.add("c", f())
-    world.members.accuse(gone, standing, 0)
+    world.members.declare(gone, standing, 0)
     world.index.changed()
     assert world.names("f") == "c"
 
@@ -105,7 +105,7 @@ def test_questions_without_end_do_not_fill_the_memory() -> None:
     world.add("a", f("gpu"))
     for number in range(20_000):
         world.index.offers("f", (f"tag-{number}",), None)
-    assert len(world.index._answers) <= 8_192
+    assert len(world.index._cache) <= 8_192
     assert len(world.index._bits) <= 16_400
     assert world.names("f", ("gpu",)) == "a"
 
@@ -113,7 +113,7 @@ def test_questions_without_end_do_not_fill_the_memory() -> None:
 def test_an_unknown_function_is_told_with_close_names() -> None:
     world = World()
     world.add("a", FunctionSpec(name="train"), FunctionSpec(name="trace"), FunctionSpec(name="zip"))
-    assert world.index.lacking("trian", ("gpu",), None) == {
+    assert world.index.explain_no_match("trian", ("gpu",), None) == {
         "unknown": "function",
         "function": "trian",
         "resources": ["gpu"],
@@ -125,7 +125,7 @@ def test_an_unknown_version_is_told_with_those_there_are() -> None:
     world = World()
     world.add("a", f(version="2"))
     world.add("b", f(version="1"))
-    details = world.index.lacking("f", (), "3")
+    details = world.index.explain_no_match("f", (), "3")
     assert (details["unknown"], details["version"], details["versions"]) == ("function", "3", ["1", "2"])
 
 
@@ -133,7 +133,7 @@ def test_unheld_resources_are_told_with_the_nearest_node() -> None:
     world = World()
     world.add("a", f("red"))
     world.add("b", f("red", "blue"), resources=("local",))
-    assert world.index.lacking("f", ("red", "blue", "green"), None) == {
+    assert world.index.explain_no_match("f", ("red", "blue", "green"), None) == {
         "unknown": "resources",
         "function": "f",
         "resources": ["red", "blue", "green"],
@@ -146,7 +146,7 @@ def test_unheld_resources_are_told_with_the_nearest_node() -> None:
 def test_close_names_among_very_many_are_still_found() -> None:
     world = World()
     world.add("a", *(FunctionSpec(name=f"{letter}{number}") for letter in "gh" for number in range(1500)))
-    assert "g77" in world.index.lacking("g77x", (), None)["close"]
+    assert "g77" in world.index.explain_no_match("g77x", (), None)["close"]
 
 
 def test_the_table_for_people() -> None:

@@ -109,7 +109,7 @@ def test_of_two_cards_for_one_incarnation_the_larger_hash_is_kept_and_reported(f
     known.merge([Claim(SHE, 0, ALIVE, cards[first])], 0)
     known.merge([Claim(SHE, 0, ALIVE, cards[1 - first])], 0)
     assert known.claim(SHE).card == cards[1]
-    assert known.violations == [SHE]
+    assert known.card_conflicts == [SHE]
 
 
 def test_a_claim_without_its_card_is_filled_in_later_and_passed_on_then() -> None:
@@ -140,7 +140,7 @@ def test_i_refute_what_is_said_about_me_once(accused: int, standing: int) -> Non
     assert rose.id == ME
     assert rose.key == (accused + 1, Standing.ALIVE)
     assert rose.claim().card == msgspec.msgpack.encode(Card("me", ("ws://me:1",)))
-    assert not known.disowned
+    assert not known.id_retired
 
 
 def test_nobody_writes_my_card_or_my_incarnation() -> None:
@@ -148,7 +148,7 @@ def test_nobody_writes_my_card_or_my_incarnation() -> None:
     known.merge([Claim(ME, 4, ALIVE)], 0)
     assert known.own.incarnation == 5
     known.merge([Claim(ME, 5, ALIVE, card("forged"))], 0)
-    assert (known.own.incarnation, known.own.name, known.violations) == (6, "me", [ME])
+    assert (known.own.incarnation, known.own.name, known.card_conflicts) == (6, "me", [ME])
     assert known.merge([Claim(ME, 6, ALIVE), Claim(ME, 2, DEAD)], 0) == []
 
 
@@ -156,7 +156,7 @@ def test_nobody_writes_my_card_or_my_incarnation() -> None:
 def test_what_i_cannot_refute_is_reported(claim: Claim) -> None:
     known = members()
     assert known.merge([claim], 0) == []
-    assert known.disowned
+    assert known.id_retired
     assert known.own.key == (0, Standing.ALIVE)
 
 
@@ -164,19 +164,19 @@ def test_who_has_left_answers_nothing_any_more() -> None:
     known = members()
     assert known.leave(9).claim().standing == LEFT
     assert known.merge([Claim(ME, 0, DEAD), Claim(ME, 3, SUSPECT), Claim(ME, 0, RETIRED)], 10) == []
-    assert (known.own.standing, known.own.since, known.disowned) == (Standing.LEFT, 9, False)
+    assert (known.own.standing, known.own.since, known.id_retired) == (Standing.LEFT, 9, False)
 
 
 def test_accusing_only_raises() -> None:
     known = members()
-    assert known.accuse(SHE, Standing.SUSPECT, 0) is None
+    assert known.declare(SHE, Standing.SUSPECT, 0) is None
     known.merge([Claim(SHE, 2, ALIVE, card())], 1)
-    assert known.accuse(SHE, Standing.SUSPECT, 2).key == (2, Standing.SUSPECT)
-    assert known.accuse(SHE, Standing.SUSPECT, 3) is None
+    assert known.declare(SHE, Standing.SUSPECT, 2).key == (2, Standing.SUSPECT)
+    assert known.declare(SHE, Standing.SUSPECT, 3) is None
     assert known.get(SHE).since == 2
-    assert known.accuse(SHE, Standing.DEAD, 4).standing is Standing.DEAD
-    assert known.accuse(SHE, Standing.SUSPECT, 5) is None
-    assert known.accuse(SHE, Standing.RETIRED, 6).standing is Standing.RETIRED
+    assert known.declare(SHE, Standing.DEAD, 4).standing is Standing.DEAD
+    assert known.declare(SHE, Standing.SUSPECT, 5) is None
+    assert known.declare(SHE, Standing.RETIRED, 6).standing is Standing.RETIRED
 
 
 def test_only_others_are_accused_and_only_the_owner_says_left() -> None:
@@ -184,12 +184,12 @@ def test_only_others_are_accused_and_only_the_owner_says_left() -> None:
     known.merge([Claim(SHE, 0, ALIVE)], 0)
     for member, standing in [(SHE, Standing.LEFT), (SHE, Standing.ALIVE), (ME, Standing.SUSPECT)]:
         with pytest.raises(AssertionError):
-            known.accuse(member, standing, 0)
+            known.declare(member, standing, 0)
 
 
 def test_announcing_is_the_next_incarnation() -> None:
     known = members()
-    own = known.announce(Card("me", ("ws://new:1",)), 3)
+    own = known.update_card(Card("me", ("ws://new:1",)), 3)
     assert (own.incarnation, own.addresses, own.claim().card) == (1, ("ws://new:1",), card("me", "ws://new:1"))
 
 

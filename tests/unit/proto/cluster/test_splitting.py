@@ -1,9 +1,9 @@
 """Halves of messages about members say together what the whole said."""
 
-from mpreg_proto.cluster.buckets import SCOPE, bucket, within
+from mpreg_proto.cluster.buckets import SCOPE_SIZE, bucket, within
 from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.ids import MemberId
-from mpreg_proto.wire.messages import Claim, Delta, Digest, Fetch, Head, Lack, News, Ping
+from mpreg_proto.wire.messages import Claim, Delta, Digest, Fetch, Gossip, Head, Ping, Pull
 
 MEMBERS = [MemberId(number.to_bytes(16, "big")) for number in range(40)]
 CLAIMS = tuple(Claim(member, 1, 0) for member in MEMBERS)
@@ -12,16 +12,16 @@ HEADS = tuple(Head(member, 2, bytes(16)) for member in MEMBERS)
 
 def test_news_in_halves_keeps_its_order_and_answers_once() -> None:
     delta = Delta(HEADS[0], 0, ())
-    first, second = halves(News(CLAIMS[:3], (delta,), HEADS[1:3], answer=True))
-    assert first == News(CLAIMS[:3]) and second == News((), (delta,), HEADS[1:3], answer=True)
-    assert halves(News(CLAIMS[:1])) == []
+    first, second = halves(Gossip(CLAIMS[:3], (delta,), HEADS[1:3], answer=True))
+    assert first == Gossip(CLAIMS[:3]) and second == Gossip((), (delta,), HEADS[1:3], answer=True)
+    assert halves(Gossip(CLAIMS[:1])) == []
 
 
 def test_digest_in_halves_covers_each_bucket_once() -> None:
     parts = halves(Digest(CLAIMS, HEADS))
     scopes = []
     for part in parts:
-        assert isinstance(part, Digest) and len(part.scope) == SCOPE
+        assert isinstance(part, Digest) and len(part.scope) == SCOPE_SIZE
         assert all(within(part.scope, bucket(MemberId(one.member))) for one in (*part.claims, *part.heads))
         scopes.append(int.from_bytes(part.scope, "big"))
     assert scopes[0] & scopes[1] == 0 and scopes[0] | scopes[1] == (1 << 256) - 1
@@ -37,9 +37,9 @@ def test_digest_of_one_bucket_stays_whole() -> None:
 
 
 def test_lack_in_halves() -> None:
-    first, second = halves(Lack(CLAIMS[:2], HEADS[:1]))
-    assert first == Lack(CLAIMS[:1], ()) and second == Lack(CLAIMS[1:2], HEADS[:1])
-    assert halves(Lack((), HEADS[:1])) == []
+    first, second = halves(Pull(CLAIMS[:2], HEADS[:1]))
+    assert first == Pull(CLAIMS[:1], ()) and second == Pull(CLAIMS[1:2], HEADS[:1])
+    assert halves(Pull((), HEADS[:1])) == []
 
 
 def test_what_says_one_thing_stays_whole() -> None:

@@ -1,7 +1,15 @@
 """How long a suspicion takes to become a verdict."""
 
 from mpreg_proto.cluster.members import Member
-from mpreg_proto.cluster.suspicion import HEARD_VERDICT, LONGEST, PAUSE, SHORTEST, Suspicions, enough, patience
+from mpreg_proto.cluster.suspicion import (
+    MAX_TIMEOUT,
+    MIN_TIMEOUT,
+    SMALL_CLUSTER_TIMEOUT,
+    UNOBSERVED_TIMEOUT,
+    Suspicions,
+    confirmations_needed,
+    suspicion_timeout,
+)
 from mpreg_proto.ids import MemberId
 from mpreg_proto.notices import Standing
 from mpreg_proto.timers import Timers
@@ -17,20 +25,30 @@ def suspect(*accusers: MemberId) -> Member:
 
 
 def test_how_many_must_agree_and_how_long_it_takes() -> None:
-    assert [enough(observers) for observers in (0, 1, 3, 4, 6, 7, 10, 11)] == [1, 1, 1, 2, 2, 3, 3, 3]
-    assert [patience(accusers, 10) for accusers in (0, 1, 3, 4)] == [LONGEST, LONGEST, SHORTEST, SHORTEST]
-    assert SHORTEST < patience(2, 10) < LONGEST
-    assert [patience(2, 10, health=health) for health in (1, 3)] == [patience(2, 10), 3 * patience(2, 10)]
+    assert [confirmations_needed(observers) for observers in (0, 1, 3, 4, 6, 7, 10, 11)] == [1, 1, 1, 2, 2, 3, 3, 3]
+    assert [suspicion_timeout(accusers, 10) for accusers in (0, 1, 3, 4)] == [
+        MAX_TIMEOUT,
+        MAX_TIMEOUT,
+        MIN_TIMEOUT,
+        MIN_TIMEOUT,
+    ]
+    assert MIN_TIMEOUT < suspicion_timeout(2, 10) < MAX_TIMEOUT
+    assert [suspicion_timeout(2, 10, health=health) for health in (1, 3)] == [
+        suspicion_timeout(2, 10),
+        3 * suspicion_timeout(2, 10),
+    ]
 
 
 def test_patience_of_a_small_cluster_depends_on_nobody() -> None:
     cases = [(accusers, observers, health) for accusers in (0, 1, 3) for observers in (1, 2, 3) for health in (1, 8)]
-    assert {patience(accusers, observers, health=health) for accusers, observers, health in cases} == {PAUSE}
-    assert patience(1, 4) == LONGEST
+    assert {suspicion_timeout(accusers, observers, health=health) for accusers, observers, health in cases} == {
+        SMALL_CLUSTER_TIMEOUT
+    }
+    assert suspicion_timeout(1, 4) == MAX_TIMEOUT
 
 
 def test_link_end_shortens_a_suspicion_in_a_small_cluster_only() -> None:
-    for observers, due in ((OBSERVERS[:3], 9 + SHORTEST), (OBSERVERS, 7 + LONGEST)):
+    for observers, due in ((OBSERVERS[:3], 9 + MIN_TIMEOUT), (OBSERVERS, 7 + MAX_TIMEOUT)):
         timers = Timers()
         suspicions = Suspicions(timers)
         suspicions.observe(suspect(OBSERVERS[0]), observers, 7, health=1)
@@ -41,24 +59,24 @@ def test_link_end_shortens_a_suspicion_in_a_small_cluster_only() -> None:
 def test_the_more_observers_agree_the_sooner_the_verdict_comes() -> None:
     timers = Timers()
     suspicions = Suspicions(timers)
-    assert suspicions.observe(suspect(OBSERVERS[0]), OBSERVERS, 7, health=1) and timers.next() == 7 + LONGEST
+    assert suspicions.observe(suspect(OBSERVERS[0]), OBSERVERS, 7, health=1) and timers.next() == 7 + MAX_TIMEOUT
     assert not suspicions.observe(suspect(*OBSERVERS[:4]), OBSERVERS, 9, health=1)
-    assert timers.next() == 7 + SHORTEST, "counted from when it began"
-    suspicions.observe(suspect(*OBSERVERS[:4]), OBSERVERS, 7 + LONGEST, health=1)
-    assert timers.next() == 7 + LONGEST, "never in the past"
+    assert timers.next() == 7 + MIN_TIMEOUT, "counted from when it began"
+    suspicions.observe(suspect(*OBSERVERS[:4]), OBSERVERS, 7 + MAX_TIMEOUT, health=1)
+    assert timers.next() == 7 + MAX_TIMEOUT, "never in the past"
     suspicions.observe(suspect(MemberId(b"z" * 16)), OBSERVERS, 9, health=2)
-    assert timers.next() == 7 + 2 * LONGEST, "who is no observer does not count; a slow node takes longer"
+    assert timers.next() == 7 + 2 * MAX_TIMEOUT, "who is no observer does not count; a slow node takes longer"
 
 
 def test_who_only_hears_of_it_leaves_the_verdict_to_the_observers() -> None:
     timers = Timers()
     suspicions = Suspicions(timers)
-    suspicions.hear(suspect(), 7, health=1)
-    assert (suspicions.since(SHE), suspicions.unobserved(), timers.next()) == (7, [SHE], 7 + HEARD_VERDICT)
-    assert suspicions.observe(suspect(), OBSERVERS, 9, health=1) and timers.next() == 7 + LONGEST
-    suspicions.hear(suspect(), 9, health=1)
-    assert (suspicions.unobserved(), timers.next()) == ([], 7 + LONGEST), "an observer once is one until it ends"
-    suspicions.again(SHE, 20, health=1, observers=0)
-    assert (suspicions.since(SHE), timers.next()) == (20, 20 + HEARD_VERDICT)
+    suspicions.add_unobserved(suspect(), 7, health=1)
+    assert (suspicions.since(SHE), suspicions.unobserved(), timers.next()) == (7, [SHE], 7 + UNOBSERVED_TIMEOUT)
+    assert suspicions.observe(suspect(), OBSERVERS, 9, health=1) and timers.next() == 7 + MAX_TIMEOUT
+    suspicions.add_unobserved(suspect(), 9, health=1)
+    assert (suspicions.unobserved(), timers.next()) == ([], 7 + MAX_TIMEOUT), "an observer once is one until it ends"
+    suspicions.restart(SHE, 20, health=1, observers=0)
+    assert (suspicions.since(SHE), timers.next()) == (20, 20 + UNOBSERVED_TIMEOUT)
     suspicions.forget(SHE)
     assert (suspicions.since(SHE), suspicions.all(), timers.next()) == (None, [], None)

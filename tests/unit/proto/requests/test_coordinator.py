@@ -9,30 +9,30 @@ from mpreg_proto.notices import StrayResult
 from mpreg_proto.sending import TooLong
 from mpreg_proto.wire.messages import CancelRequest, Done, Failed, Request, Result
 from tests.helpers.cluster_parties import Ref
-from tests.helpers.pair import CODEC, Desk, Far, Member, call, done, refused, spec, value
+from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, PeerStub, call, done, refused, spec, value
 
 IDEMPOTENT = spec("safe", idempotent=True)
 ONCE = spec("once")
 BOTH = (IDEMPOTENT, ONCE)
 
 
-def ask(client: Far, *calls: object, number: int = 1, **fields: object) -> None:
-    client.say(Request(number, tuple(calls), **fields))  # type: ignore[arg-type]
+def ask(client: PeerStub, *calls: object, number: int = 1, **fields: object) -> None:
+    client.send(Request(number, tuple(calls), **fields))  # type: ignore[arg-type]
 
 
-def answer(client: Far) -> Result:
+def answer(client: PeerStub) -> Result:
     """The only answer that has come."""
     (result,) = client.take(Result)
     return result
 
 
-def fault(client: Far) -> Fault:
+def fault(client: PeerStub) -> Fault:
     found = answer(client).fault
     assert found is not None
     return found
 
 
-def asked(*members: Member) -> tuple[Member, Request]:
+def asked(*members: MemberStub) -> tuple[MemberStub, Request]:
     """The only dispatch that is out, and to whom it went."""
     ((member, request),) = [(member, request) for member in members for request in member.take(Request)]
     return member, request
@@ -42,18 +42,18 @@ def asked(*members: Member) -> tuple[Member, Request]:
 
 
 def test_on_arrival_a_call_that_fits_nobody_ends_the_request_and_nothing_has_run() -> None:
-    desk = Desk([spec("add")])
-    client = desk.client()
+    harness = NodeHarness([spec("add")])
+    client = harness.client()
     ask(client, call("x", "add", 1), call("y", "ad", Ref("x")))
     found = fault(client)
     assert (found.code, found.details["call"], found.details["maybe_executed"]) == (1001, "y", False)
-    assert "'add'" in found.message and desk.runs == {}
-    desk.idle()
+    assert "'add'" in found.message and harness.runs == {}
+    harness.idle()
 
 
 def test_under_partial_the_rest_runs() -> None:
-    desk = Desk([spec("add")])
-    client = desk.client()
+    harness = NodeHarness([spec("add")])
+    client = harness.client()
     ask(
         client,
         call("gone", "nowhere"),
@@ -63,102 +63,102 @@ def test_under_partial_the_rest_runs() -> None:
         partial=True,
         want=("gone", "after", "also", "fine"),
     )
-    (run,) = desk.running("add")
+    (run,) = harness.running("add")
     assert run.args == [4]
-    desk.finish(run)
+    harness.finish(run)
     result = answer(client)
     assert value(result, "fine") == 4 and len(result.done) == 1
     assert {row.name: row.fault.code for row in result.failed} == {"gone": 1001, "after": 1021, "also": 1021}
     assert result.fault is not None and (result.fault.code, result.fault.details["maybe_executed"]) == (1001, True)
     assert [row.fault.details.get("because") for row in result.failed] == [None, "gone", "gone"]
-    desk.idle()
+    harness.idle()
 
 
 @pytest.mark.parametrize("second", ["add", "nowhere"])
 @pytest.mark.parametrize("eager", [False, True])
 def test_under_partial_a_request_of_which_nothing_can_run_is_answered_once(second: str, eager: bool) -> None:
-    desk = Desk([spec("add")])
-    client = desk.client()
+    harness = NodeHarness([spec("add")])
+    client = harness.client()
     calls = (call("x", "nowhere"), call("y", second, Ref("x")))
     ask(client, *calls, partial=True, eager=eager, want=("x", "y"))
     result = answer(client)
     assert {row.name: row.fault.code for row in result.failed} == {"x": 1001, "y": 1021}
     assert result.last and result.fault is not None and result.fault.details["maybe_executed"] is False
-    desk.idle()
+    harness.idle()
 
 
 def test_wait_lets_a_request_in_and_ends_in_1001() -> None:
-    desk = Desk()
-    client = desk.client()
+    harness = NodeHarness()
+    client = harness.client()
     ask(client, call("x", "later"), wait=3 * 10**9)
-    desk.advance(2.9)
+    harness.advance(2.9)
     assert client.take(Result) == []
-    desk.advance(0.2)
+    harness.advance(0.2)
     assert fault(client).code == 1001
-    desk.idle()
+    harness.idle()
 
 
 def test_a_waiting_call_runs_as_soon_as_somebody_offers_it_and_leaves_no_timer() -> None:
-    desk = Desk()
-    client, member = desk.client(), desk.member("alpha")
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
     ask(client, call("x", "later", 1), wait=3600 * 10**9, timeout=7200 * 10**9)
-    desk.advance(5)
+    harness.advance(5)
     member.offer(spec("later"))
     _, request = asked(member)
-    member.say(done(request, "x", "late"))
+    member.send(done(request, "x", "late"))
     assert value(answer(client), "x") == "late"
-    desk.idle()
+    harness.idle()
 
 
 def test_a_call_that_waited_before_is_not_hurried_by_its_old_timer() -> None:
     """It waits, is placed, is refused, waits anew: for as long as `wait` says."""
-    desk = Desk()
-    client, member = desk.client(), desk.member("alpha")
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
     ask(client, call("x", "later", 1), wait=10 * 10**9)
-    desk.advance(9)
+    harness.advance(9)
     member.offer(spec("later"))
     _, request = asked(member)
     member.withdraw("later")
-    member.say(refused(request, 1001))
-    desk.advance(5)
+    member.send(refused(request, 1001))
+    harness.advance(5)
     assert client.take(Result) == []
     member.offer(spec("later"))
-    member.say(done(asked(member)[1], "x", 1))
+    member.send(done(asked(member)[1], "x", 1))
     assert value(answer(client), "x") == 1
-    desk.idle()
+    harness.idle()
 
 
 def test_a_number_in_progress_is_refused_and_the_first_goes_on() -> None:
-    desk = Desk([spec("add")])
-    client = desk.client()
+    harness = NodeHarness([spec("add")])
+    client = harness.client()
     ask(client, call("x", "add", 1))
     ask(client, call("x", "add", 2))
     assert fault(client).code == 1010
-    desk.finish(desk.running("add")[0])
+    harness.finish(harness.running("add")[0])
     assert value(answer(client), "x") == 1
-    desk.idle()
+    harness.idle()
 
 
 def test_over_the_limit_of_requests_is_1022_and_room_is_found_again() -> None:
-    desk = Desk([spec("add")], limits=Limits(requests=2))
-    client = desk.client()
+    harness = NodeHarness([spec("add")], limits=Limits(requests=2))
+    client = harness.client()
     for number in (1, 2, 3):
         ask(client, call("x", "add", number), number=number)
     result = answer(client)
     assert result.id == 3 and result.fault is not None and result.fault.code == 1022
     assert result.fault.details["retry_after"] > 0 and result.fault.details["maybe_executed"] is False
-    desk.finish(desk.running("add")[0])
+    harness.finish(harness.running("add")[0])
     ask(client, call("x", "add", 4), number=4)
-    assert len(desk.running("add")) == 2
+    assert len(harness.running("add")) == 2
 
 
 # -- dispatches -------------------------------------------------------------------------------------------------------
 
 
 def test_ready_calls_of_one_request_for_one_node_share_a_message() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH, resources=("r",))
-    beta = desk.member("beta", IDEMPOTENT, resources=("b",))
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", *BOTH, resources=("r",))
+    beta = harness.member("beta", IDEMPOTENT, resources=("b",))
     here = ("r",)
     ask(
         client,
@@ -169,141 +169,141 @@ def test_ready_calls_of_one_request_for_one_node_share_a_message() -> None:
     )
     (request,) = alpha.take(Request)
     assert request.here == ("x", "y") == tuple(one.name for one in request.calls)
-    assert (request.partial, request.eager, request.given) == (True, True, {})
-    alpha.say(done(request, "x", 10, last=False))
+    assert (request.partial, request.eager, request.inputs) == (True, True, {})
+    alpha.send(done(request, "x", 10, last=False))
     assert [one.here for one in beta.take(Request)] == [("w",)]
-    alpha.say(done(request, "y", 20))
+    alpha.send(done(request, "y", 20))
     (third,) = alpha.take(Request)
-    assert {name: CODEC.decode(data) for name, data in third.given.items()} == {"x": 10, "y": 20}
+    assert {name: CODEC.decode(data) for name, data in third.inputs.items()} == {"x": 10, "y": 20}
     assert third.id > request.id
 
 
 def test_what_becomes_ready_by_one_message_shares_one() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     roots = [call(f"root{n}", "safe", n) for n in range(3)]
     ask(client, *roots, *[call(f"leaf{n}", "safe", Ref(f"root{n}")) for n in range(3)])
     (request,) = alpha.take(Request)
-    alpha.say(done(request, "root0", 0, "root1", 1, "root2", 2))
+    alpha.send(done(request, "root0", 0, "root1", 1, "root2", 2))
     (second,) = alpha.take(Request)
     assert second.here == ("leaf0", "leaf1", "leaf2")
 
 
 def test_what_is_needed_no_more_is_let_go() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("a", "safe"), call("b", "safe", Ref("a")), call("c", "safe", Ref("b")))
     for name in ("a", "b"):
-        alpha.say(done(alpha.take(Request)[0], name, name))
-    (execution,) = desk.node.coordinator.requests.values()
+        alpha.send(done(alpha.take(Request)[0], name, name))
+    (execution,) = harness.node.coordinator.requests.values()
     assert list(execution.values) == ["b"]
 
 
 def test_the_time_left_travels_and_shrinks() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("a", "safe"), call("b", "safe", Ref("a")), timeout=10 * 10**9)
     (first,) = alpha.take(Request)
-    desk.advance(4)
-    alpha.say(done(first, "a", 1))
+    harness.advance(4)
+    alpha.send(done(first, "a", 1))
     assert (first.timeout, alpha.take(Request)[0].timeout) == (10 * 10**9, 6 * 10**9)
 
 
 def test_a_dispatch_that_is_too_long_never_left() -> None:
-    desk = Desk(limits=Limits(node_message=100))
-    client, alpha = desk.client(), desk.member("alpha", ONCE)
-    desk.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS has no length of its own
+    harness = NodeHarness(limits=Limits(node_message=100))
+    client, alpha = harness.client(), harness.member("alpha", ONCE)
+    harness.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS has no length of its own
         TooLong(101, 100)
         if isinstance(message, Request)
-        else type(desk.node.links).send(desk.node.links, link, message)
+        else type(harness.node.links).send(harness.node.links, link, message)
     )
     ask(client, call("x", "once", "y" * 200))
     found = fault(client)
     assert (found.code, found.details["limit"], found.details["came"]) == (1014, "message", 101)
     assert found.details["maybe_executed"] is False and alpha.take(Request) == []
-    desk.idle()
+    harness.idle()
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_failure_ends_the_request_and_calls_off_what_is_out() -> None:
-    desk = Desk([spec("local")])
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness([spec("local")])
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), call("y", "safe"), call("l", "local"), call("z", "safe", Ref("y")))
     (request,) = alpha.take(Request)
-    alpha.say(Result(request.id, failed=(Failed("x", Fault(1003, "boom", {"node": "alpha"})),), last=False))
+    alpha.send(Result(request.id, failed=(Failed("x", Fault(1003, "boom", {"node": "alpha"})),), last=False))
     found = fault(client)
     assert (found.code, found.details["call"], found.details["maybe_executed"]) == (1003, "x", True)
     assert alpha.take(CancelRequest) == [CancelRequest(request.id)]
-    assert desk.cancelled == [desk.running("local")[0].run]
-    alpha.say(done(request, "y", 1))
-    desk.finish(desk.running("local")[0])
+    assert harness.cancelled == [harness.running("local")[0].run]
+    alpha.send(done(request, "y", 1))
+    harness.finish(harness.running("local")[0])
     assert client.take(Result) == [] and alpha.take(Request) == []
-    desk.idle()
+    harness.idle()
 
 
 def test_maybe_executed_is_false_while_only_idempotent_calls_can_have_started() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "safe"), call("y", "once", Ref("x")))
     (request,) = alpha.take(Request)
-    alpha.say(Result(request.id, failed=(Failed("x", Fault(1003, "boom")),)))
+    alpha.send(Result(request.id, failed=(Failed("x", Fault(1003, "boom")),)))
     assert fault(client).details["maybe_executed"] is False
 
 
 def test_maybe_executed_stays_true_for_a_call_that_is_done() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), call("y", "safe", Ref("x")))
-    alpha.say(done(alpha.take(Request)[0], "x", 1))
-    alpha.say(refused(alpha.take(Request)[0], 1013))
+    alpha.send(done(alpha.take(Request)[0], "x", 1))
+    alpha.send(refused(alpha.take(Request)[0], 1013))
     assert fault(client).details["maybe_executed"] is True
 
 
 def test_eager_results_come_as_they_are_there_and_once() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("x", "safe"), call("y", "safe"), call("z", "safe", Ref("y")), eager=True)
     (request,) = alpha.take(Request)
-    alpha.say(done(request, "x", 1, last=False))
+    alpha.send(done(request, "x", 1, last=False))
     early = answer(client)
     assert not early.last and value(early, "x") == 1
-    alpha.say(done(request, "y", 2))
+    alpha.send(done(request, "y", 2))
     assert client.take(Result) == [], "y is wanted by nobody but z"
-    alpha.say(done(alpha.take(Request)[0], "z", 3))
+    alpha.send(done(alpha.take(Request)[0], "z", 3))
     final = answer(client)
     assert final.last and [row.name for row in final.done] == ["z"]
 
 
 def test_stray_results_are_noticed_and_change_nothing() -> None:
-    desk = Desk()
-    client, alpha, beta = desk.client(), desk.member("alpha", ONCE), desk.member("beta")
+    harness = NodeHarness()
+    client, alpha, beta = harness.client(), harness.member("alpha", ONCE), harness.member("beta")
     ask(client, call("x", "once"))
     (request,) = alpha.take(Request)
     for stranger in (beta, client):
-        stranger.say(done(request, "x", "forged"), Result(request.id, fault=Fault(1003, "forged")))
-    alpha.say(done(msgspec.structs.replace(request, id=99), "x", 1), done(request, "other", 1, last=False))
-    links = [notice.link for notice in desk.noticed(StrayResult)]
-    assert [links.count(far.link) for far in (alpha, beta, client)] == [2, 3, 3]
+        stranger.send(done(request, "x", "forged"), Result(request.id, fault=Fault(1003, "forged")))
+    alpha.send(done(msgspec.structs.replace(request, id=99), "x", 1), done(request, "other", 1, last=False))
+    links = [notice.link for notice in harness.noticed(StrayResult)]
+    assert [links.count(peer.link) for peer in (alpha, beta, client)] == [2, 3, 3]
     assert client.take(Result) == []
-    alpha.say(done(request, "x", "true"))
+    alpha.send(done(request, "x", "true"))
     assert value(answer(client), "x") == "true"
-    alpha.say(done(request, "x", "again"))
-    assert client.take(Result) == [] and len(desk.noticed(StrayResult)) == 9
+    alpha.send(done(request, "x", "again"))
+    assert client.take(Result) == [] and len(harness.noticed(StrayResult)) == 9
 
 
 def test_trace_rows_are_plausible_whatever_a_worker_says() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", IDEMPOTENT)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("x", "safe"), call("y", "safe", Ref("x")), call("z", "safe", Ref("x")), trace=True)
     (request,) = alpha.take(Request)
-    desk.advance(1)
-    alpha.say(Result(request.id, (Done("x", b"\x01", waited=2 * 10**8, ran=6 * 10**8),)))
+    harness.advance(1)
+    alpha.send(Result(request.id, (Done("x", b"\x01", waited=2 * 10**8, ran=6 * 10**8),)))
     (second,) = alpha.take(Request)
-    desk.advance(1)
+    harness.advance(1)
     absurd = (Done("y", b"\x01", waited=2**63, ran=2**63), Done("z", b"\x01", waited=-(2**62), ran=-5))
-    alpha.say(Result(second.id, absurd))
+    alpha.send(Result(second.id, absurd))
     rows = {row.name: row for row in answer(client).trace}
     x = rows["x"]
     assert (x.queued, x.moved, x.started, x.ended) == (0, 10**8, 3 * 10**8, 9 * 10**8)
@@ -316,85 +316,85 @@ def test_trace_rows_are_plausible_whatever_a_worker_says() -> None:
 
 
 def test_at_the_deadline_the_request_ends_and_its_calls_are_called_off() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "safe"), call("y", "safe", Ref("x")), timeout=5 * 10**9)
     (request,) = alpha.take(Request)
-    desk.advance(4.999)
+    harness.advance(4.999)
     assert client.take(Result) == []
-    desk.advance(0.001)
+    harness.advance(0.001)
     found = fault(client)
     assert (found.code, found.details["open"], found.details["maybe_executed"]) == (1020, ["x", "y"], False)
     assert alpha.take(CancelRequest) == [CancelRequest(request.id)]
-    alpha.say(done(request, "x", 1))
+    alpha.send(done(request, "x", 1))
     assert alpha.take(Request) == []
-    desk.idle()
+    harness.idle()
 
 
 def test_the_default_deadline_is_named_as_such() -> None:
-    desk = Desk(limits=Limits(default_timeout=2 * 10**9))
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness(limits=Limits(default_timeout=2 * 10**9))
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"))
-    desk.advance(2)
+    harness.advance(2)
     found = fault(client)
     assert "default" in found.message and found.details["maybe_executed"] is True
     assert alpha.take(CancelRequest)
 
 
 def test_under_partial_the_deadline_gives_what_there_is_and_calls_off_the_rest() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "safe"), call("y", "once"), call("w", "gone"), partial=True, timeout=10**9, wait=10**12)
     (request,) = alpha.take(Request)
-    alpha.say(done(request, "x", 1, last=False))
-    desk.advance(1)
+    alpha.send(done(request, "x", 1, last=False))
+    harness.advance(1)
     result = answer(client)
     assert value(result, "x") == 1 and {row.name: row.fault.code for row in result.failed} == {"y": 1020, "w": 1020}
     assert alpha.take(CancelRequest) == [CancelRequest(request.id)]
-    alpha.say(refused(request, 1021, "y"))
-    desk.idle()
+    alpha.send(refused(request, 1021, "y"))
+    harness.idle()
 
 
 def test_no_deadline_is_longer_than_the_longest() -> None:
-    desk = Desk(limits=Limits(longest_timeout=10**9))
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness(limits=Limits(longest_timeout=10**9))
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), timeout=2**62)
     assert alpha.take(Request)[0].timeout == 10**9
-    desk.advance(1)
+    harness.advance(1)
     assert fault(client).code == 1020
 
 
 def test_cancel_answers_1021_and_calls_off() -> None:
-    desk = Desk()
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"))
-    client.say(CancelRequest(1), CancelRequest(1), CancelRequest(77))
+    client.send(CancelRequest(1), CancelRequest(1), CancelRequest(77))
     found = fault(client)
     assert (found.code, found.details["maybe_executed"]) == (1021, True)
     (request,) = alpha.take(Request)
     assert alpha.take(CancelRequest) == [CancelRequest(request.id)]
-    alpha.say(refused(request, 1021))
+    alpha.send(refused(request, 1021))
     assert client.take(Result) == []
-    desk.idle()
+    harness.idle()
 
 
 def test_nobody_cancels_anothers_request() -> None:
-    desk = Desk([spec("add")])
-    client, other = desk.client(), desk.client("other")
+    harness = NodeHarness([spec("add")])
+    client, other = harness.client(), harness.client("other")
     ask(client, call("x", "add", 1))
-    other.say(CancelRequest(1))
-    desk.finish(desk.running("add")[0])
+    other.send(CancelRequest(1))
+    harness.finish(harness.running("add")[0])
     assert value(answer(client), "x") == 1 and other.take(Result) == []
 
 
 def test_an_asker_that_vanishes_cancels() -> None:
-    desk = Desk([spec("local")])
-    client, alpha = desk.client(), desk.member("alpha", *BOTH)
+    harness = NodeHarness([spec("local")])
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), call("l", "local"), call("w", "later"), wait=10**9)
     (request,) = alpha.take(Request)
     client.drop()
     assert alpha.take(CancelRequest) == [CancelRequest(request.id)]
-    assert desk.cancelled == [desk.running("local")[0].run]
-    alpha.say(refused(request, 1021))
-    desk.finish(desk.running("local")[0])
-    desk.idle()
+    assert harness.cancelled == [harness.running("local")[0].run]
+    alpha.send(refused(request, 1021))
+    harness.finish(harness.running("local")[0])
+    harness.idle()

@@ -4,32 +4,32 @@ import pytest
 
 from mpreg_proto.wire.messages import Explain, Explanation, Request
 from tests.helpers.cluster_parties import Ref
-from tests.helpers.pair import Desk, Member, call, done, spec
+from tests.helpers.node_harness import MemberStub, NodeHarness, call, done, spec
 
 
-def explained(desk: Desk, request: Request) -> Explanation:
-    far = desk.client()
-    far.say(Explain(request))
-    (told,) = far.take(Explanation)
+def explained(harness: NodeHarness, request: Request) -> Explanation:
+    peer = harness.client()
+    peer.send(Explain(request))
+    (told,) = peer.take(Explanation)
     return told
 
 
 def test_a_row_a_call_in_the_requests_order() -> None:
-    desk = Desk([spec("f")])
-    desk.member("alpha", spec("f"), resources=("r", "s"))
-    desk.member("beta", spec("f"), resources=("r",))
+    harness = NodeHarness([spec("f")])
+    harness.member("alpha", spec("f"), resources=("r", "s"))
+    harness.member("beta", spec("f"), resources=("r",))
     made = (
         call("z", "f", Ref("x"), resources=("r",)),
         call("x", "f"),
         call("y", "f", resources=("r", "s")),
     )
-    told = explained(desk, Request(5, made))
+    told = explained(harness, Request(5, made))
     assert (told.id, told.fault, [row.name for row in told.rows]) == (5, None, ["z", "x", "y"])
     z, x, y = told.rows
     assert [node.split("#")[0] for node in z.nodes] == ["beta"] and z.why == "the best of 2"
     assert [(node.split("#")[0], why) for node, why in z.rejected] == [("alpha", "holds more resources than asked for")]
     assert (
-        sorted(node.split("#")[0] for node in x.nodes) == ["alpha", "beta", "desk"] and x.why == "drawn among 3 equals"
+        sorted(node.split("#")[0] for node in x.nodes) == ["alpha", "beta", "local"] and x.why == "drawn among 3 equals"
     )
     assert [node.split("#")[0] for node in y.nodes] == ["alpha"] and (y.why, y.rejected) == (
         "the only node that can",
@@ -48,46 +48,46 @@ def test_a_row_a_call_in_the_requests_order() -> None:
     ],
 )
 def test_it_ends_with_the_error_that_the_request_would_end_with(request_: Request, code: int) -> None:
-    desk = Desk([spec("f")])
-    told = explained(desk, request_)
+    harness = NodeHarness([spec("f")])
+    told = explained(harness, request_)
     assert told.fault is not None and (told.fault.code, told.rows) == (code, ())
     assert told.fault.details["maybe_executed"] is False
 
 
 def test_under_partial_the_row_of_a_call_that_cannot_run_says_why() -> None:
-    desk = Desk([spec("f")])
-    told = explained(desk, Request(1, (call("x", "f"), call("y", "nowhere")), partial=True))
+    harness = NodeHarness([spec("f")])
+    told = explained(harness, Request(1, (call("x", "f"), call("y", "nowhere")), partial=True))
     assert told.fault is None and [len(row.nodes) for row in told.rows] == [1, 0]
     assert "'nowhere'" in told.rows[1].why
 
 
 def test_what_it_says_is_where_it_then_runs() -> None:
-    desk = Desk([spec("f"), spec("h", resources=("z",))])
-    members = [desk.member(f"m{n}", spec("f"), spec("g"), resources=tuple("abc"[: n + 1])) for n in range(3)]
-    far = desk.client()
+    harness = NodeHarness([spec("f"), spec("h", resources=("z",))])
+    members = [harness.member(f"m{n}", spec("f"), spec("g"), resources=tuple("abc"[: n + 1])) for n in range(3)]
+    peer = harness.client()
     for number in range(40):
         made = tuple(
             call(name, "fgh"[(number + place) % 2], resources=tuple("abc"[: (number * 7 + place) % 4]))
             for place, name in enumerate("xyz")
         )
-        told = explained(desk, Request(number, made))
+        told = explained(harness, Request(number, made))
         assert told.fault is None, told
-        far.say(Request(number + 1, made))
-        ran = where(desk, members)
+        peer.send(Request(number + 1, made))
+        ran = where(harness, members)
         for row in told.rows:
             assert ran[row.name] in row.nodes, (number, row, ran)
 
 
-def where(desk: Desk, members: list[Member]) -> dict[str, str]:
+def where(harness: NodeHarness, members: list[MemberStub]) -> dict[str, str]:
     """On which node each call of the request is, all of which are then done."""
     ran: dict[str, str] = {}
     for member in members:
         for asked in member.take(Request):
             ran |= dict.fromkeys(asked.here, member.cluster.members.own.shown)
-            member.say(done(asked, *[part for name in asked.here for part in (name, 1)]))
-    for run in list(desk.runs.values()):
-        job = desk.node.worker.job(run.run)
+            member.send(done(asked, *[part for name in asked.here for part in (name, 1)]))
+    for run in list(harness.runs.values()):
+        job = harness.node.worker.job(run.run)
         assert job is not None
-        ran[job.call.name] = desk.node.shown
-        desk.finish(run)
+        ran[job.call.name] = harness.node.shown
+        harness.finish(run)
     return ran

@@ -6,8 +6,8 @@ from mpreg_proto.errors import BY_CODE
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.execution import Execution
 from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Call, Request
 
 

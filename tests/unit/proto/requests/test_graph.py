@@ -28,12 +28,12 @@ def bad(request: Request, limits: Limits = DEFAULT) -> Fault:
 def test_one_call_is_a_leaf() -> None:
     made = good(Request(1, calls(x="")))
     assert (list(made.calls), made.leaves, list(made.wanted)) == (["x"], ("x",), ["x"])
-    assert not made.needs and not made.dependents
+    assert not made.dependencies and not made.dependents
 
 
 def test_a_diamond() -> None:
     made = good(Request(1, calls(d="b c b", b="a", a="", c="a")))
-    assert made.needs == {"d": ("b", "c"), "b": ("a",), "c": ("a",)}
+    assert made.dependencies == {"d": ("b", "c"), "b": ("a",), "c": ("a",)}
     assert made.dependents == {"b": ("d",), "c": ("d",), "a": ("b", "c")}
     assert made.leaves == ("d",) and list(made.calls) == ["d", "b", "a", "c"]
 
@@ -45,13 +45,13 @@ def test_leaves_come_in_the_requests_order_and_want_in_its_own() -> None:
 
 
 def test_what_was_given_is_waited_for_by_nobody() -> None:
-    made = good(Request(1, calls(x="g", y="g x"), given={"g": b""}))
-    assert made.needs == {"y": ("x",)} and made.leaves == ("y",)
+    made = good(Request(1, calls(x="g", y="g x"), inputs={"g": b""}))
+    assert made.dependencies == {"y": ("x",)} and made.leaves == ("y",)
 
 
 def test_a_call_of_the_request_comes_before_a_value_of_the_same_name() -> None:
-    made = good(Request(1, calls(x="g", g=""), given={"g": b""}))
-    assert made.needs == {"x": ("g",)}
+    made = good(Request(1, calls(x="g", g=""), inputs={"g": b""}))
+    assert made.dependencies == {"x": ("g",)}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_names_are_unique() -> None:
 
 
 def test_a_reference_names_a_call_or_a_given_value() -> None:
-    found = bad(Request(1, calls(x="y z", y=""), given={"w": b""}))
+    found = bad(Request(1, calls(x="y z", y=""), inputs={"w": b""}))
     assert (found.code, found.details) == (1013, {"call": "x", "name": "z"})
 
 

@@ -25,7 +25,7 @@ def test_who_refused_a_call_does_not_get_it_again_until_pardoned() -> None:
     history.refused("x", A.member, FULL)
     assert history.eligible("x", [A, B]) == [B] and history.eligible("y", [A, B]) == [A, B]
     assert history.last_refusal("x") == FULL and history.last_refusal("y") is None
-    history.pardon("x")
+    history.clear_refusals("x")
     assert history.eligible("x", [A, B]) == [A, B] and history.last_refusal("x") is None
 
 
@@ -40,9 +40,9 @@ def test_after_a_loss_only_the_same_version_may_run_it_and_only_if_it_is_idempot
 
 def test_a_body_may_have_started_until_somebody_says_that_it_did_not() -> None:
     history = History()
-    history.handed_out("x", A)
+    history.dispatched("x", A)
     assert not history.possibly_started, "an idempotent one may start again"
-    history.handed_out("y", candidate("d", idempotent=False))
+    history.dispatched("y", candidate("d", idempotent=False))
     assert list(history.possibly_started) == ["y"] and history.tries == {"x": 1, "y": 1}
     history.not_started("y")
     assert not history.possibly_started

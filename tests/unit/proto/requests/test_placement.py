@@ -46,7 +46,7 @@ class Table:
     def full(self, member: MemberId) -> bool:
         return self._ones[member].full
 
-    def linked(self, member: MemberId) -> bool:
+    def reachable(self, member: MemberId) -> bool:
         return self._ones[member].linked
 
 

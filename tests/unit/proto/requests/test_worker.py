@@ -9,214 +9,214 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, CancelRequest, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
-from tests.helpers.pair import CODEC, Desk, Member, call, spec, value
+from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, spec, value
 
 SLOW = spec("slow", concurrency=2)
 
 
-def dispatch(member: Member, number: int, *calls: Call, **fields: object) -> None:
+def dispatch(member: MemberStub, number: int, *calls: Call, **fields: object) -> None:
     """Ask the node, as a coordinator does that chose it for all of `calls`."""
     here = tuple(one.name for one in calls)
-    member.say(Request(number, calls, here=here, partial=True, eager=True, **fields))  # type: ignore[arg-type]
+    member.send(Request(number, calls, here=here, partial=True, eager=True, **fields))  # type: ignore[arg-type]
 
 
-def rows(member: Member) -> dict[str, Failed]:
+def rows(member: MemberStub) -> dict[str, Failed]:
     """The failed calls in what has been heard."""
     return {row.name: row for result in member.take(Result) for row in result.failed}
 
 
 def test_slots_and_queue_are_each_functions_own_and_first_come_first_served() -> None:
-    desk = Desk([SLOW, spec("other", concurrency=1)])
-    alpha, beta = desk.member("alpha"), desk.member("beta")
+    harness = NodeHarness([SLOW, spec("other", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
     for number in (1, 2, 3, 4):
         dispatch(alpha if number % 2 else beta, number, call("x", "slow", number))
     dispatch(alpha, 9, call("x", "other", 9))
-    assert [run.args for run in desk.running("slow")] == [[1], [2]] and len(desk.running("other")) == 1
-    assert (desk.node.worker.running, desk.node.worker.queued) == (3, 2)
-    desk.advance(1)
-    desk.finish(desk.running("slow")[1])
-    assert [run.args for run in desk.running("slow")] == [[1], [3]]
+    assert [run.args for run in harness.running("slow")] == [[1], [2]] and len(harness.running("other")) == 1
+    assert (harness.node.worker.running, harness.node.worker.queued) == (3, 2)
+    harness.advance(1)
+    harness.finish(harness.running("slow")[1])
+    assert [run.args for run in harness.running("slow")] == [[1], [3]]
     (result,) = beta.take(Result)
     assert (result.id, result.last, result.queue, result.done[0].ran) == (2, True, 1, 10**9)
-    desk.advance(1)
-    for run in (*desk.running("slow"), *desk.running("other")):
-        desk.finish(run)
+    harness.advance(1)
+    for run in (*harness.running("slow"), *harness.running("other")):
+        harness.finish(run)
     third = next(result for result in alpha.take(Result) if result.id == 3)
     assert (third.done[0].waited, third.done[0].ran) == (10**9, 10**9)
-    desk.finish(desk.running("slow")[0])
-    desk.idle()
+    harness.finish(harness.running("slow")[0])
+    harness.idle()
 
 
 def test_results_of_one_wake_up_share_one_message() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2), call("z", "slow", 3))
-    desk.finish_all({run.run: Returned(run.args[0]) for run in desk.running("slow")})
+    harness.finish_all({run.run: Returned(run.args[0]) for run in harness.running("slow")})
     (result,) = alpha.take(Result)
     assert [row.name for row in result.done] == ["x", "y"] and not result.last
-    desk.finish(desk.running("slow")[0])
+    harness.finish(harness.running("slow")[0])
     (result,) = alpha.take(Result)
     assert [row.name for row in result.done] == ["z"] and result.last
-    desk.idle()
+    harness.idle()
 
 
 def test_a_call_that_is_not_offered_here_is_refused_and_the_others_run() -> None:
-    desk = Desk([spec("add", resources=("r",))])
-    alpha = desk.member("alpha", spec("sub"))
+    harness = NodeHarness([spec("add", resources=("r",))])
+    alpha = harness.member("alpha", spec("sub"))
     dispatch(alpha, 1, call("x", "sub"), call("y", "add", 1, resources=("r",)), call("z", "add", resources=("s",)))
     refused = rows(alpha)
     assert {name: (row.fault.code, row.refused) for name, row in refused.items()} == {
         "x": (1001, True),
         "z": (1001, True),
     }
-    desk.finish(desk.running("add")[0])
+    harness.finish(harness.running("add")[0])
     (result,) = alpha.take(Result)
     assert result.last and value(result, "y") == 1
 
 
 def test_a_version_that_is_not_offered_here_is_refused() -> None:
-    desk = Desk([spec("add", version="1")])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([spec("add", version="1")])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, Call("x", "add", CODEC.encode([[1], {}]), version="2"))
     assert rows(alpha)["x"].fault.code == 1001
 
 
 def test_what_is_queued_is_refused_once_the_function_is_withdrawn_and_what_runs_goes_on() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(name, "slow", 1) for name in "wxyz"])
-    desk.node.withdraw("slow", now=desk.now)
-    desk.flush()
+    harness.node.withdraw("slow", now=harness.now)
+    harness.flush()
     assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {
         "y": (1001, True),
         "z": (1001, True),
     }
-    for run in desk.running("slow"):
-        desk.finish(run)
+    for run in harness.running("slow"):
+        harness.finish(run)
     assert alpha.take(Result)[-1].last
-    desk.idle()
+    harness.idle()
 
 
 def test_what_is_queued_for_a_withdrawn_function_is_refused_by_a_node_that_is_leaving_too() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(name, "slow", 1) for name in "wxyz"])
-    desk.node.leave(now=desk.now)
-    desk.flush()
-    assert desk.node.worker.queued == 2, "what was accepted before runs"
-    desk.node.withdraw("slow", now=desk.now)
-    desk.flush()
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    assert harness.node.worker.queued == 2, "what was accepted before runs"
+    harness.node.withdraw("slow", now=harness.now)
+    harness.flush()
     assert {name: row.fault.code for name, row in rows(alpha).items()} == {"y": 1001, "z": 1001}
 
 
 def test_more_slots_let_the_queue_go_on_at_once_and_fewer_end_no_run() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(name, "slow", name) for name in "stuvwx"])
-    desk.node.offer(spec("slow", concurrency=4), now=desk.now)
-    desk.flush()
-    assert len(desk.running("slow")) == 4
-    desk.node.offer(spec("slow", concurrency=1), now=desk.now)
-    for run in desk.running("slow")[:3]:
-        desk.finish(run)
-    assert [run.args for run in desk.running("slow")] == [["v"]]
-    desk.finish(desk.running("slow")[0])
-    assert [run.args for run in desk.running("slow")] == [["w"]]
+    harness.node.offer(spec("slow", concurrency=4), now=harness.now)
+    harness.flush()
+    assert len(harness.running("slow")) == 4
+    harness.node.offer(spec("slow", concurrency=1), now=harness.now)
+    for run in harness.running("slow")[:3]:
+        harness.finish(run)
+    assert [run.args for run in harness.running("slow")] == [["v"]]
+    harness.finish(harness.running("slow")[0])
+    assert [run.args for run in harness.running("slow")] == [["w"]]
 
 
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_starts_at_or_after_its_deadline() -> None:
-    desk = Desk([spec("slow", concurrency=1)])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
     dispatch(alpha, 2, call("y", "slow"), timeout=10**9)
     dispatch(alpha, 3, call("z", "slow"), timeout=0)
     dispatch(alpha, 4, call("w", "slow"), timeout=-5)
-    desk.advance(1)
-    (first,) = desk.running("slow")
-    desk.finish(first)
-    assert desk.runs == {}
+    harness.advance(1)
+    (first,) = harness.running("slow")
+    harness.finish(first)
+    assert harness.runs == {}
     refused = rows(alpha)
     assert {name: (row.fault.code, row.refused) for name, row in refused.items()} == dict.fromkeys("yzw", (1020, True))
     assert first.deadline == 61 * 10**9
 
 
 def test_a_deadline_is_never_later_than_the_longest() -> None:
-    desk = Desk([SLOW], limits=Limits(longest_timeout=10**9))
-    dispatch(desk.member("alpha"), 1, call("x", "slow"), timeout=2**63)
-    assert desk.running("slow")[0].deadline == desk.now + 10**9
+    harness = NodeHarness([SLOW], limits=Limits(longest_timeout=10**9))
+    dispatch(harness.member("alpha"), 1, call("x", "slow"), timeout=2**63)
+    assert harness.running("slow")[0].deadline == harness.now + 10**9
 
 
 # -- cancelling -------------------------------------------------------------------------------------------------------
 
 
 def test_cancelling_refuses_what_is_queued_and_asks_what_runs_whose_slot_stays_taken() -> None:
-    desk = Desk([spec("slow", concurrency=1)])
-    alpha, beta = desk.member("alpha"), desk.member("beta")
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow"), call("y", "slow"))
     dispatch(beta, 1, call("z", "slow", "z"))
-    alpha.say(CancelRequest(1), CancelRequest(2))
-    (running,) = desk.running("slow")
-    assert desk.cancelled == [running.run]
+    alpha.send(CancelRequest(1), CancelRequest(2))
+    (running,) = harness.running("slow")
+    assert harness.cancelled == [running.run]
     assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {"y": (1021, True)}
     assert beta.take(Result) == []
-    desk.finish(running, Stopped())
+    harness.finish(running, Stopped())
     assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {"x": (1021, False)}
-    assert [run.args for run in desk.running("slow")] == [["z"]]
+    assert [run.args for run in harness.running("slow")] == [["z"]]
 
 
 def test_a_cancelled_body_that_returns_all_the_same_has_its_result() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 5))
-    alpha.say(CancelRequest(1))
-    desk.finish(desk.running("slow")[0])
+    alpha.send(CancelRequest(1))
+    harness.finish(harness.running("slow")[0])
     assert value(alpha.take(Result)[0], "x") == 5
 
 
 def test_the_loss_of_the_asker_is_a_cancel_and_its_results_go_nowhere() -> None:
-    desk = Desk([spec("slow", concurrency=1)])
-    alpha, beta = desk.member("alpha"), desk.member("beta")
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow"))
     dispatch(alpha, 2, call("x", "slow"))
     dispatch(beta, 1, call("z", "slow", "z"))
     alpha.drop()
-    (running,) = desk.running("slow")
-    assert desk.cancelled == [running.run] and desk.node.worker.queued == 1
-    desk.finish(running, Stopped())
-    desk.finish(desk.running("slow")[0])
+    (running,) = harness.running("slow")
+    assert harness.cancelled == [running.run] and harness.node.worker.queued == 1
+    harness.finish(running, Stopped())
+    harness.finish(harness.running("slow")[0])
     assert value(beta.take(Result)[0], "z") == "z" and alpha.take(Result) == []
-    desk.idle()
+    harness.idle()
 
 
 def test_a_run_that_ends_twice_or_never_began_changes_nothing() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1))
-    (running,) = desk.running("slow")
-    desk.finish(running)
+    (running,) = harness.running("slow")
+    harness.finish(running)
     for run in (running.run, 99):
-        desk.node.finished(run, Returned(2), now=desk.now)  # type: ignore[arg-type]
-    desk.flush()
-    assert len(alpha.take(Result)) == 1 and desk.node.worker.running == 0
+        harness.node.finished(run, Returned(2), now=harness.now)  # type: ignore[arg-type]
+    harness.flush()
+    assert len(alpha.take(Result)) == 1 and harness.node.worker.running == 0
 
 
 # -- how a body's end is told -----------------------------------------------------------------------------------------
 
 
 def test_what_a_function_raises_is_1003_with_all_that_helps() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
-    desk.finish(desk.running("slow")[0], Raised("ValueError", "no such thing", "Traceback ..."))
+    harness.finish(harness.running("slow")[0], Raised("ValueError", "no such thing", "Traceback ..."))
     row = rows(alpha)["x"]
     assert not row.refused and row.fault.code == 1003
     assert row.fault.details == {
         "call": "x",
         "function": "slow",
-        "node": desk.node.shown,
+        "node": harness.node.shown,
         "type": "ValueError",
         "message": "no such thing",
         "traceback": "Traceback ...",
@@ -225,30 +225,30 @@ def test_what_a_function_raises_is_1003_with_all_that_helps() -> None:
 
 def test_an_exceptions_words_may_be_no_text() -> None:
     """Names of files that are no UTF-8 come as halves of surrogate pairs; the fault must be encodable."""
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
-    desk.finish(desk.running("slow")[0], Raised("Odd\ud800", "no file \udcff é", "at \udcff"))
+    harness.finish(harness.running("slow")[0], Raised("Odd\ud800", "no file \udcff é", "at \udcff"))
     fault = rows(alpha)["x"].fault
     assert (fault.message + "".join(map(str, fault.details.values()))).encode()
     assert "no file \\udcff é" in fault.message
 
 
 def test_a_result_that_cannot_be_sent_is_1003() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
-    desk.finish(desk.running("slow")[0], Returned({"deep": [object()]}))
+    harness.finish(harness.running("slow")[0], Returned({"deep": [object()]}))
     fault = rows(alpha)["x"].fault
     assert (fault.code, fault.details["type"]) == (1003, "UnsendableValue") and "$.deep[0]" in fault.message
 
 
 def test_failures_are_cut_and_are_not_sent_three_times() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
     long = "x" * 1_000_000
-    desk.finish(desk.running("slow")[0], Raised(long, long, long))
+    harness.finish(harness.running("slow")[0], Raised(long, long, long))
     fault = rows(alpha)["x"].fault
     assert len(fault.message) < 2 * FAILURE_SUMMARY + 200
     assert len(fault.details["message"]) == len(fault.details["traceback"]) == FAILURE_TEXT
@@ -259,10 +259,10 @@ def test_subclasses_of_str_in_a_failure_become_text() -> None:
     class Markup(str):
         __slots__ = ()
 
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
-    desk.finish(desk.running("slow")[0], Raised(Markup("Kind"), Markup("no"), Markup("Traceback")))
+    harness.finish(harness.running("slow")[0], Raised(Markup("Kind"), Markup("no"), Markup("Traceback")))
     fault = rows(alpha)["x"].fault
     assert {type(text) for text in (fault.message, *fault.details.values())} == {str}
 
@@ -292,45 +292,45 @@ def test_whatever_a_result_raises_when_it_is_encoded_is_1003() -> None:
             return super().__getattribute__(name)
 
     for result in (Odd(), [Odd()], Record(), {"a": Record()}):
-        desk = Desk([SLOW])
-        alpha = desk.member("alpha")
+        harness = NodeHarness([SLOW])
+        alpha = harness.member("alpha")
         dispatch(alpha, 1, call("x", "slow"))
-        desk.finish(desk.running("slow")[0], Returned(result))
+        harness.finish(harness.running("slow")[0], Returned(result))
         assert rows(alpha)["x"].fault.code == 1003
-        desk.idle()
+        harness.idle()
 
 
 def test_a_body_that_never_began_is_refused_and_frees_its_slot() -> None:
-    desk = Desk([spec("slow", concurrency=1)])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1))
     dispatch(alpha, 2, call("y", "slow", 2))
-    desk.finish(desk.running("slow")[0], NotStarted("no thread"))
+    harness.finish(harness.running("slow")[0], NotStarted("no thread"))
     row = rows(alpha)["x"]
     assert (row.fault.code, row.refused) == (1022, True) and "no thread" in row.fault.message
     assert row.fault.details["retry_after"] > 0
-    assert [run.args for run in desk.running("slow")] == [[2]]
+    assert [run.args for run in harness.running("slow")] == [[2]]
 
 
 def test_a_body_that_was_lost_may_have_begun() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1))
-    desk.finish(desk.running("slow")[0], Lost("its process died"))
+    harness.finish(harness.running("slow")[0], Lost("its process died"))
     row = rows(alpha)["x"]
     assert (row.fault.code, row.refused) == (1023, False) and "its process died" in row.fault.message
-    desk.idle()
+    harness.idle()
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
 def test_references_are_filled_in_from_what_was_given_and_each_call_has_its_own_copy() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     given = {"a": CODEC.encode({"k": [1, 2]})}
-    dispatch(alpha, 1, call("x", "slow", Ref("a")), call("y", "slow", [Ref("a", ("k", 1))], w=Ref("a")), given=given)
-    x, y = desk.running("slow")
+    dispatch(alpha, 1, call("x", "slow", Ref("a")), call("y", "slow", [Ref("a", ("k", 1))], w=Ref("a")), inputs=given)
+    x, y = harness.running("slow")
     assert (x.args, y.args, y.kwargs) == ([{"k": [1, 2]}], [[2]], {"w": {"k": [1, 2]}})
     assert x.args[0] is not y.kwargs["w"]
 
@@ -338,9 +338,9 @@ def test_references_are_filled_in_from_what_was_given_and_each_call_has_its_own_
 @pytest.mark.parametrize(
     ("made", "code", "words"),
     [
-        (Call("x", "slow", CODEC.encode([[Ref("a")], {}])), 1010, "'a', which is not among its needs"),
-        (Call("x", "slow", CODEC.encode([[Ref("a")], {}]), needs=("b",)), 1010, "not among its needs"),
-        (Call("x", "slow", CODEC.encode([[Ref("a", ("k", 9))], {}]), needs=("a",)), 1013, "has no"),
+        (Call("x", "slow", CODEC.encode([[Ref("a")], {}])), 1010, "'a', which is not among its dependencies"),
+        (Call("x", "slow", CODEC.encode([[Ref("a")], {}]), dependencies=("b",)), 1010, "not among its dependencies"),
+        (Call("x", "slow", CODEC.encode([[Ref("a", ("k", 9))], {}]), dependencies=("a",)), 1013, "has no"),
         (Call("x", "slow", b"\xc1"), 1010, "cannot be read"),
         (Call("x", "slow", b""), 1010, "cannot be read"),
         (Call("x", "slow", CODEC.encode(5)), 1010, "are not [["),
@@ -351,19 +351,19 @@ def test_references_are_filled_in_from_what_was_given_and_each_call_has_its_own_
     ],
 )
 def test_arguments_that_cannot_be_are_refused_before_anything_runs(made: Call, code: int, words: str) -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
-    dispatch(alpha, 1, made, given={"a": CODEC.encode({"k": [1, 2]}), "b": b"\x01"})
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, made, inputs={"a": CODEC.encode({"k": [1, 2]}), "b": b"\x01"})
     row = rows(alpha)["x"]
     assert (row.fault.code, row.refused) == (code, True) and words in row.fault.message
-    assert row.fault.details and desk.runs == {}
-    desk.idle()
+    assert row.fault.details and harness.runs == {}
+    harness.idle()
 
 
 def test_a_call_that_only_comes_after_another_needs_no_value() -> None:
-    desk = Desk([SLOW])
-    dispatch(desk.member("alpha"), 1, Call("x", "slow", CODEC.encode([[1], {}]), needs=("before",)))
-    assert desk.running("slow")[0].args == [1]
+    harness = NodeHarness([SLOW])
+    dispatch(harness.member("alpha"), 1, Call("x", "slow", CODEC.encode([[1], {}]), dependencies=("before",)))
+    assert harness.running("slow")[0].args == [1]
 
 
 # -- dispatches that no coordinator makes -----------------------------------------------------------------------------
@@ -379,76 +379,76 @@ def test_a_call_that_only_comes_after_another_needs_no_value() -> None:
     ],
 )
 def test_a_dispatch_that_makes_no_sense_is_1010(request_: Request) -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
-    alpha.say(request_)
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    alpha.send(request_)
     (result,) = alpha.take(Result)
     assert result.last and result.fault is not None and result.fault.code == 1010
     assert result.fault.details["maybe_executed"] is False
-    desk.idle()
+    harness.idle()
 
 
 def test_a_number_that_is_in_use_is_refused_and_both_calls_of_the_name_end_once() -> None:
-    desk = Desk([SLOW])
-    alpha, beta = desk.member("alpha"), desk.member("beta")
+    harness = NodeHarness([SLOW])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow", "first"))
     dispatch(alpha, 1, call("x", "slow", "second"))
     dispatch(beta, 1, call("x", "slow", "another's"))
     (result,) = alpha.take(Result)
     assert result.fault == Fault(1010, "request 1 is already in progress on this link", {"maybe_executed": False})
-    for run in desk.running("slow"):
-        desk.finish(run)
+    for run in harness.running("slow"):
+        harness.finish(run)
     assert value(alpha.take(Result)[0], "x") == "first" and value(beta.take(Result)[0], "x") == "another's"
     dispatch(alpha, 1, call("x", "slow", "later"))
-    assert desk.running("slow")[0].args == ["later"]
+    assert harness.running("slow")[0].args == ["later"]
 
 
 def test_cancelled_calls_leave_the_queue_and_the_others_keep_their_order() -> None:
-    desk = Desk([spec("slow", concurrency=1)])
-    alpha, beta = desk.member("alpha"), desk.member("beta")
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
     for number in (1, 2, 3, 4):
         dispatch(alpha if number % 2 else beta, number, call("x", "slow", number), call("y", "slow", number + 10))
-    assert desk.node.worker.queued == 7
-    beta.say(CancelRequest(2))
-    assert desk.node.worker.queued == 5 and rows(beta).keys() == {"x", "y"}
+    assert harness.node.worker.queued == 7
+    beta.send(CancelRequest(2))
+    assert harness.node.worker.queued == 5 and rows(beta).keys() == {"x", "y"}
     order = []
-    while desk.node.worker.running:
-        (run,) = desk.running("slow")
+    while harness.node.worker.running:
+        (run,) = harness.running("slow")
         order.append(run.args[0])
-        desk.finish(run)
+        harness.finish(run)
     assert order == [1, 11, 3, 13, 4, 14]
-    desk.idle()
-    assert not desk.node.worker._queues and not desk.node.worker._busy and not desk.node.worker._by_link
+    harness.idle()
+    assert not harness.node.worker._queues and not harness.node.worker._busy and not harness.node.worker._by_link
 
 
 def test_nothing_is_kept_of_functions_that_were_offered_once() -> None:
-    desk = Desk()
-    alpha = desk.member("alpha")
+    harness = NodeHarness()
+    alpha = harness.member("alpha")
     for number in range(5):
-        desk.node.offer(spec(f"f{number}"), now=desk.now)
-        desk.flush()
+        harness.node.offer(spec(f"f{number}"), now=harness.now)
+        harness.flush()
         dispatch(alpha, number + 1, call("x", f"f{number}", 1))
-        desk.node.withdraw(f"f{number}", now=desk.now)
-        desk.finish(*desk.running(f"f{number}"))
-    worker = desk.node.worker
+        harness.node.withdraw(f"f{number}", now=harness.now)
+        harness.finish(*harness.running(f"f{number}"))
+    worker = harness.node.worker
     assert (worker._slots, worker._busy, worker._queues) == ({}, {}, {})
 
 
 def test_encoded_arguments_are_let_go_when_a_body_has_them() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", b"y" * 1000))
-    (run,) = desk.running("slow")
-    job = desk.node.worker.job(run.run)
-    assert run.args == [b"y" * 1000] and job is not None and job.call.args == b"" and job.given == {}
-    desk.finish(run)
+    (run,) = harness.running("slow")
+    job = harness.node.worker.job(run.run)
+    assert run.args == [b"y" * 1000] and job is not None and job.call.args == b"" and job.inputs == {}
+    harness.finish(run)
 
 
-def multiplied(desk: Desk, member: Member, number: int, *refs: Ref, **given: object) -> Failed | None:
+def multiplied(harness: NodeHarness, member: MemberStub, number: int, *refs: Ref, **given: object) -> Failed | None:
     """Dispatch a call of `slow` with these references as arguments; its failure, if it is refused."""
     args = CODEC.encode([list(refs), {}])
     encoded = {name: CODEC.encode(held) for name, held in given.items()}
-    dispatch(member, number, Call("x", "slow", args, tuple(given)), given=encoded)
+    dispatch(member, number, Call("x", "slow", args, tuple(given)), inputs=encoded)
     return rows(member).get("x")
 
 
@@ -465,13 +465,13 @@ def multiplied(desk: Desk, member: Member, number: int, *refs: Ref, **given: obj
     ],
 )
 def test_what_references_expand_to_is_bounded(refs: list[Ref], given: dict[str, object], limit: str, came: int) -> None:
-    desk = Desk([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
-    failed = multiplied(desk, desk.member("alpha"), 1, *refs, **given)
+    harness = NodeHarness([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
+    failed = multiplied(harness, harness.member("alpha"), 1, *refs, **given)
     assert failed is not None and failed.refused
     assert failed.fault.code == 1014
     value = 10_000 if limit == "expansion" else 100
     assert failed.fault.details == {"limit": limit, "value": value, "came": came}
-    assert not desk.running("slow")
+    assert not harness.running("slow")
 
 
 @pytest.mark.parametrize(
@@ -486,35 +486,35 @@ def test_what_references_expand_to_is_bounded(refs: list[Ref], given: dict[str, 
     ],
 )
 def test_references_that_expand_to_exactly_the_bound(refs: list[Ref], given: dict[str, object]) -> None:
-    desk = Desk([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
-    assert multiplied(desk, desk.member("alpha"), 1, *refs, **given) is None
-    assert len(desk.running("slow")[0].args) == len(refs)
+    harness = NodeHarness([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
+    assert multiplied(harness, harness.member("alpha"), 1, *refs, **given) is None
+    assert len(harness.running("slow")[0].args) == len(refs)
 
 
 def test_a_path_that_is_not_there_where_there_is_much_to_count() -> None:
-    desk = Desk([SLOW], limits=Limits(expansion=10_000, expansion_elements=10))
-    failed = multiplied(desk, desk.member("alpha"), 1, Ref("a", ("no",)), a=[0] * 50)
+    harness = NodeHarness([SLOW], limits=Limits(expansion=10_000, expansion_elements=10))
+    failed = multiplied(harness, harness.member("alpha"), 1, Ref("a", ("no",)), a=[0] * 50)
     assert failed is not None and failed.fault.code == 1013
 
 
 def test_inputs_that_nothing_refers_to_are_not_read() -> None:
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
-    dispatch(alpha, 1, Call("x", "slow", CODEC.encode([[1], {}]), ("a",)), given={"a": b"\xc1"})
-    assert [run.args for run in desk.running("slow")] == [[1]]
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, Call("x", "slow", CODEC.encode([[1], {}]), ("a",)), inputs={"a": b"\xc1"})
+    assert [run.args for run in harness.running("slow")] == [[1]]
 
 
 @pytest.mark.parametrize("made", [[], {}], ids=["list", "dict"])
 def test_a_result_that_contains_itself_is_a_failure_of_its_call(made: list[object] | dict[int, object]) -> None:
     for place in (0, 1):
         made.insert(place, made) if isinstance(made, list) else made.update({place: made})
-    desk = Desk([SLOW])
-    alpha = desk.member("alpha")
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1))
-    desk.finish_all({run.run: Returned(made) for run in desk.running("slow")})
+    harness.finish_all({run.run: Returned(made) for run in harness.running("slow")})
     failed = rows(alpha)["x"]
     assert failed.fault.code == 1003 and "contains itself" in failed.fault.message
-    desk.idle()
+    harness.idle()
 
 
 # -- inputs of all that runs ------------------------------------------------------------------------------------------
@@ -523,63 +523,63 @@ INPUT = {"a": CODEC.encode(b"x" * 10_000)}
 
 
 def test_inputs_of_running_calls_have_room_for_so_many_bytes() -> None:
-    desk = Desk([spec("slow"), spec("other")], limits=Limits(inputs=25_000))
-    alpha = desk.member("alpha")
-    dispatch(alpha, 1, *[call(f"x{n}", "slow", n, Ref("a")) for n in range(4)], call("y", "slow", 4), given=INPUT)
-    dispatch(alpha, 2, call("x", "other", 5, Ref("a")), call("z", "other", 6), given=INPUT)
-    assert [run.args[0] for run in desk.running("slow")] == [0, 1]
-    assert (desk.running("other"), desk.node.worker.queued) == ([], 5)
-    desk.finish(desk.running("slow")[0])
-    assert [run.args[0] for run in desk.running("slow")] == [1, 2]
-    for run in desk.running("slow"):
-        desk.finish(run)
-    assert [run.args[0] for run in desk.running("slow")] == [3, 4]
-    assert [run.args[0] for run in desk.running("other")] == [5, 6]
-    for run in (*desk.running("slow"), *desk.running("other")):
-        desk.finish(run)
-    desk.idle()
+    harness = NodeHarness([spec("slow"), spec("other")], limits=Limits(inputs=25_000))
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, *[call(f"x{n}", "slow", n, Ref("a")) for n in range(4)], call("y", "slow", 4), inputs=INPUT)
+    dispatch(alpha, 2, call("x", "other", 5, Ref("a")), call("z", "other", 6), inputs=INPUT)
+    assert [run.args[0] for run in harness.running("slow")] == [0, 1]
+    assert (harness.running("other"), harness.node.worker.queued) == ([], 5)
+    harness.finish(harness.running("slow")[0])
+    assert [run.args[0] for run in harness.running("slow")] == [1, 2]
+    for run in harness.running("slow"):
+        harness.finish(run)
+    assert [run.args[0] for run in harness.running("slow")] == [3, 4]
+    assert [run.args[0] for run in harness.running("other")] == [5, 6]
+    for run in (*harness.running("slow"), *harness.running("other")):
+        harness.finish(run)
+    harness.idle()
 
 
 def test_a_call_whose_inputs_have_no_room_alone_runs_alone() -> None:
-    desk = Desk([spec("slow")], limits=Limits(inputs=1))
-    alpha = desk.member("alpha")
-    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), given=INPUT)
+    harness = NodeHarness([spec("slow")], limits=Limits(inputs=1))
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), inputs=INPUT)
     for number in (1, 2):
-        (run,) = desk.running("slow")
+        (run,) = harness.running("slow")
         assert run.args[0] == number
-        desk.finish(run)
-    desk.idle()
+        harness.finish(run)
+    harness.idle()
 
 
 def test_what_waits_behind_a_cancelled_call_without_room_starts() -> None:
-    desk = Desk([spec("slow")], limits=Limits(inputs=15_000))
-    alpha = desk.member("alpha")
-    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), given=INPUT)
-    dispatch(alpha, 2, call("x", "slow", 2, Ref("a")), given=INPUT)
+    harness = NodeHarness([spec("slow")], limits=Limits(inputs=15_000))
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), inputs=INPUT)
+    dispatch(alpha, 2, call("x", "slow", 2, Ref("a")), inputs=INPUT)
     dispatch(alpha, 3, call("x", "slow", 3))
-    assert [run.args[0] for run in desk.running("slow")] == [1]
-    alpha.say(CancelRequest(2))
-    assert [run.args[0] for run in desk.running("slow")] == [1, 3]
-    for run in desk.running("slow"):
-        desk.finish(run)
-    desk.idle()
+    assert [run.args[0] for run in harness.running("slow")] == [1]
+    alpha.send(CancelRequest(2))
+    assert [run.args[0] for run in harness.running("slow")] == [1, 3]
+    for run in harness.running("slow"):
+        harness.finish(run)
+    harness.idle()
 
 
 def test_many_small_elements_weigh_more_than_their_bytes() -> None:
-    desk = Desk([spec("slow")], limits=Limits(inputs=1_000_000))
-    alpha = desk.member("alpha")
+    harness = NodeHarness([spec("slow")], limits=Limits(inputs=1_000_000))
+    alpha = harness.member("alpha")
     given = {"a": CODEC.encode([[]] * 10_000)}
-    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), given=given)
-    assert len(desk.running("slow")) == 1
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), inputs=given)
+    assert len(harness.running("slow")) == 1
 
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_results_kept_for_one_request_have_a_bound(partial: bool) -> None:
-    desk = Desk([spec("f")], limits=Limits(values=25_000))
-    client = desk.client()
-    client.say(Request(1, tuple(call(f"x{n}", "f", n) for n in range(3)), partial=partial))
-    for run in desk.running("f"):
-        desk.finish(run, Returned(b"x" * 10_000))
+    harness = NodeHarness([spec("f")], limits=Limits(values=25_000))
+    client = harness.client()
+    client.send(Request(1, tuple(call(f"x{n}", "f", n) for n in range(3)), partial=partial))
+    for run in harness.running("f"):
+        harness.finish(run, Returned(b"x" * 10_000))
     (result,) = client.take(Result)
     assert result.fault is not None and (result.fault.code, result.fault.details["limit"]) == (1014, "values")
-    desk.idle()
+    harness.idle()

@@ -101,14 +101,14 @@ def test_the_names_of_other_calls_are_references_and_its_own_is_text() -> None:
     made = request(rpc({**ECHO, "args": ["x", ["y"], {"y": "y"}], "kwargs": {"k": "z"}}, {"name": "y", "fun": "f"}))
     call = made.calls[0]
     assert arguments(call) == [["x", [Ref("y")], {"y": Ref("y")}], {"k": "z"}]
-    assert call.needs == ("y",)
+    assert call.dependencies == ("y",)
 
 
 def test_explicit_references() -> None:
     args = ["y", {"$ref": "y", "path": ["k", 0]}, {"$data": {"$ref": 5}}]
     made = request(rpc({**ECHO, "args": args}, {"name": "y", "fun": "f"}, refs="explicit"))
     assert arguments(made.calls[0]) == [["y", Ref("y", ("k", 0)), {"$ref": 5}], {}]
-    assert made.calls[0].needs == ("y",)
+    assert made.calls[0].dependencies == ("y",)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from mpreg_proto.errors import Fault, RemoteProtocolError
 from mpreg_proto.limits import Limits
-from mpreg_proto.wire.dialects import BadRequest, decode, encode, placed
+from mpreg_proto.wire.dialects import BadRequest, decode, encode, error_path
 from mpreg_proto.wire.messages import Call, Explain, Message, Ping, Refused, Request
 
 pack = msgspec.msgpack.encode
@@ -111,9 +111,9 @@ def test_explain_is_a_question_of_its_own() -> None:
 
 
 def test_the_words_of_a_message_find_their_place() -> None:
-    assert placed("Expected `int`, got `str` - at `$[2][0]`") == ("$[2][0]", "expected `int`, got `str`")
-    assert placed("Input data was truncated") == ("$", "input data was truncated")
-    assert placed("") == ("$", "")
+    assert error_path("Expected `int`, got `str` - at `$[2][0]`") == ("$[2][0]", "expected `int`, got `str`")
+    assert error_path("Input data was truncated") == ("$", "input data was truncated")
+    assert error_path("") == ("$", "")
 
 
 def test_details_may_hold_what_the_core_does_not_know() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mpreg_proto.wire import jsonsteps, jsonvalues
 from mpreg_proto.wire.jsonvalues import MalformedJson
-from mpreg_proto.wire.shapes import MAX_ARRAY, MAX_DEPTH
+from mpreg_proto.wire.value_limits import MAX_ARRAY, MAX_DEPTH
 
 
 def outcome(text: str | bytes) -> object:

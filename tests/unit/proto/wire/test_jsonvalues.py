@@ -105,7 +105,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
 def test_what_is_not(text: str | bytes, why: str, at: int | None) -> None:
     with pytest.raises(MalformedJson) as caught:
         loads(text)
-    assert why in caught.value.why
+    assert why in caught.value.reason
     assert at is None or caught.value.at == at
     assert caught.value.limit is None
 
@@ -200,7 +200,7 @@ def test_refused_with_the_place(value: object, path: str, type_name: str, why: s
     with pytest.raises(UnsendableValue) as caught:
         to_json(value, CODEC)
     assert (caught.value.path, caught.value.type_name) == (path, type_name)
-    assert why in caught.value.why
+    assert why in caught.value.reason
 
 
 def test_a_failing_form_names_its_place() -> None:

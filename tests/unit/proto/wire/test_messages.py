@@ -7,14 +7,13 @@ import pytest
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.wire.messages import (
-    Ask,
+    BucketHashes,
     Call,
     CancelRequest,
     Change,
-    Check,
     Claim,
     Delta,
-    DialMe,
+    DialBack,
     Digest,
     Done,
     Explain,
@@ -22,21 +21,22 @@ from mpreg_proto.wire.messages import (
     Explanation,
     Failed,
     Fetch,
+    GetView,
     Goodbye,
+    Gossip,
     Head,
     Hello,
-    Lack,
+    IndirectAck,
     Message,
-    News,
     Ping,
+    PingReq,
     Pong,
+    Pull,
     Refused,
     Request,
     Result,
-    Summary,
-    Told,
     Traced,
-    Vouch,
+    View,
 )
 
 decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -58,18 +58,18 @@ EACH: dict[int, Message] = {
     12: CancelRequest(7),
     13: Explain(Request(7, (CALL,))),
     14: Explanation(7, (Explained("x", "f", ("n",), "why", (("m", "busy"),)),), Fault(1001, "")),
-    15: Ask(1),
-    16: Told(1, b"{}"),
-    20: News(
+    15: GetView(1),
+    16: View(1, b"{}"),
+    20: Gossip(
         (Claim(b"m" * 16, 1, 1, b"card", (b"n" * 16,)),), (Delta(HEAD, 0, (Change(1, "f:x", b""),)),), (HEAD,), True
     ),
     21: Digest((Claim(b"m" * 16, 1, 0),), (HEAD,), bytes(32)),
     22: Fetch(b"m" * 16, 0),
-    23: Summary(bytes(2048)),
-    24: Lack((Claim(b"m" * 16, -1, 0),), (HEAD,)),
-    25: DialMe(b"m" * 16, b"n" * 16, (b"o" * 16,)),
-    26: Check(b"m" * 16),
-    27: Vouch(b"m" * 16),
+    23: BucketHashes(bytes(2048)),
+    24: Pull((Claim(b"m" * 16, -1, 0),), (HEAD,)),
+    25: DialBack(b"m" * 16, b"n" * 16, (b"o" * 16,)),
+    26: PingReq(b"m" * 16),
+    27: IndirectAck(b"m" * 16),
 }  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_what_a_newer_peer_adds_at_the_end_is_ignored(kind: int) -> None:
         ([10, 1, []], Request(1, ())),
         ([11, 1], Result(1)),
         ([14, 1], Explanation(1)),
-        ([20], News()),
+        ([20], Gossip()),
         ([10, 1, [["x", "f", b""]]], Request(1, (Call("x", "f", b""),))),
         ([11, 1, [["x", b""]], [["y", [1003, ""]]]], Result(1, (Done("x", b""),), (Failed("y", Fault(1003, "")),))),
     ],

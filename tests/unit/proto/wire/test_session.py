@@ -21,12 +21,14 @@ CLIENT = hello(cluster="", member=b"", name="client")
 LIMITS = Limits(message=1000, node_message=2000)
 
 
-def session(framing: Framing = Framing.NATIVE_MESSAGES, *, mine: Hello = NODE, dialled: str | None = None) -> Session:
+def session(
+    framing: Framing = Framing.NATIVE_MESSAGES, *, local_hello: Hello = NODE, dialled: str | None = None
+) -> Session:
     return Session(
         LinkId(1),
         framing=framing,
         dialled=None if dialled is None else Address(dialled),
-        mine=mine,
+        local_hello=local_hello,
         codec=ValueCodec(),
         limits=LIMITS,
         now=5,
@@ -46,12 +48,12 @@ def test_every_step_is_in_the_table_or_raises_and_changes_nothing(stage: Stage, 
     one.stage = stage
     following = STAGES.get((stage, cause))
     if following is not None:
-        one.move(cause)
+        one.transition(cause)
         assert one.stage is following
         return
     before = {name: getattr(one, name) for name in Session.__slots__}
     with pytest.raises(LocalProtocolError, match=f"{stage.name} cannot take {cause.name}"):
-        one.move(cause)
+        one.transition(cause)
     assert {name: getattr(one, name) for name in Session.__slots__} == before
 
 
@@ -65,19 +67,19 @@ def test_the_table_leads_from_opening_to_the_end_and_never_back() -> None:
 
 
 def test_both_goodbyes_in_either_order_lead_to_the_same_stage() -> None:
-    for first, second in ((Cause.GOODBYE_SENT, Cause.GOODBYE_CAME), (Cause.GOODBYE_CAME, Cause.GOODBYE_SENT)):
+    for first, second in ((Cause.GOODBYE_SENT, Cause.GOODBYE_RECEIVED), (Cause.GOODBYE_RECEIVED, Cause.GOODBYE_SENT)):
         one = session()
         for cause in (Cause.AGREED, first, second):
-            one.move(cause)
-        assert one.stage is Stage.BOTH_LEAVE and one.closing
+            one.transition(cause)
+        assert one.stage is Stage.BOTH_CLOSING and one.closing
 
 
 def test_closing_is_from_the_first_goodbye_on() -> None:
     one = session()
     assert not one.closing
-    one.move(Cause.AGREED)
+    one.transition(Cause.AGREED)
     assert not one.closing
-    one.move(Cause.GOODBYE_CAME)
+    one.transition(Cause.GOODBYE_RECEIVED)
     assert one.closing
 
 
@@ -88,13 +90,13 @@ def test_a_hello_opens_and_says_who_is_there() -> None:
     one = session()
     received = one.receive(dialects.encode(OTHER), 9)
     assert list(received) == [OTHER] and received.violation is None
-    assert (one.stage, one.member, one.theirs, one.heard) == (Stage.OPEN, OTHER.member, OTHER, 9)
+    assert (one.stage, one.member, one.remote_hello, one.last_activity) == (Stage.OPEN, OTHER.member, OTHER, 9)
     assert one.agreed is not None and one.agreed.version == 1
 
 
 @pytest.mark.parametrize(("mine", "theirs", "limit"), [(NODE, OTHER, 2000), (NODE, CLIENT, 1000), (CLIENT, NODE, 1000)])
 def test_the_limit_follows_from_who_is_there(mine: Hello, theirs: Hello, limit: int) -> None:
-    one = session(Framing.STREAM, mine=mine)
+    one = session(Framing.STREAM, local_hello=mine)
     assert one.limit == 1000
     one.receive(framed(theirs), 0)
     assert one.limit == limit
@@ -121,7 +123,7 @@ def test_nothing_else_opens(first: Message, code: int) -> None:
     one = session()
     received = one.receive(dialects.encode(first), 0)
     assert list(received) == [] and received.violation is not None and received.violation.code == code
-    assert (one.stage, one.theirs, one.agreed) == (Stage.OPENING, None, None)
+    assert (one.stage, one.remote_hello, one.agreed) == (Stage.OPENING, None, None)
 
 
 def test_a_refusal_may_come_first() -> None:
@@ -148,7 +150,7 @@ def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
     one, data = session(Framing.STREAM), framed(OTHER, Ping(1), Ping(2))
     messages = [message for at in range(0, len(data), cut) for message in one.receive(data[at : at + cut], at)]
     assert messages == [OTHER, Ping(1), Ping(2)]
-    assert one.heard == (len(data) - 1) // cut * cut
+    assert one.last_activity == (len(data) - 1) // cut * cut
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -175,9 +177,9 @@ def test_of_two_faults_the_first_is_told() -> None:
 
 def test_each_byte_is_heard_and_stills_a_ping() -> None:
     one = session(Framing.STREAM)
-    one.pinged = True
+    one.keepalive_sent = True
     one.receive(b"\x00", 77)
-    assert (one.heard, one.pinged) == (77, False)
+    assert (one.last_activity, one.keepalive_sent) == (77, False)
 
 
 def test_chunks_are_prefixed_on_streams_alone() -> None:
@@ -238,7 +240,7 @@ def test_a_message_that_was_never_encoded_is_judged_alike() -> None:
     assert one.handle(Ping(1), 3).violation is not None
     assert list(one.handle(OTHER, 4)) == [OTHER] and one.stage is Stage.OPEN
     assert one.handle(OTHER, 5).violation is not None
-    assert (one.heard, one.member) == (5, OTHER.member)
+    assert (one.last_activity, one.member) == (5, OTHER.member)
 
 
 def test_every_close_code_is_one_that_an_endpoint_may_send() -> None:

@@ -186,7 +186,7 @@ def test_refused_with_the_place(value: object, path: str, type_name: str, why: s
         CODEC.encode(value)
     assert caught.value.path.startswith(path)
     assert caught.value.type_name == type_name
-    assert why in caught.value.why
+    assert why in caught.value.reason
     assert caught.value.limit is None
 
 
@@ -213,7 +213,7 @@ def test_nesting_is_bounded_where_it_is_sent(kind: str, beside: str) -> None:
     for levels in (64, 65, 500, 2000, 5000):
         with pytest.raises(UnsendableValue) as caught:
             CODEC.encode([beside, nested(kind, levels)])
-        assert caught.value.why == "nested deeper than 64 levels"
+        assert caught.value.reason == "nested deeper than 64 levels"
         assert caught.value.limit == {"limit": "nesting", "value": 64, "came": 65}
         assert caught.value.path.startswith("$[1]")
 
@@ -294,7 +294,7 @@ def test_what_is_given_is_shared() -> None:
     data = CODEC.encode(
         [Ref("a"), {"x": Ref("a", ("rows", 1, 0))}, (Ref("b"),), Ref("c"), Ref("d"), Ref("a", ("rows", 0))]
     )
-    value: Any = CODEC.decode(data, given=given)
+    value: Any = CODEC.decode(data, inputs=given)
     assert value == [given["a"], {"x": 2}, ((4,),), {5}, None, [1]]
     assert value[0] is given["a"]
     assert value[2][0] is given["b"]
@@ -306,14 +306,14 @@ def test_what_is_given_is_not_looked_into() -> None:
     deep = nested("list", 3000)
     big = [0] * 1_000_001
     refs = {"a": Ref("a"), "rest": ["long enough to be measured"] * 100, "b": Ref("b"), "t": ()}
-    value: Any = CODEC.decode(CODEC.encode(refs), given={"a": deep, "b": big})
+    value: Any = CODEC.decode(CODEC.encode(refs), inputs={"a": deep, "b": big})
     assert value["a"] is deep
     assert value["b"] is big
 
 
 def test_a_reference_to_nothing() -> None:
     with pytest.raises(MissingReference) as caught:
-        CODEC.decode(CODEC.encode([Ref("a"), (Ref("b"),)]), given={"a": 1})
+        CODEC.decode(CODEC.encode([Ref("a"), (Ref("b"),)]), inputs={"a": 1})
     assert caught.value.name == "b"
 
 
@@ -327,15 +327,15 @@ def test_a_reference_to_nothing() -> None:
 def test_a_path_that_is_not_there(path: tuple[str | int, ...], position: int) -> None:
     given = {"a": {"rows": [1, 2], "text": "abc", "none": None, "ints": {5: 1}}}
     with pytest.raises(PathNotFound) as caught:
-        CODEC.decode(CODEC.encode([Ref("a", path)]), given=given)
+        CODEC.decode(CODEC.encode([Ref("a", path)]), inputs=given)
     assert (caught.value.name, caught.value.path, caught.value.position) == ("a", path, position)
 
 
 def test_text_as_a_key_and_lists_as_keys() -> None:
     data = msgpack.packb({msgpack.ExtType(1, b"a"): 1}, use_bin_type=True)
-    assert CODEC.decode(data, given={"a": "key"}) == {"key": 1}
+    assert CODEC.decode(data, inputs={"a": "key"}) == {"key": 1}
     with pytest.raises(MalformedValue):
-        CODEC.decode(data, given={"a": []})
+        CODEC.decode(data, inputs={"a": []})
 
 
 @pytest.mark.parametrize(
@@ -346,16 +346,16 @@ def test_a_shared_result_is_not_hashed_again_and_again(huge: object, wrap: Any) 
     ref = msgpack.ExtType(1, b"a")
     as_set = msgpack.packb([msgpack.ExtType(3, b"\x0c"), *[wrap(ref)] * 50_000])
     with pytest.raises(MalformedValue, match="in a key or in a set"):
-        CODEC.decode(as_set, given={"a": huge})
+        CODEC.decode(as_set, inputs={"a": huge})
     pair = msgpack.packb(wrap(ref)) + b"\xc0"
     with pytest.raises(MalformedValue, match="in a key or in a set"):
-        CODEC.decode(b"\xde\xc3\x50" + pair * 50_000, given={"a": huge})
+        CODEC.decode(b"\xde\xc3\x50" + pair * 50_000, inputs={"a": huge})
 
 
 def test_a_costly_result_may_stand_beside_sets_and_keys() -> None:
     given = {"a": (1, 2), "b": 1 << 100}
     value = [{"k": (Ref("a"), {"x"}, {1: Ref("b")})}, {(3, frozenset({4})): Ref("a")}]
-    back: Any = CODEC.decode(CODEC.encode(value), given=given)
+    back: Any = CODEC.decode(CODEC.encode(value), inputs=given)
     assert same(back, [{"k": ((1, 2), {"x"}, {1: 1 << 100})}, {(3, frozenset({4})): (1, 2)}])
     assert back[0]["k"][0] is given["a"]
 
@@ -393,7 +393,7 @@ def test_malformed(data: bytes) -> None:
     with pytest.raises(MalformedValue):
         CODEC.decode(b"\x93\x01" + data + b"\xda\x08\x00" + b"x" * 2048)
     with pytest.raises(MalformedValue):
-        CODEC.decode(data, given={})
+        CODEC.decode(data, inputs={})
 
 
 MARKED_TUPLE = b"\x92\xd4\x03\x0b"
@@ -502,19 +502,19 @@ def test_registered_types(codec: ValueCodec, value: object) -> None:
 
 def test_references_within_registered_types(codec: ValueCodec) -> None:
     given = {"a": [1]}
-    value: Any = codec.decode(codec.encode(Pair(Ref("a"), 2)), given=given)
+    value: Any = codec.decode(codec.encode(Pair(Ref("a"), 2)), inputs=given)
     assert value.left is given["a"]
 
 
 def test_costly_results_within_registered_types(codec: ValueCodec) -> None:
     given = {"a": (1, 2)}
-    assert codec.decode(codec.encode([Pair(Ref("a"), Blob(b"x"))]), given=given) == [Pair((1, 2), Blob(b"x"))]
+    assert codec.decode(codec.encode([Pair(Ref("a"), Blob(b"x"))]), inputs=given) == [Pair((1, 2), Blob(b"x"))]
     beside = [Ref("a"), {Pair(n, (n, {"k": 1}["k"])): n for n in range(200)}, {Pair(1, Pair(2, 3))}]
-    assert codec.decode(codec.encode(beside), given=given) == [(1, 2), *beside[1:]]
+    assert codec.decode(codec.encode(beside), inputs=given) == [(1, 2), *beside[1:]]
     for key in (Pair(Ref("a"), 1), Pair((1, Ref("a")), 1), (1, Pair(1, Pair(2, Ref("a"))))):
         for value in ({key: 1}, [{(key,): 1}], {n if n else key: n for n in range(100)}):
             with pytest.raises(MalformedValue, match="in a key or in a set"):
-                codec.decode(codec.encode(value), given=given)
+                codec.decode(codec.encode(value), inputs=given)
 
 
 def test_a_codec_without_the_type_refuses_it(codec: ValueCodec) -> None:

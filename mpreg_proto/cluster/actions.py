@@ -1,0 +1,123 @@
+"""All that the cluster machine may want, on one page; `Cluster`'s methods return these in the order of their causes.
+
+`Node` carries them out: it sends, closes and dials through its sessions, and tells its requests which members and
+offers came and went. `Dial` and `Notify` are the core's own effects and pass through.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpreg_proto.effects import Dial, Notify
+from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.wire.messages import Message
+
+
+class SendMessage(msgspec.Struct, frozen=True, gc=False):
+    """Send this message on that link. Several in a row may carry the very same message: encode it once."""
+
+    link: LinkId
+    message: Message
+
+
+class CloseLink(msgspec.Struct, frozen=True, gc=False):
+    """Say Goodbye on that link, finish what is on it, close it; `unlinked(clean=True)` follows."""
+
+    link: LinkId
+    reason: str
+
+
+class SendPing(msgspec.Struct, frozen=True, gc=False):
+    """Ping that link; `answered(link)` follows once its answer is there."""
+
+    link: LinkId
+
+
+class AbortLink(msgspec.Struct, frozen=True, gc=False):
+    """End that link without a word: who was at the other end is DEAD, and has said nothing for as long as it took."""
+
+    link: LinkId
+
+
+class AbandonLink(msgspec.Struct, frozen=True, gc=False):
+    """Say Goodbye on that link and end it at once: it carries nothing, and its member is alive, as others say."""
+
+    link: LinkId
+
+
+class CloseIfIdle(msgspec.Struct, frozen=True, gc=False):
+    """Nobody but calls needs the link to that member: say Goodbye on it, if it has been idle for long."""
+
+    member: MemberId
+    link: LinkId
+
+
+class LinkSelected(msgspec.Struct, frozen=True, gc=False):
+    """Calls for that member go over this link from now on."""
+
+    member: MemberId
+    link: LinkId
+
+
+class MemberLost(msgspec.Struct, frozen=True, gc=False):
+    """That member is DEAD, LEFT or RETIRED: what is pending there is lost."""
+
+    member: MemberId
+
+
+class OffersChanged(msgspec.Struct, frozen=True, gc=False):
+    """Something about offers or standings is other than before: calls that wait for it may be placed again."""
+
+    functions: tuple[str, ...] = ()
+    """Those that somebody may offer who did not before."""
+    members: tuple[MemberId, ...] = ()
+    """Those whose standing or offers are other than before."""
+
+
+class IdRetired(msgspec.Struct, frozen=True, gc=False):
+    """The cluster has retired this process's id, or marked it LEFT. Reported once.
+
+    The process goes on under a new id: a new `Cluster`, its functions offered again, all links dialled again.
+    """
+
+
+Output = (
+    SendMessage
+    | SendPing
+    | CloseLink
+    | AbortLink
+    | AbandonLink
+    | CloseIfIdle
+    | LinkSelected
+    | MemberLost
+    | OffersChanged
+    | IdRetired
+    | Dial
+    | Notify
+)
+
+
+class MemberStatus(msgspec.Struct, frozen=True, gc=False):
+    """One member as this node sees it, for people (`mpreg nodes`)."""
+
+    id: str
+    """Hexadecimal."""
+    shown: str
+    name: str
+    standing: str
+    """In lower case: alive, draining (alive, and takes no new calls), suspect, dead, left."""
+    incarnation: int
+    since: int
+    """When its standing last changed, in nanoseconds of this node's clock."""
+    addresses: tuple[str, ...]
+    version: int
+    """Of its catalogue, as far as it is held; 0 is not at all."""
+    lag: int
+    """By how many versions its catalogue is known to be further than it is held here."""
+    linked: bool
+    observers: tuple[str, ...]
+    """Who watches it, as shown to people."""
+    accusers: int
+    """How many say that it does not answer."""
+    functions: int
+    resources: tuple[str, ...]

@@ -1,0 +1,134 @@
+"""What broken links have lost: two nodes compare what they know and tell each other the rest.
+
+Who dialled begins: with all it knows in keys if that is little, else with 256 hashes, of which only those buckets are
+opened that differ. Then each side has told the other all that it holds beyond it:
+
+    dialler   Gossip of itself, BucketHashes  ->
+              <-  Digest (of the buckets that differ), or an empty Gossip: we are alike
+              Gossip, Pull               ->      what the digest lacks; what it is ahead in
+              <-  Gossip
+
+The same is done now and then with one neighbour. Nothing here waits or keeps anything; messages go back to `Cluster`.
+"""
+
+from __future__ import annotations
+
+from mpreg_proto.cluster.actions import SendMessage
+from mpreg_proto.cluster.buckets import SCOPE_SIZE, Buckets, bucket, within
+from mpreg_proto.cluster.catalogue import LAST_VERSION, Catalogue, wire_size
+from mpreg_proto.cluster.digests import digest, newer, older
+from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.notices import Standing
+from mpreg_proto.wire.messages import BucketHashes, Claim, Delta, Digest, Gossip, Head, Pull
+
+FULL_DIGEST_MEMBERS = 64
+"""Up to so many members a digest of all is shorter than the hashes."""
+INLINE_DELTA = 1024
+"""A change of at most so many bytes travels with its head; a longer one is asked for."""
+_NOTHING = bytes(16)
+
+
+class AntiEntropy:
+    """Answers from what is known now. `buckets` is told of changes by `Cluster`."""
+
+    __slots__ = ("_catalogue", "_members", "buckets")
+
+    def __init__(self, members: Members, catalogue: Catalogue) -> None:
+        self._members = members
+        self._catalogue = catalogue
+        self.buckets = Buckets(members, catalogue)
+
+    def introduce(self, link: LinkId) -> list[SendMessage]:
+        """Said first to a node just dialled: who I am and what I offer, so that it can be used after one way."""
+        deltas: list[Delta] = []
+        heads: list[Head] = []
+        content = self._catalogue.content(self._members.me)
+        if content is not None:
+            self._offer(content.head, None, deltas, heads)
+        return [SendMessage(link, Gossip((self._members.own.claim(),), tuple(deltas), tuple(heads)))]
+
+    def compare(self, link: LinkId) -> list[SendMessage]:
+        """Begin: said to a node just dialled, and to one neighbour from time to time."""
+        if len(self._members) <= FULL_DIGEST_MEMBERS:
+            return [SendMessage(link, Digest(digest(self._members), self._catalogue.heads()))]
+        return [SendMessage(link, BucketHashes(self.buckets.hashes()))]
+
+    def answer_bucket_hashes(self, link: LinkId, summary: BucketHashes) -> list[SendMessage]:
+        """In which buckets we differ, and what I know of these; an empty Gossip says that it is in none."""
+        scope = self.buckets.differing(summary.hashes)
+        if not any(scope):
+            return [SendMessage(link, Gossip(answer=True))]
+        claims = tuple(claim for claim in digest(self._members) if within(scope, bucket(MemberId(claim.member))))
+        heads = tuple(head for head in self._catalogue.heads() if within(scope, bucket(MemberId(head.member))))
+        return [SendMessage(link, Digest(claims, heads, scope))]
+
+    def answer_digest(self, link: LinkId, digest: Digest) -> list[SendMessage]:
+        """Everything that is newer here, sent even if that is nothing, as it also says: now you know all I know.
+
+        Then, if the digest is ahead in something, what I lack.
+        """
+        scope = digest.scope if len(digest.scope) == SCOPE_SIZE else b""
+        theirs = {head.member: head for head in digest.heads}
+        deltas: list[Delta] = []
+        heads: list[Head] = []
+        for head in self._catalogue.heads():
+            if within(scope, bucket(MemberId(head.member))):
+                self._offer(head, theirs.get(head.member), deltas, heads)
+        beyond = [member for member in self._members.all() if within(scope, bucket(member.id))]
+        claims = tuple(newer(self._members, digest.claims, beyond=beyond))
+        news = Gossip(claims, tuple(deltas), tuple(heads), answer=True)
+        missing, behind = tuple(older(self._members, digest.claims)), self._behind(digest)
+        pull = [SendMessage(link, Pull(missing, behind))] if missing or behind else []
+        return [SendMessage(link, news), *pull]
+
+    def answer_pull(self, link: LinkId, pull: Pull) -> list[SendMessage]:
+        """What somebody lacks of what I said that I know; it may have changed meanwhile."""
+        deltas: list[Delta] = []
+        heads: list[Head] = []
+        for their in pull.heads:
+            content = self._catalogue.content(MemberId(their.member))
+            if content is not None:
+                self._offer(content.head, their, deltas, heads)
+        claims = tuple(newer(self._members, pull.claims, beyond=()))
+        return [SendMessage(link, Gossip(claims, tuple(deltas), tuple(heads), answer=True))]
+
+    def correct_retired(self, link: LinkId, corrected: dict[MemberId, None]) -> list[SendMessage]:
+        """Who speaks of the RETIRED as if they were not is told, as that is in no digest; `corrected`: once a link."""
+        late, self._members.stale_ids = [member for member in self._members.stale_ids if member not in corrected], {}
+        corrected.update(dict.fromkeys(late))
+        retired = int(Standing.RETIRED)
+        return [SendMessage(link, Gossip(tuple(Claim(member, 0, retired) for member in late)))] if late else []
+
+    def _offer(self, head: Head, their: Head | None, deltas: list[Delta], heads: list[Head]) -> None:
+        """What to tell somebody who holds a catalogue at `their`, where I hold it at `head`."""
+        have = 0 if their is None else their.version
+        if have < head.version:
+            delta = self._catalogue.delta(MemberId(head.member), have)
+            if delta is not None and wire_size(delta) <= INLINE_DELTA:
+                deltas.append(delta)
+            else:
+                heads.append(head)
+        elif their is not None and have == head.version and their.hash != head.hash and self._owned(head):
+            heads.append(head)
+
+    def _behind(self, digest: Digest) -> tuple[Head, ...]:
+        """The heads of a digest that are ahead of what is held here, as held here."""
+        behind: list[Head] = []
+        for head in digest.heads:
+            member = MemberId(head.member)
+            if head.member != self._members.me and head.version <= LAST_VERSION and self._is_useful(member):
+                content = self._catalogue.content(member)
+                if content is None:
+                    behind.append(Head(member, 0, _NOTHING))
+                elif content.version < head.version:
+                    behind.append(content.head)
+        return tuple(behind)
+
+    def _is_useful(self, member: MemberId) -> bool:
+        """Whether the catalogue of a member is of any use: it is alive here, or is not known here yet."""
+        current: Member | None = self._members.get(member)
+        return current.routable if current is not None else self._members.standing(member) is None
+
+    def _owned(self, head: Head) -> bool:
+        return head.member == self._members.me

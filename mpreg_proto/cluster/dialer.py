@@ -1,0 +1,449 @@
+"""Whom to dial, and when (docs/explanation/membership.md).
+
+It reads members, rings and links and is told of handshakes, failures and ends; out go `Dial` effects, one notice for an
+address that does not answer, and `DialBack` for members that can only be dialled from the other side. Links are wanted
+to neighbours, to whom a call waits for, and, with fewer than three that stand, to anybody. Rows are kept by address:
+those of members to be dialled, of the dead, and seeds. A row that nobody needs now has no timer. It ends no link and
+judges no member; what a handshake proved about an address goes back to the caller. What an address led to once is an
+observation and may change: one that led to this process itself is tried again like one that failed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from mpreg_proto.cluster.backoff import MIN_LINK_AGE, RARE_INTERVAL, AddressRow, Backoff
+from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.cluster.topology import Rings
+from mpreg_proto.effects import Dial, Notify
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.notices import PeerUnreachable, Standing
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Key, Timers
+
+YIELD_DELAY = SECOND
+"""Of two members the one with the smaller id dials; the other waits this long for that link."""
+STAGGER = 250_000_000
+"""Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
+MIN_LINKS = 3
+"""With fewer links than that, and others alive, anybody will do."""
+OWN_AFTER = 5
+"""An address that led to this process so often in a row is taken for its own; still it is tried now and then."""
+LINK_KEPT_FOR = 30 * SECOND
+"""How long a link that a call waited for is wanted after that."""
+
+
+class Rank(enum.IntEnum):
+    """In which order addresses get the slots for dials, which may be fewer than they are."""
+
+    FRESH = 0
+    """Leads to a living member, and has not failed since it last answered."""
+    UNSURE = 1
+    """Has failed, or is a seed that may lead to anybody; one that failed only for a node that is alone."""
+    DEAD = 2
+    """Is dialled for nobody who is known to be alive."""
+
+
+class Dialer:
+    """The links that should be there. `links` is read, never written: it says who is reached."""
+
+    def __init__(
+        self,
+        members: Members,
+        rings: Rings,
+        links: Mapping[MemberId, LinkId],
+        *,
+        seeds: tuple[Address, ...],
+        timers: Timers,
+        rng: Rng,
+        limits: Limits,
+    ) -> None:
+        self._members = members
+        self._rings = rings
+        self._links = links
+        self._timers = timers
+        self._rng = rng
+        self._limits = limits
+        self._backoff = Backoff(rings, rng, limits)
+        self._rows: dict[Address, AddressRow] = {}
+        self._addresses: dict[MemberId, tuple[str, ...]] = {}
+        self._dialling: dict[Address, tuple[MemberId | None, Rank]] = {}
+        """What is being dialled, for whom, and as what it got its slot."""
+        self._waiting: dict[Rank, dict[Address, None]] = {rank: {} for rank in Rank}
+        """What is due and has no slot yet, the longest waiting first."""
+        self._own_addresses: dict[Address, None] = {}
+        """Where this process says that it can be dialled."""
+        self._neighbours: dict[MemberId, None] = {}
+        self._dial_back_sent: dict[MemberId, int] = {}
+        """Whom I last asked to dial me, and when."""
+        self._link_needed_until: dict[MemberId, int] = {}
+        """Whom a call waits for, or who is dialled for want of others, and until when that holds."""
+        self.seeds = tuple(dict.fromkeys(seeds))
+        self.stopped = False
+        for seed in self.seeds:
+            self._rows.setdefault(seed, AddressRow()).seed = True
+
+    def start(self, now: int) -> list[Dial | Notify]:
+        """Dial the seeds."""
+        return [effect for seed in self.seeds for effect in self._due(seed, now)]
+
+    def stop(self) -> None:
+        """This process is leaving: nothing is dialled any more."""
+        self.stopped = True
+        for waiting in self._waiting.values():
+            waiting.clear()
+        for address in self._rows:
+            self._cancel_timer(address)
+
+    def is_seed(self, member: MemberId) -> bool:
+        """Whether a member is one of the seeds: it answered at a seed's address, or names one as its own."""
+        return any(self._leads_to(seed, member) for seed in self.seeds)
+
+    @property
+    def seedless(self) -> bool:
+        """Whether there is nobody to ask: no seeds, or all of them are this process itself, as far as it can tell."""
+        return all(seed in self._own_addresses or self._rows[seed].own_hits >= OWN_AFTER for seed in self.seeds)
+
+    # -- what is learnt -------------------------------------------------------------------------------------------
+
+    def forget(self, member: MemberId) -> None:
+        """A member is no more: nobody dials its addresses for its sake."""
+        for address in self._addresses.pop(member, ()):
+            self._remove_interest(Address(address), member)
+
+    def member_changed(self, member: Member, now: int) -> None:
+        """A member's card or standing rose: its addresses are wanted, or no longer."""
+        if member.id == self._members.me:
+            return
+        if member.standing >= Standing.LEFT:
+            self.forget(member.id)
+            for seed in self.seeds:
+                if seed in member.addresses:  # whoever comes back there is joined again
+                    self._dial_by(seed, now + self._limits.dial_longest)
+            return
+        if member.routable and not self._needs_link(member.id):
+            self.forget(member.id)
+            return
+        addresses = tuple(dict.fromkeys(member.addresses))
+        known = self._addresses.get(member.id, ())
+        self._addresses[member.id] = addresses
+        for address in known:
+            if address not in addresses:
+                self._remove_interest(Address(address), member.id)
+        if member.id in self._links:
+            early = None
+        elif member.routable:
+            early = now if self._members.me < member.id or member.id in self._link_needed_until else now + YIELD_DELAY
+        else:
+            # Some time within the first round, so that the whole cluster together begins at once.
+            alone = self._backoff.pause(0, dead=True)
+            whole = int(self._limits.dial_longest * len(self._rings) * self._rng.fraction())
+            early = now + (alone if len(self._rings) <= 2 else whole)
+            for seed in self.seeds:
+                if self._rows[seed].last_member == member.id:
+                    self._dial_by(seed, early)
+        for place, address in enumerate(addresses):
+            row = self._rows.setdefault(Address(address), AddressRow())
+            row.interested[member.id] = None
+            if early is not None and (address not in known or member.routable):
+                self._dial_by(Address(address), early + place * STAGGER)
+
+    def neighbours_changed(self, now: int) -> None:
+        """My neighbours are others than they were."""
+        before, self._neighbours = self._neighbours, dict(self._rings.neighbours)
+        for member in (*before, *self._neighbours):
+            if member not in before or member not in self._neighbours:
+                current = self._members.get(member)
+                if current is not None:
+                    self.member_changed(current, now)
+
+    def dial_succeeded(
+        self, dialled: Address, member: MemberId, now: int
+    ) -> tuple[MemberId | None, list[Dial | Notify]]:
+        """A handshake at a dialled address is done.
+
+        Returns first who was expected there instead of `member`, if anybody.
+        """
+        expected, _ = self._dialling.pop(dialled, (None, Rank.FRESH))
+        row = self._rows.get(dialled)
+        if row is not None:
+            row.last_member, row.reached, row.failures, row.silent, row.rare = member, now, 0, False, False
+            row.own_hits = 0
+            self._cancel_timer(dialled)
+        return expected if expected != member else None, self._start_waiting(now)
+
+    def dial_failed(self, address: Address, now: int) -> list[Dial | Notify]:
+        """A dial came to nothing: try again later, and say once that nobody answers there."""
+        under_way = self._dialling.pop(address, None) is not None
+        effects: list[Dial | Notify] = []
+        row = self._rows.get(address)
+        if row is not None and address not in self._own_addresses and (under_way or not row.own_hits):
+            row.last_member, row.own_hits = None, 0
+            if not row.silent:
+                row.silent = True
+                effects.append(Notify(PeerUnreachable(address)))
+            self._record_failure(address, row, now)
+        return effects + self._start_waiting(now)
+
+    def reached_self(self, address: Address, now: int) -> list[Dial | Notify]:
+        """That address led to this very process; a balancer or a name may lead to another the next time."""
+        self._dialling.pop(address, None)
+        row = self._rows.get(address)
+        if row is not None and address not in self._own_addresses:
+            row.last_member = self._members.me
+            row.own_hits += 1
+            self._record_failure(address, row, now)
+        return self._start_waiting(now)
+
+    def _record_failure(self, address: Address, row: AddressRow, now: int) -> None:
+        if row.failures == 0:
+            row.silent_since = now
+        row.failures += 1
+        row.tried = now
+        self._retry_later(address, row, now)
+
+    def set_own_addresses(self, *addresses: Address) -> None:
+        """This process is there itself, and at no other address that it named before."""
+        before, self._own_addresses = self._own_addresses, dict.fromkeys(addresses)
+        for address in addresses:
+            self._unqueue(address)
+            self._cancel_timer(address)
+        for address in before:
+            row = self._rows.get(address)
+            if address not in self._own_addresses and row is not None and (row.interested or row.seed):
+                self._dial_by(address, row.tried + self._limits.dial_longest)
+
+    def link_established(self, member: MemberId) -> None:
+        """A member is reached: none of its addresses needs dialling."""
+        for address in self._addresses.get(member, ()):
+            if not self._needed(Address(address)):
+                self._cancel_timer(Address(address))
+                self._unqueue(Address(address))
+
+    def link_lost(self, member: MemberId, now: int, *, pause: int = 0) -> list[Dial | Notify]:
+        """Its last link is gone: dial it, and the seeds that led to it, after `pause`."""
+        effects: list[Dial | Notify] = []
+        rows = [
+            *map(Address, self._addresses.get(member, ())),
+            *(seed for seed in self.seeds if self._leads_to(seed, member)),
+        ]
+        for place, address in enumerate(dict.fromkeys(rows)):
+            wait = max(pause, self._backoff.flap_delay(self._rows[address], member, now)) + place * STAGGER
+            if wait == 0:
+                effects += self._due(address, now)
+            else:
+                self._dial_by(address, now + wait)
+        return effects
+
+    def connect(self, member: MemberId, now: int) -> list[Dial | Notify]:
+        """A call waits for a link: dial at once, if nothing is under way and the last failure is not that fresh."""
+        current = self._members.get(member)
+        if current is None or not current.routable or self.stopped:
+            return []
+        self._link_needed_until[member] = now + LINK_KEPT_FOR
+        if member in self._links:
+            return []
+        if member not in self._addresses:
+            self.member_changed(current, now)
+        addresses = [Address(address) for address in self._addresses.get(member, ())]
+        if any(address in self._dialling for address in addresses):
+            return []
+        for address in addresses:
+            row = self._rows[address]
+            if row.failures == 0 or row.tried + self._limits.dial_first <= now:
+                return self._due(address, now)
+        return []
+
+    def housekeeping(self, now: int) -> list[Dial | Notify]:
+        """Once in a while: forget what is wanted no longer, and look for anybody if there are too few links."""
+        self._dial_back_sent = {member: at for member, at in self._dial_back_sent.items() if at + RARE_INTERVAL > now}
+        for member in [member for member, until in self._link_needed_until.items() if until <= now]:
+            del self._link_needed_until[member]
+            current = self._members.get(member)
+            if current is not None and current.routable and not self._needs_link(member):
+                self.forget(member)
+        if self.stopped or not self._too_few_links:
+            return []
+        effects: list[Dial | Notify] = []
+        missing = [member for member in self._rings.ids() if member not in self._links and member != self._rings.me]
+        for _ in range(min(MIN_LINKS, len(missing))):
+            effects += self.connect(missing.pop(self._rng.below(len(missing))), now)
+        for seed in self.seeds:
+            row = self._rows[seed]
+            if row.failures == 0 or row.tried + self._limits.dial_longest <= now:
+                effects += self._due(seed, now)
+        return effects
+
+    def is_surplus(self, member: MemberId) -> bool:
+        """Whether a link to a member serves nobody but calls."""
+        return not self._needs_link(member) and len(self._links) > MIN_LINKS
+
+    def needs_dial_back(self, member: MemberId, now: int) -> bool:
+        """Whether a wanted member can only dial me, as I cannot dial it; if so, not again for a while."""
+        rows = [self._rows.get(Address(address)) for address in self._addresses.get(member, ())]
+        if (
+            member in self._links
+            or not self._needs_link(member)
+            or self._dial_back_sent.get(member, -MIN_LINK_AGE) + MIN_LINK_AGE > now
+        ):
+            return False
+        if any(row is not None and (row.failures == 0 or row.last_member == member) for row in rows):
+            return False
+        self._dial_back_sent[member] = now
+        return True
+
+    def unanswered(self, member: MemberId, since: int) -> bool:
+        """Whether each of its addresses was dialled in vain after `since`, and none is being dialled."""
+        addresses = self._addresses.get(member, ())
+        return bool(addresses) and all(
+            address not in self._dialling
+            and (row := self._rows.get(Address(address))) is not None
+            and (row.tried >= since or row.last_member not in (None, member) or address in self._own_addresses)
+            for address in addresses
+        )
+
+    def dialled_for(self, address: Address) -> list[MemberId]:
+        """For whom an address is dialled."""
+        row = self._rows.get(address)
+        return [] if row is None else list(row.interested)
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def wake(self, key: Key, now: int) -> list[Dial | Notify]:
+        """An address came due."""
+        address = Address(str(key[-1]))
+        row = self._rows.get(address)
+        if row is not None:
+            row.due = None
+        return self._due(address, now)
+
+    def _due(self, address: Address, now: int) -> list[Dial | Notify]:
+        row = self._rows.get(address)
+        if row is None or address in self._dialling or self.stopped or address in self._own_addresses:
+            return []
+        if not self._needed(address):
+            if row.interested or row.seed:  # whoever was met there may go; it is looked at again, though nobody says so
+                self._dial_by(address, now + RARE_INTERVAL)
+            return []
+        rank = self._rank(row)
+        if not self._has_slot(rank):
+            if address not in self._waiting[rank]:
+                self._unqueue(address)
+                self._waiting[rank][address] = None
+            return []
+        self._unqueue(address)
+        self._cancel_timer(address)
+        self._dialling[address] = self._expected(row), rank
+        return [Dial(address)]
+
+    def _start_waiting(self, now: int) -> list[Dial | Notify]:
+        effects: list[Dial | Notify] = []
+        for rank, waiting in self._waiting.items():
+            while waiting and self._has_slot(rank):
+                address = next(iter(waiting))
+                del waiting[address]
+                effects += self._due(address, now)
+        return effects
+
+    def _rank(self, row: AddressRow) -> Rank:
+        if any(self._members.routable(member) for member in row.interested):
+            return Rank.UNSURE if row.failures else Rank.FRESH
+        joins = row.seed and not row.interested and (not row.failures or len(self._rings) == 1)
+        return Rank.UNSURE if joins else Rank.DEAD
+
+    def _has_slot(self, rank: Rank) -> bool:
+        """The dead get a quarter of the slots; all but the fresh leave a quarter to these, if any can be."""
+        dials = self._limits.dials
+        quarter = max(1, dials // 4)
+        of_rank = [other for _, other in self._dialling.values()]
+        if len(of_rank) >= dials:
+            return False
+        if rank is Rank.DEAD and of_rank.count(Rank.DEAD) >= quarter:
+            return False
+        if rank is Rank.FRESH or len(self._rings) == 1:
+            return True
+        return len(of_rank) - of_rank.count(Rank.FRESH) < max(1, dials - quarter)
+
+    def _unqueue(self, address: Address) -> None:
+        for waiting in self._waiting.values():
+            waiting.pop(address, None)
+
+    def _retry_later(self, address: Address, row: AddressRow, now: int) -> None:
+        if not self.stopped and self._needed(address):
+            dead = not any(self._members.routable(member) for member in row.interested)
+            self._cancel_timer(address)
+            self._dial_by(address, now + self._backoff.after_failure(row, now, dead=dead))
+
+    def _dial_by(self, address: Address, at: int) -> None:
+        """Dial at `at` or earlier, if it is needed then."""
+        row = self._rows.get(address)
+        if row is None or self.stopped or address in self._dialling or address in self._own_addresses:
+            return
+        if row.due is None or at < row.due:
+            row.due = at
+            self._timers.set(("cluster", "dial", address), at)
+
+    def _cancel_timer(self, address: Address) -> None:
+        row = self._rows.get(address)
+        if row is not None and row.due is not None:
+            row.due = None
+            self._timers.cancel(("cluster", "dial", address))
+
+    # -- who needs what -------------------------------------------------------------------------------------------
+
+    def _needed(self, address: Address) -> bool:
+        """Whether dialling it could bring a link that is missing; a member that is reached needs no other address."""
+        row = self._rows.get(address)
+        if (
+            row is None
+            or address in self._own_addresses
+            or (row.last_member is not None and row.last_member in self._links)
+        ):
+            return False
+        if any(self._needs_link(member) for member in row.interested if member not in self._links):
+            return True
+        if any(member in self._links for member in row.interested):
+            return False
+        if row.seed:
+            met = row.last_member not in (None, self._rings.me) and row.last_member in self._rings
+            known = met or any(address in self._addresses_of(member) for member in self._rings.ids())
+            return not known or self._too_few_links
+        return any(self._members.standing(member) is Standing.DEAD for member in row.interested)
+
+    @property
+    def _too_few_links(self) -> bool:
+        """Whether there are too few links, with others alive to whom there are none."""
+        return len(self._links) < min(MIN_LINKS, len(self._rings) - 1)
+
+    def _addresses_of(self, member: MemberId) -> tuple[str, ...]:
+        current = self._members.get(member)
+        return () if current is None else current.addresses
+
+    def _needs_link(self, member: MemberId) -> bool:
+        """Whether this node should hold a link to a member: a neighbour, or somebody that a call waits for."""
+        if member in self._rings.neighbours or member in self._link_needed_until:
+            return self._members.routable(member)
+        return False
+
+    def _expected(self, row: AddressRow) -> MemberId | None:
+        """Whom a dial is for: the latest living one whose card names the address, else the latest at all."""
+        expected: MemberId | None = None
+        for member in row.interested:
+            if member not in self._links and (expected is None or self._members.routable(member)):
+                expected = member
+        return expected
+
+    def _leads_to(self, seed: Address, member: MemberId) -> bool:
+        row = self._rows[seed]
+        return row.last_member == member or member in row.interested or seed in self._addresses_of(member)
+
+    def _remove_interest(self, address: Address, member: MemberId) -> None:
+        row = self._rows.get(address)
+        if row is not None:
+            row.interested.pop(member, None)
+            if not row.interested and not row.seed:
+                self._cancel_timer(address)
+                del self._rows[address]
+                self._unqueue(address)

@@ -1,0 +1,290 @@
+"""Answers on their way out: what ended in one wake-up goes back in one message a request.
+
+The coordinator's and the worker's rows come in one by one; `Node.drain` flushes them. Rows that are too long together
+go in several messages; a row that is too long by itself becomes an error that says so. The last answer of a request
+that asked for one message alone is cut down until it fits: fewer rows of the trace, fewer words in errors, 1014 in
+place of the results. So each request gets an answer, or its link ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import assert_never
+
+import msgspec
+
+from mpreg_proto.effects import Effect, Notify
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, RequestId
+from mpreg_proto.links import Links
+from mpreg_proto.notices import RequestFinished
+from mpreg_proto.requests.actions import LOCAL
+from mpreg_proto.sending import MINIMAL_TEXT, SENT, SHORT_TEXT, LinkGone, SendOutcome, Sent, TooLong, shorten_fault
+from mpreg_proto.wire.messages import Done, Failed, Result
+
+_Row = Done | Failed
+_Key = tuple[LinkId, int]
+_UNTRACED = 9
+"""Bytes that the number of rows left out may take."""
+
+
+class _Rows:
+    """Calls of one request that ended since the last flush."""
+
+    __slots__ = ("last", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[_Row] = []
+        self.last = False
+
+
+class Replies:
+    """Rows by link and request. LOCAL is the process itself, which gets its answers as notices."""
+
+    def __init__(self, links: Links, log: list[Effect]) -> None:
+        self._links = links
+        self._log = log
+        self._rows: dict[_Key, _Rows] = {}
+        self._by_link: dict[LinkId, dict[int, None]] = {}
+        """The requests in `_rows`, by link."""
+        self._unsendable: dict[LinkId, dict[int, Fault]] = {}
+        """Requests of which a result could not be sent, and why; the last answer says so too."""
+
+    def add(self, link: LinkId, request: int, row: Done | Failed, *, last: bool) -> None:
+        """One call has ended; `last`: and nothing more comes of its request."""
+        rows = self._rows.get((link, request))
+        if rows is None:
+            rows = self._rows[link, request] = _Rows()
+            self._by_link.setdefault(link, {})[request] = None
+        rows.rows.append(row)
+        rows.last = last
+
+    def finish(self, link: LinkId, result: Result) -> None:
+        """Send a request's last answer, what is still here of it going along if it fits."""
+        rows = self._pop_rows(link, result.id)
+        if rows is not None:
+            self._send_in_parts(link, result.id, rows.rows, result=result, queue=0)
+            return
+        self._send_final(link, result)
+
+    def flush(self, queue: int) -> None:
+        """Send all that is here; `queue` is how many calls wait at this node."""
+        if self._rows:
+            rows, self._rows = self._rows, {}
+            self._by_link.clear()
+            for (link, request), one in rows.items():
+                self._send_rows(link, request, one.rows, last=one.last, queue=queue)
+                if one.last:
+                    self._close_request(link, request)
+
+    def forward(self, link: LinkId, result: Result) -> None:
+        """Send an answer of another node on, under the number that it has here, in several messages if need be."""
+        outcome = self._put_result(link, result)
+        match outcome:
+            case Sent() | LinkGone():
+                return
+            case TooLong():
+                pass
+            case _:
+                assert_never(outcome)
+        rows: tuple[_Row, ...] = (*result.done, *result.failed)
+        bare = msgspec.structs.replace(result, done=(), failed=())
+        if rows:
+            self._send_rows(link, result.id, rows, last=False, queue=result.queue)
+        if result.last or not rows:
+            self._send_final(link, bare)
+
+    def refuse(self, link: LinkId, result: Result) -> None:
+        """Answer a request that was not taken on; rows of another of the same number are left alone."""
+        self._send_shortened(link, result)
+
+    def forget(self, link: LinkId) -> None:
+        """There is nobody to send to any more."""
+        self._unsendable.pop(link, None)
+        for request in self._by_link.pop(link, ()):
+            del self._rows[link, request]
+
+    def pending(self, link: LinkId) -> bool:
+        """Whether something is still to be sent over `link`."""
+        return link in self._by_link
+
+    # -- rows, of which several messages may be made ------------------------------------------------------------------
+
+    def _send_in_parts(self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, queue: int) -> None:
+        """The last rows of a request and its last answer: in one message, else the rows first."""
+        if request not in self._unsendable.get(link, ()):
+            outcome = self._put_result(link, _with_rows(result, rows))
+            match outcome:
+                case Sent() | LinkGone():
+                    return
+                case TooLong():
+                    pass
+                case _:
+                    assert_never(outcome)
+        self._send_rows(link, request, rows, last=False, queue=queue)
+        self._send_final(link, result)
+
+    def _send_rows(self, link: LinkId, request: int, rows: Sequence[_Row], *, last: bool, queue: int) -> None:
+        """All rows, in as few messages as they need; `last` goes with the last of them."""
+        bare = Result(request, last=False, queue=queue)
+        parts = list(self._parts(link, rows))
+        for place, part in enumerate(parts, 1):
+            self._send_part(link, part, msgspec.structs.replace(bare, last=last and place == len(parts)))
+
+    def _parts(self, link: LinkId, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+        """Rows together up to what fits by the length of their values: encoding all at once would take it all twice."""
+        if len(rows) == 1 or link == LOCAL:
+            yield rows
+            return
+        most, begin, total = self._links.limit(link), 0, 0
+        for place, row in enumerate(rows):
+            size = len(row.value) if isinstance(row, Done) else len(row.fault.message)
+            if place > begin and total + size > most:
+                yield rows[begin:place]
+                begin, total = place, 0
+            total += size
+        yield rows[begin:]
+
+    def _send_part(self, link: LinkId, rows: Sequence[_Row], bare: Result) -> None:
+        """Some rows in one message, else each half by itself, down to single ones."""
+        outcome = self._put_result(link, _with_rows(bare, rows))
+        match outcome:
+            case Sent() | LinkGone():
+                return
+            case TooLong():
+                pass
+            case _:
+                assert_never(outcome)
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            self._send_part(link, rows[:middle], msgspec.structs.replace(bare, last=False))
+            self._send_part(link, rows[middle:], bare)
+            return
+        row = self._row_too_long(link, rows[0], bare.id, outcome)
+        fault = row.fault if bare.last else None
+        self._send_or_end(link, msgspec.structs.replace(bare, failed=(row,), fault=fault))
+
+    def _row_too_long(self, link: LinkId, row: _Row, request: int, outcome: TooLong) -> Failed:
+        """What is said instead of a row that is longer than a message."""
+        if isinstance(row, Failed):
+            return msgspec.structs.replace(row, fault=shorten_fault(row.fault))
+        fault = outcome.fault(maybe_executed=True).with_details(call=row.name)
+        self._unsendable.setdefault(link, {}).setdefault(request, fault)
+        return Failed(row.name, fault, waited=row.waited, ran=row.ran)
+
+    # -- the last answer, which is one message ------------------------------------------------------------------------
+
+    def _send_final(self, link: LinkId, result: Result) -> None:
+        """A request's last answer. It fails if a result of it could not be sent."""
+        unsendable = self._close_request(link, result.id)
+        if unsendable is not None and result.fault is None:
+            result = msgspec.structs.replace(result, fault=unsendable)
+        self._send_shortened(link, result)
+
+    def _send_shortened(self, link: LinkId, result: Result) -> None:
+        """Send the longest form of a last answer that fits; with none of them that fits, end the link."""
+        outcome = self._put_result(link, result)
+        for form in _SHORTER_FORMS:
+            match outcome:
+                case Sent() | LinkGone():
+                    return
+                case TooLong():
+                    shorter = form(result, outcome)
+                    if shorter is not None:
+                        outcome = self._put_result(link, shorter)
+                case _:
+                    assert_never(outcome)
+        if isinstance(outcome, TooLong):
+            self._links.close_too_long(link, result, outcome)
+
+    def _close_request(self, link: LinkId, request: int) -> Fault | None:
+        """Nothing more comes of a request. Returns why a result of it could not be sent, if one could not."""
+        faults = self._unsendable.get(link)
+        if faults is None:
+            return None
+        fault = faults.pop(request, None)
+        if not faults:
+            del self._unsendable[link]
+        return fault
+
+    def _pop_rows(self, link: LinkId, request: int) -> _Rows | None:
+        rows = self._rows.pop((link, request), None)
+        if rows is not None:
+            requests = self._by_link[link]
+            del requests[request]
+            if not requests:
+                del self._by_link[link]
+        return rows
+
+    def _put_result(self, link: LinkId, result: Result) -> SendOutcome:
+        if link == LOCAL:
+            self._log.append(Notify(RequestFinished(RequestId(result.id), result)))
+            return SENT
+        return self._links.send(link, result)
+
+    def _send_or_end(self, link: LinkId, result: Result) -> None:
+        """A message that cannot be made shorter: its link ends if it is too long still."""
+        outcome = self._put_result(link, result)
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                self._links.close_too_long(link, result, outcome)
+            case _:
+                assert_never(outcome)
+
+
+def _with_rows(result: Result, rows: Sequence[_Row]) -> Result:
+    """A result with more rows before its own."""
+    done = tuple([row for row in rows if isinstance(row, Done)])
+    failed = tuple([row for row in rows if isinstance(row, Failed)])
+    return msgspec.structs.replace(result, done=(*done, *result.done), failed=(*failed, *result.failed))
+
+
+def _trim_trace(result: Result, outcome: TooLong) -> Result | None:
+    """With as many rows of the trace as fit; how many are left out is said. None if it fits not even without them."""
+    rows, excess = list(result.trace), outcome.size - outcome.limit + _UNTRACED
+    while rows and excess > 0:
+        row = rows.pop()
+        excess -= len(row.name) + len(row.node) + len(row.why)  # it takes more than this
+    if excess > 0:
+        return None
+    return msgspec.structs.replace(result, trace=tuple(rows), untraced=len(result.trace) - len(rows))
+
+
+def _short_errors(result: Result, outcome: TooLong, most: int = SHORT_TEXT) -> Result | None:
+    """With all results and all errors, these in few words."""
+    if result.fault is None and not result.failed:
+        return None
+    fault = None if result.fault is None else shorten_fault(result.fault, most)
+    return _without_trace(msgspec.structs.replace(result, failed=_shorten_rows(result.failed, most), fault=fault))
+
+
+def _minimal_errors(result: Result, outcome: TooLong) -> Result | None:
+    return _short_errors(result, outcome, MINIMAL_TEXT)
+
+
+def _without_results(result: Result, outcome: TooLong) -> Result | None:
+    """With 1014 in place of each result."""
+    fault = outcome.fault(maybe_executed=True)
+    if result.fault is None:
+        return _without_trace(msgspec.structs.replace(result, done=(), failed=(), fault=fault))
+    failed = (*_shorten_rows(result.failed, MINIMAL_TEXT), *[Failed(row.name, fault) for row in result.done])
+    return _without_trace(msgspec.structs.replace(result, done=(), failed=failed, fault=fault))
+
+
+def _shorten_rows(rows: Sequence[Failed], most: int) -> tuple[Failed, ...]:
+    return tuple([msgspec.structs.replace(row, fault=shorten_fault(row.fault, most)) for row in rows])
+
+
+def _limit_error_only(result: Result, outcome: TooLong) -> Result | None:
+    """With 1014 alone."""
+    return Result(result.id, fault=outcome.fault(maybe_executed=True))
+
+
+def _without_trace(result: Result) -> Result:
+    return msgspec.structs.replace(result, trace=(), untraced=len(result.trace))
+
+
+_SHORTER_FORMS = (_trim_trace, _short_errors, _minimal_errors, _without_results, _limit_error_only)
+"""The forms of a last answer that is too long, each shorter than the one before; None where that changes nothing."""

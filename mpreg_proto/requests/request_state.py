@@ -1,0 +1,189 @@
+"""One request in progress: what is waiting, what has a result, what failed, and when it is over.
+
+The coordinator owns one `Execution` a request and tells it what became of each call; it answers which calls are ready
+now. There are no levels: a call is ready the moment its last need is there. It knows nothing of nodes, links or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, RequestId
+from mpreg_proto.requests.graph import EMPTY_PLAN, Plan
+from mpreg_proto.requests.history import History
+from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
+
+_SHORT = 1024
+"""Bytes of a value up to which it is not worth looking whether anything refers to it."""
+
+
+def _may_refer(call: Call, need: str, value: bytes) -> bool:
+    """Whether a call's arguments may hold a reference to `need`: then its name is among their bytes.
+
+    Nothing is decoded, and nothing is looked through that is longer than what it may save.
+    """
+    return len(call.args) > len(value) or need.encode("utf-8", "surrogatepass") in call.args
+
+
+class Execution:
+    """The state of one request.
+
+    Each call is waiting, ready (handed out by `start` or `complete`), or ended, in this order.
+    """
+
+    __slots__ = (
+        "_dependencies_left",
+        "_dependents_left",
+        "_retained",
+        "arrived",
+        "deadline",
+        "dispatches",
+        "explained",
+        "faults",
+        "first_fault",
+        "history",
+        "id",
+        "link",
+        "local_calls",
+        "open",
+        "pending",
+        "plan",
+        "reply_id",
+        "request",
+        "trace",
+        "values",
+        "values_size",
+    )
+
+    def __init__(
+        self, request_id: RequestId, request: Request, plan: Plan, *, link: LinkId, arrived: int, deadline: int
+    ) -> None:
+        self.id = request_id
+        self.request = request
+        self.plan = plan
+        self.link = link
+        """Where the answer goes."""
+        self.reply_id = request.id
+        self.arrived = arrived
+        self.deadline = deadline
+        self.values: dict[str, bytes] = {}
+        """Results that somebody still needs, and wanted ones that were not sent when they came."""
+        self.values_size = 0
+        """Bytes of `values`."""
+        self.faults: dict[str, Fault] = {}
+        self.first_fault: Fault | None = None
+        self.open = dict.fromkeys(plan.calls)
+        """Calls that have not ended."""
+        self.local_calls = dict.fromkeys(request.here)
+        """Calls that this node alone may run."""
+        self.explained = 0
+        """For how many calls an error said what there is instead."""
+        self.history = History()
+        self.dispatches: dict[int, LinkId] = {}
+        """The numbers under which calls of this request went out, and where."""
+        self.pending: dict[str, None] = {}
+        """Calls that wait for a node or a link, each with its timers."""
+        self.trace: list[Traced] = []
+        self._retained = () if request.eager else plan.wanted
+        """Calls whose results are for the last answer."""
+        self._dependencies_left = {name: len(others) for name, others in plan.dependencies.items()}
+        self._dependents_left = {name: len(others) for name, others in plan.dependents.items()}
+
+    def start(self) -> list[str]:
+        """The calls that wait for nothing and have not failed yet, in the request's order."""
+        if not self._dependencies_left:
+            return list(self.open)
+        return [name for name in self.open if name not in self._dependencies_left]
+
+    def complete(self, name: str, value: bytes) -> list[str]:
+        """`name` has its result; the calls that are ready now for it. A second result for one name is ignored."""
+        if name not in self.open:
+            return []
+        del self.open[name]
+        if self._dependents_left.get(name) or name in self._retained:
+            self.values[name] = value
+            self.values_size += len(value)
+        self._release_inputs(name)
+        ready: list[str] = []
+        for dependent in self.plan.dependents.get(name, ()):
+            left = self._dependencies_left.get(dependent)
+            if left is None:
+                continue  # it has failed for want of another input
+            if left == 1:
+                del self._dependencies_left[dependent]
+                ready.append(dependent)
+            else:
+                self._dependencies_left[dependent] = left - 1
+        return ready
+
+    def fail(self, name: str, fault: Fault) -> list[str]:
+        """`name` has failed, and with it all that waits for it, each with 1021 and the call that was to blame.
+
+        Returns all that have failed now.
+        """
+        if name not in self.open:
+            return []
+        if self.first_fault is None:
+            self.first_fault = fault
+        self._mark_failed(name, fault)
+        ended = [name]
+        waiting = list(self.plan.dependents.get(name, ()))
+        while waiting:
+            dependent = waiting.pop()
+            if dependent in self.open:
+                reason = f"call {dependent!r} was not run, as {name!r} failed"
+                self._mark_failed(dependent, Fault(1021, reason, {"call": dependent, "because": name}))
+                ended.append(dependent)
+                waiting.extend(self.plan.dependents.get(dependent, ()))
+
+        return ended
+
+    @property
+    def finished(self) -> bool:
+        """Whether every call has ended."""
+        return not self.open
+
+    def inputs_of(self, name: str) -> Mapping[str, bytes]:
+        """The results that `name`'s arguments may refer to, those that came with the request among them.
+
+        Long ones of calls that only had to end before (`after=`) are left out.
+        """
+        call = self.plan.calls[name]
+        if not call.dependencies:
+            return {}
+        values, came = self.values, self.request.inputs
+        inputs = {need: values[need] if need in values else came[need] for need in call.dependencies}
+        return {need: value for need, value in inputs.items() if len(value) <= _SHORT or _may_refer(call, need, value)}
+
+    def done(self) -> tuple[Done, ...]:
+        """The wanted results that are there, in the order wanted."""
+        return tuple(Done(name, self.values[name]) for name in self.plan.wanted if name in self.values)
+
+    def failed(self) -> tuple[Failed, ...]:
+        """The wanted calls that failed, in the order wanted."""
+        return tuple(Failed(name, self.faults[name]) for name in self.plan.wanted if name in self.faults)
+
+    def release(self) -> None:
+        """The request is over: let go of all values and arguments, as one of its bodies may run on for long."""
+        self.request = Request(self.reply_id, ())
+        self.plan = EMPTY_PLAN
+        self.values = {}
+        self.values_size = 0
+        self.faults = {}
+        self.trace = []
+        self._dependencies_left = {}
+        self._dependents_left = {}
+
+    def _mark_failed(self, name: str, fault: Fault) -> None:
+        del self.open[name]
+        self.faults[name] = fault
+        self._dependencies_left.pop(name, None)
+        self._release_inputs(name)
+
+    def _release_inputs(self, ended: str) -> None:
+        """Let go of inputs that nobody else needs now that `ended` has ended."""
+        for need in self.plan.dependencies.get(ended, ()):
+            self._dependents_left[need] -= 1
+            if not self._dependents_left[need] and need not in self._retained and need in self.values:
+                self.values_size -= len(self.values.pop(need))

@@ -1,0 +1,244 @@
+"""Ready calls to members: who can run each, which of them shall, and one dispatch for all that go the same way.
+
+The coordinator gives in calls that are ready; out come `Dispatch`s, or `Connect` for a member to whom no link stands. A
+call is placed by the offers of that moment, never earlier. What nobody can run waits, if its request says so, else it
+goes back with the fault that it fails with; ending calls and requests is not for here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.limits import Limits
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.actions import LOCAL, Action, Connect, Dispatch
+from mpreg_proto.requests.outstanding import Attempt, Outstanding, dispatch_number
+from mpreg_proto.requests.pending import PendingCalls
+from mpreg_proto.requests.placement import Candidate, CatalogueView, draw, rank, reason
+from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.rng import Rng
+from mpreg_proto.wire.messages import Call
+
+NextHop = Callable[[MemberId, Collection[bytes]], LinkId | None]
+"""The link over which a member may be reached, but for the relays named."""
+_Batches = dict[tuple[LinkId, bytes], "_Batch"]
+"""Dispatches by the link that they go over and, if another is to pass them on, who they are for."""
+_EXPLAINED = 32
+"""For so many calls of one request an error says what there is instead: names like it, what the nearest node lacks."""
+_OVERHEAD = 1024
+"""Bytes of a dispatch beside its calls and their inputs, at most."""
+_VALUE_OVERHEAD = 16
+"""Bytes that an argument or an input takes beside itself and its name, at most."""
+
+
+class _Batch:
+    """One dispatch that is being filled. `size` is not less than the bytes that it will take."""
+
+    __slots__ = ("dispatch", "size")
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self.dispatch = dispatch
+        self.size = _OVERHEAD
+
+
+def no_match_details(catalogue: CatalogueView, call: Call, place: int) -> dict[str, object]:
+    """The details of 1001 for the call at `place`, from 1, of those of its request that nobody can run."""
+    if place <= _EXPLAINED:
+        return catalogue.explain_no_match(call.function, call.resources, call.version)
+    unknown = "resources" if catalogue.offers(call.function, (), call.version) else "function"
+    return {"unknown": unknown, "function": call.function, "resources": list(call.resources)}
+
+
+class Scheduler:
+    """Numbers dispatches, enters what is handed out into `outstanding`, and parks what cannot be handed out yet."""
+
+    def __init__(
+        self,
+        me: MemberId,
+        *,
+        outstanding: Outstanding,
+        pending_calls: PendingCalls,
+        catalogue: CatalogueView,
+        links: Mapping[MemberId, LinkId],
+        rng: Rng,
+        limits: Limits,
+        next_hop: NextHop,
+        draw_number: Callable[[], int],
+        last_number: int,
+    ) -> None:
+        self.me = me
+        self.last_number = last_number
+        """How many dispatches were begun, over the whole life of the process."""
+        self._outstanding = outstanding
+        self._pending_calls = pending_calls
+        self._catalogue = catalogue
+        self._links = links
+        self._rng = rng
+        self._limits = limits
+        self._next_hop = next_hop
+        self._draw_number = draw_number
+
+    def next_number(self) -> int:
+        """A number for a dispatch, never the same twice and not to be guessed."""
+        self.last_number += 1
+        return dispatch_number(self.last_number, self._draw_number())
+
+    # -- who can run a call -------------------------------------------------------------------------------------------
+
+    def candidates(self, execution: Execution, call: Call) -> Sequence[Candidate]:
+        """Who may still run `call`: offers it now, has not refused it, and fits what was said of it before."""
+        candidates = self._catalogue.offers(call.function, call.resources, call.version)
+        if execution.local_calls and call.name in execution.local_calls:
+            candidates = [candidate for candidate in candidates if candidate.member == self.me]
+        history = execution.history
+        return history.eligible(call.name, candidates) if history.refusals or history.versions else candidates
+
+    def unroutable(self, execution: Execution) -> list[Call]:
+        """The calls of a request that nobody offers now, whether they are ready or not."""
+        offers = self._catalogue.offers
+        local_calls = execution.local_calls
+        return [
+            call
+            for call in execution.request.calls
+            if not offers(call.function, call.resources, call.version) and call.name not in local_calls
+        ]
+
+    def not_found(self, execution: Execution, call: Call) -> Fault:
+        """1001, for the first calls of a request with what there is instead."""
+        execution.explained += 1
+        return faults.not_found(call, no_match_details(self._catalogue, call, execution.explained))
+
+    def offered_by(self, member: MemberId) -> Container[str]:
+        """The functions that a member offers."""
+        return self._catalogue.offered_by(member)
+
+    def can_run(self, asked: tuple[str, tuple[str, ...], str | None]) -> bool:
+        """Whether anybody offers that function in that version with those resources now."""
+        return bool(self._catalogue.offers(*asked))
+
+    def placeable(
+        self, execution: Execution, names: Sequence[str], now: int
+    ) -> tuple[list[tuple[Call, Sequence[Candidate]]], list[tuple[str, Fault]]]:
+        """Ready calls that somebody can run, and by whom; those that fail, and with what. The others are pending."""
+        found: list[tuple[Call, Sequence[Candidate]]] = []
+        failing: list[tuple[str, Fault]] = []
+        wait = execution.request.wait
+        for name in names:
+            call = execution.plan.calls[name]
+            if candidates := self.candidates(execution, call):
+                found.append((call, candidates))
+            elif wait:
+                execution.history.clear_refusals(name)
+                self._pending_calls.wait_for_offer(execution, name, now + wait)
+            else:
+                failing.append((name, execution.history.last_refusal(name) or self.not_found(execution, call)))
+        return found, failing
+
+    # -- dispatching ---------------------------------------------------------------------------------------------------
+
+    def dispatch(
+        self, execution: Execution, calls: Sequence[tuple[Call, Sequence[Candidate]]], now: int
+    ) -> list[Action]:
+        """Draw a member for each call, and send those for one member together, as far as a message takes them."""
+        full: list[Action] = []
+        actions: list[Action] = []
+        batches: _Batches = {}
+        traced = execution.request.trace
+        for call, candidates in calls:
+            if traced:
+                execution.history.queued.setdefault(call.name, now)
+            equals = rank(candidates, self._outstanding, resources=call.resources)
+            chosen = self._choose(execution, call, equals)
+            route = self._route_to(execution, call.name, chosen.member)
+            if route is None:
+                self._pending_calls.wait_for_link(execution, call.name, chosen.member, now + self._limits.link_wait)
+                actions.append(Connect(chosen.member))
+            else:
+                batch = self._batch(execution, call, route, batches=batches, full=full, together=len(calls) > 1)
+                self._add(execution, call, chosen, batch, reason(equals, candidates) if traced else "", now)
+        return [*actions, *full, *[batch.dispatch for batch in batches.values()]]
+
+    def link_timed_out(self, execution: Execution, name: str) -> None:
+        """No link to the member that was chosen for that call came in time: it is avoided for a while.
+
+        If it cannot be reached over others either, it never gets this call.
+        """
+        target = self._pending_calls.link_timed_out(execution, name)
+        for candidate in self.candidates(execution, execution.plan.calls[name]):
+            if candidate.member != target or self._outstanding.connected(candidate.member):
+                continue
+            self._outstanding.mark_unreachable(candidate.member)
+            if self._next_hop(candidate.member, execution.history.routes.get(name, ())) is None:
+                fault = Fault(1001, f"could not connect to {candidate.shown}", {"node": candidate.shown})
+                execution.history.refused(name, candidate.member, fault)
+
+    def _choose(self, execution: Execution, call: Call, equals: Sequence[Candidate]) -> Candidate:
+        """One of the equals; for a call that waits for a link the same one as before, unless others have theirs."""
+        target = self._pending_calls.link_target(execution, call.name)
+        if target is not None:
+            connected = [one for one in equals if self._outstanding.connected(one.member)]
+            equals = connected or [one for one in equals if one.member == target] or equals
+        return draw(equals, self._outstanding, self._rng)
+
+    def _route_to(self, execution: Execution, name: str, member: MemberId) -> tuple[LinkId, bytes] | None:
+        """The link that takes a call to a member, and who is to pass it on to, if it is not at the other end.
+
+        None if a link has to be had first. If none could be had a short while ago, the member is reached over another.
+        """
+        link = LOCAL if member == self.me else self._links.get(member)
+        if link is not None:
+            return link, b""
+        if self._outstanding.reachable(member):
+            return None
+        next_hop = self._next_hop(member, execution.history.routes.get(name, ()))
+        return None if next_hop is None else (next_hop, member)
+
+    def _batch(
+        self,
+        execution: Execution,
+        call: Call,
+        route: tuple[LinkId, bytes],
+        *,
+        batches: _Batches,
+        full: list[Action],
+        together: bool,
+    ) -> _Batch:
+        """The dispatch that takes this call, `together` with others, a new one if it does not fit into the last."""
+        batch = batches.get(route)
+        link, to = route
+        size = 0
+        if together and link != LOCAL:
+            size = self._size(execution, call, {} if batch is None else batch.dispatch.inputs)
+            if batch is not None and batch.size + size > self._limits.node_message:
+                full.append(batch.dispatch)
+                batch, size = None, self._size(execution, call, {})
+        if batch is None:
+            number = self.next_number()
+            batch = batches[route] = _Batch(Dispatch(link, number, [], {}, execution.deadline, [], to))
+            execution.dispatches[number] = link
+        batch.size += size
+        return batch
+
+    def _size(self, execution: Execution, call: Call, given: Mapping[str, bytes]) -> int:
+        """How many bytes a call adds to a dispatch that has these inputs already, at most."""
+        names = 3 * len(call.name) + len(call.function) + len(call.version or "") + len("".join(call.resources))
+        size = len(call.args) + 4 * names + _VALUE_OVERHEAD * (8 + len(call.resources))
+        for need, value in execution.inputs_of(call.name).items():
+            size += 4 * len(need) + _VALUE_OVERHEAD
+            if need not in given:
+                size += len(value) + 4 * len(need) + _VALUE_OVERHEAD
+        return size
+
+    def _add(self, execution: Execution, call: Call, chosen: Candidate, batch: _Batch, why: str, now: int) -> None:
+        name, dispatch = call.name, batch.dispatch
+        if name in execution.pending:
+            self._pending_calls.discard(execution, name)
+        dispatch.calls.append(call)
+        if call.dependencies:
+            dispatch.inputs.update(execution.inputs_of(name))
+        if chosen.idempotent:
+            dispatch.idempotent.append(name)
+        execution.history.dispatched(name, chosen)
+        self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, why))

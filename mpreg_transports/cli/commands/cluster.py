@@ -1,0 +1,261 @@
+"""`mpreg nodes`, `functions` and `check`: how one node sees the cluster, and how it is reached.
+
+All three ask a node for its view; nothing is changed there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mpreg_transports.cli.options import Config, Json, Url, example, release
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mpreg_proto.view import FunctionRow, NodeView
+    from mpreg_transports.client import Client
+
+_PINGS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What `check` found out. Times are nanoseconds; `problems` is empty when all is well."""
+
+    url: str
+    node: str
+    cluster: str
+    protocol: int
+    release: str
+    reached: int
+    """From the first packet to the answered handshake."""
+    rtt: int
+    """The round-trip time: the shortest of five."""
+    members: dict[str, int]
+    """How many members are in each standing."""
+    functions: int
+    synced: bool
+    problems: tuple[str, ...]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's commands."""
+    app.command(epilog=example("mpreg nodes --url ws://127.0.0.1:9001"))(nodes)
+    app.command(epilog=example("mpreg functions --json"))(functions)
+    app.command(epilog=example("mpreg check ws://127.0.0.1:9001"))(check)
+
+
+def nodes(url: Url = None, config: Config = None, as_json: Json = False) -> None:
+    """Who is in the cluster and how it is, as one node sees it."""
+    from mpreg_transports.cli.console import emit_json, show
+
+    view = _view(url, config)
+    if as_json:
+        emit_json([_plain(row) for row in view.members])
+    else:
+        show(members_table(view), "", observers_table(view))
+
+
+def functions(url: Url = None, config: Config = None, as_json: Json = False) -> None:
+    """Who offers what with which resources, as one node sees it."""
+    from mpreg_transports.cli.console import emit_json, show
+
+    view = _view(url, config)
+    if as_json:
+        emit_json([_plain(row) for row in view.functions])
+    else:
+        show(functions_table(view.functions))
+
+
+def check(
+    target: Annotated[str | None, typer.Argument(metavar="URL", help="The node's address.")] = None,
+    url: Url = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Check that a node can be reached: its identity, version, rtt, clock and view.
+
+    Without URL it checks the node that other commands would ask (MPREG_URL, mpreg.toml).
+    """
+    from mpreg_transports.cli.connect import node_url, with_client
+    from mpreg_transports.cli.console import emit_json, show
+    from mpreg_transports.cli.errors import CommandFailed, ExitCode, print_error
+
+    if target is not None and url is not None:
+        raise CommandFailed(f"two addresses, {target} and --url {url}: give one")
+    address = node_url(target or url, config)
+    started: list[int] = []
+
+    async def operation(client: Client) -> CheckResult:
+        reached = time.monotonic_ns() - started[0]
+        rounds: list[int] = []
+        view = await client.view()
+        for _ in range(_PINGS):
+            sent = time.monotonic_ns()
+            view = await client.view()
+            rounds.append(time.monotonic_ns() - sent)
+        return assess(address, view, protocol=client.version, reached=reached, rtt=min(rounds))
+
+    found = with_client(address, operation, before=lambda: started.append(time.monotonic_ns()))
+    if as_json:
+        emit_json(_plain(found))
+    else:
+        show(check_table(found))
+    for problem in found.problems:
+        print_error([problem])
+    if found.problems:
+        raise typer.Exit(ExitCode.OTHER)
+
+
+# -- assessed and drawn -----------------------------------------------------------------------------------------------
+
+
+def assess(url: str, view: NodeView, *, protocol: int, reached: int, rtt: int) -> CheckResult:
+    """What a view says about the node's health."""
+    standings: dict[str, int] = {}
+    for row in view.members:
+        standings[row.standing] = standings.get(row.standing, 0) + 1
+    return CheckResult(
+        url=url,
+        node=view.shown,
+        cluster=view.cluster,
+        protocol=protocol,
+        release=release(),
+        reached=reached,
+        rtt=rtt,
+        members=standings,
+        functions=len(dict.fromkeys(row.function for row in view.functions)),
+        synced=view.synced,
+        problems=tuple(_problems(view)),
+    )
+
+
+def _problems(view: NodeView) -> list[str]:
+    found: list[str] = []
+    if view.draining:
+        found.append(f"{view.shown} is leaving the cluster and takes no new requests; ask another node")
+    if not view.synced:
+        found.append(f"{view.shown} has met none of its peers yet, so it knows only itself; are its --peer right?")
+    for row in view.members:
+        if row.standing == "suspect":
+            found.append(f"{row.shown} does not answer {view.shown} at the moment")
+        elif row.standing == "alive" and not row.me and not row.catalogue:
+            found.append(f"{view.shown} does not know yet what {row.shown} offers")
+    return found
+
+
+def check_table(found: CheckResult) -> Table:
+    """The answers to `check`'s questions, a line each."""
+    from mpreg_transports.cli.console import format_duration, table
+
+    members = ", ".join(f"{count} {standing}" for standing, count in found.members.items())
+    peers = "has met its peers" if found.synced else "has met no peer yet"
+    rows = [
+        ("reachable", f"{found.url}, after {format_duration(found.reached)}"),
+        ("node", f"{found.node} of cluster {found.cluster}"),
+        ("identity", "a client without credentials"),
+        ("version", f"protocol {found.protocol}; mpreg {found.release} here"),
+        ("rtt", f"{format_duration(found.rtt)} (the shortest of {_PINGS})"),
+        ("view", f"members: {members}; {found.functions} functions; {peers}"),
+        ("clock", "not compared: nodes tell each other spans, never times of day"),
+    ]
+    return table(("", ""), rows)
+
+
+def members_table(view: NodeView) -> Table:
+    """A row a member; the asked node has a star."""
+    from rich.text import Text
+
+    from mpreg_transports.cli.console import format_duration, table
+
+    styles: Mapping[str, str] = {"alive": "green", "suspect": "yellow", "dead": "red", "draining": "yellow"}
+    rows: list[tuple[str | Text, ...]] = []
+    for row in view.members:
+        standing = Text(row.standing, style=styles.get(row.standing, "dim"))
+        name = row.shown + (" *" if row.me else "")
+        resources = ", ".join(row.resources) or "-"
+        rows.append(
+            (name, standing, format_duration(row.since), str(row.functions), resources, "\n".join(row.addresses))
+        )
+    made = table(("NODE", "STATE", "SINCE", "OFFERS", "RESOURCES", "ADDRESS"), rows)
+    made.caption = f"* asked; cluster {view.cluster}"
+    made.caption_justify = "left"
+    made.columns[0].min_width = 10
+    made.columns[5].no_wrap = True
+    return made
+
+
+def observers_table(view: NodeView) -> Table:
+    """The rtt of each member, how much of its catalogue is known, and its observers: its neighbours on the rings."""
+    from mpreg_transports.cli.console import format_duration, table
+
+    alive = len([row for row in view.members if row.standing in ("alive", "draining", "suspect")])
+    rows: list[tuple[str, ...]] = []
+    for row in view.members:
+        rtt = "-" if row.rtt is None else format_duration(row.rtt)
+        catalogue = f"version {row.catalogue}" if row.catalogue else "unknown"
+        catalogue += f", {row.lag} behind" if row.lag else ""
+        observers = "all others" if 1 < alive <= len(row.observers) + 1 else ", ".join(row.observers) or "-"
+        accusers = f" ({row.accusers} suspect it)" if row.accusers else ""
+        rows.append((row.shown, rtt, catalogue, observers + accusers))
+    made = table(("NODE", "RTT", "CATALOGUE", "OBSERVERS"), rows)
+    made.columns[0].min_width = 10
+    return made
+
+
+def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
+    """A row a function, said once; beside it each node that offers it, with the resources it holds for it."""
+    from rich.console import Group, RenderableType
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from mpreg_transports.cli.console import escape_controls, table
+
+    groups: dict[tuple[str, ...], Table] = {}
+    widest = max((len(row.node) for row in rows), default=0)
+    for row in rows:
+        marks = " ".join(word for word in (row.version, "idempotent" if row.idempotent else "") if word)
+        key = (
+            escape_controls(row.function),
+            escape_controls(row.signature),
+            escape_controls(row.doc),
+            escape_controls(marks),
+        )
+        if key not in groups:
+            groups[key] = Table.grid(padding=(0, 2, 0, 0))
+            groups[key].add_column(no_wrap=True, min_width=widest)
+            groups[key].add_column(overflow="fold", style="dim")
+        groups[key].add_row(Text(row.node), Text(", ".join(row.resources)))
+    cells: list[tuple[RenderableType, ...]] = []
+    for (name, signature, *said), offered in groups.items():
+        lines = [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in said if line]
+        cells.append((Group(Text.assemble((name, "bold"), _unquoted(signature)), *lines), offered))
+    return table(("FUNCTION", "OFFERED BY, WITH RESOURCES"), cells)
+
+
+def _unquoted(signature: str) -> str:
+    """Without the quotes that annotations have under `from __future__ import annotations`."""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
+
+
+def _view(url: str | None, config: Config) -> NodeView:
+    from mpreg_transports.cli.connect import node_url, with_client
+
+    async def operation(client: Client) -> NodeView:
+        return await client.view()
+
+    return with_client(node_url(url, config), operation)
+
+
+def _plain(row: object) -> object:
+    """A struct or dataclass as a tree for JSON."""
+    import msgspec
+
+    return msgspec.to_builtins(row)

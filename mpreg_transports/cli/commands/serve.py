@@ -1,0 +1,150 @@
+"""`mpreg serve`: one node in this process until Ctrl-C or SIGTERM.
+
+Settings come from flags, environment, file and TARGET; the node is `Server`'s. What the node has to say goes to stderr,
+and so does the one line that says it is ready.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from mpreg_transports.cli.options import AppDir, Config, example
+
+if TYPE_CHECKING:
+    from mpreg_transports.config.settings import Value
+    from mpreg_transports.server import Server
+
+Target = Annotated[
+    str | None,
+    typer.Argument(metavar="TARGET", help="module:name or file.py:name, a Server with its functions."),
+]
+
+OwnResources = Annotated[
+    list[str] | None, typer.Option("--resource", metavar="R", help="A resource that this node holds; may be repeated.")
+]
+Peers = Annotated[
+    list[str] | None, typer.Option("--peer", metavar="URL", help="A node of the cluster to join; may be repeated.")
+]
+Advertise = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where others reach this node, if not where it listens.")
+]
+Transport = Annotated[
+    str | None, typer.Option(metavar="auto|websocket", help="websocket: don't try raw frames to peers first.")
+]
+Insecure = Annotated[bool | None, typer.Option("--insecure", help="Allow a non-loopback host without authentication.")]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="HOST", help="Another name that HTTP requests may use; may be repeated."),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option("--allow-origin", metavar="ORIGIN", help="Web pages that may use this node; may be repeated."),
+]
+Journal = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write all that comes in, arguments and results too, for mpreg replay."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's command."""
+    app.command(
+        epilog=example(
+            "mpreg serve app.py:server --port 9001",
+            "mpreg serve app.py:server --port 9002 --resource gpu --peer ws://127.0.0.1:9001",
+        )
+    )(serve)
+
+
+def serve(
+    target: Target = None,
+    host: Annotated[str | None, typer.Option(help="Where to listen (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Which port; 0 takes any free one (default 9001).")] = None,
+    name: Annotated[str | None, typer.Option(help="The node's name, for people.")] = None,
+    resource: OwnResources = None,
+    peer: Peers = None,
+    cluster_id: Annotated[str | None, typer.Option(help="Only nodes with the same id join each other.")] = None,
+    advertise: Advertise = None,
+    transport: Transport = None,
+    insecure: Insecure = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    journal: Journal = None,
+    app_dir: AppDir = None,
+    config: Config = None,
+) -> None:
+    """Run a node until Ctrl-C, which lets running calls finish for 10 s; a second one ends it at once.
+
+    Settings may also come from MPREG_PORT and the like, a TOML file or Server(...): see mpreg config.
+    """
+    flags: dict[str, Value] = {
+        "host": host,
+        "port": port,
+        "name": name,
+        "resource": tuple(resource) if resource else None,
+        "peer": tuple(peer) if peer else None,
+        "cluster-id": cluster_id,
+        "advertise": advertise,
+        "transport": transport,
+        "insecure": insecure,
+        "allow-host": tuple(allow_host) if allow_host else None,
+        "allow-origin": tuple(allow_origin) if allow_origin else None,
+        "journal": journal,
+        "app-dir": str(app_dir) if app_dir is not None else None,
+    }
+    from mpreg_transports.cli.log_handler import log_to_stderr
+
+    server = prepare(target, flags, config)
+    log_to_stderr()
+    server.run_until_signal(lambda: log_ready_line(server))
+    end_process()
+
+
+def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None) -> Server:
+    """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
+    from mpreg_transports.cli.console import print_message
+    from mpreg_transports.cli.errors import CommandFailed
+    from mpreg_transports.cli.target import app_dir_of, configured_server, load, own_settings
+    from mpreg_transports.config.settings import kubernetes, resolve
+    from mpreg_transports.config.validation import refuse_open_host
+
+    if (ignored := kubernetes(os.environ)) is not None:
+        print_message(ignored)
+    found = resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before the user's module runs
+    loaded = load(target, app_dir_of(found)) if target is not None else None
+    own = own_settings(loaded) if loaded is not None else {}
+    server = configured_server(loaded, resolve(flags=flags, environ=os.environ, config=config, server=own))
+    try:
+        refuse_open_host(server.host, insecure=server.insecure)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
+    return server
+
+
+def log_ready_line(server: Server) -> None:
+    """The one line that says where it listens."""
+    from mpreg_transports.cli.log_handler import write_log_line
+
+    write_log_line(server.ready_line())
+
+
+def end_process(code: int = 0) -> NoReturn:
+    """End without waiting for threads: functions that cannot be interrupted may run in them for ever."""
+    import logging
+    import threading
+
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    main = threading.main_thread()
+    if any(thread is not main and not thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)

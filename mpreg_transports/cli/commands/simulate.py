@@ -1,0 +1,207 @@
+"""`mpreg simulate`: a cluster of the production core in virtual time, with work, faults and invariants, from a seed.
+
+Nothing is opened and nobody is asked: what is printed was reckoned here. The same arguments give the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpreg_transports.cli.options import Json, example
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.replay import Case, Progress
+    from mpreg_transports.testing.runs import RunReport
+    from mpreg_transports.testing.simulation import Simulation
+
+NAMES = (
+    "swarm, steady, churn, partition, rolling-restart, overload, slow-node, flaky-links, pauses, slow-lines or meetings"
+)
+_MOST_NODES = 2_000
+
+
+def add_to(app: typer.Typer) -> None:
+    """Offer the family's command."""
+    app.command(
+        epilog=example(
+            "mpreg simulate --nodes 5 --seed 7 --scenario churn --plot churn.svg",
+            "mpreg simulate --scenario swarm --seed 12 --trace run.jsonl && mpreg replay run.jsonl",
+        )
+    )(simulate)
+
+
+def simulate(
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="How many nodes.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Everything is drawn from it.")] = 0,
+    scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help=f"What goes wrong: {NAMES}.")] = "steady",
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="T", help="Simulated seconds of work and faults; settling follows.")
+    ] = 60.0,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Hand messages over without encoding them: faster, less is tested.")
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Save the run there, for mpreg replay.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw a space-time diagram there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate a cluster at work and check what must always hold.
+
+    Ends with 1 if an invariant does not hold; then it says how to see it again.
+    """
+    from mpreg_transports.cli.console import emit_json
+    from mpreg_transports.testing.runs import run
+
+    for file in (trace, plot):
+        _refuse_unless_it_can_be_written(file)
+    drawn = _drawn(scenario, seed=seed, nodes=nodes, seconds=seconds, objects=objects)
+    with progress_bar(drawn, hidden=as_json) as progress:
+        report, sim = run(drawn, recording=trace is not None or plot is not None, progress=progress)
+    _write(sim, trace, plot)
+    if as_json:
+        emit_json(tree(report))
+    else:
+        summary(report, drawn)
+    if report.violation is not None:
+        raise typer.Exit(1)
+
+
+def _refuse_unless_it_can_be_written(file: Path | None) -> None:
+    from mpreg_transports.cli.errors import CommandFailed
+
+    if file is not None and not file.parent.is_dir():
+        raise CommandFailed(f"{file}: there is no folder {file.parent}")
+
+
+def _drawn(scenario: str, *, seed: int, nodes: int, seconds: float, objects: bool) -> Case:
+    """The run that was asked for; refuses what cannot be."""
+    from mpreg_transports.cli.errors import CommandFailed
+    from mpreg_transports.testing.scenarios import case
+
+    if not 1 <= nodes <= _MOST_NODES:
+        raise CommandFailed(f"--nodes {nodes}: between 1 and {_MOST_NODES}")
+    if not 0 < seconds <= 86_400:
+        raise CommandFailed(f"--seconds {seconds:g}: more than 0 and at most 86400")
+    try:
+        return case(scenario, seed=seed, nodes=nodes, seconds=seconds, objects=objects)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
+
+
+@contextmanager
+def progress_bar(drawn: Case, *, hidden: bool) -> Iterator[Progress | None]:
+    """A bar on stderr while simulated seconds pass, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if hidden or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("s"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=round(drawn.seconds + drawn.settling))
+        yield lambda done: bar.update(task, completed=round(done))
+
+
+def tree(report: RunReport) -> dict[str, Any]:
+    """A report for programs. `violations` is empty or holds the first one, which ends the run."""
+    import msgspec
+
+    from mpreg_transports.testing.known_gaps import KNOWN_GAPS
+
+    found = report.violation
+    median, most, longest = report.latencies
+    return {
+        "trace_hash": report.trace_hash,
+        "events": report.events,
+        "requests": {"sent": sum(report.requests.values()), **report.requests},
+        "violations": [] if found is None else [{"invariant": found.invariant, "text": found.text}],
+        "options": report.options,
+        "seed": report.seed,
+        "scenario": report.scenario,
+        "nodes": report.nodes,
+        "seconds": report.seconds,
+        "latency": {"median": median / 1e9, "p95": most / 1e9, "longest": longest / 1e9},
+        "sometimes": report.sometimes,
+        "events_per_second": round(report.events / report.took) if report.took else 0,
+        "pending": [msgspec.to_builtins(row) for row in KNOWN_GAPS],
+    }
+
+
+def summary(report: RunReport, drawn: Case) -> None:
+    """A report for people, within 80 columns."""
+    from rich.text import Text
+
+    from mpreg_transports.cli.console import show, table
+    from mpreg_transports.testing.known_gaps import KNOWN_GAPS
+
+    sent = sum(report.requests.values())
+    good = report.requests.get("ok", 0)
+    rows = [
+        ("run", f"{report.scenario}, seed {report.seed}: {report.nodes} nodes, {report.seconds:g} s of work, "
+                f"{drawn.settling:g} s of settling"),
+        ("drawn", str(report.options.get("words", ""))),
+        ("requests", f"{sent:,} sent, {good:,} went well" + (f" ({good / sent:.1%})" if sent else "")),
+        *[("", f"{count:>7,}  {outcome_text(name)}") for name, count in report.requests.items() if name != "ok"],
+        ("latency", latency_text(report)),
+        ("events", f"{report.events:,} in {report.took:.2f} s: {report.events / max(report.took, 1e-9):,.0f} a second, "
+                   f"{(report.seconds + drawn.settling) / max(report.took, 1e-9):,.0f} x real time"),
+        ("hash", report.trace_hash),
+    ]  # fmt: skip
+    if report.sometimes:
+        rows.append(("reached", f"{sum(map(bool, report.sometimes.values()))} of {len(report.sometimes)} situations"))
+    show(table(("", ""), [(Text(name, style="bold"), text) for name, text in rows]))
+    if KNOWN_GAPS:
+        show("", Text("KNOWN GAPS: not promised yet, so less is asked", style="bold"))
+        show(
+            table(
+                ("", "MISSING", "MEANWHILE"), [(str(row.invariant), row.missing, row.meanwhile) for row in KNOWN_GAPS]
+            )
+        )
+    if report.violation is None:
+        show("", Text("every invariant holds", style="green"))
+    else:
+        show("", Text(report.violation.report, style=""))
+
+
+def latency_text(report: RunReport) -> str:
+    """How long those took that went well."""
+    from mpreg_transports.cli.console import format_duration
+
+    median, most, longest = report.latencies
+    if not longest:
+        return "-"
+    return f"median {format_duration(median)}, 95 % within {format_duration(most)}, longest {format_duration(longest)}"
+
+
+def outcome_text(outcome: str) -> str:
+    """How a request ended, in words."""
+    from mpreg_proto.errors import KINDS
+
+    if outcome.isdigit():
+        names = {kind.default_code: kind.kind for kind in KINDS}
+        return f"{outcome} {names.get(int(outcome), '')}"
+    return {"partial": "came back in part", "cancelled": "cancelled by the client, or it vanished"}.get(
+        outcome, outcome
+    )
+
+
+def _write(sim: Simulation, trace: Path | None, plot: Path | None) -> None:
+    from mpreg_transports.testing.diagram import plot as draw
+
+    if trace is not None:
+        sim.trace.save(trace)
+    if plot is not None:
+        answered = [call.ended for call in sim.calls if call.ended is not None]
+        calm = [action.at for action in sim.trace.script if action.name == "calm"]
+        busy = None if sim.violation or not calm else max([*answered, calm[0]]) / 1e9 + 1  # the rest is only pings
+        plot.write_text(draw(sim, until=busy), "utf-8")

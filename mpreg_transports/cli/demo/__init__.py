@@ -1,0 +1,1 @@
+"""`mpreg demo`: its nodes, its requests, and what it prints."""

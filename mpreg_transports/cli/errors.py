@@ -1,0 +1,165 @@
+"""Errors as people read them, and the exit codes that scripts read (docs/reference/errors.md).
+
+An error comes from the core, a transport, a setting or a command; what goes out is what was wanted and why it could not
+be had, then what to type next. A traceback is for defects and for those who ask for it (MPREG_DEBUG=1).
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from mpreg_proto.errors import MpregError, RequestError
+from mpreg_transports.config.settings import DEBUG_VARIABLE, SettingsError, debugging
+from mpreg_transports.errors import NotConnected
+
+
+class ExitCode(enum.IntEnum):
+    """What the process says at its end."""
+
+    DONE = 0
+    FUNCTION_RAISED = 1
+    WRONG_USAGE = 2
+    NOT_REACHABLE = 3
+    NO_ROUTE = 4
+    DEADLINE = 5
+    DENIED = 6
+    UNKNOWN = 7
+    """Cancelled, or nobody can say what became of it."""
+    TRY_AGAIN = 8
+    OTHER = 9
+
+
+_BY_CODE = {
+    1000: ExitCode.WRONG_USAGE,
+    1001: ExitCode.NO_ROUTE,
+    1003: ExitCode.FUNCTION_RAISED,
+    1004: ExitCode.WRONG_USAGE,
+    1010: ExitCode.WRONG_USAGE,
+    1011: ExitCode.WRONG_USAGE,
+    1012: ExitCode.WRONG_USAGE,
+    1013: ExitCode.WRONG_USAGE,
+    1014: ExitCode.WRONG_USAGE,
+    1020: ExitCode.DEADLINE,
+    1021: ExitCode.UNKNOWN,
+    1022: ExitCode.TRY_AGAIN,
+    1023: ExitCode.UNKNOWN,
+    1024: ExitCode.TRY_AGAIN,
+    1030: ExitCode.DENIED,
+    1031: ExitCode.DENIED,
+}
+
+
+class CommandFailed(MpregError):
+    """A command cannot do what it was told: the text says why, `hints` what to type next."""
+
+    def __init__(self, text: str, *hints: str, code: ExitCode = ExitCode.WRONG_USAGE) -> None:
+        super().__init__(text)
+        self.hints = hints
+        self.code = code
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """The exit code that stands for `error`."""
+    match error:
+        case CommandFailed():
+            return error.code
+        case RequestError():
+            return _BY_CODE.get(error.code, ExitCode.OTHER)
+        case NotConnected():
+            return ExitCode.NOT_REACHABLE
+        case SettingsError():
+            return ExitCode.WRONG_USAGE
+        case KeyboardInterrupt():
+            return ExitCode.UNKNOWN
+        case _:
+            return ExitCode.OTHER
+
+
+def error_lines(error: BaseException) -> list[str]:
+    """What to say of `error`: a line that says what happened, then lines of advice."""
+    match error:
+        case CommandFailed():
+            return [str(error), *error.hints]
+        case RequestError():
+            return [error.message, *_advice(error)]
+        case NotConnected():
+            return _unreachable(error)
+        case KeyboardInterrupt():
+            return ["interrupted"]
+        case MpregError() | OSError():
+            return [str(error)]
+        case _:
+            text = " ".join(str(error).split())
+            where = f"{DEBUG_VARIABLE}=1 shows where; please report it"
+            return [f"a defect of mpreg: {type(error).__name__}: {text}", where]
+
+
+def report_error(error: BaseException) -> ExitCode:
+    """Say on stderr what happened, and give the exit code."""
+    error = innermost(error)
+    sys.stdout.flush()
+    print_error(error_lines(error))
+    if debugging(os.environ):
+        traceback.print_exception(error)
+        remote = error.details.get("traceback") if isinstance(error, RequestError) else None
+        if remote:
+            print(f"on the node:\n{remote}", file=sys.stderr)
+    return exit_code(error)
+
+
+def print_error(lines: Sequence[str]) -> None:
+    """The first line in red where there are colours, the others below it."""
+    from rich.text import Text
+
+    from mpreg_transports.cli.console import escape_controls, print_message
+
+    head, *rest = [escape_controls(line, sys.stderr) for line in lines]
+    print_message(Text.assemble(("mpreg: ", "bold red"), head))
+    for line in rest:
+        print_message(Text(f"  {line}", style="dim"))
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The one error that a group of task groups holds; of several the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _unreachable(error: NotConnected) -> list[str]:
+    tried = error.details.get("tried", {})
+    lines = [f"cannot reach a node at {url}: {_without_address(reason)}" for url, reason in tried.items()] or [
+        error.message
+    ]
+    return [*lines, "start one:     mpreg serve", "ask another:   --url ws://HOST:PORT, or MPREG_URL"]
+
+
+def _without_address(reason: str) -> str:
+    """Without the address that the line names already."""
+    return reason.partition(": ")[2] if reason.startswith("cannot connect to ") and ": " in reason else reason
+
+
+def _advice(error: RequestError) -> list[str]:
+    details = error.details
+    match error.code:
+        case 1001 if details.get("unknown") == "resources" and details.get("exist"):
+            exist = ", ".join(str(name) for name in details["exist"])
+            return [f"it is offered with: {exist}", "see who offers what:   mpreg functions"]
+        case 1001:
+            return ["see who offers what:   mpreg functions"]
+        case 1003 if details.get("traceback"):
+            return [f"{DEBUG_VARIABLE}=1 shows where it was raised"]
+        case 1020:
+            return ['give it longer:   --timeout SECONDS (in a file: "timeout")']
+        case 1022 | 1024:
+            return [f"nothing has run; try again in {details.get('retry_after', 1):g} s"]
+        case 1023 if details.get("maybe_executed") is False:
+            return ["nothing has run; ask again"]
+        case 1023:
+            return ["it may have run: look before you repeat it"]
+        case _:
+            return []

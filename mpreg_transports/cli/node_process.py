@@ -1,0 +1,58 @@
+"""A node as a child of `mpreg dev` or `demo`: told what to be in one JSON argument, and never outlives its parent.
+
+Its stdin is a pipe that only its parent holds: when that ends, however the parent ended, the node leaves. Once it
+listens it says where in one line of JSON on stdout. What it has to say to people goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import NoReturn
+
+from mpreg_transports.config.settings import Value
+
+
+def command(target: str | None, settings: dict[str, Value]) -> list[str]:
+    """The command that starts such a child; `settings` by flags' names."""
+    spec = json.dumps({"target": target, "settings": settings})
+    return [sys.executable, "-m", "mpreg_transports.cli.node_process", spec]
+
+
+def environment() -> dict[str, str]:
+    """What a child inherits: all but the settings, which its parent has read already."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MPREG_") or name == "MPREG_DEBUG"}
+
+
+def main() -> NoReturn:
+    """Be that node until told to end."""
+    from mpreg_transports.cli.commands.serve import end_process, prepare
+    from mpreg_transports.cli.errors import report_error
+    from mpreg_transports.cli.log_handler import log_to_stderr
+    from mpreg_transports.cli.streams import tolerate_closed_streams
+
+    tolerate_closed_streams()
+    threading.Thread(target=_follow_parent, name="mpreg parent", daemon=True).start()
+    spec = json.loads(sys.argv[1])
+    flags = {name: tuple(value) if isinstance(value, list) else value for name, value in spec["settings"].items()}
+    try:
+        server = prepare(spec["target"], flags, Path(os.devnull))
+        log_to_stderr()
+        server.run_until_signal(lambda: print(json.dumps({"name": server.name, "url": server.url}), flush=True))
+    except (Exception, BaseExceptionGroup) as error:
+        sys.exit(report_error(error))
+    end_process()
+
+
+def _follow_parent() -> None:
+    while os.read(0, 1024):  # not sys.stdin, whose lock a thread must not hold at the end
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

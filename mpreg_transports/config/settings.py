@@ -1,0 +1,282 @@
+"""What a command is told by flags, environment, file and `Server(...)`, and which of them wins.
+
+A setting's name is its flag's name; the same name is its key in the TOML file, and `MPREG_` with that name in capitals
+its variable. `resolve` looks at the places from the highest to the lowest (docs/reference/cli.md) and remembers
+where each value came from, for `mpreg config`. Whether a value makes sense to a node is `Server`'s to say; only its
+kind is checked here. Nothing here changes the environment or writes a file.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from mpreg_proto.errors import MpregError
+from mpreg_transports.config.addresses import DEFAULT_PORT, Scheme, format_address, reachable_host
+from mpreg_transports.config.textfiles import decoded
+
+Value = str | int | bool | tuple[str, ...] | None
+"""Lists are tuples; None is "not set"."""
+
+CONFIG_FILE = "mpreg.toml"
+"""Read from the working directory when no other file is named."""
+CONFIG_VARIABLE = "MPREG_CONFIG"
+DEBUG_VARIABLE = "MPREG_DEBUG"
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_KUBERNETES = re.compile(
+    r"MPREG_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes puts into a pod for a service called `mpreg`, or `mpreg-` and more."""
+_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
+
+
+class SettingsError(MpregError):
+    """A setting that cannot be used. The text names the key, the place it stands in, and what is wanted there."""
+
+
+class Kind(enum.Enum):
+    """What a setting's value is."""
+
+    TEXT = "a text"
+    PORT = "a whole number from 0 to 65535"
+    LIST = "a list of texts"
+    SWITCH = "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `attribute` is what `Server` calls it, empty for one of the client's side."""
+
+    name: str
+    kind: Kind
+    default: Value
+    attribute: str = ""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "MPREG_" + self.name.replace("-", "_").upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A setting's value and the place that it came from, in words."""
+
+    setting: Setting
+    value: Value
+    source: str
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("url", Kind.TEXT, format_address(Scheme.WS, "127.0.0.1")),
+    Setting("host", Kind.TEXT, "127.0.0.1", "host"),
+    Setting("port", Kind.PORT, DEFAULT_PORT, "port"),
+    Setting("name", Kind.TEXT, "node", "name"),
+    Setting("resource", Kind.LIST, (), "resources"),
+    Setting("peer", Kind.LIST, (), "peers"),
+    Setting("cluster-id", Kind.TEXT, "default-cluster", "cluster_id"),
+    Setting("advertise", Kind.TEXT, None, "advertise"),
+    Setting("transport", Kind.TEXT, "auto", "transport", ("auto", "websocket")),
+    Setting("insecure", Kind.SWITCH, False, "insecure"),
+    Setting("allow-host", Kind.LIST, (), "allow_hosts"),
+    Setting("allow-origin", Kind.LIST, (), "allow_origins"),
+    Setting("journal", Kind.TEXT, None, "journal"),
+    Setting("app-dir", Kind.TEXT, None),
+)
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def resolve(
+    *,
+    flags: Mapping[str, Value],
+    environ: Mapping[str, str],
+    config: Path | None = None,
+    server: Mapping[str, Value] | None = None,
+) -> dict[str, Resolved]:
+    """Every setting by name: flag, environment, file, `Server(...)` argument, default; a list replaces lower ones.
+
+    `flags` holds what was given on the command line (None: not given); `config` is the file that `--config` names;
+    `server` the attributes of a TARGET's `Server`. An empty variable is none. Raises SettingsError.
+    """
+    file = config_file(config, environ)
+    in_file = read_file(file) if file is not None else {}
+    own = server or {}
+    found: dict[str, Resolved] = {}
+    for setting in SETTINGS:
+        flag = flags.get(setting.name)
+        if flag is not None:
+            checked = check(setting, flag, place="on the command line")
+            found[setting.name] = Resolved(setting, checked, f"--{setting.name}")
+        elif (in_environment := _from_environment(setting, environ)) is not None:
+            found[setting.name] = in_environment
+        elif setting.name in in_file:
+            found[setting.name] = Resolved(setting, in_file[setting.name], str(file))
+        elif setting.attribute and own.get(setting.attribute, setting.default) != setting.default:
+            found[setting.name] = Resolved(setting, own[setting.attribute], "Server(...)")
+        else:
+            found[setting.name] = Resolved(setting, setting.default, "default")
+    return found
+
+
+def resolve_url(flag: str | None, *, environ: Mapping[str, str], config: Path | None = None) -> Resolved:
+    """The node that a command asks: flag, environment, file, or else the node that this `host` and `port` are of.
+
+    Looks at no setting but these, and at none that it does not need; what else is wrong is no business of a command
+    that asks. Raises SettingsError.
+    """
+    url = BY_NAME["url"]
+    if flag is not None:
+        return Resolved(url, check(url, flag, place="on the command line"), "--url")
+    found = _from_environment(url, environ)
+    if found is not None:
+        return found
+    file = config_file(config, environ)
+    in_file = read_file(file, only=("url",)) if file is not None else {}
+    if "url" in in_file:
+        return Resolved(url, in_file["url"], str(file))
+    in_file = read_file(file, only=("host", "port")) if file is not None else {}
+    places = {}
+    for setting in (BY_NAME["host"], BY_NAME["port"]):
+        place = _from_environment(setting, environ)
+        if place is None and setting.name in in_file:
+            place = Resolved(setting, in_file[setting.name], str(file))
+        places[setting.name] = place or Resolved(setting, setting.default, "default")
+    return node_here(places)
+
+
+def node_here(found: Mapping[str, Resolved]) -> Resolved:
+    """The URL of the node that `mpreg serve` starts with these settings on this machine, for those that ask it."""
+    host, port = found["host"], found["port"]
+    if port.value == 0:  # any free one: nobody but the node knows which
+        port = Resolved(port.setting, DEFAULT_PORT, "default")
+    address = format_address(Scheme.WS, reachable_host(str(host.value)), port=int(str(port.value)))
+    given = [f"{one.setting.name} ({one.source})" for one in (host, port) if one.source != "default"]
+    return Resolved(BY_NAME["url"], address, " and ".join(given) or "default")
+
+
+def config_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: `--config`, MPREG_CONFIG, or mpreg.toml here if there is one. Need not exist if it is named."""
+    if named is not None:
+        return named
+    if environ.get(CONFIG_VARIABLE, "").strip():
+        return Path(environ[CONFIG_VARIABLE])
+    here = Path(CONFIG_FILE)
+    return here if here.is_file() else None
+
+
+def read_file(path: Path, *, only: Iterable[str] = ()) -> dict[str, Value]:
+    """The settings in a TOML file. Raises SettingsError naming the file, the key, and which was meant.
+
+    With `only`, other settings are not looked at, nor are keys that were meant for others.
+    """
+    names = tuple(only)
+    try:
+        tree = tomllib.loads(decoded(path.read_bytes()))
+    except OSError as error:
+        raise SettingsError(f"cannot read the config file {path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"the config file {path} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the config file {path} is not TOML: {error}") from None
+    found: dict[str, Value] = {}
+    for key, value in tree.items():
+        setting = BY_NAME.get(key)
+        if names and (setting.name not in names if setting is not None else _closest(key, BY_NAME) not in names):
+            continue
+        if setting is None:
+            raise SettingsError(f"unknown key {key!r} in {path}; {suggestion(key, BY_NAME)}")
+        found[key] = check(setting, tuple(value) if isinstance(value, list) else value, place=f"in {path}")
+    return found
+
+
+def check(setting: Setting, value: object, *, place: str) -> Value:
+    """`value` if it is of the setting's kind. Raises SettingsError."""
+    match setting.kind:
+        case Kind.TEXT if isinstance(value, str) and (not setting.choices or value in setting.choices):
+            return value
+        case Kind.PORT if type(value) is int and 0 <= value <= 65_535:
+            return value
+        case Kind.SWITCH if isinstance(value, bool):
+            return value
+        case Kind.LIST if isinstance(value, tuple) and all(isinstance(item, str) and item for item in value):
+            return value
+        case _:
+            raise _setting_error(setting, value, place)
+
+
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each MPREG_ variable that is no setting. No error: other programs may use such names."""
+    known = {setting.variable: setting for setting in SETTINGS} | {CONFIG_VARIABLE: None, DEBUG_VARIABLE: None}
+    return [
+        f"{name} in the environment is no setting; {suggestion(name, known)}"
+        for name in sorted(environ)
+        if name.startswith("MPREG_") and name not in known and not _KUBERNETES.fullmatch(name)
+    ]
+
+
+def kubernetes(environ: Mapping[str, str]) -> str | None:
+    """A sentence about a MPREG_PORT that Kubernetes has set for a service called `mpreg`; None if there is none."""
+    value = environ.get("MPREG_PORT", "")
+    if not _is_of_kubernetes(value):
+        return None
+    return (
+        f"MPREG_PORT={value} is of Kubernetes, for a service called mpreg, and is ignored; "
+        "enableServiceLinks: false in the pod leaves it out, --port or port in the config file sets the port"
+    )
+
+
+def debugging(environ: Mapping[str, str]) -> bool:
+    """Whether MPREG_DEBUG asks for tracebacks."""
+    return environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("", *_FALSE)
+
+
+def _is_of_kubernetes(value: str) -> bool:
+    return _KUBERNETES_PORT.fullmatch(value.strip()) is not None
+
+
+def _from_environment(setting: Setting, environ: Mapping[str, str]) -> Resolved | None:
+    """What the setting's variable says; None if it is not set, empty, or one that Kubernetes has set."""
+    text = environ.get(setting.variable, "")
+    if not text.strip() or (setting.kind is Kind.PORT and _is_of_kubernetes(text)):
+        return None
+    return Resolved(setting, _from_text(setting, text), f"{setting.variable} in the environment")
+
+
+def _from_text(setting: Setting, text: str) -> Value:
+    """The value that a variable's text means; lists are separated by commas or blanks."""
+    value: Value = text
+    if setting.kind is Kind.LIST:
+        value = tuple(text.replace(",", " ").split())
+    elif setting.kind is Kind.PORT and text.isascii() and text.isdecimal():
+        value = int(text[:6])
+    elif setting.kind is Kind.SWITCH and text.lower() in (*_TRUE, *_FALSE):
+        value = text.lower() in _TRUE
+    return check(setting, value, place=f"({setting.variable} in the environment)")
+
+
+def _setting_error(setting: Setting, value: object, place: str) -> SettingsError:
+    expected = f"one of {', '.join(setting.choices)}" if setting.choices else setting.kind.value
+    text = f"{setting.name} {place} must be {expected}, not {list(value) if isinstance(value, tuple) else value!r}"
+    if setting.kind is Kind.LIST and isinstance(value, str):
+        text += f'; write {setting.name} = ["{value}"]'
+    return SettingsError(text)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Which of `known` was meant by `name`, as a clause for an error; if none is like it, all of them."""
+    names = list(known)
+    close = _closest(name, names)
+    return f"did you mean {close!r}?" if close else f"there are {', '.join(names)}"
+
+
+def _closest(name: str, known: Iterable[str]) -> str | None:
+    names = list(known)
+    close = get_close_matches(name, names, n=1) or get_close_matches(name.replace("_", "-").rstrip("s"), names, n=1)
+    return close[0] if close else None

@@ -1,0 +1,149 @@
+"""Arguments of `Server` and `register` looked at before anything is done with them, and told in the caller's words.
+
+Each function raises TypeError for a value of a wrong kind, ValueError for a wrong one of the right kind, and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final
+
+from mpreg_proto.describe import cut, short_name
+from mpreg_proto.errors import MpregError
+from mpreg_proto.limits import Limits
+from mpreg_proto.wire.values import UnsendableValue
+from mpreg_transports.config.addresses import is_loopback
+
+
+class CannotJournal(MpregError, OSError):
+    """The journal's file cannot be had. The text says why and what to do."""
+
+
+BACKENDS = ("asyncio", "trio")
+
+
+_PLAIN: Final = frozenset({bool, int, float, bytes})
+"""Types of which nobody else has written `repr`."""
+
+
+def check_text(value: object, what: str, *, example: str) -> None:
+    """A text, which may be empty. A subclass of str is none: no message holds it, and it may format as anything."""
+    if type(value) is not str:
+        shown, kind = cut(repr(value), 80) if value is None or type(value) in _PLAIN else "...", short_name(type(value))
+        raise TypeError(f"{what}={shown} is of type {kind}; write a text such as {what}={example!r}")
+    check_encodable(value, what)
+
+
+def check_encodable(text: str, what: str) -> None:
+    """Raises ValueError for a text that no message can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} {text!r} cannot be sent: {error.reason}; write text that UTF-8 can encode") from None
+
+
+def unsendable(call: str, error: UnsendableValue) -> TypeError:
+    """Why an argument cannot be sent, with its place as the caller writes it: `args[0].x`, `kwargs.rate`.
+
+    The path of `error` lies within `[args, kwargs]`.
+    """
+    place = error.path.replace("$[0]", "args", 1).replace("$[1]", "kwargs", 1)
+    return TypeError(f"call {call!r}: {place}: {error.type_name}: {error.reason}")
+
+
+def check_port(port: object) -> None:
+    """A port, or 0 for any free one."""
+    if type(port) is not int:
+        raise TypeError(f"port={port!r} is of type {type(port).__name__}; write a whole number such as port=9001")
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"port={port}: a whole number from 0 to 65535; 0 takes any free one")
+
+
+def check_name(name: object, what: str, limits: Limits) -> None:
+    """A name that people can read and other nodes take."""
+    check_text(name, "name", example="worker")
+    assert isinstance(name, str)
+    if not name:
+        raise ValueError(f"{what} is empty; leave name= out, or write some text")
+    check_length(name, what, limits)
+
+
+def check_length(text: str, what: str, limits: Limits) -> None:
+    """Raises ValueError for a name that other nodes would refuse."""
+    check_encodable(text, what)
+    if len(text) > limits.name_length:
+        raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
+
+
+def check_function(*, version: object, concurrency: object, executor: object) -> None:
+    """The options of `register` whose kinds are easily mistaken."""
+    check_text(version, "version", example="2")
+    if concurrency is not None and type(concurrency) is not int:
+        raise TypeError(f"concurrency={concurrency!r} is of type {type(concurrency).__name__}; write a whole number")
+    if executor is not None and not isinstance(executor, Executor) and not callable(executor):
+        raise TypeError(
+            f"executor={executor!r} is of type {type(executor).__name__}, and no concurrent.futures Executor such as "
+            "ThreadPoolExecutor(4), nor a function that makes one"
+        )
+
+
+CALL_KEYWORDS = ("resources", "kwargs", "timeout", "wait", "version", "retry", "on_progress")
+"""Keywords of `Client.call` itself: a function's own by such a name travels in `kwargs=`."""
+
+
+def warn_of_collisions(name: str, function: Callable[..., object]) -> None:
+    """Warn of parameters that callers cannot pass as plain keywords, at the line that registers the function."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = [one.name for one in parameters if one.kind in by_keyword and one.name in CALL_KEYWORDS]
+    if taken:
+        shown = ", ".join(f'"{one}": ...' for one in taken)
+        warnings.warn(
+            f"{name}: call() has {' and '.join(f'{one}=' for one in taken)} of its own; "
+            f"callers pass yours as kwargs={{{shown}}}",
+            stacklevel=_outside(),
+        )
+
+
+def _outside() -> int:
+    """The `stacklevel` for the caller of this one's caller that is no code of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("mpreg_transports."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def check_backend(backend: str) -> None:
+    """An event loop that anyio has."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r}: " + " or ".join(f'"{name}"' for name in BACKENDS))
+
+
+def refuse_open_host(host: str, *, insecure: bool) -> None:
+    """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
+    if not insecure and not is_loopback(host):
+        raise ValueError(
+            f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
+            'Keep host="127.0.0.1", or say insecure=True if the network is yours alone '
+            "(on the command line: --host 127.0.0.1, or --insecure)"
+        )
+
+
+def cannot_journal(file: Path, error: OSError) -> CannotJournal:
+    """Why there can be no journal, in words."""
+    if isinstance(error, FileExistsError):
+        reason = "there is such a file already, and it is no journal; name another, or move that one away"
+    elif isinstance(error, FileNotFoundError):
+        reason = f"there is no folder {file.parent}; make it first"
+    else:
+        reason = (error.strerror or str(error)).lower()
+    return CannotJournal(f"cannot write the journal {file}: {reason}")

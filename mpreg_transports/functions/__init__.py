@@ -1,0 +1,1 @@
+"""Users' functions: how each one is described and executed, and what threads, executors and forks need."""

@@ -1,0 +1,289 @@
+"""The functions that a node offers, and how each is run: in the loop, in a thread, or in an executor.
+
+`Server` registers them, the driver runs them when the core says `Run` and hands back an `Outcome`, which is a value: a
+function that raises never raises here. How many bodies may run at once is the core's business (its slots), so nothing
+queues here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import inspect
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from functools import partial
+from reprlib import Repr
+from typing import Any, Protocol
+
+import anyio.lowlevel
+
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.describe import reason, sendable, short_name
+from mpreg_proto.effects import Lost, NotStarted, Outcome, Returned, Run
+from mpreg_transports.functions.contexts import Contexts
+from mpreg_transports.functions.coroutines import CoroutineRun, Spawn
+from mpreg_transports.functions.exceptions import describe_exception
+from mpreg_transports.functions.pools import ExecutorSource, Pool, PoolRun
+from mpreg_transports.functions.threads import get_call_soon_threadsafe, worker_threads
+
+ASYNC_CONCURRENCY = 1_024
+THREAD_CONCURRENCY = 16
+"""How many bodies of one function run at once unless `concurrency=` says otherwise."""
+LONGEST_SHOWN = 200
+"""Characters of a default value, an annotation, or the first line of a docstring, as every node keeps them."""
+LONGEST_SIGNATURE = 4_000
+MOST_SHOWN = 50
+"""Entries of a container that is a default value; of a larger one only their number is shown."""
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
+
+
+class ExecutionMode(enum.Enum):
+    """How a function is run."""
+
+    INLINE = enum.auto()
+    """Within the wake-up that asked for it: for tiny ones that never block."""
+    EVENT_LOOP = enum.auto()
+    """`async def`, as a task of the loop."""
+    THREAD = enum.auto()
+    EXECUTOR = enum.auto()
+
+
+class Runtime:
+    """What bodies need of the event loop that they belong to; the driver makes one when it starts."""
+
+    def __init__(self, spawn: Spawn) -> None:
+        """`spawn` starts a task of the driver; bodies on trio need one."""
+        self.contexts = Contexts()
+        self.threads = worker_threads()
+        self.call_soon_threadsafe = get_call_soon_threadsafe()
+        native = anyio.lowlevel.current_token().native_token
+        self.loop = native if isinstance(native, asyncio.AbstractEventLoop) else None
+        self.spawn = spawn
+
+
+class FunctionRun(Protocol):
+    """A body that runs."""
+
+    def cancel(self) -> None:
+        """Ask it to stop. It may go on."""
+
+
+class ThreadRun:
+    """A body in a thread, which nothing can interrupt."""
+
+    def cancel(self) -> None:
+        """It goes on; its slot stays taken."""
+
+
+class Function:
+    """One registered function: what the cluster hears of it (`spec`) and how it is called."""
+
+    __slots__ = ("call", "mode", "pool", "spec")
+
+    def __init__(
+        self, call: Callable[..., Any], spec: FunctionSpec, *, mode: ExecutionMode, pool: Pool | None = None
+    ) -> None:
+        self.call = call
+        self.spec = spec
+        self.mode = mode
+        self.pool = pool
+
+    def run_inline(self, run: Run, runtime: Runtime) -> Outcome:
+        """Call it here and now."""
+        try:
+            return Returned(runtime.contexts.fresh().run(self.call, *run.args, **run.kwargs))
+        except BaseException as error:  # whatever a body raises is its call's error, never the node's end
+            return describe_exception(error)
+
+    def start(
+        self, run: Run, runtime: Runtime, done: Callable[[Outcome], None], *, on_start: Callable[[], None]
+    ) -> FunctionRun | NotStarted | Lost:
+        """Start a body, and have `done` told its outcome, once, in the loop's thread; or return the outcome.
+
+        `on_start` is called when the body begins, where that is known. `done` of a coroutine comes from within its
+        task, of others from a callback of the loop, where nothing of anyio can be used but to set an event.
+        """
+        if self.mode is ExecutionMode.EVENT_LOOP:
+            body = CoroutineRun(partial(self.call, *run.args, **run.kwargs), done, on_start=on_start)
+            body.start(runtime.contexts.fresh(), runtime.loop, runtime.spawn)
+            return body
+        if self.mode is ExecutionMode.EXECUTOR:
+            return self._start_in_pool(run, runtime, done)
+        context = runtime.contexts.for_thread()
+        try:
+            runtime.threads.start(partial(self._in_thread, run, context), done, runtime.call_soon_threadsafe)
+        except RuntimeError as error:
+            return NotStarted(f"no worker thread could be started: {reason(error)}")
+        return ThreadRun()
+
+    def _in_thread(self, run: Run, context: Context) -> Outcome:
+        try:
+            return Returned(context.run(self.call, *run.args, **run.kwargs))
+        except BaseException as error:  # in a thread of ours nothing but the body raises any
+            return describe_exception(error)
+
+    def _start_in_pool(
+        self, run: Run, runtime: Runtime, done: Callable[[Outcome], None]
+    ) -> FunctionRun | NotStarted | Lost:
+        assert self.pool is not None
+
+        def settle(body: PoolRun, outcome: Outcome) -> None:
+            body.record_outcome(outcome)
+            done(outcome)
+
+        body = self.pool.start(self.call, run.args, run.kwargs, runtime.contexts.for_thread())
+        if isinstance(body, PoolRun):
+            body.add_done_callback(partial(runtime.call_soon_threadsafe, settle))
+        return body
+
+
+def function(
+    call: Callable[..., Any],
+    *,
+    name: str | None = None,
+    version: str = "",
+    resources: Iterable[str] = (),
+    idempotent: bool = False,
+    concurrency: int | None = None,
+    executor: ExecutorSource | Pool | None = None,
+    inline: bool = False,
+) -> Function:
+    """Look at `call` and say how it will be run. Raises TypeError or ValueError with the fix in words."""
+    if not callable(call):
+        raise TypeError(f"expected a callable, got {type(call).__name__}")
+    name = name if name is not None else getattr(call, "__name__", "")
+    if not name or name == "<lambda>":
+        raise ValueError("this function has no name of its own; give it one with name=")
+    is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
+    if is_async and (executor is not None or inline):
+        raise ValueError(f"{name} is async def: it runs in the event loop, not inline or in an executor")
+    if inline and executor is not None:
+        raise ValueError(f"{name}: inline=True and executor= exclude each other")
+    mode = ExecutionMode.THREAD
+    if is_async:
+        mode = ExecutionMode.EVENT_LOOP
+    elif inline:
+        mode = ExecutionMode.INLINE
+    elif executor is not None:
+        mode = ExecutionMode.EXECUTOR
+    if concurrency is None:
+        concurrency = (
+            ASYNC_CONCURRENCY if mode in (ExecutionMode.EVENT_LOOP, ExecutionMode.INLINE) else THREAD_CONCURRENCY
+        )
+    if concurrency < 1:
+        raise ValueError(f"{name}: concurrency={concurrency}, and at least 1 body must be able to run")
+    pool = executor if isinstance(executor, Pool) or executor is None else Pool(executor)
+    if pool is not None and pool.of_processes and "<" in getattr(call, "__qualname__", ""):
+        raise ValueError(f"{name} is defined within a function or is a lambda: processes cannot import it; move it out")
+    spec = FunctionSpec(
+        name=name,
+        version=version,
+        resources=tuple(sorted(tags(resources))),
+        idempotent=idempotent,
+        streaming=False,
+        signature=_signature(call),
+        doc=_first_line(call),
+        concurrency=concurrency,
+        inline=inline,
+    )
+    return Function(call, spec, mode=mode, pool=pool)
+
+
+def tags(resources: Iterable[str]) -> frozenset[str]:
+    """A set of resources. Raises TypeError for a bare string, which would be taken apart into its letters."""
+    if isinstance(resources, str):
+        raise TypeError(f'resources="{resources}" is a bare string; write resources={{"{resources}"}}')
+    found = frozenset(resources)
+    for tag in found:
+        if not tag or type(tag) is not str:
+            raise TypeError(f"a resource is a non-empty string, not {tag!r}")
+    return found
+
+
+def echo(value: Any) -> Any:
+    """Gives back what it gets."""
+    return value
+
+
+def echos(*values: Any) -> list[Any]:
+    """Gives back all that it gets, as a list."""
+    return list(values)
+
+
+def built_in() -> list[Function]:
+    """What every node offers."""
+    return [function(one, idempotent=True, inline=True) for one in (echo, echos)]
+
+
+class _Shown:
+    """Stands in a signature for a default value or an annotation, with a text that is short and can be sent."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class _Short(Repr):
+    """`repr` of Python's own containers and texts, which stops early instead of being cut when it is whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = MOST_SHOWN
+        self.maxstring = self.maxlong = self.maxother = 2 * LONGEST_SHOWN
+
+
+_short = _Short()
+
+
+def _signature(call: Callable[..., Any]) -> str:
+    """The parameters with their defaults, as `inspect.signature` writes them, each default and annotation cut short."""
+    try:
+        signature = inspect.signature(call)
+        parameters = [
+            one.replace(default=_shown(one.default), annotation=_annotation(one.annotation))
+            for one in signature.parameters.values()
+        ]
+        found = str(
+            signature.replace(parameters=parameters, return_annotation=_annotation(signature.return_annotation))
+        )
+    except Exception:  # whatever a callable of a user's raises when it is looked at
+        return "(...)"
+    return found if len(found) <= LONGEST_SIGNATURE else "(...)"
+
+
+def _shown(default: object) -> object:
+    """A default value's stand-in. What formats itself too long, badly or not at all is shown as its type."""
+    if default is inspect.Parameter.empty:
+        return default
+    try:
+        kind = type(default)
+        if kind in _CONTAINERS and len(default) > MOST_SHOWN:  # type: ignore[arg-type]
+            return _Shown(f"<{kind.__name__} of {len(default)} items>")  # type: ignore[arg-type]
+        text = _short.repr(default) if kind in _CONTAINERS or kind in (str, bytes) else repr(default)
+        return _Shown(sendable(text, LONGEST_SHOWN))
+    except Exception:
+        return _Shown(f"<{short_name(type(default))}>")
+
+
+def _annotation(annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return annotation
+    try:
+        return _Shown(sendable(inspect.formatannotation(annotation), LONGEST_SHOWN))
+    except Exception:
+        return _Shown("...")
+
+
+def _first_line(call: Callable[..., Any]) -> str:
+    try:
+        doc = inspect.getdoc(call) if getattr(call, "__doc__", None) else None
+        lines = doc.strip().splitlines() if doc else []
+        return sendable(lines[0], LONGEST_SHOWN) if lines else ""
+    except Exception:
+        return ""

@@ -1,0 +1,424 @@
+"""The loop that carries a node's effects out: links, timers, functions.
+
+It is the loop of docs/howto/embed.md on anyio: inputs go into the `Node`, and before anything is awaited its effects
+are carried out, so there are no locks and no half states. One reader and one writer task a link, no task a message; all
+that one wake-up wants to say over a link leaves in one write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
+from functools import partial
+from typing import assert_never
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from mpreg_proto.effects import (
+    Cancel,
+    Dial,
+    Effect,
+    Framing,
+    HangUp,
+    Lane,
+    Lost,
+    Notify,
+    NotStarted,
+    Outcome,
+    Pause,
+    Raised,
+    Resume,
+    Run,
+    Send,
+)
+from mpreg_proto.ids import Address, LinkId, RunId
+from mpreg_proto.node import Node
+from mpreg_proto.notices import Notice
+from mpreg_transports.functions.coroutines import CoroutineRun
+from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
+from mpreg_transports.functions.pools import Pool
+from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.links.websocket import WebSocketLink
+from mpreg_transports.runtime import logs
+from mpreg_transports.runtime.keepalive import Keepalive
+from mpreg_transports.runtime.send_buffer import ProgressMonitor, ReplySlot, SendBuffer
+from mpreg_transports.runtime.slices import Slicer
+
+log = logs.get(__name__)
+
+clock = time.monotonic_ns
+
+_DEFECT = 1011
+"""The WebSocket close code of an endpoint that met a condition it did not expect (RFC 6455, section 7.4.1)."""
+_CLOSE_TIMEOUT = 5_000_000_000
+"""Nanoseconds that links have to close once the node has left, as long as no peer takes what is left to be sent."""
+_CLEANUP_SECONDS = 2.0
+"""Seconds that cancelled coroutines have to clean up when the node has ended; then they are abandoned."""
+BLOCKING_NS = 100_000_000
+"""Nanoseconds for which an inline function may block the event loop without a warning."""
+
+
+_Writes = dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]]
+"""Messages by link and lane, in their order."""
+
+
+class _FunctionRunState:
+    """A body that runs."""
+
+    __slots__ = ("began", "body", "function")
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.began = clock()
+        self.body: FunctionRun | None = None
+        """There once it has been started."""
+
+    def begin(self) -> None:
+        """Its task has begun."""
+        self.began = clock()
+
+
+class Driver:
+    """Runs one `Node`. `dial` opens a link to an address or raises LinkEnded; `observe` is told each notice."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        functions: dict[str, Function],
+        dial: Callable[[Address], Awaitable[Link]],
+        observe: Callable[[Notice], None],
+    ) -> None:
+        self.node = node
+        self._functions = functions
+        self._dial_link = dial
+        self._observe = observe
+        self._links: dict[LinkId, SendBuffer | ReplySlot] = {}
+        self._local_hosts: dict[LinkId, str] = {}
+        self._runtime: Runtime | None = None
+        self._context = copy_context()
+        """Where effects are carried out, whoever asks: a body that has ended must not lend its own to new links."""
+        self._running: dict[RunId, _FunctionRunState] = {}
+        self._ended_runs: list[tuple[RunId, Outcome]] = []
+        """What callbacks of the loop have told of bodies, for `run` to take."""
+        self._monitor = ProgressMonitor(self._spawn)
+        self._paused: dict[LinkId, anyio.Event] = {}
+        """Links that are not read until they are resumed."""
+        limits = node.config.limits
+        self._keepalive = Keepalive(
+            self._spawn,
+            every=limits.ping_every,
+            gone_after=limits.gone_after,
+            progress=node.links.last_activity,
+            paused=self._paused,
+        )
+        self._last_link = 0
+        self._due: int | None = None
+        self._wakeup = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self.ended = anyio.Event()
+        """Set when the node has left and its links are closed."""
+        self._stopped = False
+        self._flushing = False
+        self._close_deadline: int | None = None
+        self.on_local_host: Callable[[str, Address | None], None] | None = None
+        """Told this machine's address on each new link, and which one was dialled, None if the link was accepted."""
+        self.on_failure: Callable[[str, Raised], None] = lambda function, raised: None
+        """Told the name of each function whose body has raised, and what."""
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Drive until the node has left and its links are closed, or the caller cancels."""
+        async with anyio.create_task_group() as self._tasks:
+            self._runtime, self._context = Runtime(self._tasks.start_soon), copy_context()
+            try:
+                self.flush()
+                task_status.started()
+                while not self._has_ended():
+                    self._due = self.node.next_timeout()
+                    await self._sleep()
+                    self._process_ended_runs()
+                    self.node.wake(now=clock())
+                    self.flush()
+            finally:
+                self._stopped = True
+                await self._end_bodies()
+            self._tasks.cancel_scope.cancel()  # threads that cannot be interrupted are not waited for
+        self.ended.set()
+
+    def _has_ended(self) -> bool:
+        """Whether the node has left and its links are closed; one that will not be is not waited for much longer."""
+        if not self.node.left:
+            return False
+        if self._close_deadline is None or any(send_buffer.moving for send_buffer in self._links.values()):
+            self._close_deadline = clock() + _CLOSE_TIMEOUT
+        return not self._links or clock() >= self._close_deadline
+
+    def flush(self) -> None:
+        """Carry out all that the node wants. Never awaits.
+
+        Called from within (an inline function), it is done after.
+        """
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            self._context.run(self._apply_effects)
+        finally:
+            self._flushing = False
+
+    def _apply_effects(self) -> None:
+        writes: _Writes = {}
+        closing: list[HangUp] = []
+        while effects := self.node.drain():
+            for effect in effects:
+                try:
+                    self._apply_effect(effect, writes, closing)
+                except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
+                    self._effect_failed(effect)
+        for (link, lane), messages in writes.items():
+            self._write(link, messages, lane)
+        for hang_up in closing:
+            if (send_buffer := self._links.get(hang_up.link)) is not None:
+                send_buffer.close(hang_up.code)
+        if self.node.next_timeout() != self._due or self.node.left:
+            self._wakeup.set()
+
+    def _apply_effect(self, effect: Effect, writes: _Writes, closing: list[HangUp]) -> None:
+        match effect:
+            case Send(link, chunks, _, lane):
+                writes.setdefault((link, lane), []).append(chunks)
+            case Run():
+                self._run(effect)
+            case Notify(notice):
+                self._observe(notice)
+            case Dial(address):
+                self._spawn(self._dial, address)
+            case HangUp():
+                closing.append(effect)
+            case Cancel(run):
+                if (running := self._running.get(run)) is not None and running.body is not None:
+                    running.body.cancel()
+            case Pause(link):
+                self._paused.setdefault(link, anyio.Event())
+            case Resume(link):
+                if (paused := self._paused.pop(link, None)) is not None:
+                    paused.set()
+            case _:
+                assert_never(effect)
+
+    def _effect_failed(self, effect: Effect) -> None:
+        """Carrying out `effect` has raised: that is an error of its call, dial or notice."""
+        log.exception("a defect while carrying out %s", type(effect).__name__)
+        if isinstance(effect, Run):
+            self._running.pop(effect.run, None)
+            self.node.finished(effect.run, Raised("RuntimeError", "the node could not run it"), now=clock())
+        elif isinstance(effect, Dial):
+            self.node.dial_failed(effect.address, now=clock())
+
+    def _write(self, link: LinkId, messages: list[tuple[bytes, ...]], lane: Lane) -> None:
+        send_buffer = self._links.get(link)
+        if send_buffer is None:
+            return
+        try:
+            send_buffer.put(messages, lane)
+        except Exception:
+            log.exception("a defect while writing to a link, which ends")
+            send_buffer.close(_DEFECT)
+
+    async def pump(self, transport: Link, dialled: Address | None = None) -> None:
+        """Be the link's reader until it ends; its writer runs beside."""
+        self._last_link += 1
+        link = LinkId(self._last_link)
+        node = self.node
+        send_buffer = self._links[link] = self._make_send_buffer(link, transport)
+        reason = "cancelled"
+        try:
+            if self.on_local_host is not None and transport.local_host is not None:
+                self._local_hosts[link] = transport.local_host
+                self.on_local_host(transport.local_host, dialled)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send_buffer.run)
+                if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
+                    self._keepalive.add(link, transport)
+                node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
+                self.flush()
+                slicer = Slicer(lambda data, now: node.receive(link, data, now=now), self.flush, clock)
+                try:
+                    while True:
+                        while (paused := self._paused.get(link)) is not None:
+                            await paused.wait()
+                        await slicer.feed(await transport.receive(), stream=transport.framing is Framing.STREAM)
+                except LinkEnded as end:
+                    reason = end.reason
+                tasks.cancel_scope.cancel()
+        finally:
+            del self._links[link]
+            self._local_hosts.pop(link, None)
+            self._paused.pop(link, None)
+            self._keepalive.discard(link)
+            node.link_closed(link, now=clock())
+            self.flush()
+            self._wakeup.set()
+            log.debug("%s: %s", transport.peer, reason)
+            with anyio.CancelScope(shield=True):
+                await transport.close()
+
+    def local_hosts(self) -> set[str]:
+        """This machine's addresses at the ends of the links that stand."""
+        return set(self._local_hosts.values())
+
+    async def exchange(self, body: bytes) -> bytes:
+        """The answer to one classic message, as if it had come over a link of its own (`POST /rpc`)."""
+        self._last_link += 1
+        link = LinkId(self._last_link)
+        reply_slot = self._links[link] = ReplySlot()
+        try:
+            self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=clock())
+            self.node.receive(link, body, now=clock())
+            self.flush()
+            return await reply_slot.answer()
+        finally:
+            del self._links[link]
+            self._paused.pop(link, None)
+            self.node.link_closed(link, now=clock())
+            self.flush()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _make_send_buffer(self, link: LinkId, transport: Link) -> SendBuffer:
+        """What is written to a new link; the node is told of its backlog and of signs of life."""
+        node = self.node
+
+        def report_backlog(unsent: int) -> None:
+            node.backlog(link, unsent, now=clock())
+
+        def report_progress() -> None:
+            node.progress(link, now=clock())
+
+        if isinstance(transport, WebSocketLink):
+            transport.on_partial = report_progress
+        high_water = node.config.limits.slow_link
+        return SendBuffer(
+            transport, monitor=self._monitor, high_water=high_water, backlog=report_backlog, progress=report_progress
+        )
+
+    async def _sleep(self) -> None:
+        """Until the node's next deadline, or until that has changed."""
+        due = min((at for at in (self._due, self._close_deadline) if at is not None), default=None)
+        if due is None:
+            await self._wakeup.wait()
+        else:
+            with anyio.move_on_after(max(0, due - clock()) / 1e9):
+                await self._wakeup.wait()
+        self._wakeup = anyio.Event()
+
+    def _spawn(self, start: Callable[..., Coroutine[object, object, None]], *args: object) -> None:
+        assert self._tasks is not None, "effects are carried out once run() is running"
+        if not self._stopped:  # when all is cancelled, links may end after `run`, and the node would dial again
+            self._tasks.start_soon(start, *args)
+
+    async def _dial(self, address: Address) -> None:
+        try:
+            transport = await self._dial_link(address)
+        except LinkEnded as end:
+            log.debug("%s: %s", address, end.reason)
+            self._dial_failed(address)
+        except Exception:  # an address of somebody's must never end the node
+            log.exception("%s: a defect while dialling it", address)
+            self._dial_failed(address)
+        else:
+            try:
+                await self.pump(transport, address)
+            except Exception:
+                log.exception("%s: a defect ended this link", address)
+
+    def _dial_failed(self, address: Address) -> None:
+        self.node.dial_failed(address, now=clock())
+        self.flush()
+
+    def _run(self, run: Run) -> None:
+        function = self._functions.get(run.function)
+        runtime = self._runtime
+        assert runtime is not None, "effects are carried out once run() is running"
+        if function is None:
+            self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=clock())
+        elif function.mode is ExecutionMode.INLINE:
+            began = clock()
+            outcome = function.run_inline(run, runtime)
+            ended = clock()
+            self._report_outcome(run.run, run.function, outcome, began=began, ended=ended)
+            if ended - began > BLOCKING_NS:
+                took = (ended - began) / 1e6
+                text = "%s blocked the event loop for %.0f ms; remove inline=True to run it in a thread"
+                log.warning(text, run.function, took)
+        else:
+            running = self._running[run.run] = _FunctionRunState(function)
+            done = self._coroutine_ended if function.mode is ExecutionMode.EVENT_LOOP else self._record_ended_run
+            body = function.start(run, runtime, partial(done, run.run), on_start=running.begin)
+            if isinstance(body, (NotStarted, Lost)):
+                self._body_ended(run.run, body)
+            else:
+                running.body = body
+
+    def _coroutine_ended(self, run: RunId, outcome: Outcome) -> None:
+        """Comes from within the body's task, whose context is its own."""
+        if self._flushing:  # a loop whose tasks start at once
+            self._body_ended(run, outcome)
+        else:
+            self._context.run(self._body_ended, run, outcome)
+        self.flush()
+        if self._stopped:
+            self._wakeup.set()
+
+    def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
+        """Comes from a callback of the loop."""
+        self._ended_runs.append((run, outcome))
+        self._wakeup.set()
+
+    def _process_ended_runs(self) -> None:
+        ended, self._ended_runs = self._ended_runs, []
+        for run, outcome in ended:
+            self._body_ended(run, outcome)
+
+    def _body_ended(self, run: RunId, outcome: Outcome) -> None:
+        running = self._running.pop(run, None)
+        if running is None:
+            return
+        function = running.function
+        if function.pool is not None and function.pool.closed_reason:
+            self._withdraw(function.pool)
+        self._report_outcome(run, function.spec.name, outcome, began=running.began, ended=clock())
+
+    def _report_outcome(self, run: RunId, function: str, outcome: Outcome, *, began: int, ended: int) -> None:
+        self.node.finished(run, outcome, now=ended, began=began)
+        if type(outcome) is Raised:
+            try:
+                self.on_failure(function, outcome)
+            except Exception:
+                log.exception("a defect while reporting that %s failed", function)
+
+    def _withdraw(self, pool: Pool) -> None:
+        """No body will ever run in `pool` again."""
+        names = [name for name, one in self._functions.items() if one.pool is pool]
+        for name in names:
+            del self._functions[name]
+            self.node.withdraw(name, now=clock())
+        if names:
+            log.warning("%s withdrawn: %s", ", ".join(names), pool.closed_reason)
+
+    async def _end_bodies(self) -> None:
+        """The node has ended: cancel its coroutines, once, and wait a little for them; end executors made for it."""
+        for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
+            pool.close()
+        bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}
+        for body in bodies.values():
+            body.cancel()
+        with anyio.move_on_after(_CLEANUP_SECONDS, shield=True):
+            while any(run in self._running for run in bodies):
+                await self._wakeup.wait()
+                self._wakeup = anyio.Event()
+        for run in [run for run in bodies if run in self._running]:
+            log.warning("%s did not end when it was cancelled: abandoned", self._running[run].function.spec.name)
+            bodies[run].abandon()

@@ -1,0 +1,133 @@
+"""What waits in a client for answers: one question, or the leaves of a graph that is streamed.
+
+`Client` makes them when it asks and puts replies in as they come; whoever asked waits here. Nothing here knows links.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from itertools import islice
+from typing import Any, Never
+
+import anyio
+
+from mpreg_proto.client import Response
+from mpreg_proto.errors import Fault, exception_for
+from mpreg_proto.wire.messages import Done, Request, Result
+from mpreg_transports.background import LoopAffinity
+from mpreg_transports.functions.threads import get_call_soon_threadsafe
+
+
+class ReplyWaiter:
+    """One question that waits for its answer; streams get several."""
+
+    __slots__ = ("event", "replies")
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+        self.replies: list[Response] = []
+
+
+StartRequest = Callable[[], tuple[ReplyWaiter, Callable[[], None]]]
+"""Asks, in the loop; gives who waits, and how to say that nobody does any more."""
+
+
+class ResultStream(AsyncGenerator[tuple[str, Any], None]):
+    """Each leaf's (name, value) as soon as it is there. Asks when the first is wanted; left, closed or forgotten, it
+    cancels what still runs.
+
+    It is a generator made by hand, because one of Python's own is cleaned up late when a loop over it is left, on trio
+    with a warning.
+    """
+
+    def __init__(self, start: StartRequest, decode: Callable[[bytes], Any], request: Request) -> None:
+        """Every leaf of `request` must have come when the stream ends without an error."""
+        self._start_request = start
+        self._missing = dict.fromkeys(leaf_names(request))
+        self._fault: Fault | None = None
+        """Why a leaf has no value, though its request may go on."""
+        self._decode = decode
+        self._waiter: ReplyWaiter | None = None
+        self._drop: Callable[[], None] | None = None
+        """There while it is under way."""
+        self._call_soon_threadsafe: Callable[..., None] | None = None
+        self._affinity: LoopAffinity | None = None
+        self._rows: deque[Done] = deque()
+        self._result: Result | None = None
+        self._closed = False
+
+    async def asend(self, value: None) -> tuple[str, Any]:
+        """The next leaf. Raises the error with which the request ended; cancelled while it waits, it is closed."""
+        if self._affinity is not None:
+            self._affinity.check("this stream")
+        while not self._closed:
+            if self._rows:
+                row = self._rows.popleft()
+                return row.name, self._decode(row.value)
+            if self._result is not None:
+                await self.aclose()
+                fault = self._result.fault or self._fault
+                if fault is None and self._missing:
+                    names = ", ".join(map(repr, islice(self._missing, 5)))
+                    fault = Fault(1002, f"the node ended the request without a result of {names}")
+                if fault is not None:
+                    raise exception_for(fault)
+            else:
+                await self._more()
+        raise StopAsyncIteration
+
+    async def _more(self) -> None:
+        if self._waiter is None:
+            self._waiter, self._drop = self._start_request()
+            self._affinity, self._call_soon_threadsafe = LoopAffinity(), get_call_soon_threadsafe()
+        waiter = self._waiter
+        try:
+            await waiter.event.wait()
+        except BaseException:
+            await self.aclose()
+            raise
+        waiter.event = anyio.Event()
+        replies, waiter.replies = waiter.replies, []
+        for result in replies:
+            assert isinstance(result, Result)
+            self._rows.extend(result.done)
+            for row in result.done:
+                self._missing.pop(row.name, None)
+            if result.failed and self._fault is None:
+                self._fault = result.failed[0].fault
+            if result.last:
+                self._result = result
+
+    async def athrow(self, typ: Any, val: Any = None, tb: Any = None) -> Never:
+        """Close it and raise."""
+        await self.aclose()
+        raise typ if val is None else val
+
+    async def aclose(self) -> None:
+        """Want no more of it. Never waits."""
+        self._closed = True
+        drop, self._drop = self._drop, None
+        if drop is not None:
+            drop()
+
+    def forget(self) -> None:
+        """Want no more of it: from whichever thread, in the midst of whatever. Never waits."""
+        self._closed = True
+        drop, self._drop = self._drop, None
+        if drop is not None and self._call_soon_threadsafe is not None:
+            self._call_soon_threadsafe(drop)
+
+    def __del__(self) -> None:
+        self.forget()
+
+
+def leaf_names(request: Request) -> Iterable[str]:
+    """The calls whose results a request brings: those it names, else those that no other call waits for."""
+    if request.want is not None:
+        return request.want
+    names = dict.fromkeys([call.name for call in request.calls])
+    for call in request.calls:
+        for need in call.dependencies:
+            names.pop(need, None)
+    return names

@@ -1,0 +1,153 @@
+"""Signals that ask a node to leave: SIGTERM, SIGINT, and SIGHUP unless it is ignored (`nohup`).
+
+They reach the event loop of the main thread, as calls between two callbacks and never in the midst of one. Where an
+event loop takes no signals (Windows), Python's own handlers pass them on. A forked child takes signals as the process
+did before the node ran. A process that does not end after the signals is ended by force.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mpreg_transports.functions import fork_safety
+from mpreg_transports.functions.threads import get_call_soon_threadsafe
+from mpreg_transports.runtime import logs
+
+log = logs.get("mpreg")
+
+Handler = Any
+"""What `signal.getsignal` gives."""
+
+
+def leaving_signals() -> tuple[signal.Signals, ...]:
+    """Those that this platform has and that are not left to be ignored."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        found.append(hangup)
+    if (ctrl_break := getattr(signal, "SIGBREAK", None)) is not None:
+        found.append(ctrl_break)
+    return tuple(found)
+
+
+async def deliver_signals(
+    deliver: Callable[[signal.Signals], None],
+    blocked: Callable[[signal.Signals], None] = lambda number: None,
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Call `deliver` in this loop for each signal, until cancelled.
+
+    `blocked` is called at once, in the midst of whatever blocks the loop, for a signal while an earlier one waits to be
+    delivered. Outside the main thread there are none, and it returns at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        task_status.started()
+        return
+    numbers = leaving_signals()
+    with ExitStack() as stack:
+        before = stack.enter_context(_handlers_restored(numbers))
+        try:
+            signals = stack.enter_context(anyio.open_signal_receiver(*numbers))
+        except NotImplementedError:
+            _install_python_handlers(numbers, deliver)
+            task_status.started()
+            await anyio.sleep_forever()
+            return
+        undelivered = _UndeliveredSignals(numbers, blocked)
+        own = {number: (handler, signal.getsignal(number)) for number, handler in before.items()}
+        stack.enter_context(fork_safety.restore_signals_on_fork(own))
+        task_status.started()
+        async for number in signals:
+            undelivered.count = 0
+            deliver(number)
+
+
+class _UndeliveredSignals:
+    """Counts signals that the loop has not delivered: Python runs handlers also while a function blocks the loop."""
+
+    def __init__(self, numbers: tuple[signal.Signals, ...], blocked: Callable[[signal.Signals], None]) -> None:
+        self.count = 0
+        self._blocked = blocked
+        for number in numbers:
+            self._wrap(number, signal.getsignal(number))
+
+    def _wrap(self, number: signal.Signals, handler: Handler) -> None:
+        def taken(what: int, frame: object) -> None:
+            self.count += 1
+            if self.count > 1:
+                self._blocked(number)
+            if callable(handler):
+                handler(what, frame)
+
+        signal.signal(number, taken)
+
+
+@contextmanager
+def _handlers_restored(numbers: tuple[signal.Signals, ...]) -> Iterator[dict[signal.Signals, Handler]]:
+    """Event loops put the system's defaults in the place of handlers that a program had installed."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield before
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: it was not installed by Python
+                signal.signal(number, handler)
+
+
+def _install_python_handlers(numbers: tuple[signal.Signals, ...], deliver: Callable[[signal.Signals], None]) -> None:
+    """Handlers of Python's own interrupt whatever runs: all that they do is to pass the signal to the loop."""
+    call_soon_threadsafe = get_call_soon_threadsafe()
+    for number in numbers:
+        signal.signal(number, lambda taken, frame: call_soon_threadsafe(deliver, signal.Signals(taken)))
+
+
+class ForcedEnd:
+    """Ends the process if it has not ended by itself some time after a signal: a body may swallow its cancellation."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+        self._at_once: object = None
+
+    def arm(self, number: signal.Signals, *, seconds: float) -> None:
+        """From now on it has so many seconds; a later call replaces an earlier one."""
+        self.disarm()
+        timer = self._timer = threading.Timer(seconds, _end, (number,))
+        timer.name, timer.daemon = "mpreg forced end", True
+        timer.start()
+
+    def arm_within_a_handler(self, number: signal.Signals, *, seconds: float) -> None:
+        """The same in a signal handler, which may have interrupted the start of a thread: it takes no lock."""
+        if self._at_once is None:
+            self._at_once = object()
+            _thread.start_new_thread(self._later, (number, seconds, self._at_once))
+
+    def _later(self, number: signal.Signals, seconds: float, mark: object) -> None:
+        time.sleep(seconds)
+        if self._at_once is mark:
+            _end(number)
+
+    def disarm(self) -> None:
+        """It has ended by itself."""
+        self._at_once = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _end(number: signal.Signals) -> None:
+    text = "%s: something that runs here does not let the process end; ended by force"
+    last_line = threading.Thread(target=log.error, args=(text, number.name), daemon=True)
+    last_line.start()
+    last_line.join(0.2)  # a log that nobody reads does not keep it either
+    os._exit(128 + number)

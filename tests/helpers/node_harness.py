@@ -1,0 +1,295 @@
+"""One real `Node` in virtual time, and peers that a test speaks for: messages in, messages out, nothing between.
+
+    harness = NodeHarness({"slow": spec("slow")})
+    worker = harness.member("alpha", spec("add"))
+    client = harness.client()
+    client.send(Request(1, (call("x", "add", 1, 2),)))
+    (asked,) = worker.take(Request)               # what the node wants of the member
+    worker.send(done(asked, "x", 3))
+    (answer,) = client.take(Result)
+
+A `VirtualCluster` (cluster.py) shows that real nodes do the right thing together; a `NodeHarness` shows what one of
+them does when the others refuse, lie, are late, or vanish. Links have Framing.OBJECTS, so a test sees messages, not
+bytes. A member holds a real `Cluster`, so that the node knows it and its functions as it would any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from mpreg_proto.cluster.actions import Output, SendMessage
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
+from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Pause, Resume, Returned, Run, Send
+from mpreg_proto.errors import Fault
+from mpreg_proto.ids import Address, LinkId, MemberId, RunId
+from mpreg_proto.limits import DEFAULT, SECOND, Limits
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.notices import Notice
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.messages import Done, Failed, Message, Ping, Pong, Request, Result
+from mpreg_proto.wire.values import ValueCodec
+from tests.helpers.cluster_parties import call
+
+__all__ = ["CODEC", "MemberStub", "NodeHarness", "PeerStub", "call", "done", "refused", "spec", "value"]
+
+CODEC = ValueCodec()
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+def spec(name: str, **fields: Any) -> FunctionSpec:
+    """A function as it is offered; of 16 slots unless `concurrency` says another number."""
+    return FunctionSpec(name=name, **{"concurrency": 16, **fields})
+
+
+def done(asked: Request, *rows: object, last: bool = True, **fields: Any) -> Result:
+    """The answer of a worker: names and values by turns."""
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return Result(asked.id, tuple(Done(str(name), CODEC.encode(made)) for name, made in pairs), last=last, **fields)
+
+
+def refused(asked: Request, code: int, *names: str) -> Result:
+    """A worker's refusal of calls, of all that were asked for if none is named."""
+    rows = [Failed(name, Fault(code, f"refused with {code}"), refused=True) for name in names or asked.here]
+    return Result(asked.id, failed=tuple(rows))
+
+
+def value(result: Result, name: str) -> object:
+    """The decoded result of one call."""
+    (row,) = [row for row in result.done if row.name == name]
+    return CODEC.decode(row.value)
+
+
+class PeerStub:
+    """The peer end of one link of the node."""
+
+    def __init__(self, harness: NodeHarness, link: LinkId) -> None:
+        self.link = link
+        self.received: list[Message] = []
+        self.hung_up: int | None = None
+        """The close code, once the node has hung up."""
+        self._harness = harness
+
+    def send(self, *messages: Message) -> None:
+        """Send messages to the node, each an input of its own, and carry out what it wants."""
+        for message in messages:
+            self._harness.node.handle(self.link, message, now=self._harness.now)
+            self._harness.flush()
+
+    def take(self, kind: type[M]) -> list[M]:
+        """What has been heard of one kind of message since the last time."""
+        taken: list[M] = [message for message in self.received if isinstance(message, kind)]
+        self.received = [message for message in self.received if not isinstance(message, kind)]
+        return taken
+
+    def drop(self) -> None:
+        """The link is gone without a word."""
+        self._harness.node.link_closed(self.link, now=self._harness.now)
+        self._harness.flush()
+
+    def receive(self, message: Message) -> None:
+        """One message of the node's."""
+        self.received.append(message)
+
+
+class MemberStub(PeerStub):
+    """A peer end that is a node; what is said of members and offers it says and hears by itself.
+
+    It answers pings, unless it is `silent`.
+    """
+
+    def __init__(self, harness: NodeHarness, link: LinkId, cluster: Cluster) -> None:
+        super().__init__(harness, link)
+        self.cluster = cluster
+        self.silent = False
+        self._clock_offset = 0
+        self._early: list[ClusterMessage] | None = []
+
+    def receive(self, message: Message) -> None:
+        if isinstance(message, Ping) and not self.silent:
+            self.send(Pong(message.number))
+        elif not isinstance(message, ClusterMessage):
+            super().receive(message)
+        elif self._early is not None:
+            self._early.append(message)  # comes with the node's hello, of which the cluster has not heard yet
+        else:
+            self.tell(self.cluster.received(self.link, message, self._harness.now))
+
+    def linked(self) -> None:
+        """The node's hello is in."""
+        node, now = self._harness.node, self._harness.now
+        early, self._early = self._early or [], None
+        self.tell(self.cluster.link_established(self.link, node.me, "local", dialled=Address("mem://local"), now=now))
+        for message in early:
+            self.receive(message)
+
+    def offer(self, function: FunctionSpec) -> None:
+        """Offer one more function, and let the node know."""
+        self.tell(self.cluster.offer(function, self._later()))
+
+    def withdraw(self, function: str) -> None:
+        """Offer it no longer, and let the node know."""
+        self.tell(self.cluster.withdraw(function, self._later()))
+
+    def _later(self) -> int:
+        """When nothing is joined with what was said before."""
+        self._clock_offset += SECOND
+        return self._harness.now + self._clock_offset
+
+    def leave(self) -> None:
+        """Say LEFT, and nothing else."""
+        self.tell(self.cluster.leave(self._harness.now))
+
+    def tell(self, outs: Iterable[Output]) -> None:
+        """Send what this member's cluster wants sent."""
+        for out in outs:
+            if isinstance(out, SendMessage) and out.link in self._harness.peers:
+                self.send(out.message)
+
+
+class NodeHarness:
+    """The node under test, its peer ends, and what it wanted. `now` only moves by `advance`."""
+
+    def __init__(
+        self,
+        functions: Iterable[FunctionSpec] = (),
+        *,
+        resources: tuple[str, ...] = (),
+        limits: Limits = DEFAULT,
+        seed: int = 1,
+        me: bytes = b"n" * 16,
+        codec: ValueCodec | None = None,
+    ) -> None:
+        self.now = SECOND
+        self.peers: dict[LinkId, PeerStub] = {}
+        self.runs: dict[RunId, Run] = {}
+        self.cancelled: list[RunId] = []
+        self.notices: list[Notice] = []
+        self.dials: list[Address] = []
+        self._entropy = Rng(seed).child("entropy")
+        config = NodeConfig(name="local", resources=resources, limits=limits)
+        self.node = Node(
+            config,
+            me=MemberId(me),
+            rng=Rng(seed),
+            entropy=lambda size: bytes(self._entropy.below(256) for _ in range(size)),
+            now=self.now,
+            codec=codec,
+        )
+        for function in functions:
+            self.node.offer(function, now=self.now)
+        self.flush()
+
+    # -- peer ends -----------------------------------------------------------------------------------------------------
+
+    def client(self, name: str = "client") -> PeerStub:
+        """A client with an open link."""
+        peer = PeerStub(self, self._open())
+        self._greet(peer, b"", name)
+        return peer
+
+    def member(
+        self, name: str, *functions: FunctionSpec, resources: tuple[str, ...] = (), again: MemberStub | None = None
+    ) -> MemberStub:
+        """A node that has dialled this one, and its offers. `again`: one more link of the same member."""
+        link = self._open()
+        if again is None:
+            me = MemberId(name.encode().ljust(16, b"-"))
+            cluster = Cluster(
+                me,
+                name=name,
+                addresses=(Address(f"mem://{name}"),),
+                seeds=(),
+                resources=resources,
+                timers=Timers(),
+                rng=Rng(1),
+                limits=DEFAULT,
+                now=self.now,
+            )
+            for function in functions:
+                cluster.offer(function, self.now)
+        else:
+            cluster = again.cluster
+        peer = MemberStub(self, link, cluster)
+        self.peers[link] = peer
+        self._greet(peer, cluster.me, name)
+        peer.linked()
+        return peer
+
+    def _open(self) -> LinkId:
+        link = LinkId(len(self.peers) + 1)
+        self.peers[link] = PeerStub(self, link)
+        self.node.link_opened(link, framing=Framing.OBJECTS, dialled=None, now=self.now)
+        return link
+
+    def _greet(self, peer: PeerStub, member: bytes, name: str) -> None:
+        self.peers[peer.link] = peer
+        peer.send(hello(cluster="default-cluster", member=member, name=name))
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def running(self, function: str) -> list[Run]:
+        """The bodies that have begun and not ended, oldest first."""
+        return [run for run in self.runs.values() if run.function == function]
+
+    def finish(self, run: Run, outcome: Outcome | None = None) -> None:
+        """A body has ended; with its first argument as its result unless `outcome` says otherwise."""
+        self.finish_all({run.run: outcome or Returned(run.args[0] if run.args else None)})
+
+    def finish_all(self, outcomes: Mapping[RunId, Outcome]) -> None:
+        """Several bodies have ended within one wake-up."""
+        for run, outcome in outcomes.items():
+            del self.runs[run]
+            self.node.finished(run, outcome, now=self.now)
+        self.flush()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def advance(self, seconds: float) -> None:
+        """Let that much time pass, waking the node whenever it wants."""
+        end = self.now + round(seconds * SECOND)
+        while (due := self.node.next_timeout()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.node.wake(now=self.now)
+            self.flush()
+        self.now = end
+
+    def flush(self) -> None:
+        """Carry out all effects."""
+        for effect in self.node.drain():
+            match effect:
+                case Send(link, _, message):
+                    assert message is not None, "links are made of objects here"
+                    self.peers[link].receive(message)
+                case HangUp(link, code):
+                    self.peers[link].hung_up = code
+                case Run():
+                    self.runs[effect.run] = effect
+                case Cancel(run):
+                    self.cancelled.append(run)
+                case Notify(notice):
+                    self.notices.append(notice)
+                case Dial(address):
+                    self.dials.append(address)
+                case Pause() | Resume():
+                    raise AssertionError(f"{effect} is never wanted yet")
+
+    def noticed(self, kind: type[M]) -> list[M]:
+        """The notices of one kind so peer."""
+        return [notice for notice in self.notices if isinstance(notice, kind)]
+
+    def idle(self) -> None:
+        """Assert that nothing of any request is kept, and that the only timers left are those of links and members."""
+        node = self.node
+        assert (node.coordinator.requests, len(node.coordinator.outstanding)) == ({}, 0)
+        assert (node.worker.running, node.worker.queued) == (0, 0)
+        assert not any(node.worker.busy_on(link) or node.coordinator.busy_on(link) for link in (LinkId(0), *self.peers))
+        assert not any(node.replies.pending(link) for link in self.peers)
+        left = {key[0] for key in node._timers._at}
+        assert left <= {"ping", "cluster"}, left
+        assert not node.coordinator.pending_calls.calls

@@ -1,0 +1,121 @@
+"""`nodes`, `functions` and `check` on views made by hand: what they show, in 80 columns, and what is a problem."""
+
+import msgspec
+import pytest
+from rich.console import RenderableType
+
+from mpreg_proto.view import FunctionRow, MemberView, NodeView
+from mpreg_transports.cli.commands.cluster import assess, check_table, functions_table, members_table, observers_table
+from mpreg_transports.cli.console import out
+
+
+def member(name: str, *, standing: str = "alive", me: bool = False, catalogue: int = 3) -> MemberView:
+    return MemberView(
+        id=name * 8,
+        shown=f"{name}#1a2b",
+        name=name,
+        standing=standing,
+        incarnation=0,
+        since=90 * 10**9,
+        addresses=("ws://192.168.100.100:65535",),
+        catalogue=catalogue,
+        functions=2,
+        resources=("dataset-2024-with-a-long-name", "gpu"),
+        linked=True,
+        me=me,
+        waiting=0,
+    )
+
+
+def view(*members: MemberView, synced: bool = True, draining: bool = False) -> NodeView:
+    row = FunctionRow(
+        "train", "v2", "a#1a2b", ("gpu",), True, False, "(rows: 'list[int]', deep: 'bool' = False)", "Doc."
+    )
+    other = FunctionRow("train", "v2", "b#1a2b", ("cpu",), True, False, row.signature, "Doc.")
+    return NodeView(
+        id="00",
+        shown="a#1a2b",
+        cluster="c",
+        draining=draining,
+        synced=synced,
+        requests=0,
+        running=0,
+        queued=0,
+        links=1,
+        members=members,
+        functions=(row, other),
+    )
+
+
+def drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: RenderableType) -> str:
+    """How it looks in 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    out().print(what)
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    return text
+
+
+def test_observers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"worker-{number}#1a2b" for number in range(12)]
+    far = msgspec.structs.replace(member("bee"), rtt=1_500_000, lag=2, observers=tuple(names[:10]), accusers=3)
+    near = msgspec.structs.replace(member("a", me=True), observers=tuple(names[2:]))
+    others = [member(name.partition("#")[0], catalogue=0) for name in names]
+    text = " ".join(drawn(capsys, monkeypatch, observers_table(view(near, far, *others))).split())
+    assert "1.5 ms version 3, 2 behind" in text and "(3 suspect it)" in text
+    assert "unknown" in text and names[9] in text and "all others" not in text
+    both = [msgspec.structs.replace(one, observers=("x#1",)) for one in (near, far)]
+    assert "all others" in drawn(capsys, monkeypatch, observers_table(view(*both)))
+
+
+def test_members(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = drawn(capsys, monkeypatch, members_table(view(member("a", me=True), member("bee", standing="suspect"))))
+    assert "a#1a2b *" in text
+    assert "suspect" in text
+    assert text.count("ws://192.168.100.100:65535") == 2
+
+
+def test_a_node_that_drains_is_shown_as_draining(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = members_table(view(member("a", me=True), member("b", standing="draining")))
+    lines = drawn(capsys, monkeypatch, shown).splitlines()
+    assert [next(word for word in ("draining", "alive") if word in line) for line in lines if "#1a2b" in line] == [
+        "alive",
+        "draining",
+    ]
+
+
+def test_functions_are_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = drawn(capsys, monkeypatch, functions_table(view().functions))
+    assert text.count("train(rows: list[int], deep: bool = False)") == 1
+    assert text.count("Doc.") == text.count("v2 idempotent") == 1
+    assert "a#1a2b  gpu" in text and "b#1a2b  cpu" in text
+
+
+def test_a_sane_view_has_no_problems(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = assess("ws://h:1", view(member("a", me=True), member("b")), protocol=1, reached=5_000_000, rtt=300_000)
+    assert found.problems == ()
+    assert (found.members, found.functions) == ({"alive": 2}, 1)
+    text = drawn(capsys, monkeypatch, check_table(found))
+    assert "ws://h:1, after 5.0 ms" in text and "300 us (the shortest of 5)" in text and "2 alive" in text
+
+
+@pytest.mark.parametrize(
+    ("seen", "problem"),
+    [
+        (view(draining=True), "a#1a2b is leaving the cluster"),
+        (view(synced=False), "a#1a2b has met none of its peers yet"),
+        (view(member("b", standing="suspect")), "b#1a2b does not answer a#1a2b at the moment"),
+        (view(member("b", catalogue=0)), "a#1a2b does not know yet what b#1a2b offers"),
+    ],
+)
+def test_what_is_not_sane_is_a_problem(seen: NodeView, problem: str) -> None:
+    found = assess("ws://h:1", seen, protocol=1, reached=1, rtt=1)
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith(problem)
+
+
+def test_dead_and_left_members_are_none() -> None:
+    seen = view(member("b", standing="dead", catalogue=0), member("c", standing="left", catalogue=0))
+    assert assess("ws://h:1", seen, protocol=1, reached=1, rtt=1).problems == ()

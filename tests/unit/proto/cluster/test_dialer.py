@@ -1,0 +1,336 @@
+"""Whom to dial and when: the mesh, backoff, seeds, several addresses, addresses that lead elsewhere."""
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from mpreg_proto.cluster.backoff import RARE_INTERVAL, RARELY_FROM
+from mpreg_proto.cluster.dialer import STAGGER, YIELD_DELAY, Dialer
+from mpreg_proto.cluster.members import Card, Member, Members
+from mpreg_proto.cluster.topology import Rings
+from mpreg_proto.effects import Dial, Notify
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.notices import PeerUnreachable, Standing
+from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Claim
+
+ME, ANN, ZOE = (MemberId(letter * 16) for letter in (b"m", b"a", b"z"))
+X, Y = Address("ws://x:1"), Address("ws://y:1")
+
+
+class World:
+    """An overlay and what it reads."""
+
+    def __init__(self, *seeds: Address, seed: int = 0, **limits: int) -> None:
+        self.limits = Limits(**limits)
+        self.members = Members(ME, Card("me"), limits=self.limits, now=0)
+        self.links: dict[MemberId, LinkId] = {}
+        self.timers = Timers()
+        self.rings = Rings(ME)
+        self.dialer = Dialer(
+            self.members, self.rings, self.links, seeds=seeds, timers=self.timers, rng=Rng(seed), limits=self.limits
+        )
+
+    def know(self, member: MemberId, *addresses: Address, now: int = 0, incarnation: int = 0) -> None:
+        card = msgspec.msgpack.encode(Card("she", addresses))
+        self.rose(self.members.merge([Claim(member, incarnation, 0, card)], now), now)
+
+    def accuse(self, member: MemberId, standing: Standing, now: int) -> None:
+        rose = self.members.declare(member, standing, now)
+        assert rose is not None
+        self.rose([rose], now)
+
+    def rose(self, risen: list[Member], now: int) -> None:
+        for rose in risen:
+            (self.rings.enter if rose.routable else self.rings.depart)(rose.id)
+            self.dialer.member_changed(rose, now)
+        self.dialer.neighbours_changed(now)
+
+    def link(self, member: MemberId, dialled: Address | None, now: int) -> MemberId | None:
+        self.links[member] = LinkId(len(self.links) + 1)
+        displaced = None
+        if dialled is not None:
+            displaced, _ = self.dialer.dial_succeeded(dialled, member, now)
+        self.dialer.link_established(member)
+        return displaced
+
+    def dials(self, until: int) -> list[tuple[int, Address]]:
+        """Every dial up to a time, each failing at once."""
+        found: list[tuple[int, Address]] = []
+        while (at := self.timers.next()) is not None and at <= until:
+            for key in self.timers.due(at):
+                for effect in self.dialer.wake(key, at):
+                    if isinstance(effect, Dial):
+                        found.append((at, effect.address))
+                        assert all(isinstance(more, Notify) for more in self.dialer.dial_failed(effect.address, at))
+        return found
+
+
+def test_the_smaller_id_dials_at_once_and_the_other_waits_a_second() -> None:
+    world = World()
+    world.know(ZOE, X, now=5)
+    world.know(ANN, Y, now=5)
+    assert world.dials(5) == [(5, X)]
+    assert (5 + YIELD_DELAY, Y) in world.dials(5 + YIELD_DELAY)
+    assert YIELD_DELAY == SECOND
+
+
+def test_no_dial_once_a_link_stands() -> None:
+    world = World()
+    world.know(ANN, Y)
+    world.link(ANN, None, 1)
+    assert world.timers.next() is None
+    world.know(ANN, Y, X, incarnation=1)
+    assert world.timers.next() is None
+
+
+def test_several_addresses_are_tried_one_after_the_other_and_one_is_enough() -> None:
+    world = World()
+    world.know(ZOE, X, Y)
+    (key,) = world.timers.due(0)
+    assert world.dialer.wake(key, 0) == [Dial(X)]
+    assert world.timers.next() == STAGGER
+    world.link(ZOE, X, 1)
+    assert world.timers.next() is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_backoff_doubles_with_full_jitter_up_to_its_longest(seed: int) -> None:
+    world = World(seed=seed)
+    world.know(ZOE, X)
+    times = [at for at, _ in world.dials(60 * SECOND)]
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    longest = [min(200_000_000 << step, 5 * SECOND) for step in range(len(waits))]
+    assert all(0 < wait <= most + 1 for wait, most in zip(waits, longest, strict=True))
+    assert len(waits) > 60 // 5
+
+
+def test_a_silent_address_is_told_once_until_it_answers() -> None:
+    world = World(X)
+    assert world.dialer.start(0) == [Dial(X)]
+    assert world.dialer.dial_failed(X, 1) == [Notify(PeerUnreachable(X))]
+    assert world.dialer.dial_failed(X, 2) == []
+    world.link(ANN, X, 3)
+    del world.links[ANN]
+    assert world.dialer.dial_failed(X, 4) == [Notify(PeerUnreachable(X))]
+
+
+def test_a_dead_members_address_is_tried_less_and_less() -> None:
+    world = World()
+    world.know(ZOE, X)
+    world.accuse(ZOE, Standing.DEAD, 0)
+    early = len(world.dials(RARELY_FROM))
+    assert 600 / 5 <= early <= 600 / 2.5 + 10
+    world.dials(RARELY_FROM + RARE_INTERVAL)
+    late = [at for at, _ in world.dials(RARELY_FROM + 10 * RARE_INTERVAL)]
+    assert all(later - earlier == RARE_INTERVAL for earlier, later in pairwise(late))
+    assert len(late) >= 8
+
+
+@pytest.mark.parametrize("standing", [Standing.LEFT, Standing.RETIRED])
+def test_who_is_gone_for_good_is_not_dialled(standing: Standing) -> None:
+    world = World()
+    world.know(ZOE, X)
+    world.rose(world.members.merge([Claim(ZOE, 0, int(standing))], 1), 1)
+    assert world.timers.next() is None
+    assert world.dialer.dialled_for(X) == []
+
+
+def test_a_new_card_replaces_the_addresses() -> None:
+    world = World()
+    world.know(ZOE, X)
+    world.know(ZOE, Y, now=1, incarnation=1)
+    assert {address for _, address in world.dials(3 * SECOND)} == {Y}
+
+
+def test_my_own_address_is_never_dialled() -> None:
+    world = World(X)
+    world.dialer.set_own_addresses(X)
+    assert world.dialer.start(0) == []
+    assert world.dialer.seedless
+    world.know(ZOE, X)
+    assert world.dials(SECOND) == []
+
+
+def test_an_address_that_led_to_myself_makes_room_and_is_tried_again() -> None:
+    world = World(X, Y, dials=1)
+    assert world.dialer.start(0) == [Dial(X)]
+    assert world.dialer.reached_self(X, 1) == [Dial(Y)]
+    assert world.dialer.dial_failed(X, 1) == [], "the end of the link to myself is no failure"
+    assert world.dialer.dial_failed(Y, 2) == [Notify(PeerUnreachable(Y))]
+    assert {address for _, address in world.dials(100 * SECOND)} == {X, Y}
+
+
+def test_addresses_that_are_no_longer_mine_are_dialled() -> None:
+    world = World(X)
+    world.dialer.set_own_addresses(X)
+    assert world.dialer.start(0) == []
+    world.know(ZOE, Y)
+    world.dialer.set_own_addresses(Y)
+    assert {address for _, address in world.dials(10 * SECOND)} == {X}
+    assert not world.dialer.seedless
+
+
+def _dead(world: World, count: int) -> None:
+    for number in range(count):
+        member = MemberId(number.to_bytes(16, "big"))
+        world.know(member, Address(f"ws://gone-{number}:1"))
+        world.accuse(member, Standing.DEAD, 0)
+
+
+def _due(world: World, until: int) -> list[Address]:
+    """All that is dialled up to a time, none of it answered."""
+    found: list[Address] = []
+    while (at := world.timers.next()) is not None and at <= until:
+        for key in world.timers.due(at):
+            found += [effect.address for effect in world.dialer.wake(key, at) if isinstance(effect, Dial)]
+    return found
+
+
+def test_dead_get_a_quarter_of_the_slots() -> None:
+    world = World(dials=8)
+    _dead(world, 50)
+    assert len(_due(world, 100 * SECOND)) == 2
+    world.know(ZOE, X, now=100 * SECOND)
+    assert _due(world, 100 * SECOND) == [X]
+
+
+def test_fresh_addresses_get_slots_before_failing_ones_and_the_dead() -> None:
+    world = World(dials=4)
+    for number in range(6):
+        world.know(MemberId(bytes([200 + number]) * 16), Address(f"ws://silent-{number}:1"))
+    first = _due(world, 0)
+    assert len(first) == 4
+    _dead(world, 3)
+    _due(world, 40 * SECOND)
+    following = []
+    for address in first:  # each gives its slot to what waits
+        effects = world.dialer.dial_failed(address, 40 * SECOND)
+        following += [effect.address for effect in effects if isinstance(effect, Dial)]
+    assert following[:2] == ["ws://silent-4:1", "ws://silent-5:1"], "the living first"
+    assert following[2].startswith("ws://gone-"), "one of the dead, a quarter of the slots"
+    _due(world, 50 * SECOND)
+    for address in following[:2]:
+        world.dialer.dial_failed(Address(address), 50 * SECOND)
+    _due(world, 60 * SECOND)
+    world.know(ZOE, X, now=60 * SECOND)
+    assert _due(world, 60 * SECOND) == [X], "what fails again and again leaves room"
+
+
+def test_silent_seeds_leave_room_for_the_living() -> None:
+    world = World(*(Address(f"ws://seed-{number}:1") for number in range(20)), dials=8)
+    world.know(ANN, Y)
+    world.link(ANN, None, 0)
+    started = [effect for effect in world.dialer.start(0) if isinstance(effect, Dial)]
+    assert len(started) == 6
+    world.know(ZOE, X)
+    assert _due(world, 0) == [X]
+
+
+def test_row_of_an_address_ends_with_its_member() -> None:
+    world = World()
+    for number in range(300):
+        member = MemberId(number.to_bytes(16, "big"))
+        world.know(member, *(Address(f"ws://{number}-{place}:1") for place in range(16)))
+        world.dialer.connect(member, 0)
+        world.accuse(member, Standing.DEAD, 0)
+        world.accuse(member, Standing.RETIRED, 0)
+    dialer = world.dialer
+    dialer.housekeeping(100 * SECOND)
+    tables = (
+        dialer._rows,
+        dialer._addresses,
+        dialer._link_needed_until,
+        dialer._dial_back_sent,
+        *dialer._waiting.values(),
+    )
+    assert [len(table) for table in tables] == [0] * len(tables)
+
+
+def test_who_answers_in_anothers_place_is_told_as_evidence() -> None:
+    world = World()
+    world.know(ZOE, X)
+    (key,) = world.timers.due(0)
+    world.dialer.wake(key, 0)
+    assert world.link(ANN, X, 1) == ZOE
+    # Ann is there, so nobody looks for Zoe there; when Ann goes, it is looked at again.
+    assert world.dialer.unanswered(ZOE, 0)
+    world.know(ZOE, X, now=2, incarnation=1)
+    assert world.dials(20 * RARE_INTERVAL) == []
+    world.links.clear()
+    later = 21 * RARE_INTERVAL
+    assert world.dialer.link_lost(ANN, 20 * RARE_INTERVAL) == [], "nothing of hers is known"
+    assert 20 * RARE_INTERVAL < world.dials(later + SECOND)[0][0] <= later
+
+
+def test_a_lost_link_is_dialled_at_once_with_the_seed_that_led_there() -> None:
+    world = World(X)
+    world.dialer.start(0)
+    world.know(ZOE, Y)
+    world.link(ZOE, X, 1)
+    world.links.clear()
+    later = 100 * SECOND
+    assert world.dialer.link_lost(ZOE, later) == [Dial(Y)]
+    assert [address for at, address in world.dials(later + STAGGER) if at == later + STAGGER] == [X]
+
+
+def test_a_link_that_hardly_lasted_is_not_dialled_again_at_once() -> None:
+    world = World()
+    world.know(ZOE, X)
+    (key,) = world.timers.due(0)
+    now, dials = 0, 0
+    effects = world.dialer.wake(key, 0)
+    while now < 60 * SECOND:
+        dials += len(effects)
+        world.link(ZOE, X, now)
+        world.links.clear()
+        effects = world.dialer.link_lost(ZOE, now)
+        now = world.timers.next() or now + 60 * SECOND
+        for key in world.timers.due(now):
+            effects += world.dialer.wake(key, now)
+    assert 12 <= dials <= 60
+
+
+def test_wanting_a_link_dials_unless_that_was_just_tried() -> None:
+    world = World()
+    world.know(ANN, X)
+    assert world.dialer.connect(ANN, 1) == [Dial(X)]
+    assert world.dialer.connect(ANN, 2) == [], "under way"
+    world.dialer.dial_failed(X, 3)
+    assert world.dialer.connect(ANN, 4) == []
+    assert world.dialer.connect(ANN, 3 + world.limits.dial_first) == [Dial(X)]
+    assert world.dialer.connect(ZOE, 5) == []
+
+
+def test_unanswered_means_each_address_since_then() -> None:
+    world = World()
+    world.know(ZOE, X, Y)
+    assert not world.dialer.unanswered(ZOE, 0)
+    world.dialer.dial_failed(X, 10)
+    assert not world.dialer.unanswered(ZOE, 5)
+    world.dialer.dial_failed(Y, 11)
+    assert world.dialer.unanswered(ZOE, 5)
+    assert not world.dialer.unanswered(ZOE, 11)
+    assert not world.dialer.unanswered(ANN, 0), "nobody without an address was ever dialled"
+
+
+def test_who_leaves_dials_nobody() -> None:
+    world = World(X)
+    world.know(ZOE, Y)
+    world.dialer.stop()
+    assert world.timers.next() is None
+    assert world.dialer.start(1) == []
+    world.know(ANN, Address("ws://w:1"), now=2)
+    assert world.timers.next() is None
+
+
+def test_a_seed_is_known_by_where_it_answered_or_by_what_it_says() -> None:
+    world = World(X, Y)
+    world.dialer.start(0)
+    world.know(ANN, Y)
+    world.link(ZOE, X, 1)
+    assert [world.dialer.is_seed(member) for member in (ZOE, ANN, ME)] == [True, True, False]
+    assert not world.dialer.seedless

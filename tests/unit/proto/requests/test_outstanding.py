@@ -1,0 +1,166 @@
+"""What is out and where: every count follows from the attempts that are pending."""
+
+import msgspec
+
+from mpreg_proto.ids import LinkId, MemberId, RequestId
+from mpreg_proto.limits import MILLISECOND, SECOND, Limits
+from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.requests.outstanding import Attempt, Outstanding, dispatch_count, dispatch_number
+from mpreg_proto.requests.placement import NOISE
+from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.wire.messages import Request
+from tests.helpers.node_harness import call
+
+ME, A, B = MemberId(b"me"), MemberId(b"a"), MemberId(b"b")
+
+
+class One(msgspec.Struct, frozen=True):
+    """A candidate as the catalogue gives it."""
+
+    member: MemberId
+    shown: str = ""
+    exact: bool = True
+    suspect: bool = False
+    idempotent: bool = False
+    version: str = ""
+
+
+def table(**limits: int) -> Outstanding:
+    return Outstanding(ME, {A: LinkId(1)}, Limits(**limits))
+
+
+def attempt(number: int, name: str, member: MemberId, link: int = 1) -> Attempt:
+    request = Request(1, (call(name, "f"),))
+    made = plan(request, Limits())
+    assert isinstance(made, Plan)
+    execution = Execution(RequestId(1), request, made, link=LinkId(9), arrived=0, deadline=1)
+    return Attempt(execution, name, number, LinkId(link), One(member), 5, "why")
+
+
+def test_an_attempt_is_there_until_its_answer_over_its_own_link() -> None:
+    out = table()
+    first, second = attempt(1, "x", A), attempt(1, "y", A)
+    out.add(first)
+    out.add(second)
+    assert (len(out), out.by_number(1), out.by_member(A), out.by_link(LinkId(1))) == (
+        2,
+        [first, second],
+        [first, second],
+        [first, second],
+    )
+    assert out.pop(1, "x", LinkId(2)) is None and out.pop(2, "x", LinkId(1)) is None
+    assert out.pop(1, "z", LinkId(1)) is None and len(out) == 2
+    assert out.pop(1, "x", LinkId(1)) is first and out.pop(1, "x", LinkId(1)) is None
+    assert (len(out), out.by_number(1), out.waiting(A)) == (1, [second], 1)
+    assert out.pop(1, "y", LinkId(1)) is second and (len(out), out.by_number(1), out.by_member(A)) == (0, [], [])
+
+
+def test_each_member_and_each_link_has_its_own() -> None:
+    out = table()
+    one, other, third = attempt(1, "x", A, 1), attempt(2, "x", B, 2), attempt(3, "x", A, 3)
+    for each in (one, other, third):
+        out.add(each)
+    assert out.by_member(A) == [one, third] and out.by_member(B) == [other] and out.by_member(ME) == []
+    assert [out.by_link(LinkId(link)) for link in (1, 2, 3, 4)] == [[one], [other], [third], []]
+
+
+def test_a_link_knows_its_own_and_nothing_of_it_is_left() -> None:
+    out = table()
+    for each in (attempt(1, "x", A, 1), attempt(1, "y", A, 1), attempt(2, "x", B, 2)):
+        out.add(each)
+    assert out.busy_on(LinkId(1)) and out.busy_on(LinkId(2)) and not out.busy_on(LinkId(3))
+    out.pop(1, "x", LinkId(1))
+    assert out.busy_on(LinkId(1)) and out.has(1)
+    out.pop(1, "y", LinkId(1))
+    out.pop(2, "x", LinkId(2))
+    assert not out.busy_on(LinkId(1)) and not out.has(1) and not out._by_link
+
+
+def test_nothing_is_kept_of_a_member_that_is_gone() -> None:
+    out = table()
+    out.add(attempt(1, "x", A))
+    out.record_result(A, 4, 100)
+    out.mark_unreachable(B)
+    out.pop(1, "x", LinkId(1))
+    out.forget(A)
+    out.record_result(A, 4, 100)  # a late word
+    assert (out.waiting(A), out._reported_queues, out._mean_runtime, out._by_member) == (0, {}, {}, {})
+    out.now += Limits().unreachable
+    out.mark_unreachable(A)
+    assert out.unreachable == (A,), "what was believed of B is no longer"
+
+
+def test_numbers_count_and_are_drawn() -> None:
+    numbers = [dispatch_number(count, drawn) for count, drawn in ((1, 0), (2, 5), (3, 1))]
+    assert [dispatch_count(number) for number in numbers] == [1, 2, 3] and max(numbers) < 1 << 63
+    assert dispatch_number((1 << 40) - 1, (1 << 23) - 1) < 1 << 63
+    out = table()
+    for number in numbers:
+        out.add(attempt(number, "x", A))
+    assert out.latest(0) == numbers and out.latest(1) == numbers[1:] and out.latest(3) == []
+
+
+def test_full_is_a_matter_of_our_own_calls() -> None:
+    out = table(calls_per_worker=2)
+    out.record_result(A, 100, 0)
+    assert not out.full(A)
+    for number in (1, 2):
+        out.add(attempt(number, "x", A))
+    assert out.full(A) and not out.full(B)
+    out.pop(1, "x", LinkId(1))
+    assert not out.full(A)
+
+
+def test_a_queue_that_was_told_is_believed_for_a_second() -> None:
+    out = table()
+    out.now = 10 * SECOND
+    out.add(attempt(1, "x", A))
+    out.record_result(A, 4, 0)
+    assert (out.waiting(A), out.waiting(B)) == (5, 0)
+    out.now += SECOND - 1
+    assert out.waiting(A) == 5
+    out.now += 1
+    assert out.waiting(A) == 1
+    out.record_result(A, 4, 0)
+    out.record_result(A, 0, 0)
+    assert out.waiting(A) == 1
+
+
+def test_delay_is_calls_times_how_long_they_take_there() -> None:
+    out = table()
+    assert out.delay(A) == 0
+    out.add(attempt(1, "x", A))
+    assert out.delay(A) == 2 * MILLISECOND, "unknown until one has ended"
+    out.record_result(A, 0, 80 * MILLISECOND)
+    assert out.delay(A) == 80 * MILLISECOND
+    out.record_result(A, 0, 160 * MILLISECOND)
+    assert out.delay(A) == 90 * MILLISECOND
+    out.record_result(A, 0, 0)
+    assert out.delay(A) == 90 * MILLISECOND, "nothing ran, nothing is learnt"
+    out.add(attempt(2, "x", A))
+    assert out.delay(A) == 180 * MILLISECOND
+
+
+def test_a_member_that_is_gone_is_forgotten() -> None:
+    out = table()
+    out.record_result(A, 4, 80 * MILLISECOND)
+    out.forget(A)
+    out.forget(B)
+    out.add(attempt(1, "x", A))
+    assert (out.waiting(A), out.delay(A)) == (1, 2 * MILLISECOND)
+
+
+def test_calls_can_be_handed_to_whom_no_link_was_refused_lately() -> None:
+    out = table()
+    assert [out.connected(member) for member in (ME, A, B)] == [True, True, False]
+    assert [out.reachable(member) for member in (ME, A, B)] == [True, True, True]
+    for member in (ME, A, B):
+        out.mark_unreachable(member)
+    assert [out.reachable(member) for member in (ME, A, B)] == [True, True, False]
+    out.now += Limits().unreachable
+    assert out.reachable(B)
+
+
+def test_a_link_that_must_be_opened_first_counts_as_a_little_delay() -> None:
+    out = table()
+    assert out.delay(B) > NOISE > out.delay(A) == 0

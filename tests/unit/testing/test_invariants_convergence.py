@@ -1,0 +1,81 @@
+"""Invariants 9, 13 and 15 can fail: what is out and nowhere, suspicion without a reason, views and links in the end.
+
+With one method of the core broken on purpose, that very invariant is the one that speaks.
+"""
+
+from typing import Any
+
+import pytest
+
+from mpreg_proto.cluster.detector import Detector
+from mpreg_proto.cluster.members import Members
+from mpreg_proto.cluster.topology import Rings
+from mpreg_proto.ids import MemberId
+from mpreg_proto.limits import SECOND
+from mpreg_proto.links import Links
+from mpreg_proto.notices import Standing
+from mpreg_proto.requests.worker import Worker
+from mpreg_transports.testing.hosts import Spec
+from mpreg_transports.testing.invariants import invariants
+from mpreg_transports.testing.simulation import Simulation
+from tests.helpers.simulated import cluster, violated
+
+
+def test_9_a_dispatch_that_nobody_took_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "accept", lambda *_, **__: [])
+    sim = cluster()
+    sim.call("front", "double", 1, resources={"left"})
+    for _ in range(2):
+        sim.run(4)
+        sim.sweep()
+    sim.run(4)
+    assert "waits for 'double'" in violated(9, sim.sweep)
+
+
+def test_13_a_suspicion_out_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = Detector._probe_neighbour
+
+    def accuse(self: Detector, member: MemberId, now: int) -> Any:
+        return self._declare(member, Standing.SUSPECT, now) if now > 30 * SECOND else probe(self, member, now)
+
+    monkeypatch.setattr(Detector, "_probe_neighbour", accuse)
+    sim = cluster()
+    assert "nothing was wrong for long" in violated(13, lambda: sim.run(3000))
+
+
+def test_13_who_stood_still_and_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "_locally_stalled", lambda *_: False)
+    sim = cluster()
+    sim.stall("front", 4)
+    sim.run(1)
+    sim.crash("left")
+    assert "stood still and calls left#" in violated(13, lambda: sim.run(10))
+
+
+def test_13_views_that_differ_in_who_is_gone() -> None:
+    sim = cluster()
+    sim.crash("left")
+    sim.run(20)
+    host = sim.nodes["front"]
+    members: Members = host.node.cluster.members
+    (gone,) = (held for held in members.all() if held.standing is Standing.DEAD)
+    members.declare(gone.id, Standing.RETIRED, host.local)
+    assert "as DEAD 0" in violated(13, sim.judge)
+
+
+def test_13_neighbours_on_a_ring_without_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Rings._take
+    monkeypatch.setattr(Rings, "_take", lambda self, members: take(self, list(members)[:4]))
+    names = [f"n{number}" for number in range(16)]
+    sim = Simulation(seed=5, nodes={name: Spec() for name in names}, watchers=invariants())
+    assert "its neighbour on ring" in violated(13, lambda: sim.settle(70))
+
+
+def test_15_a_link_whose_other_end_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Links, "start_keepalive", lambda *_: None)
+    sim = cluster()
+    sim.call("left", "double", 1)
+    sim.run(1)
+    sim.crash("left", silent=True)
+    sim.restart("left", after=0.5)
+    assert "is left with link 1 to left, which is no more" in violated(15, lambda: sim.settle(60))

@@ -1,0 +1,129 @@
+"""Wrong arguments of Server, register, Client and calls are told at once, with what was meant."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+from mpreg_transports import Client, Graph, Server
+from mpreg_transports.client import _RESERVED_KEYWORDS
+from mpreg_transports.config.validation import CALL_KEYWORDS
+
+
+class Odd(str):
+    """A text that cannot be shown."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "told"),
+    [
+        ({"port": "9"}, TypeError, "port='9' is of type str"),
+        ({"port": 99999}, ValueError, "port=99999: a whole number from 0 to 65535"),
+        ({"port": True}, TypeError, "port=True"),
+        ({"name": ""}, ValueError, "the node's name is empty"),
+        ({"name": 3}, TypeError, "name=3 is of type int"),
+        ({"host": 3}, TypeError, "host=3"),
+        ({"cluster_id": None}, TypeError, "cluster_id=None"),
+        ({"name": Odd("worker")}, TypeError, "name=... is of type Odd"),
+        ({"cluster_id": Odd("shop")}, TypeError, "cluster_id=... is of type Odd"),
+    ],
+)
+def test_a_server(arguments: dict[str, Any], kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        Server(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "told"),
+    [
+        ({"executor": 3}, TypeError, "executor=3 is of type int, and no concurrent.futures Executor"),
+        ({"version": 2}, TypeError, "version=2 is of type int"),
+        ({"concurrency": "x"}, TypeError, "concurrency='x' is of type str"),
+        ({"name": ""}, ValueError, "a function's name is empty"),
+        ({"name": 3}, TypeError, "name=3"),
+        ({"name": Odd("f")}, TypeError, "name=... is of type Odd"),
+        ({"version": Odd("2")}, TypeError, "version=... is of type Odd"),
+        ({"version": "2" * 257}, ValueError, "a version has at most 256 characters, not 257"),
+    ],
+)
+def test_a_function(arguments: dict[str, Any], kind: type[Exception], told: str) -> None:
+    server = Server()
+    before = server.functions
+    with pytest.raises(kind, match=told):
+        server.function(**arguments)(len)
+    assert server.functions == before
+
+
+def test_an_event_loop_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match='backend=\'curio\': "asyncio" or "trio"'):
+        Server(port=0).run(backend="curio")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_a_client() -> None:
+    wrong: Any = ["ws://h:1"]
+    with pytest.raises(TypeError, match="an address is a text"):
+        Client(wrong)
+    client: Any = Client()
+    with pytest.raises(TypeError, match="write 'len', the name under which a node offers it"):
+        await client.call(len)
+    with pytest.raises(TypeError, match="version=2"):
+        await client.call("f", version=2)
+    for word in ("wait", "timeout"):
+        with pytest.raises(TypeError, match=f"{word}='a' is of type str; write seconds"):
+            await client.call("f", **{word: "a"})
+    for ask in (client.run, client.answer, client.explain):
+        with pytest.raises(TypeError, match="expected a Graph, got str"):
+            await ask("foo")
+    with pytest.raises(TypeError, match="expected a Graph"):
+        client.stream("foo")
+    graph: Any = Graph()
+    with pytest.raises(TypeError, match="version=2"):
+        graph.call("f", version=2)
+
+
+# -- parameters that callers cannot name ------------------------------------------------------------------------------
+
+
+def test_call_keywords_are_those_of_the_client() -> None:
+    own = [one.name for one in inspect.signature(Client.call).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    assert set(CALL_KEYWORDS) == {*own, *_RESERVED_KEYWORDS}
+
+
+@pytest.mark.parametrize("taken", CALL_KEYWORDS)
+@pytest.mark.parametrize("kind", ["{0}", "{0}=None", "*, {0}=None", "a, {0}=1, **more"])
+def test_a_parameter_that_call_has_itself_is_warned_of(taken: str, kind: str) -> None:
+    function = eval(f"lambda {kind.format(taken)}: 1")
+    server = Server()
+    with pytest.warns(
+        UserWarning, match=rf'f: call\(\) has {taken}= of its own; .* kwargs=\{{"{taken}": \.\.\.\}}'
+    ) as told:
+        server.register("f", function)
+    assert [one.filename for one in told] == [__file__]
+    assert "f" in server.functions
+
+
+def test_the_warning_names_the_line_of_the_decorator() -> None:
+    server = Server()
+    with pytest.warns(UserWarning, match=r"poll(-2)?: call") as told:
+
+        @server.function
+        def poll(timeout: float, wait: float) -> None: ...
+
+        @server.function(name="poll-2")
+        async def other(version: str) -> None: ...
+
+    assert [one.filename for one in told] == [__file__, __file__]
+
+
+@pytest.mark.parametrize("parameters", ["timeout, /", "*timeout", "**kwargs", "name, after, timeouts", ""])
+def test_parameters_that_callers_can_pass_are_not_warned_of(parameters: str) -> None:
+    Server().register("f", eval(f"lambda {parameters}: 1"))

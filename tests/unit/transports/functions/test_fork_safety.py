@@ -1,0 +1,122 @@
+"""What a forked child lets go of: the sockets of the node, by number, and nothing else."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mpreg_transports.functions import fork_safety
+
+
+class Holder:
+    """A socket as event loops show it: it tells a number, and nothing of what became of it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_safety, "_sockets", type(fork_safety._sockets)())
+    monkeypatch.setattr(fork_safety, "_replaced_handlers", {})
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+def in_child(act: Callable[[], bool]) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if act() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def same(number: int, identity: tuple[int, int]) -> bool:
+    try:
+        return fork_safety._identity(number) == identity
+    except OSError:
+        return False
+
+
+def test_a_child_has_no_copy_and_the_parent_keeps_its_own() -> None:
+    with listening() as sock:
+        identity = fork_safety._identity(sock.fileno())
+        fork_safety.close_on_fork(sock)
+        assert in_child(lambda: not same(sock.fileno(), identity))
+        assert same(sock.fileno(), identity)
+
+
+def test_closing_the_inherited_object_closes_nothing_else(tmp_path: Path) -> None:
+    """The number of a socket that a child lets go of is taken until the object that has it is closed too."""
+    with listening() as sock:
+        fork_safety.close_on_fork(sock)
+
+        def use() -> bool:
+            number = sock.fileno()
+            with open(tmp_path / "file", "w", encoding="utf-8") as file:
+                if file.fileno() == number:
+                    return False
+                sock.close()
+                file.write("whole")
+                file.flush()
+            return True
+
+        assert in_child(use) and (tmp_path / "file").read_text("utf-8") == "whole"
+
+
+def test_a_number_that_is_another_files_by_now_is_left_alone(tmp_path: Path) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    holder = Holder(sock.fileno())
+    fork_safety.close_on_fork(holder)
+    sock.close()
+    with open(tmp_path / "file", "w", encoding="utf-8") as file:  # the lowest number that is free
+        assert file.fileno() == holder.number
+        identity = fork_safety._identity(file.fileno())
+        assert in_child(lambda: same(holder.number, identity))
+
+
+def test_a_grandchild_lets_go_of_nothing(tmp_path: Path) -> None:
+    with listening() as sock:
+        fork_safety.close_on_fork(sock)
+
+        def use() -> bool:
+            number = sock.fileno()
+            with open(tmp_path / "file", "w", encoding="utf-8") as file:
+                os.dup2(file.fileno(), number)
+                identity = fork_safety._identity(number)
+                return in_child(lambda: same(number, identity))
+
+        assert in_child(use)
+
+
+def test_an_object_that_was_closed_or_never_had_a_number() -> None:
+    with listening() as sock:
+        fork_safety.close_on_fork(sock)
+    fork_safety.close_on_fork(Holder(-1))
+    assert in_child(lambda: True) and len(fork_safety._sockets) == 1
+
+
+def test_children_are_told_once_each() -> None:
+    class View:
+        def __init__(self) -> None:
+            self.times = 0
+
+        def on_fork(self) -> None:
+            self.times += 1
+
+    told = View()
+    fork_safety.notify_on_fork(told)
+    assert in_child(lambda: told.times == 1 and in_child(lambda: told.times == 1))
+    assert told.times == 0

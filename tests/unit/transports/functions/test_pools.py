@@ -1,0 +1,223 @@
+"""Executors that refuse, break, are shut down or made anew; what becomes of the bodies that were given to them."""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import pytest
+
+from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Stopped
+from mpreg_transports.functions.execution import function
+from mpreg_transports.functions.pools import Pool, PoolRun, Pools
+
+PATIENCE = 30.0
+var: ContextVar[str] = ContextVar("var", default="unset")
+
+
+def started(pool: Pool, call: Callable[..., Any], *args: Any) -> tuple[PoolRun, Callable[[], Outcome]]:
+    """Hand a body over; what waits for its outcome."""
+    body = pool.start(call, list(args), {}, copy_context())
+    assert isinstance(body, PoolRun)
+    outcomes: list[Outcome] = []
+    done = threading.Event()
+
+    def note(run: PoolRun, outcome: Outcome) -> None:
+        run.record_outcome(outcome)
+        outcomes.append(outcome)
+        done.set()
+
+    body.add_done_callback(note)
+
+    def outcome() -> Outcome:
+        assert done.wait(PATIENCE)
+        return outcomes[0]
+
+    return body, outcome
+
+
+def outcome(pool: Pool, call: Callable[..., Any], *args: Any) -> Outcome:
+    body = pool.start(call, list(args), {}, copy_context())
+    return body if isinstance(body, (NotStarted, Lost)) else started(pool, call, *args)[1]()
+
+
+class Needy(Exception):
+    """Cannot be unpickled."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("needy")
+
+
+class Unreadable:
+    """Can be pickled, and not unpickled."""
+
+    def __reduce__(self) -> Any:
+        return divmod, (1, 0)
+
+
+def raises() -> None:
+    raise Needy(1, 2)
+
+
+def unreadable() -> Unreadable:
+    return Unreadable()
+
+
+def dies() -> None:
+    os._exit(1)
+
+
+def sets_and_gets() -> str:
+    before = var.get()
+    var.set("call")
+    return before
+
+
+class Script(Executor):
+    """`submit` does what the next step says."""
+
+    def __init__(self, *steps: BaseException | None) -> None:
+        self.steps = list(steps)
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        step = self.steps.pop(0) if self.steps else None
+        if step is not None:
+            raise step
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_a_process_that_dies_loses_its_call_and_a_given_pool() -> None:
+    with ProcessPoolExecutor(1) as executor:
+        pool = Pool(executor)
+        assert outcome(pool, abs, -1) == Returned(1)
+        assert isinstance(outcome(pool, dies), Lost)
+        assert "BrokenProcessPool" in pool.closed_reason
+        assert outcome(pool, abs, -1) == NotStarted(pool.closed_reason)
+
+
+def test_what_cannot_cross_between_processes_ends_its_call_alone() -> None:
+    with ProcessPoolExecutor(1) as executor:
+        pool = Pool(executor)
+        told = outcome(pool, raises)
+        assert isinstance(told, Raised) and told.message == "needy" and "raise Needy" in told.traceback
+        for call in (unreadable, lambda: 1):
+            assert isinstance(outcome(pool, call), Raised)
+        assert isinstance(outcome(pool, abs, threading.Lock()), Raised)
+        assert outcome(pool, abs, -1) == Returned(1)
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_context_of_a_call_does_not_reach_the_next(kind: type[ThreadPoolExecutor]) -> None:
+    with kind(1) as executor:
+        pool = Pool(executor)
+        assert [outcome(pool, sets_and_gets) for _ in range(2)] == [Returned("unset")] * 2
+
+
+def test_a_thread_pool_sees_the_context_of_the_call() -> None:
+    def within() -> None:
+        var.set("start")
+        with ThreadPoolExecutor(1) as executor:
+            assert outcome(Pool(executor), var.get) == Returned("start")
+
+    copy_context().run(within)
+
+
+def test_a_shut_down_executor_starts_nothing_and_gives_its_queue_back() -> None:
+    release = threading.Event()
+    executor = ThreadPoolExecutor(1)
+    pool = Pool(executor)
+    _, first = started(pool, release.wait, PATIENCE)
+    _, second = started(pool, abs, -1)
+    mine, third = started(pool, abs, -2)
+    mine.cancel()
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert isinstance(second(), NotStarted)
+    assert third() == Stopped()
+    assert isinstance(outcome(pool, abs, -1), NotStarted) and "shutdown" in pool.closed_reason
+    release.set()
+    assert first() == Returned(True)
+
+
+def test_a_refusal_that_is_not_the_end_refuses_one_call() -> None:
+    pool = Pool(Script(OSError("no route"), ValueError("odd"), None))
+    assert outcome(pool, abs, -1) == NotStarted("its executor takes no calls: OSError: no route")
+    assert isinstance(outcome(pool, abs, -1), NotStarted)
+    assert not pool.closed_reason
+    assert outcome(pool, abs, -1) == Returned(1)
+
+
+def test_no_thread_to_be_had_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ThreadPoolExecutor queues the call before it finds that it can have no thread."""
+    began: list[int] = []
+    with ThreadPoolExecutor(1) as executor:
+        pool = Pool(executor)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", _no_thread)
+            assert isinstance(pool.start(began.append, [1], {}, copy_context()), NotStarted)
+        assert not pool.closed_reason
+        assert outcome(pool, began.append, 2) == Returned(None)
+    assert 1 not in began
+
+
+def _no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_function_that_makes_executors_replaces_a_broken_one() -> None:
+    made: list[Script] = []
+
+    def make() -> Executor:
+        made.append(Script(None, None, BrokenExecutor("died")))
+        return made[-1]
+
+    pool = Pool(make)
+    assert [outcome(pool, abs, -1) for _ in range(6)] == [Returned(1)] * 6
+    assert len(made) > 2 and not pool.closed_reason
+
+
+def test_executors_that_break_in_a_row_are_given_up() -> None:
+    made: list[Script] = []
+
+    def make() -> Executor:
+        made.append(Script(BrokenExecutor("died")))
+        return made[-1]
+
+    pool = Pool(make)
+    assert isinstance(outcome(pool, abs, -1), NotStarted)
+    assert len(made) == 3 and "3 executors in a row" in pool.closed_reason
+
+
+@pytest.mark.parametrize("make", [lambda: 3, lambda: 1 // 0, ThreadPoolExecutor(1).submit])
+def test_a_function_that_makes_no_executor_is_given_up(make: Any) -> None:
+    pool = Pool(make)
+    assert isinstance(outcome(pool, abs, -1), NotStarted)
+    assert "the function given as executor=" in pool.closed_reason
+
+
+def test_closing_ends_executors_that_were_made_and_no_others() -> None:
+    made: list[ThreadPoolExecutor] = []
+
+    def make() -> Executor:
+        made.append(ThreadPoolExecutor(1))
+        return made[-1]
+
+    with ThreadPoolExecutor(1) as given:
+        pools = Pools()
+        for source in (make, given):
+            pool = pools.pool_for(source)
+            assert pools.pool_for(source) is pool
+            for _ in range(2):
+                assert outcome(pool, abs, -1) == Returned(1)
+                pool.close()
+        assert len(made) == 2
+    with pytest.raises(RuntimeError):
+        made[0].submit(abs, -1)
+
+
+def test_registration_says_that_a_process_cannot_import_a_function() -> None:
+    with ProcessPoolExecutor(1) as pool, pytest.raises(ValueError, match="processes cannot import it; move it out"):
+        function(lambda: 1, name="f", executor=pool)

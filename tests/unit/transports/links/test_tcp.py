@@ -1,0 +1,214 @@
+"""Raw TCP links: bytes as they are, few writes, plain words when a connection cannot be had."""
+
+import socket
+import ssl
+import struct
+
+import anyio
+import pytest
+
+from mpreg_transports.links import tcp
+from mpreg_transports.links.base import Framing, Link, LinkEnded
+from tests.helpers.loopback import Scripted, listening
+
+pytestmark = pytest.mark.anyio
+
+
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port
+
+
+async def receive_exactly(link: Link, length: int) -> bytes:
+    """`length` bytes off a stream link."""
+    data = bytearray()
+    while len(data) < length:
+        for chunk in await link.receive():
+            assert not isinstance(chunk, str)
+            data += chunk
+    return bytes(data)
+
+
+async def test_echo_of_small_and_large() -> None:
+    async with listening() as listener:
+        link = await tcp.connect("127.0.0.1", listener.port)
+        assert link.framing is Framing.STREAM
+        assert link.peer == f"127.0.0.1:{listener.port}"
+        assert link.local_host == "127.0.0.1"
+        sent = [b"\x00head", memoryview(b"y" * 3_000_000), b"tail"]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.send, sent)
+            assert await receive_exactly(link, 3_000_009) == b"".join(sent)
+        await link.close()
+        await link.close()
+        for use in (link.receive(), link.send([b"x"])):
+            with pytest.raises(LinkEnded) as caught:
+                await use
+            assert caught.value.clean
+
+
+async def test_nagle_is_off() -> None:
+    async with listening() as listener:
+        stream = await tcp.open_stream("127.0.0.1", listener.port)
+        raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await stream.aclose()
+
+
+async def test_short_chunks_share_a_write_and_long_ones_are_not_copied() -> None:
+    long = b"x" * tcp.LARGE
+    assert list(tcp.gather([b"a", b"b", long, b"c", b"d"])) == [b"ab", long, b"cd"]
+    assert list(tcp.gather([b"a", long]))[1] is long
+    assert list(tcp.gather([])) == []
+    stream = Scripted()
+    await tcp.TcpLink(stream).send([b"1", b"2", memoryview(b"3")])
+    assert stream.sent == [b"123"]
+
+
+async def test_bytes_put_back_come_first() -> None:
+    link = tcp.TcpLink(Scripted([b"more"]), received=b"first")
+    assert [await link.receive(), await link.receive()] == [(b"first",), (b"more",)]
+    with pytest.raises(LinkEnded, match="hung up") as caught:
+        await link.receive()
+    assert caught.value.clean
+
+
+async def test_a_reset_is_not_clean() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        link = await tcp.connect("127.0.0.1", server.getsockname()[1])
+        accepted, _ = server.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing now resets
+        accepted.close()
+        with pytest.raises(LinkEnded) as first:
+            await link.receive()
+        with pytest.raises(LinkEnded) as again:
+            await link.receive()
+    assert first.value.reason == again.value.reason
+    assert first.value.reason.startswith("connection lost")
+    assert not first.value.clean
+    assert again.value is not first.value
+    with pytest.raises(LinkEnded):
+        await link.send([b"x"])
+    await link.close()
+
+
+async def test_close_ends_a_receive_that_waits() -> None:
+    async with listening() as listener:
+        link = await tcp.connect("127.0.0.1", listener.port)
+        ended: list[LinkEnded] = []
+
+        async def wait() -> None:
+            try:
+                await link.receive()
+            except LinkEnded as end:
+                ended.append(end)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            await link.close()
+        assert [end.clean for end in ended] == [True]
+
+
+async def test_what_was_sent_before_close_arrives() -> None:
+    got = bytearray()
+    ended = anyio.Event()
+
+    async def collect(link: Link) -> None:
+        try:
+            while True:
+                for chunk in await link.receive():
+                    assert not isinstance(chunk, str)
+                    got.extend(chunk)
+        except LinkEnded:
+            ended.set()
+
+    async with listening(collect) as listener:
+        link = await tcp.connect("127.0.0.1", listener.port)
+        await link.send([b"\x00" + b"z" * 1_000_000])
+        await link.close()
+        await ended.wait()
+    assert len(got) == 1_000_001
+
+
+async def test_nobody_listens() -> None:
+    port = closed_port()
+    with pytest.raises(LinkEnded) as caught:
+        await tcp.connect("127.0.0.1", port)
+    assert caught.value.reason == f"cannot connect to 127.0.0.1:{port}: connection refused"
+    assert not caught.value.clean
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+async def test_a_name_that_cannot_be_a_host(host: str) -> None:
+    with pytest.raises(LinkEnded, match="cannot connect to"):
+        await tcp.connect(host, 9001)
+
+
+async def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(tcp.anyio, "connect_tcp", never)
+    monkeypatch.setattr(tcp.asyncio_stream, "connect", never)
+    monkeypatch.setattr(tcp, "CONNECT_SECONDS", 0.01)
+    with pytest.raises(LinkEnded, match=r"no answer within 0\.01 s"):
+        await tcp.connect("127.0.0.1", 1)
+
+
+async def test_tls_to_a_port_without_it() -> None:
+    async with listening() as listener:
+        with pytest.raises(LinkEnded, match="cannot connect to"):
+            await tcp.connect("127.0.0.1", listener.port, tls=ssl.create_default_context())
+
+
+class Stuck(Scripted):
+    """A stream whose peer takes a number of writes and nothing more."""
+
+    def __init__(self, takes: int) -> None:
+        super().__init__()
+        self.takes = takes
+
+    async def send(self, item: bytes) -> None:
+        if len(self.sent) == self.takes:
+            await anyio.sleep_forever()
+        await super().send(item)
+
+
+async def test_write_ends_when_the_peer_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "STALLED_SECONDS", 0.1)
+    stream = Stuck(takes=3)
+    with pytest.raises(LinkEnded, match=r"the peer took nothing for 0\.1 s"):
+        await tcp.write_all(stream, bytes(5 * tcp.SLICE))
+    assert [len(piece) for piece in stream.sent] == [tcp.SLICE] * 3
+
+
+async def test_long_chunks_are_written_in_slices_and_counted() -> None:
+    stream = Scripted()
+    output = tcp.Output(stream)
+    await output.write([b"head", bytes(2 * tcp.SLICE + 1)])
+    assert [len(piece) for piece in stream.sent] == [4, tcp.SLICE, tcp.SLICE, 1]
+    assert output.written_bytes == output.acked_bytes == 2 * tcp.SLICE + 5
+    assert output.unsent == 0
+
+
+async def test_taken_is_what_the_peers_system_has_acknowledged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stream = await tcp.open_stream("127.0.0.1", server.getsockname()[1])
+        accepted, _ = server.accept()
+        output = tcp.Output(stream)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(output.write, [bytes(16_000_000)])
+            await anyio.wait_all_tasks_blocked()
+            stuck = output.acked_bytes
+            assert stuck < 16_000_000
+            read = 0
+            while read < 16_000_000:
+                read += len(await anyio.to_thread.run_sync(accepted.recv, 1_000_000))
+        while output.acked_bytes < 16_000_000:
+            await anyio.lowlevel.checkpoint()
+        accepted.close()
+        await stream.aclose()

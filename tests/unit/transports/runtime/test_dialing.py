@@ -1,0 +1,132 @@
+"""Addresses come from strangers, in gossip: whatever they say, a link that cannot be had is LinkEnded."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from mpreg_proto.effects import Framing
+from mpreg_proto.ids import Address
+from mpreg_transports import Server
+from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.runtime import dialing
+from mpreg_transports.runtime.dialing import Dialler, open_link
+from tests.helpers.loopback import PATIENCE, listening
+from tests.helpers.servers import reserved_port
+
+pytestmark = pytest.mark.anyio
+
+WRONG = [
+    "",
+    "nonsense",
+    "quic://10.0.0.1:9",
+    "tcp://127.0.0.1:9/path",
+    "ws://127.0.0.1:0",
+    "ws://127.0.0.1:65536",
+    "ws://127.0.0.1:x",
+    "ws://::1:9001",
+    "ws://[::1:9001",
+    "ws://user@127.0.0.1:9",
+    "ws://",
+    "ws://a b:1",
+    "ws://127.0.0.1:9\nforged",
+    "ws://\x00:1",
+    "ws://\ud800:1",
+    "ws://" + "x" * 5_000,
+    "ws://..:1",
+    "ws://" + "x" * 64 + ":1",
+    "wss://127.0.0.1:9",
+    "tls://127.0.0.1:9",
+]
+"""Not to be read, of a host that cannot be, or of a scheme that is not there."""
+
+
+@pytest.mark.parametrize("address", WRONG, ids=range(len(WRONG)))
+@pytest.mark.parametrize(
+    "dial",
+    [open_link, Dialler(websocket_only=False), Dialler(websocket_only=True)],
+    ids=["client", "node", "node by WebSocket"],
+)
+async def test_a_wrong_address_is_a_link_that_cannot_be_had(
+    dial: Callable[[Address], Awaitable[Link]], address: str
+) -> None:
+    with anyio.fail_after(PATIENCE), pytest.raises(LinkEnded):
+        await dial(Address(address))
+
+
+@pytest.mark.parametrize(
+    ("websocket_only", "framing"), [(False, Framing.STREAM), (True, Framing.NATIVE_MESSAGES)], ids=["auto", "websocket"]
+)
+async def test_nodes_speak_raw_frames_at_a_websocket_address_unless_told_not_to(
+    websocket_only: bool, framing: Framing
+) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with Server(port=0) as server:
+            link = await Dialler(websocket_only=websocket_only)(Address(server.url))
+            assert link.framing is framing
+            await link.close()
+
+
+async def test_what_does_not_say_hello_gets_websocket_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialing, "_TRY_SECONDS", 0.05)
+    raw = 0
+    times = {"now": 0.0}
+
+    async def on_link(link: Link) -> None:
+        nonlocal raw
+        raw += link.framing is Framing.STREAM
+        try:
+            while True:
+                await link.receive()
+        except LinkEnded:
+            await link.close()
+
+    dial = Dialler(websocket_only=False, clock=lambda: times["now"])
+    async with listening(on_link) as listener:
+        address = Address(f"ws://127.0.0.1:{listener.port}")
+        for seconds, tries in ((0.0, 1), (3_599.0, 1), (3_601.0, 2)):
+            times["now"] = seconds
+            link = await dial(address)
+            assert link.framing is Framing.NATIVE_MESSAGES
+            assert raw == tries
+            await link.close()
+
+
+async def test_nobody_there_is_tried_raw_again_the_next_time() -> None:
+    dial = Dialler(websocket_only=False)
+    with anyio.fail_after(PATIENCE), reserved_port() as port:
+        address = Address(f"ws://127.0.0.1:{port}")
+        with pytest.raises(LinkEnded):
+            await dial(address)
+        async with Server(port=port):
+            link = await dial(address)
+            assert link.framing is Framing.STREAM
+            await link.close()
+
+
+async def test_memory_of_what_is_spoken_where_is_bounded_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    times, asked = {"now": 0.0}, [0]
+
+    async def silent(host: str, port: int) -> bool:
+        asked[0] += 1
+        return False
+
+    async def refused(address: str) -> Link:
+        raise LinkEnded("nobody is there")
+
+    monkeypatch.setattr(dialing, "_answers_raw", silent)
+    monkeypatch.setattr(dialing, "open_link", refused)
+    dial = Dialler(websocket_only=False, clock=lambda: times["now"])
+    for number in range(dialing._REMEMBERED + 10):
+        with pytest.raises(LinkEnded):
+            await dial(Address(f"ws://10.0.{number >> 8}.{number & 255}:1"))
+    assert len(dial._raw) == dialing._REMEMBERED
+    before = asked[0]
+    with pytest.raises(LinkEnded):
+        await dial(Address("ws://10.0.3.3:1"))
+    assert asked[0] == before, "it is remembered"
+    times["now"] = 2 * dialing._REMEMBER_SECONDS
+    with pytest.raises(LinkEnded):
+        await dial(Address("ws://10.0.0.1:1"))
+    assert len(dial._raw) == 1

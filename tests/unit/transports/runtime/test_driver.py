@@ -1,0 +1,274 @@
+"""The loop that drives a node, without sockets: dials that fail, links that do not end, calls from within."""
+
+import json
+import os
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from mpreg_proto.effects import Framing
+from mpreg_proto.ids import Address, MemberId
+from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.rng import Rng
+from mpreg_transports.functions.execution import Function, function
+from mpreg_transports.links.base import Buffer, Link, LinkEnded
+from mpreg_transports.runtime import driver as module
+from mpreg_transports.runtime import send_buffer
+from mpreg_transports.runtime.driver import Driver, clock
+from tests.helpers.blocking_functions import PATIENCE
+
+pytestmark = pytest.mark.anyio
+
+caller: ContextVar[str] = ContextVar("caller", default="")
+BODIES = (("first", lambda: 1), ("last", lambda: 3))
+QUICK = Limits(dial_first=MILLISECOND, dial_longest=2 * MILLISECOND)
+
+
+async def nobody(address: Address) -> Link:
+    raise LinkEnded("nobody is there")
+
+
+def driven(
+    *functions: Function, dial: Callable[[Address], Awaitable[Link]] = nobody, seeds: tuple[str, ...] = ()
+) -> Driver:
+    """A driver of a new node."""
+    config = NodeConfig(seeds=tuple(map(Address, seeds)), limits=QUICK)
+    node = Node(config, me=MemberId(b"m" * 16), rng=Rng(1), entropy=os.urandom, now=clock())
+    for one in functions:
+        node.offer(one.spec, now=clock())
+    return Driver(node, functions={one.spec.name: one for one in functions}, dial=dial, observe=lambda notice: None)
+
+
+def leave(driver: Driver) -> None:
+    driver.node.leave(now=clock())
+    if not driver.node.left:
+        driver.node.leave(now=clock())
+    driver.flush()
+
+
+class Deaf:
+    """A link whose peer neither reads nor speaks. `given` is received first; `takes` short writes never wait."""
+
+    framing = Framing.STREAM
+    peer = "deaf"
+    local_host: str | None = None
+
+    def __init__(self, given: bytes = b"", *, takes: bool = False, closes: bool = True) -> None:
+        self.sent: list[bytes] = []
+        self.closed = anyio.Event()
+        self.stuck = anyio.Event()
+        self._given = given
+        self._takes = takes
+        self._closes = closes
+
+    async def receive(self) -> Sequence[bytes]:
+        await anyio.lowlevel.checkpoint()
+        if self._given:
+            given, self._given = self._given, b""
+            return (given,)
+        await self.closed.wait()
+        raise LinkEnded("closed here", clean=True)
+
+    async def send(self, chunks: Sequence[Buffer]) -> None:
+        self.stuck.set()
+        await anyio.sleep_forever()
+
+    def send_now(self, chunks: Sequence[Buffer]) -> bool:
+        if self._takes:
+            self.sent.append(b"".join(chunks))
+        return self._takes
+
+    async def close(self, code: int = 1000) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self._closes:
+            self.closed.set()
+
+
+def request(*calls: str) -> bytes:
+    """One request a call, in the classic dialect on raw frames."""
+    frames = b""
+    for name in calls:
+        body = json.dumps({"role": "rpc", "cmds": [{"name": "x", "fun": name}], "u": name}).encode()
+        frames += struct.pack(">I", len(body)) + body
+    return frames
+
+
+# -- dials ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [LinkEnded("refused"), ValueError("bad address"), RuntimeError("a defect"), OSError()]
+)
+async def test_a_dial_that_fails_in_any_way_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    dialled: list[str] = []
+    thrice = anyio.Event()
+
+    async def dial(address: Address) -> Link:
+        dialled.append(address)
+        if len(dialled) == 3:
+            thrice.set()
+        raise error
+
+    driver = driven(dial=dial, seeds=("somewhere",))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            await thrice.wait()
+            leave(driver)
+            await driver.ended.wait()
+    assert set(dialled) == {"somewhere"}
+    assert ("a defect while dialling it" in caplog.text) is not isinstance(error, LinkEnded)
+
+
+# -- links that do not end ---------------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_leaves_hangs_up_on_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send_buffer, "CLOSING_SECONDS", 0.01)
+    driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            await link.stuck.wait()
+            leave(driver)
+            await driver.ended.wait()
+    assert link.closed.is_set()
+
+
+async def test_a_link_that_never_ends_keeps_no_node_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 10 * MILLISECOND)
+    driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"), closes=False)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            await link.stuck.wait()
+            leave(driver)
+            await driver.ended.wait()
+            tasks.cancel_scope.cancel()
+    assert not link.closed.is_set()
+
+
+# -- what fails in an effect -------------------------------------------------------------------------------------------
+
+
+async def test_observers_that_raise_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def raises(*_: object) -> None:
+        raise LookupError("no")
+
+    def fails() -> None:
+        raise ValueError("body")
+
+    link = Deaf(request("first", "fails", "last"), takes=True)
+    driver = driven(*(function(call, name=name, inline=True) for name, call in (*BODIES, ("fails", fails))))
+    driver._observe = driver.on_failure = driver.on_local_host = raises
+    await carried_out(driver, link)
+    assert [b'"u":"%s"' % name in link.sent[0] for name in (b"first", b"fails", b"last")] == [True] * 3
+    assert "a defect while carrying out Notify" in caplog.text
+    assert "a defect while reporting that fails failed" in caplog.text
+
+
+async def test_a_body_that_cannot_be_started_is_an_error_of_its_call(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Function):
+        def start(self, *args: object, **kwargs: object) -> Any:  # type: ignore[override]
+            raise LookupError("no")
+
+    odd = function(lambda: 1, name="odd")
+    link = Deaf(request("first", "odd"), takes=True)
+    driver = driven(function(lambda: 1, name="first", inline=True), Odd(odd.call, odd.spec, mode=odd.mode))
+    await carried_out(driver, link)
+    sent = b"".join(link.sent)
+    assert b'"code":1003' in sent and b'"u":"odd"' in sent and b'"u":"first"' in sent
+    assert driver.node.worker.running == 0
+    assert "a defect while carrying out Run" in caplog.text
+
+
+async def test_a_link_that_cannot_be_written_to_ends_alone() -> None:
+    class Odd(Deaf):
+        def send_now(self, chunks: Sequence[Buffer]) -> bool:
+            raise LookupError("no")
+
+    odd, link = Odd(request("f")), Deaf(request("f"), takes=True)
+    driver = driven(function(lambda: 1, name="f", inline=True))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, odd)
+            await odd.closed.wait()
+            tasks.start_soon(driver.pump, link)
+            while not link.sent:
+                await anyio.lowlevel.checkpoint()
+            leave(driver)
+            await driver.ended.wait()
+
+
+async def test_a_call_withdrawn_before_its_body_began_goes_elsewhere() -> None:
+    link = Deaf(request("f"), takes=True)
+    driver = driven(function(lambda: 1, name="f", inline=True))
+    driver._functions.clear()
+    await carried_out(driver, link)
+    assert b'"code":1022' in link.sent[0] and b"withdrawn" in link.sent[0]
+
+
+async def carried_out(driver: Driver, link: Deaf) -> None:
+    """Let the driver answer what comes over the link, and leave."""
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            while not link.sent:
+                await anyio.lowlevel.checkpoint()
+            leave(driver)
+            await driver.ended.wait()
+
+
+# -- from within -------------------------------------------------------------------------------------------------------
+
+
+async def test_effects_of_what_is_done_within_an_effect_come_after_it() -> None:
+    seen: list[int] = []
+    done = anyio.Event()
+
+    def inner() -> None:
+        driver.flush()
+        seen.append(len(link.sent))
+        done.set()
+
+    link = Deaf(request("first", "inner", "last"), takes=True)
+    driver = driven(*(function(call, name=name, inline=True) for name, call in BODIES), function(inner, inline=True))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            await done.wait()
+            while not link.sent:
+                await anyio.lowlevel.checkpoint()
+            leave(driver)
+            await driver.ended.wait()
+    assert seen == [0]
+    (answers,) = link.sent
+    places = [answers.index(b'"u":"%s"' % name) for name in (b"first", b"inner", b"last")]
+    assert places == sorted(places)
+
+
+async def test_effects_are_carried_out_in_no_context_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    async def body() -> None:
+        caller.set("a call")
+        driver.flush()
+        raise ValueError
+
+    driver = driven(function(body, name="f"))
+    carry_out = driver._apply_effects
+    monkeypatch.setattr(driver, "_apply_effects", lambda: (seen.append(caller.get()), carry_out()))
+    driver.on_failure = lambda function, raised: seen.append(function + caller.get())
+    await carried_out(driver, Deaf(request("f"), takes=True))
+    assert set(seen) == {"", "f"}

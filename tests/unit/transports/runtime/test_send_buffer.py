@@ -1,0 +1,289 @@
+"""What is to be written to one link: control first, in few writes, for as long as the peer takes something."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from mpreg_proto.effects import Framing, Lane
+from mpreg_transports.links.base import Buffer, LinkEnded
+from mpreg_transports.runtime import send_buffer
+from mpreg_transports.runtime.send_buffer import BATCH, SHORT, TRY_AGAIN_LATER, ProgressMonitor, ReplySlot, SendBuffer
+from tests.helpers.blocking_functions import PATIENCE
+
+pytestmark = pytest.mark.anyio
+
+
+def unwatched(look: object) -> None:
+    """Nobody looks: the test does."""
+
+
+class Reluctant:
+    """A link that takes short chunks at once if `ready`, and others once `go` is set; `sent` holds each write."""
+
+    framing = Framing.STREAM
+    peer = "the peer"
+    local_host: str | None = None
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.go = anyio.Event()
+        self.began = anyio.Event()
+        self.sent: list[bytes] = []
+        self.closed: list[int] = []
+        self.broken = False
+        self.written_bytes = 0
+        self.acked_bytes = 0
+        self.unsent = 0
+
+    async def receive(self) -> Sequence[bytes]:
+        raise NotImplementedError
+
+    async def send(self, chunks: Sequence[Buffer]) -> None:
+        self.began.set()
+        await self.go.wait()
+        if self.broken:
+            raise LinkEnded("connection lost")
+        self.sent.append(b"".join(chunks))
+
+    def send_now(self, chunks: Sequence[Buffer]) -> bool:
+        if self.ready:
+            self.sent.append(b"".join(chunks))
+        return self.ready
+
+    async def close(self, code: int = 1000) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed.append(code)
+
+
+@asynccontextmanager
+async def running(box: SendBuffer) -> AsyncIterator[None]:
+    """The writer runs beside, to its end."""
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(box.run)
+            yield
+
+
+async def passes(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await anyio.lowlevel.checkpoint()
+
+
+def looks(box: SendBuffer, count: int) -> None:
+    for _ in range(count):
+        box.check_progress()
+
+
+STALLED = round(send_buffer.STALLED_SECONDS / send_buffer.CHECK_SECONDS) + 1
+CLOSING = round(send_buffer.CLOSING_SECONDS / send_buffer.CHECK_SECONDS) + 1
+
+
+async def test_short_messages_leave_at_once() -> None:
+    link = Reluctant()
+    link.ready = True
+    SendBuffer(link, monitor=ProgressMonitor(unwatched)).put([(b"ab",), (b"c",)])
+    assert link.sent == [b"abc"]
+
+
+async def test_short_messages_do_not_overtake_long_ones() -> None:
+    link, long = Reluctant(), b"x" * (SHORT + 1)
+    link.ready = True
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    link.go.set()
+    box.put([(long,)])
+    box.put([(b"short",)])
+    assert link.sent == []
+    box.close(1000)
+    async with running(box):
+        pass
+    assert link.sent == [long + b"short"]
+    assert link.closed == [1000]
+
+
+async def test_control_overtakes_content_between_messages() -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    async with running(box):
+        box.put([(b"head", b"x" * BATCH), (b"second", b"y" * BATCH)])
+        await link.began.wait()
+        box.put([(b"pi", b"ng")], Lane.CONTROL)
+        box.put([(b"pong",)], Lane.CONTROL)
+        link.go.set()
+        box.close(1000)
+    assert link.sent == [b"head" + b"x" * BATCH, b"pingpongsecond" + b"y" * BATCH]
+
+
+async def test_messages_that_gather_leave_in_one_write() -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    box.put([(b"first",)])
+    async with running(box):
+        await link.began.wait()
+        link.ready = True  # a write is under way, so nothing may be written beside it
+        box.put([(b"a",)])
+        box.put([(b"b",), (b"c",)])
+        box.close(1001)
+        link.go.set()
+    assert link.sent == [b"first", b"abc"]
+    assert link.closed == [1001]
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_messages_after_close_are_dropped(ready: bool) -> None:
+    link = Reluctant()
+    link.ready = ready
+    link.go.set()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    box.close(1008)
+    box.put([(b"late",)])
+    box.close(1000)
+    async with running(box):
+        pass
+    assert (link.sent, link.closed) == ([], [1008])
+
+
+async def test_closing_ends_when_the_peer_takes_nothing() -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    box.put([(b"never read",)])
+    async with running(box):
+        await link.began.wait()
+        box.close(1001)
+        looks(box, CLOSING + 1)
+    assert (link.sent, link.closed) == ([], [1001])
+
+
+async def test_closing_waits_while_the_peer_takes_something() -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    box.put([(b"slow",)])
+    async with running(box):
+        await link.began.wait()
+        box.close(1000)
+        for _ in range(10):
+            looks(box, CLOSING - 2)
+            link.acked_bytes += 1
+            looks(box, 1)
+            assert box.moving
+        link.unsent = 4
+        link.go.set()
+        await passes(lambda: link.sent != [])
+        assert link.closed == [], "the system has not taken all of it"
+        link.unsent = 0
+    assert (link.sent, link.closed) == ([b"slow"], [1000])
+
+
+async def test_slow_consumer_is_closed_without_progress(caplog: pytest.LogCaptureFixture) -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    async with running(box):
+        box.put([(b"x" * 100,)])
+        await link.began.wait()
+        looks(box, STALLED - 2)
+        link.acked_bytes = 1
+        looks(box, STALLED - 1)
+        assert link.closed == []
+        looks(box, 2)
+    assert link.closed == [TRY_AGAIN_LATER]
+    assert "the peer: takes nothing, 100 bytes are unsent; hung up" in caplog.text
+
+
+async def test_amount_alone_closes_nothing() -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    async with running(box):
+        chunk = bytes(1024 * 1024)
+        for count in range(1, 1000):
+            box.put([(chunk,)])
+            link.acked_bytes = count
+            looks(box, 1)
+        assert link.closed == []
+        link.broken = True
+        link.go.set()
+
+
+async def test_progress_is_told_while_the_peer_takes_something() -> None:
+    link, told = Reluctant(), list[int]()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched), progress=lambda: told.append(link.acked_bytes))
+    async with running(box):
+        box.put([(b"x" * 100,)])
+        await link.began.wait()
+        link.written_bytes, link.acked_bytes = 100, 10
+        looks(box, 2)
+        assert told == [], "the first look only sees where it stands"
+        link.acked_bytes = 30
+        looks(box, 2)
+        assert told == [30]
+        link.go.set()
+        await passes(lambda: link.sent != [])
+        assert box.check_progress(), "what the system holds is not taken yet"
+        link.acked_bytes = 100
+        assert box.check_progress()
+        assert told == [30, 100]
+        assert not box.check_progress()
+        box.close(1000)
+
+
+async def test_watch_looks_until_all_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 0.0)
+    link, told = Reluctant(), list[int]()
+    async with anyio.create_task_group() as tasks:
+        monitor = ProgressMonitor(tasks.start_soon)
+        box = SendBuffer(link, monitor=monitor, progress=lambda: told.append(link.acked_bytes))
+        tasks.start_soon(box.run)
+        box.put([(b"x" * 100,)])
+        link.written_bytes = 100
+        while not told:
+            link.acked_bytes = min(100, link.acked_bytes + 1)
+            await anyio.lowlevel.checkpoint()
+        link.go.set()
+        link.acked_bytes = 100
+        await passes(lambda: box not in monitor._waiting)
+        box.close(1000)
+
+
+async def test_link_end_ends_the_writer() -> None:
+    link = Reluctant()
+    link.broken = True
+    link.go.set()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    box.put([(b"x",)])
+    async with running(box):
+        pass
+    assert (link.sent, link.closed) == ([], [])
+
+
+async def test_mailbox_holds_one_answer() -> None:
+    reply_slot = ReplySlot()
+    reply_slot.put([(b"answer",)])
+    reply_slot.close(1000)
+    assert await reply_slot.answer() == b"answer"
+
+
+async def test_mailbox_closed_empty() -> None:
+    reply_slot = ReplySlot()
+    reply_slot.close(1001)
+    with pytest.raises(LinkEnded, match="the node is leaving"):
+        await reply_slot.answer()
+
+
+async def test_backlog_is_told_once_and_so_is_its_end() -> None:
+    link, said = Reluctant(), list[int]()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched), high_water=100, backlog=said.append)
+    async with running(box):
+        box.put([(b"x" * 99,)])
+        await link.began.wait()
+        assert said == []
+        box.put([(b"x",)])
+        box.put([(b"x" * 100,)])
+        assert said == [100]
+        link.go.set()
+        await passes(lambda: len(said) == 2)
+        link.go = anyio.Event()
+        box.put([(b"x" * 101,)])
+        assert said == [100, 0, 101]
+        link.go.set()
+        box.close(1000)
+    assert said == [100, 0, 101, 0]
