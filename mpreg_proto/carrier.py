@@ -26,6 +26,7 @@ from mpreg_proto.cluster.actions import (
 )
 from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.effects import Notify
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.machines import Machines
 from mpreg_proto.notices import GossipTooLong
 from mpreg_proto.requests import faults
@@ -41,10 +42,7 @@ from mpreg_proto.requests.actions import (
 )
 from mpreg_proto.requests.relay import Forward
 from mpreg_proto.sending import LinkGone, Sent, TooLong
-from mpreg_proto.wire.messages import CancelRequest, Request, Result
-
-GOING_AWAY = 1001
-"""The WebSocket close code of an endpoint that goes down (RFC 6455, section 7.4.1)."""
+from mpreg_proto.wire.messages import CancelRequest, GoodbyeReason, Request, Result
 
 AnyAction = Action | Output | Forward
 """All that the machines may return."""
@@ -170,19 +168,21 @@ class ActionRunner:
         return ()
 
     def _abort_link(self, action: AbortLink, now: int) -> Iterable[AnyAction]:
-        self._links.hang_up(action.link, GOING_AWAY, reason="it is marked DEAD")
+        self._links.hang_up(action.link, CloseCode.GOING_AWAY, reason="it is marked DEAD")
         return ()
 
     def _abandon_link(self, action: AbandonLink, now: int) -> Iterable[AnyAction]:
         """Goodbye, in case it is heard there, and the end: what is pending on that link goes elsewhere."""
-        self._links.goodbye(action.link, "silent", now)
-        self._links.hang_up(action.link, GOING_AWAY, reason="nothing comes over it, though its member is alive")
+        self._links.goodbye(action.link, GoodbyeReason.SILENT, now)
+        self._links.hang_up(
+            action.link, CloseCode.GOING_AWAY, reason="nothing comes over it, though its member is alive"
+        )
         return ()
 
     def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[AnyAction]:
         """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
         if self._links.idle(action.link, now) and not self._machines.pending(action.link):
-            self._links.goodbye(action.link, "idle", now)
+            self._links.goodbye(action.link, GoodbyeReason.IDLE, now)
             return self._machines.cluster.start_closing(action.link)
         return ()
 

@@ -14,7 +14,7 @@ from typing import assert_never
 import msgspec
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify
-from mpreg_proto.errors import Fault, LocalProtocolError
+from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
@@ -23,12 +23,12 @@ from mpreg_proto.timers import Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
-    LEAVING,
     CancelRequest,
     Explain,
     Explanation,
     GetView,
     Goodbye,
+    GoodbyeReason,
     Hello,
     Message,
     Refused,
@@ -184,7 +184,11 @@ class ClientSession:
         for number, pending in list(self._pending.items()):
             if pending.link == link:
                 may = "while the request may have been running" if pending.may_execute else "before it answered"
-                fault = Fault(1023, f"the link to the node was lost {may}", {"maybe_executed": pending.may_execute})
+                fault = Fault(
+                    ErrorCode.OUTCOME_UNKNOWN,
+                    f"the link to the node was lost {may}",
+                    {"maybe_executed": pending.may_execute},
+                )
                 self._settle(number, Result(number, fault=fault))
         self._collect_effects()
 
@@ -283,7 +287,9 @@ class ClientSession:
         try:
             outcome = self.links.send(link, message)
         except (ValueError, OverflowError, TypeError, RecursionError) as error:  # UnicodeError is a ValueError
-            fault = Fault(1010, f"the request cannot be encoded: {error}", {"maybe_executed": False})
+            fault = Fault(
+                ErrorCode.INVALID_REQUEST, f"the request cannot be encoded: {error}", {"maybe_executed": False}
+            )
             self._settle(number, Result(number, fault=fault))
             return
         match outcome:
@@ -313,7 +319,7 @@ class ClientSession:
                 self._on_hello(link, message, now)
             case Goodbye(reason):
                 self._start_draining(link)
-                if reason == LEAVING:
+                if reason == GoodbyeReason.LEAVING:
                     self._on_node_left(link, now)
             case Refused() if link == self._link:
                 self._log.append(Rejected(message.fault))
@@ -361,7 +367,9 @@ class ClientSession:
 
     def _on_node_left(self, link: LinkId, now: int) -> None:
         """The node has left, and answered all that it had accepted: the rest came too late to be looked at."""
-        fault = Fault(1024, "the node left the cluster before it took the request", {"maybe_executed": False})
+        fault = Fault(
+            ErrorCode.DRAINING, "the node left the cluster before it took the request", {"maybe_executed": False}
+        )
         for number, pending in list(self._pending.items()):
             if pending.link == link and pending.retries_left and not pending.has_results:
                 self._retry(number, pending, now)
@@ -419,7 +427,7 @@ class ClientSession:
         maybe = link is not None and pending.may_execute
         if link is not None:
             self.links.send_or_close(link, CancelRequest(number))
-        self._settle(number, Result(number, fault=Fault(1020, text, {"maybe_executed": maybe})))
+        self._settle(number, Result(number, fault=Fault(ErrorCode.DEADLINE_EXCEEDED, text, {"maybe_executed": maybe})))
 
     def _collect_effects(self) -> None:
         """What the link wants goes into the one log, in order; over one that was hung up no request flows."""
@@ -432,7 +440,11 @@ class ClientSession:
 
 def _refused_while_draining(fault: Fault) -> bool:
     """Whether a node that drains has refused a whole request, and started nothing of it."""
-    return fault.code == 1024 and "call" not in fault.details and fault.details.get("maybe_executed") is False
+    return (
+        fault.code == ErrorCode.DRAINING
+        and "call" not in fault.details
+        and fault.details.get("maybe_executed") is False
+    )
 
 
 __all__ = [

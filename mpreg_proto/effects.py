@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.notices import Notice
 from mpreg_proto.wire.framing import Framing
@@ -45,10 +46,10 @@ class Dial(msgspec.Struct, frozen=True, gc=False):
 
 
 class HangUp(msgspec.Struct, frozen=True, gc=False):
-    """Close a link after what was sent before has left; `link_closed` follows. `code` is a WebSocket close code."""
+    """Close a link after what was sent before has left; `link_closed` follows. `code` is WebSocket's."""
 
     link: LinkId
-    code: int
+    code: CloseCode
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -8,9 +8,46 @@ second never leaves the core: it becomes a closed link and a notice.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, ClassVar, Final
 
 import msgspec
+
+
+class ErrorCode(IntEnum):
+    """The number of each error; its meaning is that of the exception class of the same name."""
+
+    UNKNOWN_MESSAGE = 1000
+    COMMAND_NOT_FOUND = 1001
+    INTERNAL = 1002
+    EXECUTION_FAILED = 1003
+    INVALID_ROLE = 1004
+    CLUSTER_MISMATCH = 1005
+    INVALID_REQUEST = 1010
+    DUPLICATE_NAME = 1011
+    CYCLIC_REFERENCE = 1012
+    UNRESOLVED_REFERENCE = 1013
+    LIMIT_EXCEEDED = 1014
+    DEADLINE_EXCEEDED = 1020
+    CANCELLED = 1021
+    OVERLOADED = 1022
+    OUTCOME_UNKNOWN = 1023
+    DRAINING = 1024
+    UNAUTHENTICATED = 1030
+    FORBIDDEN = 1031
+    VERSION_MISMATCH = 1040
+
+
+class CloseCode(IntEnum):
+    """WebSocket's close codes that this protocol uses (RFC 6455, 7.4.1; 1013 by IANA's registry)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    TRY_AGAIN_LATER = 1013
 
 
 class MpregError(Exception):
@@ -24,7 +61,12 @@ class ProtocolError(MpregError):
     """
 
     def __init__(
-        self, message: str, *, code: int = 1010, at: str = "", details: dict[str, object] | None = None
+        self,
+        message: str,
+        *,
+        code: int = ErrorCode.INVALID_REQUEST,
+        at: str = "",
+        details: dict[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -66,7 +108,7 @@ class RequestError(MpregError):
     speaks of the whole request: false is a promise that no non-idempotent call of it has started.
     """
 
-    default_code: ClassVar[int] = 1002
+    default_code: ClassVar[int] = ErrorCode.INTERNAL
     kind: ClassVar[str] = "internal"
     repeat_safe: ClassVar[bool] = False
     state_unchanged: ClassVar[bool] = True
@@ -94,37 +136,37 @@ class RequestError(MpregError):
 class UnknownMessage(RequestError):
     """1000: not JSON, or not an object."""
 
-    default_code, kind = 1000, "unknown_message"
+    default_code, kind = ErrorCode.UNKNOWN_MESSAGE, "unknown_message"
 
 
 class CommandNotFound(RequestError):
     """1001: no node offers the function, or none that offers it holds the resources."""
 
-    default_code, kind, repeat_safe = 1001, "command_not_found", True
+    default_code, kind, repeat_safe = ErrorCode.COMMAND_NOT_FOUND, "command_not_found", True
 
 
 class InternalError(RequestError):
     """1002: a defect of mpreg."""
 
-    default_code, kind = 1002, "internal"
+    default_code, kind = ErrorCode.INTERNAL, "internal"
 
 
 class ExecutionFailed(RequestError):
     """1003: the function raised, or its result cannot be sent. Details: call, function, node, type, message."""
 
-    default_code, kind = 1003, "execution_failed"
+    default_code, kind = ErrorCode.EXECUTION_FAILED, "execution_failed"
 
 
 class InvalidRole(RequestError):
     """1004: `role` is absent or unknown."""
 
-    default_code, kind = 1004, "invalid_role"
+    default_code, kind = ErrorCode.INVALID_ROLE, "invalid_role"
 
 
 class ClusterMismatch(RequestError):
     """1005: a node of another cluster knocked."""
 
-    default_code, kind = 1005, "cluster_mismatch"
+    default_code, kind = ErrorCode.CLUSTER_MISMATCH, "cluster_mismatch"
 
 
 class GraphError(RequestError):
@@ -133,7 +175,7 @@ class GraphError(RequestError):
     Raised where it is built, sent by who receives a bad one.
     """
 
-    default_code, kind = 1010, "invalid_request"
+    default_code, kind = ErrorCode.INVALID_REQUEST, "invalid_request"
 
 
 class InvalidRequest(GraphError):
@@ -143,73 +185,73 @@ class InvalidRequest(GraphError):
 class DuplicateName(GraphError):
     """1011: two calls share a name."""
 
-    default_code, kind = 1011, "duplicate_name"
+    default_code, kind = ErrorCode.DUPLICATE_NAME, "duplicate_name"
 
 
 class CyclicReference(GraphError):
     """1012: calls wait for each other; details list the cycle in order."""
 
-    default_code, kind = 1012, "cyclic_reference"
+    default_code, kind = ErrorCode.CYCLIC_REFERENCE, "cyclic_reference"
 
 
 class UnresolvedReference(GraphError):
     """1013: a reference or `want` names no call, or a path is not in the value."""
 
-    default_code, kind = 1013, "unresolved_reference"
+    default_code, kind = ErrorCode.UNRESOLVED_REFERENCE, "unresolved_reference"
 
 
 class LimitExceeded(RequestError):
     """1014: details say which limit, its value, and what came."""
 
-    default_code, kind = 1014, "limit_exceeded"
+    default_code, kind = ErrorCode.LIMIT_EXCEEDED, "limit_exceeded"
 
 
 class DeadlineExceeded(RequestError, TimeoutError):
     """1020: the time given ran out."""
 
-    default_code, kind = 1020, "deadline_exceeded"
+    default_code, kind = ErrorCode.DEADLINE_EXCEEDED, "deadline_exceeded"
 
 
 class Cancelled(RequestError):
     """1021: cancelled by its caller, or not run for want of an input."""
 
-    default_code, kind = 1021, "cancelled"
+    default_code, kind = ErrorCode.CANCELLED, "cancelled"
 
 
 class Overloaded(RequestError):
     """1022: too much is in flight; details: retry_after, in seconds."""
 
-    default_code, kind, repeat_safe = 1022, "overloaded", True
+    default_code, kind, repeat_safe = ErrorCode.OVERLOADED, "overloaded", True
 
 
 class OutcomeUnknown(RequestError):
     """1023: the node, or what ran the call there, was lost when it may have started; the function is not idempotent."""
 
-    default_code, kind = 1023, "outcome_unknown"
+    default_code, kind = ErrorCode.OUTCOME_UNKNOWN, "outcome_unknown"
 
 
 class Draining(RequestError):
     """1024: the node is leaving."""
 
-    default_code, kind, repeat_safe = 1024, "draining", True
+    default_code, kind, repeat_safe = ErrorCode.DRAINING, "draining", True
 
 
 class Unauthenticated(RequestError):
     """1030: who are you?"""
 
-    default_code, kind = 1030, "unauthenticated"
+    default_code, kind = ErrorCode.UNAUTHENTICATED, "unauthenticated"
 
 
 class Forbidden(RequestError, PermissionError):
     """1031: you may not."""
 
-    default_code, kind = 1031, "forbidden"
+    default_code, kind = ErrorCode.FORBIDDEN, "forbidden"
 
 
 class VersionMismatch(RequestError):
     """1040: no protocol version in common, or a message of a kind that was never agreed on."""
 
-    default_code, kind = 1040, "version_mismatch"
+    default_code, kind = ErrorCode.VERSION_MISMATCH, "version_mismatch"
 
 
 KINDS: Final[tuple[type[RequestError], ...]] = (
@@ -244,7 +286,9 @@ def exception_for(fault: Fault) -> RequestError:
 def over_limit(limit: str, value: int, came: int) -> Fault:
     """1014: the limit's name, its value, and what came; lengths are in the limit's own unit."""
     return Fault(
-        1014, f"over the limit {limit}: {came}, at most {value}", {"limit": limit, "value": value, "came": came}
+        ErrorCode.LIMIT_EXCEEDED,
+        f"over the limit {limit}: {came}, at most {value}",
+        {"limit": limit, "value": value, "came": came},
     )
 
 

@@ -14,7 +14,7 @@ import msgspec
 from mpreg_proto.carrier import ActionRunner
 from mpreg_proto.cluster.cluster import ClusterMessage
 from mpreg_proto.effects import Notify
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.machines import Machines
 from mpreg_proto.notices import LinkOpened
@@ -83,7 +83,7 @@ class Router:
     def _on_request(self, link: LinkId, request: Request, now: int) -> None:
         session = self._links.sessions[link]
         if session.closing:
-            fault = Fault(1024, "this link is closing", {"maybe_executed": False})
+            fault = Fault(ErrorCode.DRAINING, "this link is closing", {"maybe_executed": False})
             self._replies.refuse(link, Result(request.id, fault=fault))
             return
         if session.member is None:
@@ -100,7 +100,11 @@ class Router:
     def _relay(self, link: LinkId, request: Request, sender: MemberId, now: int) -> None:
         """A dispatch for another node, which this one can reach."""
         if self._machines.relay.has(link, request.id):
-            fault = Fault(1010, f"request {request.id} is already in progress on this link", {"maybe_executed": False})
+            fault = Fault(
+                ErrorCode.INVALID_REQUEST,
+                f"request {request.id} is already in progress on this link",
+                {"maybe_executed": False},
+            )
             self._replies.refuse(link, Result(request.id, fault=fault))
             return
         routes = self._machines.cluster.routes
@@ -118,7 +122,9 @@ class Router:
         elif self._worker.has(link, request.id):
             error = f"request {request.id} is already in progress on this link"
         if error:
-            self._replies.refuse(link, Result(request.id, fault=Fault(1010, error, {"maybe_executed": False})))
+            self._replies.refuse(
+                link, Result(request.id, fault=Fault(ErrorCode.INVALID_REQUEST, error, {"maybe_executed": False}))
+            )
             return
         limits = self._machines.config.limits
         span = min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)
@@ -126,7 +132,10 @@ class Router:
         actions = self._worker.accept(
             link, request.id, calls, request.inputs, idempotent=request.idempotent, deadline=now + span, now=now
         )
-        if any(type(one) is CallFinished and type(one.row) is Failed and one.row.fault.code == 1001 for one in actions):
+        if any(
+            type(one) is CallFinished and type(one.row) is Failed and one.row.fault.code == ErrorCode.COMMAND_NOT_FOUND
+            for one in actions
+        ):
             self._run(self._machines.cluster.send_own_head(link), now)
         self._run(actions, now)
 
@@ -179,7 +188,7 @@ class Router:
 
     def _on_membership_message(self, link: LinkId, message: ClusterMessage, now: int) -> None:
         if self._links.sessions[link].member is None:
-            self._links.refuse(link, Fault(1010, "only nodes speak of members"))
+            self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "only nodes speak of members"))
             return
         self._run(self._machines.cluster.received(link, message, now), now)
 
@@ -194,7 +203,7 @@ class Router:
         """The link is being hung up; that its end is a failed dial follows from `link_closed`."""
 
     def _on_unexpected_reply(self, link: LinkId, message: Explanation | View, now: int) -> None:
-        self._links.refuse(link, Fault(1010, "an answer to a question that was never asked"))
+        self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "an answer to a question that was never asked"))
 
 
 _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Lane, Notify, Pause, Resume, Send
-from mpreg_proto.errors import Fault, LocalProtocolError
+from mpreg_proto.errors import CloseCode, ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkClosed
@@ -24,6 +24,7 @@ from mpreg_proto.wire.messages import (
     Digest,
     Fetch,
     Goodbye,
+    GoodbyeReason,
     Gossip,
     Hello,
     IndirectAck,
@@ -37,10 +38,6 @@ from mpreg_proto.wire.messages import (
 from mpreg_proto.wire.session import CLOSE_CODES, Cause, Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
 
-NORMAL = 1000
-"""WebSocket's close code for an ordinary end (RFC 6455, 7.4.1)."""
-TOO_BIG = 1009
-"""WebSocket's close code for a message that is too big to be dealt with."""
 MAX_CONTROL_BYTES = 16 * 1024
 """Bytes of the longest message in `Lane.CONTROL`: bulk anti-entropy waits with the values."""
 _CONTROL_LANE = frozenset(
@@ -191,7 +188,9 @@ class Links:
         """End a link over which something cannot be said in any shorter way."""
         kind = type(message).__name__
         self.hang_up(
-            link, TOO_BIG, reason=f"a {kind} of {outcome.size} bytes is over the limit message of {outcome.limit}"
+            link,
+            CloseCode.MESSAGE_TOO_BIG,
+            reason=f"a {kind} of {outcome.size} bytes is over the limit message of {outcome.limit}",
         )
 
     def is_open(self, link: LinkId) -> bool:
@@ -208,13 +207,13 @@ class Links:
         session = self.sessions.get(link)
         return 0 if session is None else session.limit
 
-    def goodbye(self, link: LinkId, reason: str, now: int) -> None:
+    def goodbye(self, link: LinkId, reason: GoodbyeReason, now: int) -> None:
         """Begin to close a link on purpose: answers still go out, nothing new does."""
         session = self.sessions.get(link)
         if session is None or session.stage not in (Stage.OPEN, Stage.REMOTE_CLOSING):
             return
         if session.classic:
-            self.hang_up(link, NORMAL)
+            self.hang_up(link, CloseCode.NORMAL)
             return
         self.send_or_close(link, Goodbye(reason))
         if not self.is_open(link):
@@ -236,9 +235,9 @@ class Links:
                 self.send_or_close(link, Refused(shorten_fault(fault)))
             case _:
                 assert_never(outcome)
-        self.hang_up(link, CLOSE_CODES.get(fault.code, 1008), reason=fault.message)
+        self.hang_up(link, CLOSE_CODES.get(fault.code, CloseCode.POLICY_VIOLATION), reason=fault.message)
 
-    def hang_up(self, link: LinkId, code: int = NORMAL, *, reason: str = "") -> None:
+    def hang_up(self, link: LinkId, code: CloseCode = CloseCode.NORMAL, *, reason: str = "") -> None:
         """Close a link after what was sent. Nothing that still comes in over it is looked at."""
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
@@ -264,7 +263,7 @@ class Links:
         if session is None or session.stage is Stage.ENDED:  # by another timer that came due at the same time
             return
         if key[0] == "handshake":
-            self.refuse(link, Fault(1010, f"no hello within {self._limits.handshake / 1e9:g} s"))
+            self.refuse(link, Fault(ErrorCode.INVALID_REQUEST, f"no hello within {self._limits.handshake / 1e9:g} s"))
         elif key[0] == "goodbye":
             self._goodbye_due(link, now)
         else:
@@ -320,7 +319,7 @@ class Links:
             self._timers.set(("ping", session.link), now + slack)
             return
         if silent >= self._limits.gone_after:
-            self.hang_up(session.link, 1001, reason=f"silent for {silent / 1e9:g} s")
+            self.hang_up(session.link, CloseCode.GOING_AWAY, reason=f"silent for {silent / 1e9:g} s")
             return
         if silent >= self._limits.ping_every and not session.keepalive_sent:
             session.keepalive_sent = True
@@ -352,7 +351,7 @@ class Links:
     def _on_goodbye(self, session: Session, message: Goodbye, now: int) -> bool:
         if session.stage in (Stage.OPEN, Stage.LOCAL_CLOSING):
             session.transition(Cause.GOODBYE_RECEIVED)
-            self.goodbye(session.link, "", now)
+            self.goodbye(session.link, GoodbyeReason.NONE, now)
             self.closing[session.link] = None
         return True
 

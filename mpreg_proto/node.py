@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.carrier import GOING_AWAY, ActionRunner
+from mpreg_proto.carrier import ActionRunner
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Outcome
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId
 from mpreg_proto.inbox import Router
 from mpreg_proto.machines import TIMER_OWNERS, Machines
@@ -26,7 +27,7 @@ from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.messages import LEAVING, Message, Request
+from mpreg_proto.wire.messages import GoodbyeReason, Message, Request
 from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
@@ -97,7 +98,7 @@ class Node:
         Raises LocalProtocolError if `link` is open already; nothing has changed then.
         """
         if self.left:  # its dial was under way, or its peer has not heard yet
-            self._log.append(HangUp(link, GOING_AWAY))
+            self._log.append(HangUp(link, CloseCode.GOING_AWAY))
             return
         self.links.opened(link, framing=framing, dialled=dialled, now=now)
 
@@ -277,6 +278,6 @@ class Node:
         self.replies.flush(self.worker.queued)
         self._run(self.cluster.leave(now), now)
         for link in list(self.links.sessions):
-            self.links.goodbye(link, LEAVING, now)
+            self.links.goodbye(link, GoodbyeReason.LEAVING, now)
             self.links.hang_up(link)
         self._log.append(Notify(Left()))

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
-from mpreg_proto.errors import CommandNotFound, DeadlineExceeded, MpregError, RequestError
+from mpreg_proto.errors import CommandNotFound, DeadlineExceeded, ErrorCode, MpregError, RequestError
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.wire.jsonvalues import to_json
 from mpreg_proto.wire.messages import Call, Request
@@ -228,7 +228,9 @@ class CommandNotFoundException(MPREGException):
     """1001: no node offers `command_name`, or none that does holds the resources asked for."""
 
     def __init__(self, rpc_error: RPCError | None = None, command_name: str = "") -> None:
-        made = rpc_error or RPCError(1001, f"no node offers {command_name!r}", {"function": command_name})
+        made = rpc_error or RPCError(
+            ErrorCode.COMMAND_NOT_FOUND, f"no node offers {command_name!r}", {"function": command_name}
+        )
         super().__init__(made)
         self.command_name = command_name
 
@@ -262,7 +264,7 @@ def _as_json(name: str, value: object) -> object:
         return to_json(value, default_codec())
     except UnsendableValue as error:
         text = f"the result of call {name!r} cannot be sent as JSON: {error}"
-        raise MPREGException(RPCError(1003, text, {"call": name})) from None
+        raise MPREGException(RPCError(ErrorCode.EXECUTION_FAILED, text, {"call": name})) from None
 
 
 class MPREGClientAPI:

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Response, ResponseReceived
 from mpreg_proto.effects import HangUp, Lane, Send
-from mpreg_proto.errors import Fault, RequestError, UnresolvedReference, exception_for
+from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.view import NodeView
@@ -562,7 +562,7 @@ _MAX_SLEEP_SECONDS = 3600.0
 """Seconds; some event loops take no timer of years."""
 _RESERVED_KEYWORDS = ("retry", "on_progress")
 """Keywords of `call` that will mean something: what used them as the function's own would change in silence."""
-_CLOSED = Fault(1021, "the client was closed before it could be sent", {"maybe_executed": False})
+_CLOSED = Fault(ErrorCode.CANCELLED, "the client was closed before it could be sent", {"maybe_executed": False})
 
 
 def not_connected(tried: Mapping[str, str]) -> NotConnected:

@@ -10,7 +10,7 @@ import msgspec
 
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.wire.messages import Message
+from mpreg_proto.wire.messages import GoodbyeReason, Message
 
 
 class SendMessage(msgspec.Struct, frozen=True, gc=False):
@@ -24,7 +24,7 @@ class CloseLink(msgspec.Struct, frozen=True, gc=False):
     """Say Goodbye on that link, finish what is on it, close it; `unlinked(clean=True)` follows."""
 
     link: LinkId
-    reason: str
+    reason: GoodbyeReason
 
 
 class SendPing(msgspec.Struct, frozen=True, gc=False):

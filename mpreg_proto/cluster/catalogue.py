@@ -18,7 +18,7 @@ from hashlib import blake2b
 import msgspec
 
 from mpreg_proto.cluster.similar import Names
-from mpreg_proto.errors import LocalProtocolError
+from mpreg_proto.errors import ErrorCode, LocalProtocolError
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Change, Delta, Head
@@ -204,7 +204,7 @@ class Catalogue:
             value = self._read(change)
             self._fits(content, [change])
         except _Refused as refusal:
-            raise LocalProtocolError(str(refusal), code=1014, at=key) from None
+            raise LocalProtocolError(str(refusal), code=ErrorCode.LIMIT_EXCEEDED, at=key) from None
         since = content.version
         self._contents[self.me] = content
         content.hash = (content.hash + _growth(content.entries, [change])) % _MODULUS

@@ -41,6 +41,7 @@ from mpreg_proto.wire.messages import (
     DialBack,
     Digest,
     Fetch,
+    GoodbyeReason,
     Gossip,
     Head,
     IndirectAck,
@@ -120,7 +121,7 @@ class Cluster:
         for other in self._peer_links.to_member(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
                 other.closing = True
-                out.append(CloseLink(other.link, "duplicate"))
+                out.append(CloseLink(other.link, GoodbyeReason.DUPLICATE))
         if not peer_link.closing:
             # Who dialled says who it is and compares what both know; a suspect is told at once what is said of it.
             out += (

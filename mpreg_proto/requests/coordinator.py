@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mpreg_proto.effects import Notify
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
@@ -30,7 +30,7 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, Timers
 from mpreg_proto.wire.messages import Done, Failed, Request, Result
 
-_TRY_ELSEWHERE = (1001, 1022, 1024)
+_TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
 """Refusals after which a call may try another member: a stale route, overload, a member that leaves."""
 _MAX_RETRY_DELAY = 5 * SECOND
 """How long a call waits at most to be started again after a loss."""
@@ -96,7 +96,13 @@ class Coordinator:
         """Take on a request that came over `link`. It will be answered exactly once, unless that link ends first."""
         self.outstanding.now = now
         if self.in_flight.has(link, request.id):
-            return [_refuse(request, link, Fault(1010, f"request {request.id} is already in progress on this link"))]
+            return [
+                _refuse(
+                    request,
+                    link,
+                    Fault(ErrorCode.INVALID_REQUEST, f"request {request.id} is already in progress on this link"),
+                )
+            ]
         if len(self.requests) >= self._limits.requests:
             return [_refuse(request, link, faults.overloaded("requests", self._limits.requests))]
         planned = plan(request, self._limits)
@@ -378,6 +384,6 @@ def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:
     """A last Result settles all that is pending of its dispatch: what it did not name has failed as a whole."""
-    fault = result.fault or Fault(1002, "a node ended a request without saying what became of this call")
+    fault = result.fault or Fault(ErrorCode.INTERNAL, "a node ended a request without saying what became of this call")
     maybe_executed = fault.details.get("maybe_executed", fault.code not in _TRY_ELSEWHERE)
     return [Failed(attempt.call, fault, not maybe_executed) for attempt in left]

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.limits import SECOND
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Call
 
 _NAMED: Final = 20
 """Names that a sentence lists at most."""
-CANCELLED: Final = Fault(1021, "cancelled by the caller")
-DRAINING: Final = Fault(1024, "this node is leaving the cluster; ask another one")
-LOST: Final = 1023
+CANCELLED: Final = Fault(ErrorCode.CANCELLED, "cancelled by the caller")
+DRAINING: Final = Fault(ErrorCode.DRAINING, "this node is leaving the cluster; ask another one")
+LOST: Final = ErrorCode.OUTCOME_UNKNOWN
 """The code of calls whose body may have started, and of which nobody knows how it ended."""
-LOST_BY_LEAVING: Final = Fault(1023, "this node left the cluster while calls of this request may have been running")
+LOST_BY_LEAVING: Final = Fault(
+    ErrorCode.OUTCOME_UNKNOWN, "this node left the cluster while calls of this request may have been running"
+)
 
 
 def overloaded(limit: str, value: int) -> Fault:
     """1022, decided when a request arrives."""
-    return Fault(1022, f"over the limit {limit}: {value} are in flight already", {"limit": limit, "retry_after": 1.0})
+    return Fault(
+        ErrorCode.OVERLOADED,
+        f"over the limit {limit}: {value} are in flight already",
+        {"limit": limit, "retry_after": 1.0},
+    )
 
 
 def deadline(execution: Execution) -> Fault:
@@ -31,42 +37,44 @@ def deadline(execution: Execution) -> Fault:
     still = list(execution.open)
     names = ", ".join(still[:5]) + (", ..." if len(still) > 5 else "")
     text = f"not done within {span:g} s{whose}; still open: {names}"
-    return Fault(1020, text, {"timeout": span, "open": still[:20]})
+    return Fault(ErrorCode.DEADLINE_EXCEEDED, text, {"timeout": span, "open": still[:20]})
 
 
 def lost(call: str, node: str) -> Fault:
     """1023: the node is gone and nobody can say whether the body ran."""
     text = f"{node} was lost while call {call!r} may have been running there, so it was not started again"
-    return Fault(1023, text, {"node": node})
+    return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": node})
 
 
 def failover_limit_reached(call: str, nodes: Sequence[str], failovers: int) -> Fault:
     """1023 of an idempotent call: as many nodes as may be were lost with it."""
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     text = f"call {call!r} was started on {count}, and each was lost: {', '.join(nodes)}; at most {failovers} may be"
-    return Fault(1023, text, {"node": nodes[-1], "nodes": list(nodes), "failovers": failovers})
+    return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": nodes[-1], "nodes": list(nodes), "failovers": failovers})
 
 
 def not_started(call: Call, node: str, reason: str) -> Fault:
     """1022: a node offers the function and cannot start its body now."""
     text = f"{node} cannot start {call.function!r}: {reason}"
-    return Fault(1022, text, {"call": call.name, "function": call.function, "node": node, "retry_after": 1.0})
+    return Fault(
+        ErrorCode.OVERLOADED, text, {"call": call.name, "function": call.function, "node": node, "retry_after": 1.0}
+    )
 
 
 def lost_on_node(call: Call, node: str, reason: str) -> Fault:
     """1023: the node lives, and what ran the body there does not."""
     text = f"call {call.name!r} was lost on {node} while it may have been running, and was not started again: {reason}"
-    return Fault(1023, text, {"call": call.name, "function": call.function, "node": node})
+    return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"call": call.name, "function": call.function, "node": node})
 
 
 def not_idempotent(call: Call) -> Fault:
     """1001 of a worker whose function is not what its coordinator takes it for."""
     text = f"{call.function!r} is not idempotent here, as it was when the call was placed"
-    return Fault(1001, text, {"call": call.name, "function": call.function})
+    return Fault(ErrorCode.COMMAND_NOT_FOUND, text, {"call": call.name, "function": call.function})
 
 
 LOST_IN_RELAY: Final = Fault(
-    1023,
+    ErrorCode.OUTCOME_UNKNOWN,
     "a link on the route to that node was lost while calls may have been running there",
     {"maybe_executed": True, "relayed": True},
 )
@@ -80,13 +88,13 @@ def lost_in_relay(fault: Fault | None) -> bool:
 
 def no_route() -> Fault:
     """1001 of a relay, which speaks of this route alone and not of the member at its end."""
-    return Fault(1001, "no route to that node", {"maybe_executed": False, "relayed": True})
+    return Fault(ErrorCode.COMMAND_NOT_FOUND, "no route to that node", {"maybe_executed": False, "relayed": True})
 
 
 def relay_full(limit: int) -> Fault:
     """1022 of a relay, which speaks of itself and not of the member that the calls are for."""
     details = {"limit": "requests", "retry_after": 1.0, "maybe_executed": False, "relayed": True}
-    return Fault(1022, f"over the limit requests: {limit} are relayed already", details)
+    return Fault(ErrorCode.OVERLOADED, f"over the limit requests: {limit} are relayed already", details)
 
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
@@ -101,7 +109,7 @@ def not_found(call: Call, details: Mapping[str, object]) -> Fault:
         if isinstance(lacks, (list, tuple)):
             text += f"; the nearest, {details.get('node')}, lacks {_listed(lacks)}"
     named = f"call {call.name!r}: " if call.name != call.function else ""
-    return Fault(1001, named + text, {"call": call.name, "function": call.function, **details})
+    return Fault(ErrorCode.COMMAND_NOT_FOUND, named + text, {"call": call.name, "function": call.function, **details})
 
 
 def _listed(names: Sequence[object]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mpreg_proto.errors import Fault, over_limit
+from mpreg_proto.errors import ErrorCode, Fault, over_limit
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, Request
 
@@ -62,7 +62,11 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
     by_name: dict[str, Call] = {}
     for call in calls:
         if call.name in by_name:
-            return Fault(1011, f"two calls are named {call.name!r}; names are unique in a request", {"name": call.name})
+            return Fault(
+                ErrorCode.DUPLICATE_NAME,
+                f"two calls are named {call.name!r}; names are unique in a request",
+                {"name": call.name},
+            )
         by_name[call.name] = call
     needs = _needs(by_name, request.inputs)
     if isinstance(needs, Fault):
@@ -75,7 +79,7 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
             dependents.setdefault(other, []).append(name)
     if circle := find_cycle(needs, dependents):
         shown = " -> ".join([*circle, circle[0]]) if len(circle) <= 10 else f"{' -> '.join(circle[:10])} -> ..."
-        return Fault(1012, f"calls wait for each other in a circle: {shown}", {"cycle": circle})
+        return Fault(ErrorCode.CYCLIC_REFERENCE, f"calls wait for each other in a circle: {shown}", {"cycle": circle})
     leaves = tuple(name for name in by_name if name not in dependents)
     frozen = {name: tuple(waiting) for name, waiting in dependents.items()}
     return Plan(by_name, needs, frozen, leaves, request.want or leaves)
@@ -84,7 +88,7 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
 def check_shape(request: Request) -> Fault | None:
     """1010: what every dialect checks alike, with the path to the place."""
     if not request.calls:
-        return Fault(1010, "$.cmds: a request has at least one call", {"path": "$.cmds"})
+        return Fault(ErrorCode.INVALID_REQUEST, "$.cmds: a request has at least one call", {"path": "$.cmds"})
     for position, call in enumerate(request.calls):
         if not call.name:
             return _bad(f"$.cmds[{position}].name", "a call's name is not empty")
@@ -134,7 +138,9 @@ def _needs(calls: Mapping[str, Call], given: Mapping[str, bytes]) -> dict[str, t
                 mine[other] = None
             elif other not in given:
                 return Fault(
-                    1013, f"call {name!r} refers to {other!r}, and no call has that name", {"call": name, "name": other}
+                    ErrorCode.UNRESOLVED_REFERENCE,
+                    f"call {name!r} refers to {other!r}, and no call has that name",
+                    {"call": name, "name": other},
                 )
         if mine:
             needs[name] = tuple(mine)
@@ -144,7 +150,11 @@ def _needs(calls: Mapping[str, Call], given: Mapping[str, bytes]) -> dict[str, t
 def _unknown_want(request: Request, calls: Mapping[str, Call]) -> Fault | None:
     for name in request.want or ():
         if name not in calls:
-            return Fault(1013, f"want names {name!r}, and no call has that name", {"path": "$.want", "name": name})
+            return Fault(
+                ErrorCode.UNRESOLVED_REFERENCE,
+                f"want names {name!r}, and no call has that name",
+                {"path": "$.want", "name": name},
+            )
     return None
 
 
@@ -164,4 +174,4 @@ def _over_limit(calls: Sequence[Call], limits: Limits) -> Fault | None:
 
 
 def _bad(path: str, text: str) -> Fault:
-    return Fault(1010, f"{path}: {text}", {"path": path})
+    return Fault(ErrorCode.INVALID_REQUEST, f"{path}: {text}", {"path": path})

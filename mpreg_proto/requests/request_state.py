@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.requests.graph import EMPTY_PLAN, Plan
 from mpreg_proto.requests.history import History
@@ -133,7 +133,7 @@ class Execution:
             dependent = waiting.pop()
             if dependent in self.open:
                 reason = f"call {dependent!r} was not run, as {name!r} failed"
-                self._mark_failed(dependent, Fault(1021, reason, {"call": dependent, "because": name}))
+                self._mark_failed(dependent, Fault(ErrorCode.CANCELLED, reason, {"call": dependent, "because": name}))
                 ended.append(dependent)
                 waiting.extend(self.plan.dependents.get(dependent, ()))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
@@ -171,7 +171,9 @@ class Scheduler:
                 continue
             self._outstanding.mark_unreachable(candidate.member)
             if self._next_hop(candidate.member, execution.history.routes.get(name, ())) is None:
-                fault = Fault(1001, f"could not connect to {candidate.shown}", {"node": candidate.shown})
+                fault = Fault(
+                    ErrorCode.COMMAND_NOT_FOUND, f"could not connect to {candidate.shown}", {"node": candidate.shown}
+                )
                 execution.history.refused(name, candidate.member, fault)
 
     def _choose(self, execution: Execution, call: Call, equals: Sequence[Candidate]) -> Candidate:

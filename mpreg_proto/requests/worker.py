@@ -25,7 +25,7 @@ from mpreg_proto.effects import (
     Returned,
     Run,
 )
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
@@ -248,7 +248,9 @@ class Worker:
     def _start(self, job: Job, now: int) -> Action:
         name = job.call.name
         if now >= job.deadline:
-            fault = Fault(1020, f"the deadline had passed before call {name!r} could start", {"call": name})
+            fault = Fault(
+                ErrorCode.DEADLINE_EXCEEDED, f"the deadline had passed before call {name!r} could start", {"call": name}
+            )
             return self._end(job, Failed(name, fault, refused=True, waited=now - job.accepted))
         arguments = self._arguments(job)
         if isinstance(arguments, Fault):
@@ -279,10 +281,14 @@ class Worker:
         except MissingReference as error:
             return _invalid(call, f"refers to {error.name!r}, which is not among its dependencies")
         except PathNotFound as error:
-            return Fault(1013, f"call {call.name!r}: {error}", {"call": call.name, "name": error.name})
+            return Fault(
+                ErrorCode.UNRESOLVED_REFERENCE, f"call {call.name!r}: {error}", {"call": call.name, "name": error.name}
+            )
         except MalformedValue as error:
             if error.limit is not None:
-                return Fault(1014, f"call {call.name!r} has arguments over a limit: {error}", error.limit)
+                return Fault(
+                    ErrorCode.LIMIT_EXCEEDED, f"call {call.name!r} has arguments over a limit: {error}", error.limit
+                )
             return _invalid(call, f"has arguments that cannot be read: {error}")
         except BaseException as error:  # what a registered type raises past the codec
             return _invalid(call, f"has arguments that cannot be read: {reason(error)}")
@@ -316,7 +322,7 @@ class Worker:
         if outcome.traceback:
             details["traceback"] = sendable(outcome.traceback, FAILURE_TEXT)
         text = f"{call.function} failed on {self.shown}: {kind}: {cut(message, FAILURE_SUMMARY)}"
-        return Fault(1003, text, details)
+        return Fault(ErrorCode.EXECUTION_FAILED, text, details)
 
     def _stop(self, job: Job, fault: Fault) -> Action:
         if job.run is not None:
@@ -382,4 +388,4 @@ def _decoded_size(value: bytes) -> int:
 
 
 def _invalid(call: Call, text: str) -> Fault:
-    return Fault(1010, f"call {call.name!r} {text}", {"call": call.name})
+    return Fault(ErrorCode.INVALID_REQUEST, f"call {call.name!r} {text}", {"call": call.name})

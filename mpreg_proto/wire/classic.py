@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mpreg_proto.errors import Fault, over_limit
+from mpreg_proto.errors import ErrorCode, Fault, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire import jsonsteps, jsonvalues
 from mpreg_proto.wire.dialects import BadRequest, error_path
@@ -112,7 +112,9 @@ class ClassicDialect:
         if len(answer) > self._limit:
             details = {"limit": "message", "value": self._limit, "came": len(answer), "maybe_executed": True}
             text = f"over the limit message: the answer has {len(answer)} bytes, at most {self._limit}"
-            answer = self._answer(Result(message.id, fault=Fault(1014, text, details)), open_).encode()
+            answer = self._answer(
+                Result(message.id, fault=Fault(ErrorCode.LIMIT_EXCEEDED, text, details)), open_
+            ).encode()
             if len(answer) > self._limit:  # its `u` alone is that long: whoever sends it says what becomes of the link
                 self._open[message.id] = open_
         return answer
@@ -123,18 +125,18 @@ class ClassicDialect:
             tree = jsonvalues.loads(body) if len(body) < DECODE_IN_STEPS_FROM else (yield from jsonsteps.loads(body))
         except jsonvalues.MalformedJson as error:
             if error.limit is None:
-                raise _RequestFault(1000, f"not JSON that can be read: {error}") from None
+                raise _RequestFault(ErrorCode.UNKNOWN_MESSAGE, f"not JSON that can be read: {error}") from None
             if error.tree is None:
                 raise _over(error) from None
             tree, excess = error.tree, error  # what comes before 1014 is told first
         if not isinstance(tree, dict):
-            raise _RequestFault(1000, f"a message is a JSON object, not {_kind(tree)}")
+            raise _RequestFault(ErrorCode.UNKNOWN_MESSAGE, f"a message is a JSON object, not {_kind(tree)}")
         u = tree.get("u", "")
         if isinstance(u, str):
             self._open[self._number] = _OpenRequest(u)
         if tree.get("role") != "rpc":
             role = f"role {tree['role']!r:.60} is unknown" if "role" in tree else "there is no role"
-            raise _RequestFault(1004, f'{role}; a request has "role":"rpc"')
+            raise _RequestFault(ErrorCode.INVALID_ROLE, f'{role}; a request has "role":"rpc"')
         many = tree.get("cmds")
         if not isinstance(many, list) or len(many) <= _MANY:
             many = None
@@ -150,12 +152,14 @@ class ClassicDialect:
     def _translate(self, rpc: _Rpc, excess: jsonvalues.MalformedJson | None) -> Generator[None, None, Request]:
         if rpc.timeout is not None and not 0 < rpc.timeout <= LONGEST_TIMEOUT:
             raise _RequestFault(
-                1010,
+                ErrorCode.INVALID_REQUEST,
                 f"$.timeout: more than 0 and at most {LONGEST_TIMEOUT} seconds, not {rpc.timeout}",
                 path="$.timeout",
             )
         if not 0 <= rpc.wait <= LONGEST_TIMEOUT:
-            raise _RequestFault(1010, f"$.wait: 0 to {LONGEST_TIMEOUT} seconds, not {rpc.wait}", path="$.wait")
+            raise _RequestFault(
+                ErrorCode.INVALID_REQUEST, f"$.wait: 0 to {LONGEST_TIMEOUT} seconds, not {rpc.wait}", path="$.wait"
+            )
         if excess is not None:
             raise _over(excess)
         calls = yield from self._calls(rpc.cmds, rpc.refs)
@@ -195,18 +199,20 @@ class ClassicDialect:
                 args = self._codec.encode(scanned)
             except BadReference as error:
                 raise _RequestFault(
-                    1010, f"{path}{_inside(error.path)}: {error.text}", path=path + _inside(error.path)
+                    ErrorCode.INVALID_REQUEST,
+                    f"{path}{_inside(error.path)}: {error.text}",
+                    path=path + _inside(error.path),
                 ) from None
             except UnsendableValue as error:
                 place = path + _inside(error.path)
-                code = 1010 if error.limit is None else 1014
+                code = ErrorCode.INVALID_REQUEST if error.limit is None else ErrorCode.LIMIT_EXCEEDED
                 raise _RequestFault(code, f"{place}: {error.reason}", path=place, **(error.limit or {})) from None
             calls.append(Call(command.name, command.fun, args, needs, tuple(sorted(dict.fromkeys(command.locs)))))
         if edges > self._limits.edges:
             for position, command in enumerate(commands):  # 1010 comes before 1014
                 if not command.name or not command.fun:
                     path = f"$.cmds[{position}].{'fun' if command.name else 'name'}"
-                    raise _RequestFault(1010, f"{path}: a name is not empty", path=path)
+                    raise _RequestFault(ErrorCode.INVALID_REQUEST, f"{path}: a name is not empty", path=path)
             raise _over_limit("edges", self._limits.edges, edges)
         return tuple(calls)
 
@@ -254,7 +260,7 @@ def _unsendable_result(name: str, error: UnsendableValue | MalformedValue) -> Fa
     text = f"the result of call {name!r} cannot be sent as JSON: {error}"
     # Whether a body may run twice is not known here; it has run, and only false would be a promise.
     details = {"call": name, "type": type(error).__name__, "message": str(error), "maybe_executed": True}
-    return Fault(1003, text, details)
+    return Fault(ErrorCode.EXECUTION_FAILED, text, details)
 
 
 def _over_limit(limit: str, value: int, came: int) -> _RequestFault:
@@ -263,7 +269,7 @@ def _over_limit(limit: str, value: int, came: int) -> _RequestFault:
 
 
 def _over(error: jsonvalues.MalformedJson) -> _RequestFault:
-    return _RequestFault(1014, f"over a limit: {error}", **(error.limit or {}))
+    return _RequestFault(ErrorCode.LIMIT_EXCEEDED, f"over a limit: {error}", **(error.limit or {}))
 
 
 def _seconds(row: Traced) -> dict[str, object]:
@@ -281,7 +287,7 @@ def _seconds(row: Traced) -> dict[str, object]:
 
 def _shape(message: str) -> _RequestFault:
     path, text = error_path(message)
-    return _RequestFault(1010, f"{path}: {text}", path=path)
+    return _RequestFault(ErrorCode.INVALID_REQUEST, f"{path}: {text}", path=path)
 
 
 def _convert(many: list[Any], made: list[_Command]) -> Generator[None, None, None]:
@@ -293,7 +299,7 @@ def _convert(many: list[Any], made: list[_Command]) -> Generator[None, None, Non
             path, text = error_path(str(error))
             index, _, rest = path.removeprefix("$[").partition("]")
             where = f"$.cmds[{start + int(index)}]{rest}" if index.isdigit() else "$.cmds"
-            raise _RequestFault(1010, f"{where}: {text}", path=where) from None
+            raise _RequestFault(ErrorCode.INVALID_REQUEST, f"{where}: {text}", path=where) from None
         yield
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.errors import Fault, RemoteProtocolError, over_limit
+from mpreg_proto.errors import ErrorCode, Fault, RemoteProtocolError, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire.messages import Explain, Message, Request, Result
 from mpreg_proto.wire.value_limits import ValueTooLarge, measure
@@ -65,9 +65,9 @@ def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Me
             number = _number_inside(loose[1]) if len(loose) > 1 else None
         if number is not None:
             path, text = error_path(why)
-            return BadRequest(number, Fault(1010, f"{path}: {text}", {"path": path}))
+            return BadRequest(number, Fault(ErrorCode.INVALID_REQUEST, f"{path}: {text}", {"path": path}))
     if type(kind) is int and kind not in _KINDS:
-        raise RemoteProtocolError(f"message of unknown kind {kind}", code=1040)
+        raise RemoteProtocolError(f"message of unknown kind {kind}", code=ErrorCode.VERSION_MISMATCH)
     raise RemoteProtocolError(f"malformed message of kind {kind!r}: {why}")
 
 
@@ -112,7 +112,9 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
     for position, call in enumerate(names):  # 1010 comes before 1014
         if not call.name or not call.function:
             path = f"$.cmds[{position}].{'fun' if call.name else 'name'}"
-            return BadRequest(request.id, Fault(1010, f"{path}: a name is not empty", {"path": path}))
+            return BadRequest(
+                request.id, Fault(ErrorCode.INVALID_REQUEST, f"{path}: a name is not empty", {"path": path})
+            )
     return BadRequest(request.id, over_limit("edges", limits.edges, edges))
 
 
@@ -158,7 +160,9 @@ def _measure_details(result: Result) -> None:
     try:
         measure([fault.details for fault in faults])
     except ValueTooLarge as excess:
-        raise RemoteProtocolError(f"details of an error: {excess}", code=1014, details=excess.details) from None
+        raise RemoteProtocolError(
+            f"details of an error: {excess}", code=ErrorCode.LIMIT_EXCEEDED, details=excess.details
+        ) from None
 
 
 def error_path(why: str) -> tuple[str, str]:

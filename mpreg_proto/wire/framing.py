@@ -11,6 +11,8 @@ import enum
 from struct import Struct
 from typing import Final
 
+from mpreg_proto.errors import ErrorCode
+
 _LENGTH: Final = Struct(">I")
 _unpack_length = _LENGTH.unpack_from
 
@@ -59,7 +61,7 @@ class FrameError(Exception):
 def prefix(length: int) -> bytes:
     """The 4 bytes that go before a body of `length` bytes. Raises FrameError for one that no frame can hold."""
     if length > LONGEST_FRAME:
-        raise FrameError(1014, f"frame of {length} bytes is over the limit of {LONGEST_FRAME}")
+        raise FrameError(ErrorCode.LIMIT_EXCEEDED, f"frame of {length} bytes is over the limit of {LONGEST_FRAME}")
     return _LENGTH.pack(length)
 
 
@@ -157,9 +159,11 @@ class FrameReader:
             raise _no_frame(data[position])
         if length > self.limit:
             details: dict[str, object] = {"limit": "message", "value": self.limit, "came": length}
-            raise FrameError(1014, f"frame of {length} bytes is over the limit of {self.limit}", details=details)
+            raise FrameError(
+                ErrorCode.LIMIT_EXCEEDED, f"frame of {length} bytes is over the limit of {self.limit}", details=details
+            )
         return int(length)
 
 
 def _no_frame(first: int) -> FrameError:
-    return FrameError(1000, f"first byte 0x{first:02x} is not a frame")
+    return FrameError(ErrorCode.UNKNOWN_MESSAGE, f"first byte 0x{first:02x} is not a frame")

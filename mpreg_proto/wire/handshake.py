@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.wire.messages import VERSION, Hello
 
 MEMBER_ID_BYTES = 16
@@ -33,17 +33,17 @@ def agree(mine: Hello, theirs: Hello) -> Agreed | Fault:
     for node, other in ((mine, theirs), (theirs, mine)):
         if node.member and node.cluster != other.cluster and (other.member or other.cluster):
             return Fault(
-                1005,
+                ErrorCode.CLUSTER_MISMATCH,
                 f"this node belongs to cluster {mine.cluster!r}, not to {theirs.cluster!r}",
                 {"mine": mine.cluster, "yours": theirs.cluster},
             )
     if len(theirs.member) not in (0, MEMBER_ID_BYTES):
-        return Fault(1010, f"a member id has {MEMBER_ID_BYTES} bytes, not {len(theirs.member)}")
+        return Fault(ErrorCode.INVALID_REQUEST, f"a member id has {MEMBER_ID_BYTES} bytes, not {len(theirs.member)}")
     lowest = max(mine.versions[0], theirs.versions[0])
     highest = min(mine.versions[1], theirs.versions[1])
     if lowest > highest:
         return Fault(
-            1040,
+            ErrorCode.VERSION_MISMATCH,
             f"no protocol version in common: this side speaks {mine.versions[0]} to {mine.versions[1]}, "
             f"the other {theirs.versions[0]} to {theirs.versions[1]}",
             {"mine": list(mine.versions), "yours": list(theirs.versions)},

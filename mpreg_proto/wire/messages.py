@@ -11,6 +11,8 @@ Times are nanoseconds. They are always spans (time left, time spent), never poin
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from mpreg_proto.errors import Fault
@@ -59,14 +61,24 @@ class Pong(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
 class Goodbye(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
     """I close this link on purpose: nothing new comes from here, answers still do (docs/explanation/membership.md).
 
-    With the reason `LEAVING` they do not: all that this node had accepted has been answered before.
+    With the reason LEAVING they do not: all that this node had accepted has been answered before.
     """
 
     reason: str
 
 
-LEAVING = "leaving"
-"""The reason of a node that ends."""
+class GoodbyeReason(enum.StrEnum):
+    """The reasons that this release gives; a newer peer may give others."""
+
+    NONE = ""
+    LEAVING = "leaving"
+    """The node ends."""
+    DUPLICATE = "duplicate"
+    """Of two links between two nodes the other is kept."""
+    IDLE = "idle"
+    """Nothing but pings came over it for long."""
+    SILENT = "silent"
+    """It carries nothing, though its member is alive."""
 
 
 # -- calls ------------------------------------------------------------------------------------------------------------

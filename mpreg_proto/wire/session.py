@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Final
 
-from mpreg_proto.errors import Fault, LocalProtocolError, RemoteProtocolError
+from mpreg_proto.errors import CloseCode, ErrorCode, Fault, LocalProtocolError, RemoteProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire import dialects
@@ -64,7 +65,13 @@ STAGES: dict[tuple[Stage, Cause], Stage] = {
     (Stage.BOTH_CLOSING, Cause.HUNG_UP): Stage.ENDED,
 }
 
-CLOSE_CODES = {1040: 1002, 1010: 1002, 1000: 1002, 1014: 1009, 1005: 1008}
+CLOSE_CODES: Final[Mapping[int, CloseCode]] = {
+    ErrorCode.VERSION_MISMATCH: CloseCode.PROTOCOL_ERROR,
+    ErrorCode.INVALID_REQUEST: CloseCode.PROTOCOL_ERROR,
+    ErrorCode.UNKNOWN_MESSAGE: CloseCode.PROTOCOL_ERROR,
+    ErrorCode.LIMIT_EXCEEDED: CloseCode.MESSAGE_TOO_BIG,
+    ErrorCode.CLUSTER_MISMATCH: CloseCode.POLICY_VIOLATION,
+}
 """WebSocket's close code (RFC 6455, 7.4.1) for an error that ends a link; every other is 1008, policy violation."""
 
 
@@ -299,7 +306,7 @@ class Session:
         if size > self.limit:
             details: dict[str, object] = {"limit": "message", "value": self.limit, "came": size}
             text = f"a message of {size} bytes is over the limit of {self.limit}"
-            raise RemoteProtocolError(text, code=1014, details=details)
+            raise RemoteProtocolError(text, code=ErrorCode.LIMIT_EXCEEDED, details=details)
 
     def _open_classic(self) -> ClassicDialect:
         self._classic = ClassicDialect(self._codec, self.limit, self._limits)

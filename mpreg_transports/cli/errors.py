@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from mpreg_proto.errors import MpregError, RequestError
+from mpreg_proto.errors import ErrorCode, MpregError, RequestError
 from mpreg_transports.config.settings import DEBUG_VARIABLE, SettingsError, debugging
 from mpreg_transports.errors import NotConnected
 
@@ -33,23 +33,23 @@ class ExitCode(enum.IntEnum):
     OTHER = 9
 
 
-_BY_CODE = {
-    1000: ExitCode.WRONG_USAGE,
-    1001: ExitCode.NO_ROUTE,
-    1003: ExitCode.FUNCTION_RAISED,
-    1004: ExitCode.WRONG_USAGE,
-    1010: ExitCode.WRONG_USAGE,
-    1011: ExitCode.WRONG_USAGE,
-    1012: ExitCode.WRONG_USAGE,
-    1013: ExitCode.WRONG_USAGE,
-    1014: ExitCode.WRONG_USAGE,
-    1020: ExitCode.DEADLINE,
-    1021: ExitCode.UNKNOWN,
-    1022: ExitCode.TRY_AGAIN,
-    1023: ExitCode.UNKNOWN,
-    1024: ExitCode.TRY_AGAIN,
-    1030: ExitCode.DENIED,
-    1031: ExitCode.DENIED,
+_BY_CODE: dict[int, ExitCode] = {
+    ErrorCode.UNKNOWN_MESSAGE: ExitCode.WRONG_USAGE,
+    ErrorCode.COMMAND_NOT_FOUND: ExitCode.NO_ROUTE,
+    ErrorCode.EXECUTION_FAILED: ExitCode.FUNCTION_RAISED,
+    ErrorCode.INVALID_ROLE: ExitCode.WRONG_USAGE,
+    ErrorCode.INVALID_REQUEST: ExitCode.WRONG_USAGE,
+    ErrorCode.DUPLICATE_NAME: ExitCode.WRONG_USAGE,
+    ErrorCode.CYCLIC_REFERENCE: ExitCode.WRONG_USAGE,
+    ErrorCode.UNRESOLVED_REFERENCE: ExitCode.WRONG_USAGE,
+    ErrorCode.LIMIT_EXCEEDED: ExitCode.WRONG_USAGE,
+    ErrorCode.DEADLINE_EXCEEDED: ExitCode.DEADLINE,
+    ErrorCode.CANCELLED: ExitCode.UNKNOWN,
+    ErrorCode.OVERLOADED: ExitCode.TRY_AGAIN,
+    ErrorCode.OUTCOME_UNKNOWN: ExitCode.UNKNOWN,
+    ErrorCode.DRAINING: ExitCode.TRY_AGAIN,
+    ErrorCode.UNAUTHENTICATED: ExitCode.DENIED,
+    ErrorCode.FORBIDDEN: ExitCode.DENIED,
 }
 
 
@@ -146,20 +146,20 @@ def _without_address(reason: str) -> str:
 def _advice(error: RequestError) -> list[str]:
     details = error.details
     match error.code:
-        case 1001 if details.get("unknown") == "resources" and details.get("exist"):
+        case ErrorCode.COMMAND_NOT_FOUND if details.get("unknown") == "resources" and details.get("exist"):
             exist = ", ".join(str(name) for name in details["exist"])
             return [f"it is offered with: {exist}", "see who offers what:   mpreg functions"]
-        case 1001:
+        case ErrorCode.COMMAND_NOT_FOUND:
             return ["see who offers what:   mpreg functions"]
-        case 1003 if details.get("traceback"):
+        case ErrorCode.EXECUTION_FAILED if details.get("traceback"):
             return [f"{DEBUG_VARIABLE}=1 shows where it was raised"]
-        case 1020:
+        case ErrorCode.DEADLINE_EXCEEDED:
             return ['give it longer:   --timeout SECONDS (in a file: "timeout")']
-        case 1022 | 1024:
+        case ErrorCode.OVERLOADED | ErrorCode.DRAINING:
             return [f"nothing has run; try again in {details.get('retry_after', 1):g} s"]
-        case 1023 if details.get("maybe_executed") is False:
+        case ErrorCode.OUTCOME_UNKNOWN if details.get("maybe_executed") is False:
             return ["nothing has run; ask again"]
-        case 1023:
+        case ErrorCode.OUTCOME_UNKNOWN:
             return ["it may have run: look before you repeat it"]
         case _:
             return []

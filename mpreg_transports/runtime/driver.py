@@ -33,6 +33,7 @@ from mpreg_proto.effects import (
     Run,
     Send,
 )
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
@@ -50,8 +51,6 @@ log = logs.get(__name__)
 
 clock = time.monotonic_ns
 
-_DEFECT = 1011
-"""The WebSocket close code of an endpoint that met a condition it did not expect (RFC 6455, section 7.4.1)."""
 _CLOSE_TIMEOUT = 5_000_000_000
 """Nanoseconds that links have to close once the node has left, as long as no peer takes what is left to be sent."""
 _CLEANUP_SECONDS = 2.0
@@ -225,7 +224,7 @@ class Driver:
             send_buffer.put(messages, lane)
         except Exception:
             log.exception("a defect while writing to a link, which ends")
-            send_buffer.close(_DEFECT)
+            send_buffer.close(CloseCode.INTERNAL_ERROR)
 
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
         """Be the link's reader until it ends; its writer runs beside."""

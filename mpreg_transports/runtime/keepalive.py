@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import anyio
 
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import LinkId
 from mpreg_transports.links.base import LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
@@ -87,7 +88,7 @@ class Keepalive:
         else:
             self.discard(link)
             log.info("%s: silent for %g s, hung up", transport.peer, watched.silent / 1e9)
-            self._spawn(transport.close, 1001)
+            self._spawn(transport.close, CloseCode.GOING_AWAY)
 
     async def _ping(self, transport: WebSocketLink) -> None:
         with suppress(LinkEnded), anyio.move_on_after(self._every / 1e9):

@@ -16,6 +16,7 @@ from contextlib import suppress
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
+from mpreg_proto.errors import CloseCode
 from mpreg_transports.background import running_loop, single_errors
 from mpreg_transports.config.addresses import host_and_port, is_loopback, is_wildcard, normal_host
 from mpreg_transports.functions.fork_safety import close_on_fork
@@ -211,7 +212,7 @@ class _Connection:
         try:
             await self._on_link(link)
         except anyio.get_cancelled_exc_class():
-            await link.close(1001)  # going away
+            await link.close(CloseCode.GOING_AWAY)
             raise
         finally:
             await link.close()

@@ -13,7 +13,7 @@ from typing import Any, Never
 import anyio
 
 from mpreg_proto.client import Response
-from mpreg_proto.errors import Fault, exception_for
+from mpreg_proto.errors import ErrorCode, Fault, exception_for
 from mpreg_proto.wire.messages import Done, Request, Result
 from mpreg_transports.background import LoopAffinity
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
@@ -70,7 +70,7 @@ class ResultStream(AsyncGenerator[tuple[str, Any], None]):
                 fault = self._result.fault or self._fault
                 if fault is None and self._missing:
                     names = ", ".join(map(repr, islice(self._missing, 5)))
-                    fault = Fault(1002, f"the node ended the request without a result of {names}")
+                    fault = Fault(ErrorCode.INTERNAL, f"the node ended the request without a result of {names}")
                 if fault is not None:
                     raise exception_for(fault)
             else:

@@ -13,6 +13,7 @@ from math import inf
 import anyio
 
 from mpreg_proto.effects import Lane
+from mpreg_proto.errors import CloseCode
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.tcp import STALLED_SECONDS
 from mpreg_transports.runtime import logs
@@ -27,7 +28,6 @@ CLOSING_SECONDS = 3.0
 """How long a link that is closing waits for a peer that takes nothing of what was put before `close`."""
 CHECK_SECONDS = 0.2
 """From one look at what peers have taken to the next. Reasonable: well below the wait for a probe's answer."""
-TRY_AGAIN_LATER = 1013
 
 
 class ProgressMonitor:
@@ -134,7 +134,7 @@ class SendBuffer:
             self._over = True
         if self._code is None:
             log.warning("%s: takes nothing, %d bytes are unsent; hung up", self._link.peer, self._unsent)
-            self._code = TRY_AGAIN_LATER
+            self._code = CloseCode.TRY_AGAIN_LATER
         await self._link.close(self._code)
 
     def check_progress(self) -> bool:

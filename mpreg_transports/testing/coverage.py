@@ -13,10 +13,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mpreg_proto.effects import Outcome, Run, Stopped
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId
 from mpreg_proto.notices import LinkClosed, MemberChanged, Notice, PeerUnreachable, Standing, StrayResult
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import DialBack, Fetch, Goodbye, IndirectAck, Message, PingReq, Pull, Request, Result
+from mpreg_proto.wire.messages import (
+    DialBack,
+    Fetch,
+    Goodbye,
+    GoodbyeReason,
+    IndirectAck,
+    Message,
+    PingReq,
+    Pull,
+    Request,
+    Result,
+)
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.oracles import attempt_of
@@ -63,12 +75,12 @@ SITUATIONS: tuple[str, ...] = (
     "the outcome was unknown (1023)",
 )
 """Each must come about in a long run of the swarm."""
-_BY_CODE = {
-    1001: "nobody could run a call (1001)",
-    1020: "the deadline passed (1020)",
-    1021: "calls were cancelled for a failure of another (1021)",
-    1023: "the outcome was unknown (1023)",
-    1024: "calls were refused by a node that leaves",
+_BY_CODE: dict[int, str] = {
+    ErrorCode.COMMAND_NOT_FOUND: "nobody could run a call (1001)",
+    ErrorCode.DEADLINE_EXCEEDED: "the deadline passed (1020)",
+    ErrorCode.CANCELLED: "calls were cancelled for a failure of another (1021)",
+    ErrorCode.OUTCOME_UNKNOWN: "the outcome was unknown (1023)",
+    ErrorCode.DRAINING: "calls were refused by a node that leaves",
 }
 _BY_STANDING = {
     Standing.DEAD: "a member was found DEAD",
@@ -121,12 +133,12 @@ class Coverage(Watcher):
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is Result and isinstance(host, NodeHost):
             for row in message.failed:
-                if row.refused and row.fault.code == 1001:
+                if row.refused and row.fault.code == ErrorCode.COMMAND_NOT_FOUND:
                     sometimes("a stale route was refused")
-                elif row.refused and row.fault.code == 1024:
+                elif row.refused and row.fault.code == ErrorCode.DRAINING:
                     sometimes("calls were refused by a node that leaves")
         elif type(message) is Goodbye:
-            duplicate = message.reason == "duplicate"
+            duplicate = message.reason == GoodbyeReason.DUPLICATE
             sometimes("a duplicate link was closed", duplicate)
             if duplicate and isinstance(host, NodeHost):
                 sometimes("a link that calls were on was closed as a duplicate", host.node._machines.pending(link))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.effects import Outcome, Run
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.wire.messages import Call, Result
 from mpreg_transports.testing.calls import SimCall
@@ -26,9 +27,17 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
-NEVER = (1001, 1002, 1024)
+NEVER = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.INTERNAL, ErrorCode.DRAINING)
 """Errors that a request cannot end with if its own node offers all of it: not found, a defect of ours, draining."""
-OF_ITS_OWN = (1003, 1010, 1011, 1012, 1013, 1014, 1021)
+OF_ITS_OWN = (
+    ErrorCode.EXECUTION_FAILED,
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.DUPLICATE_NAME,
+    ErrorCode.CYCLIC_REFERENCE,
+    ErrorCode.UNRESOLVED_REFERENCE,
+    ErrorCode.LIMIT_EXCEEDED,
+    ErrorCode.CANCELLED,
+)
 """Errors of the request itself and its functions, whatever the cluster is like; 1021: a call that it needs failed."""
 _JOINED = 10 * SECOND
 """How long a cluster takes to come together when nothing is wrong with it."""
@@ -120,12 +129,14 @@ class Availability(Watcher):
         if since != asked.faults or asked.started - since < long_enough:
             return
         wrong = [code for code in codes if code not in OF_ITS_OWN]
-        if 1020 in wrong and (self._slow(call) or call.request.timeout is not None or sim.network.has_bandwidth_limit):
-            wrong.remove(1020)
+        if ErrorCode.DEADLINE_EXCEEDED in wrong and (
+            self._slow(call) or call.request.timeout is not None or sim.network.has_bandwidth_limit
+        ):
+            wrong.remove(ErrorCode.DEADLINE_EXCEEDED)
         if any(host.spec.limits != DEFAULT for host in sim.nodes.values()):  # 1022 may be right
-            wrong = [code for code in wrong if code != 1022]
+            wrong = [code for code in wrong if code != ErrorCode.OVERLOADED]
         if any(_in_an_executor(host, one) for host in sim.nodes.values() for one in call.request.calls):
-            wrong = [code for code in wrong if code not in (1022, 1023)]
+            wrong = [code for code in wrong if code not in (ErrorCode.OVERLOADED, ErrorCode.OUTCOME_UNKNOWN)]
         nodes = correct(sim)
         component = next(
             (component for component in components(nodes, stable_for=sim.now - since) if asked.host in component), []

@@ -12,7 +12,7 @@ from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import Left, Notice, Standing
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import CancelRequest, Goodbye, Message, Request
+from mpreg_proto.wire.messages import CancelRequest, Goodbye, GoodbyeReason, Message, Request
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.invariants_replies import peer_of
@@ -159,7 +159,7 @@ class GracefulLeave(Watcher):
             raise Violation(14, f"{stamp(host)} goes before its time, while {running} are running")
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        if type(message) is Goodbye and message.reason == "leaving" and isinstance(host, NodeHost):
+        if type(message) is Goodbye and message.reason == GoodbyeReason.LEAVING and isinstance(host, NodeHost):
             member = host.node.links.sessions[link].member
             if member is not None and (member, host.node.me) in self._announced_over_one_link:
                 self._due.setdefault(host.name, []).append(member)

@@ -11,7 +11,7 @@ from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Goodbye, Message
+from mpreg_proto.wire.messages import Goodbye, GoodbyeReason, Message
 from mpreg_transports.testing.durations import SECOND
 from mpreg_transports.testing.hosts import ClientHost, Host, NodeHost
 from mpreg_transports.testing.known_gaps import SETTLED_AFTER
@@ -44,7 +44,7 @@ class ViewConvergence(Watcher):
 
         So whoever closes its own as the other one of a pair is the larger, or has dialled once more.
         """
-        if type(message) is not Goodbye or message.reason != "duplicate" or not isinstance(host, NodeHost):
+        if type(message) is not Goodbye or message.reason != GoodbyeReason.DUPLICATE or not isinstance(host, NodeHost):
             return
         member, peer = host.node.links.sessions[link].member, host.wires[link][0].ends[0].host
         again = any(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.effects import Run
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import LinkClosed, MemberChanged, Notice, Standing
 from mpreg_proto.requests.request_state import Execution
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
-_ELSEWHERE = (1001, 1022, 1024)
+_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
 """Refusals after which a call goes elsewhere (docs/explanation/guarantees.md)."""
 
 

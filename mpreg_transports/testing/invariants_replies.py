@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.effects import Outcome, Run
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Done, Failed, Goodbye, Message, Request, Result
+from mpreg_proto.wire.messages import Done, Failed, Goodbye, GoodbyeReason, Message, Request, Result
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.hosts import Host, NodeHost
 from mpreg_transports.testing.network import WireEnd
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
-_OF_A_CALL = (1001, 1003)
+_OF_A_CALL = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.EXECUTION_FAILED)
 """Errors that a partial request does not end with as a whole: there are others beside them in its answer."""
 
 Dispatched = tuple[str, int, int, str]
@@ -53,7 +54,7 @@ class ReplyCompleteness(Watcher):
         self._named.pop(call.label, None)
         fault = reply.fault
         for one in (*(row.fault for row in reply.failed), *(() if fault is None else (fault,))):
-            if one.code == 1002:
+            if one.code == ErrorCode.INTERNAL:
                 raise Violation(9, f"request {call.number} of {call.client} ended with {one.message}")
         if fault is None or (call.request.partial and fault.code in _OF_A_CALL):
             missing = [name for name in _wanted(call.request) if name not in named]
@@ -108,7 +109,7 @@ class ReplyAccuracy(Watcher):
                 if failed.refused and (host.name, host.life, message.id, failed.name) in self._ran:
                     what = f"{failed.name!r} of dispatch {message.id}"
                     raise Violation(10, f"{stamp(host)} hears that {what} was refused; it has run at {peer.host.name}")
-        elif kind is Goodbye and message.reason == "leaving":  # type: ignore[union-attr]  # its kind says so
+        elif kind is Goodbye and message.reason == GoodbyeReason.LEAVING:  # type: ignore[union-attr]  # its kind says so
             peer = peer_of(host, link)
             unsaid = [calls[2:] for calls in self._owed.pop(peer, {})]
             if unsaid:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.effects import Outcome, Raised, Returned, Run
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.wire.messages import Call, Done, Failed, Result
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.testing.calls import SimCall
@@ -112,7 +113,7 @@ class SequentialEquivalence(Watcher):
                 self._compare_with_bodies(row, request, call)
             self._compare_with_oracle(row, call)
         fault = reply.fault
-        if fault is not None and fault.code == 1003 and not reply.failed:
+        if fault is not None and fault.code == ErrorCode.EXECUTION_FAILED and not reply.failed:
             name = str(fault.details.get("call", ""))
             self._compare_with_oracle(Failed(name, fault), call)
 
@@ -135,7 +136,9 @@ class SequentialEquivalence(Watcher):
         codec, who = default_codec(), self._who
         if isinstance(row, Failed):
             kind = row.fault.details.get("type")
-            if row.fault.code == 1003 and not (isinstance(result, Failure) and result.kind in (kind, "")):
+            if row.fault.code == ErrorCode.EXECUTION_FAILED and not (
+                isinstance(result, Failure) and result.kind in (kind, "")
+            ):
                 raise Violation(8, f"{who(row, call)} failed with {kind}; one after the other it does not")
         elif isinstance(result, Failure):
             raise Violation(8, f"{who(row, call)} is {codec.decode(row.value)!r}; one after the other it fails")

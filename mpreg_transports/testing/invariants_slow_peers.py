@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import show
 from mpreg_proto.notices import LinkClosed, MemberChanged, Notice, Standing
 from mpreg_proto.wire.messages import Result
@@ -108,7 +108,9 @@ class NoLostCalls(Watcher):
         if not isinstance(reply, Result):
             return
         faults = [row.fault for row in reply.failed] + ([] if reply.fault is None else [reply.fault])
-        unknown = [fault for fault in faults if fault.code == 1023 and not self._loses_by_itself(fault)]
+        unknown = [
+            fault for fault in faults if fault.code == ErrorCode.OUTCOME_UNKNOWN and not self._loses_by_itself(fault)
+        ]
         if unknown and call.label not in self._stale and not self._something_lost(call):
             text = f"request {call.number} of {call.client} sent at {call.sent / SECOND:.6f} s ended with 1023"
             raise Violation(14, f"{text}, {unknown[0].message}, and nothing was lost")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.view import NodeView
 from mpreg_transports.links.http import HttpRequest, HttpResponse
 from mpreg_transports.web.access import Access
@@ -15,7 +16,17 @@ from mpreg_transports.web.access import Access
 _READY_AFTER = 10.0
 """Seconds after which a node is ready though no seed has answered."""
 
-_STATUS = {1000: 400, 1001: 404, 1004: 400, 1005: 400, 1020: 504, 1022: 503, 1024: 503, 1030: 401, 1031: 403}
+_STATUS: dict[int, int] = {
+    ErrorCode.UNKNOWN_MESSAGE: 400,
+    ErrorCode.COMMAND_NOT_FOUND: 404,
+    ErrorCode.INVALID_ROLE: 400,
+    ErrorCode.CLUSTER_MISMATCH: 400,
+    ErrorCode.DEADLINE_EXCEEDED: 504,
+    ErrorCode.OVERLOADED: 503,
+    ErrorCode.DRAINING: 503,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+}
 
 
 class _Error(msgspec.Struct):
@@ -90,7 +101,9 @@ class HttpRoutes:
         error = answer.error
         if error is None or bytes(answer.r) != b"null":
             return _json(200, body)
-        status = 400 if 1010 <= error.code <= 1014 else _STATUS.get(error.code, 500)
+        status = (
+            400 if ErrorCode.INVALID_REQUEST <= error.code <= ErrorCode.LIMIT_EXCEEDED else _STATUS.get(error.code, 500)
+        )
         if status != 503:
             return _json(status, body)
         after = error.details.get("retry_after", 1)

@@ -54,7 +54,7 @@ def tables(house: House) -> dict[str, int]:
         if driver is None:
             continue
         node = driver.node
-        for part in ("worker", "coordinator", "relay", "answers", "links"):
+        for part in ("worker", "coordinator", "relay", "replies", "links"):
             for path, size in _walk(getattr(node, part), part, seen=set()):
                 sizes[f"{server.name}.{path}"] = size
         sizes[f"{server.name}.driver._links"] = len(driver._links)

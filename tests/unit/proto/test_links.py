@@ -17,6 +17,7 @@ from mpreg_proto.wire.messages import (
     Explanation,
     GetView,
     Goodbye,
+    GoodbyeReason,
     Gossip,
     Hello,
     Message,
@@ -305,7 +306,7 @@ def test_link_without_calls_closes_ten_seconds_after_its_goodbye() -> None:
     """The peer never says Goodbye itself."""
     harness = NodeHarness()
     peer = harness.member("alpha")
-    harness.node.links.goodbye(peer.link, "idle", harness.now)
+    harness.node.links.goodbye(peer.link, GoodbyeReason.IDLE, harness.now)
     harness.flush()
     harness.advance(9.999)
     assert peer.hung_up is None

@@ -68,7 +68,7 @@ def test_3_claims_about_unknown_members_are_dropped(monkeypatch: pytest.MonkeyPa
 
 
 def test_3_a_suspect_that_does_not_refute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Members, "_answer", lambda *_: None)
+    monkeypatch.setattr(Members, "_refute", lambda *_: None)
     sim = cluster()
     sim.link("front", "right").set(reset=1.0)
     assert "did not refute" in violated(3, lambda: sim.run(60))

@@ -7,9 +7,10 @@ import anyio
 import pytest
 
 from mpreg_proto.effects import Framing, Lane
+from mpreg_proto.errors import CloseCode
 from mpreg_transports.links.base import Buffer, LinkEnded
 from mpreg_transports.runtime import send_buffer
-from mpreg_transports.runtime.send_buffer import BATCH, SHORT, TRY_AGAIN_LATER, ProgressMonitor, ReplySlot, SendBuffer
+from mpreg_transports.runtime.send_buffer import BATCH, SHORT, ProgressMonitor, ReplySlot, SendBuffer
 from tests.helpers.blocking_functions import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -186,7 +187,7 @@ async def test_slow_consumer_is_closed_without_progress(caplog: pytest.LogCaptur
         looks(box, STALLED - 1)
         assert link.closed == []
         looks(box, 2)
-    assert link.closed == [TRY_AGAIN_LATER]
+    assert link.closed == [CloseCode.TRY_AGAIN_LATER]
     assert "the peer: takes nothing, 100 bytes are unsent; hung up" in caplog.text
 
 
