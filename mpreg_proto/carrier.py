@@ -28,7 +28,7 @@ from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.machines import Machines
-from mpreg_proto.notices import GossipTooLong
+from mpreg_proto.notices import GossipTooLong, LinkEndCause
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import (
     LOCAL,
@@ -168,15 +168,15 @@ class ActionRunner:
         return ()
 
     def _abort_link(self, action: AbortLink, now: int) -> Iterable[AnyAction]:
-        self._links.hang_up(action.link, CloseCode.GOING_AWAY, reason="it is marked DEAD")
+        cause, reason = LinkEndCause.MEMBER_DEAD, "its member is marked DEAD"
+        self._links.hang_up(action.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
         return ()
 
     def _abandon_link(self, action: AbandonLink, now: int) -> Iterable[AnyAction]:
         """Goodbye, in case it is heard there, and the end: what is pending on that link goes elsewhere."""
         self._links.goodbye(action.link, GoodbyeReason.SILENT, now)
-        self._links.hang_up(
-            action.link, CloseCode.GOING_AWAY, reason="nothing comes over it, though its member is alive"
-        )
+        cause, reason = LinkEndCause.UNRESPONSIVE, "nothing comes over it, though its member is alive"
+        self._links.hang_up(action.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
         return ()
 
     def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[AnyAction]:

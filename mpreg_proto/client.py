@@ -19,7 +19,7 @@ from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
 from mpreg_proto.sending import LinkGone, Sent, TooLong
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
@@ -195,7 +195,7 @@ class ClientSession:
     def wake(self, *, now: int) -> None:
         """Time has passed: do what is due. A no-op when nothing is."""
         for key in self._timers.due(now):
-            if key[0] == "late":
+            if key[0] == TimerKind.LATE:
                 self._deadline_exceeded(int(key[1]))
             else:
                 self.links.wake(key, now)
@@ -266,7 +266,7 @@ class ClientSession:
 
     def _add_pending(self, number: int, message: Request | Explain | GetView, deadline: int, now: int) -> int:
         pending = self._pending[number] = _Pending(message, deadline, self._alternatives)
-        self._timers.set(("late", number), deadline + _DEADLINE_MARGIN)
+        self._timers.set((TimerKind.LATE, number), deadline + _DEADLINE_MARGIN)
         if self.ready and self._link is not None:
             self._send(self._link, number, pending, now)
             self._collect_effects()
@@ -415,7 +415,7 @@ class ClientSession:
         pending = self._pending.pop(number)
         self._remove_from_draining(pending.link, number)
         self._unsent.pop(number, None)
-        self._timers.cancel(("late", number))
+        self._timers.cancel((TimerKind.LATE, number))
 
     def _deadline_exceeded(self, number: int) -> None:
         pending = self._pending.get(number)

@@ -14,9 +14,9 @@ from mpreg_proto.effects import Effect, Framing, HangUp, Lane, Notify, Pause, Re
 from mpreg_proto.errors import CloseCode, ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
-from mpreg_proto.notices import LinkClosed
+from mpreg_proto.notices import LinkClosed, LinkEndCause
 from mpreg_proto.sending import LINK_GONE, SENT, LinkGone, SendOutcome, Sent, TooLong, shorten_fault
-from mpreg_proto.timers import Key, Timers
+from mpreg_proto.timers import LINK_TIMERS, Key, TimerKind, Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import (
     BucketHashes,
@@ -46,7 +46,7 @@ _CONTROL_LANE = frozenset(
 
 
 class Links:
-    """Sessions by link. Timer keys: ("handshake", link), ("ping", link), ("goodbye", link), ("decode", link)."""
+    """Sessions by link. Timers that it sets: LINK_TIMERS."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Links:
         )
         self.sessions[link] = session
         if not session.classic:
-            self._timers.set(("handshake", link), now + self._limits.handshake)
+            self._timers.set((TimerKind.HANDSHAKE, link), now + self._limits.handshake)
         if dialled is not None:
             self.send_or_close(link, session.local_hello)
 
@@ -100,9 +100,9 @@ class Links:
             return Received()
         received = session.receive(data, now)
         if session.classic and session.dialled is None:
-            self._timers.cancel(("handshake", link))
-        if session.decoding and ("decode", link) not in self._timers:
-            self._timers.set(("decode", link), now)
+            self._timers.cancel((TimerKind.HANDSHAKE, link))
+        if session.decoding and (TimerKind.DECODE, link) not in self._timers:
+            self._timers.set((TimerKind.DECODE, link), now)
             self._log.append(Pause(link))
         return received
 
@@ -113,7 +113,7 @@ class Links:
             return Received()
         received, more = session.continue_decoding()
         if more:
-            self._timers.set(("decode", link), now)
+            self._timers.set((TimerKind.DECODE, link), now)
         else:
             self._log.append(Resume(link))
         return received
@@ -149,7 +149,7 @@ class Links:
         session = self.sessions.pop(link, None)
         self.closing.pop(link, None)
         if session is not None and session.stage is not Stage.ENDED:
-            self._end(session, "")
+            self._end(session, LinkEndCause.ORDERLY, "")
         return session
 
     def send(self, link: LinkId, message: Message) -> SendOutcome:
@@ -190,6 +190,7 @@ class Links:
         self.hang_up(
             link,
             CloseCode.MESSAGE_TOO_BIG,
+            cause=LinkEndCause.TOO_LONG,
             reason=f"a {kind} of {outcome.size} bytes is over the limit message of {outcome.limit}",
         )
 
@@ -220,7 +221,7 @@ class Links:
             return
         session.transition(Cause.GOODBYE_SENT)
         self.closing[link] = None
-        self._timers.set(("goodbye", link), now + self._limits.goodbye)
+        self._timers.set((TimerKind.GOODBYE, link), now + self._limits.goodbye)
 
     def refuse(self, link: LinkId, fault: Fault) -> None:
         """End a link with the reason, as its peer did what the protocol does not allow."""
@@ -235,26 +236,34 @@ class Links:
                 self.send_or_close(link, Refused(shorten_fault(fault)))
             case _:
                 assert_never(outcome)
-        self.hang_up(link, CLOSE_CODES.get(fault.code, CloseCode.POLICY_VIOLATION), reason=fault.message)
+        code = CLOSE_CODES.get(fault.code, CloseCode.POLICY_VIOLATION)
+        self.hang_up(link, code, cause=LinkEndCause.VIOLATION, reason=fault.message)
 
-    def hang_up(self, link: LinkId, code: CloseCode = CloseCode.NORMAL, *, reason: str = "") -> None:
+    def hang_up(
+        self,
+        link: LinkId,
+        code: CloseCode = CloseCode.NORMAL,
+        *,
+        cause: LinkEndCause = LinkEndCause.ORDERLY,
+        reason: str = "",
+    ) -> None:
         """Close a link after what was sent. Nothing that still comes in over it is looked at."""
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
-            self._end(session, reason)
+            self._end(session, cause, reason)
             self._log.append(HangUp(link, code))
 
-    def _end(self, session: Session, reason: str) -> None:
+    def _end(self, session: Session, cause: LinkEndCause, reason: str) -> None:
         """Nothing is said or heard on this link any more; an ordinary end is only told of a link that had opened."""
         session.transition(Cause.HUNG_UP)
-        for purpose in ("handshake", "ping", "goodbye", "decode"):
-            self._timers.cancel((purpose, session.link))
+        for kind in LINK_TIMERS:
+            self._timers.cancel((kind, session.link))
         if session.decoding:
             session.discard_decoding()
             self._log.append(Resume(session.link))
         peer = session.remote_hello.name if session.remote_hello is not None else session.dialled or ""
-        if reason or session.remote_hello is not None:
-            self._log.append(Notify(LinkClosed(session.link, peer, reason)))
+        if cause is not LinkEndCause.ORDERLY or session.remote_hello is not None:
+            self._log.append(Notify(LinkClosed(session.link, peer, reason, cause)))
 
     def wake(self, key: Key, now: int) -> None:
         """A timer of ours has come."""
@@ -262,9 +271,9 @@ class Links:
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:  # by another timer that came due at the same time
             return
-        if key[0] == "handshake":
+        if key[0] == TimerKind.HANDSHAKE:
             self.refuse(link, Fault(ErrorCode.INVALID_REQUEST, f"no hello within {self._limits.handshake / 1e9:g} s"))
-        elif key[0] == "goodbye":
+        elif key[0] == TimerKind.GOODBYE:
             self._goodbye_due(link, now)
         else:
             self._check_keepalive(session, now)
@@ -272,7 +281,7 @@ class Links:
     def start_keepalive(self, session: Session, now: int) -> None:
         """Begin to ping this link when it is silent."""
         if not session.classic:
-            self._timers.set(("ping", session.link), now + self._limits.ping_every)
+            self._timers.set((TimerKind.PING, session.link), now + self._limits.ping_every)
 
     def ping(self, link: LinkId, now: int) -> None:
         """Ping a link now; its answer is handed on by `receive` as a `Pong`."""
@@ -306,7 +315,7 @@ class Links:
     def _goodbye_due(self, link: LinkId, now: int) -> None:
         """Close a link that waits for the peer's Goodbye or end; one with work on it, by its own deadlines, goes on."""
         if self._pending(link):
-            self._timers.set(("goodbye", link), now + self._limits.goodbye)
+            self._timers.set((TimerKind.GOODBYE, link), now + self._limits.goodbye)
         else:
             self.hang_up(link)
 
@@ -316,10 +325,11 @@ class Links:
         # Late: what came meanwhile lies unread.
         if silent > self._limits.gone_after + slack and not session.grace_given:
             session.grace_given = True
-            self._timers.set(("ping", session.link), now + slack)
+            self._timers.set((TimerKind.PING, session.link), now + slack)
             return
         if silent >= self._limits.gone_after:
-            self.hang_up(session.link, CloseCode.GOING_AWAY, reason=f"silent for {silent / 1e9:g} s")
+            reason = f"silent for {silent / 1e9:g} s"
+            self.hang_up(session.link, CloseCode.GOING_AWAY, cause=LinkEndCause.SILENT, reason=reason)
             return
         if silent >= self._limits.ping_every and not session.keepalive_sent:
             session.keepalive_sent = True
@@ -328,10 +338,10 @@ class Links:
             if not self.is_open(session.link):
                 return
         due = session.last_activity + (self._limits.gone_after if session.keepalive_sent else self._limits.ping_every)
-        self._timers.set(("ping", session.link), due)
+        self._timers.set((TimerKind.PING, session.link), due)
 
     def _on_hello(self, session: Session, message: Hello, now: int) -> bool:
-        self._timers.cancel(("handshake", session.link))
+        self._timers.cancel((TimerKind.HANDSHAKE, session.link))
         if session.dialled is None:
             self.send_or_close(session.link, session.local_hello)
         self.start_keepalive(session, now)
@@ -356,7 +366,7 @@ class Links:
         return True
 
     def _on_refused(self, session: Session, message: Refused, now: int) -> bool:
-        self.hang_up(session.link, reason=message.fault.message)
+        self.hang_up(session.link, cause=LinkEndCause.REFUSED, reason=message.fault.message)
         return True
 
 

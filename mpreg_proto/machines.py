@@ -8,7 +8,6 @@ what an input or a message means.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
 
 from mpreg_proto.cluster.actions import Output
 from mpreg_proto.cluster.catalogue import FunctionSpec
@@ -25,23 +24,10 @@ from mpreg_proto.requests.relay import Relay
 from mpreg_proto.requests.replies import Replies
 from mpreg_proto.requests.worker import Worker
 from mpreg_proto.rng import Entropy, Rng
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind, Timers
 from mpreg_proto.wire.handshake import MEMBER_ID_BYTES, hello
 from mpreg_proto.wire.messages import Call, Request, Result
 from mpreg_proto.wire.values import ValueCodec
-
-TIMER_OWNERS: Final[Mapping[str, str]] = {
-    "handshake": "links",
-    "ping": "links",
-    "goodbye": "links",
-    "decode": "links",
-    "deadline": "coordinator",
-    "wait": "coordinator",
-    "again": "coordinator",
-    "link": "coordinator",
-    "grace": "node",
-}
-"""Whose timer a key is, by its first part; all others are the cluster's."""
 
 
 class OpenLinks(Mapping[MemberId, LinkId]):
@@ -145,7 +131,7 @@ class Machines:
 
     def retire_id(self, now: int) -> list[Output]:
         """Go on as another member; whatever was of the old one must be ended before."""
-        self.timers.clear(keep=TIMER_OWNERS)
+        self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
         return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
 
     @property

@@ -19,13 +19,14 @@ from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Outcome
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId
 from mpreg_proto.inbox import Router
-from mpreg_proto.machines import TIMER_OWNERS, Machines
+from mpreg_proto.machines import Machines
 from mpreg_proto.notices import Left
 from mpreg_proto.overview import build_view
 from mpreg_proto.requests.actions import LOCAL
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.rng import Entropy, Rng
+from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import GoodbyeReason, Message, Request
 from mpreg_proto.wire.session import Received, Stage
@@ -163,15 +164,15 @@ class Node:
     def wake(self, *, now: int) -> None:
         """Time has passed: do what is due. A no-op when nothing is."""
         for key in self._timers.due(now):
-            owner = TIMER_OWNERS.get(str(key[0]))
-            if key[0] == "decode":
+            kind = key[0]
+            if kind == TimerKind.DECODE:
                 link = LinkId(int(key[1]))
                 self._process(link, self.links.continue_decoding(link, now), now)
-            elif owner == "links":
+            elif kind in LINK_TIMERS:
                 self.links.wake(key, now)
-            elif owner == "coordinator":
+            elif kind in REQUEST_TIMERS:
                 self._run(self.coordinator.wake(key, now), now)
-            elif owner == "node":
+            elif kind == TimerKind.DRAIN_GRACE:
                 self._finish(now)
             else:
                 self._run(self.cluster.wake(key, now), now)
@@ -228,7 +229,7 @@ class Node:
             return
         self._machines.draining = True
         self._run(self.cluster.drain(now), now)
-        self._timers.set(("grace", 0), now + self.config.limits.drain_grace)
+        self._timers.set((TimerKind.DRAIN_GRACE, 0), now + self.config.limits.drain_grace)
         self._settle(now)
 
     # -- outputs: legal at any time ----------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ class Node:
         if self.left:
             return
         self.left = True
-        self._timers.cancel(("grace", 0))
+        self._timers.cancel((TimerKind.DRAIN_GRACE, 0))
         self.links.keep_order()
         self._run(self.coordinator.end_all(), now)
         self._run(self.worker.stop_all(), now)

@@ -23,6 +23,25 @@ class Standing(enum.IntEnum):
     RETIRED = 4
 
 
+class LinkEndCause(enum.Enum):
+    """Why a link ended."""
+
+    ORDERLY = enum.auto()
+    """Both sides had said goodbye, or its transport ended."""
+    REFUSED = enum.auto()
+    """The peer refused it."""
+    VIOLATION = enum.auto()
+    """The peer did what the protocol does not allow."""
+    TOO_LONG = enum.auto()
+    """What had to be sent over it is longer than a message may be."""
+    SILENT = enum.auto()
+    """No byte moved for `Limits.gone_after`."""
+    MEMBER_DEAD = enum.auto()
+    """Its member is marked DEAD."""
+    UNRESPONSIVE = enum.auto()
+    """It carries nothing, though its member is alive."""
+
+
 class LinkOpened(msgspec.Struct, frozen=True, gc=False):
     """Both hellos are in. `member` is None for a client."""
 
@@ -32,11 +51,12 @@ class LinkOpened(msgspec.Struct, frozen=True, gc=False):
 
 
 class LinkClosed(msgspec.Struct, frozen=True, gc=False):
-    """A link is gone; `reason` is empty for an ordinary end."""
+    """A link is gone. `reason` is for people, and empty for an orderly end."""
 
     link: LinkId
     peer: str
     reason: str
+    cause: LinkEndCause = LinkEndCause.ORDERLY
 
 
 class PeerUnreachable(msgspec.Struct, frozen=True, gc=False):

@@ -9,10 +9,57 @@ for thousands).
 from __future__ import annotations
 
 from collections.abc import Container
+from enum import StrEnum
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 Key = tuple[str | int | bytes, ...]
-"""What a deadline belongs to: the purpose first, such as `("deadline", 7)`."""
+"""What a deadline belongs to: its kind first, such as `(TimerKind.DEADLINE, 7)`."""
+
+
+class TimerKind(StrEnum):
+    """What a deadline is for. Beside each, what follows it in its key."""
+
+    HANDSHAKE = "handshake"
+    """link: no hello came."""
+    PING = "ping"
+    """link: it may be silent."""
+    GOODBYE = "goodbye"
+    """link: the peer has not closed it."""
+    DECODE = "decode"
+    """link: a long message is decoded further."""
+    DEADLINE = "deadline"
+    """request: it ends now."""
+    OFFER_WAIT = "offer_wait"
+    """request, call: no node offers its function."""
+    LINK_WAIT = "link_wait"
+    """request, call: no link to its node was opened."""
+    RETRY = "retry"
+    """request, call: it is started again after a loss."""
+    DRAIN_GRACE = "drain_grace"
+    """0: a node that drains ends what still runs."""
+    LATE = "late"
+    """request, of a client: its node has not answered."""
+    TICK = "tick"
+    """One round of probes and gossip."""
+    PROBE = "probe"
+    """member: it has not answered."""
+    SUSPICION = "suspicion"
+    """member: it has not refuted."""
+    GOSSIP = "gossip"
+    """What is new is sent."""
+    DIAL = "dial"
+    """address: it is dialled again."""
+    ANTI_ENTROPY = "anti_entropy"
+    """State is compared with a neighbour."""
+    MEMBER_LOST = "member_lost"
+    """member: no refutation of its death has come."""
+    COLLECT = "collect"
+    """Members that have been gone for long are forgotten."""
+
+
+LINK_TIMERS: Final = (TimerKind.HANDSHAKE, TimerKind.PING, TimerKind.GOODBYE, TimerKind.DECODE)
+REQUEST_TIMERS: Final = (TimerKind.DEADLINE, TimerKind.OFFER_WAIT, TimerKind.LINK_WAIT, TimerKind.RETRY)
 
 _SLACK = 64
 

@@ -18,7 +18,7 @@ from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import CardsDiffer, MemberChanged, Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 
 TICK = SECOND
 REFUTE_TIMEOUT = SECOND
@@ -26,7 +26,7 @@ REFUTE_TIMEOUT = SECOND
 
 
 class Changes:
-    """See the module. Timer keys that it sets: ("cluster", "tick" | "repair" | "collect"), ("cluster", "gone", id)."""
+    """See the module. Timers that it sets: TICK, ANTI_ENTROPY, COLLECT, and MEMBER_LOST with an id."""
 
     def __init__(self, parts: Parts, *, timers: Timers, rng: Rng, limits: Limits) -> None:
         self._parts = parts
@@ -116,7 +116,7 @@ class Changes:
             self.loss_deferred[member.id] = None
             if member.standing is Standing.DEAD:
                 # Who is linked can refute in no time, as they all do when a partition heals.
-                self._timers.set(("cluster", "gone", member.id), now + REFUTE_TIMEOUT)
+                self._timers.set((TimerKind.MEMBER_LOST, member.id), now + REFUTE_TIMEOUT)
         return []
 
     def report_lost(self, member: MemberId) -> list[Output]:
@@ -124,22 +124,22 @@ class Changes:
         if member not in self.loss_deferred:
             return []
         del self.loss_deferred[member]
-        self._timers.cancel(("cluster", "gone", member))
+        self._timers.cancel((TimerKind.MEMBER_LOST, member))
         return [MemberLost(member)]
 
     def begin_ticking(self, now: int) -> None:
         """There is something to do now and then; and a tick that comes late is all that tells of standing still."""
-        if ("cluster", "tick") not in self._timers and not self._dialer.stopped:
+        if (TimerKind.TICK,) not in self._timers and not self._dialer.stopped:
             # Whoever starts at the same moment shall not probe at the same moment for ever.
             first = now + int(TICK * (1 + self._rng.fraction()) / 2)
-            self._timers.set(("cluster", "tick"), first)
+            self._timers.set((TimerKind.TICK,), first)
             self._detector.begin(first)
 
     def _begin_repair(self, now: int) -> None:
         """Somebody is there to compare with from now on."""
-        if ("cluster", "repair") not in self._timers and not self._dialer.stopped:
+        if (TimerKind.ANTI_ENTROPY,) not in self._timers and not self._dialer.stopped:
             repair = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
-            self._timers.set(("cluster", "repair"), now + repair)
+            self._timers.set((TimerKind.ANTI_ENTROPY,), now + repair)
 
     def _update_neighbours(self, now: int) -> list[Output]:
         if self._rings.changes == self._seen_changes:
@@ -157,9 +157,9 @@ class Changes:
         if due != self._collection:
             self._collection = due
             if due is None:
-                self._timers.cancel(("cluster", "collect"))
+                self._timers.cancel((TimerKind.COLLECT,))
             else:
-                self._timers.set(("cluster", "collect"), due)
+                self._timers.set((TimerKind.COLLECT,), due)
         out: list[Output] = []
         for member in self._members.card_conflicts:
             current = self._members.get(member)

@@ -34,7 +34,7 @@ from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import CatalogueChanged, Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Key, Timers
+from mpreg_proto.timers import Key, TimerKind, Timers
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Delta,
@@ -339,28 +339,30 @@ class Cluster:
     # -- time -----------------------------------------------------------------------------------------------------
 
     def wake(self, key: Key, now: int) -> list[Output]:
-        """A key of `timers` that starts with "cluster" came due."""
-        match key[1]:
-            case "tick":
+        """A timer of the cluster came due."""
+        match key[0]:
+            case TimerKind.TICK:
                 return self._tick(now)
-            case "answer" | "verdict":
-                member = MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me
-                due = self._detector.probe_timed_out if key[1] == "answer" else self._detector.suspicion_timed_out
+            case TimerKind.PROBE | TimerKind.SUSPICION:
+                member = MemberId(bytes(key[1])) if isinstance(key[1], bytes) else self.me
+                due = (
+                    self._detector.probe_timed_out if key[0] == TimerKind.PROBE else self._detector.suspicion_timed_out
+                )
                 return self._changes.follow_up(due(member, now), now)
-            case "news":
+            case TimerKind.GOSSIP:
                 return [*self._gossip.flush(now)]
-            case "dial":
+            case TimerKind.DIAL:
                 return [*self._dialer.wake(key, now)]
-            case "repair":
+            case TimerKind.ANTI_ENTROPY:
                 return self._compare_with_neighbour(now)
-            case "gone":
-                return self._changes.report_lost(MemberId(bytes(key[2])) if isinstance(key[2], bytes) else self.me)
+            case TimerKind.MEMBER_LOST:
+                return self._changes.report_lost(MemberId(bytes(key[1])) if isinstance(key[1], bytes) else self.me)
         return self._changes.collect(now)
 
     def _tick(self, now: int) -> list[Output]:
         if self._dialer.stopped or not (len(self.rings) > 1 or len(self._peer_links) or self._dialer.seeds):
             return []
-        self._timers.set(("cluster", "tick"), now + TICK)
+        self._timers.set((TimerKind.TICK,), now + TICK)
         out = [*self._changes.follow_up(self._detector.tick(now), now), *self._gossip.tick()]
         self._ticks += 1
         if self._ticks % _HOUSEKEEPING == 0:
@@ -375,7 +377,7 @@ class Cluster:
         """Compare what is known with one neighbour."""
         if self._dialer.stopped or len(self.rings) == 1:
             return []
-        self._timers.set(("cluster", "repair"), now + self._limits.gossip_interval)
+        self._timers.set((TimerKind.ANTI_ENTROPY,), now + self._limits.gossip_interval)
         near = [member for member in self.rings.neighbours if member in self.links]
         return [*self._anti_entropy.compare(self.links[self._rng.choice(near)])] if near else []
 
@@ -416,8 +418,8 @@ class Cluster:
         out = self._changes.members_changed([self.members.leave(now)], source=None, now=now)
         self._dialer.stop()
         self._detector.stop()
-        for name in ("tick", "repair", "news"):
-            self._timers.cancel(("cluster", name))
+        for kind in (TimerKind.TICK, TimerKind.ANTI_ENTROPY, TimerKind.GOSSIP):
+            self._timers.cancel((kind,))
         return out
 
     def _catalogue_changed(self, delta: Delta, now: int) -> list[Output]:

@@ -21,7 +21,7 @@ from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import IndirectAck, PingReq
 
 PROBE_INTERVAL = SECOND
@@ -56,7 +56,7 @@ class _Probe:
 class Detector:
     """This node's doubts. It writes to `members` by accusing alone.
 
-    Timer keys: ("cluster", "answer", member); `tick` is `Cluster`'s to call.
+    Timer keys: (TimerKind.PROBE, member); `tick` is `Cluster`'s to call.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Detector:
         """This process is leaving: it judges nobody any more."""
         self._stopped = True
         for member in self._probes:
-            self._timers.cancel(("cluster", "answer", member))
+            self._timers.cancel((TimerKind.PROBE, member))
         self._suspicions.stop()
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class Detector:
             return []
         if not probe.prompted and not probe.indirect:
             probe.indirect = True
-            self._timers.set(("cluster", "answer", member), now + PROBE_TIMEOUT * self.health)
+            self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health)
             return [*self._send_ping_reqs(member, now)]
         self._end_probe(member)
         current = self._members.get(member)
@@ -366,7 +366,7 @@ class Detector:
 
     def _start_probe(self, member: MemberId, probe: _Probe, now: int) -> None:
         self._probes[member] = probe
-        self._timers.set(("cluster", "answer", member), now + PROBE_TIMEOUT * self.health)
+        self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health)
 
     def _send_ping_reqs(self, member: MemberId, now: int) -> list[Output]:
         """Three of its observers, those first to whom a link stands; to others one is opened."""
@@ -398,7 +398,7 @@ class Detector:
 
     def _end_probe(self, member: MemberId) -> None:
         if self._probes.pop(member, None) is not None:
-            self._timers.cancel(("cluster", "answer", member))
+            self._timers.cancel((TimerKind.PROBE, member))
 
     # -- judging --------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import PeerUnreachable, Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Key, Timers
+from mpreg_proto.timers import Key, TimerKind, Timers
 
 YIELD_DELAY = SECOND
 """Of two members the one with the smaller id dials; the other waits this long for that link."""
@@ -383,13 +383,13 @@ class Dialer:
             return
         if row.due is None or at < row.due:
             row.due = at
-            self._timers.set(("cluster", "dial", address), at)
+            self._timers.set((TimerKind.DIAL, address), at)
 
     def _cancel_timer(self, address: Address) -> None:
         row = self._rows.get(address)
         if row is not None and row.due is not None:
             row.due = None
-            self._timers.cancel(("cluster", "dial", address))
+            self._timers.cancel((TimerKind.DIAL, address))
 
     # -- who needs what -------------------------------------------------------------------------------------------
 

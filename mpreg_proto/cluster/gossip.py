@@ -18,7 +18,7 @@ from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.notices import Standing
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, Delta, Fetch, Gossip, Head
 
 FLUSH_INTERVAL = 50 * MILLISECOND
@@ -85,7 +85,7 @@ def _combined(items: Iterable[_Item]) -> Gossip:
 class Disseminator:
     """What each link is told, and which catalogues are being fetched. `links` is read, never written.
 
-    Timer key: ("cluster", "news"), when the next telling is due.
+    Timer key: (TimerKind.GOSSIP,), when the next telling is due.
     """
 
     __slots__ = (
@@ -154,7 +154,7 @@ class Disseminator:
         if not self._claims and not self._changed_catalogues:
             return []
         if now < self._next:
-            self._timers.set(("cluster", "news"), self._next)
+            self._timers.set((TimerKind.GOSSIP,), self._next)
             return []
         self._next = now + FLUSH_INTERVAL
         claims, self._claims = self._claims, {}

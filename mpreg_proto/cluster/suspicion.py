@@ -14,7 +14,7 @@ from math import ceil, log
 from mpreg_proto.cluster.members import Member
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 
 MAX_TIMEOUT = 6 * SECOND
 MIN_TIMEOUT = SECOND
@@ -59,7 +59,7 @@ def _agreed(accusers: int, observers: int) -> int:
 
 
 class Suspicions:
-    """Everybody who is SUSPECT here. Timer keys: ("cluster", "verdict", member)."""
+    """Everybody who is SUSPECT here. Timer keys: (TimerKind.SUSPICION, member)."""
 
     __slots__ = ("_by_member", "_timers")
 
@@ -102,12 +102,12 @@ class Suspicions:
     def forget(self, member: MemberId) -> None:
         """It is SUSPECT no longer."""
         if self._by_member.pop(member, None) is not None:
-            self._timers.cancel(("cluster", "verdict", member))
+            self._timers.cancel((TimerKind.SUSPICION, member))
 
     def stop(self) -> None:
         """No verdict comes any more."""
         for member in self._by_member:
-            self._timers.cancel(("cluster", "verdict", member))
+            self._timers.cancel((TimerKind.SUSPICION, member))
 
     def since(self, member: MemberId) -> int | None:
         """When its suspicion began, or began anew; None if there is none."""
@@ -129,4 +129,4 @@ class Suspicions:
         return suspicion
 
     def _set_timer(self, member: MemberId, at: int) -> None:
-        self._timers.set(("cluster", "verdict", member), at)
+        self._timers.set((TimerKind.SUSPICION, member), at)

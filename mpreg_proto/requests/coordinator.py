@@ -27,7 +27,7 @@ from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.requests.scheduler import NextHop, Scheduler
 from mpreg_proto.requests.tracing import traced
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Key, Timers
+from mpreg_proto.timers import Key, TimerKind, Timers
 from mpreg_proto.wire.messages import Done, Failed, Request, Result
 
 _TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
@@ -225,14 +225,14 @@ class Coordinator:
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
             return []
-        if key[0] == "deadline":
+        if key[0] == TimerKind.DEADLINE:
             return self.in_flight.deadline_exceeded(execution)
         name = str(key[2])
-        if key[0] == "again":
+        if key[0] == TimerKind.RETRY:
             return self._place(execution, self.pending_calls.retries_due(execution, now), now)
         if not self.pending_calls.expire(execution, name):
             return []
-        if key[0] == "wait":
+        if key[0] == TimerKind.OFFER_WAIT:
             return self.in_flight.failed(execution, name, self._wait_expired(execution, name))
         self.scheduler.link_timed_out(execution, name)
         return self._place(execution, [name], now)

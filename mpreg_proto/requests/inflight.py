@@ -19,12 +19,12 @@ from mpreg_proto.requests.graph import Plan
 from mpreg_proto.requests.outstanding import Outstanding
 from mpreg_proto.requests.pending import PendingCalls
 from mpreg_proto.requests.request_state import Execution
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Done, Failed, Request, Result
 
 
 class InFlight:
-    """Requests by their id here, and by the link and id with which they came. Timer keys: ("deadline", id)."""
+    """Requests by their id here, and by the link and id with which they came. Timer keys: (TimerKind.DEADLINE, id)."""
 
     def __init__(
         self, *, outstanding: Outstanding, pending_calls: PendingCalls, timers: Timers, limits: Limits
@@ -60,7 +60,7 @@ class InFlight:
         """From now on this request is answered for."""
         self.requests[execution.id] = execution
         self.origins.setdefault(execution.link, {})[execution.reply_id] = execution.id
-        self._timers.set(("deadline", execution.id), execution.deadline)
+        self._timers.set((TimerKind.DEADLINE, execution.id), execution.deadline)
 
     # -- what became of a call ----------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class InFlight:
         """Forget a request; what is still out of it is called off, and its late answers match nothing."""
         del self.requests[execution.id]
         self.origins.get(execution.link, {}).pop(execution.reply_id, None)
-        self._timers.cancel(("deadline", execution.id))
+        self._timers.cancel((TimerKind.DEADLINE, execution.id))
         for name in list(execution.pending) if execution.pending else ():
             self._pending_calls.discard(execution, name)
         pending = [number for number in execution.dispatches if self._outstanding.has(number)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from mpreg_proto.ids import MemberId, RequestId
 from mpreg_proto.requests.request_state import Execution
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 
 _Key = tuple[RequestId, str]
 _Requirement = tuple[str, tuple[str, ...], str | None]
@@ -20,9 +20,7 @@ _Requirement = tuple[str, tuple[str, ...], str | None]
 
 
 class PendingCalls:
-    """Calls by request and name. Timer keys: ("wait", id, call) for an offer, ("link", id, call) for a link,
-    ("again", id, call) after a loss.
-    """
+    """Calls by request and name. Timers that it sets: OFFER_WAIT, LINK_WAIT and, after a loss, RETRY."""
 
     __slots__ = ("_by_function", "_by_member", "_link_targets", "_requirements", "_retry_times", "_timers", "calls")
 
@@ -46,14 +44,14 @@ class PendingCalls:
     def wait_for_offer(self, execution: Execution, name: str, at: int) -> None:
         """Somebody may offer the function until `at`; a call that waits already is not given longer."""
         self._enter(execution, name)
-        key = ("wait", execution.id, name)
+        key = (TimerKind.OFFER_WAIT, execution.id, name)
         if key not in self._timers:
             self._timers.set(key, at)
 
     def wait_for_link(self, execution: Execution, name: str, member: MemberId, at: int) -> None:
         """A link to `member` is wanted until `at`; a call that waits for it already is not given longer."""
         self._enter(execution, name)
-        key = ("link", execution.id, name)
+        key = (TimerKind.LINK_WAIT, execution.id, name)
         if self._link_targets.get((execution.id, name)) != member or key not in self._timers:
             self._expect_link(execution, name, member)
             self._timers.set(key, at)
@@ -64,7 +62,7 @@ class PendingCalls:
         execution.pending[name] = None
         self.calls[key] = None
         self._retry_times[key] = at
-        self._timers.set(("again", *key), at)
+        self._timers.set((TimerKind.RETRY, *key), at)
 
     def _enter(self, execution: Execution, name: str) -> None:
         key = (execution.id, name)
@@ -149,9 +147,9 @@ class PendingCalls:
         self._forget_requirement(key)
         self._forget_link_target(key)
         self._retry_times.pop(key, None)
-        self._timers.cancel(("wait", execution.id, name))
-        self._timers.cancel(("link", execution.id, name))
-        self._timers.cancel(("again", execution.id, name))
+        self._timers.cancel((TimerKind.OFFER_WAIT, execution.id, name))
+        self._timers.cancel((TimerKind.LINK_WAIT, execution.id, name))
+        self._timers.cancel((TimerKind.RETRY, execution.id, name))
 
     def _forget_requirement(self, key: _Key) -> None:
         requirement = self._requirements.pop(key, None)

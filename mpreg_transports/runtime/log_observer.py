@@ -16,6 +16,7 @@ from mpreg_proto.notices import (
     CardsDiffer,
     GossipTooLong,
     LinkClosed,
+    LinkEndCause,
     LinkOpened,
     MemberChanged,
     Notice,
@@ -86,7 +87,7 @@ class LogObserver:
         """Who has not said its name is of no known kind: it may be a node as well as a client."""
         was_open = notice.link in self._open
         self._open.pop(notice.link, None)
-        if not notice.reason or not (was_open or self._is_new(notice.peer, notice.reason)):
+        if notice.cause is LinkEndCause.ORDERLY or not (was_open or self._is_new(notice.peer, notice.reason)):
             log.debug("%s", notice)
             return
         if notice.peer:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from mpreg_proto.effects import Outcome, Run, Stopped
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId
-from mpreg_proto.notices import LinkClosed, MemberChanged, Notice, PeerUnreachable, Standing, StrayResult
+from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, PeerUnreachable, Standing, StrayResult
+from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import (
     DialBack,
@@ -152,8 +153,8 @@ class Coverage(Watcher):
     def node_event_handled(self, host: NodeHost) -> None:
         for request, name in host.node.coordinator.pending_calls.calls:
             timers = host.node._timers
-            sometimes("a call waited for a link", ("link", request, name) in timers)
-            sometimes("a call waited for a node that offers it", ("wait", request, name) in timers)
+            sometimes("a call waited for a link", (TimerKind.LINK_WAIT, request, name) in timers)
+            sometimes("a call waited for a node that offers it", (TimerKind.OFFER_WAIT, request, name) in timers)
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
@@ -199,7 +200,7 @@ class Coverage(Watcher):
             sometimes("a late answer was dropped")
         elif kind is PeerUnreachable:
             sometimes("a dial found nobody")
-        elif isinstance(notice, LinkClosed) and notice.reason.startswith("silent for"):
+        elif isinstance(notice, LinkClosed) and notice.cause is LinkEndCause.SILENT:
             sometimes("a link was given up as silent")
 
     def sweep(self, sim: Engine) -> None:

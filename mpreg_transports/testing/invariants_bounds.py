@@ -12,7 +12,7 @@ from mpreg_proto.effects import Run
 from mpreg_proto.ids import LinkId, show
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Standing
-from mpreg_proto.timers import Key
+from mpreg_proto.timers import REQUEST_TIMERS, Key, TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Gossip, Message
 from mpreg_proto.wire.session import Stage
@@ -123,7 +123,7 @@ class ResourceBounds(Watcher):
         for request, name in coordinator.pending_calls.calls:
             if request not in requests or name not in requests[request].open:
                 self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
-            if not any((kind, request, name) in node._timers for kind in ("wait", "link", "again")):
+            if not any((kind, request, name) in node._timers for kind in REQUEST_TIMERS[1:]):
                 self._wrong(host, f"call {name!r} of request {request} waiting for ever")
         for execution in requests.values():
             out = coordinator.outstanding
@@ -172,22 +172,25 @@ def _same(one: tuple[object, object], other: tuple[object, object] | None) -> bo
 def _belongs(node: Node, key: Key) -> bool:
     """Whether what a timer is for is there."""
     match key:
-        case ("handshake" | "ping" | "goodbye", link):
+        case (TimerKind.HANDSHAKE | TimerKind.PING | TimerKind.GOODBYE, link):
             session = node.links.sessions.get(link)  # type: ignore[call-overload]  # parts of keys are of any kind
             return session is not None and session.stage is not Stage.ENDED
-        case ("deadline", request):
+        case (TimerKind.DEADLINE, request):
             return request in node.coordinator.requests
-        case ("wait" | "link" | "again", request, name):
+        case (TimerKind.OFFER_WAIT | TimerKind.LINK_WAIT | TimerKind.RETRY, request, name):
             return (request, name) in node.coordinator.pending_calls.calls
-        case ("cluster", "dial", address):
+        case (TimerKind.DIAL, address):
             return address in node.cluster._dialer._rows
-        case ("cluster", "answer", member):
+        case (TimerKind.PROBE, member):
             return member in node.cluster._detector._probes
-        case ("cluster", "gone", member):
+        case (TimerKind.MEMBER_LOST, member):
             return member in node.cluster._changes.loss_deferred
-        case ("cluster", "verdict", member):
+        case (TimerKind.SUSPICION, member):
             return node.cluster.members.routable(member)  # type: ignore[arg-type]
-        case ("cluster", _) | ("grace", _):
+        case (TimerKind.TICK | TimerKind.GOSSIP | TimerKind.ANTI_ENTROPY | TimerKind.COLLECT,) | (
+            TimerKind.DRAIN_GRACE,
+            _,
+        ):
             return True
         case _:
             return False

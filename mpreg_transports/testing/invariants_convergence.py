@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import Standing
+from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Goodbye, GoodbyeReason, Message
 from mpreg_transports.testing.durations import SECOND
@@ -22,8 +23,15 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 if TYPE_CHECKING:
     from mpreg_transports.testing.engine import Engine
 
-_PERIODIC = (("ping",), *(("cluster", name) for name in ("dial", "collect", "tick", "answer", "repair")))
-"""The first parts of timers that are never all gone."""
+_PERIODIC = (
+    TimerKind.PING,
+    TimerKind.DIAL,
+    TimerKind.COLLECT,
+    TimerKind.TICK,
+    TimerKind.PROBE,
+    TimerKind.ANTI_ENTROPY,
+)
+"""Timers that are never all gone."""
 
 
 class ViewConvergence(Watcher):
@@ -175,20 +183,20 @@ class StateCleanup(Watcher):
     def _links(self, host: NodeHost, *, closing: bool) -> None:
         """On rings a link that only calls needed may be closing just now, and has a timer until then."""
         timers = host.node._timers._at
-        left = [link for link in host.node.links.closing if not closing or ("goodbye", link) not in timers]
+        left = [link for link in host.node.links.closing if not closing or (TimerKind.GOODBYE, link) not in timers]
         if left:
             self._left(host, f"links closing {left[:5]}")
 
     def _timers(self, host: NodeHost, *, closing: bool) -> None:
         links = host.node.links.sessions
         for key in host.node._timers._at:
-            periodic = any(key[: len(one)] == one for one in _PERIODIC) or (closing and key[0] == "goodbye")
-            if not periodic or (key[0] == "ping" and key[1] not in links):
+            periodic = key[0] in _PERIODIC or (closing and key[0] == TimerKind.GOODBYE)
+            if not periodic or (key[0] == TimerKind.PING and key[1] not in links):
                 self._left(host, f"a timer {key}")
 
     def _client(self, client: ClientHost) -> None:
         session = client.session
-        timers = [key for key in session._timers._at if key[0] != "ping"]
+        timers = [key for key in session._timers._at if key[0] != TimerKind.PING]
         if session._pending or session._unsent or timers:
             raise Violation(15, f"{client.name} is left with requests {list(session._pending)}, timers {timers}")
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from mpreg_proto.effects import Run
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId, MemberId, show
-from mpreg_proto.notices import LinkClosed, MemberChanged, Notice, Standing
+from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, Standing
 from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Digest, Goodbye, Gossip, Hello, Message, Result
 from mpreg_proto.wire.session import Stage
@@ -59,7 +60,7 @@ class PendingCallProgress(Watcher):
         coordinator = host.node.coordinator
         for request, name in coordinator.pending_calls.calls:
             execution = coordinator.requests.get(request)
-            if execution is None or ("link", request, name) in host.node._timers:
+            if execution is None or (TimerKind.LINK_WAIT, request, name) in host.node._timers:
                 continue
             if name in execution.history.tries or name in execution.history.losses:
                 continue
@@ -147,11 +148,14 @@ class LinkClosing(Watcher):
         session = node.links.sessions.get(link)
         if session is None or session.stage is not Stage.ENDED or session.local_hello.member != node.me:
             return  # it was the other side, or this one has become another member
-        if notice.reason.startswith("silent for"):
+        if notice.cause is LinkEndCause.SILENT:
             silent = host.local - session.last_activity
             if silent < host.spec.limits.gone_after:
                 raise Violation(13, f"{stamp(host)} gave up link {link} as silent after {silent / SECOND:g} s")
-        elif not notice.reason and host.local - self._leaving.get((host.name, host.life, link), host.local) < SECOND:
+        elif (
+            notice.cause is LinkEndCause.ORDERLY
+            and host.local - self._leaving.get((host.name, host.life, link), host.local) < SECOND
+        ):
             lost = [attempt.call for attempt in node.coordinator.outstanding.by_link(link)]
             lost += [
                 job.call.name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import show
-from mpreg_proto.notices import LinkClosed, MemberChanged, Notice, Standing
+from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, Standing
 from mpreg_proto.wire.messages import Result
 from mpreg_transports.testing.calls import SimCall
 from mpreg_transports.testing.durations import SECOND
@@ -49,7 +49,7 @@ class SlowPeerTolerance(Watcher):
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         kind = type(notice)
-        if kind is LinkClosed and notice.reason.startswith("silent for"):  # type: ignore[union-attr]  # its kind says so
+        if kind is LinkClosed and notice.cause is LinkEndCause.SILENT:  # type: ignore[union-attr]  # its kind says so
             if self._holds():
                 raise Violation(14, f"{stamp(host)} gives a link up, {notice.reason}, and all ways carry")  # type: ignore[union-attr]
         elif kind is MemberChanged:

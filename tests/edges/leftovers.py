@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio.lowlevel
 
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import REQUEST_TIMERS, TimerKind, Timers
 from mpreg_transports import Server
 from tests.edges import bodies
 from tests.edges.house import House, in_own_thread_names
@@ -120,7 +120,7 @@ def _of_node(server: Server) -> Iterator[str]:
         yield f"{server.name}: worker._busy is {busy}"
     if driver._running:
         yield f"{server.name}: the driver still runs {len(driver._running)} bodies"
-    timers = [key for key in driver.node._timers._at if key[0] in ("deadline", "wait", "link", "goodbye")]
+    timers = [key for key in driver.node._timers._at if key[0] in (*REQUEST_TIMERS, TimerKind.GOODBYE)]
     if timers:
         yield f"{server.name}: timers {timers}"
 

@@ -30,7 +30,7 @@ from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.notices import Notice
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind, Timers
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import Done, Failed, Message, Ping, Pong, Request, Result
 from mpreg_proto.wire.values import ValueCodec
@@ -291,5 +291,5 @@ class NodeHarness:
         assert not any(node.worker.busy_on(link) or node.coordinator.busy_on(link) for link in (LinkId(0), *self.peers))
         assert not any(node.replies.pending(link) for link in self.peers)
         left = {key[0] for key in node._timers._at}
-        assert left <= {"ping", "cluster"}, left
+        assert not left & {*REQUEST_TIMERS, *LINK_TIMERS, TimerKind.DRAIN_GRACE} - {TimerKind.PING}, left
         assert not node.coordinator.pending_calls.calls

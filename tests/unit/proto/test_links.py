@@ -7,7 +7,7 @@ from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.links import MAX_CONTROL_BYTES
-from mpreg_proto.notices import LinkClosed, LinkOpened
+from mpreg_proto.notices import LinkClosed, LinkEndCause, LinkOpened
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
@@ -157,7 +157,7 @@ def test_ten_seconds_of_silence_are_pinged_and_twenty_end_the_link() -> None:
     assert peer.hung_up is None and peer.take(Ping) == []
     harness.advance(0.001)
     assert peer.hung_up == 1001
-    assert harness.noticed(LinkClosed) == [LinkClosed(peer.link, "client", "silent for 20 s")]
+    assert harness.noticed(LinkClosed) == [LinkClosed(peer.link, "client", "silent for 20 s", LinkEndCause.SILENT)]
     harness.advance(60)
     peer.drop()
     assert len(harness.noticed(LinkClosed)) == 1
@@ -436,7 +436,7 @@ def test_a_refusal_is_taken_without_an_answer_and_ends_the_link() -> None:
     peer = harness.client()
     peer.send(Refused(Fault(1040, "go away")), Ping(1))
     assert peer.hung_up == 1000 and peer.take(Pong) == [] and peer.take(Refused) == []
-    assert harness.noticed(LinkClosed) == [LinkClosed(peer.link, "client", "go away")]
+    assert harness.noticed(LinkClosed) == [LinkClosed(peer.link, "client", "go away", LinkEndCause.REFUSED)]
 
 
 def test_a_message_that_is_too_long_ends_the_link_with_1014() -> None:

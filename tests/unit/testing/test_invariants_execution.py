@@ -17,7 +17,7 @@ from mpreg_proto.requests.replies import Replies
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.requests.scheduler import Scheduler
 from mpreg_proto.requests.worker import Worker
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, Done
 from mpreg_transports.graph import Graph
 from mpreg_transports.testing.functions import Fn
@@ -85,7 +85,7 @@ def test_9_a_node_that_forgets_deadlines(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_9_a_node_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     set_timer = Timers.set
-    late = lambda self, key, at: set_timer(self, key, at + 300_000_000 * (key[0] == "deadline"))  # noqa: E731
+    late = lambda self, key, at: set_timer(self, key, at + 300_000_000 * (key[0] == TimerKind.DEADLINE))  # noqa: E731
     monkeypatch.setattr(Timers, "set", late)
     sim = cluster()
     sim.call("front", "slow", 1, timeout=1)
@@ -197,7 +197,7 @@ def test_12_more_bodies_than_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_12_timers_that_are_never_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     cancel = Timers.cancel
-    monkeypatch.setattr(Timers, "cancel", lambda self, key: None if key[0] == "deadline" else cancel(self, key))
+    monkeypatch.setattr(Timers, "cancel", lambda self, key: None if key[0] == TimerKind.DEADLINE else cancel(self, key))
     sim = cluster()
 
     def ask() -> None:

@@ -27,7 +27,7 @@ from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, IndirectAck, PingReq
 
 ME = MemberId(b"m" * 16)
@@ -92,8 +92,8 @@ class World:
         while (at := self.timers.next()) is not None and at <= when:
             self.now = at
             for key in self.timers.due(at):
-                due = self.detector.probe_timed_out if key[1] == "answer" else self.detector.suspicion_timed_out
-                self.follow(due(MemberId(bytes(key[2])), at))
+                due = self.detector.probe_timed_out if key[0] == TimerKind.PROBE else self.detector.suspicion_timed_out
+                self.follow(due(MemberId(bytes(key[1])), at))
         self.now = when
 
     def run(self, when: int) -> None:
@@ -373,7 +373,7 @@ def test_a_node_that_was_held_up_throws_away_what_it_waited_for() -> None:
     world.now = 4 * SECOND  # nothing was looked at until now
     late = world.now
     for key in world.timers.due(late):
-        world.follow(world.detector.probe_timed_out(MemberId(bytes(key[2])), late))
+        world.follow(world.detector.probe_timed_out(MemberId(bytes(key[1])), late))
     world.unlink(ANN)
     world.tick()
     world.unlink(BOB)
@@ -397,7 +397,7 @@ def test_verdicts_of_a_node_that_was_held_up_begin_anew() -> None:
     world.unlink(ANN)
     world.now = 10 * SECOND
     for key in world.timers.due(world.now):
-        world.follow(world.detector.suspicion_timed_out(MemberId(bytes(key[2])), world.now))
+        world.follow(world.detector.suspicion_timed_out(MemberId(bytes(key[1])), world.now))
     world.tick()
     world.run(10 * SECOND + SMALL_CLUSTER_TIMEOUT - PROBE_INTERVAL // 2)
     assert world.ann is Standing.SUSPECT
@@ -447,8 +447,8 @@ def test_chronic_lateness_still_ends_in_death(linked: bool) -> None:
     for _ in range(60):
         world.now += PROBE_INTERVAL + PROBE_INTERVAL * 6 // 10  # each tick is late
         for key in world.timers.due(world.now):
-            due = world.detector.probe_timed_out if key[1] == "answer" else world.detector.suspicion_timed_out
-            world.follow(due(MemberId(bytes(key[2])), world.now))
+            due = world.detector.probe_timed_out if key[0] == TimerKind.PROBE else world.detector.suspicion_timed_out
+            world.follow(due(MemberId(bytes(key[1])), world.now))
         world.tick()
     assert world.ann is Standing.DEAD
 
@@ -459,8 +459,8 @@ def test_chronic_lateness_accuses_nobody_who_is_heard() -> None:
     for _ in range(60):
         world.now += PROBE_INTERVAL + PROBE_INTERVAL * 6 // 10
         for key in world.timers.due(world.now):
-            due = world.detector.probe_timed_out if key[1] == "answer" else world.detector.suspicion_timed_out
-            world.follow(due(MemberId(bytes(key[2])), world.now))
+            due = world.detector.probe_timed_out if key[0] == TimerKind.PROBE else world.detector.suspicion_timed_out
+            world.follow(due(MemberId(bytes(key[1])), world.now))
         world.tick()
         world.now += MILLISECOND  # what came meanwhile is read after the timers
         world.bytes_came(ANN)

@@ -11,7 +11,7 @@ from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, Delta, Fetch, Gossip, Head
 
 ME, ANN, BOB, CAT = (MemberId(letter * 16) for letter in (b"m", b"a", b"b", b"c"))
@@ -212,7 +212,7 @@ def test_what_comes_within_50_ms_after_a_telling_is_told_together_liveness_first
     world.gossip.members_changed(world.members.merge([claim(CAT, 1)], 0), source=A)
     world.gossip.members_changed(world.members.merge([claim(CAT, 2)], 0), source=A)
     assert world.gossip.flush(world.now + FLUSH_INTERVAL - 1) == []
-    assert world.timers.due(world.now + FLUSH_INTERVAL) == [("cluster", "news")]
+    assert world.timers.due(world.now + FLUSH_INTERVAL) == [(TimerKind.GOSSIP,)]
     assert world.flushed() == [SendMessage(B, Gossip((claim(CAT, 2),), (second,)))]
     assert world.flushed() == []
 

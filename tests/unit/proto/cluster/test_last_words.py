@@ -7,7 +7,7 @@ from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, Gossip
 
 B, C = MemberId(b"b" * 16), MemberId(b"c" * 16)
@@ -52,7 +52,7 @@ def test_who_is_dead_by_the_word_of_another_and_linked_here_has_a_second_to_say_
         assert gone(a.received(TO_B, Gossip(claims=(Claim(C, 0, Standing.DEAD),)), now=1)) == []
         if refutes:
             assert gone(a.received(TO_C, Gossip(claims=(Claim(C, 1, Standing.ALIVE),)), now=2)) == []
-        due = [key for key in a._timers.due(1 + REFUTE_TIMEOUT) if key[1] == "gone"]
+        due = [key for key in a._timers.due(1 + REFUTE_TIMEOUT) if key[0] == TimerKind.MEMBER_LOST]
         assert [out for key in due for out in a.wake(key, 1 + REFUTE_TIMEOUT)] == ([] if refutes else [MemberLost(C)])
 
 

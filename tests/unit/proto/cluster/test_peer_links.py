@@ -9,6 +9,7 @@ from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND
 from mpreg_proto.notices import Standing
+from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.messages import Claim, Digest, Gossip
 from tests.helpers.cluster_network import Network, Peer
 
@@ -112,7 +113,7 @@ def test_link_end_beside_one_that_finishes_its_calls() -> None:
     cluster.link_closed(LinkId(2), clean=False, now=3)
     assert cluster.members.standing(SHE) is Standing.SUSPECT
     cluster.received(LinkId(1), Gossip(), SECOND // 2)
-    cluster.wake(("cluster", "verdict", SHE), SECOND)
+    cluster.wake((TimerKind.SUSPICION, SHE), SECOND)
     assert cluster.members.standing(SHE) is Standing.SUSPECT, "it is heard over the one that closes"
 
 
@@ -123,9 +124,9 @@ def test_stall_while_joining() -> None:
     cluster.received(LinkId(1), Gossip((Claim(SHE, 0, 0),)), 8 * SECOND)
     cluster.link_closed(LinkId(1), clean=False, now=8 * SECOND)
     assert cluster.members.standing(SHE) is Standing.ALIVE
-    cluster.wake(("cluster", "tick"), 8 * SECOND)
+    cluster.wake((TimerKind.TICK,), 8 * SECOND)
     assert cluster.members.standing(SHE) is Standing.ALIVE
-    cluster.wake(("cluster", "tick"), 9 * SECOND)
+    cluster.wake((TimerKind.TICK,), 9 * SECOND)
     assert cluster.members.standing(SHE) is Standing.SUSPECT, "a second later it is gone still"
 
 

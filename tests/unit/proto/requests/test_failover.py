@@ -7,6 +7,7 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.sending import LINK_GONE, SendOutcome, TooLong
+from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.messages import Failed, Goodbye, Message, Request, Result
 from tests.helpers.cluster_parties import Ref
@@ -304,10 +305,10 @@ def test_a_call_that_fails_while_it_waits_for_a_link_leaves_no_timer_behind() ->
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     alpha.drop()
     ask(client, call("x", "once"), call("y", "own"), partial=True)
-    assert [key for key in harness.node._timers._at if key[0] == "link"] == [("link", 1, "x")]
+    assert [key for key in harness.node._timers._at if key[0] == TimerKind.LINK_WAIT] == [(TimerKind.LINK_WAIT, 1, "x")]
     harness.advance(15)  # DEAD by now, so nobody offers it
     assert harness.node.coordinator.pending_calls.calls == {}
-    assert [key for key in harness.node._timers._at if key[0] == "link"] == []
+    assert [key for key in harness.node._timers._at if key[0] == TimerKind.LINK_WAIT] == []
     (run,) = harness.running("own")
     harness.finish(run)
     assert [(row.name, row.fault.code) for row in answer(client).failed] == [("x", 1001)]
@@ -343,7 +344,7 @@ def test_failover_waits_longer_after_each_loss_and_never_for_the_deadline() -> N
     pauses = []
     for _ in range(2):
         asked(*members)[0].drop()
-        (at,) = [at for key, (at, _) in harness.node._timers._at.items() if key[0] == "again"]
+        (at,) = [at for key, (at, _) in harness.node._timers._at.items() if key[0] == TimerKind.RETRY]
         pauses.append((at - harness.now) / SECOND)
         harness.advance(0.4)
     assert 0.05 <= pauses[0] <= 0.1 and 0.2 <= pauses[1] <= 0.4

@@ -6,7 +6,7 @@ import pytest
 
 from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.notices import CardsDiffer, LinkClosed, LinkOpened, MemberChanged, Standing
+from mpreg_proto.notices import CardsDiffer, LinkClosed, LinkEndCause, LinkOpened, MemberChanged, Standing
 from mpreg_transports.runtime import log_observer as module
 from mpreg_transports.runtime.log_observer import LogObserver, ready_line
 
@@ -16,8 +16,8 @@ ME, OTHER, GONE = MemberId(b"m" * 16), MemberId(b"o" * 16), MemberId(b"g" * 16)
 def test_a_refused_address_is_told_once_until_a_node_is_there(caplog: pytest.LogCaptureFixture) -> None:
     observer = LogObserver(ME)
     for number in range(5):
-        observer.observe(LinkClosed(LinkId(number), "ws://h:1", "another cluster"))
-        observer.observe(LinkClosed(LinkId(number), "", "another cluster"))
+        observer.observe(LinkClosed(LinkId(number), "ws://h:1", "another cluster", LinkEndCause.REFUSED))
+        observer.observe(LinkClosed(LinkId(number), "", "another cluster", LinkEndCause.REFUSED))
     assert [record.getMessage() for record in caplog.records] == [
         "link to ws://h:1 ended: another cluster",
         "an incoming link ended: another cluster",
@@ -28,9 +28,9 @@ def test_the_end_of_a_link_that_was_open_is_told_each_time(caplog: pytest.LogCap
     observer = LogObserver(ME)
     for number in range(2):
         observer.observe(LinkOpened(LinkId(number), "other", MemberId(b"a" * 16)))
-        observer.observe(LinkClosed(LinkId(number), "other", "silent for 20 s"))
+        observer.observe(LinkClosed(LinkId(number), "other", "silent for 20 s", LinkEndCause.SILENT))
     observer.observe(LinkOpened(LinkId(9), "", None))
-    observer.observe(LinkClosed(LinkId(9), "", "silent for 20 s"))
+    observer.observe(LinkClosed(LinkId(9), "", "silent for 20 s", LinkEndCause.SILENT))
     said = [record.getMessage() for record in caplog.records]
     assert said == ["link to other ended: silent for 20 s"] * 2 + ["link to a client ended: silent for 20 s"]
 
@@ -91,7 +91,7 @@ def test_what_is_remembered_of_peers_is_bounded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "_MEMBERS", 10)
     observer = LogObserver(ME)
     for number in range(3_000):
-        observer.observe(LinkClosed(LinkId(number), "x" * 10_000, f"{number} " + "y" * 10_000))
+        observer.observe(LinkClosed(LinkId(number), "x" * 10_000, f"{number} " + "y" * 10_000, LinkEndCause.REFUSED))
         observer.observe(MemberChanged(MemberId(number.to_bytes(16, "big")), "name", Standing.ALIVE, 0))
     assert len(observer._logged) <= 1_000 and max(len(who) + len(what) for who, what in observer._logged) <= 400
     assert len(observer._reachable) <= 10
