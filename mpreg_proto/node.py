@@ -1,31 +1,27 @@
 """One node of the cluster, without a socket, a clock or a thread: inputs come as method calls, effects go out by
 `drain()`.
 
-`Node` is what an embedder sees: inputs from the world, commands of the process, outputs. What is behind it is put
-together in machines.py; an input goes to the machine that it concerns, a message by way of inbox.py, and what they want
-done is carried on by carrier.py. Not thread-safe; never awaits; inputs run to completion and never raise for what a
-peer did. The loop that drives it is docs/howto/embed.md.
+`Node` is what an embedder sees: inputs from the world, commands of the process, outputs. Behind it is router.py:
+an input goes to the machine that it concerns, and the actions that it returns are carried out. Not thread-safe; never
+awaits; inputs run to completion and never raise for what a peer did. The loop that drives it is docs/howto/embed.md.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.carrier import ActionRunner
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify, Outcome
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId
-from mpreg_proto.inbox import Router
-from mpreg_proto.machines import Machines
 from mpreg_proto.notices import Left
-from mpreg_proto.overview import build_view
 from mpreg_proto.requests.actions import LOCAL
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.rng import Entropy, Rng
+from mpreg_proto.router import ActionRunner, Machines, Router
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import GoodbyeReason, Message, Request
@@ -252,7 +248,7 @@ class Node:
 
     def view(self, *, now: int) -> NodeView:
         """How this node sees the cluster and itself."""
-        return build_view(self._machines, now=now)
+        return self._machines.view(now)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from fuzz.draws import Draws
-from mpreg_proto.cluster.digests import digest, newer
+from mpreg_proto.cluster.anti_entropy import digest, newer
 from mpreg_proto.cluster.members import FORGOTTEN_AFTER, Card, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import HOUR, Limits

@@ -95,29 +95,3 @@ Output = (
     | Dial
     | Notify
 )
-
-
-class MemberStatus(msgspec.Struct, frozen=True, gc=False):
-    """One member as this node sees it, for people (`mpreg nodes`)."""
-
-    id: str
-    """Hexadecimal."""
-    shown: str
-    name: str
-    standing: str
-    """In lower case: alive, draining (alive, and takes no new calls), suspect, dead, left."""
-    incarnation: int
-    since: int
-    """When its standing last changed, in nanoseconds of this node's clock."""
-    addresses: tuple[str, ...]
-    version: int
-    """Of its catalogue, as far as it is held; 0 is not at all."""
-    lag: int
-    """By how many versions its catalogue is known to be further than it is held here."""
-    linked: bool
-    observers: tuple[str, ...]
-    """Who watches it, as shown to people."""
-    accusers: int
-    """How many say that it does not answer."""
-    functions: int
-    resources: tuple[str, ...]

@@ -1,26 +1,153 @@
-"""What broken links have lost: two nodes compare what they know and tell each other the rest.
+"""Anti-entropy: two nodes compare what they know and send each other what is missing (Demers et al., 1987).
 
-Who dialled begins: with all it knows in keys if that is little, else with 256 hashes, of which only those buckets are
-opened that differ. Then each side has told the other all that it holds beyond it:
+The side that dialled begins: with all that it knows in keys if that is little, else with 256 hashes (`Buckets`), of
+which only those buckets are opened that differ. Then each side has sent the other all that it holds beyond it:
 
     dialler   Gossip of itself, BucketHashes  ->
               <-  Digest (of the buckets that differ), or an empty Gossip: we are alike
               Gossip, Pull               ->      what the digest lacks; what it is ahead in
               <-  Gossip
 
-The same is done now and then with one neighbour. Nothing here waits or keeps anything; messages go back to `Cluster`.
+The same is done now and then with one neighbour. A digest holds cells without their cards, and none of the RETIRED,
+which are corrected apart, as their collection is not the same moment everywhere. Nothing here waits; messages go back
+to `Cluster`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from hashlib import blake2b
+
 from mpreg_proto.cluster.actions import SendMessage
-from mpreg_proto.cluster.buckets import SCOPE_SIZE, Buckets, bucket, within
 from mpreg_proto.cluster.catalogue import LAST_VERSION, Catalogue, wire_size
-from mpreg_proto.cluster.digests import digest, newer, older
-from mpreg_proto.cluster.members import Member, Members
+from mpreg_proto.cluster.members import LAST_INCARNATION, Member, Members
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import BucketHashes, Claim, Delta, Digest, Gossip, Head, Pull
+
+BUCKETS = 256
+_HASH = 8
+HASHES_SIZE = BUCKETS * _HASH
+SCOPE_SIZE = BUCKETS // 8
+EVERYTHING = b"\xff" * SCOPE_SIZE
+_MODULUS = 1 << (8 * _HASH)
+_MULTIPLIER = 0x9E3779B97F4A7C15F39CC0605CEDC835
+"""Of Fibonacci hashing (Knuth, 6.4): 2**128 divided by the golden ratio, so that all bits of an id count."""
+
+
+def bucket(member: MemberId) -> int:
+    """Which bucket an id is in."""
+    return (int.from_bytes(member, "big") * _MULTIPLIER & ((1 << 128) - 1)) >> 120
+
+
+def within(scope: bytes, number: int) -> bool:
+    """Whether a bucket is in a scope; an empty scope has all of them."""
+    return not scope or bool(scope[number >> 3] & 0x80 >> (number & 7))
+
+
+class Buckets:
+    """The hashes, worked out anew when they are asked for and something changed since."""
+
+    __slots__ = ("_catalogue", "_hashes", "_members")
+
+    def __init__(self, members: Members, catalogue: Catalogue) -> None:
+        self._members = members
+        self._catalogue = catalogue
+        self._hashes = b""
+
+    def invalidate(self) -> None:
+        """Some cell or head is other than it was."""
+        self._hashes = b""
+
+    def hashes(self) -> bytes:
+        """Of each bucket the sum of its rows' hashes, so that the order in which members became known is nothing."""
+        if not self._hashes:
+            sums = [0] * BUCKETS
+            for member in self._members.all():
+                sums[bucket(member.id)] += self._row(member)
+            self._hashes = b"".join([(total % _MODULUS).to_bytes(_HASH, "big") for total in sums])
+        return self._hashes
+
+    def differing(self, theirs: bytes) -> bytes:
+        """The scope of the buckets in which another's summary is not mine; all of them if it cannot be read."""
+        if len(theirs) != HASHES_SIZE:
+            return EVERYTHING
+        mine = self.hashes()
+        scope = bytearray(SCOPE_SIZE)
+        if mine != theirs:
+            for number in range(BUCKETS):
+                start = number * _HASH
+                if mine[start : start + _HASH] != theirs[start : start + _HASH]:
+                    scope[number >> 3] |= 0x80 >> (number & 7)
+        return bytes(scope)
+
+    def _row(self, member: Member) -> int:
+        content = self._catalogue.content(member.id)
+        hasher = blake2b(member.id, digest_size=_HASH)
+        known = member.card_incarnation == member.incarnation
+        hasher.update(bytes((member.standing, known)) + member.incarnation.to_bytes(4, "big"))
+        if content is not None:
+            hasher.update(content.version.to_bytes(8, "big") + content.hash.to_bytes(16, "big"))
+        return int.from_bytes(hasher.digest(), "big")
+
+
+NO_CARD = b"-"
+"""In a digest: this member's card is not known here. It cannot be read as a card."""
+
+
+def digest(members: Members) -> tuple[Claim, ...]:
+    """All cells without their cards; where the card is not known here, that is said in its place."""
+    return tuple(
+        [
+            Claim(
+                current.id,
+                current.incarnation,
+                int(current.standing),
+                b"" if current.card_incarnation == current.incarnation else NO_CARD,
+            )
+            for current in members.all()
+        ]
+    )
+
+
+def older(members: Members, theirs: Iterable[Claim]) -> list[Claim]:
+    """Where a peer's digest is ahead: each such cell as it is held here, with incarnation -1 if it is not."""
+    rows: list[Claim] = []
+    for claim in theirs:
+        member = MemberId(claim.member)
+        current = members.get(member)
+        if claim.incarnation > LAST_INCARNATION:
+            continue
+        if current is None:
+            if not members.retired(member) and claim.standing != Standing.RETIRED:
+                rows.append(Claim(member, -1, 0))
+        elif claim.card != NO_CARD and current.card_incarnation != current.incarnation:
+            rows.append(Claim(member, -1, 0))
+        elif current.key < (claim.incarnation, claim.standing):
+            rows.append(Claim(member, current.incarnation, int(current.standing)))
+    return rows
+
+
+def newer(members: Members, theirs: Iterable[Claim], *, beyond: Iterable[Member] | None = None) -> list[Claim]:
+    """What is known here beyond a peer's digest: the cells that are higher here, and those that are not in it.
+
+    The latter only among `beyond`, if that is given.
+    """
+    rest = {current.id: current for current in (members.all() if beyond is None else beyond)}
+    found: list[Claim] = []
+    for claim in theirs:
+        member = MemberId(claim.member)
+        rest.pop(member, None)
+        current = members.get(member)
+        if current is None:
+            if members.retired(member):
+                found.append(Claim(member, 0, int(Standing.RETIRED)))
+        elif current.key > (claim.incarnation, claim.standing) or (
+            claim.card == NO_CARD and current.card_incarnation == current.incarnation
+        ):
+            found.append(current.claim())
+    return [*(current.claim() for current in rest.values()), *found]
+
 
 FULL_DIGEST_MEMBERS = 64
 """Up to so many members a digest of all is shorter than the hashes."""

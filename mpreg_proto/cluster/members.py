@@ -1,23 +1,64 @@
 """Who is in the cluster: one liveness cell and one card for each member id, each a maximum.
 
 Claims come from other nodes' `Gossip` and from this node's own detector; what rose goes back to the caller, which
-spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so neither order
-nor repetition nor batching of claims can matter (a join-semilattice). Within one incarnation the owner's card is
-fixed; relays pass on the owner's own bytes and never encode them anew. Nothing here dials, waits or raises for a
-claim.
+spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so neither order nor
+repetition nor batching of claims can matter (a join-semilattice). A `Card` is what a member says about itself. Within
+one incarnation it is fixed; members pass on its owner's own bytes and never encode them again. Nothing here dials,
+waits, or raises for a claim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
 
 import msgspec
 
-from mpreg_proto.cluster.cards import Card, card_hash, parse_card
 from mpreg_proto.ids import MemberId, show
 from mpreg_proto.limits import HOUR, Limits
 from mpreg_proto.notices import Standing
-from mpreg_proto.wire.messages import Claim
+from mpreg_proto.wire.messages import VERSION, Claim
+
+_CARD = 8 * 1024
+_ADDRESSES = 16
+_ADDRESS = 1024
+
+
+class Card(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a member says about itself; fixed for one incarnation. Its owner encodes it, once."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    versions: tuple[int, int] = (VERSION, VERSION)
+    """Lowest and highest protocol version that it speaks."""
+    group: str = ""
+    release: str = ""
+    """The version of the distribution, for people."""
+
+
+_decode_card = msgspec.msgpack.Decoder(Card).decode
+
+
+def parse_card(data: bytes, limits: Limits) -> Card | None:
+    """A card of somebody else's, or None if it cannot be read or is longer than any honest one."""
+    if len(data) > _CARD:
+        return None
+    try:
+        card = _decode_card(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    honest = (
+        len(card.name) <= limits.name_length
+        and len(card.addresses) <= _ADDRESSES
+        and all(len(address) <= _ADDRESS for address in card.addresses)
+    )
+    return card if honest else None
+
+
+def card_hash(data: bytes) -> bytes:
+    """Decides between two cards for one key, the same way everywhere."""
+    return blake2b(data, digest_size=16).digest()
+
 
 __all__ = ["FORGOTTEN_AFTER", "LAST_INCARNATION", "RETIRES_AFTER", "Card", "Member", "Members"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mpreg_proto.cluster.buckets import BUCKETS, SCOPE_SIZE, bucket, within
+from mpreg_proto.cluster.anti_entropy import BUCKETS, SCOPE_SIZE, bucket, within
 from mpreg_proto.ids import MemberId
 from mpreg_proto.wire.messages import Claim, Delta, Digest, Gossip, Head, Message, Pull
 

@@ -1,20 +1,21 @@
-"""Who is whose neighbour: five rings of ids (docs/explanation/membership.md).
+"""Who observes whom, and over whom a member is reached: five rings of ids (docs/explanation/membership.md).
 
 Ring r orders the ids by hash(r, id); a member's neighbours are the one before it and the one after it on each ring, so
 that the overlay is a random regular graph of degree 10: an expander, with few hops between any two and no few members
-whose loss cuts it. It is a pure function of the view; nobody negotiates. The relation is symmetric: who watches me is
-whom I watch. `Cluster` tells who is in the view; nothing here sends or dials.
+whose loss cuts it (Rapid, 2018). It is a pure function of the view; nobody negotiates. The relation is symmetric: a
+member observes its observers. `Routes` finds the next hop to a member that has no link to here, from rings and links
+alone, so that each hop decides by its own view. Nothing here sends or dials.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from itertools import islice
 from struct import Struct
 
-from mpreg_proto.ids import MemberId
+from mpreg_proto.ids import LinkId, MemberId
 
 RINGS = 5
 MESH = 12
@@ -143,3 +144,49 @@ class Rings:
             self.neighbours.clear()
             self.neighbours.update(found)
             self.changes += 1
+
+
+MAX_HOPS = 4
+"""Nodes that one message may be passed on by."""
+_DEPTH = 3
+"""So far the overlay is searched around the target; a relay that is further away is no way."""
+
+
+class Routes:
+    """The next step to a member. `links` is read, never written."""
+
+    __slots__ = ("_cache", "_links", "_rings")
+
+    def __init__(self, rings: Rings, links: Mapping[MemberId, LinkId]) -> None:
+        self._rings = rings
+        self._links = links
+        self._cache: dict[MemberId, LinkId | None] = {}
+        """Answers for those who begin, until something changes: a search takes long, and each call asks."""
+
+    def changed(self) -> None:
+        """Links or the view are other than they were."""
+        self._cache.clear()
+
+    def next_hop(
+        self, member: MemberId, *, via: Collection[bytes] = (), avoiding: Collection[bytes] = ()
+    ) -> LinkId | None:
+        """The link to a member, or to whoever of the linked is closest to it and neither in `via` nor in `avoiding`.
+
+        None where there is none, or where the message was passed on too often already.
+        """
+        direct = self._links.get(member)
+        if direct is not None:
+            return direct
+        if len(via) >= MAX_HOPS or member == self._rings.me:
+            return None
+        if via or avoiding:
+            return self._search(member, (*via, *avoiding))
+        if member not in self._cache:
+            self._cache[member] = self._search(member, ())
+        return self._cache[member]
+
+    def _search(self, member: MemberId, via: Collection[bytes]) -> LinkId | None:
+        # Neighbours come first: those that are linked for calls alone may close at any time.
+        known = [*(one for one in self._rings.neighbours if one in self._links), *self._links]
+        relay = self._rings.closest_to(member, [one for one in known if one not in via], depth=_DEPTH)
+        return None if relay is None else self._links[relay]

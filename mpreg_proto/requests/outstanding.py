@@ -1,8 +1,9 @@
 """Calls that are out, and what each member has to do: one table, from which every count is derived.
 
-The coordinator enters an `Attempt` when it hands a call to somebody and takes it out when it is answered or lost. How
-busy a member is follows from the attempts pending there, the queue told by its latest Result and how long its calls
-take; nothing is counted beside the table (dask/distributed #4446), and nothing of it is gossiped.
+The coordinator enters an `Attempt` when it dispatches a call and takes it out when it is answered or lost. How busy a
+member is follows from the attempts there, the queue length in its latest Result and how long its calls take; nothing is
+counted beside the table (dask/distributed #4446), and nothing of it is gossiped. `traced` makes the row of a trace from
+an attempt and its result.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Mapping
 
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
+from mpreg_proto.requests.actions import LOCAL
 from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.wire.messages import Done, Failed, Traced
 
 _COUNTER_BITS = 40
 """Bits of a dispatch's number that count; the others are drawn, so that nobody can guess it."""
@@ -204,3 +207,28 @@ class Outstanding:
 
     def __len__(self) -> int:
         return sum(len(calls) for calls in self._by_number.values())
+
+
+def traced(attempt: Attempt, row: Done | Failed, now: int) -> Traced:
+    """All times are nanoseconds since the request arrived.
+
+    Only spans come over a link, so the way there is reckoned as half of what is left of the round trip. A worker may
+    tell any numbers; what it says is held against how long it has had the call.
+    """
+    execution, name = attempt.execution, attempt.call
+    left = now - attempt.sent
+    ran = min(max(row.ran, 0), left)
+    waited = min(max(row.waited, 0), left - ran)
+    travelled = 0 if attempt.link == LOCAL else left - ran - waited
+    moved = attempt.sent + travelled // 2 - execution.arrived
+    started = moved + waited
+    return Traced(
+        name=name,
+        node=attempt.candidate.shown,
+        queued=execution.history.queued[name] - execution.arrived,
+        moved=moved,
+        started=started,
+        ended=started + ran,
+        tries=execution.history.tries[name],
+        why=attempt.reason,
+    )

@@ -1,4 +1,4 @@
-"""docs/explanation/glossary.md against the code: each class that it names exists once, and no class name is used twice."""
+"""docs/explanation/glossary.md against the code: each class that it names exists once, as does every other class."""
 
 import ast
 import re

@@ -22,6 +22,7 @@ from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.notices import MemberChanged, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
+from mpreg_proto.view import member_views
 from mpreg_proto.wire.messages import Message
 
 _decode = msgspec.msgpack.Decoder(Message).decode
@@ -44,7 +45,7 @@ class Peer:
 
     def standings(self) -> dict[str, str]:
         """How this node sees each other member, by name."""
-        return {row.name: row.standing for row in self.cluster.member_statuses()}
+        return {row.name: row.standing for row in member_views(self.cluster, now=0)}
 
     def suspected(self) -> list[MemberId]:
         """Every SUSPECT that this node ever noticed."""

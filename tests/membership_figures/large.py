@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mpreg_proto.cluster.cards import Card
+from mpreg_proto.cluster.members import Card
 from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.effects import Dial, Effect, Framing, HangUp, Notify, Send
 from mpreg_proto.ids import Address, LinkId, MemberId

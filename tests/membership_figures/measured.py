@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mpreg_proto.cluster.cards import Card
 from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.cluster.members import Card
 from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import DEFAULT, SECOND

@@ -20,6 +20,7 @@ from mpreg_proto.limits import HOUR, MILLISECOND, SECOND, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
+from mpreg_proto.view import member_views
 from mpreg_proto.wire.messages import Change, Claim, Delta, Digest, Fetch, Gossip, Head
 from tests.helpers.cluster_network import at
 
@@ -299,7 +300,7 @@ def test_p14_no_claim_however_wrong_raises(script: list[tuple[Gossip | Digest | 
     assert ME in [row.member for row in cluster.index.offers("f", ("gpu",), None)]
     cluster.index.explain_no_match("g", (), None)
     cluster.index.table()
-    cluster.member_statuses()
+    member_views(cluster, now=0)
 
 
 @given(st.lists(st.tuples(wild, st.integers(0, 3 * RETIRES_AFTER)), max_size=6))

@@ -15,7 +15,7 @@ from mpreg_proto.cluster.gossip import Disseminator
 from mpreg_proto.cluster.index import Index
 from mpreg_proto.cluster.peer_links import PeerLinks
 from mpreg_proto.requests.outstanding import Outstanding
-from mpreg_proto.requests.pending import PendingCalls
+from mpreg_proto.requests.scheduler import PendingCalls
 from mpreg_proto.requests.worker import Worker
 from mpreg_transports.graph import Graph
 from mpreg_transports.testing.hosts import Spec

@@ -11,8 +11,7 @@ import pytest
 
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.ids import MemberId
-from mpreg_proto.requests.coordinator import Coordinator
-from mpreg_proto.requests.inflight import InFlight
+from mpreg_proto.requests.coordinator import Coordinator, InFlight
 from mpreg_proto.requests.replies import Replies
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.requests.scheduler import Scheduler

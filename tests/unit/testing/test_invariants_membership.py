@@ -10,8 +10,8 @@ import pytest
 from mpreg_proto.cluster.catalogue import Catalogue
 from mpreg_proto.cluster.index import Index
 from mpreg_proto.cluster.members import Members
-from mpreg_proto.machines import Machines
 from mpreg_proto.notices import Standing
+from mpreg_proto.router import Machines
 from tests.helpers.simulated import cluster, violated
 
 

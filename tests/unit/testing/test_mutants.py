@@ -91,7 +91,7 @@ def test_the_command_says_what_was_found(capsys: pytest.CaptureFixture[str]) -> 
     assert "| the last claim about a member wins | `mpreg_proto/cluster/members.py` | 5 | " in printed
     assert "1 of 1 planted bugs were found, after a median of " in printed
     assert main(["--list", "--only", "deadline"]) == 0
-    assert "carrier.py                the deadline is not passed on" in capsys.readouterr().out
+    assert "router.py                 the deadline is not passed on" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--only", "no such thing"])
 

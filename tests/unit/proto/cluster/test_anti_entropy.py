@@ -4,8 +4,18 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.actions import SendMessage
-from mpreg_proto.cluster.anti_entropy import FULL_DIGEST_MEMBERS, INLINE_DELTA, AntiEntropy
-from mpreg_proto.cluster.buckets import BUCKETS, EVERYTHING, HASHES_SIZE, SCOPE_SIZE, Buckets, bucket, within
+from mpreg_proto.cluster.anti_entropy import (
+    BUCKETS,
+    EVERYTHING,
+    FULL_DIGEST_MEMBERS,
+    HASHES_SIZE,
+    INLINE_DELTA,
+    SCOPE_SIZE,
+    AntiEntropy,
+    Buckets,
+    bucket,
+    within,
+)
 from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
 from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import LinkId, MemberId

@@ -1,6 +1,6 @@
 """Pauses between dials: they double up to a bound, are spread, and for the dead are shared by all that are alive."""
 
-from mpreg_proto.cluster.backoff import MIN_LINK_AGE, RARE_INTERVAL, RARELY_FROM, AddressRow, Backoff
+from mpreg_proto.cluster.dialer import MIN_LINK_AGE, RARE_INTERVAL, RARELY_FROM, AddressRow, Backoff
 from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import SECOND, Limits

@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.actions import IdRetired, LinkSelected, MemberLost, OffersChanged, SendMessage
-from mpreg_proto.cluster.cards import Card
 from mpreg_proto.cluster.catalogue import LAST_VERSION, Entry, FunctionSpec, entry_hash
+from mpreg_proto.cluster.members import Card
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import CardsDiffer, PeerUnreachable, Standing
+from mpreg_proto.view import member_views
 from mpreg_proto.wire.messages import Change, Claim, Delta, DialBack, Digest, Fetch, Gossip, Head
 from tests.helpers.cluster_network import Network, Peer, agree, at
 
@@ -330,7 +331,7 @@ def test_a_new_address_is_told_as_a_new_incarnation() -> None:
     a, c = net.peers["a"], net.peers["c"]
     net.do(a, a.cluster.advertise((Address("ws://elsewhere:1"),), net.now))
     net.run(0.1)
-    row = next(row for row in c.cluster.member_statuses() if row.name == "a")
+    row = next(row for row in member_views(c.cluster, now=0) if row.name == "a")
     assert (row.addresses, row.incarnation, row.standing, row.linked) == (("ws://elsewhere:1",), 1, "alive", True)
     assert a.cluster.advertise((Address("ws://elsewhere:1"),), net.now) == []
 
@@ -346,7 +347,7 @@ def test_resources_of_a_node_count_for_all_its_functions() -> None:
     net.do(a, a.cluster.set_resources(("slow",), net.now))
     net.run(0.1)
     assert who(b, "f", ("gpu",)) == []
-    assert next(row for row in b.cluster.member_statuses() if row.name == "a").resources == ("slow",)
+    assert next(row for row in member_views(b.cluster, now=0) if row.name == "a").resources == ("slow",)
 
 
 def test_messages_and_ends_of_unknown_links_are_ignored() -> None:

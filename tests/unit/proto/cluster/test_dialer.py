@@ -5,8 +5,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from mpreg_proto.cluster.backoff import RARE_INTERVAL, RARELY_FROM
-from mpreg_proto.cluster.dialer import STAGGER, YIELD_DELAY, Dialer
+from mpreg_proto.cluster.dialer import RARE_INTERVAL, RARELY_FROM, STAGGER, YIELD_DELAY, Dialer
 from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.effects import Dial, Notify

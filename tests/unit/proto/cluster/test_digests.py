@@ -2,7 +2,7 @@
 
 import msgspec
 
-from mpreg_proto.cluster.digests import NO_CARD, digest, newer, older
+from mpreg_proto.cluster.anti_entropy import NO_CARD, digest, newer, older
 from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits

@@ -1,8 +1,7 @@
 """A member that leaves while its last results are on their way: news of others must not take them for lost."""
 
 from mpreg_proto.cluster.actions import MemberLost
-from mpreg_proto.cluster.changes import REFUTE_TIMEOUT
-from mpreg_proto.cluster.cluster import Cluster
+from mpreg_proto.cluster.cluster import REFUTE_TIMEOUT, Cluster
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing

@@ -3,9 +3,8 @@
 import msgspec
 import pytest
 
-from mpreg_proto.cluster.cards import Card, card_hash
-from mpreg_proto.cluster.digests import NO_CARD, digest
-from mpreg_proto.cluster.members import FORGOTTEN_AFTER, LAST_INCARNATION, RETIRES_AFTER, Members
+from mpreg_proto.cluster.anti_entropy import NO_CARD, digest
+from mpreg_proto.cluster.members import FORGOTTEN_AFTER, LAST_INCARNATION, RETIRES_AFTER, Card, Members, card_hash
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import Standing

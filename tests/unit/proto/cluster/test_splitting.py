@@ -1,6 +1,6 @@
 """Halves of messages about members say together what the whole said."""
 
-from mpreg_proto.cluster.buckets import SCOPE_SIZE, bucket, within
+from mpreg_proto.cluster.anti_entropy import SCOPE_SIZE, bucket, within
 from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.ids import MemberId
 from mpreg_proto.wire.messages import Claim, Delta, Digest, Fetch, Gossip, Head, Ping, Pull

@@ -2,8 +2,7 @@
 
 import pytest
 
-from mpreg_proto.cluster.routes import MAX_HOPS, Routes
-from mpreg_proto.cluster.topology import MESH, RINGS, Rings
+from mpreg_proto.cluster.topology import MAX_HOPS, MESH, RINGS, Rings, Routes
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.rng import Rng
 

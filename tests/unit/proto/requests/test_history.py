@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import MemberId
-from mpreg_proto.requests.history import History
+from mpreg_proto.requests.request_state import History
 
 FULL = Fault(1022, "full")
 

@@ -3,8 +3,8 @@
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.pending import PendingCalls
 from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.scheduler import PendingCalls
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire.messages import Call, Request
 

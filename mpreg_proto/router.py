@@ -1,0 +1,601 @@
+"""The router: each message to the machine that it concerns, each action to the one that carries it out.
+
+`Machines` puts the machines of one node together: links, replies, worker, cluster, coordinator, relay. None calls
+another: each returns what it wants done, as actions in the order of their causes. `ActionRunner` carries these out;
+what follows from one comes after all that was there before, so nothing re-enters a machine. `Router` delivers messages.
+Two tables, `_MESSAGE_HANDLERS` and `_ACTION_HANDLERS`, hold every message and every action there is; effects go to the
+log as they are. Nothing here reads bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, assert_never
+
+import msgspec
+
+from mpreg_proto.cluster.actions import (
+    AbandonLink,
+    AbortLink,
+    CloseIfIdle,
+    CloseLink,
+    IdRetired,
+    LinkSelected,
+    MemberLost,
+    OffersChanged,
+    Output,
+    SendMessage,
+    SendPing,
+)
+from mpreg_proto.cluster.catalogue import FunctionSpec
+from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
+from mpreg_proto.cluster.splitting import halves
+from mpreg_proto.config import NodeConfig
+from mpreg_proto.effects import Effect, Notify
+from mpreg_proto.errors import CloseCode, ErrorCode, Fault
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.links import Links
+from mpreg_proto.notices import GossipTooLong, LinkEndCause, LinkOpened
+from mpreg_proto.requests import faults
+from mpreg_proto.requests.actions import (
+    LOCAL,
+    Action,
+    CallFinished,
+    CallSettled,
+    CancelDispatch,
+    Connect,
+    Dispatch,
+    SendReply,
+)
+from mpreg_proto.requests.coordinator import Coordinator
+from mpreg_proto.requests.relay import Forward, Relay
+from mpreg_proto.requests.replies import Replies
+from mpreg_proto.requests.scheduler import explain
+from mpreg_proto.requests.worker import Worker
+from mpreg_proto.rng import Entropy, Rng
+from mpreg_proto.sending import LinkGone, Sent, TooLong, shorten_fault
+from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind, Timers
+from mpreg_proto.view import NodeView, build_view
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.handshake import MEMBER_ID_BYTES, hello
+from mpreg_proto.wire.messages import (
+    BucketHashes,
+    Call,
+    CancelRequest,
+    DialBack,
+    Digest,
+    Explain,
+    Explanation,
+    Failed,
+    Fetch,
+    GetView,
+    Goodbye,
+    GoodbyeReason,
+    Gossip,
+    Hello,
+    IndirectAck,
+    Message,
+    PingReq,
+    Pong,
+    Pull,
+    Refused,
+    Request,
+    Result,
+    View,
+)
+from mpreg_proto.wire.values import ValueCodec
+
+
+class OpenLinks(Mapping[MemberId, LinkId]):
+    """The link that calls for each member go over, if something can be sent over it: of one that this node has just
+    closed the cluster hears only when its transport is gone.
+    """
+
+    __slots__ = ("_best", "_links")
+
+    def __init__(self, best: Mapping[MemberId, LinkId], links: Links) -> None:
+        self._best = best
+        self._links = links
+
+    def __getitem__(self, member: MemberId) -> LinkId:
+        link = self._best[member]
+        if not self._links.is_open(link):
+            raise KeyError(member)
+        return link
+
+    def __contains__(self, member: object) -> bool:
+        link = self._best.get(member)  # type: ignore[call-overload]  # of any kind, as for every mapping
+        return link is not None and self._links.is_open(link)
+
+    def __iter__(self) -> Iterator[MemberId]:
+        return (member for member in self._best if member in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Machines:
+    """See the module. `log` is the one list of effects, in the order of their causes."""
+
+    def __init__(self, config: NodeConfig, *, rng: Rng, entropy: Entropy, codec: ValueCodec) -> None:
+        """`start_as` must follow: until then there is no cluster and no coordinator."""
+        self.config = config
+        self.entropy = entropy
+        self.timers = Timers()
+        self.log: list[Effect] = []
+        self.draining = False
+        """Whether this node takes nothing new."""
+        self.offered: dict[str, FunctionSpec] = {}
+        self.resources = config.resources
+        self.addresses = config.addresses
+        self._rng = rng
+        self.links = Links(
+            lambda: hello(cluster=config.cluster_id, member=self.me, name=config.name),
+            codec=codec,
+            timers=self.timers,
+            limits=config.limits,
+            log=self.log,
+            pending=self.pending,
+        )
+        self.replies = Replies(self.links, self.log)
+        self.worker = Worker(self.refusal, codec, config.limits)
+        self.me: MemberId
+        self.cluster: Cluster
+        self.coordinator: Coordinator
+        self.relay: Relay
+
+    def start_as(self, me: MemberId, now: int, *, last_number: int) -> list[Output]:
+        """Be member `me`, at first or anew: know nobody, answer for nothing. Returns what that needs to begin with.
+
+        `last_number`: the newest dispatch of an earlier life, some of whose calls the worker may still run.
+        """
+        self.me = me
+        self.cluster = Cluster(
+            me,
+            name=self.config.name,
+            addresses=self.addresses,
+            seeds=self.config.seeds,
+            resources=self.resources,
+            timers=self.timers,
+            rng=self._rng.child("cluster"),
+            limits=self.config.limits,
+            now=now,
+            last_received=self.links.last_activity,
+        )
+        self.coordinator = Coordinator(
+            me,
+            catalogue=self.cluster.index,
+            links=OpenLinks(self.cluster.links, self.links),
+            timers=self.timers,
+            rng=self._rng.child("placement"),
+            limits=self.config.limits,
+            last_number=last_number,
+            next_hop=self._next_hop,
+            draw_number=lambda: int.from_bytes(self.entropy(3), "big") >> 1,
+        )
+        self.relay = Relay(me, number=self.coordinator.next_number, limits=self.config.limits)
+        self.worker.shown = self.shown
+        out = self.cluster.start(now)
+        for function in self.offered.values():
+            out += self.cluster.offer(function, now)
+        return out + self.cluster.drain(now) if self.draining else out
+
+    def _next_hop(self, member: MemberId, avoiding: Collection[bytes]) -> LinkId | None:
+        """The link over which a member may be reached by relay, but for those that would not pass a call on."""
+        link = self.cluster.routes.next_hop(member, avoiding=avoiding)
+        return link if link is not None and self.links.is_open(link) else None
+
+    def retire_id(self, now: int) -> list[Output]:
+        """Go on as another member; whatever was of the old one must be ended before."""
+        self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
+        return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
+
+    @property
+    def shown(self) -> str:
+        """This node as people see it."""
+        return show(self.config.name, self.me)
+
+    def view(self, now: int) -> NodeView:
+        """How this node sees the cluster and itself."""
+        return build_view(
+            shown=self.shown,
+            cluster_id=self.config.cluster_id,
+            draining=self.draining,
+            cluster=self.cluster,
+            coordinator=self.coordinator,
+            worker=self.worker,
+            links=self.links,
+            now=now,
+        )
+
+    # -- what only all of them know -----------------------------------------------------------------------------------
+
+    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[Action]:
+        """A request to be answered for here, unless this node is leaving."""
+        if self.draining:
+            return [SendReply(link, Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False)))]
+        return self.coordinator.submit(request, link, now)
+
+    def refusal(self, call: Call, assumed: bool) -> Fault | None:
+        """Why this node cannot run `call` now: 1001 for what is not offered here (the sender's view is old), 1024.
+
+        What is taken for idempotent (`assumed`) and is not is refused too: its coordinator would start it twice.
+        """
+        if self.draining and call.function in self.offered:
+            return faults.DRAINING
+        index = self.cluster.index
+        for one in index.offers(call.function, call.resources, call.version):
+            if one.member == self.me:
+                return faults.not_idempotent(call) if assumed and not one.idempotent else None
+        return faults.not_found(call, index.explain_no_match(call.function, call.resources, call.version))
+
+    def pending(self, link: LinkId) -> bool:
+        """Whether anything is still to come or to go on `link`."""
+        asked = self.worker.busy_on(link) or self.coordinator.busy_on(link)
+        return asked or self.replies.pending(link) or self.relay.busy_on(link)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is answered for, run or passed on here."""
+        return bool(self.coordinator.requests or self.worker.running or self.worker.queued or len(self.relay))
+
+
+AnyAction = Action | Output | Forward
+"""All that the machines may return."""
+
+
+class ActionRunner:
+    """See the module. It holds nothing of its own."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+        self._links = machines.links
+        self._replies = machines.replies
+        self._worker = machines.worker
+        self._log = machines.log
+
+    def run(self, actions: Iterable[AnyAction], now: int) -> None:
+        """Bring each action to whom it concerns; what follows from it comes after what was there before."""
+        waiting = deque(actions)
+        while waiting:
+            action = waiting.popleft()
+            handler = _ACTION_HANDLERS.get(type(action))
+            if handler is None:
+                self._log.append(action)  # type: ignore[arg-type]  # the table holds all but the effects
+            elif more := handler(self, action, now):
+                waiting.extend(more)
+
+    def _dispatch(self, action: Dispatch, now: int) -> Iterable[AnyAction]:
+        if action.link == LOCAL:
+            return self._worker.accept(
+                LOCAL, action.number, action.calls, action.inputs, deadline=action.deadline, now=now
+            )
+        request = Request(
+            action.number,
+            tuple(action.calls),
+            timeout=action.deadline - now,
+            here=tuple([call.name for call in action.calls]),
+            idempotent=tuple(action.idempotent),
+            inputs=action.inputs,
+            partial=True,
+            eager=True,
+            to=action.to,
+        )
+        outcome = self._links.send(action.link, request)
+        match outcome:
+            case Sent():
+                return ()
+            case LinkGone():
+                return self._machines.coordinator.unsent(action.number, None, now)
+            case TooLong():
+                fault = outcome.fault(maybe_executed=False)
+                return self._machines.coordinator.unsent(action.number, fault, now)
+            case _:
+                assert_never(outcome)
+
+    def _forward(self, action: Forward, now: int) -> Iterable[AnyAction]:
+        message = action.message
+        if isinstance(message, Result):
+            self._replies.forward(action.link, message)
+            return ()
+        if isinstance(message, CancelRequest):
+            self._links.send_or_close(action.link, message)
+            return ()
+        outcome = self._links.send(action.link, message)
+        match outcome:
+            case Sent():
+                return ()
+            case LinkGone():  # it never left, so who waits for its answer has it
+                return self._machines.relay.result(action.link, Result(message.id, fault=faults.no_route())) or ()
+            case TooLong():
+                refused = Result(message.id, fault=outcome.fault(maybe_executed=False))
+                return self._machines.relay.result(action.link, refused) or ()
+            case _:
+                assert_never(outcome)
+
+    def _cancel_dispatch(self, action: CancelDispatch, now: int) -> Iterable[AnyAction]:
+        if action.link == LOCAL:
+            return self._worker.cancel(LOCAL, action.number, now)
+        self._links.send_or_close(action.link, CancelRequest(action.number))
+        return ()
+
+    def _send_reply(self, action: SendReply, now: int) -> Iterable[AnyAction]:
+        self._replies.finish(action.link, action.result)
+        return ()
+
+    def _call_settled(self, action: CallSettled, now: int) -> Iterable[AnyAction]:
+        self._replies.add(action.link, action.request, action.row, last=False)
+        return ()
+
+    def _call_finished(self, action: CallFinished, now: int) -> Iterable[AnyAction]:
+        if action.link == LOCAL:
+            return self._machines.coordinator.call_finished(action.request, action.row, now)
+        self._replies.add(action.link, action.request, action.row, last=action.last)
+        return ()
+
+    def _connect(self, action: Connect, now: int) -> Iterable[AnyAction]:
+        return self._machines.cluster.connect(action.member, now)
+
+    def _send_message(self, action: SendMessage, now: int) -> Iterable[AnyAction]:
+        """Send it, in several messages if need be. Of a link that is gone the cluster hears by its end."""
+        waiting = [action.message]
+        while waiting:
+            message = waiting.pop()
+            outcome = self._links.send(action.link, message)
+            match outcome:
+                case Sent() | LinkGone():
+                    pass
+                case TooLong():
+                    if parts := halves(message):
+                        waiting.extend(reversed(parts))
+                    else:
+                        kind = type(message).__name__
+                        self._log.append(Notify(GossipTooLong(action.link, kind, outcome.size, outcome.limit)))
+                case _:
+                    assert_never(outcome)
+        return ()
+
+    def _close_link(self, action: CloseLink, now: int) -> Iterable[AnyAction]:
+        self._links.goodbye(action.link, action.reason, now)
+        return ()
+
+    def _send_ping(self, action: SendPing, now: int) -> Iterable[AnyAction]:
+        self._links.ping(action.link, now)
+        return ()
+
+    def _abort_link(self, action: AbortLink, now: int) -> Iterable[AnyAction]:
+        cause, reason = LinkEndCause.MEMBER_DEAD, "its member is marked DEAD"
+        self._links.hang_up(action.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
+        return ()
+
+    def _abandon_link(self, action: AbandonLink, now: int) -> Iterable[AnyAction]:
+        """Goodbye, in case it is heard there, and the end: what is pending on that link goes elsewhere."""
+        self._links.goodbye(action.link, GoodbyeReason.SILENT, now)
+        cause, reason = LinkEndCause.UNRESPONSIVE, "nothing comes over it, though its member is alive"
+        self._links.hang_up(action.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
+        return ()
+
+    def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[AnyAction]:
+        """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
+        if self._links.idle(action.link, now) and not self._machines.pending(action.link):
+            self._links.goodbye(action.link, GoodbyeReason.IDLE, now)
+            return self._machines.cluster.start_closing(action.link)
+        return ()
+
+    def _member_lost(self, action: MemberLost, now: int) -> Iterable[AnyAction]:
+        return self._machines.coordinator.member_lost(action.member, now)
+
+    def _id_retired(self, action: IdRetired, now: int) -> Iterable[AnyAction]:
+        """The cluster has retired this node's id: go on under a new one (membership.md)."""
+        self.run(self._machines.coordinator.end_all(), now)
+        for link, session in list(self._links.sessions.items()):
+            if session.member is not None or session.dialled is not None:
+                self._links.hang_up(link)
+        self.run(self._machines.retire_id(now), now)
+        return ()
+
+    def _link_selected(self, action: LinkSelected, now: int) -> Iterable[AnyAction]:
+        return self._machines.coordinator.link_selected(action.member, now)
+
+    def _offers_changed(self, action: OffersChanged, now: int) -> Iterable[AnyAction]:
+        return self._machines.coordinator.offers_changed(now, functions=action.functions, members=action.members)
+
+
+_ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[AnyAction]]] = {
+    Dispatch: ActionRunner._dispatch,
+    CancelDispatch: ActionRunner._cancel_dispatch,
+    Forward: ActionRunner._forward,
+    SendReply: ActionRunner._send_reply,
+    CallSettled: ActionRunner._call_settled,
+    CallFinished: ActionRunner._call_finished,
+    Connect: ActionRunner._connect,
+    SendMessage: ActionRunner._send_message,
+    SendPing: ActionRunner._send_ping,
+    CloseLink: ActionRunner._close_link,
+    AbortLink: ActionRunner._abort_link,
+    AbandonLink: ActionRunner._abandon_link,
+    CloseIfIdle: ActionRunner._close_if_idle,
+    MemberLost: ActionRunner._member_lost,
+    LinkSelected: ActionRunner._link_selected,
+    OffersChanged: ActionRunner._offers_changed,
+    IdRetired: ActionRunner._id_retired,
+}
+
+
+_json = msgspec.json.Encoder().encode
+_AROUND_VIEW = 32
+"""Bytes that a part of a view takes on the wire beside its text, at most."""
+
+
+class Router:
+    """See the module. It holds nothing of its own and never raises for what a peer said."""
+
+    def __init__(self, machines: Machines, runner: ActionRunner) -> None:
+        self._machines = machines
+        self._links = machines.links
+        self._replies = machines.replies
+        self._worker = machines.worker
+        self._log = machines.log
+        self._run = runner.run
+
+    def deliver(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
+        """One message that came in over `link`, which is not over."""
+        _MESSAGE_HANDLERS[type(message)](self, link, message, now)
+
+    def _on_hello(self, link: LinkId, message: Hello, now: int) -> None:
+        session = self._links.sessions[link]
+        member = session.member
+        if member == self._machines.me:
+            self._run(self._machines.cluster.reached_self(session.dialled, now), now)
+            self._links.hang_up(link)
+            return
+        self._log.append(Notify(LinkOpened(link, message.name, member)))
+        if member is not None:
+            cluster = self._machines.cluster
+            self._run(cluster.link_established(link, member, message.name, dialled=session.dialled, now=now), now)
+            self._run(self._machines.coordinator.routes_changed(now), now)
+
+    def _on_request(self, link: LinkId, request: Request, now: int) -> None:
+        session = self._links.sessions[link]
+        if session.closing:
+            fault = Fault(ErrorCode.DRAINING, "this link is closing", {"maybe_executed": False})
+            self._replies.refuse(link, Result(request.id, fault=fault))
+            return
+        if session.member is None:
+            if request.here or request.hops or request.caller or request.to or request.via:  # for nodes alone to say
+                request = msgspec.structs.replace(request, here=(), hops=0, caller="", to=b"", via=())
+        elif request.to and request.to != self._machines.me:
+            self._relay(link, request, session.member, now)
+            return
+        elif request.here and len(request.here) == len(request.calls):
+            self._on_dispatch(link, request, now)
+            return
+        self._run(self._machines.accept(link, request, now), now)
+
+    def _relay(self, link: LinkId, request: Request, sender: MemberId, now: int) -> None:
+        """A dispatch for another node, which this one can reach."""
+        if self._machines.relay.has(link, request.id):
+            fault = Fault(
+                ErrorCode.INVALID_REQUEST,
+                f"request {request.id} is already in progress on this link",
+                {"maybe_executed": False},
+            )
+            self._replies.refuse(link, Result(request.id, fault=fault))
+            return
+        routes = self._machines.cluster.routes
+        next_hop = (
+            None if self._machines.draining else routes.next_hop(MemberId(request.to), via=(*request.via, sender))
+        )
+        self._run(self._machines.relay.request(link, request, sender=sender, next_hop=next_hop, now=now), now)
+
+    def _on_dispatch(self, link: LinkId, request: Request, now: int) -> None:
+        """Calls that a coordinator chose this node for."""
+        names = dict.fromkeys(call.name for call in request.calls)
+        error = ""
+        if len(names) < len(request.calls) or dict.fromkeys(request.here) != names:
+            error = "here names each call of the request once"
+        elif self._worker.has(link, request.id):
+            error = f"request {request.id} is already in progress on this link"
+        if error:
+            self._replies.refuse(
+                link, Result(request.id, fault=Fault(ErrorCode.INVALID_REQUEST, error, {"maybe_executed": False}))
+            )
+            return
+        limits = self._machines.config.limits
+        span = min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)
+        calls = list(request.calls)
+        actions = self._worker.accept(
+            link, request.id, calls, request.inputs, idempotent=request.idempotent, deadline=now + span, now=now
+        )
+        if any(
+            type(one) is CallFinished and type(one.row) is Failed and one.row.fault.code == ErrorCode.COMMAND_NOT_FOUND
+            for one in actions
+        ):
+            self._run(self._machines.cluster.send_own_head(link), now)
+        self._run(actions, now)
+
+    def _on_bad_request(self, link: LinkId, message: BadRequest, now: int) -> None:
+        self._replies.refuse(link, Result(message.id, fault=message.fault.with_details(maybe_executed=False)))
+
+    def _on_result(self, link: LinkId, result: Result, now: int) -> None:
+        if len(self._machines.relay) and (back := self._machines.relay.result(link, result)) is not None:
+            self._run(back, now)
+            return
+        self._run(self._machines.coordinator.result_received(link, result, now), now)
+
+    def _on_cancel(self, link: LinkId, message: CancelRequest, now: int) -> None:
+        self._run(self._machines.coordinator.cancel(link, message.id, now), now)
+        self._run(self._worker.cancel(link, message.id, now), now)
+        self._run(self._machines.relay.cancel(link, message.id), now)
+
+    def _on_explain(self, link: LinkId, message: Explain, now: int) -> None:
+        out = self._machines.coordinator.outstanding
+        out.now = now
+        explanation = explain(message.request, self._machines.cluster.index, out, self._machines.config.limits)
+        outcome = self._links.send(link, explanation)
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                fault = explanation.fault
+                fault = outcome.fault(maybe_executed=False) if fault is None else shorten_fault(fault)
+                self._links.send_or_close(link, Explanation(explanation.id, fault=fault))
+            case _:
+                assert_never(outcome)
+
+    def _on_get_view(self, link: LinkId, message: GetView, now: int) -> None:
+        """Answer with the view; one that is longer than a message goes in several."""
+        view = _json(self._machines.view(now))
+        outcome = self._links.send(link, View(message.id, view))
+        match outcome:
+            case Sent() | LinkGone():
+                pass
+            case TooLong():
+                size = max(1, outcome.limit - _AROUND_VIEW)
+                for begin in range(0, len(view), size):
+                    part = View(message.id, view[begin : begin + size], last=begin + size >= len(view))
+                    self._links.send_or_close(link, part)
+            case _:
+                assert_never(outcome)
+
+    def _on_pong(self, link: LinkId, message: Pong, now: int) -> None:
+        self._run(self._machines.cluster.ack_received(link, now), now)
+
+    def _on_membership_message(self, link: LinkId, message: ClusterMessage, now: int) -> None:
+        if self._links.sessions[link].member is None:
+            self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "only nodes speak of members"))
+            return
+        self._run(self._machines.cluster.received(link, message, now), now)
+
+    def _on_goodbye(self, link: LinkId, message: Goodbye, now: int) -> None:
+        """Calls go over another link.
+
+        This one is in `leaving` and closed by `_settle` when nothing is pending on it.
+        """
+        self._run(self._machines.cluster.goodbye_received(link, now), now)
+
+    def _on_refused(self, link: LinkId, message: Refused, now: int) -> None:
+        """The link is being hung up; that its end is a failed dial follows from `link_closed`."""
+
+    def _on_unexpected_reply(self, link: LinkId, message: Explanation | View, now: int) -> None:
+        self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "an answer to a question that was never asked"))
+
+
+_MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {
+    Hello: Router._on_hello,
+    Request: Router._on_request,
+    BadRequest: Router._on_bad_request,
+    Result: Router._on_result,
+    CancelRequest: Router._on_cancel,
+    Explain: Router._on_explain,
+    GetView: Router._on_get_view,
+    **dict.fromkeys(
+        (Gossip, Digest, Fetch, BucketHashes, Pull, DialBack, PingReq, IndirectAck), Router._on_membership_message
+    ),
+    Pong: Router._on_pong,
+    Goodbye: Router._on_goodbye,
+    Refused: Router._on_refused,
+    Explanation: Router._on_unexpected_reply,
+    View: Router._on_unexpected_reply,
+}
