@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,10 +31,10 @@ def environment() -> dict[str, str]:
 
 def main() -> NoReturn:
     """Be that node until told to end."""
-    from mpreg_transports.cli.commands.serve import end_process, prepare
     from mpreg_transports.cli.errors import report_error
     from mpreg_transports.cli.log_handler import log_to_stderr
     from mpreg_transports.cli.streams import tolerate_closed_streams
+    from mpreg_transports.cli.target import prepare
 
     tolerate_closed_streams()
     threading.Thread(target=_follow_parent, name="mpreg parent", daemon=True).start()
@@ -52,6 +53,20 @@ def _follow_parent() -> None:
     while os.read(0, 1024):  # not sys.stdin, whose lock a thread must not hold at the end
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_process(code: int = 0) -> NoReturn:
+    """End without waiting for threads: functions that cannot be interrupted may run in them for ever."""
+    import logging
+
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    main = threading.main_thread()
+    if any(thread is not main and not thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

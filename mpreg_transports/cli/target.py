@@ -239,3 +239,22 @@ _LIBRARIES = (
     *(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib")),
 )
 """Where code lies that is not the user's."""
+
+
+def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None) -> Server:
+    """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
+    from mpreg_transports.cli.console import print_message
+    from mpreg_transports.config.settings import kubernetes, resolve
+    from mpreg_transports.config.validation import refuse_open_host
+
+    if (ignored := kubernetes(os.environ)) is not None:
+        print_message(ignored)
+    found = resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before the user's module runs
+    loaded = load(target, app_dir_of(found)) if target is not None else None
+    own = own_settings(loaded) if loaded is not None else {}
+    server = configured_server(loaded, resolve(flags=flags, environ=os.environ, config=config, server=own))
+    try:
+        refuse_open_host(server.host, insecure=server.insecure)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
+    return server

@@ -6,12 +6,7 @@ and so does the one line that says it is ready.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -100,6 +95,8 @@ def serve(
         "app-dir": str(app_dir) if app_dir is not None else None,
     }
     from mpreg_transports.cli.log_handler import log_to_stderr
+    from mpreg_transports.cli.node_process import end_process
+    from mpreg_transports.cli.target import prepare
 
     server = prepare(target, flags, config)
     log_to_stderr()
@@ -107,44 +104,8 @@ def serve(
     end_process()
 
 
-def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None) -> Server:
-    """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
-    from mpreg_transports.cli.console import print_message
-    from mpreg_transports.cli.errors import CommandFailed
-    from mpreg_transports.cli.target import app_dir_of, configured_server, load, own_settings
-    from mpreg_transports.config.settings import kubernetes, resolve
-    from mpreg_transports.config.validation import refuse_open_host
-
-    if (ignored := kubernetes(os.environ)) is not None:
-        print_message(ignored)
-    found = resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before the user's module runs
-    loaded = load(target, app_dir_of(found)) if target is not None else None
-    own = own_settings(loaded) if loaded is not None else {}
-    server = configured_server(loaded, resolve(flags=flags, environ=os.environ, config=config, server=own))
-    try:
-        refuse_open_host(server.host, insecure=server.insecure)
-    except ValueError as error:
-        raise CommandFailed(str(error)) from None
-    return server
-
-
 def log_ready_line(server: Server) -> None:
     """The one line that says where it listens."""
     from mpreg_transports.cli.log_handler import write_log_line
 
     write_log_line(server.ready_line())
-
-
-def end_process(code: int = 0) -> NoReturn:
-    """End without waiting for threads: functions that cannot be interrupted may run in them for ever."""
-    import logging
-    import threading
-
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
-    main = threading.main_thread()
-    if any(thread is not main and not thread.daemon for thread in threading.enumerate()):
-        os._exit(code)
-    sys.exit(code)

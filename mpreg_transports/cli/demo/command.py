@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mpreg_transports.client import Client
 
 SHELVES = ("stdlib-a", "stdlib-b")
-NODES = ("balancer", "shelf-a", "shelf-b")
 JOIN_SECONDS = 20.0
 """How long the three may take to know each other."""
 
@@ -50,6 +49,7 @@ async def _run_demo(output: DemoOutput, keep: bool) -> bool:
 
     from mpreg_transports.cli.children import Children
     from mpreg_transports.cli.commands.dev import cancel_on_signal
+    from mpreg_transports.cli.demo.requests import NODES
     from mpreg_transports.client import Client
 
     finished = False

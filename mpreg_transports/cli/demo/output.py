@@ -138,6 +138,6 @@ def _call_row(command: dict[str, Any], ran: dict[str, Traced], end: int) -> tupl
 
 def _colour(name: str) -> str:
     """The waterfall's colour for one of the three nodes."""
-    from mpreg_transports.cli.demo.command import NODES
+    from mpreg_transports.cli.demo.requests import NODES
 
     return PALETTE[sorted(NODES).index(name) % len(PALETTE)]

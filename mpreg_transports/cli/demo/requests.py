@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mpreg_transports.graph import Graph, Handle
 
+NODES = ("balancer", "shelf-a", "shelf-b")
 HI = "hi there!"
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.cli.commands.serve import prepare
 from mpreg_transports.cli.errors import CommandFailed
-from mpreg_transports.cli.target import configured_server, load, own_settings, source_of
+from mpreg_transports.cli.target import configured_server, load, own_settings, prepare, source_of
 from mpreg_transports.config.settings import resolve
 from mpreg_transports.server import Server
 
