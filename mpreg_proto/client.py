@@ -184,11 +184,8 @@ class ClientSession:
         for number, pending in list(self._pending.items()):
             if pending.link == link:
                 may = "while the request may have been running" if pending.may_execute else "before it answered"
-                fault = Fault(
-                    ErrorCode.OUTCOME_UNKNOWN,
-                    f"the link to the node was lost {may}",
-                    {"maybe_executed": pending.may_execute},
-                )
+                text = f"the link to the node was lost {may}"
+                fault = Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"maybe_executed": pending.may_execute})
                 self._settle(number, Result(number, fault=fault))
         self._collect_effects()
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import typer.main
 
 from mpreg_proto import effects, errors, limits
@@ -61,7 +62,10 @@ def message_tables() -> str:
     """Every Struct of the wire, in the order of the file."""
     text = ""
     for node, fields in _classes("mpreg_proto/wire/messages.py"):
-        tag = getattr(messages, node.name).__struct_config__.tag
+        kind = getattr(messages, node.name)
+        if not issubclass(kind, msgspec.Struct):
+            continue
+        tag = kind.__struct_config__.tag
         text += f"### {node.name}{f' (kind {tag})' if tag is not None else ''}\n\n{_doc(node)}\n\n"
         rows = [
             (f"`{name}`", f"`{kind}`", f"`{default}`" if default else "", doc) for name, kind, default, doc in fields

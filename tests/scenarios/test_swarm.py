@@ -1,4 +1,4 @@
-"""A hundred seeds of the swarm: 15 or 60 simulated seconds of work under faults, then settling, all invariants on.
+"""A hundred seeds of the swarm: 10 or 60 simulated seconds of work under faults, then settling, all invariants on.
 
 Which seeds is data (`seeds.json`), spread over numbers of nodes and both framings; `python -m tests.simulations` runs
 thousands. A failing one says what does not hold and how to see it again; its trace is kept in the test's folder.
