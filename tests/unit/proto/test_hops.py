@@ -1,0 +1,21 @@
+"""The way of one request through the core grows no longer (`python -m tests.hops`)."""
+
+from tests.hops import ways
+
+BYTES_IN = (73, 18, 42)
+OUTCOME = (39, 14, 24)
+"""Functions, files and changes of file, as counted when this was written; fewer is better."""
+
+
+def test_way_of_a_request_that_the_node_serves_itself() -> None:
+    received, finished = ways("a")
+    assert received.calls[0] == ("node.py", "Node.receive")
+    assert ("requests/worker.py", "Worker._start") in received.calls
+    assert finished.calls[0] == ("node.py", "Node.finished")
+    assert ("links.py", "Links.send") in finished.calls
+    assert all(now <= then for now, then in zip(received.counts, BYTES_IN, strict=True)), received.counts
+    assert all(now <= then for now, then in zip(finished.counts, OUTCOME, strict=True)), finished.counts
+
+
+def test_way_of_a_request_over_two_nodes() -> None:
+    assert [way.title for way in ways("a", "b")] == ["a: bytes in", "b: bytes in", "b: outcome", "a: bytes in"]
