@@ -209,7 +209,7 @@ class JournalNode(Node):
         super().withdraw(function, now=now)
 
     def set_resources(self, resources: tuple[str, ...], *, now: int) -> None:
-        """See `Node.hold`."""
+        """See `Node.set_resources`."""
         self._record_input("set_resources", now, resources)
         super().set_resources(resources, now=now)
 

@@ -1,7 +1,7 @@
 """Stories of what is slow or done on purpose, on clusters of two to four nodes: no member is lost by it, and no call.
 
 The swarm draws such faults too, among others; here nothing else goes wrong, so that two more parts of invariants 13 and
-14 apply (`invariants_patience.py`).
+14 apply (`invariants_slow_peers.py`).
 """
 
 from pathlib import Path
