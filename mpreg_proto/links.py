@@ -70,6 +70,10 @@ class Links:
         self.closing: dict[LinkId, None] = {}
         """Links on which a goodbye was said, by whichever side."""
         self._keep_order = False
+        self.tap: Callable[[LinkId, Message | BadRequest], None] | None = None
+        """Called with each message that the owner is to look at, before it does: for simulators, which see messages
+        decoded whatever the framing. It must not call the node.
+        """
 
     def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
         """A transport stands. Raises LocalProtocolError if `link` is known already; nothing has changed then."""
@@ -134,9 +138,12 @@ class Links:
         if session is None or session.stage is Stage.ENDED:
             return False
         handler = _CONTROL_HANDLERS.get(type(message))
-        if handler is not None:
-            return handler(self, session, message, now)
-        session.last_used = now
+        if handler is None:
+            session.last_used = now
+        elif not handler(self, session, message, now):
+            return False
+        if self.tap is not None:
+            self.tap(link, message)
         return True
 
     def fail_on_violation(self, link: LinkId, received: Received) -> None:

@@ -55,8 +55,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _CHECKPOINT_EVERY = 256
 """Inputs between two marks of the hash."""
 _INPUTS = frozenset(
-    "link_opened receive link_closed dial_failed progress backlog finished wake submit cancel offer withdraw hold "
-    "advertise leave".split()
+    "link_opened receive link_closed dial_failed progress backlog finished wake submit cancel offer withdraw "
+    "set_resources advertise leave".split()
 )
 """What a record may be named, beside "drain" and "entropy"."""
 

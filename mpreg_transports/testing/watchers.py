@@ -108,20 +108,13 @@ class Subscriptions:
 
 
 def tap_messages(links: Links, host: Host, subscriptions: Subscriptions) -> None:
-    """Tell of each message that `links` gives to its owner, before the owner looks at it.
+    """Call the watchers' hooks for each message that `links` gives to its owner, before the owner looks at it."""
 
-    It puts itself between the two, as only there messages are seen decoded whatever the framing.
-    """
-    take = links.handle_control
-
-    def tapped(link: LinkId, message: Message | BadRequest, now: int) -> bool:
-        if not take(link, message, now):
-            return False
+    def tap(link: LinkId, message: Message | BadRequest) -> None:
         for hook in subscriptions.hooks_for(type(message)):
             hook(host, link, message)
-        return True
 
-    links.handle_control = tapped  # type: ignore[method-assign]
+    links.tap = tap
 
 
 class Violation(AssertionError):

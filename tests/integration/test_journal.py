@@ -105,6 +105,12 @@ def written(folder: Path) -> list[Path]:
     return [path for path in files(folder) if path.stat().st_size]
 
 
+def test_inputs_that_are_written_and_read() -> None:
+    """`replay` refuses a record of any other name."""
+    written = {name for name in vars(journal.JournalNode) if not name.startswith("_")} - {"drain", "close_journal"}
+    assert written == journal._INPUTS
+
+
 async def test_each_run_has_a_file_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "mpreg")
     file = tmp_path / "a.journal"
