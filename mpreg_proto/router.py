@@ -530,9 +530,9 @@ class Router:
         self._run(self._machines.relay.cancel(link, message.id), now)
 
     def _on_explain(self, link: LinkId, message: Explain, now: int) -> None:
-        out = self._machines.coordinator.outstanding
-        out.now = now
-        explanation = explain(message.request, self._machines.cluster.index, out, self._machines.config.limits)
+        machines = self._machines
+        loads, limits = machines.coordinator.outstanding, machines.config.limits
+        explanation = explain(message.request, machines.cluster.index, loads, limits, now)
         outcome = self._links.send(link, explanation)
         match outcome:
             case Sent() | LinkGone():

@@ -98,7 +98,7 @@ def build_view(
         members=member_views(
             cluster,
             now=now,
-            waiting=coordinator.outstanding.waiting,
+            waiting=lambda member: coordinator.outstanding.waiting(member, now),
             rtt=lambda member: links.rtt(cluster.links.get(member)),
         ),
         functions=cluster.index.table(),

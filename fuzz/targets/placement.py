@@ -46,11 +46,11 @@ class Loads:
     def __init__(self, members: dict[MemberId, Member]) -> None:
         self._members = members
 
-    def waiting(self, member: MemberId) -> int:
+    def waiting(self, member: MemberId, now: int) -> int:
         """Calls that wait there."""
         return self._members[member].waiting
 
-    def delay(self, member: MemberId) -> int:
+    def delay(self, member: MemberId, now: int) -> int:
         """For each call that waits, more than what decides nothing."""
         return self._members[member].waiting * 2 * NOISE
 
@@ -58,7 +58,7 @@ class Loads:
         """Whether it has as many as it may have: 3."""
         return self._members[member].waiting >= 3
 
-    def reachable(self, member: MemberId) -> bool:
+    def reachable(self, member: MemberId, now: int) -> bool:
         """Whether calls can be handed to it at once."""
         return self._members[member].linked
 
@@ -133,13 +133,13 @@ def _placed(
 
     best = min(map(standing, found))
     expected = [one for one in found if standing(one) == best]
-    equals = placement.rank(found, loads, resources=resources)
+    equals = placement.rank(found, loads, resources=resources, now=0)
     assert list(equals) == expected, f"{equals} instead of {expected}"
-    chosen = placement.draw(equals, loads, Rng(draws.byte()))
+    chosen = placement.draw(equals, loads, Rng(draws.byte()), 0)
     assert chosen in expected, "drawn from outside the best rank"
     if len(expected) == 2:  # both are looked at
         assert members[chosen.member].waiting == min(members[one.member].waiting for one in expected), "the busier one"
-    rows = placement.rejected(found, equals, loads)
+    rows = placement.rejected(found, equals, loads, 0)
     assert len(rows) == len(found) - len(expected) and placement.reason(equals, found), rows
 
 

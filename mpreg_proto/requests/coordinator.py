@@ -210,7 +210,6 @@ class Coordinator:
 
     def submit(self, request: Request, link: LinkId, now: int) -> list[Action]:
         """Take on a request that came over `link`. It will be answered exactly once, unless that link ends first."""
-        self.outstanding.now = now
         if self.in_flight.has(link, request.id):
             return [
                 _refuse(
@@ -239,7 +238,6 @@ class Coordinator:
 
     def result_received(self, link: LinkId, result: Result, now: int) -> list[Action]:
         """What a member says became of a dispatch, or of some of its calls."""
-        self.outstanding.now = now
         actions: list[Action] = []
         ready: dict[RequestId, list[str]] = {}
         rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
@@ -260,7 +258,6 @@ class Coordinator:
 
         Nothing of it can have started. Calls of which each may fit go out again one by one.
         """
-        self.outstanding.now = now
         actions: list[Action] = []
         attempts = self.outstanding.by_number(number)
         for attempt in attempts:
@@ -281,20 +278,17 @@ class Coordinator:
 
     def call_finished(self, number: int, row: Done | Failed, now: int) -> list[Action]:
         """What became of one call that our own worker had."""
-        self.outstanding.now = now
         ready: dict[RequestId, list[str]] = {}
         actions = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
         return actions + self._place_all(ready, now) if ready else actions
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[Action]:
         """Who asked wants it no more; it still gets its answer, 1021."""
-        self.outstanding.now = now
         execution = self.in_flight.get(link, number)
         return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED)
 
     def link_lost(self, link: LinkId, now: int) -> list[Action]:
         """A link has ended: the calls on it are lost, and the requests that came over it are dropped."""
-        self.outstanding.now = now
         actions: list[Action] = []
         for execution in self.in_flight.from_link(link):
             actions += self.in_flight.close(execution)
@@ -303,7 +297,6 @@ class Coordinator:
 
     def member_lost(self, member: MemberId, now: int) -> list[Action]:
         """A member is dead or has left: the calls it had are lost."""
-        self.outstanding.now = now
         actions = self._lose(self.outstanding.by_member(member), now)
         self.outstanding.forget(member)
         return actions
@@ -316,7 +309,6 @@ class Coordinator:
         """
         if not self.pending_calls.calls:
             return []
-        self.outstanding.now = now
         if functions is None:
             return self._place_all(self.pending_calls.pop_all(), now)
         pending = self.pending_calls
@@ -337,7 +329,6 @@ class Coordinator:
 
     def wake(self, key: Key, now: int) -> list[Action]:
         """A timer of ours has come."""
-        self.outstanding.now = now
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
             return []
@@ -350,7 +341,7 @@ class Coordinator:
             return []
         if key[0] == TimerKind.OFFER_WAIT:
             return self.in_flight.failed(execution, name, self._wait_expired(execution, name))
-        self.scheduler.link_timed_out(execution, name)
+        self.scheduler.link_timed_out(execution, name, now)
         return self._place(execution, [name], now)
 
     def _wait_expired(self, execution: Execution, name: str) -> Fault:
@@ -381,7 +372,7 @@ class Coordinator:
         attempt = self.outstanding.pop(number, row.name, link)
         if attempt is None:
             return [Notify(StrayResult(link, number))]
-        self.outstanding.record_result(attempt.candidate.member, queue, row.ran)
+        self.outstanding.record_result(attempt.candidate.member, queue, row.ran, now)
         execution = attempt.execution
         if execution.id not in self.requests:
             return []

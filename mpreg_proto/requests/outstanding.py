@@ -71,7 +71,6 @@ class Outstanding:
         "_mean_runtime",
         "_reported_queues",
         "_unreachable_until",
-        "now",
     )
 
     def __init__(self, me: MemberId, links: Mapping[MemberId, LinkId], limits: Limits) -> None:
@@ -87,7 +86,6 @@ class Outstanding:
         self._mean_runtime: dict[MemberId, int] = {}
         self._unreachable_until: dict[MemberId, int] = {}
         """Members that could not be dialled, and until when that is believed."""
-        self.now = 0
 
     def add(self, attempt: Attempt) -> None:
         """A call has been handed over."""
@@ -144,7 +142,7 @@ class Outstanding:
         """Whether anything is pending on one link."""
         return link in self._by_link
 
-    def record_result(self, member: MemberId, queue: int, ran: int) -> None:
+    def record_result(self, member: MemberId, queue: int, ran: int, now: int) -> None:
         """A Result of `member` says how many calls wait there, and how long the one in it took (0: none ran).
 
         Nothing is kept of a member that never had a call, or is gone.
@@ -152,7 +150,7 @@ class Outstanding:
         if member not in self._by_member:
             return
         if queue:
-            self._reported_queues[member] = (queue, self.now)
+            self._reported_queues[member] = (queue, now)
         elif member in self._reported_queues:
             del self._reported_queues[member]
         if ran:
@@ -166,14 +164,14 @@ class Outstanding:
         self._reported_queues.pop(member, None)
         self._mean_runtime.pop(member, None)
 
-    def waiting(self, member: MemberId) -> int:
+    def waiting(self, member: MemberId, now: int) -> int:
         """Calls of ours at `member`, and the queue it told lately."""
         queue, at = self._reported_queues.get(member, (0, 0))
-        return len(self._by_member.get(member, ())) + (queue if queue and self.now - at < _QUEUE_VALID_FOR else 0)
+        return len(self._by_member.get(member, ())) + (queue if queue and now - at < _QUEUE_VALID_FOR else 0)
 
-    def delay(self, member: MemberId) -> int:
+    def delay(self, member: MemberId, now: int) -> int:
         """Nanoseconds that a new call would probably wait at `member`."""
-        waiting = self.waiting(member)
+        waiting = self.waiting(member, now)
         opening = 0 if self.connected(member) else _DIAL_DELAY
         return opening + waiting * max(self._mean_runtime.get(member, _DEFAULT_RUNTIME), 1) if waiting else opening
 
@@ -181,11 +179,11 @@ class Outstanding:
         """Whether `member` has as many of our calls as it may have."""
         return len(self._by_member.get(member, ())) >= self._limits.calls_per_worker
 
-    def mark_unreachable(self, member: MemberId) -> None:
+    def mark_unreachable(self, member: MemberId, now: int) -> None:
         """`member` could not be dialled."""
-        for other in [other for other, until in self._unreachable_until.items() if until <= self.now]:
+        for other in [other for other, until in self._unreachable_until.items() if until <= now]:
             del self._unreachable_until[other]
-        self._unreachable_until[member] = self.now + self._limits.unreachable
+        self._unreachable_until[member] = now + self._limits.unreachable
 
     @property
     def unreachable(self) -> tuple[MemberId, ...]:
@@ -196,11 +194,11 @@ class Outstanding:
         """Whether a link to `member` stands, or it is this process itself."""
         return member == self._me or member in self._links
 
-    def reachable(self, member: MemberId) -> bool:
+    def reachable(self, member: MemberId, now: int) -> bool:
         """Whether calls can be handed to `member`, at once or when it is dialled: False if that was tried in vain."""
         if not self._unreachable_until or member not in self._unreachable_until or self.connected(member):
             return True
-        if self._unreachable_until[member] > self.now:
+        if self._unreachable_until[member] > now:
             return False
         del self._unreachable_until[member]
         return True

@@ -62,21 +62,21 @@ class CatalogueView(Protocol):
 
 
 class Loads(Protocol):
-    """What each member has to do, as this node knows it."""
+    """What each member has to do, as this node knows it. `now`: the time, in nanoseconds."""
 
-    def waiting(self, member: MemberId) -> int:
+    def waiting(self, member: MemberId, now: int) -> int:
         """Calls of ours outstanding there, and the queue told by its latest Result."""
         ...
 
-    def delay(self, member: MemberId) -> int:
+    def delay(self, member: MemberId, now: int) -> int:
         """Nanoseconds that a new call would probably wait there."""
         ...
 
     def full(self, member: MemberId) -> bool: ...
-    def reachable(self, member: MemberId) -> bool: ...
+    def reachable(self, member: MemberId, now: int) -> bool: ...
 
 
-def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str]) -> Sequence[Candidate]:
+def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str], now: int) -> Sequence[Candidate]:
     """The equals among which the draw falls: the best rank of `candidates`; empty if those are."""
     if len(candidates) == 1:
         return candidates
@@ -87,7 +87,7 @@ def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[s
         standing = (
             candidate.suspect,
             loads.full(member),
-            not loads.reachable(member),
+            not loads.reachable(member, now),
             bool(resources) and not candidate.exact,
         )
         if lowest is None or standing < lowest:
@@ -97,7 +97,7 @@ def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[s
     return best
 
 
-def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng) -> Candidate:
+def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng, now: int) -> Candidate:
     """The better of two random ones of `equals`, which is not empty."""
     size = len(equals)
     if size == 1:
@@ -105,7 +105,7 @@ def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng) -> Candidate:
     first = rng.below(size)
     second = (first + 1 + rng.below(size - 1)) % size
     one, other = equals[first], equals[second]
-    return other if loads.delay(other.member) + NOISE < loads.delay(one.member) else one
+    return other if loads.delay(other.member, now) + NOISE < loads.delay(one.member, now) else one
 
 
 def reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
@@ -117,7 +117,9 @@ def reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
     return f"drawn among {len(equals)} equals"
 
 
-def rejected(candidates: Sequence[Candidate], equals: Sequence[Candidate], loads: Loads) -> tuple[tuple[str, str], ...]:
+def rejected(
+    candidates: Sequence[Candidate], equals: Sequence[Candidate], loads: Loads, now: int
+) -> tuple[tuple[str, str], ...]:
     """For `explain`: the candidates that will not be drawn, each with the first thing it is worse in."""
     chosen = {equal.member for equal in equals}
     rows: list[tuple[str, str]] = []
@@ -129,7 +131,7 @@ def rejected(candidates: Sequence[Candidate], equals: Sequence[Candidate], loads
             drawback = "does not answer at the moment"
         elif loads.full(candidate.member) and not loads.full(best.member):
             drawback = "has as many calls as it may have"
-        elif not loads.reachable(candidate.member) and loads.reachable(best.member):
+        elif not loads.reachable(candidate.member, now) and loads.reachable(best.member, now):
             drawback = "no link to it yet"
         else:
             drawback = "holds more resources than asked for"

@@ -311,9 +311,9 @@ class Scheduler:
         for call, candidates in calls:
             if traced:
                 execution.history.queued.setdefault(call.name, now)
-            equals = rank(candidates, self._outstanding, resources=call.resources)
-            chosen = self._choose(execution, call, equals)
-            route = self._route_to(execution, call.name, chosen.member)
+            equals = rank(candidates, self._outstanding, resources=call.resources, now=now)
+            chosen = self._choose(execution, call, equals, now)
+            route = self._route_to(execution, call.name, chosen.member, now)
             if route is None:
                 self._pending_calls.wait_for_link(execution, call.name, chosen.member, now + self._limits.link_wait)
                 actions.append(Connect(chosen.member))
@@ -322,7 +322,7 @@ class Scheduler:
                 self._add(execution, call, chosen, batch, reason(equals, candidates) if traced else "", now)
         return [*actions, *full, *[batch.dispatch for batch in batches.values()]]
 
-    def link_timed_out(self, execution: Execution, name: str) -> None:
+    def link_timed_out(self, execution: Execution, name: str, now: int) -> None:
         """No link to the member that was chosen for that call came in time: it is avoided for a while.
 
         If it cannot be reached over others either, it never gets this call.
@@ -331,22 +331,22 @@ class Scheduler:
         for candidate in self.candidates(execution, execution.plan.calls[name]):
             if candidate.member != target or self._outstanding.connected(candidate.member):
                 continue
-            self._outstanding.mark_unreachable(candidate.member)
+            self._outstanding.mark_unreachable(candidate.member, now)
             if self._next_hop(candidate.member, execution.history.routes.get(name, ())) is None:
                 fault = Fault(
                     ErrorCode.COMMAND_NOT_FOUND, f"could not connect to {candidate.shown}", {"node": candidate.shown}
                 )
                 execution.history.refused(name, candidate.member, fault)
 
-    def _choose(self, execution: Execution, call: Call, equals: Sequence[Candidate]) -> Candidate:
+    def _choose(self, execution: Execution, call: Call, equals: Sequence[Candidate], now: int) -> Candidate:
         """One of the equals; for a call that waits for a link the same one as before, unless others have theirs."""
         target = self._pending_calls.link_target(execution, call.name)
         if target is not None:
             connected = [one for one in equals if self._outstanding.connected(one.member)]
             equals = connected or [one for one in equals if one.member == target] or equals
-        return draw(equals, self._outstanding, self._rng)
+        return draw(equals, self._outstanding, self._rng, now)
 
-    def _route_to(self, execution: Execution, name: str, member: MemberId) -> tuple[LinkId, bytes] | None:
+    def _route_to(self, execution: Execution, name: str, member: MemberId, now: int) -> tuple[LinkId, bytes] | None:
         """The link that takes a call to a member, and who is to pass it on to, if it is not at the other end.
 
         None if a link has to be had first. If none could be had a short while ago, the member is reached over another.
@@ -354,7 +354,7 @@ class Scheduler:
         link = LOCAL if member == self.me else self._links.get(member)
         if link is not None:
             return link, b""
-        if self._outstanding.reachable(member):
+        if self._outstanding.reachable(member, now):
             return None
         next_hop = self._next_hop(member, execution.history.routes.get(name, ()))
         return None if next_hop is None else (next_hop, member)
@@ -408,7 +408,7 @@ class Scheduler:
         self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, why))
 
 
-def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits) -> Explanation:
+def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits, now: int) -> Explanation:
     """A row a call in the request's order: the equals among which the draw would fall now, or the error that it would
     be.
     """
@@ -419,7 +419,7 @@ def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Li
     explained = 0
     for call in request.calls:
         candidates = catalogue.offers(call.function, call.resources, call.version)
-        equals = rank(candidates, loads, resources=call.resources)
+        equals = rank(candidates, loads, resources=call.resources, now=now)
         if not equals:
             explained += 1
             fault = faults.not_found(call, no_match_details(catalogue, call, explained))
@@ -433,7 +433,7 @@ def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Li
                 call.function,
                 tuple(equal.shown for equal in equals),
                 reason(equals, candidates),
-                rejected(candidates, equals, loads),
+                rejected(candidates, equals, loads, now),
             )
         )
     return Explanation(request.id, tuple(rows))

@@ -36,7 +36,6 @@ _LEFT_OUT = frozenset(
         "_log",
         "_last_ping",
         "shown",
-        "now",
     }
 )
 _TIMES = frozenset({"last_activity", "deadline", "arrived", "accepted", "started", "sent", "reached", "tried", "due"})

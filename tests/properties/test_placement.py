@@ -17,16 +17,16 @@ class Facts:
     def __init__(self, full: set[MemberId], unlinked: set[MemberId], delays: dict[MemberId, int]) -> None:
         self._full, self._unlinked, self._delays = full, unlinked, delays
 
-    def waiting(self, member: MemberId) -> int:
+    def waiting(self, member: MemberId, now: int) -> int:
         return self._delays[member]
 
-    def delay(self, member: MemberId) -> int:
+    def delay(self, member: MemberId, now: int) -> int:
         return self._delays[member]
 
     def full(self, member: MemberId) -> bool:
         return member in self._full
 
-    def reachable(self, member: MemberId) -> bool:
+    def reachable(self, member: MemberId, now: int) -> bool:
         return member not in self._unlinked
 
 
@@ -50,8 +50,8 @@ def better(one: Provider, other: Provider, facts: Facts, resources: tuple[str, .
         return other.suspect
     if facts.full(one.member) != facts.full(other.member):
         return facts.full(other.member)
-    if facts.reachable(one.member) != facts.reachable(other.member):
-        return facts.reachable(one.member)
+    if facts.reachable(one.member, 0) != facts.reachable(other.member, 0):
+        return facts.reachable(one.member, 0)
     return bool(resources) and one.exact and not other.exact
 
 
@@ -60,15 +60,15 @@ def test_the_equals_are_those_that_nobody_outranks(
     situation: tuple[list[Provider], Facts, tuple[str, ...]], seed: int
 ) -> None:
     candidates, facts, resources = situation
-    equals = rank(candidates, facts, resources=resources)
+    equals = rank(candidates, facts, resources=resources, now=0)
     assert list(equals) == [
         one for one in candidates if not any(better(other, one, facts, resources) for other in candidates)
     ]
-    drawn = draw(equals, facts, Rng(seed))
+    drawn = draw(equals, facts, Rng(seed), 0)
     assert drawn in equals
     if len(equals) > 1:
-        delay = facts.delay(drawn.member)
-        others = [facts.delay(one.member) for one in equals if one != drawn]
+        delay = facts.delay(drawn.member, 0)
+        others = [facts.delay(one.member, 0) for one in equals if one != drawn]
         assert any(other + NOISE >= delay for other in others), "of two different ones it is never clearly the worse"
 
 
@@ -77,8 +77,8 @@ def test_who_was_rejected_is_worse_in_what_is_said(
     situation: tuple[list[Provider], Facts, tuple[str, ...]],
 ) -> None:
     candidates, facts, resources = situation
-    equals = rank(candidates, facts, resources=resources)
-    rows = rejected(candidates, equals, facts)
+    equals = rank(candidates, facts, resources=resources, now=0)
+    rows = rejected(candidates, equals, facts, 0)
     assert [shown for shown, _ in rows] == [one.shown for one in candidates if one not in equals]
     best = equals[0]
     for one in [one for one in candidates if one not in equals]:
@@ -88,7 +88,7 @@ def test_who_was_rejected_is_worse_in_what_is_said(
         elif "as many" in why:
             assert facts.full(one.member) and not facts.full(best.member) and one.suspect == best.suspect
         elif "link" in why:
-            assert not facts.reachable(one.member) and facts.reachable(best.member)
+            assert not facts.reachable(one.member, 0) and facts.reachable(best.member, 0)
         else:
             assert resources and best.exact and not one.exact
     assert reason(equals, candidates)

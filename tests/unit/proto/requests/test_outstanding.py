@@ -38,6 +38,7 @@ def attempt(number: int, name: str, member: MemberId, link: int = 1) -> Attempt:
 
 
 def test_an_attempt_is_there_until_its_answer_over_its_own_link() -> None:
+    now = 0
     out = table()
     first, second = attempt(1, "x", A), attempt(1, "y", A)
     out.add(first)
@@ -51,7 +52,7 @@ def test_an_attempt_is_there_until_its_answer_over_its_own_link() -> None:
     assert out.pop(1, "x", LinkId(2)) is None and out.pop(2, "x", LinkId(1)) is None
     assert out.pop(1, "z", LinkId(1)) is None and len(out) == 2
     assert out.pop(1, "x", LinkId(1)) is first and out.pop(1, "x", LinkId(1)) is None
-    assert (len(out), out.by_number(1), out.waiting(A)) == (1, [second], 1)
+    assert (len(out), out.by_number(1), out.waiting(A, now)) == (1, [second], 1)
     assert out.pop(1, "y", LinkId(1)) is second and (len(out), out.by_number(1), out.by_member(A)) == (0, [], [])
 
 
@@ -77,16 +78,17 @@ def test_a_link_knows_its_own_and_nothing_of_it_is_left() -> None:
 
 
 def test_nothing_is_kept_of_a_member_that_is_gone() -> None:
+    now = 0
     out = table()
     out.add(attempt(1, "x", A))
-    out.record_result(A, 4, 100)
-    out.mark_unreachable(B)
+    out.record_result(A, 4, 100, now)
+    out.mark_unreachable(B, now)
     out.pop(1, "x", LinkId(1))
     out.forget(A)
-    out.record_result(A, 4, 100)  # a late word
-    assert (out.waiting(A), out._reported_queues, out._mean_runtime, out._by_member) == (0, {}, {}, {})
-    out.now += Limits().unreachable
-    out.mark_unreachable(A)
+    out.record_result(A, 4, 100, now)  # a late word
+    assert (out.waiting(A, now), out._reported_queues, out._mean_runtime, out._by_member) == (0, {}, {}, {})
+    now += Limits().unreachable
+    out.mark_unreachable(A, now)
     assert out.unreachable == (A,), "what was believed of B is no longer"
 
 
@@ -101,8 +103,9 @@ def test_numbers_count_and_are_drawn() -> None:
 
 
 def test_full_is_a_matter_of_our_own_calls() -> None:
+    now = 0
     out = table(calls_per_worker=2)
-    out.record_result(A, 100, 0)
+    out.record_result(A, 100, 0, now)
     assert not out.full(A)
     for number in (1, 2):
         out.add(attempt(number, "x", A))
@@ -113,54 +116,58 @@ def test_full_is_a_matter_of_our_own_calls() -> None:
 
 def test_a_queue_that_was_told_is_believed_for_a_second() -> None:
     out = table()
-    out.now = 10 * SECOND
+    now = 10 * SECOND
     out.add(attempt(1, "x", A))
-    out.record_result(A, 4, 0)
-    assert (out.waiting(A), out.waiting(B)) == (5, 0)
-    out.now += SECOND - 1
-    assert out.waiting(A) == 5
-    out.now += 1
-    assert out.waiting(A) == 1
-    out.record_result(A, 4, 0)
-    out.record_result(A, 0, 0)
-    assert out.waiting(A) == 1
+    out.record_result(A, 4, 0, now)
+    assert (out.waiting(A, now), out.waiting(B, now)) == (5, 0)
+    now += SECOND - 1
+    assert out.waiting(A, now) == 5
+    now += 1
+    assert out.waiting(A, now) == 1
+    out.record_result(A, 4, 0, now)
+    out.record_result(A, 0, 0, now)
+    assert out.waiting(A, now) == 1
 
 
 def test_delay_is_calls_times_how_long_they_take_there() -> None:
+    now = 0
     out = table()
-    assert out.delay(A) == 0
+    assert out.delay(A, now) == 0
     out.add(attempt(1, "x", A))
-    assert out.delay(A) == 2 * MILLISECOND, "unknown until one has ended"
-    out.record_result(A, 0, 80 * MILLISECOND)
-    assert out.delay(A) == 80 * MILLISECOND
-    out.record_result(A, 0, 160 * MILLISECOND)
-    assert out.delay(A) == 90 * MILLISECOND
-    out.record_result(A, 0, 0)
-    assert out.delay(A) == 90 * MILLISECOND, "nothing ran, nothing is learnt"
+    assert out.delay(A, now) == 2 * MILLISECOND, "unknown until one has ended"
+    out.record_result(A, 0, 80 * MILLISECOND, now)
+    assert out.delay(A, now) == 80 * MILLISECOND
+    out.record_result(A, 0, 160 * MILLISECOND, now)
+    assert out.delay(A, now) == 90 * MILLISECOND
+    out.record_result(A, 0, 0, now)
+    assert out.delay(A, now) == 90 * MILLISECOND, "nothing ran, nothing is learnt"
     out.add(attempt(2, "x", A))
-    assert out.delay(A) == 180 * MILLISECOND
+    assert out.delay(A, now) == 180 * MILLISECOND
 
 
 def test_a_member_that_is_gone_is_forgotten() -> None:
+    now = 0
     out = table()
-    out.record_result(A, 4, 80 * MILLISECOND)
+    out.record_result(A, 4, 80 * MILLISECOND, now)
     out.forget(A)
     out.forget(B)
     out.add(attempt(1, "x", A))
-    assert (out.waiting(A), out.delay(A)) == (1, 2 * MILLISECOND)
+    assert (out.waiting(A, now), out.delay(A, now)) == (1, 2 * MILLISECOND)
 
 
 def test_calls_can_be_handed_to_whom_no_link_was_refused_lately() -> None:
+    now = 0
     out = table()
     assert [out.connected(member) for member in (ME, A, B)] == [True, True, False]
-    assert [out.reachable(member) for member in (ME, A, B)] == [True, True, True]
+    assert [out.reachable(member, now) for member in (ME, A, B)] == [True, True, True]
     for member in (ME, A, B):
-        out.mark_unreachable(member)
-    assert [out.reachable(member) for member in (ME, A, B)] == [True, True, False]
-    out.now += Limits().unreachable
-    assert out.reachable(B)
+        out.mark_unreachable(member, now)
+    assert [out.reachable(member, now) for member in (ME, A, B)] == [True, True, False]
+    now += Limits().unreachable
+    assert out.reachable(B, now)
 
 
 def test_a_link_that_must_be_opened_first_counts_as_a_little_delay() -> None:
+    now = 0
     out = table()
-    assert out.delay(B) > NOISE > out.delay(A) == 0
+    assert out.delay(B, now) > NOISE > out.delay(A, now) == 0

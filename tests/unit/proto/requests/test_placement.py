@@ -37,21 +37,21 @@ class Table:
     def __init__(self, *ones: One) -> None:
         self._ones = {one.member: one for one in ones}
 
-    def waiting(self, member: MemberId) -> int:
+    def waiting(self, member: MemberId, now: int) -> int:
         return self._ones[member].delay
 
-    def delay(self, member: MemberId) -> int:
+    def delay(self, member: MemberId, now: int) -> int:
         return self._ones[member].delay
 
     def full(self, member: MemberId) -> bool:
         return self._ones[member].full
 
-    def reachable(self, member: MemberId) -> bool:
+    def reachable(self, member: MemberId, now: int) -> bool:
         return self._ones[member].linked
 
 
 def names(*ones: One, resources: tuple[str, ...] = ("r",)) -> str:
-    return "".join(one.shown for one in rank(ones, Table(*ones), resources=resources))
+    return "".join(one.shown for one in rank(ones, Table(*ones), resources=resources, now=0))
 
 
 def test_nobody_and_the_only_one() -> None:
@@ -82,14 +82,14 @@ def test_exactness_only_counts_if_resources_were_asked_for() -> None:
 def test_equals_share_evenly() -> None:
     ones = [One(name) for name in "abcde"]
     rng, table = Rng(3), Table(*ones)
-    counts = Counter(draw(ones, table, rng).shown for _ in range(5000))
+    counts = Counter(draw(ones, table, rng, 0).shown for _ in range(5000))
     assert all(850 <= counts[name] <= 1150 for name in "abcde"), counts
 
 
 def test_the_better_of_two_and_the_worst_never() -> None:
     ones = [One(name, delay=2 * delay * NOISE) for name, delay in (("a", 5), ("b", 1), ("c", 9), ("d", 3))]
     rng, table = Rng(3), Table(*ones)
-    counts = Counter(draw(ones, table, rng).shown for _ in range(6000))
+    counts = Counter(draw(ones, table, rng, 0).shown for _ in range(6000))
     assert "c" not in counts, "it is never the better of two different ones"
     assert counts["b"] > counts["d"] > counts["a"] > 0, counts
     assert abs(counts["b"] - 3000) < 250, "each pair of four holds b with probability one half"
@@ -98,7 +98,7 @@ def test_the_better_of_two_and_the_worst_never() -> None:
 def test_a_difference_that_the_way_there_makes_decides_nothing() -> None:
     ones = [One("near", delay=0), One("far", delay=NOISE)]
     rng, table = Rng(5), Table(*ones)
-    counts = Counter(draw(ones, table, rng).shown for _ in range(4000))
+    counts = Counter(draw(ones, table, rng, 0).shown for _ in range(4000))
     assert abs(counts["near"] - 2000) < 200, counts
 
 
@@ -106,7 +106,7 @@ def test_one_equal_needs_no_draw() -> None:
     rng = Rng(3)
     before = rng.below(10**9)
     rng = Rng(3)
-    assert draw([One("a")], Table(One("a")), rng).shown == "a"
+    assert draw([One("a")], Table(One("a")), rng, 0).shown == "a"
     assert rng.below(10**9) == before
 
 
@@ -127,12 +127,12 @@ def test_who_was_not_chosen_for_what() -> None:
         One("x", exact=False),
     ]
     table = Table(*ones)
-    equals = rank(ones, table, resources=("r",))
+    equals = rank(ones, table, resources=("r",), now=0)
     assert list(equals) == [best]
-    assert rejected(ones, equals, table) == (
+    assert rejected(ones, equals, table, 0) == (
         ("s", "does not answer at the moment"),
         ("f", "has as many calls as it may have"),
         ("u", "no link to it yet"),
         ("x", "holds more resources than asked for"),
     )
-    assert rejected(ones, ones, table) == ()
+    assert rejected(ones, ones, table, 0) == ()
