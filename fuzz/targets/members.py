@@ -79,7 +79,7 @@ def _stays_small(claims: list[Claim]) -> None:
     for claim in claims:
         known.merge([claim], 0)
         assert len(known) <= 1 + 2 + 1, "P12"
-        known.evicted.clear()
+        known.drain_evicted()
     newer(known, claims)
     digest(known)
 

@@ -222,7 +222,7 @@ class AntiEntropy:
 
     def correct_retired(self, link: LinkId, corrected: dict[MemberId, None]) -> list[SendMessage]:
         """Who speaks of the RETIRED as if they were not is told, as that is in no digest; `corrected`: once a link."""
-        late, self._members.stale_ids = [member for member in self._members.stale_ids if member not in corrected], {}
+        late = [member for member in self._members.drain_stale_ids() if member not in corrected]
         corrected.update(dict.fromkeys(late))
         retired = int(Standing.RETIRED)
         return [SendMessage(link, Gossip(tuple(Claim(member, 0, retired) for member in late)))] if late else []

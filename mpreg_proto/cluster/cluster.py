@@ -184,9 +184,8 @@ class Changes:
 
     def housekeeping(self) -> list[Output]:
         """After members may have changed: forget who was evicted, set the time of the next collection."""
-        for member in self._members.evicted:
+        for member in self._members.drain_evicted():
             self._dialer.forget(member)
-        self._members.evicted.clear()
         due = self._members.next_collection()
         if due != self._collection:
             self._collection = due
@@ -195,10 +194,9 @@ class Changes:
             else:
                 self._timers.set((TimerKind.COLLECT,), due)
         out: list[Output] = []
-        for member in self._members.card_conflicts:
+        for member in self._members.drain_card_conflicts():
             current = self._members.get(member)
             out.append(Notify(CardsDiffer(member, "" if current is None else current.name)))
-        self._members.card_conflicts.clear()
         if self._members.id_retired and not self._id_retired_sent:
             self._id_retired_sent = True
             out.append(IdRetired())
@@ -455,7 +453,7 @@ class Cluster:
     def _digest_received(self, peer_link: PeerLink, digest: Digest, now: int) -> list[Output]:
         # On a link that closes as a duplicate nothing: the digests go over the one that is kept.
         out = [] if peer_link.closing else self._anti_entropy.answer_digest(peer_link.link, digest)
-        if len(out) == 1:
+        if out and not any(isinstance(one.message, Pull) for one in out):  # nothing is missing here
             self._mark_synced(peer_link)
         return [*out, *self._supersede_own(digest.heads, now)]
 
@@ -492,14 +490,14 @@ class Cluster:
         if news.answer:
             self._mark_synced(peer_link)
         raised = self.members.merge(news.claims, now)
-        confirmed, self.members.confirmed = self.members.confirmed, {}
+        confirmed = self.members.drain_confirmed()
         out: list[Output] = [
             *self._anti_entropy.correct_retired(link, peer_link.corrected),
             *self._changes.members_changed(raised, source=link, now=now),
         ]
         if confirmed:
-            self._gossip.members_changed(confirmed.values(), source=link)
-            for current in confirmed.values():
+            self._gossip.members_changed(confirmed, source=link)
+            for current in confirmed:
                 out += self._changes.follow_up(self._detector.member_changed(current, now), now)
         changed: dict[MemberId, None] = {}
         functions: dict[str, None] = {}

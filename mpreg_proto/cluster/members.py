@@ -139,14 +139,10 @@ class Members:
         self.me = me
         self.id_retired = False
         """Others see this very id as LEFT or RETIRED, or it cannot refute any more: the process needs a new id."""
-        self.card_conflicts: list[MemberId] = []
-        """Whose key came with other card bytes than those known; whoever reads it empties it. At most 100."""
-        self.evicted: list[MemberId] = []
-        """Who was retired before its time to keep a bound; whoever reads it empties it."""
-        self.confirmed: dict[MemberId, Member] = {}
-        """SUSPECT members of whom more accusers became known by `merge`; whoever reads it empties it."""
-        self.stale_ids: dict[MemberId, None] = {}
-        """RETIRED ids that `merge` heard of as something else; whoever reads it empties it."""
+        self._card_conflicts: list[MemberId] = []
+        self._evicted: list[MemberId] = []
+        self._confirmed: dict[MemberId, Member] = {}
+        self._stale_ids: dict[MemberId, None] = {}
         own = Member(me, 0, Standing.ALIVE, since=now)
         self._members: dict[MemberId, Member] = {me: own}
         self._living = 1
@@ -231,7 +227,7 @@ class Members:
             return self._refute(claim, standing)
         if member in self._retired:
             if standing is not Standing.RETIRED:
-                self.stale_ids[member] = None
+                self._stale_ids[member] = None
             return None
         if standing is Standing.RETIRED:
             return self._retire(member, now)
@@ -248,7 +244,7 @@ class Members:
         if card is not None and self._merge_card(current, card, claim):
             rose = True
         if claim.accusers and self._add_accusers(current, claim) and not rose:
-            self.confirmed[member] = current
+            self._confirmed[member] = current
         return current if rose else None
 
     def _add_accusers(self, current: Member, claim: Claim) -> bool:
@@ -330,6 +326,28 @@ class Members:
             own.standing, own.since = Standing.LEFT, now
         return own
 
+    # -- findings: each is returned once ----------------------------------------------------------------------------
+
+    def drain_card_conflicts(self) -> list[MemberId]:
+        """Return the members whose card came with other bytes than those known, since the last call; at most 100."""
+        drained, self._card_conflicts = self._card_conflicts, []
+        return drained
+
+    def drain_evicted(self) -> list[MemberId]:
+        """Return the members that were retired before their time to keep a bound, since the last call."""
+        drained, self._evicted = self._evicted, []
+        return drained
+
+    def drain_confirmed(self) -> list[Member]:
+        """Return the SUSPECT members of whom `merge` learnt more accusers, since the last call."""
+        drained, self._confirmed = self._confirmed, {}
+        return list(drained.values())
+
+    def drain_stale_ids(self) -> list[MemberId]:
+        """Return the RETIRED ids that `merge` got as something else, since the last call."""
+        drained, self._stale_ids = self._stale_ids, {}
+        return list(drained)
+
     # -- what others are told -------------------------------------------------------------------------------------
 
     def claim(self, member: MemberId) -> Claim | None:
@@ -379,7 +397,7 @@ class Members:
         while len(self._dead) > self._limits.dead_members:
             oldest = next(iter(self._dead))
             self._retire(oldest, now)
-            self.evicted.append(oldest)
+            self._evicted.append(oldest)
 
     def _count_out(self, current: Member) -> None:
         if current.standing <= Standing.SUSPECT:
@@ -401,8 +419,8 @@ class Members:
         return current
 
     def _card_conflict(self, member: MemberId) -> None:
-        if len(self.card_conflicts) < 100:
-            self.card_conflicts.append(member)
+        if len(self._card_conflicts) < 100:
+            self._card_conflicts.append(member)
 
 
 def _set_card(member: Member, card: Card, data: bytes, incarnation: int) -> None:

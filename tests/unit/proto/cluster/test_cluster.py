@@ -480,7 +480,7 @@ def test_two_cards_for_one_incarnation_are_reported() -> None:
     assert [one.notice.member for one in out if isinstance(one, Notify) and isinstance(one.notice, CardsDiffer)] == [
         c.me
     ]
-    assert a.members.card_conflicts == []
+    assert a.members.drain_card_conflicts() == []
 
 
 # -- numbers that somebody made up ------------------------------------------------------------------------------------

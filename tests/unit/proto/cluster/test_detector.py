@@ -65,8 +65,7 @@ class World:
     def hear(self, member: MemberId, standing: int = 0, incarnation: int = 0, *accusers: MemberId) -> None:
         card = msgspec.msgpack.encode(Card("she", (f"ws://{member[:1].decode()}:1",)))
         self.follow(self.members.merge([Claim(member, incarnation, standing, card, accusers)], self.now))
-        confirmed, self.members.confirmed = self.members.confirmed, {}
-        for held in confirmed.values():
+        for held in self.members.drain_confirmed():
             self.follow(self.detector.member_changed(held, self.now))
 
     def follow(self, found: "list[Member | Output] | list[Member]") -> None:

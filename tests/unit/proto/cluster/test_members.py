@@ -108,7 +108,7 @@ def test_of_two_cards_for_one_incarnation_the_larger_hash_is_kept_and_reported(f
     known.merge([Claim(SHE, 0, ALIVE, cards[first])], 0)
     known.merge([Claim(SHE, 0, ALIVE, cards[1 - first])], 0)
     assert known.claim(SHE).card == cards[1]
-    assert known.card_conflicts == [SHE]
+    assert known.drain_card_conflicts() == [SHE]
 
 
 def test_a_claim_without_its_card_is_filled_in_later_and_passed_on_then() -> None:
@@ -147,7 +147,7 @@ def test_nobody_writes_my_card_or_my_incarnation() -> None:
     known.merge([Claim(ME, 4, ALIVE)], 0)
     assert known.own.incarnation == 5
     known.merge([Claim(ME, 5, ALIVE, card("forged"))], 0)
-    assert (known.own.incarnation, known.own.name, known.card_conflicts) == (6, "me", [ME])
+    assert (known.own.incarnation, known.own.name, known.drain_card_conflicts()) == (6, "me", [ME])
     assert known.merge([Claim(ME, 6, ALIVE), Claim(ME, 2, DEAD)], 0) == []
 
 
@@ -224,5 +224,5 @@ def test_beyond_the_bound_of_the_dead_the_oldest_retire_and_of_the_retired_the_o
     known = members(dead_members=2, retired_members=2)
     known.merge([Claim(some(number), 0, DEAD) for number in range(5)], 0)
     assert [held.id for held in known.all()] == [ME, some(3), some(4)]
-    assert known.evicted == [some(0), some(1), some(2)]
+    assert known.drain_evicted() == [some(0), some(1), some(2)]
     assert [known.standing(some(number)) for number in range(3)] == [None, Standing.RETIRED, Standing.RETIRED]
