@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -48,17 +46,15 @@ from mpreg_transports.config.import_guard import refuse_while_importing
 from mpreg_transports.config.validation import (
     cannot_journal,
     check_backend,
-    check_function,
     check_length,
     check_name,
     check_port,
     check_text,
     refuse_open_host,
-    warn_of_collisions,
 )
-from mpreg_transports.functions.execution import Function, built_in, tags
-from mpreg_transports.functions.execution import function as make_function
-from mpreg_transports.functions.pools import ExecutorSource, Pools
+from mpreg_transports.functions.execution import Function, tags
+from mpreg_transports.functions.pools import ExecutorSource
+from mpreg_transports.functions.registry import FunctionRegistry
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.links.base import Link
 from mpreg_transports.observe.journal import JournalNode
@@ -67,7 +63,7 @@ from mpreg_transports.runtime.dialing import Dialler, LinkListener, NetworkBacke
 from mpreg_transports.runtime.driver import Driver, clock
 from mpreg_transports.runtime.listener import Listener, own_address
 from mpreg_transports.runtime.log_observer import LogObserver, on_stderr, open_line, ready_line
-from mpreg_transports.runtime.signals import ForcedEnd, deliver_signals
+from mpreg_transports.runtime.signals import SignalExit
 from mpreg_transports.values import default_codec
 from mpreg_transports.web.access import Access, allowed_names
 from mpreg_transports.web.routes import HttpRoutes
@@ -76,10 +72,6 @@ log = logs.get("mpreg")
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-
-_GRACEFUL_EXIT_SECONDS = 6.0
-_FORCED_EXIT_SECONDS = 3.0
-"""How long a process has to end by itself after the grace, and after a second signal. Links may take 3 s to close."""
 
 
 class Server:
@@ -134,8 +126,7 @@ class Server:
         """Where it listens, once it does."""
         self._limits = limits
         self._codec = codec or default_codec()
-        self._pools = Pools()
-        self._functions: dict[str, Function] = {one.spec.name: one for one in built_in()}
+        self._functions = FunctionRegistry(limits)
         self._driver: Driver | None = None
         self._affinity: LoopAffinity | None = None
         """Where it runs; None while it does not."""
@@ -153,7 +144,7 @@ class Server:
         self._leaving_since: int | None = None
         """When it began to leave with grace."""
         self._background: Background | None = None
-        self._forced_end: ForcedEnd | None = None
+        self._signals = SignalExit(self._leave_for_signal, self._is_draining, grace=limits.drain_grace)
 
     # -- functions ----------------------------------------------------------------------------------------------------
 
@@ -203,25 +194,17 @@ class Server:
         `idempotent=True` allows a second run where a node was lost. Raises ValueError for a name that is taken, unless
         `replace`; nothing has changed then.
         """
-        check_function(version=version, concurrency=concurrency, executor=executor)
-        if name is not None:
-            check_name(name, "a function's name", self._limits)
-        made = make_function(
+        described = self._functions.describe(
+            name,
             function,
-            name=name,
             version=version,
             resources=resources,
             idempotent=idempotent,
             concurrency=concurrency,
-            executor=None if executor is None else self._pools.pool_for(executor),
+            executor=executor,
             inline=inline,
         )
-        check_name(made.spec.name, "a function's name", self._limits)
-        check_length(version, "a version", self._limits)
-        for tag in made.spec.resources:
-            check_length(tag, "a resource", self._limits)
-        warn_of_collisions(made.spec.name, function)
-        self._call_in_loop(self._offer, made, replace)
+        self._call_in_loop(self._offer, described, replace)
 
     def unregister(self, name: str) -> None:
         """Offer `name` no longer; running calls go on. Raises KeyError for a name that is not registered."""
@@ -256,15 +239,9 @@ class Server:
         with self.ended_by_force(), single_errors():
             anyio.run(main, backend=backend, backend_options=backend_options(backend))
 
-    @contextmanager
-    def ended_by_force(self) -> Iterator[None]:
+    def ended_by_force(self) -> AbstractContextManager[None]:
         """For a program that is this node: the signals end it some seconds later if it does not end by itself."""
-        forced = self._forced_end = ForcedEnd()
-        try:
-            yield
-        finally:
-            forced.disarm()
-            self._forced_end = None
+        return self._signals.forced()
 
     def ready_line(self) -> str:
         """The one line that says where it listens."""
@@ -274,7 +251,7 @@ class Server:
         """`serve`, and leave the cluster in order when the process is told to end."""
         with single_errors():
             async with anyio.create_task_group() as tasks:
-                await tasks.start(partial(deliver_signals, self._on_signal, self._on_signal_while_blocked))
+                await tasks.start(self._signals.deliver)
                 await self.serve(task_status=task_status)
                 tasks.cancel_scope.cancel()
 
@@ -451,20 +428,19 @@ class Server:
             self.url = format_address(Scheme.WS, host, port=self.port)
             driver.node.advertise((Address(self.url),), now=clock())
 
-    def _offer(self, made: Function, replace: bool) -> None:
+    def _offer(self, function: Function, replace: bool) -> None:
         """Looks and acts in the loop's thread, so that of two threads with one name one is refused."""
-        name = made.spec.name
-        if name in self._functions and not replace:
-            raise ValueError(f"a function {name!r} is registered already; replace=True puts this one in its place")
+        name = function.spec.name
+        if not replace:
+            self._functions.check_free(name)
         if self._driver is not None:
-            self._driver.node.offer(made.spec, now=clock())  # it may refuse: then nothing has changed
-        self._functions[name] = made
+            self._driver.node.offer(function.spec, now=clock())  # it may refuse: then nothing has changed
+        self._functions[name] = function
         if self._driver is not None:
             self._driver.flush()
 
     def _withdraw(self, name: str) -> None:
-        if name not in self._functions:
-            raise KeyError(f"no function {name!r} is registered; there are {', '.join(self._functions)}")
+        self._functions.check_present(name)
         if self._driver is not None:
             self._driver.node.withdraw(name, now=clock())
             self._driver.flush()
@@ -504,22 +480,15 @@ class Server:
             )
         return act(*args)
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        again = self._driver is not None and self._driver.node.draining
-        grace = 0.0 if again else self._limits.drain_grace / SECOND
-        kept = f"running calls have {grace:g} s to finish, a second signal ends them at once"
-        log.info("%s: leaving the cluster, %s", number.name, "at once" if again else kept)
-        if self._forced_end is not None:
-            self._forced_end.arm(number, seconds=grace + (_FORCED_EXIT_SECONDS if again else _GRACEFUL_EXIT_SECONDS))
+    def _is_draining(self) -> bool:
+        return self._driver is not None and self._driver.node.draining
+
+    def _leave_for_signal(self) -> None:
+        """In the loop's thread, between two callbacks."""
         if self._driver is None:
             self.leave()
         else:
             self._leave(True)
-
-    def _on_signal_while_blocked(self, number: signal.Signals) -> None:
-        """A function blocks the event loop, and a second signal has come: the process ends also if it goes on so."""
-        if self._forced_end is not None:
-            self._forced_end.arm_within_a_handler(number, seconds=_FORCED_EXIT_SECONDS)
 
     def _log_grace_expired(self) -> None:
         began, grace = self._leaving_since, self._limits.drain_grace

@@ -8,7 +8,7 @@ that one wake-up wants to say over a link leaves in one write.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextvars import copy_context
 from functools import partial
 from typing import assert_never
@@ -86,7 +86,7 @@ class Driver:
         self,
         node: Node,
         *,
-        functions: dict[str, Function],
+        functions: MutableMapping[str, Function],
         dial: Callable[[Address], Awaitable[Link]],
         observe: Callable[[Notice], None],
     ) -> None:

@@ -25,6 +25,10 @@ from mpreg_transports.runtime import logs
 
 log = logs.get("mpreg")
 
+_GRACEFUL_EXIT_SECONDS = 6.0
+_FORCED_EXIT_SECONDS = 3.0
+"""How long a process has to end by itself after the grace, and after a second signal. Links may take 3 s to close."""
+
 Handler = Any
 """What `signal.getsignal` gives."""
 
@@ -110,6 +114,48 @@ def _install_python_handlers(numbers: tuple[signal.Signals, ...], deliver: Calla
     call_soon_threadsafe = get_call_soon_threadsafe()
     for number in numbers:
         signal.signal(number, lambda taken, frame: call_soon_threadsafe(deliver, signal.Signals(taken)))
+
+
+class SignalExit:
+    """Makes a node leave at a signal, at once at a second one, and ends a process that does not end after that.
+
+    `leave` begins to leave, and called again it skips the grace of `grace` nanoseconds; `draining` says whether it has
+    begun. Both are called in the event loop's thread.
+    """
+
+    def __init__(self, leave: Callable[[], None], draining: Callable[[], bool], *, grace: int) -> None:
+        self._leave = leave
+        self._draining = draining
+        self._grace = grace
+        self._forced_end: ForcedEnd | None = None
+
+    @contextmanager
+    def forced(self) -> Iterator[None]:
+        """While this lasts the process is ended by force, some seconds after the grace or after a second signal."""
+        forced = self._forced_end = ForcedEnd()
+        try:
+            yield
+        finally:
+            forced.disarm()
+            self._forced_end = None
+
+    async def deliver(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Act on each signal, until cancelled."""
+        await deliver_signals(self._on_signal, self._on_signal_while_blocked, task_status=task_status)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        again = self._draining()
+        grace = 0.0 if again else self._grace / 1e9
+        kept = f"running calls have {grace:g} s to finish, a second signal ends them at once"
+        log.info("%s: leaving the cluster, %s", number.name, "at once" if again else kept)
+        if self._forced_end is not None:
+            self._forced_end.arm(number, seconds=grace + (_FORCED_EXIT_SECONDS if again else _GRACEFUL_EXIT_SECONDS))
+        self._leave()
+
+    def _on_signal_while_blocked(self, number: signal.Signals) -> None:
+        """A function blocks the event loop, and a second signal has come: the process ends also if it goes on so."""
+        if self._forced_end is not None:
+            self._forced_end.arm_within_a_handler(number, seconds=_FORCED_EXIT_SECONDS)
 
 
 class ForcedEnd:

@@ -119,8 +119,9 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 def test_a_body_that_swallows_its_cancellation_does_not_keep_the_process(signals: int, tmp_path: Path) -> None:
     prepare = """
 from mpreg_proto.limits import MILLISECOND, Limits
-from mpreg_transports import server as module
+from mpreg_transports.runtime import signals as module
 server._limits = Limits(drain_grace=100 * MILLISECOND)
+server._signals._grace = 100 * MILLISECOND
 module._GRACEFUL_EXIT_SECONDS = module._FORCED_EXIT_SECONDS = 0.3
 """
     with node(tmp_path, "server.run()", prepare=prepare) as (process, url):
