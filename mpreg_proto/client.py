@@ -42,11 +42,11 @@ from mpreg_proto.wire.values import ValueCodec
 _DEADLINE_MARGIN = 200 * MILLISECOND
 """How long after the deadline a client stops believing that the answer is on its way."""
 
-Response = Result | Explanation | View
+Reply = Result | Explanation | View
 """What answers a question; a `Result` that is not `last` has others after it."""
 
 
-_RESPONSE_TYPES: dict[type, type[Response]] = {Request: Result, Explain: Explanation, GetView: View}
+_REPLY_TYPES: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, GetView: View}
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
@@ -57,11 +57,11 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     version: int
 
 
-class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
+class ReplyReceived(msgspec.Struct, frozen=True, gc=False):
     """Something came of question `id`."""
 
     id: int
-    reply: Response
+    reply: Reply
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +76,7 @@ class LinkDraining(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
-ClientEffect = Effect | Ready | ResponseReceived | Rejected | LinkDraining
+ClientEffect = Effect | Ready | ReplyReceived | Rejected | LinkDraining
 """Of `Effect` a client has Send, HangUp and Notify."""
 
 
@@ -87,14 +87,14 @@ class _Pending:
         "link",
         "may_execute",
         "message",
-        "response_type",
+        "reply_type",
         "retries_left",
         "view",
         "was_queued",
     )
 
     def __init__(self, message: Request | Explain | GetView, deadline: int, retries_left: int) -> None:
-        self.response_type: type[Response] = _RESPONSE_TYPES[type(message)]
+        self.reply_type: type[Reply] = _REPLY_TYPES[type(message)]
         """What answers it, beside an error."""
         self.view = bytearray()
         """The parts of a `View` that have come."""
@@ -148,7 +148,7 @@ class ClientSession:
             timers=self._timers,
             limits=limits,
             log=self._own_log,
-            pending=lambda link: any(pending.link == link for pending in self._pending.values()),
+            busy_on=lambda link: any(pending.link == link for pending in self._pending.values()),
         )
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class ClientSession:
     # -- commands -----------------------------------------------------------------------------------------------------
 
     def submit(self, request: Request, *, now: int) -> int:
-        """Send `request`, now or when a link stands; gives the number that its `ResponseReceived` will carry."""
+        """Send `request`, now or when a link stands; gives the number that its `ReplyReceived` will carry."""
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         self._last_id += 1
         number = self._last_id
@@ -311,7 +311,7 @@ class ClientSession:
     def _on_message(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:
             case Result() | Explanation() | View():
-                self._on_response(link, message, now)
+                self._on_reply(link, message, now)
             case Hello():
                 self._on_hello(link, message, now)
             case Goodbye(reason):
@@ -323,18 +323,18 @@ class ClientSession:
             case _:
                 pass  # newer kinds end the link before this
 
-    def _on_response(self, link: LinkId, reply: Response, now: int) -> None:
+    def _on_reply(self, link: LinkId, reply: Reply, now: int) -> None:
         """Something came of a question. What was not sent over `link`, or asks for something else, is not answered."""
         pending = self._pending.get(reply.id)
         if pending is None or pending.link != link:
             return
-        if isinstance(reply, View) and pending.response_type is View:
+        if isinstance(reply, View) and pending.reply_type is View:
             pending.view += reply.view
             if reply.last:
                 self._settle(reply.id, View(reply.id, bytes(pending.view)))
-        elif isinstance(reply, Result) and pending.response_type is Result and not reply.last:
+        elif isinstance(reply, Result) and pending.reply_type is Result and not reply.last:
             pending.has_results = True
-            self._log.append(ResponseReceived(reply.id, reply))
+            self._log.append(ReplyReceived(reply.id, reply))
         elif (
             isinstance(reply, Result)
             and reply.fault is not None
@@ -342,7 +342,7 @@ class ClientSession:
             and _refused_while_draining(reply.fault)
         ):
             self._retry_unless_started(link, pending, reply, now)
-        elif isinstance(reply, pending.response_type) or (isinstance(reply, Result) and reply.fault is not None):
+        elif isinstance(reply, pending.reply_type) or (isinstance(reply, Result) and reply.fault is not None):
             self._settle(reply.id, reply)
 
     def _retry_unless_started(self, link: LinkId, pending: _Pending, result: Result, now: int) -> None:
@@ -403,10 +403,10 @@ class ClientSession:
         for number, pending in unsent.items():
             self._send(link, number, pending, now)
 
-    def _settle(self, number: int, reply: Response) -> None:
+    def _settle(self, number: int, reply: Reply) -> None:
         if number in self._pending:
             self._forget(number)
-            self._log.append(ResponseReceived(number, reply))
+            self._log.append(ReplyReceived(number, reply))
 
     def _forget(self, number: int) -> None:
         pending = self._pending.pop(number)
@@ -452,6 +452,6 @@ __all__ = [
     "Notify",
     "Ready",
     "Rejected",
-    "Response",
-    "ResponseReceived",
+    "Reply",
+    "ReplyReceived",
 ]

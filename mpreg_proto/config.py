@@ -1,4 +1,4 @@
-"""What whoever starts a node decides about it; all else it learns from others."""
+"""The configuration of a node; all else it learns from others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mpreg_proto.limits import DEFAULT, Limits
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is told about itself at start."""
+    """The configuration of a node."""
 
     name: str = "node"
     """For people; may repeat in a cluster."""

@@ -50,6 +50,6 @@ def type_name(kind: type, most: int = 200) -> str:
         return "<a type without a name>"
 
 
-def reason(error: BaseException, most: int = 1_000) -> str:
+def exception_text(error: BaseException, most: int = 1_000) -> str:
     """Return an exception as a reason for people: its text, or its type's name if it has none."""
     return object_text(error, most) or type_name(type(error))

@@ -76,7 +76,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     dials: int = 8
     """Dials under way at once."""
     gossip_interval: Span = 30 * SECOND
-    """How often what is known is compared with one neighbour, to mend what broken links have lost."""
+    """How often a node compares its state with one neighbour (anti-entropy)."""
     slow_link: int = 1024 * 1024
     """Bytes that wait to leave on a link to a node, from which on it is told which catalogues changed, and not how."""
     link_idle: Span = 30 * SECOND

@@ -56,11 +56,11 @@ class Links:
         timers: Timers,
         limits: Limits,
         log: list[Effect],
-        pending: Callable[[LinkId], bool] = lambda link: False,
+        busy_on: Callable[[LinkId], bool] = lambda link: False,
     ) -> None:
-        """`pending`: whether calls or answers are still to come or to go on a link; such a link is not closed."""
+        """`busy_on`: whether calls or answers are still to come or to go on a link; such a link is not closed."""
         self._hello = hello
-        self._pending = pending
+        self._busy_on = busy_on
         self._codec = codec
         self._timers = timers
         self._limits = limits
@@ -207,7 +207,7 @@ class Links:
         return session is not None and session.stage is not Stage.ENDED
 
     def keep_order(self) -> None:
-        """Nothing overtakes anything from now on: the news that this node has left must not pass its last results."""
+        """Nothing overtakes anything from now on: that this node has left must not be heard before its last results."""
         self._keep_order = True
 
     def limit(self, link: LinkId) -> int:
@@ -291,7 +291,7 @@ class Links:
             self._timers.set((TimerKind.PING, session.link), now + self._limits.ping_every)
 
     def ping(self, link: LinkId, now: int) -> None:
-        """Ping a link now; its answer is handed on by `receive` as a `Pong`."""
+        """Ping a link now; `handle_control` passes its `Pong` to the owner."""
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
             self._last_ping += 1
@@ -321,7 +321,7 @@ class Links:
 
     def _goodbye_due(self, link: LinkId, now: int) -> None:
         """Close a link that waits for the peer's Goodbye or end; one with work on it, by its own deadlines, goes on."""
-        if self._pending(link):
+        if self._busy_on(link):
             self._timers.set((TimerKind.GOODBYE, link), now + self._limits.goodbye)
         else:
             self.hang_up(link)
@@ -384,4 +384,4 @@ _CONTROL_HANDLERS: dict[type, Callable[[Links, Session, Any, int], bool]] = {
     Goodbye: Links._on_goodbye,
     Refused: Links._on_refused,
 }
-"""Messages about the link itself; True: `Node` should hear of it too."""
+"""Messages about the link itself. Returns True if the owner handles the message too."""

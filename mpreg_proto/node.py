@@ -260,7 +260,7 @@ class Node:
 
     def _close_links(self) -> None:
         for link in list(self.links.closing) if self.links.closing else ():
-            if self.links.sessions[link].stage is Stage.BOTH_CLOSING and not self._machines.pending(link):
+            if self.links.sessions[link].stage is Stage.BOTH_CLOSING and not self._machines.busy_on(link):
                 self.links.hang_up(link)
 
     def _finish(self, now: int) -> None:

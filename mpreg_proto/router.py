@@ -20,11 +20,11 @@ from mpreg_proto.cluster.actions import (
     AbortLink,
     CloseIfIdle,
     CloseLink,
+    ClusterAction,
     IdRetired,
     LinkSelected,
     MemberLost,
     OffersChanged,
-    Output,
     SendMessage,
     SendPing,
 )
@@ -40,12 +40,12 @@ from mpreg_proto.notices import GossipTooLong, LinkEndCause, LinkOpened
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import (
     LOCAL,
-    Action,
     CallFinished,
     CallSettled,
     CancelDispatch,
     Connect,
     Dispatch,
+    RequestAction,
     SendReply,
 )
 from mpreg_proto.requests.coordinator import Coordinator
@@ -116,7 +116,7 @@ class OpenLinks(Mapping[MemberId, LinkId]):
 
 
 class Machines:
-    """See the module. `log` is the one list of effects, in the order of their causes."""
+    """The machines of one node. `log` is the one list of effects, in the order of their causes."""
 
     def __init__(self, config: NodeConfig, *, rng: Rng, entropy: Entropy, codec: ValueCodec) -> None:
         """`start_as` must follow: until then there is no cluster and no coordinator."""
@@ -136,7 +136,7 @@ class Machines:
             timers=self.timers,
             limits=config.limits,
             log=self.log,
-            pending=self.pending,
+            busy_on=self.busy_on,
         )
         self.replies = Replies(self.links, self.log)
         self.worker = Worker(self.refusal, codec, config.limits)
@@ -145,7 +145,7 @@ class Machines:
         self.coordinator: Coordinator
         self.relay: Relay
 
-    def start_as(self, me: MemberId, now: int, *, last_number: int) -> list[Output]:
+    def start_as(self, me: MemberId, now: int, *, last_number: int) -> list[ClusterAction]:
         """Be member `me`, at first or anew: know nobody, answer for nothing. Returns what that needs to begin with.
 
         `last_number`: the newest dispatch of an earlier life, some of whose calls the worker may still run.
@@ -161,7 +161,7 @@ class Machines:
             rng=self._rng.child("cluster"),
             limits=self.config.limits,
             now=now,
-            last_received=self.links.last_activity,
+            last_activity=self.links.last_activity,
         )
         self.coordinator = Coordinator(
             me,
@@ -186,7 +186,7 @@ class Machines:
         link = self.cluster.routes.next_hop(member, avoiding=avoiding)
         return link if link is not None and self.links.is_open(link) else None
 
-    def retire_id(self, now: int) -> list[Output]:
+    def retire_id(self, now: int) -> list[ClusterAction]:
         """Go on as another member; whatever was of the old one must be ended before."""
         self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
         return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
@@ -211,7 +211,7 @@ class Machines:
 
     # -- what only all of them know -----------------------------------------------------------------------------------
 
-    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[Action]:
+    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[RequestAction]:
         """A request to be answered for here, unless this node is leaving."""
         if self.draining:
             return [SendReply(link, Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False)))]
@@ -230,10 +230,10 @@ class Machines:
                 return faults.not_idempotent(call) if assumed and not one.idempotent else None
         return faults.not_found(call, index.explain_no_match(call.function, call.resources, call.version))
 
-    def pending(self, link: LinkId) -> bool:
+    def busy_on(self, link: LinkId) -> bool:
         """Whether anything is still to come or to go on `link`."""
         asked = self.worker.busy_on(link) or self.coordinator.busy_on(link)
-        return asked or self.replies.pending(link) or self.relay.busy_on(link)
+        return asked or self.replies.busy_on(link) or self.relay.busy_on(link)
 
     @property
     def busy(self) -> bool:
@@ -241,12 +241,12 @@ class Machines:
         return bool(self.coordinator.requests or self.worker.running or self.worker.queued or len(self.relay))
 
 
-AnyAction = Action | Output | Forward
+AnyAction = RequestAction | ClusterAction | Forward
 """All that the machines may return."""
 
 
 class ActionRunner:
-    """See the module. It holds nothing of its own."""
+    """Carry out actions, by a table of their types. It holds no state."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -378,7 +378,7 @@ class ActionRunner:
 
     def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[AnyAction]:
         """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
-        if self._links.idle(action.link, now) and not self._machines.pending(action.link):
+        if self._links.idle(action.link, now) and not self._machines.busy_on(action.link):
             self._links.goodbye(action.link, GoodbyeReason.IDLE, now)
             return self._machines.cluster.start_closing(action.link)
         return ()
@@ -424,12 +424,12 @@ _ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[AnyActi
 
 
 _json = msgspec.json.Encoder().encode
-_AROUND_VIEW = 32
+_VIEW_OVERHEAD = 32
 """Bytes that a part of a view takes on the wire beside its text, at most."""
 
 
 class Router:
-    """See the module. It holds nothing of its own and never raises for what a peer said."""
+    """Deliver messages, by a table of their types. It holds no state and never raises for what a peer said."""
 
     def __init__(self, machines: Machines, runner: ActionRunner) -> None:
         self._machines = machines
@@ -552,7 +552,7 @@ class Router:
             case Sent() | LinkGone():
                 pass
             case TooLong():
-                size = max(1, outcome.limit - _AROUND_VIEW)
+                size = max(1, outcome.limit - _VIEW_OVERHEAD)
                 for begin in range(0, len(view), size):
                     part = View(message.id, view[begin : begin + size], last=begin + size >= len(view))
                     self._links.send_or_close(link, part)
@@ -571,7 +571,7 @@ class Router:
     def _on_goodbye(self, link: LinkId, message: Goodbye, now: int) -> None:
         """Calls go over another link.
 
-        This one is in `leaving` and closed by `_settle` when nothing is pending on it.
+        This one is in `Links.closing`; `Node` closes it once nothing is left to send or to come on it.
         """
         self._run(self._machines.cluster.goodbye_received(link, now), now)
 

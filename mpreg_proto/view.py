@@ -22,7 +22,7 @@ from mpreg_proto.requests.worker import Worker
 
 __all__ = ["FunctionRow", "MemberView", "NodeView", "build_view", "member_views"]
 
-_WATCHED = 1024
+_OBSERVERS_SHOWN = 1024
 """In larger clusters nobody reads who observes whom, and to work it out takes long."""
 
 
@@ -45,13 +45,13 @@ class MemberView(msgspec.Struct, frozen=True):
     linked: bool
     me: bool
     waiting: int
-    """Calls of this node that are out there, and the queue it told."""
+    """Calls of this node outstanding there, plus the queue length it reported."""
     lag: int = 0
     """By how many versions its catalogue is known to be further than it is held here."""
     rtt: int | None = msgspec.field(default=None, name="trip")
     """The round-trip time of the latest ping; None while none was answered."""
     observers: tuple[str, ...] = ()
-    """Who watches it, as shown; left out of clusters too large for anybody to read that."""
+    """Its observers, as shown; left out of clusters too large for anybody to read that."""
     accusers: int = 0
     """How many say that it does not answer."""
 
@@ -143,7 +143,7 @@ def member_views(
 
 
 def _observers(cluster: Cluster, member: Member) -> tuple[str, ...]:
-    if not member.routable or len(cluster.rings) > _WATCHED:
+    if not member.routable or len(cluster.rings) > _OBSERVERS_SHOWN:
         return ()
     return tuple(sorted(show(cluster.name_of(one), one) for one in cluster.rings.observers_of(member.id)))
 

@@ -44,7 +44,7 @@ class MPREGSettings:
     """What a server is told. Port 0 takes any free one. `peers` and `connect` are both addresses of nodes to join.
 
     Of `advertised_urls` the first is told to others. Gossip travels at once, whatever `gossip_interval` says, in
-    seconds; six times as long is the time after which a node compares what it knows with another one, to mend what was
+    seconds; six times as long is the time after which a node compares what it knows with another one, to find what was
     lost. A `host` that others can reach is refused when the server runs (ValueError).
     """
 

@@ -18,7 +18,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Response, ResponseReceived
+from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Reply, ReplyReceived
 from mpreg_proto.effects import HangUp, Lane, Send
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
@@ -291,7 +291,7 @@ class Client:
             raise exception_for(reply.fault)
         return reply
 
-    async def _reply(self, submit: Submit) -> Response:
+    async def _reply(self, submit: Submit) -> Reply:
         connection = self._connection
         number, waiter = connection.submit(submit)
         try:
@@ -404,7 +404,7 @@ class ClientConnection:
             match effect:
                 case Send():
                     writes.setdefault((effect.link, effect.lane), []).append(effect.chunks)
-                case ResponseReceived(id, reply):
+                case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
                         waiter.event.set()

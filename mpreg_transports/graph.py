@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, Protocol
 
 from mpreg_proto.errors import DuplicateName, InvalidRequest
-from mpreg_proto.wire.encode_errors import CONTAINS_ITSELF, UnsendableValue, find_cycle
+from mpreg_proto.wire.encode_errors import CONTAINS_ITSELF, UnsendableValue, find_self_reference
 from mpreg_proto.wire.jsonvalues import dumps, to_json
 from mpreg_proto.wire.messages import Call, Explained, Request
 from mpreg_proto.wire.value_limits import MAX_DEPTH, step
@@ -114,7 +114,7 @@ class Graph:
                 else named
             )
         except _SelfReference:
-            place, holder = find_cycle([list(args), named], _inside) or ("$", args)
+            place, holder = find_self_reference([list(args), named], _inside) or ("$", args)
             raise unsendable(name, UnsendableValue(place, type(holder).__name__, CONTAINS_ITSELF)) from None
         used = len(dependencies)
         for handle in [after] if isinstance(after, Handle) else after:

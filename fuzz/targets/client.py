@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fuzz.traces import Step, unpacked
 from fuzz.world import SECOND, Framing, Transcript
-from mpreg_proto.client import ClientSession, ResponseReceived
+from mpreg_proto.client import ClientSession, ReplyReceived
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
@@ -82,7 +82,7 @@ class World:
                     self.transcript.messages.clear()
                 case HangUp():
                     self.transcript.hang_up(effect)
-                case ResponseReceived(number, reply):
+                case ReplyReceived(number, reply):
                     assert number in self.asked and number not in self.cancelled, f"an answer to {number}, of nobody"
                     assert number not in self.answered, f"{number} is answered again"
                     if not isinstance(reply, Result) or reply.last:

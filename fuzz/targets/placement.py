@@ -140,7 +140,7 @@ def _placed(
     if len(expected) == 2:  # both are looked at
         assert members[chosen.member].waiting == min(members[one.member].waiting for one in expected), "the busier one"
     rows = placement.rejected(found, equals, loads, 0)
-    assert len(rows) == len(found) - len(expected) and placement.reason(equals, found), rows
+    assert len(rows) == len(found) - len(expected) and placement.choice_reason(equals, found), rows
 
 
 def _lacking(

@@ -1,7 +1,7 @@
 """All that the cluster machine may want, on one page; `Cluster`'s methods return these in the order of their causes.
 
-`Node` carries them out: it sends, closes and dials through its sessions, and tells its requests which members and
-offers came and went. `Dial` and `Notify` are the core's own effects and pass through.
+`ActionRunner` (router.py) carries them out: it sends and closes through `Links`, and gives the facts (`LinkSelected`,
+`MemberLost`, `OffersChanged`) to the coordinator. `Dial` and `Notify` are the core's own effects and pass through.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class SendMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class CloseLink(msgspec.Struct, frozen=True, gc=False):
-    """Say Goodbye on that link, finish what is on it, close it; `unlinked(clean=True)` follows."""
+    """Say Goodbye on that link, finish what is on it, close it; `link_closed(clean=True)` follows."""
 
     link: LinkId
     reason: GoodbyeReason
 
 
 class SendPing(msgspec.Struct, frozen=True, gc=False):
-    """Ping that link; `answered(link)` follows once its answer is there."""
+    """Ping that link; `ack_received(link)` follows once its answer is there."""
 
     link: LinkId
 
@@ -81,7 +81,7 @@ class IdRetired(msgspec.Struct, frozen=True, gc=False):
     """
 
 
-Output = (
+ClusterAction = (
     SendMessage
     | SendPing
     | CloseLink

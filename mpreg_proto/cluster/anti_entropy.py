@@ -69,7 +69,7 @@ class Buckets:
         return self._hashes
 
     def differing(self, theirs: bytes) -> bytes:
-        """The scope of the buckets in which another's summary is not mine; all of them if it cannot be read."""
+        """The scope of the buckets in which another's hashes are not mine; all of them if it cannot be read."""
         if len(theirs) != HASHES_SIZE:
             return EVERYTHING
         mine = self.hashes()
@@ -181,9 +181,9 @@ class AntiEntropy:
             return [SendMessage(link, Digest(digest(self._members), self._catalogue.heads()))]
         return [SendMessage(link, BucketHashes(self.buckets.hashes()))]
 
-    def answer_bucket_hashes(self, link: LinkId, summary: BucketHashes) -> list[SendMessage]:
+    def answer_bucket_hashes(self, link: LinkId, message: BucketHashes) -> list[SendMessage]:
         """In which buckets we differ, and what I know of these; an empty Gossip says that it is in none."""
-        scope = self.buckets.differing(summary.hashes)
+        scope = self.buckets.differing(message.hashes)
         if not any(scope):
             return [SendMessage(link, Gossip(answer=True))]
         claims = tuple(claim for claim in digest(self._members) if within(scope, bucket(MemberId(claim.member))))
@@ -204,10 +204,10 @@ class AntiEntropy:
                 self._offer(head, theirs.get(head.member), deltas, heads)
         beyond = [member for member in self._members.all() if within(scope, bucket(member.id))]
         claims = tuple(newer(self._members, digest.claims, beyond=beyond))
-        news = Gossip(claims, tuple(deltas), tuple(heads), answer=True)
+        gossip = Gossip(claims, tuple(deltas), tuple(heads), answer=True)
         missing, behind = tuple(older(self._members, digest.claims)), self._behind(digest)
         pull = [SendMessage(link, Pull(missing, behind))] if missing or behind else []
-        return [SendMessage(link, news), *pull]
+        return [SendMessage(link, gossip), *pull]
 
     def answer_pull(self, link: LinkId, pull: Pull) -> list[SendMessage]:
         """What somebody lacks of what I said that I know; it may have changed meanwhile."""

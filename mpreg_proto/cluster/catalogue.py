@@ -1,4 +1,4 @@
-"""What each member offers: one version log a member, written by its owner alone (docs/explanation/membership.md).
+"""The catalogue: the offers of each member, a version log that its owner alone writes (docs/explanation/membership.md).
 
 The process's own functions come in by `offer` and `set_resources`; other members' by `Delta`s. Each change makes
 version v+1, and the content at a version has a hash, so a replica at v proves that it holds exactly the owner's

@@ -18,11 +18,11 @@ from mpreg_proto.cluster.actions import (
     AbandonLink,
     CloseIfIdle,
     CloseLink,
+    ClusterAction,
     IdRetired,
     LinkSelected,
     MemberLost,
     OffersChanged,
-    Output,
     SendMessage,
 )
 from mpreg_proto.cluster.anti_entropy import AntiEntropy
@@ -59,8 +59,56 @@ REFUTE_TIMEOUT = SECOND
 """How long a linked member that others call DEAD may take to say that it is not, before its calls are lost."""
 
 
+class Parts:
+    """What is known (`members`, `catalogue`), what follows from it (`index`, `rings`, `routes`), which links stand
+    (`peer_links`), and what acts on it: `gossip`, `anti_entropy`, `dialer` and `detector`.
+    """
+
+    def __init__(
+        self,
+        me: MemberId,
+        card: Card,
+        *,
+        seeds: tuple[Address, ...],
+        timers: Timers,
+        rng: Rng,
+        limits: Limits,
+        now: int,
+        last_activity: Callable[[LinkId], int],
+    ) -> None:
+        """`last_activity`: when a link last moved a byte, either way, in nanoseconds."""
+        self.members = Members(me, card, limits=limits, now=now)
+        self.catalogue = Catalogue(me, limits=limits)
+        self.index = Index(self.members, self.catalogue)
+        self.rings = Rings(me)
+        self.peer_links = PeerLinks()
+        self.links = self.peer_links.preferred
+        """The link that calls for a member go over."""
+        self.routes = Routes(self.rings, self.links)
+        self.gossip = Disseminator(self.members, self.catalogue, self.links, rings=self.rings, timers=timers)
+        self.anti_entropy = AntiEntropy(self.members, self.catalogue)
+        self.dialer = Dialer(self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits)
+        self.dialer.set_own_addresses(*map(Address, card.addresses))
+        self.detector = Detector(
+            self.members,
+            self.rings,
+            self.dialer,
+            self.links,
+            last_activity=last_activity,
+            timers=timers,
+            rng=rng.child("detector"),
+            closing=self.peer_links.closing,
+        )
+
+    def changed(self) -> None:
+        """Members or catalogues are other than they were: what was derived from them is no longer true."""
+        self.index.changed()
+        self.routes.changed()
+        self.anti_entropy.buckets.invalidate()
+
+
 class Changes:
-    """See the module. Timers that it sets: TICK, ANTI_ENTROPY, COLLECT, and MEMBER_LOST with an id."""
+    """Follow up findings until none is left. Timers that it sets: TICK, ANTI_ENTROPY, COLLECT, MEMBER_LOST (member)."""
 
     def __init__(self, parts: Parts, *, timers: Timers, rng: Rng, limits: Limits) -> None:
         self._parts = parts
@@ -78,16 +126,16 @@ class Changes:
         """Who is known to be routable, myself left out: each is `MemberLost` once."""
         self.loss_deferred: dict[MemberId, None] = {}
         """Who is gone by the word of others and still has a link here: `MemberLost` when that closes, as its last
-        results may be on the way there while the news of it came faster over another; who is DEAD also when it does not
+        results may be on the way there while gossip of it came faster over another; who is DEAD also when it does not
         refute."""
         self._seen_changes = 0
         self._id_retired_sent = False
         self._collection: int | None = None
 
-    def follow_up(self, findings: Iterable[Member | Output], now: int) -> list[Output]:
+    def follow_up(self, findings: Iterable[Member | ClusterAction], now: int) -> list[ClusterAction]:
         """What the detector found: whom it accuses, and what it wants done."""
         raised: list[Member] = []
-        out: list[Output] = []
+        out: list[ClusterAction] = []
         for finding in findings:
             if isinstance(finding, Member):
                 raised.append(finding)
@@ -95,13 +143,13 @@ class Changes:
                 out.append(finding)
         return out + self.members_changed(raised, source=None, now=now) if raised else out
 
-    def members_changed(self, raised: Iterable[Member], *, source: LinkId | None, now: int) -> list[Output]:
-        """What follows from members that rose: news to others, dials, and what is no longer or again there."""
+    def members_changed(self, raised: Iterable[Member], *, source: LinkId | None, now: int) -> list[ClusterAction]:
+        """What follows from members that rose: gossip to others, dials, and what is no longer or again there."""
         waiting = list(raised)
         if not waiting:
             return self.housekeeping()
         self._gossip.members_changed(waiting, source=source)
-        out: list[Output] = []
+        out: list[ClusterAction] = []
         concerned: dict[MemberId, None] = {}
         functions: dict[str, None] = {}
         while waiting:
@@ -131,7 +179,7 @@ class Changes:
             *self._gossip.flush(now),
         ]
 
-    def _update_view(self, member: Member, source: LinkId | None, now: int) -> list[Output]:
+    def _update_view(self, member: Member, source: LinkId | None, now: int) -> list[ClusterAction]:
         """A member is in the view, or is no longer."""
         if member.routable and member.id not in self._routable:
             link = self._links.get(member.id)
@@ -139,7 +187,7 @@ class Changes:
             self.report_lost(member.id)
             self._rings.enter(member.id)
             self.begin_ticking(now)
-            self._begin_repair(now)
+            self._begin_anti_entropy(now)
             return [] if link is None else [LinkSelected(member.id, link)]
         if not member.routable and member.id in self._routable:
             del self._routable[member.id]
@@ -153,7 +201,7 @@ class Changes:
                 self._timers.set((TimerKind.MEMBER_LOST, member.id), now + REFUTE_TIMEOUT)
         return []
 
-    def report_lost(self, member: MemberId) -> list[Output]:
+    def report_lost(self, member: MemberId) -> list[ClusterAction]:
         """What was put off, if it was."""
         if member not in self.loss_deferred:
             return []
@@ -169,20 +217,20 @@ class Changes:
             self._timers.set((TimerKind.TICK,), first)
             self._detector.begin(first)
 
-    def _begin_repair(self, now: int) -> None:
+    def _begin_anti_entropy(self, now: int) -> None:
         """Somebody is there to compare with from now on."""
         if (TimerKind.ANTI_ENTROPY,) not in self._timers and not self._dialer.stopped:
-            repair = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
-            self._timers.set((TimerKind.ANTI_ENTROPY,), now + repair)
+            delay = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
+            self._timers.set((TimerKind.ANTI_ENTROPY,), now + delay)
 
-    def _update_neighbours(self, now: int) -> list[Output]:
+    def _update_neighbours(self, now: int) -> list[ClusterAction]:
         if self._rings.changes == self._seen_changes:
             return []
         self._seen_changes = self._rings.changes
         self._dialer.neighbours_changed(now)
         return self.follow_up(self._detector.neighbours_changed(now), now)
 
-    def housekeeping(self) -> list[Output]:
+    def housekeeping(self) -> list[ClusterAction]:
         """After members may have changed: forget who was evicted, set the time of the next collection."""
         for member in self._members.drain_evicted():
             self._dialer.forget(member)
@@ -193,7 +241,7 @@ class Changes:
                 self._timers.cancel((TimerKind.COLLECT,))
             else:
                 self._timers.set((TimerKind.COLLECT,), due)
-        out: list[Output] = []
+        out: list[ClusterAction] = []
         for member in self._members.drain_card_conflicts():
             current = self._members.get(member)
             out.append(Notify(CardsDiffer(member, "" if current is None else current.name)))
@@ -202,61 +250,13 @@ class Changes:
             out.append(IdRetired())
         return out
 
-    def collect(self, now: int) -> list[Output]:
+    def collect(self, now: int) -> list[ClusterAction]:
         """Time to retire the long dead, and to forget the long retired."""
         self._collection = None
         for retired in self._members.collect(now):
             self._dialer.forget(retired.id)
         self._parts.anti_entropy.buckets.invalidate()
         return self.housekeeping()
-
-
-class Parts:
-    """What is known (`members`, `catalogue`), what follows from it (`index`, `rings`, `routes`), which links stand
-    (`peer_links`), and who acts on it: `gossip` tells, `anti_entropy` compares, `dialer` dials, `detector` doubts.
-    """
-
-    def __init__(
-        self,
-        me: MemberId,
-        card: Card,
-        *,
-        seeds: tuple[Address, ...],
-        timers: Timers,
-        rng: Rng,
-        limits: Limits,
-        now: int,
-        last_received: Callable[[LinkId], int],
-    ) -> None:
-        """`last_received`: when a link last brought any byte, in nanoseconds."""
-        self.members = Members(me, card, limits=limits, now=now)
-        self.catalogue = Catalogue(me, limits=limits)
-        self.index = Index(self.members, self.catalogue)
-        self.rings = Rings(me)
-        self.peer_links = PeerLinks()
-        self.links = self.peer_links.preferred
-        """The link that calls for a member go over."""
-        self.routes = Routes(self.rings, self.links)
-        self.gossip = Disseminator(self.members, self.catalogue, self.links, rings=self.rings, timers=timers)
-        self.anti_entropy = AntiEntropy(self.members, self.catalogue)
-        self.dialer = Dialer(self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits)
-        self.dialer.set_own_addresses(*map(Address, card.addresses))
-        self.detector = Detector(
-            self.members,
-            self.rings,
-            self.dialer,
-            self.links,
-            last_received=last_received,
-            timers=timers,
-            rng=rng.child("detector"),
-            closing=self.peer_links.closing,
-        )
-
-    def changed(self) -> None:
-        """Members or catalogues are other than they were: what was derived from them is no longer true."""
-        self.index.changed()
-        self.routes.changed()
-        self.anti_entropy.buckets.invalidate()
 
 
 ClusterMessage = Gossip | Digest | Fetch | BucketHashes | Pull | DialBack | PingReq | IndirectAck
@@ -280,16 +280,16 @@ class Cluster:
         rng: Rng,
         limits: Limits,
         now: int,
-        last_received: Callable[[LinkId], int] | None = None,
+        last_activity: Callable[[LinkId], int] | None = None,
     ) -> None:
-        """`last_received`: when a link last brought any byte; by default, when it brought what `received` was given."""
+        """`last_activity`: when a link last moved a byte, either way; by default, when it brought a message."""
         self.me = me
         self._limits = limits
         self._timers = timers
         self._rng = rng
-        self._last_received: dict[LinkId, int] = {}
-        card, received = Card(name, addresses), last_received or self._last_received_at
-        parts = Parts(me, card, seeds=seeds, timers=timers, rng=rng, limits=limits, now=now, last_received=received)
+        self._last_activity: dict[LinkId, int] = {}
+        card, received = Card(name, addresses), last_activity or self._last_activity_at
+        parts = Parts(me, card, seeds=seeds, timers=timers, rng=rng, limits=limits, now=now, last_activity=received)
         self.members = parts.members
         self.catalogue = parts.catalogue
         self.index = parts.index
@@ -309,7 +309,7 @@ class Cluster:
         if resources:
             self.catalogue.set_resources(resources)
 
-    def start(self, now: int) -> list[Output]:
+    def start(self, now: int) -> list[ClusterAction]:
         """Dial the seeds."""
         if self._dialer.seeds:
             self._changes.begin_ticking(now)
@@ -319,15 +319,15 @@ class Cluster:
 
     def link_established(
         self, link: LinkId, member: MemberId, name: str, *, dialled: Address | None, now: int
-    ) -> list[Output]:
+    ) -> list[ClusterAction]:
         """A handshake with a node is done. `dialled`: the address this side dialled, None if the other side did."""
         if member == self.me:
             return [] if dialled is None else self.reached_self(dialled, now)
         peer_link = PeerLink(link, member, name, dialler=member if dialled is None else self.me)
-        self._last_received[link] = now
+        self._last_activity[link] = now
         self.routes.changed()
         self._changes.begin_ticking(now)  # whoever stands still from now on shall know it, though it knows nobody yet
-        out: list[Output] = [*self._peer_links.add(peer_link)]
+        out: list[ClusterAction] = [*self._peer_links.add(peer_link)]
         for other in self._peer_links.to_member(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
                 other.closing = True
@@ -349,19 +349,19 @@ class Cluster:
         self._dialer.link_established(member)
         return out
 
-    def goodbye_received(self, link: LinkId, now: int) -> list[Output]:
+    def goodbye_received(self, link: LinkId, now: int) -> list[ClusterAction]:
         """The peer said Goodbye on a link: calls go over another one, if there is one."""
         return self.start_closing(link)
 
-    def link_closed(self, link: LinkId, *, clean: bool, now: int) -> list[Output]:
+    def link_closed(self, link: LinkId, *, clean: bool, now: int) -> list[ClusterAction]:
         """A link is closed; `clean` if a Goodbye of either side came before. Unknown links are ignored."""
         peer_link = self._peer_links.remove(link)
         if peer_link is None:
             return []
         member = peer_link.member
-        self._last_received.pop(link, None)
+        self._last_activity.pop(link, None)
         self.routes.changed()
-        out: list[Output] = [*self._peer_links.choose(member)]
+        out: list[ClusterAction] = [*self._peer_links.choose(member)]
         if not self._peer_links.to_member(member):
             out += self._changes.report_lost(member)
         out += self._gossip.link_closed(link)
@@ -373,30 +373,32 @@ class Cluster:
         out += self._changes.follow_up(self._detector.link_lost(member, now), now)
         return [*out, *self._dialer.link_lost(member, now)]
 
-    def dial_failed(self, address: Address, now: int) -> list[Output]:
+    def dial_failed(self, address: Address, now: int) -> list[ClusterAction]:
         """A dial ended without a handshake: refused, silent, another cluster, or closed before its hello came."""
         members = self._dialer.dialled_for(address)
         return self._dial_ended(address, members, [*self._dialer.dial_failed(address, now)], now)
 
-    def _dial_ended(self, address: Address, members: list[MemberId], out: list[Output], now: int) -> list[Output]:
+    def _dial_ended(
+        self, address: Address, members: list[MemberId], out: list[ClusterAction], now: int
+    ) -> list[ClusterAction]:
         """No link came of a dial; those whom it was for may dial me."""
         out += self._changes.follow_up(self._detector.dial_failed(address, now), now)
         for member in members:
             out += self._request_dial_back(member, now)
         return out
 
-    def reached_self(self, address: Address | None, now: int) -> list[Output]:
+    def reached_self(self, address: Address | None, now: int) -> list[ClusterAction]:
         """A handshake showed this process's own id; `address` is what was dialled, None on the side that accepted."""
         if address is None:
             return []
         members = self._dialer.dialled_for(address)
         return self._dial_ended(address, members, [*self._dialer.reached_self(address, now)], now)
 
-    def connect(self, member: MemberId, now: int) -> list[Output]:
+    def connect(self, member: MemberId, now: int) -> list[ClusterAction]:
         """A call waits for a link to that member: dial now, if nothing is under way."""
         return [*self._dialer.connect(member, now), *self._request_dial_back(member, now)]
 
-    def start_closing(self, link: LinkId) -> list[Output]:
+    def start_closing(self, link: LinkId) -> list[ClusterAction]:
         """This side says Goodbye on a link by itself (after `CloseIfIdle`): nothing new goes over it."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
@@ -405,15 +407,15 @@ class Cluster:
         self.routes.changed()
         return [*self._peer_links.choose(peer_link.member)]
 
-    def ack_received(self, link: LinkId, now: int) -> list[Output]:
+    def ack_received(self, link: LinkId, now: int) -> list[ClusterAction]:
         """A `SendPing` on that link has its answer."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
             return []
-        self._last_received[link] = now
+        self._last_activity[link] = now
         return self._detector.ack_received(peer_link.member, now)
 
-    def send_own_head(self, link: LinkId) -> list[Output]:
+    def send_own_head(self, link: LinkId) -> list[ClusterAction]:
         """Who sent a call that is not offered here is told which version of my catalogue says so."""
         content = self.catalogue.content(self.me)
         return [] if content is None else [SendMessage(link, Gossip(heads=(content.head,)))]
@@ -426,47 +428,47 @@ class Cluster:
             else:
                 self._gossip.slow_links[link] = None
 
-    def _request_dial_back(self, member: MemberId, now: int) -> list[Output]:
+    def _request_dial_back(self, member: MemberId, now: int) -> list[ClusterAction]:
         """Ask a member to dial me, over others, if I cannot dial it."""
         if not self._dialer.needs_dial_back(member, now):
             return []
         next_hop = self.routes.next_hop(member)
         return [] if next_hop is None else [SendMessage(next_hop, DialBack(member, self.me))]
 
-    def _last_received_at(self, link: LinkId) -> int:
+    def _last_activity_at(self, link: LinkId) -> int:
         """When a link last brought a message about the cluster."""
-        return self._last_received.get(link, -TICK)
+        return self._last_activity.get(link, -TICK)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
-    def received(self, link: LinkId, message: ClusterMessage, now: int) -> list[Output]:
+    def received(self, link: LinkId, message: ClusterMessage, now: int) -> list[ClusterAction]:
         """A message about the cluster came in. One of an unknown link is ignored."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
             return []
-        self._last_received[link] = now
+        self._last_activity[link] = now
         return _RECEIVERS[type(message)](self, peer_link, message, now)
 
-    def _fetch_received(self, peer_link: PeerLink, fetch: Fetch, now: int) -> list[Output]:
+    def _fetch_received(self, peer_link: PeerLink, fetch: Fetch, now: int) -> list[ClusterAction]:
         return [*self._gossip.answer_fetch(peer_link.link, fetch)]
 
-    def _digest_received(self, peer_link: PeerLink, digest: Digest, now: int) -> list[Output]:
+    def _digest_received(self, peer_link: PeerLink, digest: Digest, now: int) -> list[ClusterAction]:
         # On a link that closes as a duplicate nothing: the digests go over the one that is kept.
         out = [] if peer_link.closing else self._anti_entropy.answer_digest(peer_link.link, digest)
         if out and not any(isinstance(one.message, Pull) for one in out):  # nothing is missing here
             self._mark_synced(peer_link)
         return [*out, *self._supersede_own(digest.heads, now)]
 
-    def _bucket_hashes_received(self, peer_link: PeerLink, summary: BucketHashes, now: int) -> list[Output]:
-        out = [] if peer_link.closing else self._anti_entropy.answer_bucket_hashes(peer_link.link, summary)
+    def _bucket_hashes_received(self, peer_link: PeerLink, message: BucketHashes, now: int) -> list[ClusterAction]:
+        out = [] if peer_link.closing else self._anti_entropy.answer_bucket_hashes(peer_link.link, message)
         if out and isinstance(out[0].message, Gossip):
             self._mark_synced(peer_link)
         return [*out]
 
-    def _pull_received(self, peer_link: PeerLink, lack: Pull, now: int) -> list[Output]:
-        return [*self._anti_entropy.answer_pull(peer_link.link, lack)]
+    def _pull_received(self, peer_link: PeerLink, pull: Pull, now: int) -> list[ClusterAction]:
+        return [*self._anti_entropy.answer_pull(peer_link.link, pull)]
 
-    def _dial_back_received(self, peer_link: PeerLink, message: DialBack, now: int) -> list[Output]:
+    def _dial_back_received(self, peer_link: PeerLink, message: DialBack, now: int) -> list[ClusterAction]:
         if message.to == self.me:
             return [*self._dialer.connect(MemberId(message.member), now)]
         next_hop = (
@@ -478,20 +480,20 @@ class Cluster:
             return []
         return [SendMessage(next_hop, msgspec.structs.replace(message, via=(*message.via, self.me)))]
 
-    def _ping_req_received(self, peer_link: PeerLink, message: PingReq, now: int) -> list[Output]:
+    def _ping_req_received(self, peer_link: PeerLink, message: PingReq, now: int) -> list[ClusterAction]:
         return self._detector.ping_req_received(peer_link.link, MemberId(message.member), now)
 
-    def _indirect_ack_received(self, peer_link: PeerLink, message: IndirectAck, now: int) -> list[Output]:
+    def _indirect_ack_received(self, peer_link: PeerLink, message: IndirectAck, now: int) -> list[ClusterAction]:
         out = self._detector.indirect_ack_received(MemberId(message.member), now)
         return [one for one in out if not (isinstance(one, AbandonLink) and one.link in self._gossip.slow_links)]
 
-    def _gossip_received(self, peer_link: PeerLink, news: Gossip, now: int) -> list[Output]:
+    def _gossip_received(self, peer_link: PeerLink, gossip: Gossip, now: int) -> list[ClusterAction]:
         link = peer_link.link
-        if news.answer:
+        if gossip.answer:
             self._mark_synced(peer_link)
-        raised = self.members.merge(news.claims, now)
+        raised = self.members.merge(gossip.claims, now)
         confirmed = self.members.drain_confirmed()
-        out: list[Output] = [
+        out: list[ClusterAction] = [
             *self._anti_entropy.correct_retired(link, peer_link.corrected),
             *self._changes.members_changed(raised, source=link, now=now),
         ]
@@ -501,7 +503,7 @@ class Cluster:
                 out += self._changes.follow_up(self._detector.member_changed(current, now), now)
         changed: dict[MemberId, None] = {}
         functions: dict[str, None] = {}
-        for delta in news.deltas:
+        for delta in gossip.deltas:
             applied, messages = self._gossip.delta_received(link, delta)
             out += messages
             member = MemberId(delta.head.member)
@@ -510,12 +512,12 @@ class Cluster:
             if applied is Applied.YES:
                 functions.update(dict.fromkeys(self.catalogue.affected_functions(delta)))
                 out.append(Notify(CatalogueChanged(member, self.name_of(member), delta.head.version)))
-        for head in news.heads:
+        for head in gossip.heads:
             before = self.catalogue.version(MemberId(head.member))
             out += self._gossip.head_received(link, head)
             if self.catalogue.version(MemberId(head.member)) < before:
                 changed[MemberId(head.member)] = None
-        out += self._supersede_own((*news.heads, *(delta.head for delta in news.deltas)), now)
+        out += self._supersede_own((*gossip.heads, *(delta.head for delta in gossip.deltas)), now)
         for current in raised:
             if current.routable and current.was_dead and current.id != self.me:
                 out += self._gossip.member_revived(current.id, link)
@@ -524,7 +526,7 @@ class Cluster:
             out.append(OffersChanged(tuple(functions), tuple(changed)))
         return [*out, *self._gossip.flush(now)]
 
-    def _supersede_own(self, heads: Iterable[Head], now: int) -> list[Output]:
+    def _supersede_own(self, heads: Iterable[Head], now: int) -> list[ClusterAction]:
         """Nobody but this process writes its catalogue: a head of it that it never had is outbid, as a claim is."""
         own = self.catalogue.content(self.me)
         mine = (0, b"") if own is None else (own.version, own.head.hash)
@@ -548,7 +550,7 @@ class Cluster:
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    def wake(self, key: Key, now: int) -> list[Output]:
+    def wake(self, key: Key, now: int) -> list[ClusterAction]:
         """A timer of the cluster came due."""
         match key[0]:
             case TimerKind.TICK:
@@ -569,7 +571,7 @@ class Cluster:
                 return self._changes.report_lost(MemberId(bytes(key[1])) if isinstance(key[1], bytes) else self.me)
         return self._changes.collect(now)
 
-    def _tick(self, now: int) -> list[Output]:
+    def _tick(self, now: int) -> list[ClusterAction]:
         if self._dialer.stopped or not (len(self.rings) > 1 or len(self._peer_links) or self._dialer.seeds):
             return []
         self._timers.set((TimerKind.TICK,), now + TICK)
@@ -583,7 +585,7 @@ class Cluster:
                     out.append(CloseIfIdle(member, link))
         return out
 
-    def _compare_with_neighbour(self, now: int) -> list[Output]:
+    def _compare_with_neighbour(self, now: int) -> list[ClusterAction]:
         """Compare what is known with one neighbour."""
         if self._dialer.stopped or len(self.rings) == 1:
             return []
@@ -593,27 +595,27 @@ class Cluster:
 
     # -- this process ---------------------------------------------------------------------------------------------
 
-    def offer(self, spec: FunctionSpec, now: int) -> list[Output]:
+    def offer(self, spec: FunctionSpec, now: int) -> list[ClusterAction]:
         """Offer a function, in place of an earlier one of that name.
 
         Raises LocalProtocolError (1014) beyond a limit; nothing has changed then.
         """
         return self._catalogue_changed(self.catalogue.offer(spec), now)
 
-    def withdraw(self, name: str, now: int) -> list[Output]:
+    def withdraw(self, name: str, now: int) -> list[ClusterAction]:
         """Offer a function no longer. Raises LocalProtocolError if it is not offered; nothing has changed then."""
         return self._catalogue_changed(self.catalogue.withdraw(name), now)
 
-    def set_resources(self, resources: Iterable[str], now: int) -> list[Output]:
+    def set_resources(self, resources: Iterable[str], now: int) -> list[ClusterAction]:
         """The node's own resources are now these. Raises LocalProtocolError (1014) beyond a limit."""
         return self._catalogue_changed(self.catalogue.set_resources(resources), now)
 
-    def drain(self, now: int) -> list[Output]:
+    def drain(self, now: int) -> list[ClusterAction]:
         """Say that this node takes no new calls."""
         self._gossip.flush_now()
         return self._catalogue_changed(self.catalogue.drain(), now)
 
-    def advertise(self, addresses: tuple[Address, ...], now: int) -> list[Output]:
+    def advertise(self, addresses: tuple[Address, ...], now: int) -> list[ClusterAction]:
         """This node can be dialled at these addresses, and no longer at others."""
         self._dialer.set_own_addresses(*addresses)
         own = self.members.own
@@ -622,8 +624,8 @@ class Cluster:
         card = msgspec.structs.replace(own.card, addresses=addresses)
         return self._changes.members_changed([self.members.update_card(card, now)], source=None, now=now)
 
-    def leave(self, now: int) -> list[Output]:
-        """Say LEFT to all; from now on nobody is dialled or judged."""
+    def leave(self, now: int) -> list[ClusterAction]:
+        """Say LEFT to all; from now on nobody is dialled or suspected."""
         self._gossip.flush_now()
         out = self._changes.members_changed([self.members.leave(now)], source=None, now=now)
         self._dialer.stop()
@@ -632,7 +634,7 @@ class Cluster:
             self._timers.cancel((kind,))
         return out
 
-    def _catalogue_changed(self, delta: Delta, now: int) -> list[Output]:
+    def _catalogue_changed(self, delta: Delta, now: int) -> list[ClusterAction]:
         self._parts.changed()
         self._gossip.catalogue_changed(delta, source=None)
         return [*self._gossip.flush(now), OffersChanged(tuple(self.catalogue.affected_functions(delta)), (self.me,))]
@@ -655,7 +657,7 @@ class Cluster:
         return next((peer_link.name for peer_link in self._peer_links.to_member(member)), "")
 
 
-_RECEIVERS: dict[type, Callable[[Cluster, PeerLink, Any, int], list[Output]]] = {
+_RECEIVERS: dict[type, Callable[[Cluster, PeerLink, Any, int], list[ClusterAction]]] = {
     Gossip: Cluster._gossip_received,
     Digest: Cluster._digest_received,
     Fetch: Cluster._fetch_received,

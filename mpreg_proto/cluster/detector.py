@@ -1,10 +1,10 @@
-"""Who no longer answers (docs/explanation/membership.md).
+"""The failure detector: which members no longer answer (docs/explanation/membership.md).
 
 It probes one neighbour a second over the link that stands, asks three co-observers about who is silent, and accuses;
 what it accuses and what it wants sent goes back to `Cluster`. The end of a stream is suspicion at once, never death:
-DEAD needs time, and less of it the more observers agree. It sees bytes only through `last_received`, and dials only
-through `Dialer`. A node whose own tick comes late has been held up itself and judges nobody for a second. One that is
-always late judges all the same: that excuses a member `EXCUSES` times in a row. In a cluster of up to four all
+DEAD needs time, and less of it the more observers agree. It sees bytes only through `last_activity`, and dials only
+through `Dialer`. A node whose own tick comes late has been stalled itself and suspects nobody for a second. One that is
+always late does so all the same: a stall excuses a member `EXCUSES` times in a row. In a cluster of up to four all
 neighbours are probed each second.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from mpreg_proto.cluster.actions import AbandonLink, AbortLink, Output, SendMessage, SendPing
+from mpreg_proto.cluster.actions import AbandonLink, AbortLink, ClusterAction, SendMessage, SendPing
 from mpreg_proto.cluster.dialer import Dialer
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.suspicion import SMALL_CLUSTER, Suspicions
@@ -29,7 +29,7 @@ PROBE_INTERVAL = SECOND
 PROBE_TIMEOUT = 500 * MILLISECOND
 """How long a probe waits, first for its own answer, then for anybody else's."""
 STALL_THRESHOLD = 500 * MILLISECOND
-"""A node whose own tick came later than this was held up: what it missed meanwhile proves nothing."""
+"""A node whose own tick came later than this was stalled: what it missed meanwhile proves nothing."""
 UNLINKED_GRACE = 5 * SECOND
 """So long a neighbour may have no link, before it is asked about as if it had not answered."""
 INDIRECT_PROBES = 3
@@ -38,8 +38,8 @@ SILENT_LINK_TIMEOUT = 3 * SECOND
 """A link that brought nothing for so long, to a member that answers others, is given up (guarantees.md)."""
 EXCUSES = 3
 """So often in a row what speaks against a member is put down to this node's own lateness; then it counts."""
-MAX_HEALTH = 8
-"""The most that `Detector.health` grows to (Lifeguard, section IV-A: S)."""
+MAX_HEALTH_MULTIPLIER = 8
+"""The most that `Detector.health_multiplier` grows to (Lifeguard, section IV-A: S)."""
 
 
 class _Probe:
@@ -54,7 +54,7 @@ class _Probe:
 
 
 class Detector:
-    """This node's doubts. It writes to `members` by accusing alone.
+    """The failure detector of one node. It writes to `members` through `declare` alone.
 
     Timer keys: (TimerKind.PROBE, member); `tick` is `Cluster`'s to call.
     """
@@ -66,22 +66,22 @@ class Detector:
         dialer: Dialer,
         links: Mapping[MemberId, LinkId],
         *,
-        last_received: Callable[[LinkId], int],
+        last_activity: Callable[[LinkId], int],
         timers: Timers,
         rng: Rng,
         closing: Callable[[MemberId], Iterable[LinkId]] = lambda member: (),
     ) -> None:
-        """`last_received`: when a link last brought any byte. `closing`: links that finish what is on them."""
+        """`last_activity`: when a link last moved a byte, either way. `closing`: links that finish what is on them."""
         self._members = members
         self._rings = rings
         self._dialer = dialer
         self._links = links
-        self._last_received = last_received
+        self._last_activity = last_activity
         self._closing = closing
         self._timers = timers
         self._rng = rng
-        self.health = 1
-        """1 to 8: by what this node multiplies its own patience, as it may be itself who is slow."""
+        self.health_multiplier = 1
+        """1 to 8: the factor of this node's timeouts, as it may be slow itself (Lifeguard: local health multiplier)."""
         self._turns: list[MemberId] = []
         self._probes: dict[MemberId, _Probe] = {}
         self._suspicions = Suspicions(timers)
@@ -95,7 +95,7 @@ class Detector:
         self._broken_since: dict[MemberId, int] = {}
         """Neighbours whose last link ended without Goodbye, and when."""
         self._deferred: dict[MemberId, None] = {}
-        """Those of them that are looked at again, as this node was held up when it heard of that."""
+        """Those of them that are looked at again, as this node was stalled when it heard of that."""
         self._half_open: dict[MemberId, int] = {}
         """Neighbours that answer others, while the link here has brought nothing since that time."""
         self._excused: dict[MemberId, tuple[int, int]] = {}
@@ -109,7 +109,7 @@ class Detector:
         self._next_tick = first
 
     def stop(self) -> None:
-        """This process is leaving: it judges nobody any more."""
+        """This process is leaving: it suspects nobody any more."""
         self._stopped = True
         for member in self._probes:
             self._timers.cancel((TimerKind.PROBE, member))
@@ -117,7 +117,7 @@ class Detector:
 
     # -- links ----------------------------------------------------------------------------------------------------
 
-    def link_established(self, member: MemberId) -> list[Output]:
+    def link_established(self, member: MemberId) -> list[ClusterAction]:
         """A link to a member stands: ask it what it was to be asked; a suspect hears of its accusation elsewhere."""
         for table in (self._unlinked, self._broken_since, self._deferred, self._half_open, self._excused):
             table.pop(member, None)
@@ -127,8 +127,8 @@ class Detector:
             [] if link is None else [SendMessage(link, PingReq(target)) for target in about if target in self._probes]
         )
 
-    def link_lost(self, member: MemberId, now: int) -> list[Member | Output]:
-        """The last link to a member ended without Goodbye: SUSPECT, if I watch it and was not held up myself."""
+    def link_lost(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+        """The last link to a member ended without Goodbye: SUSPECT, if I watch it and was not stalled myself."""
         if member not in self._rings.neighbours:
             return []
         self._unlinked.setdefault(member, now)
@@ -138,7 +138,7 @@ class Detector:
             return []
         return self._suspect_lost(member, now)
 
-    def _suspect_lost(self, member: MemberId, now: int) -> list[Member | Output]:
+    def _suspect_lost(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
         """A link that ended without Goodbye, and was not opened again, is told as suspicion."""
         self._deferred.pop(member, None)
         self._end_probe(member)
@@ -154,9 +154,9 @@ class Detector:
             self._unlinked[member] = now
         self._end_probe(member)
 
-    def dial_failed(self, address: Address, now: int) -> list[Member | Output]:
+    def dial_failed(self, address: Address, now: int) -> list[Member | ClusterAction]:
         """A dial came to nothing: I agree with those who suspect whom I cannot reach either."""
-        found: list[Member | Output] = []
+        found: list[Member | ClusterAction] = []
         for member in self._dialer.dialled_for(address):
             since = self._suspicions.since(member)
             watched = member in self._rings.neighbours and member not in self._links
@@ -164,7 +164,7 @@ class Detector:
                 found += [] if self._excuse(member, now) else self._declare(member, Standing.SUSPECT, now)
         return found
 
-    def displaced(self, member: MemberId, now: int) -> list[Member | Output]:
+    def displaced(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
         """Another member answered where this one should be: SUSPECT; RETIRED once it is DEAD. Evidence, no hearsay."""
         if member == self._members.me or self._stopped:
             return []
@@ -175,9 +175,9 @@ class Detector:
         self._displaced[member] = now
         return self._declare(member, Standing.SUSPECT, now)
 
-    # -- news -----------------------------------------------------------------------------------------------------
+    # -- standings ------------------------------------------------------------------------------------------------
 
-    def member_changed(self, member: Member, now: int) -> list[Member | Output]:
+    def member_changed(self, member: Member, now: int) -> list[Member | ClusterAction]:
         """A member rose or has more accusers, by whatever cause. What follows from it, to be spread as well."""
         if member.id == self._members.me or self._stopped:
             return []
@@ -197,18 +197,18 @@ class Detector:
             return [*silent, *self._declare(member.id, Standing.RETIRED, now)]
         return [*silent]
 
-    def _silent_link(self, member: MemberId) -> list[Output]:
+    def _silent_link(self, member: MemberId) -> list[ClusterAction]:
         """The link to a suspect over which nothing came since: it would keep its address from being dialled."""
         since, link = self._suspicions.since(member), self._links.get(member)
-        return [] if since is None or link is None or self._last_received(link) > since else [AbortLink(link)]
+        return [] if since is None or link is None or self._last_activity(link) > since else [AbortLink(link)]
 
     def refuted(self) -> None:
         """I was accused and had to refute: perhaps it is I who is slow."""
-        self.health = min(MAX_HEALTH, self.health + 1)
+        self.health_multiplier = min(MAX_HEALTH_MULTIPLIER, self.health_multiplier + 1)
 
-    def neighbours_changed(self, now: int) -> list[Member | Output]:
-        """My neighbours are others than they were: suspects among the new ones are now mine to judge."""
-        found: list[Member | Output] = []
+    def neighbours_changed(self, now: int) -> list[Member | ClusterAction]:
+        """My neighbours are others than they were: suspects among the new ones are now mine to observe."""
+        found: list[Member | ClusterAction] = []
         for member in self._suspicions.unobserved():
             current = self._members.get(member)
             if current is not None and member in self._rings.neighbours:
@@ -220,19 +220,19 @@ class Detector:
                 del table[member]
         return found
 
-    def _on_suspect(self, member: Member, now: int) -> list[Member | Output]:
-        """Set the time of the verdict by who agrees; look for myself, if others were first to doubt."""
+    def _on_suspect(self, member: Member, now: int) -> list[Member | ClusterAction]:
+        """Set the time of the verdict by who agrees; probe it, if others suspected it first."""
         if member.id not in self._rings.neighbours:
-            self._suspicions.add_unobserved(member, now, health=self.health)
+            self._suspicions.add_unobserved(member, now, health_multiplier=self.health_multiplier)
             return []
         observers = self._rings.observers_of(member.id)
         ended = self._broken_since.get(member.id, self._displaced.get(member.id))
-        first = self._suspicions.observe(member, observers, now, health=self.health, ended=ended)
+        first = self._suspicions.observe(member, observers, now, health_multiplier=self.health_multiplier, ended=ended)
         return self._probe_suspect(member.id, now) if first and self._members.me not in member.accusers else []
 
     # -- probing --------------------------------------------------------------------------------------------------
 
-    def tick(self, now: int) -> list[Member | Output]:
+    def tick(self, now: int) -> list[Member | ClusterAction]:
         """A second has passed: probe the next neighbour. Late, it throws away what waited for an answer meanwhile."""
         late = self._locally_stalled(now)
         self._next_tick = now + PROBE_INTERVAL
@@ -258,15 +258,15 @@ class Detector:
             if member in self._rings.neighbours:
                 return (member,)
 
-    def _recheck(self, now: int) -> list[Member | Output]:
-        """Accuse whose link ended while this node was held up, and is gone still; probe over links that seem dead."""
-        found: list[Member | Output] = []
+    def _recheck(self, now: int) -> list[Member | ClusterAction]:
+        """Accuse whose link ended while this node was stalled, and is gone still; probe over links that seem dead."""
+        found: list[Member | ClusterAction] = []
         for member in list(self._deferred):
             if not self._excuse(member, now):
                 found += self._suspect_lost(member, now)
         for member, since in list(self._half_open.items()):
             link = self._links.get(member)
-            if link is None or self._last_received(link) > since:
+            if link is None or self._last_activity(link) > since:
                 del self._half_open[member]
             elif member not in self._probes:
                 self._start_probe(member, _Probe(now, prompted=False, indirect=False), now)
@@ -278,50 +278,50 @@ class Detector:
         if not self._probes:
             self._queued_ping_reqs.clear()
         for member, askers in list(self._ping_req_senders.items()):
-            for link in [link for link, at in askers.items() if at + PROBE_TIMEOUT * MAX_HEALTH <= now]:
+            for link in [link for link, at in askers.items() if at + PROBE_TIMEOUT * MAX_HEALTH_MULTIPLIER <= now]:
                 del askers[link]
             if not askers:
                 del self._ping_req_senders[member]
 
-    def ack_received(self, member: MemberId, now: int) -> list[Output]:
+    def ack_received(self, member: MemberId, now: int) -> list[ClusterAction]:
         """A probe of a member has its answer. Whoever asked about it is told."""
         probe = self._probes.get(member)
         if probe is not None:
             self._probe_succeeded(member)
         return self._send_indirect_acks(member)
 
-    def indirect_ack_received(self, member: MemberId, now: int) -> list[Output]:
+    def indirect_ack_received(self, member: MemberId, now: int) -> list[ClusterAction]:
         """Another says that a member answers it; the link here, if nothing came over it for long, is of no use."""
         probe = self._probes.get(member)
         if probe is None or probe.prompted:
             return []
         self._probe_succeeded(member)
         link = self._links.get(member)
-        if link is None or self._last_received(link) >= probe.started:
+        if link is None or self._last_activity(link) >= probe.started:
             return []
-        if now - self._last_received(link) < SILENT_LINK_TIMEOUT or self._locally_stalled(now):
-            self._half_open[member] = self._last_received(link)
+        if now - self._last_activity(link) < SILENT_LINK_TIMEOUT or self._locally_stalled(now):
+            self._half_open[member] = self._last_activity(link)
             return []
         self._half_open.pop(member, None)
         return [AbandonLink(link)]
 
-    def ping_req_received(self, link: LinkId, member: MemberId, now: int) -> list[Output]:
+    def ping_req_received(self, link: LinkId, member: MemberId, now: int) -> list[ClusterAction]:
         """Somebody cannot reach a member: can I?"""
         mine = self._links.get(member)
         if mine is None or mine == link or self._stopped:
             return []
-        if self._last_received(mine) + PROBE_TIMEOUT > now:
+        if self._last_activity(mine) + PROBE_TIMEOUT > now:
             return [SendMessage(link, IndirectAck(member))]
         self._ping_req_senders.setdefault(member, {})[link] = now
         return [SendPing(mine)]
 
-    def probe_timed_out(self, member: MemberId, now: int) -> list[Member | Output]:
+    def probe_timed_out(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
         """A probe has waited long enough: any byte since then will do; else others are asked, and then it failed."""
         probe = self._probes.get(member)
         if probe is None:
             return []
         link = self._links.get(member)
-        if link is not None and self._last_received(link) >= probe.started:
+        if link is not None and self._last_activity(link) >= probe.started:
             self._probe_succeeded(member)
             return [*self._send_indirect_acks(member)]
         if self._excuse(member, now):
@@ -329,22 +329,22 @@ class Detector:
             return []
         if not probe.prompted and not probe.indirect:
             probe.indirect = True
-            self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health)
+            self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health_multiplier)
             return [*self._send_ping_reqs(member, now)]
         self._end_probe(member)
         current = self._members.get(member)
         alone = current is not None and not current.accusers  # else it is not I who is slow (Lifeguard, section IV-A)
         found = self._declare(member, Standing.SUSPECT, now)
         if found and alone:
-            self.health = min(MAX_HEALTH, self.health + 1)
+            self.health_multiplier = min(MAX_HEALTH_MULTIPLIER, self.health_multiplier + 1)
         return found
 
-    def _probe_neighbour(self, member: MemberId, now: int) -> list[Member | Output]:
+    def _probe_neighbour(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
         link = self._links.get(member)
         if link is not None:
             self._unlinked.pop(member, None)
             if (
-                0 <= now - self._last_received(link) < PROBE_INTERVAL
+                0 <= now - self._last_activity(link) < PROBE_INTERVAL
             ):  # any byte is an answer, also one to a question not yet asked
                 self._probe_succeeded(member)
                 return []
@@ -356,7 +356,7 @@ class Detector:
         self._start_probe(member, _Probe(now, prompted=False, indirect=True), now)
         return [*self._send_ping_reqs(member, now)]
 
-    def _probe_suspect(self, member: MemberId, now: int) -> list[Member | Output]:
+    def _probe_suspect(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
         """Somebody accuses whom I watch: see for myself, at once, and by dialling if there is no link."""
         if member in self._probes or self._locally_stalled(now):
             return []
@@ -366,14 +366,14 @@ class Detector:
 
     def _start_probe(self, member: MemberId, probe: _Probe, now: int) -> None:
         self._probes[member] = probe
-        self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health)
+        self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health_multiplier)
 
-    def _send_ping_reqs(self, member: MemberId, now: int) -> list[Output]:
+    def _send_ping_reqs(self, member: MemberId, now: int) -> list[ClusterAction]:
         """Three of its observers, those first to whom a link stands; to others one is opened."""
         others = [one for one in self._rings.observers_of(member) if one != self._members.me]
         self._shuffle(others)
         others.sort(key=lambda one: one not in self._links)
-        out: list[Output] = []
+        out: list[ClusterAction] = []
         for other in others[:INDIRECT_PROBES]:
             link = self._links.get(other)
             if link is not None:
@@ -388,26 +388,26 @@ class Detector:
             other = self._rng.below(place + 1)
             members[place], members[other] = members[other], members[place]
 
-    def _send_indirect_acks(self, member: MemberId) -> list[Output]:
+    def _send_indirect_acks(self, member: MemberId) -> list[ClusterAction]:
         return [SendMessage(link, IndirectAck(member)) for link in self._ping_req_senders.pop(member, {})]
 
     def _probe_succeeded(self, member: MemberId) -> None:
         self._end_probe(member)
         self._excused.pop(member, None)
-        self.health = max(1, self.health - 1)
+        self.health_multiplier = max(1, self.health_multiplier - 1)
 
     def _end_probe(self, member: MemberId) -> None:
         if self._probes.pop(member, None) is not None:
             self._timers.cancel((TimerKind.PROBE, member))
 
-    # -- judging --------------------------------------------------------------------------------------------------
+    # -- verdicts -------------------------------------------------------------------------------------------------
 
-    def suspicion_timed_out(self, member: MemberId, now: int) -> list[Member | Output]:
+    def suspicion_timed_out(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
         """A suspicion is old enough: DEAD, unless it is heard all the same, as then it will refute."""
         since = self._suspicions.since(member)
         if since is None or self._stopped or self._members.standing(member) is not Standing.SUSPECT:
             return []
-        if self._last_received_from(member) > since or self._excuse(member, now):
+        if self._last_activity_of(member) > since or self._excuse(member, now):
             self._restart_suspicion(member, now)
             return []
         standing = Standing.DEAD if self._displaced.pop(member, None) is None else Standing.RETIRED
@@ -415,10 +415,10 @@ class Detector:
 
     def _restart_suspicion(self, member: MemberId, now: int) -> None:
         observers = len(self._rings.observers_of(member)) if member in self._rings.neighbours else 0
-        self._suspicions.restart(member, now, health=self.health, observers=observers)
+        self._suspicions.restart(member, now, health_multiplier=self.health_multiplier, observers=observers)
 
     def _recover_from_stall(self, now: int) -> None:
-        """This node was held up: what it waited for may have come and lie unread."""
+        """This node was stalled: what it waited for may have come and lie unread."""
         self._stalled_until = now + PROBE_INTERVAL
         for member in list(self._probes):
             if self._excuse(member, now):
@@ -428,31 +428,31 @@ class Detector:
                 self._restart_suspicion(member, now)
 
     def _excuse(self, member: MemberId, now: int) -> bool:
-        """Whether what speaks against a member proves nothing, as this node was held up.
+        """Whether what speaks against a member proves nothing, as this node was stalled.
 
         All of one second counts once; and who was excused `EXCUSES` times in a row, and never heard, is no more.
         """
         if not self._locally_stalled(now):
             return False
         times, at = self._excused.get(member, (0, now))
-        if self._last_received_from(member) > at:
+        if self._last_activity_of(member) > at:
             times = 0
         if times == 0 or now >= at + PROBE_INTERVAL:
             times, at = times + 1, now
         self._excused[member] = (times, at)
         return times <= EXCUSES
 
-    def _last_received_from(self, member: MemberId) -> int:
+    def _last_activity_of(self, member: MemberId) -> int:
         """When a member was last heard, over whatever link."""
         link = self._links.get(member)
         links = (*self._closing(member), *(() if link is None else (link,)))
-        return max(map(self._last_received, links), default=-1)
+        return max(map(self._last_activity, links), default=-1)
 
     def _locally_stalled(self, now: int) -> bool:
         """Whether this node's own tick is long overdue, or came late a short while ago."""
         return now < self._stalled_until or (self._next_tick is not None and now > self._next_tick + STALL_THRESHOLD)
 
-    def _declare(self, member: MemberId, standing: Standing, now: int) -> list[Member | Output]:
+    def _declare(self, member: MemberId, standing: Standing, now: int) -> list[Member | ClusterAction]:
         if self._stopped or (standing is Standing.SUSPECT and not self._members.routable(member)):
             return []
         current = self._members.declare(member, standing, now)

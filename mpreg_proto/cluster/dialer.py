@@ -1,4 +1,4 @@
-"""Which addresses to dial, and when (docs/explanation/membership.md).
+"""The dialer: which addresses to dial, and when (docs/explanation/membership.md).
 
 It reads members, rings and links; its inputs are handshakes, failures and ends of links. Outputs are `Dial` effects,
 one notice for an address that does not answer, and `DialBack` for members that can only be dialled from the other side.
@@ -29,10 +29,18 @@ MIN_LINK_AGE = 5 * SECOND
 RARELY_FROM = 600 * SECOND
 RARE_INTERVAL = 30 * SECOND
 """How often, in the whole cluster, a seed's or a dead member's address is tried once it is silent for `RARELY_FROM`."""
-
-
 RARELY_AFTER = 8
 """What led to this process itself so often in a row is tried rarely as well; once, if it is not alone."""
+YIELD_DELAY = SECOND
+"""Of two members the one with the smaller id dials; the other waits this long for that link."""
+STAGGER = 250_000_000
+"""Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
+MIN_LINKS = 3
+"""With fewer links than that, and others alive, anybody will do."""
+OWN_AFTER = 5
+"""An address that led to this process so often in a row is taken for its own; still it is tried now and then."""
+LINK_KEPT_FOR = 30 * SECOND
+"""How long a link that a call waited for is wanted after that."""
 
 
 class AddressRow:
@@ -115,18 +123,6 @@ class Backoff:
             least = longest // 2 if failures else 0
             return (least + int((longest - least) * self._rng.fraction())) * len(self._rings) + 1
         return int(pause * self._rng.fraction()) + 1
-
-
-YIELD_DELAY = SECOND
-"""Of two members the one with the smaller id dials; the other waits this long for that link."""
-STAGGER = 250_000_000
-"""Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
-MIN_LINKS = 3
-"""With fewer links than that, and others alive, anybody will do."""
-OWN_AFTER = 5
-"""An address that led to this process so often in a row is taken for its own; still it is tried now and then."""
-LINK_KEPT_FOR = 30 * SECOND
-"""How long a link that a call waited for is wanted after that."""
 
 
 class Rank(enum.IntEnum):

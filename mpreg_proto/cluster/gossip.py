@@ -1,9 +1,9 @@
-"""Who must be told what, at once (docs/explanation/membership.md): my neighbours on the rings, but where it came from.
+"""Dissemination: what is new goes at once to my neighbours on the rings, not back to its source (membership.md).
 
 Claims that rose and catalogues that grew come in from `Cluster`, with the link they came over; out go `Gossip` and
 `Fetch` for links. Gossip is passed on at first receipt; what comes within `FLUSH_INTERVAL` of a flush is sent together,
 liveness before the rest. A head is told only by who can serve its content, so whoever hears one knows whom
-to ask. What a broken link lost is mended by anti_entropy.py. With few neighbours linked everybody linked is told.
+to ask. anti_entropy.py finds what a broken link lost. With few neighbours linked everybody linked is told.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, Delta, Fetch, Gossip, Head
 
 FLUSH_INTERVAL = 50 * MILLISECOND
-"""Gossip that comes within so long after a telling waits for the next one."""
+"""Gossip that comes within so long after a flush waits for the next one."""
 FETCH_RETRY = 2
 """Ticks, of a second each, after which what was asked for is asked of another; doubled each time."""
 MAX_FETCH_RETRY = 64
@@ -43,7 +43,7 @@ class _PendingFetch:
 
 
 class _Item:
-    """One thing to tell, and the links that told it."""
+    """One item to send, and the links that it came from."""
 
     __slots__ = ("claim", "delta", "head", "member", "sources")
 
@@ -85,7 +85,7 @@ def _combined(items: Iterable[_Item]) -> Gossip:
 class Disseminator:
     """What each link is told, and which catalogues are being fetched. `links` is read, never written.
 
-    Timer key: (TimerKind.GOSSIP,), when the next telling is due.
+    Timer key: (TimerKind.GOSSIP,), when the next flush is due.
     """
 
     __slots__ = (
@@ -112,16 +112,16 @@ class Disseminator:
         self._timers = timers
         self._fetches: dict[MemberId, _PendingFetch] = {}
         self._claims: dict[MemberId, list[LinkId]] = {}
-        """Of whom there is news, and who told it."""
+        """Members whose claim rose, and the links that it came from."""
         self._changed_catalogues: dict[MemberId, tuple[int, list[LinkId]]] = {}
-        """Whose catalogue grew, since which version, and who told it."""
+        """Catalogues that grew, since which version, and the links that they came from."""
         self._accusers: dict[LinkId, None] = {}
-        """Who said something of me that is not so: whoever they are, they hear that."""
+        """Links that accused me: each gets my refutation, neighbour or not."""
         self._next = 0
         self.slow_links: dict[LinkId, None] = {}
         """Links that do not drain: heads go over them, and no content."""
 
-    # -- telling --------------------------------------------------------------------------------------------------
+    # -- dissemination --------------------------------------------------------------------------------------------
 
     def members_changed(self, raised: Iterable[Member], *, source: LinkId | None) -> None:
         """These rose, as `source` told (None: as I found out myself): to be told to the others."""
@@ -190,7 +190,7 @@ class Disseminator:
         return dict.fromkeys(links.values() if few else targets)
 
     def _accused(self, claims: Iterable[MemberId]) -> dict[LinkId, tuple[MemberId, ...]]:
-        """Those of whom ill is said, where they are linked, hear it first; and those who said it of me, what is so."""
+        """The claims that go first: an accusation to the accused if it is linked, my refutation to my accusers."""
         found: dict[LinkId, tuple[MemberId, ...]] = dict.fromkeys(self._accusers, (self._members.me,))
         self._accusers.clear()
         for member in claims:
@@ -220,7 +220,7 @@ class Disseminator:
         delta = self._catalogue.delta(MemberId(fetch.member), fetch.have)
         return [] if delta is None else [SendMessage(link, Gossip(deltas=(delta,)))]
 
-    # -- learning catalogues --------------------------------------------------------------------------------------
+    # -- fetching catalogues --------------------------------------------------------------------------------------
 
     def delta_received(self, link: LinkId, delta: Delta) -> tuple[Applied, list[SendMessage]]:
         """Take in a delta: to be passed on if it was new, asked about if it did not fit."""
@@ -248,7 +248,7 @@ class Disseminator:
         return applied, []
 
     def head_received(self, link: LinkId, head: Head) -> list[SendMessage]:
-        """Somebody holds this version of a catalogue: ask for it if it is news. Drops a copy its owner calls wrong."""
+        """Somebody holds this version of a catalogue: ask for it if it is new. Drops a copy its owner calls wrong."""
         member = MemberId(head.member)
         if member == self._members.me or not self._members.routable(member) or head.version > LAST_VERSION:
             return []

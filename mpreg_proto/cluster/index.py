@@ -1,4 +1,4 @@
-"""Who could run a call: the superset index over the catalogue (docs/explanation/architecture.md).
+"""The index of offers: which members could run a call, by function and resources (docs/explanation/architecture.md).
 
 It reads members and catalogue and is told when either changed; placement asks it for every call, so an answer is
 kept by its arguments until then, and a hit is one dict access. Tests of "holds all of these" are bit masks over

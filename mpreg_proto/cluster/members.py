@@ -1,4 +1,4 @@
-"""Who is in the cluster: one liveness cell and one card for each member id, each a maximum.
+"""Membership: one liveness cell and one card for each member id, each a maximum.
 
 Claims come from other nodes' `Gossip` and from this node's own detector; what rose goes back to the caller, which
 spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so neither order nor
@@ -18,6 +18,8 @@ from mpreg_proto.ids import MemberId, show
 from mpreg_proto.limits import HOUR, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import VERSION, Claim
+
+__all__ = ["FORGOTTEN_AFTER", "LAST_INCARNATION", "RETIRES_AFTER", "Card", "Member", "Members"]
 
 _CARD = 8 * 1024
 _ADDRESSES = 16
@@ -59,8 +61,6 @@ def card_hash(data: bytes) -> bytes:
     """Decides between two cards for one key, the same way everywhere."""
     return blake2b(data, digest_size=16).digest()
 
-
-__all__ = ["FORGOTTEN_AFTER", "LAST_INCARNATION", "RETIRES_AFTER", "Card", "Member", "Members"]
 
 LAST_INCARNATION = 2**31 - 1
 """Claims beyond are dropped, so that nobody can spend a member's incarnations with one message."""

@@ -22,13 +22,13 @@ def halves(message: Message) -> list[Message]:
     return [] if split is None else split(message)
 
 
-def _split_gossip(news: Gossip) -> list[Message]:
+def _split_gossip(gossip: Gossip) -> list[Message]:
     """Only with the last part the receiver knows all."""
-    items: tuple[Claim | Delta | Head, ...] = (*news.claims, *news.deltas, *news.heads)
+    items: tuple[Claim | Delta | Head, ...] = (*gossip.claims, *gossip.deltas, *gossip.heads)
     if len(items) < 2:
         return []
     first, second = items[: len(items) // 2], items[len(items) // 2 :]
-    return [_gossip(first, answer=False), _gossip(second, answer=news.answer)]
+    return [_gossip(first, answer=False), _gossip(second, answer=gossip.answer)]
 
 
 def _gossip(items: tuple[Claim | Delta | Head, ...], *, answer: bool) -> Gossip:
@@ -62,13 +62,13 @@ def _scope(places: list[int]) -> bytes:
     return bytes(mask)
 
 
-def _split_pull(lack: Pull) -> list[Message]:
-    items: tuple[Claim | Head, ...] = (*lack.claims, *lack.heads)
+def _split_pull(pull: Pull) -> list[Message]:
+    items: tuple[Claim | Head, ...] = (*pull.claims, *pull.heads)
     if len(items) < 2:
         return []
     return [
         msgspec.structs.replace(
-            lack,
+            pull,
             claims=tuple([item for item in half if isinstance(item, Claim)]),
             heads=tuple([item for item in half if isinstance(item, Head)]),
         )

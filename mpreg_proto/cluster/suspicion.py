@@ -1,10 +1,10 @@
-"""How long a member is SUSPECT before it is DEAD: longer if one accuses, shorter the more observers agree.
+"""The suspicion timeout, from SUSPECT to DEAD: long with one accuser, shorter the more observers agree.
 
 The detector tells of each suspicion that rises, is joined or ends; a timer says when the verdict is due, and the
 detector judges then. Nothing here reads links or accuses. The more observers agree the sooner they are believed, and a
-node that is slow itself, by its `health`, multiplies all this (Lifeguard, Dadgar et al. 2018, sections IV-A and B).
-With up to three observers agreement proves little, as a pause of the suspect looks the same to all of them: silence
-then has one fixed time. The end of a link without Goodbye proves more, and keeps the shortest.
+node that is slow itself multiplies all this by its `health_multiplier` (Lifeguard, Dadgar et al. 2018, sections IV-A
+and B). With up to three observers agreement proves little, as a pause of the suspect looks the same to all of them:
+silence then has one fixed time. The end of a link without Goodbye proves more, and keeps the shortest.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def confirmations_needed(observers: int) -> int:
     return min(CONFIRMATIONS, max(1, ceil(observers / 3)))
 
 
-def suspicion_timeout(accusers: int, observers: int, *, health: int = 1) -> int:
+def suspicion_timeout(accusers: int, observers: int, *, health_multiplier: int = 1) -> int:
     """How long an observer suspects who is silent before it says DEAD (Lifeguard, section IV-B)."""
-    return SMALL_CLUSTER_TIMEOUT if observers <= SMALL_CLUSTER else health * _agreed(accusers, observers)
+    return SMALL_CLUSTER_TIMEOUT if observers <= SMALL_CLUSTER else health_multiplier * _agreed(accusers, observers)
 
 
 def _agreed(accusers: int, observers: int) -> int:
@@ -67,14 +67,20 @@ class Suspicions:
         self._timers = timers
         self._by_member: dict[MemberId, _Suspicion] = {}
 
-    def add_unobserved(self, member: Member, now: int, *, health: int) -> None:
+    def add_unobserved(self, member: Member, now: int, *, health_multiplier: int) -> None:
         """A member that this node does not watch is SUSPECT: its observers have the first word."""
         suspicion = self._get_or_add(member.id, now)
         if not suspicion.observers:
-            self._set_timer(member.id, suspicion.started + UNOBSERVED_TIMEOUT * health)
+            self._set_timer(member.id, suspicion.started + UNOBSERVED_TIMEOUT * health_multiplier)
 
     def observe(
-        self, member: Member, observers: tuple[MemberId, ...], now: int, *, health: int, ended: int | None = None
+        self,
+        member: Member,
+        observers: tuple[MemberId, ...],
+        now: int,
+        *,
+        health_multiplier: int,
+        ended: int | None = None,
     ) -> bool:
         """A member that this node watches, as one of `observers`, is SUSPECT, or has more accusers.
 
@@ -86,17 +92,23 @@ class Suspicions:
         if first:
             suspicion.observers = observers
         counted = [one for one in member.accusers if one in suspicion.observers or one in observers]
-        due = suspicion.started + suspicion_timeout(len(counted), len(observers), health=health)
+        due = suspicion.started + suspicion_timeout(len(counted), len(observers), health_multiplier=health_multiplier)
         if ended is not None and len(observers) <= SMALL_CLUSTER:
             due = min(due, max(suspicion.started, ended) + MIN_TIMEOUT)
         self._set_timer(member.id, max(now, due))
         return first
 
-    def restart(self, member: MemberId, now: int, *, health: int, observers: int) -> None:
+    def restart(self, member: MemberId, now: int, *, health_multiplier: int, observers: int) -> None:
         """Begin a suspicion anew: what it was waited for until now proves nothing. `observers`: 0 for no observer."""
         self._by_member[member].started = now
         self._set_timer(
-            member, now + (suspicion_timeout(0, observers, health=health) if observers else UNOBSERVED_TIMEOUT * health)
+            member,
+            now
+            + (
+                suspicion_timeout(0, observers, health_multiplier=health_multiplier)
+                if observers
+                else UNOBSERVED_TIMEOUT * health_multiplier
+            ),
         )
 
     def forget(self, member: MemberId) -> None:

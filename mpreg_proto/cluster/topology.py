@@ -1,4 +1,4 @@
-"""Who observes whom, and over whom a member is reached: five rings of ids (docs/explanation/membership.md).
+"""The topology: five rings of ids, which give observers, and routes over them (docs/explanation/membership.md).
 
 Ring r orders the ids by hash(r, id); a member's neighbours are the one before it and the one after it on each ring, so
 that the overlay is a random regular graph of degree 10: an expander, with few hops between any two and no few members
@@ -149,7 +149,7 @@ class Rings:
 MAX_HOPS = 4
 """Nodes that one message may be passed on by."""
 _DEPTH = 3
-"""So far the overlay is searched around the target; a relay that is further away is no way."""
+"""So far the overlay is searched around the target; a relay further away is not used."""
 
 
 class Routes:

@@ -17,7 +17,7 @@ from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import LOCAL, Action, CallSettled, CancelDispatch, SendReply
+from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestAction, SendReply
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, traced
 from mpreg_proto.requests.placement import CatalogueView
@@ -69,10 +69,10 @@ class InFlight:
 
     # -- what became of a call ----------------------------------------------------------------------------------------
 
-    def done(self, execution: Execution, row: Done) -> tuple[list[str], list[Action]]:
+    def done(self, execution: Execution, row: Done) -> tuple[list[str], list[RequestAction]]:
         """A call has its result. Returns the calls that are ready now for it."""
         ready = execution.complete(row.name, row.value)
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         if execution.request.eager and row.name in execution.plan.wanted:
             actions.append(CallSettled(execution.link, execution.reply_id, row))
         if execution.values_size > self._limits.values:
@@ -81,7 +81,7 @@ class InFlight:
             actions += self.end(execution, None)
         return ready, actions
 
-    def failed(self, execution: Execution, name: str, fault: Fault) -> list[Action]:
+    def failed(self, execution: Execution, name: str, fault: Fault) -> list[RequestAction]:
         """A call has failed, for good: so has the request, unless it is partial and something else is open."""
         call = execution.plan.calls[name]
         fault = fault.with_details(call=name, function=call.function)
@@ -94,7 +94,7 @@ class InFlight:
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def end(self, execution: Execution, fault: Fault | None) -> list[Action]:
+    def end(self, execution: Execution, fault: Fault | None) -> list[RequestAction]:
         """Answer, once, and call off what is still out."""
         request = execution.request
         partial = request.partial and fault is None
@@ -110,7 +110,7 @@ class InFlight:
         )
         return [reply, *self.close(execution)]
 
-    def deadline_exceeded(self, execution: Execution) -> list[Action]:
+    def deadline_exceeded(self, execution: Execution) -> list[RequestAction]:
         """The deadline has come: under partial for each call that is open, so that what there is goes back."""
         fault = faults.deadline(execution)
         if not execution.request.partial:
@@ -120,22 +120,22 @@ class InFlight:
             execution.fail(name, fault.with_details(call=name, function=execution.plan.calls[name].function))
         return [*self._settled_failures(execution, late), *self.end(execution, None)]
 
-    def close(self, execution: Execution) -> list[Action]:
+    def close(self, execution: Execution) -> list[RequestAction]:
         """Forget a request; what is still out of it is called off, and its late answers match nothing."""
         del self.requests[execution.id]
         self.origins.get(execution.link, {}).pop(execution.reply_id, None)
         self._timers.cancel((TimerKind.DEADLINE, execution.id))
         for name in list(execution.pending) if execution.pending else ():
             self._pending_calls.discard(execution, name)
-        pending = [number for number in execution.dispatches if self._outstanding.has(number)]
+        outstanding = [number for number in execution.dispatches if self._outstanding.has(number)]
         execution.release()
-        return [CancelDispatch(execution.dispatches[number], number) for number in pending]
+        return [CancelDispatch(execution.dispatches[number], number) for number in outstanding]
 
     def forget(self, link: LinkId) -> None:
         """A link is gone, and all requests that came over it are closed."""
         self.origins.pop(link, None)
 
-    def _settled_failures(self, execution: Execution, names: Sequence[str]) -> list[Action]:
+    def _settled_failures(self, execution: Execution, names: Sequence[str]) -> list[RequestAction]:
         """For an eager request: the wanted ones of `names`, which have just failed."""
         if not execution.request.eager:
             return []
@@ -171,7 +171,7 @@ class Coordinator:
         """`last_number`: of an earlier coordinator, some of whose calls our own worker may still run.
 
         `next_hop`: the link over which an undialable member may be reached. `draw_number`: what is drawn of
-        each dispatch's number, so that nobody can guess it (`DRAWN` bits at most).
+        each dispatch's number, so that nobody can guess it (23 bits at most).
         """
         self.me = me
         self._links = links
@@ -208,7 +208,7 @@ class Coordinator:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, link: LinkId, now: int) -> list[Action]:
+    def submit(self, request: Request, link: LinkId, now: int) -> list[RequestAction]:
         """Take on a request that came over `link`. It will be answered exactly once, unless that link ends first."""
         if self.in_flight.has(link, request.id):
             return [
@@ -230,15 +230,15 @@ class Coordinator:
         if unroutable and not request.partial:
             return [_refuse(request, link, self.scheduler.not_found(execution, unroutable[0]))]
         self.in_flight.begin(execution)
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for call in unroutable:
             if call.name in execution.open:  # else it has failed with a call that it needs
                 actions += self.in_flight.failed(execution, call.name, self.scheduler.not_found(execution, call))
         return actions if execution.finished else actions + self._place(execution, execution.start(), now)
 
-    def result_received(self, link: LinkId, result: Result, now: int) -> list[Action]:
+    def result_received(self, link: LinkId, result: Result, now: int) -> list[RequestAction]:
         """What a member says became of a dispatch, or of some of its calls."""
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         ready: dict[RequestId, list[str]] = {}
         rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
         for row in rows:
@@ -253,12 +253,12 @@ class Coordinator:
             actions.append(Notify(StrayResult(link, result.id)))
         return actions + self._place_all(ready, now) if ready else actions
 
-    def unsent(self, number: int, fault: Fault | None, now: int) -> list[Action]:
+    def unsent(self, number: int, fault: Fault | None, now: int) -> list[RequestAction]:
         """The message with a dispatch never left: it was too long, as `fault` says, or its link is gone (None).
 
         Nothing of it can have started. Calls of which each may fit go out again one by one.
         """
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         attempts = self.outstanding.by_number(number)
         for attempt in attempts:
             self.outstanding.pop(number, attempt.call, attempt.link)
@@ -276,26 +276,26 @@ class Coordinator:
             actions += self._place_all({attempts[0].execution.id: names}, now)
         return actions
 
-    def call_finished(self, number: int, row: Done | Failed, now: int) -> list[Action]:
+    def call_finished(self, number: int, row: Done | Failed, now: int) -> list[RequestAction]:
         """What became of one call that our own worker had."""
         ready: dict[RequestId, list[str]] = {}
         actions = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
         return actions + self._place_all(ready, now) if ready else actions
 
-    def cancel(self, link: LinkId, number: int, now: int) -> list[Action]:
+    def cancel(self, link: LinkId, number: int, now: int) -> list[RequestAction]:
         """Who asked wants it no more; it still gets its answer, 1021."""
         execution = self.in_flight.get(link, number)
         return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED)
 
-    def link_lost(self, link: LinkId, now: int) -> list[Action]:
+    def link_lost(self, link: LinkId, now: int) -> list[RequestAction]:
         """A link has ended: the calls on it are lost, and the requests that came over it are dropped."""
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for execution in self.in_flight.from_link(link):
             actions += self.in_flight.close(execution)
         self.in_flight.forget(link)
         return actions + self._lose(self.outstanding.by_link(link), now)
 
-    def member_lost(self, member: MemberId, now: int) -> list[Action]:
+    def member_lost(self, member: MemberId, now: int) -> list[RequestAction]:
         """A member is dead or has left: the calls it had are lost."""
         actions = self._lose(self.outstanding.by_member(member), now)
         self.outstanding.forget(member)
@@ -303,7 +303,7 @@ class Coordinator:
 
     def offers_changed(
         self, now: int, *, functions: Iterable[str] | None = None, members: Iterable[MemberId] = ()
-    ) -> list[Action]:
+    ) -> list[RequestAction]:
         """What calls wait for may be there: these functions (None: any) may have more offers than before, and these
         members are, are linked or offer something other than before.
         """
@@ -315,7 +315,7 @@ class Coordinator:
         keys = [*pending.matching(functions, self.scheduler.can_run), *pending.waiting_for_link(members)]
         return self._place_all(self.pending_calls.pop(keys), now) if keys else []
 
-    def link_selected(self, member: MemberId, now: int) -> list[Action]:
+    def link_selected(self, member: MemberId, now: int) -> list[RequestAction]:
         """Calls can go to `member` over a link: also those that wait for a link to another, if it can run them."""
         if not self.pending_calls.calls:
             return []
@@ -323,11 +323,11 @@ class Coordinator:
         functions = [function for function in waiting if function in mine]
         return self.offers_changed(now, functions=functions, members=(member,))
 
-    def routes_changed(self, now: int) -> list[Action]:
+    def routes_changed(self, now: int) -> list[RequestAction]:
         """One more link is open: a member that cannot be dialled may be reached over it."""
         return self.offers_changed(now, functions=(), members=self.outstanding.unreachable)
 
-    def wake(self, key: Key, now: int) -> list[Action]:
+    def wake(self, key: Key, now: int) -> list[RequestAction]:
         """A timer of ours has come."""
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
@@ -351,9 +351,9 @@ class Coordinator:
         offered = refusal is not None and self.scheduler.candidates(execution, call)
         return refusal if offered and refusal is not None else self.scheduler.not_found(execution, call)
 
-    def end_all(self) -> list[Action]:
+    def end_all(self) -> list[RequestAction]:
         """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for execution in list(self.requests.values()):
             started = execution.history.possibly_started
             actions += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING)
@@ -367,7 +367,7 @@ class Coordinator:
 
     def _settle(
         self, link: LinkId, number: int, row: Done | Failed, *, queue: int, ready: dict[RequestId, list[str]], now: int
-    ) -> list[Action]:
+    ) -> list[RequestAction]:
         """One call of a dispatch has ended; what is ready for it goes into `ready`, to be placed together."""
         attempt = self.outstanding.pop(number, row.name, link)
         if attempt is None:
@@ -386,7 +386,7 @@ class Coordinator:
             ready.setdefault(execution.id, []).extend(names)
         return actions
 
-    def _call_failed(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[Action]]:
+    def _call_failed(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[RequestAction]]:
         """A member says that a call failed. Returns it as ready again if another may have it."""
         execution, name = attempt.execution, attempt.call
         if row.refused:
@@ -430,11 +430,11 @@ class Coordinator:
         """Whether only the link refused: it was closing when the call came, and the member has or gets another."""
         return fault.code == faults.DRAINING.code and self._links.get(attempt.candidate.member, LOCAL) != attempt.link
 
-    def _lose(self, attempts: Sequence[Attempt], now: int) -> list[Action]:
+    def _lose(self, attempts: Sequence[Attempt], now: int) -> list[RequestAction]:
         """These calls will not be answered any more: those that may start again do so a little later, as more links
         may end in this moment, and the rest fails.
         """
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         ready: dict[RequestId, list[str]] = {}
         jitter = self._rng.fraction() if attempts else 0.0
         for attempt in attempts:
@@ -462,22 +462,22 @@ class Coordinator:
         return min(int(longest * (1 + jitter) / 2), max(0, execution.deadline - now) // 4)
 
     def _unsettled(self, link: LinkId, number: int) -> list[Attempt]:
-        """What is pending of one dispatch that went out over `link`: nobody else can say what became of it."""
+        """What is outstanding of one dispatch that went out over `link`: nobody else can say what became of it."""
         return [attempt for attempt in self.outstanding.by_number(number) if attempt.link == link]
 
     # -- what is ready ------------------------------------------------------------------------------------------------
 
-    def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[Action]:
-        actions: list[Action] = []
+    def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[RequestAction]:
+        actions: list[RequestAction] = []
         for request_id, names in ready.items():
             if (execution := self.requests.get(request_id)) is not None:
                 actions += self._place(execution, names, now)
         return actions
 
-    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[Action]:
-        """Have ready calls handed out; one that nobody can run may end the request first."""
+    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[RequestAction]:
+        """Dispatch ready calls; one that nobody can run may end the request first."""
         calls, failing = self.scheduler.placeable(execution, names, now)
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for name, fault in failing:
             actions += self.in_flight.failed(execution, name, fault)
             if execution.id not in self.requests:
@@ -490,7 +490,7 @@ def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
 
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:
-    """A last Result settles all that is pending of its dispatch: what it did not name has failed as a whole."""
+    """A last Result settles all that is outstanding of its dispatch: what it did not name has failed as a whole."""
     fault = result.fault or Fault(ErrorCode.INTERNAL, "a node ended a request without saying what became of this call")
     maybe_executed = fault.details.get("maybe_executed", fault.code not in _TRY_ELSEWHERE)
     return [Failed(attempt.call, fault, not maybe_executed) for attempt in left]

@@ -1,6 +1,6 @@
 """Calls to a graph: who waits for whom, which calls nobody waits for, and whether they wait in a circle.
 
-Input is a `Request` as any dialect gives it: names and `needs` alone, never arguments. Output is a `Plan` or a `Fault`
+Input is a `Request` as any dialect gives it: names and dependencies, never arguments. Output is a `Plan` or a `Fault`
 of codes 1010 to 1014, in the order of docs/explanation/requests.md. Nothing recurses over the graph, so a chain of
 10,000 calls and 9,999 calls into one cost the same. Topological order by counting (Kahn 1962); a circle is found by
 walking back over what is left.
@@ -68,21 +68,21 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
                 {"name": call.name},
             )
         by_name[call.name] = call
-    needs = _needs(by_name, request.inputs)
-    if isinstance(needs, Fault):
-        return needs
+    dependencies = _dependencies(by_name, request.inputs)
+    if isinstance(dependencies, Fault):
+        return dependencies
     if fault := _unknown_want(request, by_name):
         return fault
     dependents: dict[str, list[str]] = {}
-    for name, others in needs.items():
+    for name, others in dependencies.items():
         for other in others:
             dependents.setdefault(other, []).append(name)
-    if circle := find_cycle(needs, dependents):
+    if circle := find_cycle(dependencies, dependents):
         shown = " -> ".join([*circle, circle[0]]) if len(circle) <= 10 else f"{' -> '.join(circle[:10])} -> ..."
         return Fault(ErrorCode.CYCLIC_REFERENCE, f"calls wait for each other in a circle: {shown}", {"cycle": circle})
     leaves = tuple(name for name in by_name if name not in dependents)
     frozen = {name: tuple(waiting) for name, waiting in dependents.items()}
-    return Plan(by_name, needs, frozen, leaves, request.want or leaves)
+    return Plan(by_name, dependencies, frozen, leaves, request.want or leaves)
 
 
 def check_shape(request: Request) -> Fault | None:
@@ -104,9 +104,9 @@ def check_shape(request: Request) -> Fault | None:
     return None
 
 
-def find_cycle(needs: Mapping[str, Sequence[str]], dependents: Mapping[str, Sequence[str]]) -> list[str] | None:
-    """One circle of calls, each waiting for the next, or None. Every name in `needs` waits for something."""
-    waiting = {name: len(others) for name, others in needs.items()}
+def find_cycle(dependencies: Mapping[str, Sequence[str]], dependents: Mapping[str, Sequence[str]]) -> list[str] | None:
+    """One circle of calls, each waiting for the next, or None. Every name in `dependencies` waits for something."""
+    waiting = {name: len(others) for name, others in dependencies.items()}
     ready = [name for name in dependents if name not in waiting]
     while ready:
         for dependent in dependents.get(ready.pop(), ()):
@@ -116,19 +116,19 @@ def find_cycle(needs: Mapping[str, Sequence[str]], dependents: Mapping[str, Sequ
                 ready.append(dependent)
     if not waiting:
         return None
-    # Whatever is left waits for something that is left too, so walking from need to need must come round.
+    # Whatever is left waits for something that is left too, so walking from dependency to dependency must come round.
     seen: dict[str, int] = {}
     path: list[str] = []
     name = next(iter(waiting))
     while name not in seen:
         seen[name] = len(path)
         path.append(name)
-        name = next(other for other in needs[name] if other in waiting)
+        name = next(other for other in dependencies[name] if other in waiting)
     return path[seen[name] :]
 
 
-def _needs(calls: Mapping[str, Call], given: Mapping[str, bytes]) -> dict[str, tuple[str, ...]] | Fault:
-    needs: dict[str, tuple[str, ...]] = {}
+def _dependencies(calls: Mapping[str, Call], inputs: Mapping[str, bytes]) -> dict[str, tuple[str, ...]] | Fault:
+    dependencies: dict[str, tuple[str, ...]] = {}
     for name, call in calls.items():
         if not call.dependencies:
             continue
@@ -136,15 +136,15 @@ def _needs(calls: Mapping[str, Call], given: Mapping[str, bytes]) -> dict[str, t
         for other in call.dependencies:
             if other in calls:
                 mine[other] = None
-            elif other not in given:
+            elif other not in inputs:
                 return Fault(
                     ErrorCode.UNRESOLVED_REFERENCE,
                     f"call {name!r} refers to {other!r}, and no call has that name",
                     {"call": name, "name": other},
                 )
         if mine:
-            needs[name] = tuple(mine)
-    return needs
+            dependencies[name] = tuple(mine)
+    return dependencies
 
 
 def _unknown_want(request: Request, calls: Mapping[str, Call]) -> Fault | None:

@@ -22,7 +22,7 @@ _COUNTER_BITS = 40
 
 
 def dispatch_number(count: int, drawn: int) -> int:
-    """The number of a node's dispatch number `count`; `drawn` has at most `DRAWN` bits."""
+    """The number of a node's dispatch number `count`; `drawn` has at most 23 bits."""
     return drawn << _COUNTER_BITS | count & (1 << _COUNTER_BITS) - 1
 
 
@@ -32,7 +32,7 @@ def dispatch_count(number: int) -> int:
 
 
 _QUEUE_VALID_FOR = SECOND
-"""How long a queue length that a member told is believed."""
+"""How long a queue length that a member reported is used."""
 _DIAL_DELAY = 2 * MILLISECOND
 """What a new call would wait for a link to be opened first."""
 _DEFAULT_RUNTIME = 2 * MILLISECOND
@@ -40,7 +40,7 @@ _DEFAULT_RUNTIME = 2 * MILLISECOND
 
 
 class Attempt:
-    """One call handed to one member: the unit that is answered, refused, lost or withdrawn."""
+    """One call dispatched to one member: the unit that is answered, refused, lost or cancelled."""
 
     __slots__ = ("call", "candidate", "execution", "link", "number", "reason", "sent")
 
@@ -59,7 +59,7 @@ class Attempt:
 
 
 class Outstanding:
-    """The pending attempts, by dispatch and by member; reads as placement's `Loads`."""
+    """The outstanding attempts, by dispatch and by member; reads as placement's `Loads`."""
 
     __slots__ = (
         "_by_link",
@@ -88,7 +88,7 @@ class Outstanding:
         """Members that could not be dialled, and until when that is believed."""
 
     def add(self, attempt: Attempt) -> None:
-        """A call has been handed over."""
+        """A call was dispatched."""
         calls = self._by_number.get(attempt.number)
         if calls is None:
             calls = self._by_number[attempt.number] = {}
@@ -97,7 +97,7 @@ class Outstanding:
         self._by_member.setdefault(attempt.candidate.member, {})[attempt.number, attempt.call] = attempt
 
     def pop(self, number: int, call: str, link: LinkId) -> Attempt | None:
-        """The attempt that an answer on `link` belongs to, which is pending no longer; None for a stray."""
+        """The attempt that an answer on `link` belongs to, which is outstanding no longer; None for a stray."""
         calls = self._by_number.get(number)
         attempt = calls.get(call) if calls is not None else None
         if calls is None or attempt is None or attempt.link != link:
@@ -113,12 +113,12 @@ class Outstanding:
         return attempt
 
     def by_number(self, number: int) -> list[Attempt]:
-        """What is pending of one dispatch."""
+        """What is outstanding of one dispatch."""
         calls = self._by_number.get(number)
         return list(calls.values()) if calls else []
 
     def has(self, number: int) -> bool:
-        """Whether anything is pending of one dispatch."""
+        """Whether anything is outstanding of one dispatch."""
         return number in self._by_number
 
     def latest(self, after: int) -> list[int]:
@@ -131,15 +131,15 @@ class Outstanding:
         return found[::-1]
 
     def by_member(self, member: MemberId) -> list[Attempt]:
-        """What is pending at one member, oldest first."""
+        """What is outstanding at one member, oldest first."""
         return list(self._by_member.get(member, {}).values())
 
     def by_link(self, link: LinkId) -> list[Attempt]:
-        """What is pending on one link, dispatch by dispatch."""
+        """What is outstanding on one link, dispatch by dispatch."""
         return [attempt for number in self._by_link.get(link, ()) for attempt in self._by_number[number].values()]
 
     def busy_on(self, link: LinkId) -> bool:
-        """Whether anything is pending on one link."""
+        """Whether anything is outstanding on one link."""
         return link in self._by_link
 
     def record_result(self, member: MemberId, queue: int, ran: int, now: int) -> None:
@@ -158,14 +158,14 @@ class Outstanding:
             self._mean_runtime[member] = mean + (ran - mean) // 8
 
     def forget(self, member: MemberId) -> None:
-        """A member is gone for good; what is pending there was taken before."""
+        """A member is gone for good; what is outstanding there was taken before."""
         self._by_member.pop(member, None)
         self._unreachable_until.pop(member, None)
         self._reported_queues.pop(member, None)
         self._mean_runtime.pop(member, None)
 
     def waiting(self, member: MemberId, now: int) -> int:
-        """Calls of ours at `member`, and the queue it told lately."""
+        """Calls of ours at `member`, plus the queue length it reported lately."""
         queue, at = self._reported_queues.get(member, (0, 0))
         return len(self._by_member.get(member, ())) + (queue if queue and now - at < _QUEUE_VALID_FOR else 0)
 
@@ -195,7 +195,7 @@ class Outstanding:
         return member == self._me or member in self._links
 
     def reachable(self, member: MemberId, now: int) -> bool:
-        """Whether calls can be handed to `member`, at once or when it is dialled: False if that was tried in vain."""
+        """Whether `member` can have calls, at once or when it is dialled: False if that was tried in vain."""
         if not self._unreachable_until or member not in self._unreachable_until or self.connected(member):
             return True
         if self._unreachable_until[member] > now:

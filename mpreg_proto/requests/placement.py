@@ -65,7 +65,7 @@ class Loads(Protocol):
     """What each member has to do, as this node knows it. `now`: the time, in nanoseconds."""
 
     def waiting(self, member: MemberId, now: int) -> int:
-        """Calls of ours outstanding there, and the queue told by its latest Result."""
+        """Calls of ours outstanding there, plus the queue length in its latest Result."""
         ...
 
     def delay(self, member: MemberId, now: int) -> int:
@@ -108,7 +108,7 @@ def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng, now: int) -> Candi
     return other if loads.delay(other.member, now) + NOISE < loads.delay(one.member, now) else one
 
 
-def reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
+def choice_reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
     """Why it runs where it was drawn, in words for a timeline."""
     if len(candidates) == 1:
         return "the only node that can"

@@ -104,7 +104,7 @@ class Replies:
         for request in self._by_link.pop(link, ()):
             del self._rows[link, request]
 
-    def pending(self, link: LinkId) -> bool:
+    def busy_on(self, link: LinkId) -> bool:
         """Whether something is still to be sent over `link`."""
         return link in self._by_link
 

@@ -26,7 +26,7 @@ class History:
         self.queued: dict[str, int] = {}
         """When each call of a traced request became ready."""
         self.tries: dict[str, int] = {}
-        """How often a call was handed out."""
+        """How often a call was dispatched."""
         self.possibly_started: dict[str, None] = {}
         """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
         self.refusals: dict[str, list[tuple[MemberId, Fault]]] = {}
@@ -51,7 +51,7 @@ class History:
         self.possibly_started.pop(name, None)
 
     def unsent(self, name: str) -> None:
-        """The message with a call never left: it counts as not handed out."""
+        """The message with a call never left: it counts as not dispatched."""
         self.possibly_started.pop(name, None)
         self.tries[name] -= 1
 
@@ -106,18 +106,18 @@ _SHORT = 1024
 """Bytes of a value up to which it is not worth looking whether anything refers to it."""
 
 
-def _may_refer(call: Call, need: str, value: bytes) -> bool:
-    """Whether a call's arguments may hold a reference to `need`: then its name is among their bytes.
+def _may_refer(call: Call, dependency: str, value: bytes) -> bool:
+    """Whether a call's arguments may hold a reference to `dependency`: then its name is among their bytes.
 
     Nothing is decoded, and nothing is looked through that is longer than what it may save.
     """
-    return len(call.args) > len(value) or need.encode("utf-8", "surrogatepass") in call.args
+    return len(call.args) > len(value) or dependency.encode("utf-8", "surrogatepass") in call.args
 
 
 class Execution:
     """The state of one request.
 
-    Each call is waiting, ready (handed out by `start` or `complete`), or ended, in this order.
+    Each call is waiting, ready (returned by `start` or `complete`), or ended, in this order.
     """
 
     __slots__ = (
@@ -241,8 +241,15 @@ class Execution:
         if not call.dependencies:
             return {}
         values, came = self.values, self.request.inputs
-        inputs = {need: values[need] if need in values else came[need] for need in call.dependencies}
-        return {need: value for need, value in inputs.items() if len(value) <= _SHORT or _may_refer(call, need, value)}
+        inputs = {
+            dependency: values[dependency] if dependency in values else came[dependency]
+            for dependency in call.dependencies
+        }
+        return {
+            dependency: value
+            for dependency, value in inputs.items()
+            if len(value) <= _SHORT or _may_refer(call, dependency, value)
+        }
 
     def done(self) -> tuple[Done, ...]:
         """The wanted results that are there, in the order wanted."""
@@ -271,7 +278,7 @@ class Execution:
 
     def _release_inputs(self, ended: str) -> None:
         """Let go of inputs that nobody else needs now that `ended` has ended."""
-        for need in self.plan.dependencies.get(ended, ()):
-            self._dependents_left[need] -= 1
-            if not self._dependents_left[need] and need not in self._retained and need in self.values:
-                self.values_size -= len(self.values.pop(need))
+        for dependency in self.plan.dependencies.get(ended, ()):
+            self._dependents_left[dependency] -= 1
+            if not self._dependents_left[dependency] and dependency not in self._retained and dependency in self.values:
+                self.values_size -= len(self.values.pop(dependency))

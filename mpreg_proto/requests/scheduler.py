@@ -15,10 +15,10 @@ from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import LOCAL, Action, Connect, Dispatch
+from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction
 from mpreg_proto.requests.graph import plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, dispatch_number
-from mpreg_proto.requests.placement import Candidate, CatalogueView, Loads, draw, rank, reason, rejected
+from mpreg_proto.requests.placement import Candidate, CatalogueView, Loads, choice_reason, draw, rank, rejected
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import TimerKind, Timers
@@ -214,7 +214,7 @@ def no_match_details(catalogue: CatalogueView, call: Call, place: int) -> dict[s
 
 
 class Scheduler:
-    """Numbers dispatches, enters what is handed out into `outstanding`, and parks what cannot be handed out yet."""
+    """Number dispatches; enter dispatched calls into `outstanding`, and the others into `pending_calls`."""
 
     def __init__(
         self,
@@ -302,10 +302,10 @@ class Scheduler:
 
     def dispatch(
         self, execution: Execution, calls: Sequence[tuple[Call, Sequence[Candidate]]], now: int
-    ) -> list[Action]:
+    ) -> list[RequestAction]:
         """Draw a member for each call, and send those for one member together, as far as a message takes them."""
-        full: list[Action] = []
-        actions: list[Action] = []
+        full: list[RequestAction] = []
+        actions: list[RequestAction] = []
         batches: _Batches = {}
         traced = execution.request.trace
         for call, candidates in calls:
@@ -319,7 +319,7 @@ class Scheduler:
                 actions.append(Connect(chosen.member))
             else:
                 batch = self._batch(execution, call, route, batches=batches, full=full, together=len(calls) > 1)
-                self._add(execution, call, chosen, batch, reason(equals, candidates) if traced else "", now)
+                self._add(execution, call, chosen, batch, choice_reason(equals, candidates) if traced else "", now)
         return [*actions, *full, *[batch.dispatch for batch in batches.values()]]
 
     def link_timed_out(self, execution: Execution, name: str, now: int) -> None:
@@ -366,7 +366,7 @@ class Scheduler:
         route: tuple[LinkId, bytes],
         *,
         batches: _Batches,
-        full: list[Action],
+        full: list[RequestAction],
         together: bool,
     ) -> _Batch:
         """The dispatch that takes this call, `together` with others, a new one if it does not fit into the last."""
@@ -385,14 +385,14 @@ class Scheduler:
         batch.size += size
         return batch
 
-    def _size(self, execution: Execution, call: Call, given: Mapping[str, bytes]) -> int:
+    def _size(self, execution: Execution, call: Call, included: Mapping[str, bytes]) -> int:
         """How many bytes a call adds to a dispatch that has these inputs already, at most."""
         names = 3 * len(call.name) + len(call.function) + len(call.version or "") + len("".join(call.resources))
         size = len(call.args) + 4 * names + _VALUE_OVERHEAD * (8 + len(call.resources))
-        for need, value in execution.inputs_of(call.name).items():
-            size += 4 * len(need) + _VALUE_OVERHEAD
-            if need not in given:
-                size += len(value) + 4 * len(need) + _VALUE_OVERHEAD
+        for dependency, value in execution.inputs_of(call.name).items():
+            size += 4 * len(dependency) + _VALUE_OVERHEAD
+            if dependency not in included:
+                size += len(value) + 4 * len(dependency) + _VALUE_OVERHEAD
         return size
 
     def _add(self, execution: Execution, call: Call, chosen: Candidate, batch: _Batch, why: str, now: int) -> None:
@@ -432,7 +432,7 @@ def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Li
                 call.name,
                 call.function,
                 tuple(equal.shown for equal in equals),
-                reason(equals, candidates),
+                choice_reason(equals, candidates),
                 rejected(candidates, equals, loads, now),
             )
         )

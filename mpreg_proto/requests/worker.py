@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mpreg_proto.describe import cut, reason, sendable
+from mpreg_proto.describe import cut, exception_text, sendable
 from mpreg_proto.effects import (
     FAILURE_SUMMARY,
     FAILURE_TEXT,
@@ -29,7 +29,7 @@ from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import Action, CallFinished
+from mpreg_proto.requests.actions import CallFinished, RequestAction
 from mpreg_proto.wire.decode import count
 from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
@@ -101,7 +101,7 @@ class Worker:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def concurrency(self, function: str, slots: int, now: int) -> list[Action]:
+    def concurrency(self, function: str, slots: int, now: int) -> list[RequestAction]:
         """From now on at most `slots` bodies of `function` run at once; running ones go on."""
         self._slots[function] = slots
         return self._next(function, now) if function in self._queues else []
@@ -116,7 +116,7 @@ class Worker:
         idempotent: Sequence[str] = (),
         deadline: int,
         now: int,
-    ) -> list[Action]:
+    ) -> list[RequestAction]:
         """Run or refuse each of `calls`, of which the sender takes those named in `idempotent` for that.
 
         Everything is checked again here, as the sender's view may be old.
@@ -129,10 +129,12 @@ class Worker:
         for call in calls:
             job = Job(link, number, call, inputs, deadline=deadline, accepted=now)
             job.assumed_idempotent = call.name in assumed
-            job.memory = sum([sizes[need] for need in call.dependencies if need in sizes]) if sizes else 0
+            job.memory = (
+                sum([sizes[dependency] for dependency in call.dependencies if dependency in sizes]) if sizes else 0
+            )
             jobs[call.name] = job
             fresh.append(job)
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for job in fresh:
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None:
@@ -145,7 +147,7 @@ class Worker:
                 self._queue(job)
         return actions
 
-    def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[Action]:
+    def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[RequestAction]:
         """A body has ended, which began at `began` (None: when it was told to): answer, and start what waited for
         it.
         """
@@ -159,39 +161,39 @@ class Worker:
         if not self._busy[function]:
             del self._busy[function]
         self._memory_used -= job.memory
-        actions: list[Action] = [self._end(job, self._row(job, outcome, now))]
+        actions: list[RequestAction] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
             actions += self._next(function, now)
         return actions + self._start_blocked(now)
 
-    def cancel(self, link: LinkId, number: int, now: int) -> list[Action]:
+    def cancel(self, link: LinkId, number: int, now: int) -> list[RequestAction]:
         """Call a dispatch off: what is queued is refused at once, what runs is asked to stop and answers when it
         has.
         """
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for job in list(self._dispatches.get((link, number), {}).values()):
             actions.append(self._stop(job, faults.CANCELLED))
         return actions + self._start_blocked(now)
 
-    def link_lost(self, link: LinkId, now: int) -> list[Action]:
+    def link_lost(self, link: LinkId, now: int) -> list[RequestAction]:
         """Who asked is gone: queued calls go, running ones are asked to stop.
 
         The `CallFinished`s of it have nobody to go to.
         """
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for number in list(self._by_link.get(link, ())):
             actions += self.cancel(link, number, now)
         return actions
 
-    def stop_all(self) -> list[Action]:
+    def stop_all(self) -> list[RequestAction]:
         """Grace is over: what is queued is refused, so that it may go elsewhere; what runs is asked to stop."""
         jobs = [job for dispatch in self._dispatches.values() for job in dispatch.values()]
         return [self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING) for job in jobs]
 
-    def withdrawn(self, function: str, now: int) -> list[Action]:
+    def withdrawn(self, function: str, now: int) -> list[RequestAction]:
         """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
         self._slots.pop(function, None)
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for job in list(self._queues.get(function, ())):
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:
@@ -229,9 +231,9 @@ class Worker:
         first = not self._blocked or next(iter(self._blocked)) == job.call.function
         return first and self._memory_used + job.memory <= self._limits.inputs
 
-    def _start_blocked(self, now: int) -> list[Action]:
+    def _start_blocked(self, now: int) -> list[RequestAction]:
         """What waited for room may have it, or be first in its queue no more."""
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         for function in list(self._blocked) if self._blocked else ():
             actions += self._next(function, now)
         return actions
@@ -245,7 +247,7 @@ class Worker:
         self._queues[function][job] = None
         self.queued += 1
 
-    def _start(self, job: Job, now: int) -> Action:
+    def _start(self, job: Job, now: int) -> RequestAction:
         name = job.call.name
         if now >= job.deadline:
             fault = Fault(
@@ -275,7 +277,9 @@ class Worker:
         """
         call = job.call
         try:
-            inputs = {need: job.inputs[need] for need in call.dependencies if need in job.inputs}
+            inputs = {
+                dependency: job.inputs[dependency] for dependency in call.dependencies if dependency in job.inputs
+            }
             limits = self._limits
             decoded = expand(self._codec, call.args, inputs, size=limits.expansion, elements=limits.expansion_elements)
         except MissingReference as error:
@@ -291,7 +295,7 @@ class Worker:
                 )
             return _invalid(call, f"has arguments that cannot be read: {error}")
         except BaseException as error:  # what a registered type raises past the codec
-            return _invalid(call, f"has arguments that cannot be read: {reason(error)}")
+            return _invalid(call, f"has arguments that cannot be read: {exception_text(error)}")
         if not (isinstance(decoded, list) and len(decoded) == 2):
             return _invalid(call, "has arguments that are not [[positional, ...], {keyword: value}]")
         args, kwargs = decoded
@@ -305,7 +309,7 @@ class Worker:
             try:
                 return Done(name, self._codec.encode(outcome.value), waited, ran)
             except BaseException as error:  # UnsendableValue, or what a user's object raises past the codec
-                outcome = Raised("UnsendableValue", f"the result cannot be sent: {reason(error)}")
+                outcome = Raised("UnsendableValue", f"the result cannot be sent: {exception_text(error)}")
         if isinstance(outcome, Raised):
             return Failed(name, self._failure(job.call, outcome), False, waited, ran)
         if isinstance(outcome, NotStarted):
@@ -324,7 +328,7 @@ class Worker:
         text = f"{call.function} failed on {self.shown}: {kind}: {cut(message, FAILURE_SUMMARY)}"
         return Fault(ErrorCode.EXECUTION_FAILED, text, details)
 
-    def _stop(self, job: Job, fault: Fault) -> Action:
+    def _stop(self, job: Job, fault: Fault) -> RequestAction:
         if job.run is not None:
             job.cancelled = fault
             return Cancel(job.run)
@@ -335,9 +339,9 @@ class Worker:
             self._drop_queue(job.call.function)
         return self._end(job, Failed(job.call.name, fault, refused=True))
 
-    def _next(self, function: str, now: int) -> list[Action]:
+    def _next(self, function: str, now: int) -> list[RequestAction]:
         queue = self._queues.get(function)
-        actions: list[Action] = []
+        actions: list[RequestAction] = []
         while queue and self._has_slot(function):
             job = next(iter(queue))
             if not self._has_memory(job):

@@ -3,7 +3,7 @@
 One `ClassicDialect` a link turns each JSON object into a `Request` and each `Result` back into the JSON that answers
 it. It numbers the requests of its link, as the seed's `u` may be any text and may repeat. References in arguments
 become typed ones here, so that nothing behind the door ever looks for names in data. It keeps only what an answer
-needs.
+dependencies.
 """
 
 from __future__ import annotations
@@ -184,16 +184,16 @@ class ClassicDialect:
             path = f"$.cmds[{position}]"
             try:
                 scanned: object = arguments
-                needs: tuple[str, ...] = ()
+                dependencies: tuple[str, ...] = ()
                 if refs == "classic" and len(names) == 1:
                     pass  # there is no other call to refer to
                 elif refs == "classic":
-                    scanned, needs = scan_classic(arguments, names, command.name)
+                    scanned, dependencies = scan_classic(arguments, names, command.name)
                 else:
                     if "$ref" in command.kwargs or "$data" in command.kwargs:  # would make a reference of all keywords
                         raise BadReference("$[1]", "no keyword is named $ref or $data")
-                    scanned, needs = scan_explicit(arguments)
-                edges += len(needs)
+                    scanned, dependencies = scan_explicit(arguments)
+                edges += len(dependencies)
                 if edges > self._limits.edges:  # nothing more of it is kept
                     continue
                 args = self._codec.encode(scanned)
@@ -207,7 +207,9 @@ class ClassicDialect:
                 place = path + _inside(error.path)
                 code = ErrorCode.INVALID_REQUEST if error.limit is None else ErrorCode.LIMIT_EXCEEDED
                 raise _RequestFault(code, f"{place}: {error.reason}", path=place, **(error.limit or {})) from None
-            calls.append(Call(command.name, command.fun, args, needs, tuple(sorted(dict.fromkeys(command.locs)))))
+            calls.append(
+                Call(command.name, command.fun, args, dependencies, tuple(sorted(dict.fromkeys(command.locs))))
+            )
         if edges > self._limits.edges:
             for position, command in enumerate(commands):  # 1010 comes before 1014
                 if not command.name or not command.fun:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
 from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
 
-from mpreg_proto.describe import reason, short_name
+from mpreg_proto.describe import exception_text, short_name
 from mpreg_proto.wire.extensions import FIRST_REGISTERED, MARK, REF, REF_PATH
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref, read_reference, resolve
 from mpreg_proto.wire.value_limits import (
@@ -302,7 +302,7 @@ def malformed(error: BaseException, size: int) -> MalformedValue:
         return MalformedValue(str(excess), excess=excess)
     if isinstance(error, ExtraData):
         return MalformedValue("bytes after the value")
-    text = reason(error)
+    text = exception_text(error)
     announced = _ANNOUNCED.match(text)
     if announced is not None:
         count, bound = int(announced[1]), MAX_ARRAY if announced[2] == "array" else MAX_MAP

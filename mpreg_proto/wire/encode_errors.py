@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from msgpack import ExtType, Timestamp  # type: ignore[import-untyped]
 
-from mpreg_proto.describe import reason, short_name
+from mpreg_proto.describe import exception_text, short_name
 from mpreg_proto.wire.extensions import record_of
 from mpreg_proto.wire.references import NO_REF_IN_SET, Ref
 from mpreg_proto.wire.value_limits import (
@@ -78,22 +78,22 @@ class EncodeErrorSearch:
         excess = error if isinstance(error, ValueTooLarge) else None
         try:
             if excess is not None and excess.details["limit"] in ("containers", "elements"):
-                found = self._find_cycle(value)
+                found = self._find_self_reference(value)
             else:
                 found = self._find(value, "$", 0, keyed=False)
         except KeyboardInterrupt:
             raise
         except BaseException:
             found = None
-        return found or UnsendableValue("$", short_name(type(value)), reason(error), excess=excess)
+        return found or UnsendableValue("$", short_name(type(value)), exception_text(error), excess=excess)
 
-    def _find_cycle(self, value: object) -> UnsendableValue | None:
-        found = find_cycle(value, self._inside)
+    def _find_self_reference(self, value: object) -> UnsendableValue | None:
+        found = find_self_reference(value, self._inside)
         return None if found is None else UnsendableValue(found[0], short_name(type(found[1])), CONTAINS_ITSELF)
 
     def has_cycle(self, value: object) -> bool:
         """Whether something in `value` contains itself. Raises whatever its objects raise."""
-        return self._find_cycle(value) is not None
+        return self._find_self_reference(value) is not None
 
     def _inside(self, value: Any) -> object:
         kind = type(value)
@@ -114,7 +114,7 @@ class EncodeErrorSearch:
         except (_SearchLimitReached, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever an object raises when it is looked at
-            return UnsendableValue(path, short_name(type(value)), reason(error))
+            return UnsendableValue(path, short_name(type(value)), exception_text(error))
 
     def _look(self, value: Any, path: str, above: int, *, keyed: bool) -> UnsendableValue | None:
         kind = type(value)
@@ -175,7 +175,7 @@ _NUMBERS: Final = _PLAIN | {int}
 _SCALARS: Final = _NUMBERS | {str}
 
 
-def find_cycle(value: object, inside: Callable[[Any], object]) -> tuple[str, object] | None:
+def find_self_reference(value: object, inside: Callable[[Any], object]) -> tuple[str, object] | None:
     """Something in `value` that contains itself, with its place; None if there is none. Each object is looked at once.
 
     `inside` gives the container that holds what an object holds (a list is its own), None for what holds nothing.

@@ -19,7 +19,7 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from math import isfinite, isinf
 from typing import Any, Final
 
-from mpreg_proto.describe import reason, short_name
+from mpreg_proto.describe import exception_text, short_name
 from mpreg_proto.wire.encode_errors import LONE_SURROGATE, UnsendableValue, is_text, unknown
 from mpreg_proto.wire.extensions import iso
 from mpreg_proto.wire.value_limits import MAX_CONTAINERS, MAX_DEPTH, ValueTooLarge, measure, measure_one, ordered, step
@@ -174,7 +174,7 @@ class _Conversion:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever registered types raise
-            raise _NoJsonForm(value, f"{_CANNOT}: {reason(error)}") from error
+            raise _NoJsonForm(value, f"{_CANNOT}: {exception_text(error)}") from error
         if made is value:
             raise _NoJsonForm(value, f"{_CANNOT}: {unknown(value)}")
         self._bound(value, depth)

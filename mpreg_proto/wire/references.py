@@ -128,13 +128,13 @@ def scan_explicit(value: object) -> tuple[object, tuple[str, ...]]:
     not looked into. Returns the same object if nothing was replaced; names come in order of first appearance. Raises
     BadReference, also for a tree deeper than 64 levels.
     """
-    needs: dict[str, None] = {}
+    dependencies: dict[str, None] = {}
 
     def look(item: object, depth: int) -> object:
         if type(item) is dict:
             if "$ref" in item:
                 ref = _explicit(item)
-                needs[ref.name] = None
+                dependencies[ref.name] = None
                 return ref
             if "$data" in item:
                 if len(item) > 1:
@@ -142,7 +142,7 @@ def scan_explicit(value: object) -> tuple[object, tuple[str, ...]]:
                 return item["$data"]
         return _children(item, depth, look)
 
-    return look(value, 0), tuple(needs)
+    return look(value, 0), tuple(dependencies)
 
 
 def _children(value: object, depth: int, look: Callable[[object, int], object]) -> object:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import anyio.lowlevel
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.describe import reason, sendable, short_name
+from mpreg_proto.describe import exception_text, sendable, short_name
 from mpreg_proto.effects import Lost, NotStarted, Outcome, Returned, Run
 from mpreg_transports.functions.contexts import Contexts
 from mpreg_transports.functions.coroutines import CoroutineRun, Spawn
@@ -114,7 +114,7 @@ class Function:
         try:
             runtime.threads.start(partial(self._in_thread, run, context), done, runtime.call_soon_threadsafe)
         except RuntimeError as error:
-            return NotStarted(f"no worker thread could be started: {reason(error)}")
+            return NotStarted(f"no worker thread could be started: {exception_text(error)}")
         return ThreadRun()
 
     def _in_thread(self, run: Run, context: Context) -> Outcome:

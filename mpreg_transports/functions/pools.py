@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, Final
 
-from mpreg_proto.describe import reason, type_name
+from mpreg_proto.describe import exception_text, type_name
 from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Stopped
 from mpreg_transports.functions.exceptions import describe_exception
 
@@ -59,7 +59,7 @@ class Pool:
                 future = executor.submit(work) if work is not None else executor.submit(call, *args, **kwargs)
                 return PoolRun(self, executor, future)
             except BaseException as error:
-                cause = f"its executor takes no calls: {type_name(type(error))}: {reason(error)}"
+                cause = f"its executor takes no calls: {type_name(type(error))}: {exception_text(error)}"
                 if work is not None and not work.claim():  # it was queued, and begun, before there was an error
                     return Lost(cause)
                 refused = NotStarted(cause)
@@ -106,7 +106,7 @@ class Pool:
                 return made
             cause = f"the function given as executor= made {type_name(type(made))}, expected an Executor"
         except BaseException as error:
-            cause = f"the function given as executor= raised {type_name(type(error))}: {reason(error)}"
+            cause = f"the function given as executor= raised {type_name(type(error))}: {exception_text(error)}"
         if self._tries >= _TRIES:
             self.closed_reason = cause
         return None
@@ -163,7 +163,7 @@ class PoolRun:
         error = future.exception()
         if error is not None:
             if issubclass(type(error), BrokenExecutor):
-                return Lost(f"{type_name(type(error))}: {reason(error)}")
+                return Lost(f"{type_name(type(error))}: {exception_text(error)}")
             return describe_exception(error, skip_frames=1)
         result = future.result()
         if not is_stdlib:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mpreg_proto.effects import Framing
+from mpreg_proto.errors import CloseCode
 
 __all__ = ["MAX_MESSAGE", "Buffer", "Framing", "Link", "LinkEnded"]
 
@@ -74,7 +75,7 @@ class Link(Protocol):
         Spares a switch to the writer's task for each small answer. Only where no `send` is under way.
         """
 
-    async def close(self, code: int = 1000) -> None:
+    async def close(self, code: int = CloseCode.NORMAL) -> None:
         """End the link in order, within two seconds, even when cancelled; free its socket.
 
         Never raises; the second call does nothing. Needed after LinkEnded too. `code` is a WebSocket close code and

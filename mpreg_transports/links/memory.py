@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import anyio
 import anyio.lowlevel
 
+from mpreg_proto.errors import CloseCode
 from mpreg_transports.links.base import Buffer, Framing, LinkEnded
 
 BUFFERED = 1024 * 1024
@@ -127,7 +128,7 @@ class MemoryLink:
         """Never: see `Link.send_now`."""
         return False
 
-    async def close(self, code: int = 1000) -> None:
+    async def close(self, code: int = CloseCode.NORMAL) -> None:
         """End both directions in order: the other end still reads what was sent, this one nothing more."""
         self._incoming.drop()
         for direction in (self._incoming, self._outgoing):

@@ -18,6 +18,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
+from mpreg_proto.errors import CloseCode
 from mpreg_transports.background import running_loop
 from mpreg_transports.config.addresses import host_and_port, normal_host
 from mpreg_transports.functions.fork_safety import close_on_fork
@@ -101,7 +102,7 @@ class TcpLink:
         """Write short chunks without waiting, where the stream can. See `Link.send_now`."""
         return self._end is None and self._output.write_now(b"".join(chunks))
 
-    async def close(self, code: int = 1000) -> None:
+    async def close(self, code: int = CloseCode.NORMAL) -> None:
         """Say that nothing more will come, and hang up. See `Link.close`."""
         if self._closed:
             return

@@ -22,6 +22,7 @@ from wsproto.connection import Connection, ConnectionState
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from mpreg_proto.errors import CloseCode
 from mpreg_transports.config.addresses import host_and_port
 from mpreg_transports.links import frames, tcp
 from mpreg_transports.links.base import MAX_MESSAGE, Buffer, Framing, LinkEnded
@@ -128,7 +129,7 @@ class WebSocketLink:
         """Never: see `Link.send_now`."""
         return False
 
-    async def close(self, code: int = 1000) -> None:
+    async def close(self, code: int = CloseCode.NORMAL) -> None:
         """The closing handshake, at most 1.5 s, then hang up. See `Link.close`.
 
         After a violation by the peer its own code is sent instead of `code`, and after the peer's close frame that

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.describe import reason, sendable
+from mpreg_proto.describe import exception_text, sendable
 from mpreg_proto.effects import (
     FAILURE_TEXT,
     Effect,
@@ -319,7 +319,7 @@ def _encode_outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
         try:
             return ("returned", codec.encode(outcome.value))
         except BaseException as error:  # as the worker does
-            outcome = Raised("UnsendableValue", f"the result cannot be sent: {reason(error)}")
+            outcome = Raised("UnsendableValue", f"the result cannot be sent: {exception_text(error)}")
     if isinstance(outcome, Raised):
         texts = (outcome.kind, outcome.message, outcome.traceback)
         return ("raised", *(sendable(text, FAILURE_TEXT) for text in texts))

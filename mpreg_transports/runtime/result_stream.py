@@ -12,7 +12,7 @@ from typing import Any, Never
 
 import anyio
 
-from mpreg_proto.client import Response
+from mpreg_proto.client import Reply
 from mpreg_proto.errors import ErrorCode, Fault, exception_for
 from mpreg_proto.wire.messages import Done, Request, Result
 from mpreg_transports.background import LoopAffinity
@@ -26,7 +26,7 @@ class ReplyWaiter:
 
     def __init__(self) -> None:
         self.event = anyio.Event()
-        self.replies: list[Response] = []
+        self.replies: list[Reply] = []
 
 
 StartRequest = Callable[[], tuple[ReplyWaiter, Callable[[], None]]]
@@ -128,6 +128,6 @@ def leaf_names(request: Request) -> Iterable[str]:
         return request.want
     names = dict.fromkeys([call.name for call in request.calls])
     for call in request.calls:
-        for need in call.dependencies:
-            names.pop(need, None)
+        for dependency in call.dependencies:
+            names.pop(dependency, None)
     return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpreg_proto.client import Response
+from mpreg_proto.client import Reply
 from mpreg_proto.errors import RequestError, exception_for
 from mpreg_proto.wire.messages import Request, Result
 from mpreg_proto.wire.values import ValueCodec
@@ -37,7 +37,7 @@ class SimCall:
         """Whether its answer is there."""
         return self.result is not None or self.cancelled
 
-    def answer(self, reply: Response, now: int) -> None:
+    def answer(self, reply: Reply, now: int) -> None:
         """Something has come."""
         assert isinstance(reply, Result), "a request is answered by a Result"
         if reply.last:

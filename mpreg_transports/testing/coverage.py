@@ -36,7 +36,7 @@ from mpreg_transports.testing.oracles import attempt_of
 from mpreg_transports.testing.watchers import Watcher
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
@@ -142,7 +142,7 @@ class Coverage(Watcher):
             duplicate = message.reason == GoodbyeReason.DUPLICATE
             sometimes("a duplicate link was closed", duplicate)
             if duplicate and isinstance(host, NodeHost):
-                sometimes("a link that calls were on was closed as a duplicate", host.node._machines.pending(link))
+                sometimes("a link that calls were on was closed as a duplicate", host.node._machines.busy_on(link))
         elif type(message) is Fetch:
             sometimes("a catalogue was fetched from a version on", message.have > 0)
         elif type(message) is Request:
@@ -178,7 +178,7 @@ class Coverage(Watcher):
         if type(outcome) is Stopped:
             sometimes("a body was cancelled while it ran")
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result):
             return
         faults = [row.fault for row in reply.failed] + ([] if reply.fault is None else [reply.fault])

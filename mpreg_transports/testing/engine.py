@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from typing import Any
 
-from mpreg_proto.client import Response
+from mpreg_proto.client import Reply
 from mpreg_proto.effects import Framing, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_transports.testing.calls import SimCall
@@ -182,7 +182,7 @@ class Engine(ObserverHub):
         """A client that has lost its link tries again soon."""
         self._push(self.now + _REDIAL, self._redial, host, host.life)
 
-    def answered(self, host: ClientHost, number: int, reply: Response) -> None:
+    def answered(self, host: ClientHost, number: int, reply: Reply) -> None:
         """A client has something for one of its requests."""
         call = self._waiting.get((host.name, host.life, number))
         if call is None or call.cancelled:

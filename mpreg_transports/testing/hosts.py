@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mpreg_proto.client import ClientSession, ResponseReceived
+from mpreg_proto.client import ClientSession, ReplyReceived
 from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Lost, Notify, NotStarted, Run, Send
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
@@ -343,7 +343,7 @@ class ClientHost(Host):
                     sim.send(self, effect)
                 case HangUp(link):
                     sim.hang_up(self, link)
-                case ResponseReceived(number, reply):
+                case ReplyReceived(number, reply):
                     sim.answered(self, number, reply)
                 case _:
                     pass

@@ -23,7 +23,7 @@ from mpreg_transports.testing.stability import Stability, components, correct
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
@@ -90,7 +90,7 @@ class Availability(Watcher):
         if host.sim.now - began > SECOND:
             self._busy[run.function] = host.sim.now
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result) or not reply.last:
             return
         asked = self._asked.pop(call.label, None)

@@ -20,7 +20,7 @@ from mpreg_transports.testing.oracles import attempt_of, cell, show_cell, stamp
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
@@ -101,7 +101,7 @@ class CancelPropagation(Watcher):
             self._owed[call.client, client.life, call.number] = cancelled
         asked[call.number] = call
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if call.done():
             self._asked.get((call.client, self._sim.clients[call.client].life), {}).pop(call.number, None)
 

@@ -22,7 +22,7 @@ from mpreg_transports.testing.oracles import stamp
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
@@ -45,7 +45,7 @@ class SingleCompletion(Watcher):
     def submitted(self, call: SimCall) -> None:
         self._open[call.label] = call
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result) or not reply.last:
             return
         if self._open.pop(call.label, None) is None:

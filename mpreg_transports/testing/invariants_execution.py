@@ -21,7 +21,7 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
@@ -94,7 +94,7 @@ class DependencyOrder(Watcher):
                 return
             graph.results.setdefault(key.call, []).append(value)
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result):
             return
         names = self._names.setdefault(call.label, {})
@@ -140,7 +140,7 @@ class AtMostOnceExecution(Watcher):
             peer = wire.ends[1 - side]
             self._requests[peer.host.name, peer.life, execution.reply_id] = request_of(key)
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result) or reply.fault is None:
             return
         request = self._requests.get((call.client, self._sim.clients[call.client].life, call.number))

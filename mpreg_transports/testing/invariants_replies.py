@@ -20,7 +20,7 @@ from mpreg_transports.testing.oracles import stamp
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
     from mpreg_transports.testing.observer_hub import CallKey
 
@@ -43,7 +43,7 @@ class ReplyCompleteness(Watcher):
     def begin(self, sim: Engine) -> None:
         self._named: dict[int, dict[str, None]] = {}
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result):
             return
         named = self._named.setdefault(call.label, {})

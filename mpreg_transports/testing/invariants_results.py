@@ -23,7 +23,7 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
 
 
@@ -100,7 +100,7 @@ class SequentialEquivalence(Watcher):
         elif isinstance(outcome, Raised):
             placed.ended.append(Failure(outcome.kind))
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result):
             return
         request = self._requests.get((call.client, self._sim.clients[call.client].life, call.number))

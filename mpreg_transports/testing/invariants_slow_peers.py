@@ -22,7 +22,7 @@ from mpreg_transports.testing.trace import Action
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import Response
+    from mpreg_proto.client import Reply
     from mpreg_transports.testing.engine import Engine
 
 SMALL = 4
@@ -104,7 +104,7 @@ class NoLostCalls(Watcher):
     def node_started(self, host: NodeHost) -> None:
         self._born[host.name, host.life] = host.sim.now
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result):
             return
         faults = [row.fault for row in reply.failed] + ([] if reply.fault is None else [reply.fault])

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup, TaskStatus
 
+from mpreg_proto.errors import CloseCode
 from mpreg_transports.links import memory
 from mpreg_transports.links.base import Buffer, Framing, LinkEnded
 from mpreg_transports.runtime.listener import CannotListen, OnHttp, OnLink
@@ -125,7 +126,7 @@ class InterruptibleLink:
         """Never: see `Link.send_now`."""
         return False
 
-    async def close(self, code: int = 1000) -> None:
+    async def close(self, code: int = CloseCode.NORMAL) -> None:
         """See `Link.close`."""
         self._forget()
         await self._inner.close(code)

@@ -85,7 +85,7 @@ class Offers(msgspec.Struct, frozen=True):
         return not self.draining and self.has(call)
 
     def has(self, call: Call) -> bool:
-        """Whether what `call` asks for is there: offered in that version, all resources record."""
+        """Whether what `call` asks for is there: offered in that version, all resources held."""
         offer = self.functions.get(call.function)
         return (
             offer is not None

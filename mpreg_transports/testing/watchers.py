@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from mpreg_proto.client import Response
+from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.ids import LinkId
 from mpreg_proto.links import Links
@@ -62,7 +62,7 @@ class Watcher:
     def submitted(self, call: SimCall) -> None:
         """A client has sent a request."""
 
-    def replied(self, call: SimCall, reply: Response) -> None:
+    def replied(self, call: SimCall, reply: Reply) -> None:
         """Something came of a request; a last Result, or one of several."""
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:

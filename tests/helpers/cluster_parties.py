@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mpreg_proto.client import ClientSession, Ready, Rejected, ResponseReceived
+from mpreg_proto.client import ClientSession, Ready, Rejected, ReplyReceived
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Raised, Returned, Run, Send, Stopped
 from mpreg_proto.errors import Fault
@@ -274,7 +274,7 @@ class Caller:
                 case HangUp(link):
                     if (end := self.ends.get(link)) is not None:
                         self._net.hang_up(end)
-                case ResponseReceived(number, reply):
+                case ReplyReceived(number, reply):
                     if isinstance(reply, Result):
                         self._answers[number].take(reply)
                 case Rejected(fault):

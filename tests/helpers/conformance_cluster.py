@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from mpreg_proto.client import ClientSession, ResponseReceived
+from mpreg_proto.client import ClientSession, ReplyReceived
 from mpreg_proto.effects import Send
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND
@@ -182,7 +182,7 @@ class Caller:
         for effect in self._session.drain():
             if isinstance(effect, Send):
                 await self._link.send(effect.chunks)
-            elif isinstance(effect, ResponseReceived):
+            elif isinstance(effect, ReplyReceived):
                 assert isinstance(effect.reply, Result)
                 self._replies[effect.id] = effect.reply
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mpreg_proto.cluster.actions import Output, SendMessage
+from mpreg_proto.cluster.actions import ClusterAction, SendMessage
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
 from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Pause, Resume, Returned, Run, Send
@@ -145,7 +145,7 @@ class MemberStub(PeerStub):
         """Say LEFT, and nothing else."""
         self.tell(self.cluster.leave(self._harness.now))
 
-    def tell(self, outs: Iterable[Output]) -> None:
+    def tell(self, outs: Iterable[ClusterAction]) -> None:
         """Send what this member's cluster wants sent."""
         for out in outs:
             if isinstance(out, SendMessage) and out.link in self._harness.peers:
@@ -280,7 +280,7 @@ class NodeHarness:
                     raise AssertionError(f"{effect} is never wanted yet")
 
     def noticed(self, kind: type[M]) -> list[M]:
-        """The notices of one kind so peer."""
+        """The notices of one kind so far."""
         return [notice for notice in self.notices if isinstance(notice, kind)]
 
     def idle(self) -> None:
@@ -289,7 +289,7 @@ class NodeHarness:
         assert (node.coordinator.requests, len(node.coordinator.outstanding)) == ({}, 0)
         assert (node.worker.running, node.worker.queued) == (0, 0)
         assert not any(node.worker.busy_on(link) or node.coordinator.busy_on(link) for link in (LinkId(0), *self.peers))
-        assert not any(node.replies.pending(link) for link in self.peers)
+        assert not any(node.replies.busy_on(link) for link in self.peers)
         left = {key[0] for key in node._timers._at}
         assert not left & {*REQUEST_TIMERS, *LINK_TIMERS, TimerKind.DRAIN_GRACE} - {TimerKind.PING}, left
         assert not node.coordinator.pending_calls.calls

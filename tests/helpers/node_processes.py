@@ -65,7 +65,7 @@ class NodeProcesses:
         self._processes: list[subprocess.Popen[str]] = []
 
     async def start(self, names: Iterable[str], *, ports: Iterable[int] = (), peers: Iterable[str] = ()) -> None:
-        """Start nodes, all at once, each arguments to join `peers`; those on `ports` first. Returns when all listen."""
+        """Start nodes, all at once, each with `peers` to join; those on `ports` first. Returns when all listen."""
         given = list(ports)
         begun: list[tuple[str, subprocess.Popen[str]]] = []
         for name in names:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.index import Provider
 from mpreg_proto.ids import MemberId
-from mpreg_proto.requests.placement import NOISE, draw, rank, reason, rejected
+from mpreg_proto.requests.placement import NOISE, choice_reason, draw, rank, rejected
 from mpreg_proto.rng import Rng
 from tests.helpers.node_harness import NodeHarness, spec
 
@@ -91,7 +91,7 @@ def test_who_was_rejected_is_worse_in_what_is_said(
             assert not facts.reachable(one.member, 0) and facts.reachable(best.member, 0)
         else:
             assert resources and best.exact and not one.exact
-    assert reason(equals, candidates)
+    assert choice_reason(equals, candidates)
 
 
 tags = st.sets(st.sampled_from("abcd")).map(lambda held: tuple(sorted(held)))

@@ -113,7 +113,7 @@ def check(
         raise typer.Exit(ExitCode.OTHER)
 
 
-# -- assessed and drawn -----------------------------------------------------------------------------------------------
+# -- results and tables -----------------------------------------------------------------------------------------------
 
 
 def assess(url: str, view: NodeView, *, protocol: int, reached: int, rtt: int) -> CheckResult:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, ResponseReceived
+from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, ReplyReceived
 from mpreg_proto.effects import Framing, HangUp, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -102,8 +102,8 @@ class Booth:
 
     def replies(self) -> dict[int, object]:
         """What came of questions since the last time: what a result's error is, else the reply itself."""
-        came = [effect for effect in self.told if isinstance(effect, ResponseReceived)]
-        self.told = [effect for effect in self.told if not isinstance(effect, ResponseReceived)]
+        came = [effect for effect in self.told if isinstance(effect, ReplyReceived)]
+        self.told = [effect for effect in self.told if not isinstance(effect, ReplyReceived)]
         assert len({effect.id for effect in came}) == len(came), "each once"
         return {effect.id: effect.reply for effect in came}
 
@@ -211,7 +211,7 @@ def test_what_came_before_a_violation_in_the_same_piece_counts() -> None:
     effects = session.drain()
     sent = [type(dialects.decode(effect.chunks[1])) for effect in effects if isinstance(effect, Send)]
     assert sent == [Hello, Request, Refused], "the request left before the second hello ended the link"
-    assert [effect for effect in effects if isinstance(effect, ResponseReceived)] == [ResponseReceived(number, answer)]
+    assert [effect for effect in effects if isinstance(effect, ReplyReceived)] == [ReplyReceived(number, answer)]
     assert isinstance(effects[-1], HangUp) and not session.ready and len(session) == 0
 
 
@@ -223,7 +223,7 @@ def test_what_waits_is_not_sent_over_a_link_that_was_refused() -> None:
     session.receive(LinkId(1), b"".join(prefix(len(body)) + body for body in bodies), now=2)
     assert not session.ready and not any(isinstance(effect, Ready) for effect in session.drain())
     session.link_closed(LinkId(1), now=3)
-    received = [effect for effect in session.drain() if isinstance(effect, ResponseReceived)]
+    received = [effect for effect in session.drain() if isinstance(effect, ReplyReceived)]
     assert len(session) == 1 and not received
 
 
@@ -422,7 +422,7 @@ def test_a_request_that_cannot_be_encoded_is_an_error_of_its_own(request_: Reque
     number, good = session.submit(request_, now=0), session.submit(Request(0, CALL), now=0)
     if not linked:
         connect()
-    replies = [effect for effect in session.drain() if isinstance(effect, ResponseReceived)]
+    replies = [effect for effect in session.drain() if isinstance(effect, ReplyReceived)]
     assert [reply.id for reply in replies] == [number] and isinstance(replies[0].reply, Result)
     fault = replies[0].reply.fault
     assert fault is not None and fault.code == 1010 and fault.details == {"maybe_executed": False}
@@ -540,7 +540,7 @@ def test_a_request_that_is_too_long_is_answered_here() -> None:
     session.drain()
     number = session.submit(Request(0, (call("x", "f", "y" * 500),)), now=0)
     (replied,) = session.drain()
-    assert isinstance(replied, ResponseReceived) and replied.id == number and isinstance(replied.reply, Result)
+    assert isinstance(replied, ReplyReceived) and replied.id == number and isinstance(replied.reply, Result)
     fault = replied.reply.fault
     assert fault is not None and fault.code == 1014 and fault.details["maybe_executed"] is False
     assert fault.details["value"] == 500 < fault.details["came"]

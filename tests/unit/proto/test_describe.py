@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpreg_proto.describe import cut, object_text, reason, sendable, short_name, type_name
+from mpreg_proto.describe import cut, exception_text, object_text, sendable, short_name, type_name
 
 
 class _Text(str):
@@ -43,8 +43,8 @@ def test_sendable_text_is_bounded_after_its_surrogates_are_escaped(text: str) ->
 
 
 def test_reason_of_an_error_without_text_is_its_type() -> None:
-    assert reason(ValueError()) == "ValueError"
-    assert reason(_Mute()) == "<no text: its __str__ raised SystemExit>"
+    assert exception_text(ValueError()) == "ValueError"
+    assert exception_text(_Mute()) == "<no text: its __str__ raised SystemExit>"
 
 
 def test_names_past_a_metaclass() -> None:

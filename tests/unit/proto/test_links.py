@@ -1,4 +1,4 @@
-"""The life of a link, on a real node: handshake, pings, goodbyes, violations. PeerStub ends are spoken by hand."""
+"""The life of a link, on a real node: handshake, pings, goodbyes, violations. The test speaks for the peers."""
 
 import pytest
 

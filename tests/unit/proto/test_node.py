@@ -1,4 +1,4 @@
-"""`Node` as a whole: commands of the process, draining, questions, a new identity. PeerStub ends are spoken by hand."""
+"""`Node` as a whole: commands of the process, draining, questions, a new identity. The test speaks for the peers."""
 
 from collections.abc import Callable
 

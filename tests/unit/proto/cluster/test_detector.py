@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from mpreg_proto.cluster.actions import AbandonLink, AbortLink, Output, SendMessage, SendPing
+from mpreg_proto.cluster.actions import AbandonLink, AbortLink, ClusterAction, SendMessage, SendPing
 from mpreg_proto.cluster.detector import (
-    MAX_HEALTH,
+    MAX_HEALTH_MULTIPLIER,
     PROBE_INTERVAL,
     PROBE_TIMEOUT,
     SILENT_LINK_TIMEOUT,
@@ -53,11 +53,11 @@ class World:
             self.rings,
             self.dialer,
             self.links,
-            last_received=lambda link: self.last.get(link, -(10**12)),
+            last_activity=lambda link: self.last.get(link, -(10**12)),
             timers=self.timers,
             rng=Rng(0),
         )
-        self.outs: list[Output] = []
+        self.outs: list[ClusterAction] = []
         for number, other in enumerate(others, 1):
             self.links[other] = LinkId(number)
             self.hear(other)
@@ -68,7 +68,7 @@ class World:
         for held in self.members.drain_confirmed():
             self.follow(self.detector.member_changed(held, self.now))
 
-    def follow(self, found: "list[Member | Output] | list[Member]") -> None:
+    def follow(self, found: "list[Member | ClusterAction] | list[Member]") -> None:
         """As `Cluster` does: what rose is told to the detector too."""
         waiting = list(found)
         while waiting:
@@ -81,7 +81,7 @@ class World:
                 self.outs.append(one)
         self.dialer.neighbours_changed(self.now)
 
-    def tick(self) -> list[Output]:
+    def tick(self) -> list[ClusterAction]:
         self.outs = []
         self.follow(self.detector.tick(self.now))
         return self.outs
@@ -171,7 +171,7 @@ def test_who_does_not_answer_is_asked_about_and_then_accused() -> None:
     world.until(2 * PROBE_TIMEOUT)
     assert world.members.standing(silent) is Standing.SUSPECT
     assert world.members.get(silent).accusers == (ME,)
-    assert world.detector.health == 2
+    assert world.detector.health_multiplier == 2
 
 
 def test_one_who_vouches_is_enough() -> None:
@@ -281,7 +281,7 @@ def test_the_first_accusation_makes_me_look_at_once_and_agree_without_asking_oth
     world.until(PROBE_TIMEOUT)
     assert world.outs == [SendPing(world.links[ANN])]
     assert world.members.get(ANN).accusers == (BOB, ME)
-    assert world.detector.health == 1, "another saw it too"
+    assert world.detector.health_multiplier == 1, "another saw it too"
 
 
 def test_whom_i_hear_i_do_not_accuse_and_never_call_dead() -> None:
@@ -512,9 +512,9 @@ def test_link_end_of_a_suspect_in_a_small_cluster() -> None:
 # -- half-open links --------------------------------------------------------------------------------------------------
 
 
-def _silent_but_vouched(world: World, until: int) -> list[Output]:
+def _silent_but_vouched(world: World, until: int) -> list[ClusterAction]:
     """ANN's link brings nothing, while another says at each question that she lives; the others are heard."""
-    wanted: list[Output] = []
+    wanted: list[ClusterAction] = []
     while world.now < until:
         for member in world.links:
             if member is not ANN:
@@ -555,24 +555,24 @@ def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
     world = World(ANN)
     for _ in range(20):
         world.detector.refuted()
-    assert world.detector.health == MAX_HEALTH
+    assert world.detector.health_multiplier == MAX_HEALTH_MULTIPLIER
     world.tick()
-    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH - 1)
+    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH_MULTIPLIER - 1)
     assert world.ann is Standing.ALIVE
-    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH)
+    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH_MULTIPLIER)
     assert world.ann is Standing.SUSPECT
-    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH + SMALL_CLUSTER_TIMEOUT - 1)
+    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH_MULTIPLIER + SMALL_CLUSTER_TIMEOUT - 1)
     assert world.ann is Standing.SUSPECT, "a small cluster has one patience"
-    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH + SMALL_CLUSTER_TIMEOUT)
+    world.run(2 * PROBE_TIMEOUT * MAX_HEALTH_MULTIPLIER + SMALL_CLUSTER_TIMEOUT)
     assert world.ann is Standing.DEAD
-    assert suspicion_timeout(3, 7, health=MAX_HEALTH) == MIN_TIMEOUT * MAX_HEALTH
+    assert suspicion_timeout(3, 7, health_multiplier=MAX_HEALTH_MULTIPLIER) == MIN_TIMEOUT * MAX_HEALTH_MULTIPLIER
     world.hear(BOB)
     world.links[BOB] = LinkId(7)
-    for _ in range(MAX_HEALTH):
+    for _ in range(MAX_HEALTH_MULTIPLIER):
         world.tick()
         world.follow(world.detector.ack_received(BOB, world.now))
         world.now += PROBE_INTERVAL
-    assert world.detector.health == 1
+    assert world.detector.health_multiplier == 1
 
 
 # -- evidence ---------------------------------------------------------------------------------------------------------

@@ -33,17 +33,23 @@ def test_how_many_must_agree_and_how_long_it_takes() -> None:
         MIN_TIMEOUT,
     ]
     assert MIN_TIMEOUT < suspicion_timeout(2, 10) < MAX_TIMEOUT
-    assert [suspicion_timeout(2, 10, health=health) for health in (1, 3)] == [
+    assert [suspicion_timeout(2, 10, health_multiplier=health_multiplier) for health_multiplier in (1, 3)] == [
         suspicion_timeout(2, 10),
         3 * suspicion_timeout(2, 10),
     ]
 
 
 def test_patience_of_a_small_cluster_depends_on_nobody() -> None:
-    cases = [(accusers, observers, health) for accusers in (0, 1, 3) for observers in (1, 2, 3) for health in (1, 8)]
-    assert {suspicion_timeout(accusers, observers, health=health) for accusers, observers, health in cases} == {
-        SMALL_CLUSTER_TIMEOUT
-    }
+    cases = [
+        (accusers, observers, health_multiplier)
+        for accusers in (0, 1, 3)
+        for observers in (1, 2, 3)
+        for health_multiplier in (1, 8)
+    ]
+    assert {
+        suspicion_timeout(accusers, observers, health_multiplier=health_multiplier)
+        for accusers, observers, health_multiplier in cases
+    } == {SMALL_CLUSTER_TIMEOUT}
     assert suspicion_timeout(1, 4) == MAX_TIMEOUT
 
 
@@ -51,32 +57,35 @@ def test_link_end_shortens_a_suspicion_in_a_small_cluster_only() -> None:
     for observers, due in ((OBSERVERS[:3], 9 + MIN_TIMEOUT), (OBSERVERS, 7 + MAX_TIMEOUT)):
         timers = Timers()
         suspicions = Suspicions(timers)
-        suspicions.observe(suspect(OBSERVERS[0]), observers, 7, health=1)
-        suspicions.observe(suspect(OBSERVERS[0]), observers, 9, health=1, ended=9)
+        suspicions.observe(suspect(OBSERVERS[0]), observers, 7, health_multiplier=1)
+        suspicions.observe(suspect(OBSERVERS[0]), observers, 9, health_multiplier=1, ended=9)
         assert timers.next() == due
 
 
 def test_the_more_observers_agree_the_sooner_the_verdict_comes() -> None:
     timers = Timers()
     suspicions = Suspicions(timers)
-    assert suspicions.observe(suspect(OBSERVERS[0]), OBSERVERS, 7, health=1) and timers.next() == 7 + MAX_TIMEOUT
-    assert not suspicions.observe(suspect(*OBSERVERS[:4]), OBSERVERS, 9, health=1)
+    assert (
+        suspicions.observe(suspect(OBSERVERS[0]), OBSERVERS, 7, health_multiplier=1)
+        and timers.next() == 7 + MAX_TIMEOUT
+    )
+    assert not suspicions.observe(suspect(*OBSERVERS[:4]), OBSERVERS, 9, health_multiplier=1)
     assert timers.next() == 7 + MIN_TIMEOUT, "counted from when it began"
-    suspicions.observe(suspect(*OBSERVERS[:4]), OBSERVERS, 7 + MAX_TIMEOUT, health=1)
+    suspicions.observe(suspect(*OBSERVERS[:4]), OBSERVERS, 7 + MAX_TIMEOUT, health_multiplier=1)
     assert timers.next() == 7 + MAX_TIMEOUT, "never in the past"
-    suspicions.observe(suspect(MemberId(b"z" * 16)), OBSERVERS, 9, health=2)
+    suspicions.observe(suspect(MemberId(b"z" * 16)), OBSERVERS, 9, health_multiplier=2)
     assert timers.next() == 7 + 2 * MAX_TIMEOUT, "who is no observer does not count; a slow node takes longer"
 
 
 def test_who_only_hears_of_it_leaves_the_verdict_to_the_observers() -> None:
     timers = Timers()
     suspicions = Suspicions(timers)
-    suspicions.add_unobserved(suspect(), 7, health=1)
+    suspicions.add_unobserved(suspect(), 7, health_multiplier=1)
     assert (suspicions.since(SHE), suspicions.unobserved(), timers.next()) == (7, [SHE], 7 + UNOBSERVED_TIMEOUT)
-    assert suspicions.observe(suspect(), OBSERVERS, 9, health=1) and timers.next() == 7 + MAX_TIMEOUT
-    suspicions.add_unobserved(suspect(), 9, health=1)
+    assert suspicions.observe(suspect(), OBSERVERS, 9, health_multiplier=1) and timers.next() == 7 + MAX_TIMEOUT
+    suspicions.add_unobserved(suspect(), 9, health_multiplier=1)
     assert (suspicions.unobserved(), timers.next()) == ([], 7 + MAX_TIMEOUT), "an observer once is one until it ends"
-    suspicions.restart(SHE, 20, health=1, observers=0)
+    suspicions.restart(SHE, 20, health_multiplier=1, observers=0)
     assert (suspicions.since(SHE), timers.next()) == (20, 20 + UNOBSERVED_TIMEOUT)
     suspicions.forget(SHE)
     assert (suspicions.since(SHE), suspicions.all(), timers.next()) == (None, [], None)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.ids import MemberId
-from mpreg_proto.requests.placement import NOISE, draw, rank, reason, rejected
+from mpreg_proto.requests.placement import NOISE, choice_reason, draw, rank, rejected
 from mpreg_proto.rng import Rng
 
 
@@ -112,9 +112,9 @@ def test_one_equal_needs_no_draw() -> None:
 
 def test_reasons() -> None:
     ones = [One("a"), One("b"), One("c", full=True)]
-    assert reason(ones[:1], ones[:1]) == "the only node that can"
-    assert reason(ones[:1], ones) == "the best of 3"
-    assert reason(ones[:2], ones) == "drawn among 2 equals"
+    assert choice_reason(ones[:1], ones[:1]) == "the only node that can"
+    assert choice_reason(ones[:1], ones) == "the best of 3"
+    assert choice_reason(ones[:2], ones) == "drawn among 2 equals"
 
 
 def test_who_was_not_chosen_for_what() -> None:

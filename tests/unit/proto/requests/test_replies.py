@@ -185,9 +185,9 @@ def test_what_is_to_be_sent_is_known_by_link() -> None:
     for link in (one, other):
         answers.add(link, 1, Done("x", b""), last=False)
     answers.forget(one)
-    assert not answers.pending(one) and answers.pending(other)
+    assert not answers.busy_on(one) and answers.busy_on(other)
     answers.flush(0)
-    assert not answers.pending(other) and not answers._rows
+    assert not answers.busy_on(other) and not answers._rows
 
 
 def test_a_view_that_is_too_long_comes_in_parts() -> None:
