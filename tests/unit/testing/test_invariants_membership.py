@@ -104,7 +104,7 @@ def test_5_placing_that_does_not_look_at_resources(monkeypatch: pytest.MonkeyPat
 def test_5_placing_that_takes_suspects_as_well_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
     from mpreg_proto.requests import scheduler
 
-    monkeypatch.setattr(scheduler, "rank", lambda candidates, loads, *, resources: candidates)
+    monkeypatch.setattr(scheduler, "rank", lambda candidates, loads, *, resources, now: candidates)
     sim = cluster()
     sim.partition({"left"}, {"right"})
     sim.link("front", "right").set(delay=1.0)  # so that it cannot refute at once what `left` will say of it
