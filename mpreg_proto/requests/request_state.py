@@ -63,6 +63,10 @@ class History:
         """A member will not have the call: it goes elsewhere from now on."""
         self.refusals.setdefault(name, []).append((member, fault))
 
+    def not_connected(self, name: str, member: MemberId, fault: Fault) -> None:
+        """A member could not be reached: the call goes elsewhere. What members said of it is a better reason."""
+        self.refusals.setdefault(name, []).insert(0, (member, fault))
+
     def lost(self, name: str, candidate: Candidate, *, failovers: int) -> bool:
         """The member that had the call is gone. Returns whether it may run again: idempotent, and lost with at most
         `failovers` nodes.

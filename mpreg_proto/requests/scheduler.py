@@ -336,7 +336,7 @@ class Scheduler:
                 fault = Fault(
                     ErrorCode.COMMAND_NOT_FOUND, f"could not connect to {candidate.shown}", {"node": candidate.shown}
                 )
-                execution.history.refused(name, candidate.member, fault)
+                execution.history.not_connected(name, candidate.member, fault)
 
     def _choose(self, execution: Execution, call: Call, equals: Sequence[Candidate], now: int) -> Candidate:
         """One of the equals; for a call that waits for a link the same one as before, unless others have theirs."""

@@ -97,7 +97,7 @@ class ResourceBounds(Watcher):
         node, timers = host.node, host.node._timers
         for key in timers._at:
             if not _belongs(node, key):
-                self._wrong(host, f"a timer {key[0]} {key[1:]} of something that is no more")
+                self._wrong(host, f"a timer {(str(key[0]), *key[1:])} of something that is no more")
         if len(timers._heap) > 2 * len(timers) + _HEAP + 1:
             self._high[host.name] = self._high.get(host.name, 0) + 1
             if self._high[host.name] > 3:  # it is made small again when something is set, not when it is cancelled

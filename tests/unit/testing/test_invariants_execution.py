@@ -204,7 +204,7 @@ def test_12_timers_that_are_never_cancelled(monkeypatch: pytest.MonkeyPatch) -> 
             sim.call("front", "double", 1)
             sim.run(0.1)
 
-    assert "a timer deadline (1,) of something that is no more" in violated(12, ask)
+    assert "a timer ('deadline', 1) of something that is no more" in violated(12, ask)
 
 
 def test_12_requests_of_a_link_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

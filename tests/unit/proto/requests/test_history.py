@@ -29,6 +29,15 @@ def test_who_refused_a_call_does_not_get_it_again_until_pardoned() -> None:
     assert history.eligible("x", [A, B]) == [A, B] and history.last_refusal("x") is None
 
 
+def test_refusal_of_a_member_counts_more_than_a_member_that_could_not_be_reached() -> None:
+    history, unreachable = History(), Fault(1001, "could not connect to b")
+    history.refused("x", A.member, FULL)
+    history.not_connected("x", B.member, unreachable)
+    assert history.eligible("x", [A, B, C]) == [C] and history.last_refusal("x") == FULL
+    history.not_connected("y", B.member, unreachable)
+    assert history.last_refusal("y") == unreachable
+
+
 def test_after_a_loss_only_the_same_version_may_run_it_and_only_if_it_is_idempotent_still() -> None:
     history = History()
     assert history.lost("x", A, failovers=2)
