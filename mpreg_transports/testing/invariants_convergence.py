@@ -142,8 +142,9 @@ class StateCleanup(Watcher):
             return
         nodes = correct(sim)
         rings = len(nodes) >= MESH
+        found_out = sim.now - self._stability.since() > DEFAULT.gone_after + SECOND
         for host in nodes:
-            self._calls(host)
+            self._calls(host, unnoticed=[] if found_out else _half_open(host))
             self._links(host, closing=rings)
             self._timers(host, closing=rings)
             wants = host.node.cluster._gossip._fetches
@@ -152,23 +153,28 @@ class StateCleanup(Watcher):
         for client in sim.clients.values():
             if client.alive:
                 self._client(client)
-        if sim.now - self._stability.since() > DEFAULT.gone_after + SECOND:
+        if found_out:
             for one in (*correct(sim), *sim.clients.values()):
-                self._half_open(one)
+                for link in _half_open(one):
+                    wire, side = one.wires[link]
+                    gone = wire.ends[1 - side].host.name
+                    raise Violation(15, f"{one.name} is left with link {link} to {gone}, which is no more")
 
-    def _half_open(self, host: Host) -> None:
-        """Links whose other end is gone without a word have been found out by now."""
-        for link, (wire, side) in host.wires.items():
-            other = wire.ends[1 - side]
-            if host.alive and (other.life != other.host.life or not other.host.alive):
-                raise Violation(15, f"{host.name} is left with link {link} to {other.host.name}, which is no more")
-
-    def _calls(self, host: NodeHost) -> None:
+    def _calls(self, host: NodeHost, *, unnoticed: list[LinkId]) -> None:
+        """`unnoticed`: links that may still be taken for good, and calls on them for out."""
         coordinator, worker = host.node.coordinator, host.node.worker
+        attempts = [one for calls in coordinator.outstanding._by_number.values() for one in calls.values()]
         for what, left in (
             ("requests", [(one.link, one.reply_id) for one in coordinator.requests.values()]),
-            ("calls out", [(number, list(calls)) for number, calls in coordinator.outstanding._by_number.items()]),
-            ("calls out by member", [table for table in coordinator.outstanding._by_member.values() if table]),
+            ("calls out", [(one.number, [one.call]) for one in attempts if one.link not in unnoticed]),
+            (
+                "calls out by member",
+                [
+                    list(table)
+                    for table in coordinator.outstanding._by_member.values()
+                    if any(one.link not in unnoticed for one in table.values())
+                ],
+            ),
             ("requests by link", [theirs for theirs in coordinator.in_flight.origins.values() if theirs]),
             ("calls waiting", list(coordinator.pending_calls.calls)),
             ("runs", list(worker._runs)),
@@ -202,3 +208,11 @@ class StateCleanup(Watcher):
 
     def _left(self, host: NodeHost, text: str) -> None:
         raise Violation(15, f"{stamp(host)} is left with {text}")
+
+
+def _half_open(host: Host) -> list[LinkId]:
+    """Links whose other end is gone without a word."""
+    if not host.alive:
+        return []
+    ends = [(link, wire.ends[1 - side]) for link, (wire, side) in host.wires.items()]
+    return [link for link, other in ends if other.life != other.host.life or not other.host.alive]
