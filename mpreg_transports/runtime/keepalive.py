@@ -91,5 +91,9 @@ class Keepalive:
             self._spawn(transport.close, CloseCode.GOING_AWAY)
 
     async def _ping(self, transport: WebSocketLink) -> None:
-        with suppress(LinkEnded), anyio.move_on_after(self._every / 1e9):
-            await transport.ping()
+        try:
+            with suppress(LinkEnded), anyio.move_on_after(self._every / 1e9):
+                await transport.ping()
+        except Exception:  # it ends this link, not the node
+            log.exception("%s: a defect while pinging it", transport.peer)
+            await transport.close(CloseCode.INTERNAL_ERROR)
