@@ -83,6 +83,8 @@ class Children:
         ready = None
         with anyio.move_on_after(START_SECONDS):
             ready = await _first_line(process.stdout)
+            if ready is None:
+                await process.wait()  # its stdout has ended, it has not yet; a signal now would take its exit code's place
         if ready is None:
             await self._end([process])
             with anyio.move_on_after(1):

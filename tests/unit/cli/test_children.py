@@ -1,0 +1,28 @@
+"""Processes that `mpreg dev` and `demo` start: what is said of one that does not start."""
+
+import sys
+
+import pytest
+
+from mpreg_transports.cli import children
+from mpreg_transports.cli.errors import CommandFailed, ExitCode
+
+ENDS_AFTER_ITS_STDOUT = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("mpreg: no such file", file=sys.stderr, flush=True)
+os.close(1)
+sys.exit(9 if signal.sigtimedwait([signal.SIGTERM], 0.5) else 2)
+"""
+"""Between the end of its stdout and its own lie half a second, in which a signal would change the exit code."""
+
+
+@pytest.mark.anyio
+async def test_exit_code_of_a_child_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "command", lambda *_: [sys.executable, "-c", ENDS_AFTER_ITS_STDOUT])
+    lines: list[tuple[str, str]] = []
+    async with children.Children(lambda *line: lines.append(line)) as started:
+        with pytest.raises(CommandFailed, match="node one did not start: no such file") as raised:
+            await started.start(None, {"name": "one"})
+    assert raised.value.code is ExitCode.WRONG_USAGE
+    assert lines == [("one", "mpreg: no such file")]
