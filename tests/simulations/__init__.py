@@ -2,5 +2,5 @@
 
 uv run python -m tests.simulations --seeds 2000
 uv run python -m tests.simulations figures
-uv run python -m tests.simulations hashes > tests/unit/testing/hashes.json
+uv run python -m tests.simulations hashes > tests/scenarios/hashes.json
 """

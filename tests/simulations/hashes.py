@@ -1,6 +1,6 @@
 """Hashes of short runs of the swarm by seed: what makes "the same seed, the same run" something that can be tested.
 
-    uv run python -m tests.simulations hashes > tests/unit/testing/hashes.json
+    uv run python -m tests.simulations hashes > tests/scenarios/hashes.json
 
 writes them anew, which is due whenever the core, the simulator or the standard workload behave differently on purpose.
 """

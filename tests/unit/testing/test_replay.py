@@ -70,15 +70,6 @@ def test_all_that_can_be_done_is_done_again(tmp_path: Path, objects: bool) -> No
     assert [call.result for call in again.calls] == [call.result for call in sim.calls]
 
 
-@pytest.mark.parametrize("seed", [1, 4, 7])
-def test_a_swarm_is_done_again_without_drawing_its_faults(tmp_path: Path, seed: int) -> None:
-    ran = run_case(case(seed=seed, seconds=20))
-    file = tmp_path / "x.jsonl"
-    ran.sim.trace.save(file)
-    assert Simulation.replay(file).trace.hash == ran.sim.trace.hash
-    assert run_case(saved_case(file)).sim.trace.hash == ran.sim.trace.hash, "and by time"
-
-
 def test_faults_of_a_simulation_are_in_its_trace(tmp_path: Path) -> None:
     sim = Simulation(seed=2, nodes=standard_nodes(3), faults=Swarm(seconds=40, level=0.3))
     sim.run(40)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 KEPT = Path(__file__).with_name("hashes.json")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("order", ["0", "1", "4242"])

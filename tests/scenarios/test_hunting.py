@@ -1,0 +1,62 @@
+"""The hunt for planted bugs finds what it should, and only that."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import ROOT, Mutant, copy_packages, plant, planted
+from tests.mutants.__main__ import main
+from tests.mutants.hunting import Hunted, first_failing, hunt
+
+
+def named(title: str) -> Mutant:
+    return next(mutant for mutant in planted().mutant if mutant.title == title)
+
+
+@pytest.mark.parametrize(
+    ("title", "invariant"),
+    [
+        ("the last claim about a member wins", 1),
+        ("the deadline is not passed on", 11),
+        ("what is out of a request that is over is not called off", 15),
+    ],
+)
+def test_a_planted_bug_is_found_within_a_few_seeds(title: str, invariant: int) -> None:
+    hunted = hunt(named(title), ROOT, seeds=12, seconds=20)
+    assert hunted.invariant == invariant, hunted
+    assert hunted.survived < 12
+    assert hunted.text.startswith(f"invariant {invariant}: ")
+
+
+def test_what_changes_nothing_survives(tmp_path: Path) -> None:
+    same = Mutant("nothing", "rng.py", '"""', '"""', why="it is the same")
+    with pytest.raises(ValueError, match="nothing: what it replaces is"):
+        hunt(same, ROOT, seeds=1, seconds=5)
+    word = Mutant("a word", "timers.py", "_SLACK = 64", "_SLACK = 63")
+    assert hunt(word, ROOT, seeds=2, seconds=5) == Hunted(word, 2, None)
+
+
+def test_a_seed_that_fails_anyhow_finds_nothing(tmp_path: Path) -> None:
+    broken = plant(named("the deadline is not passed on"), ROOT, tmp_path / "broken")
+    word = Mutant("a word", "timers.py", "_SLACK = 64", "_SLACK = 63")
+    assert hunt(word, broken, seeds=1, seconds=5) == Hunted(word, 0, None)
+
+
+def test_the_copy_is_what_runs(tmp_path: Path) -> None:
+    copy = copy_packages(ROOT, tmp_path / "copy")
+    word = Mutant("a word", "timers.py", "_SLACK = 64", "_SLACK = 63")
+    assert first_failing(copy, 0, 1, 2.0, word) is None
+    (copy / "mpreg_proto" / "__init__.py").write_text("raise ImportError('this one')", "utf-8")
+    with pytest.raises(RuntimeError, match="this one"):
+        first_failing(copy, 0, 1, 2.0, word)
+
+
+def test_the_command_says_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--only", "the last claim", "--seeds", "12", "--jobs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "| the last claim about a member wins | `mpreg_proto/cluster/members.py` | 5 | " in printed
+    assert "1 of 1 planted bugs were found, after a median of " in printed
+    assert main(["--list", "--only", "deadline"]) == 0
+    assert "router.py                 the deadline is not passed on" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--only", "no such thing"])
