@@ -84,7 +84,7 @@ class Children:
         with anyio.move_on_after(START_SECONDS):
             ready = await _first_line(process.stdout)
             if ready is None:
-                await process.wait()  # its stdout has ended, it has not yet; a signal now would take its exit code's place
+                await process.wait()  # it ends by itself: a signal now would take the place of its exit code
         if ready is None:
             await self._end([process])
             with anyio.move_on_after(1):
