@@ -305,7 +305,8 @@ class ClientSession:
         for message in received:
             if self.links.handle_control(link, message, now):
                 self._on_message(link, message, now)
-        self.links.fail_on_violation(link, received)
+        if received.violation is not None:
+            self.links.refuse(link, received.violation)
         self._collect_effects()
 
     def _on_message(self, link: LinkId, message: Message | BadRequest, now: int) -> None:

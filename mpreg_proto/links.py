@@ -95,7 +95,7 @@ class Links:
             self.send_or_close(link, session.local_hello)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> Received:
-        """What `data` completes: messages, each for `handle_control`; then all of it, for `fail_on_violation`.
+        """What `data` completes: messages, each for `handle_control`; then its violation, if any, for `refuse`.
 
         Nothing for a link that is over. Only that it was heard, and its handshake, count from now on.
         """
@@ -103,12 +103,17 @@ class Links:
         if session is None or session.stage is Stage.ENDED:
             return Received()
         received = session.receive(data, now)
-        if session.classic and session.dialled is None:
+        if session.classic:
+            self._classic_received(session, now)
+        return received
+
+    def _classic_received(self, session: Session, now: int) -> None:
+        link = session.link
+        if session.dialled is None:
             self._timers.cancel((TimerKind.HANDSHAKE, link))
         if session.decoding and (TimerKind.DECODE, link) not in self._timers:
             self._timers.set((TimerKind.DECODE, link), now)
             self._log.append(Pause(link))
-        return received
 
     def continue_decoding(self, link: LinkId, now: int) -> Received:
         """Decode more of a long message, see `Session.continue_decoding`. Other inputs have their turn in between."""
@@ -145,11 +150,6 @@ class Links:
         if self.tap is not None:
             self.tap(link, message)
         return True
-
-    def fail_on_violation(self, link: LinkId, received: Received) -> None:
-        """All messages of `received` had their turn: a violation that came after them ends the link now."""
-        if received.violation is not None:
-            self.refuse(link, received.violation)
 
     def closed(self, link: LinkId) -> Session | None:
         """A transport is gone; the session it had, for the last time."""

@@ -111,7 +111,8 @@ class Node:
         for message in received:
             if self.links.handle_control(link, message, now):
                 self._router.deliver(link, message, now)
-        self.links.fail_on_violation(link, received)
+        if received.violation is not None:
+            self.links.refuse(link, received.violation)
         self._settle(now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
@@ -233,7 +234,8 @@ class Node:
     def drain(self) -> list[Effect]:
         """All effects since the last `drain`, in the order of their causes."""
         self.replies.flush(self.worker.queued)
-        self._close_links()
+        if self.links.closing:
+            self._close_links()
         log, self._log[:] = self._log[:], []
         return log
 
@@ -254,12 +256,13 @@ class Node:
 
     def _settle(self, now: int) -> None:
         """After each input: close links on which all is said, and end draining once nothing is left to do."""
-        self._close_links()
+        if self.links.closing:
+            self._close_links()
         if self._machines.draining and not self._machines.busy:
             self._finish(now)
 
     def _close_links(self) -> None:
-        for link in list(self.links.closing) if self.links.closing else ():
+        for link in list(self.links.closing):
             if self.links.sessions[link].stage is Stage.BOTH_CLOSING and not self._machines.busy_on(link):
                 self.links.hang_up(link)
 

@@ -84,6 +84,7 @@ from mpreg_proto.wire.messages import (
     Result,
     View,
 )
+from mpreg_proto.wire.session import Stage
 from mpreg_proto.wire.values import ValueCodec
 
 
@@ -174,7 +175,7 @@ class Machines:
             next_hop=self._next_hop,
             draw_number=lambda: int.from_bytes(self.entropy(3), "big") >> 1,
         )
-        self.relay = Relay(me, number=self.coordinator.next_number, limits=self.config.limits)
+        self.relay = Relay(me, number=self.coordinator.outstanding.next_number, limits=self.config.limits)
         self.worker.shown = self.shown
         out = self.cluster.start(now)
         for function in self.offered.values():
@@ -189,7 +190,8 @@ class Machines:
     def retire_id(self, now: int) -> list[ClusterAction]:
         """Go on as another member; whatever was of the old one must be ended before."""
         self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
-        return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=self.coordinator.last_number)
+        last_number = self.coordinator.outstanding.last_number
+        return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=last_number)
 
     @property
     def shown(self) -> str:
@@ -458,7 +460,7 @@ class Router:
 
     def _on_request(self, link: LinkId, request: Request, now: int) -> None:
         session = self._links.sessions[link]
-        if session.closing:
+        if session.stage is not Stage.OPEN:
             fault = Fault(ErrorCode.DRAINING, "this link is closing", {"maybe_executed": False})
             self._replies.refuse(link, Result(request.id, fault=fault))
             return

@@ -145,4 +145,5 @@ def _receive(draws: Draws, world: World, link: LinkId) -> None:
 def _take(world: World, link: LinkId, received: Received) -> None:
     for one in received:
         world.links.handle_control(link, one, world.now)
-    world.links.fail_on_violation(link, received)
+    if received.violation is not None:
+        world.links.refuse(link, received.violation)

@@ -57,15 +57,14 @@ class InFlight:
         return [self.requests[request_id] for request_id in self.origins.get(link, {}).values()]
 
     def open_request(self, request: Request, plan: Plan, link: LinkId, *, now: int, deadline: int) -> Execution:
-        """A request that has passed all checks, under an id of its own. It is in progress once given to `begin`."""
+        """Answer for a request that has passed all checks, under an id of its own, from now on."""
         self.last_id += 1
-        return Execution(RequestId(self.last_id), request, plan, link=link, arrived=now, deadline=deadline)
-
-    def begin(self, execution: Execution) -> None:
-        """From now on this request is answered for."""
-        self.requests[execution.id] = execution
-        self.origins.setdefault(execution.link, {})[execution.reply_id] = execution.id
-        self._timers.set((TimerKind.DEADLINE, execution.id), execution.deadline)
+        request_id = RequestId(self.last_id)
+        execution = Execution(request_id, request, plan, link=link, arrived=now, deadline=deadline)
+        self.requests[request_id] = execution
+        self.origins.setdefault(link, {})[request.id] = request_id
+        self._timers.set((TimerKind.DEADLINE, request_id), deadline)
+        return execution
 
     # -- what became of a call ----------------------------------------------------------------------------------------
 
@@ -77,7 +76,7 @@ class InFlight:
             actions.append(CallSettled(execution.link, execution.reply_id, row))
         if execution.values_size > self._limits.values:
             return [], actions + self.end(execution, over_limit("values", self._limits.values, execution.values_size))
-        if execution.finished:
+        if not execution.open:
             actions += self.end(execution, None)
         return ready, actions
 
@@ -177,7 +176,7 @@ class Coordinator:
         self._links = links
         self._limits = limits
         self._rng = rng.child("failover")
-        self.outstanding = Outstanding(me, links, limits)
+        self.outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
         self.pending_calls = PendingCalls(timers)
         self.in_flight = InFlight(
             outstanding=self.outstanding, pending_calls=self.pending_calls, timers=timers, limits=limits
@@ -193,18 +192,7 @@ class Coordinator:
             rng=rng,
             limits=limits,
             next_hop=next_hop,
-            draw_number=draw_number,
-            last_number=last_number,
         )
-
-    @property
-    def last_number(self) -> int:
-        """How many dispatches were begun."""
-        return self.scheduler.last_number
-
-    def next_number(self) -> int:
-        """A number for a dispatch that is passed on for another node."""
-        return self.scheduler.next_number()
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
@@ -223,17 +211,20 @@ class Coordinator:
         planned = plan(request, self._limits)
         if isinstance(planned, Fault):
             return [_refuse(request, link, planned)]
+        unroutable = [] if request.wait else self.scheduler.unroutable(request)
+        if unroutable and not request.partial:
+            return [_refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
         deadline = now + min(timeout, self._limits.longest_timeout)
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline)
-        unroutable = [] if request.wait else self.scheduler.unroutable(execution)
-        if unroutable and not request.partial:
-            return [_refuse(request, link, self.scheduler.not_found(execution, unroutable[0]))]
-        self.in_flight.begin(execution)
+        if not unroutable:
+            return self._place(execution, execution.start(), now)
         actions: list[RequestAction] = []
         for call in unroutable:
             if call.name in execution.open:  # else it has failed with a call that it needs
-                actions += self.in_flight.failed(execution, call.name, self.scheduler.not_found(execution, call))
+                actions += self.in_flight.failed(
+                    execution, call.name, self.scheduler.explain_not_found(execution, call)
+                )
         return actions if execution.finished else actions + self._place(execution, execution.start(), now)
 
     def result_received(self, link: LinkId, result: Result, now: int) -> list[RequestAction]:
@@ -349,7 +340,7 @@ class Coordinator:
         call = execution.plan.calls[name]
         refusal = execution.history.earlier_refusals.get(name)
         offered = refusal is not None and self.scheduler.candidates(execution, call)
-        return refusal if offered and refusal is not None else self.scheduler.not_found(execution, call)
+        return refusal if offered and refusal is not None else self.scheduler.explain_not_found(execution, call)
 
     def end_all(self) -> list[RequestAction]:
         """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from mpreg_proto.errors import ErrorCode, Fault, over_limit
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, Request
@@ -17,31 +19,21 @@ from mpreg_proto.wire.messages import Call, Request
 _NO_NAMES: Mapping[str, tuple[str, ...]] = {}
 
 
-class Plan:
-    """One request's graph. Immutable; built once when the request arrives."""
+class Plan(msgspec.Struct, frozen=True):
+    """One request's graph, built once when the request arrives."""
 
-    __slots__ = ("calls", "dependencies", "dependents", "leaves", "wanted")
-
-    def __init__(
-        self,
-        calls: dict[str, Call],
-        dependencies: Mapping[str, tuple[str, ...]],
-        dependents: Mapping[str, tuple[str, ...]],
-        leaves: tuple[str, ...],
-        wanted: tuple[str, ...],
-    ) -> None:
-        self.calls = calls
-        """By name, in the request's order."""
-        self.dependencies = dependencies
-        """For calls that wait: the other calls of the request they wait for, each once."""
-        self.dependents = dependents
-        """For calls that are waited for: who waits, in the request's order."""
-        self.leaves = leaves
-        self.wanted = dict.fromkeys(wanted)
-        """Whose results come back: `want`, or the leaves; in this order."""
+    calls: dict[str, Call]
+    """By name, in the request's order."""
+    dependencies: Mapping[str, tuple[str, ...]]
+    """For calls that wait: the other calls of the request they wait for, each once."""
+    dependents: Mapping[str, tuple[str, ...]]
+    """For calls that are waited for: who waits, in the request's order."""
+    leaves: tuple[str, ...]
+    wanted: dict[str, None]
+    """Whose results come back: `want`, or the leaves; in this order."""
 
 
-EMPTY_PLAN = Plan({}, {}, {}, (), ())
+EMPTY_PLAN = Plan({}, {}, {}, (), {})
 """What is left of the plan of a request that is over."""
 
 
@@ -55,11 +47,11 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
         return fault
     if len(calls) == 1 and not calls[0].dependencies:  # by far the most frequent request
         name = calls[0].name
-        leaves: tuple[str, ...] = (name,)
-        return _unknown_want(request, {name: calls[0]}) or Plan(
-            {name: calls[0]}, _NO_NAMES, _NO_NAMES, leaves, request.want or leaves
-        )
-    by_name: dict[str, Call] = {}
+        by_name = {name: calls[0]}
+        if request.want and (fault := _unknown_want(request.want, by_name)):
+            return fault
+        return Plan(by_name, _NO_NAMES, _NO_NAMES, (name,), {name: None})
+    by_name = {}
     for call in calls:
         if call.name in by_name:
             return Fault(
@@ -71,7 +63,7 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
     dependencies = _dependencies(by_name, request.inputs)
     if isinstance(dependencies, Fault):
         return dependencies
-    if fault := _unknown_want(request, by_name):
+    if request.want and (fault := _unknown_want(request.want, by_name)):
         return fault
     dependents: dict[str, list[str]] = {}
     for name, others in dependencies.items():
@@ -82,7 +74,7 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
         return Fault(ErrorCode.CYCLIC_REFERENCE, f"calls wait for each other in a circle: {shown}", {"cycle": circle})
     leaves = tuple(name for name in by_name if name not in dependents)
     frozen = {name: tuple(waiting) for name, waiting in dependents.items()}
-    return Plan(by_name, dependencies, frozen, leaves, request.want or leaves)
+    return Plan(by_name, dependencies, frozen, leaves, dict.fromkeys(request.want or leaves))
 
 
 def check_shape(request: Request) -> Fault | None:
@@ -147,8 +139,8 @@ def _dependencies(calls: Mapping[str, Call], inputs: Mapping[str, bytes]) -> dic
     return dependencies
 
 
-def _unknown_want(request: Request, calls: Mapping[str, Call]) -> Fault | None:
-    for name in request.want or ():
+def _unknown_want(want: Sequence[str], calls: Mapping[str, Call]) -> Fault | None:
+    for name in want:
         if name not in calls:
             return Fault(
                 ErrorCode.UNRESOLVED_REFERENCE,

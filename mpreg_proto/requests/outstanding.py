@@ -8,7 +8,9 @@ an attempt and its result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import msgspec
 
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
@@ -19,11 +21,6 @@ from mpreg_proto.wire.messages import Done, Failed, Traced
 
 _COUNTER_BITS = 40
 """Bits of a dispatch's number that count; the others are drawn, so that nobody can guess it."""
-
-
-def dispatch_number(count: int, drawn: int) -> int:
-    """The number of a node's dispatch number `count`; `drawn` has at most 23 bits."""
-    return drawn << _COUNTER_BITS | count & (1 << _COUNTER_BITS) - 1
 
 
 def dispatch_count(number: int) -> int:
@@ -39,23 +36,18 @@ _DEFAULT_RUNTIME = 2 * MILLISECOND
 """How long a call is reckoned to take at a member that has not finished one yet."""
 
 
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, eq=False):
     """One call dispatched to one member: the unit that is answered, refused, lost or cancelled."""
 
-    __slots__ = ("call", "candidate", "execution", "link", "number", "reason", "sent")
-
-    def __init__(
-        self, execution: Execution, call: str, number: int, link: LinkId, candidate: Candidate, sent: int, reason: str
-    ) -> None:
-        self.execution = execution
-        self.call = call
-        self.number = number
-        """Of the dispatch that it is part of."""
-        self.link = link
-        self.candidate = candidate
-        """Who was chosen, as it was offered at that moment."""
-        self.sent = sent
-        self.reason = reason
+    execution: Execution
+    call: str
+    number: int
+    """Of the dispatch that it is part of."""
+    link: LinkId
+    candidate: Candidate
+    """Who was chosen, as it was offered at that moment."""
+    sent: int
+    reason: str
 
 
 class Outstanding:
@@ -65,15 +57,28 @@ class Outstanding:
         "_by_link",
         "_by_member",
         "_by_number",
+        "_draw_number",
         "_limits",
         "_links",
         "_me",
         "_mean_runtime",
         "_reported_queues",
         "_unreachable_until",
+        "last_number",
     )
 
-    def __init__(self, me: MemberId, links: Mapping[MemberId, LinkId], limits: Limits) -> None:
+    def __init__(
+        self,
+        me: MemberId,
+        links: Mapping[MemberId, LinkId],
+        limits: Limits,
+        *,
+        last_number: int = 0,
+        draw_number: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.last_number = last_number
+        """How many dispatches were begun, over the whole life of the process."""
+        self._draw_number = draw_number
         self._me = me
         self._links = links
         self._limits = limits
@@ -86,6 +91,11 @@ class Outstanding:
         self._mean_runtime: dict[MemberId, int] = {}
         self._unreachable_until: dict[MemberId, int] = {}
         """Members that could not be dialled, and until when that is believed."""
+
+    def next_number(self) -> int:
+        """A number for a dispatch, never the same twice and not to be guessed."""
+        self.last_number += 1
+        return self._draw_number() << _COUNTER_BITS | self.last_number & (1 << _COUNTER_BITS) - 1
 
     def add(self, attempt: Attempt) -> None:
         """A call was dispatched."""

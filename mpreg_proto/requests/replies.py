@@ -61,11 +61,12 @@ class Replies:
 
     def finish(self, link: LinkId, result: Result) -> None:
         """Send a request's last answer, what is still here of it going along if it fits."""
-        rows = self._pop_rows(link, result.id)
-        if rows is not None:
+        if self._rows and (rows := self._pop_rows(link, result.id)) is not None:
             self._send_in_parts(link, result.id, rows.rows, result=result, queue=0)
-            return
-        self._send_final(link, result)
+        elif self._unsendable:
+            self._send_final(link, result)
+        else:
+            self._send_shortened(link, result)
 
     def flush(self, queue: int) -> None:
         """Send all that is here; `queue` is how many calls wait at this node."""

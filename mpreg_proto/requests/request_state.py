@@ -9,6 +9,9 @@ tables cost nothing, as most calls are dispatched once and come back. Nothing he
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, MemberId, RequestId
@@ -17,28 +20,30 @@ from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
 
 
-class History:
+def _table() -> Any:
+    """An empty table of a `History`."""
+    return msgspec.field(default_factory=dict)
+
+
+class History(msgspec.Struct):
     """Tables by call. All may be read; they are written by the methods alone."""
 
-    __slots__ = ("earlier_refusals", "losses", "possibly_started", "queued", "refusals", "routes", "tries", "versions")
-
-    def __init__(self) -> None:
-        self.queued: dict[str, int] = {}
-        """When each call of a traced request became ready."""
-        self.tries: dict[str, int] = {}
-        """How often a call was dispatched."""
-        self.possibly_started: dict[str, None] = {}
-        """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
-        self.refusals: dict[str, list[tuple[MemberId, Fault]]] = {}
-        """For calls that were refused somewhere: by whom, and why."""
-        self.losses: dict[str, list[Candidate]] = {}
-        """Whose loss each call has seen, in order; a node whose links come and go may be there more than once."""
-        self.routes: dict[str, dict[MemberId, None]] = {}
-        """For calls that a relay would not pass on: by whom they are not sent any more."""
-        self.earlier_refusals: dict[str, Fault] = {}
-        """For calls that wait: the last refusal before that."""
-        self.versions: dict[str, str] = {}
-        """For calls whose node was lost: the version that alone may run them again."""
+    queued: dict[str, int] = _table()
+    """When each call of a traced request became ready."""
+    tries: dict[str, int] = _table()
+    """How often a call was dispatched."""
+    possibly_started: dict[str, None] = _table()
+    """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
+    refusals: dict[str, list[tuple[MemberId, Fault]]] = _table()
+    """For calls that were refused somewhere: by whom, and why."""
+    losses: dict[str, list[Candidate]] = _table()
+    """Whose loss each call has seen, in order; a node whose links come and go may be there more than once."""
+    routes: dict[str, dict[MemberId, None]] = _table()
+    """For calls that a relay would not pass on: by whom they are not sent any more."""
+    earlier_refusals: dict[str, Fault] = _table()
+    """For calls that wait: the last refusal before that."""
+    versions: dict[str, str] = _table()
+    """For calls whose node was lost: the version that alone may run them again."""
 
     def dispatched(self, name: str, candidate: Candidate) -> None:
         """A call goes to a member."""
@@ -196,7 +201,8 @@ class Execution:
         if self._dependents_left.get(name) or name in self._retained:
             self.values[name] = value
             self.values_size += len(value)
-        self._release_inputs(name)
+        if name in self.plan.dependencies:
+            self._release_inputs(name)
         ready: list[str] = []
         for dependent in self.plan.dependents.get(name, ()):
             left = self._dependencies_left.get(dependent)
@@ -278,11 +284,12 @@ class Execution:
         del self.open[name]
         self.faults[name] = fault
         self._dependencies_left.pop(name, None)
-        self._release_inputs(name)
+        if name in self.plan.dependencies:
+            self._release_inputs(name)
 
     def _release_inputs(self, ended: str) -> None:
         """Let go of inputs that nobody else needs now that `ended` has ended."""
-        for dependency in self.plan.dependencies.get(ended, ()):
+        for dependency in self.plan.dependencies[ended]:
             self._dependents_left[dependency] -= 1
             if not self._dependents_left[dependency] and dependency not in self._retained and dependency in self.values:
                 self.values_size -= len(self.values.pop(dependency))

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
+import msgspec
+
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction
 from mpreg_proto.requests.graph import plan
-from mpreg_proto.requests.outstanding import Attempt, Outstanding, dispatch_number
+from mpreg_proto.requests.outstanding import Attempt, Outstanding
 from mpreg_proto.requests.placement import Candidate, CatalogueView, Loads, choice_reason, draw, rank, rejected
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.rng import Rng
@@ -195,14 +197,11 @@ _VALUE_OVERHEAD = 16
 """Bytes that an argument or an input takes beside itself and its name, at most."""
 
 
-class _Batch:
+class _Batch(msgspec.Struct):
     """One dispatch that is being filled. `size` is not less than the bytes that it will take."""
 
-    __slots__ = ("dispatch", "size")
-
-    def __init__(self, dispatch: Dispatch) -> None:
-        self.dispatch = dispatch
-        self.size = _OVERHEAD
+    dispatch: Dispatch
+    size: int = _OVERHEAD
 
 
 def no_match_details(catalogue: CatalogueView, call: Call, place: int) -> dict[str, object]:
@@ -214,7 +213,7 @@ def no_match_details(catalogue: CatalogueView, call: Call, place: int) -> dict[s
 
 
 class Scheduler:
-    """Number dispatches; enter dispatched calls into `outstanding`, and the others into `pending_calls`."""
+    """Enter dispatched calls into `outstanding`, and the others into `pending_calls`."""
 
     def __init__(
         self,
@@ -227,12 +226,8 @@ class Scheduler:
         rng: Rng,
         limits: Limits,
         next_hop: NextHop,
-        draw_number: Callable[[], int],
-        last_number: int,
     ) -> None:
         self.me = me
-        self.last_number = last_number
-        """How many dispatches were begun, over the whole life of the process."""
         self._outstanding = outstanding
         self._pending_calls = pending_calls
         self._catalogue = catalogue
@@ -240,12 +235,6 @@ class Scheduler:
         self._rng = rng
         self._limits = limits
         self._next_hop = next_hop
-        self._draw_number = draw_number
-
-    def next_number(self) -> int:
-        """A number for a dispatch, never the same twice and not to be guessed."""
-        self.last_number += 1
-        return dispatch_number(self.last_number, self._draw_number())
 
     # -- who can run a call -------------------------------------------------------------------------------------------
 
@@ -257,20 +246,24 @@ class Scheduler:
         history = execution.history
         return history.eligible(call.name, candidates) if history.refusals or history.versions else candidates
 
-    def unroutable(self, execution: Execution) -> list[Call]:
+    def unroutable(self, request: Request) -> list[Call]:
         """The calls of a request that nobody offers now, whether they are ready or not."""
         offers = self._catalogue.offers
-        local_calls = execution.local_calls
+        local_calls = dict.fromkeys(request.here)
         return [
             call
-            for call in execution.request.calls
+            for call in request.calls
             if not offers(call.function, call.resources, call.version) and call.name not in local_calls
         ]
 
-    def not_found(self, execution: Execution, call: Call) -> Fault:
+    def not_found(self, call: Call, *, place: int) -> Fault:
+        """1001 for the call at `place`, from 1, of those of its request that nobody can run."""
+        return faults.not_found(call, no_match_details(self._catalogue, call, place))
+
+    def explain_not_found(self, execution: Execution, call: Call) -> Fault:
         """1001, for the first calls of a request with what there is instead."""
         execution.explained += 1
-        return faults.not_found(call, no_match_details(self._catalogue, call, execution.explained))
+        return self.not_found(call, place=execution.explained)
 
     def offered_by(self, member: MemberId) -> Container[str]:
         """The functions that a member offers."""
@@ -295,7 +288,7 @@ class Scheduler:
                 execution.history.clear_refusals(name)
                 self._pending_calls.wait_for_offer(execution, name, now + wait)
             else:
-                failing.append((name, execution.history.last_refusal(name) or self.not_found(execution, call)))
+                failing.append((name, execution.history.last_refusal(name) or self.explain_not_found(execution, call)))
         return found, failing
 
     # -- dispatching ---------------------------------------------------------------------------------------------------
@@ -311,8 +304,11 @@ class Scheduler:
         for call, candidates in calls:
             if traced:
                 execution.history.queued.setdefault(call.name, now)
-            equals = rank(candidates, self._outstanding, resources=call.resources, now=now)
-            chosen = self._choose(execution, call, equals, now)
+            if len(candidates) == 1:
+                chosen, equals = candidates[0], candidates
+            else:
+                equals = rank(candidates, self._outstanding, resources=call.resources, now=now)
+                chosen = self._choose(execution, call, equals, now)
             route = self._route_to(execution, call.name, chosen.member, now)
             if route is None:
                 self._pending_calls.wait_for_link(execution, call.name, chosen.member, now + self._limits.link_wait)
@@ -379,7 +375,7 @@ class Scheduler:
                 full.append(batch.dispatch)
                 batch, size = None, self._size(execution, call, {})
         if batch is None:
-            number = self.next_number()
+            number = self._outstanding.next_number()
             batch = batches[route] = _Batch(Dispatch(link, number, [], {}, execution.deadline, [], to))
             execution.dispatches[number] = link
         batch.size += size

@@ -36,39 +36,22 @@ from mpreg_proto.wire.messages import Call, Done, Failed
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
 
 
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One call on this node, from its arrival until its body has ended."""
 
-    __slots__ = (
-        "accepted",
-        "assumed_idempotent",
-        "call",
-        "cancelled",
-        "deadline",
-        "inputs",
-        "link",
-        "memory",
-        "request",
-        "run",
-        "started",
-    )
-
-    def __init__(
-        self, link: LinkId, request: int, call: Call, inputs: Mapping[str, bytes], *, deadline: int, accepted: int
-    ) -> None:
-        self.link = link
-        self.request = request
-        self.call = call
-        self.inputs = inputs
-        self.deadline = deadline
-        self.accepted = accepted
-        self.started = 0
-        self.run: RunId | None = None
-        self.cancelled: Fault | None = None
-        self.assumed_idempotent = False
-        """Whether its coordinator takes it for idempotent."""
-        self.memory = 0
-        """Bytes of memory that its inputs take while it runs, roughly."""
+    link: LinkId
+    request: int
+    call: Call
+    inputs: Mapping[str, bytes]
+    deadline: int
+    accepted: int
+    started: int = 0
+    run: RunId | None = None
+    cancelled: Fault | None = None
+    assumed_idempotent: bool = False
+    """Whether its coordinator takes it for idempotent."""
+    memory: int = 0
+    """Bytes of memory that its inputs take while it runs, roughly."""
 
 
 class Worker:
@@ -141,7 +124,7 @@ class Worker:
                 actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
                 continue
             function = job.call.function
-            if function not in self._queues and self._has_slot(function) and self._has_memory(job):
+            if function not in self._queues and self._has_slot(function) and (not job.memory or self._has_memory(job)):
                 actions.append(self._start(job, now))
             else:
                 self._queue(job)
@@ -164,7 +147,7 @@ class Worker:
         actions: list[RequestAction] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
             actions += self._next(function, now)
-        return actions + self._start_blocked(now)
+        return actions + self._start_blocked(now) if self._blocked else actions
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestAction]:
         """Call a dispatch off: what is queued is refused at once, what runs is asked to stop and answers when it
@@ -225,8 +208,8 @@ class Worker:
         return self._busy.get(function, 0) < self._slots.get(function, 1)
 
     def _has_memory(self, job: Job) -> bool:
-        """Whether there is room for its inputs; no call passes others that wait for room."""
-        if not job.memory or not self._memory_used:
+        """Whether there is room for the inputs of a call that has any; no call passes others that wait for room."""
+        if not self._memory_used:
             return True
         first = not self._blocked or next(iter(self._blocked)) == job.call.function
         return first and self._memory_used + job.memory <= self._limits.inputs
@@ -281,7 +264,11 @@ class Worker:
                 dependency: job.inputs[dependency] for dependency in call.dependencies if dependency in job.inputs
             }
             limits = self._limits
-            decoded = expand(self._codec, call.args, inputs, size=limits.expansion, elements=limits.expansion_elements)
+            decoded = (
+                expand(self._codec, call.args, inputs, size=limits.expansion, elements=limits.expansion_elements)
+                if inputs
+                else self._codec.decode(call.args, inputs={})
+            )
         except MissingReference as error:
             return _invalid(call, f"refers to {error.name!r}, which is not among its dependencies")
         except PathNotFound as error:
@@ -344,7 +331,7 @@ class Worker:
         actions: list[RequestAction] = []
         while queue and self._has_slot(function):
             job = next(iter(queue))
-            if not self._has_memory(job):
+            if job.memory and not self._has_memory(job):
                 self._blocked[function] = None
                 return actions
             del queue[job]

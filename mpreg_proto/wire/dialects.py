@@ -7,6 +7,8 @@ its answer and the link goes on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from mpreg_proto.errors import ErrorCode, Fault, RemoteProtocolError, over_limit
@@ -17,7 +19,8 @@ from mpreg_proto.wire.value_limits import ValueTooLarge, measure
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _loose = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode  # of a long message that is wrong only the head is read
 _SHORT = 64
-_encode = msgspec.msgpack.Encoder().encode
+encode: Callable[[Message], bytes] = msgspec.msgpack.Encoder().encode
+"""One message as the body of a frame."""
 _REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
 _FAR_OVER = 10
 """So many times as many calls as may be are decoded still, to find what else is wrong, as 1010 is told before 1014."""
@@ -29,11 +32,6 @@ class BadRequest(msgspec.Struct, frozen=True, gc=False):
 
     id: int
     fault: Fault
-
-
-def encode(message: Message) -> bytes:
-    """One message as the body of a frame."""
-    return _encode(message)
 
 
 def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Message | BadRequest:

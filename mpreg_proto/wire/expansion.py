@@ -22,8 +22,6 @@ def expand(codec: ValueCodec, args: bytes, inputs: Mapping[str, bytes], *, size:
     All that the references stand for, each as often as it appears, has at most `size` bytes and `elements` entries of
     containers. Raises what `ValueCodec.decode` raises; inputs that nothing refers to are not looked at.
     """
-    if not inputs:
-        return codec.decode(args, inputs={})
     try:
         uses = references(args)
     except Exception as error:

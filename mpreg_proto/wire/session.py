@@ -92,6 +92,7 @@ class Session:
         "_reader",
         "_steps",
         "agreed",
+        "classic",
         "dialled",
         "framing",
         "grace_given",
@@ -101,6 +102,7 @@ class Session:
         "limit",
         "link",
         "local_hello",
+        "member",
         "remote_hello",
         "rtt",
         "rtt_ping",
@@ -124,6 +126,10 @@ class Session:
         self.dialled = dialled
         self.local_hello = local_hello
         self.remote_hello: Hello | None = None
+        self.member: MemberId | None = None
+        """The peer's member id once the hellos agreed; None for clients."""
+        self.classic = False
+        """Whether the peer speaks the seed's JSON; it is then a client that never says hello or goodbye."""
         self.agreed: Agreed | None = None
         self.stage = Stage.OPENING
         self.last_activity = now
@@ -151,18 +157,6 @@ class Session:
         self._bodies_behind: deque[bytes | bytearray | memoryview | str] | None = None
         if framing is Framing.CLASSIC_MESSAGES:
             self._open_classic()
-
-    @property
-    def classic(self) -> bool:
-        """Whether the peer speaks the seed's JSON; it is then a client that never says hello or goodbye."""
-        return self._classic is not None
-
-    @property
-    def member(self) -> MemberId | None:
-        """The peer's member id once the hellos agreed; None for clients."""
-        return (
-            MemberId(self.remote_hello.member) if self.remote_hello is not None and self.remote_hello.member else None
-        )
 
     @property
     def closing(self) -> bool:
@@ -251,7 +245,9 @@ class Session:
 
     def _admit_body(self, body: bytes | bytearray | memoryview | str, received: Received) -> None:
         """Decode one body at once, or begin to, or keep it behind one that is being decoded."""
-        if self._steps is not None:
+        if self.remote_hello is not None and not isinstance(body, str):  # a native link: by far the most bodies
+            received.append(self._admit(dialects.decode(body, self._limits)))
+        elif self._steps is not None:
             if self._bodies_behind is None:
                 self._bodies_behind = deque()
             self._bodies_behind.append(body)
@@ -292,6 +288,7 @@ class Session:
         if isinstance(agreed, Fault):
             raise RemoteProtocolError(agreed.message, code=agreed.code, details=agreed.details)
         self.remote_hello = theirs
+        self.member = MemberId(theirs.member) if theirs.member else None
         self.agreed = agreed
         if self.member is not None and self.local_hello.member:
             self.limit = min(self._limits.node_message, LONGEST_FRAME)
@@ -310,5 +307,6 @@ class Session:
 
     def _open_classic(self) -> ClassicDialect:
         self._classic = ClassicDialect(self._codec, self.limit, self._limits)
+        self.classic = True
         self.transition(Cause.AGREED)
         return self._classic

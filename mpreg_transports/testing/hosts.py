@@ -232,7 +232,7 @@ class NodeHost(Host):
                     sim.send(self, effect)
                 else:
                     self._one(effect)
-        if node.coordinator.last_number != self.last_dispatch:
+        if node.coordinator.outstanding.last_number != self.last_dispatch:
             sim.observe_dispatches(self)
         due = node.next_timeout()
         if due != self.due:
@@ -269,7 +269,7 @@ class NodeHost(Host):
                 self.node.finished(run.run, NotStarted("its executor is full"), now=self.local)
                 return
             drawn -= fn.refuses
-        if self.node.coordinator.last_number != self.last_dispatch:
+        if self.node.coordinator.outstanding.last_number != self.last_dispatch:
             sim.observe_dispatches(self)
         sim.observe_started(self, run)
         body = self.running[run.run] = SimulatedRun(function, duration, run)

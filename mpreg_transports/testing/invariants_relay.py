@@ -54,7 +54,7 @@ class RelayedCancellation(Watcher):
             wire, side = host.wires[onward[0]]
             end = wire.ends[1 - side]
             owed = self._owed.setdefault((end.host.name, end.life, end.link), {})
-            owed[onward[1]] = host.node.coordinator.last_number
+            owed[onward[1]] = host.node.coordinator.outstanding.last_number
 
 
 class DispatchTracking(Watcher):

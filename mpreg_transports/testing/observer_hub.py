@@ -79,7 +79,7 @@ class ObserverHub:
                     continue
                 for hook in self._hooks["dispatched"]:
                     hook(host, key, number)
-        host.last_dispatch = coordinator.last_number
+        host.last_dispatch = coordinator.outstanding.last_number
 
     def key_of(self, host: NodeHost, run: Run) -> CallKey:
         """Which call a run is of."""

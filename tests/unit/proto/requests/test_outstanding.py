@@ -5,7 +5,7 @@ import msgspec
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.outstanding import Attempt, Outstanding, dispatch_count, dispatch_number
+from mpreg_proto.requests.outstanding import Attempt, Outstanding, dispatch_count
 from mpreg_proto.requests.placement import NOISE
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Request
@@ -93,10 +93,14 @@ def test_nothing_is_kept_of_a_member_that_is_gone() -> None:
 
 
 def test_numbers_count_and_are_drawn() -> None:
-    numbers = [dispatch_number(count, drawn) for count, drawn in ((1, 0), (2, 5), (3, 1))]
-    assert [dispatch_count(number) for number in numbers] == [1, 2, 3] and max(numbers) < 1 << 63
-    assert dispatch_number((1 << 40) - 1, (1 << 23) - 1) < 1 << 63
-    out = table()
+    drawn = iter([0, 5, (1 << 23) - 1])
+    out = Outstanding(ME, {}, Limits(), last_number=(1 << 40) - 3, draw_number=lambda: next(drawn))
+    numbers = [out.next_number() for _ in range(3)]
+    assert len(set(numbers)) == 3 and max(numbers) < 1 << 63 and out.last_number == 1 << 40
+    drawn = iter([0, 5, 1])
+    out = Outstanding(ME, {}, Limits(), draw_number=lambda: next(drawn))
+    numbers = [out.next_number() for _ in range(3)]
+    assert [dispatch_count(number) for number in numbers] == [1, 2, 3] and numbers[1] > numbers[2]
     for number in numbers:
         out.add(attempt(number, "x", A))
     assert out.latest(0) == numbers and out.latest(1) == numbers[1:] and out.latest(3) == []
