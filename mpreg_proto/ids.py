@@ -13,6 +13,7 @@ LinkId = NewType("LinkId", int)
 
 MemberId = NewType("MemberId", bytes)
 """One life of one process: 16 bytes of entropy (docs/explanation/membership.md). A restart is a new member."""
+MEMBER_ID_BYTES = 16
 
 RequestId = NewType("RequestId", int)
 """A request in progress at the node that answers for it."""

@@ -17,6 +17,9 @@ MILLISECOND = 1_000_000
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 
+MAX_HOPS = 4
+"""Nodes that one message may be passed on by."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds and periods of one node or client; replace single ones with `Limits(calls=100)`.

@@ -20,7 +20,7 @@ from mpreg_proto.cluster.actions import (
     AbortLink,
     CloseIfIdle,
     CloseLink,
-    ClusterAction,
+    ClusterOutput,
     IdRetired,
     LinkSelected,
     MemberLost,
@@ -34,7 +34,7 @@ from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Effect, Notify
 from mpreg_proto.errors import CloseCode, ErrorCode, Fault
-from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.ids import MEMBER_ID_BYTES, LinkId, MemberId, show
 from mpreg_proto.links import Links
 from mpreg_proto.notices import GossipTooLong, LinkEndCause, LinkOpened
 from mpreg_proto.requests import faults
@@ -45,7 +45,7 @@ from mpreg_proto.requests.actions import (
     CancelDispatch,
     Connect,
     Dispatch,
-    RequestAction,
+    RequestOutput,
     SendReply,
 )
 from mpreg_proto.requests.coordinator import Coordinator
@@ -58,7 +58,7 @@ from mpreg_proto.sending import LinkGone, Sent, TooLong, shorten_fault
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind, Timers
 from mpreg_proto.view import NodeView, build_view
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.handshake import MEMBER_ID_BYTES, hello
+from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
@@ -140,13 +140,13 @@ class Machines:
             busy_on=self.busy_on,
         )
         self.replies = Replies(self.links, self.log)
-        self.worker = Worker(self.refusal, codec, config.limits)
+        self.worker = Worker(self.refusal, codec, config.limits, shown=lambda: self.shown)
         self.me: MemberId
         self.cluster: Cluster
         self.coordinator: Coordinator
         self.relay: Relay
 
-    def start_as(self, me: MemberId, now: int, *, last_number: int) -> list[ClusterAction]:
+    def start_as(self, me: MemberId, now: int, *, last_number: int) -> list[ClusterOutput]:
         """Be member `me`, at first or anew: know nobody, answer for nothing. Returns what that needs to begin with.
 
         `last_number`: the newest dispatch of an earlier life, some of whose calls the worker may still run.
@@ -176,7 +176,6 @@ class Machines:
             draw_number=lambda: int.from_bytes(self.entropy(3), "big") >> 1,
         )
         self.relay = Relay(me, number=self.coordinator.outstanding.next_number, limits=self.config.limits)
-        self.worker.shown = self.shown
         out = self.cluster.start(now)
         for function in self.offered.values():
             out += self.cluster.offer(function, now)
@@ -187,7 +186,7 @@ class Machines:
         link = self.cluster.routes.next_hop(member, avoiding=avoiding)
         return link if link is not None and self.links.is_open(link) else None
 
-    def retire_id(self, now: int) -> list[ClusterAction]:
+    def retire_id(self, now: int) -> list[ClusterOutput]:
         """Go on as another member; whatever was of the old one must be ended before."""
         self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
         last_number = self.coordinator.outstanding.last_number
@@ -213,7 +212,7 @@ class Machines:
 
     # -- what only all of them know -----------------------------------------------------------------------------------
 
-    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[RequestAction]:
+    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[RequestOutput]:
         """A request to be answered for here, unless this node is leaving."""
         if self.draining:
             return [SendReply(link, Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False)))]
@@ -243,8 +242,8 @@ class Machines:
         return bool(self.coordinator.requests or self.worker.running or self.worker.queued or len(self.relay))
 
 
-AnyAction = RequestAction | ClusterAction | Forward
-"""All that the machines may return."""
+Output = RequestOutput | ClusterOutput | Forward
+"""All that the machines may return: actions, and events about what another machine needs to know."""
 
 
 class ActionRunner:
@@ -257,7 +256,7 @@ class ActionRunner:
         self._worker = machines.worker
         self._log = machines.log
 
-    def run(self, actions: Iterable[AnyAction], now: int) -> None:
+    def run(self, actions: Iterable[Output], now: int) -> None:
         """Bring each action to whom it concerns; what follows from it comes after what was there before."""
         waiting = deque(actions)
         while waiting:
@@ -268,7 +267,7 @@ class ActionRunner:
             elif more := handler(self, action, now):
                 waiting.extend(more)
 
-    def _dispatch(self, action: Dispatch, now: int) -> Iterable[AnyAction]:
+    def _dispatch(self, action: Dispatch, now: int) -> Iterable[Output]:
         if action.link == LOCAL:
             return self._worker.accept(
                 LOCAL, action.number, action.calls, action.inputs, deadline=action.deadline, now=now
@@ -296,7 +295,7 @@ class ActionRunner:
             case _:
                 assert_never(outcome)
 
-    def _forward(self, action: Forward, now: int) -> Iterable[AnyAction]:
+    def _forward(self, action: Forward, now: int) -> Iterable[Output]:
         message = action.message
         if isinstance(message, Result):
             self._replies.forward(action.link, message)
@@ -316,30 +315,30 @@ class ActionRunner:
             case _:
                 assert_never(outcome)
 
-    def _cancel_dispatch(self, action: CancelDispatch, now: int) -> Iterable[AnyAction]:
+    def _cancel_dispatch(self, action: CancelDispatch, now: int) -> Iterable[Output]:
         if action.link == LOCAL:
             return self._worker.cancel(LOCAL, action.number, now)
         self._links.send_or_close(action.link, CancelRequest(action.number))
         return ()
 
-    def _send_reply(self, action: SendReply, now: int) -> Iterable[AnyAction]:
+    def _send_reply(self, action: SendReply, now: int) -> Iterable[Output]:
         self._replies.finish(action.link, action.result)
         return ()
 
-    def _call_settled(self, action: CallSettled, now: int) -> Iterable[AnyAction]:
+    def _call_settled(self, action: CallSettled, now: int) -> Iterable[Output]:
         self._replies.add(action.link, action.request, action.row, last=False)
         return ()
 
-    def _call_finished(self, action: CallFinished, now: int) -> Iterable[AnyAction]:
+    def _call_finished(self, action: CallFinished, now: int) -> Iterable[Output]:
         if action.link == LOCAL:
             return self._machines.coordinator.call_finished(action.request, action.row, now)
         self._replies.add(action.link, action.request, action.row, last=action.last)
         return ()
 
-    def _connect(self, action: Connect, now: int) -> Iterable[AnyAction]:
+    def _connect(self, action: Connect, now: int) -> Iterable[Output]:
         return self._machines.cluster.connect(action.member, now)
 
-    def _send_message(self, action: SendMessage, now: int) -> Iterable[AnyAction]:
+    def _send_message(self, action: SendMessage, now: int) -> Iterable[Output]:
         """Send it, in several messages if need be. Of a link that is gone the cluster hears by its end."""
         waiting = [action.message]
         while waiting:
@@ -358,37 +357,37 @@ class ActionRunner:
                     assert_never(outcome)
         return ()
 
-    def _close_link(self, action: CloseLink, now: int) -> Iterable[AnyAction]:
+    def _close_link(self, action: CloseLink, now: int) -> Iterable[Output]:
         self._links.goodbye(action.link, action.reason, now)
         return ()
 
-    def _send_ping(self, action: SendPing, now: int) -> Iterable[AnyAction]:
+    def _send_ping(self, action: SendPing, now: int) -> Iterable[Output]:
         self._links.ping(action.link, now)
         return ()
 
-    def _abort_link(self, action: AbortLink, now: int) -> Iterable[AnyAction]:
+    def _abort_link(self, action: AbortLink, now: int) -> Iterable[Output]:
         cause, reason = LinkEndCause.MEMBER_DEAD, "its member is marked DEAD"
         self._links.hang_up(action.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
         return ()
 
-    def _abandon_link(self, action: AbandonLink, now: int) -> Iterable[AnyAction]:
+    def _abandon_link(self, action: AbandonLink, now: int) -> Iterable[Output]:
         """Goodbye, in case it is heard there, and the end: what is pending on that link goes elsewhere."""
         self._links.goodbye(action.link, GoodbyeReason.SILENT, now)
         cause, reason = LinkEndCause.UNRESPONSIVE, "nothing comes over it, though its member is alive"
         self._links.hang_up(action.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
         return ()
 
-    def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[AnyAction]:
+    def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[Output]:
         """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
         if self._links.idle(action.link, now) and not self._machines.busy_on(action.link):
             self._links.goodbye(action.link, GoodbyeReason.IDLE, now)
             return self._machines.cluster.start_closing(action.link)
         return ()
 
-    def _member_lost(self, action: MemberLost, now: int) -> Iterable[AnyAction]:
+    def _member_lost(self, action: MemberLost, now: int) -> Iterable[Output]:
         return self._machines.coordinator.member_lost(action.member, now)
 
-    def _id_retired(self, action: IdRetired, now: int) -> Iterable[AnyAction]:
+    def _id_retired(self, action: IdRetired, now: int) -> Iterable[Output]:
         """The cluster has retired this node's id: go on under a new one (membership.md)."""
         self.run(self._machines.coordinator.end_all(), now)
         for link, session in list(self._links.sessions.items()):
@@ -397,14 +396,14 @@ class ActionRunner:
         self.run(self._machines.retire_id(now), now)
         return ()
 
-    def _link_selected(self, action: LinkSelected, now: int) -> Iterable[AnyAction]:
+    def _link_selected(self, action: LinkSelected, now: int) -> Iterable[Output]:
         return self._machines.coordinator.link_selected(action.member, now)
 
-    def _offers_changed(self, action: OffersChanged, now: int) -> Iterable[AnyAction]:
+    def _offers_changed(self, action: OffersChanged, now: int) -> Iterable[Output]:
         return self._machines.coordinator.offers_changed(now, functions=action.functions, members=action.members)
 
 
-_ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[AnyAction]]] = {
+_ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[Output]]] = {
     Dispatch: ActionRunner._dispatch,
     CancelDispatch: ActionRunner._cancel_dispatch,
     Forward: ActionRunner._forward,

@@ -1,7 +1,7 @@
-"""All that the cluster machine may want, on one page; `Cluster`'s methods return these in the order of their causes.
+"""What the cluster machine returns: actions and events, in the order of their causes.
 
-`ActionRunner` (router.py) carries them out: it sends and closes through `Links`, and gives the facts (`LinkSelected`,
-`MemberLost`, `OffersChanged`) to the coordinator. `Dial` and `Notify` are the core's own effects and pass through.
+`ActionRunner` (router.py) carries out the actions: it sends and closes through `Links`; `Dial` and `Notify` are the
+core's own effects and pass through. The events go to the coordinator.
 """
 
 from __future__ import annotations
@@ -81,17 +81,8 @@ class IdRetired(msgspec.Struct, frozen=True, gc=False):
     """
 
 
-ClusterAction = (
-    SendMessage
-    | SendPing
-    | CloseLink
-    | AbortLink
-    | AbandonLink
-    | CloseIfIdle
-    | LinkSelected
-    | MemberLost
-    | OffersChanged
-    | IdRetired
-    | Dial
-    | Notify
-)
+ClusterAction = SendMessage | SendPing | CloseLink | AbortLink | AbandonLink | CloseIfIdle | Dial | Notify
+"""Commands: what is to be done."""
+ClusterEvent = LinkSelected | MemberLost | OffersChanged | IdRetired
+"""Facts: what has changed in this node's view."""
+ClusterOutput = ClusterAction | ClusterEvent

@@ -181,19 +181,22 @@ class AntiEntropy:
             return [SendMessage(link, Digest(digest(self._members), self._catalogue.heads()))]
         return [SendMessage(link, BucketHashes(self.buckets.hashes()))]
 
-    def answer_bucket_hashes(self, link: LinkId, message: BucketHashes) -> list[SendMessage]:
-        """In which buckets we differ, and what I know of these; an empty Gossip says that it is in none."""
+    def answer_bucket_hashes(self, link: LinkId, message: BucketHashes) -> tuple[list[SendMessage], bool]:
+        """In which buckets we differ, and what I know of these; an empty Gossip says that it is in none.
+
+        Returns also whether it is in none.
+        """
         scope = self.buckets.differing(message.hashes)
         if not any(scope):
-            return [SendMessage(link, Gossip(answer=True))]
+            return [SendMessage(link, Gossip(answer=True))], True
         claims = tuple(claim for claim in digest(self._members) if within(scope, bucket(MemberId(claim.member))))
         heads = tuple(head for head in self._catalogue.heads() if within(scope, bucket(MemberId(head.member))))
-        return [SendMessage(link, Digest(claims, heads, scope))]
+        return [SendMessage(link, Digest(claims, heads, scope))], False
 
-    def answer_digest(self, link: LinkId, digest: Digest) -> list[SendMessage]:
+    def answer_digest(self, link: LinkId, digest: Digest) -> tuple[list[SendMessage], bool]:
         """Everything that is newer here, sent even if that is nothing, as it also says: now you know all I know.
 
-        Then, if the digest is ahead in something, what I lack.
+        Then, if the digest is ahead in something, what I lack. Returns also whether it is ahead in nothing.
         """
         scope = digest.scope if len(digest.scope) == SCOPE_SIZE else b""
         theirs = {head.member: head for head in digest.heads}
@@ -206,8 +209,9 @@ class AntiEntropy:
         claims = tuple(newer(self._members, digest.claims, beyond=beyond))
         gossip = Gossip(claims, tuple(deltas), tuple(heads), answer=True)
         missing, behind = tuple(older(self._members, digest.claims)), self._behind(digest)
-        pull = [SendMessage(link, Pull(missing, behind))] if missing or behind else []
-        return [SendMessage(link, gossip), *pull]
+        if missing or behind:
+            return [SendMessage(link, gossip), SendMessage(link, Pull(missing, behind))], False
+        return [SendMessage(link, gossip)], True
 
     def answer_pull(self, link: LinkId, pull: Pull) -> list[SendMessage]:
         """What somebody lacks of what I said that I know; it may have changed meanwhile."""

@@ -18,7 +18,7 @@ from mpreg_proto.cluster.actions import (
     AbandonLink,
     CloseIfIdle,
     CloseLink,
-    ClusterAction,
+    ClusterOutput,
     IdRetired,
     LinkSelected,
     MemberLost,
@@ -27,7 +27,7 @@ from mpreg_proto.cluster.actions import (
 )
 from mpreg_proto.cluster.anti_entropy import AntiEntropy
 from mpreg_proto.cluster.catalogue import LAST_VERSION, Applied, Catalogue, FunctionSpec
-from mpreg_proto.cluster.detector import Detector
+from mpreg_proto.cluster.detector import Detector, Findings
 from mpreg_proto.cluster.dialer import YIELD_DELAY, Dialer
 from mpreg_proto.cluster.gossip import Disseminator
 from mpreg_proto.cluster.index import Index
@@ -132,24 +132,18 @@ class Changes:
         self._id_retired_sent = False
         self._collection: int | None = None
 
-    def follow_up(self, findings: Iterable[Member | ClusterAction], now: int) -> list[ClusterAction]:
-        """What the detector found: whom it accuses, and what it wants done."""
-        raised: list[Member] = []
-        out: list[ClusterAction] = []
-        for finding in findings:
-            if isinstance(finding, Member):
-                raised.append(finding)
-            else:
-                out.append(finding)
-        return out + self.members_changed(raised, source=None, now=now) if raised else out
+    def follow_up(self, findings: Findings, now: int) -> list[ClusterOutput]:
+        """What the detector wants done, and what follows from the members that it declared something of."""
+        out: list[ClusterOutput] = [*findings.actions]
+        return out + self.members_changed(findings.declared, source=None, now=now) if findings.declared else out
 
-    def members_changed(self, raised: Iterable[Member], *, source: LinkId | None, now: int) -> list[ClusterAction]:
+    def members_changed(self, raised: Iterable[Member], *, source: LinkId | None, now: int) -> list[ClusterOutput]:
         """What follows from members that rose: gossip to others, dials, and what is no longer or again there."""
         waiting = list(raised)
         if not waiting:
             return self.housekeeping()
         self._gossip.members_changed(waiting, source=source)
-        out: list[ClusterAction] = []
+        out: list[ClusterOutput] = []
         concerned: dict[MemberId, None] = {}
         functions: dict[str, None] = {}
         while waiting:
@@ -163,12 +157,11 @@ class Changes:
                     self._detector.refuted()
                 continue
             out += self._update_view(member, source, now)
-            for finding in self._detector.member_changed(member, now):
-                if isinstance(finding, Member):
-                    waiting.append(finding)
-                    self._gossip.members_changed([finding], source=None)
-                else:
-                    out.append(finding)
+            findings = self._detector.member_changed(member, now)
+            out += findings.actions
+            for declared in findings.declared:
+                waiting.append(declared)
+                self._gossip.members_changed([declared], source=None)
             self._dialer.member_changed(member, now)
         self._parts.changed()
         return [
@@ -179,7 +172,7 @@ class Changes:
             *self._gossip.flush(now),
         ]
 
-    def _update_view(self, member: Member, source: LinkId | None, now: int) -> list[ClusterAction]:
+    def _update_view(self, member: Member, source: LinkId | None, now: int) -> list[ClusterOutput]:
         """A member is in the view, or is no longer."""
         if member.routable and member.id not in self._routable:
             link = self._links.get(member.id)
@@ -201,7 +194,7 @@ class Changes:
                 self._timers.set((TimerKind.MEMBER_LOST, member.id), now + REFUTE_TIMEOUT)
         return []
 
-    def report_lost(self, member: MemberId) -> list[ClusterAction]:
+    def report_lost(self, member: MemberId) -> list[ClusterOutput]:
         """What was put off, if it was."""
         if member not in self.loss_deferred:
             return []
@@ -223,14 +216,14 @@ class Changes:
             delay = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
             self._timers.set((TimerKind.ANTI_ENTROPY,), now + delay)
 
-    def _update_neighbours(self, now: int) -> list[ClusterAction]:
+    def _update_neighbours(self, now: int) -> list[ClusterOutput]:
         if self._rings.changes == self._seen_changes:
             return []
         self._seen_changes = self._rings.changes
         self._dialer.neighbours_changed(now)
         return self.follow_up(self._detector.neighbours_changed(now), now)
 
-    def housekeeping(self) -> list[ClusterAction]:
+    def housekeeping(self) -> list[ClusterOutput]:
         """After members may have changed: forget who was evicted, set the time of the next collection."""
         for member in self._members.drain_evicted():
             self._dialer.forget(member)
@@ -241,7 +234,7 @@ class Changes:
                 self._timers.cancel((TimerKind.COLLECT,))
             else:
                 self._timers.set((TimerKind.COLLECT,), due)
-        out: list[ClusterAction] = []
+        out: list[ClusterOutput] = []
         for member in self._members.drain_card_conflicts():
             current = self._members.get(member)
             out.append(Notify(CardsDiffer(member, "" if current is None else current.name)))
@@ -250,7 +243,7 @@ class Changes:
             out.append(IdRetired())
         return out
 
-    def collect(self, now: int) -> list[ClusterAction]:
+    def collect(self, now: int) -> list[ClusterOutput]:
         """Time to retire the long dead, and to forget the long retired."""
         self._collection = None
         for retired in self._members.collect(now):
@@ -309,7 +302,7 @@ class Cluster:
         if resources:
             self.catalogue.set_resources(resources)
 
-    def start(self, now: int) -> list[ClusterAction]:
+    def start(self, now: int) -> list[ClusterOutput]:
         """Dial the seeds."""
         if self._dialer.seeds:
             self._changes.begin_ticking(now)
@@ -319,7 +312,7 @@ class Cluster:
 
     def link_established(
         self, link: LinkId, member: MemberId, name: str, *, dialled: Address | None, now: int
-    ) -> list[ClusterAction]:
+    ) -> list[ClusterOutput]:
         """A handshake with a node is done. `dialled`: the address this side dialled, None if the other side did."""
         if member == self.me:
             return [] if dialled is None else self.reached_self(dialled, now)
@@ -327,7 +320,7 @@ class Cluster:
         self._last_activity[link] = now
         self.routes.changed()
         self._changes.begin_ticking(now)  # whoever stands still from now on shall know it, though it knows nobody yet
-        out: list[ClusterAction] = [*self._peer_links.add(peer_link)]
+        out: list[ClusterOutput] = [*self._peer_links.add(peer_link)]
         for other in self._peer_links.to_member(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
                 other.closing = True
@@ -349,11 +342,11 @@ class Cluster:
         self._dialer.link_established(member)
         return out
 
-    def goodbye_received(self, link: LinkId, now: int) -> list[ClusterAction]:
+    def goodbye_received(self, link: LinkId, now: int) -> list[ClusterOutput]:
         """The peer said Goodbye on a link: calls go over another one, if there is one."""
         return self.start_closing(link)
 
-    def link_closed(self, link: LinkId, *, clean: bool, now: int) -> list[ClusterAction]:
+    def link_closed(self, link: LinkId, *, clean: bool, now: int) -> list[ClusterOutput]:
         """A link is closed; `clean` if a Goodbye of either side came before. Unknown links are ignored."""
         peer_link = self._peer_links.remove(link)
         if peer_link is None:
@@ -361,7 +354,7 @@ class Cluster:
         member = peer_link.member
         self._last_activity.pop(link, None)
         self.routes.changed()
-        out: list[ClusterAction] = [*self._peer_links.choose(member)]
+        out: list[ClusterOutput] = [*self._peer_links.choose(member)]
         if not self._peer_links.to_member(member):
             out += self._changes.report_lost(member)
         out += self._gossip.link_closed(link)
@@ -373,32 +366,32 @@ class Cluster:
         out += self._changes.follow_up(self._detector.link_lost(member, now), now)
         return [*out, *self._dialer.link_lost(member, now)]
 
-    def dial_failed(self, address: Address, now: int) -> list[ClusterAction]:
+    def dial_failed(self, address: Address, now: int) -> list[ClusterOutput]:
         """A dial ended without a handshake: refused, silent, another cluster, or closed before its hello came."""
         members = self._dialer.dialled_for(address)
         return self._dial_ended(address, members, [*self._dialer.dial_failed(address, now)], now)
 
     def _dial_ended(
-        self, address: Address, members: list[MemberId], out: list[ClusterAction], now: int
-    ) -> list[ClusterAction]:
+        self, address: Address, members: list[MemberId], out: list[ClusterOutput], now: int
+    ) -> list[ClusterOutput]:
         """No link came of a dial; those whom it was for may dial me."""
         out += self._changes.follow_up(self._detector.dial_failed(address, now), now)
         for member in members:
             out += self._request_dial_back(member, now)
         return out
 
-    def reached_self(self, address: Address | None, now: int) -> list[ClusterAction]:
+    def reached_self(self, address: Address | None, now: int) -> list[ClusterOutput]:
         """A handshake showed this process's own id; `address` is what was dialled, None on the side that accepted."""
         if address is None:
             return []
         members = self._dialer.dialled_for(address)
         return self._dial_ended(address, members, [*self._dialer.reached_self(address, now)], now)
 
-    def connect(self, member: MemberId, now: int) -> list[ClusterAction]:
+    def connect(self, member: MemberId, now: int) -> list[ClusterOutput]:
         """A call waits for a link to that member: dial now, if nothing is under way."""
         return [*self._dialer.connect(member, now), *self._request_dial_back(member, now)]
 
-    def start_closing(self, link: LinkId) -> list[ClusterAction]:
+    def start_closing(self, link: LinkId) -> list[ClusterOutput]:
         """This side says Goodbye on a link by itself (after `CloseIfIdle`): nothing new goes over it."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
@@ -407,15 +400,15 @@ class Cluster:
         self.routes.changed()
         return [*self._peer_links.choose(peer_link.member)]
 
-    def ack_received(self, link: LinkId, now: int) -> list[ClusterAction]:
+    def ack_received(self, link: LinkId, now: int) -> list[ClusterOutput]:
         """A `SendPing` on that link has its answer."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
             return []
         self._last_activity[link] = now
-        return self._detector.ack_received(peer_link.member, now)
+        return [*self._detector.ack_received(peer_link.member, now)]
 
-    def send_own_head(self, link: LinkId) -> list[ClusterAction]:
+    def send_own_head(self, link: LinkId) -> list[ClusterOutput]:
         """Who sent a call that is not offered here is told which version of my catalogue says so."""
         content = self.catalogue.content(self.me)
         return [] if content is None else [SendMessage(link, Gossip(heads=(content.head,)))]
@@ -428,7 +421,7 @@ class Cluster:
             else:
                 self._gossip.slow_links[link] = None
 
-    def _request_dial_back(self, member: MemberId, now: int) -> list[ClusterAction]:
+    def _request_dial_back(self, member: MemberId, now: int) -> list[ClusterOutput]:
         """Ask a member to dial me, over others, if I cannot dial it."""
         if not self._dialer.needs_dial_back(member, now):
             return []
@@ -441,7 +434,7 @@ class Cluster:
 
     # -- messages -------------------------------------------------------------------------------------------------
 
-    def received(self, link: LinkId, message: ClusterMessage, now: int) -> list[ClusterAction]:
+    def received(self, link: LinkId, message: ClusterMessage, now: int) -> list[ClusterOutput]:
         """A message about the cluster came in. One of an unknown link is ignored."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
@@ -449,26 +442,30 @@ class Cluster:
         self._last_activity[link] = now
         return _RECEIVERS[type(message)](self, peer_link, message, now)
 
-    def _fetch_received(self, peer_link: PeerLink, fetch: Fetch, now: int) -> list[ClusterAction]:
+    def _fetch_received(self, peer_link: PeerLink, fetch: Fetch, now: int) -> list[ClusterOutput]:
         return [*self._gossip.answer_fetch(peer_link.link, fetch)]
 
-    def _digest_received(self, peer_link: PeerLink, digest: Digest, now: int) -> list[ClusterAction]:
+    def _digest_received(self, peer_link: PeerLink, digest: Digest, now: int) -> list[ClusterOutput]:
         # On a link that closes as a duplicate nothing: the digests go over the one that is kept.
-        out = [] if peer_link.closing else self._anti_entropy.answer_digest(peer_link.link, digest)
-        if out and not any(isinstance(one.message, Pull) for one in out):  # nothing is missing here
+        if peer_link.closing:
+            return self._supersede_own(digest.heads, now)
+        out, complete = self._anti_entropy.answer_digest(peer_link.link, digest)
+        if complete:
             self._mark_synced(peer_link)
         return [*out, *self._supersede_own(digest.heads, now)]
 
-    def _bucket_hashes_received(self, peer_link: PeerLink, message: BucketHashes, now: int) -> list[ClusterAction]:
-        out = [] if peer_link.closing else self._anti_entropy.answer_bucket_hashes(peer_link.link, message)
-        if out and isinstance(out[0].message, Gossip):
+    def _bucket_hashes_received(self, peer_link: PeerLink, message: BucketHashes, now: int) -> list[ClusterOutput]:
+        if peer_link.closing:
+            return []
+        out, complete = self._anti_entropy.answer_bucket_hashes(peer_link.link, message)
+        if complete:
             self._mark_synced(peer_link)
         return [*out]
 
-    def _pull_received(self, peer_link: PeerLink, pull: Pull, now: int) -> list[ClusterAction]:
+    def _pull_received(self, peer_link: PeerLink, pull: Pull, now: int) -> list[ClusterOutput]:
         return [*self._anti_entropy.answer_pull(peer_link.link, pull)]
 
-    def _dial_back_received(self, peer_link: PeerLink, message: DialBack, now: int) -> list[ClusterAction]:
+    def _dial_back_received(self, peer_link: PeerLink, message: DialBack, now: int) -> list[ClusterOutput]:
         if message.to == self.me:
             return [*self._dialer.connect(MemberId(message.member), now)]
         next_hop = (
@@ -480,20 +477,20 @@ class Cluster:
             return []
         return [SendMessage(next_hop, msgspec.structs.replace(message, via=(*message.via, self.me)))]
 
-    def _ping_req_received(self, peer_link: PeerLink, message: PingReq, now: int) -> list[ClusterAction]:
-        return self._detector.ping_req_received(peer_link.link, MemberId(message.member), now)
+    def _ping_req_received(self, peer_link: PeerLink, message: PingReq, now: int) -> list[ClusterOutput]:
+        return [*self._detector.ping_req_received(peer_link.link, MemberId(message.member), now)]
 
-    def _indirect_ack_received(self, peer_link: PeerLink, message: IndirectAck, now: int) -> list[ClusterAction]:
+    def _indirect_ack_received(self, peer_link: PeerLink, message: IndirectAck, now: int) -> list[ClusterOutput]:
         out = self._detector.indirect_ack_received(MemberId(message.member), now)
         return [one for one in out if not (isinstance(one, AbandonLink) and one.link in self._gossip.slow_links)]
 
-    def _gossip_received(self, peer_link: PeerLink, gossip: Gossip, now: int) -> list[ClusterAction]:
+    def _gossip_received(self, peer_link: PeerLink, gossip: Gossip, now: int) -> list[ClusterOutput]:
         link = peer_link.link
         if gossip.answer:
             self._mark_synced(peer_link)
         raised = self.members.merge(gossip.claims, now)
         confirmed = self.members.drain_confirmed()
-        out: list[ClusterAction] = [
+        out: list[ClusterOutput] = [
             *self._anti_entropy.correct_retired(link, peer_link.corrected),
             *self._changes.members_changed(raised, source=link, now=now),
         ]
@@ -526,7 +523,7 @@ class Cluster:
             out.append(OffersChanged(tuple(functions), tuple(changed)))
         return [*out, *self._gossip.flush(now)]
 
-    def _supersede_own(self, heads: Iterable[Head], now: int) -> list[ClusterAction]:
+    def _supersede_own(self, heads: Iterable[Head], now: int) -> list[ClusterOutput]:
         """Nobody but this process writes its catalogue: a head of it that it never had is outbid, as a claim is."""
         own = self.catalogue.content(self.me)
         mine = (0, b"") if own is None else (own.version, own.head.hash)
@@ -550,7 +547,7 @@ class Cluster:
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    def wake(self, key: Key, now: int) -> list[ClusterAction]:
+    def wake(self, key: Key, now: int) -> list[ClusterOutput]:
         """A timer of the cluster came due."""
         match key[0]:
             case TimerKind.TICK:
@@ -571,7 +568,7 @@ class Cluster:
                 return self._changes.report_lost(MemberId(bytes(key[1])) if isinstance(key[1], bytes) else self.me)
         return self._changes.collect(now)
 
-    def _tick(self, now: int) -> list[ClusterAction]:
+    def _tick(self, now: int) -> list[ClusterOutput]:
         if self._dialer.stopped or not (len(self.rings) > 1 or len(self._peer_links) or self._dialer.seeds):
             return []
         self._timers.set((TimerKind.TICK,), now + TICK)
@@ -585,7 +582,7 @@ class Cluster:
                     out.append(CloseIfIdle(member, link))
         return out
 
-    def _compare_with_neighbour(self, now: int) -> list[ClusterAction]:
+    def _compare_with_neighbour(self, now: int) -> list[ClusterOutput]:
         """Compare what is known with one neighbour."""
         if self._dialer.stopped or len(self.rings) == 1:
             return []
@@ -595,27 +592,27 @@ class Cluster:
 
     # -- this process ---------------------------------------------------------------------------------------------
 
-    def offer(self, spec: FunctionSpec, now: int) -> list[ClusterAction]:
+    def offer(self, spec: FunctionSpec, now: int) -> list[ClusterOutput]:
         """Offer a function, in place of an earlier one of that name.
 
         Raises LocalProtocolError (1014) beyond a limit; nothing has changed then.
         """
         return self._catalogue_changed(self.catalogue.offer(spec), now)
 
-    def withdraw(self, name: str, now: int) -> list[ClusterAction]:
+    def withdraw(self, name: str, now: int) -> list[ClusterOutput]:
         """Offer a function no longer. Raises LocalProtocolError if it is not offered; nothing has changed then."""
         return self._catalogue_changed(self.catalogue.withdraw(name), now)
 
-    def set_resources(self, resources: Iterable[str], now: int) -> list[ClusterAction]:
+    def set_resources(self, resources: Iterable[str], now: int) -> list[ClusterOutput]:
         """The node's own resources are now these. Raises LocalProtocolError (1014) beyond a limit."""
         return self._catalogue_changed(self.catalogue.set_resources(resources), now)
 
-    def drain(self, now: int) -> list[ClusterAction]:
+    def drain(self, now: int) -> list[ClusterOutput]:
         """Say that this node takes no new calls."""
         self._gossip.flush_now()
         return self._catalogue_changed(self.catalogue.drain(), now)
 
-    def advertise(self, addresses: tuple[Address, ...], now: int) -> list[ClusterAction]:
+    def advertise(self, addresses: tuple[Address, ...], now: int) -> list[ClusterOutput]:
         """This node can be dialled at these addresses, and no longer at others."""
         self._dialer.set_own_addresses(*addresses)
         own = self.members.own
@@ -624,7 +621,7 @@ class Cluster:
         card = msgspec.structs.replace(own.card, addresses=addresses)
         return self._changes.members_changed([self.members.update_card(card, now)], source=None, now=now)
 
-    def leave(self, now: int) -> list[ClusterAction]:
+    def leave(self, now: int) -> list[ClusterOutput]:
         """Say LEFT to all; from now on nobody is dialled or suspected."""
         self._gossip.flush_now()
         out = self._changes.members_changed([self.members.leave(now)], source=None, now=now)
@@ -634,7 +631,7 @@ class Cluster:
             self._timers.cancel((kind,))
         return out
 
-    def _catalogue_changed(self, delta: Delta, now: int) -> list[ClusterAction]:
+    def _catalogue_changed(self, delta: Delta, now: int) -> list[ClusterOutput]:
         self._parts.changed()
         self._gossip.catalogue_changed(delta, source=None)
         return [*self._gossip.flush(now), OffersChanged(tuple(self.catalogue.affected_functions(delta)), (self.me,))]
@@ -657,7 +654,7 @@ class Cluster:
         return next((peer_link.name for peer_link in self._peer_links.to_member(member)), "")
 
 
-_RECEIVERS: dict[type, Callable[[Cluster, PeerLink, Any, int], list[ClusterAction]]] = {
+_RECEIVERS: dict[type, Callable[[Cluster, PeerLink, Any, int], list[ClusterOutput]]] = {
     Gossip: Cluster._gossip_received,
     Digest: Cluster._digest_received,
     Fetch: Cluster._fetch_received,

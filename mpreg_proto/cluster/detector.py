@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from mpreg_proto.cluster.actions import AbandonLink, AbortLink, ClusterAction, SendMessage, SendPing
 from mpreg_proto.cluster.dialer import Dialer
 from mpreg_proto.cluster.members import Member, Members
@@ -40,6 +42,19 @@ EXCUSES = 3
 """So often in a row what speaks against a member is put down to this node's own lateness; then it counts."""
 MAX_HEALTH_MULTIPLIER = 8
 """The most that `Detector.health_multiplier` grows to (Lifeguard, section IV-A: S)."""
+
+
+class Findings(msgspec.Struct):
+    """What the detector comes to in one step: the members that it has declared something of, and what it wants done."""
+
+    declared: list[Member] = []
+    """Each with the standing that it has now; to be spread and followed up."""
+    actions: list[ClusterAction] = []
+
+    def add(self, other: Findings) -> None:
+        """The findings of one more step."""
+        self.declared += other.declared
+        self.actions += other.actions
 
 
 class _Probe:
@@ -127,18 +142,18 @@ class Detector:
             [] if link is None else [SendMessage(link, PingReq(target)) for target in about if target in self._probes]
         )
 
-    def link_lost(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+    def link_lost(self, member: MemberId, now: int) -> Findings:
         """The last link to a member ended without Goodbye: SUSPECT, if I watch it and was not stalled myself."""
         if member not in self._rings.neighbours:
-            return []
+            return Findings()
         self._unlinked.setdefault(member, now)
         self._broken_since[member] = now
         if self._excuse(member, now):
             self._deferred[member] = None
-            return []
+            return Findings()
         return self._suspect_lost(member, now)
 
-    def _suspect_lost(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+    def _suspect_lost(self, member: MemberId, now: int) -> Findings:
         """A link that ended without Goodbye, and was not opened again, is told as suspicion."""
         self._deferred.pop(member, None)
         self._end_probe(member)
@@ -146,7 +161,7 @@ class Detector:
         suspected = current is not None and current.standing is Standing.SUSPECT
         found = self._declare(member, Standing.SUSPECT, now)
         # Who was suspected of silence before has less time from now on.
-        return found if found or current is None or not suspected else self._on_suspect(current, now)
+        return found if found.declared or current is None or not suspected else self._on_suspect(current, now)
 
     def link_closed(self, member: MemberId, now: int) -> None:
         """Its last link closed on purpose: no suspicion, as long as it or others can be reached soon."""
@@ -154,33 +169,34 @@ class Detector:
             self._unlinked[member] = now
         self._end_probe(member)
 
-    def dial_failed(self, address: Address, now: int) -> list[Member | ClusterAction]:
+    def dial_failed(self, address: Address, now: int) -> Findings:
         """A dial came to nothing: I agree with those who suspect whom I cannot reach either."""
-        found: list[Member | ClusterAction] = []
+        found = Findings()
         for member in self._dialer.dialled_for(address):
             since = self._suspicions.since(member)
             watched = member in self._rings.neighbours and member not in self._links
-            if since is not None and watched and self._dialer.unanswered(member, since):
-                found += [] if self._excuse(member, now) else self._declare(member, Standing.SUSPECT, now)
+            unanswered = since is not None and watched and self._dialer.unanswered(member, since)
+            if unanswered and not self._excuse(member, now):
+                found.add(self._declare(member, Standing.SUSPECT, now))
         return found
 
-    def displaced(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+    def displaced(self, member: MemberId, now: int) -> Findings:
         """Another member answered where this one should be: SUSPECT; RETIRED once it is DEAD. Evidence, no hearsay."""
         if member == self._members.me or self._stopped:
-            return []
+            return Findings()
         if self._members.standing(member) is Standing.DEAD:
             return self._declare(member, Standing.RETIRED, now)
         if not self._members.routable(member):
-            return []
+            return Findings()
         self._displaced[member] = now
         return self._declare(member, Standing.SUSPECT, now)
 
     # -- standings ------------------------------------------------------------------------------------------------
 
-    def member_changed(self, member: Member, now: int) -> list[Member | ClusterAction]:
+    def member_changed(self, member: Member, now: int) -> Findings:
         """A member rose or has more accusers, by whatever cause. What follows from it, to be spread as well."""
         if member.id == self._members.me or self._stopped:
-            return []
+            return Findings()
         if member.standing is Standing.SUSPECT:
             return self._on_suspect(member, now)
         silent = [] if member.standing is Standing.LEFT else self._silent_link(member.id)
@@ -188,14 +204,15 @@ class Detector:
         self._excused.pop(member.id, None)
         if member.standing is Standing.ALIVE:
             self._displaced.pop(member.id, None)
-            return []
+            return Findings()
         self._end_probe(member.id)
         for table in (self._unlinked, self._broken_since, self._deferred, self._half_open):
             table.pop(member.id, None)
         displaced = self._displaced.pop(member.id, None) is not None
+        found = Findings(actions=silent)
         if displaced and member.standing is Standing.DEAD:
-            return [*silent, *self._declare(member.id, Standing.RETIRED, now)]
-        return [*silent]
+            found.add(self._declare(member.id, Standing.RETIRED, now))
+        return found
 
     def _silent_link(self, member: MemberId) -> list[ClusterAction]:
         """The link to a suspect over which nothing came since: it would keep its address from being dialled."""
@@ -206,13 +223,13 @@ class Detector:
         """I was accused and had to refute: perhaps it is I who is slow."""
         self.health_multiplier = min(MAX_HEALTH_MULTIPLIER, self.health_multiplier + 1)
 
-    def neighbours_changed(self, now: int) -> list[Member | ClusterAction]:
+    def neighbours_changed(self, now: int) -> Findings:
         """My neighbours are others than they were: suspects among the new ones are now mine to observe."""
-        found: list[Member | ClusterAction] = []
+        found = Findings()
         for member in self._suspicions.unobserved():
             current = self._members.get(member)
             if current is not None and member in self._rings.neighbours:
-                found += self._on_suspect(current, now)
+                found.add(self._on_suspect(current, now))
         for member in [member for member in self._probes if member not in self._rings.neighbours]:
             self._end_probe(member)
         for table in (self._unlinked, self._broken_since, self._deferred, self._half_open):
@@ -220,19 +237,20 @@ class Detector:
                 del table[member]
         return found
 
-    def _on_suspect(self, member: Member, now: int) -> list[Member | ClusterAction]:
+    def _on_suspect(self, member: Member, now: int) -> Findings:
         """Set the time of the verdict by who agrees; probe it, if others suspected it first."""
         if member.id not in self._rings.neighbours:
             self._suspicions.add_unobserved(member, now, health_multiplier=self.health_multiplier)
-            return []
+            return Findings()
         observers = self._rings.observers_of(member.id)
         ended = self._broken_since.get(member.id, self._displaced.get(member.id))
         first = self._suspicions.observe(member, observers, now, health_multiplier=self.health_multiplier, ended=ended)
-        return self._probe_suspect(member.id, now) if first and self._members.me not in member.accusers else []
+        prompted = first and self._members.me not in member.accusers
+        return Findings(actions=self._probe_suspect(member.id, now) if prompted else [])
 
     # -- probing --------------------------------------------------------------------------------------------------
 
-    def tick(self, now: int) -> list[Member | ClusterAction]:
+    def tick(self, now: int) -> Findings:
         """A second has passed: probe the next neighbour. Late, it throws away what waited for an answer meanwhile."""
         late = self._locally_stalled(now)
         self._next_tick = now + PROBE_INTERVAL
@@ -240,12 +258,13 @@ class Detector:
             self._recover_from_stall(now)
         self._expire_ping_reqs(now)
         if self._stopped or not self._rings.neighbours:
-            return []
+            return Findings()
         found = self._recheck(now)
         for member in (
             list(self._rings.neighbours) if len(self._rings.neighbours) <= SMALL_CLUSTER else self._next_turn()
         ):
-            found += [] if member in self._probes else self._probe_neighbour(member, now)
+            if member not in self._probes:
+                found.actions += self._probe_neighbour(member, now)
         return found
 
     def _next_turn(self) -> tuple[MemberId]:
@@ -258,19 +277,19 @@ class Detector:
             if member in self._rings.neighbours:
                 return (member,)
 
-    def _recheck(self, now: int) -> list[Member | ClusterAction]:
+    def _recheck(self, now: int) -> Findings:
         """Accuse whose link ended while this node was stalled, and is gone still; probe over links that seem dead."""
-        found: list[Member | ClusterAction] = []
+        found = Findings()
         for member in list(self._deferred):
             if not self._excuse(member, now):
-                found += self._suspect_lost(member, now)
+                found.add(self._suspect_lost(member, now))
         for member, since in list(self._half_open.items()):
             link = self._links.get(member)
             if link is None or self._last_activity(link) > since:
                 del self._half_open[member]
             elif member not in self._probes:
                 self._start_probe(member, _Probe(now, prompted=False, indirect=False), now)
-                found.append(SendPing(link))
+                found.actions.append(SendPing(link))
         return found
 
     def _expire_ping_reqs(self, now: int) -> None:
@@ -315,31 +334,31 @@ class Detector:
         self._ping_req_senders.setdefault(member, {})[link] = now
         return [SendPing(mine)]
 
-    def probe_timed_out(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+    def probe_timed_out(self, member: MemberId, now: int) -> Findings:
         """A probe has waited long enough: any byte since then will do; else others are asked, and then it failed."""
         probe = self._probes.get(member)
         if probe is None:
-            return []
+            return Findings()
         link = self._links.get(member)
         if link is not None and self._last_activity(link) >= probe.started:
             self._probe_succeeded(member)
-            return [*self._send_indirect_acks(member)]
+            return Findings(actions=self._send_indirect_acks(member))
         if self._excuse(member, now):
             self._end_probe(member)
-            return []
+            return Findings()
         if not probe.prompted and not probe.indirect:
             probe.indirect = True
             self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health_multiplier)
-            return [*self._send_ping_reqs(member, now)]
+            return Findings(actions=self._send_ping_reqs(member, now))
         self._end_probe(member)
         current = self._members.get(member)
         alone = current is not None and not current.accusers  # else it is not I who is slow (Lifeguard, section IV-A)
         found = self._declare(member, Standing.SUSPECT, now)
-        if found and alone:
+        if found.declared and alone:
             self.health_multiplier = min(MAX_HEALTH_MULTIPLIER, self.health_multiplier + 1)
         return found
 
-    def _probe_neighbour(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+    def _probe_neighbour(self, member: MemberId, now: int) -> list[ClusterAction]:
         link = self._links.get(member)
         if link is not None:
             self._unlinked.pop(member, None)
@@ -354,9 +373,9 @@ class Detector:
         if now - since < UNLINKED_GRACE:
             return []
         self._start_probe(member, _Probe(now, prompted=False, indirect=True), now)
-        return [*self._send_ping_reqs(member, now)]
+        return self._send_ping_reqs(member, now)
 
-    def _probe_suspect(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+    def _probe_suspect(self, member: MemberId, now: int) -> list[ClusterAction]:
         """Somebody accuses whom I watch: see for myself, at once, and by dialling if there is no link."""
         if member in self._probes or self._locally_stalled(now):
             return []
@@ -402,14 +421,14 @@ class Detector:
 
     # -- verdicts -------------------------------------------------------------------------------------------------
 
-    def suspicion_timed_out(self, member: MemberId, now: int) -> list[Member | ClusterAction]:
+    def suspicion_timed_out(self, member: MemberId, now: int) -> Findings:
         """A suspicion is old enough: DEAD, unless it is heard all the same, as then it will refute."""
         since = self._suspicions.since(member)
         if since is None or self._stopped or self._members.standing(member) is not Standing.SUSPECT:
-            return []
+            return Findings()
         if self._last_activity_of(member) > since or self._excuse(member, now):
             self._restart_suspicion(member, now)
-            return []
+            return Findings()
         standing = Standing.DEAD if self._displaced.pop(member, None) is None else Standing.RETIRED
         return self._declare(member, standing, now)
 
@@ -452,8 +471,8 @@ class Detector:
         """Whether this node's own tick is long overdue, or came late a short while ago."""
         return now < self._stalled_until or (self._next_tick is not None and now > self._next_tick + STALL_THRESHOLD)
 
-    def _declare(self, member: MemberId, standing: Standing, now: int) -> list[Member | ClusterAction]:
+    def _declare(self, member: MemberId, standing: Standing, now: int) -> Findings:
         if self._stopped or (standing is Standing.SUSPECT and not self._members.routable(member)):
-            return []
+            return Findings()
         current = self._members.declare(member, standing, now)
-        return [] if current is None else [current]
+        return Findings() if current is None else Findings([current])

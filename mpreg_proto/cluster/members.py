@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from mpreg_proto.ids import MemberId, show
+from mpreg_proto.ids import MEMBER_ID_BYTES, MemberId, show
 from mpreg_proto.limits import HOUR, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import VERSION, Claim
@@ -68,7 +68,6 @@ RETIRES_AFTER = 24 * HOUR
 FORGOTTEN_AFTER = 7 * 24 * HOUR
 MAX_ACCUSERS = 10
 """So many accusers of one incarnation are kept: those with the smallest ids, so that no order of claims matters."""
-_ID = 16
 
 
 class Member:
@@ -215,7 +214,11 @@ class Members:
 
     def _merge(self, claim: Claim, now: int) -> Member | None:
         member = MemberId(claim.member)
-        if len(member) != _ID or not 0 <= claim.incarnation <= LAST_INCARNATION or not 0 <= claim.standing <= 4:
+        if (
+            len(member) != MEMBER_ID_BYTES
+            or not 0 <= claim.incarnation <= LAST_INCARNATION
+            or not 0 <= claim.standing <= 4
+        ):
             return None
         standing = Standing(claim.standing)
         card: Card | None = None
@@ -251,7 +254,9 @@ class Members:
         """Join the accusers of a claim about this very cell to those that are known. Whether there are more now."""
         if current.standing is not Standing.SUSPECT or (claim.incarnation, claim.standing) != current.key:
             return False
-        named = [MemberId(one) for one in claim.accusers[:MAX_ACCUSERS] if len(one) == _ID and one != current.id]
+        named = [
+            MemberId(one) for one in claim.accusers[:MAX_ACCUSERS] if len(one) == MEMBER_ID_BYTES and one != current.id
+        ]
         joined = tuple(sorted(dict.fromkeys((*current.accusers, *named))))[:MAX_ACCUSERS]
         if joined == current.accusers:
             return False

@@ -16,6 +16,7 @@ from itertools import islice
 from struct import Struct
 
 from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.limits import MAX_HOPS
 
 RINGS = 5
 MESH = 12
@@ -146,8 +147,6 @@ class Rings:
             self.changes += 1
 
 
-MAX_HOPS = 4
-"""Nodes that one message may be passed on by."""
 _DEPTH = 3
 """So far the overlay is searched around the target; a relay further away is not used."""
 

@@ -1,4 +1,4 @@
-"""What the coordinator and the worker want done, as values; `ActionRunner` (router.py) carries them out.
+"""What the coordinator and the worker return: actions, which `ActionRunner` (router.py) carries out, and events.
 
 The two don't call each other or the links: each input returns a list of these, in the order of their causes.
 """
@@ -68,4 +68,8 @@ class Connect(msgspec.Struct, frozen=True, gc=False):
     member: MemberId
 
 
-RequestAction = Dispatch | CancelDispatch | SendReply | CallSettled | CallFinished | Connect | Run | Cancel | Notify
+RequestAction = Dispatch | CancelDispatch | SendReply | Connect | Run | Cancel | Notify
+"""Commands: what is to be done."""
+RequestEvent = CallSettled | CallFinished
+"""Facts: what became of a call."""
+RequestOutput = RequestAction | RequestEvent

@@ -17,7 +17,7 @@ from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestAction, SendReply
+from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, traced
 from mpreg_proto.requests.placement import CatalogueView
@@ -68,10 +68,10 @@ class InFlight:
 
     # -- what became of a call ----------------------------------------------------------------------------------------
 
-    def done(self, execution: Execution, row: Done) -> tuple[list[str], list[RequestAction]]:
+    def done(self, execution: Execution, row: Done) -> tuple[list[str], list[RequestOutput]]:
         """A call has its result. Returns the calls that are ready now for it."""
         ready = execution.complete(row.name, row.value)
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         if execution.request.eager and row.name in execution.plan.wanted:
             actions.append(CallSettled(execution.link, execution.reply_id, row))
         if execution.values_size > self._limits.values:
@@ -80,7 +80,7 @@ class InFlight:
             actions += self.end(execution, None)
         return ready, actions
 
-    def failed(self, execution: Execution, name: str, fault: Fault) -> list[RequestAction]:
+    def failed(self, execution: Execution, name: str, fault: Fault) -> list[RequestOutput]:
         """A call has failed, for good: so has the request, unless it is partial and something else is open."""
         call = execution.plan.calls[name]
         fault = fault.with_details(call=name, function=call.function)
@@ -93,7 +93,7 @@ class InFlight:
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def end(self, execution: Execution, fault: Fault | None) -> list[RequestAction]:
+    def end(self, execution: Execution, fault: Fault | None) -> list[RequestOutput]:
         """Answer, once, and call off what is still out."""
         request = execution.request
         partial = request.partial and fault is None
@@ -109,7 +109,7 @@ class InFlight:
         )
         return [reply, *self.close(execution)]
 
-    def deadline_exceeded(self, execution: Execution) -> list[RequestAction]:
+    def deadline_exceeded(self, execution: Execution) -> list[RequestOutput]:
         """The deadline has come: under partial for each call that is open, so that what there is goes back."""
         fault = faults.deadline(execution)
         if not execution.request.partial:
@@ -119,7 +119,7 @@ class InFlight:
             execution.fail(name, fault.with_details(call=name, function=execution.plan.calls[name].function))
         return [*self._settled_failures(execution, late), *self.end(execution, None)]
 
-    def close(self, execution: Execution) -> list[RequestAction]:
+    def close(self, execution: Execution) -> list[RequestOutput]:
         """Forget a request; what is still out of it is called off, and its late answers match nothing."""
         del self.requests[execution.id]
         self.origins.get(execution.link, {}).pop(execution.reply_id, None)
@@ -134,7 +134,7 @@ class InFlight:
         """A link is gone, and all requests that came over it are closed."""
         self.origins.pop(link, None)
 
-    def _settled_failures(self, execution: Execution, names: Sequence[str]) -> list[RequestAction]:
+    def _settled_failures(self, execution: Execution, names: Sequence[str]) -> list[RequestOutput]:
         """For an eager request: the wanted ones of `names`, which have just failed."""
         if not execution.request.eager:
             return []
@@ -196,7 +196,7 @@ class Coordinator:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, link: LinkId, now: int) -> list[RequestAction]:
+    def submit(self, request: Request, link: LinkId, now: int) -> list[RequestOutput]:
         """Take on a request that came over `link`. It will be answered exactly once, unless that link ends first."""
         if self.in_flight.has(link, request.id):
             return [
@@ -219,7 +219,7 @@ class Coordinator:
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline)
         if not unroutable:
             return self._place(execution, execution.start(), now)
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for call in unroutable:
             if call.name in execution.open:  # else it has failed with a call that it needs
                 actions += self.in_flight.failed(
@@ -227,9 +227,9 @@ class Coordinator:
                 )
         return actions if execution.finished else actions + self._place(execution, execution.start(), now)
 
-    def result_received(self, link: LinkId, result: Result, now: int) -> list[RequestAction]:
+    def result_received(self, link: LinkId, result: Result, now: int) -> list[RequestOutput]:
         """What a member says became of a dispatch, or of some of its calls."""
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         ready: dict[RequestId, list[str]] = {}
         rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
         for row in rows:
@@ -244,12 +244,12 @@ class Coordinator:
             actions.append(Notify(StrayResult(link, result.id)))
         return actions + self._place_all(ready, now) if ready else actions
 
-    def unsent(self, number: int, fault: Fault | None, now: int) -> list[RequestAction]:
+    def unsent(self, number: int, fault: Fault | None, now: int) -> list[RequestOutput]:
         """The message with a dispatch never left: it was too long, as `fault` says, or its link is gone (None).
 
         Nothing of it can have started. Calls of which each may fit go out again one by one.
         """
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         attempts = self.outstanding.by_number(number)
         for attempt in attempts:
             self.outstanding.pop(number, attempt.call, attempt.link)
@@ -267,26 +267,26 @@ class Coordinator:
             actions += self._place_all({attempts[0].execution.id: names}, now)
         return actions
 
-    def call_finished(self, number: int, row: Done | Failed, now: int) -> list[RequestAction]:
+    def call_finished(self, number: int, row: Done | Failed, now: int) -> list[RequestOutput]:
         """What became of one call that our own worker had."""
         ready: dict[RequestId, list[str]] = {}
         actions = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
         return actions + self._place_all(ready, now) if ready else actions
 
-    def cancel(self, link: LinkId, number: int, now: int) -> list[RequestAction]:
+    def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Who asked wants it no more; it still gets its answer, 1021."""
         execution = self.in_flight.get(link, number)
         return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED)
 
-    def link_lost(self, link: LinkId, now: int) -> list[RequestAction]:
+    def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
         """A link has ended: the calls on it are lost, and the requests that came over it are dropped."""
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for execution in self.in_flight.from_link(link):
             actions += self.in_flight.close(execution)
         self.in_flight.forget(link)
         return actions + self._lose(self.outstanding.by_link(link), now)
 
-    def member_lost(self, member: MemberId, now: int) -> list[RequestAction]:
+    def member_lost(self, member: MemberId, now: int) -> list[RequestOutput]:
         """A member is dead or has left: the calls it had are lost."""
         actions = self._lose(self.outstanding.by_member(member), now)
         self.outstanding.forget(member)
@@ -294,7 +294,7 @@ class Coordinator:
 
     def offers_changed(
         self, now: int, *, functions: Iterable[str] | None = None, members: Iterable[MemberId] = ()
-    ) -> list[RequestAction]:
+    ) -> list[RequestOutput]:
         """What calls wait for may be there: these functions (None: any) may have more offers than before, and these
         members are, are linked or offer something other than before.
         """
@@ -306,7 +306,7 @@ class Coordinator:
         keys = [*pending.matching(functions, self.scheduler.can_run), *pending.waiting_for_link(members)]
         return self._place_all(self.pending_calls.pop(keys), now) if keys else []
 
-    def link_selected(self, member: MemberId, now: int) -> list[RequestAction]:
+    def link_selected(self, member: MemberId, now: int) -> list[RequestOutput]:
         """Calls can go to `member` over a link: also those that wait for a link to another, if it can run them."""
         if not self.pending_calls.calls:
             return []
@@ -314,11 +314,11 @@ class Coordinator:
         functions = [function for function in waiting if function in mine]
         return self.offers_changed(now, functions=functions, members=(member,))
 
-    def routes_changed(self, now: int) -> list[RequestAction]:
+    def routes_changed(self, now: int) -> list[RequestOutput]:
         """One more link is open: a member that cannot be dialled may be reached over it."""
         return self.offers_changed(now, functions=(), members=self.outstanding.unreachable)
 
-    def wake(self, key: Key, now: int) -> list[RequestAction]:
+    def wake(self, key: Key, now: int) -> list[RequestOutput]:
         """A timer of ours has come."""
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
@@ -342,9 +342,9 @@ class Coordinator:
         offered = refusal is not None and self.scheduler.candidates(execution, call)
         return refusal if offered and refusal is not None else self.scheduler.explain_not_found(execution, call)
 
-    def end_all(self) -> list[RequestAction]:
+    def end_all(self) -> list[RequestOutput]:
         """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for execution in list(self.requests.values()):
             started = execution.history.possibly_started
             actions += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING)
@@ -358,7 +358,7 @@ class Coordinator:
 
     def _settle(
         self, link: LinkId, number: int, row: Done | Failed, *, queue: int, ready: dict[RequestId, list[str]], now: int
-    ) -> list[RequestAction]:
+    ) -> list[RequestOutput]:
         """One call of a dispatch has ended; what is ready for it goes into `ready`, to be placed together."""
         attempt = self.outstanding.pop(number, row.name, link)
         if attempt is None:
@@ -377,7 +377,7 @@ class Coordinator:
             ready.setdefault(execution.id, []).extend(names)
         return actions
 
-    def _call_failed(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[RequestAction]]:
+    def _call_failed(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[RequestOutput]]:
         """A member says that a call failed. Returns it as ready again if another may have it."""
         execution, name = attempt.execution, attempt.call
         if row.refused:
@@ -421,11 +421,11 @@ class Coordinator:
         """Whether only the link refused: it was closing when the call came, and the member has or gets another."""
         return fault.code == faults.DRAINING.code and self._links.get(attempt.candidate.member, LOCAL) != attempt.link
 
-    def _lose(self, attempts: Sequence[Attempt], now: int) -> list[RequestAction]:
+    def _lose(self, attempts: Sequence[Attempt], now: int) -> list[RequestOutput]:
         """These calls will not be answered any more: those that may start again do so a little later, as more links
         may end in this moment, and the rest fails.
         """
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         ready: dict[RequestId, list[str]] = {}
         jitter = self._rng.fraction() if attempts else 0.0
         for attempt in attempts:
@@ -458,17 +458,17 @@ class Coordinator:
 
     # -- what is ready ------------------------------------------------------------------------------------------------
 
-    def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[RequestAction]:
-        actions: list[RequestAction] = []
+    def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[RequestOutput]:
+        actions: list[RequestOutput] = []
         for request_id, names in ready.items():
             if (execution := self.requests.get(request_id)) is not None:
                 actions += self._place(execution, names, now)
         return actions
 
-    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[RequestAction]:
+    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[RequestOutput]:
         """Dispatch ready calls; one that nobody can run may end the request first."""
         calls, failing = self.scheduler.placeable(execution, names, now)
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for name, fault in failing:
             actions += self.in_flight.failed(execution, name, fault)
             if execution.id not in self.requests:

@@ -12,11 +12,10 @@ from collections.abc import Callable
 import msgspec
 
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import MAX_HOPS, Limits
 from mpreg_proto.requests import faults
 from mpreg_proto.wire.messages import CancelRequest, Request, Result
 
-MAX_HOPS = 4
 NO_ORIGIN = (LinkId(0), 0)
 """Where the answers of what was called off go, as who asked is gone."""
 

@@ -29,7 +29,7 @@ from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import CallFinished, RequestAction
+from mpreg_proto.requests.actions import CallFinished, RequestOutput
 from mpreg_proto.wire.decode import count
 from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
@@ -58,10 +58,15 @@ class Worker:
     """Queues and slots, one of each a function. `concurrency` says how many bodies of a function may run at once."""
 
     def __init__(
-        self, refusal: Callable[[Call, bool], Fault | None], codec: ValueCodec, limits: Limits = DEFAULT
+        self,
+        refusal: Callable[[Call, bool], Fault | None],
+        codec: ValueCodec,
+        limits: Limits = DEFAULT,
+        *,
+        shown: Callable[[], str] = lambda: "",
     ) -> None:
-        self.shown = ""
-        """This node's name in errors."""
+        self._shown = shown
+        """This node's name in errors, which changes with its id."""
         self._refusal = refusal
         """Why this node cannot run a call now (1001, 1024), or None if it can; True: it is taken for idempotent."""
         self._codec = codec
@@ -84,7 +89,7 @@ class Worker:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def concurrency(self, function: str, slots: int, now: int) -> list[RequestAction]:
+    def concurrency(self, function: str, slots: int, now: int) -> list[RequestOutput]:
         """From now on at most `slots` bodies of `function` run at once; running ones go on."""
         self._slots[function] = slots
         return self._next(function, now) if function in self._queues else []
@@ -99,7 +104,7 @@ class Worker:
         idempotent: Sequence[str] = (),
         deadline: int,
         now: int,
-    ) -> list[RequestAction]:
+    ) -> list[RequestOutput]:
         """Run or refuse each of `calls`, of which the sender takes those named in `idempotent` for that.
 
         Everything is checked again here, as the sender's view may be old.
@@ -117,7 +122,7 @@ class Worker:
             )
             jobs[call.name] = job
             fresh.append(job)
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for job in fresh:
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None:
@@ -130,7 +135,7 @@ class Worker:
                 self._queue(job)
         return actions
 
-    def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[RequestAction]:
+    def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[RequestOutput]:
         """A body has ended, which began at `began` (None: when it was told to): answer, and start what waited for
         it.
         """
@@ -144,39 +149,39 @@ class Worker:
         if not self._busy[function]:
             del self._busy[function]
         self._memory_used -= job.memory
-        actions: list[RequestAction] = [self._end(job, self._row(job, outcome, now))]
+        actions: list[RequestOutput] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
             actions += self._next(function, now)
         return actions + self._start_blocked(now) if self._blocked else actions
 
-    def cancel(self, link: LinkId, number: int, now: int) -> list[RequestAction]:
+    def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Call a dispatch off: what is queued is refused at once, what runs is asked to stop and answers when it
         has.
         """
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for job in list(self._dispatches.get((link, number), {}).values()):
             actions.append(self._stop(job, faults.CANCELLED))
         return actions + self._start_blocked(now)
 
-    def link_lost(self, link: LinkId, now: int) -> list[RequestAction]:
+    def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
         """Who asked is gone: queued calls go, running ones are asked to stop.
 
         The `CallFinished`s of it have nobody to go to.
         """
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for number in list(self._by_link.get(link, ())):
             actions += self.cancel(link, number, now)
         return actions
 
-    def stop_all(self) -> list[RequestAction]:
+    def stop_all(self) -> list[RequestOutput]:
         """Grace is over: what is queued is refused, so that it may go elsewhere; what runs is asked to stop."""
         jobs = [job for dispatch in self._dispatches.values() for job in dispatch.values()]
         return [self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING) for job in jobs]
 
-    def withdrawn(self, function: str, now: int) -> list[RequestAction]:
+    def withdrawn(self, function: str, now: int) -> list[RequestOutput]:
         """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
         self._slots.pop(function, None)
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for job in list(self._queues.get(function, ())):
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:
@@ -214,9 +219,9 @@ class Worker:
         first = not self._blocked or next(iter(self._blocked)) == job.call.function
         return first and self._memory_used + job.memory <= self._limits.inputs
 
-    def _start_blocked(self, now: int) -> list[RequestAction]:
+    def _start_blocked(self, now: int) -> list[RequestOutput]:
         """What waited for room may have it, or be first in its queue no more."""
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         for function in list(self._blocked) if self._blocked else ():
             actions += self._next(function, now)
         return actions
@@ -230,7 +235,7 @@ class Worker:
         self._queues[function][job] = None
         self.queued += 1
 
-    def _start(self, job: Job, now: int) -> RequestAction:
+    def _start(self, job: Job, now: int) -> RequestOutput:
         name = job.call.name
         if now >= job.deadline:
             fault = Fault(
@@ -300,22 +305,28 @@ class Worker:
         if isinstance(outcome, Raised):
             return Failed(name, self._failure(job.call, outcome), False, waited, ran)
         if isinstance(outcome, NotStarted):
-            fault = faults.not_started(job.call, self.shown, sendable(outcome.reason, FAILURE_SUMMARY))
+            fault = faults.not_started(job.call, self._shown(), sendable(outcome.reason, FAILURE_SUMMARY))
             return Failed(name, fault, refused=True, waited=waited)
         if isinstance(outcome, Lost):
-            fault = faults.lost_on_node(job.call, self.shown, sendable(outcome.reason, FAILURE_SUMMARY))
+            fault = faults.lost_on_node(job.call, self._shown(), sendable(outcome.reason, FAILURE_SUMMARY))
             return Failed(name, fault, False, waited, ran)
         return Failed(name, job.cancelled or faults.CANCELLED, False, waited, ran)
 
     def _failure(self, call: Call, outcome: Raised) -> Fault:
         kind, message = sendable(outcome.kind, FAILURE_SUMMARY), sendable(outcome.message, FAILURE_TEXT)
-        details = {"call": call.name, "function": call.function, "node": self.shown, "type": kind, "message": message}
+        details = {
+            "call": call.name,
+            "function": call.function,
+            "node": self._shown(),
+            "type": kind,
+            "message": message,
+        }
         if outcome.traceback:
             details["traceback"] = sendable(outcome.traceback, FAILURE_TEXT)
-        text = f"{call.function} failed on {self.shown}: {kind}: {cut(message, FAILURE_SUMMARY)}"
+        text = f"{call.function} failed on {self._shown()}: {kind}: {cut(message, FAILURE_SUMMARY)}"
         return Fault(ErrorCode.EXECUTION_FAILED, text, details)
 
-    def _stop(self, job: Job, fault: Fault) -> RequestAction:
+    def _stop(self, job: Job, fault: Fault) -> RequestOutput:
         if job.run is not None:
             job.cancelled = fault
             return Cancel(job.run)
@@ -326,9 +337,9 @@ class Worker:
             self._drop_queue(job.call.function)
         return self._end(job, Failed(job.call.name, fault, refused=True))
 
-    def _next(self, function: str, now: int) -> list[RequestAction]:
+    def _next(self, function: str, now: int) -> list[RequestOutput]:
         queue = self._queues.get(function)
-        actions: list[RequestAction] = []
+        actions: list[RequestOutput] = []
         while queue and self._has_slot(function):
             job = next(iter(queue))
             if job.memory and not self._has_memory(job):

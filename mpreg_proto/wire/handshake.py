@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from mpreg_proto.errors import ErrorCode, Fault
+from mpreg_proto.ids import MEMBER_ID_BYTES
 from mpreg_proto.wire.messages import VERSION, Hello
 
-MEMBER_ID_BYTES = 16
 FEATURES: tuple[str, ...] = ()
 """Optional parts of the protocol that this code has, by name, sorted. The first version needs none."""
 

@@ -13,7 +13,7 @@ from typing import cast
 
 import msgspec
 
-from mpreg_proto.cluster.actions import AbortLink, CloseIfIdle, CloseLink, ClusterAction, SendMessage, SendPing
+from mpreg_proto.cluster.actions import AbortLink, CloseIfIdle, CloseLink, ClusterOutput, SendMessage, SendPing
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
 from mpreg_proto.effects import Dial, Notify
@@ -36,7 +36,7 @@ class Peer:
         self.timers = timers
         self.addresses = addresses
         self.running = True
-        self.outs: list[tuple[int, ClusterAction]] = []
+        self.outs: list[tuple[int, ClusterOutput]] = []
         self.dials: list[tuple[int, Address]] = []
 
     @property
@@ -176,7 +176,7 @@ class Network:
         heappush(self._events, (self.now + delay, self._sequence, action))
         return self.now + delay
 
-    def do(self, peer: Peer, outs: list[ClusterAction]) -> None:
+    def do(self, peer: Peer, outs: list[ClusterOutput]) -> None:
         """Carry out what a cluster wants."""
         for out in outs:
             peer.outs.append((self.now, out))

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mpreg_proto.cluster.actions import ClusterAction, SendMessage
+from mpreg_proto.cluster.actions import ClusterOutput, SendMessage
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
 from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Pause, Resume, Returned, Run, Send
@@ -145,7 +145,7 @@ class MemberStub(PeerStub):
         """Say LEFT, and nothing else."""
         self.tell(self.cluster.leave(self._harness.now))
 
-    def tell(self, outs: Iterable[ClusterAction]) -> None:
+    def tell(self, outs: Iterable[ClusterOutput]) -> None:
         """Send what this member's cluster wants sent."""
         for out in outs:
             if isinstance(out, SendMessage) and out.link in self._harness.peers:

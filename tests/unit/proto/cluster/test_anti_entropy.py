@@ -59,9 +59,9 @@ class Side:
         self.sent.append(message)
         match message:
             case Digest():
-                return self.anti_entropy.answer_digest(LINK, message)
+                return self.anti_entropy.answer_digest(LINK, message)[0]
             case BucketHashes():
-                return self.anti_entropy.answer_bucket_hashes(LINK, message)
+                return self.anti_entropy.answer_bucket_hashes(LINK, message)[0]
             case Pull():
                 return self.anti_entropy.answer_pull(LINK, message)
             case Gossip(claims, deltas):
@@ -135,16 +135,16 @@ def test_a_large_catalogue_is_told_by_its_head() -> None:
 
 def test_a_digest_is_answered_with_all_that_is_newer_and_always() -> None:
     ann = Side(ANN)
-    (tell,) = ann.anti_entropy.answer_digest(LINK, ann.anti_entropy.compare(LINK)[0].message)
+    (tell,) = ann.anti_entropy.answer_digest(LINK, ann.anti_entropy.compare(LINK)[0].message)[0]
     assert tell.message == Gossip(answer=True)
 
 
 def test_a_peer_with_another_hash_for_my_version_is_told_my_head() -> None:
     ann = Side(ANN)
     head = ann.catalogue.offer(FunctionSpec(name="mine")).head
-    answer = ann.anti_entropy.answer_digest(LINK, Digest((), (Head(ANN, head.version, bytes(16)),)))[0].message
+    answer = ann.anti_entropy.answer_digest(LINK, Digest((), (Head(ANN, head.version, bytes(16)),)))[0][0].message
     assert head in answer.heads
-    elses = ann.anti_entropy.answer_digest(LINK, Digest((), (Head(BOB, 1, bytes(16)),)))
+    elses = ann.anti_entropy.answer_digest(LINK, Digest((), (Head(BOB, 1, bytes(16)),)))[0]
     assert elses[1].message.heads == (Head(BOB, 0, bytes(16)),)
 
 

@@ -11,9 +11,10 @@ from mpreg_proto.cluster.detector import (
     SILENT_LINK_TIMEOUT,
     UNLINKED_GRACE,
     Detector,
+    Findings,
 )
 from mpreg_proto.cluster.dialer import Dialer
-from mpreg_proto.cluster.members import Card, Member, Members
+from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.cluster.suspicion import (
     MAX_TIMEOUT,
     MIN_TIMEOUT,
@@ -64,21 +65,21 @@ class World:
 
     def hear(self, member: MemberId, standing: int = 0, incarnation: int = 0, *accusers: MemberId) -> None:
         card = msgspec.msgpack.encode(Card("she", (f"ws://{member[:1].decode()}:1",)))
-        self.follow(self.members.merge([Claim(member, incarnation, standing, card, accusers)], self.now))
+        self.follow(Findings(self.members.merge([Claim(member, incarnation, standing, card, accusers)], self.now)))
         for held in self.members.drain_confirmed():
             self.follow(self.detector.member_changed(held, self.now))
 
-    def follow(self, found: "list[Member | ClusterAction] | list[Member]") -> None:
+    def follow(self, findings: Findings) -> None:
         """As `Cluster` does: what rose is told to the detector too."""
-        waiting = list(found)
+        waiting = list(findings.declared)
+        self.outs += findings.actions
         while waiting:
             one = waiting.pop(0)
-            if isinstance(one, Member):
-                (self.rings.enter if one.routable else self.rings.depart)(one.id)
-                waiting += self.detector.member_changed(one, self.now)
-                self.dialer.member_changed(one, self.now)
-            else:
-                self.outs.append(one)
+            (self.rings.enter if one.routable else self.rings.depart)(one.id)
+            more = self.detector.member_changed(one, self.now)
+            waiting += more.declared
+            self.outs += more.actions
+            self.dialer.member_changed(one, self.now)
         self.dialer.neighbours_changed(self.now)
 
     def tick(self) -> list[ClusterAction]:
@@ -131,7 +132,7 @@ def test_each_neighbour_has_its_turn_in_a_round_and_rounds_differ() -> None:
             (probe,) = world.tick()
             probed.append(probe.link)
             member = next(member for member, link in world.links.items() if link == probe.link)
-            world.follow(world.detector.ack_received(member, world.now))
+            world.outs += world.detector.ack_received(member, world.now)
             world.now += PROBE_INTERVAL
         rounds.append(probed)
     assert all(sorted(probed) == sorted(world.links.values()) for probed in rounds)
@@ -570,7 +571,7 @@ def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
     world.links[BOB] = LinkId(7)
     for _ in range(MAX_HEALTH_MULTIPLIER):
         world.tick()
-        world.follow(world.detector.ack_received(BOB, world.now))
+        world.outs += world.detector.ack_received(BOB, world.now)
         world.now += PROBE_INTERVAL
     assert world.detector.health_multiplier == 1
 
@@ -584,15 +585,15 @@ def test_evidence_makes_suspect_and_the_dead_retired() -> None:
     assert world.ann is Standing.SUSPECT
     world.until(MIN_TIMEOUT)
     assert world.ann is Standing.RETIRED
-    assert world.detector.displaced(ANN, 2) == []
-    assert world.detector.displaced(BOB, 2) == [], "unknown"
-    assert world.detector.displaced(ME, 2) == []
+    assert world.detector.displaced(ANN, 2) == Findings()
+    assert world.detector.displaced(BOB, 2) == Findings(), "unknown"
+    assert world.detector.displaced(ME, 2) == Findings()
 
 
 def test_evidence_against_the_dead_retires_them_at_once() -> None:
     world = World(ANN)
     world.hear(ANN, int(Standing.DEAD))
-    assert [rose.standing for rose in world.detector.displaced(ANN, 2)] == [Standing.RETIRED]
+    assert [rose.standing for rose in world.detector.displaced(ANN, 2).declared] == [Standing.RETIRED]
 
 
 def test_who_was_displaced_and_is_said_to_be_dead_is_retired() -> None:
@@ -627,5 +628,5 @@ def test_who_leaves_judges_nobody() -> None:
     world.unlink(ANN)
     world.detector.stop()
     assert len(world.timers) == 0
-    assert world.detector.displaced(BOB, 2) == []
+    assert world.detector.displaced(BOB, 2) == Findings()
     assert world.tick() == []

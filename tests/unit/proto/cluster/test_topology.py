@@ -2,8 +2,9 @@
 
 import pytest
 
-from mpreg_proto.cluster.topology import MAX_HOPS, MESH, RINGS, Rings, Routes
+from mpreg_proto.cluster.topology import MESH, RINGS, Rings, Routes
 from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.limits import MAX_HOPS
 from mpreg_proto.rng import Rng
 
 

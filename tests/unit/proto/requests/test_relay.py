@@ -2,8 +2,8 @@
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.limits import Limits
-from mpreg_proto.requests.relay import MAX_HOPS, Forward, Relay
+from mpreg_proto.limits import MAX_HOPS, Limits
+from mpreg_proto.requests.relay import Forward, Relay
 from mpreg_proto.wire.messages import Call, CancelRequest, Done, Request, Result
 
 ME, SHE, FAR = (MemberId(letter * 16) for letter in (b"m", b"s", b"f"))

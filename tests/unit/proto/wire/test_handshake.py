@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 
 from mpreg_proto.errors import Fault
-from mpreg_proto.wire.handshake import FEATURES, MEMBER_ID_BYTES, Agreed, agree, hello
+from mpreg_proto.ids import MEMBER_ID_BYTES
+from mpreg_proto.wire.handshake import FEATURES, Agreed, agree, hello
 from mpreg_proto.wire.messages import VERSION, Hello
 
 NODE = hello(cluster="c", member=b"n" * 16, name="node")
