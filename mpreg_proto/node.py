@@ -8,6 +8,8 @@ awaits; inputs run to completion and never raise for what a peer did. The loop t
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
@@ -31,6 +33,18 @@ from mpreg_proto.wire.values import ValueCodec
 __all__ = ["Node", "NodeConfig"]
 
 
+class Tap(Protocol):
+    """Sees what goes into a node and what comes out, such as a journal. It must not call the node."""
+
+    def input(self, name: str, now: int, args: tuple[Any, ...]) -> None:
+        """The node is about to act on the input or command of that name, a method of `Node`, with its arguments."""
+        ...
+
+    def drained(self, effects: list[Effect]) -> None:
+        """`Node.drain` is about to return these."""
+        ...
+
+
 class Node:
     """A member of the cluster. `me` and `entropy` must not be guessable; `rng` is seeded; all times are nanoseconds.
 
@@ -47,8 +61,10 @@ class Node:
         entropy: Entropy,
         now: int,
         codec: ValueCodec | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.config = config
+        self._tap = tap
         self.left = False
         """Whether `leave` is over: the process may end."""
         machines = self._machines = Machines(config, rng=rng, entropy=entropy, codec=codec or ValueCodec())
@@ -94,6 +110,8 @@ class Node:
 
         Raises LocalProtocolError if `link` is open already; nothing has changed then.
         """
+        if self._tap is not None:
+            self._tap.input("link_opened", now, (link, framing, dialled))
         if self.left:  # its dial was under way, or its peer has not heard yet
             self._log.append(HangUp(link, CloseCode.GOING_AWAY))
             return
@@ -101,10 +119,14 @@ class Node:
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
         """Bytes of a stream, or one whole message of a link that keeps their borders."""
+        if self._tap is not None:
+            self._tap.input("receive", now, (link, data))
         self._process(link, self.links.receive(link, data, now), now)
 
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
         """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
+        if self._tap is not None:
+            self._tap.input("handle", now, (link, message))
         self._process(link, self.links.handle(link, message, now), now)
 
     def _process(self, link: LinkId, received: Received, now: int) -> None:
@@ -117,6 +139,8 @@ class Node:
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
         """The transport is gone, for whatever reason; comes exactly once a link."""
+        if self._tap is not None:
+            self._tap.input("link_closed", now, (link,))
         clean = link in self.links.closing
         session = self.links.closed(link)
         if session is None:
@@ -134,6 +158,8 @@ class Node:
 
     def dial_failed(self, address: Address, *, now: int) -> None:
         """A `Dial` came to nothing."""
+        if self._tap is not None:
+            self._tap.input("dial_failed", now, (address,))
         self._run(self.cluster.dial_failed(address, now), now)
         self._settle(now)
 
@@ -143,10 +169,14 @@ class Node:
         An adapter may say so. Byte streams need it only for bytes that the peer took, as `receive` gets every byte
         that comes.
         """
+        if self._tap is not None:
+            self._tap.input("progress", now, (link,))
         self.links.progress(link, now)
 
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
         """So many bytes of what was to be sent wait to leave on a link; 0 once all has left. An adapter may say so."""
+        if self._tap is not None:
+            self._tap.input("backlog", now, (link, queued))
         self.cluster.backlog(link, queued)
 
     def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
@@ -155,11 +185,15 @@ class Node:
         `began` is when its body really began, if that was later than its `Run`: placement reckons with how long calls
         take.
         """
+        if self._tap is not None:
+            self._tap.input("finished", now, (run, outcome, began))
         self._run(self.worker.finished(run, outcome, now, began=began), now)
         self._settle(now)
 
     def wake(self, *, now: int) -> None:
         """Time has passed: do what is due. A no-op when nothing is."""
+        if self._tap is not None:
+            self._tap.input("wake", now, ())
         for key in self._timers.due(now):
             kind = key[0]
             if kind == TimerKind.DECODE:
@@ -179,6 +213,8 @@ class Node:
 
     def submit(self, request: Request, *, now: int) -> RequestId:
         """Answer `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`."""
+        if self._tap is not None:
+            self._tap.input("submit", now, (request,))
         number = int.from_bytes(self._machines.entropy(6), "big")
         own = msgspec.structs.replace(request, id=number, here=())
         self._run(self._machines.accept(LOCAL, own, now), now)
@@ -187,11 +223,15 @@ class Node:
 
     def cancel(self, request: RequestId, *, now: int) -> None:
         """Stop a submitted request; it is still answered, with 1021 unless it is over already."""
+        if self._tap is not None:
+            self._tap.input("cancel", now, (request,))
         self._run(self.coordinator.cancel(LOCAL, request, now), now)
         self._settle(now)
 
     def offer(self, function: FunctionSpec, *, now: int) -> None:
         """Offer a function from now on, in place of any earlier one of that name."""
+        if self._tap is not None:
+            self._tap.input("offer", now, (function,))
         actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
         self._run(self.worker.concurrency(function.name, function.concurrency, now), now)
@@ -200,6 +240,8 @@ class Node:
 
     def withdraw(self, function: str, *, now: int) -> None:
         """Offer it no longer. Running calls go on; queued ones are refused."""
+        if self._tap is not None:
+            self._tap.input("withdraw", now, (function,))
         actions = self.cluster.withdraw(function, now)
         self._machines.offered.pop(function, None)
         self._run(actions, now)
@@ -208,6 +250,8 @@ class Node:
 
     def set_resources(self, resources: tuple[str, ...], *, now: int) -> None:
         """The node's own resources are these from now on."""
+        if self._tap is not None:
+            self._tap.input("set_resources", now, (resources,))
         actions = self.cluster.set_resources(resources, now)
         self._machines.resources = resources
         self._run(actions, now)
@@ -215,12 +259,16 @@ class Node:
 
     def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
         """Where others can dial this node."""
+        if self._tap is not None:
+            self._tap.input("advertise", now, (addresses,))
         self._machines.addresses = addresses
         self._run(self.cluster.advertise(addresses, now), now)
         self._settle(now)
 
     def leave(self, *, now: int) -> None:
         """Drain, then go: refuse what is new, finish what runs (10 s), say goodbye. Again: skip the grace."""
+        if self._tap is not None:
+            self._tap.input("leave", now, ())
         if self.draining:
             self._finish(now)
             return
@@ -237,6 +285,8 @@ class Node:
         if self.links.closing:
             self._close_links()
         log, self._log[:] = self._log[:], []
+        if self._tap is not None:
+            self._tap.drained(log)
         return log
 
     @property

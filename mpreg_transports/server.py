@@ -57,7 +57,7 @@ from mpreg_transports.functions.pools import ExecutorSource
 from mpreg_transports.functions.registry import FunctionRegistry
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.links.base import Link
-from mpreg_transports.observe.journal import JournalNode
+from mpreg_transports.observe.journal import Journal
 from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.dialing import Dialler, LinkListener, NetworkBackend
 from mpreg_transports.runtime.driver import Driver, clock
@@ -128,6 +128,7 @@ class Server:
         self._codec = codec or default_codec()
         self._functions = FunctionRegistry(limits)
         self._driver: Driver | None = None
+        self._open_journal: Journal | None = None
         self._affinity: LoopAffinity | None = None
         """Where it runs; None while it does not."""
         self._token: EventLoopToken | None = None
@@ -297,9 +298,9 @@ class Server:
                 await listener.close()
                 tasks.cancel_scope.cancel()
         finally:
-            if self._driver is not None and isinstance(self._driver.node, JournalNode):
-                self._driver.node.close_journal()
-            self._driver = None
+            if self._open_journal is not None:
+                self._open_journal.close()
+            self._driver = self._open_journal = None
             with anyio.CancelScope(shield=True):
                 await listener.close()
 
@@ -383,13 +384,14 @@ class Server:
             limits=self._limits,
         )
         me, seed = MemberId(os.urandom(16)), int.from_bytes(os.urandom(8), "big")
-        if self.journal is None:
-            node = Node(config, me=me, rng=Rng(seed), entropy=os.urandom, now=clock(), codec=self._codec)
-        else:
+        now = clock()
+        if self.journal is not None:
             try:
-                node = JournalNode(self.journal, config, me=me, seed=seed, now=clock(), codec=self._codec)
+                self._open_journal = Journal(self.journal, config, me=me, seed=seed, now=now, codec=self._codec)
             except OSError as error:
                 raise cannot_journal(self.journal, error) from None
+        entropy = os.urandom if self._open_journal is None else self._open_journal.entropy
+        node = Node(config, me=me, rng=Rng(seed), entropy=entropy, now=now, codec=self._codec, tap=self._open_journal)
         for one in list(self._functions.values()):
             node.offer(one.spec, now=clock())
         network = self.network

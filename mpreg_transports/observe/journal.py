@@ -2,9 +2,10 @@
 same end.
 
 The core is a function of its inputs, its times and its draws; all three are written here, one MessagePack record each
-behind a 4-byte length, by a `Node` that writes before it acts. `replay` reads them into a new `Node` and compares the
-rolling hash over all effects with the marks in the file. A journal holds arguments and results of calls: it is written
-with mode 0600 and never by default. One file is one run of a node: the next run moves it away and begins its own.
+behind a 4-byte length, by a `Journal`, the tap of its node, which writes before the node acts. `replay` reads them into
+a new `Node` and compares the rolling hash over all effects with the marks in the file. A journal holds arguments and
+results of calls: it is written with mode 0600 and never by default. One file is one run of a node: the next run moves
+it away and begins its own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from mpreg_proto.effects import (
     Send,
     Stopped,
 )
-from mpreg_proto.ids import Address, LinkId, MemberId, RequestId, RunId
+from mpreg_proto.ids import Address, MemberId
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
@@ -113,123 +114,48 @@ class EffectHash:
         return self._hash.hexdigest()
 
 
-class JournalNode(Node):
-    """A `Node` that writes each input down before it acts on it. Use it as a `Node`.
+class Journal:
+    """Writes down each input of a node before the node acts on it, as the `Tap` of that node.
 
-    Call `close_journal` at the end.
+    Give the node also `entropy`, so that what it draws is there too. Call `close` at the end.
     """
 
     def __init__(self, file: Path, config: NodeConfig, *, me: MemberId, seed: int, now: int, codec: ValueCodec) -> None:
+        """Begin `file`, of a node made of these. Raises OSError if it cannot be written."""
         self._file = _create(file)
         self._effects = EffectHash()
         self._inputs = 0
-        self._values = codec
-        start = Start(config=config, me=me, seed=seed, now=now, version=version("mpreg"))
+        self._codec = codec
         self._file.write(MAGIC)
-        _write(self._file, start)
-        super().__init__(config, me=me, rng=Rng(seed), entropy=self._draw, now=now, codec=codec)
+        _write(self._file, Start(config=config, me=me, seed=seed, now=now, version=version("mpreg")))
 
-    def _draw(self, size: int) -> bytes:
+    def entropy(self, size: int) -> bytes:
+        """So many random bytes, as `os.urandom` gives."""
         drawn = os.urandom(size)
         _write(self._file, Input("entropy", 0, (drawn,)))
         return drawn
 
-    def _record_input(self, name: str, now: int, *args: Any) -> None:
+    def input(self, name: str, now: int, args: tuple[Any, ...]) -> None:
+        """See `Tap.input`. With each "wake" the file is brought up to date."""
         self._inputs += 1
         if self._inputs % _CHECKPOINT_EVERY == 0:
             _write(self._file, Checkpoint(self._inputs, self._effects.hex))
-        _write(self._file, Input(name, now, args))
+        _write(self._file, Input(name, now, _encode_args(name, args, self._codec)))
+        if name == "wake":
+            _flush(self._file)
 
-    def close_journal(self) -> None:
+    def drained(self, effects: list[Effect]) -> None:
+        """See `Tap.drained`; what is joined until a drain depends on when it comes, so it is written too."""
+        if effects:
+            _write(self._file, Input("drain", 0))
+            self._effects.add(effects)
+
+    def close(self) -> None:
         """Write the last mark and close the file."""
         if not self._file.closed:
             _write(self._file, Checkpoint(self._inputs, self._effects.hex))
             _flush(self._file)
             self._file.close()
-
-    def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
-        """See `Node.link_opened`."""
-        self._record_input("link_opened", now, link, framing.value, dialled)
-        super().link_opened(link, framing=framing, dialled=dialled, now=now)
-
-    def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
-        """See `Node.receive`."""
-        self._record_input("receive", now, link, data if isinstance(data, str) else bytes(data))
-        super().receive(link, data, now=now)
-
-    def link_closed(self, link: LinkId, *, now: int) -> None:
-        """See `Node.link_closed`."""
-        self._record_input("link_closed", now, link)
-        super().link_closed(link, now=now)
-
-    def dial_failed(self, address: Address, *, now: int) -> None:
-        """See `Node.dial_failed`."""
-        self._record_input("dial_failed", now, address)
-        super().dial_failed(address, now=now)
-
-    def progress(self, link: LinkId, *, now: int) -> None:
-        """See `Node.progress`."""
-        self._record_input("progress", now, link)
-        super().progress(link, now=now)
-
-    def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
-        """See `Node.backlog`."""
-        self._record_input("backlog", now, link, queued)
-        super().backlog(link, queued, now=now)
-
-    def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
-        """See `Node.finished`."""
-        self._record_input("finished", now, run, began, *_encode_outcome(outcome, self._values))
-        super().finished(run, outcome, now=now, began=began)
-
-    def wake(self, *, now: int) -> None:
-        """See `Node.wake`; also the moment when the file is brought up to date."""
-        self._record_input("wake", now)
-        super().wake(now=now)
-        _flush(self._file)
-
-    def submit(self, request: Request, *, now: int) -> RequestId:
-        """See `Node.submit`."""
-        self._record_input("submit", now, _encode(request))
-        return super().submit(request, now=now)
-
-    def cancel(self, request: RequestId, *, now: int) -> None:
-        """See `Node.cancel`."""
-        self._record_input("cancel", now, request)
-        super().cancel(request, now=now)
-
-    def offer(self, function: FunctionSpec, *, now: int) -> None:
-        """See `Node.offer`."""
-        self._record_input("offer", now, msgspec.to_builtins(function))
-        super().offer(function, now=now)
-
-    def withdraw(self, function: str, *, now: int) -> None:
-        """See `Node.withdraw`."""
-        self._record_input("withdraw", now, function)
-        super().withdraw(function, now=now)
-
-    def set_resources(self, resources: tuple[str, ...], *, now: int) -> None:
-        """See `Node.set_resources`."""
-        self._record_input("set_resources", now, resources)
-        super().set_resources(resources, now=now)
-
-    def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
-        """See `Node.advertise`."""
-        self._record_input("advertise", now, addresses)
-        super().advertise(addresses, now=now)
-
-    def leave(self, *, now: int) -> None:
-        """See `Node.leave`."""
-        self._record_input("leave", now)
-        super().leave(now=now)
-
-    def drain(self) -> list[Effect]:
-        """See `Node.drain`; what is joined until a drain depends on when it comes, so it is written too."""
-        effects = super().drain()
-        if effects:
-            _write(self._file, Input("drain", 0))
-            self._effects.add(effects)
-        return effects
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -294,6 +220,23 @@ def _recreate_node(start: Start, inputs: Iterable[Checkpoint | Input], *, codec:
         now=start.now,
         codec=codec,
     )
+
+
+def _encode_args(name: str, args: tuple[Any, ...], codec: ValueCodec) -> tuple[Any, ...]:
+    """The arguments of an input as plain data."""
+    match name, args:
+        case "link_opened", (link, framing, dialled):
+            return link, framing.value, dialled
+        case "receive", (link, data):
+            return link, data if isinstance(data, str) else bytes(data)
+        case "finished", (run, outcome, began):
+            return run, began, *_encode_outcome(outcome, codec)
+        case "submit", (request,):
+            return (_encode(request),)
+        case "offer", (function,):
+            return (msgspec.to_builtins(function),)
+        case _:
+            return args
 
 
 def _apply(node: Node, record: Input, codec: ValueCodec) -> None:

@@ -1,14 +1,17 @@
 """A real node's journal runs again to the same hash, and whoever changes it is found out."""
 
 import errno
+import inspect
 import io
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mpreg_proto.node import Node
 from mpreg_transports import Client, ExecutionFailed, Server
 from mpreg_transports.config.validation import CannotJournal
 from mpreg_transports.observe import journal
@@ -107,8 +110,12 @@ def written(folder: Path) -> list[Path]:
 
 def test_inputs_that_are_written_and_read() -> None:
     """`replay` refuses a record of any other name."""
-    written = {name for name in vars(journal.JournalNode) if not name.startswith("_")} - {"drain", "close_journal"}
-    assert written == journal._INPUTS
+    tapped = {}
+    for name, method in vars(Node).items():
+        if callable(method) and not name.startswith("__"):
+            tapped.update(dict.fromkeys(re.findall(r'_tap\.input\("(\w+)"', inspect.getsource(method)), name))
+    assert all(name == method for name, method in tapped.items()), tapped
+    assert tapped.keys() - {"handle"} == journal._INPUTS, "a real node gets bytes"
 
 
 async def test_each_run_has_a_file_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
