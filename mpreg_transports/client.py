@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from numbers import Real
 from types import TracebackType
@@ -19,7 +19,7 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Reply, ReplyReceived
-from mpreg_proto.effects import HangUp, Lane, Send
+from mpreg_proto.effects import HangUp, Pause, Resume, Send
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
@@ -32,13 +32,11 @@ from mpreg_transports.config.validation import check_text, unsendable
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError, check_function_name, checked_resources
-from mpreg_transports.links.base import Framing, Link, LinkEnded
-from mpreg_transports.links.websocket import WebSocketLink
+from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime.dialing import NetworkBackend, open_link
 from mpreg_transports.runtime.driver import clock
+from mpreg_transports.runtime.link_loop import LinkLoop
 from mpreg_transports.runtime.result_stream import ReplyWaiter, ResultStream
-from mpreg_transports.runtime.send_buffer import ProgressMonitor, SendBuffer
-from mpreg_transports.runtime.slices import Slicer
 from mpreg_transports.values import default_codec
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
@@ -315,9 +313,9 @@ class ClientConnection:
         self._open_link = open_link
         self._limits = limits
         self._waiters: dict[int, ReplyWaiter] = {}
+        self._loop = LinkLoop(session, flush=self.flush, spawn=self._spawn, clock=clock)
         self._links: dict[LinkId, _ClientLink] = {}
         self._current: _ClientLink | None = None
-        self._last_link = 0
         self._due: int | None = None
         self._wakeup = anyio.Event()
         self._affinity: LoopAffinity | None = None
@@ -398,28 +396,19 @@ class ClientConnection:
 
     def flush(self) -> None:
         """Carry out all that the session wants. Never awaits."""
-        writes: dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]] = {}
-        closing: list[HangUp] = []
         for effect in self.session.drain():
             match effect:
-                case Send():
-                    writes.setdefault((effect.link, effect.lane), []).append(effect.chunks)
+                case Send() | HangUp() | Pause() | Resume():
+                    self._loop.apply(effect)
                 case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
                         waiter.event.set()
-                case HangUp():
-                    closing.append(effect)
                 case Ready() | Rejected() | LinkDraining():
                     self._on_session_event(effect)
                 case _:
                     pass  # notices are for nodes
-        for (link, lane), messages in writes.items():
-            if (linked := self._links.get(link)) is not None:
-                linked.send_buffer.put(messages, lane)
-        for hang_up in closing:
-            if (linked := self._links.get(hang_up.link)) is not None:
-                linked.send_buffer.close(hang_up.code)
+        self._loop.write()
         if self.session.next_timeout() != self._due:
             self._wakeup.set()
 
@@ -505,50 +494,33 @@ class ClientConnection:
             most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8)) / SECOND
             await anyio.sleep(random.uniform(0, most))  # full jitter, so that a crowd does not come back at once
 
+    def _spawn(self, start: Callable[[], Coroutine[object, object, None]]) -> None:
+        assert self._tasks is not None, "effects are carried out while the connection runs"
+        self._tasks.start_soon(start)
+
     def _attach(self, transport: Link, on_ready: Callable[[], None]) -> _ClientLink:
-        self._last_link += 1
-        link, session = LinkId(self._last_link), self.session
-
-        def report_progress() -> None:
-            session.progress(link, now=clock())
-
-        if isinstance(transport, WebSocketLink):
-            transport.on_partial = report_progress
-        assert self._tasks is not None, "links are attached while the connection runs"
-        send_buffer = SendBuffer(transport, monitor=ProgressMonitor(self._tasks.start_soon), progress=report_progress)
-        linked = _ClientLink(link, send_buffer, on_ready)
+        linked = _ClientLink(self._loop.attach(transport), on_ready)
         self._links[linked.id] = self._current = linked
         return linked
 
     async def _pump(self, transport: Link, linked: _ClientLink, address: Address) -> None:
         """Be the link's reader until it ends; its writer runs beside."""
-        session = self.session
-        slicer = Slicer(lambda data, now: session.receive(linked.id, data, now=now), self.flush, clock)
+
+        def begin() -> None:
+            self.session.link_opened(linked.id, framing=transport.framing, address=address, now=clock())
+
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(linked.send_buffer.run)
-                session.link_opened(linked.id, framing=transport.framing, address=address, now=clock())
-                self.flush()
-                try:
-                    while True:
-                        await slicer.feed(await transport.receive(), stream=transport.framing is Framing.STREAM)
-                except LinkEnded:
-                    tasks.cancel_scope.cancel()
+            await self._loop.run(linked.id, transport, begin=begin)
         finally:
             del self._links[linked.id]
-            session.link_closed(linked.id, now=clock())
-            self.flush()
-            with anyio.CancelScope(shield=True):
-                await transport.close()
             self._detach(linked)
 
 
 class _ClientLink:
     """One link of a client."""
 
-    def __init__(self, id: LinkId, send_buffer: SendBuffer, on_ready: Callable[[], None]) -> None:
+    def __init__(self, id: LinkId, on_ready: Callable[[], None]) -> None:
         self.id = id
-        self.send_buffer = send_buffer
         self.on_ready = on_ready
         self.ready = False
         """Whether its handshake was done."""

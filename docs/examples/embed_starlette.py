@@ -30,14 +30,14 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Result
 from mpreg_transports import Graph, RequestError
 from mpreg_transports.functions.execution import built_in, function
-from mpreg_transports.links.base import Buffer, LinkEnded
+from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime.dialing import Dialler
 from mpreg_transports.runtime.driver import Driver, clock
 from mpreg_transports.values import default_codec
 
 
 # [link]
-class StarletteLink:
+class StarletteLink(Link):
     """One WebSocket of the application as a link of the node (mpreg_transports/links/base.py says what is owed)."""
 
     def __init__(self, websocket: WebSocket) -> None:
@@ -45,7 +45,6 @@ class StarletteLink:
         self.websocket = websocket
         self.framing = Framing.NATIVE_MESSAGES if native else Framing.CLASSIC_MESSAGES
         self.peer = str(websocket.client)
-        self.local_host = None
 
     async def accept(self) -> None:
         await self.websocket.accept("mpreg.1" if self.framing is Framing.NATIVE_MESSAGES else None)
@@ -65,9 +64,6 @@ class StarletteLink:
                     await self.websocket.send_text(bytes(chunk).decode())
         except (WebSocketDisconnect, RuntimeError) as error:
             raise LinkEnded(f"the peer is gone: {error}") from None
-
-    def send_now(self, chunks: Sequence[Buffer]) -> bool:
-        return False  # an application's WebSocket cannot be written to without waiting
 
     async def close(self, code: int = 1000) -> None:
         if WebSocketState.DISCONNECTED in (self.websocket.client_state, self.websocket.application_state):

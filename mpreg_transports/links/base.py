@@ -7,7 +7,7 @@ closing, and never raises anything but `LinkEnded` for what the peer or the netw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mpreg_proto.effects import Framing
@@ -41,19 +41,34 @@ class LinkEnded(Exception):
 
 
 class Link(Protocol):
-    """One connection. One task may receive while another sends; two must not do the same at once."""
+    """One connection. One task may receive while another sends; two must not do the same at once.
+
+    A class that names it as its base owes `framing`, `peer`, `receive`, `send` and `close`, and gets the rest.
+    """
+
+    framing: Framing
+    """How what is carried becomes messages."""
+    peer: str
+    """The other end, for logs: `127.0.0.1:51234`."""
+    local_host: str | None = None
+    """The address of this machine that the link uses, None where there is none."""
+    on_partial: Callable[[], None] = staticmethod(lambda: None)
+    """Set by whoever reads the link; called when bytes came that complete no message, which are a sign of life."""
 
     @property
-    def framing(self) -> Framing:
-        """How what is carried becomes messages."""
+    def written_bytes(self) -> int | None:
+        """Bytes that were written. None where the link does not count: then all that was sent counts as taken."""
+        return None
 
     @property
-    def peer(self) -> str:
-        """The other end, for logs: `127.0.0.1:51234`."""
+    def acked_bytes(self) -> int | None:
+        """Bytes of them that the peer has taken; None if `written_bytes` is."""
+        return None
 
     @property
-    def local_host(self) -> str | None:
-        """The address of this machine that the link uses, None where there is none."""
+    def unsent_bytes(self) -> int:
+        """Bytes that were written and that this system has not taken yet; they are lost if the process ends."""
+        return 0
 
     async def receive(self) -> Sequence[bytes | bytearray | memoryview | str]:
         """Wait for data: at least one item.
@@ -74,6 +89,15 @@ class Link(Protocol):
 
         Spares a switch to the writer's task for each small answer. Only where no `send` is under way.
         """
+        return False
+
+    async def keepalive(self) -> bool:
+        """Ask the peer for a sign of life, which comes as bytes. Returns False where the link has no means to ask.
+
+        Silence proves nothing then. Native links are pinged by the core, so only a classic one needs it. Raises
+        LinkEnded.
+        """
+        return False
 
     async def close(self, code: int = CloseCode.NORMAL) -> None:
         """End the link in order, within two seconds, even when cancelled; free its socket.

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from mpreg_proto.errors import CloseCode
-from mpreg_transports.links.base import Buffer, Framing, LinkEnded
+from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
 
 BUFFERED = 1024 * 1024
 """Unread bytes from which on a sender waits."""
@@ -95,11 +95,10 @@ class _Direction:
         changed.set()
 
 
-class MemoryLink:
+class MemoryLink(Link):
     """One end of a pair; a `Link` with framing STREAM."""
 
     framing = Framing.STREAM
-    local_host: str | None = None
 
     def __init__(self, incoming: _Direction, outgoing: _Direction, *, peer: str) -> None:
         self.peer = peer
@@ -123,10 +122,6 @@ class MemoryLink:
     async def send(self, chunks: Sequence[Buffer]) -> None:
         """Hand over the concatenation of `chunks`; waits while over 1 MiB is unread. See `Link.send`."""
         await self._outgoing.put(chunks)
-
-    def send_now(self, chunks: Sequence[Buffer]) -> bool:
-        """Never: see `Link.send_now`."""
-        return False
 
     async def close(self, code: int = CloseCode.NORMAL) -> None:
         """End both directions in order: the other end still reads what was sent, this one nothing more."""

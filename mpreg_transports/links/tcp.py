@@ -23,7 +23,7 @@ from mpreg_transports.background import running_loop
 from mpreg_transports.config.addresses import host_and_port, normal_host
 from mpreg_transports.functions.fork_safety import close_on_fork
 from mpreg_transports.links import asyncio_stream
-from mpreg_transports.links.base import Buffer, Framing, LinkEnded
+from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
 
 READ_SIZE = 256 * 1024
 """Bytes asked for at once; asyncio's own reads are as long."""
@@ -53,7 +53,7 @@ _PLAIN = (SocketStream, asyncio_stream.AsyncioStream)
 """Streams that can end one direction."""
 
 
-class TcpLink:
+class TcpLink(Link):
     """A `Link` over a connected byte stream; `received` are bytes that were already read from it."""
 
     framing = Framing.STREAM
@@ -76,6 +76,11 @@ class TcpLink:
     def written_bytes(self) -> int:
         """Bytes that were written."""
         return self._output.written_bytes
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that this system has not taken yet."""
+        return self._output.unsent
 
     async def receive(self) -> tuple[bytes]:
         """One chunk, up to 256 KiB. See `Link.receive`."""

@@ -2,7 +2,7 @@
 
 Frames come from a byte stream and leave as whole messages by `receive`; messages enter by `send` and leave as frames.
 Pings are answered here. There is no keepalive and no clock here but the bound on the closing handshake: the core pings
-native links itself, and for classic ones the driver calls `ping` and watches `received_bytes`.
+native links itself, and for classic ones the driver calls `keepalive`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import anyio
@@ -25,7 +25,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from mpreg_proto.errors import CloseCode
 from mpreg_transports.config.addresses import host_and_port
 from mpreg_transports.links import frames, tcp
-from mpreg_transports.links.base import MAX_MESSAGE, Buffer, Framing, LinkEnded
+from mpreg_transports.links.base import MAX_MESSAGE, Buffer, Framing, Link, LinkEnded
 from mpreg_transports.links.http import HttpRefused, HttpRequest, HttpResponse
 from mpreg_transports.links.message_parser import MessageParser
 
@@ -42,11 +42,8 @@ CLOSE_SECONDS = 1.5
 """How long the closing handshake may take. Reasonable: a few round trips; a peer that is gone costs all of it."""
 
 
-class WebSocketLink:
-    """A `Link` over a stream whose opening handshake is done; made by `accept` and `connect`.
-
-    `received_bytes` counts all that came in, pongs too, so that whoever keeps time can tell silence.
-    """
+class WebSocketLink(Link):
+    """A `Link` over a stream whose opening handshake is done; made by `accept` and `connect`."""
 
     def __init__(
         self, stream: ByteStream, connection: Connection, *, framing: Framing, received: bytes, max_message: int
@@ -54,9 +51,6 @@ class WebSocketLink:
         self.framing = framing
         self.peer = tcp.peer_name(stream)
         self.local_host = tcp.local_host(stream)
-        self.received_bytes = 0
-        self.on_partial: Callable[[], None] = lambda: None
-        """Called when bytes came that complete no message."""
         self._stream = stream
         self._output = tcp.Output(stream)
         self._connection = connection
@@ -82,6 +76,11 @@ class WebSocketLink:
     def written_bytes(self) -> int:
         """Bytes that were written."""
         return self._output.written_bytes
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that this system has not taken yet."""
+        return self._output.unsent
 
     async def receive(self) -> list[bytes | bytearray | str]:
         """All messages that one read of the socket completed. See `Link.receive`.
@@ -114,20 +113,14 @@ class WebSocketLink:
             ]
         )
 
-    async def ping(self) -> None:
-        """Send a ping, between the frames of a message that is being sent; the pong only adds to `received_bytes`.
-
-        Raises LinkEnded.
-        """
+    async def keepalive(self) -> bool:
+        """Send a ping (RFC 6455, 5.5.2), between the frames of a message that is being sent. See `Link.keepalive`."""
         self._check_sendable()
         if self._connection.state is ConnectionState.OPEN:  # else the peer's close frame is in, and answers pings
             self._ping = self._connection.send(ws.Ping())
             if not self._writing:
                 await self._write([])
-
-    def send_now(self, chunks: Sequence[Buffer]) -> bool:
-        """Never: see `Link.send_now`."""
-        return False
+        return True
 
     async def close(self, code: int = CloseCode.NORMAL) -> None:
         """The closing handshake, at most 1.5 s, then hang up. See `Link.close`.
@@ -156,7 +149,6 @@ class WebSocketLink:
                 data, self._received = self._received, None
                 if data is None:
                     data = await self._read()
-                self.received_bytes += len(data)
                 self._parser.feed(data)
             self._messages += self._parser.parse()
             self._end = self._end or self._parser.end

@@ -1,8 +1,7 @@
 """The loop that carries a node's effects out: links, timers, functions.
 
 It is the loop of docs/howto/embed.md on anyio: inputs go into the `Node`, and before anything is awaited its effects
-are carried out, so there are no locks and no half states. One reader and one writer task a link, no task a message; all
-that one wake-up wants to say over a link leaves in one write.
+are carried out, so there are no locks and no half states. Links are link_loop.py's; no task a message.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from mpreg_proto.effects import (
     Effect,
     Framing,
     HangUp,
-    Lane,
     Lost,
     Notify,
     NotStarted,
@@ -33,7 +31,6 @@ from mpreg_proto.effects import (
     Run,
     Send,
 )
-from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
@@ -41,11 +38,9 @@ from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
 from mpreg_transports.functions.pools import Pool
 from mpreg_transports.links.base import Link, LinkEnded
-from mpreg_transports.links.websocket import WebSocketLink
 from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.keepalive import Keepalive
-from mpreg_transports.runtime.send_buffer import ProgressMonitor, ReplySlot, SendBuffer
-from mpreg_transports.runtime.slices import Slicer
+from mpreg_transports.runtime.link_loop import LinkLoop
 
 log = logs.get(__name__)
 
@@ -57,10 +52,6 @@ _CLEANUP_SECONDS = 2.0
 """Seconds that cancelled coroutines have to clean up when the node has ended; then they are abandoned."""
 BLOCKING_NS = 100_000_000
 """Nanoseconds for which an inline function may block the event loop without a warning."""
-
-
-_Writes = dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]]
-"""Messages by link and lane, in their order."""
 
 
 class _FunctionRunState:
@@ -94,7 +85,7 @@ class Driver:
         self._functions = functions
         self._dial_link = dial
         self._observe = observe
-        self._links: dict[LinkId, SendBuffer | ReplySlot] = {}
+        self._links = LinkLoop(node, flush=self.flush, spawn=self._spawn, clock=clock)
         self._local_hosts: dict[LinkId, str] = {}
         self._runtime: Runtime | None = None
         self._context = copy_context()
@@ -102,18 +93,14 @@ class Driver:
         self._running: dict[RunId, _FunctionRunState] = {}
         self._ended_runs: list[tuple[RunId, Outcome]] = []
         """What callbacks of the loop have told of bodies, for `run` to take."""
-        self._monitor = ProgressMonitor(self._spawn)
-        self._paused: dict[LinkId, anyio.Event] = {}
-        """Links that are not read until they are resumed."""
         limits = node.config.limits
         self._keepalive = Keepalive(
             self._spawn,
             every=limits.ping_every,
             gone_after=limits.gone_after,
-            progress=node.links.last_activity,
-            paused=self._paused,
+            last_activity=node.links.last_activity,
+            paused=self._links.paused,
         )
-        self._last_link = 0
         self._due: int | None = None
         self._wakeup = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -150,7 +137,7 @@ class Driver:
         """Whether the node has left and its links are closed; one that will not be is not waited for much longer."""
         if not self.node.left:
             return False
-        if self._close_deadline is None or any(send_buffer.moving for send_buffer in self._links.values()):
+        if self._close_deadline is None or self._links.moving:
             self._close_deadline = clock() + _CLOSE_TIMEOUT
         return not self._links or clock() >= self._close_deadline
 
@@ -168,42 +155,29 @@ class Driver:
             self._flushing = False
 
     def _apply_effects(self) -> None:
-        writes: _Writes = {}
-        closing: list[HangUp] = []
         while effects := self.node.drain():
             for effect in effects:
                 try:
-                    self._apply_effect(effect, writes, closing)
+                    self._apply_effect(effect)
                 except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
                     self._effect_failed(effect)
-        for (link, lane), messages in writes.items():
-            self._write(link, messages, lane)
-        for hang_up in closing:
-            if (send_buffer := self._links.get(hang_up.link)) is not None:
-                send_buffer.close(hang_up.code)
+        self._links.write()
         if self.node.next_timeout() != self._due or self.node.left:
             self._wakeup.set()
 
-    def _apply_effect(self, effect: Effect, writes: _Writes, closing: list[HangUp]) -> None:
+    def _apply_effect(self, effect: Effect) -> None:
         match effect:
-            case Send(link, chunks, _, lane):
-                writes.setdefault((link, lane), []).append(chunks)
+            case Send() | HangUp() | Pause() | Resume():
+                self._links.apply(effect)
             case Run():
                 self._run(effect)
             case Notify(notice):
                 self._observe(notice)
             case Dial(address):
                 self._spawn(self._dial, address)
-            case HangUp():
-                closing.append(effect)
             case Cancel(run):
                 if (running := self._running.get(run)) is not None and running.body is not None:
                     running.body.cancel()
-            case Pause(link):
-                self._paused.setdefault(link, anyio.Event())
-            case Resume(link):
-                if (paused := self._paused.pop(link, None)) is not None:
-                    paused.set()
             case _:
                 assert_never(effect)
 
@@ -216,53 +190,25 @@ class Driver:
         elif isinstance(effect, Dial):
             self.node.dial_failed(effect.address, now=clock())
 
-    def _write(self, link: LinkId, messages: list[tuple[bytes, ...]], lane: Lane) -> None:
-        send_buffer = self._links.get(link)
-        if send_buffer is None:
-            return
-        try:
-            send_buffer.put(messages, lane)
-        except Exception:
-            log.exception("a defect while writing to a link, which ends")
-            send_buffer.close(CloseCode.INTERNAL_ERROR)
-
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
         """Be the link's reader until it ends; its writer runs beside."""
-        self._last_link += 1
-        link = LinkId(self._last_link)
         node = self.node
-        send_buffer = self._links[link] = self._make_send_buffer(link, transport)
-        reason = "cancelled"
-        try:
+        link = self._links.attach(transport, high_water=node.config.limits.slow_link, backlog=self._report_backlog)
+
+        def begin() -> None:
             if self.on_local_host is not None and transport.local_host is not None:
                 self._local_hosts[link] = transport.local_host
                 self.on_local_host(transport.local_host, dialled)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(send_buffer.run)
-                if isinstance(transport, WebSocketLink) and transport.framing is Framing.CLASSIC_MESSAGES:
-                    self._keepalive.add(link, transport)
-                node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
-                self.flush()
-                slicer = Slicer(lambda data, now: node.receive(link, data, now=now), self.flush, clock)
-                try:
-                    while True:
-                        while (paused := self._paused.get(link)) is not None:
-                            await paused.wait()
-                        await slicer.feed(await transport.receive(), stream=transport.framing is Framing.STREAM)
-                except LinkEnded as end:
-                    reason = end.reason
-                tasks.cancel_scope.cancel()
-        finally:
-            del self._links[link]
+            if transport.framing is Framing.CLASSIC_MESSAGES:
+                self._keepalive.add(link, transport)
+            node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
+
+        def end() -> None:
             self._local_hosts.pop(link, None)
-            self._paused.pop(link, None)
             self._keepalive.discard(link)
-            node.link_closed(link, now=clock())
-            self.flush()
             self._wakeup.set()
-            log.debug("%s: %s", transport.peer, reason)
-            with anyio.CancelScope(shield=True):
-                await transport.close()
+
+        await self._links.run(link, transport, begin=begin, end=end)
 
     def local_hosts(self) -> set[str]:
         """This machine's addresses at the ends of the links that stand."""
@@ -270,38 +216,19 @@ class Driver:
 
     async def exchange(self, body: bytes) -> bytes:
         """The answer to one classic message, as if it had come over a link of its own (`POST /rpc`)."""
-        self._last_link += 1
-        link = LinkId(self._last_link)
-        reply_slot = self._links[link] = ReplySlot()
+        link, slot = self._links.open_slot()
         try:
             self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=clock())
             self.node.receive(link, body, now=clock())
             self.flush()
-            return await reply_slot.answer()
+            return await slot.answer()
         finally:
-            del self._links[link]
-            self._paused.pop(link, None)
-            self.node.link_closed(link, now=clock())
-            self.flush()
+            self._links.close_slot(link)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _make_send_buffer(self, link: LinkId, transport: Link) -> SendBuffer:
-        """What is written to a new link; the node is told of its backlog and of signs of life."""
-        node = self.node
-
-        def report_backlog(unsent: int) -> None:
-            node.backlog(link, unsent, now=clock())
-
-        def report_progress() -> None:
-            node.progress(link, now=clock())
-
-        if isinstance(transport, WebSocketLink):
-            transport.on_partial = report_progress
-        high_water = node.config.limits.slow_link
-        return SendBuffer(
-            transport, monitor=self._monitor, high_water=high_water, backlog=report_backlog, progress=report_progress
-        )
+    def _report_backlog(self, link: LinkId, unsent: int) -> None:
+        self.node.backlog(link, unsent, now=clock())
 
     async def _sleep(self) -> None:
         """Until the node's next deadline, or until that has changed."""

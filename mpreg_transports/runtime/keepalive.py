@@ -1,4 +1,4 @@
-"""Keepalive for JSON clients over WebSocket, whose messages have no ping: WebSocket's own is used (RFC 6455, 5.5.2)."""
+"""Keepalive for JSON clients, whose messages have no ping: their links are asked for a sign of life instead."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import anyio
 
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import LinkId
-from mpreg_transports.links.base import LinkEnded
-from mpreg_transports.links.websocket import WebSocketLink
+from mpreg_transports.links.base import Link, LinkEnded
 
 log = logging.getLogger(__name__)
 
 
 class _Watched:
-    """A link and its last signs of life."""
+    """A link and its last sign of life."""
 
     __slots__ = ("seen", "silent", "transport")
 
-    def __init__(self, transport: WebSocketLink) -> None:
+    def __init__(self, transport: Link) -> None:
         self.transport = transport
-        self.seen = (0, 0)
-        """Bytes received, and the time of the last progress of what is written to it."""
+        self.seen = 0
+        """The time of the last activity."""
         self.silent = 0
         """Nanoseconds without a sign of life, in whole intervals."""
 
 
 class Keepalive:
-    """Pings the links of one driver that have been silent for an interval, and closes those that stay silent.
+    """Asks the links of one driver that have been silent for an interval, and closes those that stay silent.
 
     One task serves all links: a task for each would hold 5 KiB beside an idle connection. `spawn(start, *args)` starts
-    a task. Bytes that the peer accepts, of which `progress` gives the last time, are a sign of life too. A link that is
-    paused is never silent: what is not read cannot be a pong. `every` and `gone_after` are nanoseconds.
+    a task. `last_activity` is when a link last moved a byte, either way, pongs too. A link that is paused is never
+    silent: what is not read cannot be a pong. Nor is one that has no means to ask. `every` and `gone_after` are
+    nanoseconds.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Keepalive:
         *,
         every: int,
         gone_after: int,
-        progress: Callable[[LinkId], int],
+        last_activity: Callable[[LinkId], int],
         paused: Container[LinkId],
     ) -> None:
         self._spawn = spawn
         self._every = every
         self._gone_after = gone_after
-        self._progress = progress
+        self._last_activity = last_activity
         self._paused = paused
         self._links: dict[LinkId, _Watched] = {}
         self._scope: anyio.CancelScope | None = None
         """Of the task, while there is one."""
 
-    def add(self, link: LinkId, transport: WebSocketLink) -> None:
+    def add(self, link: LinkId, transport: Link) -> None:
         """Watch a link until `discard`."""
         self._links[link] = _Watched(transport)
         if self._scope is None:
@@ -77,23 +77,23 @@ class Keepalive:
                     self._look(link, watched)
 
     def _look(self, link: LinkId, watched: _Watched) -> None:
-        transport = watched.transport
-        moved = (transport.received_bytes, self._progress(link))
-        if moved != watched.seen or link in self._paused:
-            watched.seen, watched.silent = moved, 0
+        last = self._last_activity(link)
+        if last != watched.seen or link in self._paused:
+            watched.seen, watched.silent = last, 0
             return
         watched.silent += self._every
         if watched.silent < self._gone_after:
-            self._spawn(self._ping, transport)
+            self._spawn(self._ask, link, watched.transport)
         else:
             self.discard(link)
-            log.info("%s: silent for %g s, hung up", transport.peer, watched.silent / 1e9)
-            self._spawn(transport.close, CloseCode.GOING_AWAY)
+            log.info("%s: silent for %g s, hung up", watched.transport.peer, watched.silent / 1e9)
+            self._spawn(watched.transport.close, CloseCode.GOING_AWAY)
 
-    async def _ping(self, transport: WebSocketLink) -> None:
+    async def _ask(self, link: LinkId, transport: Link) -> None:
         try:
             with suppress(LinkEnded), anyio.move_on_after(self._every / 1e9):
-                await transport.ping()
+                if not await transport.keepalive():
+                    self.discard(link)
         except Exception:  # it ends this link, not the node
-            log.exception("%s: a defect while pinging it", transport.peer)
+            log.exception("%s: a defect while asking it for a sign of life", transport.peer)
             await transport.close(CloseCode.INTERNAL_ERROR)

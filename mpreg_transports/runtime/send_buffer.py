@@ -144,7 +144,7 @@ class SendBuffer:
         """
         if self._over:
             return False
-        before, self._acked = self._acked, max(self._acked or 0, getattr(self._link, "acked_bytes", self._written))
+        before, self._acked = self._acked, max(self._acked or 0, self._acked_by_peer())
         if before is None or self._acked > before:
             self._idle_checks = 0
         else:
@@ -153,10 +153,14 @@ class SendBuffer:
             self._progress()
         elif self._idle_checks * CHECK_SECONDS >= (STALLED_SECONDS if self._code is None else CLOSING_SECONDS):
             self._scope.cancel()
-        elif not self._unsent and self._code is None and getattr(self._link, "written_bytes", 0) <= self._acked:
+        elif not self._unsent and self._code is None and (self._link.written_bytes or 0) <= self._acked:
             self._acked = None
             return False
         return True
+
+    def _acked_by_peer(self) -> int:
+        acked = self._link.acked_bytes
+        return self._written if acked is None else acked
 
     async def _write(self) -> None:
         while True:
@@ -170,7 +174,7 @@ class SendBuffer:
                 self._above_high_water = False
                 self._backlog(0)
             if self._code is not None:
-                while getattr(self._link, "unsent", 0):  # noqa: ASYNC110  # the process may end once it is closed
+                while self._link.unsent_bytes:  # noqa: ASYNC110  # the process may end once it is closed
                     await anyio.sleep(CHECK_SECONDS / 10)
                 return
             self._wake = anyio.Event()

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from mpreg_proto.errors import CloseCode
 from mpreg_transports.links import memory
-from mpreg_transports.links.base import Buffer, Framing, LinkEnded
+from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
 from mpreg_transports.runtime.listener import CannotListen, OnHttp, OnLink
 
 SCHEME = "memory://"
@@ -78,11 +78,10 @@ class HostPair:
         changed.set()
 
 
-class InterruptibleLink:
+class InterruptibleLink(Link):
     """One end of a link between two places; a `Link` with framing STREAM."""
 
     framing = Framing.STREAM
-    local_host: str | None = None
 
     def __init__(self, inner: memory.MemoryLink, pair: HostPair) -> None:
         self.peer = inner.peer
@@ -121,10 +120,6 @@ class InterruptibleLink:
     async def send(self, chunks: Sequence[Buffer]) -> None:
         """See `Link.send`."""
         await self._inner.send(chunks)
-
-    def send_now(self, chunks: Sequence[Buffer]) -> bool:
-        """Never: see `Link.send_now`."""
-        return False
 
     async def close(self, code: int = CloseCode.NORMAL) -> None:
         """See `Link.close`."""

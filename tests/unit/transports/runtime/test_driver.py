@@ -52,12 +52,11 @@ def leave(driver: Driver) -> None:
     driver.flush()
 
 
-class Deaf:
+class Deaf(Link):
     """A link whose peer neither reads nor speaks. `given` is received first; `takes` short writes never wait."""
 
     framing = Framing.STREAM
     peer = "deaf"
-    local_host: str | None = None
 
     def __init__(self, given: bytes = b"", *, takes: bool = False, closes: bool = True) -> None:
         self.sent: list[bytes] = []

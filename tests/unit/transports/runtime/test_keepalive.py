@@ -1,40 +1,86 @@
-"""Keepalive of JSON links: a defect of one ends that one."""
+"""Keepalive of JSON links: a defect of one ends that one; one that cannot ask is left alone."""
+
+from collections.abc import Sequence
 
 import anyio
 import pytest
 
+from mpreg_proto.effects import Framing
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import LinkId
+from mpreg_transports.links.base import Buffer, Link
 from mpreg_transports.runtime.keepalive import Keepalive
 
 pytestmark = pytest.mark.anyio
 
+MILLISECOND = 1_000_000
 
-class Broken:
-    """A link whose ping fails as none should."""
 
-    peer, received_bytes = "peer", 0
+class Silent(Link):
+    """A link over which nothing comes."""
+
+    framing = Framing.CLASSIC_MESSAGES
+    peer = "peer"
 
     def __init__(self) -> None:
         self.closed: list[int] = []
+        self.asked = 0
         self.over = anyio.Event()
 
-    async def ping(self) -> None:
-        raise ValueError("a defect")
+    async def receive(self) -> Sequence[bytes]:
+        raise NotImplementedError
 
-    async def close(self, code: int) -> None:
+    async def send(self, chunks: Sequence[Buffer]) -> None:
+        raise NotImplementedError
+
+    async def close(self, code: int = CloseCode.NORMAL) -> None:
         self.closed.append(code)
         self.over.set()
 
 
-async def test_ping_that_fails_ends_its_link_alone() -> None:
-    link = Broken()
+class Broken(Silent):
+    """A link that fails as none should when it is asked."""
+
+    async def keepalive(self) -> bool:
+        raise ValueError("a defect")
+
+
+class Pinged(Silent):
+    """A link that asks in vain."""
+
+    async def keepalive(self) -> bool:
+        self.asked += 1
+        return True
+
+
+async def kept(link: Silent, *, gone_after: int) -> None:
+    """Watch a link until it is closed, and beside it one that has no means to ask."""
+    mute = Silent()
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             keepalive = Keepalive(
-                tasks.start_soon, every=1_000_000, gone_after=10**15, progress=lambda link: 0, paused=()
+                tasks.start_soon,
+                every=MILLISECOND,
+                gone_after=gone_after,
+                last_activity=lambda link: 0,
+                paused=(),
             )
-            keepalive.add(LinkId(1), link)  # type: ignore[arg-type]  # what it uses of a link
+            keepalive.add(LinkId(1), mute)
+            keepalive.add(LinkId(2), link)
             await link.over.wait()
             keepalive.discard(LinkId(1))
+            keepalive.discard(LinkId(2))
+    assert mute.closed == []
+
+
+async def test_request_for_a_sign_of_life_that_fails_ends_its_link_alone() -> None:
+    link = Broken()
+    await kept(link, gone_after=10**15)
     assert set(link.closed) == {CloseCode.INTERNAL_ERROR}
+
+
+async def test_link_that_stays_silent_is_closed_after_it_was_asked() -> None:
+    link = Pinged()
+    await kept(link, gone_after=5 * MILLISECOND)
+    assert link.closed == [CloseCode.GOING_AWAY]
+    assert link.asked == 4

@@ -8,7 +8,7 @@ import pytest
 
 from mpreg_proto.effects import Framing, Lane
 from mpreg_proto.errors import CloseCode
-from mpreg_transports.links.base import Buffer, LinkEnded
+from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime import send_buffer
 from mpreg_transports.runtime.send_buffer import BATCH, SHORT, ProgressMonitor, ReplySlot, SendBuffer
 from tests.helpers.blocking_functions import PATIENCE
@@ -20,12 +20,11 @@ def unwatched(look: object) -> None:
     """Nobody looks: the test does."""
 
 
-class Reluctant:
+class Reluctant(Link):
     """A link that takes short chunks at once if `ready`, and others once `go` is set; `sent` holds each write."""
 
     framing = Framing.STREAM
     peer = "the peer"
-    local_host: str | None = None
 
     def __init__(self) -> None:
         self.ready = False
@@ -34,9 +33,21 @@ class Reluctant:
         self.sent: list[bytes] = []
         self.closed: list[int] = []
         self.broken = False
-        self.written_bytes = 0
-        self.acked_bytes = 0
+        self.written = 0
+        self.acked = 0
         self.unsent = 0
+
+    @property
+    def written_bytes(self) -> int:
+        return self.written
+
+    @property
+    def acked_bytes(self) -> int:
+        return self.acked
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self.unsent
 
     async def receive(self) -> Sequence[bytes]:
         raise NotImplementedError
@@ -165,7 +176,7 @@ async def test_closing_waits_while_the_peer_takes_something() -> None:
         box.close(1000)
         for _ in range(10):
             looks(box, CLOSING - 2)
-            link.acked_bytes += 1
+            link.acked += 1
             looks(box, 1)
             assert box.moving
         link.unsent = 4
@@ -183,7 +194,7 @@ async def test_slow_consumer_is_closed_without_progress(caplog: pytest.LogCaptur
         box.put([(b"x" * 100,)])
         await link.began.wait()
         looks(box, STALLED - 2)
-        link.acked_bytes = 1
+        link.acked = 1
         looks(box, STALLED - 1)
         assert link.closed == []
         looks(box, 2)
@@ -198,7 +209,7 @@ async def test_amount_alone_closes_nothing() -> None:
         chunk = bytes(1024 * 1024)
         for count in range(1, 1000):
             box.put([(chunk,)])
-            link.acked_bytes = count
+            link.acked = count
             looks(box, 1)
         assert link.closed == []
         link.broken = True
@@ -207,20 +218,20 @@ async def test_amount_alone_closes_nothing() -> None:
 
 async def test_progress_is_told_while_the_peer_takes_something() -> None:
     link, told = Reluctant(), list[int]()
-    box = SendBuffer(link, monitor=ProgressMonitor(unwatched), progress=lambda: told.append(link.acked_bytes))
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched), progress=lambda: told.append(link.acked))
     async with running(box):
         box.put([(b"x" * 100,)])
         await link.began.wait()
-        link.written_bytes, link.acked_bytes = 100, 10
+        link.written, link.acked = 100, 10
         looks(box, 2)
         assert told == [], "the first look only sees where it stands"
-        link.acked_bytes = 30
+        link.acked = 30
         looks(box, 2)
         assert told == [30]
         link.go.set()
         await passes(lambda: link.sent != [])
         assert box.check_progress(), "what the system holds is not taken yet"
-        link.acked_bytes = 100
+        link.acked = 100
         assert box.check_progress()
         assert told == [30, 100]
         assert not box.check_progress()
@@ -232,15 +243,15 @@ async def test_watch_looks_until_all_is_taken(monkeypatch: pytest.MonkeyPatch) -
     link, told = Reluctant(), list[int]()
     async with anyio.create_task_group() as tasks:
         monitor = ProgressMonitor(tasks.start_soon)
-        box = SendBuffer(link, monitor=monitor, progress=lambda: told.append(link.acked_bytes))
+        box = SendBuffer(link, monitor=monitor, progress=lambda: told.append(link.acked))
         tasks.start_soon(box.run)
         box.put([(b"x" * 100,)])
-        link.written_bytes = 100
+        link.written = 100
         while not told:
-            link.acked_bytes = min(100, link.acked_bytes + 1)
+            link.acked = min(100, link.acked + 1)
             await anyio.lowlevel.checkpoint()
         link.go.set()
-        link.acked_bytes = 100
+        link.acked = 100
         await passes(lambda: box not in monitor._waiting)
         box.close(1000)
 

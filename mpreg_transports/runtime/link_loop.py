@@ -1,0 +1,179 @@
+"""The links of one core: what each reads goes into the core, what the core sends leaves by them.
+
+A `Driver` has one for its node, a client's connection one for its session. Each link has one reader, `run`, and beside
+it one writer; all that one wake-up wants to say over a link leaves in one write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from math import inf
+from typing import Protocol
+
+import anyio
+
+from mpreg_proto.effects import Framing, HangUp, Lane, Pause, Resume, Send
+from mpreg_proto.errors import CloseCode
+from mpreg_proto.ids import LinkId
+from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.runtime import logs
+from mpreg_transports.runtime.send_buffer import ProgressMonitor, ReplySlot, SendBuffer
+from mpreg_transports.runtime.slices import Slicer
+
+log = logs.get(__name__)
+
+
+class Core(Protocol):
+    """What a `Node` and a `ClientSession` have in common: see there."""
+
+    def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None: ...
+    def progress(self, link: LinkId, *, now: int) -> None: ...
+    def link_closed(self, link: LinkId, *, now: int) -> None: ...
+
+
+class LinkLoop:
+    """Reads and writes the links of `core`. `flush` carries out what the core wants; `spawn` starts a task."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        flush: Callable[[], None],
+        spawn: Callable[[Callable[[], Coroutine[object, object, None]]], object],
+        clock: Callable[[], int],
+    ) -> None:
+        self._core = core
+        self._flush = flush
+        self._clock = clock
+        self._monitor = ProgressMonitor(spawn)
+        self._buffers: dict[LinkId, SendBuffer | ReplySlot] = {}
+        self._paused: dict[LinkId, anyio.Event] = {}
+        self._writes: dict[tuple[LinkId, Lane], list[tuple[bytes, ...]]] = {}
+        self._closing: list[HangUp] = []
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    @property
+    def moving(self) -> bool:
+        """Whether something waits to leave over a link and its peer takes it."""
+        return any(send_buffer.moving for send_buffer in self._buffers.values())
+
+    @property
+    def paused(self) -> Mapping[LinkId, object]:
+        """The links that are not read until they are resumed."""
+        return self._paused
+
+    # -- links --------------------------------------------------------------------------------------------------------
+
+    def attach(
+        self, transport: Link, *, high_water: float = inf, backlog: Callable[[LinkId, int], None] = lambda *_: None
+    ) -> LinkId:
+        """Number a link, which may be written to from now on; `run` must follow.
+
+        With `high_water` bytes unsent `backlog` is told how many, once; when all have been written it is told 0.
+        """
+        link = self._next()
+
+        def report_progress() -> None:
+            self._core.progress(link, now=self._clock())
+
+        transport.on_partial = report_progress
+        self._buffers[link] = SendBuffer(
+            transport,
+            monitor=self._monitor,
+            high_water=high_water,
+            backlog=lambda unsent: backlog(link, unsent),
+            progress=report_progress,
+        )
+        return link
+
+    async def run(
+        self, link: LinkId, transport: Link, *, begin: Callable[[], None], end: Callable[[], None] = lambda: None
+    ) -> str:
+        """Be the reader of an attached link until it ends; its writer runs beside. Returns why it ended.
+
+        `begin` tells the core that the link is open; `end` is called once the core knows that it is closed.
+        """
+        core, clock = self._core, self._clock
+        writer = self._buffers[link]
+        assert isinstance(writer, SendBuffer), "a reply slot has no link"
+        slicer = Slicer(lambda data, now: core.receive(link, data, now=now), self._flush, clock)
+        stream = transport.framing is Framing.STREAM
+        reason = "cancelled"
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(writer.run)
+                begin()
+                self._flush()
+                try:
+                    while True:
+                        while (paused := self._paused.get(link)) is not None:
+                            await paused.wait()
+                        await slicer.feed(await transport.receive(), stream=stream)
+                except LinkEnded as ended:
+                    reason = ended.reason
+                tasks.cancel_scope.cancel()
+        finally:
+            self._closed(link)
+            end()
+            log.debug("%s: %s", transport.peer, reason)
+            with anyio.CancelScope(shield=True):
+                await transport.close()
+        return reason
+
+    def open_slot(self) -> tuple[LinkId, ReplySlot]:
+        """A link without a transport, over which one answer is awaited; `close_slot` must follow."""
+        link = self._next()
+        slot = self._buffers[link] = ReplySlot()
+        return link, slot
+
+    def close_slot(self, link: LinkId) -> None:
+        """Nobody waits for the answer any more."""
+        self._closed(link)
+
+    def _next(self) -> LinkId:
+        self._last += 1
+        return LinkId(self._last)
+
+    def _closed(self, link: LinkId) -> None:
+        del self._buffers[link]
+        self._paused.pop(link, None)
+        self._core.link_closed(link, now=self._clock())
+        self._flush()
+
+    # -- effects ------------------------------------------------------------------------------------------------------
+
+    def apply(self, effect: Send | HangUp | Pause | Resume) -> None:
+        """Carry out an effect of the core on a link; what is written or hung up waits for `write`."""
+        match effect:
+            case Send(link, chunks, _, lane):
+                self._writes.setdefault((link, lane), []).append(chunks)
+            case HangUp():
+                self._closing.append(effect)
+            case Pause(link):
+                self._paused.setdefault(link, anyio.Event())
+            case Resume(link):
+                if (paused := self._paused.pop(link, None)) is not None:
+                    paused.set()
+
+    def write(self) -> None:
+        """Write what was sent since the last time, all of one link together; then hang up. Never waits."""
+        writes, self._writes = self._writes, {}
+        closing, self._closing = self._closing, []
+        for (link, lane), messages in writes.items():
+            self._put(link, messages, lane)
+        for hang_up in closing:
+            if (send_buffer := self._buffers.get(hang_up.link)) is not None:
+                send_buffer.close(hang_up.code)
+
+    def _put(self, link: LinkId, messages: list[tuple[bytes, ...]], lane: Lane) -> None:
+        send_buffer = self._buffers.get(link)
+        if send_buffer is None:
+            return
+        try:
+            send_buffer.put(messages, lane)
+        except Exception:  # it ends this link, not the others
+            log.exception("a defect while writing to a link, which ends")
+            send_buffer.close(CloseCode.INTERNAL_ERROR)
