@@ -1,13 +1,26 @@
-"""A request of a simulated client, from its sending to its answer."""
+"""A request of a simulated client, from its sending to its answer; and what names one call of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import RequestError, exception_for
 from mpreg_proto.wire.messages import Request, Result
 from mpreg_proto.wire.values import ValueCodec
+
+
+class CallKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
+    """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
+    name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
+    """
+
+    host: str
+    life: int
+    request: int
+    call: str
 
 
 class SimCall:

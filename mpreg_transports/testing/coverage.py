@@ -37,8 +37,8 @@ from mpreg_transports.testing.watchers import Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 SITUATIONS: tuple[str, ...] = (
     "a body was cancelled while it ran",
@@ -127,7 +127,7 @@ class Coverage(Watcher):
 
     message_types = (Result, Goodbye, Fetch, Request, *_BY_KIND)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._starts: dict[CallKey, int] = {}
         self._rechunked = self._broken = self._waited = 0
 
@@ -203,7 +203,7 @@ class Coverage(Watcher):
         elif isinstance(notice, LinkClosed) and notice.cause is LinkEndCause.SILENT:
             sometimes("a link was given up as silent")
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         network = sim.network
         sometimes("a frame came in pieces", network.rechunked > self._rechunked)
         sometimes("a reset took data that was on its way", network.broken > self._broken)

@@ -33,7 +33,7 @@ _REFUSED_AFTER = 3 * SECOND
 _REDIAL = SECOND // 2
 
 
-class Engine(ObserverHub):
+class Engine:
     """Hosts, wires and events. `objects=True` skips framing and codec; `watchers` look at everything that happens."""
 
     def __init__(
@@ -61,12 +61,12 @@ class Engine(ObserverHub):
         self.nodes: dict[str, NodeHost] = {}
         self.clients: dict[str, ClientHost] = {}
         self.calls: list[SimCall] = []
-        super().__init__(watchers)
+        self.observers = ObserverHub(watchers, now=lambda: self.now, trace=self.trace)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = self._wires = 0
         self._sweep_every = self._sweep_at = SWEEP
         self._waiting: dict[tuple[str, int, int], SimCall] = {}
-        for watcher in self._watchers:
+        for watcher in self.observers.watchers:
             watcher.begin(self)
         for index, (name, spec) in enumerate(nodes.items()):
             self.nodes[name] = NodeHost(self, name, index, spec)
@@ -132,7 +132,7 @@ class Engine(ObserverHub):
     def sweep(self) -> None:
         """Have all watchers look at the whole state."""
         self.tables.begin()
-        for watcher in self._watchers:
+        for watcher in self.observers.watchers:
             watcher.sweep(self)
 
     # -- what hosts want ----------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class Engine(ObserverHub):
         if call is None or call.cancelled:
             return
         call.answer(reply, self.now)
-        for hook in self._hooks["replied"]:
+        for hook in self.observers.hooks("replied"):
             hook(call, reply)
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Engine(ObserverHub):
             return
         host.due = None
         self.trace.add(self.now, "wake", host.name, "")
-        for hook in self._hooks["timer_due"]:
+        for hook in self.observers.hooks("timer_due"):
             hook(host)
         host.wake()
         self._after(host)
@@ -272,7 +272,10 @@ class Engine(ObserverHub):
 
     def _connect(self, host: Host, target: NodeHost, where: Address) -> None:
         self._wires += 1
-        ends = (WireEnd(host, host.next_link()), WireEnd(target, target.next_link()))
+        ends: tuple[WireEnd[Host], WireEnd[Host]] = (
+            WireEnd(host, host.next_link()),
+            WireEnd(target, target.next_link()),
+        )
         wire = Wire(self._wires, *ends)
         for side, end in enumerate(ends):
             end.host.wires[end.link] = (wire, side)
@@ -280,7 +283,7 @@ class Engine(ObserverHub):
         self._open(wire, 1, None)
         self._open(wire, 0, where)
 
-    def _open(self, wire: Wire, side: int, where: Address | None) -> None:
+    def _open(self, wire: Wire[Host], side: int, where: Address | None) -> None:
         end = wire.ends[side]
         if end.closed or not end.host.alive or end.host.life != end.life:
             return
@@ -291,7 +294,7 @@ class Engine(ObserverHub):
         end.host.link_opened(end.link, where)
         self._after(end.host)
 
-    def _transmit(self, wire: Wire, side: int, data: object) -> None:
+    def _transmit(self, wire: Wire[Host], side: int, data: object) -> None:
         """Send data, or None for the end, in order with what was sent before."""
         source, target = wire.ends[side], wire.ends[1 - side]
         if self.network.is_cut(source.host.name, target.host.name) or wire.blocked[side]:
@@ -312,7 +315,7 @@ class Engine(ObserverHub):
             for at in self.network.departures(wire, side, begun):
                 self._push(at, self.network.report_progress, wire, side, at)
 
-    def _deliver(self, wire: Wire, side: int, data: object, sent: int, label: str) -> None:
+    def _deliver(self, wire: Wire[Host], side: int, data: object, sent: int, label: str) -> None:
         """What `side` has sent is there."""
         end = wire.ends[1 - side]
         host = end.host
@@ -332,7 +335,7 @@ class Engine(ObserverHub):
         host.receive(end.link, data)
         self._after(host)
 
-    def _closed(self, wire: Wire, side: int) -> None:
+    def _closed(self, wire: Wire[Host], side: int) -> None:
         """A link is over at one end."""
         end = wire.ends[side]
         host = end.host
@@ -352,7 +355,7 @@ class Engine(ObserverHub):
             host.link_closed(end.link)
             self._after(host)
 
-    def _reset(self, wire: Wire) -> None:
+    def _reset(self, wire: Wire[Host]) -> None:
         """The connection breaks, with all that is on its way."""
         self.network.broken += max(wire.last) > self.now
         for side in (0, 1):
@@ -376,7 +379,7 @@ class Engine(ObserverHub):
     def _end_life(self, host: Host, *, silent: bool) -> None:
         """The process of a host is gone; with `silent` its machine too, and nobody hears of it."""
         if isinstance(host, NodeHost):
-            for watcher in self._watchers:
+            for watcher in self.observers.watchers:
                 watcher.crashed(host)
             for body in host.running.values():
                 body.abandon()

@@ -7,25 +7,27 @@ what its core wants: writes go to the network, functions run in virtual time, ti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
-from mpreg_proto.client import ClientSession, ReplyReceived
-from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Lost, Notify, NotStarted, Run, Send
+from mpreg_proto.client import ClientSession, Reply, ReplyReceived
+from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Lost, Notify, NotStarted, Outcome, Run, Send
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.links import Links
 from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.notices import Notice
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
+from mpreg_transports.testing.calls import CallKey, SimCall
+from mpreg_transports.testing.chooser import Chooser
 from mpreg_transports.testing.clocks import Clock
 from mpreg_transports.testing.functions import Fn, SimulatedRun, function_table
-from mpreg_transports.testing.network import Wire
-from mpreg_transports.testing.watchers import tap_messages
+from mpreg_transports.testing.network import Network, Wire
+from mpreg_transports.testing.tables import Tables
+from mpreg_transports.testing.trace import Trace
 from mpreg_transports.values import default_codec
-
-if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +61,54 @@ def address(name: str) -> Address:
     return Address(f"sim://{name}")
 
 
+class Observers(Protocol):
+    """Whom hosts tell of what happens at them (observer_hub.py)."""
+
+    keys: dict[tuple[str, int, int, str], CallKey]
+
+    def client_event_hooks(self) -> list[Callable[..., None]]: ...
+    def node_event_hooks(self) -> list[Callable[..., None]]: ...
+    def links_created(self, host: Host, links: Links) -> None: ...
+    def node_started(self, host: NodeHost) -> None: ...
+    def dispatches(self, host: NodeHost) -> None: ...
+    def started(self, host: NodeHost, run: Run) -> None: ...
+    def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None: ...
+    def noticed(self, host: NodeHost, notice: Notice) -> None: ...
+
+
+class World(Protocol):
+    """A simulation as hosts and watchers see it (engine.py). What hosts want becomes an event of it."""
+
+    seed: int
+    now: int
+    chooser: Chooser
+    framing: Framing
+    network: Network
+    tables: Tables
+    trace: Trace
+    specs: dict[str, Spec]
+    nodes: dict[str, NodeHost]
+    clients: dict[str, ClientHost]
+    calls: list[SimCall]
+
+    @property
+    def observers(self) -> Observers: ...
+    @property
+    def time(self) -> float: ...
+    def default_peers(self, name: str) -> tuple[str, ...]: ...
+    def send(self, host: Host, effect: Send) -> None: ...
+    def hang_up(self, host: Host, link: LinkId) -> None: ...
+    def dial(self, host: Host, where: Address) -> None: ...
+    def wake_at(self, host: Host, due: int | None) -> None: ...
+    def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None: ...
+    def redial_at(self, host: ClientHost) -> None: ...
+    def answered(self, host: ClientHost, number: int, reply: Reply) -> None: ...
+
+
 class Host:
     """What nodes and clients have in common. `due` is the core's deadline that an event is out for."""
 
-    def __init__(self, sim: Engine, name: str, index: int) -> None:
+    def __init__(self, sim: World, name: str, index: int) -> None:
         self.sim = sim
         self.name = name
         self.index = index
@@ -72,7 +118,7 @@ class Host:
         self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         """What has come while it stood still, in order."""
         self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
-        self.wires: dict[LinkId, tuple[Wire, int]] = {}
+        self.wires: dict[LinkId, tuple[Wire[Host], int]] = {}
         self.due: int | None = None
         self.event_hooks: list[Callable[..., None]] = []
         """Whom to tell of each event here."""
@@ -136,9 +182,9 @@ class NodeHost(Host):
 
     node: Node
 
-    def __init__(self, sim: Engine, name: str, index: int, spec: Spec) -> None:
+    def __init__(self, sim: World, name: str, index: int, spec: Spec) -> None:
         super().__init__(sim, name, index)
-        self.event_hooks = sim.node_event_hooks()
+        self.event_hooks = sim.observers.node_event_hooks()
         self.spec = spec
         self.running: dict[RunId, SimulatedRun] = {}
         self.last_dispatch = 0
@@ -176,9 +222,8 @@ class NodeHost(Host):
             now=self.local,
             codec=default_codec(),
         )
-        if sim.subscriptions:
-            tap_messages(self.node.links, self, sim.subscriptions)
-        sim.observe_node_started(self)
+        sim.observers.links_created(self, self.node.links)
+        sim.observers.node_started(self)
         for function, _ in self.offers.values():
             self.node.offer(function.spec, now=self.local)
         self.carry_out()
@@ -218,7 +263,7 @@ class NodeHost(Host):
         del self.running[body.run.run]
         if body.lost:
             outcome = Lost("its executor broke")
-        self.sim.observe_ended(self, body.run, outcome)
+        self.sim.observers.ended(self, body.run, outcome)
         self.node.finished(body.run.run, outcome, now=self.local)
 
     def carry_out(self) -> None:
@@ -233,7 +278,7 @@ class NodeHost(Host):
                 else:
                     self._one(effect)
         if node.coordinator.outstanding.last_number != self.last_dispatch:
-            sim.observe_dispatches(self)
+            sim.observers.dispatches(self)
         due = node.next_timeout()
         if due != self.due:
             self.due = due
@@ -245,7 +290,7 @@ class NodeHost(Host):
             case Run():
                 self._run(effect)
             case Notify(notice):
-                sim.observe_notice(self, notice)
+                sim.observers.noticed(self, notice)
             case Dial(where):
                 sim.dial(self, where)
             case HangUp(link):
@@ -270,8 +315,8 @@ class NodeHost(Host):
                 return
             drawn -= fn.refuses
         if self.node.coordinator.outstanding.last_number != self.last_dispatch:
-            sim.observe_dispatches(self)
-        sim.observe_started(self, run)
+            sim.observers.dispatches(self)
+        sim.observers.started(self, run)
         body = self.running[run.run] = SimulatedRun(function, duration, run)
         body.lost = isinstance(fn, Fn) and drawn < fn.loses
         self.stepped(body, body.begin(sim.chooser.fraction))
@@ -289,9 +334,9 @@ class ClientHost(Host):
 
     session: ClientSession
 
-    def __init__(self, sim: Engine, name: str, index: int, node: str) -> None:
+    def __init__(self, sim: World, name: str, index: int, node: str) -> None:
         super().__init__(sim, name, index)
-        self.event_hooks = sim.client_event_hooks()
+        self.event_hooks = sim.observers.client_event_hooks()
         self.node = node
         self.dialling = False
 
@@ -300,8 +345,7 @@ class ClientHost(Host):
         super().start()
         self.dialling = False
         self.session = ClientSession(name=self.name, codec=default_codec())
-        if self.sim.subscriptions:
-            tap_messages(self.session.links, self, self.sim.subscriptions)
+        self.sim.observers.links_created(self, self.session.links)
 
     def connect(self) -> None:
         """Dial the node if no link stands or is on its way."""

@@ -24,8 +24,8 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 NEVER = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.INTERNAL, ErrorCode.DRAINING)
 """Errors that a request cannot end with if its own node offers all of it: not found, a defect of ours, draining."""
@@ -65,7 +65,7 @@ class _Asked:
 class Availability(Watcher):
     """14: see the module."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._stability = Stability(sim)
         self._catalogues = CatalogueReader()

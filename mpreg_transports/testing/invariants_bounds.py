@@ -21,8 +21,8 @@ from mpreg_transports.testing.oracles import stamp
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 _HEAP = 64
 """Stale rows that a heap of timers may have beside as many as it has rows."""
@@ -37,7 +37,7 @@ class ResourceBounds(Watcher):
 
     message_types = (Gossip,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}
         """The most slots that a function of a life ever had."""
         self._high: dict[str, int] = {}
@@ -80,7 +80,7 @@ class ResourceBounds(Watcher):
         if busy > most:
             self._wrong(host, f"{busy} bodies of {run.function}, at most {most}")
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         for host in sim.nodes.values():
             if host.alive:
                 self._timers(host)

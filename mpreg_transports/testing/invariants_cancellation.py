@@ -21,8 +21,8 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 _Life = tuple[str, int]
 
@@ -32,7 +32,7 @@ class CancelledCallsStop(Watcher):
 
     message_types = (CancelRequest,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._cancels: dict[str, list[tuple[LinkId, int]]] = {}
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
@@ -56,7 +56,7 @@ class CancelPropagation(Watcher):
 
     message_types = (CancelRequest, Request)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._out: dict[_Life, dict[int, tuple[LinkId, Execution]]] = {}
         """Dispatches to other nodes whose requests were open when we last looked, by coordinator and number."""
@@ -125,7 +125,7 @@ class GracefulLeave(Watcher):
 
     message_types = (Goodbye,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._script = sim.trace.script
         self._born: dict[str, int] = {}
         """How long the script was when a life began."""

@@ -19,7 +19,7 @@ from mpreg_transports.testing.oracles import Life, content_hash, entries, life, 
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
 
 
 class ReplicaConsistency(Watcher):
@@ -27,7 +27,7 @@ class ReplicaConsistency(Watcher):
 
     message_types = (Gossip,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._written: dict[bytes, dict[str, bytes]] = {}
         """Each owner's entries at its newest version."""
         self._hashes: dict[bytes, dict[int, int]] = {}
@@ -59,7 +59,7 @@ class ReplicaConsistency(Watcher):
         if about is not None:
             self._look(host, about)
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         alive = [host for host in sim.nodes.values() if host.alive]
         for host in alive:  # one that has just begun was never touched
             self._write_down(host)

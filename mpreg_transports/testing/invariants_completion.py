@@ -23,8 +23,8 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 GRACE = SECOND // 4
 """How long after its deadline a request may end (docs/explanation/guarantees.md)."""
@@ -33,7 +33,7 @@ GRACE = SECOND // 4
 class SingleCompletion(Watcher):
     """9: see the module."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._open: dict[int, SimCall] = {}
         self._ended: dict[tuple[str, int, int], dict[int, None]] = {}
         """Requests whose last answer has come: by host, life and link."""
@@ -55,7 +55,7 @@ class SingleCompletion(Watcher):
             late = (ended - call.sent - _span(call)) / SECOND
             raise Violation(9, f"request {call.number} of {call.client} ended {late:g} s after its deadline")
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         for mark, call in list(self._open.items()):
             if call.done():  # cancelled, or its process is gone
                 del self._open[mark]

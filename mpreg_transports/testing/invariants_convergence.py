@@ -21,7 +21,7 @@ from mpreg_transports.testing.stability import MESH, Stability, components, corr
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
 
 _PERIODIC = (
     TimerKind.PING,
@@ -39,7 +39,7 @@ class ViewConvergence(Watcher):
 
     message_types = (Goodbye,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
         self._born: dict[bytes, str] = {}
         """Every member id there ever was, and whose."""
@@ -61,7 +61,7 @@ class ViewConvergence(Watcher):
         if member is not None and member < host.node.me and not again:
             raise Violation(13, f"{show(peer.name, member)} closes its link to {stamp(host)}, which is to be kept")
 
-    def settled(self, sim: Engine) -> None:
+    def settled(self, sim: World) -> None:
         stable_for = sim.now - self._stability.since()
         if stable_for < SETTLED_AFTER:
             return
@@ -132,10 +132,10 @@ class ViewConvergence(Watcher):
 class StateCleanup(Watcher):
     """15: once all requests have ended and all bodies too, nothing of them is left, and only periodic timers run."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
 
-    def settled(self, sim: Engine) -> None:
+    def settled(self, sim: World) -> None:
         busy = any(not call.done() for call in sim.calls) or any(host.running for host in sim.nodes.values())
         waits = sim.network.has_backlog([*sim.nodes.values(), *sim.clients.values()], sim.now)
         if busy or waits or sim.now - self._stability.since() < SETTLED_AFTER:

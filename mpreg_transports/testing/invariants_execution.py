@@ -22,8 +22,8 @@ from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 RequestKey = tuple[str, int, int]
 """A request at its coordinator: host, life, number."""
@@ -52,7 +52,7 @@ class _Graph:
 class DependencyOrder(Watcher):
     """7: a call starts only after a body gave each result that it needs; all who need one get the same."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._graphs: dict[RequestKey, _Graph] = {}
         self._names: dict[int, dict[str, None]] = {}
         """Calls that a client has had an answer for, by its label."""
@@ -121,7 +121,7 @@ class _Starts:
 class AtMostOnceExecution(Watcher):
     """10: a body starts at most once a call, or, if idempotent, once more for each node lost, in the same version."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._ledger: dict[CallKey, _Starts] = {}
         self._requests: dict[tuple[str, int, int], RequestKey] = {}
@@ -185,7 +185,7 @@ class DeadlineEnforcement(Watcher):
 
     message_types = (Request,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._deadlines: dict[tuple[str, int, int, int], int] = {}
         """Of requests: by host, life, link and number."""
         self._left: dict[tuple[str, int, int], int] = {}

@@ -17,7 +17,7 @@ from mpreg_transports.testing.oracles import TOP, UNKNOWN, Cell, Life, cell, lif
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
 
 _BOUND = 1 << 31
 _RANKS = (int(Standing.SUSPECT), int(Standing.DEAD))
@@ -28,7 +28,7 @@ class MemberWatcher(Watcher):
 
     message_types = (Gossip,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._about: dict[str, dict[bytes, None]] = {}
         self._verified: dict[str, object] = {}
         """In what was written down of a host all was right, and nothing was heard of since."""
@@ -49,7 +49,7 @@ class MemberWatcher(Watcher):
             self._verified.pop(host.name, None)
             self.look(host, map(MemberId, about))
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         for host in sim.nodes.values():
             if host.alive and self._verified.get(host.name) is not (now := sim.tables.members(host)):
                 self.look_at_all(host)
@@ -67,7 +67,7 @@ class MemberWatcher(Watcher):
 class MonotonicCells(MemberWatcher):
     """1: a liveness cell never decreases, and nobody is forgotten but the RETIRED when there are too many."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         super().begin(sim)
         self._seen: dict[Life, dict[bytes, Cell]] = {}
 
@@ -96,7 +96,7 @@ class MonotonicCells(MemberWatcher):
 class OwnerOnlyIncarnation(MemberWatcher):
     """2: only the owner raises its incarnation, to an accusation's and one more; only the owner says LEFT."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         super().begin(sim)
         self._raised: dict[bytes, int] = {}
         """The highest incarnation that each owner has had."""
@@ -165,7 +165,7 @@ class DeterministicMerge(MemberWatcher):
     So nodes that were told the same believe the same, whatever the order; and cards are their owners' own bytes.
     """
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         super().begin(sim)
         self._views: dict[Life, dict[bytes, Cell]] = {}
         self._received: dict[str, tuple[Life, list[Claim]]] = {}

@@ -22,8 +22,8 @@ from mpreg_transports.testing.oracles import NOTHING, CatalogueReader, Offers, a
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class ValidPlacement(Watcher):
 
     message_types = (Gossip, Hello, Goodbye, Digest)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()
         self._before: dict[str, dict[bytes, _Seen]] = {}
         """Of members that the present event brought news about."""
@@ -132,7 +132,7 @@ class WorkerAdmission(Watcher):
 
     message_types = (Request,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()
         self._draining: dict[tuple[str, int], int] = {}
         """Since when a life is draining, by its own clock."""

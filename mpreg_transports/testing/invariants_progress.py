@@ -19,8 +19,8 @@ from mpreg_transports.testing.oracles import CatalogueReader, attempt_of, cell, 
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 _ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
 """Refusals after which a call goes elsewhere (docs/explanation/guarantees.md)."""
@@ -72,7 +72,7 @@ class PendingCallProgress(Watcher):
 class LostMemberCleanup(Watcher):
     """12: no calls are out at who is gone, nobody is listed with what it does not offer. 4: logs have no gaps."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._lost: dict[str, dict[MemberId, None]] = {}
         self._verified: dict[str, object] = {}
         """In what was written down of a host all was right."""
@@ -91,7 +91,7 @@ class LostMemberCleanup(Watcher):
                 what = f"calls {list(out)[:5]} out at {show('', member)}"
                 raise Violation(12, f"{stamp(host)} has {what}, which it sees as {Standing(rank).name}")
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         for host in sim.nodes.values():
             if host.alive and self._verified.get(host.name) is not (now := sim.tables.catalogues(host)):
                 self._look(host)
@@ -121,7 +121,7 @@ class LinkClosing(Watcher):
 
     message_types = (Goodbye,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._goodbyes: dict[str, list[LinkId]] = {}
         self._closing: dict[tuple[str, int, LinkId], None] = {}
         self._leaving: dict[tuple[str, int, LinkId], int] = {}
@@ -172,7 +172,7 @@ class CallFailover(Watcher):
 
     message_types = (Gossip, Hello, Goodbye, Digest, Result)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._catalogues = CatalogueReader()
         self._refusers: dict[CallKey, dict[bytes, None]] = {}
@@ -188,7 +188,7 @@ class CallFailover(Watcher):
         else:
             for row in message.failed:
                 attempt = attempt_of(host.node.coordinator, message.id, row.name)
-                key = self._sim.keys.get((host.name, host.life, message.id, row.name))
+                key = self._sim.observers.keys.get((host.name, host.life, message.id, row.name))
                 if row.refused and row.fault.code in _ELSEWHERE and attempt is not None and key is not None:
                     self._refusers.setdefault(key, {})[attempt.candidate.member] = None
                     self._now.setdefault(host.name, []).append((attempt.execution, key))

@@ -18,7 +18,7 @@ from mpreg_transports.testing.stability import Stability
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
     from mpreg_transports.testing.network import WireEnd
 
 _ON_ITS_WAY = 3 * SECOND
@@ -32,7 +32,7 @@ class RelayedCancellation(Watcher):
 
     message_types = (CancelRequest, Request)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._owed: dict[_At, dict[int, int]] = {}
         """What must be called off at the end of a link, and the last number that its sender had given out by then."""
 
@@ -64,12 +64,12 @@ class DispatchTracking(Watcher):
     missed three times, and nothing was wrong meanwhile that could have held it up.
     """
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
         self._missing: dict[_Out, list[int]] = {}
         """When what is out was nowhere to be found, each time long after the last."""
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         missing: dict[_Out, list[int]] = {}
         stable_since = self._stability.since()
         for host in sim.nodes.values():
@@ -84,7 +84,7 @@ class DispatchTracking(Watcher):
                             raise Violation(9, f"{stamp(host)} waits for {name!r} of {number}, which is nowhere")
         self._missing = missing
 
-    def _nowhere(self, sim: Engine, host: NodeHost, link: LinkId, number: int) -> bool:
+    def _nowhere(self, sim: World, host: NodeHost, link: LinkId, number: int) -> bool:
         wire, side = host.wires[link]
         here, there = wire.ends[side], wire.ends[1 - side]
         if there.closed or there.life != there.host.life or not isinstance(there.host, NodeHost):
@@ -95,7 +95,7 @@ class DispatchTracking(Watcher):
         return not (node.worker.has(there.link, number) or node.relay.has(there.link, number))
 
 
-def _sound(sim: Engine, here: WireEnd, there: WireEnd) -> bool:
+def _sound(sim: World, here: WireEnd[Host], there: WireEnd[Host]) -> bool:
     """Whether what one end sends is at the other in no time."""
     network, names = sim.network, (here.host.name, there.host.name)
     if network.is_cut(*names) or network.is_cut(*names[::-1]):

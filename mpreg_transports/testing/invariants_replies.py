@@ -21,8 +21,8 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.observer_hub import CallKey
+    from mpreg_transports.testing.calls import CallKey
+    from mpreg_transports.testing.hosts import World
 
 _OF_A_CALL = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.EXECUTION_FAILED)
 """Errors that a partial request does not end with as a whole: there are others beside them in its answer."""
@@ -31,7 +31,7 @@ Dispatched = tuple[str, int, int, str]
 """A call as it was handed to somebody: coordinator's host and life, dispatch number, call."""
 
 
-def peer_of(host: Host, link: LinkId) -> WireEnd:
+def peer_of(host: Host, link: LinkId) -> WireEnd[Host]:
     """The other end of a link that stands."""
     wire, side = host.wires[link]
     return wire.ends[1 - side]
@@ -40,7 +40,7 @@ def peer_of(host: Host, link: LinkId) -> WireEnd:
 class ReplyCompleteness(Watcher):
     """9: a last answer, with what came before it, names every wanted call; no call is left without a word (1002)."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._named: dict[int, dict[str, None]] = {}
 
     def replied(self, call: SimCall, reply: Reply) -> None:
@@ -75,11 +75,11 @@ class ReplyAccuracy(Watcher):
 
     message_types = (Result, Goodbye)
 
-    def begin(self, sim: Engine) -> None:
-        self._of: dict[tuple[str, int, int], tuple[Dispatched, WireEnd]] = {}
+    def begin(self, sim: World) -> None:
+        self._of: dict[tuple[str, int, int], tuple[Dispatched, WireEnd[Host]]] = {}
         """What each run is for, and at which end of which link its answer goes out."""
         self._ran: dict[Dispatched, None] = {}
-        self._owed: dict[WireEnd, dict[Dispatched, None]] = {}
+        self._owed: dict[WireEnd[Host], dict[Dispatched, None]] = {}
         """Calls that have ended and whose answer has not been heard, by the worker's end of the link."""
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
@@ -122,7 +122,7 @@ class RemainingTimeout(Watcher):
 
     message_types = (Request,)
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._waits: dict[tuple[str, int, int], int | None] = {}
 

@@ -13,10 +13,9 @@ from mpreg_proto.effects import Outcome, Raised, Returned, Run
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.wire.messages import Call, Done, Failed, Result
 from mpreg_proto.wire.values import UnsendableValue
-from mpreg_transports.testing.calls import SimCall
+from mpreg_transports.testing.calls import CallKey, SimCall
 from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.invariants_execution import RequestKey, request_of
-from mpreg_transports.testing.observer_hub import CallKey
 from mpreg_transports.testing.oracles import attempt_of, stamp
 from mpreg_transports.testing.sequential import Failure, Pure, arguments, evaluate, known_pure
 from mpreg_transports.testing.watchers import Violation, Watcher
@@ -24,7 +23,7 @@ from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
 
 
 class _Placed:
@@ -45,7 +44,7 @@ class SequentialEquivalence(Watcher):
     def __init__(self, pure: Pure | None = None) -> None:
         self._named = pure
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._pure: Pure = known_pure(sim.specs.values()) if self._named is None else self._named
         self._placed: dict[CallKey, _Placed] = {}

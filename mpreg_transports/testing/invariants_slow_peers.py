@@ -23,7 +23,7 @@ from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
 
 SMALL = 4
 """Members up to which a cluster has patience with a pause."""
@@ -41,7 +41,7 @@ class SlowPeerTolerance(Watcher):
     link is given up as silent.
     """
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._read = 0
         self._paused_until: int | None = None
@@ -89,7 +89,7 @@ class SlowPeerTolerance(Watcher):
 class NoLostCalls(Watcher):
     """14: an outcome is unknown (1023) only where something was lost: a process, a way, or seconds of a process."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._born: dict[tuple[str, int], int] = {}
         self._stale: dict[int, None] = {}

@@ -19,7 +19,7 @@ from mpreg_transports.testing.stability import MESH, Stability, components, corr
 from mpreg_transports.testing.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
 
 _PROMPT = SECOND // 100
 """Mean delay up to which half a second is enough for an answer, whatever is drawn."""
@@ -33,7 +33,7 @@ class SuspicionAccuracy(Watcher):
     nobody so at the moment at which it goes on.
     """
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
         self._stability = Stability(sim)
 
@@ -71,10 +71,10 @@ class SuspicionAccuracy(Watcher):
 class RingConnectivity(Watcher):
     """13: when all has settled, neighbours on the five rings are linked; who they are is found by sorting all ids."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
 
-    def settled(self, sim: Engine) -> None:
+    def settled(self, sim: World) -> None:
         stable_for = sim.now - self._stability.since()
         if stable_for < SETTLED_AFTER:
             return

@@ -8,7 +8,7 @@ mean, and time is given in. Lost packets are delays here: TCP sends again.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -16,12 +16,12 @@ from mpreg_proto.ids import LinkId
 from mpreg_transports.testing.chooser import Chooser
 from mpreg_transports.testing.durations import SECOND, Duration, constant
 
-if TYPE_CHECKING:
-    from mpreg_transports.testing.hosts import Host
-
-
 _STEP = SECOND // 4
 """What a narrow way carries in so long is there together: as TCP hands on what has arrived, whole messages or not."""
+
+
+Arrivals = list[tuple[int, object]]
+"""Pieces of a write, each with the time at which it is there."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +36,28 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Chance that a write arrives in pieces, cut anywhere."""
 
 
-class WireEnd:
+class Endpoint(Protocol):
+    """A host as the network sees it."""
+
+    name: str
+    life: int
+    alive: bool
+    stalled_until: int
+    wires: dict[LinkId, tuple[Wire[Any], int]]
+
+    def backlog(self, link: LinkId, queued: int) -> None: ...
+    def progress(self, link: LinkId) -> None: ...
+
+
+AnyHost = TypeVar("AnyHost", bound=Endpoint)
+
+
+class WireEnd(Generic[AnyHost]):
     """One end of a wire: the host and life it belongs to, and the link's number there."""
 
     __slots__ = ("closed", "host", "life", "link", "opened")
 
-    def __init__(self, host: Host, link: LinkId) -> None:
+    def __init__(self, host: AnyHost, link: LinkId) -> None:
         self.host = host
         self.life = host.life
         self.link = link
@@ -54,12 +70,12 @@ class WireEnd:
         return not self.closed and self.host.alive and self.host.life == self.life
 
 
-class Wire:
+class Wire(Generic[AnyHost]):
     """One connection; side 0 dialled, side 1 accepted. `last` is when the latest thing sent by a side arrives."""
 
     __slots__ = ("blocked", "ends", "free", "last", "number")
 
-    def __init__(self, number: int, dialler: WireEnd, acceptor: WireEnd) -> None:
+    def __init__(self, number: int, dialler: WireEnd[AnyHost], acceptor: WireEnd[AnyHost]) -> None:
         self.number = number
         self.ends = (dialler, acceptor)
         self.last = [0, 0]
@@ -68,7 +84,7 @@ class Wire:
         """What a side has sent while the way was cut, in order; bytes, or None for the end."""
 
 
-def _is_responsive(end: WireEnd, now: int) -> bool:
+def _is_responsive(end: WireEnd[Any], now: int) -> bool:
     """Whether a process is there to learn something of its link: it runs, and does not stand still."""
     return end.is_open and end.host.stalled_until <= now
 
@@ -109,7 +125,7 @@ class Network:
         """Whether any way has a bandwidth, so that content may wait on it."""
         return bool(self.default.bandwidth) or any(profile.bandwidth for profile in self._profiles.values())
 
-    def has_backlog(self, hosts: Iterable[Host], now: int) -> bool:
+    def has_backlog(self, hosts: Iterable[Endpoint], now: int) -> bool:
         """Whether something that one of `hosts` has sent still waits to leave, as its way is narrow."""
         return any(wire.free[side] > now for host in hosts for wire, side in host.wires.values())
 
@@ -139,7 +155,7 @@ class Network:
             return delay.low
         return delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
-    def report_backlog(self, wire: Wire, side: int, now: int) -> None:
+    def report_backlog(self, wire: Wire[Any], side: int, now: int) -> None:
         """Tell the sender how many bytes wait to leave; without a bandwidth none do."""
         end, target = wire.ends[side], wire.ends[1 - side].host.name
         waiting = max(0, wire.free[side] - now) * self.profile(end.host.name, target).bandwidth // SECOND
@@ -147,7 +163,7 @@ class Network:
             self.waited += wire.free[side] - now > SECOND
             end.host.backlog(end.link, waiting)
 
-    def report_progress(self, wire: Wire, side: int, now: int) -> None:
+    def report_progress(self, wire: Wire[Any], side: int, now: int) -> None:
         """Tell the sender that the peer has taken some of what waited, if it is there and says so, and what waits."""
         mine, other = wire.ends[side], wire.ends[1 - side]
         ways = ((mine.host.name, other.host.name), (other.host.name, mine.host.name))
@@ -155,11 +171,13 @@ class Network:
             mine.host.progress(mine.link)
         self.report_backlog(wire, side, now)
 
-    def departures(self, wire: Wire, side: int, begun: int) -> list[int]:
+    def departures(self, wire: Wire[Any], side: int, begun: int) -> list[int]:
         """When each step of what was written since `begun` has left: then the sender learns how much still waits."""
         return [*range(begun + _STEP, wire.free[side], _STEP), wire.free[side]]
 
-    def arrivals(self, wire: Wire, side: int, data: object, size: int, now: int) -> list[tuple[int, object]] | None:
+    def arrivals(
+        self, wire: Wire[Any], side: int, data: object, size: int, now: int
+    ) -> list[tuple[int, object]] | None:
         """Each piece of what `side` sends now, and when it is there; None if the write breaks the connection."""
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
         profile = self.profile(source, target)
@@ -173,7 +191,7 @@ class Network:
             at = max(at, wire.free[side]) + size * SECOND // profile.bandwidth
             wire.free[side] = at
         at = max(at + self._delay(profile, source, target), wire.last[side])
-        pieces: list[tuple[int, object]] = []
+        pieces: Arrivals = []
         if isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
             self.rechunked += 1
             start = 0
@@ -191,13 +209,13 @@ class Network:
         wire.last[side] = at
         return pieces
 
-    def _paced(self, wire: Wire, side: int, data: bytes, profile: Profile, now: int) -> list[tuple[int, object]]:
+    def _paced(self, wire: Wire[Any], side: int, data: bytes, profile: Profile, now: int) -> Arrivals:
         """A write that takes the way longer than a step arrives step by step."""
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
         delay = self._delay(profile, source, target)
         at, last = max(now, wire.free[side]), wire.last[side]
         step = self._step(profile)
-        pieces: list[tuple[int, object]] = []
+        pieces: Arrivals = []
         for start in range(0, len(data), step):
             piece = data[start : start + step]
             at += len(piece) * SECOND // profile.bandwidth

@@ -6,20 +6,17 @@ Hosts call these as things happen; which call a body runs for is found out here,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
-
-import msgspec
 
 from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.ids import LinkId
-from mpreg_proto.node import Node
+from mpreg_proto.links import Links
 from mpreg_proto.notices import Notice
 from mpreg_proto.requests.relay import NO_ORIGIN
+from mpreg_transports.testing.calls import CallKey
+from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.network import Endpoint
 from mpreg_transports.testing.trace import Trace
-from mpreg_transports.testing.watchers import Subscriptions, Watcher, hooks
-
-if TYPE_CHECKING:
-    from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.watchers import Subscriptions, Watcher, hooks, tap_messages
 
 _HOOKS = (
     *("node_started", "timer_due", "event_handled", "node_event_handled", "dispatched", "started", "ended", "noticed"),
@@ -27,30 +24,27 @@ _HOOKS = (
 )
 
 
-class CallKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
-    """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
-    name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
-    """
-
-    host: str
-    life: int
-    request: int
-    call: str
-
-
 class ObserverHub:
-    """The part of an `Engine` that watchers hear from."""
+    """The watchers of one simulation. `now` is its time; what bodies do is written into `trace`."""
 
-    now: int
-    trace: Trace
-
-    def __init__(self, watchers: Iterable[Watcher]) -> None:
+    def __init__(self, watchers: Iterable[Watcher], *, now: Callable[[], int], trace: Trace) -> None:
+        self.watchers = tuple(watchers)
         self.keys: dict[tuple[str, int, int, str], CallKey] = {}
         """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
-        self._watchers = list(watchers)
-        self._hooks = {hook: hooks(self._watchers, hook) for hook in _HOOKS}
-        self.subscriptions = Subscriptions(self._watchers)
+        self._now = now
+        self._trace = trace
+        self._hooks = {hook: hooks(self.watchers, hook) for hook in _HOOKS}
+        self._subscriptions = Subscriptions(self.watchers)
         self._runs: dict[tuple[str, int, int], CallKey] = {}
+
+    def hooks(self, name: str) -> list[Callable[..., None]]:
+        """Whom to tell of what has that name in `Watcher`."""
+        return self._hooks[name]
+
+    def links_created(self, host: Host, links: Links) -> None:
+        """A process begins, whose messages watchers may want to see."""
+        if self._subscriptions:
+            tap_messages(links, host, self._subscriptions)
 
     def client_event_hooks(self) -> list[Callable[..., None]]:
         """Whom to tell of each event at a client."""
@@ -60,12 +54,12 @@ class ObserverHub:
         """Whom to tell of each event at a node."""
         return [*self._hooks["event_handled"], *self._hooks["node_event_handled"]]
 
-    def observe_node_started(self, host: NodeHost) -> None:
+    def node_started(self, host: NodeHost) -> None:
         """A node's life begins."""
         for hook in self._hooks["node_started"]:
             hook(host)
 
-    def observe_dispatches(self, host: NodeHost) -> None:
+    def dispatches(self, host: NodeHost) -> None:
         """A coordinator has placed calls since we last looked: remember which calls they are."""
         coordinator = host.node.coordinator
         if coordinator is not host.coordinator:  # it has taken a new id, and numbers its requests anew
@@ -86,7 +80,7 @@ class ObserverHub:
         job = host.node.worker.job(run.run)
         assert job is not None, "a run belongs to a job until it has ended"
         name, life, number = host.name, host.life, job.request
-        at: Host = host
+        at: Endpoint = host
         link = job.link
         while link != 0:  # back over those who passed it on, to who has chosen this node
             wire, side = at.wires[link]
@@ -99,29 +93,30 @@ class ObserverHub:
         known = self.keys.get((name, life, number, job.call.name))
         return known or CallKey(name, life, -number, job.call.name)
 
-    def observe_started(self, host: NodeHost, run: Run) -> None:
+    def started(self, host: NodeHost, run: Run) -> None:
         """A body starts."""
-        self.trace.add(self.now, "run", host.name, "", text=run.function)
-        if self._watchers:
+        self._trace.add(self._now(), "run", host.name, "", text=run.function)
+        if self.watchers:
             key = self._runs[host.name, host.life, run.run] = self.key_of(host, run)
             for hook in self._hooks["started"]:
                 hook(host, key, run)
 
-    def observe_ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
+    def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
         """A body has ended."""
-        self.trace.add(self.now, "end", host.name, "", text=run.function)
-        if self._watchers:
+        self._trace.add(self._now(), "end", host.name, "", text=run.function)
+        if self.watchers:
             key = self._runs.pop((host.name, host.life, run.run))
             for hook in self._hooks["ended"]:
                 hook(host, key, run, outcome)
 
-    def observe_notice(self, host: NodeHost, notice: Notice) -> None:
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
         """A node tells something."""
         for hook in self._hooks["noticed"]:
             hook(host, notice)
 
 
-def relayed(host: Host, link: LinkId, number: int) -> tuple[LinkId, int] | None:
+def relayed(host: Endpoint, link: LinkId, number: int) -> tuple[LinkId, int] | None:
     """Where a dispatch came from that `host` has passed on over `link`; None if it is its own, or it is no node."""
-    node = getattr(host, "node", None)
-    return node.relay.origin(link, number) if isinstance(node, Node) and link in host.wires else None
+    if not isinstance(host, NodeHost) or link not in host.wires:
+        return None
+    return host.node.relay.origin(link, number)

@@ -30,7 +30,6 @@ from mpreg_transports.testing.engine import Engine
 from mpreg_transports.testing.functions import Fn, function_table
 from mpreg_transports.testing.hosts import ClientHost, Spec, address
 from mpreg_transports.testing.network import Profile
-from mpreg_transports.testing.observer_hub import CallKey
 from mpreg_transports.testing.specs import described, versions
 from mpreg_transports.testing.swarm import Swarm
 from mpreg_transports.testing.trace import Action, Header, packed, unpacked
@@ -79,7 +78,7 @@ class Simulation(Engine):
             options=self.options,
             nodes=described(self.specs),
             objects=self.framing is Framing.OBJECTS,
-            invariants=bool(self._watchers),
+            invariants=bool(self.observers.watchers),
             violation=self.violation,
             tape=None if seeded else self.chooser.tape,
             hash=self.trace.hash,
@@ -235,7 +234,7 @@ class Simulation(Engine):
         """Have liveness looked at: faults have stopped long ago."""
         self._record_action("judge", {})
         self.sweep()
-        for watcher in self._watchers:
+        for watcher in self.observers.watchers:
             watcher.settled(self)
 
     def call(
@@ -282,7 +281,7 @@ class Simulation(Engine):
         self.calls.append(call)
         self._labelled[label] = call
         self._waiting[client, host.life, number] = call
-        for hook in self._hooks["submitted"]:
+        for hook in self.observers.hooks("submitted"):
             hook(call)
         if not host.session.ready:
             host.connect()
@@ -356,4 +355,4 @@ def _ns(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * SECOND)
 
 
-__all__ = ["CallKey", "LinkControl", "Simulation", "address"]
+__all__ = ["LinkControl", "Simulation", "address"]

@@ -13,7 +13,7 @@ from mpreg_transports.testing.hosts import NodeHost
 from mpreg_transports.testing.known_gaps import SEEDS_AFTER, SETTLED_AFTER
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.engine import Engine
+    from mpreg_transports.testing.hosts import World
 
 HARMLESS = ("submit", "cancel", "judge", "vanish")
 """What can be done to a cluster without its nodes having to come to terms with it."""
@@ -24,7 +24,7 @@ MESH = 12
 class Stability:
     """Since when all is well; reads on in the script from where it was."""
 
-    def __init__(self, sim: Engine) -> None:
+    def __init__(self, sim: World) -> None:
         self._sim = sim
         self._read = 0
         self._since = 0
@@ -51,7 +51,7 @@ class Stability:
         return bool(bad) or any(host.stalled_until > sim.now for host in sim.nodes.values())
 
 
-def correct(sim: Engine) -> list[NodeHost]:
+def correct(sim: World) -> list[NodeHost]:
     """The nodes that run, do not stand still, and have not been told to leave."""
     return [
         host

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import pytest
 
 from mpreg_transports.testing.determinism import DeterminismError
-from mpreg_transports.testing.engine import Engine
 from mpreg_transports.testing.failures import describe_event
-from mpreg_transports.testing.hosts import Host, Spec
+from mpreg_transports.testing.hosts import Host, Spec, World
 from mpreg_transports.testing.simulation import Simulation
 from mpreg_transports.testing.swarm import Swarm
 from mpreg_transports.testing.watchers import Watcher
@@ -82,10 +81,10 @@ class EventHashes(Watcher):
     """The rolling hash after each event that a host has handled, to find the first that differs."""
 
     def __init__(self) -> None:
-        self._sim: Engine | None = None
+        self._sim: World | None = None
         self._steps: list[tuple[str, int]] = []
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         self._sim = sim
 
     def event_handled(self, host: Host) -> None:

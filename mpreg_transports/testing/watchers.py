@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
@@ -12,12 +12,8 @@ from mpreg_proto.links import Links
 from mpreg_proto.notices import Notice
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Message
-
-if TYPE_CHECKING:
-    from mpreg_transports.testing.calls import SimCall
-    from mpreg_transports.testing.engine import Engine
-    from mpreg_transports.testing.hosts import Host, NodeHost
-    from mpreg_transports.testing.observer_hub import CallKey
+from mpreg_transports.testing.calls import CallKey, SimCall
+from mpreg_transports.testing.hosts import Host, NodeHost, World
 
 
 class Watcher:
@@ -26,7 +22,7 @@ class Watcher:
     message_types: ClassVar[tuple[type, ...]] = ()
     """Of which kinds of messages `message_received` is called; of all if empty. Most watchers care for a few."""
 
-    def begin(self, sim: Engine) -> None:
+    def begin(self, sim: World) -> None:
         """The simulation is about to start its nodes."""
 
     def node_started(self, host: NodeHost) -> None:
@@ -68,10 +64,10 @@ class Watcher:
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         """A node has told something worth telling."""
 
-    def sweep(self, sim: Engine) -> None:
+    def sweep(self, sim: World) -> None:
         """Every 1,000 events, and at the end."""
 
-    def settled(self, sim: Engine) -> None:
+    def settled(self, sim: World) -> None:
         """Faults have stopped long ago: liveness must hold now."""
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mpreg_proto.cluster.actions import LinkSelected
 from mpreg_proto.cluster.anti_entropy import AntiEntropy
-from mpreg_proto.cluster.detector import Detector
+from mpreg_proto.cluster.detector import Detector, Findings
 from mpreg_proto.cluster.gossip import Disseminator
 from mpreg_proto.cluster.index import Index
 from mpreg_proto.cluster.peer_links import PeerLinks
@@ -59,7 +59,7 @@ def test_what_is_pending_is_told() -> None:
 
 
 def test_13_a_crash_that_nobody_minds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Detector, "_declare", lambda *_: [])
+    monkeypatch.setattr(Detector, "_declare", lambda *_: Findings())
     sim = cluster()
     sim.crash("left")
     assert "which is no more, as ALIVE" in violated(13, sim.settle)

@@ -3,14 +3,11 @@
 With one method of the core broken on purpose, that very invariant is the one that speaks.
 """
 
-from typing import Any
-
 import pytest
 
-from mpreg_proto.cluster.detector import Detector
+from mpreg_proto.cluster.detector import Detector, Findings
 from mpreg_proto.cluster.members import Members
 from mpreg_proto.cluster.topology import Rings
-from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import SECOND
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Standing
@@ -33,12 +30,15 @@ def test_9_a_dispatch_that_nobody_took_on(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_13_a_suspicion_out_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = Detector._probe_neighbour
+    recheck = Detector._recheck
 
-    def accuse(self: Detector, member: MemberId, now: int) -> Any:
-        return self._declare(member, Standing.SUSPECT, now) if now > 30 * SECOND else probe(self, member, now)
+    def accuse(self: Detector, now: int) -> Findings:
+        found = recheck(self, now)
+        for member in list(self._rings.neighbours) if now > 30 * SECOND else ():
+            found.add(self._declare(member, Standing.SUSPECT, now))
+        return found
 
-    monkeypatch.setattr(Detector, "_probe_neighbour", accuse)
+    monkeypatch.setattr(Detector, "_recheck", accuse)
     sim = cluster()
     assert "nothing was wrong for long" in violated(13, lambda: sim.run(3000))
 

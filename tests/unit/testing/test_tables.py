@@ -33,7 +33,7 @@ def test_what_stands_still_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatc
     sim = cluster()
     sim.sweep()
     looked: list[str] = []
-    for watcher in sim._watchers:
+    for watcher in sim.observers.watchers:
         for name in ("look", "_look", "_members"):
             if hasattr(watcher, name):
                 monkeypatch.setattr(watcher, name, lambda *_: looked.append("looked"))
