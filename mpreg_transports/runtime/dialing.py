@@ -45,7 +45,7 @@ class LinkListener(Protocol):
 class NetworkBackend(Protocol):
     """What one node or client has in place of the system's network: `Server(network=)`, `Client(network=)`.
 
-    Its addresses are its own; nothing here reads them. See `mpreg_transports.testing.memory`.
+    Its addresses are its own; nothing here reads them. See `mpreg_transports.testing.memory.cluster`.
     """
 
     url: str

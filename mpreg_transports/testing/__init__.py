@@ -9,18 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.calls import SimCall
-    from mpreg_transports.testing.chooser import Chooser, Hypothesis, Seeded, Tape
-    from mpreg_transports.testing.determinism import DeterminismError
-    from mpreg_transports.testing.durations import constant, exponential, uniform
-    from mpreg_transports.testing.functions import Fn
-    from mpreg_transports.testing.hosts import Spec
-    from mpreg_transports.testing.machine import ClusterMachine
-    from mpreg_transports.testing.memory import MemoryCluster, memory_cluster
-    from mpreg_transports.testing.simulate_decorator import simulate
-    from mpreg_transports.testing.simulation import Simulation
-    from mpreg_transports.testing.swarm import Swarm
-    from mpreg_transports.testing.watchers import Violation, Watcher
+    from mpreg_transports.testing.faults.swarm import Swarm
+    from mpreg_transports.testing.memory.cluster import MemoryCluster, memory_cluster
+    from mpreg_transports.testing.pytest_support.decorator import simulate
+    from mpreg_transports.testing.pytest_support.machine import ClusterMachine
+    from mpreg_transports.testing.runs.replay import replay, saved_case
+    from mpreg_transports.testing.runs.shrink import shrink
+    from mpreg_transports.testing.simulation.calls import SimCall
+    from mpreg_transports.testing.simulation.chooser import Chooser, Hypothesis, Seeded, Tape
+    from mpreg_transports.testing.simulation.determinism import DeterminismError
+    from mpreg_transports.testing.simulation.durations import constant, exponential, uniform
+    from mpreg_transports.testing.simulation.functions import Fn
+    from mpreg_transports.testing.simulation.hosts import Spec
+    from mpreg_transports.testing.simulation.simulation import Simulation
+    from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 __all__ = [
     "Chooser",
@@ -40,30 +42,36 @@ __all__ = [
     "constant",
     "exponential",
     "memory_cluster",
+    "replay",
+    "saved_case",
+    "shrink",
     "simulate",
     "uniform",
 ]
 
 _WHERE = {
-    "Chooser": "chooser",
-    "ClusterMachine": "machine",
-    "DeterminismError": "determinism",
-    "Fn": "functions",
-    "Hypothesis": "chooser",
-    "MemoryCluster": "memory",
-    "Seeded": "chooser",
-    "SimCall": "calls",
-    "Simulation": "simulation",
-    "Spec": "hosts",
-    "Swarm": "swarm",
-    "Tape": "chooser",
-    "Violation": "watchers",
-    "Watcher": "watchers",
-    "constant": "durations",
-    "exponential": "durations",
-    "memory_cluster": "memory",
-    "simulate": "simulate_decorator",
-    "uniform": "durations",
+    "Chooser": "simulation.chooser",
+    "ClusterMachine": "pytest_support.machine",
+    "DeterminismError": "simulation.determinism",
+    "Fn": "simulation.functions",
+    "Hypothesis": "simulation.chooser",
+    "MemoryCluster": "memory.cluster",
+    "Seeded": "simulation.chooser",
+    "SimCall": "simulation.calls",
+    "Simulation": "simulation.simulation",
+    "Spec": "simulation.hosts",
+    "Swarm": "faults.swarm",
+    "Tape": "simulation.chooser",
+    "Violation": "simulation.watchers",
+    "Watcher": "simulation.watchers",
+    "constant": "simulation.durations",
+    "exponential": "simulation.durations",
+    "memory_cluster": "memory.cluster",
+    "replay": "runs.replay",
+    "saved_case": "runs.replay",
+    "shrink": "runs.shrink",
+    "simulate": "pytest_support.decorator",
+    "uniform": "simulation.durations",
 }
 """Which module of this package holds a name."""
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from mpreg_transports.functions.sleep import sleep
-from mpreg_transports.testing.functions import Fn
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.invariants import invariants
-from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.watchers import Violation
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.watchers import Violation
 
 
 def double(value: int) -> int:

@@ -26,8 +26,8 @@ from mpreg_transports import Client, OutcomeUnknown, Server
 from mpreg_transports.links import asyncio_stream, websocket
 from mpreg_transports.runtime import send_buffer
 from mpreg_transports.runtime.log_observer import printable
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.memory import memory_cluster
+from mpreg_transports.testing.memory.cluster import memory_cluster
+from mpreg_transports.testing.simulation.hosts import Spec
 from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
 from tests.helpers.foreign_clients import HELLO, REQUEST, NativeClient, classic_frames, classic_websocket, native
 from tests.helpers.servers import joined_servers

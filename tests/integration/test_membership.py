@@ -13,7 +13,7 @@ import pytest
 
 from mpreg_proto.view import NodeView
 from mpreg_transports.testing import Spec
-from mpreg_transports.testing.memory import memory_cluster
+from mpreg_transports.testing.memory.cluster import memory_cluster
 from tests.helpers.node_processes import Load, NodeProcesses, node_processes
 
 pytestmark = pytest.mark.anyio

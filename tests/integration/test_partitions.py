@@ -14,7 +14,7 @@ import pytest
 from mpreg_proto.cluster import members
 from mpreg_proto.limits import SECOND
 from mpreg_transports.testing import Spec
-from mpreg_transports.testing.memory import MemoryCluster, memory_cluster
+from mpreg_transports.testing.memory.cluster import MemoryCluster, memory_cluster
 from tests.helpers import virtual
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ import pytest
 from mpreg_transports import Client, Server
 from mpreg_transports.observe.journal import replay
 from mpreg_transports.testing import Fn, Spec
-from mpreg_transports.testing.memory import memory_cluster
+from mpreg_transports.testing.memory.cluster import memory_cluster
 from mpreg_transports.values import default_codec
 from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
 from tests.helpers.foreign_clients import REQUEST, RESULT, NativeClient, native

@@ -10,8 +10,8 @@ from mpreg_proto.notices import CatalogueChanged, MemberChanged, Notice, Standin
 from mpreg_proto.wire.dialects import encode
 from mpreg_proto.wire.messages import Gossip, Message
 from mpreg_transports.testing import Fn, Simulation, Spec, Watcher
-from mpreg_transports.testing.durations import SECOND
-from mpreg_transports.testing.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 
 PREFIX = 4
 """Bytes of a frame's length."""

@@ -16,8 +16,8 @@ from types import FrameType
 from typing import NoReturn
 
 import mpreg_proto
-from mpreg_transports.testing.replay import run_case
-from mpreg_transports.testing.scenarios import case
+from mpreg_transports.testing.runs.replay import run_case
+from mpreg_transports.testing.runs.scenarios import case
 
 LONGEST = 60.0
 """Seconds of processor time that one run may take, so that a busy machine matters not; an ordinary one needs one."""

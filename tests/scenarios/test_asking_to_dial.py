@@ -7,8 +7,8 @@ from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.wire.messages import DialBack
 from mpreg_transports.testing import Fn, Simulation, Spec
-from mpreg_transports.testing.hosts import Host
-from mpreg_transports.testing.invariants import invariants
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.hosts import Host
 
 SIZE = 24
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.testing.replay import run_case, saved_case
-from mpreg_transports.testing.scenarios import case as drawn_case
+from mpreg_transports.testing.runs.replay import run_case, saved_case
+from mpreg_transports.testing.runs.scenarios import case as drawn_case
 from tests.simulations_corpus import past_scenarios, saved_runs
 
 SCENARIOS = past_scenarios()

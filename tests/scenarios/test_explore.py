@@ -1,6 +1,6 @@
 """Every order of events of two and three nodes, within small bounds; and that the explorer sees what it should.
 
-`python -m mpreg_transports.testing.explore` goes as deep as one has time for.
+`python -m mpreg_transports.testing.explore.explorer` goes as deep as one has time for.
 """
 
 import msgspec
@@ -9,9 +9,9 @@ import pytest
 from mpreg_proto.cluster import index
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.notices import Standing
-from mpreg_transports.testing import explore
-from mpreg_transports.testing.explore_world import Bounds, World
-from mpreg_transports.testing.watchers import Violation
+from mpreg_transports.testing.explore import explorer as explore
+from mpreg_transports.testing.explore.world import Bounds, ClusterState
+from mpreg_transports.testing.simulation.watchers import Violation
 
 
 @pytest.mark.parametrize(("nodes", "depth"), [(2, 9), (3, 4)])
@@ -43,7 +43,7 @@ def test_without_faults_all_orders_end_in_one_view_and_with_answers() -> None:
 
 def test_a_world_made_again_is_the_same() -> None:
     bounds = Bounds(nodes=2)
-    one, other = World(bounds), World(bounds)
+    one, other = ClusterState(bounds), ClusterState(bounds)
     for number in range(12):
         choices = one.enabled()
         assert choices == other.enabled()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.testing.runs import run_seed
+from mpreg_transports.testing.runs.runs import run_seed
 
 STORIES = [(scenario, nodes) for scenario in ("pauses", "slow-lines", "meetings") for nodes in (2, 3, 4)]
 

@@ -5,7 +5,7 @@ import pytest
 from mpreg_proto.errors import OutcomeUnknown, RequestError
 from mpreg_transports import sleep
 from mpreg_transports.testing import Fn, Simulation, Spec
-from mpreg_transports.testing.invariants import invariants
+from mpreg_transports.testing.invariants.all import invariants
 
 
 def double(value: int) -> int:

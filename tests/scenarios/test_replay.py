@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.testing import Simulation
-from mpreg_transports.testing.replay import run_case, saved_case
-from mpreg_transports.testing.scenarios import case
+from mpreg_transports.testing.runs.replay import replay, run_case, saved_case
+from mpreg_transports.testing.runs.scenarios import case
 
 
 @pytest.mark.parametrize("seed", [1, 4, 7])
@@ -14,5 +13,5 @@ def test_a_swarm_is_done_again_without_drawing_its_faults(tmp_path: Path, seed: 
     ran = run_case(case(seed=seed, seconds=20))
     file = tmp_path / "x.jsonl"
     ran.sim.trace.save(file)
-    assert Simulation.replay(file).trace.hash == ran.sim.trace.hash
+    assert replay(file).trace.hash == ran.sim.trace.hash
     assert run_case(saved_case(file)).sim.trace.hash == ran.sim.trace.hash, "and by time"

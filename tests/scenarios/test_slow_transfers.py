@@ -3,7 +3,7 @@
 import pytest
 
 from mpreg_transports.testing import Fn, Simulation, Spec
-from mpreg_transports.testing.invariants import invariants
+from mpreg_transports.testing.invariants.all import invariants
 
 
 def large(size: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpreg_transports.testing.runs import run_seed
+from mpreg_transports.testing.runs.runs import run_seed
 
 SEEDS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("seeds.json").read_text("utf-8"))
 

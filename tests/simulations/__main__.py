@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mpreg_transports.testing.scenarios import case
+from mpreg_transports.testing.runs.scenarios import case
 from tests.simulations import figures, hashes, seeds
 
 WHAT = "seeds: many runs and what they reached; figures: how fast it is; hashes: those of the fixed runs"

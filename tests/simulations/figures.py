@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from mpreg_transports.testing import Fn, Simulation, Spec
-from mpreg_transports.testing.replay import standard_watchers
-from mpreg_transports.testing.runs import run_seed
-from mpreg_transports.testing.watchers import Watcher
-from mpreg_transports.testing.workload import add
+from mpreg_transports.testing.runs.replay import standard_watchers
+from mpreg_transports.testing.runs.runs import run_seed
+from mpreg_transports.testing.simulation.watchers import Watcher
+from mpreg_transports.testing.simulation.workload import add
 
 ROUNDS = 3
 PATIENCE = 300

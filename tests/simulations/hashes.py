@@ -7,7 +7,7 @@ writes them anew, which is due whenever the core, the simulator or the standard 
 
 import json
 
-from mpreg_transports.testing.runs import run_seed
+from mpreg_transports.testing.runs.runs import run_seed
 
 SEEDS = 20
 SECONDS = 8.0

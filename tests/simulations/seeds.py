@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mpreg_transports.testing.known_gaps import table
-from mpreg_transports.testing.runs import RunReport, run_seeds
+from mpreg_transports.testing.invariants.known_gaps import table
+from mpreg_transports.testing.runs.runs import RunReport, run_seeds
 
 LONG = 1000
 """Seeds from which on every situation must have been reached."""

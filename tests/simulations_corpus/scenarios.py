@@ -7,7 +7,7 @@ import msgspec
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.values import Ref, ValueCodec
 from mpreg_transports.testing import Fn, Simulation, Spec
-from mpreg_transports.testing.replay import standard_watchers
+from mpreg_transports.testing.runs.replay import standard_watchers
 
 _SECOND = 1_000_000_000
 

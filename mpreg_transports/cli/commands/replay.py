@@ -18,7 +18,7 @@ from mpreg_transports.cli.options import Json, example, release
 
 if TYPE_CHECKING:
     from mpreg_transports.observe.journal import Replayed
-    from mpreg_transports.testing.replay import Replay
+    from mpreg_transports.testing.runs.replay import Replay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _simulation(file: Path, options: ReplayOptions) -> None:
     """Replay a simulator's trace."""
     from mpreg_transports.cli.errors import CommandFailed, ExitCode
     from mpreg_transports.cli.target import search_modules_here
-    from mpreg_transports.testing.replay import Replay, ReplayMismatch
+    from mpreg_transports.testing.runs.replay import Replay, ReplayMismatch
 
     search_modules_here()  # a test's own functions are named by their modules
     try:
@@ -133,7 +133,7 @@ def _run(again: Replay, options: ReplayOptions) -> None:
     """To the end, or to where it shall stop."""
     from mpreg_transports.cli.console import emit
     from mpreg_transports.cli.streams import reader_gone
-    from mpreg_transports.testing.failures import describe_action, describe_event
+    from mpreg_transports.testing.runs.failures import describe_action, describe_event
 
     if not options.steps:
         again.finish(until=options.stop_at)
@@ -157,8 +157,8 @@ def _print_result(again: Replay, options: ReplayOptions, violation: str) -> None
 
     from mpreg_transports.cli.console import emit_json, show
     from mpreg_transports.cli.errors import CommandFailed
-    from mpreg_transports.testing.diagram import plot
-    from mpreg_transports.testing.failures import last_events, node_view
+    from mpreg_transports.testing.runs.diagram import plot
+    from mpreg_transports.testing.runs.failures import last_events, node_view
 
     sim, header = again.sim, again.header
     whole = again.over

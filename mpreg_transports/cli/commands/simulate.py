@@ -15,9 +15,9 @@ import typer
 from mpreg_transports.cli.options import Json, example
 
 if TYPE_CHECKING:
-    from mpreg_transports.testing.replay import Case, Progress
-    from mpreg_transports.testing.runs import RunReport
-    from mpreg_transports.testing.simulation import Simulation
+    from mpreg_transports.testing.runs.replay import Case, Progress
+    from mpreg_transports.testing.runs.runs import RunReport
+    from mpreg_transports.testing.simulation.simulation import Simulation
 
 NAMES = (
     "swarm, steady, churn, partition, rolling-restart, overload, slow-node, flaky-links, pauses, slow-lines or meetings"
@@ -58,7 +58,7 @@ def simulate(
     Ends with 1 if an invariant does not hold; then it says how to see it again.
     """
     from mpreg_transports.cli.console import emit_json
-    from mpreg_transports.testing.runs import run
+    from mpreg_transports.testing.runs.runs import run
 
     for file in (trace, plot):
         _refuse_unless_it_can_be_written(file)
@@ -84,7 +84,7 @@ def _refuse_unless_it_can_be_written(file: Path | None) -> None:
 def _drawn(scenario: str, *, seed: int, nodes: int, seconds: float, objects: bool) -> Case:
     """The run that was asked for; refuses what cannot be."""
     from mpreg_transports.cli.errors import CommandFailed
-    from mpreg_transports.testing.scenarios import case
+    from mpreg_transports.testing.runs.scenarios import case
 
     if not 1 <= nodes <= _MOST_NODES:
         raise CommandFailed(f"--nodes {nodes}: between 1 and {_MOST_NODES}")
@@ -116,7 +116,7 @@ def tree(report: RunReport) -> dict[str, Any]:
     """A report for programs. `violations` is empty or holds the first one, which ends the run."""
     import msgspec
 
-    from mpreg_transports.testing.known_gaps import KNOWN_GAPS
+    from mpreg_transports.testing.invariants.known_gaps import KNOWN_GAPS
 
     found = report.violation
     median, most, longest = report.latencies
@@ -142,7 +142,7 @@ def summary(report: RunReport, drawn: Case) -> None:
     from rich.text import Text
 
     from mpreg_transports.cli.console import show, table
-    from mpreg_transports.testing.known_gaps import KNOWN_GAPS
+    from mpreg_transports.testing.invariants.known_gaps import KNOWN_GAPS
 
     sent = sum(report.requests.values())
     good = report.requests.get("ok", 0)
@@ -196,7 +196,7 @@ def outcome_text(outcome: str) -> str:
 
 
 def _write(sim: Simulation, trace: Path | None, plot: Path | None) -> None:
-    from mpreg_transports.testing.diagram import plot as draw
+    from mpreg_transports.testing.runs.diagram import plot as draw
 
     if trace is not None:
         sim.trace.save(trace)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from mpreg_transports.functions.sleep import sleep
-from mpreg_transports.testing.coverage import SITUATIONS, Coverage, never, sometimes, table, take
-from mpreg_transports.testing.functions import Fn
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.runs.coverage import SITUATIONS, Coverage, never, sometimes, table, take
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from mpreg_transports.testing import Fn, Simulation, Spec
-from mpreg_transports.testing.diagram import beside, plot
-from mpreg_transports.testing.replay import run_case
-from mpreg_transports.testing.scenarios import case
-from mpreg_transports.testing.workload import add, dawdle
+from mpreg_transports.testing.runs.diagram import beside, plot
+from mpreg_transports.testing.runs.replay import run_case
+from mpreg_transports.testing.runs.scenarios import case
+from mpreg_transports.testing.simulation.workload import add, dawdle
 
 SVG = "{http://www.w3.org/2000/svg}"
 NODES = {"a": Spec(), "b": Spec(functions={"add": Fn(add, duration=0.01), "dawdle": Fn(dawdle)})}

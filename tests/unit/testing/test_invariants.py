@@ -18,10 +18,10 @@ from mpreg_proto.requests.outstanding import Outstanding
 from mpreg_proto.requests.scheduler import PendingCalls
 from mpreg_proto.requests.worker import Worker
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.invariants import INVARIANTS, invariants
-from mpreg_transports.testing.known_gaps import KNOWN_GAPS, table
-from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.invariants.all import INVARIANTS, invariants
+from mpreg_transports.testing.invariants.known_gaps import KNOWN_GAPS, table
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
 from tests.helpers.simulated import cluster, double, violated
 
 

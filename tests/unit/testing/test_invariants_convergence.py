@@ -12,9 +12,9 @@ from mpreg_proto.limits import SECOND
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests.worker import Worker
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.invariants import invariants
-from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
 from tests.helpers.simulated import cluster, violated
 
 

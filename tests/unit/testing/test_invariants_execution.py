@@ -19,10 +19,10 @@ from mpreg_proto.requests.worker import Worker
 from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, Done
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.functions import Fn
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.invariants import invariants
-from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
 from tests.helpers.simulated import cluster, double, slow, violated
 
 

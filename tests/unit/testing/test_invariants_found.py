@@ -1,9 +1,9 @@
 """What the invariants have found in the core, each as the smallest run that showed it."""
 
 from mpreg_proto.notices import Standing
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.invariants import invariants
-from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
 
 
 def test_an_earlier_life_of_ones_own_is_not_alive_for_ever() -> None:

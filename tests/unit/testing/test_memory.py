@@ -9,8 +9,8 @@ from mpreg_transports import CommandNotFound, DeadlineExceeded, NotConnected, Ou
 from mpreg_transports.links.base import LinkEnded
 from mpreg_transports.runtime.listener import CannotListen
 from mpreg_transports.testing import Fn, MemoryCluster, Spec, memory_cluster
-from mpreg_transports.testing import memory_network as network_module
-from mpreg_transports.testing.memory_network import MemoryHost, MemoryListener, MemoryNetwork
+from mpreg_transports.testing.memory import network as network_module
+from mpreg_transports.testing.memory.network import MemoryHost, MemoryListener, MemoryNetwork
 
 pytestmark = pytest.mark.anyio
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from mpreg_transports.testing import Spec, Swarm, simulate
-from mpreg_transports.testing.corpus import KEPT, Corpus
+from mpreg_transports.testing.runs.corpus import KEPT, Corpus
 
 ROOT = Path(__file__).resolve().parents[3]
-PLUGIN = "mpreg_transports.testing.pytest_plugin"
+PLUGIN = "mpreg_transports.testing.pytest_support.plugin"
 
 PROJECT = """
 import itertools
@@ -204,7 +204,8 @@ def test_the_entry_point_imports_nothing_of_ours() -> None:
     assert project["entry-points"]["pytest11"] == {"mpreg": PLUGIN}
     lines = f"import pytest, sys; before = set(sys.modules); import {PLUGIN}; print(*sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["mpreg_transports", "mpreg_transports.testing", PLUGIN]
+    packages = [PLUGIN.rsplit(".", count)[0] for count in (3, 2, 1)]
+    assert done.stdout.split() == [*packages, PLUGIN]
 
 
 def test_what_is_no_simulated_test_is_refused() -> None:

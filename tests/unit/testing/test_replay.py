@@ -9,12 +9,12 @@ import pytest
 
 from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.testing import Chooser, Fn, Simulation, Spec, Violation, Watcher, exponential
-from mpreg_transports.testing.hosts import NodeHost
-from mpreg_transports.testing.replay import Replay, ReplayMismatch, run_case, saved_case
-from mpreg_transports.testing.scenarios import case
-from mpreg_transports.testing.specs import described, import_path, restored
-from mpreg_transports.testing.swarm import Swarm
-from mpreg_transports.testing.workload import add, ponder, standard_nodes
+from mpreg_transports.testing.faults.swarm import Swarm
+from mpreg_transports.testing.runs.replay import Replay, ReplayMismatch, replay, run_case, saved_case
+from mpreg_transports.testing.runs.scenarios import case
+from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.specs import described, import_path, restored
+from mpreg_transports.testing.simulation.workload import add, ponder, standard_nodes
 
 
 async def nap(seconds: float) -> float:
@@ -63,7 +63,7 @@ def test_all_that_can_be_done_is_done_again(tmp_path: Path, objects: bool) -> No
     sim = eventful(Simulation(seed=9, nodes=NODES, objects=objects))
     file = tmp_path / "x.jsonl"
     sim.trace.save(file)
-    again = Simulation.replay(file)
+    again = replay(file)
     assert again.trace.hash == sim.trace.hash
     assert again.trace.script == sim.trace.script
     assert (again.now, again.steps, again.trace.events) == (sim.now, sim.steps, sim.trace.events)
@@ -75,7 +75,7 @@ def test_faults_of_a_simulation_are_in_its_trace(tmp_path: Path) -> None:
     sim.run(40)
     sim.trace.save(tmp_path / "x.jsonl")
     assert len(sim.trace.script) > 3
-    assert Simulation.replay(tmp_path / "x.jsonl").trace.hash == sim.trace.hash
+    assert replay(tmp_path / "x.jsonl").trace.hash == sim.trace.hash
 
 
 def test_draws_that_come_from_no_seed_are_saved_if_they_were_recorded(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_draws_that_come_from_no_seed_are_saved_if_they_were_recorded(tmp_path: 
         Simulation(nodes=NODES, chooser=Chooser(Counting())).trace.save(file)
     sim = eventful(Simulation(nodes=NODES, chooser=Chooser(Counting(), record=True)))
     sim.trace.save(file)
-    assert Simulation.replay(file).trace.hash == sim.trace.hash
+    assert replay(file).trace.hash == sim.trace.hash
 
 
 def test_functions_that_cannot_be_imported_must_be_given_in(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_functions_that_cannot_be_imported_must_be_given_in(tmp_path: Path) -> N
     file = tmp_path / "x.jsonl"
     sim.trace.save(file)
     with pytest.raises(ValueError, match=r"function 'local' of b cannot be imported by name: give the nodes in"):
-        Simulation.replay(file)
-    assert Simulation.replay(file, nodes=nodes).trace.hash == sim.trace.hash
+        replay(file)
+    assert replay(file, nodes=nodes).trace.hash == sim.trace.hash
 
 
 def test_specs_come_back_as_they_were() -> None:
@@ -129,7 +129,7 @@ def test_a_function_that_is_gone_is_named(tmp_path: Path) -> None:
     sim.trace.save(file)
     file.write_text(file.read_text("utf-8").replace("workload:ponder", "workload:pondered"), "utf-8")
     with pytest.raises(ValueError, match=r"function 'ponder' of back is not there any more"):
-        Simulation.replay(file)
+        replay(file)
 
 
 def test_a_run_that_comes_to_another_end_says_so(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_run_that_comes_to_another_end_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         ReplayMismatch, match=r"the replay ends with hash [0-9a-f]{32} after \d+ events, the saved run with"
     ):
-        Simulation.replay(file, nodes=other)
+        replay(file, nodes=other)
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "{}", '{"seed": 1}\n[]', "\udcff"])
@@ -186,5 +186,5 @@ def test_a_violation_happens_again(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     ran.sim.trace.save(file)
     with pytest.raises(Violation, match="is the second to crash"):
-        Simulation.replay(file, watchers=[NoTwoCrashes()])
+        replay(file, watchers=[NoTwoCrashes()])
     assert run_case(saved_case(file), watchers=lambda: [NoTwoCrashes()]).invariant == 7

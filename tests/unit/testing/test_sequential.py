@@ -7,9 +7,9 @@ import pytest
 
 from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.functions import Fn
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.sequential import Failure, evaluate, known_pure, stateless
+from mpreg_transports.testing.invariants.sequential import Failure, evaluate, known_pure, stateless
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.values import default_codec
 
 SCALE = 3

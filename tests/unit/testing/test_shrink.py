@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpreg_transports.testing.failures import describe_action
-from mpreg_transports.testing.hosts import NodeHost
-from mpreg_transports.testing.replay import run_case
-from mpreg_transports.testing.scenarios import case
-from mpreg_transports.testing.shrink import NotFailing, ddmin, shrink
-from mpreg_transports.testing.watchers import Violation, Watcher
+from mpreg_transports.testing.runs.failures import describe_action
+from mpreg_transports.testing.runs.replay import run_case
+from mpreg_transports.testing.runs.scenarios import case
+from mpreg_transports.testing.runs.shrink import NotFailing, ddmin, shrink
+from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.sets(st.integers(0, 50), max_size=6))

@@ -8,11 +8,11 @@ import pytest
 from mpreg_proto.errors import Cancelled, CommandNotFound, DeadlineExceeded, ExecutionFailed, OutcomeUnknown
 from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.durations import exponential, uniform
-from mpreg_transports.testing.functions import Fn
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.invariants import invariants
-from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.durations import exponential, uniform
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
 
 
 def double(value: int) -> int:

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from mpreg_transports.functions.sleep import sleep
-from mpreg_transports.testing.determinism import EVENTS, NAMES, DeterminismError
-from mpreg_transports.testing.durations import exponential
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.invariants import invariants
-from mpreg_transports.testing.simulation import Simulation
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.determinism import EVENTS, NAMES, DeterminismError
+from mpreg_transports.testing.simulation.durations import exponential
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
 
 
 def double(value: int) -> int:

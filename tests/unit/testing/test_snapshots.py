@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_transports.testing import snapshots
+from mpreg_transports.testing.runs import snapshots
 
 ROOT = Path(__file__).resolve().parents[3]
 ATTRIBUTES = {

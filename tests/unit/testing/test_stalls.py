@@ -6,8 +6,8 @@ from mpreg_proto.ids import LinkId
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import CancelRequest, Message, Request
 from mpreg_transports.testing import Simulation, Watcher
-from mpreg_transports.testing.hosts import Host, NodeHost
-from mpreg_transports.testing.workload import standard_nodes
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.workload import standard_nodes
 
 
 class Order(Watcher):

@@ -4,16 +4,16 @@ from collections import Counter
 
 import pytest
 
-from mpreg_transports.testing.chooser import Chooser, Seeded
-from mpreg_transports.testing.durations import SECOND
-from mpreg_transports.testing.hosts import Spec
-from mpreg_transports.testing.replay import run_case
-from mpreg_transports.testing.runs import RunReport, outcomes, run_seed, run_seeds
-from mpreg_transports.testing.scenarios import SCENARIOS, case
-from mpreg_transports.testing.simulation import Simulation, unpacked
-from mpreg_transports.testing.swarm import FAULTS, LEVELS, Options, Swarm
-from mpreg_transports.testing.trace import Action
-from mpreg_transports.testing.workload import Load, standard_nodes, work
+from mpreg_transports.testing.faults.swarm import FAULTS, LEVELS, Options, Swarm
+from mpreg_transports.testing.runs.replay import run_case
+from mpreg_transports.testing.runs.runs import RunReport, outcomes, run_seed, run_seeds
+from mpreg_transports.testing.runs.scenarios import SCENARIOS, case
+from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation, unpacked
+from mpreg_transports.testing.simulation.trace import Action
+from mpreg_transports.testing.simulation.workload import Load, standard_nodes, work
 
 
 def drawn(seed: int) -> tuple[Options, list[Action]]:

@@ -7,10 +7,10 @@ import pytest
 from mpreg_proto.cluster.members import Member
 from mpreg_proto.notices import MemberChanged
 from mpreg_proto.wire.messages import Goodbye, Gossip, Request
-from mpreg_transports.testing.hosts import Host, NodeHost, Spec
-from mpreg_transports.testing.invariants_membership import MonotonicCells
-from mpreg_transports.testing.simulation import Simulation
-from mpreg_transports.testing.watchers import Subscriptions, Watcher
+from mpreg_transports.testing.invariants.membership import MonotonicCells
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost, Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.watchers import Subscriptions, Watcher
 from tests.helpers.simulated import FUNCTIONS, cluster, violated
 
 

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from mpreg_transports.cli.app import build
 from mpreg_transports.cli.errors import CommandFailed
-from mpreg_transports.testing import Violation, Watcher, replay
-from mpreg_transports.testing.hosts import NodeHost
+from mpreg_transports.testing import Violation, Watcher
+from mpreg_transports.testing.runs import replay
+from mpreg_transports.testing.simulation.hosts import NodeHost
 
 
 def mpreg(*words: str) -> Result:

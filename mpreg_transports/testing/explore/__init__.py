@@ -1,0 +1,1 @@
+"""Every order of events of a few nodes, within bounds."""

@@ -1,0 +1,1 @@
+"""What goes wrong in a run: the swarm, and the scenarios."""

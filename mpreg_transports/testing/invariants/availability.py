@@ -1,0 +1,167 @@
+"""Invariant 14: a call that one correct node could serve throughout succeeds.
+
+Two cases can be told for sure. A node that offers all functions of a request itself, from its coming to its end, never
+says that nobody can run them. And where nothing has been wrong for long, whatever any node of the component offers is
+served from any other; only the function itself may then fail, or take longer than it is given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.effects import Outcome, Run
+from mpreg_proto.errors import ErrorCode
+from mpreg_proto.limits import DEFAULT
+from mpreg_proto.wire.messages import Call, Result
+from mpreg_transports.testing.invariants.known_gaps import STABLE_AFTER
+from mpreg_transports.testing.invariants.oracles import CatalogueReader, Offers
+from mpreg_transports.testing.invariants.stability import Stability, components, correct
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_proto.client import Reply
+    from mpreg_transports.testing.simulation.calls import CallKey
+    from mpreg_transports.testing.simulation.hosts import World
+
+NEVER = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.INTERNAL, ErrorCode.DRAINING)
+"""Errors that a request cannot end with if its own node offers all of it: not found, a defect of ours, draining."""
+OF_ITS_OWN = (
+    ErrorCode.EXECUTION_FAILED,
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.DUPLICATE_NAME,
+    ErrorCode.CYCLIC_REFERENCE,
+    ErrorCode.UNRESOLVED_REFERENCE,
+    ErrorCode.LIMIT_EXCEEDED,
+    ErrorCode.CANCELLED,
+)
+"""Errors of the request itself and its functions, whatever the cluster is like; 1021: a call that it needs failed."""
+_JOINED = 10 * SECOND
+"""How long a cluster takes to come together when nothing is wrong with it."""
+_FOUND_OUT = DEFAULT.gone_after + SECOND
+"""How long a client may take a link for one to its node whose other end went without a word."""
+
+
+class _Asked:
+    """A request, and what its node was when it was sent."""
+
+    __slots__ = ("faults", "half_open", "host", "life", "started", "version")
+
+    def __init__(self, host: NodeHost, version: int, faults: int, *, half_open: bool) -> None:
+        self.host = host
+        self.life = host.life
+        self.version = version
+        """Of the node's own catalogue then: what is withdrawn and offered again was not there throughout."""
+        self.faults = faults
+        """How long before nothing was wrong any more."""
+        self.half_open = half_open
+        """Whether it was sent on a link that leads to an earlier life of the node, and so into nothing."""
+        self.started = host.sim.now
+
+
+class Availability(Watcher):
+    """14: see the module."""
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._stability = Stability(sim)
+        self._catalogues = CatalogueReader()
+        self._asked: dict[int, _Asked] = {}
+        self._busy: dict[str, int] = {}
+        """When a body of a function last ran for long."""
+        self._began: dict[tuple[str, int, int], int] = {}
+
+    def submitted(self, call: SimCall) -> None:
+        client = self._sim.clients[call.client]
+        host = self._sim.nodes.get(client.node)
+        if host is None or not host.alive:
+            return
+        half_open = any(wire.ends[1 - side].life != host.life for wire, side in client.wires.values())
+        self._asked[call.label] = _Asked(host, _version(host), self._stability.since(), half_open=half_open)
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        self._began[host.name, host.life, run.run] = host.sim.now
+
+    def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
+        began = self._began.pop((host.name, host.life, run.run))
+        if host.sim.now - began > SECOND:
+            self._busy[run.function] = host.sim.now
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        if not isinstance(reply, Result) or not reply.last:
+            return
+        asked = self._asked.pop(call.label, None)
+        if asked is None or (reply.fault is None and not reply.failed):
+            return
+        faults = [row.fault for row in reply.failed]
+        faults += [reply.fault] if reply.fault is not None else []
+        codes = dict.fromkeys(fault.code for fault in faults)
+        words = f"request {call.number} of {call.client} at {self._sim.time:.6f} s ended with "
+        words += "; ".join(f"{fault.code} {fault.message}" for fault in faults[:3])
+        never = [code for code in codes if code in NEVER]
+        if never and not asked.half_open and self._serves_all_itself(asked, call.request.calls):
+            raise Violation(14, f"{words}, though its node offers all of it")
+        self._check_stable_cluster(asked, call, list(codes), words)
+
+    def _serves_all_itself(self, asked: _Asked, calls: tuple[Call, ...]) -> bool:
+        """Whether its node could have run it all, from beginning to end, and nobody offers other versions."""
+        host = asked.host
+        if not host.alive or host.life != asked.life or host.node.draining or host.stalled_until > self._sim.now:
+            return False
+        now = self._offers(host)
+        return asked.version == _version(host) and all(now.fits(call) and self._alike(call) for call in calls)
+
+    def _alike(self, call: Call) -> bool:
+        """Whether all who ever offered it do so in one version: a repeated call goes to no other."""
+        made = [host.offers[call.function][0].spec for host in self._sim.nodes.values() if call.function in host.offers]
+        return len({(spec.version, spec.idempotent) for spec in made}) == 1
+
+    def _check_stable_cluster(self, asked: _Asked, call: SimCall, codes: list[int], words: str) -> None:
+        """In a cluster in which nothing has been wrong for long."""
+        sim = self._sim
+        since = self._stability.since()
+        long_enough = _JOINED if since == 0 else STABLE_AFTER
+        if asked.half_open:
+            long_enough = max(long_enough, _FOUND_OUT)
+        if since != asked.faults or asked.started - since < long_enough:
+            return
+        wrong = [code for code in codes if code not in OF_ITS_OWN]
+        if ErrorCode.DEADLINE_EXCEEDED in wrong and (
+            self._slow(call) or call.request.timeout is not None or sim.network.has_bandwidth_limit
+        ):
+            wrong.remove(ErrorCode.DEADLINE_EXCEEDED)
+        if any(host.spec.limits != DEFAULT for host in sim.nodes.values()):  # 1022 may be right
+            wrong = [code for code in wrong if code != ErrorCode.OVERLOADED]
+        if any(_in_an_executor(host, one) for host in sim.nodes.values() for one in call.request.calls):
+            wrong = [code for code in wrong if code not in (ErrorCode.OVERLOADED, ErrorCode.OUTCOME_UNKNOWN)]
+        nodes = correct(sim)
+        component = next(
+            (component for component in components(nodes, stable_for=sim.now - since) if asked.host in component), []
+        )
+        if wrong and all(any(self._offers(host).fits(one) for host in component) for one in call.request.calls):
+            raise Violation(14, f"{words}, though all of it is offered and nothing was wrong for {long_enough / 1e9} s")
+
+    def _offers(self, host: NodeHost) -> Offers:
+        return self._catalogues.read(host.node.cluster.catalogue.content(host.node.me))
+
+    def _slow(self, call: SimCall) -> bool:
+        """Whether its functions run for long, or did while it waited: then a deadline may pass."""
+        functions = dict.fromkeys(one.function for one in call.request.calls)
+        if any(body.run.function in functions for host in self._sim.nodes.values() for body in host.running.values()):
+            return True
+        return any(self._busy.get(function, -1) >= call.sent for function in functions)
+
+
+def _in_an_executor(host: NodeHost, call: Call) -> bool:
+    """Whether it runs in an executor that refuses calls, or breaks."""
+    fn = host.spec.functions.get(call.function)
+    return isinstance(fn, Fn) and fn.refuses + fn.loses > 0
+
+
+def _version(host: NodeHost) -> int:
+    """Which version of its own catalogue a node is at."""
+    own = host.node.cluster.catalogue.content(host.node.me)
+    return 0 if own is None else own.version

@@ -1,0 +1,196 @@
+"""Invariant 12: buffers, tables, timers and queues stay within limits, and within what is open.
+
+After each event what can be counted at once; on a sweep everything, each table compared with what it is about: nothing
+is kept for requests, links or members that are no more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from mpreg_proto.effects import Run
+from mpreg_proto.ids import LinkId, show
+from mpreg_proto.node import Node
+from mpreg_proto.notices import Standing
+from mpreg_proto.timers import REQUEST_TIMERS, Key, TimerKind
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Gossip, Message
+from mpreg_proto.wire.session import Stage
+from mpreg_transports.testing.invariants.oracles import stamp
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.calls import CallKey
+    from mpreg_transports.testing.simulation.hosts import World
+
+_HEAP = 64
+"""Stale rows that a heap of timers may have beside as many as it has rows."""
+
+
+_AGAIN = 4
+"""How often one claim may come over one link: as news, in the answer to a digest, and on ways that cross."""
+
+
+class ResourceBounds(Watcher):
+    """12: see the module."""
+
+    message_types = (Gossip,)
+
+    def begin(self, sim: World) -> None:
+        self._slots: dict[tuple[str, int, str], int] = {}
+        """The most slots that a function of a life ever had."""
+        self._high: dict[str, int] = {}
+        self._received: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
+        """How often each claim came over a link, by host, life and link."""
+        self._verified: dict[str, tuple[object, object]] = {}
+        """In what was written down of a host all was right."""
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        node, limits = host.node, host.spec.limits
+        worker, requests, sessions = node.worker, node.coordinator.requests, node.links.sessions
+        if len(worker._runs) != len(host.running):
+            self._wrong(host, f"{len(worker._runs)} runs in its books, and {len(host.running)} bodies run")
+        if len(requests) > limits.requests:
+            self._wrong(host, f"{len(requests)} requests, at most {limits.requests}")
+        if node.replies._rows:
+            self._wrong(host, f"answers to {list(node.replies._rows)} that nobody sends")
+        if len(sessions) > len(host.wires):
+            self._wrong(host, f"{len(sessions)} links in its books, and {len(host.wires)} stand")
+        timers = node._timers
+        if len(timers) > 256 or len(timers._heap) > 256:
+            self._timers(host)
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        """Gossip is forwarded on first receipt; what comes over one link again and again goes round in circles."""
+        if type(message) is Gossip:
+            received = self._received.setdefault((host.name, host.life, link), {})
+            for claim in message.claims:
+                key = (claim.member, claim.incarnation, claim.standing, claim.accusers)
+                times = received[key] = received.get(key, 0) + 1
+                if times > _AGAIN and isinstance(host, NodeHost):
+                    who = show("", claim.member)
+                    self._wrong(host, f"been told {times} times over link {link} that {who} is {key[1:3]}")
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        slots = host.offers[run.function][0].spec.concurrency
+        mark = (host.name, host.life, run.function)
+        most = self._slots[mark] = max(slots, self._slots.get(mark, 0))
+        busy = 1 + sum(body.run.function == run.function for body in host.running.values())
+        if busy > most:
+            self._wrong(host, f"{busy} bodies of {run.function}, at most {most}")
+
+    def sweep(self, sim: World) -> None:
+        for host in sim.nodes.values():
+            if host.alive:
+                self._timers(host)
+                self._buffers(host)
+                self._calls(host)
+                now = sim.tables.members(host), sim.tables.catalogues(host)
+                if not _same(now, self._verified.get(host.name)):
+                    self._members(host)
+                    self._verified[host.name] = now
+                self._wants(host)
+
+    def _timers(self, host: NodeHost) -> None:
+        """Each belongs to something that is there: a link, a request, a call that waits, a member, an address."""
+        node, timers = host.node, host.node._timers
+        for key in timers._at:
+            if not _belongs(node, key):
+                self._wrong(host, f"a timer {(str(key[0]), *key[1:])} of something that is no more")
+        if len(timers._heap) > 2 * len(timers) + _HEAP + 1:
+            self._high[host.name] = self._high.get(host.name, 0) + 1
+            if self._high[host.name] > 3:  # it is made small again when something is set, not when it is cancelled
+                self._wrong(host, f"a heap of {len(timers._heap)} for {len(timers)} timers")
+        else:
+            self._high.pop(host.name, None)
+
+    def _buffers(self, host: NodeHost) -> None:
+        for link, session in host.node.links.sessions.items():
+            buffered = 0 if session._reader is None else session._reader.buffered
+            if buffered > session.limit + 4:
+                self._wrong(host, f"{buffered} bytes of one message on link {link}, at most {session.limit}")
+
+    def _calls(self, host: NodeHost) -> None:
+        """What is out, waits or runs belongs to links that stand and requests that are open."""
+        node, coordinator = host.node, host.node.coordinator
+        sessions, requests = node.links.sessions, coordinator.requests
+        for number, attempts in coordinator.outstanding._by_number.items():
+            for attempt in attempts.values():
+                if attempt.link != 0 and attempt.link not in sessions:
+                    what = f"call {attempt.call!r} of dispatch {number}"
+                    self._wrong(host, f"{what} out on link {attempt.link}, which is gone")
+        for request, name in coordinator.pending_calls.calls:
+            if request not in requests or name not in requests[request].open:
+                self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
+            if not any((kind, request, name) in node._timers for kind in REQUEST_TIMERS[1:]):
+                self._wrong(host, f"call {name!r} of request {request} waiting for ever")
+        for execution in requests.values():
+            out = coordinator.outstanding
+            placed = {attempt.call for number in execution.dispatches for attempt in out.by_number(number)}
+            needs, still = execution.plan.dependencies, execution.open
+            ready = [name for name in still if not any(need in still for need in needs.get(name, ()))]
+            lost = [name for name in ready if name not in placed and name not in execution.pending]
+            if lost:
+                self._wrong(host, f"request {execution.id} with calls that are ready and nowhere: {lost[:5]}")
+            if execution.link != 0 and execution.link not in sessions:
+                self._wrong(host, f"request {execution.id} of link {execution.link}, which is gone")
+        for (link, number), jobs in node.worker._dispatches.items():
+            if link != 0 and link not in sessions and any(job.cancelled is None for job in jobs.values()):
+                self._wrong(
+                    host, f"calls of dispatch {number} of link {link}, which is gone, not called off: {list(jobs)}"
+                )
+
+    def _members(self, host: NodeHost) -> None:
+        cluster, limits = host.node.cluster, host.spec.limits
+        members = cluster.members.all()
+        dead = sum(record.standing > Standing.SUSPECT for record in members)
+        if len(members) > limits.members + limits.dead_members or dead > limits.dead_members + 1:
+            self._wrong(host, f"{len(members)} members, {dead} of them dead")
+        for head in cluster.catalogue.heads():
+            held_for = cluster.members.get(head.member)  # type: ignore[arg-type]  # a head has a member's id
+            if held_for is None or not (held_for.routable or head.member == host.node.me):
+                self._wrong(host, f"a catalogue of {show('', head.member)}, which is gone")
+            content = cluster.catalogue.content(head.member)  # type: ignore[arg-type]
+            if content is not None and len(content.changes) > limits.changes:
+                self._wrong(host, f"{len(content.changes)} changes of {show('', head.member)}")
+
+    def _wants(self, host: NodeHost) -> None:
+        cluster = host.node.cluster
+        for member in cluster._gossip._fetches:
+            if not cluster.members.routable(member):
+                self._wrong(host, f"a catalogue of {show('', member)} asked for, which is gone")
+
+    def _wrong(self, host: NodeHost, text: str) -> NoReturn:
+        raise Violation(12, f"{stamp(host)} has {text}")
+
+
+def _same(one: tuple[object, object], other: tuple[object, object] | None) -> bool:
+    return other is not None and one[0] is other[0] and one[1] is other[1]
+
+
+def _belongs(node: Node, key: Key) -> bool:
+    """Whether what a timer is for is there."""
+    match key:
+        case (TimerKind.HANDSHAKE | TimerKind.PING | TimerKind.GOODBYE, link):
+            session = node.links.sessions.get(link)  # type: ignore[call-overload]  # parts of keys are of any kind
+            return session is not None and session.stage is not Stage.ENDED
+        case (TimerKind.DEADLINE, request):
+            return request in node.coordinator.requests
+        case (TimerKind.OFFER_WAIT | TimerKind.LINK_WAIT | TimerKind.RETRY, request, name):
+            return (request, name) in node.coordinator.pending_calls.calls
+        case (TimerKind.DIAL, address):
+            return address in node.cluster._dialer._rows
+        case (TimerKind.PROBE, member):
+            return member in node.cluster._detector._probes
+        case (TimerKind.MEMBER_LOST, member):
+            return member in node.cluster._changes.loss_deferred
+        case (TimerKind.SUSPICION, member):
+            return node.cluster.members.routable(member)  # type: ignore[arg-type]
+        case (TimerKind.TICK | TimerKind.GOSSIP | TimerKind.ANTI_ENTROPY | TimerKind.COLLECT,) | (
+            TimerKind.DRAIN_GRACE,
+            _,
+        ):
+            return True
+        case _:
+            return False

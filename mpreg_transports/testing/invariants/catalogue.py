@@ -1,0 +1,137 @@
+"""Invariant 4: a replica's content at (member, version) is what its owner had then (docs/explanation/membership.md).
+
+Owners' entries are written down version by version as they change, and hashed here; each replica's own entries are
+hashed again whenever its version or hash is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mpreg_proto.cluster.catalogue import Content
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import CatalogueChanged, Notice
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Delta, Gossip, Message
+from mpreg_transports.testing.invariants.oracles import Life, content_hash, entries, life, offers, stamp
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.hosts import World
+
+
+class ReplicaConsistency(Watcher):
+    """4: see the module. And what is read out of the entries, the functions and who offers them, is what they say."""
+
+    message_types = (Gossip,)
+
+    def begin(self, sim: World) -> None:
+        self._written: dict[bytes, dict[str, bytes]] = {}
+        """Each owner's entries at its newest version."""
+        self._hashes: dict[bytes, dict[int, int]] = {}
+        """Each owner's hash at each version that it had."""
+        self._checked: dict[tuple[Life, bytes], tuple[int, int]] = {}
+        self._about: dict[str, dict[bytes, None]] = {}
+        self._verified: dict[str, object] = {}
+        """In what was written down of a host all was right."""
+
+    def node_started(self, host: NodeHost) -> None:
+        self._write_down(host)
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is Gossip:
+            about = self._about.setdefault(host.name, {})
+            for delta in message.deltas:
+                about[delta.head.member] = None
+                _no_gaps(host, link, delta)
+            for head in message.heads:
+                about[head.member] = None
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is CatalogueChanged:
+            self._about.setdefault(host.name, {})[notice.member] = None
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        self._write_down(host)
+        about = self._about.pop(host.name, None) if self._about else None
+        if about is not None:
+            self._look(host, about)
+
+    def sweep(self, sim: World) -> None:
+        alive = [host for host in sim.nodes.values() if host.alive]
+        for host in alive:  # one that has just begun was never touched
+            self._write_down(host)
+        for host in alive:
+            now = sim.tables.catalogues(host)
+            if self._verified.get(host.name) is not now:
+                self._look(host, list(host.node.cluster.catalogue._contents))
+                self._verified[host.name] = now
+
+    def _write_down(self, host: NodeHost) -> None:
+        """An owner's own content may have grown."""
+        me = host.node.me
+        content = host.node.cluster.catalogue.content(me)
+        hashes = self._hashes.get(me)
+        if hashes is None:
+            hashes = self._hashes[me] = {0: 0}
+        if content is None or content.version in hashes:
+            return
+        written = self._written.setdefault(me, {})
+        for change in content.changes:
+            if change.version not in hashes:
+                written.pop(change.key, None)
+                if change.entry:
+                    written[change.key] = change.entry
+                hashes[change.version] = content_hash(written)
+        if entries(content) != written or content.hash != hashes.get(content.version):
+            raise Violation(4, f"{stamp(host)}: its own catalogue at {content.version} is not what it was changed to")
+        self._read_right(host, content)
+
+    def _look(self, host: NodeHost, about: Iterable[bytes]) -> None:
+        for member in about:
+            content = host.node.cluster.catalogue.content(MemberId(member))
+            if content is None:
+                continue
+            key, now = (life(host), member), (content.version, content.hash)
+            if self._checked.get(key) == now:
+                continue
+            self._checked[key] = now
+            own = content_hash(entries(content))
+            owners = self._hashes.get(member, {}).get(content.version)
+            if own != content.hash or own != owners:
+                theirs = "nothing of that version" if owners is None else f"hash {owners:032x}"
+                raise Violation(
+                    4,
+                    f"{stamp(host)} holds the catalogue of {show('', member)} at {content.version} "
+                    f"with hash {own:032x} and says {content.hash:032x}; its owner had {theirs}",
+                )
+            self._read_right(host, content)
+
+    def _read_right(self, host: NodeHost, content: Content) -> None:
+        """What the node made of the entries."""
+        says = offers(entries(content))
+        read = {
+            name: (one.version, frozenset(one.resources), one.idempotent) for name, one in content.functions.items()
+        }
+        meant = {name: (one.version, one.resources, one.idempotent) for name, one in says.functions.items()}
+        offering = host.node.cluster.catalogue.offering
+        listed = all(content.member in offering.get(name, ()) for name in meant)
+        if (
+            read != meant
+            or frozenset(content.resources) != says.resources
+            or content.draining != says.draining
+            or not listed
+        ):
+            raise Violation(
+                4, f"{stamp(host)} reads the catalogue of {show('', content.member)} otherwise than it is written"
+            )
+
+
+def _no_gaps(host: Host, link: LinkId, delta: Delta) -> None:
+    """What is served from a version on is each change since then, once."""
+    versions = [change.version for change in delta.changes]
+    if delta.since and versions != list(range(delta.since + 1, delta.head.version + 1)):
+        served = f"{versions[:5]} as the changes of {show('', MemberId(delta.head.member))}"
+        raise Violation(4, f"{host.name} was told {served} from {delta.since} to {delta.head.version} over link {link}")

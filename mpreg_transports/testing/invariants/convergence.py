@@ -1,0 +1,218 @@
+"""Invariants 13 and 15: what must be true when faults have stopped long ago.
+
+Bounds that this version cannot keep yet are in known_gaps.py; a simulation that was judged earlier is not looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.limits import DEFAULT
+from mpreg_proto.notices import Standing
+from mpreg_proto.timers import TimerKind
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Goodbye, GoodbyeReason, Message
+from mpreg_transports.testing.invariants.known_gaps import SETTLED_AFTER
+from mpreg_transports.testing.invariants.oracles import cell, entries, offers, show_cell, stamp
+from mpreg_transports.testing.invariants.stability import MESH, Stability, components, correct
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.hosts import World
+
+_PERIODIC = (
+    TimerKind.PING,
+    TimerKind.DIAL,
+    TimerKind.COLLECT,
+    TimerKind.TICK,
+    TimerKind.PROBE,
+    TimerKind.ANTI_ENTROPY,
+)
+"""Timers that are never all gone."""
+
+
+class ViewConvergence(Watcher):
+    """13: correct members see each other ALIVE, crashed ones DEAD or gone, and hold the same catalogues."""
+
+    message_types = (Goodbye,)
+
+    def begin(self, sim: World) -> None:
+        self._stability = Stability(sim)
+        self._born: dict[bytes, str] = {}
+        """Every member id there ever was, and whose."""
+
+    def node_started(self, host: NodeHost) -> None:
+        self._born[host.node.me] = host.name
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        """Of two links to one member the one dialled by the smaller id is kept, of two by the same the later.
+
+        So whoever closes its own as the other one of a pair is the larger, or has dialled once more.
+        """
+        if type(message) is not Goodbye or message.reason != GoodbyeReason.DUPLICATE or not isinstance(host, NodeHost):
+            return
+        member, peer = host.node.links.sessions[link].member, host.wires[link][0].ends[0].host
+        again = any(
+            other > link and side == 1 and wire.ends[0].host is peer for other, (wire, side) in host.wires.items()
+        )
+        if member is not None and member < host.node.me and not again:
+            raise Violation(13, f"{show(peer.name, member)} closes its link to {stamp(host)}, which is to be kept")
+
+    def settled(self, sim: World) -> None:
+        stable_for = sim.now - self._stability.since()
+        if stable_for < SETTLED_AFTER:
+            return
+        nodes = correct(sim)
+        self._born.update((host.node.me, host.name) for host in nodes)
+        living = {host.node.me: host for host in sim.nodes.values() if host.alive and not host.node.left}
+        for component in components(nodes, stable_for=stable_for):
+            for host in component:
+                for other in component:
+                    self._sees(host, other)
+                    if other is not host and len(component) < MESH and other.node.me not in host.node.cluster.links:
+                        raise Violation(13, f"{stamp(host)} has no link to {show(other.name, other.node.me)}")
+                self._sees_no_ghosts(host, living)
+                self._one_link_a_pair(host)
+            self._one_view(component)
+
+    def _sees(self, host: NodeHost, other: NodeHost) -> None:
+        cluster, member = host.node.cluster, other.node.me
+        now = cell(cluster.members, member)
+        if now[1] != Standing.ALIVE:
+            raise Violation(13, f"{stamp(host)} sees {show(other.name, member)}, which is well, as {show_cell(now)}")
+        theirs = cell(other.node.cluster.members, member)
+        if now != theirs:
+            raise Violation(
+                13, f"{stamp(host)} sees {show(other.name, member)} as {show_cell(now)}, not {show_cell(theirs)}"
+            )
+        replica, own = cluster.catalogue.content(member), other.node.cluster.catalogue.content(member)
+        mine = {} if replica is None else entries(replica)
+        right = {} if own is None else entries(own)
+        if mine != right:
+            raise Violation(
+                13,
+                f"{stamp(host)} holds the catalogue of {show(other.name, member)} at "
+                f"{0 if replica is None else replica.version}, not {0 if own is None else own.version}",
+            )
+        functions = dict.fromkeys(name for name in other.offers if f"f:{name}" in right)
+        if sorted(offers(right).functions) != sorted(functions):
+            raise Violation(13, f"{stamp(other)} offers {sorted(offers(right).functions)}, which is not what it runs")
+
+    def _one_view(self, component: list[NodeHost]) -> None:
+        """All hold the same of those too who are no more."""
+        first = component[0]
+        for other in component[1:]:
+            for one, two in ((first, other), (other, first)):
+                for record in one.node.cluster.members.all():
+                    here, there = cell(one.node.cluster.members, record.id), cell(two.node.cluster.members, record.id)
+                    if here != there:
+                        gone = show(self._born.get(record.id, "nobody"), record.id)
+                        seen = f"{show_cell(here)}, {stamp(two)} as {show_cell(there)}"
+                        raise Violation(13, f"{stamp(one)} sees {gone} as {seen}")
+
+    def _one_link_a_pair(self, host: NodeHost) -> None:
+        linked: dict[MemberId, int] = {}
+        for link, session in host.node.links.sessions.items():
+            if session.member is not None and not session.closing:
+                if session.member in linked:
+                    pair = f"{linked[session.member]} and {link}"
+                    raise Violation(13, f"{stamp(host)} has two links to {show('', session.member)}: {pair}")
+                linked[session.member] = link
+
+    def _sees_no_ghosts(self, host: NodeHost, living: dict[MemberId, NodeHost]) -> None:
+        for record in host.node.cluster.members.all():
+            if record.standing <= Standing.SUSPECT and record.id not in living:
+                gone = show(self._born.get(record.id, "nobody"), record.id)
+                raise Violation(13, f"{stamp(host)} sees {gone}, which is no more, as {record.standing.name}")
+
+
+class StateCleanup(Watcher):
+    """15: once all requests have ended and all bodies too, nothing of them is left, and only periodic timers run."""
+
+    def begin(self, sim: World) -> None:
+        self._stability = Stability(sim)
+
+    def settled(self, sim: World) -> None:
+        busy = any(not call.done() for call in sim.calls) or any(host.running for host in sim.nodes.values())
+        waits = sim.network.has_backlog([*sim.nodes.values(), *sim.clients.values()], sim.now)
+        if busy or waits or sim.now - self._stability.since() < SETTLED_AFTER:
+            return
+        nodes = correct(sim)
+        rings = len(nodes) >= MESH
+        found_out = sim.now - self._stability.since() > DEFAULT.gone_after + SECOND
+        for host in nodes:
+            self._calls(host, unnoticed=[] if found_out else _half_open(host))
+            self._links(host, closing=rings)
+            self._timers(host, closing=rings)
+            wants = host.node.cluster._gossip._fetches
+            if wants:
+                self._left(host, f"catalogues of {[show('', member) for member in wants]} asked for")
+        for client in sim.clients.values():
+            if client.alive:
+                self._client(client)
+        if found_out:
+            for one in (*correct(sim), *sim.clients.values()):
+                for link in _half_open(one):
+                    wire, side = one.wires[link]
+                    gone = wire.ends[1 - side].host.name
+                    raise Violation(15, f"{one.name} is left with link {link} to {gone}, which is no more")
+
+    def _calls(self, host: NodeHost, *, unnoticed: list[LinkId]) -> None:
+        """`unnoticed`: links that may still be taken for good, and calls on them for out."""
+        coordinator, worker = host.node.coordinator, host.node.worker
+        attempts = [one for calls in coordinator.outstanding._by_number.values() for one in calls.values()]
+        for what, left in (
+            ("requests", [(one.link, one.reply_id) for one in coordinator.requests.values()]),
+            ("calls out", [(one.number, [one.call]) for one in attempts if one.link not in unnoticed]),
+            (
+                "calls out by member",
+                [
+                    list(table)
+                    for table in coordinator.outstanding._by_member.values()
+                    if any(one.link not in unnoticed for one in table.values())
+                ],
+            ),
+            ("requests by link", [theirs for theirs in coordinator.in_flight.origins.values() if theirs]),
+            ("calls waiting", list(coordinator.pending_calls.calls)),
+            ("runs", list(worker._runs)),
+            ("dispatches", list(worker._dispatches)),
+            ("queues", [queue for queue in worker._queues.values() if queue]),
+            ("busy slots", [function for function, busy in worker._busy.items() if busy]),
+            ("unsent answers", list(host.node.replies._rows)),
+        ):
+            if left:
+                self._left(host, f"{what} {left[:5]}")
+
+    def _links(self, host: NodeHost, *, closing: bool) -> None:
+        """On rings a link that only calls needed may be closing just now, and has a timer until then."""
+        timers = host.node._timers._at
+        left = [link for link in host.node.links.closing if not closing or (TimerKind.GOODBYE, link) not in timers]
+        if left:
+            self._left(host, f"links closing {left[:5]}")
+
+    def _timers(self, host: NodeHost, *, closing: bool) -> None:
+        links = host.node.links.sessions
+        for key in host.node._timers._at:
+            periodic = key[0] in _PERIODIC or (closing and key[0] == TimerKind.GOODBYE)
+            if not periodic or (key[0] == TimerKind.PING and key[1] not in links):
+                self._left(host, f"a timer {key}")
+
+    def _client(self, client: ClientHost) -> None:
+        session = client.session
+        timers = [key for key in session._timers._at if key[0] != TimerKind.PING]
+        if session._pending or session._unsent or timers:
+            raise Violation(15, f"{client.name} is left with requests {list(session._pending)}, timers {timers}")
+
+    def _left(self, host: NodeHost, text: str) -> None:
+        raise Violation(15, f"{stamp(host)} is left with {text}")
+
+
+def _half_open(host: Host) -> list[LinkId]:
+    """Links whose other end is gone without a word."""
+    if not host.alive:
+        return []
+    ends = [(link, wire.ends[1 - side]) for link, (wire, side) in host.wires.items()]
+    return [link for link, other in ends if other.life != other.host.life or not other.host.alive]

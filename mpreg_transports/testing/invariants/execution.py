@@ -1,0 +1,236 @@
+"""Invariants 7, 10 and 11: when bodies start (docs/explanation/requests.md and guarantees.md).
+
+Each keeps a ledger of its own, by the call as its coordinator knows it (`CallKey`), of what was placed, started, ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.effects import Outcome, Returned, Run
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.limits import Limits
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Call, Done, Failed, Message, Request, Result
+from mpreg_proto.wire.values import UnsendableValue
+from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+from mpreg_transports.values import default_codec
+
+if TYPE_CHECKING:
+    from mpreg_proto.client import Reply
+    from mpreg_transports.testing.simulation.calls import CallKey
+    from mpreg_transports.testing.simulation.hosts import World
+
+RequestKey = tuple[str, int, int]
+"""A request at its coordinator: host, life, number."""
+
+
+def request_of(key: CallKey) -> RequestKey:
+    """Whose call it is."""
+    return key.host, key.life, key.request
+
+
+class _Graph:
+    """A request in the ledger: its calls, the results that bodies gave, the one that was used."""
+
+    __slots__ = ("bound", "calls", "results")
+
+    def __init__(self, calls: tuple[Call, ...]) -> None:
+        self.calls = {call.name: call for call in calls}
+        self.results: dict[str, list[bytes]] = {}
+        self.bound: dict[str, bytes] = {}
+
+    def needs(self, name: str) -> list[str]:
+        """The calls of this request that one waits for."""
+        return [need for need in dict.fromkeys(self.calls[name].dependencies) if need in self.calls]
+
+
+class DependencyOrder(Watcher):
+    """7: a call starts only after a body gave each result that it needs; all who need one get the same."""
+
+    def begin(self, sim: World) -> None:
+        self._graphs: dict[RequestKey, _Graph] = {}
+        self._names: dict[int, dict[str, None]] = {}
+        """Calls that a client has had an answer for, by its label."""
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        execution = attempt.execution
+        graph = self._graphs.get(request_of(key))
+        if graph is None:
+            graph = self._graphs[request_of(key)] = _Graph(execution.request.calls)
+        if key.call in graph.bound:
+            raise Violation(7, f"{stamp(host)} places {key.call!r} of request {key.request}, whose result is there")
+        for need in graph.needs(key.call):
+            results = graph.results.get(need)
+            if not results:
+                raise Violation(7, f"{stamp(host)} places {key.call!r}, and {need!r}, which it needs, has no result")
+            value = execution.values.get(need)
+            if value is None:  # in this very event it was used for the last time
+                continue
+            if value not in results:
+                raise Violation(7, f"{stamp(host)} gives {key.call!r} what no body of {need!r} has returned")
+            if graph.bound.setdefault(need, value) != value:
+                raise Violation(7, f"{stamp(host)}: the result of {need!r} was bound twice, to different values")
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        graph = self._graphs.get(request_of(key))
+        if graph is not None:
+            for need in graph.needs(key.call):
+                if need not in graph.results:
+                    raise Violation(7, f"{stamp(host)} runs {key.call!r}, and {need!r}, which it needs, has no result")
+
+    def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
+        graph = self._graphs.get(request_of(key))
+        if graph is not None and isinstance(outcome, Returned):
+            try:
+                value = default_codec().encode(outcome.value)
+            except UnsendableValue:
+                return
+            graph.results.setdefault(key.call, []).append(value)
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        if not isinstance(reply, Result):
+            return
+        names = self._names.setdefault(call.label, {})
+        rows: tuple[Done | Failed, ...] = (*reply.done, *reply.failed)
+        for row in rows:
+            if row.name in names:
+                raise Violation(7, f"{call.client}'s request {call.number} has two answers for {row.name!r}")
+            names[row.name] = None
+
+
+class _Starts:
+    """How often a call's body has started, and what its function said of itself then."""
+
+    __slots__ = ("count", "idempotent", "versions", "where")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.idempotent = True
+        self.versions: dict[str, None] = {}
+        self.where: list[tuple[str, MemberId, int]] = []
+        """At which hosts, as which members, and when."""
+
+
+class AtMostOnceExecution(Watcher):
+    """10: a body starts at most once a call, or, if idempotent, once more for each node lost, in the same version."""
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._ledger: dict[CallKey, _Starts] = {}
+        self._requests: dict[tuple[str, int, int], RequestKey] = {}
+        """Which request at a node one of a client is: by client, life and number."""
+        self._touchy: dict[RequestKey, str] = {}
+        """Requests of which a body that is not idempotent has started, and which."""
+        self._promised: dict[RequestKey, None] = {}
+        """Requests whose answer promised that no such body has started."""
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        execution = attempt.execution
+        if execution.link in host.wires:
+            wire, side = host.wires[execution.link]
+            peer = wire.ends[1 - side]
+            self._requests[peer.host.name, peer.life, execution.reply_id] = request_of(key)
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        if not isinstance(reply, Result) or reply.fault is None:
+            return
+        request = self._requests.get((call.client, self._sim.clients[call.client].life, call.number))
+        if request is not None and not reply.fault.details.get("maybe_executed", True):
+            self._promised[request] = None
+            self._kept(request)
+
+    def _kept(self, request: RequestKey) -> None:
+        """docs/reference/errors.md: `maybe_executed` false is a promise."""
+        if request in self._promised and request in self._touchy:
+            name = self._touchy[request]
+            raise Violation(10, f"request {request[2]} of {request[0]} promised that nothing was done; {name!r} was")
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        spec = host.offers[run.function][0].spec
+        if not spec.idempotent:
+            self._touchy.setdefault(request_of(key), key.call)
+            self._kept(request_of(key))
+        starts = self._ledger.setdefault(key, _Starts())
+        starts.count += 1
+        starts.idempotent = starts.idempotent and spec.idempotent
+        starts.versions[spec.version] = None
+        starts.where.append((host.name, host.node.me, host.sim.now))
+        if starts.count == 1:
+            return
+        where = ", ".join(f"{show(name, me)} at {at / SECOND:.6f} s" for name, me, at in starts.where)
+        name = f"{key.call!r} of request {key.request} of {key.host}"
+        if not starts.idempotent:
+            raise Violation(10, f"{name} started {starts.count} times, and is not idempotent: {where}")
+        most = 1 + host.sim.specs[key.host].limits.failovers
+        members = dict.fromkeys([me for _, me, _ in starts.where])  # one that is lost again counts once
+        if len(members) > most or len(starts.versions) > 1:
+            versions = sorted(starts.versions)
+            raise Violation(10, f"{name} started {starts.count} times, at most {most}, as {versions}: {where}")
+
+
+class DeadlineEnforcement(Watcher):
+    """11: nothing starts after its deadline; what is handed on gets no more time than is left.
+
+    Deadlines are reckoned here from the requests as they came, each by the clock of the node that they came to.
+    """
+
+    message_types = (Request,)
+
+    def begin(self, sim: World) -> None:
+        self._deadlines: dict[tuple[str, int, int, int], int] = {}
+        """Of requests: by host, life, link and number."""
+        self._left: dict[tuple[str, int, int], int] = {}
+        """How much time a dispatch had left when it went out: by host, life and number."""
+        self._local: dict[tuple[str, int, int], int] = {}
+        """When a dispatch of a node to itself must have started."""
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is not Request or not isinstance(host, NodeHost):
+            return
+        limits = host.spec.limits
+        span = span_of(message, limits)
+        self._deadlines.setdefault((host.name, host.life, link, message.id), host.local + span)
+        if message.here:
+            wire, side = host.wires[link]
+            peer = wire.ends[1 - side]
+            left = self._left.get((peer.host.name, peer.life, message.id))
+            if left is not None and span > left:
+                raise Violation(
+                    11,
+                    f"{stamp(host)} gets request {message.id} of {peer.host.name} with {span / 1e9:g} s left; "
+                    f"it had {left / 1e9:g} s when it left",
+                )
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        execution = attempt.execution
+        deadline = self._deadlines.get((host.name, host.life, execution.link, execution.reply_id))
+        if deadline is not None:
+            self._left[host.name, host.life, number] = deadline - host.local
+            self._local[host.name, host.life, number] = deadline
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        job = host.node.worker.job(run.run)
+        assert job is not None, "it is about to start"
+        if job.link == 0:
+            deadline = self._local.get((host.name, host.life, job.request))
+        else:
+            deadline = self._deadlines.get((host.name, host.life, job.link, job.request))
+        if deadline is not None and host.local >= deadline:
+            late = (host.local - deadline) / 1e9
+            raise Violation(11, f"{stamp(host)} starts {key.call!r} of {key.host} {late:g} s after its deadline")
+
+
+def span_of(request: Request, limits: Limits) -> int:
+    """How long a request may take from its arrival."""
+    return min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)

@@ -1,0 +1,235 @@
+"""Invariants 1 to 3: what nodes believe of members (docs/explanation/membership.md).
+
+Each keeps cells of its own: what it saw last, what owners have said, the pointwise maximum of what a node was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import MemberChanged, Notice, Standing
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Claim, Gossip, Message
+from mpreg_transports.testing.invariants.oracles import TOP, UNKNOWN, Cell, Life, cell, life, show_cell, stamp
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.hosts import World
+
+_BOUND = 1 << 31
+_RANKS = (int(Standing.SUSPECT), int(Standing.DEAD))
+
+
+class MemberWatcher(Watcher):
+    """Calls `look` for the members that an event was about, and now and then for all."""
+
+    message_types = (Gossip,)
+
+    def begin(self, sim: World) -> None:
+        self._about: dict[str, dict[bytes, None]] = {}
+        self._verified: dict[str, object] = {}
+        """In what was written down of a host all was right, and nothing was heard of since."""
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is Gossip:
+            about = self._about.setdefault(host.name, {})
+            for claim in message.claims:
+                about[claim.member] = None
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is MemberChanged:
+            self._about.setdefault(host.name, {})[notice.member] = None
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        about = self._about.pop(host.name, None) if self._about else None
+        if about is not None:
+            self._verified.pop(host.name, None)
+            self.look(host, map(MemberId, about))
+
+    def sweep(self, sim: World) -> None:
+        for host in sim.nodes.values():
+            if host.alive and self._verified.get(host.name) is not (now := sim.tables.members(host)):
+                self.look_at_all(host)
+                self._verified[host.name] = now
+
+    def look_at_all(self, host: NodeHost) -> None:
+        """Compare all that `host` believes."""
+        self.look(host, [record.id for record in host.node.cluster.members.all()])
+
+    def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
+        """Compare what `host` believes of these."""
+        raise NotImplementedError
+
+
+class MonotonicCells(MemberWatcher):
+    """1: a liveness cell never decreases, and nobody is forgotten but the RETIRED when there are too many."""
+
+    def begin(self, sim: World) -> None:
+        super().begin(sim)
+        self._seen: dict[Life, dict[bytes, Cell]] = {}
+
+    def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
+        members = host.node.cluster.members
+        seen = self._seen.setdefault(life(host), {})
+        for member in about:
+            before, now = seen.get(member, UNKNOWN), cell(members, member)
+            if now < before and not (before == TOP and self._may_forget(host)):
+                raise Violation(
+                    1, f"{stamp(host)}: {show('', member)} went from {show_cell(before)} to {show_cell(now)}"
+                )
+            seen[member] = now
+
+    def look_at_all(self, host: NodeHost) -> None:
+        """Also at those who were known once."""
+        known = dict.fromkeys(self._seen.get(life(host), ()))
+        known.update(dict.fromkeys(record.id for record in host.node.cluster.members.all()))
+        self.look(host, map(MemberId, known))
+
+    def _may_forget(self, host: NodeHost) -> bool:
+        week = 7 * 24 * 3600 * 10**9
+        return host.sim.now > week or len(host.node.cluster.members._retired) >= host.spec.limits.retired_members
+
+
+class OwnerOnlyIncarnation(MemberWatcher):
+    """2: only the owner raises its incarnation, to an accusation's and one more; only the owner says LEFT."""
+
+    def begin(self, sim: World) -> None:
+        super().begin(sim)
+        self._raised: dict[bytes, int] = {}
+        """The highest incarnation that each owner has had."""
+        self._left: dict[bytes, None] = {}
+        self._ids: dict[tuple[str, int], dict[bytes, None]] = {}
+        self._accused: dict[Life, int] = {}
+        """The highest incarnation at which a node was told ill of itself."""
+
+    def node_started(self, host: NodeHost) -> None:
+        self._owned(host)
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        super().message_received(host, link, message)
+        if type(message) is Gossip and isinstance(host, NodeHost):
+            me, who = host.node.me, life(host)
+            for claim in message.claims:
+                if claim.member == me:
+                    self._accused[who] = max(self._accused.get(who, -1), claim.incarnation)
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        super().noticed(host, notice)
+        if type(notice) is MemberChanged and notice.member in self._ids.get((host.name, host.life), ()):
+            self._raised[notice.member] = max(self._raised[notice.member], notice.incarnation)
+            if notice.standing is Standing.LEFT:
+                self._left[notice.member] = None
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        self._owned(host)
+        if self._about:
+            super().node_event_handled(host)
+
+    def _owned(self, host: NodeHost) -> None:
+        """What an owner has made of itself."""
+        own, me = host.node.cluster.members.own, host.node.me
+        known = self._raised.get(me)
+        if known is None:
+            self._ids.setdefault((host.name, host.life), {})[me] = None
+            self._raised[me] = known = own.incarnation
+        if own.incarnation > known:
+            self._raised[me] = own.incarnation
+        if own.incarnation > 0 and own.incarnation > self._accused.get(life(host), -1) + 1:
+            accused = self._accused.get(life(host), -1)
+            raise Violation(
+                2, f"{stamp(host)} is at incarnation {own.incarnation} and was accused at {accused} at most"
+            )
+        if own.standing is Standing.LEFT:
+            self._left[me] = None
+
+    def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
+        members, me = host.node.cluster.members, host.node.me
+        for member in about:
+            incarnation, rank = now = cell(members, member)
+            if member == me or now in (TOP, UNKNOWN):
+                continue
+            highest = self._raised.get(member)
+            if highest is None or incarnation > highest:
+                owner = "nobody ever was" if highest is None else f"its owner never went beyond {highest} as"
+                raise Violation(2, f"{stamp(host)} holds {show_cell(now)} of {show('', member)}: {owner} that")
+            if rank == Standing.LEFT and member not in self._left:
+                raise Violation(2, f"{stamp(host)} holds {show_cell(now)} of {show('', member)}, which never said so")
+
+
+class DeterministicMerge(MemberWatcher):
+    """3: a view is the pointwise maximum of the claims that came, raised in rank alone by doubts of the node's own.
+
+    So nodes that were told the same believe the same, whatever the order; and cards are their owners' own bytes.
+    """
+
+    def begin(self, sim: World) -> None:
+        super().begin(sim)
+        self._views: dict[Life, dict[bytes, Cell]] = {}
+        self._received: dict[str, tuple[Life, list[Claim]]] = {}
+        self._cards: dict[bytes, dict[bytes, None]] = {}
+
+    def node_started(self, host: NodeHost) -> None:
+        self._carded(host)
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        super().message_received(host, link, message)
+        if type(message) is not Gossip or not isinstance(host, NodeHost):
+            return
+        session = host.node.links.sessions[link]
+        if session.member is not None and session.member != host.node.me:
+            self._received.setdefault(host.name, (life(host), []))[1].extend(filter(_sensible, message.claims))
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        self._carded(host)
+        if not self._about:
+            return
+        received = self._received.pop(host.name, None) if self._received else None
+        if received is not None and received[0] == life(host):
+            self._take(host, received[1])
+        super().node_event_handled(host)
+
+    def _carded(self, host: NodeHost) -> None:
+        own = host.node.cluster.members.own
+        cards = self._cards.get(own.id)
+        if cards is None or own.card_bytes not in cards:
+            self._cards.setdefault(own.id, {})[own.card_bytes] = None
+
+    def _take(self, host: NodeHost, claims: Iterable[Claim]) -> None:
+        """The oracle's own merge."""
+        view = self._views.setdefault(life(host), {})
+        own = host.node.cluster.members.own
+        for claim in claims:
+            received = TOP if claim.standing == Standing.RETIRED else (claim.incarnation, claim.standing)
+            if claim.member != host.node.me:
+                view[claim.member] = max(view.get(claim.member, UNKNOWN), received)
+            elif own.standing is Standing.LEFT or received[1] >= Standing.LEFT:
+                continue  # it goes, or takes a new id
+            elif received > (own.incarnation, int(own.standing)):
+                raise Violation(3, f"{stamp(host)} was told that it is {show_cell(received)} and did not refute it")
+
+    def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
+        members, view = host.node.cluster.members, self._views.setdefault(life(host), {})
+        for member in about:
+            if member == host.node.me:
+                continue
+            expected, now = view.get(member, UNKNOWN), cell(members, member)
+            doubted = now[0] == expected[0] and expected[1] < now[1] and now[1] in _RANKS
+            full = now == UNKNOWN and members.living >= host.spec.limits.members
+            if now not in (expected, TOP) and not doubted and not full:
+                what = f"{stamp(host)} holds {show_cell(now)} of {show('', member)}"
+                raise Violation(3, f"{what}; what it was told comes to {show_cell(expected)}")
+            view[member] = now
+            self._look_at_card(host, member)
+
+    def _look_at_card(self, host: NodeHost, member: MemberId) -> None:
+        record = host.node.cluster.members.get(member)
+        if record is not None and record.card_bytes and record.card_bytes not in self._cards.get(member, ()):
+            raise Violation(3, f"{stamp(host)} holds a card of {show('', member)} that it never wrote")
+
+
+def _sensible(claim: Claim) -> bool:
+    """Whether it is no nonsense, which is to be dropped."""
+    return len(claim.member) == 16 and 0 <= claim.incarnation < _BOUND and 0 <= claim.standing <= Standing.RETIRED

@@ -1,0 +1,169 @@
+"""Invariants 5 and 6: where calls are placed, and that who runs one looks again (docs/explanation/architecture.md).
+
+Both read the raw entries of catalogues and compare by plain sets. A node's view may change in the middle of an event,
+so what is placed in an event that brought news is compared with the view before it and with the one after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mpreg_proto.effects import Run
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import Standing
+from mpreg_proto.requests.outstanding import Attempt
+from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Call, Digest, Goodbye, Gossip, Hello, Message, Request
+from mpreg_transports.testing.invariants.oracles import NOTHING, CatalogueReader, Offers, attempt_of, cell, stamp
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.calls import CallKey
+    from mpreg_transports.testing.simulation.hosts import World
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """How a node sees one member."""
+
+    rank: int
+    offers: Offers
+
+    def takes(self, call: Call) -> bool:
+        """Whether a call may be placed there."""
+        return Standing.ALIVE <= self.rank <= Standing.SUSPECT and self.offers.fits(call)
+
+
+_UNSEEN = _Seen(-1, NOTHING)
+
+
+class ValidPlacement(Watcher):
+    """5: the chosen node had the function and a superset of the resources in the chooser's view, and was routable.
+
+    And nobody better could be seen: ALIVE before SUSPECT, then just the resources asked for before more.
+    """
+
+    message_types = (Gossip, Hello, Goodbye, Digest)
+
+    def begin(self, sim: World) -> None:
+        self._catalogues = CatalogueReader()
+        self._before: dict[str, dict[bytes, _Seen]] = {}
+        """Of members that the present event brought news about."""
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if isinstance(host, NodeHost):
+            before = self._before.setdefault(host.name, {})
+            if isinstance(message, Gossip):
+                about = dict.fromkeys(claim.member for claim in message.claims)
+                about.update(dict.fromkeys(delta.head.member for delta in message.deltas))
+                about.update(dict.fromkeys(head.member for head in message.heads))
+                for member in about:
+                    before.setdefault(member, self._see(host, member))
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        if self._before:
+            self._before.pop(host.name, None)
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        call = attempt.execution.plan.calls[key.call]
+        member = attempt.candidate.member
+        seen = self._see(host, member)
+        before = self._before.get(host.name)
+        if not seen.takes(call) and not (before is not None and member in before and before[member].takes(call)):
+            rank = Standing(seen.rank).name if seen.rank >= 0 else "unknown"
+            offer = seen.offers.functions.get(call.function)
+            raise Violation(
+                5,
+                f"{stamp(host)} placed {call.name!r} ({call.function}, {sorted(call.resources)}) on "
+                f"{show('', member)}, which it sees as {rank}, draining {seen.offers.draining}, offering "
+                f"{'nothing of that name' if offer is None else sorted(offer.resources | seen.offers.resources)}",
+            )
+        if before is None:
+            self._best(host, attempt, call, seen)
+
+    def _see(self, host: NodeHost, member: bytes) -> _Seen:
+        cluster = host.node.cluster
+        incarnation, rank = cell(cluster.members, MemberId(member))
+        if incarnation < 0:
+            return _UNSEEN
+        return _Seen(rank, self._catalogues.read(cluster.catalogue.content(MemberId(member))))
+
+    def _best(self, host: NodeHost, attempt: Attempt, call: Call, chosen: _Seen) -> None:
+        """Whether somebody better was there to be chosen; those with many calls are left out, as loads change."""
+        execution, node = attempt.execution, host.node
+        if call.name in execution.request.here:
+            return
+        rank = (chosen.rank, bool(call.resources) and not chosen.offers.exact(call))
+        if rank == (0, False):
+            return
+        few = host.spec.limits.calls_per_worker // 2
+        for record in node.cluster.members.all():
+            other = self._see(host, record.id)
+            if (
+                (record.id == node.me or record.id in node.cluster.links)
+                and other.takes(call)
+                and (other.rank, bool(call.resources) and not other.offers.exact(call)) < rank
+                and not _excluded(execution, call.name, record.id, other.offers, call)
+                and len(node.coordinator.outstanding.by_member(record.id)) < few
+            ):
+                raise Violation(
+                    5,
+                    f"{stamp(host)} placed {call.name!r} on {show('', attempt.candidate.member)} though "
+                    f"{show('', record.id)} is better: {Standing(other.rank).name}, "
+                    f"{'exact' if other.offers.exact(call) else 'with more than asked for'}",
+                )
+
+
+def _excluded(execution: Execution, name: str, member: bytes, offered: Offers, call: Call) -> bool:
+    """Whether it has refused the call, or may not repeat it."""
+    if any(refuser == member for refuser, _ in execution.history.refusals.get(name, ())):
+        return True
+    offer, version = offered.functions[call.function], execution.history.versions.get(name)
+    return version is not None and not (offer.idempotent and offer.version == version)
+
+
+class WorkerAdmission(Watcher):
+    """6: a body starts only where the node itself offers it, with the resources, not draining, over an open link."""
+
+    message_types = (Request,)
+
+    def begin(self, sim: World) -> None:
+        self._catalogues = CatalogueReader()
+        self._draining: dict[tuple[str, int], int] = {}
+        """Since when a life is draining, by its own clock."""
+        self._too_late: dict[tuple[str, int, int, int], None] = {}
+        """Requests that came over a link that was closing: by host, life, link and number."""
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is Request and isinstance(host, NodeHost):
+            session = host.node.links.sessions[link]
+            if session.closing and session.member is not None:
+                self._too_late[host.name, host.life, link, message.id] = None
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        content = host.node.cluster.catalogue.content(host.node.me)
+        if content is not None and content.draining:
+            self._draining.setdefault((host.name, host.life), host.local)
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        job = host.node.worker.job(run.run)
+        assert job is not None, "it is about to start"
+        call = job.call
+        mine = self._catalogues.read(host.node.cluster.catalogue.content(host.node.me))
+        fits = mine.has(call)  # what was accepted before draining runs
+        since = self._draining.get((host.name, host.life))
+        if not fits or call.function != run.function:
+            raise Violation(
+                6,
+                f"{stamp(host)} runs {call.name!r} ({call.function}, version {call.version}, {sorted(call.resources)}) "
+                f"and offers {sorted(mine.functions)} with {sorted(mine.resources)} itself",
+            )
+        if since is not None and job.accepted > since:
+            raise Violation(6, f"{stamp(host)} runs {call.name!r}, which came while it was draining")
+        if (host.name, host.life, job.link, job.request) in self._too_late:
+            raise Violation(6, f"{stamp(host)} runs {call.name!r}, which came over a link that was closing")

@@ -1,0 +1,226 @@
+"""Parts of invariants 4, 5, 12 and 14: queues move, calls go where they can, and nothing of who is gone is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.effects import Run
+from mpreg_proto.errors import ErrorCode
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, Standing
+from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.timers import TimerKind
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Digest, Goodbye, Gossip, Hello, Message, Result
+from mpreg_proto.wire.session import Stage
+from mpreg_transports.testing.invariants.oracles import CatalogueReader, attempt_of, cell, stamp
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.calls import CallKey
+    from mpreg_transports.testing.simulation.hosts import World
+
+_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
+"""Refusals after which a call goes elsewhere (docs/explanation/guarantees.md)."""
+
+
+class QueueProgress(Watcher):
+    """12: nothing waits for a free slot, or behind what came later. 6: nothing waits for what is not offered."""
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        if not host.node.worker._queues:
+            return
+        offered = host.node.cluster.catalogue.offered
+        for function, queue in host.node.worker._queues.items():
+            names = [job.call.name for job in queue]
+            if function not in offered:
+                if not host.node.draining:
+                    raise Violation(6, f"{stamp(host)} has {names} waiting for {function}, which it does not offer")
+                continue
+            busy = sum(body.run.function == function for body in host.running.values())
+            if busy < offered[function].concurrency:
+                raise Violation(12, f"{stamp(host)} has {names} waiting for {function}, and {busy} of it run")
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        queue = host.node.worker._queues.get(run.function)
+        job = host.node.worker.job(run.run)
+        if queue and job is not None and any(other.accepted < job.accepted for other in queue):
+            raise Violation(12, f"{stamp(host)} starts {job.call.name!r} before what has waited longer for a slot")
+
+
+class PendingCallProgress(Watcher):
+    """14: a call does not wait for a node that offers its function when there is one, and a link to it.
+
+    A call that was handed out before may have been refused there, and is left alone, as is one that waits for a link.
+    """
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        coordinator = host.node.coordinator
+        for request, name in coordinator.pending_calls.calls:
+            execution = coordinator.requests.get(request)
+            if execution is None or (TimerKind.LINK_WAIT, request, name) in host.node._timers:
+                continue
+            if name in execution.history.tries or name in execution.history.losses:
+                continue
+            offers = coordinator.scheduler.candidates(execution, execution.plan.calls[name])
+            if any(coordinator.outstanding.connected(one.member) for one in offers):
+                raise Violation(14, f"{stamp(host)} lets {name!r} wait for a function that is offered")
+
+
+class LostMemberCleanup(Watcher):
+    """12: no calls are out at who is gone, nobody is listed with what it does not offer. 4: logs have no gaps."""
+
+    def begin(self, sim: World) -> None:
+        self._lost: dict[str, dict[MemberId, None]] = {}
+        self._verified: dict[str, object] = {}
+        """In what was written down of a host all was right."""
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is MemberChanged and notice.standing > Standing.SUSPECT and notice.member != host.node.me:
+            self._lost.setdefault(host.name, {})[notice.member] = None
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        for member in self._lost.pop(host.name, ()) if self._lost else ():
+            node = host.node
+            rank = cell(node.cluster.members, member)[1]
+            awaited = member in node.cluster._changes.loss_deferred  # answers may be on the way, or that it is not so
+            out = node.coordinator.outstanding._by_member.get(member)
+            if out and rank > Standing.SUSPECT and not awaited:
+                what = f"calls {list(out)[:5]} out at {show('', member)}"
+                raise Violation(12, f"{stamp(host)} has {what}, which it sees as {Standing(rank).name}")
+
+    def sweep(self, sim: World) -> None:
+        for host in sim.nodes.values():
+            if host.alive and self._verified.get(host.name) is not (now := sim.tables.catalogues(host)):
+                self._look(host)
+                self._verified[host.name] = now
+
+    def _look(self, host: NodeHost) -> None:
+        catalogue = host.node.cluster.catalogue
+        for function, members in catalogue.offering.items():
+            for member in members:
+                content = catalogue.content(member)
+                if content is None or function not in content.functions:
+                    what = f"lists {show('', member)} with {function}"
+                    raise Violation(12, f"{stamp(host)} {what}, which is not in its catalogue")
+        for head in catalogue.heads():
+            content = catalogue.content(MemberId(head.member))
+            assert content is not None, "it has a head"
+            versions = [change.version for change in content.changes]
+            if versions != list(range(content.version - len(versions) + 1, content.version + 1)):
+                what = f"changes {versions} of {show('', head.member)}"
+                raise Violation(4, f"{stamp(host)} keeps {what}, which do not lead to {content.version}")
+
+
+class LinkClosing(Watcher):
+    """5: no call goes over a link on which a Goodbye came. 14: none closes in order with a call on it. 13: nor as
+    silent, if it is not.
+    """
+
+    message_types = (Goodbye,)
+
+    def begin(self, sim: World) -> None:
+        self._goodbyes: dict[str, list[LinkId]] = {}
+        self._closing: dict[tuple[str, int, LinkId], None] = {}
+        self._leaving: dict[tuple[str, int, LinkId], int] = {}
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if isinstance(host, NodeHost):
+            self._goodbyes.setdefault(host.name, []).append(link)
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        for link in self._goodbyes.pop(host.name, ()) if self._goodbyes else ():
+            self._closing[host.name, host.life, link] = None
+        for link in host.node.links.closing:
+            self._leaving.setdefault((host.name, host.life, link), host.local)
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        if attempt is not None and (host.name, host.life, attempt.link) in self._closing:
+            raise Violation(5, f"{stamp(host)} placed {key.call!r} over link {attempt.link}, on which a Goodbye came")
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is not LinkClosed or host.node.left:
+            return
+        node, link = host.node, notice.link
+        session = node.links.sessions.get(link)
+        if session is None or session.stage is not Stage.ENDED or session.local_hello.member != node.me:
+            return  # it was the other side, or this one has become another member
+        if notice.cause is LinkEndCause.SILENT:
+            silent = host.local - session.last_activity
+            if silent < host.spec.limits.gone_after:
+                raise Violation(13, f"{stamp(host)} gave up link {link} as silent after {silent / SECOND:g} s")
+        elif (
+            notice.cause is LinkEndCause.ORDERLY
+            and host.local - self._leaving.get((host.name, host.life, link), host.local) < SECOND
+        ):
+            lost = [attempt.call for attempt in node.coordinator.outstanding.by_link(link)]
+            lost += [
+                job.call.name
+                for key, jobs in node.worker._dispatches.items()
+                if key[0] == link
+                for job in jobs.values()
+            ]
+            if lost:
+                raise Violation(14, f"{stamp(host)} closes link {link} while {lost[:5]} are out on it")
+
+
+class CallFailover(Watcher):
+    """14: a call that one node refused goes to another that fits, before it fails for that."""
+
+    message_types = (Gossip, Hello, Goodbye, Digest, Result)
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._catalogues = CatalogueReader()
+        self._refusers: dict[CallKey, dict[bytes, None]] = {}
+        self._now: dict[str, list[tuple[Execution, CallKey]]] = {}
+        self._changing: dict[str, None] = {}
+        """Hosts whose view may change in the present event."""
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if not isinstance(host, NodeHost):
+            return
+        if not isinstance(message, Result):
+            self._changing[host.name] = None
+        else:
+            for row in message.failed:
+                attempt = attempt_of(host.node.coordinator, message.id, row.name)
+                key = self._sim.observers.keys.get((host.name, host.life, message.id, row.name))
+                if row.refused and row.fault.code in _ELSEWHERE and attempt is not None and key is not None:
+                    self._refusers.setdefault(key, {})[attempt.candidate.member] = None
+                    self._now.setdefault(host.name, []).append((attempt.execution, key))
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        refused = self._now.pop(host.name, ()) if self._now else ()
+        changing = self._changing.pop(host.name, False) is None
+        if not changing:
+            for execution, key in refused:
+                self._look(host, execution, key)
+
+    def _look(self, host: NodeHost, execution: Execution, key: CallKey) -> None:
+        fault = execution.faults.get(key.call)
+        if fault is None or fault.code not in _ELSEWHERE or host.local >= execution.deadline:
+            return
+        call, version = execution.plan.calls[key.call], execution.history.versions.get(key.call)
+        avoided = [member for member, _ in execution.history.refusals.get(key.call, ())]
+        cluster = host.node.cluster
+        for member in (host.node.me, *cluster.links):
+            offers = self._catalogues.read(cluster.catalogue.content(member))
+            if (
+                cell(cluster.members, member)[1] in (Standing.ALIVE, Standing.SUSPECT)
+                and offers.fits(call)
+                and member not in self._refusers[key]
+                and member not in avoided
+                and (
+                    version is None
+                    or (
+                        offers.functions[call.function].idempotent
+                        and offers.functions[call.function].version == version
+                    )
+                )
+            ):
+                what = f"{key.call!r} end with {fault.code} and did not try {show('', member)}"
+                raise Violation(14, f"{stamp(host)} let {what}, which offers it")

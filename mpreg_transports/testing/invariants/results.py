@@ -1,0 +1,154 @@
+"""Invariant 8: results equal a sequential oracle's, for every interleaving and placement.
+
+Every answer is compared with the bodies that ran for this very call: what they were called with must be what the
+request says, and what comes back must be what one of them returned. Where all functions concerned are known to be
+pure, the whole request is evaluated again in plain Python as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.effects import Outcome, Raised, Returned, Run
+from mpreg_proto.errors import ErrorCode
+from mpreg_proto.wire.messages import Call, Done, Failed, Result
+from mpreg_proto.wire.values import UnsendableValue
+from mpreg_transports.testing.invariants.execution import RequestKey, request_of
+from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
+from mpreg_transports.testing.invariants.sequential import Failure, Pure, arguments, evaluate, known_pure
+from mpreg_transports.testing.simulation.calls import CallKey, SimCall
+from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+from mpreg_transports.values import default_codec
+
+if TYPE_CHECKING:
+    from mpreg_proto.client import Reply
+    from mpreg_transports.testing.simulation.hosts import World
+
+
+class _Placed:
+    """A call as it was placed: itself, and the encoded results that it needs."""
+
+    __slots__ = ("call", "ended", "given")
+
+    def __init__(self, call: Call, given: dict[str, bytes | None]) -> None:
+        self.call = call
+        self.given = given
+        self.ended: list[bytes | Failure] = []
+        """What became of its bodies."""
+
+
+class SequentialEquivalence(Watcher):
+    """8: see the module. `pure`: functions by name that may be evaluated again; None: those seen to hold no state."""
+
+    def __init__(self, pure: Pure | None = None) -> None:
+        self._named = pure
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._pure: Pure = known_pure(sim.specs.values()) if self._named is None else self._named
+        self._placed: dict[CallKey, _Placed] = {}
+        self._requests: dict[tuple[str, int, int], RequestKey] = {}
+        """Which request at a node one of a client is: by client, life and number."""
+        self._expected: dict[int, dict[str, bytes | Failure]] = {}
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        execution = attempt.execution
+        if key not in self._placed:
+            call = execution.plan.calls[key.call]
+            given = {need: execution.values.get(need, execution.request.inputs.get(need)) for need in call.dependencies}
+            self._placed[key] = _Placed(call, given)
+        if execution.link in host.wires:
+            wire, side = host.wires[execution.link]
+            peer = wire.ends[1 - side]
+            self._requests[peer.host.name, peer.life, execution.reply_id] = request_of(key)
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        placed = self._placed.get(key)
+        if placed is None:
+            return
+        call = placed.call
+        if run.function != call.function:
+            raise Violation(8, f"{stamp(host)} runs {run.function} for {call.name!r}, which calls {call.function}")
+        if any(value is None for value in placed.given.values()):  # used for the last time before it could be seen
+            return
+        codec = default_codec()
+        given = codec.encode([run.args, run.kwargs])
+        if not call.dependencies and given == call.args:  # just what the client has written
+            return
+        try:
+            args, kwargs = arguments(call, placed.given, codec)
+        except (LookupError, TypeError):
+            raise Violation(8, f"{stamp(host)} runs {call.name!r} though a path in it leads nowhere") from None
+        if codec.encode([args, kwargs]) != given:
+            raise Violation(
+                8, f"{stamp(host)} runs {call.name!r} with {run.args!r} {run.kwargs!r}, not {args!r} {kwargs!r}"
+            )
+
+    def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
+        placed = self._placed.get(key)
+        if placed is None:
+            return
+        if isinstance(outcome, Returned):
+            try:
+                placed.ended.append(default_codec().encode(outcome.value))
+            except UnsendableValue:
+                placed.ended.append(Failure("UnsendableValue"))
+        elif isinstance(outcome, Raised):
+            placed.ended.append(Failure(outcome.kind))
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        if not isinstance(reply, Result):
+            return
+        request = self._requests.get((call.client, self._sim.clients[call.client].life, call.number))
+        wanted = _wanted(call)
+        rows: tuple[Done | Failed, ...] = (*reply.done, *reply.failed)
+        for row in rows:
+            if row.name not in wanted:
+                raise Violation(8, f"{self._who(row, call)} was not asked for")
+            if isinstance(row, Done):
+                self._compare_with_bodies(row, request, call)
+            self._compare_with_oracle(row, call)
+        fault = reply.fault
+        if fault is not None and fault.code == ErrorCode.EXECUTION_FAILED and not reply.failed:
+            name = str(fault.details.get("call", ""))
+            self._compare_with_oracle(Failed(name, fault), call)
+
+    def _who(self, row: Done | Failed, call: SimCall) -> str:
+        return f"{row.name!r} of request {call.number} of {call.client} at {self._sim.time:.6f} s"
+
+    def _compare_with_bodies(self, row: Done, request: RequestKey | None, call: SimCall) -> None:
+        placed = None if request is None else self._placed.get(CallKey(*request, row.name))
+        if placed is None or row.value not in placed.ended:
+            given = default_codec().decode(row.value)
+            raise Violation(8, f"{self._who(row, call)} came back as {given!r}, and no body of this call returned that")
+
+    def _compare_with_oracle(self, row: Done | Failed, call: SimCall) -> None:
+        expected = self._expected.get(call.label)
+        if expected is None:
+            expected = self._expected[call.label] = evaluate(call.request, self._pure, default_codec())
+        result = expected.get(row.name)
+        if result is None:
+            return
+        codec, who = default_codec(), self._who
+        if isinstance(row, Failed):
+            kind = row.fault.details.get("type")
+            if row.fault.code == ErrorCode.EXECUTION_FAILED and not (
+                isinstance(result, Failure) and result.kind in (kind, "")
+            ):
+                raise Violation(8, f"{who(row, call)} failed with {kind}; one after the other it does not")
+        elif isinstance(result, Failure):
+            raise Violation(8, f"{who(row, call)} is {codec.decode(row.value)!r}; one after the other it fails")
+        elif row.value != result and codec.decode(row.value) != codec.decode(result):
+            raise Violation(8, f"{who(row, call)} is {codec.decode(row.value)!r}, not {codec.decode(result)!r}")
+
+
+def _wanted(call: SimCall) -> dict[str, None]:
+    """Names that an answer may have: those asked for, or the calls that no other needs."""
+    request = call.request
+    if request.want is not None:
+        return dict.fromkeys(request.want)
+    needed = {need for one in request.calls for need in one.dependencies}
+    return dict.fromkeys(one.name for one in request.calls if one.name not in needed)

@@ -1,0 +1,149 @@
+"""A request evaluated in plain Python, one call after the other: the oracle of invariant 8.
+
+Only functions known to be pure are called: those that a user names, or ones that can be seen to hold no state. A
+function that counts its runs would count these too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from inspect import iscoroutine
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from mpreg_proto.wire.messages import Call, Request
+from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.functions.execution import built_in
+from mpreg_transports.functions.sleep import in_virtual_time, sleep
+from mpreg_transports.testing.invariants.oracles import substituted
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+
+Pure = Mapping[str, Callable[..., Any]]
+_WORLDLY = ("eval", "exec", "globals", "input", "open", "print", "setattr", "vars")
+"""Builtins by which a function may reach beyond its arguments."""
+_CONSTANT = (int, float, complex, str, bytes, bool, type(None))
+
+
+class Failure:
+    """A call that raises, or that is not run for want of what it needs (`kind` is empty)."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+def known_pure(specs: Iterable[Spec]) -> dict[str, Callable[..., Any]]:
+    """The functions of these nodes that hold no state, with echo and echos; not those that differ between nodes."""
+    found: dict[str, Callable[..., Any]] = {one.spec.name: one.call for one in built_in()}
+    unclear: dict[str, None] = {}
+    for spec in specs:
+        for name, given in spec.functions.items():
+            call = given.call if isinstance(given, Fn) else given
+            if not stateless(call) or found.setdefault(name, call) is not call:
+                unclear[name] = None
+    return {name: call for name, call in found.items() if name not in unclear}
+
+
+def stateless(call: object) -> bool:
+    """Whether a function has no closure, no mutable defaults, and uses nothing of its module but constants, the
+    standard library, other such functions and `mpreg_transports.sleep`. Cautious: much that is pure is not seen to be.
+    """
+    return _stateless(call, {})
+
+
+def _stateless(call: object, seen: dict[CodeType, None]) -> bool:
+    if call is sleep:
+        return True
+    if type(call) is not FunctionType or call.__closure__ is not None:
+        return False
+    defaults = (*(call.__defaults__ or ()), *(call.__kwdefaults__ or {}).values())
+    if not all(isinstance(default, _CONSTANT) for default in defaults):
+        return False
+    if call.__code__ in seen:
+        return True
+    seen[call.__code__] = None
+    for name in _names(call.__code__):
+        if name not in call.__globals__:
+            continue  # a builtin, or an attribute
+        value = call.__globals__[name]
+        if not isinstance(value, _CONSTANT) and not _of_the_library(value) and not _stateless(value, seen):
+            return False
+    return not any(name in _WORLDLY for name in _names(call.__code__))
+
+
+def _of_the_library(value: object) -> bool:
+    """A module or a type of the standard library; those of users may hold anything."""
+    if isinstance(value, ModuleType):
+        name = value.__name__
+    elif isinstance(value, type):
+        name = value.__module__
+    else:
+        return False
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def _names(code: CodeType) -> list[str]:
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names += _names(constant)
+    return names
+
+
+def evaluate(request: Request, pure: Pure, codec: ValueCodec) -> dict[str, bytes | Failure]:
+    """Each call's result, encoded, or its failure; calls of unknown functions and all that needs them are left out."""
+    results: dict[str, bytes | Failure] = {}
+    unknown: dict[str, None] = {}
+    calls = {call.name: call for call in request.calls}
+    waiting = list(calls)
+    while waiting:  # a call whose needs are not there goes to the back; the graph has no circle, so this ends
+        later: list[str] = []
+        for name in waiting:
+            needs = [need for need in calls[name].dependencies if need in calls]
+            if any(need not in results and need not in unknown for need in needs):
+                later.append(name)
+            elif calls[name].function not in pure or any(need in unknown for need in needs):
+                unknown[name] = None
+            elif any(isinstance(results[need], Failure) for need in needs):
+                results[name] = Failure("")
+            else:
+                given = {need: results.get(need, request.inputs.get(need)) for need in calls[name].dependencies}
+                results[name] = _apply(calls[name], pure[calls[name].function], given, codec)
+        assert len(later) < len(waiting), "calls wait in a circle"
+        waiting = later
+    return results
+
+
+def arguments(call: Call, given: Mapping[str, Any], codec: ValueCodec) -> tuple[list[Any], dict[str, Any]]:
+    """What a call is called with, `given` being encoded results. Raises LookupError or TypeError for a path that
+    leads nowhere.
+    """
+    values = {need: codec.decode(given[need]) for need in call.dependencies if given.get(need) is not None}
+    args, kwargs = substituted(codec.decode(call.args), values)
+    return args, kwargs
+
+
+def _apply(call: Call, function: Callable[..., Any], given: Mapping[str, Any], codec: ValueCodec) -> bytes | Failure:
+    try:
+        args, kwargs = arguments(call, given, codec)
+    except (LookupError, TypeError):
+        return Failure("")
+    try:
+        return codec.encode(_result(function(*args, **kwargs)))
+    except Exception as error:  # whatever a user's function raises
+        return Failure(type(error).__name__)
+
+
+def _result(value: Any) -> Any:
+    """What a function gave, or its coroutine comes to; it sleeps in no time."""
+    if not iscoroutine(value):
+        return value
+    with in_virtual_time():
+        while True:
+            try:
+                value.send(None)
+            except StopIteration as end:
+                return end.value

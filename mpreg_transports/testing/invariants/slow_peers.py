@@ -1,0 +1,148 @@
+"""Parts of invariants 13 and 14: what is only slow is not DEAD, and no call is lost by what is done on purpose.
+
+Narrow ways with content waiting on them, pauses of a few seconds in small clusters, and links that are closed because
+there is another one: none of these may cost a member its standing or a call its result.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpreg_proto.errors import ErrorCode, Fault
+from mpreg_proto.ids import show
+from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, Standing
+from mpreg_proto.wire.messages import Result
+from mpreg_transports.testing.invariants.oracles import stamp
+from mpreg_transports.testing.invariants.stability import HARMLESS
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.trace import Action
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_proto.client import Reply
+    from mpreg_transports.testing.simulation.hosts import World
+
+SMALL = 4
+"""Members up to which a cluster has patience with a pause."""
+PAUSE = 3_500_000_000
+"""The longest pause that costs a small cluster nothing, in nanoseconds."""
+_BETWEEN = 8 * SECOND
+"""From the end of one pause to the next, so that each is one of its own."""
+_AFTERMATH = 25 * SECOND
+"""How long a fault may still cost calls: a silent link is given up after 20 s."""
+_MEANINGLESS = (*HARMLESS, "withdraw", "offer", "heal", "calm")
+
+
+class SlowPeerTolerance(Watcher):
+    """13: where nothing is wrong but narrow ways, or pauses in a small cluster, no living member is marked DEAD and no
+    link is given up as silent.
+    """
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._read = 0
+        self._paused_until: int | None = None
+        self._only_slow = True
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        kind = type(notice)
+        if kind is LinkClosed and notice.cause is LinkEndCause.SILENT:  # type: ignore[union-attr]  # its kind says so
+            if self._holds():
+                raise Violation(14, f"{stamp(host)} gives a link up, {notice.reason}, and all ways carry")  # type: ignore[union-attr]
+        elif kind is MemberChanged:
+            assert isinstance(notice, MemberChanged)
+            living = any(
+                other.node.me == notice.member
+                for other in self._sim.nodes.values()
+                if other.alive and not other.node.left
+            )
+            if living and notice.standing in (Standing.DEAD, Standing.RETIRED) and self._holds():
+                whom = f"{show(notice.name, notice.member)} {notice.standing.name}"
+                raise Violation(13, f"{stamp(host)} marks {whom}, which is only slow")
+
+    def _holds(self) -> bool:
+        script = self._sim.trace.script
+        for action in script[self._read :]:
+            self._only_slow = self._only_slow and self._slow_only(action)
+        self._read = len(script)
+        paused = self._paused_until is not None
+        return self._only_slow and not (
+            paused and (self._sim.network.has_bandwidth_limit or len(self._sim.nodes) > SMALL)
+        )
+
+    def _slow_only(self, action: Action) -> bool:
+        """Whether after `action` too nothing worse has happened than narrow ways and pauses."""
+        if action.name == "stall":
+            before, length = self._paused_until, round(action.args["seconds"] * SECOND)
+            self._paused_until = action.at + length
+            return length <= PAUSE and (before is None or action.at >= before + _BETWEEN)
+        if action.name in ("set_link", "set_links"):
+            return not action.args["profile"]["reset"]
+        if action.name == "vanish":  # without a word its links are silent
+            return not action.args["silent"]
+        return action.name in _MEANINGLESS
+
+
+class NoLostCalls(Watcher):
+    """14: an outcome is unknown (1023) only where something was lost: a process, a way, or seconds of a process."""
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._born: dict[tuple[str, int], int] = {}
+        self._stale: dict[int, None] = {}
+        """Requests sent on a link that leads to an earlier life of their node."""
+
+    def submitted(self, call: SimCall) -> None:
+        client = self._sim.clients[call.client]
+        life = self._sim.nodes[client.node].life
+        if any(wire.ends[1 - side].life != life for wire, side in client.wires.values()):
+            self._stale[call.label] = None
+
+    def node_started(self, host: NodeHost) -> None:
+        self._born[host.name, host.life] = host.sim.now
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        if not isinstance(reply, Result):
+            return
+        faults = [row.fault for row in reply.failed] + ([] if reply.fault is None else [reply.fault])
+        unknown = [
+            fault for fault in faults if fault.code == ErrorCode.OUTCOME_UNKNOWN and not self._loses_by_itself(fault)
+        ]
+        if unknown and call.label not in self._stale and not self._something_lost(call):
+            text = f"request {call.number} of {call.client} sent at {call.sent / SECOND:.6f} s ended with 1023"
+            raise Violation(14, f"{text}, {unknown[0].message}, and nothing was lost")
+
+    def _loses_by_itself(self, fault: Fault) -> bool:
+        """Whether it is the executor of a function that may have lost the call, as the function is made to."""
+        function = str(fault.details.get("function"))
+        offered = [spec.functions[function] for spec in self._sim.specs.values() if function in spec.functions]
+        return any(isinstance(fn, Fn) and fn.loses > 0 for fn in offered)
+
+    def _something_lost(self, call: SimCall) -> bool:
+        sim = self._sim
+        host = sim.nodes[sim.clients[call.client].node]
+        born = self._born[host.name, host.life]
+        network = sim.network
+        if network.cuts or network.default.reset or any(one.reset for one in network._profiles.values()):
+            return True
+        return any(self._may_lose(action, call, born) for action in sim.trace.script)
+
+    def _may_lose(self, action: Action, call: SimCall, born: int) -> bool:
+        """Whether `action` may cost the call its outcome; what ended before its node began cannot."""
+        if action.name in _MEANINGLESS or action.name == "skew":
+            return False
+        length = 0
+        if action.name == "stall":
+            length = round(action.args["seconds"] * SECOND)
+            if length <= PAUSE and len(self._sim.nodes) <= SMALL:
+                return False
+        elif action.name in ("set_link", "set_links"):
+            if not action.args["profile"]["reset"]:
+                return False
+            length = self._sim.now - action.at
+        elif action.name in ("restart", "leave") or (action.name == "crash" and not action.args["silent"]):
+            return action.at > max(born, call.sent - _AFTERMATH) or (born > call.sent)
+        return action.at + length >= min(born, call.sent) - _AFTERMATH

@@ -1,0 +1,102 @@
+"""Parts of invariant 13: who is called silent, and who watches whom (docs/explanation/membership.md).
+
+That the crashed are found is asked when all has settled; here it is that nobody is suspected without a reason, that who
+stood still judges nobody by it, and that the links of the rings stand.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from mpreg_proto.ids import MemberId, show
+from mpreg_proto.notices import MemberChanged, Notice, Standing
+from mpreg_transports.testing.invariants.known_gaps import SETTLED_AFTER
+from mpreg_transports.testing.invariants.oracles import stamp
+from mpreg_transports.testing.invariants.stability import MESH, Stability, components, correct
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.hosts import World
+
+_PROMPT = SECOND // 100
+"""Mean delay up to which half a second is enough for an answer, whatever is drawn."""
+_LONG = 2 * SECOND
+"""Whoever stood still for so long has missed at least one tick of its own by more than half a second."""
+_RINGS = 5
+
+
+class SuspicionAccuracy(Watcher):
+    """13: in a cluster in which nothing is wrong nobody is called SUSPECT or DEAD; and who stood still for long calls
+    nobody so at the moment at which it goes on.
+    """
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._stability = Stability(sim)
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        if type(notice) is not MemberChanged or notice.standing not in (Standing.SUSPECT, Standing.DEAD):
+            return
+        if host.sim.now == host.stalled_until and self._alone(host, notice) and self._long(host):
+            raise Violation(13, f"{stamp(host)} stood still and calls {_accusation(notice)} for it")
+        if self._sim.now - self._stability.since() < SETTLED_AFTER or not self._prompt():
+            return
+        if any(other.node.me == notice.member for other in correct(self._sim)):
+            raise Violation(13, f"{stamp(host)} calls {_accusation(notice)}, and nothing was wrong for long")
+
+    def _alone(self, host: NodeHost, notice: MemberChanged) -> bool:
+        """Whether it is the only one who says so."""
+        record = host.node.cluster.members.get(notice.member)
+        return record is not None and record.standing is Standing.SUSPECT and record.accusers == (host.node.me,)
+
+    def _long(self, host: NodeHost) -> bool:
+        """Whether it stood still for long until now."""
+        for action in reversed(self._sim.trace.script):
+            if action.name == "stall" and action.args["name"] == host.name:
+                return bool(action.args["seconds"] * SECOND >= _LONG)
+        return False
+
+    def _prompt(self) -> bool:
+        """Whether an answer is always there in time: no narrow ways, no long ones."""
+        network = self._sim.network
+        return all(
+            not profile.bandwidth and max(profile.delay.low, profile.delay.high) <= _PROMPT
+            for profile in (network.default, *network._profiles.values())
+        )
+
+
+class RingConnectivity(Watcher):
+    """13: when all has settled, neighbours on the five rings are linked; who they are is found by sorting all ids."""
+
+    def begin(self, sim: World) -> None:
+        self._stability = Stability(sim)
+
+    def settled(self, sim: World) -> None:
+        stable_for = sim.now - self._stability.since()
+        if stable_for < SETTLED_AFTER:
+            return
+        for component in components(correct(sim), stable_for=stable_for):
+            if len(component) >= MESH:
+                self._look(component)
+
+    def _look(self, component: list[NodeHost]) -> None:
+        hosts = {host.node.me: host for host in component}
+        for ring in range(_RINGS):
+            order = sorted(hosts, key=lambda member: (_place(member, ring), member))
+            for one, other in zip(order, (*order[1:], order[0]), strict=True):
+                if other not in hosts[one].node.cluster.links:
+                    raise Violation(
+                        13, f"{stamp(hosts[one])} has no link to {stamp(hosts[other])}, its neighbour on ring {ring}"
+                    )
+
+
+def _accusation(notice: MemberChanged) -> str:
+    return f"{show(notice.name, notice.member)} {notice.standing.name}"
+
+
+def _place(member: MemberId, ring: int) -> int:
+    """Where a member stands on a ring."""
+    return int.from_bytes(blake2b(member, digest_size=8 * _RINGS).digest()[8 * ring : 8 * ring + 8], "big")

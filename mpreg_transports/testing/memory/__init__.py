@@ -1,0 +1,1 @@
+"""Real servers in one process, over a network in memory."""

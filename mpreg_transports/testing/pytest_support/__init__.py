@@ -1,0 +1,1 @@
+"""For pytest: the plugin, `@simulate`, and `ClusterMachine` for hypothesis."""

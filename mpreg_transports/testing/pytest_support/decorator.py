@@ -1,0 +1,131 @@
+"""`@simulate`: a test of a simulated cluster, run for many seeds.
+
+    @simulate(seeds=100, nodes={"front": Spec(), "stock": Spec(functions={"take": take})}, faults=Swarm())
+    def test_it(sim):
+        call = sim.call("front", "take", 3)
+        assert sim.run(until=call.done, limit=60)
+
+The decorated function asks pytest for `request` in place of `sim` and runs the test with a fresh `Simulation` for each
+seed: those that have failed before first (corpus.py), then 0, 1, 2, ... The first that fails ends the test; it is run
+again to see whether it fails in the same way (trials.py), and then told of (report.py). Other fixtures are made once
+and shared by all seeds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpreg_transports.testing.faults.swarm import Swarm
+from mpreg_transports.testing.runs.corpus import Corpus
+from mpreg_transports.testing.runs.report import simulation_report
+from mpreg_transports.testing.runs.trials import Trial, Trials
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+Nodes = Mapping[str, Spec] | Callable[[], Mapping[str, Spec]]
+"""The nodes, or what makes them anew for each seed: for functions that remember something."""
+
+
+def simulate(
+    seeds: int | Sequence[int] = 100,
+    *,
+    nodes: Nodes,
+    faults: Swarm | None = None,
+    invariants: bool = True,
+    objects: bool = False,
+    watchers: Callable[[], Iterable[Watcher]] = tuple,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run the decorated test, which takes `sim`, once for each of so many seeds, from 0 on, or for these seeds.
+
+    `watchers` makes further watchers for each run; `invariants` are the standard ones; the rest are arguments of
+    `Simulation`. `--sim-seed` and `--sim-seeds` come before `seeds`. Raises TypeError for a function that is no such
+    test.
+    """
+    if isinstance(seeds, int) and seeds < 1:
+        raise ValueError(f"seeds={seeds}: at least 1")
+    trials = Trials(nodes=nodes, faults=faults, invariants=invariants, objects=objects, watchers=watchers)
+    several = range(seeds) if isinstance(seeds, int) else tuple(seeds)
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(test)
+        if inspect.iscoroutinefunction(test) or "sim" not in signature.parameters:
+            raise TypeError(f"{test.__qualname__}: a simulated test is a plain function that takes `sim`")
+        wants_request = "request" in signature.parameters
+
+        @wraps(test)
+        def run(*args: Any, request: pytest.FixtureRequest, **fixtures: Any) -> None:
+            __tracebackhide__ = True
+            if wants_request:
+                fixtures["request"] = request
+            _run(trials, partial(test, *args, **fixtures), several, request)
+
+        run.__signature__ = _without_sim(signature)  # type: ignore[attr-defined]  # where inspect looks first
+        return run
+
+    return decorate
+
+
+def _without_sim(signature: inspect.Signature) -> inspect.Signature:
+    parameters = [one for one in signature.parameters.values() if one.name not in ("sim", "request")]
+    wanted = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY)
+    return signature.replace(parameters=[*parameters, wanted])
+
+
+def _run(trials: Trials, test: Callable[..., None], several: Sequence[int], request: pytest.FixtureRequest) -> None:
+    """Run the seeds; raise what the first that fails raised, with what there is to say about it."""
+    __tracebackhide__ = True
+    name, config = request.node.nodeid, request.config
+    corpus = Corpus(getattr(config, "cache", None), _corpus_file(config))
+    for seed in _order(config, corpus.seeds(name), several):
+        trial = trials.run(test, seed)
+        if trial.error is None:
+            continue
+        corpus.add(name, seed)
+        again = trials.run(test, seed, recording=True)
+        command = f"pytest {shlex.quote(name)} --sim-seed {seed}"
+        if (differs := trials.difference(test, trial, again)) is not None:
+            differs.add_note(f"run it alone: {command}")
+            raise differs from trial.error
+        trial.error.add_note(simulation_report(again.sim, command=command, saved=_saved(again, name, config)))
+        raise trial.error
+
+
+def _order(config: pytest.Config, failed: list[int], several: Sequence[int]) -> list[int]:
+    """Which seeds, in which order. Without the plugin there are no options."""
+    only = config.getoption("sim_seed", None)
+    if only:
+        return list(only)
+    number = config.getoption("sim_seeds", None)
+    return list(dict.fromkeys([*failed, *(range(number) if number else several)]))
+
+
+def _corpus_file(config: pytest.Config) -> Path | None:
+    try:
+        name = config.getini("sim_corpus")
+    except (ValueError, KeyError):  # the plugin is switched off
+        return None
+    base = config.inipath.parent if config.inipath is not None else config.rootpath
+    return base / name if name else None
+
+
+def _saved(trial: Trial, name: str, config: pytest.Config) -> Path | None:
+    """Where the run's script and events are kept for a replay; None if they cannot be."""
+    cache = getattr(config, "cache", None)
+    if cache is None:
+        return None
+    if isinstance(trial.error, Violation):
+        trial.sim.violation = str(trial.error)
+    file: Path = cache.mkdir("mpreg") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-seed{trial.sim.seed}.jsonl"
+    try:
+        trial.sim.trace.save(file)
+    except (ValueError, TypeError):  # nodes that cannot be described; the seed does it again all the same
+        return None
+    return file

@@ -1,0 +1,254 @@
+"""`ClusterMachine`: hypothesis does things to a simulated cluster, in any order, and shortens what breaks it.
+
+    class Shop(ClusterMachine):
+        nodes = {"front": Spec(), "stock": Spec(functions={"take": take})}
+        calls = st.tuples(st.just("take"), st.tuples(st.integers(1, 9)))
+
+        def settled(self):
+            assert all(call.done() for call in self.sim.calls)
+
+    TestShop = Shop.TestCase
+
+Each rule is one thing that happens to a cluster, with the names of the nodes it happens to, so that the steps that
+hypothesis prints read as a story. What the simulation draws itself (delays, ids) comes from one drawn seed: it costs
+hypothesis nothing, and shrinks with it. Needs hypothesis, which mpreg itself does not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.strategies import SearchStrategy
+
+from mpreg_transports.testing.runs.report import simulation_report
+from mpreg_transports.testing.runs.trials import standard
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.watchers import Watcher
+
+T = TypeVar("T")
+
+FORMED = 1.0
+"""Seconds until the first nodes know each other, with sound links and nothing in the way."""
+SETTLING = 65.0
+"""Simulated seconds without faults at the end: longer than a request lasts that names no deadline."""
+MOMENTS = (0.1, 1.0, 5.0, 30.0)
+"""Seconds that `advance` lets pass. Within the first messages travel, in the second links, in the last silence."""
+PACES = (0.02, 0.002, 0.0)
+"""Seconds between two steps of a run: enough for an answer, for one message, for nothing."""
+
+
+def _one_of(names: Callable[[ClusterMachine], Sequence[T]]) -> SearchStrategy[T]:
+    """One of what the machine has at that moment; the rule's precondition says that there is one."""
+    return st.runner().flatmap(lambda machine: st.sampled_from(list(names(machine))))
+
+
+class ClusterMachine(RuleBasedStateMachine):
+    """Subclass it with nodes, calls, rules and invariants of your own. `sim` is the simulation.
+
+    A rule that shall not happen is set to None: `crash = None`.
+    """
+
+    nodes: ClassVar[Mapping[str, Spec]] = {}
+    """Who may be there. The first is joined by all others; some join later, or never."""
+    calls: ClassVar[SearchStrategy[tuple[str, tuple[Any, ...]]]] = st.tuples(
+        st.just("echo"), st.tuples(st.integers(0, 9))
+    )
+    """Functions and arguments that clients call."""
+    timeouts: ClassVar[Sequence[float | None]] = (None, 2.0)
+    """Seconds that they have."""
+    watched: ClassVar[bool] = True
+    """Whether the standard invariants are watched."""
+    settling: ClassVar[float] = SETTLING
+
+    sim: Simulation
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.specs = dict(self.cluster())
+        if not self.specs:
+            raise ValueError(f"{type(self).__name__}.nodes names no nodes")
+        self.asked: list[tuple[SimCall, str, tuple[Any, ...]]] = []
+        """What `call` has called, with which arguments: for oracles."""
+        self._been: dict[str, None] = {}
+        self._withdrawn: dict[tuple[str, str], None] = {}
+        self._handled = sys.exc_info()[1]
+
+    # -- for subclasses -----------------------------------------------------------------------------------------------
+
+    def cluster(self) -> Mapping[str, Spec]:
+        """The nodes of one run; override it for functions that remember something, which must begin anew."""
+        return self.nodes
+
+    def watchers(self) -> Iterable[Watcher]:
+        """Further watchers of one run."""
+        return ()
+
+    def settled(self) -> None:
+        """Called at the end, when faults have stopped long ago: assert what must be so then."""
+
+    @property
+    def up(self) -> list[str]:
+        """Nodes that run."""
+        return [name for name, host in self.sim.nodes.items() if host.alive]
+
+    @property
+    def down(self) -> list[str]:
+        """Nodes that have run and do not."""
+        return [name for name in self._been if not self.sim.nodes[name].alive]
+
+    @property
+    def pending(self) -> list[int]:
+        """Calls without an answer, as positions in `sim.calls`."""
+        return [at for at, call in enumerate(self.sim.calls) if not call.done()]
+
+    # -- rules --------------------------------------------------------------------------------------------------------
+
+    @initialize(
+        seed=st.integers(0, 255),
+        absent=st.runner().flatmap(lambda machine: st.integers(0, len(machine.specs) // 2)),
+        pace=st.sampled_from(PACES),
+    )
+    def begin(self, seed: int, absent: int, pace: float) -> None:
+        """All nodes but the last few start and get to know each other; the others may join."""
+        watchers = [*(standard() if self.watched else ()), *self.watchers()]
+        self.sim = Simulation(seed=seed, nodes=self.specs, watchers=watchers)
+        for at, name in enumerate(self.specs):
+            if at < len(self.specs) - absent:
+                self._been[name] = None
+            else:
+                self.sim.crash(name, silent=True)  # before it has said anything: nobody knows of it
+        self.sim.run(FORMED)
+        self._pace = pace
+
+    @precondition(lambda self: self._absent)
+    @rule(node=_one_of(lambda machine: machine._absent))
+    def join(self, node: str) -> None:
+        """A node is there for the first time."""
+        self._been[node] = None
+        self.sim.restart(node)
+        self._pause()
+
+    @precondition(lambda self: len(self.up) > 1)
+    @rule(node=_one_of(lambda machine: machine.up))
+    def leave(self, node: str) -> None:
+        """A node is told to go."""
+        self.sim.leave(node)
+        self._pause()
+
+    @precondition(lambda self: len(self.up) > 1)
+    @rule(node=_one_of(lambda machine: machine.up), silent=st.booleans())
+    def crash(self, node: str, silent: bool) -> None:
+        """A process dies; `silent`: its machine with it."""
+        self.sim.crash(node, silent=silent)
+        self._pause()
+
+    @precondition(lambda self: self.down)
+    @rule(node=_one_of(lambda machine: machine.down))
+    def restart(self, node: str) -> None:
+        """A node that was there comes back as a new one."""
+        for offer in [offer for offer in self._withdrawn if offer[0] == node]:
+            del self._withdrawn[offer]
+        self.sim.restart(node)
+        self._pause()
+
+    @precondition(lambda self: len(self.specs) > 1 and not self.sim.network.cuts)  # or hardly anything else happens
+    @rule(
+        side=st.runner().flatmap(
+            lambda machine: st.lists(
+                st.sampled_from(list(machine.specs)), min_size=1, max_size=len(machine.specs) - 1, unique=True
+            )
+        ),
+        oneway=st.booleans(),
+    )
+    def partition(self, side: list[str], oneway: bool) -> None:
+        """These are cut off from all others."""
+        self.sim.partition(side, [name for name in self.specs if name not in side], oneway=oneway)
+        self._pause()
+
+    @precondition(lambda self: self.sim.network.cuts)
+    @rule()
+    def heal(self) -> None:
+        """All ways are open again."""
+        self.sim.heal()
+        self._pause()
+
+    @rule(seconds=st.sampled_from(MOMENTS))
+    def advance(self, seconds: float) -> None:
+        """Time passes."""
+        self.sim.run(seconds)
+
+    @precondition(lambda self: self.up)
+    @rule(
+        node=_one_of(lambda machine: machine.up),
+        what=st.runner().flatmap(lambda machine: st.lists(machine.calls, min_size=1, max_size=4)),
+        timeout=_one_of(lambda machine: machine.timeouts),
+    )
+    def call(self, node: str, what: list[tuple[str, tuple[Any, ...]]], timeout: float | None) -> None:
+        """A client of a node makes some calls."""
+        for function, args in what:
+            self.asked.append((self.sim.call(node, function, *args, timeout=timeout), function, args))
+        self._pause()
+
+    @precondition(lambda self: self.pending)
+    @rule(call=_one_of(lambda machine: machine.pending))
+    def cancel(self, call: int) -> None:
+        """A client wants an answer no more."""
+        self.sim.cancel(self.sim.calls[call])
+        self._pause()
+
+    @precondition(lambda self: self._offered)
+    @rule(what=_one_of(lambda machine: machine._offered))
+    def withdraw(self, what: tuple[str, str]) -> None:
+        """A node offers one of its functions no longer."""
+        self._withdrawn[what] = None
+        self.sim.withdraw(*what)
+        self._pause()
+
+    @precondition(lambda self: self._withdrawn_up)
+    @rule(what=_one_of(lambda machine: machine._withdrawn_up))
+    def offer(self, what: tuple[str, str]) -> None:
+        """A node offers what it had withdrawn."""
+        node, function = what
+        del self._withdrawn[what]
+        self.sim.offer(node, function, self.specs[node].functions[function])
+        self._pause()
+
+    def teardown(self) -> None:
+        """Faults stop, the cluster settles, liveness is looked at; not after a step that has failed."""
+        if not hasattr(self, "sim"):
+            return
+        if sys.exc_info()[1] is not self._handled:
+            note(simulation_report(self.sim))
+            return
+        try:
+            self.sim.settle(self.settling)
+            self.settled()
+        except Exception:
+            note(simulation_report(self.sim))
+            raise
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _pause(self) -> None:
+        if self._pace:
+            self.sim.run(self._pace)
+
+    @property
+    def _absent(self) -> list[str]:
+        return [name for name in self.specs if name not in self._been]
+
+    @property
+    def _offered(self) -> list[tuple[str, str]]:
+        offers = [(name, function) for name in self.up for function in self.specs[name].functions]
+        return [offer for offer in offers if offer not in self._withdrawn]
+
+    @property
+    def _withdrawn_up(self) -> list[tuple[str, str]]:
+        return [offer for offer in self._withdrawn if self.sim.nodes[offer[0]].alive]

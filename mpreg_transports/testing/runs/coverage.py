@@ -1,0 +1,211 @@
+"""What should be seen sometimes: situations that a generator of faults must bring about now and then, counted.
+
+    sometimes("a partition healed while calls were pending", bool(pending))
+
+A long run in which a situation never came about has not tested what is meant for it; that is a failure of the
+generator, not of the cluster. The watcher `Coverage` counts those of `SITUATIONS`; tests add their own by name. The
+tally is one for the process, over all simulations, until somebody takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mpreg_proto.effects import Outcome, Run, Stopped
+from mpreg_proto.errors import ErrorCode
+from mpreg_proto.ids import LinkId
+from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, PeerUnreachable, Standing, StrayResult
+from mpreg_proto.timers import TimerKind
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import (
+    DialBack,
+    Fetch,
+    Goodbye,
+    GoodbyeReason,
+    IndirectAck,
+    Message,
+    PingReq,
+    Pull,
+    Request,
+    Result,
+)
+from mpreg_transports.testing.invariants.oracles import attempt_of
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.watchers import Watcher
+
+if TYPE_CHECKING:
+    from mpreg_proto.client import Reply
+    from mpreg_transports.testing.simulation.calls import CallKey
+    from mpreg_transports.testing.simulation.hosts import World
+
+SITUATIONS: tuple[str, ...] = (
+    "a body was cancelled while it ran",
+    "a call failed over to another node",
+    "a call waited for a link",
+    "a call waited for a node that offers it",
+    "a call waited for a slot",
+    "a catalogue was fetched from a version on",
+    "a dial found nobody",
+    "a duplicate link was closed",
+    "a frame came in pieces",
+    "a late answer was dropped",
+    "a link that calls were on was closed as a duplicate",
+    "a link was given up as silent",
+    "a member was accused and refuted it",
+    "a member was found DEAD",
+    "a member was RETIRED as another answers at its address",
+    "a member said LEFT",
+    "a member that could not be dialled was asked to dial",
+    "an indirect ping was requested",
+    "an indirect ack came for a member",
+    "a node pulled what a digest was ahead in",
+    "a part of a request came back beside failures",
+    "a request was relayed",
+    "a reset took data that was on its way",
+    "a stale route was refused",
+    "a SUSPECT member was chosen",
+    "an idempotent body started twice",
+    "calls were refused by a node that leaves",
+    "content waited on a narrow way",
+    "calls were cancelled for a failure of another (1021)",
+    "nobody could run a call (1001)",
+    "one dispatch took several calls",
+    "the deadline passed (1020)",
+    "the outcome was unknown (1023)",
+)
+"""Each must come about in a long run of the swarm."""
+_BY_CODE: dict[int, str] = {
+    ErrorCode.COMMAND_NOT_FOUND: "nobody could run a call (1001)",
+    ErrorCode.DEADLINE_EXCEEDED: "the deadline passed (1020)",
+    ErrorCode.CANCELLED: "calls were cancelled for a failure of another (1021)",
+    ErrorCode.OUTCOME_UNKNOWN: "the outcome was unknown (1023)",
+    ErrorCode.DRAINING: "calls were refused by a node that leaves",
+}
+_BY_STANDING = {
+    Standing.DEAD: "a member was found DEAD",
+    Standing.LEFT: "a member said LEFT",
+    Standing.RETIRED: "a member was RETIRED as another answers at its address",
+}
+_BY_KIND: dict[type, str] = {
+    PingReq: "an indirect ping was requested",
+    DialBack: "a member that could not be dialled was asked to dial",
+    Pull: "a node pulled what a digest was ahead in",
+    IndirectAck: "an indirect ack came for a member",
+}
+
+_tally: dict[str, int] = {}
+
+
+def sometimes(name: str, condition: object = True) -> None:
+    """Count a situation if `condition` is true; else it is known by name, and so far not reached."""
+    _tally[name] = _tally.get(name, 0) + bool(condition)
+
+
+def take() -> dict[str, int]:
+    """How often each situation came about since the last `take`; those of `SITUATIONS` with 0 if they did not."""
+    taken = {name: _tally.pop(name, 0) for name in SITUATIONS}
+    taken.update(_tally)
+    _tally.clear()
+    return taken
+
+
+def never(reached: Mapping[str, int]) -> list[str]:
+    """The situations that did not come about."""
+    return [name for name, count in reached.items() if not count]
+
+
+def table(reached: Mapping[str, int]) -> list[str]:
+    """A line a situation, the rarest first, for reports."""
+    rows = sorted(reached.items(), key=lambda row: (row[1], row[0]))
+    return [f"{count:>9,}  {name}" if count else f"    NEVER  {name}" for name, count in rows]
+
+
+class Coverage(Watcher):
+    """Counts what is in `SITUATIONS`. Changes and judges nothing."""
+
+    message_types = (Result, Goodbye, Fetch, Request, *_BY_KIND)
+
+    def begin(self, sim: World) -> None:
+        self._starts: dict[CallKey, int] = {}
+        self._rechunked = self._broken = self._waited = 0
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if type(message) is Result and isinstance(host, NodeHost):
+            for row in message.failed:
+                if row.refused and row.fault.code == ErrorCode.COMMAND_NOT_FOUND:
+                    sometimes("a stale route was refused")
+                elif row.refused and row.fault.code == ErrorCode.DRAINING:
+                    sometimes("calls were refused by a node that leaves")
+        elif type(message) is Goodbye:
+            duplicate = message.reason == GoodbyeReason.DUPLICATE
+            sometimes("a duplicate link was closed", duplicate)
+            if duplicate and isinstance(host, NodeHost):
+                sometimes("a link that calls were on was closed as a duplicate", host.node._machines.busy_on(link))
+        elif type(message) is Fetch:
+            sometimes("a catalogue was fetched from a version on", message.have > 0)
+        elif type(message) is Request:
+            sometimes("a request was relayed", message.hops > 0)
+        elif type(message) in _BY_KIND:
+            sometimes(_BY_KIND[type(message)])
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        for request, name in host.node.coordinator.pending_calls.calls:
+            timers = host.node._timers
+            sometimes("a call waited for a link", (TimerKind.LINK_WAIT, request, name) in timers)
+            sometimes("a call waited for a node that offers it", (TimerKind.OFFER_WAIT, request, name) in timers)
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        attempt = attempt_of(host.node.coordinator, number, key.call)
+        assert attempt is not None, "it was there a moment ago"
+        if attempt.execution.history.losses.get(key.call):
+            sometimes("a call failed over to another node")
+        if attempt.candidate.suspect:
+            sometimes("a SUSPECT member was chosen")
+        if len(host.node.coordinator.outstanding._by_number[number]) > 1:
+            sometimes("one dispatch took several calls")
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        starts = self._starts[key] = self._starts.get(key, 0) + 1
+        if starts > 1:
+            sometimes("an idempotent body started twice")
+        job = host.node.worker.job(run.run)
+        if job is not None and host.local > job.accepted:
+            sometimes("a call waited for a slot")
+
+    def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
+        if type(outcome) is Stopped:
+            sometimes("a body was cancelled while it ran")
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        if not isinstance(reply, Result):
+            return
+        faults = [row.fault for row in reply.failed] + ([] if reply.fault is None else [reply.fault])
+        for fault in faults:
+            if fault.code in _BY_CODE:
+                sometimes(_BY_CODE[fault.code])
+        if call.request.partial and reply.done and reply.failed:
+            sometimes("a part of a request came back beside failures")
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        kind = type(notice)
+        if kind is MemberChanged:
+            assert isinstance(notice, MemberChanged)
+            if notice.standing in _BY_STANDING:
+                sometimes(_BY_STANDING[notice.standing])
+            if notice.member == host.node.me and notice.standing is Standing.ALIVE:
+                sometimes("a member was accused and refuted it")
+        elif kind is StrayResult:
+            sometimes("a late answer was dropped")
+        elif kind is PeerUnreachable:
+            sometimes("a dial found nobody")
+        elif isinstance(notice, LinkClosed) and notice.cause is LinkEndCause.SILENT:
+            sometimes("a link was given up as silent")
+
+    def sweep(self, sim: World) -> None:
+        network = sim.network
+        sometimes("a frame came in pieces", network.rechunked > self._rechunked)
+        sometimes("a reset took data that was on its way", network.broken > self._broken)
+        sometimes("content waited on a narrow way", network.waited > self._waited)
+        self._rechunked, self._broken, self._waited = network.rechunked, network.broken, network.waited

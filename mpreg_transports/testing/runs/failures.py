@@ -1,0 +1,164 @@
+"""A failing run in words: what was drawn, what does not hold, what happened last, how each node saw it, how to see it
+again.
+
+The saved trace beside it outlives the seed: a seed means another run as soon as anything draws differently.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpreg_transports.testing.runs.replay import Case, CaseResult
+from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.specs import versions
+from mpreg_transports.testing.simulation.trace import Action, Event, unpacked
+from mpreg_transports.testing.simulation.watchers import Violation
+
+LAST = 25
+"""Events in words that a report shows."""
+
+
+def command(case: Case) -> str:
+    """What to type to have the same run again, as long as nothing has changed; "" for a case that is no scenario."""
+    if not case.scenario:
+        return ""
+    more = " --objects" if case.objects else ""
+    return (
+        f"mpreg simulate --nodes {len(case.nodes)} --seed {case.seed} --scenario {case.scenario} "
+        f"--seconds {case.seconds:g}{more}"
+    )
+
+
+def failure(case: Case, ran: CaseResult, *, saved: Path | None = None, again: str = "") -> str:
+    """The whole report. `saved` is the file that holds the trace, `again` what a second run of the seed said."""
+    sim, error = ran.sim, ran.error
+    assert error is not None, "only a failing run has a report of its failure"
+    lines = [
+        f"seed {case.seed}, {case.scenario or 'a script'}: {sim.violation}",
+        f"  drawn     {case.options.get('words', case.options)}",
+        f"  nodes     {len(case.nodes)} for {case.seconds:g} s and {case.settling:g} s of settling"
+        + (", objects" if case.objects else ""),
+        f"  versions  {', '.join(f'{name} {version}' for name, version in versions().items())}",
+        f"  reached   {sim.time:.6f} s, event {sim.trace.events}, step {sim.steps}, hash {sim.trace.hash}",
+    ]
+    if again:
+        lines.append(f"  again     {again}")
+    if not isinstance(error, Violation):
+        lines += ["", *_where(error)]
+    lines += ["", "What happened last:", *last_events(sim)]
+    lines += ["", "How each node sees it:", *views(sim)]
+    lines += ["", "See it again:"]
+    lines += [f"  {line}" for line in (command(case), f"mpreg replay {saved}" if saved else "") if line]
+    return "\n".join(lines)
+
+
+def last_events(sim: Simulation, count: int = LAST) -> list[str]:
+    """The last events and what was done between them, a line each."""
+    events = list(sim.trace.recorded)[-count:]
+    since = events[0].at if events else 0
+    rows: list[tuple[int, str]] = [(event.at, describe_event(event)) for event in events]
+    rows += [(action.at, describe_action(action)) for action in sim.trace.script if action.at >= since]
+    return [f"  {line}" for _, line in sorted(rows, key=lambda row: row[0])]
+
+
+def describe_event(event: Event) -> str:
+    """One event on a line."""
+    what = {
+        "data": f"gets {event.size} bytes from {event.other}" + (f" ({event.label})" if event.label else ""),
+        "message": f"gets {event.text} from {event.other}",
+        "connect": f"is linked with {event.other}",
+        "closed": f"has lost a link with {event.other}",
+        "refused": f"cannot reach {event.other}",
+        "run": f"starts {event.text}",
+        "end": f"has done {event.text}",
+        "wake": "wakes: a time has come",
+    }.get(event.kind, f"{event.kind} {event.other} {event.text}")
+    return f"{event.at / 1e9:12.6f} s  {event.host:<10} {what}"
+
+
+def describe_action(action: Action) -> str:
+    """One thing done to the cluster on a line."""
+    return f"{action.at / 1e9:12.6f} s  >>> {action_text(action)}"
+
+
+def action_text(action: Action) -> str:
+    """What was done, without the time."""
+    args = action.args
+    match action.name:
+        case "crash" | "vanish":
+            return f"{action.name} {args.get('name', args.get('client'))}{' silently' if args['silent'] else ''}"
+        case "stall":
+            return f"stall {args['name']} for {args['seconds']:.3f} s"
+        case "skew":
+            return f"skew {args['name']} by {args['drift']:+.2e}"
+        case "partition":
+            arrow = "->" if args["oneway"] else "<->"
+            return f"partition {', '.join(args['one'])} {arrow} {', '.join(args['other'])}"
+        case "submit":
+            calls = unpacked(args["request"]).calls
+            names = ", ".join(call.function for call in calls[:4]) + (" ..." if len(calls) > 4 else "")
+            return f"{args['client']} asks {args['node']} for {names} (request {args['label']})"
+        case "cancel":
+            return f"cancel request {args['label']}"
+        case "set_link":
+            return f"link {args['source']} -> {args['target']}: {describe_profile(args['profile'])}"
+        case "set_links":
+            return f"all links: {describe_profile(args['profile'])}"
+        case "offer" | "withdraw":
+            return f"{args['name']} {action.name}s {args['function']}"
+        case "calm":
+            return "faults stop"
+        case "judge":
+            return "liveness is looked at"
+    return " ".join([action.name, *(str(value) for value in args.values())])
+
+
+def describe_profile(profile: dict[str, Any]) -> str:
+    """A link's profile, as it stands in a script."""
+    kind, low, high = profile["delay"]
+    words = [f"delay {kind} {max(low, high) / 1e6:g} ms"]
+    words += [f"{name} {profile[name]:g}" for name in ("bandwidth", "reset", "rechunk") if profile[name]]
+    return ", ".join(words)
+
+
+def views(sim: Simulation) -> list[str]:
+    """How each node sees the cluster, two lines each."""
+    lines: list[str] = []
+    for host in sim.nodes.values():
+        lines += node_view(host)
+    return lines
+
+
+def node_view(host: NodeHost) -> list[str]:
+    """How one node sees the cluster and itself."""
+    if not host.alive:
+        return [f"  {host.name:<6} does not run" + (" (it has left)" if host.node.left else f" (life {host.life})")]
+    view = host.node.view(now=host.local)
+    members = _grouped((row.shown, row.standing.lower()) for row in view.members if not row.me)
+    return [
+        f"  {view.shown:<12} {view.requests} requests, {view.running} running, {view.queued} queued, {view.links} links"
+        + (", draining" if view.draining else "")
+        + ("" if host.stalled_until <= host.sim.now else ", stalled"),
+        *(f"               {standing}: {', '.join(names)}" for standing, names in members.items()),
+    ]
+
+
+def _grouped(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for shown, standing in rows:
+        grouped.setdefault(standing, []).append(shown)
+    return grouped
+
+
+def _where(error: Exception) -> Sequence[str]:
+    """Where an exception came from: the last frames are the ones that tell."""
+    return traceback.format_exception(type(error), error, error.__traceback__, limit=-6, chain=False)
+
+
+def describe_script(script: Iterable[Action]) -> list[str]:
+    """A script in words, a line each."""
+    return [describe_action(action) for action in script]

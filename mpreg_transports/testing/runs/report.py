@@ -1,0 +1,35 @@
+"""What is said of a simulated test that has failed: its seed, what was drawn, the last events, each node's view, and
+the command that does it again. failures.py does the same for runs of whole scenarios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mpreg_transports.testing.runs.failures import last_events, views
+from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.specs import versions
+
+SHOWN = 12
+"""Events that are shown; a saved trace has them all."""
+
+
+def simulation_report(sim: Simulation, *, command: str = "", saved: Path | None = None) -> str:
+    """Some thirty lines. `command` runs the seed alone, if one does; `saved` is where the trace is, if it is."""
+    return "\n".join(_lines(sim, command, saved))
+
+
+def _lines(sim: Simulation, command: str, saved: Path | None) -> Iterator[str]:
+    yield f"simulated with seed {sim.seed}, {sim.time:.6f} s and {sim.trace.events} events long, hash {sim.trace.hash}"
+    if sim.options:
+        yield f"drawn: {', '.join(f'{name}={value}' for name, value in sim.options.items())}"
+    yield f"versions: {', '.join(f'{name} {version}' for name, version in versions().items())}"
+    yield "what happened last:"
+    yield from last_events(sim, SHOWN)
+    yield "how each node sees it:"
+    yield from views(sim)
+    if command:
+        yield f"run it alone: {command}"
+    if saved is not None:
+        yield f"its script and all events: {saved} (mpreg replay, mpreg_transports.testing.replay)"

@@ -1,0 +1,171 @@
+"""Scenarios by name: a standard cluster, its work, and what goes wrong with it, all drawn from a seed.
+
+`swarm` draws anything from runs without faults to runs full of them; the others are each one story, for people who want
+to see how a cluster behaves under it. Gives a `Case` (replay.py), which can be run, saved and shrunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from mpreg_proto.limits import Limits
+from mpreg_transports.testing.faults.swarm import Drawing, Swarm, meet
+from mpreg_transports.testing.faults.swarm import crash as crash_one
+from mpreg_transports.testing.faults.swarm import leave as leave_one
+from mpreg_transports.testing.runs.replay import Case
+from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
+from mpreg_transports.testing.simulation.durations import exponential
+from mpreg_transports.testing.simulation.network import Profile
+from mpreg_transports.testing.simulation.workload import Load, standard_nodes, work
+
+Story = Callable[[Drawing], Load]
+"""Adds what goes wrong and says how much is asked for meanwhile."""
+
+FAILOVERS = (2, 2, 2, 1)
+"""The limit of a run's nodes, drawn; with 1 a call reaches it in a short run too."""
+
+
+def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float = 60.0, objects: bool = False) -> Case:
+    """One run, drawn but not yet run. Raises ValueError for a scenario that there is not."""
+    if scenario not in SCENARIOS:
+        raise ValueError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+    if nodes < 1:
+        raise ValueError("a cluster has at least one node")
+    chooser = Chooser(Seeded(seed))
+    story = SCENARIOS[scenario]
+    if story is None:
+        swarm = Swarm(seconds=seconds)
+        options = swarm.options(chooser)
+        limits = Limits(failovers=chooser.choice("swarm failovers", FAILOVERS))
+        specs = standard_nodes(nodes, joins=options.joins, limits=limits)
+        faults = swarm.script(chooser, options, specs)
+        load = Load(rate=options.rate, hot=options.hot)
+        words = f"{options.describe()}; {limits.failovers} failovers"
+        drawn_options = {**msgspec.to_builtins(options), "failovers": limits.failovers, "words": words}
+    else:
+        specs = standard_nodes(nodes, joins="all" if story is meetings else "first")
+        drawing = Drawing(chooser, specs, seconds)
+        load = story(drawing)
+        faults = drawing.done()
+        drawn_options = {
+            "rate": load.rate,
+            "words": f"{(story.__doc__ or '').splitlines()[0]} {load.rate:g} requests/s",
+        }
+    script = sorted([*faults, *work(chooser, list(specs), seconds, load)], key=lambda action: action.at)
+    return Case(
+        seed=seed,
+        scenario=scenario,
+        options=drawn_options,
+        nodes=specs,
+        script=script,
+        seconds=seconds,
+        objects=objects,
+    )
+
+
+def steady(drawing: Drawing) -> Load:
+    """Nothing goes wrong."""
+    return Load()
+
+
+def churn(drawing: Drawing) -> Load:
+    """Nodes crash, leave and come back all the time."""
+    at = 3.0
+    while at < drawing.seconds - 5:
+        (leave_one if drawing.chooser.chance("story", 0.4) else crash_one)(drawing, at)
+        at += drawing.between(2, 6)
+    drawing.revive()
+    return Load()
+
+
+def partition(drawing: Drawing) -> Load:
+    """The cluster falls into two halves, again and again, and is healed."""
+    at = 5.0
+    while at < drawing.seconds - 10:
+        one, other = drawing.split()
+        drawing.add(at, "partition", one=one, other=other, oneway=drawing.chooser.chance("story", 0.3))
+        at += drawing.between(3, 12)
+        drawing.add(at, "heal")
+        at += drawing.between(5, 10)
+    return Load()
+
+
+def rolling_restart(drawing: Drawing) -> Load:
+    """One node after the other leaves in order and is started again."""
+    gap = (drawing.seconds - 5) / len(drawing.names)
+    for index, name in enumerate(drawing.names):
+        at = 3.0 + index * gap
+        drawing.add(at, "leave", name=name)
+        drawing.add(at + min(12.0, gap * 0.7), "restart", name=name)
+    return Load()
+
+
+def overload(drawing: Drawing) -> Load:
+    """More is asked for than the functions' slots can do."""
+    return Load(rate=60, hot=0.5, only=("narrow", "narrow", "book", "dawdle", "add"), tight=0.3)
+
+
+def slow_node(drawing: Drawing) -> Load:
+    """One node stands still now and then, and its lines are slow."""
+    slow = drawing.names[-1]
+    for name in drawing.names[:-1]:
+        for one, other in ((slow, name), (name, slow)):
+            profile = msgspec.to_builtins(Profile(delay=exponential(0.05), bandwidth=100_000))
+            drawing.add(1.0, "set_link", source=one, target=other, profile=profile)
+    at = 4.0
+    while at < drawing.seconds - 5:
+        drawing.add(at, "stall", name=slow, seconds=drawing.between(0.2, 4))
+        at += drawing.between(3, 9)
+    return Load()
+
+
+def pauses(drawing: Drawing) -> Load:
+    """One node after another stands still for 1 to 3.5 s."""
+    at = 5.0
+    while at < drawing.seconds - 5:
+        seconds = drawing.between(1, 3.5)
+        drawing.add(at, "stall", name=drawing.name(), seconds=seconds)
+        at += seconds + drawing.between(10, 15)
+    return Load()
+
+
+def slow_lines(drawing: Drawing) -> Load:
+    """All lines are narrow, and long values wait on them."""
+    bandwidth = 30_000 + drawing.chooser.below("story", 50_000)
+    drawing.add(0.0, "set_links", profile=msgspec.to_builtins(Profile(bandwidth=bandwidth)))
+    return Load(rate=0.8, only=("bulk", "add", "add", "add", "haul"), tight=0.0)
+
+
+def meetings(drawing: Drawing) -> Load:
+    """Two nodes are started at one moment, with long calls, again and again."""
+    drawing.add(0.0, "set_links", profile=msgspec.to_builtins(Profile(delay=exponential(0.08))))
+    at = 0.0
+    while at < drawing.seconds - 5:
+        meet(drawing, at)
+        at += drawing.between(33, 40)
+    return Load(rate=0.5)
+
+
+def flaky_links(drawing: Drawing) -> Load:
+    """All lines are slow and cut up what they carry, and some break."""
+    profile = Profile(delay=exponential(0.02, least=0.001), bandwidth=500_000, reset=2e-3, rechunk=0.3)
+    drawing.add(0.0, "set_links", profile=msgspec.to_builtins(profile))
+    return Load()
+
+
+SCENARIOS: dict[str, Story | None] = {
+    "swarm": None,
+    "steady": steady,
+    "churn": churn,
+    "partition": partition,
+    "rolling-restart": rolling_restart,
+    "overload": overload,
+    "slow-node": slow_node,
+    "flaky-links": flaky_links,
+    "pauses": pauses,
+    "slow-lines": slow_lines,
+    "meetings": meetings,
+}
+"""Stories by name; None: the swarm."""

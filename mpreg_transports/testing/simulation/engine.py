@@ -1,0 +1,409 @@
+"""The engine of a simulation: one heap of events, the hosts, the wires between them, and whoever watches.
+
+Time is integer nanoseconds; the heap is ordered by (time, sequence), and nothing ever compares payloads. Hosts say what
+they want (write, dial, run, be woken); it becomes events here, and each event is handed to its host when its time has
+come. What people and generators do to the cluster is in simulation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from heapq import heappop, heappush
+from typing import Any
+
+from mpreg_proto.client import Reply
+from mpreg_proto.effects import Framing, Send
+from mpreg_proto.ids import Address, LinkId
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
+from mpreg_transports.testing.simulation.determinism import forbid_nondeterminism
+from mpreg_transports.testing.simulation.durations import SECOND
+from mpreg_transports.testing.simulation.functions import SimulatedRun
+from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost, Spec
+from mpreg_transports.testing.simulation.network import Network, Wire, WireEnd
+from mpreg_transports.testing.simulation.observer_hub import ObserverHub
+from mpreg_transports.testing.simulation.tables import Tables
+from mpreg_transports.testing.simulation.trace import Header, Trace, labelled
+from mpreg_transports.testing.simulation.watchers import Watcher
+
+SWEEP = 1000
+"""Events between two looks at the whole state."""
+_REFUSED_AFTER = 3 * SECOND
+"""How long a dial into a cut network takes to fail."""
+_REDIAL = SECOND // 2
+
+
+class Engine:
+    """Hosts, wires and events. `objects=True` skips framing and codec; `watchers` look at everything that happens."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        nodes: Mapping[str, Spec],
+        chooser: Chooser | None = None,
+        objects: bool = False,
+        watchers: Iterable[Watcher] = (),
+        recording: bool = False,
+    ) -> None:
+        if not nodes:
+            raise ValueError("a simulation has at least one node")
+        self.seed = seed
+        self.now = 0
+        self.steps = 0
+        """Entries of the heap that were handled, without those that people and generators put there."""
+        self.chooser = chooser or Chooser(Seeded(seed))
+        self.framing = Framing.OBJECTS if objects else Framing.STREAM
+        self.network = Network(self.chooser)
+        self.tables = Tables()
+        self.trace = Trace(recording=recording, describe=self.header)
+        self.specs = dict(nodes)
+        self.nodes: dict[str, NodeHost] = {}
+        self.clients: dict[str, ClientHost] = {}
+        self.calls: list[SimCall] = []
+        self.observers = ObserverHub(watchers, now=lambda: self.now, trace=self.trace)
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = self._wires = 0
+        self._sweep_every = self._sweep_at = SWEEP
+        self._waiting: dict[tuple[str, int, int], SimCall] = {}
+        for watcher in self.observers.watchers:
+            watcher.begin(self)
+        for index, (name, spec) in enumerate(nodes.items()):
+            self.nodes[name] = NodeHost(self, name, index, spec)
+        with forbid_nondeterminism():
+            for host in self.nodes.values():
+                host.start()
+                self._after(host)
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def time(self) -> float:
+        """Seconds since the start, for people."""
+        return self.now / SECOND
+
+    def run(
+        self, seconds: float | None = None, *, until: Callable[[], bool] | None = None, limit: float | None = None
+    ) -> bool:
+        """Let time pass: so many seconds, or until something is true, `limit` seconds at most.
+
+        Whether it became true.
+        """
+        span_ns = round((seconds if seconds is not None else limit if limit is not None else 60.0) * SECOND)
+        end = self.now + span_ns
+        with forbid_nondeterminism():
+            while True:
+                if until is not None and until():
+                    return True
+                if not self._heap or self._heap[0][0] > end:
+                    break
+                self.step()
+        self.now = max(self.now, end)
+        return until is not None and until()
+
+    def step(self) -> None:
+        """Handle the next event."""
+        at, _, handle, args = heappop(self._heap)
+        if at > self.now:
+            self.now = at
+        self.steps += 1
+        handle(*args)
+        if self.trace.events >= self._sweep_at:
+            self._sweep_at = self.trace.events + self._sweep_every
+            self.sweep()
+
+    def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
+        """Call `act(*args)` after so many seconds, on time before all that happens then."""
+        self._push(self.now + round(after * SECOND), self._act, act, args)
+
+    def next_at(self) -> int | None:
+        """When the next step will be, None if nothing is to come any more."""
+        return self._heap[0][0] if self._heap else None
+
+    def header(self) -> Header:
+        """What a saved trace says of this simulation."""
+        raise NotImplementedError
+
+    def set_sweep_interval(self, events: int) -> None:
+        """Sweep after so many events from now on."""
+        self._sweep_every = events
+        self._sweep_at = self.trace.events + events
+
+    def sweep(self) -> None:
+        """Have all watchers look at the whole state."""
+        self.tables.begin()
+        for watcher in self.observers.watchers:
+            watcher.sweep(self)
+
+    # -- what hosts want ----------------------------------------------------------------------------------------------
+
+    def default_peers(self, name: str) -> tuple[str, ...]:
+        """Whom a node joins that names nobody: the first one, unless that is itself."""
+        first = next(iter(self.specs))
+        return () if first == name else (first,)
+
+    def send(self, host: Host, effect: Send) -> None:
+        """A host writes to a link."""
+        found = host.wires.get(effect.link)
+        if found is None:
+            return
+        wire, side = found
+        data: object = effect.message if effect.message is not None else b"".join(effect.chunks)
+        self._transmit(wire, side, data)
+
+    def hang_up(self, host: Host, link: LinkId) -> None:
+        """A host closes a link; what it wrote before gets there first."""
+        found = host.wires.get(link)
+        if found is not None:
+            wire, side = found
+            self._transmit(wire, side, None)
+            self._push(self.now, self._closed, wire, side)
+
+    def dial(self, host: Host, where: Address) -> None:
+        """A host opens a link: connected, refused or unheard after a round trip or a timeout."""
+        target = self.nodes.get(where.removeprefix("sim://"))
+        if target is None or target is host:
+            trip = 0
+        else:
+            trip = self.network.latency(host.name, target.name) + self.network.latency(target.name, host.name)
+        self._push(self.now + trip, self._dialled, host, host.life, target, where)
+
+    def wake_at(self, host: Host, due: int | None) -> None:
+        """A host wants to be woken when its clock shows `due`."""
+        if due is not None:
+            self._push(max(self.now, host.clock.when(due)), self._wake, host, host.life, due)
+
+    def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None:
+        """A body is to be stepped after so many nanoseconds."""
+        body.step += 1
+        self._push(self.now + after, self._resume, host, host.life, body, body.step)
+
+    def redial_at(self, host: ClientHost) -> None:
+        """A client that has lost its link tries again soon."""
+        self._push(self.now + _REDIAL, self._redial, host, host.life)
+
+    def answered(self, host: ClientHost, number: int, reply: Reply) -> None:
+        """A client has something for one of its requests."""
+        call = self._waiting.get((host.name, host.life, number))
+        if call is None or call.cancelled:
+            return
+        call.answer(reply, self.now)
+        for hook in self.observers.hooks("replied"):
+            hook(call, reply)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _push(self, at: int, handle: Callable[..., None], *args: Any) -> None:
+        self._sequence += 1
+        heappush(self._heap, (at, self._sequence, handle, args))
+
+    def _act(self, act: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.steps -= 1  # what people do is no step: a replay does it by itself, between two steps
+        act(*args)
+
+    def _record_action(self, name: str, args: dict[str, Any]) -> None:
+        self.trace.record_action(self.now, name, args, step=self.steps)
+
+    def _after(self, host: Host) -> None:
+        host.carry_out()
+        for hook in host.event_hooks:
+            hook(host)
+        if host.over and host.alive:
+            self._end_life(host, silent=False)
+
+    def _is_stalled(self, host: Host) -> bool:
+        """Whether `host` is stalled, or has not caught up with what came meanwhile."""
+        return host.stalled_until > self.now or bool(host.waiting)
+
+    def _defer(self, host: Host, handle: Callable[..., None], *args: Any) -> None:
+        """The event comes again when `host` goes on, behind what waits already."""
+        host.waiting.append((handle, args))
+        if len(host.waiting) == 1:
+            self._push(host.stalled_until, self._catch_up, host, host.life)
+
+    def _catch_up(self, host: Host, life: int) -> None:
+        """A stall is over, or longer than it was meant to be: what waits is handled in the order in which it came."""
+        if host.life != life or not host.waiting:
+            return
+        if host.stalled_until > self.now:
+            self._push(host.stalled_until, self._catch_up, host, life)
+            return
+        waiting, host.waiting = host.waiting, []
+        for handle, args in waiting:
+            handle(*args)
+
+    def _wake(self, host: Host, life: int, due: int) -> None:
+        if host.life != life or not host.alive or host.due != due:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._wake, host, life, due)
+            return
+        host.due = None
+        self.trace.add(self.now, "wake", host.name, "")
+        for hook in self.observers.hooks("timer_due"):
+            hook(host)
+        host.wake()
+        self._after(host)
+
+    def _dialled(self, host: Host, life: int, target: NodeHost | None, where: Address) -> None:
+        if host.life != life or not host.alive:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._dialled, host, life, target, where)
+            return
+        if target is not None and target is not host:
+            if self.network.is_cut(host.name, target.name) or self.network.is_cut(target.name, host.name):
+                self._push(self.now + _REFUSED_AFTER, self._dial_failed, host, life, where)
+                return
+            if target.alive:
+                self._connect(host, target, where)
+                return
+        self._dial_failed(host, life, where)
+
+    def _dial_failed(self, host: Host, life: int, where: Address) -> None:
+        if host.life != life or not host.alive:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._dial_failed, host, life, where)
+            return
+        self.trace.add(self.now, "refused", host.name, where)
+        host.dial_failed(where)
+        self._after(host)
+
+    def _connect(self, host: Host, target: NodeHost, where: Address) -> None:
+        self._wires += 1
+        ends: tuple[WireEnd[Host], WireEnd[Host]] = (
+            WireEnd(host, host.next_link()),
+            WireEnd(target, target.next_link()),
+        )
+        wire = Wire(self._wires, *ends)
+        for side, end in enumerate(ends):
+            end.host.wires[end.link] = (wire, side)
+        self.trace.add(self.now, "connect", host.name, target.name)
+        self._open(wire, 1, None)
+        self._open(wire, 0, where)
+
+    def _open(self, wire: Wire[Host], side: int, where: Address | None) -> None:
+        end = wire.ends[side]
+        if end.closed or not end.host.alive or end.host.life != end.life:
+            return
+        if self._is_stalled(end.host):
+            self._defer(end.host, self._open, wire, side, where)
+            return
+        end.opened = True
+        end.host.link_opened(end.link, where)
+        self._after(end.host)
+
+    def _transmit(self, wire: Wire[Host], side: int, data: object) -> None:
+        """Send data, or None for the end, in order with what was sent before."""
+        source, target = wire.ends[side], wire.ends[1 - side]
+        if self.network.is_cut(source.host.name, target.host.name) or wire.blocked[side]:
+            wire.blocked[side].append(data)
+            return
+        size = len(data) if isinstance(data, bytes) else 200
+        sent = self.now
+        begun = max(sent, wire.free[side])
+        label = labelled(data) if self.trace.recording else ""
+        arrivals = self.network.arrivals(wire, side, data, size, sent)
+        if arrivals is None:
+            self._reset(wire)
+            return
+        for at, piece in arrivals:
+            self._push(at, self._deliver, wire, side, piece, sent, label)
+        if wire.free[side] > sent:  # a bandwidth: part of it waits to leave
+            self.network.report_backlog(wire, side, sent)
+            for at in self.network.departures(wire, side, begun):
+                self._push(at, self.network.report_progress, wire, side, at)
+
+    def _deliver(self, wire: Wire[Host], side: int, data: object, sent: int, label: str) -> None:
+        """What `side` has sent is there."""
+        end = wire.ends[1 - side]
+        host = end.host
+        if end.closed or not host.alive or host.life != end.life:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._deliver, wire, side, data, sent, label)
+            return
+        source = wire.ends[side].host.name
+        if data is None:
+            self._closed(wire, 1 - side)
+            return
+        if isinstance(data, bytes):
+            self.trace.add(self.now, "data", host.name, source, data=data, sent=sent, label=label)
+        else:
+            self.trace.add(self.now, "message", host.name, source, text=type(data).__name__, sent=sent)
+        host.receive(end.link, data)
+        self._after(host)
+
+    def _closed(self, wire: Wire[Host], side: int) -> None:
+        """A link is over at one end."""
+        end = wire.ends[side]
+        host = end.host
+        if end.closed or not host.alive or host.life != end.life:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._closed, wire, side)
+            return
+        end.closed = True
+        del host.wires[end.link]
+        other = wire.ends[1 - side]
+        self.trace.add(self.now, "closed", host.name, other.host.name)
+        if not other.closed:  # what the other still sends meets a closed socket
+            at = self.now + self.network.latency(host.name, other.host.name)
+            self._push(max(at, wire.last[side]), self._closed, wire, 1 - side)  # nor does a reset overtake data
+        if end.opened:
+            host.link_closed(end.link)
+            self._after(host)
+
+    def _reset(self, wire: Wire[Host]) -> None:
+        """The connection breaks, with all that is on its way."""
+        self.network.broken += max(wire.last) > self.now
+        for side in (0, 1):
+            wire.blocked[side].clear()
+            self._push(self.now, self._closed, wire, side)
+
+    def _resume(self, host: NodeHost, life: int, body: SimulatedRun, step: int) -> None:
+        if host.life != life or not host.alive or body.step != step:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._resume, host, life, body, step)
+            return
+        host.stepped(body, body.resume())
+        self._after(host)
+
+    def _redial(self, host: ClientHost, life: int) -> None:
+        if host.life == life and host.alive and len(host.session):
+            host.connect()
+            self._after(host)
+
+    def _end_life(self, host: Host, *, silent: bool) -> None:
+        """The process of a host is gone; with `silent` its machine too, and nobody hears of it."""
+        if isinstance(host, NodeHost):
+            for watcher in self.observers.watchers:
+                watcher.crashed(host)
+            for body in host.running.values():
+                body.abandon()
+            host.running = {}
+        host.alive = False
+        for wire, side in list(host.wires.values()):
+            wire.ends[side].closed = True
+            wire.blocked[side].clear()
+            if not silent:
+                self._transmit(wire, side, None)
+        host.wires = {}
+
+    def _heal_network(self) -> None:
+        self.network.heal()
+        for host in [*self.nodes.values(), *self.clients.values()]:
+            for wire, side in list(host.wires.values()):
+                blocked, wire.blocked[side][:] = list(wire.blocked[side]), []
+                for data in blocked:
+                    self._transmit(wire, side, data)
+
+    def _heal_all(self) -> None:
+        self._heal_network()
+        self.network.clear_resets()
+        for host in self.nodes.values():
+            host.stalled_until = min(host.stalled_until, self.now)
+            if host.waiting:
+                self._push(self.now, self._catch_up, host, host.life)

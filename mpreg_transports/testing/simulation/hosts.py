@@ -1,0 +1,401 @@
+"""The machines of a simulation: each runs one process, a `Node` or a client, whose core is the one of production.
+
+A host has a clock of its own and may be stalled, crashed and started again; each start is a new life. It carries out
+what its core wants: writes go to the network, functions run in virtual time, timers become events of the simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from mpreg_proto.client import ClientSession, Reply, ReplyReceived
+from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Lost, Notify, NotStarted, Outcome, Run, Send
+from mpreg_proto.ids import Address, LinkId, MemberId, RunId
+from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.links import Links
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.notices import Notice
+from mpreg_proto.requests.coordinator import Coordinator
+from mpreg_proto.rng import Rng
+from mpreg_transports.testing.simulation.calls import CallKey, SimCall
+from mpreg_transports.testing.simulation.chooser import Chooser
+from mpreg_transports.testing.simulation.clocks import Clock
+from mpreg_transports.testing.simulation.functions import Fn, SimulatedRun, function_table
+from mpreg_transports.testing.simulation.network import Network, Wire
+from mpreg_transports.testing.simulation.tables import Tables
+from mpreg_transports.testing.simulation.trace import Trace
+from mpreg_transports.values import default_codec
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """One node: what it offers, what it holds, whom it joins. `functions` are plain ones, coroutines, or `Fn`s."""
+
+    functions: Mapping[str, Any] = {}
+    resources: frozenset[str] | set[str] | tuple[str, ...] = ()
+    peers: tuple[str, ...] | None = None
+    """Names of nodes that it dials; None: the first node of the simulation."""
+    limits: Limits = DEFAULT
+
+
+def coalesce_sends(effects: Sequence[Any]) -> Sequence[Any]:
+    """Writes to one link that follow each other leave as one, as in production: a piece may hold the end of one message
+    and the beginning of the next.
+    """
+    if len(effects) < 2:
+        return effects
+    joined: list[Any] = []
+    for effect in effects:
+        last = joined[-1] if joined else None
+        if type(effect) is Send and type(last) is Send and effect.link == last.link and effect.message is None:
+            joined[-1] = Send(effect.link, (*last.chunks, *effect.chunks))
+        else:
+            joined.append(effect)
+    return joined
+
+
+def address(name: str) -> Address:
+    """Where a simulated node can be dialled."""
+    return Address(f"sim://{name}")
+
+
+class Observers(Protocol):
+    """Whom hosts tell of what happens at them (observer_hub.py)."""
+
+    keys: dict[tuple[str, int, int, str], CallKey]
+
+    def client_event_hooks(self) -> list[Callable[..., None]]: ...
+    def node_event_hooks(self) -> list[Callable[..., None]]: ...
+    def links_created(self, host: Host, links: Links) -> None: ...
+    def node_started(self, host: NodeHost) -> None: ...
+    def dispatches(self, host: NodeHost) -> None: ...
+    def started(self, host: NodeHost, run: Run) -> None: ...
+    def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None: ...
+    def noticed(self, host: NodeHost, notice: Notice) -> None: ...
+
+
+class World(Protocol):
+    """A simulation as hosts and watchers see it (engine.py). What hosts want becomes an event of it."""
+
+    seed: int
+    now: int
+    chooser: Chooser
+    framing: Framing
+    network: Network
+    tables: Tables
+    trace: Trace
+    specs: dict[str, Spec]
+    nodes: dict[str, NodeHost]
+    clients: dict[str, ClientHost]
+    calls: list[SimCall]
+
+    @property
+    def observers(self) -> Observers: ...
+    @property
+    def time(self) -> float: ...
+    def default_peers(self, name: str) -> tuple[str, ...]: ...
+    def send(self, host: Host, effect: Send) -> None: ...
+    def hang_up(self, host: Host, link: LinkId) -> None: ...
+    def dial(self, host: Host, where: Address) -> None: ...
+    def wake_at(self, host: Host, due: int | None) -> None: ...
+    def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None: ...
+    def redial_at(self, host: ClientHost) -> None: ...
+    def answered(self, host: ClientHost, number: int, reply: Reply) -> None: ...
+
+
+class Host:
+    """What nodes and clients have in common. `due` is the core's deadline that an event is out for."""
+
+    def __init__(self, sim: World, name: str, index: int) -> None:
+        self.sim = sim
+        self.name = name
+        self.index = index
+        self.life = 0
+        self.alive = False
+        self.stalled_until = 0
+        self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        """What has come while it stood still, in order."""
+        self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
+        self.wires: dict[LinkId, tuple[Wire[Host], int]] = {}
+        self.due: int | None = None
+        self.event_hooks: list[Callable[..., None]] = []
+        """Whom to tell of each event here."""
+        self._last_link = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the process ends by itself now."""
+        return False
+
+    @property
+    def local(self) -> int:
+        """What this machine's clock shows."""
+        return self.clock.now(self.sim.now)
+
+    def next_link(self) -> LinkId:
+        """A number for a new link."""
+        self._last_link += 1
+        return LinkId(self._last_link)
+
+    def start(self) -> None:
+        """Begin a new life."""
+        self.life += 1
+        self.alive = True
+        self.stalled_until = 0
+        self.waiting = []
+        self.wires = {}
+        self.due = None
+        self._last_link = 0
+
+    # What the core is told; each is followed by `carry_out`.
+
+    def link_opened(self, link: LinkId, dialled: Address | None) -> None:
+        raise NotImplementedError
+
+    def receive(self, link: LinkId, data: object) -> None:
+        raise NotImplementedError
+
+    def link_closed(self, link: LinkId) -> None:
+        raise NotImplementedError
+
+    def dial_failed(self, where: Address) -> None:
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        raise NotImplementedError
+
+    def backlog(self, link: LinkId, queued: int) -> None:
+        """So many bytes wait to leave; only a node takes heed, and wants nothing done for it."""
+
+    def progress(self, link: LinkId) -> None:
+        """The other side took some of what waits to leave."""
+        raise NotImplementedError
+
+    def carry_out(self) -> None:
+        raise NotImplementedError
+
+
+class NodeHost(Host):
+    """A machine that runs a node."""
+
+    node: Node
+
+    def __init__(self, sim: World, name: str, index: int, spec: Spec) -> None:
+        super().__init__(sim, name, index)
+        self.event_hooks = sim.observers.node_event_hooks()
+        self.spec = spec
+        self.running: dict[RunId, SimulatedRun] = {}
+        self.last_dispatch = 0
+        """The newest dispatch of this life's coordinator that the simulation has looked at."""
+        self.coordinator: Coordinator | None = None
+        self.era = 0
+        """How many coordinators this life has had."""
+        self._more_effects = False
+        """Whether the node was told something while its effects were carried out, so that there may be more of them."""
+
+    def start(self) -> None:
+        """Begin a new life: a new member at the same address, with the functions of the spec."""
+        super().start()
+        self.running = {}
+        self.last_dispatch = 0
+        self.coordinator, self.era = None, 0
+        self.offers = function_table(dict(self.spec.functions))
+        sim, label = self.sim, f"{self.name}/{self.life}"
+        seed = sim.chooser.below(f"~seed {label}", 1 << 52)
+        peers = self.spec.peers if self.spec.peers is not None else sim.default_peers(self.name)
+        config = NodeConfig(
+            name=self.name,
+            addresses=(address(self.name),),
+            seeds=tuple(address(peer) for peer in peers),
+            resources=tuple(sorted(self.spec.resources)),
+            limits=self.spec.limits,
+        )
+        self.node = Node(
+            config,
+            me=MemberId(
+                Rng(seed).child("id").below(1 << 52).to_bytes(8, "big") + self.index.to_bytes(4, "big") + bytes(4)
+            ),
+            rng=Rng(seed).child("node"),
+            entropy=lambda size: sim.chooser.entropy(f"~entropy {label}", size),
+            now=self.local,
+            codec=default_codec(),
+        )
+        sim.observers.links_created(self, self.node.links)
+        sim.observers.node_started(self)
+        for function, _ in self.offers.values():
+            self.node.offer(function.spec, now=self.local)
+        self.carry_out()
+
+    @property
+    def over(self) -> bool:
+        """Whether the node has left."""
+        return self.node.left
+
+    def link_opened(self, link: LinkId, dialled: Address | None) -> None:
+        self.node.link_opened(link, framing=self.sim.framing, dialled=dialled, now=self.local)
+
+    def receive(self, link: LinkId, data: Any) -> None:
+        if self.sim.framing is Framing.OBJECTS:
+            self.node.handle(link, data, now=self.local)
+        else:
+            self.node.receive(link, data, now=self.local)
+
+    def link_closed(self, link: LinkId) -> None:
+        self.node.link_closed(link, now=self.local)
+
+    def dial_failed(self, where: Address) -> None:
+        self.node.dial_failed(where, now=self.local)
+
+    def wake(self) -> None:
+        self.node.wake(now=self.local)
+
+    def backlog(self, link: LinkId, queued: int) -> None:
+        self.node.backlog(link, queued, now=self.local)
+
+    def progress(self, link: LinkId) -> None:
+        self.node.progress(link, now=self.local)
+
+    def finished(self, body: SimulatedRun, outcome: Any) -> None:
+        """A body has ended."""
+        self._more_effects = True
+        del self.running[body.run.run]
+        if body.lost:
+            outcome = Lost("its executor broke")
+        self.sim.observers.ended(self, body.run, outcome)
+        self.node.finished(body.run.run, outcome, now=self.local)
+
+    def carry_out(self) -> None:
+        """Do all that the node wants, then see when it wants to be woken."""
+        node, sim = self.node, self.sim
+        self._more_effects = True
+        while self._more_effects:
+            self._more_effects = False
+            for effect in coalesce_sends(node.drain()):
+                if type(effect) is Send:  # mostly
+                    sim.send(self, effect)
+                else:
+                    self._one(effect)
+        if node.coordinator.outstanding.last_number != self.last_dispatch:
+            sim.observers.dispatches(self)
+        due = node.next_timeout()
+        if due != self.due:
+            self.due = due
+            sim.wake_at(self, due)
+
+    def _one(self, effect: Effect) -> None:
+        sim = self.sim
+        match effect:
+            case Run():
+                self._run(effect)
+            case Notify(notice):
+                sim.observers.noticed(self, notice)
+            case Dial(where):
+                sim.dial(self, where)
+            case HangUp(link):
+                sim.hang_up(self, link)
+            case Cancel(run):
+                body = self.running.get(run)
+                if body is not None and body.cancel():
+                    sim.resume_at(self, body, 0)
+            case _:
+                raise AssertionError(f"an effect that the simulator does not know: {effect}")
+
+    def _run(self, run: Run) -> None:
+        sim = self.sim
+        function, duration = self.offers[run.function]
+        fn = self.spec.functions.get(run.function)
+        drawn = 1.0
+        if isinstance(fn, Fn) and fn.refuses + fn.loses:
+            drawn = sim.chooser.fraction(f"~executor {run.function}")
+            if drawn < fn.refuses:
+                self._more_effects = True
+                self.node.finished(run.run, NotStarted("its executor is full"), now=self.local)
+                return
+            drawn -= fn.refuses
+        if self.node.coordinator.outstanding.last_number != self.last_dispatch:
+            sim.observers.dispatches(self)
+        sim.observers.started(self, run)
+        body = self.running[run.run] = SimulatedRun(function, duration, run)
+        body.lost = isinstance(fn, Fn) and drawn < fn.loses
+        self.stepped(body, body.begin(sim.chooser.fraction))
+
+    def stepped(self, body: SimulatedRun, step: Any) -> None:
+        """A body has been stepped: it wants to sleep, or it is over."""
+        if type(step) is int:
+            self.sim.resume_at(self, body, step)
+        else:
+            self.finished(body, step)
+
+
+class ClientHost(Host):
+    """A machine that runs a client of one node; it connects when it has something to say, and again when it must."""
+
+    session: ClientSession
+
+    def __init__(self, sim: World, name: str, index: int, node: str) -> None:
+        super().__init__(sim, name, index)
+        self.event_hooks = sim.observers.client_event_hooks()
+        self.node = node
+        self.dialling = False
+
+    def start(self) -> None:
+        """Begin a new life."""
+        super().start()
+        self.dialling = False
+        self.session = ClientSession(name=self.name, codec=default_codec())
+        self.sim.observers.links_created(self, self.session.links)
+
+    def connect(self) -> None:
+        """Dial the node if no link stands or is on its way."""
+        if not self.wires and not self.dialling:
+            self.dialling = True
+            self.sim.dial(self, address(self.node))
+
+    def link_opened(self, link: LinkId, dialled: Address | None) -> None:
+        self.dialling = False
+        assert dialled is not None, "nobody dials a client"
+        self.session.link_opened(link, framing=self.sim.framing, address=dialled, now=self.local)
+
+    def receive(self, link: LinkId, data: Any) -> None:
+        if self.sim.framing is Framing.OBJECTS:
+            self.session.handle(link, data, now=self.local)
+        else:
+            self.session.receive(link, data, now=self.local)
+
+    def progress(self, link: LinkId) -> None:
+        self.session.progress(link, now=self.local)
+
+    def link_closed(self, link: LinkId) -> None:
+        self.session.link_closed(link, now=self.local)
+        self._retry()
+
+    def dial_failed(self, where: Address) -> None:
+        self.dialling = False
+        self._retry()
+
+    def wake(self) -> None:
+        self.session.wake(now=self.local)
+
+    def carry_out(self) -> None:
+        """Do all that the session wants, then see when it wants to be woken."""
+        sim = self.sim
+        for effect in coalesce_sends(self.session.drain()):
+            match effect:
+                case Send():
+                    sim.send(self, effect)
+                case HangUp(link):
+                    sim.hang_up(self, link)
+                case ReplyReceived(number, reply):
+                    sim.answered(self, number, reply)
+                case _:
+                    pass
+        due = self.session.next_timeout()
+        if due != self.due:
+            self.due = due
+            sim.wake_at(self, due)
+
+    def _retry(self) -> None:
+        if len(self.session):
+            self.sim.redial_at(self)

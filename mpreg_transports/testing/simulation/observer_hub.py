@@ -1,0 +1,122 @@
+"""What a simulation knows of its calls, and whom it tells of them: the watchers, each of what it wants to hear.
+
+Hosts call these as things happen; which call a body runs for is found out here, over however many nodes it went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from mpreg_proto.effects import Outcome, Run
+from mpreg_proto.ids import LinkId
+from mpreg_proto.links import Links
+from mpreg_proto.notices import Notice
+from mpreg_proto.requests.relay import NO_ORIGIN
+from mpreg_transports.testing.simulation.calls import CallKey
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.network import Endpoint
+from mpreg_transports.testing.simulation.trace import Trace
+from mpreg_transports.testing.simulation.watchers import Subscriptions, Watcher, hooks, tap_messages
+
+_HOOKS = (
+    *("node_started", "timer_due", "event_handled", "node_event_handled", "dispatched", "started", "ended", "noticed"),
+    *("submitted", "replied"),
+)
+
+
+class ObserverHub:
+    """The watchers of one simulation. `now` is its time; what bodies do is written into `trace`."""
+
+    def __init__(self, watchers: Iterable[Watcher], *, now: Callable[[], int], trace: Trace) -> None:
+        self.watchers = tuple(watchers)
+        self.keys: dict[tuple[str, int, int, str], CallKey] = {}
+        """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
+        self._now = now
+        self._trace = trace
+        self._hooks = {hook: hooks(self.watchers, hook) for hook in _HOOKS}
+        self._subscriptions = Subscriptions(self.watchers)
+        self._runs: dict[tuple[str, int, int], CallKey] = {}
+
+    def hooks(self, name: str) -> list[Callable[..., None]]:
+        """Whom to tell of what has that name in `Watcher`."""
+        return self._hooks[name]
+
+    def links_created(self, host: Host, links: Links) -> None:
+        """A process begins, whose messages watchers may want to see."""
+        if self._subscriptions:
+            tap_messages(links, host, self._subscriptions)
+
+    def client_event_hooks(self) -> list[Callable[..., None]]:
+        """Whom to tell of each event at a client."""
+        return self._hooks["event_handled"]
+
+    def node_event_hooks(self) -> list[Callable[..., None]]:
+        """Whom to tell of each event at a node."""
+        return [*self._hooks["event_handled"], *self._hooks["node_event_handled"]]
+
+    def node_started(self, host: NodeHost) -> None:
+        """A node's life begins."""
+        for hook in self._hooks["node_started"]:
+            hook(host)
+
+    def dispatches(self, host: NodeHost) -> None:
+        """A coordinator has placed calls since we last looked: remember which calls they are."""
+        coordinator = host.node.coordinator
+        if coordinator is not host.coordinator:  # it has taken a new id, and numbers its requests anew
+            host.coordinator = coordinator
+            host.era += 1
+        for number in coordinator.outstanding.latest(host.last_dispatch):
+            for attempt in coordinator.outstanding.by_number(number):
+                key = CallKey(host.name, host.life, (host.era << 40) + attempt.execution.id, attempt.call)
+                self.keys[host.name, host.life, number, attempt.call] = key
+                if key.call not in attempt.execution.plan.calls:  # its request ended in the same event: nothing is kept
+                    continue
+                for hook in self._hooks["dispatched"]:
+                    hook(host, key, number)
+        host.last_dispatch = coordinator.outstanding.last_number
+
+    def key_of(self, host: NodeHost, run: Run) -> CallKey:
+        """Which call a run is of."""
+        job = host.node.worker.job(run.run)
+        assert job is not None, "a run belongs to a job until it has ended"
+        name, life, number = host.name, host.life, job.request
+        at: Endpoint = host
+        link = job.link
+        while link != 0:  # back over those who passed it on, to who has chosen this node
+            wire, side = at.wires[link]
+            peer = wire.ends[1 - side]
+            name, life = peer.host.name, peer.life
+            came = relayed(peer.host, peer.link, number)
+            if came is None or came == NO_ORIGIN:  # of what is called off its number here tells it from others
+                break
+            at, (link, number) = peer.host, came
+        known = self.keys.get((name, life, number, job.call.name))
+        return known or CallKey(name, life, -number, job.call.name)
+
+    def started(self, host: NodeHost, run: Run) -> None:
+        """A body starts."""
+        self._trace.add(self._now(), "run", host.name, "", text=run.function)
+        if self.watchers:
+            key = self._runs[host.name, host.life, run.run] = self.key_of(host, run)
+            for hook in self._hooks["started"]:
+                hook(host, key, run)
+
+    def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
+        """A body has ended."""
+        self._trace.add(self._now(), "end", host.name, "", text=run.function)
+        if self.watchers:
+            key = self._runs.pop((host.name, host.life, run.run))
+            for hook in self._hooks["ended"]:
+                hook(host, key, run, outcome)
+
+    def noticed(self, host: NodeHost, notice: Notice) -> None:
+        """A node tells something."""
+        for hook in self._hooks["noticed"]:
+            hook(host, notice)
+
+
+def relayed(host: Endpoint, link: LinkId, number: int) -> tuple[LinkId, int] | None:
+    """Where a dispatch came from that `host` has passed on over `link`; None if it is its own, or it is no node."""
+    if not isinstance(host, NodeHost) or link not in host.wires:
+        return None
+    return host.node.relay.origin(link, number)

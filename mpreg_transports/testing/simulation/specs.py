@@ -1,0 +1,102 @@
+"""Nodes of a simulation as data and back, so that a saved run knows them: functions go by their import path.
+
+A function that cannot be imported (a lambda, one inside another, one of `__main__`) has no path; who replays such a run
+gives the nodes in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_transports.testing.simulation.durations import Duration
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+
+
+def described(nodes: Mapping[str, Spec]) -> dict[str, Any]:
+    """Specs as a tree for JSON."""
+    return {name: _described(spec) for name, spec in nodes.items()}
+
+
+def restored(nodes: Mapping[str, Any]) -> dict[str, Spec]:
+    """Specs out of such a tree. Raises ValueError naming a function that cannot be imported."""
+    return {name: _restored(name, tree) for name, tree in nodes.items()}
+
+
+def versions() -> dict[str, str]:
+    """What a run may depend on beside its seed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": ".".join(str(part) for part in sys.version_info[:3])}
+    for name in ("mpreg", "msgspec", "msgpack"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _described(spec: Spec) -> dict[str, Any]:
+    return {
+        "functions": {name: _fn(fn if isinstance(fn, Fn) else Fn(fn)) for name, fn in spec.functions.items()},
+        "resources": sorted(spec.resources),
+        "peers": spec.peers,
+        "limits": None if spec.limits == DEFAULT else msgspec.to_builtins(spec.limits),
+    }
+
+
+def _fn(fn: Fn) -> dict[str, Any]:
+    return {
+        "path": import_path(fn.call),
+        "duration": msgspec.to_builtins(fn.duration),
+        "refuses": fn.refuses,
+        "loses": fn.loses,
+        "version": fn.version,
+        "resources": list(fn.resources),
+        "idempotent": fn.idempotent,
+        "concurrency": fn.concurrency,
+        "inline": fn.inline,
+    }
+
+
+def import_path(call: Callable[..., Any]) -> str | None:
+    """`module:name` under which `call` is found again, None if it is not."""
+    module, name = getattr(call, "__module__", None), getattr(call, "__qualname__", None)
+    if not module or not name or module == "__main__" or "<" in name:
+        return None
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found is call else None
+
+
+def _restored(node: str, tree: Mapping[str, Any]) -> Spec:
+    functions: dict[str, Any] = {}
+    for name, saved in tree["functions"].items():
+        rest = {key: value for key, value in saved.items() if key not in ("path", "duration")}
+        duration = msgspec.convert(saved["duration"], Duration)
+        functions[name] = Fn(_imported(node, name, saved["path"]), duration=duration, **rest)
+    limits = DEFAULT if tree["limits"] is None else msgspec.convert(tree["limits"], Limits)
+    peers = None if tree["peers"] is None else tuple(tree["peers"])
+    return Spec(functions=functions, resources=tuple(tree["resources"]), peers=peers, limits=limits)
+
+
+def _imported(node: str, name: str, path: str | None) -> Callable[..., Any]:
+    if path is None:
+        raise ValueError(f"function {name!r} of {node} cannot be imported by name: give the nodes in, nodes={{...}}")
+    module, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        where = "; run it where its module can be imported" if isinstance(error, ModuleNotFoundError) else ""
+        raise ValueError(f"function {name!r} of {node} is not there any more ({path}): {error}{where}") from None
+    call: Callable[..., Any] = found
+    return call

@@ -1,0 +1,347 @@
+"""A standard cluster and standard work for it: functions of every kind, and random graphs of them, all the time.
+
+Every function takes any values and is a pure function of them, so that a sequential oracle can say what must come out;
+what differs is how they run (inline, plain, coroutine), for how long, whether they may be repeated, and where. The
+requests are drawn up front as a script of `submit` and `cancel` actions, from a chooser alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import msgspec
+
+from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
+from mpreg_proto.wire.messages import Request
+from mpreg_transports.functions.sleep import sleep
+from mpreg_transports.graph import Graph, Handle
+from mpreg_transports.testing.simulation.chooser import Chooser
+from mpreg_transports.testing.simulation.durations import SECOND, exponential, uniform
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.trace import Action, packed
+
+_PRIME = 1_000_000_007
+_SHELVES = tuple(f"shelf-{number:02}-of-the-library" for number in range(60))
+"""So many that news of the function is too long to travel by itself, and must be fetched."""
+
+
+# -- functions --------------------------------------------------------------------------------------------------------
+
+
+def number(value: Any) -> int:
+    """Any value of this workload as a number, so that every result may be an argument of every function."""
+    if isinstance(value, int):
+        return value % _PRIME
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return sum(number(item) * (index + 1) for index, item in enumerate(value)) % _PRIME
+    if isinstance(value, dict):
+        return sum(number(item) for item in value.values()) % _PRIME
+    return 1
+
+
+def add(*values: Any) -> int:
+    """The sum of all."""
+    return sum(number(value) for value in values) % _PRIME
+
+
+def concat(*values: Any) -> str:
+    """All as one text."""
+    return "".join(str(value) for value in values)[:400]
+
+
+def join(*values: Any) -> list[Any]:
+    """All as a list, which may grow deep but not large."""
+    return [value if not isinstance(value, list) else number(value) for value in values]
+
+
+def book(*values: Any) -> int:
+    """Must not be done twice."""
+    return (add(*values) * 31 + 7) % _PRIME
+
+
+def pad(*values: Any) -> str:
+    """A text of some kilobytes."""
+    return "ab" * (500 + add(*values) % 5000)
+
+
+def fail(*values: Any) -> NoReturn:
+    """Raises always."""
+    raise ValueError(f"no good: {add(*values)}")
+
+
+def unsendable(*values: Any) -> object:
+    """Gives what no message can carry."""
+    return object()
+
+
+async def ponder(*values: Any) -> int:
+    """Sleeps twice, 0 to 0.4 s in all."""
+    await sleep(add(*values) % 5 * 0.05)
+    await sleep(add(*values) % 3 * 0.1)
+    return add(1, *values)
+
+
+async def dawdle(*values: Any) -> int:
+    """Sleeps 0 to 3 s; must not be done twice."""
+    await sleep(add(*values) % 7 * 0.5)
+    return add(2, *values)
+
+
+async def brew(*values: Any) -> int:
+    """Sleeps 0 to 4 s; may be done again, but is of several versions."""
+    await sleep(add(*values) % 5 * 1.0)
+    return add(3, *values)
+
+
+def bulk(*values: Any) -> bytes:
+    """Some hundred kilobytes, which a narrow way carries for many seconds."""
+    return bytes(200_000 + add(*values) % 400_000)
+
+
+async def haul(*values: Any) -> int:
+    """Sleeps 12 to 30 s, longer than the timers of a link; must not be done twice."""
+    await sleep(12 + add(*values) % 19)
+    return add(4, *values)
+
+
+async def give_up(*values: Any) -> NoReturn:
+    """Sleeps, then raises."""
+    await sleep(0.05)
+    raise LookupError(f"nothing for {add(*values)}")
+
+
+def _everywhere(index: int) -> dict[str, Any]:
+    return {
+        "add": Fn(add, idempotent=True),
+        "same": Fn(join, idempotent=True, inline=True),
+        "fail": Fn(fail, duration=0.002),
+        "wide": Fn(add, idempotent=True, resources=_SHELVES),
+        "post": Fn(ponder, resources=(f"box-{index}",)),
+        "haul": Fn(haul),
+        "pooled": Fn(add, idempotent=True, duration=0.02, refuses=0.15, loses=0.15),
+        "pooled-once": Fn(book, duration=0.02, refuses=0.15, loses=0.15),
+    }
+
+
+def _on_some(index: int) -> dict[str, Any]:
+    """Each function on some nodes, by the node's number."""
+    third = index % 3
+    functions: dict[str, Any] = {"brew": Fn(brew, idempotent=True, version=str(1 + index // 2 % 2))}
+    if index % 2 == 0:
+        functions["concat"] = Fn(concat, idempotent=True, duration=exponential(0.01))
+        functions["bulk"] = Fn(bulk, idempotent=True)
+        functions["dawdle"] = Fn(dawdle, concurrency=1)
+    else:
+        functions["join"] = Fn(join, idempotent=True, duration=uniform(0.001, 0.02))
+        functions["train"] = Fn(add, idempotent=True, resources=("model-a",), duration=0.03)
+    if third != 2:
+        functions["book"] = Fn(book, duration=exponential(0.02))
+        functions["narrow"] = Fn(add, idempotent=True, concurrency=1, duration=0.5)
+    if third != 0:
+        functions["ponder"] = Fn(ponder, idempotent=True)
+        functions["give_up"] = Fn(give_up)
+        functions["pad"] = Fn(pad, idempotent=True, duration=0.002)
+    if index == 2:
+        functions["solo"] = Fn(book, duration=0.1, resources=("model-b",))
+        functions["unsendable"] = Fn(unsendable)
+        functions["quip"] = Fn(join, idempotent=True, inline=True)
+        functions["balk"] = Fn(fail, inline=True)
+    return functions
+
+
+def _resources(index: int) -> frozenset[str]:
+    return frozenset({1: ("gpu",), 2: ("disk",), 3: ("gpu", "disk"), 4: ("disk", "eu")}.get(index, ()))
+
+
+def standard_nodes(count: int, *, joins: str = "first", limits: Limits = DEFAULT) -> dict[str, Spec]:
+    """`count` nodes n0, n1, ...; they join the first, or in a chain, or all all (`joins`: first, chain, all)."""
+    names = [f"n{index}" for index in range(count)]
+    nodes: dict[str, Spec] = {}
+    for index, name in enumerate(names):
+        peers = {"first": None, "chain": (names[index - 1],) if index else ()}.get(joins, tuple(names))
+        if peers is not None:
+            peers = tuple(peer for peer in peers if peer != name)
+        nodes[name] = Spec(
+            functions={**_everywhere(index), **_on_some(index)},
+            resources=_resources(index),
+            peers=peers,
+            limits=limits,
+        )
+    return nodes
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+_FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
+    (20, "add", ((), ("gpu",), ("disk",))),
+    (10, "concat", ((), ("disk",))),
+    (10, "join", ((), ("gpu",), ("gpu", "disk"))),
+    (14, "book", ((), ("gpu",), ("disk", "eu"))),
+    (10, "ponder", ((), ("disk",))),
+    (10, "dawdle", ((), ("eu",))),
+    (6, "brew", ((),)),
+    (8, "train", (("model-a",), ("gpu", "model-a"))),
+    (8, "narrow", ((),)),
+    (5, "same", ((),)),
+    (5, "pad", ((), ("disk",))),
+    (4, "solo", ((), ("model-b",))),
+    (10, "post", (("box-0",), ("box-1",), ("box-2",))),
+    (4, "echo", ((),)),
+    (4, "wide", ((), _SHELVES[:2])),
+    (4, "pooled", ((),)),
+    (4, "pooled-once", ((),)),
+    (3, "quip", ((),)),
+    (3, "balk", ((),)),
+    (1, "haul", ((), ("gpu",))),
+    (1, "bulk", ((), ("disk",))),
+    (1, "fail", ((),)),
+    (1, "give_up", ((),)),
+    (1, "unsendable", ((),)),
+    (1, "nowhere", ((), ("gpu",))),
+)
+"""How often each is called, and with which resources; `nowhere` is offered by nobody."""
+_WEIGHTS = sum(weight for weight, _, _ in _FUNCTIONS)
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is asked for, and what."""
+
+    rate: float = 4.0
+    """Requests a second."""
+    clients: int = 2
+    """A node's."""
+    hot: float = 0.0
+    """Share of the requests that go to the first node beside its own share."""
+    cancelled: float = 0.03
+    tight: float = 0.15
+    """Share of the requests whose deadline is short."""
+    only: tuple[str, ...] = ()
+    """Functions that are called; all if empty."""
+
+
+def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list[Action]:
+    """Requests and some cancels over so many seconds, in the order of their times."""
+    script: list[Action] = []
+    at, label = 0.0, 0
+    gap = exponential(1 / load.rate) if load.rate else None
+    while gap is not None:
+        at += gap.draw(chooser.fraction, "work gap") / SECOND
+        if at >= seconds:
+            break
+        node = names[0] if chooser.chance("work hot", load.hot) else chooser.choice("work node", names)
+        client = f"{'abcdefgh'[chooser.below('work client', load.clients)]}@{node}"
+        args = {"node": node, "request": packed(request(chooser, load)), "client": client, "label": label}
+        script.append(Action(round(at * SECOND), "submit", args))
+        if chooser.chance("work cancel", load.cancelled):
+            later = at + chooser.fraction("work cancel") * 2
+            script.append(Action(round(later * SECOND), "cancel", {"label": label}))
+        label += 1
+    return sorted(script, key=lambda action: action.at)
+
+
+def request(chooser: Chooser, load: Load) -> Request:
+    """One random request: a single call mostly, else a chain, a diamond, a fan or anything without a circle."""
+    graph = Graph()
+    shape = chooser.choice("work shape", ("one", "one", "one", "chain", "diamond", "fan", "any"))
+    handles = _SHAPES[shape](chooser, graph, load)
+    wanted = [handle for handle in handles if chooser.chance("work want", 0.5)] if _often(chooser, "wants", 0.2) else []
+    fields: dict[str, Any] = {
+        "partial": _often(chooser, "partial", 0.25),
+        "eager": _often(chooser, "eager", 0.2),
+        "trace": _often(chooser, "trace", 0.1),
+    }
+    if _often(chooser, "wait", 0.2):
+        fields["wait"] = (100 + chooser.below("work wait", 5000)) * MILLISECOND
+    if any(handle.name.startswith("haul") for handle in handles):
+        fields["timeout"] = 60 * SECOND
+    elif chooser.chance("work tight", load.tight):
+        fields["timeout"] = (20 + chooser.below("work timeout", 2000)) * MILLISECOND
+    elif _often(chooser, "timeout", 0.7):
+        fields["timeout"] = (2 + chooser.below("work timeout", 18)) * SECOND
+    return graph.request(*wanted, **fields)
+
+
+def _often(chooser: Chooser, what: str, probability: float) -> bool:
+    return chooser.chance(f"work {what}", probability)
+
+
+def _call(chooser: Chooser, graph: Graph, load: Load, *needs: Handle) -> Handle:
+    """Add one call that uses `needs`, in a list or a map sometimes, and sometimes only waits for the last of them."""
+    name, resources = _function(chooser, load)
+    arguments: list[Any] = [_value(chooser), *(_part(chooser, need) for need in needs)]
+    after: tuple[Handle, ...] = ()
+    if needs and _often(chooser, "nested", 0.2):
+        arguments = [{"x": arguments[1:], "y": arguments[0]}]
+    elif needs and _often(chooser, "after", 0.1):
+        arguments, after = arguments[:-1], (needs[-1],)
+    arguments = arguments[:1] if name == "echo" else arguments
+    version = chooser.choice("work version", (None, "1", "2")) if name == "brew" else None
+    return graph.call(name, *arguments, resources=resources, after=after, version=version)
+
+
+def _part(chooser: Chooser, need: Handle) -> Handle:
+    """A result, or, of those that are lists, sometimes what is first in it."""
+    return need[0] if need.name.startswith(("join", "same", "quip")) and _often(chooser, "part", 0.4) else need
+
+
+def _function(chooser: Chooser, load: Load) -> tuple[str, tuple[str, ...]]:
+    if load.only:
+        return chooser.choice("work function", load.only), ()
+    place = chooser.below("work function", _WEIGHTS)
+    for weight, name, resources in _FUNCTIONS:
+        place -= weight
+        if place < 0:
+            plain = name not in ("solo", "post") and not _often(chooser, "resources", 0.4)
+            return name, resources[0] if plain else chooser.choice("work resources", resources)
+    raise AssertionError("the weights add up")
+
+
+def _value(chooser: Chooser) -> Any:
+    kind = chooser.below("work value", 8)
+    drawn = chooser.below("work value", 1_000_000)
+    if kind == 0:
+        return "x" * (drawn % 300)
+    if kind == 1:
+        return [drawn, str(drawn), None, drawn / 8]
+    if kind == 2 and drawn % 10 == 0:
+        return b"z" * (drawn % 60_000)
+    return drawn
+
+
+def _one(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
+    return [_call(chooser, graph, load)]
+
+
+def _chain(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
+    handles = [_call(chooser, graph, load)]
+    for _ in range(1 + chooser.below("work length", 4)):
+        handles.append(_call(chooser, graph, load, handles[-1]))
+    return handles
+
+
+def _diamond(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
+    top = _call(chooser, graph, load)
+    left, right = _call(chooser, graph, load, top), _call(chooser, graph, load, top)
+    return [top, left, right, _call(chooser, graph, load, left, right)]
+
+
+def _fan(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
+    handles = [_call(chooser, graph, load) for _ in range(2 + chooser.below("work width", 5))]
+    if _often(chooser, "joined", 0.7):
+        handles.append(_call(chooser, graph, load, *handles))
+    return handles
+
+
+def _any(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
+    handles: list[Handle] = []
+    for _ in range(2 + chooser.below("work size", 8)):
+        needs = [handle for handle in handles if chooser.chance("work edge", 0.3)]
+        handles.append(_call(chooser, graph, load, *needs[-4:]))
+    return handles
+
+
+_SHAPES: Mapping[str, Any] = {"one": _one, "chain": _chain, "diamond": _diamond, "fan": _fan, "any": _any}
