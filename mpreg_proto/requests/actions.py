@@ -12,13 +12,11 @@ from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.wire.messages import Call, Done, Failed, Result
 
 LOCAL = LinkId(0)
-"""Stands for "this process" where a link is asked for; real links count from 1."""
+"""The link to this process itself; real links count from 1."""
 
 
 class Dispatch(msgspec.Struct, frozen=True, gc=False):
-    """Have these calls run by the member at the other end of `link` (LOCAL: by our own worker), as dispatch
-    `number`.
-    """
+    """Run these calls at the member at the other end of `link` (LOCAL: at the own worker), as dispatch `number`."""
 
     link: LinkId
     number: int
@@ -26,27 +24,27 @@ class Dispatch(msgspec.Struct, frozen=True, gc=False):
     inputs: dict[str, bytes]
     deadline: int
     idempotent: list[str] = []
-    """Those of `calls` that are taken for idempotent."""
+    """The names of the calls that the coordinator takes for idempotent."""
     to: bytes = b""
-    """Who is to run them, if that is another than the member at the other end."""
+    """The member that runs them, if a relay at the other end passes them on."""
 
 
 class CancelDispatch(msgspec.Struct, frozen=True, gc=False):
-    """Call off a dispatch."""
+    """Cancel a dispatch."""
 
     link: LinkId
     number: int
 
 
 class SendReply(msgspec.Struct, frozen=True, gc=False):
-    """Send a request's result, or its final error, to who asked."""
+    """Send the result of a request, or its final error, to the caller."""
 
     link: LinkId
     result: Result
 
 
 class CallSettled(msgspec.Struct, frozen=True, gc=False):
-    """One wanted call of an eager request has ended; goes out joined with its like, before the `SendReply`."""
+    """One wanted call of an eager request has ended. Its row is sent with others, before the `SendReply`."""
 
     link: LinkId
     request: int
@@ -54,7 +52,7 @@ class CallSettled(msgspec.Struct, frozen=True, gc=False):
 
 
 class CallFinished(msgspec.Struct, frozen=True, gc=False):
-    """Our worker is through with one call of a dispatch; `last`: with all of them. LOCAL: the coordinator is ours."""
+    """The own worker has ended one call of a dispatch; `last`: all of them. LOCAL: the coordinator is the own one."""
 
     link: LinkId
     request: int

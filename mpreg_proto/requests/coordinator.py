@@ -1,10 +1,10 @@
-"""The requests that this node answers for: their calls are placed, and it is decided what follows from their outcomes.
+"""The coordinator: places the calls of the requests that this node answers for, and acts on their outcomes.
 
-Inputs are requests of clients and nodes, results of workers, lost links, changed offers, timers. Outputs are actions.
-The scheduler says who runs a call. A call belongs to the link over which it was dispatched, and is lost with it. It may
-go elsewhere only while its body cannot have started, or when its function is idempotent
-(docs/explanation/guarantees.md). `InFlight` holds the requests from their arrival to their one reply: every way to the
-end passes through `end` or, when there is nobody left to reply to, `close`, so nothing is answered twice.
+Inputs are requests of clients and nodes, results of workers, lost links, changed offers and timers. Outputs are
+actions. The scheduler chooses the node for a call. A call belongs to the link over which it was dispatched, and is lost
+with it. It may run elsewhere only while its body cannot have started, or when its function is idempotent
+(docs/explanation/guarantees.md). `InFlight` holds the requests from their arrival to their one reply: each ends through
+`end` or, when its caller has disconnected, through `close`, so nothing is answered twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mpreg_proto.wire.messages import Done, Failed, Request, Result
 
 
 class InFlight:
-    """Requests by their id here, and by the link and id with which they came. Timer keys: (TimerKind.DEADLINE, id)."""
+    """Requests by their local id, and by the link and id that they came with. Timer keys: (TimerKind.DEADLINE, id)."""
 
     def __init__(
         self, *, outstanding: Outstanding, pending_calls: PendingCalls, timers: Timers, limits: Limits
@@ -41,23 +41,23 @@ class InFlight:
         self._timers = timers
         self._limits = limits
         self.last_id = 0
-        """Of the newest request; they are counted up from 1."""
+        """The id of the newest request; ids count up from 1."""
 
     def has(self, link: LinkId, number: int) -> bool:
-        """Whether a request of that id came over `link` and is in progress."""
+        """Return whether a request with that id came over `link` and is in progress."""
         return number in self.origins.get(link, ())
 
     def get(self, link: LinkId, number: int) -> Execution | None:
-        """The request in progress that came over `link` with that id."""
+        """Return the request in progress that came over `link` with that id."""
         request_id = self.origins.get(link, {}).get(number)
         return None if request_id is None else self.requests[request_id]
 
     def from_link(self, link: LinkId) -> list[Execution]:
-        """The requests that came over `link`, oldest first."""
+        """Return the requests that came over `link`, oldest first."""
         return [self.requests[request_id] for request_id in self.origins.get(link, {}).values()]
 
     def open_request(self, request: Request, plan: Plan, link: LinkId, *, now: int, deadline: int) -> Execution:
-        """Answer for a request that has passed all checks, under an id of its own, from now on."""
+        """Add a request that has passed all checks, under an id of its own."""
         self.last_id += 1
         request_id = RequestId(self.last_id)
         execution = Execution(request_id, request, plan, link=link, arrived=now, deadline=deadline)
@@ -69,7 +69,7 @@ class InFlight:
     # -- what became of a call ----------------------------------------------------------------------------------------
 
     def done(self, execution: Execution, row: Done) -> tuple[list[str], list[RequestOutput]]:
-        """A call has its result. Returns the calls that are ready now for it."""
+        """Record the result of a call. Returns the calls that are ready now."""
         ready = execution.complete(row.name, row.value)
         actions: list[RequestOutput] = []
         if execution.request.eager and row.name in execution.plan.wanted:
@@ -81,7 +81,7 @@ class InFlight:
         return ready, actions
 
     def failed(self, execution: Execution, name: str, fault: Fault) -> list[RequestOutput]:
-        """A call has failed, for good: so has the request, unless it is partial and something else is open."""
+        """Record the final failure of a call. It ends the request, unless that is partial and has open calls."""
         call = execution.plan.calls[name]
         fault = fault.with_details(call=name, function=call.function)
         self._pending_calls.discard(execution, name)
@@ -94,7 +94,7 @@ class InFlight:
     # -- ends ---------------------------------------------------------------------------------------------------------
 
     def end(self, execution: Execution, fault: Fault | None) -> list[RequestOutput]:
-        """Answer, once, and call off what is still out."""
+        """Send the one reply, and cancel what is still dispatched."""
         request = execution.request
         partial = request.partial and fault is None
         if partial:
@@ -110,7 +110,7 @@ class InFlight:
         return [reply, *self.close(execution)]
 
     def deadline_exceeded(self, execution: Execution) -> list[RequestOutput]:
-        """The deadline has come: under partial for each call that is open, so that what there is goes back."""
+        """Handle the deadline. Of a partial request each open call fails, and the results so far are returned."""
         fault = faults.deadline(execution)
         if not execution.request.partial:
             return self.end(execution, fault)
@@ -120,7 +120,7 @@ class InFlight:
         return [*self._settled_failures(execution, late), *self.end(execution, None)]
 
     def close(self, execution: Execution) -> list[RequestOutput]:
-        """Forget a request; what is still out of it is called off, and its late answers match nothing."""
+        """Remove a request and cancel its dispatches. Their late answers match nothing."""
         del self.requests[execution.id]
         self.origins.get(execution.link, {}).pop(execution.reply_id, None)
         self._timers.cancel((TimerKind.DEADLINE, execution.id))
@@ -131,11 +131,11 @@ class InFlight:
         return [CancelDispatch(execution.dispatches[number], number) for number in outstanding]
 
     def forget(self, link: LinkId) -> None:
-        """A link is gone, and all requests that came over it are closed."""
+        """Forget a closed link, all of whose requests are closed."""
         self.origins.pop(link, None)
 
     def _settled_failures(self, execution: Execution, names: Sequence[str]) -> list[RequestOutput]:
-        """For an eager request: the wanted ones of `names`, which have just failed."""
+        """Return the rows of the wanted calls among `names`, which have just failed, if the request is eager."""
         if not execution.request.eager:
             return []
         return [
@@ -146,13 +146,13 @@ class InFlight:
 
 
 _TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
-"""Refusals after which a call may try another member: a stale route, overload, a member that leaves."""
+"""Refusals after which a call may go to another member: a stale route, overload, a member that leaves."""
 _MAX_RETRY_DELAY = 5 * SECOND
-"""How long a call waits at most to be started again after a loss."""
+"""The longest pause before a lost call is started again, in ns."""
 
 
 class Coordinator:
-    """Every request in progress here. `in_flight`, `scheduler`, `pending_calls` and `outstanding` are for reading."""
+    """The requests in progress here. `in_flight`, `scheduler`, `pending_calls` and `outstanding` are for reading."""
 
     def __init__(
         self,
@@ -167,10 +167,10 @@ class Coordinator:
         next_hop: NextHop = lambda member, avoiding: None,
         draw_number: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`last_number`: of an earlier coordinator, some of whose calls our own worker may still run.
+        """`last_number`: the last one of an earlier coordinator, some of whose calls the own worker may still run.
 
-        `next_hop`: the link over which an undialable member may be reached. `draw_number`: what is drawn of
-        each dispatch's number, so that nobody can guess it (23 bits at most).
+        `next_hop` returns the link over which an undialable member may be reached. `draw_number` returns the random
+        part of a dispatch number, at most 23 bits, so that numbers cannot be guessed.
         """
         self.me = me
         self._links = links
@@ -182,7 +182,7 @@ class Coordinator:
             outstanding=self.outstanding, pending_calls=self.pending_calls, timers=timers, limits=limits
         )
         self.requests: Mapping[RequestId, Execution] = self.in_flight.requests
-        """The requests in progress, by their id here."""
+        """The requests in progress, by their local id."""
         self.scheduler = Scheduler(
             me,
             outstanding=self.outstanding,
@@ -197,7 +197,7 @@ class Coordinator:
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     def submit(self, request: Request, link: LinkId, now: int) -> list[RequestOutput]:
-        """Take on a request that came over `link`. It will be answered exactly once, unless that link ends first."""
+        """Accept a request that came over `link`. It is answered exactly once, unless that link ends first."""
         if self.in_flight.has(link, request.id):
             return [
                 _refuse(
@@ -221,14 +221,14 @@ class Coordinator:
             return self._place(execution, execution.start(), now)
         actions: list[RequestOutput] = []
         for call in unroutable:
-            if call.name in execution.open:  # else it has failed with a call that it needs
+            if call.name in execution.open:  # else it was skipped, as a dependency has failed
                 actions += self.in_flight.failed(
                     execution, call.name, self.scheduler.explain_not_found(execution, call)
                 )
         return actions if execution.finished else actions + self._place(execution, execution.start(), now)
 
     def result_received(self, link: LinkId, result: Result, now: int) -> list[RequestOutput]:
-        """What a member says became of a dispatch, or of some of its calls."""
+        """Handle a Result: the outcome of a dispatch, or of some of its calls."""
         actions: list[RequestOutput] = []
         ready: dict[RequestId, list[str]] = {}
         rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
@@ -240,14 +240,14 @@ class Coordinator:
         elif left:
             for failed in _unanswered(left, result):
                 actions += self._settle(link, result.id, failed, queue=result.queue, ready=ready, now=now)
-        elif result.last and self.outstanding.has(result.id):  # of a dispatch that went out on another link
+        elif result.last and self.outstanding.has(result.id):  # its dispatch went out on another link
             actions.append(Notify(StrayResult(link, result.id)))
         return actions + self._place_all(ready, now) if ready else actions
 
     def unsent(self, number: int, fault: Fault | None, now: int) -> list[RequestOutput]:
-        """The message with a dispatch never left: it was too long, as `fault` says, or its link is gone (None).
+        """Handle a dispatch that was never sent: it was too long (`fault`), or its link is closed (None).
 
-        Nothing of it can have started. Calls of which each may fit go out again one by one.
+        None of its calls can have started. If it was too long, calls that may fit alone are dispatched one by one.
         """
         actions: list[RequestOutput] = []
         attempts = self.outstanding.by_number(number)
@@ -268,18 +268,18 @@ class Coordinator:
         return actions
 
     def call_finished(self, number: int, row: Done | Failed, now: int) -> list[RequestOutput]:
-        """What became of one call that our own worker had."""
+        """Handle the outcome of one call at the own worker."""
         ready: dict[RequestId, list[str]] = {}
         actions = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
         return actions + self._place_all(ready, now) if ready else actions
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
-        """Who asked wants it no more; it still gets its answer, 1021."""
+        """Cancel a request for its caller, which still receives an answer, 1021."""
         execution = self.in_flight.get(link, number)
         return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED)
 
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
-        """A link has ended: the calls on it are lost, and the requests that came over it are dropped."""
+        """Handle the end of a link: its dispatched calls are lost, the requests that came over it are closed."""
         actions: list[RequestOutput] = []
         for execution in self.in_flight.from_link(link):
             actions += self.in_flight.close(execution)
@@ -287,7 +287,7 @@ class Coordinator:
         return actions + self._lose(self.outstanding.by_link(link), now)
 
     def member_lost(self, member: MemberId, now: int) -> list[RequestOutput]:
-        """A member is dead or has left: the calls it had are lost."""
+        """Handle a member that is DEAD or LEFT: the calls dispatched to it are lost."""
         actions = self._lose(self.outstanding.by_member(member), now)
         self.outstanding.forget(member)
         return actions
@@ -295,8 +295,8 @@ class Coordinator:
     def offers_changed(
         self, now: int, *, functions: Iterable[str] | None = None, members: Iterable[MemberId] = ()
     ) -> list[RequestOutput]:
-        """What calls wait for may be there: these functions (None: any) may have more offers than before, and these
-        members are, are linked or offer something other than before.
+        """Place pending calls again: these functions (None: any) may have more offers than before, and the standing,
+        the links or the offers of these members have changed.
         """
         if not self.pending_calls.calls:
             return []
@@ -307,7 +307,7 @@ class Coordinator:
         return self._place_all(self.pending_calls.pop(keys), now) if keys else []
 
     def link_selected(self, member: MemberId, now: int) -> list[RequestOutput]:
-        """Calls can go to `member` over a link: also those that wait for a link to another, if it can run them."""
+        """Place the pending calls that `member` can run, to which a link stands now."""
         if not self.pending_calls.calls:
             return []
         mine, waiting = self.scheduler.offered_by(member), self.pending_calls.functions
@@ -315,11 +315,11 @@ class Coordinator:
         return self.offers_changed(now, functions=functions, members=(member,))
 
     def routes_changed(self, now: int) -> list[RequestOutput]:
-        """One more link is open: a member that cannot be dialled may be reached over it."""
+        """Place the calls for undialable members again: one more link is open, and may be a route to them."""
         return self.offers_changed(now, functions=(), members=self.outstanding.unreachable)
 
     def wake(self, key: Key, now: int) -> list[RequestOutput]:
-        """A timer of ours has come."""
+        """Handle a timer of the coordinator."""
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
             return []
@@ -336,14 +336,14 @@ class Coordinator:
         return self._place(execution, [name], now)
 
     def _wait_expired(self, execution: Execution, name: str) -> Fault:
-        """Why: whoever offers the function refused the call, or nobody offers it."""
+        """Return the reason: the last refusal of a node that offers the function, or that no node offers it."""
         call = execution.plan.calls[name]
         refusal = execution.history.earlier_refusals.get(name)
         offered = refusal is not None and self.scheduler.candidates(execution, call)
         return refusal if offered and refusal is not None else self.scheduler.explain_not_found(execution, call)
 
     def end_all(self) -> list[RequestOutput]:
-        """This node's grace is over: every request ends now, 1023 where something may have started, else 1024."""
+        """End every request, as the grace of this node is over: 1023 if a body may have started, else 1024."""
         actions: list[RequestOutput] = []
         for execution in list(self.requests.values()):
             started = execution.history.possibly_started
@@ -351,7 +351,7 @@ class Coordinator:
         return actions
 
     def busy_on(self, link: LinkId) -> bool:
-        """Whether anything is still to come or to go on `link`: our calls out there, or requests from there."""
+        """Return whether `link` carries dispatched calls, or requests that came over it."""
         return bool(self.in_flight.origins.get(link)) or self.outstanding.busy_on(link)
 
     # -- what became of calls -----------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ class Coordinator:
     def _settle(
         self, link: LinkId, number: int, row: Done | Failed, *, queue: int, ready: dict[RequestId, list[str]], now: int
     ) -> list[RequestOutput]:
-        """One call of a dispatch has ended; what is ready for it goes into `ready`, to be placed together."""
+        """Handle the outcome of one call of a dispatch; add the calls that are ready now to `ready`."""
         attempt = self.outstanding.pop(number, row.name, link)
         if attempt is None:
             return [Notify(StrayResult(link, number))]
@@ -378,7 +378,7 @@ class Coordinator:
         return actions
 
     def _call_failed(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[RequestOutput]]:
-        """A member says that a call failed. Returns it as ready again if another may have it."""
+        """Handle the failure of a call. Returns the call as ready again if another member may run it."""
         execution, name = attempt.execution, attempt.call
         if row.refused:
             execution.history.not_started(name)
@@ -393,7 +393,7 @@ class Coordinator:
         return [], self.in_flight.failed(execution, name, fault)
 
     def _call_refused(self, attempt: Attempt, fault: Fault) -> None:
-        """Who refused: the member, only its link, or a relay that has no route to it."""
+        """Record the refusal: of the member, only of its link, or of a relay that has no route to it."""
         history, name = attempt.execution.history, attempt.call
         if fault.details.get("relayed"):
             relay = next((member for member, link in self._links.items() if link == attempt.link), None)
@@ -404,9 +404,9 @@ class Coordinator:
             history.refused(name, attempt.candidate.member, fault)
 
     def _retry_after_loss(self, attempt: Attempt, now: int) -> bool:
-        """Whether a call that was lost at a member that lives is started again, after a pause.
+        """Start a call again, after a pause, that was lost at a member that lives. Returns whether that is allowed.
 
-        Each loss counts, on one node too, as the call itself may be what ends the process that runs it.
+        Each loss counts, also on the same node, as the call itself may end the process that runs it.
         """
         execution, name, failovers = attempt.execution, attempt.call, self._limits.failovers
         history = execution.history
@@ -418,12 +418,12 @@ class Coordinator:
         return True
 
     def _link_closed_first(self, attempt: Attempt, fault: Fault) -> bool:
-        """Whether only the link refused: it was closing when the call came, and the member has or gets another."""
+        """Return whether only the link refused, as it was closing, and the member has or gets another one."""
         return fault.code == faults.DRAINING.code and self._links.get(attempt.candidate.member, LOCAL) != attempt.link
 
     def _lose(self, attempts: Sequence[Attempt], now: int) -> list[RequestOutput]:
-        """These calls will not be answered any more: those that may start again do so a little later, as more links
-        may end in this moment, and the rest fails.
+        """Handle calls that are lost. Those that may start again do so after a pause, as more links may end at this
+        moment; the others fail.
         """
         actions: list[RequestOutput] = []
         ready: dict[RequestId, list[str]] = {}
@@ -447,13 +447,13 @@ class Coordinator:
         return actions + self._place_all(ready, now) if ready else actions
 
     def _retry_delay(self, execution: Execution, name: str, jitter: float, now: int) -> int:
-        """How long to wait before a call is started again: longer with each loss, never most of the time left."""
+        """Return the pause before a call starts again: longer with each loss, at most a quarter of the time left."""
         earlier = min(len(execution.history.losses[name]) - 1, 8)
         longest = min(self._limits.failover_pause << 2 * earlier, _MAX_RETRY_DELAY)
         return min(int(longest * (1 + jitter) / 2), max(0, execution.deadline - now) // 4)
 
     def _unsettled(self, link: LinkId, number: int) -> list[Attempt]:
-        """What is outstanding of one dispatch that went out over `link`: nobody else can say what became of it."""
+        """Return what is outstanding of a dispatch that went out over `link`, the only link that may answer it."""
         return [attempt for attempt in self.outstanding.by_number(number) if attempt.link == link]
 
     # -- what is ready ------------------------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ class Coordinator:
         return actions
 
     def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[RequestOutput]:
-        """Dispatch ready calls; one that nobody can run may end the request first."""
+        """Dispatch ready calls. A call that no node can run may end the request before."""
         calls, failing = self.scheduler.placeable(execution, names, now)
         actions: list[RequestOutput] = []
         for name, fault in failing:
@@ -481,7 +481,7 @@ def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
 
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:
-    """A last Result settles all that is outstanding of its dispatch: what it did not name has failed as a whole."""
+    """Return failures of the calls that the last Result of a dispatch did not name."""
     fault = result.fault or Fault(ErrorCode.INTERNAL, "a node ended a request without saying what became of this call")
     maybe_executed = fault.details.get("maybe_executed", fault.code not in _TRY_ELSEWHERE)
     return [Failed(attempt.call, fault, not maybe_executed) for attempt in left]

@@ -1,4 +1,4 @@
-"""The sentences in which requests and calls fail; each says what was wanted, what there is, and what to do next."""
+"""The errors of requests and calls in words: what was expected, what is there, and what to do next."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Call
 
 _NAMED: Final = 20
-"""Names that a sentence lists at most."""
+"""The most names that one sentence lists."""
 CANCELLED: Final = Fault(ErrorCode.CANCELLED, "cancelled by the caller")
 DRAINING: Final = Fault(ErrorCode.DRAINING, "this node is leaving the cluster; ask another one")
 LOST: Final = ErrorCode.OUTCOME_UNKNOWN
-"""The code of calls whose body may have started, and of which nobody knows how it ended."""
+"""The code of a call whose body may have started and whose outcome is unknown."""
 LOST_BY_LEAVING: Final = Fault(
     ErrorCode.OUTCOME_UNKNOWN, "this node left the cluster while calls of this request may have been running"
 )
 
 
 def overloaded(limit: str, value: int) -> Fault:
-    """1022, decided when a request arrives."""
+    """1022 for a request that arrives while this node has too many."""
     return Fault(
         ErrorCode.OVERLOADED,
         f"over the limit {limit}: {value} are in flight already",
@@ -31,7 +31,7 @@ def overloaded(limit: str, value: int) -> Fault:
 
 
 def deadline(execution: Execution) -> Fault:
-    """1020, which says whether the deadline was asked for or the default, and what was still open."""
+    """1020, with the deadline, whether it is the default, and the calls that were open."""
     span = (execution.deadline - execution.arrived) / SECOND
     whose = "" if execution.request.timeout is not None else " (the default; set another with timeout)"
     still = list(execution.open)
@@ -41,20 +41,20 @@ def deadline(execution: Execution) -> Fault:
 
 
 def lost(call: str, node: str) -> Fault:
-    """1023: the node is gone and nobody can say whether the body ran."""
+    """1023 for a call whose node was lost: its body may have run."""
     text = f"{node} was lost while call {call!r} may have been running there, so it was not started again"
     return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": node})
 
 
 def failover_limit_reached(call: str, nodes: Sequence[str], failovers: int) -> Fault:
-    """1023 of an idempotent call: as many nodes as may be were lost with it."""
+    """1023 for an idempotent call that has used up its failovers."""
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     text = f"call {call!r} was started on {count}, and each was lost: {', '.join(nodes)}; at most {failovers} may be"
     return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": nodes[-1], "nodes": list(nodes), "failovers": failovers})
 
 
 def not_started(call: Call, node: str, reason: str) -> Fault:
-    """1022: a node offers the function and cannot start its body now."""
+    """1022 for a function whose body the node cannot start now."""
     text = f"{node} cannot start {call.function!r}: {reason}"
     return Fault(
         ErrorCode.OVERLOADED, text, {"call": call.name, "function": call.function, "node": node, "retry_after": 1.0}
@@ -62,13 +62,13 @@ def not_started(call: Call, node: str, reason: str) -> Fault:
 
 
 def lost_on_node(call: Call, node: str, reason: str) -> Fault:
-    """1023: the node lives, and what ran the body there does not."""
+    """1023 for a call whose executor ended while its node lives."""
     text = f"call {call.name!r} was lost on {node} while it may have been running, and was not started again: {reason}"
     return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"call": call.name, "function": call.function, "node": node})
 
 
 def not_idempotent(call: Call) -> Fault:
-    """1001 of a worker whose function is not what its coordinator takes it for."""
+    """1001 from a worker whose function is not idempotent, though the coordinator takes it for that."""
     text = f"{call.function!r} is not idempotent here, as it was when the call was placed"
     return Fault(ErrorCode.COMMAND_NOT_FOUND, text, {"call": call.name, "function": call.function})
 
@@ -78,27 +78,27 @@ LOST_IN_RELAY: Final = Fault(
     "a link on the route to that node was lost while calls may have been running there",
     {"maybe_executed": True, "relayed": True},
 )
-"""1023 of a relay that has lost the next node: nobody can say whether the bodies ran."""
+"""1023 from a relay that has lost its next hop: the bodies may have run."""
 
 
 def lost_in_relay(fault: Fault | None) -> bool:
-    """Whether a relay says so."""
+    """Return whether `fault` is `LOST_IN_RELAY`."""
     return fault is not None and fault.code == LOST_IN_RELAY.code and bool(fault.details.get("relayed"))
 
 
 def no_route() -> Fault:
-    """1001 of a relay, which speaks of this route alone and not of the member at its end."""
+    """1001 from a relay. It concerns this route alone, not the member at its end."""
     return Fault(ErrorCode.COMMAND_NOT_FOUND, "no route to that node", {"maybe_executed": False, "relayed": True})
 
 
 def relay_full(limit: int) -> Fault:
-    """1022 of a relay, which speaks of itself and not of the member that the calls are for."""
+    """1022 from a relay. It concerns the relay alone, not the member that the calls are for."""
     details = {"limit": "requests", "retry_after": 1.0, "maybe_executed": False, "relayed": True}
     return Fault(ErrorCode.OVERLOADED, f"over the limit requests: {limit} are relayed already", details)
 
 
 def not_found(call: Call, details: Mapping[str, object]) -> Fault:
-    """1001 in words, from what the catalogue says is lacking; a call with a name of its own is named."""
+    """1001 with what the catalogue lacks; it names the call if that has a name of its own."""
     lacks = details.get("lacks")
     if details.get("unknown") == "function":
         text = f"no node offers {call.function!r}" + _alternatives(call, details)
@@ -113,12 +113,12 @@ def not_found(call: Call, details: Mapping[str, object]) -> Fault:
 
 
 def _listed(names: Sequence[object]) -> str:
-    """The first of some names, for a sentence."""
+    """Return the first names as a list in words."""
     return ", ".join([repr(name) for name in names[:_NAMED]]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _alternatives(call: Call, details: Mapping[str, object]) -> str:
-    """What there is of an unknown function: its other versions, or names like it."""
+    """Return the other versions of an unknown function, or similar names, in words."""
     version = f" in version {call.version!r}" if call.version is not None else ""
     versions, close = details.get("versions"), details.get("close")
     if isinstance(versions, (list, tuple)) and versions:

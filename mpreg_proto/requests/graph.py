@@ -1,7 +1,7 @@
-"""Calls to a graph: who waits for whom, which calls nobody waits for, and whether they wait in a circle.
+"""The graph of a request: the dependencies of its calls, its leaves, and whether it has a cycle.
 
-Input is a `Request` as any dialect gives it: names and dependencies, never arguments. Output is a `Plan` or a `Fault`
-of codes 1010 to 1014, in the order of docs/explanation/requests.md. Nothing recurses over the graph, so a chain of
+The input is a `Request` of any dialect: names and dependencies, never arguments. The output is a `Plan` or a `Fault` of
+codes 1010 to 1014, in the order of docs/explanation/requests.md. Nothing recurses over the graph, so a chain of
 10,000 calls and 9,999 calls into one cost the same. Topological order by counting (Kahn 1962); a circle is found by
 walking back over what is left.
 """
@@ -20,25 +20,25 @@ _NO_NAMES: Mapping[str, tuple[str, ...]] = {}
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One request's graph, built once when the request arrives."""
+    """The graph of one request, built once when the request arrives."""
 
     calls: dict[str, Call]
-    """By name, in the request's order."""
+    """The calls by name, in the request's order."""
     dependencies: Mapping[str, tuple[str, ...]]
-    """For calls that wait: the other calls of the request they wait for, each once."""
+    """The calls that a call depends on, each once; only calls with dependencies have a row."""
     dependents: Mapping[str, tuple[str, ...]]
-    """For calls that are waited for: who waits, in the request's order."""
+    """The calls that depend on a call, in the request's order; only calls with dependents have a row."""
     leaves: tuple[str, ...]
     wanted: dict[str, None]
-    """Whose results come back: `want`, or the leaves; in this order."""
+    """The calls whose results are returned: `want`, or the leaves; in this order."""
 
 
 EMPTY_PLAN = Plan({}, {}, {}, (), {})
-"""What is left of the plan of a request that is over."""
+"""The plan of a request that has ended."""
 
 
 def plan(request: Request, limits: Limits) -> Plan | Fault:
-    """Check `request` and lay out its graph. Nothing is kept.
+    """Check `request` and build its graph. It holds no state.
 
     A `Fault` says what is wrong with the request as a whole.
     """
@@ -78,7 +78,7 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
 
 
 def check_shape(request: Request) -> Fault | None:
-    """1010: what every dialect checks alike, with the path to the place."""
+    """Return 1010 with the path to the place, or None: the checks that all dialects share."""
     if not request.calls:
         return Fault(ErrorCode.INVALID_REQUEST, "$.cmds: a request has at least one call", {"path": "$.cmds"})
     for position, call in enumerate(request.calls):
@@ -97,7 +97,7 @@ def check_shape(request: Request) -> Fault | None:
 
 
 def find_cycle(dependencies: Mapping[str, Sequence[str]], dependents: Mapping[str, Sequence[str]]) -> list[str] | None:
-    """One circle of calls, each waiting for the next, or None. Every name in `dependencies` waits for something."""
+    """Return one cycle of calls, each of which depends on the next, or None."""
     waiting = {name: len(others) for name, others in dependencies.items()}
     ready = [name for name in dependents if name not in waiting]
     while ready:

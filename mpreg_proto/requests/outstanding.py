@@ -1,9 +1,9 @@
-"""Calls that are out, and what each member has to do: one table, from which every count is derived.
+"""The outstanding calls and the load of each member: one table, from which every count is derived.
 
-The coordinator enters an `Attempt` when it dispatches a call and takes it out when it is answered or lost. How busy a
-member is follows from the attempts there, the queue length in its latest Result and how long its calls take; nothing is
-counted beside the table (dask/distributed #4446), and nothing of it is gossiped. `traced` makes the row of a trace from
-an attempt and its result.
+The scheduler adds an `Attempt` for each dispatched call; the coordinator removes it when the call is answered or lost.
+The load of a member follows from its attempts, the queue length in its latest Result and the runtime of its calls;
+nothing is counted beside the table (dask/distributed #4446), and nothing of it is gossiped. `traced` makes a trace row
+from an attempt and its result.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Done, Failed, Traced
 
 _COUNTER_BITS = 40
-"""Bits of a dispatch's number that count; the others are drawn, so that nobody can guess it."""
+"""The bits of a dispatch number that count. The others are random, so that the number cannot be guessed."""
 
 
 def dispatch_count(number: int) -> int:
-    """How many dispatches a node had begun with the one of that number."""
+    """Return how many dispatches a node had begun, up to the one of that number."""
     return number & (1 << _COUNTER_BITS) - 1
 
 
 _QUEUE_VALID_FOR = SECOND
-"""How long a queue length that a member reported is used."""
+"""How long a reported queue length is used, in ns."""
 _DIAL_DELAY = 2 * MILLISECOND
-"""What a new call would wait for a link to be opened first."""
+"""The expected time until a link is open, in ns."""
 _DEFAULT_RUNTIME = 2 * MILLISECOND
-"""How long a call is reckoned to take at a member that has not finished one yet."""
+"""The expected runtime of a call at a member that has not finished one, in ns."""
 
 
 class Attempt(msgspec.Struct, frozen=True, eq=False):
-    """One call dispatched to one member: the unit that is answered, refused, lost or cancelled."""
+    """One call dispatched to one member, until it is answered, refused, lost or cancelled."""
 
     execution: Execution
     call: str
     number: int
-    """Of the dispatch that it is part of."""
+    """The number of its dispatch."""
     link: LinkId
     candidate: Candidate
-    """Who was chosen, as it was offered at that moment."""
+    """The chosen member, as it was offered at that moment."""
     sent: int
     reason: str
 
 
 class Outstanding:
-    """The outstanding attempts, by dispatch and by member; reads as placement's `Loads`."""
+    """The outstanding attempts, by dispatch, member and link. It is the `Loads` of placement."""
 
     __slots__ = (
         "_by_link",
@@ -77,28 +77,28 @@ class Outstanding:
         draw_number: Callable[[], int] = lambda: 0,
     ) -> None:
         self.last_number = last_number
-        """How many dispatches were begun, over the whole life of the process."""
+        """The number of dispatches that were begun, over the whole life of the process."""
         self._draw_number = draw_number
         self._me = me
         self._links = links
         self._limits = limits
         self._by_number: dict[int, dict[str, Attempt]] = {}
         self._by_member: dict[MemberId, dict[tuple[int, str], Attempt]] = {}
-        """With a row, maybe an empty one, for each member that had a call of ours and is not gone."""
+        """A row, which may be empty, for each routable member that has had a call."""
         self._by_link: dict[LinkId, dict[int, None]] = {}
-        """The numbers of the dispatches that are out on each link."""
+        """The numbers of the outstanding dispatches of each link."""
         self._reported_queues: dict[MemberId, tuple[int, int]] = {}
         self._mean_runtime: dict[MemberId, int] = {}
         self._unreachable_until: dict[MemberId, int] = {}
-        """Members that could not be dialled, and until when that is believed."""
+        """The members that could not be dialled, and until when they are avoided."""
 
     def next_number(self) -> int:
-        """A number for a dispatch, never the same twice and not to be guessed."""
+        """Return a number for a dispatch, never the same twice and not guessable."""
         self.last_number += 1
         return self._draw_number() << _COUNTER_BITS | self.last_number & (1 << _COUNTER_BITS) - 1
 
     def add(self, attempt: Attempt) -> None:
-        """A call was dispatched."""
+        """Add a dispatched call."""
         calls = self._by_number.get(attempt.number)
         if calls is None:
             calls = self._by_number[attempt.number] = {}
@@ -107,7 +107,7 @@ class Outstanding:
         self._by_member.setdefault(attempt.candidate.member, {})[attempt.number, attempt.call] = attempt
 
     def pop(self, number: int, call: str, link: LinkId) -> Attempt | None:
-        """The attempt that an answer on `link` belongs to, which is outstanding no longer; None for a stray."""
+        """Remove and return the attempt that an answer on `link` belongs to; None for a stray answer."""
         calls = self._by_number.get(number)
         attempt = calls.get(call) if calls is not None else None
         if calls is None or attempt is None or attempt.link != link:
@@ -123,16 +123,16 @@ class Outstanding:
         return attempt
 
     def by_number(self, number: int) -> list[Attempt]:
-        """What is outstanding of one dispatch."""
+        """Return the outstanding attempts of one dispatch."""
         calls = self._by_number.get(number)
         return list(calls.values()) if calls else []
 
     def has(self, number: int) -> bool:
-        """Whether anything is outstanding of one dispatch."""
+        """Return whether a dispatch is outstanding."""
         return number in self._by_number
 
     def latest(self, after: int) -> list[int]:
-        """The dispatches that are out and were begun after so many others, oldest first (`dispatch_count`)."""
+        """Return the outstanding dispatches begun after the first `after` ones, oldest first (`dispatch_count`)."""
         found: list[int] = []
         for number in reversed(self._by_number):
             if dispatch_count(number) <= after:
@@ -141,21 +141,21 @@ class Outstanding:
         return found[::-1]
 
     def by_member(self, member: MemberId) -> list[Attempt]:
-        """What is outstanding at one member, oldest first."""
+        """Return the outstanding attempts at one member, oldest first."""
         return list(self._by_member.get(member, {}).values())
 
     def by_link(self, link: LinkId) -> list[Attempt]:
-        """What is outstanding on one link, dispatch by dispatch."""
+        """Return the outstanding attempts on one link, dispatch by dispatch."""
         return [attempt for number in self._by_link.get(link, ()) for attempt in self._by_number[number].values()]
 
     def busy_on(self, link: LinkId) -> bool:
-        """Whether anything is outstanding on one link."""
+        """Return whether a dispatch is outstanding on one link."""
         return link in self._by_link
 
     def record_result(self, member: MemberId, queue: int, ran: int, now: int) -> None:
-        """A Result of `member` says how many calls wait there, and how long the one in it took (0: none ran).
+        """Record the queue length and the runtime (0: nothing ran) that a Result of `member` reports.
 
-        Nothing is kept of a member that never had a call, or is gone.
+        A member that has had no call, or is not routable, is ignored.
         """
         if member not in self._by_member:
             return
@@ -168,44 +168,44 @@ class Outstanding:
             self._mean_runtime[member] = mean + (ran - mean) // 8
 
     def forget(self, member: MemberId) -> None:
-        """A member is gone for good; what is outstanding there was taken before."""
+        """Forget a member that is DEAD or LEFT, whose attempts were removed before."""
         self._by_member.pop(member, None)
         self._unreachable_until.pop(member, None)
         self._reported_queues.pop(member, None)
         self._mean_runtime.pop(member, None)
 
     def waiting(self, member: MemberId, now: int) -> int:
-        """Calls of ours at `member`, plus the queue length it reported lately."""
+        """Return the own calls at `member`, plus the queue length that it reported lately."""
         queue, at = self._reported_queues.get(member, (0, 0))
         return len(self._by_member.get(member, ())) + (queue if queue and now - at < _QUEUE_VALID_FOR else 0)
 
     def delay(self, member: MemberId, now: int) -> int:
-        """Nanoseconds that a new call would probably wait at `member`."""
+        """Return the expected wait of a new call at `member`, in ns."""
         waiting = self.waiting(member, now)
         opening = 0 if self.connected(member) else _DIAL_DELAY
         return opening + waiting * max(self._mean_runtime.get(member, _DEFAULT_RUNTIME), 1) if waiting else opening
 
     def full(self, member: MemberId) -> bool:
-        """Whether `member` has as many of our calls as it may have."""
+        """Return whether `member` has as many of the own calls as it may have."""
         return len(self._by_member.get(member, ())) >= self._limits.calls_per_worker
 
     def mark_unreachable(self, member: MemberId, now: int) -> None:
-        """`member` could not be dialled."""
+        """Record that `member` could not be dialled."""
         for other in [other for other, until in self._unreachable_until.items() if until <= now]:
             del self._unreachable_until[other]
         self._unreachable_until[member] = now + self._limits.unreachable
 
     @property
     def unreachable(self) -> tuple[MemberId, ...]:
-        """Members that could not be dialled lately."""
+        """The members that could not be dialled lately."""
         return tuple(self._unreachable_until)
 
     def connected(self, member: MemberId) -> bool:
-        """Whether a link to `member` stands, or it is this process itself."""
+        """Return whether a link to `member` stands, or it is this process itself."""
         return member == self._me or member in self._links
 
     def reachable(self, member: MemberId, now: int) -> bool:
-        """Whether `member` can have calls, at once or when it is dialled: False if that was tried in vain."""
+        """Return whether `member` can get calls; False if a dial has failed lately and no link stands."""
         if not self._unreachable_until or member not in self._unreachable_until or self.connected(member):
             return True
         if self._unreachable_until[member] > now:
@@ -218,10 +218,10 @@ class Outstanding:
 
 
 def traced(attempt: Attempt, row: Done | Failed, now: int) -> Traced:
-    """All times are nanoseconds since the request arrived.
+    """Return the trace row of an ended call. All times are ns since the request arrived.
 
-    Only spans come over a link, so the way there is reckoned as half of what is left of the round trip. A worker may
-    tell any numbers; what it says is held against how long it has had the call.
+    A worker reports spans only, so the latency to it counts as half of the rest of the round trip. Its spans are
+    limited to the time that it had the call.
     """
     execution, name = attempt.execution, attempt.call
     left = now - attempt.sent

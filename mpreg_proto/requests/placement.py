@@ -1,9 +1,9 @@
-"""Candidates to one node, and the reason: a pure function that routing and `explain` share.
+"""Placement: from candidates to one node, and the reason. Pure functions that the scheduler and `explain` share.
 
-It reads who could run a call (`CatalogueView`), what each has to do (`Loads`) and a draw; it holds nothing and changes
-nothing. Among the nodes that offer the function and hold all resources asked for: routable before SUSPECT; not full
-before full; with a link before without; and, only if resources were asked for, exact sets before supersets. Inside that
-rank the better of two random ones by expected delay, so that equals are balanced at random and a busy one is passed by
+The inputs are the candidates (`CatalogueView`), their load (`Loads`) and a draw; there is no state. Among the nodes
+that offer the function and hold all requested resources the rank is: ALIVE before SUSPECT; not full before full;
+reachable before unreachable; and, if resources were requested, exact sets before supersets. Within the best rank the
+better of two random nodes by expected delay is chosen, so that equals share the load and a busy node is avoided
 (Mitzenmacher 2001, the power of two choices).
 """
 
@@ -17,14 +17,14 @@ from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.rng import Rng
 
 NOISE = MILLISECOND
-"""Nanoseconds by which a node must be expected to be sooner to be preferred: less is the way there, not the load.
+"""The difference of expected delays, in ns, below which two nodes are equal: less is network latency, not load.
 
-Without it the node that is asked would take most of a burst of short calls itself, as its own end at once.
+Without it the coordinator's node would run most of a burst of short calls itself, as its own calls end at once.
 """
 
 
 class Candidate(Protocol):
-    """A member that offers a function with at least the resources asked for."""
+    """A member that offers a function with at least the requested resources."""
 
     @property
     def member(self) -> MemberId: ...
@@ -41,35 +41,35 @@ class Candidate(Protocol):
 
 
 class CatalogueView(Protocol):
-    """What the cluster offers, as far as this node knows."""
+    """The offers of the cluster in this node's view."""
 
     @property
     def generation(self) -> int:
-        """Grows whenever an answer of `offers` may have changed."""
+        """A number that grows whenever a result of `offers` may have changed."""
         ...
 
     def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> Sequence[Candidate]:
-        """Everybody who can run it, by member id."""
+        """Return all members that can run it, by member id."""
         ...
 
     def offered_by(self, member: MemberId) -> Container[str]:
-        """The functions that a member offers, whether anybody can run them or not."""
+        """Return the functions that a member offers, also if it is not routable."""
         ...
 
     def explain_no_match(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
-        """The details of a 1001: which of function and resources is missing, the nearest node, close names."""
+        """Return the details of a 1001: what is missing, the nearest node, similar names."""
         ...
 
 
 class Loads(Protocol):
-    """What each member has to do, as this node knows it. `now`: the time, in nanoseconds."""
+    """The load of each member in this node's view. `now` is the time in ns."""
 
     def waiting(self, member: MemberId, now: int) -> int:
-        """Calls of ours outstanding there, plus the queue length in its latest Result."""
+        """Return the own calls outstanding there, plus the queue length in its latest Result."""
         ...
 
     def delay(self, member: MemberId, now: int) -> int:
-        """Nanoseconds that a new call would probably wait there."""
+        """Return the expected wait of a new call there, in ns."""
         ...
 
     def full(self, member: MemberId) -> bool: ...
@@ -77,7 +77,7 @@ class Loads(Protocol):
 
 
 def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[str], now: int) -> Sequence[Candidate]:
-    """The equals among which the draw falls: the best rank of `candidates`; empty if those are."""
+    """Return the best rank of `candidates`, among which the draw falls; empty if there are none."""
     if len(candidates) == 1:
         return candidates
     best: list[Candidate] = []
@@ -98,7 +98,7 @@ def rank(candidates: Sequence[Candidate], loads: Loads, *, resources: Sequence[s
 
 
 def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng, now: int) -> Candidate:
-    """The better of two random ones of `equals`, which is not empty."""
+    """Return the better of two random ones of `equals`, which is not empty."""
     size = len(equals)
     if size == 1:
         return equals[0]
@@ -109,7 +109,7 @@ def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng, now: int) -> Candi
 
 
 def choice_reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
-    """Why it runs where it was drawn, in words for a timeline."""
+    """Return in words why the call runs there, for a timeline."""
     if len(candidates) == 1:
         return "the only node that can"
     if len(equals) == 1:
@@ -120,7 +120,7 @@ def choice_reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) 
 def rejected(
     candidates: Sequence[Candidate], equals: Sequence[Candidate], loads: Loads, now: int
 ) -> tuple[tuple[str, str], ...]:
-    """For `explain`: the candidates that will not be drawn, each with the first thing it is worse in."""
+    """Return the candidates that will not be drawn, each with its first drawback, for `explain`."""
     chosen = {equal.member for equal in equals}
     rows: list[tuple[str, str]] = []
     for candidate in candidates:

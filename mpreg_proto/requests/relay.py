@@ -1,8 +1,8 @@
-"""Requests that this node passes on for others, and their answers on the way back (docs/explanation/guarantees.md).
+"""Requests that this node relays for others, and their answers (docs/explanation/guarantees.md).
 
-In: dispatches with a `to` that is not this node, what comes back for them, cancellations, lost links. Out: messages for
-links. A relay never decodes what it carries, never places and never runs it; whoever sent it supervises it. A dispatch
-gets a number of this node's own on its next link, so that answers find the way by what is written here.
+Inputs are dispatches with a `to` that is not this node, their answers, cancellations and lost links. Outputs are
+messages for links. A relay never decodes, places or runs what it carries; the sender supervises it. On its next link a
+dispatch gets a number of this node, and the tables here lead its answers back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mpreg_proto.requests import faults
 from mpreg_proto.wire.messages import CancelRequest, Request, Result
 
 NO_ORIGIN = (LinkId(0), 0)
-"""Where the answers of what was called off go, as who asked is gone."""
+"""The origin of a cancelled dispatch whose sender has disconnected: its answers are dropped."""
 
 
 class Forward(msgspec.Struct, frozen=True, gc=False):
@@ -31,41 +31,41 @@ _Key = tuple[LinkId, int]
 
 
 class Relay:
-    """What is passed on now, by the link and number that it came with and by those that it went with.
+    """The relayed dispatches, by link and number on both sides.
 
-    A row ends with its last answer or with a link of it. Of a full table those go that nobody can want any more.
+    A row ends with the last answer or with one of its links. A full table drops the rows whose deadline has passed.
     """
 
     __slots__ = ("_by_link", "_expires", "_forwarded", "_limits", "_next_purge", "_number", "_origins", "me")
 
     def __init__(self, me: MemberId, *, number: Callable[[], int], limits: Limits) -> None:
-        """`number`: the next number of a dispatch of this node, never the same twice."""
+        """`number` returns the next dispatch number of this node, never the same twice."""
         self.me = me
         self._number = number
         self._limits = limits
         self._forwarded: dict[_Key, _Key] = {}
         self._origins: dict[_Key, _Key] = {}
         self._expires: dict[_Key, int] = {}
-        """For each row of `_origins`: from when on no answer to it is of any use."""
+        """For each row of `_origins`: the time after which no answer to it is of use."""
         self._by_link: dict[LinkId, dict[_Key, None]] = {}
-        """The rows of `_origins` by the links that they came and went over."""
+        """The rows of `_origins` by both of their links."""
         self._next_purge = 0
 
     def __len__(self) -> int:
         return len(self._forwarded)
 
     def has(self, link: LinkId, number: int) -> bool:
-        """Whether that number of a link's peer is being passed on."""
+        """Return whether a dispatch with that number from that link is being relayed."""
         return (link, number) in self._forwarded
 
     def origin(self, link: LinkId, number: int) -> tuple[LinkId, int] | None:
-        """Where a dispatch of this node's own number came from, and its number there; None if it is none of these."""
+        """Return the link and number that a relayed dispatch came with; None if this node did not relay it."""
         return self._origins.get((link, number))
 
     def request(
         self, link: LinkId, request: Request, *, sender: MemberId, next_hop: LinkId | None, now: int = 0
     ) -> list[Forward]:
-        """Pass a dispatch on over `next_hop`, or refuse it if there is none or it has come too far."""
+        """Relay a dispatch over `next_hop`, or refuse it if there is none or the hops are used up."""
         if next_hop is None or request.hops >= MAX_HOPS or self.me in request.via:
             return [Forward(link, Result(request.id, fault=faults.no_route()))]
         if len(self._origins) >= self._limits.requests:
@@ -83,7 +83,7 @@ class Relay:
         return [Forward(next_hop, msgspec.structs.replace(request, id=number, hops=request.hops + 1, via=via))]
 
     def result(self, link: LinkId, result: Result) -> list[Forward] | None:
-        """Pass an answer back; None if it is none to what was passed on here."""
+        """Return an answer to its origin; None if it answers nothing that was relayed here."""
         origin = self._origins.get((link, result.id))
         if origin is None:
             return None
@@ -94,12 +94,12 @@ class Relay:
         return [Forward(origin[0], msgspec.structs.replace(result, id=origin[1]))]
 
     def cancel(self, link: LinkId, number: int) -> list[Forward]:
-        """Pass a cancellation on."""
+        """Relay a cancellation."""
         onward = self._forwarded.get((link, number))
         return [] if onward is None else [Forward(onward[0], CancelRequest(onward[1]))]
 
     def link_lost(self, link: LinkId) -> list[Forward]:
-        """A link has ended: who sent over it is not answered any more, who waits for answers over it is told."""
+        """Handle the end of a link: cancel what came over it, and answer what went over it with 1023."""
         forwards: list[Forward] = []
         for key in list(self._by_link.get(link, ())):
             went, mine = key
@@ -116,7 +116,7 @@ class Relay:
         return forwards
 
     def busy_on(self, link: LinkId) -> bool:
-        """Whether an answer is still to come or to go on `link`."""
+        """Return whether an answer is still expected or owed on `link`."""
         return link in self._by_link
 
     def _forget(self, key: _Key) -> None:
@@ -131,7 +131,7 @@ class Relay:
                     del self._by_link[end]
 
     def _purge(self, now: int) -> None:
-        """Forget what nobody can want any more; not looked for again before something else is due."""
+        """Forget the rows that have expired; do nothing before the next one can have."""
         if now < self._next_purge:
             return
         for key in [key for key, until in self._expires.items() if until <= now]:

@@ -1,9 +1,9 @@
-"""Answers on their way out: what ended in one wake-up goes back in one message a request.
+"""Replies: the rows of the calls that ended, joined into one message for each request.
 
-The coordinator's and the worker's rows come in one by one; `Node.drain` flushes them. Rows that are too long together
-go in several messages; a row that is too long by itself becomes an error that says so. The last answer of a request
-that asked for one message alone is cut down until it fits: fewer rows of the trace, fewer words in errors, 1014 in
-place of the results. So each request gets an answer, or its link ends.
+The coordinator and the worker add rows one by one; `Node.drain` flushes them. Rows that are too long together go in
+several messages; a row that is too long by itself becomes an error. The last reply of a request that wants one message
+is shortened until it fits: fewer rows of the trace, shorter errors, 1014 in place of the results. So each request gets
+a reply, or its link ends.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from mpreg_proto.wire.messages import Done, Failed, Result
 _Row = Done | Failed
 _Key = tuple[LinkId, int]
 _UNTRACED = 9
-"""Bytes that the number of rows left out may take."""
+"""The most bytes of the number of omitted rows."""
 
 
 class _Rows:
-    """Calls of one request that ended since the last flush."""
+    """The calls of one request that ended since the last flush."""
 
     __slots__ = ("last", "rows")
 
@@ -39,7 +39,7 @@ class _Rows:
 
 
 class Replies:
-    """Rows by link and request. LOCAL is the process itself, which gets its answers as notices."""
+    """The rows by link and request. LOCAL is the process itself, which gets its replies as notices."""
 
     def __init__(self, links: Links, log: list[Effect]) -> None:
         self._links = links
@@ -48,10 +48,10 @@ class Replies:
         self._by_link: dict[LinkId, dict[int, None]] = {}
         """The requests in `_rows`, by link."""
         self._unsendable: dict[LinkId, dict[int, Fault]] = {}
-        """Requests of which a result could not be sent, and why; the last answer says so too."""
+        """The requests with a result that was too long to send, and its fault, for the last reply."""
 
     def add(self, link: LinkId, request: int, row: Done | Failed, *, last: bool) -> None:
-        """One call has ended; `last`: and nothing more comes of its request."""
+        """Add the row of an ended call; `last`: it is the last of its request."""
         rows = self._rows.get((link, request))
         if rows is None:
             rows = self._rows[link, request] = _Rows()
@@ -60,7 +60,7 @@ class Replies:
         rows.last = last
 
     def finish(self, link: LinkId, result: Result) -> None:
-        """Send a request's last answer, what is still here of it going along if it fits."""
+        """Send the last reply of a request, together with its rows that are still here if they fit."""
         if self._rows and (rows := self._pop_rows(link, result.id)) is not None:
             self._send_in_parts(link, result.id, rows.rows, result=result, queue=0)
         elif self._unsendable:
@@ -69,7 +69,7 @@ class Replies:
             self._send_shortened(link, result)
 
     def flush(self, queue: int) -> None:
-        """Send all that is here; `queue` is how many calls wait at this node."""
+        """Send all rows; `queue` is the number of calls that wait at this node."""
         if self._rows:
             rows, self._rows = self._rows, {}
             self._by_link.clear()
@@ -79,7 +79,7 @@ class Replies:
                     self._close_request(link, request)
 
     def forward(self, link: LinkId, result: Result) -> None:
-        """Send an answer of another node on, under the number that it has here, in several messages if need be."""
+        """Relay a reply of another node, under its local number, in several messages if needed."""
         outcome = self._put_result(link, result)
         match outcome:
             case Sent() | LinkGone():
@@ -96,23 +96,23 @@ class Replies:
             self._send_final(link, bare)
 
     def refuse(self, link: LinkId, result: Result) -> None:
-        """Answer a request that was not taken on; rows of another of the same number are left alone."""
+        """Answer a request that was refused; rows of another one with the same number stay."""
         self._send_shortened(link, result)
 
     def forget(self, link: LinkId) -> None:
-        """There is nobody to send to any more."""
+        """Drop the rows of a closed link."""
         self._unsendable.pop(link, None)
         for request in self._by_link.pop(link, ()):
             del self._rows[link, request]
 
     def busy_on(self, link: LinkId) -> bool:
-        """Whether something is still to be sent over `link`."""
+        """Return whether rows are still to be sent over `link`."""
         return link in self._by_link
 
     # -- rows, of which several messages may be made ------------------------------------------------------------------
 
     def _send_in_parts(self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, queue: int) -> None:
-        """The last rows of a request and its last answer: in one message, else the rows first."""
+        """Send the last rows of a request and its last reply in one message, else the rows first."""
         if request not in self._unsendable.get(link, ()):
             outcome = self._put_result(link, _with_rows(result, rows))
             match outcome:
@@ -126,14 +126,14 @@ class Replies:
         self._send_final(link, result)
 
     def _send_rows(self, link: LinkId, request: int, rows: Sequence[_Row], *, last: bool, queue: int) -> None:
-        """All rows, in as few messages as they need; `last` goes with the last of them."""
+        """Send all rows in as few messages as possible; `last` goes with the last message."""
         bare = Result(request, last=False, queue=queue)
         parts = list(self._parts(link, rows))
         for place, part in enumerate(parts, 1):
             self._send_part(link, part, msgspec.structs.replace(bare, last=last and place == len(parts)))
 
     def _parts(self, link: LinkId, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
-        """Rows together up to what fits by the length of their values: encoding all at once would take it all twice."""
+        """Group rows by the length of their values: encoding all at once would need the memory twice."""
         if len(rows) == 1 or link == LOCAL:
             yield rows
             return
@@ -147,7 +147,7 @@ class Replies:
         yield rows[begin:]
 
     def _send_part(self, link: LinkId, rows: Sequence[_Row], bare: Result) -> None:
-        """Some rows in one message, else each half by itself, down to single ones."""
+        """Send rows in one message, else each half by itself, down to single rows."""
         outcome = self._put_result(link, _with_rows(bare, rows))
         match outcome:
             case Sent() | LinkGone():
@@ -166,7 +166,7 @@ class Replies:
         self._send_or_end(link, msgspec.structs.replace(bare, failed=(row,), fault=fault))
 
     def _row_too_long(self, link: LinkId, row: _Row, request: int, outcome: TooLong) -> Failed:
-        """What is said instead of a row that is longer than a message."""
+        """Return the error that replaces a row that is longer than a message."""
         if isinstance(row, Failed):
             return msgspec.structs.replace(row, fault=shorten_fault(row.fault))
         fault = outcome.fault(maybe_executed=True).with_details(call=row.name)
@@ -176,14 +176,14 @@ class Replies:
     # -- the last answer, which is one message ------------------------------------------------------------------------
 
     def _send_final(self, link: LinkId, result: Result) -> None:
-        """A request's last answer. It fails if a result of it could not be sent."""
+        """Send the last reply of a request. It is an error if a result could not be sent."""
         unsendable = self._close_request(link, result.id)
         if unsendable is not None and result.fault is None:
             result = msgspec.structs.replace(result, fault=unsendable)
         self._send_shortened(link, result)
 
     def _send_shortened(self, link: LinkId, result: Result) -> None:
-        """Send the longest form of a last answer that fits; with none of them that fits, end the link."""
+        """Send the longest form of a last reply that fits; end the link if none fits."""
         outcome = self._put_result(link, result)
         for form in _SHORTER_FORMS:
             match outcome:
@@ -199,7 +199,7 @@ class Replies:
             self._links.close_too_long(link, result, outcome)
 
     def _close_request(self, link: LinkId, request: int) -> Fault | None:
-        """Nothing more comes of a request. Returns why a result of it could not be sent, if one could not."""
+        """Forget an ended request. Returns the fault of a result that could not be sent, or None."""
         faults = self._unsendable.get(link)
         if faults is None:
             return None
@@ -224,7 +224,7 @@ class Replies:
         return self._links.send(link, result)
 
     def _send_or_end(self, link: LinkId, result: Result) -> None:
-        """A message that cannot be made shorter: its link ends if it is too long still."""
+        """Send a message that cannot be shortened; end its link if it is too long."""
         outcome = self._put_result(link, result)
         match outcome:
             case Sent() | LinkGone():
@@ -236,14 +236,14 @@ class Replies:
 
 
 def _with_rows(result: Result, rows: Sequence[_Row]) -> Result:
-    """A result with more rows before its own."""
+    """Return a result with more rows before its own."""
     done = tuple([row for row in rows if isinstance(row, Done)])
     failed = tuple([row for row in rows if isinstance(row, Failed)])
     return msgspec.structs.replace(result, done=(*done, *result.done), failed=(*failed, *result.failed))
 
 
 def _trim_trace(result: Result, outcome: TooLong) -> Result | None:
-    """With as many rows of the trace as fit; how many are left out is said. None if it fits not even without them."""
+    """Omit as many rows of the trace as needed, and count them; None if that is not enough."""
     rows, excess = list(result.trace), outcome.size - outcome.limit + _UNTRACED
     while rows and excess > 0:
         row = rows.pop()
@@ -254,7 +254,7 @@ def _trim_trace(result: Result, outcome: TooLong) -> Result | None:
 
 
 def _short_errors(result: Result, outcome: TooLong, most: int = SHORT_TEXT) -> Result | None:
-    """With all results and all errors, these in few words."""
+    """Keep all results and errors, with short error texts."""
     if result.fault is None and not result.failed:
         return None
     fault = None if result.fault is None else shorten_fault(result.fault, most)
@@ -266,7 +266,7 @@ def _minimal_errors(result: Result, outcome: TooLong) -> Result | None:
 
 
 def _without_results(result: Result, outcome: TooLong) -> Result | None:
-    """With 1014 in place of each result."""
+    """Replace each result by 1014."""
     fault = outcome.fault(maybe_executed=True)
     if result.fault is None:
         return _without_trace(msgspec.structs.replace(result, done=(), failed=(), fault=fault))
@@ -279,7 +279,7 @@ def _shorten_rows(rows: Sequence[Failed], most: int) -> tuple[Failed, ...]:
 
 
 def _limit_error_only(result: Result, outcome: TooLong) -> Result | None:
-    """With 1014 alone."""
+    """Keep 1014 alone."""
     return Result(result.id, fault=outcome.fault(maybe_executed=True))
 
 
@@ -288,4 +288,4 @@ def _without_trace(result: Result) -> Result:
 
 
 _SHORTER_FORMS = (_trim_trace, _short_errors, _minimal_errors, _without_results, _limit_error_only)
-"""The forms of a last answer that is too long, each shorter than the one before; None where that changes nothing."""
+"""The forms of a last reply that is too long, each shorter than the one before; None if a form changes nothing."""

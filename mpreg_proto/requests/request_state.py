@@ -1,9 +1,9 @@
-"""One request in progress: what is waiting, what has a result, what failed, and when it is over.
+"""The state of one request in progress: which calls wait, have a result or failed, and when the request is over.
 
-The coordinator owns one `Execution` for each request and records in it what became of each call; it returns which calls
-are ready now. There are no levels: a call is ready the moment its last dependency has a result. `History` holds what
-the calls have been through (dispatched, refused, lost) and decides which members are still eligible for a call; empty
-tables cost nothing, as most calls are dispatched once and come back. Nothing here knows links or time.
+The coordinator owns one `Execution` for each request and records the outcome of each call in it; `Execution` returns
+the calls that are ready now. There are no levels: a call is ready as soon as its last dependency has a result.
+`History` records the attempts of the calls (dispatched, refused, lost) and decides which members are eligible for a
+call; most calls are dispatched once, so its tables are mostly empty. Nothing here uses links or time.
 """
 
 from __future__ import annotations
@@ -26,57 +26,56 @@ def _table() -> Any:
 
 
 class History(msgspec.Struct):
-    """Tables by call. All may be read; they are written by the methods alone."""
+    """The attempts of the calls, in tables by call. The methods alone write to them."""
 
     queued: dict[str, int] = _table()
-    """When each call of a traced request became ready."""
+    """The time at which each call of a traced request became ready."""
     tries: dict[str, int] = _table()
-    """How often a call was dispatched."""
+    """The number of dispatches of a call."""
     possibly_started: dict[str, None] = _table()
     """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
     refusals: dict[str, list[tuple[MemberId, Fault]]] = _table()
-    """For calls that were refused somewhere: by whom, and why."""
+    """The refusals of a call: the member and its fault."""
     losses: dict[str, list[Candidate]] = _table()
-    """Whose loss each call has seen, in order; a node whose links come and go may be there more than once."""
+    """The nodes that were lost with a call, in order; a node with unstable links may appear more than once."""
     routes: dict[str, dict[MemberId, None]] = _table()
-    """For calls that a relay would not pass on: by whom they are not sent any more."""
+    """The relays that refused a call and do not get it again."""
     earlier_refusals: dict[str, Fault] = _table()
-    """For calls that wait: the last refusal before that."""
+    """The last refusal of a pending call."""
     versions: dict[str, str] = _table()
-    """For calls whose node was lost: the version that alone may run them again."""
+    """The only version that may run a call again whose node was lost."""
 
     def dispatched(self, name: str, candidate: Candidate) -> None:
-        """A call goes to a member."""
+        """Record that a call goes to a member."""
         if not candidate.idempotent:
             self.possibly_started[name] = None
         self.tries[name] = self.tries.get(name, 0) + 1
 
     def not_started(self, name: str) -> None:
-        """Whoever had the call says that its body did not start."""
+        """Record that the body of a call did not start."""
         self.possibly_started.pop(name, None)
 
     def unsent(self, name: str) -> None:
-        """The message with a call never left: it counts as not dispatched."""
+        """Record that the message with a call was never sent: it counts as not dispatched."""
         self.possibly_started.pop(name, None)
         self.tries[name] -= 1
 
     def route_refused(self, name: str, relay: MemberId) -> None:
-        """A relay will not pass the call on. That says nothing of the member that the call is for."""
+        """Record that a relay refused the call, which does not concern the member that the call is for."""
         self.routes.setdefault(name, {})[relay] = None
 
     def refused(self, name: str, member: MemberId, fault: Fault) -> None:
-        """A member will not have the call: it goes elsewhere from now on."""
+        """Record that a member refused the call, which goes elsewhere from now on."""
         self.refusals.setdefault(name, []).append((member, fault))
 
     def not_connected(self, name: str, member: MemberId, fault: Fault) -> None:
-        """A member could not be reached: the call goes elsewhere. What members said of it is a better reason."""
+        """Record that a member could not be reached. Refusals by members come first as a reason."""
         self.refusals.setdefault(name, []).insert(0, (member, fault))
 
     def lost(self, name: str, candidate: Candidate, *, failovers: int) -> bool:
-        """The member that had the call is gone. Returns whether it may run again: idempotent, and lost with at most
-        `failovers` nodes.
+        """Record that the node of a call was lost. Returns whether the call may run again, in the same version.
 
-        A node that is lost again, as its links come and go, counts once. If so, then as the same version alone.
+        It may if it is idempotent and at most `failovers` nodes were lost with it; each node counts once.
         """
         self.losses.setdefault(name, []).append(candidate)
         nodes = self.lost_nodes(name)
@@ -86,23 +85,23 @@ class History(msgspec.Struct):
         return True
 
     def lost_nodes(self, name: str) -> list[Candidate]:
-        """The nodes that were lost with a call, each once."""
+        """Return the nodes that were lost with a call, each once."""
         return list({candidate.member: candidate for candidate in self.losses.get(name, ())}.values())
 
     def clear_refusals(self, name: str) -> None:
-        """Time will pass before the call is placed: whoever refused it may have room again by then."""
+        """Forget the refusals of a call that becomes pending: members may have room later."""
         self.routes.pop(name, None)
         refusals = self.refusals.pop(name, None)
         if refusals:
             self.earlier_refusals[name] = refusals[-1][1]
 
     def last_refusal(self, name: str) -> Fault | None:
-        """Why the last member that was asked would not have the call."""
+        """Return the fault of the last refusal of a call, or None."""
         refusals = self.refusals.get(name)
         return refusals[-1][1] if refusals else None
 
     def eligible(self, name: str, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Those of `candidates` that have not refused the call and fit what was said of it before."""
+        """Return the candidates that have not refused the call and fit its earlier attempts."""
         if self.refusals and (refusals := self.refusals.get(name)):
             refusers = [member for member, _ in refusals]
             candidates = [candidate for candidate in candidates if candidate.member not in refusers]
@@ -112,22 +111,19 @@ class History(msgspec.Struct):
 
 
 _SHORT = 1024
-"""Bytes of a value up to which it is not worth looking whether anything refers to it."""
+"""Bytes of a value below which a search for references costs more than it saves."""
 
 
 def _may_refer(call: Call, dependency: str, value: bytes) -> bool:
-    """Whether a call's arguments may hold a reference to `dependency`: then its name is among their bytes.
+    """Return whether the arguments of a call may refer to `dependency`: its name is among their bytes.
 
-    Nothing is decoded, and nothing is looked through that is longer than what it may save.
+    Nothing is decoded, and arguments longer than the value are not searched.
     """
     return len(call.args) > len(value) or dependency.encode("utf-8", "surrogatepass") in call.args
 
 
 class Execution:
-    """The state of one request.
-
-    Each call is waiting, ready (returned by `start` or `complete`), or ended, in this order.
-    """
+    """The state of one request. Each call is waiting, then ready (returned by `start` or `complete`), then ended."""
 
     __slots__ = (
         "_dependencies_left",
@@ -160,41 +156,41 @@ class Execution:
         self.request = request
         self.plan = plan
         self.link = link
-        """Where the answer goes."""
+        """The link that the reply goes to."""
         self.reply_id = request.id
         self.arrived = arrived
         self.deadline = deadline
         self.values: dict[str, bytes] = {}
-        """Results that somebody still needs, and wanted ones that were not sent when they came."""
+        """The results that dependents need, and the wanted ones for the last reply."""
         self.values_size = 0
-        """Bytes of `values`."""
+        """The bytes of `values`."""
         self.faults: dict[str, Fault] = {}
         self.first_fault: Fault | None = None
         self.open = dict.fromkeys(plan.calls)
-        """Calls that have not ended."""
+        """The calls that have not ended."""
         self.local_calls = dict.fromkeys(request.here)
-        """Calls that this node alone may run."""
+        """The calls that only this node may run."""
         self.explained = 0
-        """For how many calls an error said what there is instead."""
+        """The number of calls whose error named alternatives."""
         self.history = History()
         self.dispatches: dict[int, LinkId] = {}
         """The numbers under which calls of this request went out, and where."""
         self.pending: dict[str, None] = {}
-        """Calls that wait for a node or a link, each with its timers."""
+        """The pending calls, each with its timers."""
         self.trace: list[Traced] = []
         self._retained = () if request.eager else plan.wanted
-        """Calls whose results are for the last answer."""
+        """The calls whose results are for the last reply."""
         self._dependencies_left = {name: len(others) for name, others in plan.dependencies.items()}
         self._dependents_left = {name: len(others) for name, others in plan.dependents.items()}
 
     def start(self) -> list[str]:
-        """The calls that wait for nothing and have not failed yet, in the request's order."""
+        """Return the open calls without dependencies, in the request's order."""
         if not self._dependencies_left:
             return list(self.open)
         return [name for name in self.open if name not in self._dependencies_left]
 
     def complete(self, name: str, value: bytes) -> list[str]:
-        """`name` has its result; the calls that are ready now for it. A second result for one name is ignored."""
+        """Record the result of a call; a second one is ignored. Returns the calls that are ready now."""
         if name not in self.open:
             return []
         del self.open[name]
@@ -207,7 +203,7 @@ class Execution:
         for dependent in self.plan.dependents.get(name, ()):
             left = self._dependencies_left.get(dependent)
             if left is None:
-                continue  # it has failed for want of another input
+                continue  # it was skipped, as another dependency has failed
             if left == 1:
                 del self._dependencies_left[dependent]
                 ready.append(dependent)
@@ -216,9 +212,9 @@ class Execution:
         return ready
 
     def fail(self, name: str, fault: Fault) -> list[str]:
-        """`name` has failed, and with it all that waits for it, each with 1021 and the call that was to blame.
+        """Record the failure of a call, and fail all its dependents with 1021, which names this call.
 
-        Returns all that have failed now.
+        Returns all calls that have failed now.
         """
         if name not in self.open:
             return []
@@ -239,13 +235,13 @@ class Execution:
 
     @property
     def finished(self) -> bool:
-        """Whether every call has ended."""
+        """True if every call has ended."""
         return not self.open
 
     def inputs_of(self, name: str) -> Mapping[str, bytes]:
-        """The results that `name`'s arguments may refer to, those that came with the request among them.
+        """Return the inputs of a call: the results of its dependencies, some of which came with the request.
 
-        Long ones of calls that only had to end before (`after=`) are left out.
+        Long results that the arguments do not refer to (`after=`) are left out.
         """
         call = self.plan.calls[name]
         if not call.dependencies:
@@ -262,15 +258,15 @@ class Execution:
         }
 
     def done(self) -> tuple[Done, ...]:
-        """The wanted results that are there, in the order wanted."""
+        """Return the wanted results so far, in the order wanted."""
         return tuple(Done(name, self.values[name]) for name in self.plan.wanted if name in self.values)
 
     def failed(self) -> tuple[Failed, ...]:
-        """The wanted calls that failed, in the order wanted."""
+        """Return the wanted calls that failed, in the order wanted."""
         return tuple(Failed(name, self.faults[name]) for name in self.plan.wanted if name in self.faults)
 
     def release(self) -> None:
-        """The request is over: let go of all values and arguments, as one of its bodies may run on for long."""
+        """Drop all values and arguments of an ended request, as one of its bodies may run on for long."""
         self.request = Request(self.reply_id, ())
         self.plan = EMPTY_PLAN
         self.values = {}
@@ -288,7 +284,7 @@ class Execution:
             self._release_inputs(name)
 
     def _release_inputs(self, ended: str) -> None:
-        """Let go of inputs that nobody else needs now that `ended` has ended."""
+        """Drop the inputs that no other call needs after `ended` has ended."""
         for dependency in self.plan.dependencies[ended]:
             self._dependents_left[dependency] -= 1
             if not self._dependents_left[dependency] and dependency not in self._retained and dependency in self.values:

@@ -1,10 +1,10 @@
-"""Ready calls to members: who can run each, which of them shall, and one dispatch for all that go the same way.
+"""The scheduler: chooses a member for each ready call, and joins the calls for one member into one dispatch.
 
-Inputs are calls that are ready; outputs are `Dispatch`, or `Connect` for a member without a link. A call is placed by
-the offers of that moment, never earlier. `PendingCalls` holds the calls that cannot be dispatched yet: no node offers
-their function, a link is opened first, or their node was lost a moment ago. They are indexed by what they wait for, so
-a change of one offer touches only those. `explain` answers by the same functions without running anything. A call that
-nobody can run and that does not wait goes back with its fault; ending calls and requests is the coordinator's.
+Inputs are ready calls; outputs are `Dispatch`, or `Connect` for a member without a link. A call is placed by the offers
+of that moment, never earlier. `PendingCalls` holds the calls that cannot be dispatched yet: no node offers their
+function, a link is opened first, or their node was lost a moment ago. It indexes them by what they wait for, so a
+changed offer touches only its own. `explain` uses the same functions and runs nothing. A call that no node can run and
+that does not wait is returned with its fault; the coordinator ends calls and requests.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from mpreg_proto.wire.messages import Call, Explained, Explanation, Request
 
 _Key = tuple[RequestId, str]
 _Requirement = tuple[str, tuple[str, ...], str | None]
-"""Function, resources and version: calls that ask for the same can go on at the same moment."""
+"""Function, resources and version. Calls with the same requirement become ready at the same moment."""
 
 
 class PendingCalls:
-    """Calls by request and name. Timers that it sets: OFFER_WAIT, LINK_WAIT and, after a loss, RETRY."""
+    """The pending calls, by request and name. Timer kinds: OFFER_WAIT, LINK_WAIT and, after a loss, RETRY."""
 
     __slots__ = ("_by_function", "_by_member", "_link_targets", "_requirements", "_retry_times", "_timers", "calls")
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
         self.calls: dict[_Key, None] = {}
-        """What waits now, in the order in which it was added; written by the methods alone."""
+        """All pending calls in the order in which they were added; written by the methods alone."""
         self._requirements: dict[_Key, _Requirement] = {}
-        """What each of `calls` asks for, but of those that pause after a loss."""
+        """The requirement of each of `calls`, but of those that pause after a loss."""
         self._by_function: dict[str, dict[_Requirement, dict[_Key, None]]] = {}
-        """`_requirements` the other way."""
+        """The inverse of `_requirements`."""
         self._link_targets: dict[_Key, MemberId] = {}
-        """To whom a call waits for a link."""
+        """The members that calls wait for a link to."""
         self._by_member: dict[MemberId, dict[_Key, None]] = {}
-        """`_link_targets` the other way."""
+        """The inverse of `_link_targets`."""
         self._retry_times: dict[_Key, int] = {}
-        """Calls that go on by themselves, and when."""
+        """The calls that pause after a loss, and the end of the pause."""
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def wait_for_offer(self, execution: Execution, name: str, at: int) -> None:
-        """Somebody may offer the function until `at`; a call that waits already is not given longer."""
+        """Wait until `at` for a node that offers the function. A call that waits already keeps its time."""
         self._enter(execution, name)
         key = (TimerKind.OFFER_WAIT, execution.id, name)
         if key not in self._timers:
             self._timers.set(key, at)
 
     def wait_for_link(self, execution: Execution, name: str, member: MemberId, at: int) -> None:
-        """A link to `member` is wanted until `at`; a call that waits for it already is not given longer."""
+        """Wait until `at` for a link to `member`. A call that waits for that link already keeps its time."""
         self._enter(execution, name)
         key = (TimerKind.LINK_WAIT, execution.id, name)
         if self._link_targets.get((execution.id, name)) != member or key not in self._timers:
@@ -69,7 +69,7 @@ class PendingCalls:
             self._timers.set(key, at)
 
     def retry_at(self, execution: Execution, name: str, at: int) -> None:
-        """Nothing can be done for that call before `at`."""
+        """Pause a call until `at`."""
         key = (execution.id, name)
         execution.pending[name] = None
         self.calls[key] = None
@@ -91,18 +91,18 @@ class PendingCalls:
         self._by_member.setdefault(member, {})[key] = None
 
     def link_target(self, execution: Execution, name: str) -> MemberId | None:
-        """To whom that call waits for a link, if it does."""
+        """Return the member that a call waits for a link to, or None."""
         return self._link_targets.get((execution.id, name)) if self._link_targets else None
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
     @property
     def functions(self) -> Iterable[str]:
-        """The functions that calls wait for."""
+        """The functions that pending calls need."""
         return self._by_function
 
     def matching(self, functions: Iterable[str], can_run: Callable[[_Requirement], bool]) -> list[_Key]:
-        """The calls of these functions that somebody can run now."""
+        """Return the calls of these functions whose requirement `can_run` accepts."""
         return [
             key
             for function in functions
@@ -112,11 +112,11 @@ class PendingCalls:
         ]
 
     def waiting_for_link(self, members: Iterable[MemberId]) -> list[_Key]:
-        """The calls that wait for a link to one of these."""
+        """Return the calls that wait for a link to one of these members."""
         return [key for member in members for key in self._by_member.get(member, ())]
 
     def pop(self, keys: Iterable[_Key]) -> dict[RequestId, list[str]]:
-        """Take calls out, by request, to be placed again; their timers go on until they are released."""
+        """Remove calls to place them again; returns them by request. Their timers run until they are dispatched."""
         ready: dict[RequestId, list[str]] = {}
         for key in keys:
             if key in self._requirements:
@@ -126,18 +126,18 @@ class PendingCalls:
         return ready
 
     def pop_all(self) -> dict[RequestId, list[str]]:
-        """All that waits for an offer or a link."""
+        """Remove and return all calls that wait for an offer or a link."""
         return self.pop([key for key in self.calls if key in self._requirements])
 
     def retries_due(self, execution: Execution, now: int) -> list[str]:
-        """The calls of a request whose pause is over; they wait no more."""
+        """Remove and return the calls of a request whose pause is over."""
         names = [name for name in execution.pending if self._retry_times.get((execution.id, name), now + 1) <= now]
         for name in names:
             self.discard(execution, name)
         return names
 
     def expire(self, execution: Execution, name: str) -> bool:
-        """A timer of that call has come. Returns whether it still waits; it no longer does then."""
+        """Handle a timer of a call: remove the call. Returns whether it was pending."""
         key = (execution.id, name)
         if key not in self.calls:
             return False
@@ -146,11 +146,11 @@ class PendingCalls:
         return True
 
     def link_timed_out(self, execution: Execution, name: str) -> MemberId | None:
-        """No link came in time. Returns to whom, which is awaited no longer."""
+        """Stop waiting for the link of a call, which did not open in time. Returns its member."""
         return self._forget_link_target((execution.id, name))
 
     def discard(self, execution: Execution, name: str) -> None:
-        """A call waits no more, or its request is over: its timers must not speak of a later wait."""
+        """Remove a call that is no longer pending, and its timers, which must not end a later wait."""
         if name not in execution.pending:
             return
         del execution.pending[name]
@@ -186,26 +186,26 @@ class PendingCalls:
 
 
 NextHop = Callable[[MemberId, Collection[bytes]], LinkId | None]
-"""The link over which a member may be reached, but for the relays named."""
+"""Returns the link over which a member may be reached, other than over the relays given."""
 _Batches = dict[tuple[LinkId, bytes], "_Batch"]
-"""Dispatches by the link that they go over and, if another is to pass them on, who they are for."""
+"""Dispatches by their link and, if they are relayed, their member."""
 _EXPLAINED = 32
-"""For so many calls of one request an error says what there is instead: names like it, what the nearest node lacks."""
+"""The most calls of one request whose error names alternatives: similar names, what the nearest node lacks."""
 _OVERHEAD = 1024
-"""Bytes of a dispatch beside its calls and their inputs, at most."""
+"""The most bytes of a dispatch beside its calls and their inputs."""
 _VALUE_OVERHEAD = 16
-"""Bytes that an argument or an input takes beside itself and its name, at most."""
+"""The most bytes of an argument or input beside itself and its name."""
 
 
 class _Batch(msgspec.Struct):
-    """One dispatch that is being filled. `size` is not less than the bytes that it will take."""
+    """One dispatch that is being filled. `size` is an upper bound of its bytes."""
 
     dispatch: Dispatch
     size: int = _OVERHEAD
 
 
 def no_match_details(catalogue: CatalogueView, call: Call, place: int) -> dict[str, object]:
-    """The details of 1001 for the call at `place`, from 1, of those of its request that nobody can run."""
+    """Return the details of 1001 for the call at `place`, from 1, among those of its request that no node can run."""
     if place <= _EXPLAINED:
         return catalogue.explain_no_match(call.function, call.resources, call.version)
     unknown = "resources" if catalogue.offers(call.function, (), call.version) else "function"
@@ -213,7 +213,7 @@ def no_match_details(catalogue: CatalogueView, call: Call, place: int) -> dict[s
 
 
 class Scheduler:
-    """Enter dispatched calls into `outstanding`, and the others into `pending_calls`."""
+    """Adds dispatched calls to `outstanding`, and the others to `pending_calls`."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class Scheduler:
     # -- who can run a call -------------------------------------------------------------------------------------------
 
     def candidates(self, execution: Execution, call: Call) -> Sequence[Candidate]:
-        """Who may still run `call`: offers it now, has not refused it, and fits what was said of it before."""
+        """Return the members that may run `call`: they offer it, have not refused it, and fit its earlier attempts."""
         candidates = self._catalogue.offers(call.function, call.resources, call.version)
         if execution.local_calls and call.name in execution.local_calls:
             candidates = [candidate for candidate in candidates if candidate.member == self.me]
@@ -247,7 +247,7 @@ class Scheduler:
         return history.eligible(call.name, candidates) if history.refusals or history.versions else candidates
 
     def unroutable(self, request: Request) -> list[Call]:
-        """The calls of a request that nobody offers now, whether they are ready or not."""
+        """Return the calls of a request that no node offers now, ready or not."""
         offers = self._catalogue.offers
         local_calls = dict.fromkeys(request.here)
         return [
@@ -257,26 +257,26 @@ class Scheduler:
         ]
 
     def not_found(self, call: Call, *, place: int) -> Fault:
-        """1001 for the call at `place`, from 1, of those of its request that nobody can run."""
+        """Return 1001 for the call at `place`, from 1, among those of its request that no node can run."""
         return faults.not_found(call, no_match_details(self._catalogue, call, place))
 
     def explain_not_found(self, execution: Execution, call: Call) -> Fault:
-        """1001, for the first calls of a request with what there is instead."""
+        """Return 1001 for a call; for the first calls of a request with alternatives."""
         execution.explained += 1
         return self.not_found(call, place=execution.explained)
 
     def offered_by(self, member: MemberId) -> Container[str]:
-        """The functions that a member offers."""
+        """Return the functions that a member offers."""
         return self._catalogue.offered_by(member)
 
     def can_run(self, asked: tuple[str, tuple[str, ...], str | None]) -> bool:
-        """Whether anybody offers that function in that version with those resources now."""
+        """Return whether a node offers that function in that version with those resources now."""
         return bool(self._catalogue.offers(*asked))
 
     def placeable(
         self, execution: Execution, names: Sequence[str], now: int
     ) -> tuple[list[tuple[Call, Sequence[Candidate]]], list[tuple[str, Fault]]]:
-        """Ready calls that somebody can run, and by whom; those that fail, and with what. The others are pending."""
+        """Return the calls that a node can run, with their candidates, and those that fail; the rest is pending."""
         found: list[tuple[Call, Sequence[Candidate]]] = []
         failing: list[tuple[str, Fault]] = []
         wait = execution.request.wait
@@ -296,7 +296,7 @@ class Scheduler:
     def dispatch(
         self, execution: Execution, calls: Sequence[tuple[Call, Sequence[Candidate]]], now: int
     ) -> list[RequestAction]:
-        """Draw a member for each call, and send those for one member together, as far as a message takes them."""
+        """Choose a member for each call. Calls for one member go in one dispatch, as far as a message holds them."""
         full: list[RequestAction] = []
         actions: list[RequestAction] = []
         batches: _Batches = {}
@@ -319,9 +319,9 @@ class Scheduler:
         return [*actions, *full, *[batch.dispatch for batch in batches.values()]]
 
     def link_timed_out(self, execution: Execution, name: str, now: int) -> None:
-        """No link to the member that was chosen for that call came in time: it is avoided for a while.
+        """Avoid the member chosen for that call for a while, as no link to it opened in time.
 
-        If it cannot be reached over others either, it never gets this call.
+        If no relay reaches it either, it never gets this call.
         """
         target = self._pending_calls.link_timed_out(execution, name)
         for candidate in self.candidates(execution, execution.plan.calls[name]):
@@ -335,7 +335,7 @@ class Scheduler:
                 execution.history.not_connected(name, candidate.member, fault)
 
     def _choose(self, execution: Execution, call: Call, equals: Sequence[Candidate], now: int) -> Candidate:
-        """One of the equals; for a call that waits for a link the same one as before, unless others have theirs."""
+        """Return one of the equals. A call that waits for a link keeps its member, unless another is connected."""
         target = self._pending_calls.link_target(execution, call.name)
         if target is not None:
             connected = [one for one in equals if self._outstanding.connected(one.member)]
@@ -343,9 +343,9 @@ class Scheduler:
         return draw(equals, self._outstanding, self._rng, now)
 
     def _route_to(self, execution: Execution, name: str, member: MemberId, now: int) -> tuple[LinkId, bytes] | None:
-        """The link that takes a call to a member, and who is to pass it on to, if it is not at the other end.
+        """Return the link for a call to a member, and that member if a relay passes the call on.
 
-        None if a link has to be had first. If none could be had a short while ago, the member is reached over another.
+        None if a link has to be opened first. A member that could not be dialled lately is reached by relay.
         """
         link = LOCAL if member == self.me else self._links.get(member)
         if link is not None:
@@ -365,7 +365,7 @@ class Scheduler:
         full: list[RequestAction],
         together: bool,
     ) -> _Batch:
-        """The dispatch that takes this call, `together` with others, a new one if it does not fit into the last."""
+        """Return the dispatch for this call, which may be `together` with others; a new one if the last is full."""
         batch = batches.get(route)
         link, to = route
         size = 0
@@ -382,7 +382,7 @@ class Scheduler:
         return batch
 
     def _size(self, execution: Execution, call: Call, included: Mapping[str, bytes]) -> int:
-        """How many bytes a call adds to a dispatch that has these inputs already, at most."""
+        """Return the most bytes that a call adds to a dispatch that includes these inputs."""
         names = 3 * len(call.name) + len(call.function) + len(call.version or "") + len("".join(call.resources))
         size = len(call.args) + 4 * names + _VALUE_OVERHEAD * (8 + len(call.resources))
         for dependency, value in execution.inputs_of(call.name).items():
@@ -405,9 +405,7 @@ class Scheduler:
 
 
 def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits, now: int) -> Explanation:
-    """A row a call in the request's order: the equals among which the draw would fall now, or the error that it would
-    be.
-    """
+    """Return a row for each call in the request's order: the equals of the draw now, or the error."""
     planned = plan(request, limits)
     if isinstance(planned, Fault):
         return Explanation(request.id, fault=planned.with_details(maybe_executed=False))

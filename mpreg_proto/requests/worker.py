@@ -1,4 +1,4 @@
-"""The calls this node runs: checked against what it offers now, queued for a slot, run, and answered one by one.
+"""The worker: the calls that this node runs. It checks them, queues them for a slot, runs and answers them.
 
 In: dispatches of coordinators (our own over LOCAL), outcomes of runs, cancellations. Out: `Run` and `Cancel` effects,
 and a `CallFinished` for each call. Only here are arguments decoded and results encoded. A slot stays taken until the
@@ -49,13 +49,13 @@ class Job(msgspec.Struct, eq=False):
     run: RunId | None = None
     cancelled: Fault | None = None
     assumed_idempotent: bool = False
-    """Whether its coordinator takes it for idempotent."""
+    """True if its coordinator takes it for idempotent."""
     memory: int = 0
-    """Bytes of memory that its inputs take while it runs, roughly."""
+    """The approximate bytes of memory of its inputs while it runs."""
 
 
 class Worker:
-    """Queues and slots, one of each a function. `concurrency` says how many bodies of a function may run at once."""
+    """A queue and slots for each function. `concurrency` sets how many bodies of a function may run at once."""
 
     def __init__(
         self,
@@ -66,31 +66,31 @@ class Worker:
         shown: Callable[[], str] = lambda: "",
     ) -> None:
         self._shown = shown
-        """This node's name in errors, which changes with its id."""
+        """Returns the name of this node for errors, which changes with its id."""
         self._refusal = refusal
-        """Why this node cannot run a call now (1001, 1024), or None if it can; True: it is taken for idempotent."""
+        """Returns why this node cannot run a call now (1001, 1024), or None; True: it is taken for idempotent."""
         self._codec = codec
         self._limits = limits
         self._slots: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         self._queues: dict[str, OrderedDict[Job, None]] = {}
-        """In the order in which they came. Any of them is taken out as fast as the first."""
+        """The queued calls in order of arrival. Removing any of them costs the same."""
         self.queued = 0
-        """Calls that wait for a slot."""
+        """The number of calls that wait for a slot."""
         self._runs: dict[RunId, Job] = {}
         self._memory_used = 0
-        """The memory of all calls that run."""
+        """The memory of all running calls."""
         self._blocked: dict[str, None] = {}
-        """Functions whose first queued call waits until `_memory_used` has room for it, the longest wait first."""
+        """The functions whose first queued call waits for memory, the longest wait first."""
         self._dispatches: dict[tuple[LinkId, int], dict[str, Job]] = {}
         self._by_link: dict[LinkId, dict[int, None]] = {}
-        """The numbers of the dispatches that came over each link."""
+        """The numbers of the dispatches of each link."""
         self._last_run = 0
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     def concurrency(self, function: str, slots: int, now: int) -> list[RequestOutput]:
-        """From now on at most `slots` bodies of `function` run at once; running ones go on."""
+        """Run at most `slots` bodies of `function` at once from now on; running ones go on."""
         self._slots[function] = slots
         return self._next(function, now) if function in self._queues else []
 
@@ -136,9 +136,7 @@ class Worker:
         return actions
 
     def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[RequestOutput]:
-        """A body has ended, which began at `began` (None: when it was told to): answer, and start what waited for
-        it.
-        """
+        """Handle the end of a body, which began at `began` (None: at its `Run`): answer, and start queued calls."""
         job = self._runs.pop(run, None)
         if job is None:
             return []
@@ -155,18 +153,16 @@ class Worker:
         return actions + self._start_blocked(now) if self._blocked else actions
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
-        """Call a dispatch off: what is queued is refused at once, what runs is asked to stop and answers when it
-        has.
-        """
+        """Cancel a dispatch: refuse its queued calls at once, stop its running ones, which answer when they end."""
         actions: list[RequestOutput] = []
         for job in list(self._dispatches.get((link, number), {}).values()):
             actions.append(self._stop(job, faults.CANCELLED))
         return actions + self._start_blocked(now)
 
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
-        """Who asked is gone: queued calls go, running ones are asked to stop.
+        """Handle the end of a link: remove its queued calls and stop its running ones.
 
-        The `CallFinished`s of it have nobody to go to.
+        Their `CallFinished`s have no receiver.
         """
         actions: list[RequestOutput] = []
         for number in list(self._by_link.get(link, ())):
@@ -174,12 +170,12 @@ class Worker:
         return actions
 
     def stop_all(self) -> list[RequestOutput]:
-        """Grace is over: what is queued is refused, so that it may go elsewhere; what runs is asked to stop."""
+        """End the grace: refuse the queued calls, which may run elsewhere, and stop the running ones."""
         jobs = [job for dispatch in self._dispatches.values() for job in dispatch.values()]
         return [self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING) for job in jobs]
 
     def withdrawn(self, function: str, now: int) -> list[RequestOutput]:
-        """It is offered no longer: what is queued for it is refused, unless it may run all the same."""
+        """Refuse the queued calls of a function that is no longer offered, unless they may run all the same."""
         self._slots.pop(function, None)
         actions: list[RequestOutput] = []
         for job in list(self._queues.get(function, ())):
@@ -192,19 +188,19 @@ class Worker:
 
     @property
     def running(self) -> int:
-        """Bodies that have started and not ended, cancelled ones among them."""
+        """The number of bodies that have started and not ended, with the cancelled ones."""
         return len(self._runs)
 
     def job(self, run: RunId) -> Job | None:
-        """The call that a run is of; None once its body has ended."""
+        """Return the call of a run; None once its body has ended."""
         return self._runs.get(run)
 
     def has(self, link: LinkId, number: int) -> bool:
-        """Whether calls of that dispatch are still owed an answer."""
+        """Return whether a call of that dispatch has no answer yet."""
         return (link, number) in self._dispatches
 
     def busy_on(self, link: LinkId) -> bool:
-        """Whether a call that came over `link` is still owed an answer."""
+        """Return whether a call that came over `link` has no answer yet."""
         return link in self._by_link
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -213,14 +209,14 @@ class Worker:
         return self._busy.get(function, 0) < self._slots.get(function, 1)
 
     def _has_memory(self, job: Job) -> bool:
-        """Whether there is room for the inputs of a call that has any; no call passes others that wait for room."""
+        """Return whether there is memory for the inputs of a call. No call overtakes others that wait for memory."""
         if not self._memory_used:
             return True
         first = not self._blocked or next(iter(self._blocked)) == job.call.function
         return first and self._memory_used + job.memory <= self._limits.inputs
 
     def _start_blocked(self, now: int) -> list[RequestOutput]:
-        """What waited for room may have it, or be first in its queue no more."""
+        """Start the calls that waited for memory, as far as there is some now."""
         actions: list[RequestOutput] = []
         for function in list(self._blocked) if self._blocked else ():
             actions += self._next(function, now)
@@ -259,7 +255,7 @@ class Worker:
         return Run(run, function, arguments[0], arguments[1], job.deadline)
 
     def _arguments(self, job: Job) -> tuple[list[Any], dict[str, Any]] | Fault:
-        """The call's arguments with its references filled in.
+        """Return the arguments of a call with its references replaced.
 
         Each call decodes for itself, as bodies may change them.
         """
@@ -376,12 +372,12 @@ class Worker:
 
 
 _ELEMENT: Final = 64
-"""Bytes that an element of a decoded value takes, roughly, beside those of its text."""
+"""The approximate bytes of an element of a decoded value beside its text."""
 _FEW: Final = 4096
 
 
 def _decoded_size(value: bytes) -> int:
-    """Bytes that an encoded value takes once it is decoded, roughly; of a short one at most."""
+    """Return the approximate bytes of a value once it is decoded; of a short one an upper bound."""
     size = len(value)
     try:
         return size + _ELEMENT * (size if size <= _FEW else count(value, size))
