@@ -1,7 +1,8 @@
-"""A client: connects to any node, sends calls and graphs of calls, and goes to its next address when one is gone.
+"""A client: it connects to any node, sends calls and graphs of calls, and uses its next address when a node is lost.
 
-It drives a pure `ClientSession` as the driver drives a `Node`: one reader and one writer task for a link, one timer for
-all deadlines, an event a waiting call. All of them run in a task of the client's own, never in its caller's.
+It drives a pure `ClientSession` as the driver drives a `Node`: one reader and one writer task for each link, one timer
+for all deadlines, one event for each waiting call. All of them run in a task of the client's own, never in its
+caller's.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ from mpreg_transports.values import default_codec
 DEFAULT_URL = "ws://127.0.0.1:9001"
 
 Submit = Callable[[ClientSession, int], int]
-"""Asks something of a session at a time; gives its number."""
+"""Submits a request, an explain or a view query to a session at a given time, and returns its number."""
 OpenLink = Callable[[Address], Awaitable[Link]]
 
 _view: msgspec.json.Decoder[NodeView] = msgspec.json.Decoder(NodeView)
 
 
 class GraphResult(msgspec.Struct, frozen=True):
-    """All that came of a graph: values by name, errors by name (partial only), and where and when each call ran.
+    """The complete result of a graph: values by name, errors by name (partial only), and where and when each call ran.
 
-    `error` is the first failure (partial only), also where the call that failed was not wanted.
+    `error` is the first failure (partial only), even if the result of the failed call was not requested.
     """
 
     values: dict[str, Any]
@@ -59,18 +60,20 @@ class GraphResult(msgspec.Struct, frozen=True):
     trace: tuple[Traced, ...]
     error: RequestError | None = None
     untraced: int = 0
-    """Calls of which `trace` has no row, as the answer would have been longer than a message with them."""
+    """The number of calls that have no row in `trace`, because with them the reply would be longer than a message may
+    be.
+    """
 
 
 class Client:
-    """Calls functions of a cluster through one of its nodes.
+    """A client that calls functions of a cluster through one of its nodes.
 
     Use it as `async with Client(url) as client`, or `await client.connect()` and `await client.close()`, from any task
     of one event loop.
 
-    Several addresses: the first that answers, and the next when it is gone or drains. What was not sent yet, or was
-    refused by a node that drains, goes with the next link; what was pending on a lost one raises OutcomeUnknown, as it
-    may have run. Not thread-safe (`SyncClient` is).
+    With several addresses it uses the first one that answers, and the next one when that node is lost or drains.
+    Requests that were not sent yet, or that a draining node refused, are sent on the next link. Requests that were
+    pending on a lost link raise OutcomeUnknown, as they may have run. Not thread-safe (`SyncClient` is).
     """
 
     def __init__(
@@ -107,24 +110,24 @@ class Client:
 
     @property
     def node(self) -> str:
-        """The name of the node that it is connected to; empty while it is to none."""
+        """The name of the connected node; empty while there is none."""
         return self._connection.node if self._session.ready else ""
 
     @property
     def version(self) -> int:
-        """The protocol version agreed on with that node; 0 while it is connected to none."""
+        """The protocol version agreed on with the connected node; 0 while there is none."""
         return self._connection.version if self._session.ready else 0
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes calls: it was connected, and not closed since."""
+        """True if the client takes calls: it was connected and has not been closed since."""
         return self._connection.is_open
 
     async def connect(self) -> Self:
-        """Connect; nothing happens if it is connected. Any task may `close` it, in any order with other clients.
+        """Connect; does nothing if connected. Any task may `close` the client, in any order with other clients.
 
-        Raises NotConnected if no address answers, or the node's own reason for refusing. Cancelled, it is not
-        connected.
+        Raises NotConnected if no address answers, or the node's own reason for refusing. If it is cancelled, the client
+        is not connected.
         """
         connection = self._connection
         if connection.is_ended:
@@ -133,10 +136,10 @@ class Client:
         return self
 
     async def close(self) -> None:
-        """Hang up, from any task of the loop that it was opened in; again: nothing happens.
+        """Close the connection, from any task of the event loop in which it was opened. A second call does nothing.
 
-        What still waits in other tasks ends: with OutcomeUnknown what the node has, which cancels it, with Cancelled
-        what was never sent. In a forked child the connection is the parent's, and is left alone.
+        Calls that other tasks still wait for end: with OutcomeUnknown if they were sent (the node cancels them), with
+        Cancelled if they were never sent. In a forked child the connection belongs to the parent and is not touched.
         """
         await self._connection.close()
 
@@ -176,11 +179,11 @@ class Client:
         version: str | None = None,
         **more: Any,
     ) -> Any:
-        """The result of one call. `more` are the function's own keywords; `kwargs` passes names that `call` uses
-        itself.
+        """Return the result of one call. `more` are the function's own keywords; `kwargs` passes the names that `call`
+        uses itself.
 
-        `timeout` and `wait` are seconds. Raises a RequestError of the kind that happened, TypeError for arguments that
-        cannot be sent.
+        `timeout` and `wait` are seconds. Raises the RequestError of the failure, or TypeError for arguments that cannot
+        be sent.
         """
         check_function_name(function, version)
         for later in _RESERVED_KEYWORDS:
@@ -197,7 +200,7 @@ class Client:
         return self._codec.decode(result.done[0].value)
 
     def graph(self) -> Graph:
-        """A graph to be filled and run by this client."""
+        """Return an empty graph that this client runs."""
         return Graph(self, codec=self._codec)
 
     async def run(
@@ -208,9 +211,10 @@ class Client:
         wait: float | None = None,
         on_error: OnError = "fail",
     ) -> Any:
-        """Run a graph: `{leaf name: value}`; with one handle, its value; with several, a tuple of theirs.
+        """Run a graph and return `{leaf name: value}`; with one handle its value, with several handles a tuple of their
+        values.
 
-        With `on_error="partial"` what failed stands as its RequestError where its value would be.
+        With `on_error="partial"` a failed call has its RequestError in place of its value.
         """
         answer = await self.answer(graph, *outputs, timeout=timeout, wait=wait, on_error=on_error)
         values: dict[str, Any] = {**answer.values, **answer.errors}
@@ -228,7 +232,7 @@ class Client:
         on_error: OnError = "fail",
         trace: bool = False,
     ) -> GraphResult:
-        """Run a graph, or a hand-made request, and get everything that came of it."""
+        """Run a graph or a hand-made request, and return its complete result."""
         _check_graph(graph)
         if isinstance(graph, Graph):
             request = graph.request(
@@ -247,7 +251,7 @@ class Client:
         return GraphResult(values, errors, result.trace, error, result.untraced)
 
     def stream(self, graph: Graph, *, timeout: float | None = None, wait: float | None = None) -> ResultStream:
-        """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
+        """Run a graph and yield each leaf's (name, value) as soon as it arrives. Leaving the loop cancels the rest."""
         _check_graph(graph)
         span, patience = nanoseconds(timeout, "timeout"), nanoseconds(wait, "wait") or 0
         request = graph.request(eager=True, timeout=span, wait=patience)
@@ -260,7 +264,9 @@ class Client:
         return ResultStream(ask, self._codec.decode, request)
 
     async def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
-        """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
+        """Return for each call its node, or the equal candidates of which one would be drawn now, and why. Runs
+        nothing.
+        """
         _check_graph(graph)
         request = graph.request() if isinstance(graph, Graph) else graph
         reply = await self._reply(lambda session, now: session.explain(request, now=now))
@@ -271,7 +277,7 @@ class Client:
         return reply.rows
 
     async def view(self) -> NodeView:
-        """How the node sees the cluster and itself."""
+        """Return the node's view of the cluster and of itself."""
         reply = await self._reply(lambda session, now: session.get_view(now=now))
         if isinstance(reply, Result) and reply.fault is not None:
             raise exception_for(reply.fault)
@@ -300,9 +306,9 @@ class Client:
 
 
 class ClientConnection:
-    """One connection of a client to its cluster, from `open` to `close`; each has a session and numbers of its own.
+    """One connection of a client to its cluster, from `open` to `close`. Each has its own session and its own numbers.
 
-    It runs in a task of its own, which knows nothing of the client, so that a forgotten client is collected.
+    It runs in a task of its own, which has no reference to the client, so that an unused client is garbage-collected.
     """
 
     def __init__(self, session: ClientSession, urls: tuple[str, ...], open_link: OpenLink, limits: Limits) -> None:
@@ -313,7 +319,7 @@ class ClientConnection:
         self._open_link = open_link
         self._limits = limits
         self._waiters: dict[int, ReplyWaiter] = {}
-        self._loop = LinkLoop(session, flush=self.flush, spawn=self._spawn, clock=clock)
+        self._link_loop = LinkLoop(session, flush=self.flush, spawn=self._spawn, clock=clock)
         self._links: dict[LinkId, _ClientLink] = {}
         self._current: _ClientLink | None = None
         self._due: int | None = None
@@ -323,16 +329,16 @@ class ClientConnection:
         self._tasks: TaskGroup | None = None
         self._call_soon_threadsafe: Callable[..., None] | None = None
         self._open = False
-        """Whether questions are taken: somebody keeps their time, and the link."""
+        """True while requests are accepted: tasks serve their deadlines and the link."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes questions."""
+        """True if requests are accepted."""
         return self._open and self._affinity is not None and not self._affinity.is_closed
 
     @property
     def is_ended(self) -> bool:
-        """Whether it has ended, or nothing of it can run any more."""
+        """True if the connection has ended, or its event loop can run nothing any more."""
         if self._background is None or self._affinity is None:
             return False
         return self._background.ended or self._affinity.is_closed
@@ -351,7 +357,7 @@ class ClientConnection:
             raise NotConnected("the client was closed while it was connecting")
 
     async def close(self) -> None:
-        """Hang up. See `Client.close`."""
+        """Close the connection. See `Client.close`."""
         if self._background is None or self._affinity is None or self._affinity.is_closed:
             self._open = False
             return
@@ -361,7 +367,7 @@ class ClientConnection:
         await self._background.stop()
 
     def abandon(self) -> bool:
-        """Nobody has the client any more: have its task stopped. Any thread may call it; never waits."""
+        """Cancel the task of a client that was garbage-collected. Any thread may call it; never waits."""
         if self._background is None or self._affinity is None or self._call_soon_threadsafe is None or self.is_ended:
             return False
         self._call_soon_threadsafe(self._background.cancel)
@@ -370,7 +376,9 @@ class ClientConnection:
     # -- questions ----------------------------------------------------------------------------------------------------
 
     def submit(self, submit: Submit) -> tuple[int, ReplyWaiter]:
-        """Ask; gives the question's number and where its answers come. Raises RuntimeError where it cannot be had."""
+        """Submit a request; return its number and the waiter of its replies. Raises RuntimeError if the client is not
+        connected, or if it belongs to another event loop or process.
+        """
         if self._affinity is not None and (self._open or not self.is_ended):
             self._affinity.check("this client")
         if not self._open:
@@ -383,7 +391,7 @@ class ClientConnection:
         return number, waiter
 
     def drop(self, number: int) -> None:
-        """Nobody waits any more; if the answer is not there yet, the node is told."""
+        """Stop waiting for a reply. If the reply has not arrived yet, the node receives a cancellation."""
         if self._affinity is not None and not self._affinity.is_current:
             if self._call_soon_threadsafe is not None and not self._affinity.is_closed:
                 self._call_soon_threadsafe(self.drop, number)
@@ -395,11 +403,11 @@ class ClientConnection:
     # -- links --------------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Carry out all that the session wants. Never awaits."""
+        """Carry out all effects of the session. Never awaits."""
         for effect in self.session.drain():
             match effect:
                 case Send() | HangUp() | Pause() | Resume():
-                    self._loop.apply(effect)
+                    self._link_loop.apply(effect)
                 case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
@@ -408,12 +416,12 @@ class ClientConnection:
                     self._on_session_event(effect)
                 case _:
                     pass  # notices are for nodes
-        self._loop.write()
+        self._link_loop.write()
         if self.session.next_timeout() != self._due:
             self._wakeup.set()
 
     def _on_session_event(self, event: Ready | Rejected | LinkDraining) -> None:
-        """What became of the link on which requests go out."""
+        """Record the new state of the link on which requests are sent."""
         linked = self._current
         match event:
             case Ready(name, _, version):
@@ -428,7 +436,7 @@ class ClientConnection:
                 self._detach(self._links.get(link))
 
     def _detach(self, linked: _ClientLink | None) -> None:
-        """Requests go out on this link no more: the next address is tried."""
+        """Send no more requests on this link; the next address is tried."""
         if linked is not None:
             linked.released.set()
             if linked is self._current:
@@ -462,7 +470,7 @@ class ClientConnection:
             self.flush()
 
     async def _stay_connected(self, tasks: TaskGroup, on_ready: Callable[[], None]) -> None:
-        """Go round the addresses until one answers; the first round must succeed, later ones are repeated for ever."""
+        """Dial the addresses in turn until one answers. The first round must succeed; later rounds repeat for ever."""
         was_ready = False
         failures = 0
         while True:
@@ -483,7 +491,7 @@ class ClientConnection:
                 elif rejected is not None and len(self._urls) == 1:
                     if not was_ready:
                         raise exception_for(rejected)
-                    self.session.fail_all(rejected)  # it has become another cluster's; whoever waits is told why
+                    self.session.fail_all(rejected)  # another cluster has this address now: fail all pending calls
                     self.flush()
                 else:
                     tried[url] = "it hung up without a hello" if rejected is None else rejected.message
@@ -492,25 +500,25 @@ class ClientConnection:
             self.session.unreachable(_reasons(tried))
             failures += 1
             most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8)) / SECOND
-            await anyio.sleep(random.uniform(0, most))  # full jitter, so that a crowd does not come back at once
+            await anyio.sleep(random.uniform(0, most))  # full jitter, so that many clients do not reconnect at once
 
     def _spawn(self, start: Callable[[], Coroutine[object, object, None]]) -> None:
         assert self._tasks is not None, "effects are carried out while the connection runs"
         self._tasks.start_soon(start)
 
     def _attach(self, transport: Link, on_ready: Callable[[], None]) -> _ClientLink:
-        linked = _ClientLink(self._loop.attach(transport), on_ready)
+        linked = _ClientLink(self._link_loop.attach(transport), on_ready)
         self._links[linked.id] = self._current = linked
         return linked
 
     async def _pump(self, transport: Link, linked: _ClientLink, address: Address) -> None:
-        """Be the link's reader until it ends; its writer runs beside."""
+        """Read the link until it ends; its writer runs beside."""
 
         def begin() -> None:
             self.session.link_opened(linked.id, framing=transport.framing, address=address, now=clock())
 
         try:
-            await self._loop.run(linked.id, transport, begin=begin)
+            await self._link_loop.run(linked.id, transport, begin=begin)
         finally:
             del self._links[linked.id]
             self._detach(linked)
@@ -523,22 +531,24 @@ class _ClientLink:
         self.id = id
         self.on_ready = on_ready
         self.ready = False
-        """Whether its handshake was done."""
+        """True if its handshake is complete."""
         self.rejected: Fault | None = None
-        """The node's reason, if it refused us."""
+        """The reason of the node, if it refused this client."""
         self.released = anyio.Event()
-        """Set when requests go out on it no more: it has ended, or its node drains."""
+        """Set when no more requests are sent on it: the link has ended, or its node drains."""
 
 
 _MAX_SLEEP_SECONDS = 3600.0
-"""Seconds; some event loops take no timer of years."""
+"""Seconds; some event loops refuse a timer of years."""
 _RESERVED_KEYWORDS = ("retry", "on_progress")
-"""Keywords of `call` that will mean something: what used them as the function's own would change in silence."""
+"""Keywords that `call` reserves for later use. A function's own keyword of such a name would silently change its
+meaning.
+"""
 _CLOSED = Fault(ErrorCode.CANCELLED, "the client was closed before it could be sent", {"maybe_executed": False})
 
 
 def not_connected(tried: Mapping[str, str]) -> NotConnected:
-    """What to say when no address answered: each with why not."""
+    """Return the error for the case that no address answered, with the reason of each."""
     return NotConnected(f"no node could be reached ({_reasons(tried)})", details={"tried": dict(tried)})
 
 
@@ -547,9 +557,9 @@ def _reasons(tried: Mapping[str, str]) -> str:
 
 
 def nanoseconds(seconds: float | None, name: str) -> int | None:
-    """Seconds as nanoseconds, at least 1 unless they are 0.
+    """Convert seconds to nanoseconds, at least 1 unless they are 0.
 
-    Raises TypeError for what is no number, ValueError for what is no span of time.
+    Raises TypeError for a value that is not a number, ValueError for one that is not a valid time span.
     """
     if seconds is None:
         return None
@@ -557,7 +567,7 @@ def nanoseconds(seconds: float | None, name: str) -> int | None:
     if not 0 <= seconds <= 86_400 or (seconds == 0 and name == "timeout"):
         least = "more than 0 and" if name == "timeout" else "0 or more, and"
         raise ValueError(f"{name}={seconds}: {least} at most 86400 seconds")
-    return max(int(seconds * SECOND), 1 if seconds else 0)  # a time that is too short to be told is a deadline too
+    return max(int(seconds * SECOND), 1 if seconds else 0)  # a time shorter than 1 ns is a deadline too
 
 
 def _check_number(seconds: object, name: str) -> None:
@@ -578,7 +588,7 @@ def _partial(on_error: str) -> bool:
 
 
 def _part(value: Any, handle: Handle) -> Any:
-    """The part of a result that `handle["key"]` means."""
+    """Return the part of a result that `handle["key"]` refers to."""
     if isinstance(value, RequestError):
         return value
     for position, step in enumerate(handle.path):

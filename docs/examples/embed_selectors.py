@@ -1,9 +1,9 @@
-"""A node inside a loop of your own: nonblocking sockets and `selectors`, without asyncio or anyio.
+"""A node inside your own event loop: nonblocking sockets and `selectors`, without asyncio or anyio.
 
     python docs/examples/embed_selectors.py
 
-runs two such nodes, one in a thread, and sends a graph of calls through them. docs/howto/embed.md explains the part
-between the marks; tests/docs runs all of it, also against an ordinary `Server` and `Client`.
+This runs two such nodes, one in a thread, and sends a graph of calls through them. docs/howto/embed.md explains the
+parts between the marks. tests/docs runs the whole file, also with an ordinary `Server` and `Client`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ clock = time.monotonic_ns
 
 
 class Connection:
-    """One link: its socket, and what has not been written yet."""
+    """One link: its socket and its unsent bytes."""
 
     def __init__(self, link: LinkId, sock: socket.socket) -> None:
         self.link = link
@@ -56,7 +56,7 @@ class Connection:
 
 
 class SelectorNode:
-    """One node on one selector. `functions` run in the loop, those named in `threaded` in a thread each."""
+    """One node on one selector. `functions` run in the loop; each call of those in `threaded` runs in a new thread."""
 
     def __init__(
         self,
@@ -101,15 +101,15 @@ class SelectorNode:
             self.step()
 
     def step(self) -> None:
-        """Wait for sockets, threads or the node's next deadline; give the node what came; do what it wants."""
+        """Wait for sockets, threads or the node's next deadline; pass the inputs to the node; carry out its effects."""
         due = self.node.next_timeout()
         for key, events in self.selector.select(None if due is None else max(0, due - clock()) / 1e9):
-            key.data(events)  # accept, connected, ready or take_from_threads: each is an input to the node
+            key.data(events)  # accept, connected, ready or take_from_threads: each calls an input of the node
         self.node.wake(now=clock())
         self.flush()
 
     def flush(self) -> None:
-        """Carry out all that the node wants; what follows from that is carried out too."""
+        """Carry out all effects of the node, including those that follow from them."""
         while effects := self.node.drain():
             for effect in effects:
                 self.carry_out(effect)
@@ -123,11 +123,11 @@ class SelectorNode:
             case Dial(address):
                 self.dial(address)
             case HangUp(link):
-                self.of(link).closing = True  # once all is written
+                self.of(link).closing = True  # closed once all bytes are written
             case Run():
                 self.start(effect)
             case Cancel():
-                pass  # a body cannot be interrupted here; it ends by itself and `finished` is told
+                pass  # a function cannot be interrupted here; it ends by itself and `finished` follows
             case Notify(notice):
                 self.notices.append(notice)
             case Pause(link):
@@ -140,7 +140,7 @@ class SelectorNode:
     # [/loop]
 
     def of(self, link: LinkId) -> Connection:
-        """The link's connection; one that nobody looks at if the link ended before this effect was carried out."""
+        """Return the link's connection, or an unused one if the link ended before this effect was carried out."""
         return self.connections.get(link) or Connection(link, self.listener)
 
     # [links]
@@ -149,7 +149,7 @@ class SelectorNode:
         self.open(sock, dialled=None)
 
     def dial(self, address: Address) -> None:
-        """Every `Dial` ends in one `link_opened` or one `dial_failed`."""
+        """Open a connection. Every `Dial` ends in one `link_opened` or one `dial_failed`."""
         where = urlsplit(address)
         sock = socket.socket()
         sock.setblocking(False)
@@ -205,7 +205,7 @@ class SelectorNode:
         self.watch(connection, events)
 
     def close(self, connection: Connection) -> None:
-        """Every link that was opened ends in one `link_closed`."""
+        """Close a link. Every opened link ends in one `link_closed`."""
         self.watch(connection, 0)
         connection.sock.close()
         del self.connections[connection.link]
@@ -214,7 +214,7 @@ class SelectorNode:
     # [/links]
 
     def watch(self, connection: Connection, events: int) -> None:
-        """A selector refuses to watch for nothing, so a socket without events is taken out."""
+        """Watch a connection for these events; without events, unregister it, as a selector needs at least one."""
         key = self.selector.get_map().get(connection.sock)
         if key is not None and events:
             self.selector.modify(connection.sock, events, key.data)
@@ -225,7 +225,7 @@ class SelectorNode:
 
     # [functions]
     def start(self, run: Run) -> None:
-        """Every `Run` ends in one `finished`."""
+        """Run a function. Every `Run` ends in one `finished`."""
         if run.function not in self.threaded:
             self.node.finished(run.run, self.outcome(run), now=clock())
             return
@@ -243,7 +243,7 @@ class SelectorNode:
             return Raised(type(error).__name__, str(error))
 
     def call_from_thread(self, act: Callable[[], None]) -> None:
-        """Let the loop's own thread do something: the node must never be touched by another."""
+        """Run `act` in the thread of the loop, since no other thread may use the node."""
         self.other_threads.append(act)
         self.wake_writer.send(b"\0")
 
@@ -255,7 +255,7 @@ class SelectorNode:
     # [/functions]
 
     def release(self) -> None:
-        """Close what is left after `run`: the listener, the self-pipe, the selector."""
+        """Close the listener, the self-pipe and the selector, after `run`."""
         for sock in (self.listener, self.wake_reader, self.wake_writer):
             sock.close()
         self.selector.close()
@@ -281,7 +281,7 @@ def main() -> None:
         Call("sum", "add", codec.encode([[1, 2], {}])),
         Call("total", "doubled_slowly", codec.encode([[Ref("sum")], {}]), dependencies=("sum",)),
     )
-    front.node.submit(Request(0, calls, wait=5_000_000_000), now=clock())  # waits until alpha's functions are known
+    front.node.submit(Request(0, calls, wait=5_000_000_000), now=clock())  # waits for alpha's functions
     front.flush()
     answers: list[RequestFinished] = []
     while not answers:

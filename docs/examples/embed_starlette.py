@@ -1,10 +1,11 @@
-"""A node inside a Starlette application: it lives as long as the application does, on the application's own port.
+"""A node inside a Starlette application: it runs as long as the application does, on the application's port.
 
     uvicorn --app-dir docs/examples --ws wsproto embed_starlette:app
 
-`/mpreg` is a WebSocket route at which clients and other nodes arrive, in both dialects; `/add` is an ordinary HTTP
-route that asks the cluster; `/rpc` takes the JSON that `POST /rpc` of a node takes. `MPREG_PEERS`, addresses separated
-by spaces, says which cluster to join. docs/howto/embed.md explains it; tests/docs runs it under uvicorn.
+`/mpreg` is a WebSocket route for clients and other nodes, in both dialects. `/add` is an ordinary HTTP route that calls
+a function of the cluster. `/rpc` takes the same JSON as `POST /rpc` of a node. The environment variable `MPREG_PEERS`
+holds the addresses of the cluster to join, separated by spaces. docs/howto/embed.md explains the file, and tests/docs
+runs it under uvicorn.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from mpreg_transports.values import default_codec
 
 # [link]
 class StarletteLink(Link):
-    """One WebSocket of the application as a link of the node (mpreg_transports/links/base.py says what is owed)."""
+    """One WebSocket of the application as a link of the node (mpreg_transports/links/base.py has the contract)."""
 
     def __init__(self, websocket: WebSocket) -> None:
         native = "mpreg.1" in websocket.scope["subprotocols"]
@@ -68,7 +69,7 @@ class StarletteLink(Link):
     async def close(self, code: int = 1000) -> None:
         if WebSocketState.DISCONNECTED in (self.websocket.client_state, self.websocket.application_state):
             return
-        with suppress(WebSocketDisconnect, RuntimeError):  # it may have just ended
+        with suppress(WebSocketDisconnect, RuntimeError):  # the connection may have just ended
             await self.websocket.close(code)
 
 
@@ -77,7 +78,7 @@ class StarletteLink(Link):
 
 # [node]
 class EmbeddedNode:
-    """A node that others carry: its links are WebSockets of the application, and those that it dials itself."""
+    """A node without a listener: its links are WebSockets of the application, and links that it dials."""
 
     def __init__(self, name: str, *, peers: Sequence[str] = (), resources: Sequence[str] = ()) -> None:
         self.functions = {one.spec.name: one for one in [*built_in(), function(shout, idempotent=True)]}
@@ -98,7 +99,7 @@ class EmbeddedNode:
                 self.waiting[notice.request].set()
 
     async def run(self, graph: Graph) -> dict[str, Any]:
-        """What `client.run(graph)` gives, without a client: the request starts at this node."""
+        """Return the same as `client.run(graph)`, without a client: the request starts at this node."""
         number = self.node.submit(graph.request(), now=clock())
         answered = self.waiting[number] = anyio.Event()
         try:
@@ -106,7 +107,7 @@ class EmbeddedNode:
             await answered.wait()
         finally:
             del self.waiting[number]
-            self.node.cancel(number, now=clock())  # nothing happens if it is answered
+            self.node.cancel(number, now=clock())  # no effect on a request that is answered
             self.driver.flush()
             result = self.answers.pop(number, None)
         assert result is not None
@@ -124,12 +125,12 @@ class EmbeddedNode:
 
 
 async def shout(text: str) -> str:
-    """A function that the application offers to the cluster."""
+    """Return the text in capitals; the application offers this function to the cluster."""
     return text.upper() + "!"
 
 
 def create_app(peers: Sequence[str] = ()) -> Starlette:
-    """The application, with a node that joins the cluster of `peers`."""
+    """Return the application, with a node that joins the cluster of `peers`."""
     embedded = EmbeddedNode("starlette", peers=peers)
 
     # [app]
