@@ -1,6 +1,6 @@
-"""mpreg for users: `Server` offers functions, `Client` and `SyncClient` call them wherever they are in the cluster.
+"""mpreg for users: `Server` offers functions; `Client` and `SyncClient` call them on any node of the cluster.
 
-Each name is imported when it is first asked for, so that the command line starts quickly.
+Each name is imported at its first use, so that the command line starts quickly.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ _ELSEWHERE = {
     "sleep": "functions.sleep",
     "SyncClient": "sync",
 }
-"""Which module of this package holds a name; all others are errors of the protocol."""
+"""The module of this package that holds each name. All other names are errors of the protocol."""
 
 
 def __getattr__(name: str) -> object:
-    """Import `name` where it lives. Raises AttributeError for what is not in `__all__`."""
+    """Import `name` from its module. Raises AttributeError for a name that is not in `__all__`."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = f"{__name__}.{_ELSEWHERE[name]}" if name in _ELSEWHERE else "mpreg_proto.errors"

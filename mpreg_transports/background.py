@@ -1,8 +1,9 @@
-"""A task that belongs to an object and not to the code that opened it, and the event loop in which that object lives.
+"""A task that belongs to an object, not to the code that opened the object; and the event loop of that object.
 
-A task group must be left by the task that entered it, in reverse order. Fixtures, notebooks and exit stacks do neither:
-they open an object in one task and close it in another. So `Client` and `Server` run in a task of their own, which
-enters and leaves its task groups itself: a plain task on asyncio, a system task on trio.
+The task that enters a task group must also leave it, and nested groups must be left in reverse order. Fixtures,
+notebooks and exit stacks break these rules: they open an object in one task and close it in another. So `Client` and
+`Server` run in a task of their own, which enters and leaves its task groups itself: a plain task on asyncio, a system
+task on trio.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from anyio.abc import TaskStatus
 
 
 class Main(Protocol):
-    """What runs in the background: it calls `task_status.started()` once it is up."""
+    """The coroutine function that runs in the background. It calls `task_status.started()` once it is up."""
 
     def __call__(self, *, task_status: TaskStatus[None]) -> Coroutine[Any, Any, None]: ...
 
 
 class LoopAffinity:
-    """The process and the event loop that an object was opened in: the only ones in which it works."""
+    """The process and the event loop in which an object was opened. The object works only there."""
 
     __slots__ = ("_loop", "_process")
 
@@ -36,17 +37,17 @@ class LoopAffinity:
 
     @property
     def is_current(self) -> bool:
-        """Whether this code runs in that process and that loop."""
+        """True if the current code runs in that process and that event loop."""
         return self._process == os.getpid() and self._loop is _running()
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can run there any more: that loop is closed, or it is the loop of a parent process."""
+        """True if nothing can run there any more: the event loop is closed, or belongs to a parent process."""
         closed = getattr(self._loop, "is_closed", None)
         return self._process != os.getpid() or (closed is not None and bool(closed()))
 
     def check(self, what: str) -> None:
-        """Raise RuntimeError with the reason unless this code runs there."""
+        """Raise RuntimeError with the reason unless the current code runs in that process and event loop."""
         self.check_process(what)
         if self._loop is not _running():
             raise RuntimeError(
@@ -55,7 +56,7 @@ class LoopAffinity:
             )
 
     def check_process(self, what: str) -> None:
-        """Raise RuntimeError with the reason unless this is that process; any loop and thread of it will do."""
+        """Raise RuntimeError with the reason if this is another process. Any event loop and any thread are allowed."""
         if self._process != os.getpid():
             raise RuntimeError(
                 f"{what} belongs to process {self._process}, and this is process {os.getpid()}, forked from it; "
@@ -64,7 +65,7 @@ class LoopAffinity:
 
 
 class Background:
-    """One task: any task of the same loop may start it, wait for it and stop it."""
+    """One task. Any task of the same event loop may start it, wait for it and stop it."""
 
     def __init__(self, main: Main, *, name: str) -> None:
         self._main = main
@@ -79,13 +80,14 @@ class Background:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, also together with its loop."""
+        """True if the task has ended, also when it ended with its event loop."""
         return self._ended.is_set()
 
     async def start(self) -> None:
-        """Begin, and wait until it is up; several tasks may wait. Raises what it raises before that.
+        """Start the task and wait until it is up. Several tasks may wait.
 
-        Cancelled, it is stopped, unless another task waits for it too.
+        Raises the error with which the task ends before it is up. If the caller is cancelled, the task is stopped,
+        unless another caller also waits for it.
         """
         if not self._has_started:
             self._has_started = True
@@ -103,16 +105,19 @@ class Background:
             raise self._error
 
     def cancel(self) -> None:
-        """Have it end soon. Never waits."""
+        """Cancel the task. Never waits."""
         self._scope.cancel()
 
     async def stop(self) -> None:
-        """Cancel it and wait for its end. Raises, once, what ended it after it was up."""
+        """Cancel the task and wait for its end. Raises, once, the error that ended it after it was up."""
         self.cancel()
         await self.wait()
 
     async def wait(self) -> None:
-        """Wait for its end, also when cancelled: its end is bounded. Raises, once, what ended it after it was up."""
+        """Wait for the end of the task, also when the caller is cancelled: the end takes a bounded time.
+
+        Raises, once, the error that ended the task after it was up.
+        """
         with anyio.CancelScope(shield=True):
             await self._ended.wait()
         if self._up and self._error is not None:
@@ -135,7 +140,7 @@ class Background:
 
 
 class StartedCallback(TaskStatus[None]):
-    """Calls back where a task group would be told that a task is up."""
+    """A task status that calls a function when the task is up."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self._then = then
@@ -145,7 +150,7 @@ class StartedCallback(TaskStatus[None]):
 
 
 _tasks: set[asyncio.Task[None]] = set()
-"""asyncio keeps its tasks weakly."""
+"""The running tasks: asyncio itself has only weak references to its tasks."""
 
 
 def _spawn(run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
@@ -161,7 +166,7 @@ def _spawn(run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """asyncio's loop, or None on another backend."""
+    """Return asyncio's event loop, or None on another backend."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -169,12 +174,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _running() -> object:
-    """What stands for the running loop: one object a loop."""
+    """Return an object that identifies the running event loop: always the same one for one event loop."""
     return running_loop() or anyio.lowlevel.current_token().native_token
 
 
 def is_cancellation(error: BaseException | None) -> bool:
-    """Whether `error` is the event loop's cancellation, or a group that holds one."""
+    """Return whether `error` is the event loop's cancellation or a group that contains one."""
     cancelled = anyio.get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(cancelled) is not None
@@ -182,7 +187,7 @@ def is_cancellation(error: BaseException | None) -> bool:
 
 
 def single(error: Exception) -> Exception:
-    """The only error in a group of groups, or the group if there are several."""
+    """Return the only error in nested groups, or the group if it contains several."""
     found = error
     while isinstance(found, ExceptionGroup) and len(found.exceptions) == 1:
         found = found.exceptions[0]
@@ -191,7 +196,7 @@ def single(error: Exception) -> Exception:
 
 @contextmanager
 def single_errors() -> Iterator[None]:
-    """Raise the only error of a task group as it is: users catch what was raised, not what it travelled in."""
+    """Raise the only error of a task group without the group, so that users catch the error that was raised."""
     try:
         yield
     except ExceptionGroup as group:

@@ -1,10 +1,10 @@
-"""The seed's names, so that its programs run with only their import lines changed.
+"""The class names of the original MPREG prototype. Its programs run with only their import lines changed.
 
-`MPREGServer` is a `Server`, and `MPREGClientAPI` a `Client` behind the seed's methods. The client speaks the native
-protocol, so that a call that is given up is also stopped and a dead link is noticed, but means what the seed's JSON
-means: text that equals another call's name is a reference, and arguments and results are what JSON makes of them
-(tuples and sets are lists, keys are text), as for any client of the classic dialect. Like the seed it is for asyncio
-alone. Nothing here is needed by programs that are not the seed's.
+`MPREGServer` is a `Server`, and `MPREGClientAPI` is a `Client` with the methods of the prototype. The client uses the
+native protocol, so a cancelled call is also stopped and a dead link is detected. Its values have the meaning of the
+prototype's JSON: a string that equals another call's name is a reference, and arguments and results become what JSON
+makes of them (tuples and sets become lists, keys become strings), as for any client of the classic dialect. Like the
+prototype it works on asyncio only. Programs that were not written for the prototype need nothing from this module.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mpreg_transports.server import Server
 from mpreg_transports.values import default_codec
 
 _LONGEST_SECONDS = 86_400
-"""What a call without `timeout` may take: the longest that a node allows, as the seed waits for ever."""
+"""The seconds for a call without `timeout`: the longest time that a node allows, as the prototype waits for ever."""
 
 log = logs.get("mpreg.classic")
 
@@ -41,11 +41,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class MPREGSettings:
-    """What a server is told. Port 0 takes any free one. `peers` and `connect` are both addresses of nodes to join.
+    """The settings of a server. Port 0 takes any free port. `peers` and `connect` are both addresses of nodes to join.
 
-    Of `advertised_urls` the first is told to others. Gossip travels at once, whatever `gossip_interval` says, in
-    seconds; six times as long is the time after which a node compares what it knows with another one, to find what was
-    lost. A `host` that others can reach is refused when the server runs (ValueError).
+    The first of `advertised_urls` is advertised to other nodes. Gossip is sent at once, whatever the value of
+    `gossip_interval` (seconds). Anti-entropy runs every 6 times `gossip_interval`: the node compares its state with
+    another node to find what was lost. When the server runs, it refuses a `host` that other machines can reach
+    (ValueError).
     """
 
     host: str = "127.0.0.1"
@@ -60,7 +61,10 @@ class MPREGSettings:
 
 
 class MPREGServer:
-    """A node. Build it anywhere, then `await server.server()` or `server.start()`; after `shutdown()` it is over."""
+    """A node.
+
+    Build it anywhere, then use `await server.server()` or `server.start()`. After `shutdown()` it cannot run again.
+    """
 
     def __init__(self, settings: MPREGSettings | None = None) -> None:
         self.settings = settings = settings if settings is not None else MPREGSettings()
@@ -78,7 +82,7 @@ class MPREGServer:
             limits=Limits(gossip_interval=max(1, round(settings.gossip_interval * 6 * SECOND))),
         )
         self.url = ""
-        """Where it listens, once it does."""
+        """The URL at which the server listens; empty before it listens."""
         self._own: dict[str, None] = {}
         self._over = False
         self._ended: Future[None] | None = None
@@ -87,34 +91,36 @@ class MPREGServer:
         _servers.append(weakref.ref(self, _servers.remove))
 
     async def server(self) -> None:
-        """Serve until `shutdown` is through or the caller cancels. Raises OSError if the port cannot be had."""
+        """Serve until `shutdown` is complete or the caller cancels. Raises OSError if the port is not available."""
         await self._serve(self._node.serve)
 
     def start(self) -> None:
-        """`asyncio.run(self.server())`: blocks. Ctrl-C and SIGTERM leave the cluster in order, then it returns.
+        """Run `asyncio.run(self.server())`; blocks.
 
-        In another thread than the main one only `shutdown()` ends it, as signals cannot be had there.
+        On Ctrl-C and SIGTERM the node leaves the cluster in order; then this returns. In a thread other than the main
+        thread no signals arrive, and only `shutdown()` ends it.
         """
         with self._node.ended_by_force():
             asyncio.run(self._serve(self._node.serve_until_signal))
 
     def shutdown(self) -> Awaitable[None]:
-        """Begin to end: new calls are refused, running ones may finish (10 s; called again: none), then it says
-        goodbye and `server()` returns.
+        """Begin the shutdown.
 
-        All this happens whether or not what it gives is awaited; awaiting waits for the end. May be called in the loop,
-        from another thread, and before the server runs, which it then never does. A command of this very server must
-        not await it, as the end waits for the command.
+        The server refuses new calls and lets running calls finish (10 s; none after a second call of this method); then
+        it sends a goodbye and `server()` returns. All this happens whether or not the returned object is awaited; to
+        await it is to wait for the end. It may be called in the event loop, in another thread, and before the server
+        runs; the server then never runs. A command of this same server must not await it, because the end waits for the
+        command.
         """
         self._over = True
         self._node.leave()
         return _End(self._ended)
 
     def register_command(self, name: str, function: Callable[..., Any], resources: Iterable[str] = ()) -> None:
-        """Offer `function`, before or while it runs; the cluster learns it at once.
+        """Offer `function`, before or while the server runs. The cluster learns it at once.
 
-        It stands before a command of the same name by `rpc_command`, and before echo and echos. Raises ValueError for a
-        name that was registered here already; nothing has changed then.
+        It takes precedence over a command of the same name by `rpc_command`, and over echo and echos. Raises ValueError
+        for a name that was already registered here; then nothing has changed.
         """
         if name in self._own:
             raise ValueError(f"a command {name!r} is registered already")
@@ -137,23 +143,26 @@ class MPREGServer:
             ended.set_result(None)
 
     def _on_listening(self) -> None:
-        if self.settings.port != self._node.port:  # it was 0; whoever made the settings may make more servers of them
+        if self.settings.port != self._node.port:  # the port was 0; the same settings may be used for more servers
             self.settings = dataclasses.replace(self.settings, port=self._node.port)
         self.url = self._node.url
         log.info("%s listens on %s", self.settings.name, self.url)
-        if self._over:  # by a shutdown that came while the port was being bound
+        if self._over:  # a shutdown came while the port was being bound
             self._node.leave()
 
 
 class _End:
-    """Awaitable from any loop, and nobody has to: done when the server has ended, at once if it never ran."""
+    """An awaitable for any event loop, done when the server has ended, or at once if it never ran.
+
+    It need not be awaited.
+    """
 
     def __init__(self, ended: Future[None] | None) -> None:
         self._ended = ended
 
     def __await__(self) -> Generator[Any, None, None]:
         if self._ended is not None:
-            # Shielded: cancelling the one who waits must not cancel what all wait for.
+            # Shielded: cancelling one caller that waits must not cancel the future for which all wait.
             yield from asyncio.shield(asyncio.wrap_future(self._ended)).__await__()
 
 
@@ -162,10 +171,10 @@ _servers: list[weakref.ref[MPREGServer]] = []
 
 
 def rpc_command(name: str, resources: Iterable[str] | None = None) -> Callable[[F], F]:
-    """Offer the decorated function as `name` on every server of this process, made before or later.
+    """Offer the decorated function as `name` on every server of this process, created before or later.
 
-    A command of that name that a server registered itself stands before it. Raises ValueError, when it decorates, for a
-    name that another function was given; the same one again (its module was imported twice) takes its own place.
+    A command of that name that a server registered itself takes precedence. Raises ValueError at decoration for a name
+    that another function has. The same function (its module was imported twice) replaces itself.
     """
     asked = tags(resources or ())
 
@@ -182,14 +191,14 @@ def rpc_command(name: str, resources: Iterable[str] | None = None) -> Callable[[
 
 
 def _origin(function: Callable[..., Any]) -> object:
-    """Where a function was written: the same for `__main__` and for the same file imported by its name."""
+    """Return the place where a function is defined: the same for `__main__` and for its file imported by name."""
     code = getattr(function, "__code__", None)
     return function if code is None else (code.co_filename, code.co_firstlineno, function.__qualname__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RPCCommand:
-    """One call: `fun` is the function, `name` what others refer to it by, `locs` the resources it asks for."""
+    """One call: `fun` is the function, `name` is how other calls refer to it, `locs` are the resources it requires."""
 
     name: str
     fun: str
@@ -206,7 +215,7 @@ class RPCCommand:
 
 @dataclass(frozen=True)
 class RPCError:
-    """An error as it came: a code of docs/reference/errors.md, words for people, details for programs."""
+    """An error as it was received: a code of docs/reference/errors.md, a text for people, details for programs."""
 
     code: int
     message: str
@@ -214,7 +223,7 @@ class RPCError:
 
 
 class MPREGException(MpregError):
-    """A request, or one call of it, ended in `rpc_error`."""
+    """The error `rpc_error`, with which a request or one call of it ended."""
 
     def __init__(self, rpc_error: RPCError | None = None) -> None:
         super().__init__(rpc_error)
@@ -225,7 +234,7 @@ class MPREGException(MpregError):
 
 
 class CommandNotFoundException(MPREGException):
-    """1001: no node offers `command_name`, or none that does holds the resources asked for."""
+    """1001: no node offers `command_name`, or no node that offers it holds the requested resources."""
 
     def __init__(self, rpc_error: RPCError | None = None, command_name: str = "") -> None:
         made = rpc_error or RPCError(
@@ -243,7 +252,10 @@ def _as_seed_error(error: RequestError) -> MPREGException:
 
 
 def _as_request(cmds: Sequence[RPCCommand], timeout: float | None) -> Request:
-    """What the classic dialect would make of the same commands. Raises TypeError for what JSON cannot say."""
+    """Return the request that the classic dialect makes of the same commands.
+
+    Raises TypeError for a value that JSON cannot represent.
+    """
     codec = default_codec()
     names = dict.fromkeys(command.name for command in cmds)
     calls: list[Call] = []
@@ -268,10 +280,10 @@ def _as_json(name: str, value: object) -> object:
 
 
 class MPREGClientAPI:
-    """Calls functions through the node at `url`; connects by `connect()`, `async with`, or the first call.
+    """A client that calls functions through the node at `url`.
 
-    A lost link is dialled again by the next call; what was pending on it ends with error 1023. `full_log` writes each
-    request and what came of it to the log `mpreg.classic`, at level INFO.
+    It connects by `connect()`, `async with`, or the first call. The next call dials a lost link again; what was pending
+    on it ends with error 1023. `full_log` writes each request and its result to the log `mpreg.classic`, at level INFO.
     """
 
     def __init__(self, url: str, full_log: bool = True) -> None:
@@ -280,11 +292,11 @@ class MPREGClientAPI:
         self._client = _SeedClient(url, full_log=full_log)
 
     async def connect(self) -> None:
-        """Connect, if it isn't. Raises ConnectionError if nobody answers, MPREGException if the node refuses."""
+        """Connect, if not connected. Raises ConnectionError if no node answers, MPREGException if the node refuses."""
         await self._client.connect()
 
     async def disconnect(self) -> None:
-        """Hang up, if it is connected; what is pending is cancelled at the node."""
+        """Close the link, if connected. The node cancels what is pending."""
         await self._client.disconnect()
 
     async def __aenter__(self) -> Self:
@@ -297,17 +309,18 @@ class MPREGClientAPI:
     async def call(
         self, fun: str, *args: Any, locs: Iterable[str] = frozenset(), timeout: float | None = None, **kwargs: Any
     ) -> Any:
-        """The value of one call, on a node that holds all of `locs`; `kwargs` are the function's own keywords.
+        """Return the value of one call, run on a node that holds all of `locs`.
 
-        `timeout` is in seconds. Raises asyncio.TimeoutError when it has passed, CommandNotFoundException,
-        MPREGException for other errors, ConnectionError, TypeError for arguments that JSON cannot say.
+        `kwargs` are the function's own keywords. `timeout` is in seconds. Raises asyncio.TimeoutError when it has
+        passed, CommandNotFoundException, MPREGException for other errors, ConnectionError, TypeError for arguments that
+        JSON cannot represent.
         """
         command = RPCCommand(name=fun, fun=fun, args=args, kwargs=kwargs, locs=locs)
         return (await self._client.request([command], timeout))[fun]
 
 
 class _SeedClient:
-    """What programs reach as `client._client`: requests of many commands over one link."""
+    """The object that programs use as `client._client`: requests of many commands over one link."""
 
     def __init__(self, url: str, *, full_log: bool) -> None:
         self.url = url
@@ -334,7 +347,7 @@ class _SeedClient:
             await self._drop()
 
     async def request(self, cmds: Sequence[RPCCommand], timeout: float | None = None) -> dict[str, Any]:
-        """`{leaf name: value}` of commands that refer to each other by name; errors as in `MPREGClientAPI.call`."""
+        """Return `{leaf name: value}` of commands that refer to each other by name. Errors: `MPREGClientAPI.call`."""
         loop = asyncio.get_running_loop()
         until = None if timeout is None or timeout > _LONGEST_SECONDS else loop.time() + timeout
         if timeout is not None and not timeout > 0:
@@ -344,7 +357,7 @@ class _SeedClient:
         try:
             async with asyncio.timeout_at(until):
                 answer = await self._answer(request)
-            if until is not None and loop.time() >= until:  # it came, but the loop was too busy to say so in time
+            if until is not None and loop.time() >= until:  # it arrived, but the busy event loop delivered it too late
                 raise TimeoutError
             values = {name: _as_json(name, value) for name, value in answer.values.items()}
         except TimeoutError as error:  # a DeadlineExceeded is one too
@@ -361,7 +374,7 @@ class _SeedClient:
     async def _answer(self, request: Request) -> GraphResult:
         while self._open_client is None or not self._open_client.node:
             await self.connect()
-        # No await between that look and the sending: a request never waits for a link that may not come again.
+        # No await between the check above and the sending: a request never waits for a link that may never be restored.
         return await self._open_client.answer(request)
 
     async def _drop(self) -> None:

@@ -60,9 +60,7 @@ class GraphResult(msgspec.Struct, frozen=True):
     trace: tuple[Traced, ...]
     error: RequestError | None = None
     untraced: int = 0
-    """The number of calls that have no row in `trace`, because with them the reply would be longer than a message may
-    be.
-    """
+    """The number of calls without a row in `trace`: with them the reply would be longer than a message may be."""
 
 
 class Client:
@@ -179,11 +177,10 @@ class Client:
         version: str | None = None,
         **more: Any,
     ) -> Any:
-        """Return the result of one call. `more` are the function's own keywords; `kwargs` passes the names that `call`
-        uses itself.
+        """Return the result of one call.
 
-        `timeout` and `wait` are seconds. Raises the RequestError of the failure, or TypeError for arguments that cannot
-        be sent.
+        `more` are the function's own keywords; `kwargs` passes the names that `call` uses itself. `timeout` and `wait`
+        are seconds. Raises the RequestError of the failure, or TypeError for arguments that cannot be sent.
         """
         check_function_name(function, version)
         for later in _RESERVED_KEYWORDS:
@@ -211,8 +208,7 @@ class Client:
         wait: float | None = None,
         on_error: OnError = "fail",
     ) -> Any:
-        """Run a graph and return `{leaf name: value}`; with one handle its value, with several handles a tuple of their
-        values.
+        """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values.
 
         With `on_error="partial"` a failed call has its RequestError in place of its value.
         """
@@ -264,8 +260,9 @@ class Client:
         return ResultStream(ask, self._codec.decode, request)
 
     async def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
-        """Return for each call its node, or the equal candidates of which one would be drawn now, and why. Runs
-        nothing.
+        """Return for each call its node, or the equal candidates of which one would be drawn now, and why.
+
+        Runs nothing.
         """
         _check_graph(graph)
         request = graph.request() if isinstance(graph, Graph) else graph
@@ -284,7 +281,7 @@ class Client:
         assert isinstance(reply, View)
         return _view.decode(reply.view)
 
-    # -- questions and answers ----------------------------------------------------------------------------------------
+    # -- requests and replies -----------------------------------------------------------------------------------------
 
     async def _result(self, request: Request) -> Result:
         reply = await self._reply(lambda session, now: session.submit(request, now=now))
@@ -373,11 +370,12 @@ class ClientConnection:
         self._call_soon_threadsafe(self._background.cancel)
         return True
 
-    # -- questions ----------------------------------------------------------------------------------------------------
+    # -- submission ---------------------------------------------------------------------------------------------------
 
     def submit(self, submit: Submit) -> tuple[int, ReplyWaiter]:
-        """Submit a request; return its number and the waiter of its replies. Raises RuntimeError if the client is not
-        connected, or if it belongs to another event loop or process.
+        """Submit a request; return its number and the waiter of its replies.
+
+        Raises RuntimeError if the client is not connected, or if it belongs to another event loop or process.
         """
         if self._affinity is not None and (self._open or not self.is_ended):
             self._affinity.check("this client")
@@ -541,8 +539,9 @@ class _ClientLink:
 _MAX_SLEEP_SECONDS = 3600.0
 """Seconds; some event loops refuse a timer of years."""
 _RESERVED_KEYWORDS = ("retry", "on_progress")
-"""Keywords that `call` reserves for later use. A function's own keyword of such a name would silently change its
-meaning.
+"""Keywords that `call` reserves for later use.
+
+A function's own keyword of such a name would silently change its meaning.
 """
 _CLOSED = Fault(ErrorCode.CANCELLED, "the client was closed before it could be sent", {"maybe_executed": False})
 

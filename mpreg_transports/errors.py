@@ -1,4 +1,4 @@
-"""What can go wrong between processes, beside the errors of the protocol (mpreg_proto.errors)."""
+"""The errors between processes, beside the errors of the protocol (mpreg_proto.errors)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mpreg_proto.errors import MpregError
 
 
 class NotConnected(MpregError, ConnectionError):
-    """No node could be reached. `details["tried"]` maps each address to why not."""
+    """No node could be reached. `details["tried"]` maps each address to the reason."""
 
     code: int | None = None
     safe_to_repeat = True

@@ -1,8 +1,8 @@
 """A set of calls that refer to each other's results, built in Python and checked while it is built.
 
-`Graph.call` gives a handle; a handle as an argument, at any depth in lists, tuples and dict values, stands for that
-call's result, and `handle["key"]` or `handle[0]` for a part of it. Since a handle must exist before it can be used, a
-graph cannot be circular. Nothing is sent before `run`, `stream` or `explain`; data of yours can never turn into a
+`Graph.call` returns a handle. A handle as an argument, at any depth in lists, tuples and dict values, stands for the
+result of that call, and `handle["key"]` or `handle[0]` for a part of it. A handle must exist before it can be used, so
+a graph cannot have a cycle. Nothing is sent before `run`, `stream` or `explain`. User data can never become a
 reference.
 """
 
@@ -28,7 +28,7 @@ OnError = Literal["fail", "partial"]
 
 
 class Caller(Protocol):
-    """Who can run a graph: a `Client`."""
+    """An object that can run a graph: a `Client`."""
 
     async def run(
         self, graph: Graph, *outputs: Handle, timeout: float | None, wait: float | None, on_error: OnError
@@ -38,9 +38,9 @@ class Caller(Protocol):
 
 
 class Handle:
-    """Stands for the result of a call that has not run.
+    """A reference to the result of a call that has not run.
 
-    Only good as an argument of later calls, and for `run(handle)`.
+    It is valid only as an argument of later calls, and for `run(handle)`.
     """
 
     __slots__ = ("graph", "name", "path")
@@ -52,7 +52,7 @@ class Handle:
         self.path = path
 
     def __getitem__(self, key: str | int) -> Handle:
-        """A part of the result: a key of a map, a position (from 0) of a list."""
+        """Return a handle for a part of the result: a key of a map, a position (from 0) of a list."""
         if type(key) is not str and (type(key) is not int or key < 0):
             raise TypeError(f"a part of a result is named by text or a position from 0 on, not by {key!r}")
         return Handle(self.graph, self.name, (*self.path, key))
@@ -70,9 +70,9 @@ class Handle:
 
 
 class Graph:
-    """Calls to be sent as one request. `Client.graph()` gives one that knows its client.
+    """The calls that are sent as one request. `Client.graph()` returns a graph that is bound to its client.
 
-    This one goes to `client.run(graph)`.
+    This one is passed to `client.run(graph)`.
     """
 
     def __init__(self, client: Caller | None = None, *, codec: ValueCodec | None = None) -> None:
@@ -81,7 +81,7 @@ class Graph:
         self._calls: dict[str, Call] = {}
         self._numbers: dict[str, int] = {}
         self._native: dict[str, str] = {}
-        """What a call has that the classic dialect has no word for."""
+        """For each call, the option that the classic dialect cannot represent."""
 
     def call(
         self,
@@ -95,11 +95,11 @@ class Graph:
         after: Iterable[Handle] = (),
         **more: Any,
     ) -> Handle:
-        """Add a call. `after` names calls that must end before it starts though it uses nothing of theirs.
+        """Add a call. `after` names calls that must end before it starts although it uses none of their results.
 
-        `name` is how it is called in the results; by itself that is the function's name, then `echo-2`. A function's
-        own keyword that this method uses itself is passed by `kwargs={"name": ...}`. Raises TypeError or a GraphError
-        for what cannot be right; nothing has changed then.
+        `name` is its name in the results; the default is the function's name, then `echo-2`. A function's own keyword
+        that this method uses itself is passed by `kwargs={"name": ...}`. Raises TypeError or a GraphError for invalid
+        arguments; then nothing has changed.
         """
         check_function_name(function, version)
         name = self._free_name(function) if name is None else self._checked_name(name)
@@ -136,22 +136,22 @@ class Graph:
         wait: float | None = None,
         on_error: OnError = "fail",
     ) -> Any:
-        """Run it: `{leaf name: value}`; with one handle, just its value; with several, a tuple of theirs.
+        """Run the graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values.
 
-        `timeout` and `wait` are seconds; see `Client.run`. With handles only what they need is sent.
+        `timeout` and `wait` are seconds; see `Client.run`. With handles only the calls that they depend on are sent.
         """
         return await self._require_client().run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error)
 
     def stream(self, *, timeout: float | None = None, wait: float | None = None) -> AsyncIterator[tuple[str, Any]]:
-        """Run it and give each leaf's (name, value) as it is there."""
+        """Run the graph and yield each leaf's (name, value) as soon as it arrives."""
         return self._require_client().stream(self, timeout=timeout, wait=wait)
 
     async def explain(self) -> tuple[Explained, ...]:
-        """Where each call would run now and why; runs nothing."""
+        """Return where each call would run now, and why. Runs nothing."""
         return await self._require_client().explain(self)
 
     def request(self, *outputs: Handle, partial: bool = False, **fields: Any) -> Request:
-        """The request that `run` sends; with `outputs`, only the calls that those need."""
+        """Return the request that `run` sends. With `outputs` it holds only the calls that those depend on."""
         if not self._calls:
             raise InvalidRequest("this graph has no calls yet; add one with graph.call(...)")
         calls = self._calls
@@ -164,9 +164,9 @@ class Graph:
         return Request(0, tuple(calls.values()), want=want, partial=partial, **fields)
 
     def commands(self) -> list[dict[str, Any]]:
-        """The calls in the classic dialect with explicit references, as `mpreg run` reads them from a file.
+        """Return the calls in the classic dialect with explicit references, as `mpreg run` reads them from a file.
 
-        Raises TypeError for an argument that JSON cannot say, with its place, and for `after=` and `version=`.
+        Raises TypeError for an argument that JSON cannot represent, with its place, and for `after=` and `version=`.
         """
         commands: list[dict[str, Any]] = []
         for name, word in self._native.items():
@@ -189,7 +189,7 @@ class Graph:
         return commands
 
     def save(self, file: str | PathLike[str]) -> None:
-        """Write it as JSON for `mpreg run FILE` and `mpreg explain FILE`."""
+        """Write the graph as JSON for `mpreg run FILE` and `mpreg explain FILE`."""
         request = {"role": "rpc", "refs": "explicit", "cmds": self.commands()}
         Path(file).write_text(json.dumps(json.loads(dumps(request)), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
@@ -230,8 +230,10 @@ class Graph:
         dependencies[handle.name] = None
 
     def _to_reference(self, value: Any, dependencies: dict[str, None], memo: dict[int, Any], depth: int) -> Any:
-        """`value`, which lies within `depth` containers, with each handle in it made a reference; the same object where
-        there is none. `memo` are containers that it has been done for; what is nested too deep is left as it is.
+        """Return `value` with each handle in it replaced by a reference; the same object if it contains no handle.
+
+        `value` lies within `depth` containers. `memo` holds the containers that were already converted. A value that is
+        nested too deep is returned unchanged.
         """
         kind = type(value)
         if kind is Handle:
@@ -267,7 +269,7 @@ class Graph:
         return {name: call for name, call in self._calls.items() if name in kept}
 
     def _as_json(self, value: Any, path: str) -> Any:
-        """`value`, which stands at `path`, with references written out."""
+        """Return `value`, which is at `path`, with references written out."""
         if isinstance(value, Ref):
             return {"$ref": value.name, **({"path": list(value.path)} if value.path else {})}
         if type(value) in (list, tuple):
@@ -286,7 +288,7 @@ class Graph:
 
 
 class _SelfReference(Exception):
-    """An argument contains itself."""
+    """Raised for an argument that contains itself."""
 
 
 _CONTAINERS: Final = (list, tuple, dict)
@@ -298,7 +300,7 @@ def _inside(value: object) -> object:
 
 
 def check_function_name(function: object, version: object) -> None:
-    """Raises TypeError for what does not name a function and its version."""
+    """Check the name of a function and its version. Raises TypeError."""
     if type(function) is not str or not function:
         name = getattr(function, "__name__", "")
         hint = f"; write {name!r}, the name under which a node offers it" if name else ""
@@ -310,7 +312,7 @@ def check_function_name(function: object, version: object) -> None:
 
 
 def checked_resources(resources: Iterable[str]) -> tuple[str, ...]:
-    """The resources that a call asks for, in order. Raises TypeError, ValueError."""
+    """Return the resources that a call requires, in order. Raises TypeError, ValueError."""
     names = tuple(sorted(tags(resources))) if resources else ()
     for tag in names:
         check_encodable(tag, "a resource")

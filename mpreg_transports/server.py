@@ -1,7 +1,7 @@
-"""A node as a process runs it: functions registered in Python, one port for everything, a place in a cluster.
+"""A node in a process: functions registered in Python, one port for everything, membership in a cluster.
 
-`Server` puts the parts together: a pure `Node`, the driver that carries its effects out, the listener, the functions.
-Run it with `server.run()`, `await server.serve()` or `async with server:`.
+`Server` connects the parts: a pure `Node`, the driver that carries out its effects, the listener, the functions. Run it
+with `server.run()`, `await server.serve()` or `async with server:`.
 """
 
 from __future__ import annotations
@@ -75,9 +75,11 @@ T = TypeVar("T")
 
 
 class Server:
-    """One node. Arguments are those of `mpreg serve`; resources are what calls may ask for, peers whom it joins.
+    """One node.
 
-    With a `network` (tests), host, port, advertise and transport mean nothing, and peers are addresses of its own.
+    The arguments are those of `mpreg serve`: resources are names that calls may require, peers are the nodes to join.
+    With a `network` (tests) host, port, advertise and transport have no effect, and peers are addresses of that
+    network.
     """
 
     def __init__(
@@ -121,29 +123,32 @@ class Server:
         self.allow_hosts, self.allow_origins = allowed_names(allow_hosts, allow_origins)
         self.network = network
         self.journal = Path(journal) if journal is not None else None
-        """Where the core's inputs are written, arguments and results among them; an earlier journal there is moved."""
+        """The file for the core's inputs, which include arguments and results.
+
+        An earlier journal of that name is moved.
+        """
         self.url = ""
-        """Where it listens, once it does."""
+        """The URL at which the node listens; empty before it listens."""
         self._limits = limits
         self._codec = codec or default_codec()
         self._functions = FunctionRegistry(limits)
         self._driver: Driver | None = None
         self._open_journal: Journal | None = None
         self._affinity: LoopAffinity | None = None
-        """Where it runs; None while it does not."""
+        """The process and event loop in which it runs; None while it does not run."""
         self._token: EventLoopToken | None = None
         self._thread: int | None = None
         self._evidence: tuple[int, str] = (0, "")
-        """How sure it is of the address that it advertises, where it has to find that out, and which host that is."""
+        """The quality of the evidence for the address that the node advertises, if it is detected, and its host."""
         self._call_soon_threadsafe: Callable[..., None] | None = None
         self._registration_lock = threading.RLock()
-        """Held while its functions are given to a node, and by other threads while they change them before that."""
+        """Held while its functions are passed to a node, and while other threads change them before that."""
         self._has_run = False
         self._leave_early: bool | None = None
-        """Whether with grace, if it was told to leave before it listened."""
+        """The grace (True or False) of a `leave` that came before the node listened; None if there was none."""
         self._access = Access()
         self._leaving_since: int | None = None
-        """When it began to leave with grace."""
+        """The time at which it began to leave with grace."""
         self._background: Background | None = None
         self._signals = SignalExit(self._leave_for_signal, self._is_draining, grace=limits.drain_grace)
 
@@ -166,7 +171,7 @@ class Server:
         replace: bool = False,
     ) -> Callable[[F], F]: ...
     def function(self, call: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
-        """Offer the decorated function; with or without arguments, which are those of `register`."""
+        """Offer the decorated function, with or without the arguments of `register`."""
 
         def decorate(call: F) -> F:
             self.register(options.get("name"), call, **{key: options[key] for key in options if key != "name"})
@@ -187,13 +192,13 @@ class Server:
         inline: bool = False,
         replace: bool = False,
     ) -> None:
-        """Offer `function` as `name` (None: its own), before or while running; the cluster learns it at once.
+        """Offer `function` as `name` (None: its own), before or while the node runs. The cluster learns it at once.
 
-        `async def` runs in the loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor, and
-        `inline=True` within the wake-up that brought the call, for tiny functions that never block. An executor that
-        breaks or is shut down takes its functions with it; give a function that makes one, and it is made anew.
-        `idempotent=True` allows a second run where a node was lost. Raises ValueError for a name that is taken, unless
-        `replace`; nothing has changed then.
+        `async def` runs in the event loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor,
+        and `inline=True` runs it within the wake-up that brought the call, for tiny functions that never block. If an
+        executor breaks or is shut down, its functions are withdrawn. If `executor=` is a function that makes an
+        executor, a new one is made instead. `idempotent=True` allows a second run after the loss of a node. Raises
+        ValueError for a name that is taken, unless `replace`; then nothing has changed.
         """
         described = self._functions.describe(
             name,
@@ -208,27 +213,27 @@ class Server:
         self._call_in_loop(self._offer, described, replace)
 
     def unregister(self, name: str) -> None:
-        """Offer `name` no longer; running calls go on. Raises KeyError for a name that is not registered."""
+        """Withdraw `name`; running calls go on. Raises KeyError for a name that is not registered."""
         self._call_in_loop(self._withdraw, name)
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """The names that it offers."""
+        """Return the names of the functions that it offers."""
         return tuple(self._functions)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
     def run(self, *, backend: str = "asyncio") -> None:
-        """Serve until SIGTERM, SIGHUP or Ctrl-C, then let running calls finish (10 s; a second signal skips that).
+        """Serve until SIGTERM, SIGHUP or Ctrl-C, then let running calls finish (10 s; a second signal ends this grace).
 
-        In another thread than the main one there are no signals: `leave()` ends it. A body that does not let the
-        process end is not waited for. Where the program has not said where its log goes, it goes to stderr.
+        In a thread other than the main thread there are no signals; `leave()` ends it. A body that keeps the process
+        from ending is not waited for. If the program has not configured logging, the log is written to stderr.
         """
         with on_stderr():
             self.run_until_signal(lambda: log.info("%s", self.ready_line()), backend=backend)
 
     def run_until_signal(self, on_ready: Callable[[], None], *, backend: str = "asyncio") -> None:
-        """`serve_until_signal` in an event loop of its own; `on_ready` is called once it listens."""
+        """Run `serve_until_signal` in a new event loop; `on_ready` is called once the node listens."""
         check_backend(backend)
         refuse_while_importing()
 
@@ -241,15 +246,18 @@ class Server:
             anyio.run(main, backend=backend, backend_options=backend_options(backend))
 
     def ended_by_force(self) -> AbstractContextManager[None]:
-        """For a program that is this node: the signals end it some seconds later if it does not end by itself."""
+        """Return a context manager for a program that is only this node.
+
+        If the process does not end by itself, it is ended by force some seconds after a signal.
+        """
         return self._signals.forced()
 
     def ready_line(self) -> str:
-        """The one line that says where it listens."""
+        """Return the one log line that states where the node listens."""
         return ready_line(self.name, self.url, functions=len(self.functions), resources=self.resources)
 
     async def serve_until_signal(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """`serve`, and leave the cluster in order when the process is told to end."""
+        """Run `serve`, and leave the cluster in order on a signal to end the process."""
         with single_errors():
             async with anyio.create_task_group() as tasks:
                 await tasks.start(self._signals.deliver)
@@ -257,9 +265,9 @@ class Server:
                 tasks.cancel_scope.cancel()
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `leave()` is through or the caller cancels.
+        """Serve until `leave()` is complete or the caller cancels.
 
-        Raises CannotListen or ValueError, RuntimeError if it runs already.
+        Raises CannotListen or ValueError, or RuntimeError if it already runs.
         """
         refuse_while_importing()
         if self._affinity is not None:
@@ -305,9 +313,9 @@ class Server:
                 await listener.close()
 
     async def __aenter__(self) -> Self:
-        """Serve in the background; when this returns, it listens and `url` says where.
+        """Serve in the background. On return the node listens and `url` is set.
 
-        The task that serves is its own: another task may leave the block, in any order with others.
+        A separate task serves: another task may leave the block, in any order with other blocks.
         """
         background = Background(self.serve, name=f"mpreg node {self.name}")
         await background.start()
@@ -317,9 +325,9 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the cluster: running calls get no grace, other nodes are told. Cancelled, it does not wait for them.
+        """Leave the cluster: running calls get no grace, other nodes are notified.
 
-        In a forked child the server is the parent's, and is left alone.
+        If cancelled, it does not wait for them. In a forked child the server belongs to the parent and is not touched.
         """
         background, self._background = self._background, None
         if background is None or (self._affinity is not None and self._affinity.is_closed):
@@ -332,10 +340,11 @@ class Server:
         await background.wait()
 
     def leave(self, *, grace: bool = True) -> None:
-        """Begin to leave: refuse what is new, finish what runs, say goodbye; then `serve` returns. Again: no grace.
+        """Begin to leave: refuse new calls, finish running ones, send a goodbye; then `serve` returns.
 
-        Any thread and any signal handler may call it; it begins between two callbacks of the loop. Before the server
-        runs it means that it leaves as soon as it listens; after its end it does nothing.
+        A second call ends the grace. Any thread and any signal handler may call it; it takes effect between two
+        callbacks of the event loop. Before the server runs, it makes the server leave as soon as it listens; after its
+        end it does nothing.
         """
         if self._affinity is not None and self._driver is not None:
             self._affinity.check_process("this server")
@@ -345,13 +354,16 @@ class Server:
             self._leave_early = grace and self._leave_early is None
 
     def view(self) -> NodeView:
-        """How this node sees the cluster and itself; any thread may ask. Raises RuntimeError while it does not run."""
+        """Return this node's view of the cluster and of itself.
+
+        Any thread may call it. Raises RuntimeError while it does not run.
+        """
         return self._call_in_loop(self._view)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     async def _bind(self) -> LinkListener:
-        """Be reachable, and know where."""
+        """Open the listener and set the URL at which the node listens."""
         if self.network is not None:
             self.url = self.network.url
             return self.network.listen()
@@ -366,7 +378,7 @@ class Server:
         return listener
 
     def _log_open_access(self) -> None:
-        """Say that other machines can use it, and by which address."""
+        """Log that other machines can use the node, and at which address."""
         others: str | None = self.url
         if is_wildcard(self.host) and self.advertise is None:
             own = own_address(self.host)
@@ -405,7 +417,7 @@ class Server:
         return driver
 
     async def _listen(self, listener: LinkListener, routes: HttpRoutes, *, task_status: TaskStatus[None]) -> None:
-        # The core holds clients to their own, lower limit; until values move in chunks, nodes need more.
+        # The core applies the lower limit of clients to them; until values move in chunks, nodes need a higher one.
         longest = self._limits.node_message
         await listener.serve(self._on_link, routes, max_message=longest, task_status=task_status)
 
@@ -414,9 +426,10 @@ class Server:
         await self._driver.pump(link)
 
     def _learn_address(self, host: str, dialled: Address | None) -> None:
-        """Bound to all addresses and told none to advertise: the one that the best link so far has at this end.
+        """Update the advertised address of a node that listens on all addresses and was given no `advertise`.
 
-        Better evidence replaces worse at any time, equal evidence only where no link is at the old address any more.
+        It is the address at the local end of the link with the best evidence. Better evidence always replaces worse
+        evidence. Equal evidence replaces it only if no link uses the old address any more.
         """
         driver = self._driver
         assert driver is not None
@@ -431,12 +444,15 @@ class Server:
             driver.node.advertise((Address(self.url),), now=clock())
 
     def _offer(self, function: Function, replace: bool) -> None:
-        """Looks and acts in the loop's thread, so that of two threads with one name one is refused."""
+        """Offer a function.
+
+        It checks and acts in the event loop's thread, so that of two threads with one name one is refused.
+        """
         name = function.spec.name
         if not replace:
             self._functions.check_free(name)
         if self._driver is not None:
-            self._driver.node.offer(function.spec, now=clock())  # it may refuse: then nothing has changed
+            self._driver.node.offer(function.spec, now=clock())  # it may raise: then nothing has changed
         self._functions[name] = function
         if self._driver is not None:
             self._driver.flush()
@@ -464,7 +480,7 @@ class Server:
         return self._driver.node.view(now=clock())
 
     def _call_in_loop(self, act: Callable[..., T], *args: object) -> T:
-        """Do it in the loop's thread, where the node lives: here, or over there when another thread calls.
+        """Call `act` in the thread of the event loop, where the node lives: directly, or by the event loop.
 
         Raises RuntimeError in a forked child, and in a signal handler that has interrupted the node.
         """
@@ -486,7 +502,7 @@ class Server:
         return self._driver is not None and self._driver.node.draining
 
     def _leave_for_signal(self) -> None:
-        """In the loop's thread, between two callbacks."""
+        """Leave because of a signal. Runs in the event loop's thread, between two callbacks."""
         if self._driver is None:
             self.leave()
         else:
@@ -499,7 +515,7 @@ class Server:
 
 
 def _interrupts_the_core() -> bool:
-    """Whether the code that asks was called while the core handles an input: then a signal handler did it."""
+    """Return whether the core is handling an input while this code runs: then a signal handler has interrupted it."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if str(frame.f_globals.get("__name__", "")).startswith("mpreg_proto."):
@@ -509,9 +525,9 @@ def _interrupts_the_core() -> bool:
 
 
 def backend_options(backend: str) -> dict[str, object]:
-    """What `anyio.run` should be told: to take uvloop where it works (the extra `uvloop`).
+    """Return the options for `anyio.run`: uvloop where it works (the extra `uvloop`).
 
-    A program that has chosen another event loop by asyncio's policy keeps that.
+    If the program has set another event loop by asyncio's policy, that is kept.
     """
     return {"use_uvloop": _has_uvloop() and not _has_policy()} if backend == "asyncio" else {}
 
@@ -519,12 +535,12 @@ def backend_options(backend: str) -> dict[str, object]:
 def _has_uvloop() -> bool:
     try:
         importlib.import_module("uvloop")
-    except ImportError:  # absent, or not made for this machine
+    except ImportError:  # not installed, or not available for this platform
         return False
     return True
 
 
 def _has_policy() -> bool:
-    if sys.version_info >= (3, 14):  # policies are deprecated, and asking for one warns
+    if sys.version_info >= (3, 14):  # policies are deprecated, and reading one warns
         return False
     return type(asyncio.get_event_loop_policy()) is not asyncio.DefaultEventLoopPolicy

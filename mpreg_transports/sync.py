@@ -1,9 +1,9 @@
-"""A blocking twin of `Client`, for scripts, notebooks and programs with threads.
+"""A blocking counterpart of `Client`, for scripts, notebooks and programs with threads.
 
-A `SyncClient` has an event loop in a thread of its own, in which an ordinary `Client` lives; each method here starts
-the coroutine of the same name over there and waits for it. Nothing of the protocol is written twice, and nothing of the
-client is touched from another thread than its own. No lock is held while anything is waited for, and what the garbage
-collector calls takes none, as it may call in any thread at any moment.
+A `SyncClient` has an event loop in a thread of its own, in which an ordinary `Client` lives. Each method here starts
+the coroutine of the same name in that thread and waits for it. So the protocol is not implemented twice, and only its
+own thread touches the client. No lock is held during a wait. Code that the garbage collector calls takes no lock, as it
+may run in any thread at any moment.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ __all__ = ["SyncClient", "SyncGraph"]
 T = TypeVar("T")
 
 _CLOSING_SECONDS = 10.0
-"""How long `close` waits for the thread; closing a link takes 4 s at most."""
+"""The seconds for which `close` waits for the thread; closing a link takes 4 s at most."""
 
 
 class SyncClient:
-    """Calls functions of a cluster and waits for their results; see `Client`, whose arguments and methods it has.
+    """A client that calls functions of a cluster and waits for their results.
 
-    Use it as `with SyncClient(url) as client`, or call `close()` at the end; without `with` the first call connects,
-    within its timeout. Several threads may use one, each waits only for its own calls. Ctrl-C while a call is waited
-    for cancels it. In a forked child it connects anew. `backend` is the event loop inside, "asyncio" or "trio".
+    Arguments and methods are those of `Client`. Use it as `with SyncClient(url) as client`, or call `close()` at the
+    end. Without `with` the first call connects, within its timeout. Several threads may use one client; each waits only
+    for its own calls. Ctrl-C during a call cancels the call. In a forked child it connects again. `backend` is the
+    event loop inside, "asyncio" or "trio".
     """
 
     def __init__(
@@ -66,23 +67,23 @@ class SyncClient:
         self._make = partial(Client, *urls, cluster_id=cluster_id, name=name, codec=self._codec, limits=limits)
         self._client = self._make()
         self._backend = backend
-        # Held while a call is handed over, so that none can be handed to a loop that is just ending. Re-entrant, as a
-        # signal handler may make a call while it is held.
+        # Held while a call is passed to the event loop, so that none is passed to an event loop that is ending.
+        # Re-entrant, as a signal handler may make a call while it is held.
         self._lock = threading.RLock()
         self._loop: _LoopThread | None = None
         self._finalizer: finalize[..., SyncClient] | None = None
         self._closed = False
         client = ref(self)
-        # A client that is never closed hangs up in order when its program ends.
+        # A client that is never closed closes its connection in order when its program ends.
         self._at_exit = lambda: client() and client().close()  # type: ignore[union-attr]
         notify_on_fork(self)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def connect(self) -> Self:
-        """Connect; nothing happens if it is connected.
+        """Connect; does nothing if connected.
 
-        Raises NotConnected if no address answers (one may try again), RuntimeError after `close`.
+        Raises NotConnected if no address answers (a later call may succeed), RuntimeError after `close`.
         """
         self._wait(_no_op)
         return self
@@ -97,7 +98,7 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Hang up and end the thread; again: nothing happens.
+        """Close the connection and end the thread. A second call does nothing.
 
         Calls that other threads wait for raise OutcomeUnknown, or Cancelled if there was no link to send them on.
         """
@@ -112,8 +113,8 @@ class SyncClient:
             loop.wait()
 
     def on_fork(self) -> None:
-        """This process was forked: the thread and the connection are the parent's."""
-        self._lock = threading.RLock()  # another thread of the parent's may have held it
+        """Reset the client in a forked child: the thread and the connection belong to the parent."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
         if self._finalizer is not None:
             self._finalizer.detach()
         self._loop = self._finalizer = None
@@ -122,22 +123,22 @@ class SyncClient:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The addresses that it goes round."""
+        """The addresses that it tries in turn."""
         return self._client.urls
 
     @property
     def node(self) -> str:
-        """The name of the node that it is connected to; empty while it is to none."""
+        """The name of the connected node; empty while there is none."""
         return self._client.node
 
     @property
     def version(self) -> int:
-        """The protocol version agreed on with that node; 0 while it is connected to none."""
+        """The protocol version agreed on with the connected node; 0 while there is none."""
         return self._client.version
 
     @property
     def is_open(self) -> bool:
-        """Whether it is connected, so that a call need not connect first."""
+        """True if it is connected, so that a call need not connect first."""
         return self._client.is_open
 
     # -- calls --------------------------------------------------------------------------------------------------------
@@ -154,14 +155,14 @@ class SyncClient:
         version: str | None = None,
         **more: Any,
     ) -> Any:
-        """The result of one call, as `Client.call`: seconds, errors and keywords are the same."""
+        """Return the result of one call. Seconds, errors and keywords are those of `Client.call`."""
         options = {"resources": resources, "kwargs": kwargs, "wait": wait, "version": version, **more}
         return self._wait(
             lambda client, remaining: client.call(function, *args, timeout=remaining, **options), timeout=timeout
         )
 
     def graph(self) -> SyncGraph:
-        """A graph to be filled and run by this client."""
+        """Return an empty graph that this client runs."""
         return SyncGraph(self, codec=self._codec)
 
     def run(
@@ -172,7 +173,7 @@ class SyncClient:
         wait: float | None = None,
         on_error: OnError = "fail",
     ) -> Any:
-        """Run a graph: `{leaf name: value}`; with one handle, its value; with several, a tuple of theirs."""
+        """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values."""
         return self._wait(
             lambda client, remaining: client.run(graph, *outputs, timeout=remaining, wait=wait, on_error=on_error),
             timeout=timeout,
@@ -187,7 +188,7 @@ class SyncClient:
         on_error: OnError = "fail",
         trace: bool = False,
     ) -> GraphResult:
-        """Run a graph, or a hand-made request, and get everything that came of it."""
+        """Run a graph or a hand-made request, and return its complete result."""
         return self._wait(
             lambda client, remaining: client.answer(
                 graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, trace=trace
@@ -198,7 +199,7 @@ class SyncClient:
     def stream(
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
     ) -> Iterator[tuple[str, Any]]:
-        """Run a graph and give each leaf's (name, value) as soon as it is there; leaving the loop cancels the rest."""
+        """Run a graph and yield each leaf's (name, value) as soon as it arrives. Leaving the loop cancels the rest."""
         streams: list[ResultStream] = []
 
         async def next_item(client: Client, remaining: float | None) -> tuple[str, Any] | None:
@@ -214,22 +215,25 @@ class SyncClient:
                 stream.forget()
 
     def explain(self, graph: Graph | Request) -> tuple[Explained, ...]:
-        """For each call: the node, or the equals among which the draw would fall now, and why. Runs nothing."""
+        """Return for each call its node, or the equal candidates of which one would be drawn now, and why.
+
+        Runs nothing.
+        """
         return self._wait(lambda client, remaining: client.explain(graph))
 
     def view(self) -> NodeView:
-        """How the node sees the cluster and itself."""
+        """Return the node's view of the cluster and of itself."""
         return self._wait(lambda client, remaining: client.view())
 
     # -- the other thread ---------------------------------------------------------------------------------------------
 
     @property
     def _portal(self) -> BlockingPortal | None:
-        """The way into the loop."""
+        """The portal of the event loop; None if no event loop runs."""
         return None if self._loop is None else self._loop.portal
 
     def _start_portal(self) -> BlockingPortal:
-        """The way into the loop, which is begun if there is none. The lock is held by whoever asks."""
+        """Return the portal of the event loop, which is started if there is none. The caller holds the lock."""
         if self._closed:
             raise RuntimeError("this client is closed; make another SyncClient")
         if self._loop is None or not self._loop.is_alive:
@@ -240,8 +244,8 @@ class SyncClient:
         return self._loop.portal
 
     def _wait(self, start: Start[T], *, timeout: float | None = None) -> T:
-        """What the coroutine gives or raises, once the client is connected; interrupted meanwhile, it is cancelled."""
-        # From here on, as the first call of a process also loads and begins an event loop.
+        """Connect if needed, then return or raise what the coroutine does. An interrupt cancels the coroutine."""
+        # The time counts from here, as the first call of a process also imports and starts an event loop.
         call_there = _CrossThreadCall(partial(_connected, self._client, start, timeout, clock()))
         portal: BlockingPortal | None = None
         try:
@@ -253,24 +257,24 @@ class SyncClient:
             text = "the client was closed while this was waited for"
             raise Cancelled(text, details={"maybe_executed": True}) from None
         except BaseException as error:
-            # Ctrl-C strikes this thread and not the other, at any moment: also before there is a future to cancel.
+            # Ctrl-C interrupts this thread and not the other, at any moment: also before there is a future to cancel.
             if portal is not None and not isinstance(error, Exception):
-                with suppress(RuntimeError):  # it was closed meanwhile
+                with suppress(RuntimeError):  # it was closed in the meantime
                     portal.start_task_soon(call_there.abandon)
             raise
         return call_there.values[0]
 
 
 Start = Callable[[Client, float | None], Coroutine[Any, Any, T]]
-"""Begins a question with the client and the seconds that are left for it."""
+"""Starts a coroutine of the client, which gets the client and the remaining seconds."""
 
 
 async def _no_op(client: Client, remaining: float | None) -> None:
-    """What is asked where only a connection is wanted."""
+    """Do nothing: the coroutine for a call that only connects."""
 
 
 async def _connected(client: Client, start: Start[T], timeout: float | None, began: int) -> T:
-    """Connect if need be, within the time that the question has since it `began`, and ask it.
+    """Connect if needed, within the time that remains since `began`, and start the call.
 
     Raises DeadlineExceeded.
     """
@@ -288,21 +292,24 @@ async def _connected(client: Client, start: Start[T], timeout: float | None, beg
 
 
 class _LoopThread:
-    """An event loop in a thread, and one client that lives in it; it knows nothing of the SyncClient."""
+    """An event loop in a thread, with one client in it. It has no reference to the SyncClient."""
 
     def __init__(self, backend: str, client: Client) -> None:
         ready: Future[tuple[BlockingPortal, Callable[[], None]]] = Future()
-        # A daemon: nothing waits for it at the end of a program but `close`, which has a bound.
+        # A daemon: at the end of a program only `close` waits for it, for a bounded time.
         self._thread = threading.Thread(
             target=_run_loop, args=(backend, client, ready), name="mpreg client", daemon=True
         )
         self._thread.start()
         self.portal, self.stop = ready.result()
-        """`stop()` has the client hang up and the thread end. Any thread may call it at any moment; it never waits."""
+        """`stop()` closes the client's connection and ends the thread.
+
+        Any thread may call it at any moment; it never waits.
+        """
 
     @property
     def is_alive(self) -> bool:
-        """Whether its loop still runs."""
+        """True if its event loop still runs."""
         return self._thread.is_alive()
 
     def wait(self) -> None:
@@ -318,7 +325,7 @@ def _run_loop(backend: str, client: Client, ready: Future[tuple[BlockingPortal, 
             ready.set_result((portal, partial(get_call_soon_threadsafe(), stopped.set)))
             await stopped.wait()
             await client.close()
-            await portal.stop(cancel_remaining=True)  # calls that still wait would keep the loop from ending
+            await portal.stop(cancel_remaining=True)  # pending calls would keep the event loop from ending
 
     try:
         anyio.run(main, backend=backend)
@@ -330,14 +337,14 @@ def _run_loop(backend: str, client: Client, ready: Future[tuple[BlockingPortal, 
 
 
 class _CrossThreadCall(Generic[T]):
-    """One coroutine on its way through the other thread, where both of its methods run."""
+    """One coroutine that runs in the other thread. Both of its methods run there."""
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._start = start
         self._scope: CancelScope | None = None
         self._abandoned = False
         self.values: list[T] = []
-        """What came of it, once it has ended well."""
+        """The returned value, once the coroutine has returned."""
 
     async def run(self) -> None:
         if not self._abandoned:
@@ -345,20 +352,20 @@ class _CrossThreadCall(Generic[T]):
                 self.values.append(await self._start())
 
     def abandon(self) -> None:
-        """Cancel it, or see to it that it does not begin."""
+        """Cancel the coroutine, or keep it from starting."""
         self._abandoned = True
         if self._scope is not None:
             self._scope.cancel()
 
 
 class SyncGraph(Graph):
-    """A graph whose `run`, `stream` and `explain` block; `SyncClient.graph()` makes one."""
+    """A graph whose `run`, `stream` and `explain` block; `SyncClient.graph()` returns one."""
 
     def __init__(self, client: SyncClient, *, codec: ValueCodec | None = None) -> None:
         super().__init__(codec=codec)
         self._blocking = client
 
-    # Nothing here is awaited, which is the point: so this cannot stand where an asynchronous graph is wanted.
+    # None of these methods is awaited, so this class cannot be used where an asynchronous graph is expected.
 
     def run(
         self,
@@ -367,15 +374,15 @@ class SyncGraph(Graph):
         wait: float | None = None,
         on_error: OnError = "fail",
     ) -> Any:
-        """Run it: `{leaf name: value}`; with one handle, just its value; with several, a tuple of theirs."""
+        """Run it and return `{leaf name: value}`; with one handle its value, with several a tuple of their values."""
         return self._blocking.run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error)
 
     def stream(  # type: ignore[override]
         self, *, timeout: float | None = None, wait: float | None = None
     ) -> Iterator[tuple[str, Any]]:
-        """Run it and give each leaf's (name, value) as it is there."""
+        """Run the graph and yield each leaf's (name, value) as soon as it arrives."""
         return self._blocking.stream(self, timeout=timeout, wait=wait)
 
     def explain(self) -> tuple[Explained, ...]:  # type: ignore[override]
-        """Where each call would run now and why; runs nothing."""
+        """Return where each call would run now, and why. Runs nothing."""
         return self._blocking.explain(self)

@@ -1,4 +1,4 @@
-"""Users' types that need an import of their own, on top of what wire/values.py knows: UUID so far."""
+"""Value types of users that need an extra import, in addition to those of wire/values.py: UUID so far."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UUID_CODE = 32
 
 
 def codec() -> ValueCodec:
-    """A codec with all that this package registers; register types of your own (codes 64 to 127) on top."""
+    """Return a codec with all types that this package registers. Register your own types (codes 64 to 127) on it."""
     made = ValueCodec(record=record)
     made.register(UUID_CODE, UUID, lambda value: value.bytes, lambda data: UUID(bytes=bytes(data)), json=str)
     return made
@@ -20,5 +20,5 @@ def codec() -> ValueCodec:
 
 @cache
 def default_codec() -> ValueCodec:
-    """The one that clients, graphs and servers use unless they are given another."""
+    """Return the codec that clients, graphs and servers use by default."""
     return codec()

@@ -1,7 +1,7 @@
-"""The command line, `mpreg`: one file a family of commands, each a thin layer over `Server` and `Client`.
+"""The command line `mpreg`: one file for each family of commands, each a thin layer over `Server` and `Client`.
 
-`main` is the console script's entry. It imports what a command needs only when that command runs, so that `--help` is
-quick, and it is the one place where an error becomes words and an exit code.
+`main` is the entry point of the console script. It imports what a command needs only when that command runs, so that
+`--help` is quick. It is also the only place where an error becomes text and an exit code.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["main"]
 
 _INTERRUPTED = 130
-"""What typer ends with at Ctrl-C; docs/reference/errors.md has a code of our own for it."""
+"""The exit code of typer after Ctrl-C. `main` replaces it by the code in docs/reference/errors.md."""
 
 
 def main() -> None:

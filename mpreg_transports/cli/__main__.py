@@ -1,4 +1,4 @@
-"""`python -m mpreg_transports.cli` is `mpreg`."""
+"""The entry point of `python -m mpreg_transports.cli`, which is the same as `mpreg`."""
 
 from mpreg_transports.cli import main
 

@@ -1,4 +1,7 @@
-"""All commands, put together. Each lives in the file of its family and imports what it needs when it runs."""
+"""The application with all commands.
+
+Each command is in the file of its family and imports what it needs when it runs.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _OWN = "Send graphs of calls to any node of a cluster; each call runs where its 
 
 
 def build() -> typer.Typer:
-    """The command line as typer runs it. Errors of commands are raised, for `main` to tell."""
+    """Return the command line for typer. Errors of commands are raised, so that `main` reports them."""
     app = typer.Typer(
         name="mpreg",
         help=_OWN,

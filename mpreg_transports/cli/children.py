@@ -1,8 +1,8 @@
-"""Nodes as processes of their own on this machine, for `mpreg dev` and `demo`; none is ever left behind.
+"""Nodes as separate processes on this machine, for `mpreg dev` and `demo`. No process is left behind.
 
-`Children` starts them, waits until each listens, and passes on what they say. Leaving its `async with`, however that
-happens, ends them: first asked to, so that running calls may finish, then killed. Should this process be killed itself,
-they see their stdin end and go (cli/node_process.py).
+`Children` starts them, waits until each listens, and passes on their stderr. The exit from its `async with` ends them
+in every case: first with SIGTERM, so that running calls may finish, then with SIGKILL. If this process itself is
+killed, the children read the end of their stdin and leave (cli/node_process.py).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from mpreg_transports.config.settings import Value
 START_SECONDS = 30.0
 """How long a child may take until it listens. Reasonable: what the slowest machine needs to import its functions."""
 END_SECONDS = 12.0
-"""How long a child may take to end, a little longer than a node's own grace."""
+"""How long a child may take to end, a little longer than the grace period of a node."""
 
 
 class Child:
-    """One node in a process of its own. `url` is where it listens."""
+    """One node in a process of its own. `url` is its address."""
 
     def __init__(self, name: str, url: str, process: Process) -> None:
         self.name = name
@@ -38,12 +38,12 @@ class Child:
 
     @property
     def port(self) -> int:
-        """The port it took."""
+        """The port on which it listens."""
         return int(self.url.rpartition(":")[2].partition("/")[0])
 
 
 class Children:
-    """Starts nodes and ends them. `on_line(name, line)` gets each line that one says on stderr."""
+    """The running child nodes. `on_line(name, line)` is called for each line that a child writes to stderr."""
 
     def __init__(self, on_line: Callable[[str, str], None]) -> None:
         self._on_line = on_line
@@ -52,21 +52,21 @@ class Children:
         self._last_lines: dict[int, str] = {}
 
     async def __aenter__(self) -> Self:
-        """Nothing runs yet."""
+        """Start without children."""
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """End all that run, and wait for it."""
+        """End all running children, and wait for them."""
         with anyio.CancelScope(shield=True):
             await self.end()
         self._tasks.cancel_scope.cancel()
         return await self._tasks.__aexit__(kind, error, traceback)
 
     async def start(self, target: str | None, settings: dict[str, Value]) -> Child:
-        """Start a node and wait until it listens. Raises CommandFailed with its own reason if it does not."""
+        """Start a node and wait until it listens. Raises CommandFailed with the node's own reason if it does not."""
         name = str(settings.get("name", "node"))
         process = await anyio.open_process(
             command(target, settings),
@@ -74,7 +74,7 @@ class Children:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
-            start_new_session=True,  # a terminal's Ctrl-C is for the parent, which then asks them to end
+            start_new_session=True,  # a terminal's Ctrl-C is for the parent, which then ends the children
         )
         self._running.append(process)
         assert process.stdout is not None and process.stderr is not None
@@ -84,7 +84,7 @@ class Children:
         with anyio.move_on_after(START_SECONDS):
             ready = await _first_line(process.stdout)
             if ready is None:
-                await process.wait()  # it ends by itself: a signal now would take the place of its exit code
+                await process.wait()  # it ends by itself: a signal now would replace its exit code
         if ready is None:
             await self._end([process])
             with anyio.move_on_after(1):
@@ -94,7 +94,7 @@ class Children:
         return Child(name, json.loads(ready)["url"], process)
 
     async def end(self) -> None:
-        """Ask all to leave, and kill what does not."""
+        """Send SIGTERM to all children, and kill those that do not end."""
         running, self._running = self._running, []
         await self._end(running)
 
@@ -119,7 +119,7 @@ class Children:
                         self._running.remove(process)
 
     async def _listen(self, name: str, process: Process, stream: ByteReceiveStream, stderr_ended: anyio.Event) -> None:
-        """Pass on what it says; its last line is kept, in case it ends."""
+        """Pass on the stderr of a child. Keep a line as the reason in case the child ends."""
         rest = ""
         try:
             async for text in TextReceiveStream(stream, errors="replace"):
@@ -139,7 +139,7 @@ class Children:
 
 
 async def _first_line(stream: ByteReceiveStream) -> str | None:
-    """The first line, None if the stream ends before."""
+    """Return the first line, or None if the stream ends before."""
     text = b""
     with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
         while b"\n" not in text:
@@ -149,7 +149,7 @@ async def _first_line(stream: ByteReceiveStream) -> str | None:
 
 
 async def _drain(stream: ByteReceiveStream) -> None:
-    """Read on, so that functions which print never wait for a reader."""
+    """Read to the end, so that functions that print never wait for a reader."""
     async for _ in stream:
         pass
 

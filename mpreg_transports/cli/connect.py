@@ -1,4 +1,4 @@
-"""How a command asks a node: which URL, one connection, one question, and Ctrl-C as a cancelled request."""
+"""The connection of a command to a node: the URL, one connection, one request, and Ctrl-C as its cancellation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | None = None) -> str:
-    """The node to ask: the flag, MPREG_URL, the file, else the node here. Raises SettingsError or CommandFailed."""
+    """Return the URL of the node: from the flag, MPREG_URL, or the file, else the default on this machine.
+
+    Raises SettingsError or CommandFailed.
+    """
     from mpreg_transports.cli.errors import CommandFailed
     from mpreg_transports.config.addresses import parse_address
 
@@ -30,7 +33,7 @@ def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | 
 def with_client(
     url: str, operation: Callable[[Client], Awaitable[T]], *, before: Callable[[], None] | None = None
 ) -> T:
-    """Connect to `url`, ask, hang up. `before` is called just before connecting.
+    """Connect to `url`, run `operation`, and disconnect. `before` is called just before the connection is opened.
 
     Raises NotConnected, a RequestError, or CommandFailed for Ctrl-C.
     """

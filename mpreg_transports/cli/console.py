@@ -1,6 +1,6 @@
-"""Where words and data go: data to stdout, all talk to stderr, colours only where a terminal shows them.
+"""The output of commands: data to stdout, messages to stderr, colours only on a terminal.
 
-Commands hand over values and tables; nothing here asks a node or decides what to say.
+Commands pass values and tables. This module contacts no node, and does not decide what to print.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from rich.table import Table
 from rich.text import Text
 
 PALETTE = ("cyan", "magenta", "yellow", "green", "blue", "red")
-"""Colours of nodes, in the order in which they are met."""
+"""The colours of nodes, in the order in which they are assigned."""
 
 
 def out() -> Console:
-    """The console for data. Where output is not a terminal it is 80 columns wide, or COLUMNS."""
+    """Return the console for data. If stdout is not a terminal it is 80 columns wide, or COLUMNS."""
     return Console(highlight=False, soft_wrap=False)
 
 
 def ascii_only() -> bool:
-    """Whether stdout takes no more than ASCII, so that bars are drawn with it."""
+    """Return whether stdout accepts only ASCII, so that bars are drawn with ASCII characters."""
     return not (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def print_message(text: str | Text) -> None:
-    """One line of talk. Only a terminal breaks it, between words; in a file a line is a line. Lost if stderr is."""
+    """Write one line of message to stderr. It is dropped if stderr is closed.
+
+    Only on a terminal a line is wrapped, between words.
+    """
     if sys.stderr is None:
         return
     with suppress(OSError, ValueError):
@@ -41,9 +44,9 @@ def print_message(text: str | Text) -> None:
 
 
 def render_line(text: str | Text) -> str:
-    """One line of talk as it is written to stderr, with its end."""
+    """Return one line of message as it is written to stderr, with its line end."""
     shown = Console(stderr=True)
-    made = Console(  # never the stream itself: rich flushes it, and ends the process when nobody reads it
+    made = Console(  # not the stream itself: rich flushes it, and ends the process if it has no reader
         file=StringIO(),
         force_terminal=shown.is_terminal,
         color_system=cast(Any, shown.color_system),
@@ -56,22 +59,22 @@ def render_line(text: str | Text) -> str:
 
 
 def show(*rows: RenderableType) -> None:
-    """Data for people."""
+    """Print data for people."""
     console = out()
     for row in rows:
         console.print(row, markup=False)
 
 
 def emit(text: str) -> None:
-    """Data as it is, and a line's end."""
+    """Write a text unchanged, with a line end."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def escape_controls(text: str, stream: TextIO | None = None) -> str:
-    """What others have said, for `stream` (None: stdout): on a terminal its control characters are shown, not obeyed.
+    """Return foreign text for `stream` (None: stdout), with its control characters escaped on a terminal.
 
-    Line ends and tabs stay. In a file or a pipe the text is as it is.
+    Line ends and tabs stay. For a file or a pipe the text is unchanged.
     """
     if not (stream or sys.stdout).isatty():
         return text
@@ -79,23 +82,23 @@ def escape_controls(text: str, stream: TextIO | None = None) -> str:
 
 
 def emit_json(tree: object) -> None:
-    """One JSON document: on one line if that is short, else indented."""
+    """Print one JSON document: on one line if that is short, else indented."""
     emit(pretty(tree))
 
 
 def pretty(tree: object) -> str:
-    """JSON that people can read too. `tree` is of dicts, lists and scalars."""
+    """Return readable JSON. `tree` consists of dicts, lists and scalars."""
     from mpreg_proto.wire.jsonvalues import dumps
 
     try:
         short = json.dumps(tree, ensure_ascii=False)
         return short if len(short) <= 78 else json.dumps(tree, ensure_ascii=False, indent=2)
-    except ValueError:  # an integer of more digits than CPython writes
+    except ValueError:  # an integer with more digits than CPython converts
         return dumps(tree)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | RenderableType]]) -> Table:
-    """A plain table whose cells fold rather than lose letters; it fits the console's width."""
+    """Return a plain table whose cells wrap without losing letters; it fits the console's width."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=any(columns))
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -105,7 +108,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | RenderableType]]
 
 
 def format_duration(nanoseconds: int) -> str:
-    """A length of time in at most seven characters, from microseconds to days."""
+    """Return a duration in at most seven characters, with a unit from microseconds to days."""
     for unit, name in ((86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "min")):
         if nanoseconds >= unit * 2:
             return f"{nanoseconds / unit:.0f} {name}"

@@ -1,7 +1,7 @@
-"""Errors as people read them, and the exit codes that scripts read (docs/reference/errors.md).
+"""The text of errors for people, and the exit codes for scripts (docs/reference/errors.md).
 
-An error comes from the core, a transport, a setting or a command; what goes out is what was wanted and why it could not
-be had, then what to type next. A traceback is for defects and for those who ask for it (MPREG_DEBUG=1).
+An error comes from the core, a transport, a setting or a command. The output names what was expected and what happened,
+then the next command to type. A traceback is printed only with MPREG_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mpreg_transports.errors import NotConnected
 
 
 class ExitCode(enum.IntEnum):
-    """What the process says at its end."""
+    """The exit code of the process."""
 
     DONE = 0
     FUNCTION_RAISED = 1
@@ -28,7 +28,7 @@ class ExitCode(enum.IntEnum):
     DEADLINE = 5
     DENIED = 6
     UNKNOWN = 7
-    """Cancelled, or nobody can say what became of it."""
+    """The request was cancelled, or its outcome is unknown."""
     TRY_AGAIN = 8
     OTHER = 9
 
@@ -54,7 +54,7 @@ _BY_CODE: dict[int, ExitCode] = {
 
 
 class CommandFailed(MpregError):
-    """A command cannot do what it was told: the text says why, `hints` what to type next."""
+    """A command failed: the text gives the reason, `hints` the next commands to type."""
 
     def __init__(self, text: str, *hints: str, code: ExitCode = ExitCode.WRONG_USAGE) -> None:
         super().__init__(text)
@@ -63,7 +63,7 @@ class CommandFailed(MpregError):
 
 
 def exit_code(error: BaseException) -> ExitCode:
-    """The exit code that stands for `error`."""
+    """Return the exit code for `error`."""
     match error:
         case CommandFailed():
             return error.code
@@ -80,7 +80,7 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def error_lines(error: BaseException) -> list[str]:
-    """What to say of `error`: a line that says what happened, then lines of advice."""
+    """Return the output for `error`: a line that describes it, then lines of advice."""
     match error:
         case CommandFailed():
             return [str(error), *error.hints]
@@ -99,7 +99,7 @@ def error_lines(error: BaseException) -> list[str]:
 
 
 def report_error(error: BaseException) -> ExitCode:
-    """Say on stderr what happened, and give the exit code."""
+    """Print an error on stderr, and return the exit code."""
     error = innermost(error)
     sys.stdout.flush()
     print_error(error_lines(error))
@@ -112,7 +112,7 @@ def report_error(error: BaseException) -> ExitCode:
 
 
 def print_error(lines: Sequence[str]) -> None:
-    """The first line in red where there are colours, the others below it."""
+    """Print the first line in red if there are colours, and the others below it."""
     from rich.text import Text
 
     from mpreg_transports.cli.console import escape_controls, print_message
@@ -124,7 +124,7 @@ def print_error(lines: Sequence[str]) -> None:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """The one error that a group of task groups holds; of several the first."""
+    """Return the error inside nested exception groups; the first of several."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -139,7 +139,7 @@ def _unreachable(error: NotConnected) -> list[str]:
 
 
 def _without_address(reason: str) -> str:
-    """Without the address that the line names already."""
+    """Return a reason without the address, which the line contains already."""
     return reason.partition(": ")[2] if reason.startswith("cannot connect to ") and ": " in reason else reason
 
 

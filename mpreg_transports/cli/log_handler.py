@@ -1,4 +1,4 @@
-"""What a node reports, as lines on stderr for people: a handler for the logger `mpreg`."""
+"""The log of a node as lines on stderr for people: a handler for the logger `mpreg`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from mpreg_transports.runtime.logs import WriterHandler, stderr
 
 
 class StderrHandler(WriterHandler):
-    """One line a record, with the time of day; colour says how bad it is. No tracebacks. Never waits for its reader."""
+    """A handler that writes one line for each record, with the time of day, without tracebacks.
+
+    The colour shows the level. The handler never waits for the reader of stderr.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line, without its line end."""
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else ""
         line = Text(time.strftime("%H:%M:%S ", time.localtime(record.created)), style="dim")
         line.append(record.getMessage(), style=style)
@@ -27,9 +30,9 @@ class StderrHandler(WriterHandler):
 
 
 def log_to_stderr() -> None:
-    """Let nodes of this process talk: what concerns people from `mpreg`, trouble from its adapters.
+    """Log to stderr: records of `mpreg` from INFO, those of its adapters from WARNING.
 
-    Only loggers of mpreg are touched. Where the served program has said where its log goes, their records go there.
+    Only loggers of mpreg are changed. If the served program has configured handlers, the records go to those.
     """
     for name, level in (("mpreg", logging.INFO), ("mpreg_transports", logging.WARNING)):
         log = logging.getLogger(name)
@@ -40,5 +43,5 @@ def log_to_stderr() -> None:
 
 
 def write_log_line(line: str) -> None:
-    """Say one line that is always said; like the log, it never waits for its reader."""
+    """Write one line independent of the log level. Like the log, it never waits for the reader of stderr."""
     stderr.put(render_line(line))

@@ -1,7 +1,7 @@
-"""A node as a child of `mpreg dev` or `demo`: told what to be in one JSON argument, and never outlives its parent.
+"""A node as a child process of `mpreg dev` or `demo`, configured by one JSON argument. It does not outlive its parent.
 
-Its stdin is a pipe that only its parent holds: when that ends, however the parent ended, the node leaves. Once it
-listens it says where in one line of JSON on stdout. What it has to say to people goes to stderr.
+Its stdin is a pipe that only its parent holds: when the pipe ends, for whatever reason the parent ended, the node
+leaves. When it listens it writes its address as one line of JSON to stdout. Its log goes to stderr.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mpreg_transports.config.settings import Value
 
 
 def command(target: str | None, settings: dict[str, Value]) -> list[str]:
-    """The command that starts such a child; `settings` by flags' names."""
+    """Return the command that starts a child; the keys of `settings` are names of flags."""
     spec = json.dumps({"target": target, "settings": settings})
     return [sys.executable, "-m", "mpreg_transports.cli.node_process", spec]
 
 
 def environment() -> dict[str, str]:
-    """What a child inherits: all but the settings, which its parent has read already."""
+    """Return the environment of a child: all variables except the settings, which its parent has read already."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MPREG_") or name == "MPREG_DEBUG"}
 
 
 def main() -> NoReturn:
-    """Be that node until told to end."""
+    """Run the node until SIGTERM."""
     from mpreg_transports.cli.errors import report_error
     from mpreg_transports.cli.log_handler import log_to_stderr
     from mpreg_transports.cli.streams import tolerate_closed_streams
@@ -50,7 +50,7 @@ def main() -> NoReturn:
 
 
 def _follow_parent() -> None:
-    while os.read(0, 1024):  # not sys.stdin, whose lock a thread must not hold at the end
+    while os.read(0, 1024):  # not sys.stdin, whose lock a thread must not hold at exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -61,7 +61,7 @@ def end_process(code: int = 0) -> NoReturn:
 
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # the reader has ended
             stream.flush()
     main = threading.main_thread()
     if any(thread is not main and not thread.daemon for thread in threading.enumerate()):

@@ -1,4 +1,4 @@
-"""Options that several commands share, so that one name means one thing everywhere."""
+"""The options that several commands share, so that one name has one meaning in all commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Resources = Annotated[
 
 
 def release() -> str:
-    """This program's version, as its package metadata has it."""
+    """Return the version in this program's package metadata."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -37,5 +37,5 @@ def release() -> str:
 
 
 def example(*lines: str) -> str:
-    """The examples below a command's help, a line each."""
+    """Return the examples below a command's help, one on each line."""
     return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *lines))

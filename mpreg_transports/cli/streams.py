@@ -1,8 +1,8 @@
 """Standard streams that outlive their readers: a closed stdout is no error of a command.
 
-`mpreg nodes | head -1` ends the pipe while there is more to print; a service manager may start a command with streams
-closed, and a terminal may go away. What is then written is dropped: commands go on and end with their own exit code.
-A stdout that cannot be written for another reason, such as a full disk, is an error, raised once; stderr never is.
+`mpreg nodes | head -1` closes the pipe while there is more to print; a service manager may start a command with closed
+streams; a terminal may be closed. Later output is dropped, and commands continue and end with their own exit code. A
+stdout that cannot be written for another reason, such as a full disk, is an error, raised once; stderr never is.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import TextIO
 
 _READER_GONE = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET, errno.EBADF, errno.ENXIO)
 _ERRORS = "backslashreplace"
-"""A terminal that lacks a letter is no reason to fail."""
+"""The error handler for characters that a terminal cannot show."""
 
 
 class _TolerantWriter(io.FileIO):
-    """Writes to a descriptor until its reader has gone, and then to nowhere."""
+    """A writer to a descriptor. After its reader has ended, it drops all output."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, "wb", closefd=False)
         self.reader_gone = False
         self._raised = number == 2
 
-    def write(self, data: object, /) -> int | None:  # type: ignore[override]  # the buffer protocol, as FileIO's own
-        """See `io.RawIOBase.write`; all is taken once the reader has gone."""
+    def write(self, data: object, /) -> int | None:  # type: ignore[override]  # the buffer protocol, as in FileIO
+        """Write as `io.RawIOBase.write` does. All data is accepted after the reader has ended."""
         try:
             return super().write(data)  # type: ignore[arg-type]
         except OSError as error:
@@ -41,7 +41,7 @@ class _TolerantWriter(io.FileIO):
         return memoryview(data).nbytes  # type: ignore[arg-type]
 
     def _give_up(self) -> None:
-        """Let the descriptor lead nowhere, for child processes and other writers too."""
+        """Redirect the descriptor to the null device, also for child processes and other writers."""
         self.reader_gone = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -51,7 +51,10 @@ class _TolerantWriter(io.FileIO):
 
 
 def tolerate_closed_streams() -> None:
-    """Replace `sys.stdout` and `sys.stderr` where they are the process's own; open what was closed at its start."""
+    """Replace `sys.stdout` and `sys.stderr` if they are the process's own.
+
+    Descriptors that were closed at the start are opened to the null device.
+    """
     _open_closed()
     for name in ("stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
@@ -65,13 +68,13 @@ def tolerate_closed_streams() -> None:
 
 
 def reader_gone() -> bool:
-    """Whether nobody reads stdout any more, so that a long output may end early."""
+    """Return whether stdout has lost its reader, so that a long output may end early."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return isinstance(raw, _TolerantWriter) and raw.reader_gone
 
 
 def _tolerant(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream over a `_TolerantWriter`; the old one stays open, as the interpreter holds it."""
+    """Return the same stream over a `_TolerantWriter`. The old one stays open, because the interpreter holds it."""
     try:
         stream.flush()
         raw = _TolerantWriter(stream.fileno())
@@ -89,7 +92,7 @@ def _tolerant(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def _open_closed() -> None:
-    """Give each standard descriptor that is closed to nowhere, lest a socket gets its number."""
+    """Open each closed standard descriptor to the null device, so that no socket gets its number."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

@@ -1,7 +1,7 @@
-"""TARGET of `serve`, `dev` and `config`: `module:name` or `file.py:name`, a `Server` with its functions.
+"""The TARGET of `serve`, `dev` and `config`: `module:name` or `file.py:name`, a `Server` with its functions.
 
-It imports the user's module as Python itself would from the working directory; what goes wrong there is told in one
-line, because it is the user's code and not ours that has to be looked at.
+The user's module is imported as Python itself would import it from the working directory. An error in it is reported in
+one line, because the cause is in the user's code and not in mpreg.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TARGET_FORM = "write it as module:name or file.py:name, such as app.py:server"
 
 
 def load(target: str, app_dir: Path | None = None) -> Server:
-    """The `Server` that TARGET names, found in `app_dir` (None: the working directory). Raises CommandFailed."""
+    """Return the `Server` that TARGET names, found in `app_dir` (None: the working directory). Raises CommandFailed."""
     place, _, name = target.rpartition(":")
     if not place or not name:
         raise CommandFailed(f"TARGET {target!r} names no Server; {_TARGET_FORM}")
@@ -43,7 +43,10 @@ def load(target: str, app_dir: Path | None = None) -> Server:
 
 
 def source_of(target: str, app_dir: Path | None = None) -> Path | None:
-    """The file that TARGET comes from, to be watched; None if it has none. Imports nothing but parent packages."""
+    """Return the file that TARGET comes from, to watch it for changes; None if it has none.
+
+    Only parent packages are imported.
+    """
     place = target.rpartition(":")[0] or target
     if _is_file(place):
         return _file(place, app_dir)
@@ -56,13 +59,13 @@ def source_of(target: str, app_dir: Path | None = None) -> Path | None:
 
 
 def app_dir_of(found: Mapping[str, Resolved]) -> Path | None:
-    """The directory that the setting `app-dir` names."""
+    """Return the directory that the setting `app-dir` names."""
     value = found["app-dir"].value
     return Path(str(value)) if value is not None else None
 
 
 def own_settings(server: Server) -> dict[str, Value]:
-    """What the arguments of `Server(...)` were, by attribute."""
+    """Return the arguments of `Server(...)`, by attribute."""
     own: dict[str, Value] = {}
     for setting in SETTINGS:
         if setting.attribute:
@@ -72,10 +75,13 @@ def own_settings(server: Server) -> dict[str, Value]:
 
 
 def configured_server(server: Server | None, found: Mapping[str, Resolved]) -> Server:
-    """A server with these settings: a new one, or `server` with them laid over it. Raises CommandFailed."""
+    """Return a server with these settings: a new one, or `server` with the settings applied.
+
+    Raises CommandFailed.
+    """
     arguments = {BY_NAME[name].attribute: one.value for name, one in found.items() if BY_NAME[name].attribute}
     try:
-        made = Server(**arguments)  # type: ignore[arg-type]  # kinds were checked when they were resolved
+        made = Server(**arguments)  # type: ignore[arg-type]  # the types were checked when the settings were resolved
     except (ValueError, TypeError) as error:
         given = [one for one in found.values() if one.setting.attribute and one.source != "default"]
         sources = dict.fromkeys(one.source for one in given if _mentions(one.value, error))
@@ -88,7 +94,7 @@ def configured_server(server: Server | None, found: Mapping[str, Resolved]) -> S
 
 
 def _mentions(value: Value, error: Exception) -> bool:
-    """Whether an error's text speaks of this value."""
+    """Return whether an error's text contains this value."""
     values = value if isinstance(value, tuple) else (value,)
     return any(isinstance(one, str) and len(one) > 1 and one in str(error) for one in values)
 
@@ -105,7 +111,7 @@ def _import(place: str, target: str, app_dir: Path | None) -> ModuleType:
         raise
     except ServedWhileImported as error:
         raise CommandFailed(f"{error}{_location(error)}") from None
-    except BaseException as error:  # whatever the user's module raises, SystemExit too
+    except BaseException as error:  # a user's module may raise anything, also SystemExit
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and not file and f"{place}.".startswith(f"{missing}."):
             text = f"TARGET {target}: there is no module {missing!r} here or among what is installed"
@@ -116,19 +122,19 @@ def _import(place: str, target: str, app_dir: Path | None) -> ModuleType:
 
 
 def _file(place: str, app_dir: Path | None) -> Path:
-    """The file of a TARGET: as it is written from here, else as it is written from `app_dir`."""
+    """Return the file of a TARGET: relative to the working directory, else relative to `app_dir`."""
     here = Path(place)
     return here if app_dir is None or here.is_file() else app_dir / place
 
 
 def _import_file(path: Path, target: str, app_dir: Path | None) -> ModuleType:
-    """Import a file by the name that Python knows it by: with its packages, if it lies in some."""
+    """Import a file by its module name in Python: with its packages, if it is in a package."""
     path = path.resolve()
     root, name = _root_and_name(path, app_dir)
     _refuse_taken_name(name, path, target)
     _add_to_sys_path(root, first=True)
     if "." in name:
-        _add_to_sys_path(path.parent, first=False)  # what lies beside it, as when Python runs the file itself
+        _add_to_sys_path(path.parent, first=False)  # neighbours of the file, as when Python runs the file itself
         module = importlib.import_module(name)
         found = getattr(module, "__file__", None)
         if found is None or not Path(found).samefile(path):
@@ -138,7 +144,7 @@ def _import_file(path: Path, target: str, app_dir: Path | None) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not Python source")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that what is defined in it can be pickled for an executor
+    sys.modules[name] = module  # so that its objects can be pickled for an executor
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -148,9 +154,9 @@ def _import_file(path: Path, target: str, app_dir: Path | None) -> ModuleType:
 
 
 def _root_and_name(path: Path, app_dir: Path | None) -> tuple[Path, str]:
-    """The directory in which a file's outermost package is found, and its dotted name from there.
+    """Return the directory of a file's outermost package, and the file's dotted name from there.
 
-    That is `app_dir` if the file lies in it, else the first directory above it that has no `__init__.py`.
+    The directory is `app_dir` if the file is in it, else the first directory above it that has no `__init__.py`.
     """
     if app_dir is not None and path.is_relative_to(app_dir.resolve()):
         root = app_dir.resolve()
@@ -167,10 +173,13 @@ def _root_and_name(path: Path, app_dir: Path | None) -> tuple[Path, str]:
 
 
 def _refuse_taken_name(name: str, path: Path, target: str) -> None:
-    """A file by the name of a module of Python's or one that is in use would take its place for all others."""
+    """Raise CommandFailed for a file with the name of a module of Python or of a module in use.
+
+    The file would replace that module for all its users.
+    """
     top = name.partition(".")[0]
     own = path.parents[name.count(".") - 1].name if "." in name else path.name
-    if top in sys.stdlib_module_names and top != "test":  # which only Python's own tests need
+    if top in sys.stdlib_module_names and top != "test":  # used only by Python's own tests
         owner = "Python's own module"
     else:
         loaded = getattr(sys.modules.get(top), "__file__", None)
@@ -195,7 +204,7 @@ def _import_module(name: str, target: str, app_dir: Path | None) -> ModuleType:
 
 
 def _how_to_import(error: BaseException, path: Path, file: bool) -> tuple[str, ...]:
-    """Advice for a file that imports relatively though it is known to be in no package."""
+    """Return advice for a file with relative imports that is in no known package."""
     if not file or not isinstance(error, ImportError) or "no known parent package" not in str(error):
         return ()
     folder = path.resolve().parent
@@ -203,7 +212,10 @@ def _how_to_import(error: BaseException, path: Path, file: bool) -> tuple[str, .
 
 
 def search_modules_here(app_dir: Path | None = None) -> None:
-    """Find modules in the working directory, as `python -m` does and a console script does not, or in `app_dir`."""
+    """Search modules in `app_dir`, or in the working directory.
+
+    `python -m` searches the working directory too; a console script does not.
+    """
     if app_dir is not None:
         _add_to_sys_path(app_dir.resolve(), first=True)
     elif "" not in sys.path:
@@ -211,7 +223,7 @@ def search_modules_here(app_dir: Path | None = None) -> None:
 
 
 def _add_to_sys_path(directory: Path, *, first: bool) -> None:
-    """Let Python look for modules in `directory`: before all else, or after."""
+    """Add `directory` to the module search path, at its start or at its end."""
     if str(directory) not in sys.path:
         sys.path.insert(0 if first else len(sys.path), str(directory))
 
@@ -221,9 +233,12 @@ def _is_file(place: str) -> bool:
 
 
 def _location(error: BaseException) -> str:
-    """Where in the user's code it happened: the last line of theirs, or the last of all if none is."""
+    """Return the place of an error in the user's code, or an empty text.
+
+    It is the last line of the user's code, or the last line of all if none is the user's.
+    """
     if isinstance(error, SyntaxError):
-        return ""  # its text says so
+        return ""  # the text of the error contains the place
     places: list[tuple[str, int]] = []
     step = error.__traceback__
     while step is not None:
@@ -238,18 +253,21 @@ _LIBRARIES = (
     str(Path(__file__).parents[1]),
     *(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib")),
 )
-"""Where code lies that is not the user's."""
+"""The directories of code that is not the user's."""
 
 
 def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None) -> Server:
-    """The server that flags, environment, file and TARGET describe. Raises CommandFailed or SettingsError."""
+    """Return the server that flags, environment, file and TARGET describe.
+
+    Raises CommandFailed or SettingsError.
+    """
     from mpreg_transports.cli.console import print_message
     from mpreg_transports.config.settings import kubernetes, resolve
     from mpreg_transports.config.validation import refuse_open_host
 
     if (ignored := kubernetes(os.environ)) is not None:
         print_message(ignored)
-    found = resolve(flags=flags, environ=os.environ, config=config)  # a typo is told before the user's module runs
+    found = resolve(flags=flags, environ=os.environ, config=config)  # report typing errors before the module runs
     loaded = load(target, app_dir_of(found)) if target is not None else None
     own = own_settings(loaded) if loaded is not None else {}
     server = configured_server(loaded, resolve(flags=flags, environ=os.environ, config=config, server=own))

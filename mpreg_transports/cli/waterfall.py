@@ -1,7 +1,7 @@
-"""Where and when each call of a request ran, drawn in the width of a terminal.
+"""A drawing of where and when each call of a request ran, in the width of a terminal.
 
-In: the rows of a trace (nanoseconds since the request arrived). Out: lines of text, one a call in the order of their
-starts, a colour a node. Pure: it prints nothing.
+The input is the rows of a trace (nanoseconds since the request arrived). The output is lines of text, one for each call
+in the order of their starts, with a colour for each node. The module prints nothing.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mpreg_proto.wire.messages import Traced
 from mpreg_transports.cli.console import PALETTE, format_duration
 
 MOST_ROWS = 60
-"""Calls that are drawn; of more, the longest ones."""
+"""The maximum of drawn calls; if there are more, the longest ones are drawn."""
 _NAME, _NODE, _TOOK = 22, 16, 8
-"""Widest columns for the call's and the node's name, and that of how long it ran."""
+"""The maximum widths of the call's name and the node's name, and the width of the run time."""
 _AGAIN = 4
-"""Columns for how often a call was tried, where one was tried more than once."""
+"""The width of the number of tries, if any call was tried more than once."""
 _LEAST_BAR = 10
 
 
 def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) -> list[Text]:
-    """The lines: a scale, a line a call (`·` waiting, `━` running), and how many were left out.
+    """Return the lines: a scale, a line for each call (`·` waiting, `━` running), and the number of calls left out.
 
-    Each is at most `width` columns long (not less than 60 is sensible); empty for an empty trace.
+    Each line is at most `width` columns long (at least 60 is sensible). An empty trace gives no lines.
     """
     if not trace:
         return []
@@ -60,7 +60,7 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
 
 
 def call_bar(row: Traced, end: int, *, width: int, colour: str, ascii_only: bool) -> Text:
-    """One call's bar, `width` columns for the time from 0 to `end`."""
+    """Return one call's bar: `width` columns for the time from 0 to `end`."""
     waits, runs = (".", "=") if ascii_only else ("·", "━")
     before, waiting, running = _cells(row, end, width)
     bar = Text(" " * before + waits * waiting)
@@ -69,7 +69,10 @@ def call_bar(row: Traced, end: int, *, width: int, colour: str, ascii_only: bool
 
 
 def _cells(row: Traced, end: int, bar: int) -> tuple[int, int, int]:
-    """Columns before the call was ready, while it waited or travelled, and while it ran (at least one)."""
+    """Return the columns before the call was ready, while it waited or was in transit, and while it ran.
+
+    The last number is at least one.
+    """
     start = min(bar - 1, math.floor(row.started / end * bar))
     stop = min(bar, max(start + 1, math.ceil(row.ended / end * bar)))
     ready = min(start, math.floor(row.queued / end * bar))
@@ -77,19 +80,19 @@ def _cells(row: Traced, end: int, bar: int) -> tuple[int, int, int]:
 
 
 def short_names(nodes: Sequence[str]) -> dict[str, str]:
-    """For each `name#a1b2` its name, where no other of them has the same."""
+    """Return the name of each `name#a1b2`, or the whole text if two nodes have the same name."""
     whole = list(dict.fromkeys(nodes))
     plain = [node.rpartition("#")[0] or node for node in whole]
     return {node: name if plain.count(name) == 1 else node for node, name in zip(whole, plain, strict=True)}
 
 
 def colours_of(nodes: Mapping[str, str]) -> dict[str, str]:
-    """A colour for each node, by name, so that one keeps its colour from one drawing to the next."""
+    """Return a colour for each node, by name, so that a node keeps its colour in later drawings."""
     ordered = sorted(nodes, key=lambda node: nodes[node])
     return {node: PALETTE[number % len(PALETTE)] for number, node in enumerate(ordered)}
 
 
 def cut(text: str, width: int) -> str:
-    """`text`, its end cut off where it is longer than `width` columns."""
+    """Return `text`, shortened at its end if it is longer than `width` columns."""
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

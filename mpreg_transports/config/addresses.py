@@ -1,8 +1,8 @@
 """Addresses of nodes, as people write them: `ws://host:9001/path`, `wss://`, `tcp://`, `tls://`.
 
-Text comes from flags, files, `Client(...)` and other nodes' news; `parse_address` turns it into an `Address`, and
-`str(address)` back into the one normal form. `normal_host` does the same for a host alone. Nothing here looks a name up
-or opens anything.
+The text comes from flags, files, `Client(...)` and gossip of other nodes. `parse_address` converts it to an `Address`,
+and `str(address)` converts it back to the one normal form. `normal_host` does the same for a host alone. Nothing here
+looks up a name or opens anything.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 DEFAULT_PORT = 9001
-"""The port of an address that names none (browsers block the seed's 6666)."""
+"""The port of an address that names none (browsers block 6666, the port of the original prototype)."""
 
 _LONGEST = 2048  # a URL longer than this is a mistake or an attack, and error messages quote it
 
 
 class Scheme(enum.Enum):
-    """What is spoken at an address."""
+    """The protocol at an address."""
 
     WS = "ws"
     WSS = "wss"
@@ -29,7 +29,7 @@ class Scheme(enum.Enum):
 
     @property
     def is_websocket(self) -> bool:
-        """Whether it is WebSocket, so that a path means something."""
+        """True if it is WebSocket, where a path has a meaning."""
         return self in (Scheme.WS, Scheme.WSS)
 
 
@@ -38,7 +38,10 @@ _EXAMPLES = {scheme: f"{scheme.value}://127.0.0.1:{DEFAULT_PORT}" for scheme in 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a node is. `host` has no brackets and is lower case; `path` is "/" but for WebSocket behind a proxy."""
+    """The address of a node.
+
+    `host` has no brackets and is lower case; `path` is "/" except for WebSocket behind a proxy.
+    """
 
     scheme: Scheme
     host: str
@@ -55,15 +58,15 @@ class Address:
 
 
 def host_and_port(host: str, port: int) -> str:
-    """`host:port` as it stands in a URL or a log line: an IPv6 host goes into brackets."""
+    """Return `host:port` as in a URL or a log line, with an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def normal_host(host: str) -> str:
-    """Return the one spelling of a host: a plain number for any spelling of one, else the name in lower case.
+    """Return the one spelling of a host: the plain number of an IP address, else the name in lower case.
 
-    `[::1]`, `127.1`, `0x7f.1`, `::ffff:127.0.0.1` and `localhost.` are the numbers and names that the system takes them
-    for. Looks nothing up; what is no host comes back in lower case.
+    `[::1]`, `127.1`, `0x7f.1`, `::ffff:127.0.0.1` and `localhost.` become the numbers and names as which the system
+    reads them. Looks nothing up; an invalid host is returned in lower case.
     """
     text = host.strip().lower().removesuffix(".")
     if text.startswith("[") and text.endswith("]"):
@@ -79,7 +82,7 @@ def normal_host(host: str) -> str:
 
 
 def _old_number(text: str) -> str | None:
-    """IPv4 with fewer than four parts, or with octal or hexadecimal ones, as every system's resolver reads it."""
+    """Return the usual form of IPv4 with fewer parts, or octal or hexadecimal ones, as every resolver reads it."""
     if not text.isascii() or not text[0].isdigit() or any(character.isspace() for character in text):
         return None
     try:
@@ -89,7 +92,7 @@ def _old_number(text: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`, however it is spelt."""
+    """Return whether only this machine can reach `host`, in any spelling."""
     normal = normal_host(host)
     try:
         return normal == "localhost" or ipaddress.ip_address(normal).is_loopback
@@ -98,12 +101,15 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether listening on `host` means all addresses of this machine, however it is spelt."""
+    """Return whether listening on `host` means all addresses of this machine, in any spelling."""
     return normal_host(host) in ("0.0.0.0", "::", "")
 
 
 def can_be_advertised(host: str, *, listening: str) -> bool:
-    """Whether others could reach a node that listens on all addresses `listening` at this machine's number `host`."""
+    """Return whether other machines could reach a node at this machine's IP address `host`.
+
+    The node listens on all addresses: `listening`.
+    """
     local_to_a_link = "%" in host  # means something else on each machine
     return not local_to_a_link and not (":" in host and normal_host(listening) == "0.0.0.0")
 
@@ -114,14 +120,14 @@ def reachable_host(host: str) -> str:
 
 
 def format_address(scheme: Scheme, host: str, *, port: int = DEFAULT_PORT, path: str = "/") -> str:
-    """The normal text of an address; `host` without brackets. Checks nothing: `parse_address` does."""
+    """Return the normal text of an address; `host` without brackets. Checks nothing: `parse_address` does."""
     return str(Address(scheme, host, port, path))
 
 
 def parse_address(text: str) -> Address:
-    """Read an address.
+    """Parse an address.
 
-    Raises ValueError whose text names what is wrong and shows a right one.
+    Raises ValueError, whose text names the error and shows a correct address.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"an address of {len(text)} characters is too long; write it like {_EXAMPLES[Scheme.WS]}")
@@ -152,7 +158,7 @@ def _split_scheme(text: str) -> tuple[Scheme, str]:
 
 
 def _split_path(text: str, rest: str, scheme: Scheme) -> tuple[str, str]:
-    """The authority and the path, which keeps its query."""
+    """Return the authority and the path, which keeps its query."""
     if "#" in rest:
         raise _address_error(text, "a fragment (#) means nothing here", _EXAMPLES[scheme])
     end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
@@ -169,7 +175,7 @@ def _split_path(text: str, rest: str, scheme: Scheme) -> tuple[str, str]:
 
 
 def _split_port(text: str, authority: str, scheme: Scheme) -> tuple[str, str | None]:
-    """The host, without brackets, and the text of the port, None if there is none."""
+    """Return the host, without brackets, and the text of the port, None if there is none."""
     if authority.startswith("["):
         inside, bracket, after = authority[1:].partition("]")
         if not bracket or (after and not after.startswith(":")):
@@ -193,17 +199,17 @@ def _split_port(text: str, authority: str, scheme: Scheme) -> tuple[str, str | N
 def _port(text: str, port: str | None, scheme: Scheme) -> int:
     if port is None:
         return DEFAULT_PORT
-    # isdecimal alone would let other scripts' digits through, and int() signs and underscores.
+    # isdecimal alone would accept digits of other scripts, and int() signs and underscores.
     if port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65_535 and len(port) <= 5:
         return int(port)
     raise _address_error(text, f"its port {port!r} is not a number from 1 to 65535", _EXAMPLES[scheme])
 
 
 def address_evidence(host: str, dialled: str | None, *, seeds: Collection[str]) -> int:
-    """How much a link says about where others reach this machine, if `host` is this machine's address at its end.
+    """Return how strongly a link shows the address by which others reach this machine.
 
-    0 is nothing. Loopback says little, as health checks and people on the machine itself use it; most says the way to a
-    seed, as the others are there.
+    `host` is this machine's address at its end of the link. 0 is no evidence. Loopback is weak evidence, as health
+    checks and people on the machine itself use it. A link to a seed is the strongest, as the other nodes are there.
     """
     try:
         address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host.partition("%")[0])

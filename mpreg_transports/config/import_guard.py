@@ -1,6 +1,7 @@
-"""While the module of a TARGET is imported, no server of it may run: the import would not end before the server does.
+"""A guard that lets no server run while the module of a TARGET is imported: the import would not end before the server.
 
-`mpreg serve` and its like import within `importing`; `Server.run` and `serve` ask `refuse_while_importing` first.
+`mpreg serve` and similar commands import within `importing`; `Server.run` and `serve` first call
+`refuse_while_importing`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ _targets: list[str] = []
 
 
 class ServedWhileImported(RuntimeError):
-    """A module runs its server at its top level, and is imported for that server to be run."""
+    """A module runs its server at its top level, and is imported in order to run that server."""
 
 
 @contextmanager
 def importing(target: str) -> Iterator[None]:
-    """Meanwhile `refuse_while_importing` raises."""
+    """Let `refuse_while_importing` raise within this block."""
     _targets.append(target)
     try:
         yield
@@ -26,7 +27,7 @@ def importing(target: str) -> Iterator[None]:
 
 
 def refuse_while_importing() -> None:
-    """Raises ServedWhileImported, with the fix in words, if a TARGET is being imported."""
+    """Raise ServedWhileImported, with the fix, if a TARGET is being imported."""
     if _targets:
         raise ServedWhileImported(
             f'{_targets[-1]} runs its server while it is imported; write `if __name__ == "__main__":` above that '

@@ -1,9 +1,9 @@
-"""What a command is told by flags, environment, file and `Server(...)`, and which of them wins.
+"""The settings of a command from flags, environment, file and `Server(...)`, and their precedence.
 
-A setting's name is its flag's name; the same name is its key in the TOML file, and `MPREG_` with that name in capitals
-its variable. `resolve` looks at the places from the highest to the lowest (docs/reference/cli.md) and remembers
-where each value came from, for `mpreg config`. Whether a value makes sense to a node is `Server`'s to say; only its
-kind is checked here. Nothing here changes the environment or writes a file.
+A setting's name is the name of its flag and its key in the TOML file; `MPREG_` with that name in capitals is its
+variable. `resolve` reads the sources from the highest to the lowest (docs/reference/cli.md) and records the source of
+each value, for `mpreg config`. Only the kind of a value is checked here; `Server` checks whether it is valid for a
+node. Nothing here changes the environment or writes a file.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mpreg_transports.config.addresses import DEFAULT_PORT, Scheme, format_addre
 from mpreg_transports.config.textfiles import decoded
 
 Value = str | int | bool | tuple[str, ...] | None
-"""Lists are tuples; None is "not set"."""
+"""The value of a setting. Lists are tuples; None is "not set"."""
 
 CONFIG_FILE = "mpreg.toml"
-"""Read from the working directory when no other file is named."""
+"""The file that is read from the working directory when no other file is named."""
 CONFIG_VARIABLE = "MPREG_CONFIG"
 DEBUG_VARIABLE = "MPREG_DEBUG"
 
@@ -37,11 +37,11 @@ _KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
 class SettingsError(MpregError):
-    """A setting that cannot be used. The text names the key, the place it stands in, and what is wanted there."""
+    """A setting that cannot be used. The text names the key, its source, and what is expected there."""
 
 
 class Kind(enum.Enum):
-    """What a setting's value is."""
+    """The kind of a setting's value."""
 
     TEXT = "a text"
     PORT = "a whole number from 0 to 65535"
@@ -51,7 +51,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `attribute` is what `Server` calls it, empty for one of the client's side."""
+    """One setting. `attribute` is its name in `Server`, empty for a setting of the client side."""
 
     name: str
     kind: Kind
@@ -67,7 +67,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A setting's value and the place that it came from, in words."""
+    """A setting's value and the description of its source."""
 
     setting: Setting
     value: Value
@@ -100,10 +100,11 @@ def resolve(
     config: Path | None = None,
     server: Mapping[str, Value] | None = None,
 ) -> dict[str, Resolved]:
-    """Every setting by name: flag, environment, file, `Server(...)` argument, default; a list replaces lower ones.
+    """Return every setting by name: flag, environment, file, `Server(...)` argument, default.
 
-    `flags` holds what was given on the command line (None: not given); `config` is the file that `--config` names;
-    `server` the attributes of a TARGET's `Server`. An empty variable is none. Raises SettingsError.
+    A list replaces lower ones. `flags` holds the values of the command line (None: not given); `config` is the file of
+    `--config`; `server` holds the attributes of a TARGET's `Server`. An empty variable counts as not set. Raises
+    SettingsError.
     """
     file = config_file(config, environ)
     in_file = read_file(file) if file is not None else {}
@@ -126,10 +127,10 @@ def resolve(
 
 
 def resolve_url(flag: str | None, *, environ: Mapping[str, str], config: Path | None = None) -> Resolved:
-    """The node that a command asks: flag, environment, file, or else the node that this `host` and `port` are of.
+    """Return the URL of the node for a client command.
 
-    Looks at no setting but these, and at none that it does not need; what else is wrong is no business of a command
-    that asks. Raises SettingsError.
+    It comes from flag, environment or file, or else from this `host` and `port`. It reads only these settings, and none
+    that it does not need: errors in other settings do not concern such a command. Raises SettingsError.
     """
     url = BY_NAME["url"]
     if flag is not None:
@@ -152,9 +153,9 @@ def resolve_url(flag: str | None, *, environ: Mapping[str, str], config: Path | 
 
 
 def node_here(found: Mapping[str, Resolved]) -> Resolved:
-    """The URL of the node that `mpreg serve` starts with these settings on this machine, for those that ask it."""
+    """Return the URL, for commands on this machine, of the node that `mpreg serve` starts with these settings."""
     host, port = found["host"], found["port"]
-    if port.value == 0:  # any free one: nobody but the node knows which
+    if port.value == 0:  # any free port, which only the node can report
         port = Resolved(port.setting, DEFAULT_PORT, "default")
     address = format_address(Scheme.WS, reachable_host(str(host.value)), port=int(str(port.value)))
     given = [f"{one.setting.name} ({one.source})" for one in (host, port) if one.source != "default"]
@@ -162,7 +163,10 @@ def node_here(found: Mapping[str, Resolved]) -> Resolved:
 
 
 def config_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: `--config`, MPREG_CONFIG, or mpreg.toml here if there is one. Need not exist if it is named."""
+    """Return the file to read: `--config`, MPREG_CONFIG, or an existing mpreg.toml here.
+
+    A named file need not exist.
+    """
     if named is not None:
         return named
     if environ.get(CONFIG_VARIABLE, "").strip():
@@ -172,9 +176,9 @@ def config_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def read_file(path: Path, *, only: Iterable[str] = ()) -> dict[str, Value]:
-    """The settings in a TOML file. Raises SettingsError naming the file, the key, and which was meant.
+    """Return the settings in a TOML file. Raises SettingsError with the file, the key, and the likely intended key.
 
-    With `only`, other settings are not looked at, nor are keys that were meant for others.
+    With `only`, other settings are ignored, and also unknown keys that resemble other settings.
     """
     names = tuple(only)
     try:
@@ -197,7 +201,7 @@ def read_file(path: Path, *, only: Iterable[str] = ()) -> dict[str, Value]:
 
 
 def check(setting: Setting, value: object, *, place: str) -> Value:
-    """`value` if it is of the setting's kind. Raises SettingsError."""
+    """Return `value` if it is of the setting's kind. Raises SettingsError."""
     match setting.kind:
         case Kind.TEXT if isinstance(value, str) and (not setting.choices or value in setting.choices):
             return value
@@ -212,7 +216,10 @@ def check(setting: Setting, value: object, *, place: str) -> Value:
 
 
 def misspelt(environ: Mapping[str, str]) -> list[str]:
-    """A sentence for each MPREG_ variable that is no setting. No error: other programs may use such names."""
+    """Return a sentence for each MPREG_ variable that is not a setting.
+
+    Not an error: other programs may use such names.
+    """
     known = {setting.variable: setting for setting in SETTINGS} | {CONFIG_VARIABLE: None, DEBUG_VARIABLE: None}
     return [
         f"{name} in the environment is no setting; {suggestion(name, known)}"
@@ -222,7 +229,7 @@ def misspelt(environ: Mapping[str, str]) -> list[str]:
 
 
 def kubernetes(environ: Mapping[str, str]) -> str | None:
-    """A sentence about a MPREG_PORT that Kubernetes has set for a service called `mpreg`; None if there is none."""
+    """Return a sentence about an MPREG_PORT that Kubernetes set for a service called `mpreg`; None if there is none."""
     value = environ.get("MPREG_PORT", "")
     if not _is_of_kubernetes(value):
         return None
@@ -233,7 +240,7 @@ def kubernetes(environ: Mapping[str, str]) -> str | None:
 
 
 def debugging(environ: Mapping[str, str]) -> bool:
-    """Whether MPREG_DEBUG asks for tracebacks."""
+    """Return whether MPREG_DEBUG requests tracebacks."""
     return environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("", *_FALSE)
 
 
@@ -242,7 +249,7 @@ def _is_of_kubernetes(value: str) -> bool:
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> Resolved | None:
-    """What the setting's variable says; None if it is not set, empty, or one that Kubernetes has set."""
+    """Return the value of the setting's variable; None if it is not set, empty, or set by Kubernetes."""
     text = environ.get(setting.variable, "")
     if not text.strip() or (setting.kind is Kind.PORT and _is_of_kubernetes(text)):
         return None
@@ -250,7 +257,7 @@ def _from_environment(setting: Setting, environ: Mapping[str, str]) -> Resolved 
 
 
 def _from_text(setting: Setting, text: str) -> Value:
-    """The value that a variable's text means; lists are separated by commas or blanks."""
+    """Return the value of a variable's text; lists are separated by commas or blanks."""
     value: Value = text
     if setting.kind is Kind.LIST:
         value = tuple(text.replace(",", " ").split())
@@ -270,7 +277,7 @@ def _setting_error(setting: Setting, value: object, place: str) -> SettingsError
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Which of `known` was meant by `name`, as a clause for an error; if none is like it, all of them."""
+    """Return a clause for an error: the one of `known` that is most like `name`; if none is like it, all of them."""
     names = list(known)
     close = _closest(name, names)
     return f"did you mean {close!r}?" if close else f"there are {', '.join(names)}"

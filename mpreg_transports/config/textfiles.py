@@ -1,6 +1,6 @@
-"""Text as people's editors and shells write it: UTF-8 with or without a byte order mark, or UTF-16 or UTF-32 with one.
+"""Decoding of text from editors and shells: UTF-8 with or without a byte order mark, or UTF-16 or UTF-32 with one.
 
-Bytes come from a config file or a request; what comes out is text without the mark. Nothing else is guessed.
+The input is the bytes of a config file or a request; the output is text without the mark. Nothing else is guessed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MARKED = (
 
 
 def decoded(data: bytes) -> str:
-    """The text in `data`, without its byte order mark. Raises UnicodeDecodeError."""
+    """Return the text in `data`, without its byte order mark. Raises UnicodeDecodeError."""
     for mark, encoding in _MARKED:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding)

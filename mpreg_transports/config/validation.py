@@ -1,7 +1,7 @@
-"""Arguments of `Server` and `register` looked at before anything is done with them, and told in the caller's words.
+"""Checks of the arguments of `Server` and `register` before any use, with errors in the caller's terms.
 
-Each function raises TypeError for a value of a wrong kind, ValueError for a wrong one of the right kind, and changes
-nothing.
+Each function raises TypeError for a value of a wrong type, ValueError for an invalid value of the right type, and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from mpreg_transports.config.addresses import is_loopback
 
 
 class CannotJournal(MpregError, OSError):
-    """The journal's file cannot be had. The text says why and what to do."""
+    """The journal's file cannot be written. The text gives the reason and what to do."""
 
 
 BACKENDS = ("asyncio", "trio")
 
 
 _PLAIN: Final = frozenset({bool, int, float, bytes})
-"""Types of which nobody else has written `repr`."""
+"""The types whose `repr` is always Python's own."""
 
 
 def check_text(value: object, what: str, *, example: str) -> None:
-    """A text, which may be empty. A subclass of str is none: no message holds it, and it may format as anything."""
+    """Check a text, which may be empty.
+
+    A subclass of str is refused: no message holds it, and it may format as anything.
+    """
     if type(value) is not str:
         shown, kind = cut(repr(value), 80) if value is None or type(value) in _PLAIN else "...", short_name(type(value))
         raise TypeError(f"{what}={shown} is of type {kind}; write a text such as {what}={example!r}")
@@ -41,7 +44,7 @@ def check_text(value: object, what: str, *, example: str) -> None:
 
 
 def check_encodable(text: str, what: str) -> None:
-    """Raises ValueError for a text that no message can hold."""
+    """Raise ValueError for a text that no message can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -49,16 +52,16 @@ def check_encodable(text: str, what: str) -> None:
 
 
 def unsendable(call: str, error: UnsendableValue) -> TypeError:
-    """Why an argument cannot be sent, with its place as the caller writes it: `args[0].x`, `kwargs.rate`.
+    """Return the error for an argument that cannot be sent, with its place as the caller writes it.
 
-    The path of `error` lies within `[args, kwargs]`.
+    Places are such as `args[0].x` and `kwargs.rate`. The path of `error` lies within `[args, kwargs]`.
     """
     place = error.path.replace("$[0]", "args", 1).replace("$[1]", "kwargs", 1)
     return TypeError(f"call {call!r}: {place}: {error.type_name}: {error.reason}")
 
 
 def check_port(port: object) -> None:
-    """A port, or 0 for any free one."""
+    """Check a port number, or 0 for any free port."""
     if type(port) is not int:
         raise TypeError(f"port={port!r} is of type {type(port).__name__}; write a whole number such as port=9001")
     if not 0 <= port <= 65_535:
@@ -66,7 +69,7 @@ def check_port(port: object) -> None:
 
 
 def check_name(name: object, what: str, limits: Limits) -> None:
-    """A name that people can read and other nodes take."""
+    """Check a name: not empty, readable, and accepted by other nodes."""
     check_text(name, "name", example="worker")
     assert isinstance(name, str)
     if not name:
@@ -75,14 +78,14 @@ def check_name(name: object, what: str, limits: Limits) -> None:
 
 
 def check_length(text: str, what: str, limits: Limits) -> None:
-    """Raises ValueError for a name that other nodes would refuse."""
+    """Raise ValueError for a name that other nodes would refuse."""
     check_encodable(text, what)
     if len(text) > limits.name_length:
         raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
 
 
 def check_function(*, version: object, concurrency: object, executor: object) -> None:
-    """The options of `register` whose kinds are easily mistaken."""
+    """Check the options of `register` whose types are easily mistaken."""
     check_text(version, "version", example="2")
     if concurrency is not None and type(concurrency) is not int:
         raise TypeError(f"concurrency={concurrency!r} is of type {type(concurrency).__name__}; write a whole number")
@@ -94,7 +97,7 @@ def check_function(*, version: object, concurrency: object, executor: object) ->
 
 
 CALL_KEYWORDS = ("resources", "kwargs", "timeout", "wait", "version", "retry", "on_progress")
-"""Keywords of `Client.call` itself: a function's own by such a name travels in `kwargs=`."""
+"""The keywords of `Client.call` itself. A function's own keyword of such a name is passed in `kwargs=`."""
 
 
 def warn_of_collisions(name: str, function: Callable[..., object]) -> None:
@@ -115,7 +118,7 @@ def warn_of_collisions(name: str, function: Callable[..., object]) -> None:
 
 
 def _outside() -> int:
-    """The `stacklevel` for the caller of this one's caller that is no code of this package."""
+    """Return the `stacklevel` of the first caller outside this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("mpreg_transports."):
         frame, level = frame.f_back, level + 1
@@ -123,13 +126,13 @@ def _outside() -> int:
 
 
 def check_backend(backend: str) -> None:
-    """An event loop that anyio has."""
+    """Check that anyio supports the event loop."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r}: " + " or ".join(f'"{name}"' for name in BACKENDS))
 
 
 def refuse_open_host(host: str, *, insecure: bool) -> None:
-    """Raises ValueError for an address that others can reach, unless `insecure`: nothing keeps them out yet."""
+    """Raise ValueError for an address that others can reach, unless `insecure`: there is no authentication yet."""
     if not insecure and not is_loopback(host):
         raise ValueError(
             f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
@@ -139,7 +142,7 @@ def refuse_open_host(host: str, *, insecure: bool) -> None:
 
 
 def cannot_journal(file: Path, error: OSError) -> CannotJournal:
-    """Why there can be no journal, in words."""
+    """Return the error for a journal that cannot be written, with the reason."""
     if isinstance(error, FileExistsError):
         reason = "there is such a file already, and it is no journal; name another, or move that one away"
     elif isinstance(error, FileNotFoundError):

@@ -1,1 +1,1 @@
-"""Users' functions: how each one is described and executed, and what threads, executors and forks need."""
+"""Users' functions: their description and execution, and support for threads, executors and forks."""

@@ -1,11 +1,12 @@
-"""`async def` bodies: each in a task and a context of its own, and cancelled once.
+"""`async def` bodies: each runs in a task and a context of its own, and is cancelled once.
 
 A body may clean up after itself (`finally: await ...`), as in a plain asyncio task; anyio would cancel each of its
-awaits anew. One that goes on all the same neither spins nor keeps the node: at the node's end it is abandoned, which
-ends its task and leaves the coroutine where it stands. Outcomes go to the driver; nothing here knows calls.
+awaits again. A body that goes on after its cancellation neither spins nor keeps the node from ending: at the node's end
+it is abandoned, which ends its task and leaves the coroutine suspended. Outcomes go to the driver; this module does not
+use calls.
 
 On trio cancellation is a state, not an event. There a body is shielded from the moment at which the cancellation was
-raised in it, with the same effect; only what it runs in nurseries of its own is cancelled in trio's way.
+raised in it, with the same effect; only tasks in its own nurseries are cancelled in trio's way.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 """Starts a task of the driver."""
 
 _OWN_FRAMES: Final = 3
-"""Frames between a task and the body in it."""
+"""The frames between a task and the body in it."""
 _abandoned: list[object] = []
-"""Coroutines that did not end with their node. Collected, each would be closed once more, and refuse on stderr."""
+"""The coroutines that did not end with their node.
+
+If they were collected, Python would close each again, and log an error to stderr when it refuses.
+"""
 
 
 class _Abandoned(BaseException):
@@ -35,14 +39,14 @@ class _Abandoned(BaseException):
 
 
 class CoroutineRun:
-    """One body. `done` is told its outcome once, from within its task, unless it is abandoned before."""
+    """One body. `done` is called once with its outcome, in its task, unless the body was abandoned before."""
 
     def __init__(
         self, call: Callable[[], Awaitable[Any]], done: Callable[[Outcome], None], *, on_start: Callable[[], None]
     ) -> None:
-        """`on_start` is called when its task begins."""
+        """Create the run; `on_start` is called when its task begins."""
         self._call: Callable[[], Awaitable[Any]] | None = call
-        """Holds the arguments, which nothing here keeps once the body has them."""
+        """The call with its arguments. It is cleared once the body has them, so that nothing here keeps them."""
         self._done = done
         self._on_start: Callable[[], None] | None = on_start
         self._cancelled = False
@@ -63,7 +67,7 @@ class CoroutineRun:
             context.run(spawn, self._main_on_trio)
 
     def cancel(self) -> None:
-        """Raise a cancellation in the body, at its next await. Again: nothing happens."""
+        """Raise a cancellation in the body at its next await. A second call does nothing."""
         if self._cancelled or self._ended:
             return
         self._cancelled = True
@@ -73,7 +77,7 @@ class CoroutineRun:
             self._task.cancel()
 
     def abandon(self) -> None:
-        """End its task, wherever the body is; its outcome will not be told."""
+        """End the body's task, wherever the body is; its outcome is not reported."""
         self._is_abandoned = True
         if self._scopes is not None:
             self._scopes[1].shield = False
@@ -82,13 +86,13 @@ class CoroutineRun:
             self._task.cancel()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        """The task is over; if it was cancelled before its first step, nobody has been told."""
+        """Report Stopped for a task that was cancelled before its first step: nothing else has reported it."""
         if not self._ended:
             self._finish(Stopped())
 
     def _finish(self, outcome: Outcome) -> None:
         self._ended = True
-        self._call = self._on_start = None  # who is told holds this body: in a circle, arguments would stay for long
+        self._call = self._on_start = None  # the receiver of `done` refers to this body: a cycle would keep arguments
         if not self._is_abandoned:
             self._done(outcome)
 
@@ -99,7 +103,7 @@ class CoroutineRun:
             with outer, inner:
                 await self._main()
         except RuntimeError:
-            if not self._is_abandoned:  # an abandoned body is still within scopes of its own, which trio does not like
+            if not self._is_abandoned:  # an abandoned body is still within its own scopes, for which trio raises
                 raise
         if not self._ended:
             self._finish(Stopped())
@@ -115,7 +119,7 @@ class CoroutineRun:
             return
         except self._cancellation as error:
             outcome = Stopped() if self._cancelled else describe_exception(error, skip_frames=_OWN_FRAMES)
-        except BaseException as error:  # whatever a body raises is its call's error, never the node's end
+        except BaseException as error:  # an exception of a body is its call's error, never the node's end
             outcome = describe_exception(error, skip_frames=_OWN_FRAMES)
         self._finish(outcome)
 
@@ -128,7 +132,7 @@ class CoroutineRun:
 
     @coroutine
     def _drive(self, body: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Await `body`, and see each exception that its event loop raises in it."""
+        """Await `body`, and inspect each exception that its event loop raises in it."""
         value: Any = None
         error: BaseException | None = None
         cancellation_seen = False
@@ -141,7 +145,7 @@ class CoroutineRun:
                     try:
                         yielded = body.throw(thrown)
                     finally:
-                        del thrown  # or what it raises now, and this frame, would keep each other
+                        del thrown  # else its traceback and this frame would refer to each other
             except StopIteration as end:
                 return end.value
             if cancellation_seen and self._scopes is not None:
@@ -151,7 +155,7 @@ class CoroutineRun:
                 value = yield yielded
             except BaseException as caught:
                 error = caught
-            if self._is_abandoned or type(error) is GeneratorExit:  # its loop has ended without it
+            if self._is_abandoned or type(error) is GeneratorExit:  # its event loop has ended before it
                 self._is_abandoned = True
                 _abandoned.append(body)
                 raise _Abandoned

@@ -1,9 +1,9 @@
-"""A user's exception as a `Raised`: its type, its text and where it came from, whatever its class does.
+"""A user's exception as a `Raised`: its type, its text and its origin, whatever its class does.
 
-Libraries raise exceptions whose text raises, whose attributes raise, whose cause is a property, or whose text holds all
-rows of a query. So nothing here asks the exception for more than `str()`: what CPython itself keeps (traceback, cause,
-context, notes, members of a group) is read by the descriptors of the base classes, each text is cut, and chains and
-groups have a bound. Nothing here raises, and nothing here knows calls or nodes.
+Some libraries raise exceptions whose text raises, whose attributes raise, whose cause is a property, or whose text
+contains all rows of a query. So this module calls nothing of the exception but `str()`. It reads the data that CPython
+itself keeps (traceback, cause, context, notes, members of a group) by the descriptors of the base classes, cuts each
+text, and bounds chains and groups. It raises nothing, and does not use calls or nodes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mpreg_proto.describe import cut, object_text, type_name
 from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Raised
 
 _FRAMES: Final = 50
-"""Frames of a traceback that are shown: the innermost ones."""
+"""The frames of a traceback that are shown: the innermost ones."""
 _CHAIN: Final = 10
-"""Exceptions of a chain that are shown: the latest ones."""
+"""The exceptions of a chain that are shown: the latest ones."""
 _GROUP: Final = 5
-"""Exceptions of a group that are shown."""
+"""The exceptions of a group that are shown."""
 _DEPTH: Final = 2
-"""Groups within groups that are shown."""
+"""The depth of nested groups that is shown."""
 _NOTES: Final = 10
 
 _CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
@@ -38,9 +38,9 @@ _DURING: Final = "\nDuring handling of the above exception, another exception oc
 
 
 def describe_exception(error: BaseException, *, skip_frames: int = 1) -> Raised:
-    """Describe `error`. The `skip_frames` outermost frames of its traceback are of this package: they are left out.
+    """Describe `error`. The `skip_frames` outermost frames of its traceback belong to this package and are left out.
 
-    There is no traceback if none is left.
+    There is no traceback if no frame is left.
     """
     kind = type_name(type(error))
     text = object_text(error, FAILURE_TEXT)
@@ -49,15 +49,15 @@ def describe_exception(error: BaseException, *, skip_frames: int = 1) -> Raised:
         while skip_frames and frames is not None:
             skip_frames, frames = skip_frames - 1, frames.tb_next
         lines = "" if frames is None else "".join(_chain(error, frames))
-    except BaseException:  # a source file's loader, or an exception made odd in a new way
+    except BaseException:  # an error of a source file's loader, or of an exception with an unforeseen defect
         lines = ""
     if len(lines) > FAILURE_TEXT:
-        lines = "...\n" + lines[4 - FAILURE_TEXT :]  # its end says what was raised
+        lines = "...\n" + lines[4 - FAILURE_TEXT :]  # the end names the exception that was raised
     return Raised(kind, text, lines)
 
 
 def _chain(error: BaseException, frames: TracebackType) -> Iterator[str]:
-    """`error` after what caused it, as Python prints them: the earliest first."""
+    """Yield the lines of `error` after those of its causes, as Python prints them: the earliest first."""
     links: list[tuple[BaseException, TracebackType | None, str]] = [(error, frames, "")]
     seen = [error]
     while len(links) <= _CHAIN:
@@ -79,7 +79,7 @@ def _previous(error: BaseException) -> tuple[BaseException | None, str]:
 
 
 def _lines(error: BaseException, frames: TracebackType | None, depth: int) -> Iterator[str]:
-    """One exception with its traceback, notes and members."""
+    """Yield the lines of one exception with its traceback, notes and members."""
     if frames is not None:
         yield from _frames(frames)
     if issubclass(type(error), SyntaxError):
@@ -104,7 +104,7 @@ def _members(errors: tuple[BaseException, ...], depth: int) -> Iterator[str]:
 
 
 def _frames(first: TracebackType) -> Iterator[str]:
-    """The innermost frames, as Python prints them, but without a look at the exception that they are of."""
+    """Yield the innermost frames, as Python prints them, but without any access to their exception."""
     count, last = 0, first
     one: TracebackType | None = first
     while one is not None:
@@ -119,7 +119,7 @@ def _frames(first: TracebackType) -> Iterator[str]:
 
 
 def _syntax_error_location(error: BaseException) -> str:
-    """Where a SyntaxError says that it is, as far as it says so in kind."""
+    """Return the location that a SyntaxError reports, as far as its fields have the right types."""
     fields = {name: SyntaxError.__dict__[name].__get__(error) for name in ("filename", "lineno", "text")}
     file, line, text = fields["filename"], fields["lineno"], fields["text"]
     if type(file) is not str or type(line) is not int:

@@ -1,8 +1,7 @@
-"""The functions that a node offers, and how each is run: in the loop, in a thread, or in an executor.
+"""The functions that a node offers, and their execution: in the event loop, in a thread, or in an executor.
 
-`Server` registers them, the driver runs them when the core says `Run` and hands back an `Outcome`, which is a value: a
-function that raises never raises here. How many bodies may run at once is the core's business (its slots), so nothing
-queues here.
+`Server` registers them. The driver runs them on the core's effect `Run` and returns an `Outcome`, which is a value: a
+function that raises never raises here. The core limits how many bodies run at once (its slots), so nothing queues here.
 """
 
 from __future__ import annotations
@@ -29,31 +28,31 @@ from mpreg_transports.functions.threads import get_call_soon_threadsafe, worker_
 
 ASYNC_CONCURRENCY = 1_024
 THREAD_CONCURRENCY = 16
-"""How many bodies of one function run at once unless `concurrency=` says otherwise."""
+"""The number of bodies of one function that run at once, unless `concurrency=` sets another."""
 LONGEST_SHOWN = 200
-"""Characters of a default value, an annotation, or the first line of a docstring, as every node keeps them."""
+"""The characters that every node keeps of a default value, an annotation, or the first line of a docstring."""
 LONGEST_SIGNATURE = 4_000
 MOST_SHOWN = 50
-"""Entries of a container that is a default value; of a larger one only their number is shown."""
+"""The entries of a container that is a default value; of a larger one only the number of entries is shown."""
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 
 class ExecutionMode(enum.Enum):
-    """How a function is run."""
+    """The place where a function runs."""
 
     INLINE = enum.auto()
-    """Within the wake-up that asked for it: for tiny ones that never block."""
+    """Within the wake-up that brought the call: for tiny functions that never block."""
     EVENT_LOOP = enum.auto()
-    """`async def`, as a task of the loop."""
+    """`async def`, as a task of the event loop."""
     THREAD = enum.auto()
     EXECUTOR = enum.auto()
 
 
 class Runtime:
-    """What bodies need of the event loop that they belong to; the driver makes one when it starts."""
+    """The resources of the event loop that bodies need; the driver creates it when it starts."""
 
     def __init__(self, spawn: Spawn) -> None:
-        """`spawn` starts a task of the driver; bodies on trio need one."""
+        """Create it for the running event loop. `spawn` starts a task of the driver; bodies on trio need one."""
         self.contexts = Contexts()
         self.threads = worker_threads()
         self.call_soon_threadsafe = get_call_soon_threadsafe()
@@ -63,21 +62,21 @@ class Runtime:
 
 
 class FunctionRun(Protocol):
-    """A body that runs."""
+    """A running body."""
 
     def cancel(self) -> None:
-        """Ask it to stop. It may go on."""
+        """Request its end. It may go on."""
 
 
 class ThreadRun:
     """A body in a thread, which nothing can interrupt."""
 
     def cancel(self) -> None:
-        """It goes on; its slot stays taken."""
+        """Do nothing: the body goes on, and its slot stays taken."""
 
 
 class Function:
-    """One registered function: what the cluster hears of it (`spec`) and how it is called."""
+    """One registered function: its description in the cluster (`spec`) and the way to call it."""
 
     __slots__ = ("call", "mode", "pool", "spec")
 
@@ -90,19 +89,20 @@ class Function:
         self.pool = pool
 
     def run_inline(self, run: Run, runtime: Runtime) -> Outcome:
-        """Call it here and now."""
+        """Call the function at once, in the calling thread."""
         try:
             return Returned(runtime.contexts.fresh().run(self.call, *run.args, **run.kwargs))
-        except BaseException as error:  # whatever a body raises is its call's error, never the node's end
+        except BaseException as error:  # an exception of a body is its call's error, never the node's end
             return describe_exception(error)
 
     def start(
         self, run: Run, runtime: Runtime, done: Callable[[Outcome], None], *, on_start: Callable[[], None]
     ) -> FunctionRun | NotStarted | Lost:
-        """Start a body, and have `done` told its outcome, once, in the loop's thread; or return the outcome.
+        """Start a body; `done` is called once with its outcome in the event loop's thread. Or return the outcome.
 
-        `on_start` is called when the body begins, where that is known. `done` of a coroutine comes from within its
-        task, of others from a callback of the loop, where nothing of anyio can be used but to set an event.
+        `on_start` is called when the body begins, where that is known. `done` of a coroutine is called in its task;
+        `done` of others is called in a callback of the event loop, where no part of anyio can be used except to set an
+        event.
         """
         if self.mode is ExecutionMode.EVENT_LOOP:
             body = CoroutineRun(partial(self.call, *run.args, **run.kwargs), done, on_start=on_start)
@@ -120,7 +120,7 @@ class Function:
     def _in_thread(self, run: Run, context: Context) -> Outcome:
         try:
             return Returned(context.run(self.call, *run.args, **run.kwargs))
-        except BaseException as error:  # in a thread of ours nothing but the body raises any
+        except BaseException as error:  # in a worker thread of this package only the body raises
             return describe_exception(error)
 
     def _start_in_pool(
@@ -149,7 +149,7 @@ def function(
     executor: ExecutorSource | Pool | None = None,
     inline: bool = False,
 ) -> Function:
-    """Look at `call` and say how it will be run. Raises TypeError or ValueError with the fix in words."""
+    """Return the description of `call` and of its execution. Raises TypeError or ValueError with the fix."""
     if not callable(call):
         raise TypeError(f"expected a callable, got {type(call).__name__}")
     name = name if name is not None else getattr(call, "__name__", "")
@@ -191,7 +191,7 @@ def function(
 
 
 def tags(resources: Iterable[str]) -> frozenset[str]:
-    """A set of resources. Raises TypeError for a bare string, which would be taken apart into its letters."""
+    """Return a set of resources. Raises TypeError for a bare string, whose letters would become resources."""
     if isinstance(resources, str):
         raise TypeError(f'resources="{resources}" is a bare string; write resources={{"{resources}"}}')
     found = frozenset(resources)
@@ -202,22 +202,22 @@ def tags(resources: Iterable[str]) -> frozenset[str]:
 
 
 def echo(value: Any) -> Any:
-    """Gives back what it gets."""
+    """Return the argument."""
     return value
 
 
 def echos(*values: Any) -> list[Any]:
-    """Gives back all that it gets, as a list."""
+    """Return all arguments as a list."""
     return list(values)
 
 
 def built_in() -> list[Function]:
-    """What every node offers."""
+    """Return the functions that every node offers."""
     return [function(one, idempotent=True, inline=True) for one in (echo, echos)]
 
 
 class _Shown:
-    """Stands in a signature for a default value or an annotation, with a text that is short and can be sent."""
+    """A replacement of a default value or an annotation in a signature, with a text that is short and can be sent."""
 
     __slots__ = ("_text",)
 
@@ -229,7 +229,7 @@ class _Shown:
 
 
 class _Short(Repr):
-    """`repr` of Python's own containers and texts, which stops early instead of being cut when it is whole."""
+    """A `repr` of Python's own containers and strings that stops early instead of cutting the complete text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ _short = _Short()
 
 
 def _signature(call: Callable[..., Any]) -> str:
-    """The parameters with their defaults, as `inspect.signature` writes them, each default and annotation cut short."""
+    """Return the parameters as `inspect.signature` writes them, each default and annotation cut short."""
     try:
         signature = inspect.signature(call)
         parameters = [
@@ -252,13 +252,13 @@ def _signature(call: Callable[..., Any]) -> str:
         found = str(
             signature.replace(parameters=parameters, return_annotation=_annotation(signature.return_annotation))
         )
-    except Exception:  # whatever a callable of a user's raises when it is looked at
+    except Exception:  # any exception that a user's callable raises when it is inspected
         return "(...)"
     return found if len(found) <= LONGEST_SIGNATURE else "(...)"
 
 
 def _shown(default: object) -> object:
-    """A default value's stand-in. What formats itself too long, badly or not at all is shown as its type."""
+    """Return the replacement of a default value: its type, if its own text raises; its text, cut short, otherwise."""
     if default is inspect.Parameter.empty:
         return default
     try:

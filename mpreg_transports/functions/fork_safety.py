@@ -1,9 +1,9 @@
-"""What a forked child must not keep of its parent: the node's sockets, and the wire on which its signals arrive.
+"""Cleanup in a forked child: the node's sockets, and the socket pair on which its signals arrive.
 
-`executor=ProcessPoolExecutor()` forks workers out of a process that listens. A child that kept the listening socket
-would block the port after the node's end, one that kept a link would hide that end from its peer, and a signal to a
-child would reach the parent's event loop over the pair that both have. So a child lets go of what is ours, and takes
-signals as the process did before its node ran. What others have opened or installed is not touched.
+`executor=ProcessPoolExecutor()` forks workers from a process that listens. A child that kept the listening socket would
+block the port after the node's end. A child that kept a link would hide that end from its peer. A signal to a child
+would reach the parent's event loop over the socket pair that both have. So a child closes the sockets of this package
+and restores the signal handlers from before its node ran. Sockets and handlers of others are not touched.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ class HasFileno(Protocol):
 
 
 class ForkListener(Protocol):
-    """An object that is told when it has come into a forked child."""
+    """An object that is notified in a forked child."""
 
     def on_fork(self) -> None: ...
 
 
 _sockets: WeakKeyDictionary[HasFileno, tuple[int, int]] = WeakKeyDictionary()
-"""Sockets, each with what `fstat` says of it: its number may be another file's by the time of a fork."""
+"""The sockets, each with its identity by `fstat`: by the time of a fork its number may belong to another file."""
 _listeners: WeakSet[ForkListener] = WeakSet()
 _replaced_handlers: dict[signal.Signals, tuple[Any, Any]] = {}
 """The handlers that a node of this process has replaced, and those that it has installed."""
 
 
 def close_on_fork(sock: HasFileno) -> None:
-    """From now on a forked child lets go of its copy of `sock`; the parent's is not touched."""
+    """Close the copy of `sock` in every child that is forked from now on; the parent's socket is not touched."""
     with suppress(OSError, ValueError):
         _sockets[sock] = _identity(sock.fileno())
 
 
 def notify_on_fork(listener: ForkListener) -> None:
-    """Have `listener.on_fork()` called in each forked child, before anything else runs there."""
+    """Call `listener.on_fork()` in each forked child, before anything else runs there."""
     _listeners.add(listener)
 
 
 @contextmanager
 def restore_signals_on_fork(handlers: dict[signal.Signals, tuple[Any, Any]]) -> Iterator[None]:
-    """Children that are forked meanwhile go back to the handlers of before: `{signal: (before, the node's own)}`."""
+    """Restore the earlier handlers in children that are forked in this block: `{signal: (before, the node's own)}`."""
     _replaced_handlers.update(handlers)
     try:
         yield
@@ -72,9 +72,12 @@ def _after_fork_in_child() -> None:
 
 
 def _close_sockets() -> None:
-    """Put nothing in the place of each socket. Its number stays taken: the object that has it may yet close it."""
+    """Replace each socket by the null device.
+
+    Its number stays taken, because the object that has it may still close it.
+    """
     sockets = list(_sockets.items())
-    _sockets.clear()  # a grandchild has nothing of these
+    _sockets.clear()  # a grandchild inherits none of these
     if not sockets:
         return
     numbers: list[int] = []
@@ -85,7 +88,7 @@ def _close_sockets() -> None:
                 numbers.append(number)
     try:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # out of files; better a free number than a held port
+    except OSError:  # no file descriptor is free; a free number is better than a blocked port
         for number in numbers:
             os.close(number)
         return

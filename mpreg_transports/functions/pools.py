@@ -1,10 +1,10 @@
-"""Executors that run bodies: handing a body over, what became of it, and what follows when an executor takes no more.
+"""The executors that run bodies: submission, outcomes, and the handling of an executor that takes no more calls.
 
-`submit` that raises is a refusal: the body has not begun, the call goes elsewhere. A body that was in an executor when
-that broke may have begun. An executor that was given and takes no more is closed, and the driver withdraws its
-functions; one that a function has made is made anew, a few times in a row. The standard library's executors get a
-`_Work`, which describes exceptions where they are raised and keeps calls' contexts apart; others get the function as it
-is, as nobody knows what they do with it.
+If `submit` raises, it has refused: the body has not begun, and the call goes to another node. A body in an executor
+that breaks may have begun. A given executor that takes no more calls is closed, and the driver withdraws its functions.
+If a function makes the executor, a new one is made, a few times in a row. The standard library's executors get a
+`_Work`, which describes exceptions where they are raised and separates the contexts of calls. Others get the plain
+function, as their handling of it is unknown.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Sto
 from mpreg_transports.functions.exceptions import describe_exception
 
 ExecutorSource = Executor | Callable[[], Executor]
-"""What `executor=` takes."""
+"""The type of `executor=`."""
 
 _TRIES: Final = 3
-"""Executors made in a row of which none has finished a body; then the functions are withdrawn."""
+"""The executors made in a row of which none has finished a body; then the functions are withdrawn."""
 _SHUT: Final = ("_shutdown", "_shutdown_thread", "_broken")
-"""Where the standard library's executors and their like say that they take no more."""
+"""The attributes by which the standard library's executors and similar ones show that they take no more calls."""
 
 
 class Pool:
@@ -34,20 +34,20 @@ class Pool:
 
     def __init__(self, source: ExecutorSource) -> None:
         self.closed_reason = ""
-        """Why it takes no more calls, ever; empty while it may."""
+        """The reason why it takes no more calls, ever; empty while it takes calls."""
         self._make = None if isinstance(source, Executor) else source
         self._executor = source if isinstance(source, Executor) else None
         self._tries = 0
 
     @property
     def of_processes(self) -> bool:
-        """Whether it is known to import what it runs in other processes."""
+        """True if the executor is known to import its functions in other processes."""
         return isinstance(self._executor, ProcessPoolExecutor)
 
     def start(
         self, call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], context: Context
     ) -> PoolRun | NotStarted | Lost:
-        """Hand a body over. NotStarted: it has not begun and never will. Lost: it may have, and nobody can tell."""
+        """Submit a body. NotStarted: it has not begun and never will. Lost: it may have begun."""
         refused = NotStarted(self.closed_reason)
         while not self.closed_reason:
             executor = self._executor
@@ -60,7 +60,7 @@ class Pool:
                 return PoolRun(self, executor, future)
             except BaseException as error:
                 cause = f"its executor takes no calls: {type_name(type(error))}: {exception_text(error)}"
-                if work is not None and not work.claim():  # it was queued, and begun, before there was an error
+                if work is not None and not work.claim():  # it was queued, and began, before the error
                     return Lost(cause)
                 refused = NotStarted(cause)
                 if not _takes_no_more(executor, error):
@@ -69,9 +69,9 @@ class Pool:
         return refused if refused.reason else NotStarted(self.closed_reason)
 
     def mark_broken(self, executor: Executor, cause: str) -> None:
-        """`executor` takes no more: make another for the next call, or give up."""
+        """Handle an `executor` that takes no more calls: make another for the next call, or close the pool."""
         if executor is not self._executor:
-            return  # this is known, and there is another
+            return  # already known; another one exists
         if self._make is None:
             self.closed_reason = cause
             return
@@ -84,11 +84,11 @@ class Pool:
             )
 
     def finished(self) -> None:
-        """A body has come to its end in it."""
+        """Record that a body has ended in the executor."""
         self._tries = 0
 
     def close(self) -> None:
-        """The node has ended: so does an executor that was made for it. The next call makes another."""
+        """Close an executor that was made for the ended node. The next call makes another."""
         if self._make is not None:
             executor, self._executor = self._executor, None
             self._tries = 0
@@ -113,13 +113,13 @@ class Pool:
 
 
 class Pools:
-    """The pools of one server: one for each executor or function that makes one, however many functions run in it."""
+    """The pools of one server: one for each executor or function that makes one, for all functions that run in it."""
 
     def __init__(self) -> None:
         self._pools: list[tuple[ExecutorSource, Pool]] = []
 
     def pool_for(self, source: ExecutorSource) -> Pool:
-        """The pool for what was given as `executor=`."""
+        """Return the pool for an `executor=` argument."""
         self._pools = [(one, pool) for one, pool in self._pools if not pool.closed_reason]
         for one, pool in self._pools:
             if one is source:
@@ -138,16 +138,16 @@ class PoolRun:
         self._cancelled = False
 
     def add_done_callback(self, done: Callable[[PoolRun, Outcome], None]) -> None:
-        """Have `done` told its outcome, in any thread; in this very one if there is one already."""
+        """Call `done` with the outcome, in any thread; in the calling thread if there is an outcome already."""
         self._future.add_done_callback(lambda future: done(self, self._outcome(future)))
 
     def cancel(self) -> None:
-        """Take it out of the executor's queue; if it has begun it goes on."""
+        """Remove the body from the executor's queue; if it has begun, it goes on."""
         self._cancelled = True
         self._future.cancel()
 
     def record_outcome(self, outcome: Outcome) -> None:
-        """Draw conclusions about the executor; in the loop's thread."""
+        """Update the state of the executor from an outcome. Runs in the event loop's thread."""
         if isinstance(outcome, Lost):
             self._pool.mark_broken(self._executor, outcome.reason)
         elif isinstance(outcome, (Returned, Raised)):
@@ -172,7 +172,7 @@ class PoolRun:
 
 
 class _Work:
-    """One call for an executor of the standard library; called here, or pickled and called in another process."""
+    """One call for an executor of the standard library: called here, or pickled and called in another process."""
 
     def __init__(self, call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], context: Context) -> None:
         self._call = call
@@ -182,7 +182,7 @@ class _Work:
         self._unclaimed = [True]
 
     def claim(self) -> bool:
-        """Whether it is the asker's to begin, or to call off: the first who asks has it."""
+        """Return True to the first caller only: it may run the call or cancel it."""
         try:
             return self._unclaimed.pop()
         except IndexError:
@@ -197,14 +197,14 @@ class _Work:
             return describe_exception(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled when a process is about to get it."""
+        """Claim and pickle the call, when a process is about to get it."""
         if not self.claim():
             raise RuntimeError("this call went elsewhere")
         return _Sent, (pickle.dumps((self._call, self._args, self._kwargs)),)
 
 
 class _Sent:
-    """A `_Work` in another process. What comes of it goes back as bytes, so that no value ends a pool."""
+    """A `_Work` in another process. The outcome returns as bytes, so that no value can break the executor."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -227,7 +227,7 @@ def _unpacked(data: bytes) -> Outcome:
 
 
 def _takes_no_more(executor: Executor, error: BaseException) -> bool:
-    """Whether `error` of `submit` means that the executor is broken or shut down, and not that one call was refused."""
+    """Return whether `error` of `submit` means a broken or closed executor, and not the refusal of one call."""
     if issubclass(type(error), BrokenExecutor):
         return True
     closed_flags = [bool(getattr(executor, name)) for name in _SHUT if hasattr(executor, name)]

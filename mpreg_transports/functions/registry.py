@@ -13,7 +13,7 @@ from mpreg_transports.functions.pools import ExecutorSource, Pools
 
 
 class FunctionRegistry(MutableMapping[str, Function]):
-    """A mapping from names to functions, from the beginning with those that every node offers.
+    """A mapping from names to functions. It contains those that every node offers from the start.
 
     It is read and changed in the thread of the node's event loop, or by any thread before the node runs.
     """
@@ -37,7 +37,7 @@ class FunctionRegistry(MutableMapping[str, Function]):
     ) -> Function:
         """Return `call` as a function of that name (None: its own), which is not in the registry yet.
 
-        Raises TypeError or ValueError for options that make no function; warns of parameters that collide.
+        Raises TypeError or ValueError for invalid options; warns of parameters that collide.
         """
         check_function(version=version, concurrency=concurrency, executor=executor)
         if name is not None:
@@ -60,12 +60,12 @@ class FunctionRegistry(MutableMapping[str, Function]):
         return described
 
     def check_free(self, name: str) -> None:
-        """Raise ValueError if a function of that name is there."""
+        """Raise ValueError if a function of that name exists."""
         if name in self._functions:
             raise ValueError(f"a function {name!r} is registered already; replace=True puts this one in its place")
 
     def check_present(self, name: str) -> None:
-        """Raise KeyError unless a function of that name is there."""
+        """Raise KeyError unless a function of that name exists."""
         if name not in self._functions:
             raise KeyError(f"no function {name!r} is registered; there are {', '.join(self._functions)}")
 

@@ -1,4 +1,4 @@
-"""`sleep` for functions that run in production and in the simulator alike."""
+"""`sleep` for functions that run both in production and in the simulator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 
 
 class Sleep:
-    """What a coroutine hands to the simulator that steps it."""
+    """The object that a coroutine yields to the simulator that steps it."""
 
     __slots__ = ("seconds",)
 
@@ -33,7 +33,10 @@ async def sleep(seconds: float) -> None:
 
 @contextmanager
 def in_virtual_time() -> Iterator[None]:
-    """The simulator steps a coroutine inside of this; never across an await of an event loop."""
+    """Let `sleep` use virtual time.
+
+    The simulator steps a coroutine in this block; never across an await of an event loop.
+    """
     _virtual.append(True)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Threads for bodies that block: reused, as many as run at once, and never waited for when the process ends.
+"""Threads for bodies that block: reused, as many as bodies run at once, and not joined when the process ends.
 
-`execution.py` brings a call and gets its result in the loop. anyio's own worker threads will not do: on
-asyncio the interpreter joins them at its end, so that one body that never returns would keep alive a node that has left
+`execution.py` submits a call and gets its result in the event loop. anyio's own worker threads are not suitable: on
+asyncio the interpreter joins them at its end, so one body that never returns would keep a node alive that has left
 (docs/explanation/guarantees.md). Nothing here is limited; the core's slots are the limit.
 """
 
@@ -21,22 +21,22 @@ T = TypeVar("T")
 
 Deliver = Callable[[], None]
 Work = Callable[[], Deliver]
-"""Does something, and returns how to tell of it."""
+"""Runs a call, and returns the function that delivers its result."""
 
 IDLE_SECONDS: Final = 10.0
-"""How long a thread waits for work before it ends."""
+"""The seconds for which a thread waits for work before it ends."""
 
 
 class WorkerThreads:
-    """The threads of one event loop. Dropped, it ends those that idle; the others end when their body returns."""
+    """The threads of one event loop. When it is dropped, idle threads end; the others end when their body returns."""
 
     def __init__(self) -> None:
-        self._pool = _IdleThreads()  # nothing here may refer to the loop, which would keep both
+        self._pool = _IdleThreads()  # it must not refer to the event loop, or neither would be collected
 
     def start(
         self, call: Callable[[], T], done: Callable[[T], None], call_soon_threadsafe: Callable[..., None]
     ) -> None:
-        """Have a thread make `call`, which must not raise; the loop then makes `done(result)`.
+        """Run `call`, which must not raise, in a thread; then the event loop calls `done(result)`.
 
         Raises RuntimeError when the system allows no more threads; then nothing has started and nothing will.
         """
@@ -52,15 +52,15 @@ class WorkerThreads:
 
 
 class _IdleThreads:
-    """Idle threads, the one that was used last first, so that those that are not needed end."""
+    """The idle threads. The last used one is taken first, so that unneeded threads end."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # collecting garbage may close the pool in the midst of what a thread of it does
+        self._lock = threading.RLock()  # garbage collection may close the pool while one of its threads holds the lock
         self._idle: deque[_WorkerThread] = deque()
         self._closed = False
 
     def submit(self, work: Work) -> None:
-        """Have it done by an idle thread, or by a new one. Raises RuntimeError if there can be none."""
+        """Run the work in an idle thread, or in a new one. Raises RuntimeError if no thread can be started."""
         with self._lock:
             thread = self._idle.pop() if self._idle else None
         if thread is None:
@@ -71,14 +71,14 @@ class _IdleThreads:
             thread.submit(work)
 
     def mark_idle(self, thread: _WorkerThread) -> bool:
-        """A thread has nothing to do. Returns whether it should wait for work."""
+        """Register a thread without work. Return whether it should wait for work."""
         with self._lock:
             if not self._closed:
                 self._idle.append(thread)
             return not self._closed
 
     def remove_idle(self, thread: _WorkerThread) -> bool:
-        """A thread has waited for long. Returns whether it may end; False: it is just being given work."""
+        """Remove a thread that has waited for long. Return whether it may end; False: it is just getting work."""
         with self._lock:
             if thread not in self._idle:
                 return False
@@ -86,7 +86,7 @@ class _IdleThreads:
             return True
 
     def close(self) -> None:
-        """End all that idle, and the others when they would."""
+        """End all idle threads; the others end after their work."""
         with self._lock:
             self._closed = True
             idle = [*self._idle]
@@ -96,7 +96,7 @@ class _IdleThreads:
 
 
 class _WorkerThread:
-    """One thread, and how it is woken: a lock that is held while there is no work."""
+    """One thread, and the lock that wakes it: the lock is held while there is no work."""
 
     def __init__(self, pool: _IdleThreads) -> None:
         self._pool = pool
@@ -105,17 +105,17 @@ class _WorkerThread:
         self.work: list[Work | None] = []
 
     def submit(self, work: Work | None) -> None:
-        """Wake it up to do this; None: to end."""
+        """Wake the thread to do this work; None: to end."""
         self.work.append(work)
         self._wake.release()
 
     def run(self) -> None:
-        """Do what is given, until nothing is for IDLE_SECONDS."""
+        """Do the submitted work, until there is none for IDLE_SECONDS."""
         while (work := self.work.pop()) is not None:
             deliver = work()
-            more = self._pool.mark_idle(self)  # before `deliver`, so that a call made upon it finds this thread
+            more = self._pool.mark_idle(self)  # before `deliver`, so that a call from there finds this thread
             deliver()
-            del work, deliver  # or they would be kept, with arguments and result, for as long as this thread idles
+            del work, deliver  # else they, with arguments and result, would be kept for as long as this thread idles
             if not more:
                 return
             while not self._wake.acquire(timeout=IDLE_SECONDS):
@@ -124,9 +124,9 @@ class _WorkerThread:
 
 
 def get_call_soon_threadsafe() -> Callable[..., None]:
-    """`call_soon_threadsafe(call, *arguments)`: any thread may have the loop make that call soon.
+    """Return `call_soon_threadsafe(call, *arguments)`, by which any thread lets the event loop make that call soon.
 
-    It never waits. Once the loop has ended it does nothing.
+    It never waits. Once the event loop has ended, it does nothing.
     """
     native: Any = anyio.lowlevel.current_token().native_token
     soon = native.run_sync_soon if hasattr(native, "run_sync_soon") else native.call_soon_threadsafe
@@ -142,7 +142,7 @@ _of_loop = anyio.lowlevel.RunVar[WorkerThreads]("mpreg threads")
 
 
 def worker_threads() -> WorkerThreads:
-    """Those of the running loop."""
+    """Return the worker threads of the running event loop."""
     found = _of_loop.get(None)
     if found is None:
         found = WorkerThreads()

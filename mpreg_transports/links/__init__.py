@@ -1,6 +1,6 @@
-"""Links: one connection each to another program, over WebSocket, raw TCP or memory, all behind `base.Link`.
+"""Links: one connection each to another program, over WebSocket, raw TCP or memory, all with the interface `base.Link`.
 
-A link moves bytes or messages and knows nothing of what they mean.
+A link moves bytes or messages and does not interpret them.
 """
 
 from mpreg_transports.links.base import Framing, Link, LinkEnded

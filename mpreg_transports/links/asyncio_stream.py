@@ -1,8 +1,8 @@
-"""A byte stream for asyncio alone, faster than anyio's and behind the same interface.
+"""A byte stream for asyncio only, faster than anyio's and with the same interface.
 
-anyio's socket stream stops and starts reading around each receive and reads into a new block of 256 KiB each time. Here
-reading goes on until a bound of unread bytes is reached, into one buffer that all connections of a thread share
-(measured: an echo of 100 bytes takes half the time). WebSocket, HTTP and raw frames all run on it; on trio they run on
+anyio's socket stream stops and starts reading around each receive, and reads into a new block of 256 KiB each time.
+This one reads until a bound of unread bytes is reached, into one buffer that all connections of a thread share
+(measured: an echo of 100 bytes takes half the time). WebSocket, HTTP and raw frames all use it; on trio they use
 anyio's own.
 """
 
@@ -26,17 +26,17 @@ from mpreg_transports.links.lookup import addresses_of, race
 
 READ_SIZE = 256 * 1024
 UNREAD = 1024 * 1024
-"""Unread bytes from which on the socket is not read, so that TCP slows the peer."""
+"""The unread bytes from which on the socket is not read, so that TCP slows the peer."""
 UNWRITTEN = 256 * 1024
-"""Unwritten bytes from which on a sender waits."""
+"""The unwritten bytes from which on a sender waits."""
 
 
 LINGER_SECONDS = 1.0
-"""How long the peer may take nothing of what was written before `aclose`, until the rest is dropped."""
+"""The seconds for which the peer may take nothing of what was written before `aclose`; then the rest is dropped."""
 
 
 class _Shared(threading.local):
-    """Where bytes of all connections of one thread arrive: a loop fills it and hands it on in one step."""
+    """The receive buffer of all connections of one thread: the event loop fills it, and one step copies the data."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(READ_SIZE)
@@ -44,7 +44,10 @@ class _Shared(threading.local):
 
 _shared = _Shared()
 _SHARES = sys.platform != "win32"
-"""Windows' proactor loop fills buffers while other callbacks run, so there each connection needs its own."""
+"""True where connections share a buffer.
+
+Windows' proactor loop fills buffers while other callbacks run, so there each connection needs its own.
+"""
 _OWN_SIZE = 16 * 1024
 
 
@@ -53,7 +56,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def __init__(self) -> None:
         self._buffer = _shared.buffer if _SHARES else bytearray(_OWN_SIZE)
-        self._chunks: deque[bytes] | None = None  # most connections are idle, and an empty one has 600 bytes
+        self._chunks: deque[bytes] | None = None  # most connections are idle, and an empty deque has 600 bytes
         self._unread = 0
         self._eof = False
         self._lost = False
@@ -70,18 +73,18 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     # -- asyncio's side -----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport; asyncio has switched Nagle's algorithm off."""
+        """Store the transport; asyncio has switched Nagle's algorithm off."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has its methods and not its class
         self._loop = asyncio.get_running_loop()
         self._transport.set_write_buffer_limits(high=UNWRITTEN)
         close_on_fork(self)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Where the next bytes go."""
+        """Return the buffer for the next bytes."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take them out; a copy is cheaper than a new block for each read."""
+        """Copy the received bytes out of the buffer; a copy is cheaper than a new block for each read."""
         if self._chunks is None:
             self._chunks = deque()
         self._chunks.append(bytes(memoryview(self._buffer)[:nbytes]))
@@ -92,13 +95,13 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._wake(self._reader)
 
     def eof_received(self) -> bool:
-        """The peer writes no more; we may."""
+        """Record that the peer writes no more; this end still may."""
         self._eof = True
         self._wake(self._reader)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, by whoever's doing."""
+        """Record the loss of the connection, whatever the cause."""
         self._lost = True
         self._error = exc
         if self._linger is not None:
@@ -107,17 +110,17 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._wake(self._writer)
 
     def pause_writing(self) -> None:
-        """Senders wait from now on."""
+        """Make senders wait."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Senders go on."""
+        """Let senders go on."""
         self._writable = True
         self._wake(self._writer)
 
     def fileno(self) -> int:
-        """The socket's number; -1 once it is closed."""
-        if self._lost:  # uvloop's stand-in for a socket goes on telling a number that is another file's by now
+        """Return the socket's number; -1 once it is closed."""
+        if self._lost:  # uvloop still returns the old number, which may be another file's by now
             return -1
         sock = self._transport.get_extra_info("socket")
         return -1 if sock is None else int(sock.fileno())
@@ -149,7 +152,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         return chunk
 
     async def send(self, item: bytes) -> None:
-        """See `anyio.abc.ByteSendStream.send`; returns once less than UNWRITTEN bytes wait here."""
+        """See `anyio.abc.ByteSendStream.send`. Returns once fewer than UNWRITTEN bytes wait here."""
         if self._closed or self._lost or self._transport.is_closing():
             raise self._end(anyio.BrokenResourceError)
         self._transport.write(item)
@@ -167,7 +170,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     def send_now(self, item: bytes) -> bool:
         """Write without waiting.
 
-        False, and nothing is written, where a sender would have to wait or the end has come.
+        Returns False, and nothing is written, where a sender would have to wait or the stream has ended.
         """
         if not self._writable or self._closed or self._lost or self._transport.is_closing():
             return False
@@ -175,12 +178,12 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         return True
 
     async def send_eof(self) -> None:
-        """Write no more; what was written before goes out."""
+        """Write no more; earlier bytes are still sent."""
         if not self._transport.is_closing() and self._transport.can_write_eof():
             self._transport.write_eof()
 
     async def aclose(self) -> None:
-        """Close; what was written before goes out first, in the background."""
+        """Close the stream. Earlier bytes are still sent, in the background."""
         if not self._closed:
             self._closed = True
             self._transport.close()
@@ -191,11 +194,11 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     @property
     def unwritten(self) -> int:
-        """Bytes that were sent and that the system has not taken."""
+        """The number of sent bytes that the system has not taken."""
         return 0 if self._lost else self._transport.get_write_buffer_size()
 
     def _give_up(self, before: int) -> None:
-        """Closing: the rest is dropped unless some of it has left since there were `before` bytes."""
+        """Drop the unwritten rest of a closing stream, unless it has become less than `before` bytes."""
         if self.unwritten < before:
             self._linger = self._loop.call_later(LINGER_SECONDS, self._give_up, self.unwritten)
         else:
@@ -203,8 +206,8 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """Addresses and socket, as anyio's own stream has them."""
-        sock: socket.socket | None = self._transport.get_extra_info("socket")  # a loop need not tell
+        """The addresses and the socket, as in anyio's own stream."""
+        sock: socket.socket | None = self._transport.get_extra_info("socket")  # a loop may have none
         attributes: dict[Any, Callable[[], Any]] = {}
         if sock is not None:
             attributes[SocketAttribute.family] = lambda: sock.family
@@ -232,7 +235,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
 
 async def connect(host: str, port: int) -> ByteStream:
-    """Open a connection, to the first of a name's addresses that answers; call only on asyncio. Raises OSError."""
+    """Open a connection to the first of a name's addresses that answers. For asyncio only. Raises OSError."""
     return await race([partial(_connect, one, port) for one in await addresses_of(host, port)])
 
 
@@ -249,9 +252,9 @@ def _accepted(listening: socket.socket) -> socket.socket | None:
 
 
 async def accept(listening: socket.socket) -> ByteStream:
-    """Take the next connection of a listening socket; call only on asyncio. Raises OSError."""
+    """Accept the next connection of a listening socket. For asyncio only. Raises OSError."""
     loop = asyncio.get_running_loop()
-    # Not loop.sock_accept: cancelled just when a connection comes, it accepts that one for nobody and never closes it.
+    # Not loop.sock_accept: if it is cancelled while a connection arrives, it accepts that one and never closes it.
     while (connected := _accepted(listening)) is None:
         await anyio.wait_readable(listening)
     connected.setblocking(False)

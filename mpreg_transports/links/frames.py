@@ -1,8 +1,8 @@
-"""WebSocket data frames, written: RFC 6455 sections 5.2 and 5.4.
+"""Write WebSocket data frames: RFC 6455 sections 5.2 and 5.4.
 
-wsproto parses what comes in and writes control frames; it copies a payload four times on its way out, which a large
-message notices, so data frames are written here. Messages go in, frames for the socket come out; a long message is cut
-into several, so that pings and pongs need not wait for its end.
+wsproto parses received frames and writes control frames. It copies a sent payload four times, which is slow for large
+messages, so data frames are written here. The input is messages, the output is frames for the socket. A long message is
+cut into several frames, so that pings and pongs need not wait for its end.
 """
 
 from __future__ import annotations
@@ -16,33 +16,37 @@ from mpreg_transports.links.base import Buffer
 CONTINUATION = 0x0
 TEXT = 0x1
 BINARY = 0x2
-"""Opcodes (section 5.2)."""
+"""The opcodes (section 5.2)."""
 WHOLE = 1024 * 1024
-"""Payload bytes of the longest message that is one frame."""
+"""The payload bytes of the longest message that is one frame."""
 FRAGMENT = 128 * 1024
-"""Payload bytes of a frame of a longer one: a pong waits for no more than that. Reasonable: what a socket takes."""
+"""The payload bytes of one frame of a longer message: the most that a pong waits for.
+
+Reasonable: what a socket takes.
+"""
 
 _FINAL = 0x80
 _MASKED = 0x80
-# One table a byte value: a stride of the payload is masked by one translate, some ten times faster than a loop.
+# One table for each byte value: one translate masks every fourth byte of the payload, about ten times faster than a
+# loop.
 _XOR = tuple(bytes(value ^ key for value in range(256)) for key in range(256))
 
 
 def plain_frames(messages: Iterable[tuple[int, Buffer]]) -> Iterator[tuple[Buffer, Buffer]]:
-    """A server's frames for (opcode, payload) pairs: head and payload of each, the payloads not copied."""
+    """Yield a server's frames for (opcode, payload) pairs: head and payload of each, the payloads not copied."""
     for opcode, final, payload in _fragments(messages):
         yield _head(opcode | final, len(payload), mask_bit=0), payload
 
 
 def masked_frames(messages: Iterable[tuple[int, Buffer]]) -> Iterator[tuple[Buffer, Buffer]]:
-    """A client's frames, each masked with a key of its own from the system (section 5.3)."""
+    """Yield a client's frames, each masked with a key of its own from the system (section 5.3)."""
     for opcode, final, payload in _fragments(messages):
         key = os.urandom(4)
         yield _head(opcode | final, len(payload), mask_bit=_MASKED) + key, _masked(payload, key)
 
 
 def _fragments(messages: Iterable[tuple[int, Buffer]]) -> Iterator[tuple[int, int, Buffer]]:
-    """(opcode, the bit of a message's last frame, payload) of each frame."""
+    """Yield (opcode, FIN bit, payload) of each frame."""
     for opcode, payload in messages:
         if len(payload) <= WHOLE:
             yield opcode, _FINAL, payload
@@ -62,7 +66,7 @@ def _head(first: int, length: int, *, mask_bit: int) -> bytes:
 
 
 def _masked(payload: Buffer, key: bytes) -> bytearray:
-    """The payload with byte i xored with byte i mod 4 of the key."""
+    """Return the payload with byte i xored with byte i mod 4 of the key."""
     masked = bytearray(payload)
     for offset in range(4):
         masked[offset::4] = masked[offset::4].translate(_XOR[key[offset]])

@@ -1,7 +1,7 @@
-"""HTTP/1.1 requests, read from a byte stream and answered: by h11, with keep-alive.
+"""HTTP/1.1 requests from a byte stream and their responses: by h11, with keep-alive.
 
-The listener gets from here an `HttpRequest` (or an `HttpRefused` that already says how to answer) and gives an
-`HttpResponse` back. Nothing here knows what a path means. Heads, bodies and waiting are all bounded.
+The listener receives an `HttpRequest` (or an `HttpRefused` that contains the response) and returns an `HttpResponse`.
+This module does not interpret paths. Heads, bodies and waiting times are all bounded.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mpreg_transports.links import tcp
 from mpreg_transports.links.base import LinkEnded
 
 MAX_HEAD = 16 * 1024
-"""Bytes of the longest request head."""
+"""The bytes of the longest request head."""
 MAX_HEADERS = 64
 MAX_BODY = 16 * 1024 * 1024
-"""Bytes of the longest request body; 413 beyond."""
+"""The bytes of the longest request body; above that the response is 413."""
 BODY_SECONDS = 60.0
-"""How long the body of a request may take. Reasonable: 16 MiB over a slow line."""
+"""The seconds within which the body of a request must arrive. Reasonable: 16 MiB over a slow line."""
 
 _READ_SIZE = 64 * 1024
 _WITHOUT_BODY = (204, 304)
@@ -36,14 +36,20 @@ _SECURITY = (
     ("cross-origin-resource-policy", "same-origin"),
     ("cache-control", "no-store"),
 )
-"""On every answer that does not bring its own: a browser runs, frames, guesses and keeps nothing of it."""
-# What the connection itself decides; a response that brings its own could contradict its body.
+"""The headers of every response without its own.
+
+A browser runs no scripts of it, shows it in no frame, guesses no type and stores nothing.
+"""
+# The connection itself sets these headers; one of a response could contradict its body.
 _OURS = ("connection", "content-length", "transfer-encoding", "date")
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request. `headers` in order, names in lower case; `path` and `query` as sent, still percent-encoded."""
+    """One request.
+
+    `headers` are in order, names in lower case; `path` and `query` are as sent, still percent-encoded.
+    """
 
     method: str
     path: str
@@ -53,27 +59,30 @@ class HttpRequest:
     peer: str = ""
     version: str = "1.1"
     local: str = ""
-    """The address of this machine at which the connection came in, empty where that is not known."""
+    """The address of this machine at which the connection arrived, empty where that is not known."""
 
     @property
     def target(self) -> str:
-        """Path and query as they stood in the request line."""
+        """The path and query as they were in the request line."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
     def header(self, name: str) -> str | None:
-        """The value of a header, several of one name joined by commas; None if there is none."""
+        """Return the value of a header, several of one name joined by commas; None if there is none."""
         values = [value for key, value in self.headers if key == name.lower()]
         return ", ".join(values) if values else None
 
     def asks_for_websocket(self) -> bool:
-        """Whether it asks to go on as WebSocket (RFC 6455 section 4.1); if well, `websocket.accept` judges."""
+        """Return whether it requests an upgrade to WebSocket (RFC 6455 section 4.1).
+
+        `websocket.accept` validates it.
+        """
         upgrades = (self.header("upgrade") or "").lower().split(",")
         return self.version != "1.0" and any(one.strip() == "websocket" for one in upgrades)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """One answer; length, date and connection headers are added when it is written."""
+    """One response. Length, date and connection headers are added when it is written."""
 
     status: int
     headers: Sequence[tuple[str, str]] = ()
@@ -81,12 +90,12 @@ class HttpResponse:
 
     @classmethod
     def text(cls, status: int, text: str, *headers: tuple[str, str]) -> HttpResponse:
-        """A line of plain text."""
+        """Return a response of one line of plain text."""
         return cls(status, (("content-type", "text/plain; charset=utf-8"), *headers), text.encode() + b"\n")
 
 
 class HttpRefused(Exception):
-    """A request that cannot be taken; `response` says why. The connection ends after it."""
+    """A request that is refused; `response` gives the reason. The connection ends after it."""
 
     def __init__(self, response: HttpResponse) -> None:
         super().__init__(f"HTTP {response.status}")
@@ -94,7 +103,7 @@ class HttpRefused(Exception):
 
 
 class HttpConnection:
-    """The server's end of one connection: head, body, answer, and again."""
+    """The server's end of one connection: head, body, response, then the next request."""
 
     def __init__(self, stream: ByteStream, *, peer: str, received: bytes = b"") -> None:
         self._stream = stream
@@ -107,11 +116,11 @@ class HttpConnection:
 
     @property
     def trailing(self) -> bytes:
-        """What was read after the request, when its connection goes on as something else."""
+        """The bytes that were read after the request, for a connection that changes its protocol."""
         return bytes(self._h11.trailing_data[0])
 
     async def head(self, *, seconds: float) -> HttpRequest | None:
-        """The next request, its body not read yet; None if the peer has none, or not within `seconds`.
+        """Return the next request without its body; None if the peer sends none within `seconds` or hangs up.
 
         Raises HttpRefused and LinkEnded.
         """
@@ -138,7 +147,7 @@ class HttpConnection:
         )
 
     async def body(self, head: HttpRequest) -> HttpRequest:
-        """The request with its body. Raises HttpRefused (413, 408, 400) and LinkEnded."""
+        """Return the request with its body. Raises HttpRefused (413, 408, 400) and LinkEnded."""
         declared = head.header("content-length")
         if declared is not None and int(declared) > MAX_BODY:  # h11 has checked that it is a number
             raise _too_large()
@@ -154,9 +163,9 @@ class HttpConnection:
         raise HttpRefused(HttpResponse.text(408, f"the body did not come within {BODY_SECONDS:g} s"))
 
     async def wait_closed(self) -> None:
-        """Wait until the peer hangs up; what it sends meanwhile is kept for the next request. May be cancelled."""
+        """Wait until the peer hangs up. Bytes that it sends before are kept for the next request. May be cancelled."""
         kept = 0
-        while kept < MAX_HEAD:  # from then on its next requests wait in the socket
+        while kept < MAX_HEAD:  # beyond that its next requests wait in the socket
             try:
                 data = await self._stream.receive(_READ_SIZE)
             except tcp.BROKEN:
@@ -166,7 +175,10 @@ class HttpConnection:
         await anyio.sleep_forever()
 
     async def respond(self, response: HttpResponse) -> None:
-        """Write an answer in one write; to HEAD without its body. Raises LinkEnded, and ValueError for a bad header."""
+        """Write a response in one write; to HEAD without its body.
+
+        Raises LinkEnded, and ValueError for an invalid header.
+        """
         try:
             data = self._response(response)
         except h11.LocalProtocolError as error:
@@ -174,7 +186,7 @@ class HttpConnection:
         await self._write(data)
 
     async def refuse(self, response: HttpResponse) -> None:
-        """Write an answer after which the connection ends, and let the peer read it. Never raises."""
+        """Write a response after which the connection ends, and let the peer read it. Never raises."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         try:
@@ -184,7 +196,7 @@ class HttpConnection:
         await tcp.linger(self._stream)
 
     def start_next_cycle(self) -> bool:
-        """Whether another request may follow; makes ready for it."""
+        """Return whether another request may follow, and prepare for it."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
         self._h11.start_next_cycle()
@@ -209,7 +221,7 @@ class HttpConnection:
         await tcp.write_all(self._stream, data)
 
     async def _event(self) -> object:
-        """The next event of h11, reading as long as it needs more."""
+        """Return the next event of h11; read as long as it needs more data."""
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 if self._h11.they_are_waiting_for_100_continue:
@@ -218,7 +230,7 @@ class HttpConnection:
                 try:
                     data = await self._stream.receive(_READ_SIZE)
                 except anyio.EndOfStream:
-                    data = b""  # h11's sign for the end
+                    data = b""  # the end of the stream for h11
                 except tcp.BROKEN as error:
                     raise tcp.to_link_ended(error) from None
                 self._h11.receive_data(data)

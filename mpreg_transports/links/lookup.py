@@ -1,7 +1,7 @@
-"""Names into addresses, and the race between a name's addresses (RFC 8305, happy eyeballs).
+"""The lookup of names, and the race between the addresses of a name (RFC 8305, happy eyeballs).
 
-Event loops look names up in threads that the process waits for at its end, however long a name server takes to answer
-nothing; here they are looked up in threads that are not waited for. And not every event loop has a race of its own.
+Event loops look up names in threads that the process joins at its end, even if a name server never answers. This module
+uses threads that are not joined. It also provides the race, which not every event loop has.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from mpreg_transports.background import single_errors
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 
 STAGGER_SECONDS = 0.25
-"""How long an address has before the next one is tried beside it (RFC 8305, section 5)."""
+"""The seconds for which an address is tried alone before the next one is tried beside it (RFC 8305, section 5)."""
 
 
 async def addresses_of(host: str, port: int) -> list[str]:
-    """The addresses of a name, the families in turn; of an address itself. Raises OSError, UnicodeError."""
+    """Return the addresses of a name, families alternating; an address is returned itself.
+
+    Raises OSError, UnicodeError.
+    """
     try:
         ipaddress.ip_address(host)
         return [host]
@@ -41,7 +44,7 @@ _Rows = list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str,
 
 
 async def _look_up(host: str, port: int) -> _Rows:
-    """Ask the system, in a thread that is left alone when this is cancelled."""
+    """Look the name up in the system, in a thread that is abandoned if this is cancelled."""
     done, found, call_soon_threadsafe = anyio.Event(), Future[_Rows](), get_call_soon_threadsafe()
 
     def work() -> None:
@@ -57,14 +60,15 @@ async def _look_up(host: str, port: int) -> _Rows:
 
 
 def _text(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
-    """An address with its zone, where it has one (RFC 4007)."""
+    """Return an address with its zone, where it has one (RFC 4007)."""
     return f"{address[0]}%{address[3]}" if len(address) == 4 and address[3] else address[0]
 
 
 async def race(attempts: Sequence[Callable[[], Awaitable[ByteStream]]]) -> ByteStream:
-    """The first of several connections that opens, each begun a little after the one before; the rest are given up.
+    """Return the first of several connections that opens.
 
-    Raises OSError: that of the only one, or one that tells of all.
+    Each starts a little after the one before; the others are closed. Raises OSError: that of the only attempt, or one
+    with the errors of all.
     """
     if len(attempts) == 1:
         return await attempts[0]()

@@ -1,7 +1,7 @@
 """Two links joined in memory: for tests, for clusters inside one process, and for the driver's own tests.
 
-What one end sends the other receives, as a byte stream with a bounded buffer; nothing is copied that cannot change.
-It can cut what it carries into small chunks, and break like a network does. There is no clock and no chance in it.
+The bytes that one end sends, the other end receives, as a byte stream with a bounded buffer. Immutable data is not
+copied. The pair can cut the data into small chunks, and break like a network does. It has no clock and no randomness.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mpreg_proto.errors import CloseCode
 from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
 
 BUFFERED = 1024 * 1024
-"""Unread bytes from which on a sender waits."""
+"""The unread bytes from which on a sender waits."""
 
 
 class _Direction:
-    """The bytes on their way from one end to the other."""
+    """The bytes in transit from one end to the other."""
 
     def __init__(self, *, chunk: int | None, buffered: int) -> None:
         self._chunk = chunk
@@ -28,12 +28,12 @@ class _Direction:
         self._waiting: deque[bytes | memoryview] = deque()
         self._unread = 0
         self.written_bytes = 0
-        """Bytes that were sent."""
+        """The number of bytes that were sent."""
         self._end: LinkEnded | None = None
         self._changed = anyio.Event()
 
     def end(self, end: LinkEnded) -> None:
-        """No more is sent; the first end counts, but a break also takes what is unread."""
+        """End this direction. The first end is kept, but a break also drops the unread bytes."""
         if self._end is None:
             self._end = end
         if not end.clean:
@@ -68,7 +68,7 @@ class _Direction:
         return data
 
     def _next(self, most: int) -> bytes | memoryview:
-        """Up to `most` bytes, whatever the pieces they were sent in."""
+        """Return up to `most` bytes, whatever the pieces in which they were sent."""
         taken: list[bytes | memoryview] = []
         while self._waiting and most:
             piece = self._waiting.popleft()
@@ -82,11 +82,11 @@ class _Direction:
 
     @property
     def acked_bytes(self) -> int:
-        """Bytes that the other end has received, or that were dropped."""
+        """The number of bytes that the other end has received, or that were dropped."""
         return self.written_bytes - self._unread
 
     def drop(self) -> None:
-        """Forget what is unread."""
+        """Drop the unread bytes."""
         self._waiting.clear()
         self._unread = 0
 
@@ -107,30 +107,30 @@ class MemoryLink(Link):
 
     @property
     def written_bytes(self) -> int:
-        """Bytes that were written."""
+        """The number of bytes that were written."""
         return self._outgoing.written_bytes
 
     @property
     def acked_bytes(self) -> int:
-        """Bytes of them that the other end has received."""
+        """The number of these bytes that the other end has received."""
         return self._outgoing.acked_bytes
 
     async def receive(self) -> tuple[bytes | memoryview]:
-        """One chunk: all that waits, or as much as the pair's `chunk`. See `Link.receive`."""
+        """Return one chunk: all that waits, or as much as the pair's `chunk`. See `Link.receive`."""
         return (await self._incoming.take(),)
 
     async def send(self, chunks: Sequence[Buffer]) -> None:
-        """Hand over the concatenation of `chunks`; waits while over 1 MiB is unread. See `Link.send`."""
+        """Send the concatenation of `chunks`; waits while over 1 MiB is unread. See `Link.send`."""
         await self._outgoing.put(chunks)
 
     async def close(self, code: int = CloseCode.NORMAL) -> None:
-        """End both directions in order: the other end still reads what was sent, this one nothing more."""
+        """End both directions in order: the other end still reads what was sent, this end reads nothing more."""
         self._incoming.drop()
         for direction in (self._incoming, self._outgoing):
             direction.end(LinkEnded("the link was closed", clean=True))
 
     def break_(self) -> None:
-        """Lose the connection at once, with all that is unread: both ends raise LinkEnded, `clean` False."""
+        """Break the connection at once and drop all unread bytes: both ends raise LinkEnded, `clean` False."""
         for direction in (self._incoming, self._outgoing):
             direction.end(LinkEnded("connection lost"))
 
@@ -138,10 +138,10 @@ class MemoryLink(Link):
 def pair(
     *, chunk: int | None = None, buffered: int = BUFFERED, names: tuple[str, str] = ("memory-a", "memory-b")
 ) -> tuple[MemoryLink, MemoryLink]:
-    """Two joined links.
+    """Return two joined links.
 
-    `chunk`: the most bytes one `receive` gives, None for all that waits. `buffered`: unread bytes from which on a
-    sender waits. `names`: what each end is called in logs; an end's `peer` is the other's name.
+    `chunk`: the most bytes that one `receive` returns, None for all that waits. `buffered`: the unread bytes from which
+    on a sender waits. `names`: the name of each end in logs; an end's `peer` is the other's name.
     """
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, not {chunk}")
@@ -151,7 +151,7 @@ def pair(
 
 
 def _unchanging(chunk: Buffer) -> bytes | memoryview:
-    """`chunk` itself if nobody can change it, else a copy: the sender may reuse its buffer once `send` returns."""
+    """Return `chunk` itself if it is immutable, else a copy: the sender may reuse its buffer once `send` returns."""
     if isinstance(chunk, bytes) or (isinstance(chunk, memoryview) and chunk.readonly):
         return chunk
     return bytes(chunk)

@@ -1,8 +1,8 @@
-"""WebSocket, read: bytes off the stream to whole messages, by wsproto.
+"""Parse WebSocket: bytes of the stream become whole messages, by wsproto.
 
-`websocket.py` feeds it what it reads and hands on what comes back; the end of the messages, with its close code, and
-the pongs that are owed are left here. It never raises for what the peer sent, never writes, and works in slices: a read
-may hold tens of thousands of frames.
+`websocket.py` passes the bytes that it reads to the parser and returns the messages. The parser keeps the end of the
+messages with its close code, and the pongs to send. It never raises for what the peer sent, never writes, and works in
+slices, because one read may contain tens of thousands of frames.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from mpreg_transports.links.base import LinkEnded
 
 _ORDERLY = (CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD)
 SLICE = 256
-"""Frames that are parsed at once: some 3 ms."""
+"""The frames that are parsed at once: about 3 ms."""
 MAX_PONG_BYTES = 4096
-"""Bytes of pongs that wait at most to be written."""
-_TAIL = 1024  # pieces kept apart; each is an object of some 50 bytes beside what it holds
+"""The bytes of pongs that may wait to be written."""
+_TAIL = 1024  # pieces kept apart; each is an object of about 50 bytes beside its content
 
 Piece = TypeVar("Piece", bound="bytes | bytearray | str")
 
 
 class MessageParser:
-    """Bytes to whole messages, a slice of work at a time; remembers how it ended and the pongs that are owed."""
+    """Parses bytes into whole messages, one slice of work at a time; keeps the end and the pongs to send."""
 
     def __init__(self, connection: Connection, *, max_message: int) -> None:
         self.end: LinkEnded | None = None
         self.violation_code: int | None = None  # the code to close with, after a violation
         self.peer_close_code: int | None = None  # the code of the peer's close frame
         self.more = False
-        """Whether `parse` has left something of what was fed."""
+        """True if `parse` has not processed all bytes of `feed`."""
         self._pongs: list[bytes] = []
         self._pong_bytes = 0
         self._connection = connection
         self._limit = max_message
-        self._size = 0  # bytes of the message under way
+        self._size = 0  # the bytes of the unfinished message
         self._binary: _Pieces[bytes | bytearray] = _Pieces(b"".join)
         self._text: _Pieces[str] = _Pieces("".join)
 
     def feed(self, data: bytes) -> None:
-        """Take what was read; `parse` follows, as long as there is `more`."""
+        """Take the bytes of a read. Call `parse` afterwards as long as `more` is True."""
         self._connection.receive_data(data)
         self.more = True
 
     def parse(self) -> list[bytes | bytearray | str]:
-        """The messages that the next SLICE frames complete. Never raises: see `end`."""
+        """Return the messages that the next SLICE frames complete. Never raises: see `end`."""
         messages: list[bytes | bytearray | str] = []
         left = SLICE
         for event in self._connection.events():
@@ -62,11 +62,11 @@ class MessageParser:
 
     @property
     def has_pongs(self) -> bool:
-        """Whether a pong is to be written."""
+        """True if a pong waits to be written."""
         return bool(self._pongs)
 
     def pongs(self) -> list[bytes]:
-        """Take out the pongs that are owed, in the order of their pings."""
+        """Remove and return the pongs to send, in the order of their pings."""
         pongs, self._pongs, self._pong_bytes = self._pongs, [], 0
         return pongs
 
@@ -100,7 +100,7 @@ class MessageParser:
             self._pong_bytes -= len(self._pongs.pop(0))
 
     def _count(self, size: int) -> None:
-        """Count what has come, as wsproto hides the declared length: at most one read over the limit is held."""
+        """Count the received bytes, as wsproto hides the declared length: at most one read over the limit is kept."""
         self._size += size
         if self._size > self._limit:
             self._fail(CloseReason.MESSAGE_TOO_BIG, f"the peer sent a message of over {self._limit} bytes")
@@ -110,7 +110,7 @@ class MessageParser:
             self.peer_close_code = event.code
             clean = event.code in _ORDERLY
             self.end = LinkEnded(_close_reason(event), clean=clean, code=event.code)
-        else:  # wsproto tells a violation as if it were a close frame, and only the state differs
+        else:  # wsproto reports a violation like a close frame; only the state differs
             self._fail(event.code, f"the peer broke the WebSocket protocol: {event.reason}")
 
     def _fail(self, code: int, reason: str) -> None:
@@ -121,7 +121,7 @@ class MessageParser:
 
 
 class _Pieces(Generic[Piece]):
-    """The pieces of one message, joined in linear time; thousands of tiny ones don't stay objects."""
+    """The pieces of one message, joined in linear time; thousands of tiny pieces do not stay objects."""
 
     def __init__(self, join: Callable[[Iterable[Piece]], Piece]) -> None:
         self._join = join
@@ -137,7 +137,7 @@ class _Pieces(Generic[Piece]):
             self._tail.clear()
 
     def join_with(self, last: Piece) -> Piece:
-        """The message that ends with `last`; starts anew."""
+        """Return the message that ends with `last`, and reset for the next message."""
         if not self._tail and not self._joined:
             return last
         whole = self._join((*self._joined, *self._tail, last))

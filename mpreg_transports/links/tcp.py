@@ -1,7 +1,6 @@
-"""Raw TCP, and what WebSocket and HTTP share with it: opening a connection, naming its ends, writing, lingering.
+"""Raw TCP links, and the functions that WebSocket and HTTP share: open a connection, name its ends, write, linger.
 
-Bytes go between a socket (or TLS over one) and the driver as they are; the core puts length prefixes on and takes
-them off. Nothing here looks at them.
+Bytes pass unchanged between a socket (or TLS over one) and the driver; the core adds and removes the length prefixes.
 """
 
 from __future__ import annotations
@@ -26,31 +25,31 @@ from mpreg_transports.links import asyncio_stream
 from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
 
 READ_SIZE = 256 * 1024
-"""Bytes asked for at once; asyncio's own reads are as long."""
+"""The bytes of one read; asyncio's own reads are as long."""
 LARGE = 64 * 1024
-"""From this many bytes on a chunk is written alone: copying it costs more than one more call."""
+"""The bytes from which on a chunk is written alone: copying it costs more than one more call."""
 CONNECT_SECONDS = 10.0
-"""How long a connection may take to open. Reasonable: 3 to 30; a system's own limit is minutes."""
+"""The seconds within which a connection must open. Reasonable: 3 to 30; a system's own limit is minutes."""
 LINGER_SECONDS = 1.0
-"""How long `linger` waits for the peer to hang up. Reasonable: a round trip or two."""
+"""The seconds for which `linger` waits for the peer to hang up. Reasonable: a round trip or two."""
 
 SLICE = 128 * 1024
-"""Bytes of a long chunk that are written at once, so that it is seen how much of it the peer has taken."""
+"""The bytes of a long chunk that are written at once, so that the progress of the peer can be measured."""
 TURN = 1024 * 1024
-"""Bytes after which a writer that never waits lets others run."""
+"""The bytes after which a writer that never waits lets other tasks run."""
 STALLED_SECONDS = 10.0
-"""How long a peer may take nothing of what is to be sent to it, until it is hung up on."""
+"""The seconds for which a peer may take nothing of the bytes that wait for it; then the link is closed."""
 UNSENT = 128 * 1024
-"""Bytes that the system keeps beyond what is on its way (TCP_NOTSENT_LOWAT), so that little stands before a ping."""
+"""The bytes that the system keeps beyond those in transit (TCP_NOTSENT_LOWAT): few bytes are ahead of a ping."""
 KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""Seconds of silence until the system asks whether the peer is there, between two questions, and how many it asks."""
+"""The seconds of silence until the system probes the peer, the seconds between two probes, and the number of probes."""
 
 BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
-"""All that reading and writing raise when the peer or the network is gone (ssl.SSLError is an OSError)."""
+"""All exceptions of reading and writing when the peer or the network fails (ssl.SSLError is an OSError)."""
 
 
 _PLAIN = (SocketStream, asyncio_stream.AsyncioStream)
-"""Streams that can end one direction."""
+"""The streams that can end one direction."""
 
 
 class TcpLink(Link):
@@ -69,21 +68,21 @@ class TcpLink(Link):
 
     @property
     def acked_bytes(self) -> int:
-        """Bytes that the peer has taken. See `Output.acked_bytes`."""
+        """The number of bytes that the peer has taken. See `Output.acked_bytes`."""
         return self._output.acked_bytes
 
     @property
     def written_bytes(self) -> int:
-        """Bytes that were written."""
+        """The number of bytes that were written."""
         return self._output.written_bytes
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that this system has not taken yet."""
+        """The number of bytes that this system has not taken yet."""
         return self._output.unsent
 
     async def receive(self) -> tuple[bytes]:
-        """One chunk, up to 256 KiB. See `Link.receive`."""
+        """Return one chunk, up to 256 KiB. See `Link.receive`."""
         if self._received:
             chunk, self._received = self._received, b""
             return (chunk,)
@@ -108,7 +107,7 @@ class TcpLink(Link):
         return self._end is None and self._output.write_now(b"".join(chunks))
 
     async def close(self, code: int = CloseCode.NORMAL) -> None:
-        """Say that nothing more will come, and hang up. See `Link.close`."""
+        """End the sent direction and close the connection. See `Link.close`."""
         if self._closed:
             return
         self._closed = True
@@ -123,16 +122,16 @@ class TcpLink(Link):
 
 
 class Output:
-    """What is written to one stream: in slices, and counted as the peer takes it."""
+    """The output of one stream, written in slices, with a count of the bytes that the peer has taken."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self.written_bytes = 0
-        """Bytes that were written."""
+        """The number of bytes that were written."""
         self._raw: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
 
     async def write(self, chunks: Sequence[Buffer]) -> None:
-        """Write the concatenation of `chunks`. Raises what the stream raises (BROKEN)."""
+        """Write the concatenation of `chunks`. Raises the stream's exceptions (BROKEN)."""
         turn = self.written_bytes + TURN
         for piece in gather(chunks):
             for part in _slices(piece):
@@ -143,7 +142,7 @@ class Output:
                     await anyio.lowlevel.checkpoint()
 
     def write_now(self, data: bytes) -> bool:
-        """Write without waiting, where the stream can; False, and nothing is written, where it cannot."""
+        """Write without waiting. Return False, with nothing written, where the stream cannot do that."""
         if not isinstance(self._stream, asyncio_stream.AsyncioStream) or not self._stream.send_now(data):
             return False
         self.written_bytes += len(data)
@@ -151,21 +150,21 @@ class Output:
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and that the system has not taken yet."""
+        """The number of written bytes that the system has not taken yet."""
         return self._stream.unwritten if isinstance(self._stream, asyncio_stream.AsyncioStream) else 0
 
     @property
     def acked_bytes(self) -> int:
-        """Bytes that the peer has taken: its system has acknowledged them, or, where that cannot be asked, ours has
-        taken them.
+        """The number of bytes that the peer has taken.
 
-        A growing number is a sign of life while something waits to leave.
+        Its system has acknowledged them, or, where that is not known, the local system has taken them. While bytes
+        wait, a growing number is a sign of life.
         """
         return self.written_bytes - self.unsent - _unacknowledged(self._raw)
 
 
 def _unacknowledged(sock: socket.socket | None) -> int:
-    """Bytes that the system holds because the peer has not acknowledged them; 0 where it does not say."""
+    """Return the number of bytes that the peer has not acknowledged; 0 where the system does not report it."""
     if sock is None or sys.platform == "win32":
         return 0
     import fcntl
@@ -187,7 +186,7 @@ def _slices(piece: bytes) -> Iterator[bytes]:
 
 
 def tune(stream: ByteStream) -> None:
-    """Let the system find out that a silent peer is gone, and keep little that is not on its way. Never raises."""
+    """Let the system detect that a silent peer is lost, and keep few bytes beyond those in transit. Never raises."""
     sock: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
     if sock is None:
         return
@@ -197,16 +196,16 @@ def tune(stream: ByteStream) -> None:
         if number is not None:
             options.append((socket.IPPROTO_TCP, number, value))
     for level, number, value in options:
-        with suppress(OSError):  # not every system lets each be set
+        with suppress(OSError):  # not every system supports each of them
             sock.setsockopt(level, number, value)
 
 
 _LINUX = {"TCP_NOTSENT_LOWAT": 25}
-"""Numbers that Python's socket module does not name everywhere."""
+"""The option numbers that Python's socket module does not define everywhere."""
 
 
 async def write_all(stream: ByteStream, data: bytes) -> None:
-    """Write to a peer that may take its time. Raises LinkEnded, also when it takes nothing for STALLED_SECONDS."""
+    """Write to a peer that may be slow. Raises LinkEnded, also when the peer takes nothing for STALLED_SECONDS."""
     try:
         for part in _slices(data):
             with anyio.fail_after(STALLED_SECONDS):
@@ -218,7 +217,7 @@ async def write_all(stream: ByteStream, data: bytes) -> None:
 
 
 async def connect(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> TcpLink:
-    """Open a raw link to a node. Raises LinkEnded, whose reason says why not, within 10 seconds."""
+    """Open a raw link to a node. Raises LinkEnded with the reason within 10 seconds."""
     return TcpLink(await open_stream(host, port, tls=tls))
 
 
@@ -230,7 +229,7 @@ async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None = None
             stream = await _open(host, port, tls)
     except TimeoutError:
         raise LinkEnded(f"cannot connect to {where}: no answer within {CONNECT_SECONDS:g} s") from None
-    except (*BROKEN, UnicodeError) as error:  # UnicodeError: a name that cannot be a host's
+    except (*BROKEN, UnicodeError) as error:  # UnicodeError: a name that is not valid for a host
         raise LinkEnded(f"cannot connect to {where}: {describe_error(error)}") from None
     tune(stream)
     return stream
@@ -243,12 +242,12 @@ async def _open(host: str, port: int, tls: ssl.SSLContext | None) -> ByteStream:
         stream = await anyio.connect_tcp(host, port)
         close_on_fork(stream.extra(SocketAttribute.raw_socket))
         return stream
-    # Not standard-compatible: an end without TLS's own goodbye is how most peers end.
+    # Not standard-compatible: most peers end a connection without TLS's own close message.
     return await anyio.connect_tcp(host, port, ssl_context=tls, tls_standard_compatible=False)
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error of the network says, in a few words: the system's own text, without its number."""
+    """Return a short text for a network error: the system's own text, without its number."""
     inner: BaseException | None = error
     while inner is not None:
         match inner:
@@ -271,7 +270,7 @@ def _lower_first(text: str) -> str:
 
 
 def to_link_ended(error: BaseException) -> LinkEnded:
-    """The LinkEnded for what reading or writing a byte stream raised."""
+    """Return the LinkEnded for an exception of reading or writing a byte stream."""
     if isinstance(error, anyio.EndOfStream):
         return LinkEnded("the peer hung up", clean=True)
     if isinstance(error, anyio.ClosedResourceError):
@@ -282,9 +281,9 @@ def to_link_ended(error: BaseException) -> LinkEnded:
 
 
 def gather(chunks: Sequence[Buffer]) -> Iterator[bytes]:
-    """Group `chunks` into as few writes as is sensible: short ones joined, long ones alone and not copied.
+    """Group `chunks` into few writes: short ones joined, long ones alone and not copied.
 
-    anyio's streams say bytes and take any buffer, so that is what this says it yields.
+    anyio's streams declare bytes but accept any buffer, so this declares bytes too.
     """
     if len(chunks) == 1:
         yield cast(bytes, chunks[0])
@@ -303,21 +302,22 @@ def gather(chunks: Sequence[Buffer]) -> Iterator[bytes]:
 
 
 def peer_name(stream: ByteStream) -> str:
-    """`host:port` of the other end, for logs; "unknown" for one that has gone already."""
+    """Return `host:port` of the other end, for logs; "unknown" if it is no longer known."""
     address = stream.extra(SocketAttribute.remote_address, None)
     return host_and_port(normal_host(address[0]), address[1]) if isinstance(address, tuple) else "unknown"
 
 
 def local_host(stream: ByteStream) -> str | None:
-    """The address of this machine at this end, None if it is not known."""
+    """Return the address of this machine at this end, None if it is not known."""
     address = stream.extra(SocketAttribute.local_address, None)
     return normal_host(str(address[0])) if isinstance(address, tuple) else None
 
 
 async def linger(stream: ByteStream, *, seconds: float = LINGER_SECONDS) -> None:
-    """End our direction and read on until the peer hangs up, at most `seconds`. Never raises.
+    """End the sent direction and read until the peer hangs up, at most `seconds`. Never raises.
 
-    Closing a socket while bytes of the peer's are unread resets it, and the peer may then lose what we sent last.
+    Closing a socket with unread bytes of the peer resets it, and the peer may then lose the last bytes that this end
+    sent.
     """
     with suppress(*BROKEN), anyio.move_on_after(seconds):
         if isinstance(stream, _PLAIN):  # TLS cannot end one direction
@@ -327,7 +327,7 @@ async def linger(stream: ByteStream, *, seconds: float = LINGER_SECONDS) -> None
 
 
 async def hang_up(stream: ByteStream) -> None:
-    """Close a stream, what was written going out first, even when cancelled. Never raises."""
+    """Close a stream after its written bytes are sent, even when cancelled. Never raises."""
     with anyio.CancelScope(shield=True):
         with suppress(*BROKEN):
             if isinstance(stream, _PLAIN):

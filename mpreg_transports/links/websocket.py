@@ -1,8 +1,8 @@
 """WebSocket links: RFC 6455 by wsproto, without extensions, as server and as client.
 
-Frames come from a byte stream and leave as whole messages by `receive`; messages enter by `send` and leave as frames.
-Pings are answered here. There is no keepalive and no clock here but the bound on the closing handshake: the core pings
-native links itself, and for classic ones the driver calls `keepalive`.
+`receive` returns the whole messages of the frames that come from a byte stream; `send` writes messages as frames. Pings
+are answered here. There is no keepalive and no timer here except the bound on the closing handshake: the core itself
+pings native links, and for classic links the driver calls `keepalive`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ SUBPROTOCOL = "mpreg.1"
 """The native dialect's name in the opening handshake; without it a WebSocket link is classic."""
 
 HANDSHAKE_SECONDS = 5.0
-"""How long a server may take to answer our opening handshake. Reasonable: 2 to 10."""
+"""The seconds for a server to answer the client's opening handshake. Reasonable: 2 to 10."""
 REFUSAL_SECONDS = 1.0
-"""How long the body of a refused handshake may take; its status alone is told without."""
+"""The seconds for the body of a refused handshake to arrive; after that the reason is only its status."""
 _REFUSAL_TEXT_BYTES = 400
-"""Bytes of such a body that are told."""
+"""The bytes of such a body that are reported."""
 CLOSE_SECONDS = 1.5
-"""How long the closing handshake may take. Reasonable: a few round trips; a peer that is gone costs all of it."""
+"""The seconds for the closing handshake. Reasonable: a few round trips; a lost peer costs all of it."""
 
 
 class WebSocketLink(Link):
-    """A `Link` over a stream whose opening handshake is done; made by `accept` and `connect`."""
+    """A `Link` over a stream whose opening handshake is done; created by `accept` and `connect`."""
 
     def __init__(
         self, stream: ByteStream, connection: Connection, *, framing: Framing, received: bytes, max_message: int
@@ -57,8 +57,8 @@ class WebSocketLink(Link):
         self._frames = frames.masked_frames if connection.client else frames.plain_frames
         self._parser = MessageParser(connection, max_message=max_message)
         self._received: bytes | None = received  # None once it is parsed
-        self._messages: list[bytes | bytearray | str] = []  # complete, to be given by `receive`
-        self._ping = b""  # to be written at the next chance
+        self._messages: list[bytes | bytearray | str] = []  # complete, for `receive` to return
+        self._ping = b""  # to be written at the next opportunity
         self._end: LinkEnded | None = None
         self._broken = False  # nothing can be written any more
         self._closing = False
@@ -69,24 +69,24 @@ class WebSocketLink(Link):
 
     @property
     def acked_bytes(self) -> int:
-        """Bytes that the peer has taken. See `Output.acked_bytes`."""
+        """The number of bytes that the peer has taken. See `Output.acked_bytes`."""
         return self._output.acked_bytes
 
     @property
     def written_bytes(self) -> int:
-        """Bytes that were written."""
+        """The number of bytes that were written."""
         return self._output.written_bytes
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that this system has not taken yet."""
+        """The number of bytes that this system has not taken yet."""
         return self._output.unsent
 
     async def receive(self) -> list[bytes | bytearray | str]:
-        """All messages that one read of the socket completed. See `Link.receive`.
+        """Return all messages that one read of the socket completed. See `Link.receive`.
 
-        A message over the limit ends the link with 1009, a violation of the protocol with 1002, bad UTF-8 with 1007;
-        messages before it in the same read are still given.
+        A message over the limit ends the link with 1009, a violation of the protocol with 1002, invalid UTF-8 with
+        1007; earlier messages of the same read are still returned.
         """
         while not self._messages:
             if self._end is not None:
@@ -100,12 +100,12 @@ class WebSocketLink(Link):
         return messages
 
     async def send(self, chunks: Sequence[Buffer]) -> None:
-        """One message a chunk, binary if native, text if classic, all in one write. See `Link.send`."""
+        """Send one message for each chunk, binary if native, text if classic, all in one write. See `Link.send`."""
         opcode = frames.TEXT if self.framing is Framing.CLASSIC_MESSAGES else frames.BINARY
         await self._send([(opcode, chunk) for chunk in chunks])
 
     async def send_typed(self, messages: Sequence[Buffer | str]) -> None:
-        """Like `send`, but str goes as text and bytes as binary, whatever the framing."""
+        """Send like `send`, but str as text and bytes as binary, whatever the framing."""
         await self._send(
             [
                 (frames.TEXT, message.encode()) if isinstance(message, str) else (frames.BINARY, message)
@@ -116,17 +116,17 @@ class WebSocketLink(Link):
     async def keepalive(self) -> bool:
         """Send a ping (RFC 6455, 5.5.2), between the frames of a message that is being sent. See `Link.keepalive`."""
         self._check_sendable()
-        if self._connection.state is ConnectionState.OPEN:  # else the peer's close frame is in, and answers pings
+        if self._connection.state is ConnectionState.OPEN:  # else the peer's close frame has arrived, and answers pings
             self._ping = self._connection.send(ws.Ping())
             if not self._writing:
                 await self._write([])
         return True
 
     async def close(self, code: int = CloseCode.NORMAL) -> None:
-        """The closing handshake, at most 1.5 s, then hang up. See `Link.close`.
+        """Run the closing handshake, at most 1.5 s, then close the connection. See `Link.close`.
 
-        After a violation by the peer its own code is sent instead of `code`, and after the peer's close frame that
-        one's; a code that may not stand in a close frame is sent as 3000 more, which is for private use.
+        After a violation by the peer the code of the violation is sent instead of `code`, and after the peer's close
+        frame its code. A code that is not allowed in a close frame is sent as 3000 more, which is for private use.
         """
         if self._closing:
             return
@@ -137,14 +137,14 @@ class WebSocketLink(Link):
             await tcp.hang_up(self._stream)
 
     async def _read_once(self) -> None:
-        """Read once, or go on with what was read: parse a slice of it into `_messages`, answer pings.
+        """Read once, or continue with data of the last read: parse a slice of it into `_messages`, answer pings.
 
-        Marks the end but raises it only when nothing came with it.
+        It records the end, but raises it only when no messages came with it.
         """
         self._reading = True
         try:
             if self._parser.more:
-                await anyio.lowlevel.checkpoint()  # others have their turn between two slices
+                await anyio.lowlevel.checkpoint()  # other tasks run between two slices
             else:
                 data, self._received = self._received, None
                 if data is None:
@@ -152,7 +152,7 @@ class WebSocketLink(Link):
                 self._parser.feed(data)
             self._messages += self._parser.parse()
             self._end = self._end or self._parser.end
-            if self._parser.has_pongs and not (self._writing or self._broken):  # else the writer takes it along
+            if self._parser.has_pongs and not (self._writing or self._broken):  # else the writer sends them
                 with suppress(LinkEnded):
                     await self._write([])
         finally:
@@ -167,7 +167,7 @@ class WebSocketLink(Link):
         except tcp.BROKEN as error:
             self._broken = True
             end = tcp.to_link_ended(error)
-            # A stream that ends without a close frame is a break, however orderly (section 7.1.5: 1006).
+            # A stream that ends without a close frame is a break, even after an orderly end (section 7.1.5: 1006).
             self._end = LinkEnded(end.reason, clean=self._closing)
             raise self._end.copy() from None
 
@@ -182,14 +182,17 @@ class WebSocketLink(Link):
             raise self._end.copy() if self._end is not None else LinkEnded("closed here", clean=True)
 
     async def _wait_for_writer(self) -> None:
-        """Wait until nobody writes. Only a pong or a closing frame ever meets a message, so this hardly waits."""
+        """Wait until no other task writes.
+
+        Only a pong or a close frame can coincide with a message, so the wait is rare.
+        """
         while self._writing:
             if self._writer_left is None:
                 self._writer_left = anyio.Event()
             await self._writer_left.wait()
 
     async def _write(self, frames: Iterable[Sequence[Buffer]]) -> None:
-        """Write frames, and between them the pongs and the ping that are owed.
+        """Write frames, and between them the pongs and the ping to send.
 
         Must follow `_wait_for_writer` without an await between.
         """
@@ -221,14 +224,14 @@ class WebSocketLink(Link):
                 self._writer_left = None
 
     def _pending_control_frames(self) -> list[bytes]:
-        """Take out the control frames that are owed; none follows our own close frame."""
+        """Remove and return the control frames to send; none follows this end's close frame."""
         if self._closing:
             return []
         ping, self._ping = self._ping, b""
         return [*self._parser.pongs(), ping] if ping else self._parser.pongs()
 
     async def _closing_handshake(self, code: int) -> None:
-        """Send our close frame, and wait for the peer's, or until it has read ours."""
+        """Send a close frame, and wait for the peer's, or until the peer has read the sent one."""
         await self._wait_for_writer()
         if self._broken:
             return
@@ -248,7 +251,7 @@ class WebSocketLink(Link):
 
 
 def valid_close_code(code: int) -> int:
-    """`code`, if it may stand in a close frame (section 7.4), else one for private use that still tells it."""
+    """Return `code` if it is allowed in a close frame (section 7.4), else a code for private use that contains it."""
     if code in (1004, 1005, 1006) or 1014 < code < 2000:
         return code + 3000
     return code if 1000 <= code <= 1014 or 3000 <= code < 5000 else int(CloseReason.INTERNAL_ERROR)
@@ -265,7 +268,7 @@ async def accept(
     """Answer an upgrade request that was read from `stream`; `received` are the bytes read after it.
 
     The first of `subprotocols` that the client offers is chosen; with none the link is classic. Raises HttpRefused,
-    with nothing written, if it is no valid opening handshake (section 4.2.1), and LinkEnded.
+    with nothing written, if the request is not a valid opening handshake (section 4.2.1), and LinkEnded.
     """
     handshake = WSConnection(ConnectionType.SERVER)
     try:
@@ -282,7 +285,7 @@ async def accept(
 
 
 def _checked(request: HttpRequest) -> list[tuple[bytes, bytes]]:
-    """The request's headers as wsproto takes them. Raises HttpRefused for what it doesn't look at."""
+    """Return the request's headers in wsproto's form. Raises HttpRefused for errors that wsproto does not check."""
     if request.method != "GET":
         raise HttpRefused(HttpResponse.text(400, "a WebSocket request must be a GET"))
     try:
@@ -313,7 +316,7 @@ async def connect(
 ) -> WebSocketLink:
     """Open a WebSocket to a node: native if it agrees to `mpreg.1`, else classic.
 
-    Raises LinkEnded, whose reason says why not: no connection, another HTTP answer, no answer within 5 seconds.
+    Raises LinkEnded, whose reason says why not: no connection, another HTTP response, no response within 5 seconds.
     """
     stream = await tcp.open_stream(host, port, tls=tls)
     where = host_and_port(host, port)
@@ -332,7 +335,7 @@ async def connect(
 async def _shake_hands(
     stream: ByteStream, where: str, path: str, subprotocols: Sequence[str]
 ) -> tuple[WSConnection, str | None]:
-    """The client's opening handshake (section 4.1); gives the subprotocol that the server chose."""
+    """Run the client's opening handshake (section 4.1); return the connection and the chosen subprotocol."""
     handshake = WSConnection(ConnectionType.CLIENT)
     request = ws.Request(host=where, target=path, subprotocols=list(subprotocols))
     try:
@@ -352,7 +355,7 @@ async def _shake_hands(
 
 
 async def _refusal_text(stream: ByteStream, handshake: WSConnection) -> str:
-    """What a refusal says in its body, as far as it comes, behind a colon."""
+    """Return the text of a refusal's body, as far as it arrives, after a colon."""
     body, whole = b"", False
     with suppress(*tcp.BROKEN, RemoteProtocolError), anyio.move_on_after(REFUSAL_SECONDS):
         while True:
@@ -370,6 +373,6 @@ def _link(
     stream: ByteStream, handshake: WSConnection, chosen: str | None, *, received: bytes, max_message: int
 ) -> WebSocketLink:
     connection = handshake.connection
-    assert connection is not None  # an accepted handshake has made one
+    assert connection is not None  # an accepted handshake has created it
     framing = Framing.NATIVE_MESSAGES if chosen == SUBPROTOCOL else Framing.CLASSIC_MESSAGES
     return WebSocketLink(stream, connection, framing=framing, received=received, max_message=max_message)

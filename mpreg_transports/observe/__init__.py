@@ -1,1 +1,1 @@
-"""Looking at a node from outside: its journal."""
+"""Observation of a node from outside: its journal."""

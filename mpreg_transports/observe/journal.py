@@ -1,11 +1,10 @@
-"""A node's journal: every input of its core with its time, so that the same core can be run again, elsewhere, to the
-same end.
+"""A node's journal: every input of its core with its time, so that the run can be repeated elsewhere.
 
-The core is a function of its inputs, its times and its draws; all three are written here, one MessagePack record each
-behind a 4-byte length, by a `Journal`, the tap of its node, which writes before the node acts. `replay` reads them into
-a new `Node` and compares the rolling hash over all effects with the marks in the file. A journal holds arguments and
-results of calls: it is written with mode 0600 and never by default. One file is one run of a node: the next run moves
-it away and begins its own.
+The core is a function of its inputs, its times and its random draws. A `Journal`, the tap of its node, writes all three
+before the node acts: one MessagePack record each after a 4-byte length. `replay` reads them into a new `Node` and
+compares the rolling hash over all effects with the checkpoints in the file. A journal contains arguments and results of
+calls: it is written with mode 0600 and never by default. One file is one run of a node: the next run renames it and
+begins its own.
 """
 
 from __future__ import annotations
@@ -54,16 +53,16 @@ MAGIC = b"mpreg-journal-1\n"
 _LENGTH = struct.Struct(">I")
 _encode = msgspec.msgpack.Encoder().encode
 _CHECKPOINT_EVERY = 256
-"""Inputs between two marks of the hash."""
+"""The inputs between two checkpoints of the hash."""
 _INPUTS = frozenset(
     "link_opened receive link_closed dial_failed progress backlog finished wake submit cancel offer withdraw "
     "set_resources advertise leave".split()
 )
-"""What a record may be named, beside "drain" and "entropy"."""
+"""The names of records, beside "drain" and "entropy"."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """The first record: what the node was made of."""
+    """The first record: the arguments of the node's creation."""
 
     config: NodeConfig
     me: bytes
@@ -81,20 +80,20 @@ class Input(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The hash over all effects so far, after so many inputs."""
+    """The hash over all effects so far, after that many inputs."""
 
     inputs: int
     hash: str
 
 
 class EffectHash:
-    """A rolling hash over effects: what was said, dialled, run, closed and told, in order."""
+    """A rolling hash over all effects, such as sends, dials, runs, hang-ups and notices, in order."""
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=16)
 
     def add(self, effects: list[Effect]) -> None:
-        """These came out of one `drain`."""
+        """Add the effects of one `drain`."""
         for effect in effects:
             match effect:
                 case Send(link, chunks):
@@ -115,13 +114,13 @@ class EffectHash:
 
 
 class Journal:
-    """Writes down each input of a node before the node acts on it, as the `Tap` of that node.
+    """Writes each input of a node before the node acts on it, as the `Tap` of that node.
 
-    Give the node also `entropy`, so that what it draws is there too. Call `close` at the end.
+    Pass its `entropy` to the node too, so that random draws are recorded. Call `close` at the end.
     """
 
     def __init__(self, file: Path, config: NodeConfig, *, me: MemberId, seed: int, now: int, codec: ValueCodec) -> None:
-        """Begin `file`, of a node made of these. Raises OSError if it cannot be written."""
+        """Begin `file` for a node with these arguments. Raises OSError if it cannot be written."""
         self._file = _create(file)
         self._effects = EffectHash()
         self._inputs = 0
@@ -130,13 +129,13 @@ class Journal:
         _write(self._file, Start(config=config, me=me, seed=seed, now=now, version=version("mpreg")))
 
     def entropy(self, size: int) -> bytes:
-        """So many random bytes, as `os.urandom` gives."""
+        """Return `size` random bytes, as `os.urandom` does."""
         drawn = os.urandom(size)
         _write(self._file, Input("entropy", 0, (drawn,)))
         return drawn
 
     def input(self, name: str, now: int, args: tuple[Any, ...]) -> None:
-        """See `Tap.input`. With each "wake" the file is brought up to date."""
+        """See `Tap.input`. Each "wake" flushes the file."""
         self._inputs += 1
         if self._inputs % _CHECKPOINT_EVERY == 0:
             _write(self._file, Checkpoint(self._inputs, self._effects.hex))
@@ -145,13 +144,13 @@ class Journal:
             _flush(self._file)
 
     def drained(self, effects: list[Effect]) -> None:
-        """See `Tap.drained`; what is joined until a drain depends on when it comes, so it is written too."""
+        """See `Tap.drained`. What a drain combines depends on its time, so the drain is recorded too."""
         if effects:
             _write(self._file, Input("drain", 0))
             self._effects.add(effects)
 
     def close(self) -> None:
-        """Write the last mark and close the file."""
+        """Write the last checkpoint and close the file."""
         if not self._file.closed:
             _write(self._file, Checkpoint(self._inputs, self._effects.hex))
             _flush(self._file)
@@ -159,21 +158,19 @@ class Journal:
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What a replay came to: after how many inputs, the hash over all effects, whether the marks agreed, the node's
-    view.
-    """
+    """The result of a replay: the number of inputs, the hash over all effects, the check of the hashes, the view."""
 
     inputs: int
     hash: str
     agreed: bool
     marks: int
     marked: int
-    """Inputs before the last mark; those after it were compared with nothing."""
+    """The inputs before the last checkpoint; later ones were compared with nothing."""
     version: str
-    """The mpreg that wrote it."""
+    """The mpreg version that wrote it."""
     view: NodeView
     last: tuple[str, ...]
-    """The last inputs in words."""
+    """Descriptions of the last inputs."""
 
 
 def replay(
@@ -183,9 +180,9 @@ def replay(
     stop_at: int | None = None,
     on_input: Callable[[str], object] | None = None,
 ) -> Replayed:
-    """Run the core again on the inputs of a journal, up to `stop_at` of them; each is told to `on_input` in words.
+    """Run the core again on the inputs of a journal, up to `stop_at` of them. `on_input` gets a description of each.
 
-    Raises ValueError for what is no journal, and for one that is damaged. What the core raises comes through.
+    Raises ValueError for a file that is not a journal or is damaged. Exceptions of the core are passed on.
     """
     start, inputs = _read(Path(file).read_bytes())
     node = _recreate_node(start, inputs, codec=codec)
@@ -210,7 +207,7 @@ def replay(
 
 
 def _recreate_node(start: Start, inputs: Iterable[Checkpoint | Input], *, codec: ValueCodec) -> Node:
-    """The node as it began; what it could not guess it is given once more."""
+    """Return the node in its initial state. Random bytes come from the journal."""
     draws = iter([record.args[0] for record in inputs if isinstance(record, Input) and record.name == "entropy"])
     return Node(
         start.config,
@@ -223,7 +220,7 @@ def _recreate_node(start: Start, inputs: Iterable[Checkpoint | Input], *, codec:
 
 
 def _encode_args(name: str, args: tuple[Any, ...], codec: ValueCodec) -> tuple[Any, ...]:
-    """The arguments of an input as plain data."""
+    """Return the arguments of an input as plain data."""
     match name, args:
         case "link_opened", (link, framing, dialled):
             return link, framing.value, dialled
@@ -257,7 +254,7 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
 
 
 def _encode_outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:
-    """An outcome as plain data; a result that cannot be sent as the error that it becomes."""
+    """Return an outcome as plain data; a result that cannot be sent as the error that it becomes."""
     if isinstance(outcome, Returned):
         try:
             return ("returned", codec.encode(outcome.value))
@@ -288,7 +285,7 @@ def _decode_outcome(written: tuple[Any, ...], codec: ValueCodec) -> Outcome:
 
 
 def _create(file: Path) -> BufferedWriter:
-    """Begin a new file. An earlier journal by that name keeps its run under the next free `FILE.1`, `FILE.2`, ..."""
+    """Create a new file. An earlier journal of that name is renamed to the next free `FILE.1`, `FILE.2`, ..."""
     if _is_journal(file):
         earlier = _next_name(file)
         file.rename(earlier)
@@ -297,25 +294,28 @@ def _create(file: Path) -> BufferedWriter:
 
 
 def _is_journal(file: Path) -> bool:
-    """Whether a node wrote it: its beginning says so, or it is empty, as after a node that was killed at once."""
+    """Return whether a node wrote the file.
+
+    It begins with the magic bytes, or it is empty, as after a node that was killed at once.
+    """
     try:
         if not file.is_file() or file.is_symlink():
             return False
         with file.open("rb") as opened:
             return MAGIC.startswith(start) if len(start := opened.read(len(MAGIC))) < len(MAGIC) else start == MAGIC
     except OSError:
-        return False  # creating it tells why
+        return False  # creating it raises the reason
 
 
 def _next_name(file: Path) -> Path:
-    """`FILE.N` with a number higher than all that are there, so that a higher one is a later run."""
+    """Return `FILE.N` with a number higher than all existing ones, so that a higher number is a later run."""
     taken = [other.name.removeprefix(f"{file.name}.") for other in file.parent.glob(f"{glob.escape(file.name)}.*")]
     numbers = [int(end) for end in taken if end.isascii() and end.isdecimal()]
     return file.with_name(f"{file.name}.{max(numbers, default=0) + 1}")
 
 
 def _write(file: BufferedWriter, record: msgspec.Struct) -> None:
-    """Write one record; when the disk will not have it, say so once and let the node go on without a journal."""
+    """Write one record. If the disk refuses it, log that once; the node goes on without a journal."""
     if file.closed:
         return
     body = _encode(record)
@@ -355,7 +355,7 @@ def _records(data: bytes) -> Iterator[bytes]:
 
 
 def _read(data: bytes) -> tuple[Start, list[Input | Checkpoint]]:
-    """All of a journal; ValueError names the first record that is none."""
+    """Return the records of a journal. Raises ValueError that names the first invalid record."""
     bodies = list(_records(data))
     if not bodies:
         raise ValueError("this journal ends before its first record")

@@ -1,1 +1,1 @@
-"""What runs a node or a client: driver, listener, dialing, buffers, timers, signals, and its log."""
+"""The parts that run a node or a client: driver, listener, dialing, buffers, timers, signals, and the log."""

@@ -1,8 +1,8 @@
-"""Opening a link to an address: which transport, which fallback.
+"""Open a link to an address: the choice of the transport and its fallback.
 
-A `ws://` address names where a node is, and its port serves everything, so nodes first try raw frames there, which cost
-a tenth of WebSocket's. What answers with anything but a hello within a second is behind a proxy or is something else,
-and gets WebSocket from then on for an hour. Clients take the scheme as it is written.
+A `ws://` address states where a node is, and the node's port serves every protocol. So nodes first try raw frames
+there, which cost a tenth of WebSocket. If no hello comes within one second, the peer is behind a proxy or is another
+program, and for the next hour nodes use WebSocket there. Clients use the scheme of the address.
 """
 
 from __future__ import annotations
@@ -27,52 +27,52 @@ from mpreg_transports.runtime.listener import OnHttp, OnLink
 _TRY_SECONDS = 1.0
 _REMEMBER_SECONDS = 3600.0
 _REMEMBERED = 1024
-"""Addresses of which it is remembered what they speak; of more the oldest are asked again."""
+"""Addresses whose protocol is remembered; beyond that the oldest ones are tried again."""
 
 
 class LinkListener(Protocol):
-    """Where a node takes links: a `Listener`, or one of a network that is not the system's."""
+    """The source of a node's incoming links: a `Listener`, or the listener of a network that is not the system's."""
 
     async def serve(self, on_link: OnLink, on_http: OnHttp, *, max_message: int, task_status: TaskStatus[None]) -> None:
-        """Take links until `close`; cancel it to end them too."""
+        """Accept links until `close`. To end the open links too, cancel it."""
         ...
 
     async def close(self) -> None:
-        """Take no more. Never raises; the second call does nothing."""
+        """Accept no more links. Never raises; a second call does nothing."""
         ...
 
 
 class NetworkBackend(Protocol):
-    """What one node or client has in place of the system's network: `Server(network=)`, `Client(network=)`.
+    """The replacement of the system's network for one node or client: `Server(network=)`, `Client(network=)`.
 
     Its addresses are its own; nothing here reads them. See `mpreg_transports.testing.memory.cluster`.
     """
 
     url: str
-    """Where the node is to be found."""
+    """The address of the node."""
 
     def listen(self) -> LinkListener:
-        """Be found there from now on. Raises OSError (CannotListen) if it cannot be."""
+        """Start to accept links at `url`. Raises OSError (CannotListen) if that is not possible."""
         ...
 
     async def dial(self, address: str) -> Link:
-        """A link to `address`. Raises LinkEnded."""
+        """Open a link to `address`. Raises LinkEnded."""
         ...
 
 
 async def open_link(address: str) -> Link:
-    """A link to `address` by the scheme that it names. Raises LinkEnded."""
+    """Open a link to `address` with the transport of its scheme. Raises LinkEnded."""
     parsed = _parsed(address)
     if parsed.scheme is Scheme.TCP:
         return await tcp.connect(parsed.host, parsed.port)
     if parsed.scheme is Scheme.WS:
-        longest = DEFAULT.node_message  # what is longer than the core's own limit it refuses itself
+        longest = DEFAULT.node_message  # the core itself refuses messages above its own limit
         return await websocket.connect(parsed.host, parsed.port, path=parsed.path, max_message=longest)
     raise LinkEnded(f"cannot connect to {address}: TLS is not configured here")
 
 
 def _parsed(address: str) -> Parsed:
-    """An address that somebody told us; nonsense is a link that cannot be had. Raises LinkEnded."""
+    """Parse an address that another node or a user gave. Raises LinkEnded for an invalid one."""
     try:
         return parse_address(address)
     except ValueError as error:
@@ -80,16 +80,16 @@ def _parsed(address: str) -> Parsed:
 
 
 class Dialler:
-    """How a node opens links. `websocket_only` skips the try with raw frames."""
+    """The function by which a node opens links. `websocket_only` skips the attempt with raw frames."""
 
     def __init__(self, *, websocket_only: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._websocket_only = websocket_only
         self._clock = clock
         self._raw: dict[str, tuple[bool, float]] = {}
-        """Whether raw frames are spoken there, and until when that holds."""
+        """For each address: True if it accepts raw frames, and the time until which that is valid."""
 
     async def __call__(self, address: Address) -> Link:
-        """A link to a node at `address`. Raises LinkEnded."""
+        """Open a link to a node at `address`. Raises LinkEnded."""
         parsed = _parsed(address)
         if parsed.scheme is not Scheme.WS or self._websocket_only:
             return await open_link(address)
@@ -98,14 +98,14 @@ class Dialler:
         return await open_link(address)
 
     async def _speaks_raw(self, address: Address, parsed: Parsed) -> bool:
-        """Whether raw frames are spoken there, as remembered or found out now. Raises LinkEnded."""
+        """Return whether the peer accepts raw frames, from memory or by a new attempt. Raises LinkEnded."""
         now = self._clock()
         speaks, until = self._raw.pop(address, (False, 0.0))
         if now >= until:
             speaks = await _answers_raw(parsed.host, parsed.port)
             now = self._clock()
             until = now + _REMEMBER_SECONDS
-        self._raw.pop(address, None)  # another dial may have come first
+        self._raw.pop(address, None)  # another dial may have been faster
         self._raw[address] = (speaks, until)
         for known in [known for known, (_, until) in self._raw.items() if until <= now]:
             del self._raw[known]
@@ -115,7 +115,7 @@ class Dialler:
 
 
 async def _answers_raw(host: str, port: int) -> bool:
-    """Whether raw frames get a hello there: asked as a client would, over a connection of its own. Raises LinkEnded."""
+    """Return whether raw frames get a hello, by a client's handshake over a separate connection. Raises LinkEnded."""
     session = ClientSession(cluster_id="")
     link = await tcp.connect(host, port)
     try:
@@ -128,7 +128,7 @@ async def _answers_raw(host: str, port: int) -> bool:
                 effects = session.drain()
                 if any(isinstance(effect, Ready) for effect in effects):
                     return True
-                if effects:  # it was hung up on: no hello
+                if effects:  # the session closed the link: no hello
                     return False
     except LinkEnded:
         return False

@@ -1,7 +1,8 @@
-"""The loop that carries a node's effects out: links, timers, functions.
+"""The loop that carries out a node's effects: links, timers, functions.
 
-It is the loop of docs/howto/embed.md on anyio: inputs go into the `Node`, and before anything is awaited its effects
-are carried out, so there are no locks and no half states. Links are link_loop.py's; no task a message.
+It is the loop of docs/howto/embed.md on anyio. Inputs go into the `Node`, and the effects are carried out before
+anything is awaited, so there are no locks and no intermediate states. link_loop.py serves the links; no message has a
+task of its own.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ log = logs.get(__name__)
 clock = time.monotonic_ns
 
 _CLOSE_TIMEOUT = 5_000_000_000
-"""Nanoseconds that links have to close once the node has left, as long as no peer takes what is left to be sent."""
+"""The nanoseconds for links to close once the node has left, counted while no peer takes any of the unsent bytes."""
 _CLEANUP_SECONDS = 2.0
-"""Seconds that cancelled coroutines have to clean up when the node has ended; then they are abandoned."""
+"""The seconds for cancelled coroutines to clean up when the node has ended; then they are abandoned."""
 BLOCKING_NS = 100_000_000
-"""Nanoseconds for which an inline function may block the event loop without a warning."""
+"""The nanoseconds for which an inline function may block the event loop without a warning."""
 
 
 class _FunctionRunState:
-    """A body that runs."""
+    """The state of one running body."""
 
     __slots__ = ("began", "body", "function")
 
@@ -63,15 +64,15 @@ class _FunctionRunState:
         self.function = function
         self.began = clock()
         self.body: FunctionRun | None = None
-        """There once it has been started."""
+        """Set once the body has been started."""
 
     def begin(self) -> None:
-        """Its task has begun."""
+        """Record the time at which its task begins."""
         self.began = clock()
 
 
 class Driver:
-    """Runs one `Node`. `dial` opens a link to an address or raises LinkEnded; `observe` is told each notice."""
+    """The runner of one `Node`. `dial` opens a link to an address or raises LinkEnded; `observe` gets each notice."""
 
     def __init__(
         self,
@@ -89,10 +90,10 @@ class Driver:
         self._local_hosts: dict[LinkId, str] = {}
         self._runtime: Runtime | None = None
         self._context = copy_context()
-        """Where effects are carried out, whoever asks: a body that has ended must not lend its own to new links."""
+        """The context in which effects are carried out, so that a new link never gets the context of an ended body."""
         self._running: dict[RunId, _FunctionRunState] = {}
         self._ended_runs: list[tuple[RunId, Outcome]] = []
-        """What callbacks of the loop have told of bodies, for `run` to take."""
+        """The outcomes of bodies that event loop callbacks have recorded; `run` processes them."""
         limits = node.config.limits
         self._keepalive = Keepalive(
             self._spawn,
@@ -110,12 +111,12 @@ class Driver:
         self._flushing = False
         self._close_deadline: int | None = None
         self.on_local_host: Callable[[str, Address | None], None] | None = None
-        """Told this machine's address on each new link, and which one was dialled, None if the link was accepted."""
+        """Called for each new link with this machine's address and the dialled one (None: the link was accepted)."""
         self.on_failure: Callable[[str, Raised], None] = lambda function, raised: None
-        """Told the name of each function whose body has raised, and what."""
+        """Called with the name of each function whose body has raised, and the exception."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Drive until the node has left and its links are closed, or the caller cancels."""
+        """Run the node until it has left and its links are closed, or the caller cancels."""
         async with anyio.create_task_group() as self._tasks:
             self._runtime, self._context = Runtime(self._tasks.start_soon), copy_context()
             try:
@@ -134,7 +135,10 @@ class Driver:
         self.ended.set()
 
     def _has_ended(self) -> bool:
-        """Whether the node has left and its links are closed; one that will not be is not waited for much longer."""
+        """Return whether the node has left and its links are closed.
+
+        A link that does not close delays this for a bounded time.
+        """
         if not self.node.left:
             return False
         if self._close_deadline is None or self._links.moving:
@@ -142,9 +146,9 @@ class Driver:
         return not self._links or clock() >= self._close_deadline
 
     def flush(self) -> None:
-        """Carry out all that the node wants. Never awaits.
+        """Carry out all effects of the node. Never awaits.
 
-        Called from within (an inline function), it is done after.
+        A nested call (by an inline function) does nothing: the outer call carries out the effects afterwards.
         """
         if self._flushing:
             return
@@ -182,7 +186,7 @@ class Driver:
                 assert_never(effect)
 
     def _effect_failed(self, effect: Effect) -> None:
-        """Carrying out `effect` has raised: that is an error of its call, dial or notice."""
+        """Report an effect that raised as an error of its call, dial or notice."""
         log.exception("a defect while carrying out %s", type(effect).__name__)
         if isinstance(effect, Run):
             self._running.pop(effect.run, None)
@@ -191,7 +195,7 @@ class Driver:
             self.node.dial_failed(effect.address, now=clock())
 
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
-        """Be the link's reader until it ends; its writer runs beside."""
+        """Read the link until it ends; its writer runs beside."""
         node = self.node
         link = self._links.attach(transport, high_water=node.config.limits.slow_link, backlog=self._report_backlog)
 
@@ -211,11 +215,11 @@ class Driver:
         await self._links.run(link, transport, begin=begin, end=end)
 
     def local_hosts(self) -> set[str]:
-        """This machine's addresses at the ends of the links that stand."""
+        """Return this machine's addresses at the local ends of the open links."""
         return set(self._local_hosts.values())
 
     async def exchange(self, body: bytes) -> bytes:
-        """The answer to one classic message, as if it had come over a link of its own (`POST /rpc`)."""
+        """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`)."""
         link, slot = self._links.open_slot()
         try:
             self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=clock())
@@ -231,7 +235,7 @@ class Driver:
         self.node.backlog(link, unsent, now=clock())
 
     async def _sleep(self) -> None:
-        """Until the node's next deadline, or until that has changed."""
+        """Wait for the node's next deadline, or until that deadline changes."""
         due = min((at for at in (self._due, self._close_deadline) if at is not None), default=None)
         if due is None:
             await self._wakeup.wait()
@@ -251,7 +255,7 @@ class Driver:
         except LinkEnded as end:
             log.debug("%s: %s", address, end.reason)
             self._dial_failed(address)
-        except Exception:  # an address of somebody's must never end the node
+        except Exception:  # an address that another node sent must never end this node
             log.exception("%s: a defect while dialling it", address)
             self._dial_failed(address)
         else:
@@ -289,8 +293,8 @@ class Driver:
                 running.body = body
 
     def _coroutine_ended(self, run: RunId, outcome: Outcome) -> None:
-        """Comes from within the body's task, whose context is its own."""
-        if self._flushing:  # a loop whose tasks start at once
+        """Process the outcome of a coroutine. Called in the body's task, which has a context of its own."""
+        if self._flushing:  # an event loop that starts tasks at once
             self._body_ended(run, outcome)
         else:
             self._context.run(self._body_ended, run, outcome)
@@ -299,7 +303,7 @@ class Driver:
             self._wakeup.set()
 
     def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
-        """Comes from a callback of the loop."""
+        """Record an outcome for `run`. Called in a callback of the event loop."""
         self._ended_runs.append((run, outcome))
         self._wakeup.set()
 
@@ -326,7 +330,7 @@ class Driver:
                 log.exception("a defect while reporting that %s failed", function)
 
     def _withdraw(self, pool: Pool) -> None:
-        """No body will ever run in `pool` again."""
+        """Withdraw the functions of `pool`, which runs no body any more."""
         names = [name for name, one in self._functions.items() if one.pool is pool]
         for name in names:
             del self._functions[name]
@@ -335,7 +339,7 @@ class Driver:
             log.warning("%s withdrawn: %s", ", ".join(names), pool.closed_reason)
 
     async def _end_bodies(self) -> None:
-        """The node has ended: cancel its coroutines, once, and wait a little for them; end executors made for it."""
+        """Cancel the coroutines of the ended node, once; wait a little for them; close executors made for it."""
         for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
             pool.close()
         bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}

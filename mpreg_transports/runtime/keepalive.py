@@ -1,4 +1,4 @@
-"""Keepalive for JSON clients, whose messages have no ping: their links are asked for a sign of life instead."""
+"""Keepalive for the links of JSON clients, whose messages have no ping: the link itself requests a sign of life."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class _Watched:
         self.seen = 0
         """The time of the last activity."""
         self.silent = 0
-        """Nanoseconds without a sign of life, in whole intervals."""
+        """The nanoseconds without a sign of life, in whole intervals."""
 
 
 class Keepalive:
-    """Asks the links of one driver that have been silent for an interval, and closes those that stay silent.
+    """Sends keepalives on the links of one driver that were silent for an interval, and closes links that stay silent.
 
-    One task serves all links: a task for each would hold 5 KiB beside an idle connection. `spawn(start, *args)` starts
-    a task. `last_activity` is when a link last moved a byte, either way, pongs too. A link that is paused is never
-    silent: what is not read cannot be a pong. Nor is one that has no means to ask. `every` and `gone_after` are
-    nanoseconds.
+    One task serves all links: a task for each would use 5 KiB for each idle connection. `spawn(start, *args)` starts a
+    task. `last_activity` returns when a link last moved a byte in either direction, pongs included. A paused link is
+    never silent, because no pong is read from it. A link that has no keepalive is never silent either. `every` and
+    `gone_after` are nanoseconds.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Keepalive:
         self._paused = paused
         self._links: dict[LinkId, _Watched] = {}
         self._scope: anyio.CancelScope | None = None
-        """Of the task, while there is one."""
+        """The cancel scope of the task, while there is one."""
 
     def add(self, link: LinkId, transport: Link) -> None:
         """Watch a link until `discard`."""
@@ -63,7 +63,7 @@ class Keepalive:
             self._spawn(self._run, self._scope)
 
     def discard(self, link: LinkId) -> None:
-        """Watch it no longer, if it is watched. With the last one the task ends."""
+        """Stop watching a link, if it is watched. After the last one the task ends."""
         self._links.pop(link, None)
         if not self._links and self._scope is not None:
             self._scope.cancel()

@@ -1,7 +1,7 @@
-"""The links of one core: what each reads goes into the core, what the core sends leaves by them.
+"""The links of one core: what each link reads goes into the core, and what the core sends is written to the links.
 
-A `Driver` has one for its node, a client's connection one for its session. Each link has one reader, `run`, and beside
-it one writer; all that one wake-up wants to say over a link leaves in one write.
+A `Driver` has one link loop for its node, and a client's connection has one for its session. Each link has one reader,
+`run`, and one writer beside it. All messages of one wake-up for one link go out in one write.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logs.get(__name__)
 
 
 class Core(Protocol):
-    """What a `Node` and a `ClientSession` have in common: see there."""
+    """The common interface of `Node` and `ClientSession`, which document it."""
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None: ...
     def progress(self, link: LinkId, *, now: int) -> None: ...
@@ -32,7 +32,7 @@ class Core(Protocol):
 
 
 class LinkLoop:
-    """Reads and writes the links of `core`. `flush` carries out what the core wants; `spawn` starts a task."""
+    """Reads and writes the links of `core`. `flush` carries out the effects of the core; `spawn` starts a task."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class LinkLoop:
 
     @property
     def moving(self) -> bool:
-        """Whether something waits to leave over a link and its peer takes it."""
+        """True if unsent bytes wait on a link and its peer takes some of them."""
         return any(send_buffer.moving for send_buffer in self._buffers.values())
 
     @property
@@ -70,9 +70,10 @@ class LinkLoop:
     def attach(
         self, transport: Link, *, high_water: float = inf, backlog: Callable[[LinkId, int], None] = lambda *_: None
     ) -> LinkId:
-        """Number a link, which may be written to from now on; `run` must follow.
+        """Give a link its number. It may be written to from now on; `run` must follow.
 
-        With `high_water` bytes unsent `backlog` is told how many, once; when all have been written it is told 0.
+        At `high_water` unsent bytes `backlog` is called once with their number; when all have been written it is called
+        with 0.
         """
         link = self._next()
 
@@ -92,9 +93,9 @@ class LinkLoop:
     async def run(
         self, link: LinkId, transport: Link, *, begin: Callable[[], None], end: Callable[[], None] = lambda: None
     ) -> str:
-        """Be the reader of an attached link until it ends; its writer runs beside. Returns why it ended.
+        """Read an attached link until it ends; its writer runs beside. Return why it ended.
 
-        `begin` tells the core that the link is open; `end` is called once the core knows that it is closed.
+        `begin` reports the opened link to the core. `end` is called after the core was notified of its end.
         """
         core, clock = self._core, self._clock
         writer = self._buffers[link]
@@ -124,13 +125,13 @@ class LinkLoop:
         return reason
 
     def open_slot(self) -> tuple[LinkId, ReplySlot]:
-        """A link without a transport, over which one answer is awaited; `close_slot` must follow."""
+        """Open a link without a transport, over which one reply is awaited; `close_slot` must follow."""
         link = self._next()
         slot = self._buffers[link] = ReplySlot()
         return link, slot
 
     def close_slot(self, link: LinkId) -> None:
-        """Nobody waits for the answer any more."""
+        """Close a link of `open_slot`: its reply is no longer awaited."""
         self._closed(link)
 
     def _next(self) -> LinkId:
@@ -146,7 +147,7 @@ class LinkLoop:
     # -- effects ------------------------------------------------------------------------------------------------------
 
     def apply(self, effect: Send | HangUp | Pause | Resume) -> None:
-        """Carry out an effect of the core on a link; what is written or hung up waits for `write`."""
+        """Carry out an effect of the core on a link. Writes and hang-ups wait for `write`."""
         match effect:
             case Send(link, chunks, _, lane):
                 self._writes.setdefault((link, lane), []).append(chunks)
@@ -159,7 +160,7 @@ class LinkLoop:
                     paused.set()
 
     def write(self) -> None:
-        """Write what was sent since the last time, all of one link together; then hang up. Never waits."""
+        """Write what was sent since the last call, all bytes of one link together; then hang up. Never waits."""
         writes, self._writes = self._writes, {}
         closing, self._closing = self._closing, []
         for (link, lane), messages in writes.items():

@@ -1,8 +1,8 @@
-"""One listening port for everything: raw frames, WebSocket and HTTP, told apart by the first byte.
+"""One listening port for raw frames, WebSocket and HTTP, distinguished by the first byte.
 
-Connections come from the system's socket; each becomes, in a task of its own, a `Link` given to `on_link` or HTTP
-requests given to `on_http`. Nothing here knows what a link carries or what a path means, and nothing that one
-connection does ends the listener.
+Connections come from the system's socket. Each has a task of its own, which passes a `Link` to `on_link` or HTTP
+requests to `on_http`. This module does not interpret paths or the bytes of a link, and no single connection can end the
+listener.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mpreg_transports.runtime import logs
 __all__ = ["CannotListen", "HttpRequest", "HttpResponse", "Listener", "admit_all"]
 
 FIRST_BYTES_SECONDS = 5.0
-"""How long a new connection may take to say what it is. Reasonable: 2 to 10."""
+"""The seconds within which a new connection must send its first bytes. Reasonable: 2 to 10."""
 KEEP_ALIVE_SECONDS = 75.0
-"""How long an HTTP connection may idle between requests. Reasonable: longer than a browser's poll."""
+"""The seconds for which an HTTP connection may idle between requests. Reasonable: longer than a browser's poll."""
 ACCEPT_PAUSE_SECONDS = 0.05
-"""The pause after each accept that failed in a row, 20 of them at most: out of files, trying at once helps nobody."""
+"""The pause after each accept that failed in a row, 20 of them at most: without free files a retry fails too."""
 
 _RAW = (0x00, 0x01)
 _TLS = 0x16
@@ -44,20 +44,20 @@ OnLink = Callable[[Link], Awaitable[None]]
 OnHttp = Callable[[HttpRequest], Awaitable[HttpResponse]]
 """Answers one request."""
 Admit = Callable[[HttpRequest], HttpResponse | None]
-"""Judges a request by its head, WebSocket or not: None lets it in, a response refuses it."""
+"""Checks a request by its head, WebSocket or not: None admits it, a response refuses it."""
 
 
 class CannotListen(OSError):
-    """The port cannot be had; the text says why and what to do."""
+    """The port is not available. The text gives the reason and what to do."""
 
 
 def admit_all(request: HttpRequest) -> HttpResponse | None:
-    """Let every request in. A node's checks of Host and Origin take this place (web/access.py)."""
+    """Admit every request. A node uses its checks of Host and Origin instead (web/access.py)."""
     return None
 
 
 class Listener:
-    """A bound port; made by `bind`, run by `serve`, ended by `close`."""
+    """A bound port: created by `bind`, run by `serve`, ended by `close`."""
 
     def __init__(self, listeners: list[SocketListener], host: str, admit: Admit = admit_all) -> None:
         self.host = host
@@ -71,9 +71,9 @@ class Listener:
 
     @classmethod
     async def bind(cls, host: str, port: int, *, admit: Admit = admit_all) -> Listener:
-        """Listen on `host`; port 0 takes any free one, then `.port` tells which. Raises CannotListen.
+        """Listen on `host`. Port 0 takes any free port, which `.port` then holds. Raises CannotListen.
 
-        `admit` judges the head of each HTTP request and WebSocket handshake.
+        `admit` checks the head of each HTTP request and WebSocket handshake.
         """
         if not 0 <= port <= 65_535:
             advice = "a port is a number from 0 to 65535; choose another with --port"
@@ -94,9 +94,9 @@ class Listener:
         max_message: int = MAX_MESSAGE,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Take connections until `close`, then wait for those that are open; cancel it to end them too.
+        """Accept connections until `close`, then wait for the open ones. To end those too, cancel it.
 
-        `max_message`: bytes of the longest WebSocket message taken.
+        `max_message`: the longest WebSocket message that is accepted, in bytes.
         """
         async with anyio.create_task_group() as tasks:
 
@@ -108,8 +108,8 @@ class Listener:
             task_status.started()
 
     async def close(self) -> None:
-        """Take no more connections, and free the port. Those that are open go on. Never raises."""
-        # Nobody may wait for a socket that is closed: its number is free for the next connection at once.
+        """Accept no more connections, and free the port. Open connections go on. Never raises."""
+        # No task may wait for a closed socket: its number is free for the next connection at once.
         accepting, self._accepting = self._accepting, {}
         for scope, ended in accepting.items():
             scope.cancel()
@@ -140,7 +140,7 @@ async def _next(listener: SocketListener) -> ByteStream:
 
 
 async def _accept(listener: SocketListener, start: Callable[[ByteStream], None]) -> None:
-    """Accept until cancelled or the listener is closed, whatever single connections or a lack of files do."""
+    """Accept until cancelled or the listener is closed. Failed connections or a lack of files do not end it."""
     failures = 0
     while True:
         try:
@@ -172,7 +172,7 @@ class _Connection:
         self._peer = tcp.peer_name(stream)
 
     async def run(self) -> None:
-        """Serve it. Raises nothing but cancellation."""
+        """Serve the connection. Raises nothing but cancellation."""
         try:
             await self._dispatch()
         except LinkEnded as end:
@@ -183,13 +183,13 @@ class _Connection:
             await tcp.hang_up(self._stream)
 
     async def _dispatch(self) -> None:
-        """Find out what it is, and serve it; of an opening handshake nothing is kept while its link runs."""
+        """Detect the protocol and serve it. While a link runs, nothing of its opening handshake is kept in memory."""
         link = await self._link_or_http()
         if link is not None:
             await self._run_link(link)
 
     async def _link_or_http(self) -> Link | None:
-        """The link that it is; None once it has been served as HTTP, or is nothing that can be served."""
+        """Return the link; None if the connection was served as HTTP or cannot be served."""
         first = b""
         with anyio.move_on_after(FIRST_BYTES_SECONDS):
             try:
@@ -218,7 +218,7 @@ class _Connection:
             await link.close()
 
     async def _http(self, first: bytes) -> Link | None:
-        """Answer requests until the connection ends, or goes on as WebSocket."""
+        """Answer requests until the connection ends or becomes a WebSocket."""
         http = HttpConnection(self._stream, peer=self._peer, received=first)
         seconds = FIRST_BYTES_SECONDS
         try:
@@ -255,7 +255,7 @@ class _Connection:
             raise HttpRefused(HttpResponse.text(500, "internal error")) from None
 
     async def _respond_while_connected(self, http: HttpConnection, request: HttpRequest) -> HttpResponse | None:
-        """The answer; None, and what was on its way is cancelled, if the peer hangs up before it is there."""
+        """Return the response. If the peer hangs up before it is ready, cancel the work and return None."""
         response: HttpResponse | None = None
         with single_errors():
             async with anyio.create_task_group() as tasks:
@@ -271,9 +271,9 @@ class _Connection:
 
 
 def own_address(host: str) -> str | None:
-    """An address by which other machines reach this one, as the system's routes have it; sends nothing.
+    """Return an address by which other machines reach this one, according to the system's routes; sends nothing.
 
-    `host` is where it listens: all addresses, or all of IPv4.
+    `host` is the listening address: all addresses, or all of IPv4.
     """
     for family, remote in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # RFC 5737, RFC 3849
         if family == socket.AF_INET6 and normal_host(host) == "0.0.0.0":
@@ -287,7 +287,7 @@ def own_address(host: str) -> str | None:
 
 
 def _bind_failure(error: BaseException) -> str:
-    """Why binding failed, and what to do about it."""
+    """Return why binding failed, and what to do."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, socket.gaierror):
         return f"{tcp.describe_error(error)}; choose another with --host"

@@ -1,9 +1,9 @@
-"""The log of a node: a line that cannot be written costs that line, never the node.
+"""The log of a node: a line that cannot be written is lost, and the node goes on.
 
-Everything in this package logs through `get(name)`: a handler, filter or record factory of a user that raises ends
-nothing. What the package itself writes to stderr goes through a `Writer`: a bounded queue and a thread, so that a pipe
-that nobody reads, a reader that has gone or a full disk holds up nothing. Lost lines are counted, and reported in one
-line when there can be lines again.
+All code in this package logs through `get(name)`, so an error in a user's handler, filter or record factory ends
+nothing. The package itself writes to stderr through a `Writer`: a bounded queue and a thread. So a pipe without a
+reader, a reader that has ended or a full disk delays nothing. Lost lines are counted, and one line reports them when
+lines can be written again.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any, Final, TextIO
 from mpreg_proto.describe import short_name
 
 MOST_LINES: Final = 1_000
-"""Lines that wait to be written; further ones are lost."""
+"""The lines that may wait to be written; further ones are lost."""
 MOST_BYTES: Final = 1024 * 1024
-"""Characters that wait to be written."""
+"""The characters that may wait to be written."""
 _FLUSH_SECONDS: Final = 0.5
-"""How long the end of a process waits for a line to be written."""
+"""The seconds for which the end of a process waits for a line to be written."""
 
 
 class NodeLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose handlers and filters may raise what they like."""
+    """A logger whose handlers and filters may raise any exception."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__(logger, {})
@@ -36,7 +36,7 @@ class NodeLog(logging.LoggerAdapter[logging.Logger]):
         self._reason = ""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log a line as `logging.Logger.log`; never raises."""
+        """Log a line as `logging.Logger.log` does; never raises."""
         try:
             if not self.logger.isEnabledFor(level):
                 return
@@ -46,7 +46,7 @@ class NodeLog(logging.LoggerAdapter[logging.Logger]):
                 self.logger.warning("%d log lines were lost: a handler or filter raised %s", lost, self._reason)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # rich ends the process when nobody reads its console
+        except BaseException as error:  # rich ends the process when its console has no reader
             self._lost += 1
             self._reason = short_name(type(error))
 
@@ -55,17 +55,17 @@ _logs: dict[str, NodeLog] = {}
 
 
 def get(name: str) -> NodeLog:
-    """The log of that name, as `logging.getLogger`."""
+    """Return the log of that name, as `logging.getLogger` does."""
     if name not in _logs:
         _logs[name] = NodeLog(logging.getLogger(name))
     return _logs[name]
 
 
 class Writer:
-    """Text for a stream, written by a thread of its own. `put` never waits and never raises."""
+    """A writer of text to a stream, in a thread of its own. `put` never waits and never raises."""
 
     def __init__(self, stream: Callable[[], TextIO | None]) -> None:
-        """`stream` is asked for each text, as programs replace sys.stderr."""
+        """Create the writer. It calls `stream` for each text, as programs replace sys.stderr."""
         self._stream = stream
         self._reset()
 
@@ -80,9 +80,9 @@ class Writer:
         self._stuck = False
 
     def put(self, text: str) -> None:
-        """Write `text` when it can be written; lost if too much waits already."""
+        """Queue `text` for writing; it is lost if too much text waits already."""
         if self._process != os.getpid():
-            self._reset()  # a forked child has neither the thread nor, maybe, a free lock
+            self._reset()  # a forked child does not have the thread, and the lock may be held
         with self._changed:
             if len(self._texts) >= MOST_LINES or self._size + len(text) > MOST_BYTES:
                 self._lost += 1
@@ -95,7 +95,7 @@ class Writer:
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all is written, but no longer than for a line that cannot be written."""
+        """Wait until all is written, but not for a line that cannot be written."""
         if self._process != os.getpid() or threading.current_thread() is self._thread:
             return
         with self._changed:
@@ -108,7 +108,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="mpreg log", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # there can be no more threads: the next line tries again
+        except RuntimeError:  # no more threads are possible: the next line tries again
             self._thread = None
 
     def _run(self) -> None:
@@ -132,23 +132,23 @@ class Writer:
                 self._changed.notify_all()
 
     def _write(self, text: str) -> str:
-        """Returns why it could not be written, empty if it was."""
+        """Write `text`. Return the reason if it could not be written, else an empty string."""
         try:
             stream = self._stream()
             if stream is None:
                 return "there is no stream"
             try:
                 number = stream.fileno()
-            except (OSError, ValueError, AttributeError):  # no file: a test's or a notebook's
+            except (OSError, ValueError, AttributeError):  # not a file: the stream of a test or a notebook
                 stream.write(text)
                 stream.flush()
                 return ""
-            # Past the stream: the end of the process would wait for its lock, for good.
+            # Bypass the stream: otherwise the end of the process could wait for the stream's lock for ever.
             data = text.encode(getattr(stream, "encoding", None) or "utf-8", "backslashreplace")
             while data:
                 try:
                     data = data[os.write(number, data) :]
-                except BlockingIOError:  # another program that has the file has made it so
+                except BlockingIOError:  # another program has made the shared file non-blocking
                     select.select((), (number,), ())
             return ""
         except OSError as error:
@@ -158,14 +158,14 @@ class Writer:
 
 
 class WriterHandler(logging.Handler):
-    """Formats records and has a `Writer` write them."""
+    """A handler that formats records and passes them to a `Writer`."""
 
     def __init__(self, writer: Writer) -> None:
         super().__init__()
         self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never waits, never raises."""
+        """Queue the record. Never waits, never raises."""
         try:
             self._writer.put(self.format(record) + "\n")
         except Exception:

@@ -1,6 +1,7 @@
-"""What waits in a client for answers: one question, or the leaves of a graph that is streamed.
+"""The objects in a client that wait for replies: of one request, or of the leaves of a streamed graph.
 
-`Client` makes them when it asks and puts replies in as they come; whoever asked waits here. Nothing here knows links.
+`Client` creates them when it submits a request and adds replies as they arrive; the caller waits here. This module does
+not use links.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mpreg_transports.functions.threads import get_call_soon_threadsafe
 
 
 class ReplyWaiter:
-    """One question that waits for its answer; streams get several."""
+    """One request that waits for its reply; a stream gets several."""
 
     __slots__ = ("event", "replies")
 
@@ -30,27 +31,27 @@ class ReplyWaiter:
 
 
 StartRequest = Callable[[], tuple[ReplyWaiter, Callable[[], None]]]
-"""Asks, in the loop; gives who waits, and how to say that nobody does any more."""
+"""Submits the request, in the event loop. Returns the waiter of its replies and a function that drops the request."""
 
 
 class ResultStream(AsyncGenerator[tuple[str, Any], None]):
-    """Each leaf's (name, value) as soon as it is there. Asks when the first is wanted; left, closed or forgotten, it
-    cancels what still runs.
+    """Each leaf's (name, value) as soon as it arrives.
 
-    It is a generator made by hand, because one of Python's own is cleaned up late when a loop over it is left, on trio
-    with a warning.
+    The first `asend` submits the request. When the stream is left, closed or garbage-collected, it cancels what still
+    runs. It is a hand-written generator: when a loop over one of Python's own is left, that is cleaned up late, and on
+    trio with a warning.
     """
 
     def __init__(self, start: StartRequest, decode: Callable[[bytes], Any], request: Request) -> None:
-        """Every leaf of `request` must have come when the stream ends without an error."""
+        """Create the stream. It ends without an error only when every leaf of `request` has arrived."""
         self._start_request = start
         self._missing = dict.fromkeys(leaf_names(request))
         self._fault: Fault | None = None
-        """Why a leaf has no value, though its request may go on."""
+        """The reason why a leaf has no value; its request may still go on."""
         self._decode = decode
         self._waiter: ReplyWaiter | None = None
         self._drop: Callable[[], None] | None = None
-        """There while it is under way."""
+        """Set while the request runs."""
         self._call_soon_threadsafe: Callable[..., None] | None = None
         self._affinity: LoopAffinity | None = None
         self._rows: deque[Done] = deque()
@@ -58,7 +59,10 @@ class ResultStream(AsyncGenerator[tuple[str, Any], None]):
         self._closed = False
 
     async def asend(self, value: None) -> tuple[str, Any]:
-        """The next leaf. Raises the error with which the request ended; cancelled while it waits, it is closed."""
+        """Return the next leaf.
+
+        Raises the error with which the request ended. If it is cancelled, the stream is closed.
+        """
         if self._affinity is not None:
             self._affinity.check("this stream")
         while not self._closed:
@@ -100,19 +104,19 @@ class ResultStream(AsyncGenerator[tuple[str, Any], None]):
                 self._result = result
 
     async def athrow(self, typ: Any, val: Any = None, tb: Any = None) -> Never:
-        """Close it and raise."""
+        """Close the stream and raise."""
         await self.aclose()
         raise typ if val is None else val
 
     async def aclose(self) -> None:
-        """Want no more of it. Never waits."""
+        """Close the stream and drop the request. Never waits."""
         self._closed = True
         drop, self._drop = self._drop, None
         if drop is not None:
             drop()
 
     def forget(self) -> None:
-        """Want no more of it: from whichever thread, in the midst of whatever. Never waits."""
+        """Close the stream from any thread at any moment, also during garbage collection. Never waits."""
         self._closed = True
         drop, self._drop = self._drop, None
         if drop is not None and self._call_soon_threadsafe is not None:
@@ -123,7 +127,7 @@ class ResultStream(AsyncGenerator[tuple[str, Any], None]):
 
 
 def leaf_names(request: Request) -> Iterable[str]:
-    """The calls whose results a request brings: those it names, else those that no other call waits for."""
+    """Return the calls whose results a request returns: those that it names, else its leaves."""
     if request.want is not None:
         return request.want
     names = dict.fromkeys([call.name for call in request.calls])

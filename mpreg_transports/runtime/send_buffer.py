@@ -1,8 +1,8 @@
-"""What is to be written to one link: gathered without waiting, written by one task, ended in bounded time.
+"""The bytes to be written to one link: queued without waiting, written by one task, closed in bounded time.
 
-The driver and the client put messages in; a writer task takes what is there and writes it, control messages first. A
-peer may be slow for as long as it takes something: only one that takes nothing for a while is hung up on, and neither
-the hang-up nor the end of the process waits for that one.
+The driver and the client put messages in. A writer task takes them and writes them, control messages first. A peer may
+be slow as long as it takes some bytes. A peer that takes nothing for STALLED_SECONDS is disconnected. Neither the close
+nor the end of the process waits for that peer.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from mpreg_transports.runtime import logs
 log = logs.get(__name__)
 
 SHORT = 64 * 1024
-"""Bytes up to which a write is tried at once; a longer one is left to the writer, which knows how to wait."""
+"""The bytes up to which `put` writes at once; a longer write is left to the writer task, which can wait."""
 BATCH = 256 * 1024
-"""Bytes from which on the writer takes no further message into a write: what has priority waits for one write."""
+"""The bytes from which on the writer adds no message to a write: control messages wait for one write at most."""
 CLOSING_SECONDS = 3.0
-"""How long a link that is closing waits for a peer that takes nothing of what was put before `close`."""
+"""The seconds for which a closing link waits for a peer that takes nothing of what was put before `close`."""
 CHECK_SECONDS = 0.2
-"""From one look at what peers have taken to the next. Reasonable: well below the wait for a probe's answer."""
+"""The interval between two checks of what peers have taken. Reasonable: well below the timeout of a probe."""
 
 
 class ProgressMonitor:
-    """Checks the send buffers of one driver or client while something waits to leave on them.
+    """A task that checks the send buffers of one driver or client while they hold bytes that peers have not taken.
 
-    `spawn` starts a task, which ends when nothing waits any more.
+    `spawn` starts the task, which ends when no such bytes are left.
     """
 
     def __init__(self, spawn: Callable[[Callable[[], Coroutine[object, object, None]]], object]) -> None:
@@ -41,7 +41,7 @@ class ProgressMonitor:
         self._waiting: dict[SendBuffer, None] = {}
 
     def add(self, send_buffer: SendBuffer) -> None:
-        """Look at it until all that it has sent is taken."""
+        """Check a send buffer until the peer has taken all that was sent."""
         if not self._waiting:
             self._spawn(self._run)
         self._waiting[send_buffer] = None
@@ -55,10 +55,10 @@ class ProgressMonitor:
 
 
 class SendBuffer:
-    """`put` never waits; `run` empties it in as few writes as can be, until the link is closed or ends.
+    """The send buffer of one link. `put` never waits; `run` empties it in few writes until the link is closed or ends.
 
-    With `high_water` bytes unsent `backlog` is told how many, once; when all have been written it is told 0.
-    `progress` is called while the peer takes some of what waits to leave.
+    At `high_water` unsent bytes `backlog` is called once with their number; when all have been written it is called
+    with 0. `progress` is called while the peer takes some of the waiting bytes.
     """
 
     def __init__(
@@ -82,7 +82,10 @@ class SendBuffer:
         self._written = 0
         self._acked: int | None = None
         self._idle_checks = 0
-        """Looks in a row at which the peer had taken nothing; a pause of this process is one look at most."""
+        """The checks in a row at which the peer had taken nothing.
+
+        A pause of this process counts as one check at most.
+        """
         self._code: int | None = None
         self._over = False
         self._wake = anyio.Event()
@@ -90,13 +93,13 @@ class SendBuffer:
 
     @property
     def moving(self) -> bool:
-        """Whether something waits to leave and the peer takes it."""
+        """True if bytes wait and the peer takes some of them."""
         return not self._over and self._acked is not None and self._idle_checks == 0
 
     def put(self, messages: Sequence[Sequence[bytes]], lane: Lane = Lane.CONTENT) -> None:
-        """Write these, each the chunks of one message, after what is there in their lane.
+        """Write messages, each given as its chunks, after the messages that already wait in their lane.
 
-        At once if that can be done without waiting. After `close` they are dropped.
+        They are written at once if that needs no waiting. After `close` they are dropped.
         """
         if self._code is not None:
             return
@@ -115,7 +118,7 @@ class SendBuffer:
     def close(self, code: int) -> None:
         """Close the link when all is written, or when the peer takes nothing for CLOSING_SECONDS.
 
-        The second call changes nothing.
+        A second call changes nothing.
         """
         if self._code is None:
             self._code = code
@@ -129,7 +132,7 @@ class SendBuffer:
             with self._scope:
                 await self._write()
         except LinkEnded:
-            return  # the reader is told so too, and says what follows
+            return  # the reader gets LinkEnded too, and handles it
         finally:
             self._over = True
         if self._code is None:
@@ -138,9 +141,9 @@ class SendBuffer:
         await self._link.close(self._code)
 
     def check_progress(self) -> bool:
-        """See whether the peer has taken something since the last look, and give it up if it has not for long.
+        """Check whether the peer has taken bytes since the last check; stop writing if it has taken none for too long.
 
-        Returns False once nothing is left to be taken.
+        Returns False once no bytes are left to be taken.
         """
         if self._over:
             return False
@@ -180,7 +183,7 @@ class SendBuffer:
             self._wake = anyio.Event()
 
     def _next(self) -> list[bytes]:
-        """The chunks of the next write: all control messages, and content up to a bound, whole messages."""
+        """Return the chunks of the next write: control messages, then content; whole messages, up to BATCH bytes."""
         batch: list[bytes] = []
         size = 0
         for lane in (self._control, self._content):
@@ -194,7 +197,7 @@ class SendBuffer:
 
 
 class ReplySlot:
-    """Stands in for a send buffer where one answer is awaited."""
+    """The replacement of a send buffer where one reply is awaited."""
 
     moving = False
 
@@ -203,17 +206,17 @@ class ReplySlot:
         self._arrived = anyio.Event()
 
     def put(self, messages: Sequence[Sequence[bytes]], lane: Lane = Lane.CONTENT) -> None:
-        """The answer, or a part of it."""
+        """Add the reply, or a part of it."""
         for message in messages:
             self._chunks.extend(message)
         self._arrived.set()
 
     def close(self, code: int) -> None:
-        """No answer will come."""
+        """End the wait: no reply will come."""
         self._arrived.set()
 
     async def answer(self) -> bytes:
-        """Wait for it. Raises LinkEnded if there will be none."""
+        """Wait for the reply. Raises LinkEnded if there is none."""
         await self._arrived.wait()
         if not self._chunks:
             raise LinkEnded("the node is leaving")

@@ -1,8 +1,8 @@
-"""Signals that ask a node to leave: SIGTERM, SIGINT, and SIGHUP unless it is ignored (`nohup`).
+"""The signals on which a node leaves: SIGTERM, SIGINT, and SIGHUP unless it is ignored (`nohup`).
 
-They reach the event loop of the main thread, as calls between two callbacks and never in the midst of one. Where an
-event loop takes no signals (Windows), Python's own handlers pass them on. A forked child takes signals as the process
-did before the node ran. A process that does not end after the signals is ended by force.
+They reach the event loop of the main thread as calls between two callbacks, never within one. Where an event loop
+supports no signals (Windows), Python's own handlers pass them on. In a forked child signals have the handlers from
+before the node ran. A process that does not end after the signals is ended by force.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ log = logs.get("mpreg")
 
 _GRACEFUL_EXIT_SECONDS = 6.0
 _FORCED_EXIT_SECONDS = 3.0
-"""How long a process has to end by itself after the grace, and after a second signal. Links may take 3 s to close."""
+"""The seconds for a process to end after the grace, and after a second signal. Links may take 3 s to close."""
 
 Handler = Any
-"""What `signal.getsignal` gives."""
+"""The return type of `signal.getsignal`."""
 
 
 def leaving_signals() -> tuple[signal.Signals, ...]:
-    """Those that this platform has and that are not left to be ignored."""
+    """Return the leaving signals that this platform has and that are not ignored."""
     found = [signal.SIGTERM, signal.SIGINT]
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
@@ -50,10 +50,10 @@ async def deliver_signals(
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Call `deliver` in this loop for each signal, until cancelled.
+    """Call `deliver` in this event loop for each signal, until cancelled.
 
-    `blocked` is called at once, in the midst of whatever blocks the loop, for a signal while an earlier one waits to be
-    delivered. Outside the main thread there are none, and it returns at once.
+    `blocked` is called at once, even while other code blocks the event loop, for a signal that arrives while an earlier
+    one is not delivered yet. Outside the main thread there are no signals, and this returns at once.
     """
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
@@ -78,7 +78,7 @@ async def deliver_signals(
 
 
 class _UndeliveredSignals:
-    """Counts signals that the loop has not delivered: Python runs handlers also while a function blocks the loop."""
+    """A counter of undelivered signals: Python runs handlers also while a function blocks the event loop."""
 
     def __init__(self, numbers: tuple[signal.Signals, ...], blocked: Callable[[signal.Signals], None]) -> None:
         self.count = 0
@@ -99,7 +99,7 @@ class _UndeliveredSignals:
 
 @contextmanager
 def _handlers_restored(numbers: tuple[signal.Signals, ...]) -> Iterator[dict[signal.Signals, Handler]]:
-    """Event loops put the system's defaults in the place of handlers that a program had installed."""
+    """Restore a program's own signal handlers at the end; event loops put the system's defaults in their place."""
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield before
@@ -110,17 +110,17 @@ def _handlers_restored(numbers: tuple[signal.Signals, ...]) -> Iterator[dict[sig
 
 
 def _install_python_handlers(numbers: tuple[signal.Signals, ...], deliver: Callable[[signal.Signals], None]) -> None:
-    """Handlers of Python's own interrupt whatever runs: all that they do is to pass the signal to the loop."""
+    """Install Python handlers, which interrupt any code: all that they do is to pass the signal to the event loop."""
     call_soon_threadsafe = get_call_soon_threadsafe()
     for number in numbers:
         signal.signal(number, lambda taken, frame: call_soon_threadsafe(deliver, signal.Signals(taken)))
 
 
 class SignalExit:
-    """Makes a node leave at a signal, at once at a second one, and ends a process that does not end after that.
+    """Makes a node leave at a signal, and at once at a second one; ends a process that does not end after that.
 
-    `leave` begins to leave, and called again it skips the grace of `grace` nanoseconds; `draining` says whether it has
-    begun. Both are called in the event loop's thread.
+    `leave` begins to leave; its second call ends the grace of `grace` nanoseconds. `draining` returns whether the node
+    has begun to leave. Both are called in the event loop's thread.
     """
 
     def __init__(self, leave: Callable[[], None], draining: Callable[[], bool], *, grace: int) -> None:
@@ -131,7 +131,7 @@ class SignalExit:
 
     @contextmanager
     def forced(self) -> Iterator[None]:
-        """While this lasts the process is ended by force, some seconds after the grace or after a second signal."""
+        """Within this block the process is ended by force some seconds after the grace or after a second signal."""
         forced = self._forced_end = ForcedEnd()
         try:
             yield
@@ -140,7 +140,7 @@ class SignalExit:
             self._forced_end = None
 
     async def deliver(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Act on each signal, until cancelled."""
+        """Handle each signal, until cancelled."""
         await deliver_signals(self._on_signal, self._on_signal_while_blocked, task_status=task_status)
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -153,27 +153,27 @@ class SignalExit:
         self._leave()
 
     def _on_signal_while_blocked(self, number: signal.Signals) -> None:
-        """A function blocks the event loop, and a second signal has come: the process ends also if it goes on so."""
+        """Arm the forced end: a second signal has arrived while a function blocks the event loop, perhaps for ever."""
         if self._forced_end is not None:
             self._forced_end.arm_within_a_handler(number, seconds=_FORCED_EXIT_SECONDS)
 
 
 class ForcedEnd:
-    """Ends the process if it has not ended by itself some time after a signal: a body may swallow its cancellation."""
+    """Ends the process if it does not end by itself some time after a signal: a body may suppress its cancellation."""
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
         self._at_once: object = None
 
     def arm(self, number: signal.Signals, *, seconds: float) -> None:
-        """From now on it has so many seconds; a later call replaces an earlier one."""
+        """End the process after that many seconds; a later call replaces an earlier one."""
         self.disarm()
         timer = self._timer = threading.Timer(seconds, _end, (number,))
         timer.name, timer.daemon = "mpreg forced end", True
         timer.start()
 
     def arm_within_a_handler(self, number: signal.Signals, *, seconds: float) -> None:
-        """The same in a signal handler, which may have interrupted the start of a thread: it takes no lock."""
+        """Do the same in a signal handler, which may have interrupted the start of a thread: it takes no lock."""
         if self._at_once is None:
             self._at_once = object()
             _thread.start_new_thread(self._later, (number, seconds, self._at_once))
@@ -184,7 +184,7 @@ class ForcedEnd:
             _end(number)
 
     def disarm(self) -> None:
-        """It has ended by itself."""
+        """Cancel the forced end: the process ends by itself."""
         self._at_once = None
         if self._timer is not None:
             self._timer.cancel()
@@ -195,5 +195,5 @@ def _end(number: signal.Signals) -> None:
     text = "%s: something that runs here does not let the process end; ended by force"
     last_line = threading.Thread(target=log.error, args=(text, number.name), daemon=True)
     last_line.start()
-    last_line.join(0.2)  # a log that nobody reads does not keep it either
+    last_line.join(0.2)  # a log without a reader does not delay the end
     os._exit(128 + number)

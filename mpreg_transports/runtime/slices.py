@@ -1,7 +1,7 @@
-"""Input handed to the core in slices, so that what one peer sends does not block the event loop for long.
+"""Input passed to the core in slices, so that the data of one peer does not block the event loop for long.
 
-The reader of each link gives what it has read to a `Slicer`. Byte streams are cut, as the core does not care where;
-messages stay whole. After SLICE of work other tasks have their turn.
+The reader of each link passes its data to a `Slicer`. Byte streams are cut, as the core accepts any chunks; messages
+stay whole. After SLICE of work other tasks run.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 import anyio.lowlevel
 
 SLICE = 2_000_000
-"""Nanoseconds of work after which others have their turn."""
+"""The nanoseconds of work after which other tasks run."""
 _LEAST = 1024
 _MOST = 256 * 1024
 _FIRST = 16 * 1024
-"""Bytes of a piece of a stream: halved if one takes over a fourth of SLICE, doubled if it takes far less."""
+"""The first size of a piece of a stream, in bytes: halved if one takes over SLICE/4, doubled if it takes far less."""
 
 Data = bytes | bytearray | memoryview | str
 
 
 class Slicer:
-    """For one link. `take` gives a piece to the core at a time, `flush` carries out what the core wants done then."""
+    """The slicer of one link. `take` passes one piece to the core; `flush` carries out the effects of the core."""
 
     def __init__(self, take: Callable[[Data, int], None], flush: Callable[[], None], clock: Callable[[], int]) -> None:
         self._take = take
@@ -30,7 +30,7 @@ class Slicer:
         self._size = _FIRST
 
     async def feed(self, items: Sequence[Data], *, stream: bool) -> None:
-        """Hand in what one read gave; `stream` says that it may be cut anywhere."""
+        """Pass the data of one read to the core. `stream`: the data may be cut anywhere."""
         began = last = self._clock()
         for item in items:
             for piece in self._cut(item) if stream else (item,):

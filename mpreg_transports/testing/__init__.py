@@ -1,6 +1,6 @@
 """Tests of clusters: simulated in virtual time, or real servers in one process.
 
-Each name is imported when it is first asked for, so that the pytest plugin, which lives here too, costs nothing.
+Each name is imported at its first use, so that the pytest plugin, which is also in this package, costs nothing.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ _WHERE = {
     "simulate": "pytest_support.decorator",
     "uniform": "simulation.durations",
 }
-"""Which module of this package holds a name."""
+"""The module of this package that defines each name."""
 
 
 def __getattr__(name: str) -> object:
-    """Import `name` where it lives. Raises AttributeError for what is not in `__all__`."""
+    """Import and return `name`. Raises AttributeError for a name that is not in `__all__`."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found: object = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,9 +1,9 @@
-"""Which HTTP and WebSocket requests a node lets in, judged by `Host` and `Origin`, so that no web page uses it unasked.
+"""Access checks for HTTP and WebSocket requests, by `Host` and `Origin`, so that no foreign web page uses a node.
 
 A browser sends requests to this machine for any page that it shows. `Origin` names the page, so a foreign page is
-refused. `Host` names the node as the page's address has it, so a page whose name was made to point here (DNS rebinding)
-is refused. The listener asks `check` about each head before it reads a body; `HttpRoutes` adds the headers of `cors`.
-Programs that are no browsers send no `Origin`. Nothing here answers a request that is let in.
+refused. `Host` is the node's name in the page's address, so a page whose name was made to point here (DNS rebinding) is
+refused. The listener calls `check` on each head before it reads a body; `HttpRoutes` adds the headers of `cors`.
+Programs that are not browsers send no `Origin`. Nothing here answers an admitted request.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mpreg_transports.runtime.log_observer import printable
 log = logs.get("mpreg")
 
 OPEN_PATHS = ("/healthz", "/readyz")
-"""What anybody may ask: they say one word and change nothing."""
+"""The paths that are open to everybody: they return one word and change nothing."""
 _SCHEMES = {"http": 80, "https": 443}
 _REMEMBERED = 100
-"""Refused names that are logged; more of them are refused without a line."""
+"""The refused names that are logged; more of them are refused without a line."""
 _PREFLIGHT_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The address of a web page without its path. `host` is normal, `port` never absent."""
+    """The address of a web page without its path. `host` is normal, `port` is always present."""
 
     scheme: str
     host: str
@@ -41,7 +41,7 @@ class Origin:
 
 
 def parse_origin(text: str) -> Origin:
-    """Read `https://app.example.com` or `http://localhost:3000`. Raises ValueError with a right one."""
+    """Parse `https://app.example.com` or `http://localhost:3000`. Raises ValueError with a correct example."""
     scheme, separator, rest = text.strip().partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _SCHEMES:
@@ -53,7 +53,7 @@ def parse_origin(text: str) -> Origin:
 
 
 def parse_allowed_host(text: str) -> str:
-    """Read a host that requests may name, with or without a port, which does not count. Raises ValueError."""
+    """Parse a host that requests may name, with or without a port, which is ignored. Raises ValueError."""
     found = split_authority(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is not a host: expected a name or a number, such as mpreg.example.com")
@@ -61,7 +61,7 @@ def parse_allowed_host(text: str) -> str:
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
-    """The normal host and the port of `host`, `host:port` or `[v6]:port`; None for anything else."""
+    """Return the normal host and the port of `host`, `host:port` or `[v6]:port`; None for anything else."""
     if text.startswith("["):
         host, bracket, rest = text.partition("]")
         if not bracket or ":" not in host or (rest and not rest.startswith(":")):
@@ -79,7 +79,7 @@ def split_authority(text: str) -> tuple[str, int | None] | None:
 
 
 def allowed_names(hosts: Iterable[str], origins: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """`allow_hosts` and `allow_origins` in their normal form."""
+    """Return `allow_hosts` and `allow_origins` in their normal form."""
     for name, given in (("allow_hosts", hosts), ("allow_origins", origins)):
         if isinstance(given, str):
             raise TypeError(f'{name}="{given}" is a bare string; write {name}=["{given}"]')
@@ -90,9 +90,9 @@ def allowed_names(hosts: Iterable[str], origins: Iterable[str]) -> tuple[tuple[s
 
 
 class Access:
-    """The rules of one node. `names` are hosts that it is known by: the one that it advertises, and `--allow-host`.
+    """The rules of one node. `names` are the hosts of the node: the advertised one, and those of `--allow-host`.
 
-    Raises ValueError for an origin that is none.
+    Raises ValueError for an invalid origin.
     """
 
     def __init__(self, *, names: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
@@ -101,7 +101,7 @@ class Access:
         self._logged: dict[str, None] = {}
 
     def check(self, request: HttpRequest) -> HttpResponse | None:
-        """Judge a request by its head: None lets it in, a response refuses it or answers a preflight."""
+        """Check a request by its head: None admits it, a response refuses it or answers a preflight."""
         upgrade = request.asks_for_websocket()
         if request.path in OPEN_PATHS and not upgrade:
             return None
@@ -117,12 +117,12 @@ class Access:
         return self._preflight(request) if request.method == "OPTIONS" else None
 
     def cors(self, request: HttpRequest) -> tuple[tuple[str, str], ...]:
-        """The headers that let a page of an allowed origin read the answer."""
+        """Return the headers that let a page of an allowed origin read the response."""
         origin = self.allowed_origin(request)
         return () if origin is None else (("access-control-allow-origin", origin), ("vary", "origin"))
 
     def allowed_origin(self, request: HttpRequest) -> str | None:
-        """The request's `Origin` as it came, if `--allow-origin` names it."""
+        """Return the request's `Origin` as it was sent, if `--allow-origin` names it."""
         asked = request.header("origin")
         if asked is None or not self._origins:
             return None
@@ -132,15 +132,16 @@ class Access:
             return None
 
     def _is_own(self, request: HttpRequest) -> bool:
-        """Whether `Host` is a name of this node, or the number at which the connection came in."""
+        """Return whether `Host` is a name of this node, or the IP address at which the connection arrived."""
         found = split_authority((request.header("host") or "").strip())
         if found is None:
             return False
-        # A loopback name is nobody's domain, and is what people type for a port that is forwarded to this node.
+        # No web page can have a loopback name as its domain, and people use one for a port that is forwarded to this
+        # node.
         return is_loopback(found[0]) or found[0] in self._names or found[0] == _without_zone(request.local)
 
     def _preflight(self, request: HttpRequest) -> HttpResponse:
-        """Answer the question that a browser asks before a POST with JSON (Fetch standard, CORS preflight)."""
+        """Answer the request that a browser sends before a POST with JSON (Fetch standard, CORS preflight)."""
         allowed = (
             ("access-control-allow-methods", "GET, POST"),
             ("access-control-allow-headers", "content-type"),
@@ -186,13 +187,13 @@ class Access:
 
 
 def _offers_native(request: HttpRequest) -> bool:
-    """Whether it is the opening handshake of a node or of a native client."""
+    """Return whether it is the opening handshake of a node or of a native client."""
     offered = (request.header("sec-websocket-protocol") or "").split(",")
     return SUBPROTOCOL in [name.strip() for name in offered]
 
 
 def _is_same(asked: str, request: HttpRequest) -> bool:
-    """Whether the page is one of this node's own: of the same host and port. All loopback names are one host."""
+    """Return whether the page belongs to this node: same host and port. All loopback names are one host."""
     try:
         origin = parse_origin(asked)
     except ValueError:
@@ -206,5 +207,5 @@ def _is_same(asked: str, request: HttpRequest) -> bool:
 
 
 def _without_zone(host: str) -> str:
-    """An address of this machine without the interface that IPv6 may name."""
+    """Return an address of this machine without the interface that an IPv6 address may name."""
     return host.partition("%")[0]

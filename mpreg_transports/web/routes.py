@@ -1,4 +1,7 @@
-"""What each HTTP path answers. No state-changing GET; the classic dialect by `POST /rpc`, so `curl` is a client."""
+"""The responses of each HTTP path.
+
+No GET changes state; `POST /rpc` takes the classic dialect, so `curl` is a client.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from mpreg_transports.links.http import HttpRequest, HttpResponse
 from mpreg_transports.web.access import Access
 
 _READY_AFTER = 10.0
-"""Seconds after which a node is ready though no seed has answered."""
+"""The seconds after which a node is ready even if no seed has answered."""
 
 _STATUS: dict[int, int] = {
     ErrorCode.UNKNOWN_MESSAGE: 400,
@@ -40,9 +43,9 @@ class _ClassicReply(msgspec.Struct):
 
 
 class HttpRoutes:
-    """Answers HTTP for one node. `exchange` sends one classic message to the core and gives its answer.
+    """The HTTP responses of one node. `exchange` sends one classic message to the core and returns its reply.
 
-    `access` says which pages of other origins may read the answers; whom it refuses never comes here.
+    `access` decides which pages of other origins may read the responses; requests that it refuses do not arrive here.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class HttpRoutes:
         self._started = time.monotonic()
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
-        """The response to any request."""
+        """Return the response to any request."""
         response = await self._respond(request)
         cors = self._access.cors(request)
         return replace(response, headers=(*response.headers, *cors)) if cors else response

@@ -1,1 +1,1 @@
-"""The commands, one file a family."""
+"""The commands, one file for each family."""

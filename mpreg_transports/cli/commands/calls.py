@@ -1,7 +1,7 @@
-"""`mpreg call`, `run` and `explain`: one call, a request from a file, and where a request would run.
+"""The commands `mpreg call`, `run` and `explain`: one call, a request from a file, and where a request would run.
 
-Arguments and files become a native `Request`; what comes back goes to stdout as JSON. Classic files are translated here
-by the same dialect that a node has at its door, so they mean the same.
+Arguments and files become a native `Request`; results are written to stdout as JSON. Classic files are translated with
+the classic dialect of a node, so they have the same meaning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REQUEST_KEYS = ("role", "cmds", "u", "refs", "want", "timeout", "wait", "on_erro
 COMMAND_KEYS = ("name", "fun", "args", "kwargs", "locs")
 _VALUE_OPTIONS = ("--kw", "--resource", "--timeout", "--url", "--config")
 _NUMBER_MARK = "\0"
-"""Stands before a negative number on its way past the parser, which would take it for an option."""
+"""A mark before a negative number, which the parser would otherwise take for an option."""
 
 RequestFile = Annotated[
     str, typer.Argument(metavar="FILE", help="JSON: a classic request, or just its cmds list; - is stdin.")
@@ -35,10 +35,10 @@ RequestFile = Annotated[
 
 
 class NegativeNumberCommand(typer.core.TyperCommand):
-    """A command that takes `-1` for an argument, while a mistyped option is still told as one."""
+    """A command that accepts `-1` as an argument, while a mistyped option is still reported as an option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Mark negative numbers that are no option's value, so that the parser lets them through."""
+        """Mark negative numbers that are not the value of an option, so that the parser accepts them."""
         end = args.index("--") if "--" in args else len(args)
         marked = list(args)
         for position, text in enumerate(args[:end]):
@@ -52,7 +52,7 @@ def _is_negative(text: str) -> bool:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's commands."""
+    """Add the commands of this family."""
     app.command(
         cls=NegativeNumberCommand,
         epilog=example(
@@ -97,7 +97,7 @@ def call(
     async def operation(client: Client) -> Any:
         try:
             return await client.call(function, *positional, resources=resource or (), kwargs=keywords, timeout=timeout)
-        except TypeError as error:  # such as half of a letter, which no argument can carry
+        except TypeError as error:  # such as a lone surrogate, which no argument can carry
             raise CommandFailed(str(error)) from None
 
     print_value(with_client(node_url(url, config), operation), as_json=as_json)
@@ -143,7 +143,7 @@ def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: 
     from mpreg_transports.cli.console import emit_json, show
     from mpreg_transports.cli.errors import ExitCode, print_error
 
-    request = msgspec.structs.replace(read_request(file), partial=True)  # a row for what is impossible too
+    request = msgspec.structs.replace(read_request(file), partial=True)  # a row for impossible calls too
 
     async def operation(client: Client) -> tuple[Explained, ...]:
         return await client.explain(request)
@@ -170,11 +170,11 @@ def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: 
         raise typer.Exit(ExitCode.NO_ROUTE)
 
 
-# -- in ---------------------------------------------------------------------------------------------------------------
+# -- input ------------------------------------------------------------------------------------------------------------
 
 
 def argument(text: str) -> Any:
-    """The value that one word of a command line means: strict JSON, or else the word itself."""
+    """Return the value of one word of a command line: strict JSON, or else the word itself."""
     from mpreg_proto.wire.jsonvalues import MalformedJson, loads
 
     text = text.removeprefix(_NUMBER_MARK)
@@ -185,7 +185,7 @@ def argument(text: str) -> Any:
 
 
 def warn_about_invalid_json(values: Sequence[Any]) -> None:
-    """Say of each text that looks like JSON and is none that it goes as a text."""
+    """Warn about each text that looks like JSON but is not, and is therefore sent as a text."""
     from mpreg_proto.wire.jsonvalues import MalformedJson, loads
     from mpreg_transports.cli.console import print_message
 
@@ -198,7 +198,7 @@ def warn_about_invalid_json(values: Sequence[Any]) -> None:
 
 
 def keyword(text: str) -> tuple[str, Any]:
-    """`name=JSON` as a name and a value. Raises CommandFailed."""
+    """Return `name=JSON` as a name and a value. Raises CommandFailed."""
     from mpreg_transports.cli.errors import CommandFailed
 
     name, equals, value = text.partition("=")
@@ -208,7 +208,10 @@ def keyword(text: str) -> tuple[str, Any]:
 
 
 def read_request(file: str) -> Request:
-    """The request in a file. Raises CommandFailed for a file that cannot be read, a RequestError for a bad request."""
+    """Return the request in a file.
+
+    Raises CommandFailed for a file that cannot be read, a RequestError for a bad request.
+    """
     from mpreg_transports.cli.errors import CommandFailed
     from mpreg_transports.config.textfiles import decoded
 
@@ -223,7 +226,7 @@ def read_request(file: str) -> Request:
 
 
 def _stdin() -> str:
-    """All of stdin. Raises UnicodeDecodeError, and OSError where there is none."""
+    """Return all of stdin. Raises UnicodeDecodeError, or OSError if stdin is closed."""
     from mpreg_transports.config.textfiles import decoded
 
     if sys.stdin is None:
@@ -233,7 +236,10 @@ def _stdin() -> str:
 
 
 def request_of(text: str, *, where: str) -> Request:
-    """The native request that a classic one, or its `cmds` list, stands for. Raises a RequestError naming `where`."""
+    """Return the native request for a classic one, or for its `cmds` list.
+
+    Raises a RequestError whose text contains `where`.
+    """
     from mpreg_proto.errors import Fault, exception_for
     from mpreg_proto.limits import DEFAULT
     from mpreg_proto.wire.classic import ClassicDialect
@@ -250,9 +256,10 @@ def request_of(text: str, *, where: str) -> Request:
 
 
 def refuse_unknown_keys(text: str, *, where: str) -> None:
-    """A file is written by hand: raises CommandFailed for a key that means nothing, with the one that was meant.
+    """Raise CommandFailed for an unknown key, with a suggestion.
 
-    A node ignores such keys, as a newer client may know more of them. What is no such file is told elsewhere.
+    A file is written by hand and may contain typing errors. A node ignores unknown keys, because a newer client may
+    have more of them. Text that is not JSON is reported elsewhere.
     """
     from mpreg_proto.wire.jsonvalues import MalformedJson, loads
 
@@ -277,11 +284,14 @@ def _refuse_unknown(tree: dict[str, Any], known: Sequence[str], place: str) -> N
             raise CommandFailed(f"unknown key {key!r} {place}; {suggestion(key, known)}")
 
 
-# -- out --------------------------------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def print_value(value: Any, *, as_json: bool) -> None:
-    """A result: text plain, all else JSON. Raises ExecutionFailed where JSON is asked for and cannot say it."""
+    """Print a result: a text as it is, all else as JSON.
+
+    Raises ExecutionFailed if JSON is required and the value has no JSON form.
+    """
     from mpreg_proto.errors import ExecutionFailed
     from mpreg_proto.wire.encode_errors import UnsendableValue
     from mpreg_transports.cli.console import emit, escape_controls, pretty
@@ -299,7 +309,7 @@ def print_value(value: Any, *, as_json: bool) -> None:
 
 
 def json_tree(value: Any) -> object:
-    """`value` as a tree for JSON. Raises UnsendableValue with the path of what has no JSON form."""
+    """Return `value` as a tree for JSON. Raises UnsendableValue with the path of a value that has no JSON form."""
     from mpreg_proto.wire.jsonvalues import to_json
     from mpreg_transports.values import default_codec
 
@@ -307,13 +317,13 @@ def json_tree(value: Any) -> object:
 
 
 def failures(answer: GraphResult) -> list[RequestError]:
-    """What failed of a partial answer: first the cause, then what was wanted and is not there."""
+    """Return the errors of a partial reply: first the cause, then those of the missing wanted results."""
     found = {error.message: error for error in (answer.error, *answer.errors.values()) if error is not None}
     return list(found.values())
 
 
 def print_answer(answer: GraphResult, *, timeline: bool, as_json: bool) -> None:
-    """The leaves, and the waterfall if asked for."""
+    """Print the leaves, and the waterfall if `timeline`."""
     from mpreg_transports.cli.console import ascii_only, emit, emit_json, out, show
     from mpreg_transports.cli.waterfall import waterfall
 
@@ -331,13 +341,13 @@ def print_answer(answer: GraphResult, *, timeline: bool, as_json: bool) -> None:
 
 
 def trace_row(row: Traced) -> dict[str, object]:
-    """One row of a trace as the classic dialect gives it, times in seconds since the request arrived."""
+    """Return one row of a trace in the form of the classic dialect, with times in seconds since the request arrived."""
     seconds = {key: getattr(row, key) / 1e9 for key in ("queued", "moved", "started", "ended")}
     return {"name": row.name, "node": row.node, **seconds, "tries": row.tries, "why": row.why}
 
 
 def explain_table(rows: Sequence[Explained]) -> list[RenderableType]:
-    """A table of calls; below a call, the nodes that will not be drawn."""
+    """Return a table of calls; below each call are the nodes that cannot be chosen."""
     from rich.text import Text
 
     from mpreg_transports.cli.console import table

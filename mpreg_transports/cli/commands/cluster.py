@@ -1,6 +1,6 @@
-"""`mpreg nodes`, `functions` and `check`: how one node sees the cluster, and how it is reached.
+"""The commands `mpreg nodes`, `functions` and `check`: the view that one node has of the cluster, and its reachability.
 
-All three ask a node for its view; nothing is changed there.
+All three get the view of a node and change nothing there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What `check` found out. Times are nanoseconds; `problems` is empty when all is well."""
+    """The result of `check`. Times are nanoseconds; `problems` is empty if there are none."""
 
     url: str
     node: str
@@ -34,18 +34,18 @@ class CheckResult:
     protocol: int
     release: str
     reached: int
-    """From the first packet to the answered handshake."""
+    """The time from the first packet to the answered handshake."""
     rtt: int
     """The round-trip time: the shortest of five."""
     members: dict[str, int]
-    """How many members are in each standing."""
+    """The number of members by standing."""
     functions: int
     synced: bool
     problems: tuple[str, ...]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's commands."""
+    """Add the commands of this family."""
     app.command(epilog=example("mpreg nodes --url ws://127.0.0.1:9001"))(nodes)
     app.command(epilog=example("mpreg functions --json"))(functions)
     app.command(epilog=example("mpreg check ws://127.0.0.1:9001"))(check)
@@ -117,7 +117,7 @@ def check(
 
 
 def assess(url: str, view: NodeView, *, protocol: int, reached: int, rtt: int) -> CheckResult:
-    """What a view says about the node's health."""
+    """Return the result of a check from a node's view and the measured times."""
     standings: dict[str, int] = {}
     for row in view.members:
         standings[row.standing] = standings.get(row.standing, 0) + 1
@@ -151,7 +151,7 @@ def _problems(view: NodeView) -> list[str]:
 
 
 def check_table(found: CheckResult) -> Table:
-    """The answers to `check`'s questions, a line each."""
+    """Return the result of `check` as a table, one line for each property."""
     from mpreg_transports.cli.console import format_duration, table
 
     members = ", ".join(f"{count} {standing}" for standing, count in found.members.items())
@@ -163,13 +163,13 @@ def check_table(found: CheckResult) -> Table:
         ("version", f"protocol {found.protocol}; mpreg {found.release} here"),
         ("rtt", f"{format_duration(found.rtt)} (the shortest of {_PINGS})"),
         ("view", f"members: {members}; {found.functions} functions; {peers}"),
-        ("clock", "not compared: nodes tell each other spans, never times of day"),
+        ("clock", "not compared: nodes exchange spans, never times of day"),
     ]
     return table(("", ""), rows)
 
 
 def members_table(view: NodeView) -> Table:
-    """A row a member; the asked node has a star."""
+    """Return a table with a row for each member; a star marks the node that was asked."""
     from rich.text import Text
 
     from mpreg_transports.cli.console import format_duration, table
@@ -192,7 +192,10 @@ def members_table(view: NodeView) -> Table:
 
 
 def observers_table(view: NodeView) -> Table:
-    """The rtt of each member, how much of its catalogue is known, and its observers: its neighbours on the rings."""
+    """Return a table with the rtt of each member, the version of its catalogue, and its observers.
+
+    The observers of a member are its neighbours on the rings.
+    """
     from mpreg_transports.cli.console import format_duration, table
 
     alive = len([row for row in view.members if row.standing in ("alive", "draining", "suspect")])
@@ -210,7 +213,10 @@ def observers_table(view: NodeView) -> Table:
 
 
 def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
-    """A row a function, said once; beside it each node that offers it, with the resources it holds for it."""
+    """Return a table with one row for each function, and the nodes that offer it.
+
+    Beside each node are the resources that it holds for the function.
+    """
     from rich.console import Group, RenderableType
     from rich.padding import Padding
     from rich.table import Table
@@ -241,7 +247,7 @@ def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
 
 
 def _unquoted(signature: str) -> str:
-    """Without the quotes that annotations have under `from __future__ import annotations`."""
+    """Return a signature without the quotes that annotations have under `from __future__ import annotations`."""
     return re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
 
 
@@ -255,7 +261,7 @@ def _view(url: str | None, config: Config) -> NodeView:
 
 
 def _plain(row: object) -> object:
-    """A struct or dataclass as a tree for JSON."""
+    """Return a struct or dataclass as a tree for JSON."""
     import msgspec
 
     return msgspec.to_builtins(row)

@@ -1,4 +1,7 @@
-"""`mpreg config`: each setting, its value, and where it came from. Reads what `serve` would read; starts nothing."""
+"""The command `mpreg config`: each setting, its value, and where it came from.
+
+It reads what `serve` would read, and starts nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from mpreg_transports.cli.options import Config, Json, example
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's command."""
+    """Add the command."""
     app.command("config", epilog=example("mpreg config", "MPREG_PORT=9005 mpreg config app.py:server --json"))(settings)
 
 

@@ -1,7 +1,7 @@
-"""`mpreg dev`: a cluster of N processes on this machine until Ctrl-C, ports chosen and printed.
+"""The command `mpreg dev`: a cluster of N processes on this machine until Ctrl-C.
 
-Each is a node with TARGET's functions and knows all the others as peers. With `--reload` all are restarted, on the
-same ports, when the file of TARGET changes.
+The ports are chosen and printed. Each process is a node with TARGET's functions and has all others as peers. With
+`--reload` all are restarted, on the same ports, when the file of TARGET changes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ POLL_SECONDS = 0.3
 """Seconds between two reads of the file's time."""
 MOST_NODES = 64
 SHARED = ("resource", "cluster-id", "transport", "allow-host", "allow-origin", "app-dir")
-"""Settings of the file and the environment that all nodes get."""
+"""The settings of the file and the environment that all nodes get."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's command."""
+    """Add the command."""
     app.command(epilog=example("mpreg dev", "mpreg dev app.py:server --nodes 3 --reload"))(dev)
 
 
@@ -64,7 +64,10 @@ def dev(
 
 
 class DevCluster:
-    """The processes of one `mpreg dev`. `shared` are settings that all get; `watched` the file that restarts them."""
+    """The processes of one `mpreg dev`.
+
+    `shared` are settings that all nodes get; `watched` is the file whose change restarts them.
+    """
 
     def __init__(
         self, target: str | None, count: int, shared: dict[str, Value], *, watched: Path | None, as_json: bool
@@ -77,7 +80,7 @@ class DevCluster:
         self._ports = [0] * count
 
     async def run(self) -> None:
-        """Until SIGINT or SIGTERM."""
+        """Run until SIGINT or SIGTERM."""
         import anyio
 
         from mpreg_transports.cli.children import Children
@@ -92,7 +95,7 @@ class DevCluster:
                 tasks.cancel_scope.cancel()
 
     async def _start(self, children: Children) -> None:
-        """Start each on the port that it had, with those before it as peers; the others come to it."""
+        """Start each node on its earlier port, with the nodes before it as peers; later nodes connect to it."""
         for number in range(len(self._nodes)):
             peers = tuple(f"ws://127.0.0.1:{port}" for port in self._ports[:number])
             settings: dict[str, Value] = {
@@ -157,14 +160,14 @@ class DevCluster:
 
 
 async def cancel_on_signal(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
-    """Cancel `scope` with the first signal."""
+    """Cancel `scope` at the first signal."""
     async for _ in signals:
         scope.cancel()
         return
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What tells one state of a file from another; None while an editor is replacing it."""
+    """Return the time and size of a file, to detect a change; None while an editor replaces the file."""
     try:
         found = path.stat()
     except OSError:

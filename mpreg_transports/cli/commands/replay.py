@@ -1,6 +1,6 @@
-"""`mpreg replay FILE`: a saved run again, step by step, to the same end.
+"""The command `mpreg replay FILE`: a saved run is repeated, step by step, to the same end.
 
-What kind of file it is says its beginning; each kind has one function here that replays it: a simulator's trace, a
+The beginning of a file shows its kind. Each kind has one function here that replays it: a simulator's trace, with a
 first line of JSON with `"kind":"simulation"`, and a node's journal (observe/journal.py).
 """
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions:
-    """What is to be shown of a replay."""
+    """The options of a replay."""
 
     stop_at: int | None
-    """Event after which it ends; None: the end of the file."""
+    """The event after which the replay ends; None: the end of the file."""
     steps: bool
-    """Each event in words as it happens."""
+    """True to print each event as text when it happens."""
     node: str | None
-    """Whose view is printed at the end; None: everybody's."""
+    """The node whose view is printed at the end; None: all nodes."""
     plot: Path | None
     since: float
     as_json: bool
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's command."""
+    """Add the command."""
     app.command(
         epilog=example(
             "mpreg replay run.jsonl",
@@ -86,7 +86,7 @@ def replay(
 
 
 def _check(stop_at: int | None, plot: Path | None, since: float) -> None:
-    """Refuse what no run could fulfil, before one is run."""
+    """Reject invalid options before a run starts."""
     from mpreg_transports.cli.errors import CommandFailed
 
     if stop_at is not None and stop_at < 1:
@@ -109,7 +109,7 @@ def _simulation(file: Path, options: ReplayOptions) -> None:
     from mpreg_transports.cli.target import search_modules_here
     from mpreg_transports.testing.runs.replay import Replay, ReplayMismatch
 
-    search_modules_here()  # a test's own functions are named by their modules
+    search_modules_here()  # a test's own functions are saved by the names of their modules
     try:
         again = Replay(file)
     except ValueError as error:
@@ -121,7 +121,7 @@ def _simulation(file: Path, options: ReplayOptions) -> None:
         _run(again, options)
     except ReplayMismatch as error:
         raise CommandFailed(str(error), code=ExitCode.OTHER) from None
-    except AssertionError as error:  # what it was saved for; a Violation is one
+    except AssertionError as error:  # the saved violation; a Violation is an AssertionError
         violation = str(error)
         again.sim.violation = violation
     _print_result(again, options, violation)
@@ -130,7 +130,7 @@ def _simulation(file: Path, options: ReplayOptions) -> None:
 
 
 def _run(again: Replay, options: ReplayOptions) -> None:
-    """To the end, or to where it shall stop."""
+    """Run to the end, or to the event `stop_at`."""
     from mpreg_transports.cli.console import emit
     from mpreg_transports.cli.streams import reader_gone
     from mpreg_transports.testing.runs.failures import describe_action, describe_event
@@ -143,7 +143,7 @@ def _run(again: Replay, options: ReplayOptions) -> None:
         events, actions = trace.events, len(trace.script)
         try:
             again.step()
-        finally:  # the step that ends in a violation is the one to see
+        finally:  # print the step that ends in a violation too
             for action in trace.script[actions:]:
                 emit(f"{'':>8} {describe_action(action)}")
             for number, event in enumerate(list(trace.recorded)[events:], events + 1):
@@ -246,7 +246,7 @@ def _journal(file: Path, options: ReplayOptions) -> None:
 
 
 def _print_step(line: str) -> None:
-    """Print a step; the replay ends when nobody reads them."""
+    """Print a step. End the replay if stdout has no reader."""
     from mpreg_transports.cli.console import emit
     from mpreg_transports.cli.streams import reader_gone
 
@@ -283,4 +283,4 @@ KINDS: list[tuple[Callable[[bytes], bool], ReplayFunction]] = [
     (_is_simulation, _simulation),
     (_is_journal, _journal),
 ]
-"""For each kind of file: whether its first bytes are of that kind, and what replays it."""
+"""The kinds of files: a test of the first bytes, and the function that replays the file."""

@@ -1,7 +1,7 @@
-"""`mpreg serve`: one node in this process until Ctrl-C or SIGTERM.
+"""The command `mpreg serve`: one node in this process until Ctrl-C or SIGTERM.
 
-Settings come from flags, environment, file and TARGET; the node is `Server`'s. What the node has to say goes to stderr,
-and so does the one line that says it is ready.
+Settings come from flags, environment, file and TARGET; the node is a `Server`. The log of the node goes to stderr, and
+so does the one line that reports that it is ready.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Journal = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's command."""
+    """Add the command."""
     app.command(
         epilog=example(
             "mpreg serve app.py:server --port 9001",
@@ -105,7 +105,7 @@ def serve(
 
 
 def log_ready_line(server: Server) -> None:
-    """The one line that says where it listens."""
+    """Write the line that reports the address on which the node listens."""
     from mpreg_transports.cli.log_handler import write_log_line
 
     write_log_line(server.ready_line())

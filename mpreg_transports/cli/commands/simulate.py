@@ -1,6 +1,6 @@
-"""`mpreg simulate`: a cluster of the production core in virtual time, with work, faults and invariants, from a seed.
+"""The command `mpreg simulate`: a cluster of the production core in virtual time, with workload, faults and invariants.
 
-Nothing is opened and nobody is asked: what is printed was reckoned here. The same arguments give the same run.
+It opens no connection: all output is computed in this process. The same arguments give the same run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_NODES = 2_000
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's command."""
+    """Add the command."""
     app.command(
         epilog=example(
             "mpreg simulate --nodes 5 --seed 7 --scenario churn --plot churn.svg",
@@ -82,7 +82,7 @@ def _refuse_unless_it_can_be_written(file: Path | None) -> None:
 
 
 def _drawn(scenario: str, *, seed: int, nodes: int, seconds: float, objects: bool) -> Case:
-    """The run that was asked for; refuses what cannot be."""
+    """Return the requested run. Raises CommandFailed for invalid arguments."""
     from mpreg_transports.cli.errors import CommandFailed
     from mpreg_transports.testing.runs.scenarios import case
 
@@ -98,7 +98,7 @@ def _drawn(scenario: str, *, seed: int, nodes: int, seconds: float, objects: boo
 
 @contextmanager
 def progress_bar(drawn: Case, *, hidden: bool) -> Iterator[Progress | None]:
-    """A bar on stderr while simulated seconds pass, on a terminal only."""
+    """Show a progress bar of the simulated seconds on stderr, on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -113,7 +113,7 @@ def progress_bar(drawn: Case, *, hidden: bool) -> Iterator[Progress | None]:
 
 
 def tree(report: RunReport) -> dict[str, Any]:
-    """A report for programs. `violations` is empty or holds the first one, which ends the run."""
+    """Return a report for programs. `violations` is empty or holds the first violation, which ends the run."""
     import msgspec
 
     from mpreg_transports.testing.invariants.known_gaps import KNOWN_GAPS
@@ -138,7 +138,7 @@ def tree(report: RunReport) -> dict[str, Any]:
 
 
 def summary(report: RunReport, drawn: Case) -> None:
-    """A report for people, within 80 columns."""
+    """Print a report for people, within 80 columns."""
     from rich.text import Text
 
     from mpreg_transports.cli.console import show, table
@@ -174,7 +174,7 @@ def summary(report: RunReport, drawn: Case) -> None:
 
 
 def latency_text(report: RunReport) -> str:
-    """How long those took that went well."""
+    """Return the latencies of the successful requests as text."""
     from mpreg_transports.cli.console import format_duration
 
     median, most, longest = report.latencies
@@ -184,7 +184,7 @@ def latency_text(report: RunReport) -> str:
 
 
 def outcome_text(outcome: str) -> str:
-    """How a request ended, in words."""
+    """Return the end of a request as text."""
     from mpreg_proto.errors import KINDS
 
     if outcome.isdigit():

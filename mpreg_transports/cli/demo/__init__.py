@@ -1,1 +1,1 @@
-"""`mpreg demo`: its nodes, its requests, and what it prints."""
+"""The command `mpreg demo`: its nodes, its requests, and its output."""

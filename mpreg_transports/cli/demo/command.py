@@ -1,7 +1,8 @@
-"""`mpreg demo`: the main job on real input, in three processes on this machine.
+"""The command `mpreg demo`: the main use case on real input, in three processes on this machine.
 
-A balancer without resources is asked for everything: the seed's README requests, then a pipeline over the sources of
-the standard library, of which two nodes hold one part each. Each result is printed, and where and when each call ran.
+All requests go to a balancer without resources: the requests of the seed's README, then a pipeline over the sources of
+the standard library, of which two nodes hold one part each. The output shows each result, and where and when each call
+ran.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 SHELVES = ("stdlib-a", "stdlib-b")
 JOIN_SECONDS = 20.0
-"""How long the three may take to know each other."""
+"""How long the three nodes may take to find each other."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Offer the family's command."""
+    """Add the command."""
     app.command(epilog=example("mpreg demo", "mpreg demo --keep"))(demo)
 
 
@@ -44,7 +45,7 @@ def demo(
 
 
 async def _run_demo(output: DemoOutput, keep: bool) -> bool:
-    """Whether it came to its end, rather than to a Ctrl-C."""
+    """Run the demo. Return True if it ran to its end, False after Ctrl-C."""
     import anyio
 
     from mpreg_transports.cli.children import Children
@@ -81,7 +82,7 @@ def _target(name: str) -> str:
 
 
 async def _wait_until_joined(client: Client) -> None:
-    """Wait until the asked node knows the others and what they offer. Raises CommandFailed."""
+    """Wait until the balancer has the other nodes and their offers in its view. Raises CommandFailed."""
     import anyio
 
     from mpreg_transports.cli.errors import CommandFailed, ExitCode

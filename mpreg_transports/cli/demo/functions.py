@@ -1,8 +1,8 @@
-"""The functions of `mpreg demo`: what a node can say about its shelf of the standard library's own sources.
+"""The functions of `mpreg demo`: figures about one node's part of the sources of the standard library.
 
-Two nodes share the sources of the Python at hand: `shelves` splits its top-level modules and packages in two disjoint
-lists of about equal size, the same in each process. A `Shelf` reads only its own files, so a call must go where its
-data is. `join` needs no files and puts together what they say. Tests that come with Python are left out.
+Two nodes share the sources of this Python: its top-level modules and packages are split into two disjoint lists of
+about equal size, the same in each process. A `Shelf` reads only its own files, so a call must go where its data is.
+`join` needs no files and combines the results. Tests that come with Python are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypedDict
 
 GROUPS = 3
-"""Into how many lists of about equal size a shelf's packages are packed, each to be measured by a call of its own."""
+"""The number of lists of about equal size into which a shelf's packages are packed. One call measures each list."""
 _LEFT_OUT = frozenset({"test", "tests", "idle_test", "__pycache__", "site-packages", "dist-packages"})
 
 
@@ -27,7 +27,7 @@ class Package(TypedDict):
 
 
 class ShelfContents(TypedDict):
-    """What is on a shelf. `groups` are lists of names, of about equal size."""
+    """The content of a shelf. `groups` are lists of names, of about equal size."""
 
     shelf: str
     packages: list[Package]
@@ -35,7 +35,7 @@ class ShelfContents(TypedDict):
 
 
 class Count(TypedDict):
-    """How much is on a shelf."""
+    """The counts of a shelf."""
 
     shelf: str
     packages: int
@@ -45,7 +45,7 @@ class Count(TypedDict):
 
 
 class LongestFunction(TypedDict):
-    """A function and how many lines it has."""
+    """A function and its number of lines."""
 
     lines: int
     name: str
@@ -53,7 +53,7 @@ class LongestFunction(TypedDict):
 
 
 class Measure(TypedDict):
-    """What the syntax trees of some packages say. `imports`: module -> in how many files it is imported."""
+    """The figures of the syntax trees of some packages. `imports`: module -> number of files that import it."""
 
     functions: int
     classes: int
@@ -63,7 +63,7 @@ class Measure(TypedDict):
 
 
 class LibraryReport(TypedDict):
-    """All shelves together. `imports`: the most imported modules, with the number of files."""
+    """The figures of all shelves. `imports`: the most imported modules, with the number of files."""
 
     files: int
     lines: int
@@ -77,7 +77,7 @@ class LibraryReport(TypedDict):
 
 
 def sources(root: Path) -> dict[str, list[Path]]:
-    """The Python files of each top-level module and package, by its name, in order."""
+    """Return the Python files of each top-level module and package, by its name, in order."""
     found: dict[str, list[Path]] = {}
     for entry in sorted(root.iterdir()):
         if entry.name in _LEFT_OUT:
@@ -92,7 +92,7 @@ def sources(root: Path) -> dict[str, list[Path]]:
 
 
 def pack(sizes: dict[str, int], count: int) -> list[list[str]]:
-    """Pack names into `count` lists of about equal size, biggest first; equal input, equal output."""
+    """Pack names into `count` lists of about equal size, the biggest first; equal input gives equal output."""
     packed: list[list[str]] = [[] for _ in range(count)]
     weights = [0] * count
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
@@ -103,7 +103,7 @@ def pack(sizes: dict[str, int], count: int) -> list[list[str]]:
 
 
 class Shelf:
-    """One node's part of the sources: number `number` of `shelves`. Reads files, keeps none."""
+    """One node's part of the sources: number `number` of `shelves`. It reads files on demand and keeps none."""
 
     def __init__(self, number: int, *, shelves: int = 2, root: Path | None = None) -> None:
         self.root = root or Path(sysconfig.get_path("stdlib"))
@@ -176,7 +176,7 @@ def join(counts: list[Count], measures: list[Measure]) -> LibraryReport:
 
 
 class _Visitor:
-    """Counts in one file's tree."""
+    """The figures of one file's syntax tree."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -185,7 +185,7 @@ class _Visitor:
         self.imports: dict[str, None] = {}
 
     def visit(self, tree: ast.Module) -> None:
-        """Walk it all."""
+        """Walk the whole tree."""
         for node in ast.walk(tree):
             self.nodes += 1
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

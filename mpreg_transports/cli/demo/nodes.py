@@ -1,6 +1,7 @@
-"""The three nodes of `mpreg demo`, each run in a process of its own: `module:name` targets of cli/node_process.py.
+"""The three nodes of `mpreg demo`, each in a process of its own: `module:name` targets of cli/node_process.py.
 
-`balancer` has no resources and the join; `shelf_a` and `shelf_b` each hold one part of the standard library's sources.
+`balancer` has no resources and offers `join`; `shelf_a` and `shelf_b` each hold one part of the standard library's
+sources.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from mpreg_transports.server import Server
 
 
 def __getattr__(name: str) -> Server:
-    """Made when asked for, so that a process reads only the shelf that it serves."""
+    """Create a node at its first use, so that a process reads only the shelf that it serves."""
     if name == "balancer":
         server = Server(name=name, port=0)
         server.register(None, join, idempotent=True)

@@ -1,6 +1,7 @@
-"""What `mpreg demo` prints: for people as it comes, or one JSON document at the end.
+"""The output of `mpreg demo`: for people line by line, or one JSON document at the end.
 
-Answers and traces come from cli/demo/command.py; lines go to stdout, progress to stderr. Each node keeps its colour.
+Results and traces come from cli/demo/command.py. Lines go to stdout, progress goes to stderr. Each node keeps its
+colour.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mpreg_transports.client import GraphResult
 
 _CALL, _BAR = 36, 12
-"""Columns of a call's text and of its bar."""
+"""The columns of a call's text and of its bar."""
 
 
 class DemoOutput:
@@ -44,11 +45,11 @@ class DemoOutput:
         self._tree: dict[str, Any] = {"python": platform.python_version(), "nodes": [], "requests": []}
 
     def progress(self, text: str) -> None:
-        """Progress."""
+        """Print a line of progress."""
         print_message(Text(text, style="dim"))
 
     def nodes(self, nodes: Sequence[Child], view: NodeView) -> None:
-        """Who they are."""
+        """Print the nodes."""
         rows: list[tuple[str | Text, ...]] = []
         for node in nodes:
             row = next(row for row in view.members if row.name == node.name)
@@ -61,7 +62,7 @@ class DemoOutput:
             show(table(("NODE", "PROCESS", "ADDRESS", "RESOURCES"), rows), "")
 
     def request(self, title: str, commands: Sequence[dict[str, Any]], answer: GraphResult) -> None:
-        """One of the README's requests: its calls, where each ran, what came back."""
+        """Print one of the README's requests: its calls, where each ran, and its results."""
         self._add(title, answer)
         if self._as_json:
             return
@@ -75,7 +76,7 @@ class DemoOutput:
         show("")
 
     def pipeline(self, answer: GraphResult) -> None:
-        """The report, and the waterfall."""
+        """Print the report and the waterfall."""
         self._add("pipeline", answer)
         if self._as_json:
             return
@@ -86,12 +87,12 @@ class DemoOutput:
         show(*waterfall(answer.trace, width=min(console.width, 100), ascii_only=ascii_only()))
 
     def end(self) -> None:
-        """All is shown."""
+        """Print the JSON document, if JSON is required."""
         if self._as_json:
             emit_json(self._tree)
 
     def kept(self, nodes: Sequence[Child]) -> None:
-        """They go on running."""
+        """Print the addresses of the nodes that keep running."""
         if not self._as_json:
             show("", *[Text.assemble((f"{node.name:<10}", _colour(node.name)), node.url) for node in nodes])
         print_message(f"running until Ctrl-C. Try:  mpreg functions --url {nodes[0].url}")
@@ -102,7 +103,7 @@ class DemoOutput:
 
 
 def report_lines(report: dict[str, Any]) -> list[Text]:
-    """The figures of the Python at hand."""
+    """Return the figures of this Python's sources as lines."""
     longest = report["longest"]
     imports = ", ".join(f"{module} ({files})" for module, files in report["imports"])
     rows = [
@@ -121,7 +122,10 @@ def report_lines(report: dict[str, Any]) -> list[Text]:
 
 
 def _call_row(command: dict[str, Any], ran: dict[str, Traced], end: int) -> tuple[str | Text, ...]:
-    """A call: what it is, the node it ran on, and when, drawn and as the time from the request's arrival to its end."""
+    """Return a row for a call: its text, the node on which it ran, its bar and its time.
+
+    The time is from the arrival of the request to the end of the call.
+    """
     row = ran[command["name"]]
     node = row.node.rpartition("#")[0]
     colour = _colour(node)
@@ -137,7 +141,7 @@ def _call_row(command: dict[str, Any], ran: dict[str, Traced], end: int) -> tupl
 
 
 def _colour(name: str) -> str:
-    """The waterfall's colour for one of the three nodes."""
+    """Return the waterfall's colour for one of the three nodes."""
     from mpreg_transports.cli.demo.requests import NODES
 
     return PALETTE[sorted(NODES).index(name) % len(PALETTE)]

@@ -1,6 +1,6 @@
-"""What `mpreg demo` asks: the seed's requests from its README, and a pipeline over the standard library.
+"""The requests of `mpreg demo`: those of the seed's README, and a pipeline over the standard library.
 
-Data only; cli/demo/command.py sends it and draws the answers.
+This module is only data; cli/demo/command.py sends it and prints the results.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ README: tuple[tuple[str, list[dict[str, object]]], ...] = (
         ],
     ),
 )
-"""Title and classic `cmds`: a string that equals another call's name stands for that call's result."""
+"""Titles and classic `cmds`. A string that equals another call's name is replaced by that call's result."""
 
 
 def pipeline(shelves: tuple[str, ...], groups: int) -> Graph:
-    """Count and measure each shelf where it is, then join: one leaf, `report`."""
+    """Return a graph that counts and measures each shelf on its node, then joins: one leaf, `report`."""
     graph = Graph()
     counts: list[Handle] = []
     measures: list[Handle] = []

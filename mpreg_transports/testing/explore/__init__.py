@@ -1,1 +1,1 @@
-"""Every order of events of a few nodes, within bounds."""
+"""Exhaustive exploration: every order of events of a few nodes, within bounds."""

@@ -1,15 +1,18 @@
-"""All that can happen to a small cluster, up to a number of steps: every order of deliveries, losses, crashes, ends.
+"""Exhaustive exploration of a small cluster, up to a number of steps.
 
     python -m mpreg_transports.testing.explore --nodes 2 --depth 10
 
-Real `Node`s, objects instead of bytes, no network but a queue for each direction of each link. A step is one delivery,
-one dial that comes through or not, one body that ends, one timer, one request, one link that breaks or one process that
-dies; the last four as often as `Bounds` says. Breadth first; a world is made again from its steps, as copying a machine
-would share what it holds of chance. Two worlds are one if a hash over all that their machines hold, and over what is on
-its way, is the same; the order of tables does not count. There is no chance in it: whoever draws gets the first.
+The explorer tries every order of deliveries, losses, crashes and ends. It runs real `Node`s, sends objects instead of
+bytes, and has no network except one queue for each direction of each link. A step is one delivery, one dial that
+succeeds or fails, one body that ends, one timer, one request, one link that breaks, or one process that dies. `Bounds`
+limits how often the last four happen.
 
-After each step the safety invariants are checked (world.py holds the world and them); a violation comes with
-the shortest row of steps that leads there.
+The search is breadth first. Each world is built again from its steps, because a copy of a machine would share the state
+of its random source. Two worlds are equal if the hash over the state of their machines and over the messages in transit
+is equal; the order of tables does not count. Nothing is random: each draw returns the first possibility.
+
+The safety invariants are checked after each step (world.py holds the world and the invariants). A violation contains
+the shortest sequence of steps that leads to it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from mpreg_transports.testing.simulation.watchers import Violation
 
 
 class Level(msgspec.Struct, frozen=True):
-    """One depth: worlds met for the first time there, steps tried to get there, and how many had been met before."""
+    """One depth: its new worlds, the steps tried to reach them, and the steps that led to known worlds."""
 
     depth: int
     states: int
@@ -36,30 +39,31 @@ class Level(msgspec.Struct, frozen=True):
 
 
 class Explored(msgspec.Struct, frozen=True):
-    """What an exploration came to. `steps` counts the kinds of steps that were tried."""
+    """The result of an exploration. `steps` counts the tried steps by kind."""
 
     levels: list[Level]
     steps: dict[str, int]
     ends: list[tuple[Step, ...]]
-    """Ways to the worlds in which nothing more can happen."""
+    """The paths to the worlds in which nothing more can happen."""
     exhausted: bool
-    """With these bounds there is no deeper world."""
+    """True if no deeper world exists within these bounds."""
 
     @property
     def states(self) -> int:
-        """Different worlds."""
+        """The number of different worlds."""
         return sum(level.states for level in self.levels)
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration of the exploration."""
         return sum(level.seconds for level in self.levels)
 
 
 def levels(bounds: Bounds, depth: int, counted: Counter[str], ends: list[tuple[Step, ...]]) -> Iterator[Level]:
-    """Explore level by level; count kinds of steps, and note where nothing more can happen.
+    """Explore level by level, and yield each level.
 
-    Raises Violation, with the steps that lead there in its text.
+    `counted` counts the steps by kind; `ends` records the paths to worlds in which nothing more can happen. Raises
+    Violation; its text contains the steps that lead there.
     """
     start = perf_counter()
     world = ClusterState(bounds)
@@ -88,7 +92,10 @@ def levels(bounds: Bounds, depth: int, counted: Counter[str], ends: list[tuple[S
 
 
 def reached(bounds: Bounds, path: tuple[Step, ...]) -> ClusterState:
-    """The world after these steps. Raises Violation for the first step after which something does not hold."""
+    """Return the world after these steps.
+
+    Raises Violation for the first step after which an invariant does not hold.
+    """
     world = ClusterState(bounds)
     for done, step in enumerate(path, 1):
         try:
@@ -101,12 +108,12 @@ def reached(bounds: Bounds, path: tuple[Step, ...]) -> ClusterState:
 
 
 def describe_path(path: tuple[Step, ...]) -> str:
-    """Steps for people, one a line."""
+    """Return the steps as readable text, one on each line."""
     return "\n".join(f"{number:>4}. {step.describe()}" for number, step in enumerate(path, 1))
 
 
 def explore(bounds: Bounds, *, depth: int) -> Explored:
-    """All worlds within `depth` steps. Raises Violation."""
+    """Explore all worlds within `depth` steps. Raises Violation."""
     counted: Counter[str] = Counter()
     ends: list[tuple[Step, ...]] = []
     found = list(levels(bounds, depth, counted, ends))
@@ -114,7 +121,7 @@ def explore(bounds: Bounds, *, depth: int) -> Explored:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a table, a level at a time; 1 if something does not hold."""
+    """Print a table, one line for each level. Return 1 if an invariant does not hold."""
     parser = argparse.ArgumentParser(prog="python -m mpreg_transports.testing.explore")
     parser.add_argument("--nodes", type=int, default=2, choices=(2, 3), help="how many nodes (2)")
     parser.add_argument("--depth", type=int, default=8, help="how many steps (8)")

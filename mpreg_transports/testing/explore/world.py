@@ -1,12 +1,12 @@
-"""The world that explorer.py explores: two or three real nodes, what is on its way between them, what may happen next.
+"""The world that explorer.py explores: two or three real nodes, the messages in transit, and the possible next steps.
 
-Nodes offer `once` (n1 alone, not idempotent) and `again` (all, idempotent); requests are submitted at n0. Nothing here
-is drawn, and a node's clock moves only when its timer comes, so equal steps make equal worlds.
+Nodes offer `once` (only n1, not idempotent) and `again` (all nodes, idempotent). Requests are submitted at n0. Nothing
+is drawn at random, and the clock of a node moves only when its timer expires, so equal steps make equal worlds.
 
-Safety invariants (docs/explanation/testing.md), checked after each step by means of their own: 1 a cell never
-decreases; 2 only the owner raises its incarnation or says LEFT; 4 a replica's hash at (id, v) is the owner's; 6 a body
-starts only where its function is offered; 9 a request ends once at most; 10 a body that is not idempotent starts once
-at most, and never when `maybe_executed: false` was promised; 0 no input raises.
+The safety invariants (docs/explanation/testing.md) are checked after each step by code of this module: 1 a cell never
+decreases; 2 only the owner raises its incarnation or sets LEFT; 4 the hash of a replica at (id, v) is the owner's; 6 a
+body starts only where its function is offered; 9 a request ends at most once; 10 a body that is not idempotent starts
+at most once, and never after `maybe_executed: false` was promised; 0 no input raises.
 """
 
 from __future__ import annotations
@@ -31,57 +31,57 @@ _ARGS = b"\x92\x90\x80"
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How large a world is, and how often what is not a delivery may happen in it."""
+    """The size of a world, and how often each step that is not a delivery may happen in it."""
 
     nodes: int = 2
     resets: int = 1
     crashes: int = 1
     ticks: int = 1
     requests: int = 2
-    """One of `once` and one that needs both functions, in this order."""
+    """The first request calls `once`; the second needs both functions."""
 
 
 _LIMITS = Limits(failover_pause=0)
-"""A failover is no step of its own."""
+"""The limits of each node. The failover pause is zero, so a failover is not a separate step."""
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One thing that happens. `at` is a node or a wire, `which` a side, a run or an address."""
+    """One step. `at` is a node or a wire; `which` is a side, a run or an address."""
 
     kind: str
     at: int = 0
     which: int | str = 0
 
     def describe(self) -> str:
-        """For people."""
+        """Return the step as readable text."""
         kinds = {"deliver": "wire", "reset": "wire"}
         return f"{self.kind} {kinds.get(self.kind, 'n')}{self.at} {self.which if self.which != 0 else ''}".rstrip()
 
 
 class First(Rng):
-    """No chance: the first of whatever there is."""
+    """A random source without randomness: each draw returns the first possibility."""
 
     __slots__ = ()
 
     def child(self, name: str) -> Rng:
-        """The same."""
+        """Return this source."""
         return self
 
     def fraction(self) -> float:
-        """0."""
+        """Return 0."""
         return 0.0
 
     def below(self, bound: int) -> int:
-        """0."""
+        """Return 0."""
         return 0
 
     def choice(self, items: Any) -> Any:
-        """The first."""
+        """Return the first item."""
         return items[0]
 
 
 class ExploredWire:
-    """One link: its ends, node and link of each side, and what each side has sent; None is the end of the stream."""
+    """One link: its ends (node and link of each side), and what each side has sent. None is the end of the stream."""
 
     __slots__ = ("ends", "open", "sent")
 
@@ -92,7 +92,7 @@ class ExploredWire:
 
 
 class ExploredHost:
-    """One process: its node, and what it waits for."""
+    """One process: its node, its open dials and its running bodies."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -100,7 +100,7 @@ class ExploredHost:
         self.now = 0
         self.dials: dict[Address, None] = {}
         self.runs: dict[RunId, tuple[str, bool]] = {}
-        """Bodies that have started: of which call, and whether they were asked to stop."""
+        """The bodies that have started: the call of each, and whether the body was cancelled."""
         self.last_link = 0
         self.numbers = 0
         seeds = () if index == 0 else (address(0),)
@@ -116,25 +116,31 @@ class ExploredHost:
             self.node.offer(FunctionSpec(name=name, idempotent=name == AGAIN), now=0)
 
     def _entropy(self, size: int) -> bytes:
-        """Another number each time; an id begins with whose it is."""
+        """Return a different number each time. An id begins with the index of its node."""
         self.numbers += 1
         return bytes([self.index + 1]) + self.numbers.to_bytes(size - 1, "big")
 
 
 def address(index: int) -> Address:
-    """Where a node is dialled."""
+    """Return the address of a node."""
     return Address(f"explored://{index}")
 
 
 def _request(number: int) -> Request:
-    """The first asks for `once` alone, the second for `again` and then `once`. Names tell the calls apart."""
+    """Return request 0, which calls `once`, or request 1, which calls `again` and then `once`.
+
+    Call names are unique.
+    """
     if number == 0:
         return Request(0, (Call("r0", ONCE, _ARGS),))
     return Request(0, (Call("r1-a", AGAIN, _ARGS), Call("r1-b", ONCE, _ARGS, ("r1-a",))))
 
 
 class ClusterState:
-    """See the module. `do` raises Violation, or whatever a node raises."""
+    """The state of an explored world, as the module describes.
+
+    `do` raises Violation, or any error that a node raises.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -143,20 +149,20 @@ class ClusterState:
         self.starts: dict[str, int] = {}
         """How often the body of each call has started."""
         self.submitted: dict[int, int] = {}
-        """Which request each number of n0 is."""
+        """The index of the request for each request number of n0."""
         self.answered: dict[int, None] = {}
         self.promised: dict[str, None] = {}
-        """Calls that will not start, as their request ended with maybe_executed false."""
+        """The calls that must not start, because their request ended with maybe_executed false."""
         self.hashes: dict[tuple[bytes, int], bytes] = {}
-        """What each owner's catalogue was at each version."""
+        """The hash of each owner's catalogue at each version."""
         self.hosts = [ExploredHost(index) for index in range(bounds.nodes)]
         for host in self.hosts:
             self._after(host)
 
-    # -- what may happen ----------------------------------------------------------------------------------------------
+    # -- possible steps -----------------------------------------------------------------------------------------------
 
     def enabled(self) -> list[Step]:
-        """All that may happen next, in a fixed order."""
+        """Return all steps that may happen next, in a fixed order."""
         steps: list[Step] = []
         for number, wire in enumerate(self.wires):
             steps += [Step("deliver", number, side) for side in (0, 1) if wire.sent[side]]
@@ -172,7 +178,7 @@ class ClusterState:
                 if cancelled:
                     steps.append(Step("stop", index, run))
             due = host.node.next_timeout()
-            if due is not None and due <= host.now:  # no time need pass for it
+            if due is not None and due <= host.now:  # it is due without a change of the clock
                 steps.append(Step("wake", index))
             elif due is not None and self.left["tick"]:
                 steps.append(Step("tick", index))
@@ -183,7 +189,7 @@ class ClusterState:
         return steps
 
     def do(self, step: Step) -> None:
-        """Let it happen, and check."""
+        """Perform the step, and check the invariants."""
         if step.kind in self.left:
             self.left[step.kind] -= 1
         match step.kind:
@@ -235,7 +241,7 @@ class ClusterState:
         host.node.link_opened(ends[0][1], framing=Framing.OBJECTS, dialled=where, now=host.now)
 
     def _deliver(self, wire: ExploredWire, side: int) -> None:
-        """What `side` sent first arrives."""
+        """Deliver the first message that `side` has sent."""
         message = wire.sent[side].pop(0)
         index, link = wire.ends[1 - side]
         host = self.hosts[index]
@@ -249,7 +255,7 @@ class ClusterState:
         self._after(host, before)
 
     def _closed(self, wire: ExploredWire, side: int) -> None:
-        """One end is over: nothing more comes from there, and its node hears of it."""
+        """Close one end: it receives nothing more, and its node is notified."""
         index, link = wire.ends[side]
         host = self.hosts[index]
         wire.open[side] = False
@@ -261,7 +267,7 @@ class ClusterState:
             wire.sent[side].clear()
 
     def _break(self, wire: ExploredWire) -> None:
-        """A reset: all that is on its way is lost, and each side hears of it in its own time."""
+        """Reset the link: all messages in transit are lost, and each side learns of it in a step of its own."""
         for queue in wire.sent:
             queue[:] = [None]
 
@@ -273,7 +279,7 @@ class ClusterState:
                 if wire.ends[side][0] == host.index and wire.open[side]:
                     self._closed(wire, side)
 
-    # -- what nodes want ----------------------------------------------------------------------------------------------
+    # -- effects of nodes ---------------------------------------------------------------------------------------------
 
     def _after(self, host: ExploredHost, before: dict[bytes, tuple[bool, int, int]] | None = None) -> None:
         while effects := host.node.drain():
@@ -368,7 +374,7 @@ class ClusterState:
     # -- identity -----------------------------------------------------------------------------------------------------
 
     def state(self) -> bytes:
-        """A hash that is the same for worlds that are the same."""
+        """Return a hash that is equal for equal worlds."""
         parts: list[object] = [
             self.left,
             self.starts,
@@ -388,7 +394,7 @@ class ClusterState:
 
 
 def heights(node: Node) -> dict[bytes, tuple[bool, int, int]]:
-    """All cells of a node, in the order in which cells grow; the RETIRED are above all."""
+    """Return all cells of a node, in the order in which cells grow; RETIRED is above all others."""
     members = node.cluster.members
     found: dict[bytes, tuple[bool, int, int]] = {
         member.id: (False, member.incarnation, int(member.standing)) for member in members.all()

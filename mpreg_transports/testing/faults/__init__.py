@@ -1,1 +1,1 @@
-"""What goes wrong in a run: the swarm, and the scenarios."""
+"""Faults of a simulated run: the swarm of random faults."""

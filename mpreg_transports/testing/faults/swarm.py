@@ -1,8 +1,8 @@
-"""Swarm testing (Groce and others, ISSTA 2012): each seed first draws which faults there are at all and how many, then
-a script of faults, up front, so that it can be saved and shrunk.
+"""Swarm testing (Groce and others, ISSTA 2012): each seed draws the kinds of faults, their rate, and then a script.
 
-A run without any faults and a run where something breaks every third second find other defects than the mean of the
-two. A script is a list of actions by time (trace.py), as `Simulation.play` does them; nothing here knows a simulation.
+The script of faults is drawn before the run, so that it can be saved and shrunk. A run without faults and a run in
+which something breaks every third second find other defects than the mean of the two. A script is a list of actions by
+time (trace.py), which `Simulation.play` performs. Nothing in this module depends on a simulation.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.trace import Action, packed
 
 LEVELS = (0.0, 0.02, 0.1, 0.3)
-"""Chances, one of which a run draws, that in a given second a fault begins."""
+"""The chances that a fault begins in a given second; a run draws one of them."""
 
 
 _ASKED = 1_000_000
-"""The label of the first request that a fault submits; those of the workload are counted from 0."""
+"""The label of the first request that a fault submits. The labels of the workload start at 0."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a seed has drawn for its run."""
+    """The options that a seed has drawn for its run."""
 
     level: float = 0.0
     kinds: tuple[str, ...] = ()
-    """The faults there are."""
+    """The kinds of faults of this run."""
     links: Profile = Profile()
-    """How all ways behave from the start."""
+    """The profile of all network paths from the start."""
     joins: str = "first"
-    """Whom nodes join: the first, each the one before it (chain), or all."""
+    """The nodes that a node joins: the first node, the node before it (chain), or all nodes."""
     rate: float = 4.0
-    """Requests a second of the standard workload, where that is used."""
+    """The requests per second of the standard workload, if it is used."""
     hot: float = 0.0
 
     def describe(self) -> str:
-        """On one line."""
+        """Return the options as one line of text."""
         faults = f"{self.level:.0%} a second of {', '.join(self.kinds)}" if self.kinds else "none"
         links = f"delay {self.links.delay.kind} {max(self.links.delay.low, self.links.delay.high) / 1e6:g} ms"
         for name, value in (("reset", self.links.reset), ("rechunk", self.links.rechunk)):
@@ -53,15 +53,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Swarm(msgspec.Struct, frozen=True, kw_only=True):
-    """Faults drawn from a seed, over so many simulated seconds; of all kinds, or of those named."""
+    """Faults drawn from a seed, for a number of simulated seconds: all kinds, or the kinds in `kinds`."""
 
     seconds: float = 60.0
     kinds: tuple[str, ...] = ()
     level: float | None = None
-    """None: drawn, one of `LEVELS`."""
+    """None: one of `LEVELS` is drawn."""
 
     def options(self, chooser: Chooser) -> Options:
-        """What this run is like."""
+        """Draw the options of this run."""
         level = chooser.choice("swarm level", LEVELS) if self.level is None else self.level
         known = self.kinds or tuple(FAULTS)
         for kind in known:
@@ -78,12 +78,15 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def draw(self, chooser: Chooser, nodes: Mapping[str, Spec]) -> tuple[dict[str, Any], str, list[Action]]:
-        """What a run is like, as data and in words; and all faults, see `script`."""
+        """Draw the options of a run, as data and as text, and all its faults (see `script`)."""
         options = self.options(chooser)
         return msgspec.to_builtins(options), options.describe(), self.script(chooser, options, nodes)
 
     def script(self, chooser: Chooser, options: Options, nodes: Mapping[str, Spec]) -> list[Action]:
-        """All faults, in the order of their times; what begins ends before `seconds` are over, or stays so."""
+        """Draw all faults, in the order of their times.
+
+        Each fault ends before `seconds` are over, or lasts to the end.
+        """
         drawing = Drawing(chooser, nodes, self.seconds)
         drawing.add(0.0, "set_links", profile=msgspec.to_builtins(options.links))
         for second in range(int(self.seconds) if options.kinds else 0):
@@ -96,7 +99,7 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drawing:
-    """A script in the making."""
+    """A script under construction."""
 
     def __init__(self, chooser: Chooser, nodes: Mapping[str, Spec], seconds: float) -> None:
         self.chooser = chooser
@@ -107,11 +110,11 @@ class Drawing:
         self._asked = 0
 
     def add(self, at: float, name: str, /, **args: Any) -> None:
-        """Something happens at `at` seconds, before the end at the latest."""
+        """Add an action at `at` seconds, or at the end of the run if that is earlier."""
         self._script.append(Action(round(min(at, self.seconds) * SECOND), name, args))
 
     def submit(self, at: float, function: str, *args: Any, node: str, client: str, wait: float = 0.0) -> None:
-        """A client of `node` calls a function with a timeout of 60 s; nothing happens if no node offers it."""
+        """Add a call by a client of `node` with a timeout of 60 s. Add nothing if no node offers the function."""
         if any(function in spec.functions for spec in self.nodes.values()):
             graph = Graph()
             graph.call(function, *args)
@@ -120,27 +123,30 @@ class Drawing:
             self._asked += 1
 
     def name(self, purpose: str = "swarm node") -> str:
-        """Any node."""
+        """Return a random node."""
         return self.chooser.choice(purpose, self.names)
 
     def pair(self) -> tuple[str, str]:
-        """Two nodes; there must be more than one."""
+        """Return two different nodes. There must be more than one node."""
         one = self.name()
         return one, self.chooser.choice("swarm node", [name for name in self.names if name != one])
 
     def between(self, least: float, most: float) -> float:
-        """Any length of time, in seconds."""
+        """Return a random duration in seconds."""
         return least + self.chooser.fraction("swarm span") * (most - least)
 
     def split(self) -> tuple[list[str], list[str]]:
-        """Two sides, none of them empty unless there is but one node."""
+        """Split the nodes into two sides. Neither side is empty unless there is only one node."""
         one = [name for name in self.names if self.chooser.chance("swarm side", 0.5)] or self.names[:1]
         if len(one) == len(self.names):
             one = one[1:]
         return one, [name for name in self.names if name not in one]
 
     def revive(self) -> None:
-        """Start again what would stay down: a node that knows but one other can only find the cluster through that."""
+        """Restart the nodes that would stay down.
+
+        A node that has the address of only one other node can find the cluster only through that node.
+        """
         down: dict[str, None] = {}
         for action in self.done():
             if action.name in ("crash", "leave"):
@@ -151,20 +157,23 @@ class Drawing:
             self.add(self.seconds, "restart", name=name)
 
     def done(self) -> list[Action]:
-        """In the order of their times; what was added first goes first."""
+        """Return the actions in the order of their times.
+
+        Actions of one time keep the order in which they were added.
+        """
         return sorted(self._script, key=lambda action: action.at)
 
 
-# -- faults: each adds what it does and, mostly, its end --------------------------------------------------------------
+# -- faults: each adds its actions and usually its end ----------------------------------------------------------------
 
 
 def crash(drawing: Drawing, at: float) -> None:
-    """The process dies; mostly it is started again."""
+    """Crash a process, and usually start it again."""
     _down(drawing, at, silent=False)
 
 
 def silent_crash(drawing: Drawing, at: float) -> None:
-    """The machine is gone; nobody is told."""
+    """Crash a machine; no other node is notified."""
     _down(drawing, at, silent=True)
 
 
@@ -176,12 +185,12 @@ def _down(drawing: Drawing, at: float, *, silent: bool) -> None:
 
 
 def restart(drawing: Drawing, at: float) -> None:
-    """The process is replaced at once."""
+    """Replace a process at once."""
     drawing.add(at, "restart", name=drawing.name())
 
 
 def leave(drawing: Drawing, at: float) -> None:
-    """A node is told to go, and mostly comes back as a new one."""
+    """Let a node leave in order, and usually start it again as a new member."""
     name = drawing.name()
     drawing.add(at, "leave", name=name)
     if drawing.chooser.chance("swarm again", 0.85):
@@ -189,24 +198,24 @@ def leave(drawing: Drawing, at: float) -> None:
 
 
 def stall(drawing: Drawing, at: float) -> None:
-    """A process stands still."""
+    """Stall a process."""
     seconds = min(drawing.between(0.05, 8), max(0.0, drawing.seconds - at))
     drawing.add(at, "stall", name=drawing.name(), seconds=seconds)
 
 
 def pause(drawing: Drawing, at: float) -> None:
-    """A process stands still for some seconds: a collection, a body that blocks the event loop."""
+    """Stall a process for some seconds, like a garbage collection or a body that blocks the event loop."""
     seconds = min(drawing.between(1, 5), max(0.0, drawing.seconds - at))
     drawing.add(at, "stall", name=drawing.name(), seconds=seconds)
 
 
 def meet(drawing: Drawing, at: float) -> None:
-    """Two nodes start at one moment and may dial each other, with long calls on the first link that stands."""
+    """Start two nodes at the same moment, so that they may dial each other, with long calls on the first open link."""
     if len(drawing.names) > 1:
         pair = drawing.pair()
         for name in pair:
             drawing.add(at, "restart", name=name)
-        near = msgspec.to_builtins(Profile(delay=constant(1e-5)))  # so that calls are there before the second link
+        near = msgspec.to_builtins(Profile(delay=constant(1e-5)))  # so that calls arrive before the second link
         for name in pair:
             client = f"{at:.3f}@{name}"
             for one, other in ((client, name), (name, client)):
@@ -216,7 +225,10 @@ def meet(drawing: Drawing, at: float) -> None:
 
 
 def narrow(drawing: Drawing, at: float) -> None:
-    """A way of two nodes, or of a node and a client, is narrow, and long results and arguments wait to leave on it."""
+    """Limit the bandwidth between two nodes, or between a node and a client.
+
+    Long results and arguments are sent over this connection and queue up.
+    """
     if len(drawing.names) > 1:
         source, target = drawing.pair()
         if drawing.chooser.chance("swarm client", 0.3):
@@ -232,26 +244,26 @@ def narrow(drawing: Drawing, at: float) -> None:
 
 
 def skew(drawing: Drawing, at: float) -> None:
-    """A clock begins to run faster or slower, up to 0.1 %."""
+    """Let a clock run faster or slower, by up to 0.1 %."""
     drawing.add(at, "skew", name=drawing.name(), drift=drawing.between(-1e-3, 1e-3))
 
 
 def partition(drawing: Drawing, at: float) -> None:
-    """The cluster falls into two halves."""
+    """Split the cluster into two halves."""
     one, other = drawing.split()
     drawing.add(at, "partition", one=one, other=other, oneway=False)
     drawing.add(at + drawing.between(0.2, 20), "heal")
 
 
 def deaf(drawing: Drawing, at: float) -> None:
-    """Some are not heard by the others any more, but hear them."""
+    """Cut the messages of some nodes to the others in one direction only."""
     one, other = drawing.split()
     drawing.add(at, "partition", one=one, other=other, oneway=True)
     drawing.add(at + drawing.between(0.2, 20), "heal")
 
 
 def clog(drawing: Drawing, at: float) -> None:
-    """Single ways between two nodes are shut, in one direction each."""
+    """Cut single network paths between two nodes, each in one direction."""
     if len(drawing.names) > 1:
         for _ in range(1 + drawing.chooser.below("swarm clogs", 3)):
             source = drawing.name()
@@ -261,9 +273,9 @@ def clog(drawing: Drawing, at: float) -> None:
 
 
 def apart(drawing: Drawing, at: float) -> None:
-    """One or two nodes and some others cannot reach each other, but the rest reaches all: it has to relay.
+    """Cut one or two nodes off from some others, while the rest reaches all nodes and has to relay.
 
-    Often from the beginning, as links that stand once are given up only after long silence.
+    The cut often exists from the beginning, because an open link is closed only after a long silence.
     """
     if len(drawing.names) > 2:
         at = 0.0 if drawing.chooser.chance("swarm early", 0.5) else at
@@ -277,7 +289,7 @@ def apart(drawing: Drawing, at: float) -> None:
 
 
 def link(drawing: Drawing, at: float) -> None:
-    """Two nodes, or a node and a client of it, have a bad line between them."""
+    """Make the connection between two nodes, or between a node and a client of it, unreliable."""
     source = drawing.name()
     target = drawing.chooser.choice("swarm node", [*(name for name in drawing.names if name != source), f"a@{source}"])
     until = at + drawing.between(1, 20)
@@ -288,7 +300,10 @@ def link(drawing: Drawing, at: float) -> None:
 
 
 def withdraw(drawing: Drawing, at: float) -> None:
-    """A function is withdrawn while the node runs, often one for which calls may wait, and mostly offered again."""
+    """Withdraw a function while its node runs, and usually offer it again.
+
+    It is often a function for which calls may be queued.
+    """
     name = drawing.name()
     functions = list(drawing.nodes[name].functions)
     if functions:
@@ -302,7 +317,7 @@ def withdraw(drawing: Drawing, at: float) -> None:
 
 
 def flap(drawing: Drawing, at: float) -> None:
-    """A function comes and goes many times, faster than everybody hears of it."""
+    """Withdraw and offer a function many times, faster than the changes reach all nodes."""
     name = drawing.name()
     functions = list(drawing.nodes[name].functions)
     if functions:
@@ -315,7 +330,7 @@ def flap(drawing: Drawing, at: float) -> None:
 
 
 def vanish(drawing: Drawing, at: float) -> None:
-    """A client's process or machine is gone, with answers owed to it."""
+    """Kill the process or the machine of a client while replies to it are outstanding."""
     silent = drawing.chooser.chance("swarm silent", 0.5)
     drawing.add(at, "vanish", client=f"a@{drawing.name()}", silent=silent)
 

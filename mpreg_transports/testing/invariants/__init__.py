@@ -1,1 +1,1 @@
-"""What must hold: one file for each invariant or named group, and the oracles that they ask."""
+"""The invariants: one file for each invariant or named group, and the oracles that they compare with."""

@@ -1,8 +1,8 @@
 """The fifteen invariants of docs/explanation/testing.md, for `Simulation(watchers=invariants())`.
 
-Safety (1 to 12) is looked at where an event touched something, and everywhere on a sweep; liveness (13 to 15) when the
-simulation is judged after its faults have stopped. Each has a file of its idea (invariants_*.py) and an oracle of its
-own that asks the code under test for nothing but its tables. One list serves one simulation.
+Safety (1 to 12) is checked for the state that an event touched, and on a sweep for all state. Liveness (13 to 15) is
+checked by `Simulation.judge`, after the faults have stopped. Each invariant or group has a file and an oracle of its
+own, which reads only the tables of the code under test. One list serves one simulation.
 """
 
 from __future__ import annotations
@@ -48,12 +48,14 @@ INVARIANTS: dict[int, str] = {
     14: "a call that one correct node could serve throughout succeeds",
     15: "settled: nothing is left of what has ended",
 }
-"""By number, in words, for reports."""
+"""The invariants by number, as text for reports."""
 
 
 def invariants(*, pure: Pure | None = None) -> list[Watcher]:
-    """All fifteen. `pure`: functions by name whose results may be compared by calling them again; None: those of the
-    specs that can be seen to hold no state.
+    """Return new watchers for all fifteen invariants.
+
+    `pure` maps names to functions whose results may be checked by a second call. With None these are the functions of
+    the specs that provably hold no state.
     """
     return [
         MonotonicCells(),
@@ -71,7 +73,7 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         ViewConvergence(),
         Availability(),
         StateCleanup(),
-        # What planted bugs have shown to be missing in these (tests/mutants).
+        # Checks that planted bugs (tests/mutants) have shown to be missing above.
         ReplyCompleteness(),
         ReplyAccuracy(),
         RemainingTimeout(),

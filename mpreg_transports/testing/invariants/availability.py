@@ -1,8 +1,8 @@
 """Invariant 14: a call that one correct node could serve throughout succeeds.
 
-Two cases can be told for sure. A node that offers all functions of a request itself, from its coming to its end, never
-says that nobody can run them. And where nothing has been wrong for long, whatever any node of the component offers is
-served from any other; only the function itself may then fail, or take longer than it is given.
+Two cases are certain. A node that offers all functions of a request itself, from the arrival of the request to its end,
+never replies that no node can run them. And after a long time without faults, every function that a node of the
+component offers can be called from every other node; then only the function itself may fail or exceed its deadline.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 NEVER = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.INTERNAL, ErrorCode.DRAINING)
-"""Errors that a request cannot end with if its own node offers all of it: not found, a defect of ours, draining."""
+"""The errors that a request cannot end with if its own node offers all its functions: not found, an internal defect,
+draining."""
 OF_ITS_OWN = (
     ErrorCode.EXECUTION_FAILED,
     ErrorCode.INVALID_REQUEST,
@@ -38,15 +39,16 @@ OF_ITS_OWN = (
     ErrorCode.LIMIT_EXCEEDED,
     ErrorCode.CANCELLED,
 )
-"""Errors of the request itself and its functions, whatever the cluster is like; 1021: a call that it needs failed."""
+"""The errors of the request itself and its functions, independent of the cluster. 1021: a call that it depends on
+failed."""
 _JOINED = 10 * SECOND
-"""How long a cluster takes to come together when nothing is wrong with it."""
+"""How long a cluster needs to join when there are no faults."""
 _FOUND_OUT = DEFAULT.gone_after + SECOND
-"""How long a client may take a link for one to its node whose other end went without a word."""
+"""How long a client may use a half-open link: the other end is closed, and the client was not notified."""
 
 
 class _Asked:
-    """A request, and what its node was when it was sent."""
+    """A request, and the state of its node when it was sent."""
 
     __slots__ = ("faults", "half_open", "host", "life", "started", "version")
 
@@ -54,16 +56,17 @@ class _Asked:
         self.host = host
         self.life = host.life
         self.version = version
-        """Of the node's own catalogue then: what is withdrawn and offered again was not there throughout."""
+        """The version of the node's own catalogue at that time. A function that is withdrawn and offered again was not
+        offered throughout."""
         self.faults = faults
-        """How long before nothing was wrong any more."""
+        """The time of the last fault before the request, as `Stability.since` returns it."""
         self.half_open = half_open
-        """Whether it was sent on a link that leads to an earlier life of the node, and so into nothing."""
+        """True if it was sent on a link to an earlier life of the node, so that it cannot arrive."""
         self.started = host.sim.now
 
 
 class Availability(Watcher):
-    """14: see the module."""
+    """Invariant 14, as the module describes."""
 
     def begin(self, sim: World) -> None:
         self._sim = sim
@@ -71,7 +74,7 @@ class Availability(Watcher):
         self._catalogues = CatalogueReader()
         self._asked: dict[int, _Asked] = {}
         self._busy: dict[str, int] = {}
-        """When a body of a function last ran for long."""
+        """The last time at which a body of a function ended that had run for more than one second."""
         self._began: dict[tuple[str, int, int], int] = {}
 
     def submitted(self, call: SimCall) -> None:
@@ -107,7 +110,7 @@ class Availability(Watcher):
         self._check_stable_cluster(asked, call, list(codes), words)
 
     def _serves_all_itself(self, asked: _Asked, calls: tuple[Call, ...]) -> bool:
-        """Whether its node could have run it all, from beginning to end, and nobody offers other versions."""
+        """Return whether its node could run all calls throughout, and no node offers other versions."""
         host = asked.host
         if not host.alive or host.life != asked.life or host.node.draining or host.stalled_until > self._sim.now:
             return False
@@ -115,12 +118,15 @@ class Availability(Watcher):
         return asked.version == _version(host) and all(now.fits(call) and self._alike(call) for call in calls)
 
     def _alike(self, call: Call) -> bool:
-        """Whether all who ever offered it do so in one version: a repeated call goes to no other."""
+        """Return whether all nodes that offer the function offer one version.
+
+        A call that is run again goes only to a node with the same version.
+        """
         made = [host.offers[call.function][0].spec for host in self._sim.nodes.values() if call.function in host.offers]
         return len({(spec.version, spec.idempotent) for spec in made}) == 1
 
     def _check_stable_cluster(self, asked: _Asked, call: SimCall, codes: list[int], words: str) -> None:
-        """In a cluster in which nothing has been wrong for long."""
+        """Check a reply in a cluster that has had no faults for a long time."""
         sim = self._sim
         since = self._stability.since()
         long_enough = _JOINED if since == 0 else STABLE_AFTER
@@ -133,7 +139,7 @@ class Availability(Watcher):
             self._slow(call) or call.request.timeout is not None or sim.network.has_bandwidth_limit
         ):
             wrong.remove(ErrorCode.DEADLINE_EXCEEDED)
-        if any(host.spec.limits != DEFAULT for host in sim.nodes.values()):  # 1022 may be right
+        if any(host.spec.limits != DEFAULT for host in sim.nodes.values()):  # 1022 may be right with other limits
             wrong = [code for code in wrong if code != ErrorCode.OVERLOADED]
         if any(_in_an_executor(host, one) for host in sim.nodes.values() for one in call.request.calls):
             wrong = [code for code in wrong if code not in (ErrorCode.OVERLOADED, ErrorCode.OUTCOME_UNKNOWN)]
@@ -148,7 +154,7 @@ class Availability(Watcher):
         return self._catalogues.read(host.node.cluster.catalogue.content(host.node.me))
 
     def _slow(self, call: SimCall) -> bool:
-        """Whether its functions run for long, or did while it waited: then a deadline may pass."""
+        """Return whether its functions run for long, or did so while it waited, so that a deadline may pass."""
         functions = dict.fromkeys(one.function for one in call.request.calls)
         if any(body.run.function in functions for host in self._sim.nodes.values() for body in host.running.values()):
             return True
@@ -156,12 +162,12 @@ class Availability(Watcher):
 
 
 def _in_an_executor(host: NodeHost, call: Call) -> bool:
-    """Whether it runs in an executor that refuses calls, or breaks."""
+    """Return whether the call runs in an executor that refuses calls or breaks."""
     fn = host.spec.functions.get(call.function)
     return isinstance(fn, Fn) and fn.refuses + fn.loses > 0
 
 
 def _version(host: NodeHost) -> int:
-    """Which version of its own catalogue a node is at."""
+    """Return the version of a node's own catalogue."""
     own = host.node.cluster.catalogue.content(host.node.me)
     return 0 if own is None else own.version

@@ -1,7 +1,7 @@
 """Invariant 12: buffers, tables, timers and queues stay within limits, and within what is open.
 
-After each event what can be counted at once; on a sweep everything, each table compared with what it is about: nothing
-is kept for requests, links or members that are no more.
+After each event, what is quick to count is checked. On a sweep every table is compared with the requests, links and
+members that it refers to: nothing is kept for those that have ended.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from mpreg_proto.effects import Run
 from mpreg_proto.ids import LinkId, show
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Standing
+from mpreg_proto.requests.coordinator import Coordinator
+from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.timers import REQUEST_TIMERS, Key, TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Gossip, Message
@@ -25,26 +27,27 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 _HEAP = 64
-"""Stale rows that a heap of timers may have beside as many as it has rows."""
+"""The number of stale rows that a heap of timers may have in addition to one stale row for each valid row."""
 
 
 _AGAIN = 4
-"""How often one claim may come over one link: as news, in the answer to a digest, and on ways that cross."""
+"""How often one claim may arrive over one link: as gossip, in the reply to a digest, and when both sides send it at the
+same time."""
 
 
 class ResourceBounds(Watcher):
-    """12: see the module."""
+    """Invariant 12, as the module describes."""
 
     message_types = (Gossip,)
 
     def begin(self, sim: World) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}
-        """The most slots that a function of a life ever had."""
+        """The most slots that a function ever had, by host, life and function."""
         self._high: dict[str, int] = {}
         self._received: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
-        """How often each claim came over a link, by host, life and link."""
+        """How often each claim arrived over a link, by host, life and link."""
         self._verified: dict[str, tuple[object, object]] = {}
-        """In what was written down of a host all was right."""
+        """The tables of each host that were right when they were last compared."""
 
     def node_event_handled(self, host: NodeHost) -> None:
         node, limits = host.node, host.spec.limits
@@ -62,7 +65,10 @@ class ResourceBounds(Watcher):
             self._timers(host)
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        """Gossip is forwarded on first receipt; what comes over one link again and again goes round in circles."""
+        """Check that no claim circulates: gossip is forwarded only on first receipt.
+
+        A claim that arrives over one link again and again goes round a cycle of members.
+        """
         if type(message) is Gossip:
             received = self._received.setdefault((host.name, host.life, link), {})
             for claim in message.claims:
@@ -70,7 +76,7 @@ class ResourceBounds(Watcher):
                 times = received[key] = received.get(key, 0) + 1
                 if times > _AGAIN and isinstance(host, NodeHost):
                     who = show("", claim.member)
-                    self._wrong(host, f"been told {times} times over link {link} that {who} is {key[1:3]}")
+                    self._wrong(host, f"received {times} times over link {link} that {who} is {key[1:3]}")
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         slots = host.offers[run.function][0].spec.concurrency
@@ -93,14 +99,14 @@ class ResourceBounds(Watcher):
                 self._wants(host)
 
     def _timers(self, host: NodeHost) -> None:
-        """Each belongs to something that is there: a link, a request, a call that waits, a member, an address."""
+        """Check that each timer belongs to an open link, request, waiting call, member or address."""
         node, timers = host.node, host.node._timers
         for key in timers._at:
             if not _belongs(node, key):
                 self._wrong(host, f"a timer {(str(key[0]), *key[1:])} of something that is no more")
         if len(timers._heap) > 2 * len(timers) + _HEAP + 1:
             self._high[host.name] = self._high.get(host.name, 0) + 1
-            if self._high[host.name] > 3:  # it is made small again when something is set, not when it is cancelled
+            if self._high[host.name] > 3:  # the heap shrinks when a timer is set, not when one is cancelled
                 self._wrong(host, f"a heap of {len(timers._heap)} for {len(timers)} timers")
         else:
             self._high.pop(host.name, None)
@@ -112,7 +118,7 @@ class ResourceBounds(Watcher):
                 self._wrong(host, f"{buffered} bytes of one message on link {link}, at most {session.limit}")
 
     def _calls(self, host: NodeHost) -> None:
-        """What is out, waits or runs belongs to links that stand and requests that are open."""
+        """Check that outstanding, pending and running calls belong to open links and open requests."""
         node, coordinator = host.node, host.node.coordinator
         sessions, requests = node.links.sessions, coordinator.requests
         for number, attempts in coordinator.outstanding._by_number.items():
@@ -121,18 +127,17 @@ class ResourceBounds(Watcher):
                     what = f"call {attempt.call!r} of dispatch {number}"
                     self._wrong(host, f"{what} out on link {attempt.link}, which is gone")
         for request, name in coordinator.pending_calls.calls:
-            if request not in requests or name not in requests[request].open:
+            if request not in requests or requests[request].states[name] is not CallState.PENDING:
                 self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
             if not any((kind, request, name) in node._timers for kind in REQUEST_TIMERS[1:]):
                 self._wrong(host, f"call {name!r} of request {request} waiting for ever")
         for execution in requests.values():
-            out = coordinator.outstanding
-            placed = {attempt.call for number in execution.dispatches for attempt in out.by_number(number)}
-            needs, still = execution.plan.dependencies, execution.open
-            ready = [name for name in still if not any(need in still for need in needs.get(name, ()))]
-            lost = [name for name in ready if name not in placed and name not in execution.pending]
-            if lost:
+            if lost := _lost_calls(coordinator, execution):
                 self._wrong(host, f"request {execution.id} with calls that are ready and nowhere: {lost[:5]}")
+            try:
+                execution.validate()
+            except AssertionError as error:
+                self._wrong(host, f"request {execution.id} with tables that do not agree: {error}")
             if execution.link != 0 and execution.link not in sessions:
                 self._wrong(host, f"request {execution.id} of link {execution.link}, which is gone")
         for (link, number), jobs in node.worker._dispatches.items():
@@ -165,12 +170,28 @@ class ResourceBounds(Watcher):
         raise Violation(12, f"{stamp(host)} has {text}")
 
 
+def _lost_calls(coordinator: Coordinator, execution: Execution) -> list[str]:
+    """Return the calls whose state names a table that does not have them."""
+    out, pending = coordinator.outstanding, coordinator.pending_calls.calls
+    placed = {attempt.call for number in execution.dispatches for attempt in out.by_number(number)}
+    lost: list[str] = []
+    for name, state in execution.states.items():
+        match state:
+            case CallState.READY:
+                lost.append(name)
+            case CallState.PENDING if (execution.id, name) not in pending:
+                lost.append(name)
+            case CallState.DISPATCHED | CallState.POSSIBLY_STARTED if name not in placed:
+                lost.append(name)
+    return lost
+
+
 def _same(one: tuple[object, object], other: tuple[object, object] | None) -> bool:
     return other is not None and one[0] is other[0] and one[1] is other[1]
 
 
 def _belongs(node: Node, key: Key) -> bool:
-    """Whether what a timer is for is there."""
+    """Return whether the subject of a timer still exists."""
     match key:
         case (TimerKind.HANDSHAKE | TimerKind.PING | TimerKind.GOODBYE, link):
             session = node.links.sessions.get(link)  # type: ignore[call-overload]  # parts of keys are of any kind

@@ -1,7 +1,7 @@
-"""Parts of invariants 6, 13, 14 and 15: what is called off stops, and who leaves goes in order.
+"""Parts of invariants 6, 13, 14 and 15: cancelled calls stop, and a node leaves in order.
 
-Links keep the order of what is sent over them. So whatever was called off before something else was sent must have been
-heard of by whoever hears that; no time has to be guessed.
+A link keeps the order of the messages sent over it. So a message that arrives proves that each cancellation sent before
+it on this link must have arrived too; no time has to be guessed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Life = tuple[str, int]
 
 
 class CancelledCallsStop(Watcher):
-    """15: who hears a cancel stops what it is about."""
+    """Invariant 15: a node that receives a cancellation stops the calls that it names."""
 
     message_types = (CancelRequest,)
 
@@ -48,24 +48,30 @@ class CancelledCallsStop(Watcher):
             jobs = worker._dispatches.get((link, number), {}).values()
             going = [job.call.name for job in jobs if job.run is None or job.cancelled is None]
             if going or number in origins.get(link, {}):
-                raise Violation(15, f"{stamp(host)} was told to stop {number} of link {link} and goes on: {going}")
+                raise Violation(
+                    15, f"{stamp(host)} received a cancellation of {number} of link {link} and goes on: {going}"
+                )
 
 
 class CancelPropagation(Watcher):
-    """15: what is out of a request that is over is called off, and so is what a client does not want any more."""
+    """Invariant 15: cancellations are propagated.
+
+    The outstanding calls of an ended request are cancelled, and so are the requests that a client has cancelled.
+    """
 
     message_types = (CancelRequest, Request)
 
     def begin(self, sim: World) -> None:
         self._sim = sim
         self._out: dict[_Life, dict[int, tuple[LinkId, Execution]]] = {}
-        """Dispatches to other nodes whose requests were open when we last looked, by coordinator and number."""
+        """The dispatches to other nodes whose requests were open at the last check, by coordinator and number."""
         self._marks: dict[_Life, tuple[int, int]] = {}
         self._over: dict[tuple[str, int, LinkId], dict[int, None]] = {}
-        """Those that were pending when their request ended, by the coordinator's end of the link."""
+        """The dispatches that were outstanding when their request ended, by the coordinator's end of the link."""
         self._asked: dict[_Life, dict[int, SimCall]] = {}
         self._owed: dict[tuple[str, int, int], list[int]] = {}
-        """What must have been called off before a request was sent: by its sender, life and number."""
+        """What must have been cancelled before a request was sent, by the sender, its life and the number of the
+        request."""
         self._cancelled: dict[tuple[str, int, LinkId, int], None] = {}
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
@@ -84,7 +90,7 @@ class CancelPropagation(Watcher):
             return
         coordinator = host.node.coordinator
         mark = (len(coordinator.requests), coordinator.in_flight.last_id)
-        if self._marks.get(life) == mark:  # none has ended since
+        if self._marks.get(life) == mark:  # no request has ended since
             return
         self._marks[life] = mark
         for number, (link, execution) in list(out.items()):
@@ -114,24 +120,28 @@ class CancelPropagation(Watcher):
             peer = peer_of(host, link)
             for number in self._owed.pop((peer.host.name, peer.life, message.id), ()):
                 node = host.node
-                known = node.worker.has(link, number) or node.coordinator.in_flight.has(link, number)
+                known = node.worker.has(link, number) or number in node.coordinator.in_flight.origins.get(link, ())
                 if known and (host.name, host.life, link, number) not in self._cancelled:
                     what = f"{number} of {peer.host.name} goes on, which was over when {message.id} was sent"
                     raise Violation(15, f"{stamp(host)}: {what}, and nobody called it off")
 
 
 class GracefulLeave(Watcher):
-    """6: who drains takes no new requests. 14: it finishes what runs. 13: it says LEFT before it goes."""
+    """Invariants 6, 13 and 14: a node leaves in order.
+
+    A draining node takes no new requests (6), finishes running calls (14), and announces LEFT before it ends (13).
+    """
 
     message_types = (Goodbye,)
 
     def begin(self, sim: World) -> None:
         self._script = sim.trace.script
         self._born: dict[str, int] = {}
-        """How long the script was when a life began."""
+        """The length of the script when a life began, by host."""
         self._since: dict[_Life, int] = {}
         self._announced_over_one_link: dict[tuple[bytes, bytes], None] = {}
-        """Who has left, and which members had just one link to it, over which it must have said so."""
+        """Pairs of a member that has left and a member to which it had only one link, over which it must have announced
+        LEFT."""
         self._due: dict[str, list[MemberId]] = {}
 
     def node_started(self, host: NodeHost) -> None:

@@ -1,7 +1,7 @@
 """Invariant 4: a replica's content at (member, version) is what its owner had then (docs/explanation/membership.md).
 
-Owners' entries are written down version by version as they change, and hashed here; each replica's own entries are
-hashed again whenever its version or hash is another one.
+The entries of each owner are recorded version by version as they change, and hashed in this module. The entries of each
+replica are hashed again whenever its version or hash has changed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,22 @@ if TYPE_CHECKING:
 
 
 class ReplicaConsistency(Watcher):
-    """4: see the module. And what is read out of the entries, the functions and who offers them, is what they say."""
+    """Invariant 4, as the module describes.
+
+    Also checks that the functions and the offering members that a node derives from the entries agree with the entries.
+    """
 
     message_types = (Gossip,)
 
     def begin(self, sim: World) -> None:
         self._written: dict[bytes, dict[str, bytes]] = {}
-        """Each owner's entries at its newest version."""
+        """The entries of each owner at its newest version."""
         self._hashes: dict[bytes, dict[int, int]] = {}
-        """Each owner's hash at each version that it had."""
+        """The hash of each owner at each version that it had."""
         self._checked: dict[tuple[Life, bytes], tuple[int, int]] = {}
         self._about: dict[str, dict[bytes, None]] = {}
         self._verified: dict[str, object] = {}
-        """In what was written down of a host all was right."""
+        """The tables of each host that were right when they were last compared."""
 
     def node_started(self, host: NodeHost) -> None:
         self._write_down(host)
@@ -61,7 +64,7 @@ class ReplicaConsistency(Watcher):
 
     def sweep(self, sim: World) -> None:
         alive = [host for host in sim.nodes.values() if host.alive]
-        for host in alive:  # one that has just begun was never touched
+        for host in alive:  # a host without an event so far is not recorded yet
             self._write_down(host)
         for host in alive:
             now = sim.tables.catalogues(host)
@@ -70,7 +73,7 @@ class ReplicaConsistency(Watcher):
                 self._verified[host.name] = now
 
     def _write_down(self, host: NodeHost) -> None:
-        """An owner's own content may have grown."""
+        """Record the new entries of the node's own content."""
         me = host.node.me
         content = host.node.cluster.catalogue.content(me)
         hashes = self._hashes.get(me)
@@ -110,7 +113,7 @@ class ReplicaConsistency(Watcher):
             self._read_right(host, content)
 
     def _read_right(self, host: NodeHost, content: Content) -> None:
-        """What the node made of the entries."""
+        """Check what the node derived from the entries."""
         says = offers(entries(content))
         read = {
             name: (one.version, frozenset(one.resources), one.idempotent) for name, one in content.functions.items()
@@ -130,8 +133,8 @@ class ReplicaConsistency(Watcher):
 
 
 def _no_gaps(host: Host, link: LinkId, delta: Delta) -> None:
-    """What is served from a version on is each change since then, once."""
+    """Check that a delta contains each change since its first version exactly once."""
     versions = [change.version for change in delta.changes]
     if delta.since and versions != list(range(delta.since + 1, delta.head.version + 1)):
         served = f"{versions[:5]} as the changes of {show('', MemberId(delta.head.member))}"
-        raise Violation(4, f"{host.name} was told {served} from {delta.since} to {delta.head.version} over link {link}")
+        raise Violation(4, f"{host.name} received {served} from {delta.since} to {delta.head.version} over link {link}")

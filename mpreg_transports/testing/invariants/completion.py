@@ -1,7 +1,7 @@
 """Invariant 9: each request ends exactly once, by its deadline and 250 ms (docs/explanation/guarantees.md).
 
-Looked at from both sides: a client has its answer or has raised, and a node that took a request on is rid of it. What
-leaves as a last answer twice is seen where it arrives, as the one who asked only drops it.
+Both sides are checked: a client has its reply or an error, and a node keeps nothing of a request that it accepted. A
+last reply that is sent twice is detected where it arrives, because the receiver only drops it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ GRACE = SECOND // 4
 
 
 class SingleCompletion(Watcher):
-    """9: see the module."""
+    """Invariant 9, as the module describes."""
 
     def begin(self, sim: World) -> None:
         self._open: dict[int, SimCall] = {}
         self._ended: dict[tuple[str, int, int], dict[int, None]] = {}
-        """Requests whose last answer has come: by host, life and link."""
+        """The requests whose last reply has arrived, by host, life and link."""
         self._due: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
-        """Of requests of clients that a node took on: deadline by its own clock, link, number; a heap."""
+        """A heap of the accepted client requests of each node: the deadline by the node's own clock, the link, the
+        number."""
 
     # -- as clients see it --------------------------------------------------------------------------------------------
 
@@ -57,7 +58,7 @@ class SingleCompletion(Watcher):
 
     def sweep(self, sim: World) -> None:
         for mark, call in list(self._open.items()):
-            if call.done():  # cancelled, or its process is gone
+            if call.done():  # cancelled, or its process has ended
                 del self._open[mark]
             elif sim.now > call.sent + _span(call) + GRACE and _runs(sim.clients, call):
                 late = (sim.now - call.sent - _span(call)) / SECOND
@@ -93,7 +94,11 @@ class SingleCompletion(Watcher):
         self._look(host)
 
     def _look(self, host: NodeHost) -> None:
-        """Before whatever may end a request, so that one that ends too late is still there; and after it."""
+        """Check the deadlines of a node's requests.
+
+        This runs before each event that may end a request, so that a request that ends too late is still present, and
+        after it.
+        """
         due = self._due[host.name, host.life]
         if due and due[0][0] + GRACE < host.local:
             self._rid(host)
@@ -106,7 +111,7 @@ class SingleCompletion(Watcher):
             ended[result.id] = None
 
     def _rid(self, host: NodeHost) -> None:
-        """A node has nothing of requests whose time is over, unless it stood still itself."""
+        """Check that a node keeps no request past its deadline, unless it was stalled itself."""
         due = self._due[host.name, host.life]
         if host.sim.now - host.stalled_until < GRACE:
             return

@@ -1,6 +1,6 @@
-"""Invariants 13 and 15: what must be true when faults have stopped long ago.
+"""Invariants 13 and 15: the state that must hold when faults have stopped long ago.
 
-Bounds that this version cannot keep yet are in known_gaps.py; a simulation that was judged earlier is not looked at.
+Bounds that this version cannot keep yet are in known_gaps.py. The checks are skipped if `judge` is called earlier.
 """
 
 from __future__ import annotations
@@ -31,26 +31,31 @@ _PERIODIC = (
     TimerKind.PROBE,
     TimerKind.ANTI_ENTROPY,
 )
-"""Timers that are never all gone."""
+"""Timers that may always be set."""
 
 
 class ViewConvergence(Watcher):
-    """13: correct members see each other ALIVE, crashed ones DEAD or gone, and hold the same catalogues."""
+    """Invariant 13: all correct members have the same view.
+
+    They see each other ALIVE and crashed members DEAD or not at all, and they hold the same catalogues.
+    """
 
     message_types = (Goodbye,)
 
     def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
         self._born: dict[bytes, str] = {}
-        """Every member id there ever was, and whose."""
+        """Every member id there ever was, with the name of its host."""
 
     def node_started(self, host: NodeHost) -> None:
         self._born[host.node.me] = host.name
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        """Of two links to one member the one dialled by the smaller id is kept, of two by the same the later.
+        """Check which link of a pair is closed as a duplicate.
 
-        So whoever closes its own as the other one of a pair is the larger, or has dialled once more.
+        Of two links to one member, the link that the member with the smaller id dialled is kept; of two links that the
+        same member dialled, the later one. So the member that closes a link of its own as a duplicate has the larger
+        id, or has dialled again.
         """
         if type(message) is not Goodbye or message.reason != GoodbyeReason.DUPLICATE or not isinstance(host, NodeHost):
             return
@@ -102,7 +107,7 @@ class ViewConvergence(Watcher):
             raise Violation(13, f"{stamp(other)} offers {sorted(offers(right).functions)}, which is not what it runs")
 
     def _one_view(self, component: list[NodeHost]) -> None:
-        """All hold the same of those too who are no more."""
+        """Check that all nodes hold the same cells, also of members that no longer exist."""
         first = component[0]
         for other in component[1:]:
             for one, two in ((first, other), (other, first)):
@@ -130,7 +135,7 @@ class ViewConvergence(Watcher):
 
 
 class StateCleanup(Watcher):
-    """15: once all requests have ended and all bodies too, nothing of them is left, and only periodic timers run."""
+    """Invariant 15: after all requests and bodies have ended, nothing of them is left, and only periodic timers run."""
 
     def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
@@ -161,7 +166,10 @@ class StateCleanup(Watcher):
                     raise Violation(15, f"{one.name} is left with link {link} to {gone}, which is no more")
 
     def _calls(self, host: NodeHost, *, unnoticed: list[LinkId]) -> None:
-        """`unnoticed`: links that may still be taken for good, and calls on them for out."""
+        """Check that no request, call or run is left.
+
+        `unnoticed` are half-open links that a node may still use; calls on them may still count as outstanding.
+        """
         coordinator, worker = host.node.coordinator, host.node.worker
         attempts = [one for calls in coordinator.outstanding._by_number.values() for one in calls.values()]
         for what, left in (
@@ -187,7 +195,11 @@ class StateCleanup(Watcher):
                 self._left(host, f"{what} {left[:5]}")
 
     def _links(self, host: NodeHost, *, closing: bool) -> None:
-        """On rings a link that only calls needed may be closing just now, and has a timer until then."""
+        """Check that no link is closing.
+
+        With rings, a link that was needed only for calls may be closing at this moment; it has a timer until it is
+        closed.
+        """
         timers = host.node._timers._at
         left = [link for link in host.node.links.closing if not closing or (TimerKind.GOODBYE, link) not in timers]
         if left:
@@ -211,7 +223,7 @@ class StateCleanup(Watcher):
 
 
 def _half_open(host: Host) -> list[LinkId]:
-    """Links whose other end is gone without a word."""
+    """Return the links whose other end has ended without a notification."""
     if not host.alive:
         return []
     ends = [(link, wire.ends[1 - side]) for link, (wire, side) in host.wires.items()]

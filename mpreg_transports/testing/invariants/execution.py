@@ -1,6 +1,7 @@
 """Invariants 7, 10 and 11: when bodies start (docs/explanation/requests.md and guarantees.md).
 
-Each keeps a ledger of its own, by the call as its coordinator knows it (`CallKey`), of what was placed, started, ended.
+Each watcher keeps a ledger of the calls that were placed, started and ended, by the key that the coordinator gives a
+call (`CallKey`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ RequestKey = tuple[str, int, int]
 
 
 def request_of(key: CallKey) -> RequestKey:
-    """Whose call it is."""
+    """Return the key of the request that a call belongs to."""
     return key.host, key.life, key.request
 
 
 class _Graph:
-    """A request in the ledger: its calls, the results that bodies gave, the one that was used."""
+    """A request in the ledger: its calls, the results that bodies returned, and the results that were used."""
 
     __slots__ = ("bound", "calls", "results")
 
@@ -45,17 +46,20 @@ class _Graph:
         self.bound: dict[str, bytes] = {}
 
     def needs(self, name: str) -> list[str]:
-        """The calls of this request that one waits for."""
+        """Return the calls of this request that a call depends on."""
         return [need for need in dict.fromkeys(self.calls[name].dependencies) if need in self.calls]
 
 
 class DependencyOrder(Watcher):
-    """7: a call starts only after a body gave each result that it needs; all who need one get the same."""
+    """Invariant 7: a call starts only after each of its dependencies has a result.
+
+    All dependents of a call get the same result.
+    """
 
     def begin(self, sim: World) -> None:
         self._graphs: dict[RequestKey, _Graph] = {}
         self._names: dict[int, dict[str, None]] = {}
-        """Calls that a client has had an answer for, by its label."""
+        """The calls that a client has received a result for, by the label of the request."""
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
@@ -71,7 +75,7 @@ class DependencyOrder(Watcher):
             if not results:
                 raise Violation(7, f"{stamp(host)} places {key.call!r}, and {need!r}, which it needs, has no result")
             value = execution.values.get(need)
-            if value is None:  # in this very event it was used for the last time
+            if value is None:  # released in this event, after its last use
                 continue
             if value not in results:
                 raise Violation(7, f"{stamp(host)} gives {key.call!r} what no body of {need!r} has returned")
@@ -106,7 +110,7 @@ class DependencyOrder(Watcher):
 
 
 class _Starts:
-    """How often a call's body has started, and what its function said of itself then."""
+    """How often the body of a call has started, and the attributes of its function at each start."""
 
     __slots__ = ("count", "idempotent", "versions", "where")
 
@@ -115,21 +119,24 @@ class _Starts:
         self.idempotent = True
         self.versions: dict[str, None] = {}
         self.where: list[tuple[str, MemberId, int]] = []
-        """At which hosts, as which members, and when."""
+        """The host, the member id and the time of each start."""
 
 
 class AtMostOnceExecution(Watcher):
-    """10: a body starts at most once a call, or, if idempotent, once more for each node lost, in the same version."""
+    """Invariant 10: a body starts at most once for each call.
+
+    The body of an idempotent function may start once more for each lost node, in the same version.
+    """
 
     def begin(self, sim: World) -> None:
         self._sim = sim
         self._ledger: dict[CallKey, _Starts] = {}
         self._requests: dict[tuple[str, int, int], RequestKey] = {}
-        """Which request at a node one of a client is: by client, life and number."""
+        """The request at its coordinator for a client's request, by client, life and number."""
         self._touchy: dict[RequestKey, str] = {}
-        """Requests of which a body that is not idempotent has started, and which."""
+        """The requests of which a body that is not idempotent has started, with the name of that call."""
         self._promised: dict[RequestKey, None] = {}
-        """Requests whose answer promised that no such body has started."""
+        """The requests whose reply promised that no such body has started."""
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
@@ -149,7 +156,7 @@ class AtMostOnceExecution(Watcher):
             self._kept(request)
 
     def _kept(self, request: RequestKey) -> None:
-        """docs/reference/errors.md: `maybe_executed` false is a promise."""
+        """Check the promise of `maybe_executed` false (docs/reference/errors.md)."""
         if request in self._promised and request in self._touchy:
             name = self._touchy[request]
             raise Violation(10, f"request {request[2]} of {request[0]} promised that nothing was done; {name!r} was")
@@ -171,27 +178,27 @@ class AtMostOnceExecution(Watcher):
         if not starts.idempotent:
             raise Violation(10, f"{name} started {starts.count} times, and is not idempotent: {where}")
         most = 1 + host.sim.specs[key.host].limits.failovers
-        members = dict.fromkeys([me for _, me, _ in starts.where])  # one that is lost again counts once
+        members = dict.fromkeys([me for _, me, _ in starts.where])  # a member that is lost again counts once
         if len(members) > most or len(starts.versions) > 1:
             versions = sorted(starts.versions)
             raise Violation(10, f"{name} started {starts.count} times, at most {most}, as {versions}: {where}")
 
 
 class DeadlineEnforcement(Watcher):
-    """11: nothing starts after its deadline; what is handed on gets no more time than is left.
+    """Invariant 11: no body starts after its deadline, and a dispatched call gets no more time than is left.
 
-    Deadlines are reckoned here from the requests as they came, each by the clock of the node that they came to.
+    Deadlines are calculated here from the requests as they arrived, each by the clock of the node that received it.
     """
 
     message_types = (Request,)
 
     def begin(self, sim: World) -> None:
         self._deadlines: dict[tuple[str, int, int, int], int] = {}
-        """Of requests: by host, life, link and number."""
+        """The deadline of each request, by host, life, link and number."""
         self._left: dict[tuple[str, int, int], int] = {}
-        """How much time a dispatch had left when it went out: by host, life and number."""
+        """The time that a dispatch had left when it was sent, by host, life and number."""
         self._local: dict[tuple[str, int, int], int] = {}
-        """When a dispatch of a node to itself must have started."""
+        """The deadline of each dispatch of a node to itself, by host, life and number."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is not Request or not isinstance(host, NodeHost):
@@ -232,5 +239,5 @@ class DeadlineEnforcement(Watcher):
 
 
 def span_of(request: Request, limits: Limits) -> int:
-    """How long a request may take from its arrival."""
+    """Return the longest time that a request may take from its arrival."""
     return min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)

@@ -1,7 +1,7 @@
-"""What this version does not promise yet: bounds and parts of invariants that other issues bring.
+"""The known gaps: bounds and parts of invariants that this version does not guarantee yet.
 
-Each row says what is missing and what is asked meanwhile. Reports print the table, so that nobody takes a bound that
-is looser than the design's for the design's.
+Each row states what is missing and what is checked instead. Reports print the table, so that a reader does not mistake
+a looser bound for the bound of the design.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mpreg_transports.testing.simulation.durations import SECOND
 
 
 class KnownGap(msgspec.Struct, frozen=True):
-    """One row: an invariant's number, what is missing and who brings it, what is asked for in its place."""
+    """One row: the number of an invariant, the missing part, and the check that replaces it."""
 
     invariant: int
     missing: str
@@ -24,10 +24,11 @@ class KnownGap(msgspec.Struct, frozen=True):
 SETTLED_AFTER = 15 * SECOND
 """How long after the last fault all correct nodes have one view (P11 of docs/explanation/membership.md)."""
 SEEDS_AFTER = 40 * SECOND
-"""The same where an address is all that leads across, of a seed or of an earlier life: it is tried but rarely, in a
-larger cluster by each of its members once in five seconds for each of these."""
+"""The same bound for components that are connected only by an address, of a seed or of an earlier life. Such an address
+is tried rarely: in a larger cluster each member tries each of them once in five seconds."""
 STABLE_AFTER = 15 * SECOND
-"""How long after the last fault a call may not fail for want of a node that is there, as the view is whole by then."""
+"""How long after the last fault a call may not fail because an existing node is missing in the view: the view is
+complete by then."""
 
 KNOWN_GAPS: tuple[KnownGap, ...] = (
     KnownGap(
@@ -40,5 +41,5 @@ KNOWN_GAPS: tuple[KnownGap, ...] = (
 
 
 def table(rows: Iterable[KnownGap] = KNOWN_GAPS) -> list[str]:
-    """A line a row, for reports."""
+    """Return the table for reports, one line for each row."""
     return [f"known gap: invariant {row.invariant}: {row.missing}; meanwhile: {row.meanwhile}" for row in rows]

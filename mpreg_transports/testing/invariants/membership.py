@@ -1,6 +1,7 @@
-"""Invariants 1 to 3: what nodes believe of members (docs/explanation/membership.md).
+"""Invariants 1 to 3: the views that nodes have of members (docs/explanation/membership.md).
 
-Each keeps cells of its own: what it saw last, what owners have said, the pointwise maximum of what a node was told.
+Each watcher keeps cells of its own: the last seen cells, the cells that owners set, or the pointwise maximum of the
+claims that a node received.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ _RANKS = (int(Standing.SUSPECT), int(Standing.DEAD))
 
 
 class MemberWatcher(Watcher):
-    """Calls `look` for the members that an event was about, and now and then for all."""
+    """A watcher that calls `look` for the members that an event was about, and on a sweep for all members."""
 
     message_types = (Gossip,)
 
     def begin(self, sim: World) -> None:
         self._about: dict[str, dict[bytes, None]] = {}
         self._verified: dict[str, object] = {}
-        """In what was written down of a host all was right, and nothing was heard of since."""
+        """The table of each host that was right when it was last compared, and that no event has touched since."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is Gossip:
@@ -56,16 +57,19 @@ class MemberWatcher(Watcher):
                 self._verified[host.name] = now
 
     def look_at_all(self, host: NodeHost) -> None:
-        """Compare all that `host` believes."""
+        """Check the whole view of `host`."""
         self.look(host, [record.id for record in host.node.cluster.members.all()])
 
     def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
-        """Compare what `host` believes of these."""
+        """Check what `host` holds of these members."""
         raise NotImplementedError
 
 
 class MonotonicCells(MemberWatcher):
-    """1: a liveness cell never decreases, and nobody is forgotten but the RETIRED when there are too many."""
+    """Invariant 1: a liveness cell never decreases, and no member is forgotten.
+
+    A RETIRED member may be forgotten after a week, or when there are too many of them.
+    """
 
     def begin(self, sim: World) -> None:
         super().begin(sim)
@@ -83,7 +87,7 @@ class MonotonicCells(MemberWatcher):
             seen[member] = now
 
     def look_at_all(self, host: NodeHost) -> None:
-        """Also at those who were known once."""
+        """Check all members of the view, and all members that `host` held earlier."""
         known = dict.fromkeys(self._seen.get(life(host), ()))
         known.update(dict.fromkeys(record.id for record in host.node.cluster.members.all()))
         self.look(host, map(MemberId, known))
@@ -94,7 +98,10 @@ class MonotonicCells(MemberWatcher):
 
 
 class OwnerOnlyIncarnation(MemberWatcher):
-    """2: only the owner raises its incarnation, to an accusation's and one more; only the owner says LEFT."""
+    """Invariant 2: only the owner raises its incarnation, and only the owner sets LEFT.
+
+    The owner raises its incarnation to that of an accusation plus one.
+    """
 
     def begin(self, sim: World) -> None:
         super().begin(sim)
@@ -103,7 +110,7 @@ class OwnerOnlyIncarnation(MemberWatcher):
         self._left: dict[bytes, None] = {}
         self._ids: dict[tuple[str, int], dict[bytes, None]] = {}
         self._accused: dict[Life, int] = {}
-        """The highest incarnation at which a node was told ill of itself."""
+        """The highest incarnation in the claims about itself that a node received."""
 
     def node_started(self, host: NodeHost) -> None:
         self._owned(host)
@@ -129,7 +136,7 @@ class OwnerOnlyIncarnation(MemberWatcher):
             super().node_event_handled(host)
 
     def _owned(self, host: NodeHost) -> None:
-        """What an owner has made of itself."""
+        """Record the owner's own cell, and check that an accusation justifies its incarnation."""
         own, me = host.node.cluster.members.own, host.node.me
         known = self._raised.get(me)
         if known is None:
@@ -160,9 +167,10 @@ class OwnerOnlyIncarnation(MemberWatcher):
 
 
 class DeterministicMerge(MemberWatcher):
-    """3: a view is the pointwise maximum of the claims that came, raised in rank alone by doubts of the node's own.
+    """Invariant 3: a view is the pointwise maximum of the received claims.
 
-    So nodes that were told the same believe the same, whatever the order; and cards are their owners' own bytes.
+    Only the node's own suspicion may raise the rank of a cell above that. So nodes that received the same claims have
+    the same view, in whatever order the claims arrived. The cards are the bytes that their owners wrote.
     """
 
     def begin(self, sim: World) -> None:
@@ -198,7 +206,7 @@ class DeterministicMerge(MemberWatcher):
             self._cards.setdefault(own.id, {})[own.card_bytes] = None
 
     def _take(self, host: NodeHost, claims: Iterable[Claim]) -> None:
-        """The oracle's own merge."""
+        """Merge the claims into the oracle's own view."""
         view = self._views.setdefault(life(host), {})
         own = host.node.cluster.members.own
         for claim in claims:
@@ -206,9 +214,9 @@ class DeterministicMerge(MemberWatcher):
             if claim.member != host.node.me:
                 view[claim.member] = max(view.get(claim.member, UNKNOWN), received)
             elif own.standing is Standing.LEFT or received[1] >= Standing.LEFT:
-                continue  # it goes, or takes a new id
+                continue  # the node leaves, or takes a new id
             elif received > (own.incarnation, int(own.standing)):
-                raise Violation(3, f"{stamp(host)} was told that it is {show_cell(received)} and did not refute it")
+                raise Violation(3, f"{stamp(host)} received that it is {show_cell(received)} and did not refute it")
 
     def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
         members, view = host.node.cluster.members, self._views.setdefault(life(host), {})
@@ -220,7 +228,7 @@ class DeterministicMerge(MemberWatcher):
             full = now == UNKNOWN and members.living >= host.spec.limits.members
             if now not in (expected, TOP) and not doubted and not full:
                 what = f"{stamp(host)} holds {show_cell(now)} of {show('', member)}"
-                raise Violation(3, f"{what}; what it was told comes to {show_cell(expected)}")
+                raise Violation(3, f"{what}; its claims come to {show_cell(expected)}")
             view[member] = now
             self._look_at_card(host, member)
 
@@ -231,5 +239,5 @@ class DeterministicMerge(MemberWatcher):
 
 
 def _sensible(claim: Claim) -> bool:
-    """Whether it is no nonsense, which is to be dropped."""
+    """Return whether the claim is valid; a node drops others."""
     return len(claim.member) == 16 and 0 <= claim.incarnation < _BOUND and 0 <= claim.standing <= Standing.RETIRED

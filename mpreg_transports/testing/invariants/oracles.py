@@ -1,7 +1,7 @@
-"""What the invariants compare with: naive readings of what nodes hold, and a plain evaluation of a request's graph.
+"""The oracles of the invariants: simple readings of a node's tables, and an evaluation of a request's graph.
 
-Everything here reads tables of a node as they lie and works on them with sets, dicts and hashes of its own; nothing of
-the code under test is asked for an opinion. Nothing here changes a node.
+All functions here read the tables of a node directly, and work on them with sets, dicts and hashes of their own. They
+call no logic of the code under test, and they change no node.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import NodeHost
 
 Cell = tuple[int, int]
-"""(incarnation, rank), in the order in which it may grow."""
+"""A cell: (incarnation, rank), in the order in which it may grow."""
 UNKNOWN: Cell = (-1, -1)
 TOP: Cell = (1 << 62, int(Standing.RETIRED))
-"""RETIRED is above every incarnation."""
+"""RETIRED, which is above every incarnation."""
 Life = tuple[str, int, bytes]
 """One identity of one process: host, life, member id."""
 
 
 def life(host: NodeHost) -> Life:
-    """Who a host is now."""
+    """Return the present identity of a host."""
     return host.name, host.life, host.node.me
 
 
 def stamp(host: NodeHost) -> str:
-    """A host in words, with the time."""
+    """Return a host and the time as text."""
     return f"{show(host.name, host.node.me)} at {host.sim.time:.6f} s"
 
 
 def show_cell(cell: Cell) -> str:
-    """A liveness cell in words."""
+    """Return a liveness cell as text."""
     if cell == UNKNOWN:
         return "unknown"
     return "RETIRED" if cell == TOP else f"{Standing(cell[1]).name} {cell[0]}"
 
 
 def cell(members: Members, member: MemberId) -> Cell:
-    """What a node believes of a member."""
+    """Return the cell that a node holds of a member."""
     record = members.get(member)
     if record is not None:
         return record.incarnation, int(record.standing)
@@ -60,13 +60,13 @@ def cell(members: Members, member: MemberId) -> Cell:
 
 
 def attempt_of(coordinator: Coordinator, number: int, call: str) -> Attempt | None:
-    """One attempt of a dispatch, without a list of all of them."""
+    """Return one attempt of a dispatch, without a list of all its attempts."""
     attempts = coordinator.outstanding._by_number.get(number)
     return None if attempts is None else attempts.get(call)
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A function as its owner wrote it, without the node's own resources."""
+    """A function as its owner wrote it, without the resources of the node."""
 
     version: str
     resources: frozenset[str]
@@ -74,18 +74,18 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Offers(msgspec.Struct, frozen=True):
-    """All that one member says it offers, read from the bytes of its entries."""
+    """All that one member offers, read from the bytes of its entries."""
 
     functions: dict[str, Offer]
     resources: frozenset[str]
     draining: bool
 
     def fits(self, call: Call) -> bool:
-        """Whether `call` can be taken on there: it has all that is asked for and is not draining."""
+        """Return whether the member can accept `call`: it has all that the call requires and is not draining."""
         return not self.draining and self.has(call)
 
     def has(self, call: Call) -> bool:
-        """Whether what `call` asks for is there: offered in that version, all resources held."""
+        """Return whether the member offers the function in the right version and holds all required resources."""
         offer = self.functions.get(call.function)
         return (
             offer is not None
@@ -94,7 +94,7 @@ class Offers(msgspec.Struct, frozen=True):
         )
 
     def exact(self, call: Call) -> bool:
-        """Whether it holds just what the call asks for."""
+        """Return whether the member holds exactly the resources that the call requires."""
         return frozenset(call.resources) == self.resources | self.functions[call.function].resources
 
 
@@ -102,7 +102,7 @@ NOTHING = Offers({}, frozenset(), False)
 
 
 def offers(entries: Mapping[str, bytes]) -> Offers:
-    """Entries by what their keys say: `f:name` a function, `r` resources, `d` draining; other keys mean nothing."""
+    """Return the offers in the entries. Keys: `f:name` a function, `r` resources, `d` draining; others are ignored."""
     functions: dict[str, Offer] = {}
     resources: frozenset[str] = frozenset()
     draining = False
@@ -118,12 +118,12 @@ def offers(entries: Mapping[str, bytes]) -> Offers:
 
 
 def entries(content: Content) -> dict[str, bytes]:
-    """A catalogue's entries in its owner's bytes."""
+    """Return the entries of a catalogue as the bytes that its owner wrote."""
     return {key: change.entry for key, change in content.entries.items()}
 
 
 def content_hash(content: Mapping[str, bytes]) -> int:
-    """docs/explanation/membership.md: the sum modulo 2**128 of each entry's BLAKE2b."""
+    """Return the sum modulo 2**128 of the BLAKE2b of each entry (docs/explanation/membership.md)."""
     total = 0
     for key, entry in content.items():
         name = key.encode("utf-8", "surrogatepass")
@@ -133,13 +133,13 @@ def content_hash(content: Mapping[str, bytes]) -> int:
 
 
 class CatalogueReader:
-    """Catalogues read once: content never changes under one (member, version, hash)."""
+    """A cache of decoded catalogues: the content of one (member, version, hash) never changes."""
 
     def __init__(self) -> None:
         self._read: dict[tuple[bytes, int, int], Offers] = {}
 
     def read(self, content: Content | None) -> Offers:
-        """What a content offers; nothing if there is none."""
+        """Return the offers of a content, or no offers for None."""
         if content is None:
             return NOTHING
         key = (content.member, content.version, content.hash)
@@ -150,7 +150,7 @@ class CatalogueReader:
 
 
 def substituted(tree: Any, given: Mapping[str, Any]) -> Any:
-    """`tree` with each reference replaced, by walking it. LookupError or TypeError where a path leads nowhere."""
+    """Return `tree` with each reference replaced by its value. Raises LookupError or TypeError for an invalid path."""
     kind = type(tree)
     if kind is Ref:
         value = given[tree.name]

@@ -1,7 +1,7 @@
-"""Invariants 5 and 6: where calls are placed, and that who runs one looks again (docs/explanation/architecture.md).
+"""Invariants 5 and 6: where calls are placed, and the check of the executing node (docs/explanation/architecture.md).
 
-Both read the raw entries of catalogues and compare by plain sets. A node's view may change in the middle of an event,
-so what is placed in an event that brought news is compared with the view before it and with the one after it.
+Both watchers read the raw entries of catalogues and compare plain sets. A node's view may change in the middle of an
+event. So a placement in an event that brought gossip is compared with the view before the event and the view after it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class _Seen(msgspec.Struct, frozen=True):
-    """How a node sees one member."""
+    """The view that a node has of one member."""
 
     rank: int
     offers: Offers
 
     def takes(self, call: Call) -> bool:
-        """Whether a call may be placed there."""
+        """Return whether a call may be placed on the member."""
         return Standing.ALIVE <= self.rank <= Standing.SUSPECT and self.offers.fits(call)
 
 
@@ -41,9 +41,10 @@ _UNSEEN = _Seen(-1, NOTHING)
 
 
 class ValidPlacement(Watcher):
-    """5: the chosen node had the function and a superset of the resources in the chooser's view, and was routable.
+    """Invariant 5: a call is placed on a suitable node.
 
-    And nobody better could be seen: ALIVE before SUSPECT, then just the resources asked for before more.
+    In the chooser's view the chosen node had the function and a superset of the resources, and was routable. And no
+    better node was visible: ALIVE is better than SUSPECT, then exactly the required resources are better than more.
     """
 
     message_types = (Gossip, Hello, Goodbye, Digest)
@@ -51,7 +52,7 @@ class ValidPlacement(Watcher):
     def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()
         self._before: dict[str, dict[bytes, _Seen]] = {}
-        """Of members that the present event brought news about."""
+        """The earlier view of the members that the present event brought gossip about, by host."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if isinstance(host, NodeHost):
@@ -94,7 +95,10 @@ class ValidPlacement(Watcher):
         return _Seen(rank, self._catalogues.read(cluster.catalogue.content(MemberId(member))))
 
     def _best(self, host: NodeHost, attempt: Attempt, call: Call, chosen: _Seen) -> None:
-        """Whether somebody better was there to be chosen; those with many calls are left out, as loads change."""
+        """Check that no better node could be chosen.
+
+        Nodes with many calls are left out, because loads change.
+        """
         execution, node = attempt.execution, host.node
         if call.name in execution.request.here:
             return
@@ -120,7 +124,7 @@ class ValidPlacement(Watcher):
 
 
 def _excluded(execution: Execution, name: str, member: bytes, offered: Offers, call: Call) -> bool:
-    """Whether it has refused the call, or may not repeat it."""
+    """Return whether the member has refused the call, or may not run it again."""
     if any(refuser == member for refuser, _ in execution.history.refusals.get(name, ())):
         return True
     offer, version = offered.functions[call.function], execution.history.versions.get(name)
@@ -128,16 +132,19 @@ def _excluded(execution: Execution, name: str, member: bytes, offered: Offers, c
 
 
 class WorkerAdmission(Watcher):
-    """6: a body starts only where the node itself offers it, with the resources, not draining, over an open link."""
+    """Invariant 6: a body starts only on a node that offers its function itself.
+
+    The node holds the resources, is not draining, and the request came over an open link.
+    """
 
     message_types = (Request,)
 
     def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()
         self._draining: dict[tuple[str, int], int] = {}
-        """Since when a life is draining, by its own clock."""
+        """The time at which a life began to drain, by its own clock."""
         self._too_late: dict[tuple[str, int, int, int], None] = {}
-        """Requests that came over a link that was closing: by host, life, link and number."""
+        """The requests that came over a closing link, by host, life, link and number."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is Request and isinstance(host, NodeHost):
@@ -155,7 +162,7 @@ class WorkerAdmission(Watcher):
         assert job is not None, "it is about to start"
         call = job.call
         mine = self._catalogues.read(host.node.cluster.catalogue.content(host.node.me))
-        fits = mine.has(call)  # what was accepted before draining runs
+        fits = mine.has(call)  # a call that was accepted before the drain still runs
         since = self._draining.get((host.name, host.life))
         if not fits or call.function != run.function:
             raise Violation(

@@ -1,4 +1,4 @@
-"""Parts of invariants 4, 5, 12 and 14: queues move, calls go where they can, and nothing of who is gone is kept."""
+"""Parts of invariants 4 to 6 and 12 to 14: queues and calls make progress, and nothing is kept of lost members."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 _ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
-"""Refusals after which a call goes elsewhere (docs/explanation/guarantees.md)."""
+"""The refusals after which a call goes to another node (docs/explanation/guarantees.md)."""
 
 
 class QueueProgress(Watcher):
-    """12: nothing waits for a free slot, or behind what came later. 6: nothing waits for what is not offered."""
+    """Invariants 6 and 12: no call is queued without need.
+
+    No call waits while a slot is free, or behind a call that was accepted later (12). No call waits for a function that
+    the node does not offer (6).
+    """
 
     def node_event_handled(self, host: NodeHost) -> None:
         if not host.node.worker._queues:
@@ -51,9 +55,10 @@ class QueueProgress(Watcher):
 
 
 class PendingCallProgress(Watcher):
-    """14: a call does not wait for a node that offers its function when there is one, and a link to it.
+    """Invariant 14: a call is not pending if a linked node offers its function.
 
-    A call that was handed out before may have been refused there, and is left alone, as is one that waits for a link.
+    A call that was dispatched before may have been refused by that node, and is not checked. The same holds for a call
+    that waits for a link.
     """
 
     def node_event_handled(self, host: NodeHost) -> None:
@@ -70,12 +75,16 @@ class PendingCallProgress(Watcher):
 
 
 class LostMemberCleanup(Watcher):
-    """12: no calls are out at who is gone, nobody is listed with what it does not offer. 4: logs have no gaps."""
+    """Invariants 4 and 12: nothing is kept of a lost member.
+
+    No call is outstanding at a lost member, and no member is listed for a function that it does not offer (12). Change
+    logs have no gaps (4).
+    """
 
     def begin(self, sim: World) -> None:
         self._lost: dict[str, dict[MemberId, None]] = {}
         self._verified: dict[str, object] = {}
-        """In what was written down of a host all was right."""
+        """The table of each host that was right when it was last compared."""
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         if type(notice) is MemberChanged and notice.standing > Standing.SUSPECT and notice.member != host.node.me:
@@ -85,7 +94,7 @@ class LostMemberCleanup(Watcher):
         for member in self._lost.pop(host.name, ()) if self._lost else ():
             node = host.node
             rank = cell(node.cluster.members, member)[1]
-            awaited = member in node.cluster._changes.loss_deferred  # answers may be on the way, or that it is not so
+            awaited = member in node.cluster._changes.loss_deferred  # replies, or a refutation, may be in transit
             out = node.coordinator.outstanding._by_member.get(member)
             if out and rank > Standing.SUSPECT and not awaited:
                 what = f"calls {list(out)[:5]} out at {show('', member)}"
@@ -115,8 +124,10 @@ class LostMemberCleanup(Watcher):
 
 
 class LinkClosing(Watcher):
-    """5: no call goes over a link on which a Goodbye came. 14: none closes in order with a call on it. 13: nor as
-    silent, if it is not.
+    """Invariants 5, 13 and 14: links close in order.
+
+    No call goes over a link on which a Goodbye came (5). No link closes in order with a call on it (14), and no link is
+    closed as silent while it is not (13).
     """
 
     message_types = (Goodbye,)
@@ -147,7 +158,7 @@ class LinkClosing(Watcher):
         node, link = host.node, notice.link
         session = node.links.sessions.get(link)
         if session is None or session.stage is not Stage.ENDED or session.local_hello.member != node.me:
-            return  # it was the other side, or this one has become another member
+            return  # the other side closed it, or this node has taken a new member id
         if notice.cause is LinkEndCause.SILENT:
             silent = host.local - session.last_activity
             if silent < host.spec.limits.gone_after:
@@ -168,7 +179,7 @@ class LinkClosing(Watcher):
 
 
 class CallFailover(Watcher):
-    """14: a call that one node refused goes to another that fits, before it fails for that."""
+    """Invariant 14: a call that one node refused goes to another suitable node before it fails for that reason."""
 
     message_types = (Gossip, Hello, Goodbye, Digest, Result)
 
@@ -178,7 +189,7 @@ class CallFailover(Watcher):
         self._refusers: dict[CallKey, dict[bytes, None]] = {}
         self._now: dict[str, list[tuple[Execution, CallKey]]] = {}
         self._changing: dict[str, None] = {}
-        """Hosts whose view may change in the present event."""
+        """The hosts whose view may change in the present event."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if not isinstance(host, NodeHost):

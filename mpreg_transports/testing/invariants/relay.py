@@ -1,6 +1,6 @@
-"""Parts of invariants 9 and 15: what is handed on is somewhere, and a relay passes on what it is told.
+"""Parts of invariants 9 and 15: no dispatched call is lost, and a relay passes on the cancellations that it receives.
 
-Links keep the order of what is sent over them, so a cancellation must have come before whatever was sent after it.
+A link keeps the order of the messages sent over it, so a cancellation must arrive before each message sent after it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.network import WireEnd
 
 _ON_ITS_WAY = 3 * SECOND
-"""Longer than anything small is on its way where no way is narrow."""
+"""Longer than any small message is in transit where no bandwidth is limited."""
 _Out = tuple[str, int, int, str]
 _At = tuple[str, int, LinkId]
 
 
 class RelayedCancellation(Watcher):
-    """15: what a relay hears called off it calls off where it has passed it on to."""
+    """Invariant 15: a relay that receives a cancellation cancels the call on the node that it forwarded the call to."""
 
     message_types = (CancelRequest, Request)
 
     def begin(self, sim: World) -> None:
         self._owed: dict[_At, dict[int, int]] = {}
-        """What must be called off at the end of a link, and the last number that its sender had given out by then."""
+        """What must be cancelled at the end of a link, with the last dispatch number of its sender at that time."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if not isinstance(host, NodeHost):
@@ -46,7 +46,9 @@ class RelayedCancellation(Watcher):
         elif isinstance(message, Request):
             for number, mark in owed.items():
                 if dispatch_count(message.id) > mark:
-                    raise Violation(15, f"{stamp(host)} was not told to stop {number} of link {link}, nor its relay's")
+                    raise Violation(
+                        15, f"{stamp(host)} received no cancellation of {number} of link {link}, nor did its relay"
+                    )
 
     def _passes_on(self, host: NodeHost, link: LinkId, number: int) -> None:
         onward = host.node.relay._forwarded.get((link, number))
@@ -58,16 +60,16 @@ class RelayedCancellation(Watcher):
 
 
 class DispatchTracking(Watcher):
-    """9: what a node has handed out is known where it was handed to, or the answer is on its way.
+    """Invariant 9: a dispatched call is known at the node that it was dispatched to, or its reply is in transit.
 
-    Missed once, the call may be on its way there; once more, its answer on the way back. So it is nowhere when it is
-    missed three times, and nothing was wrong meanwhile that could have held it up.
+    A call that is missing once may be in transit to that node; missing a second time, its reply may be in transit. So a
+    call is lost if it is missing three times, and no fault in the meantime could have delayed it.
     """
 
     def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
         self._missing: dict[_Out, list[int]] = {}
-        """When what is out was nowhere to be found, each time long after the last."""
+        """The times at which an outstanding call was missing, each long after the one before."""
 
     def sweep(self, sim: World) -> None:
         missing: dict[_Out, list[int]] = {}
@@ -88,7 +90,7 @@ class DispatchTracking(Watcher):
         wire, side = host.wires[link]
         here, there = wire.ends[side], wire.ends[1 - side]
         if there.closed or there.life != there.host.life or not isinstance(there.host, NodeHost):
-            return False  # it will be found out, as that a link is half-open
+            return False  # such a link is half-open, which the node will detect
         if not _sound(sim, here, there):
             return False
         node = there.host.node
@@ -96,7 +98,7 @@ class DispatchTracking(Watcher):
 
 
 def _sound(sim: World, here: WireEnd[Host], there: WireEnd[Host]) -> bool:
-    """Whether what one end sends is at the other in no time."""
+    """Return whether a message from one end reaches the other end without a fault or a bandwidth limit."""
     network, names = sim.network, (here.host.name, there.host.name)
     if network.is_cut(*names) or network.is_cut(*names[::-1]):
         return False

@@ -1,7 +1,7 @@
-"""Parts of invariants 9 to 11: an answer says all that was asked, and what it says of bodies is true.
+"""Parts of invariants 9 to 11: a reply is complete, and what it states about bodies is true.
 
-Workers say of each call what became of it, before they go; coordinators pass that on; clients count down the time that
-a request has waited with them. Ledgers are kept by dispatch, as it is the dispatch that a worker answers.
+A worker reports the outcome of each call before it leaves, and coordinators pass the outcome on. A client subtracts the
+time that a request has waited at the client. The ledgers are kept by dispatch, because a worker replies to a dispatch.
 """
 
 from __future__ import annotations
@@ -25,20 +25,24 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 _OF_A_CALL = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.EXECUTION_FAILED)
-"""Errors that a partial request does not end with as a whole: there are others beside them in its answer."""
+"""Errors that a partial request does not end with as a whole, because its reply may contain other errors beside
+them."""
 
 Dispatched = tuple[str, int, int, str]
-"""A call as it was handed to somebody: coordinator's host and life, dispatch number, call."""
+"""A dispatched call: the coordinator's host and life, the dispatch number, the call."""
 
 
 def peer_of(host: Host, link: LinkId) -> WireEnd[Host]:
-    """The other end of a link that stands."""
+    """Return the other end of an open link."""
     wire, side = host.wires[link]
     return wire.ends[1 - side]
 
 
 class ReplyCompleteness(Watcher):
-    """9: a last answer, with what came before it, names every wanted call; no call is left without a word (1002)."""
+    """Invariant 9: a last reply and the replies before it name every wanted call.
+
+    No reply contains an internal error, such as the one for a call without an outcome.
+    """
 
     def begin(self, sim: World) -> None:
         self._named: dict[int, dict[str, None]] = {}
@@ -71,16 +75,20 @@ def _wanted(request: Request) -> list[str]:
 
 
 class ReplyAccuracy(Watcher):
-    """10: what was `refused` has not started. 9: who leaves has first said what became of all that ended."""
+    """Invariants 9 and 10: what a reply states is true.
+
+    A `refused` call has not started (10). A node that leaves has first reported the outcome of all calls that ended
+    (9).
+    """
 
     message_types = (Result, Goodbye)
 
     def begin(self, sim: World) -> None:
         self._of: dict[tuple[str, int, int], tuple[Dispatched, WireEnd[Host]]] = {}
-        """What each run is for, and at which end of which link its answer goes out."""
+        """The call of each run, and the end of the link over which its reply is sent."""
         self._ran: dict[Dispatched, None] = {}
         self._owed: dict[WireEnd[Host], dict[Dispatched, None]] = {}
-        """Calls that have ended and whose answer has not been heard, by the worker's end of the link."""
+        """The calls that have ended and whose reply has not arrived, by the worker's end of the link."""
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         job = host.node.worker.job(run.run)
@@ -108,8 +116,10 @@ class ReplyAccuracy(Watcher):
             for failed in message.failed:
                 if failed.refused and (host.name, host.life, message.id, failed.name) in self._ran:
                     what = f"{failed.name!r} of dispatch {message.id}"
-                    raise Violation(10, f"{stamp(host)} hears that {what} was refused; it has run at {peer.host.name}")
-        elif kind is Goodbye and message.reason == GoodbyeReason.LEAVING:  # type: ignore[union-attr]  # its kind says so
+                    raise Violation(
+                        10, f"{stamp(host)} received that {what} was refused; it has run at {peer.host.name}"
+                    )
+        elif kind is Goodbye and message.reason == GoodbyeReason.LEAVING:  # type: ignore[union-attr]  # kind is Goodbye
             peer = peer_of(host, link)
             unsaid = [calls[2:] for calls in self._owed.pop(peer, {})]
             if unsaid:
@@ -118,7 +128,7 @@ class ReplyAccuracy(Watcher):
 
 
 class RemainingTimeout(Watcher):
-    """11: what waited for a link at its client has less time left when it is sent."""
+    """Invariant 11: a request that waited for a link at its client has less time left when it is sent."""
 
     message_types = (Request,)
 

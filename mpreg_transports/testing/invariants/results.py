@@ -1,8 +1,8 @@
-"""Invariant 8: results equal a sequential oracle's, for every interleaving and placement.
+"""Invariant 8: results equal those of a sequential oracle, for every interleaving and placement.
 
-Every answer is compared with the bodies that ran for this very call: what they were called with must be what the
-request says, and what comes back must be what one of them returned. Where all functions concerned are known to be
-pure, the whole request is evaluated again in plain Python as well.
+Each reply is compared with the bodies that ran for this call. Their arguments must be those of the request, and the
+result must be what one of them returned. If all functions of a request are known to be pure, the whole request is also
+evaluated again in plain Python.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Placed:
-    """A call as it was placed: itself, and the encoded results that it needs."""
+    """A placed call, and the encoded results of its dependencies."""
 
     __slots__ = ("call", "ended", "given")
 
@@ -35,11 +35,14 @@ class _Placed:
         self.call = call
         self.given = given
         self.ended: list[bytes | Failure] = []
-        """What became of its bodies."""
+        """The outcomes of its bodies."""
 
 
 class SequentialEquivalence(Watcher):
-    """8: see the module. `pure`: functions by name that may be evaluated again; None: those seen to hold no state."""
+    """Invariant 8, as the module describes.
+
+    `pure` maps names to functions that may be evaluated again; None: those that provably hold no state.
+    """
 
     def __init__(self, pure: Pure | None = None) -> None:
         self._named = pure
@@ -49,7 +52,7 @@ class SequentialEquivalence(Watcher):
         self._pure: Pure = known_pure(sim.specs.values()) if self._named is None else self._named
         self._placed: dict[CallKey, _Placed] = {}
         self._requests: dict[tuple[str, int, int], RequestKey] = {}
-        """Which request at a node one of a client is: by client, life and number."""
+        """The request at its coordinator for a client's request, by client, life and number."""
         self._expected: dict[int, dict[str, bytes | Failure]] = {}
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
@@ -72,11 +75,11 @@ class SequentialEquivalence(Watcher):
         call = placed.call
         if run.function != call.function:
             raise Violation(8, f"{stamp(host)} runs {run.function} for {call.name!r}, which calls {call.function}")
-        if any(value is None for value in placed.given.values()):  # used for the last time before it could be seen
+        if any(value is None for value in placed.given.values()):  # released before it could be read
             return
         codec = default_codec()
         given = codec.encode([run.args, run.kwargs])
-        if not call.dependencies and given == call.args:  # just what the client has written
+        if not call.dependencies and given == call.args:  # exactly what the client wrote
             return
         try:
             args, kwargs = arguments(call, placed.given, codec)
@@ -146,7 +149,7 @@ class SequentialEquivalence(Watcher):
 
 
 def _wanted(call: SimCall) -> dict[str, None]:
-    """Names that an answer may have: those asked for, or the calls that no other needs."""
+    """Return the names that a reply may contain: the wanted calls, or the leaves."""
     request = call.request
     if request.want is not None:
         return dict.fromkeys(request.want)

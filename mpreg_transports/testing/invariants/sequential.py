@@ -1,7 +1,7 @@
-"""A request evaluated in plain Python, one call after the other: the oracle of invariant 8.
+"""The oracle of invariant 8: a request evaluated in plain Python, one call after the other.
 
-Only functions known to be pure are called: those that a user names, or ones that can be seen to hold no state. A
-function that counts its runs would count these too.
+It calls only functions that are known to be pure: those that a user names, or those that provably hold no state. A
+function that counts its runs would count these runs too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mpreg_transports.testing.simulation.hosts import Spec
 
 Pure = Mapping[str, Callable[..., Any]]
 _WORLDLY = ("eval", "exec", "globals", "input", "open", "print", "setattr", "vars")
-"""Builtins by which a function may reach beyond its arguments."""
+"""Builtins through which a function may access more than its arguments."""
 _CONSTANT = (int, float, complex, str, bytes, bool, type(None))
 
 
 class Failure:
-    """A call that raises, or that is not run for want of what it needs (`kind` is empty)."""
+    """A call that raises, or that does not run because a dependency failed (`kind` is empty)."""
 
     __slots__ = ("kind",)
 
@@ -36,7 +36,10 @@ class Failure:
 
 
 def known_pure(specs: Iterable[Spec]) -> dict[str, Callable[..., Any]]:
-    """The functions of these nodes that hold no state, with echo and echos; not those that differ between nodes."""
+    """Return the functions of these nodes that hold no state, with echo and echos.
+
+    A function that differs between nodes is left out.
+    """
     found: dict[str, Callable[..., Any]] = {one.spec.name: one.call for one in built_in()}
     unclear: dict[str, None] = {}
     for spec in specs:
@@ -48,8 +51,10 @@ def known_pure(specs: Iterable[Spec]) -> dict[str, Callable[..., Any]]:
 
 
 def stateless(call: object) -> bool:
-    """Whether a function has no closure, no mutable defaults, and uses nothing of its module but constants, the
-    standard library, other such functions and `mpreg_transports.sleep`. Cautious: much that is pure is not seen to be.
+    """Return whether a function provably holds no state.
+
+    Such a function has no closure and no mutable defaults. Of its module it uses only constants, the standard library,
+    other such functions and `mpreg_transports.sleep`. The check is cautious: it rejects many functions that are pure.
     """
     return _stateless(call, {})
 
@@ -75,7 +80,7 @@ def _stateless(call: object, seen: dict[CodeType, None]) -> bool:
 
 
 def _of_the_library(value: object) -> bool:
-    """A module or a type of the standard library; those of users may hold anything."""
+    """Return whether a value is a module or type of the standard library; those of users may hold state."""
     if isinstance(value, ModuleType):
         name = value.__name__
     elif isinstance(value, type):
@@ -94,12 +99,15 @@ def _names(code: CodeType) -> list[str]:
 
 
 def evaluate(request: Request, pure: Pure, codec: ValueCodec) -> dict[str, bytes | Failure]:
-    """Each call's result, encoded, or its failure; calls of unknown functions and all that needs them are left out."""
+    """Return the encoded result or the failure of each call.
+
+    Calls of unknown functions, and all calls that depend on them, are left out.
+    """
     results: dict[str, bytes | Failure] = {}
     unknown: dict[str, None] = {}
     calls = {call.name: call for call in request.calls}
     waiting = list(calls)
-    while waiting:  # a call whose needs are not there goes to the back; the graph has no circle, so this ends
+    while waiting:  # a call without all its inputs goes to the back; the graph has no cycle, so this ends
         later: list[str] = []
         for name in waiting:
             needs = [need for need in calls[name].dependencies if need in calls]
@@ -118,8 +126,9 @@ def evaluate(request: Request, pure: Pure, codec: ValueCodec) -> dict[str, bytes
 
 
 def arguments(call: Call, given: Mapping[str, Any], codec: ValueCodec) -> tuple[list[Any], dict[str, Any]]:
-    """What a call is called with, `given` being encoded results. Raises LookupError or TypeError for a path that
-    leads nowhere.
+    """Return the arguments of a call. `given` holds encoded results.
+
+    Raises LookupError or TypeError for an invalid path.
     """
     values = {need: codec.decode(given[need]) for need in call.dependencies if given.get(need) is not None}
     args, kwargs = substituted(codec.decode(call.args), values)
@@ -133,12 +142,12 @@ def _apply(call: Call, function: Callable[..., Any], given: Mapping[str, Any], c
         return Failure("")
     try:
         return codec.encode(_result(function(*args, **kwargs)))
-    except Exception as error:  # whatever a user's function raises
+    except Exception as error:  # a user's function may raise anything
         return Failure(type(error).__name__)
 
 
 def _result(value: Any) -> Any:
-    """What a function gave, or its coroutine comes to; it sleeps in no time."""
+    """Return the value of a function or of its coroutine. Each sleep in it takes no time."""
     if not iscoroutine(value):
         return value
     with in_virtual_time():

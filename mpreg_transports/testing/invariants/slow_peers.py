@@ -1,7 +1,7 @@
-"""Parts of invariants 13 and 14: what is only slow is not DEAD, and no call is lost by what is done on purpose.
+"""Parts of invariants 13 and 14: a member that is only slow is not marked DEAD, and no deliberate action loses a call.
 
-Narrow ways with content waiting on them, pauses of a few seconds in small clusters, and links that are closed because
-there is another one: none of these may cost a member its standing or a call its result.
+Backlogs on connections with low bandwidth, pauses of a few seconds in small clusters, and the closing of duplicate
+links may not cost a member its standing or a call its result.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 SMALL = 4
-"""Members up to which a cluster has patience with a pause."""
+"""The largest number of members of a cluster that tolerates a pause."""
 PAUSE = 3_500_000_000
-"""The longest pause that costs a small cluster nothing, in nanoseconds."""
+"""The longest pause that has no effect in a small cluster, in nanoseconds."""
 _BETWEEN = 8 * SECOND
-"""From the end of one pause to the next, so that each is one of its own."""
+"""The least time from the end of one pause to the next one, so that they count as separate pauses."""
 _AFTERMATH = 25 * SECOND
-"""How long a fault may still cost calls: a silent link is given up after 20 s."""
+"""How long a fault may still cost calls: a silent link is closed after 20 s."""
 _MEANINGLESS = (*HARMLESS, "withdraw", "offer", "heal", "calm")
 
 
 class SlowPeerTolerance(Watcher):
-    """13: where nothing is wrong but narrow ways, or pauses in a small cluster, no living member is marked DEAD and no
-    link is given up as silent.
+    """Invariant 13: a slow peer is tolerated.
+
+    If bandwidth limits, or pauses in a small cluster, are the only faults, no living member is marked DEAD and no link
+    is closed as silent.
     """
 
     def begin(self, sim: World) -> None:
@@ -49,7 +51,7 @@ class SlowPeerTolerance(Watcher):
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         kind = type(notice)
-        if kind is LinkClosed and notice.cause is LinkEndCause.SILENT:  # type: ignore[union-attr]  # its kind says so
+        if kind is LinkClosed and notice.cause is LinkEndCause.SILENT:  # type: ignore[union-attr]  # kind is LinkClosed
             if self._holds():
                 raise Violation(14, f"{stamp(host)} gives a link up, {notice.reason}, and all ways carry")  # type: ignore[union-attr]
         elif kind is MemberChanged:
@@ -60,8 +62,8 @@ class SlowPeerTolerance(Watcher):
                 if other.alive and not other.node.left
             )
             if living and notice.standing in (Standing.DEAD, Standing.RETIRED) and self._holds():
-                whom = f"{show(notice.name, notice.member)} {notice.standing.name}"
-                raise Violation(13, f"{stamp(host)} marks {whom}, which is only slow")
+                member = f"{show(notice.name, notice.member)} {notice.standing.name}"
+                raise Violation(13, f"{stamp(host)} marks {member}, which is only slow")
 
     def _holds(self) -> bool:
         script = self._sim.trace.script
@@ -74,26 +76,29 @@ class SlowPeerTolerance(Watcher):
         )
 
     def _slow_only(self, action: Action) -> bool:
-        """Whether after `action` too nothing worse has happened than narrow ways and pauses."""
+        """Return whether bandwidth limits and pauses are still the only faults after `action`."""
         if action.name == "stall":
             before, length = self._paused_until, round(action.args["seconds"] * SECOND)
             self._paused_until = action.at + length
             return length <= PAUSE and (before is None or action.at >= before + _BETWEEN)
         if action.name in ("set_link", "set_links"):
             return not action.args["profile"]["reset"]
-        if action.name == "vanish":  # without a word its links are silent
+        if action.name == "vanish":  # after a silent end its links are silent too
             return not action.args["silent"]
         return action.name in _MEANINGLESS
 
 
 class NoLostCalls(Watcher):
-    """14: an outcome is unknown (1023) only where something was lost: a process, a way, or seconds of a process."""
+    """Invariant 14: an outcome is unknown (1023) only after a loss.
+
+    The loss is a process, a connection, or seconds of a process.
+    """
 
     def begin(self, sim: World) -> None:
         self._sim = sim
         self._born: dict[tuple[str, int], int] = {}
         self._stale: dict[int, None] = {}
-        """Requests sent on a link that leads to an earlier life of their node."""
+        """The requests sent on a link to an earlier life of their node."""
 
     def submitted(self, call: SimCall) -> None:
         client = self._sim.clients[call.client]
@@ -116,7 +121,7 @@ class NoLostCalls(Watcher):
             raise Violation(14, f"{text}, {unknown[0].message}, and nothing was lost")
 
     def _loses_by_itself(self, fault: Fault) -> bool:
-        """Whether it is the executor of a function that may have lost the call, as the function is made to."""
+        """Return whether the executor of the function may have lost the call, as its `Fn.loses` allows."""
         function = str(fault.details.get("function"))
         offered = [spec.functions[function] for spec in self._sim.specs.values() if function in spec.functions]
         return any(isinstance(fn, Fn) and fn.loses > 0 for fn in offered)
@@ -131,7 +136,7 @@ class NoLostCalls(Watcher):
         return any(self._may_lose(action, call, born) for action in sim.trace.script)
 
     def _may_lose(self, action: Action, call: SimCall, born: int) -> bool:
-        """Whether `action` may cost the call its outcome; what ended before its node began cannot."""
+        """Return whether `action` may cost the call its outcome. An action that ended before its node began cannot."""
         if action.name in _MEANINGLESS or action.name == "skew":
             return False
         length = 0

@@ -1,6 +1,6 @@
-"""Since when nothing has been wrong in a simulation: what liveness may be asked for depends on it.
+"""The time since when a simulation has no faults, on which the liveness invariants depend.
 
-It reads the script (what people and generators did) and the present state of hosts and ways.
+It is read from the script (the actions of users and generators) and from the present state of hosts and network.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 HARMLESS = ("submit", "cancel", "judge", "vanish")
-"""What can be done to a cluster without its nodes having to come to terms with it."""
+"""The actions after which the nodes do not have to recover."""
 MESH = 12
-"""Below so many members everybody is linked with everybody (docs/explanation/membership.md)."""
+"""The number of members from which on rings replace the full mesh of links (docs/explanation/membership.md)."""
 
 
 class Stability:
-    """Since when all is well; reads on in the script from where it was."""
+    """The time of the last fault. It reads the script incrementally."""
 
     def __init__(self, sim: World) -> None:
         self._sim = sim
@@ -30,11 +30,14 @@ class Stability:
         self._since = 0
 
     def since(self) -> int:
-        """The simulation's time of the last thing that nodes had to come to terms with; now, if one goes on."""
+        """Return the simulated time of the last fault from which nodes had to recover.
+
+        Return the present time while a fault lasts.
+        """
         sim = self._sim
         script = sim.trace.script
         for action in script[self._read :]:
-            if action.name == "calm":  # whatever would have gone on is over
+            if action.name == "calm":  # ends all faults
                 self._since = action.at
             elif action.name not in HARMLESS:
                 lasts = round(action.args.get("seconds", 0) * SECOND) if action.name == "stall" else 0
@@ -52,7 +55,7 @@ class Stability:
 
 
 def correct(sim: World) -> list[NodeHost]:
-    """The nodes that run, do not stand still, and have not been told to leave."""
+    """Return the nodes that run, are not stalled, and are not leaving."""
     return [
         host
         for host in sim.nodes.values()
@@ -61,12 +64,13 @@ def correct(sim: World) -> list[NodeHost]:
 
 
 def components(hosts: list[NodeHost], *, stable_for: int) -> list[list[NodeHost]]:
-    """Those that know each other by now, over any number of steps: who knows another as the member that it is.
+    """Return the groups of nodes that are connected by their views, over any number of steps.
 
-    If nothing has been wrong for long (`stable_for`, nanoseconds), an address is enough, of a seed or of whoever was
-    there before, as those in a cluster try such addresses but rarely.
+    A node is connected to another if its view contains the other's present member. If there were no faults for a long
+    time (`stable_for`, nanoseconds), an address of the other is enough, of a seed or of an earlier member: nodes of a
+    cluster try such addresses rarely.
 
-    Nodes that never heard of each other, as the one they were to meet at is gone, are no cluster.
+    Nodes that have never found each other, because their common seed has ended, are no cluster.
     """
     near: dict[str, dict[str, None]] = {host.name: {} for host in hosts}
     present = {host.node.me: None for host in hosts}

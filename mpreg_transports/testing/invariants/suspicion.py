@@ -1,7 +1,8 @@
-"""Parts of invariant 13: who is called silent, and who watches whom (docs/explanation/membership.md).
+"""Parts of invariant 13: the failure detector and the rings (docs/explanation/membership.md).
 
-That the crashed are found is asked when all has settled; here it is that nobody is suspected without a reason, that who
-stood still judges nobody by it, and that the links of the rings stand.
+Other watchers check that crashed members are found after the cluster has settled. This module checks that no member is
+suspected without a reason, that a node that was stalled suspects no member because of its own stall, and that the links
+of the rings are open.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 _PROMPT = SECOND // 100
-"""Mean delay up to which half a second is enough for an answer, whatever is drawn."""
+"""The mean delay up to which half a second is always enough for a reply, whatever is drawn."""
 _LONG = 2 * SECOND
-"""Whoever stood still for so long has missed at least one tick of its own by more than half a second."""
+"""The duration of a stall in which a node misses at least one tick of its own by more than half a second."""
 _RINGS = 5
 
 
 class SuspicionAccuracy(Watcher):
-    """13: in a cluster in which nothing is wrong nobody is called SUSPECT or DEAD; and who stood still for long calls
-    nobody so at the moment at which it goes on.
+    """Invariant 13: no member is marked SUSPECT or DEAD without a reason.
+
+    A cluster without faults marks no member so. A node that was stalled for long marks no member so at the moment at
+    which it continues.
     """
 
     def begin(self, sim: World) -> None:
@@ -48,19 +51,19 @@ class SuspicionAccuracy(Watcher):
             raise Violation(13, f"{stamp(host)} calls {_accusation(notice)}, and nothing was wrong for long")
 
     def _alone(self, host: NodeHost, notice: MemberChanged) -> bool:
-        """Whether it is the only one who says so."""
+        """Return whether this node is the only accuser of the member."""
         record = host.node.cluster.members.get(notice.member)
         return record is not None and record.standing is Standing.SUSPECT and record.accusers == (host.node.me,)
 
     def _long(self, host: NodeHost) -> bool:
-        """Whether it stood still for long until now."""
+        """Return whether the stall that ends now was long."""
         for action in reversed(self._sim.trace.script):
             if action.name == "stall" and action.args["name"] == host.name:
                 return bool(action.args["seconds"] * SECOND >= _LONG)
         return False
 
     def _prompt(self) -> bool:
-        """Whether an answer is always there in time: no narrow ways, no long ones."""
+        """Return whether each reply arrives in time: there are no bandwidth limits and no long delays."""
         network = self._sim.network
         return all(
             not profile.bandwidth and max(profile.delay.low, profile.delay.high) <= _PROMPT
@@ -69,7 +72,10 @@ class SuspicionAccuracy(Watcher):
 
 
 class RingConnectivity(Watcher):
-    """13: when all has settled, neighbours on the five rings are linked; who they are is found by sorting all ids."""
+    """Invariant 13: after the cluster has settled, neighbours on the five rings are linked.
+
+    The check finds the neighbours by sorting all ids.
+    """
 
     def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
@@ -98,5 +104,5 @@ def _accusation(notice: MemberChanged) -> str:
 
 
 def _place(member: MemberId, ring: int) -> int:
-    """Where a member stands on a ring."""
+    """Return the position of a member on a ring."""
     return int.from_bytes(blake2b(member, digest_size=8 * _RINGS).digest()[8 * ring : 8 * ring + 8], "big")

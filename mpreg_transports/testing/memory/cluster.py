@@ -5,8 +5,8 @@
             await client.call("take", 3)
             await cluster.kill("stock")
 
-The network between them is `network.py`'s: ways can be cut, nodes killed and started again. Works on asyncio and
-trio. For chance, virtual time and faults in the middle of a message there is `Simulation`.
+The network between them is `network.py`'s: connections can be cut, nodes killed and started again. Works on asyncio and
+trio. For randomness, virtual time and faults in the middle of a message use `Simulation`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mpreg_transports.testing.simulation.functions import Fn
 from mpreg_transports.testing.simulation.hosts import Spec
 
 PATIENCE = 10.0
-"""Seconds that `agreed` and `until` wait unless told otherwise. Reasonable: ten times what a busy machine needs."""
+"""The default timeout in seconds of `agreed` and `until`. Reasonable: ten times what a busy machine needs."""
 _LOOK_EVERY = 0.005
 _GOODBYE = 5.0
 
@@ -41,14 +41,17 @@ class _Life:
 
 
 class MemoryCluster:
-    """Nodes by name; made by `memory_cluster`. Use it as `async with`: then all run and know each other."""
+    """The nodes by name; made by `memory_cluster`.
+
+    Use it as `async with`: inside it all nodes run and know each other.
+    """
 
     def __init__(self, nodes: Mapping[str, Spec | Server]) -> None:
         if not nodes:
             raise ValueError("a cluster has at least one node")
         self.network = MemoryNetwork()
         self.servers: dict[str, Server] = {}
-        """All of them, running or not."""
+        """All servers, running or not."""
         self._borrowed: list[tuple[Server, tuple[str, ...]]] = []
         self._lives: dict[str, _Life] = {}
         self._stack = AsyncExitStack()
@@ -66,7 +69,7 @@ class MemoryCluster:
                 self.servers[name] = node
 
     async def __aenter__(self) -> Self:
-        """Start all nodes and wait until they know each other. Raises TimeoutError if they don't."""
+        """Start all nodes and wait until they know each other. Raises TimeoutError if they do not."""
         self._stack = AsyncExitStack()
         tasks = self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         try:
@@ -83,7 +86,7 @@ class MemoryCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """All nodes leave, without grace for what runs."""
+        """Let all nodes leave, without a grace period for running calls."""
         assert self._tasks is not None
         with anyio.move_on_after(_GOODBYE, shield=True):
             self.heal()
@@ -94,7 +97,7 @@ class MemoryCluster:
         await _leave_group(self._stack, error)
         self._restore_servers()
 
-    # -- what tests do to it ------------------------------------------------------------------------------------------
+    # -- actions of tests ---------------------------------------------------------------------------------------------
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -102,9 +105,10 @@ class MemoryCluster:
         return tuple(self._lives)
 
     def client(self, *nodes: str, name: str = "client", **options: Any) -> Client:
-        """A client of these nodes, in this order; of all if none is named. `options` are those of `Client`.
+        """Return a client of these nodes, in this order; of all nodes if none is named.
 
-        `name` is also its place: `cluster.cut("client", "front")` cuts it off.
+        `options` are those of `Client`. `name` is also its name in the network: `cluster.cut("client", "front")` cuts
+        it off.
         """
         for node in nodes:
             self._known(node)
@@ -112,19 +116,21 @@ class MemoryCluster:
         return Client(*urls, name=name, network=self.network.host(name), **options)
 
     def cut(self, one: str, other: str, *, silent: bool = False) -> None:
-        """Links between two nodes break and new ones are refused; with `silent` they stand and nothing arrives.
+        """Cut two nodes off from each other.
 
-        Silence is noticed only when `Limits.gone_after` has passed.
+        Links between them break and new ones are refused. With `silent` links stay open and nothing arrives; a node
+        detects the silence only when `Limits.gone_after` has passed.
         """
         self.network.cut(one, other, silent=silent)
 
     def heal(self) -> None:
-        """All ways are open again; what was held back in silence arrives."""
+        """Open all connections again; data that was held back in silence arrives."""
         self.network.heal()
 
     async def kill(self, name: str) -> None:
-        """End a node at once: others lose their links to it. A plain function that runs in a thread runs on, and
-        nobody hears of it.
+        """End a node at once: other nodes lose their links to it.
+
+        A plain function that runs in a thread continues, and its result is lost.
         """
         life = self._life(name)
         self.network.host(name).vanish()
@@ -132,29 +138,35 @@ class MemoryCluster:
         await life.ended.wait()
 
     async def leave(self, name: str) -> None:
-        """Have a node drain and leave in order, and wait until it has."""
+        """Let a node drain and leave in order, and wait until it has left."""
         life = self._life(name)
         self.servers[name].leave()
         await life.ended.wait()
 
     async def restart(self, name: str) -> None:
-        """Start a node, killing it first if it runs: a new member at the same address, with the same functions."""
+        """Start a node; kill it first if it runs.
+
+        The node is a new member at the same address, with the same functions.
+        """
         self._known(name)
         if name in self._lives:
             await self.kill(name)
         await self._start(name)
 
     async def agreed(self, *, seconds: float = PATIENCE) -> None:
-        """Wait until each running node sees all others alive, with their functions, and nobody else.
+        """Wait until each running node sees all other running nodes alive, with their functions, and no other node.
 
-        Raises TimeoutError; nodes that are cut off from each other never agree.
+        Raises TimeoutError. Nodes that are cut off from each other never agree.
         """
         await self.until(lambda: all(self._sees_all(name) for name in self._lives), seconds=seconds)
 
     async def until(self, condition: Callable[[], object], *, seconds: float = PATIENCE) -> None:
-        """Wait until `condition()` is true; it is asked every few milliseconds. Raises TimeoutError with all views."""
+        """Wait until `condition()` is true. Raises TimeoutError with the views of all nodes.
+
+        The condition is evaluated every few milliseconds.
+        """
         with anyio.move_on_after(seconds):
-            while not condition():  # noqa: ASYNC110  # it may ask for anything, so nothing tells of its change
+            while not condition():  # noqa: ASYNC110  # a condition may read anything, so nothing reports its change
                 await anyio.sleep(_LOOK_EVERY)
             return
         raise TimeoutError(f"not within {seconds} s; {self._views()}")
@@ -209,7 +221,7 @@ class MemoryCluster:
         return seen == sorted(SCHEME + other for other in self._lives)
 
     def _views(self) -> str:
-        """Who sees whom how, for an error."""
+        """Return the view that each node has of the others, as text for an error."""
         texts = []
         for name in self._lives:
             rows = self.servers[name].view().members
@@ -218,16 +230,16 @@ class MemoryCluster:
         return "; ".join(texts)
 
     def _restore_servers(self) -> None:
-        """Servers that were given are as they were."""
+        """Restore the network and peers of the servers that the caller passed in."""
         for server, peers in self._borrowed:
             server.network, server.peers = None, peers
 
 
 def memory_cluster(nodes: Mapping[str, Spec | Server]) -> MemoryCluster:
-    """A cluster of these nodes in this process, to be entered with `async with`.
+    """Return a cluster of these nodes in this process, for use with `async with`.
 
-    A `Spec` is made a server; a `Server` of your own runs as it is, but on this network, and joins the first node.
-    Nodes without `peers` join the first one.
+    A server is created for a `Spec`. A `Server` from the caller runs as it is, but on this network, and joins the first
+    node. Nodes without `peers` join the first one.
     """
     return MemoryCluster(nodes)
 
@@ -236,9 +248,9 @@ __all__ = ["MemoryCluster", "memory_cluster"]
 
 
 async def _leave_group(stack: AsyncExitStack, error: BaseException | None) -> None:
-    """Wait for the background tasks in `stack`, without letting their group wrap the body's own `error` into another.
+    """Wait for the background tasks in `stack`, without wrapping the body's own `error` into an exception group.
 
-    Only a cancellation is shown to the group, as it may be the group's own.
+    Only a cancellation is passed to the task group, because it may be the group's own.
     """
     if error is not None and is_cancellation(error):
         await stack.__aexit__(type(error), error, error.__traceback__)

@@ -1,8 +1,8 @@
-"""A network inside one process, in place of the system's: named places, links between them, and ways that can be cut.
+"""A network inside one process, in place of the system's: named hosts, links between them, and cuts.
 
-A `MemoryHost` is what a `Server` or `Client` takes as `network=`; its address is `memory://NAME`. Links are those of
-`links/memory.py`, held at the receiving end while their way is cut in silence. There is no chance in it, and no clock
-but the bound on a dial that nobody answers.
+A `MemoryHost` is the `network=` argument of a `Server` or `Client`; its address is `memory://NAME`. Links are those of
+`links/memory.py`; the receiving end holds data back while the connection is cut silently. Nothing in it is random, and
+the only use of time is the limit on a dial without an answer.
 """
 
 from __future__ import annotations
@@ -20,43 +20,47 @@ from mpreg_transports.runtime.listener import CannotListen, OnHttp, OnLink
 
 SCHEME = "memory://"
 DIAL_SECONDS = 3.0
-"""How long a dial into a way that is cut in silence takes to fail. Reasonable: shorter than a test's patience."""
+"""How long a dial over a silently cut connection takes to fail. Reasonable: shorter than the timeout of a test."""
 
 
 class MemoryNetwork:
-    """Places by name, and what is cut between them."""
+    """The hosts by name, and the cuts between them."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, MemoryHost] = {}
         self._pairs: dict[tuple[str, str], HostPair] = {}
 
     def host(self, name: str) -> MemoryHost:
-        """The place of this name; there is one from the first time it is asked for."""
+        """Return the host of this name. It is created at the first call."""
         if name not in self._hosts:
             self._hosts[name] = MemoryHost(self, name)
         return self._hosts[name]
 
     def pair(self, one: str, other: str) -> HostPair:
-        """What lies between two places, whichever is named first."""
+        """Return the connection between two hosts, in any order."""
         key = (one, other) if one < other else (other, one)
         if key not in self._pairs:
             self._pairs[key] = HostPair()
         return self._pairs[key]
 
     def cut(self, one: str, other: str, *, silent: bool = False) -> None:
-        """Links between them break and dials are refused; with `silent` links stand, and nothing arrives until
-        `heal`.
+        """Break the links between two hosts and refuse dials.
+
+        With `silent` links stay open, and nothing arrives until `heal`.
         """
         self.pair(one, other).set(refused=not silent, silent=silent)
 
     def heal(self) -> None:
-        """All ways are open again; what was held back arrives."""
+        """Open all connections again; data that was held back arrives."""
         for pair in self._pairs.values():
             pair.set(refused=False, silent=False)
 
 
 class HostPair:
-    """Between two places: open, `refused`, or `silent`. `changed` is set, and made anew, at every change."""
+    """The connection between two hosts: open, `refused`, or `silent`.
+
+    `changed` is set and replaced at every change.
+    """
 
     def __init__(self) -> None:
         self.refused = False
@@ -65,7 +69,7 @@ class HostPair:
         self.changed = anyio.Event()
 
     def set(self, *, refused: bool, silent: bool) -> None:
-        """Be so from now on."""
+        """Set the state of the connection."""
         self.refused, self.silent = refused, silent
         if refused:
             for end in list(self.ends):
@@ -73,13 +77,13 @@ class HostPair:
         self.wake()
 
     def wake(self) -> None:
-        """Have everybody who waits look again."""
+        """Wake all tasks that wait for a change."""
         changed, self.changed = self.changed, anyio.Event()
         changed.set()
 
 
 class InterruptibleLink(Link):
-    """One end of a link between two places; a `Link` with framing STREAM."""
+    """One end of a link between two hosts; a `Link` with framing STREAM."""
 
     framing = Framing.STREAM
 
@@ -102,7 +106,7 @@ class InterruptibleLink(Link):
         return self._inner.acked_bytes
 
     async def receive(self) -> Sequence[bytes | memoryview]:
-        """One chunk, once the way is not silent. See `Link.receive`."""
+        """Return one chunk, after the connection is not silent. See `Link.receive`."""
         while True:
             await self._wait_while_silent()
             if self._buffered and not self.closed:
@@ -115,7 +119,7 @@ class InterruptibleLink(Link):
                 raise
             if not self._pair.silent:
                 return received
-            self._buffered = received  # it was cut while we waited, and waiting on may be cancelled
+            self._buffered = received  # it was cut during the wait, and the next wait may be cancelled
 
     async def send(self, chunks: Sequence[Buffer]) -> None:
         """See `Link.send`."""
@@ -127,16 +131,16 @@ class InterruptibleLink(Link):
         await self._inner.close(code)
 
     def break_(self) -> None:
-        """Lose the connection at once, at both ends, with all that is unread."""
+        """Lose the connection at once, at both ends, with all unread data."""
         self._inner.break_()
 
     def vanish(self) -> None:
-        """The process at this end is gone: the other end finds out unless its way is silent."""
+        """End the process at this end. The other end is notified unless the connection is silent."""
         self._forget()
         self._inner.break_()
 
     async def _wait_while_silent(self) -> None:
-        """Wait while the way is silent and this end is open."""
+        """Wait while the connection is silent and this end is open."""
         while self._pair.silent and not self.closed:
             await self._pair.changed.wait()
 
@@ -147,7 +151,7 @@ class InterruptibleLink(Link):
 
 
 class MemoryHost:
-    """Where one process is: a `NetworkBackend` (mpreg_transports/runtime/dialing.py)."""
+    """The network access of one process: a `NetworkBackend` (mpreg_transports/runtime/dialing.py)."""
 
     def __init__(self, network: MemoryNetwork, name: str) -> None:
         self.name = name
@@ -157,14 +161,14 @@ class MemoryHost:
         self._ends: dict[InterruptibleLink, None] = {}
 
     def listen(self) -> MemoryListener:
-        """Be found at `url` from now on. Raises CannotListen if somebody is already."""
+        """Listen at `url`. Raises CannotListen if another server listens there."""
         if self._port is not None and not self._port.closed:
             raise CannotListen(f"cannot listen on {self.url}: another server does")
         self._port = MemoryListener()
         return self._port
 
     async def dial(self, address: str) -> InterruptibleLink:
-        """A link to the place at `address`. Raises LinkEnded."""
+        """Return a link to the host at `address`. Raises LinkEnded."""
         await anyio.lowlevel.checkpoint()
         target = self._network.host(address.removeprefix(SCHEME))
         pair = self._network.pair(self.name, target.name)
@@ -182,7 +186,7 @@ class MemoryHost:
         return end
 
     def vanish(self) -> None:
-        """The process is killed: it hears and says nothing any more, and others lose their links to it."""
+        """Kill the process: it receives and sends nothing more, and other hosts lose their links to it."""
         if self._port is not None:
             self._port.closed = True
         ends, self._ends = self._ends, {}
@@ -197,7 +201,7 @@ class MemoryHost:
 
 
 class MemoryListener:
-    """Where a server takes links: a `LinkListener` (mpreg_transports/runtime/dialing.py)."""
+    """The listener of a server: a `LinkListener` (mpreg_transports/runtime/dialing.py)."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -207,7 +211,7 @@ class MemoryListener:
         self._on_link: OnLink | None = None
 
     def accept(self, end: InterruptibleLink) -> None:
-        """A link has come; before `serve` it waits."""
+        """Accept a link. Before `serve` it waits."""
         if self._tasks is None:
             self.waiting.append(end)
         else:
@@ -221,7 +225,7 @@ class MemoryListener:
         max_message: int,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Take links until `close`, then wait for those that are open; cancel it to end them too."""
+        """Accept links until `close`, then wait for the open ones. A cancellation ends the open ones too."""
         self._on_link = on_link
         async with anyio.create_task_group() as self._tasks:
             while self.waiting:
@@ -230,7 +234,7 @@ class MemoryListener:
             await self._ended.wait()
 
     async def close(self) -> None:
-        """Take no more. Never raises."""
+        """Accept no more links. Never raises."""
         self.closed = True
         self._ended.set()
 

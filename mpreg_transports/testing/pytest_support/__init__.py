@@ -1,1 +1,1 @@
-"""For pytest: the plugin, `@simulate`, and `ClusterMachine` for hypothesis."""
+"""Support for pytest: the plugin, `@simulate`, and `ClusterMachine` for hypothesis."""

@@ -1,13 +1,13 @@
-"""`@simulate`: a test of a simulated cluster, run for many seeds.
+"""The decorator `@simulate`: a test of a simulated cluster, run for many seeds.
 
     @simulate(seeds=100, nodes={"front": Spec(), "stock": Spec(functions={"take": take})}, faults=Swarm())
     def test_it(sim):
         call = sim.call("front", "take", 3)
         assert sim.run(until=call.done, limit=60)
 
-The decorated function asks pytest for `request` in place of `sim` and runs the test with a fresh `Simulation` for each
-seed: those that have failed before first (corpus.py), then 0, 1, 2, ... The first that fails ends the test; it is run
-again to see whether it fails in the same way (trials.py), and then told of (report.py). Other fixtures are made once
+The decorated function takes the fixture `request` in place of `sim` and runs the test with a new `Simulation` for each
+seed: first those that failed before (corpus.py), then 0, 1, 2, ... The first failure ends the test. That seed is run
+again to check that it fails in the same way (trials.py), and then reported (report.py). Other fixtures are made once
 and shared by all seeds.
 """
 
@@ -31,7 +31,7 @@ from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 Nodes = Mapping[str, Spec] | Callable[[], Mapping[str, Spec]]
-"""The nodes, or what makes them anew for each seed: for functions that remember something."""
+"""The nodes, or a function that makes them for each seed: for functions that keep state."""
 
 
 def simulate(
@@ -43,11 +43,10 @@ def simulate(
     objects: bool = False,
     watchers: Callable[[], Iterable[Watcher]] = tuple,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run the decorated test, which takes `sim`, once for each of so many seeds, from 0 on, or for these seeds.
+    """Run the decorated test, which takes `sim`, once for each of `seeds` seeds from 0 on, or for the given seeds.
 
-    `watchers` makes further watchers for each run; `invariants` are the standard ones; the rest are arguments of
-    `Simulation`. `--sim-seed` and `--sim-seeds` come before `seeds`. Raises TypeError for a function that is no such
-    test.
+    `watchers` makes further watchers for each run; `invariants` adds the standard ones; the rest are arguments of
+    `Simulation`. `--sim-seed` and `--sim-seeds` override `seeds`. Raises TypeError for a function that is no such test.
     """
     if isinstance(seeds, int) and seeds < 1:
         raise ValueError(f"seeds={seeds}: at least 1")
@@ -80,7 +79,7 @@ def _without_sim(signature: inspect.Signature) -> inspect.Signature:
 
 
 def _run(trials: Trials, test: Callable[..., None], several: Sequence[int], request: pytest.FixtureRequest) -> None:
-    """Run the seeds; raise what the first that fails raised, with what there is to say about it."""
+    """Run the seeds. Raise the error of the first seed that fails, with a report as a note."""
     __tracebackhide__ = True
     name, config = request.node.nodeid, request.config
     corpus = Corpus(getattr(config, "cache", None), _corpus_file(config))
@@ -99,7 +98,7 @@ def _run(trials: Trials, test: Callable[..., None], several: Sequence[int], requ
 
 
 def _order(config: pytest.Config, failed: list[int], several: Sequence[int]) -> list[int]:
-    """Which seeds, in which order. Without the plugin there are no options."""
+    """Return the seeds in their order. Without the plugin the options do not exist."""
     only = config.getoption("sim_seed", None)
     if only:
         return list(only)
@@ -110,14 +109,14 @@ def _order(config: pytest.Config, failed: list[int], several: Sequence[int]) -> 
 def _corpus_file(config: pytest.Config) -> Path | None:
     try:
         name = config.getini("sim_corpus")
-    except (ValueError, KeyError):  # the plugin is switched off
+    except (ValueError, KeyError):  # the plugin is disabled
         return None
     base = config.inipath.parent if config.inipath is not None else config.rootpath
     return base / name if name else None
 
 
 def _saved(trial: Trial, name: str, config: pytest.Config) -> Path | None:
-    """Where the run's script and events are kept for a replay; None if they cannot be."""
+    """Save the run's script and events for a replay. Return the file, or None if they cannot be saved."""
     cache = getattr(config, "cache", None)
     if cache is None:
         return None
@@ -126,6 +125,6 @@ def _saved(trial: Trial, name: str, config: pytest.Config) -> Path | None:
     file: Path = cache.mkdir("mpreg") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-seed{trial.sim.seed}.jsonl"
     try:
         trial.sim.trace.save(file)
-    except (ValueError, TypeError):  # nodes that cannot be described; the seed does it again all the same
+    except (ValueError, TypeError):  # nodes without a description; the seed still repeats the run
         return None
     return file

@@ -1,4 +1,4 @@
-"""`ClusterMachine`: hypothesis does things to a simulated cluster, in any order, and shortens what breaks it.
+"""The state machine `ClusterMachine`: hypothesis acts on a simulated cluster in any order, and shrinks what breaks it.
 
     class Shop(ClusterMachine):
         nodes = {"front": Spec(), "stock": Spec(functions={"take": take})}
@@ -9,9 +9,9 @@
 
     TestShop = Shop.TestCase
 
-Each rule is one thing that happens to a cluster, with the names of the nodes it happens to, so that the steps that
-hypothesis prints read as a story. What the simulation draws itself (delays, ids) comes from one drawn seed: it costs
-hypothesis nothing, and shrinks with it. Needs hypothesis, which mpreg itself does not.
+Each rule is one event in a cluster, with the names of the nodes it affects, so that the steps that hypothesis prints
+are readable. The draws of the simulation itself (delays, ids) come from one drawn seed: that costs hypothesis nothing,
+and the seed shrinks. The module needs hypothesis, which mpreg itself does not need.
 """
 
 from __future__ import annotations
@@ -35,36 +35,40 @@ from mpreg_transports.testing.simulation.watchers import Watcher
 T = TypeVar("T")
 
 FORMED = 1.0
-"""Seconds until the first nodes know each other, with sound links and nothing in the way."""
+"""Seconds until the first nodes know each other, without faults."""
 SETTLING = 65.0
-"""Simulated seconds without faults at the end: longer than a request lasts that names no deadline."""
+"""Simulated seconds without faults at the end: longer than a request without a deadline may last."""
 MOMENTS = (0.1, 1.0, 5.0, 30.0)
-"""Seconds that `advance` lets pass. Within the first messages travel, in the second links, in the last silence."""
+"""Seconds that `advance` lets pass. Messages arrive within the first, links open within the second, and silence is
+detected within the last."""
 PACES = (0.02, 0.002, 0.0)
-"""Seconds between two steps of a run: enough for an answer, for one message, for nothing."""
+"""Seconds between two steps of a run: enough for a reply, for one message, for nothing."""
 
 
 def _one_of(names: Callable[[ClusterMachine], Sequence[T]]) -> SearchStrategy[T]:
-    """One of what the machine has at that moment; the rule's precondition says that there is one."""
+    """Return a strategy for one item of the machine's present list.
+
+    The rule's precondition ensures that there is one.
+    """
     return st.runner().flatmap(lambda machine: st.sampled_from(list(names(machine))))
 
 
 class ClusterMachine(RuleBasedStateMachine):
-    """Subclass it with nodes, calls, rules and invariants of your own. `sim` is the simulation.
+    """A state machine to subclass, with nodes, calls, rules and invariants of the test. `sim` is the simulation.
 
-    A rule that shall not happen is set to None: `crash = None`.
+    To disable a rule, set it to None: `crash = None`.
     """
 
     nodes: ClassVar[Mapping[str, Spec]] = {}
-    """Who may be there. The first is joined by all others; some join later, or never."""
+    """The possible nodes. All others join the first; some start later, or never."""
     calls: ClassVar[SearchStrategy[tuple[str, tuple[Any, ...]]]] = st.tuples(
         st.just("echo"), st.tuples(st.integers(0, 9))
     )
-    """Functions and arguments that clients call."""
+    """The functions and arguments that clients call."""
     timeouts: ClassVar[Sequence[float | None]] = (None, 2.0)
-    """Seconds that they have."""
+    """The timeouts of these calls, in seconds."""
     watched: ClassVar[bool] = True
-    """Whether the standard invariants are watched."""
+    """True if the standard invariants are checked."""
     settling: ClassVar[float] = SETTLING
 
     sim: Simulation
@@ -75,7 +79,7 @@ class ClusterMachine(RuleBasedStateMachine):
         if not self.specs:
             raise ValueError(f"{type(self).__name__}.nodes names no nodes")
         self.asked: list[tuple[SimCall, str, tuple[Any, ...]]] = []
-        """What `call` has called, with which arguments: for oracles."""
+        """The calls of `call`, with their arguments, for oracles."""
         self._been: dict[str, None] = {}
         self._withdrawn: dict[tuple[str, str], None] = {}
         self._handled = sys.exc_info()[1]
@@ -83,29 +87,32 @@ class ClusterMachine(RuleBasedStateMachine):
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
     def cluster(self) -> Mapping[str, Spec]:
-        """The nodes of one run; override it for functions that remember something, which must begin anew."""
+        """Return the nodes of one run.
+
+        Override it for functions that keep state, which must be created for each run.
+        """
         return self.nodes
 
     def watchers(self) -> Iterable[Watcher]:
-        """Further watchers of one run."""
+        """Return further watchers of one run."""
         return ()
 
     def settled(self) -> None:
-        """Called at the end, when faults have stopped long ago: assert what must be so then."""
+        """Check what must hold at the end, long after the faults have stopped. Called by `teardown`."""
 
     @property
     def up(self) -> list[str]:
-        """Nodes that run."""
+        """The nodes that run."""
         return [name for name, host in self.sim.nodes.items() if host.alive]
 
     @property
     def down(self) -> list[str]:
-        """Nodes that have run and do not."""
+        """The nodes that have run and do not run now."""
         return [name for name in self._been if not self.sim.nodes[name].alive]
 
     @property
     def pending(self) -> list[int]:
-        """Calls without an answer, as positions in `sim.calls`."""
+        """The calls without a reply, as positions in `sim.calls`."""
         return [at for at, call in enumerate(self.sim.calls) if not call.done()]
 
     # -- rules --------------------------------------------------------------------------------------------------------
@@ -116,21 +123,21 @@ class ClusterMachine(RuleBasedStateMachine):
         pace=st.sampled_from(PACES),
     )
     def begin(self, seed: int, absent: int, pace: float) -> None:
-        """All nodes but the last few start and get to know each other; the others may join."""
+        """Start all nodes except the last few, and let them find each other. The others may join later."""
         watchers = [*(standard() if self.watched else ()), *self.watchers()]
         self.sim = Simulation(seed=seed, nodes=self.specs, watchers=watchers)
         for at, name in enumerate(self.specs):
             if at < len(self.specs) - absent:
                 self._been[name] = None
             else:
-                self.sim.crash(name, silent=True)  # before it has said anything: nobody knows of it
+                self.sim.crash(name, silent=True)  # before it sends anything, so no view contains it
         self.sim.run(FORMED)
         self._pace = pace
 
     @precondition(lambda self: self._absent)
     @rule(node=_one_of(lambda machine: machine._absent))
     def join(self, node: str) -> None:
-        """A node is there for the first time."""
+        """Start a node for the first time."""
         self._been[node] = None
         self.sim.restart(node)
         self._pause()
@@ -138,27 +145,27 @@ class ClusterMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.up) > 1)
     @rule(node=_one_of(lambda machine: machine.up))
     def leave(self, node: str) -> None:
-        """A node is told to go."""
+        """Let a node leave."""
         self.sim.leave(node)
         self._pause()
 
     @precondition(lambda self: len(self.up) > 1)
     @rule(node=_one_of(lambda machine: machine.up), silent=st.booleans())
     def crash(self, node: str, silent: bool) -> None:
-        """A process dies; `silent`: its machine with it."""
+        """Crash a process; with `silent` its machine fails too."""
         self.sim.crash(node, silent=silent)
         self._pause()
 
     @precondition(lambda self: self.down)
     @rule(node=_one_of(lambda machine: machine.down))
     def restart(self, node: str) -> None:
-        """A node that was there comes back as a new one."""
+        """Start a node again, as a new member."""
         for offer in [offer for offer in self._withdrawn if offer[0] == node]:
             del self._withdrawn[offer]
         self.sim.restart(node)
         self._pause()
 
-    @precondition(lambda self: len(self.specs) > 1 and not self.sim.network.cuts)  # or hardly anything else happens
+    @precondition(lambda self: len(self.specs) > 1 and not self.sim.network.cuts)  # or little else happens
     @rule(
         side=st.runner().flatmap(
             lambda machine: st.lists(
@@ -168,20 +175,20 @@ class ClusterMachine(RuleBasedStateMachine):
         oneway=st.booleans(),
     )
     def partition(self, side: list[str], oneway: bool) -> None:
-        """These are cut off from all others."""
+        """Cut these nodes off from all others."""
         self.sim.partition(side, [name for name in self.specs if name not in side], oneway=oneway)
         self._pause()
 
     @precondition(lambda self: self.sim.network.cuts)
     @rule()
     def heal(self) -> None:
-        """All ways are open again."""
+        """Open all paths again."""
         self.sim.heal()
         self._pause()
 
     @rule(seconds=st.sampled_from(MOMENTS))
     def advance(self, seconds: float) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.sim.run(seconds)
 
     @precondition(lambda self: self.up)
@@ -191,7 +198,7 @@ class ClusterMachine(RuleBasedStateMachine):
         timeout=_one_of(lambda machine: machine.timeouts),
     )
     def call(self, node: str, what: list[tuple[str, tuple[Any, ...]]], timeout: float | None) -> None:
-        """A client of a node makes some calls."""
+        """Make some calls as a client of a node."""
         for function, args in what:
             self.asked.append((self.sim.call(node, function, *args, timeout=timeout), function, args))
         self._pause()
@@ -199,14 +206,14 @@ class ClusterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pending)
     @rule(call=_one_of(lambda machine: machine.pending))
     def cancel(self, call: int) -> None:
-        """A client wants an answer no more."""
+        """Cancel a request at its client."""
         self.sim.cancel(self.sim.calls[call])
         self._pause()
 
     @precondition(lambda self: self._offered)
     @rule(what=_one_of(lambda machine: machine._offered))
     def withdraw(self, what: tuple[str, str]) -> None:
-        """A node offers one of its functions no longer."""
+        """Withdraw a function of a node."""
         self._withdrawn[what] = None
         self.sim.withdraw(*what)
         self._pause()
@@ -214,14 +221,14 @@ class ClusterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._withdrawn_up)
     @rule(what=_one_of(lambda machine: machine._withdrawn_up))
     def offer(self, what: tuple[str, str]) -> None:
-        """A node offers what it had withdrawn."""
+        """Offer a withdrawn function again."""
         node, function = what
         del self._withdrawn[what]
         self.sim.offer(node, function, self.specs[node].functions[function])
         self._pause()
 
     def teardown(self) -> None:
-        """Faults stop, the cluster settles, liveness is looked at; not after a step that has failed."""
+        """Stop the faults, let the cluster settle, and check liveness; not after a step that has failed."""
         if not hasattr(self, "sim"):
             return
         if sys.exc_info()[1] is not self._handled:

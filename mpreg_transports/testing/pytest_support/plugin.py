@@ -1,7 +1,7 @@
-"""The pytest plugin: options and settings of `@simulate` (simulate_decorator.py), and in-memory clusters as a fixture.
+"""The pytest plugin: options and settings of `@simulate` (decorator.py), and in-memory clusters as a fixture.
 
-pytest imports this module in every project that has mpreg installed, so it imports nothing of ours, and nothing but
-pytest, until something of it is used.
+pytest imports this module in every project that has mpreg installed, so it imports nothing of mpreg, and nothing except
+pytest, until one of its features is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--sim-seed`, `--sim-seeds`, and the setting `sim_corpus`."""
+    """Add `--sim-seed`, `--sim-seeds`, and the setting `sim_corpus`."""
     group = parser.getgroup("mpreg", "simulated clusters")
     group.addoption(
         "--sim-seed",
@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a number of seeds that would test nothing."""
+    """Reject a number of seeds that would test nothing."""
     seeds = config.getoption("sim_seeds")
     if seeds is not None and seeds < 1:
         raise pytest.UsageError(f"--sim-seeds {seeds}: at least 1")
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 async def mpreg_cluster(anyio_backend: Any) -> AsyncIterator[Callable[[Any], Awaitable[MemoryCluster]]]:
-    """Make clusters: `cluster = await mpreg_cluster({"a": Spec(...), "b": Spec()})`; they end with the test.
+    """Make clusters: `cluster = await mpreg_cluster({"a": Spec(...), "b": Spec()})`. They end with the test.
 
     For asynchronous tests of the anyio plugin (`@pytest.mark.anyio`), on each backend that `anyio_backend` names.
     """

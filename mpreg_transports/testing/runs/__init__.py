@@ -1,1 +1,1 @@
-"""Whole runs: by seed, again from a file, shrunk, in reports and drawings."""
+"""Whole runs: by seed, replayed from a file, shrunk, in reports and diagrams."""

@@ -1,7 +1,7 @@
-"""Seeds that have failed before, so that they run first: in pytest's cache, and in a file that a project keeps.
+"""The seeds that failed before, so that they run first: in pytest's cache, and in a file of the project.
 
-The file is JSON, `{test id: [seed, ...]}`, sorted, so that it reads well in a diff. A seed dies with the next change of
-the code or the test; it costs one run, and the list of a test is bounded.
+The file is JSON, `{test id: [seed, ...]}`, sorted, so that a diff of it is readable. A seed loses its value with the
+next change of the code or the test. It costs one run, and the list of each test is bounded.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from pathlib import Path
 from typing import Protocol, TypeGuard
 
 KEPT = 20
-"""Seeds that are remembered for one test; the oldest go first."""
+"""The number of seeds kept for one test; the oldest are removed first."""
 _KEY = "mpreg/seeds"
 
 
 class Cache(Protocol):
-    """What is used of pytest's cache."""
+    """The used methods of pytest's cache."""
 
     def get(self, key: str, default: object) -> object: ...
     def set(self, key: str, value: object) -> None: ...
 
 
 class Corpus:
-    """Failures of all tests. `cache` and `file` may be absent."""
+    """The failed seeds of all tests. `cache` and `file` may be absent."""
 
     def __init__(self, cache: Cache | None, file: Path | None) -> None:
         self._cache = cache
         self._file = file
 
     def seeds(self, test: str) -> list[int]:
-        """Those of one test, the file's first. Raises ValueError for a file that is no such thing."""
+        """Return the seeds of one test, those of the file first. Raises ValueError for an invalid file."""
         return list(dict.fromkeys([*self._read_file().get(test, []), *self._read_cache().get(test, [])]))
 
     def add(self, test: str, seed: int) -> None:
-        """Remember a failure. The file is replaced, never half written."""
+        """Add a failed seed. The file is replaced atomically."""
         if self._cache is not None:
             self._cache.set(_KEY, _with(self._read_cache(), test, seed))
         if self._file is not None:
@@ -47,7 +47,7 @@ class Corpus:
 
     def _read_cache(self) -> dict[str, list[int]]:
         found = {} if self._cache is None else self._cache.get(_KEY, {})
-        return found if _sound(found) else {}  # a cache may be lost, so a broken one is
+        return found if _sound(found) else {}  # a cache may be lost, so an invalid one counts as empty
 
     def _read_file(self) -> dict[str, list[int]]:
         if self._file is None or not self._file.exists():
@@ -62,7 +62,7 @@ class Corpus:
 
 
 def _with(known: dict[str, list[int]], test: str, seed: int) -> dict[str, list[int]]:
-    """The last seed to fail stands at the end, and is the last to be forgotten."""
+    """Return the seeds with this one last, so that it is removed last."""
     seeds = [one for one in known.get(test, []) if one != seed]
     return {**known, test: [*seeds, seed][-KEPT:]}
 

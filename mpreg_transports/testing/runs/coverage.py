@@ -1,10 +1,10 @@
-"""What should be seen sometimes: situations that a generator of faults must bring about now and then, counted.
+"""Counts of situations that a generator of faults must produce now and then.
 
     sometimes("a partition healed while calls were pending", bool(pending))
 
-A long run in which a situation never came about has not tested what is meant for it; that is a failure of the
-generator, not of the cluster. The watcher `Coverage` counts those of `SITUATIONS`; tests add their own by name. The
-tally is one for the process, over all simulations, until somebody takes it.
+A long run without a situation has not tested what depends on it. That is a failure of the generator, not of the
+cluster. The watcher `Coverage` counts those of `SITUATIONS`; tests add their own by name. The process has one tally for
+all simulations, until `take` reads and clears it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ SITUATIONS: tuple[str, ...] = (
     "the deadline passed (1020)",
     "the outcome was unknown (1023)",
 )
-"""Each must come about in a long run of the swarm."""
+"""The situations that a long run of the swarm must produce."""
 _BY_CODE: dict[int, str] = {
     ErrorCode.COMMAND_NOT_FOUND: "nobody could run a call (1001)",
     ErrorCode.DEADLINE_EXCEEDED: "the deadline passed (1020)",
@@ -99,12 +99,15 @@ _tally: dict[str, int] = {}
 
 
 def sometimes(name: str, condition: object = True) -> None:
-    """Count a situation if `condition` is true; else it is known by name, and so far not reached."""
+    """Count a situation if `condition` is true; otherwise only record its name."""
     _tally[name] = _tally.get(name, 0) + bool(condition)
 
 
 def take() -> dict[str, int]:
-    """How often each situation came about since the last `take`; those of `SITUATIONS` with 0 if they did not."""
+    """Return how often each situation occurred since the last `take`, and clear the counts.
+
+    The situations of `SITUATIONS` that did not occur have the count 0.
+    """
     taken = {name: _tally.pop(name, 0) for name in SITUATIONS}
     taken.update(_tally)
     _tally.clear()
@@ -112,18 +115,18 @@ def take() -> dict[str, int]:
 
 
 def never(reached: Mapping[str, int]) -> list[str]:
-    """The situations that did not come about."""
+    """Return the situations that did not occur."""
     return [name for name, count in reached.items() if not count]
 
 
 def table(reached: Mapping[str, int]) -> list[str]:
-    """A line a situation, the rarest first, for reports."""
+    """Return a table for reports, one line for each situation, the rarest first."""
     rows = sorted(reached.items(), key=lambda row: (row[1], row[0]))
     return [f"{count:>9,}  {name}" if count else f"    NEVER  {name}" for name, count in rows]
 
 
 class Coverage(Watcher):
-    """Counts what is in `SITUATIONS`. Changes and judges nothing."""
+    """A watcher that counts the `SITUATIONS`. It changes and checks nothing."""
 
     message_types = (Result, Goodbye, Fetch, Request, *_BY_KIND)
 

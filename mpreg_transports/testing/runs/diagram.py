@@ -1,8 +1,8 @@
-"""Space-time diagrams of recorded runs as SVG (after Lamport 1978): hosts are lines, time goes down, messages arrows.
+"""Space-time diagrams of recorded runs as SVG (after Lamport 1978).
 
-Crashes, stalls and partitions are marked, bodies are bars. A short stretch is drawn in detail: each message has its
-name, and time is stretched where much happens. A long one is drawn as an overview in true time. Nothing is fetched: the
-file stands alone.
+Hosts are lines, time goes down, and messages are arrows. Crashes, stalls and partitions are marked, and bodies are
+bars. A short period is drawn in detail: each message has its name, and the time axis is stretched where much happens. A
+long period is drawn as an overview with a linear time axis. The file is self-contained.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mpreg_transports.testing.simulation.simulation import Simulation
 from mpreg_transports.testing.simulation.trace import Action, Event
 
 DETAILED = 400
-"""Messages up to which a diagram is drawn in detail."""
+"""The number of messages up to which a diagram is drawn in detail."""
 _LANES = {True: 150, False: 90}
-"""Between two hosts, in detail or not."""
+"""The distance between two hosts, by whether the diagram is detailed."""
 _LEFT = 110
 _TOP = 64
 _RIGHT = 300
 _WORDS = 52
-"""Letters that fit at the right."""
+"""The number of letters that fit at the right."""
 _REQUESTS = {
     "Request": "#1f6fb2",
     "Result": "#2a8a4a",
@@ -34,15 +34,15 @@ _REQUESTS = {
     "Goodbye": "#8a3fa0",
     "Refused": "#b02a2a",
 }
-"""Colours of the messages that matter most; all others are grey."""
+"""The colours of the most important messages; all others are grey."""
 _QUIET = ("set_link", "set_links", "submit", "judge", "skew")
-"""Deeds that are not written at the right margin of an overview."""
+"""The actions that are not written at the right margin of an overview."""
 
 
 def plot(sim: Simulation, *, since: float = 0.0, until: float | None = None, hosts: Sequence[str] | None = None) -> str:
-    """A diagram of a simulation that was recorded (`recording=True`), all of it or from `since` to `until` seconds.
+    """Return a diagram of a recorded simulation (`recording=True`), all of it or from `since` to `until` seconds.
 
-    `hosts`: these only, in this order.
+    `hosts`: only these hosts, in this order.
     """
     return diagram(
         sim.trace.recorded,
@@ -69,7 +69,10 @@ def diagram(
     until: int | None = None,
     hosts: Sequence[str] | None = None,
 ) -> str:
-    """The same out of the parts of a saved run; times in nanoseconds. Raises ValueError if nothing happened then."""
+    """Return a diagram of the parts of a saved run. Times are in nanoseconds.
+
+    Raises ValueError if nothing was recorded in the period.
+    """
     last = end if until is None else min(until, end)
     shown = [event for event in events if since <= event.at <= last and event.kind != "wake"]
     if not shown:
@@ -80,7 +83,7 @@ def diagram(
 
 
 class _Scale:
-    """Time to height: true time in an overview, stretched where much happens in detail."""
+    """A map from time to height: linear in an overview, stretched where much happens in a detailed diagram."""
 
     def __init__(self, moments: Sequence[int], *, detailed: bool) -> None:
         self._moments = sorted(dict.fromkeys(moments))
@@ -94,11 +97,11 @@ class _Scale:
 
     @property
     def bottom(self) -> float:
-        """Where it ends."""
+        """The height at the end."""
         return self._heights[-1]
 
     def y(self, at: int) -> float:
-        """How far down a moment is."""
+        """Return the height of a time."""
         place = bisect_right(self._moments, at)
         if place == 0:
             return self._heights[0]
@@ -110,7 +113,7 @@ class _Scale:
 
 
 class _Drawing(Canvas):
-    """One diagram in the making."""
+    """A diagram under construction."""
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ class _Drawing(Canvas):
         self.scale = _Scale(moments, detailed=self.detailed)
 
     def svg(self, *, title: str, violation: str) -> str:
-        """The whole picture."""
+        """Return the whole picture."""
         width = _LEFT + self.lane * len(self.hosts) + _RIGHT
         height = round(self.scale.bottom) + 60
         self._partitions(width)
@@ -160,7 +163,7 @@ class _Drawing(Canvas):
     # -- hosts and time -----------------------------------------------------------------------------------------------
 
     def _axis(self, width: int) -> None:
-        """Times at the left, no closer to each other than can be read."""
+        """Draw the times at the left, with a readable distance between them."""
         above = -100.0
         ticks = sorted({event.at for event in self.events}) if self.detailed else self._seconds()
         for at in ticks:
@@ -175,7 +178,7 @@ class _Drawing(Canvas):
         return [second * SECOND for second in range(-(-self.since // SECOND), self.until // SECOND + 1)]
 
     def _lifelines(self) -> None:
-        """A line a host, broken while its process does not run, boxed while it stands still."""
+        """Draw a line for each host, dashed while its process does not run, boxed while it is stalled."""
         for name in self.hosts:
             x, top, bottom = self.x[name], self.scale.y(self.since), self.scale.bottom
             self.text(x, _TOP - 12, name, "host", anchor="middle")
@@ -188,7 +191,7 @@ class _Drawing(Canvas):
                 self.rect(x - 7, y, 14, max(2.0, self.scale.y(stop) - y), "#7a7a7a", opacity=0.35)
 
     def _downs(self, name: str) -> list[tuple[int, int]]:
-        """When the process of a node did not run, within the diagram."""
+        """Return the periods in which the process of a node did not run, within the diagram."""
         spans: list[tuple[int, int]] = []
         down: int | None = None
         for action in self.script:
@@ -204,7 +207,7 @@ class _Drawing(Canvas):
         return self._within(spans)
 
     def _gone(self, name: str, at: int) -> int | None:
-        """When a node that was told to leave at `at` did its last thing."""
+        """Return the time of the last event of a node that began to leave at `at`."""
         back = [a.at for a in self.script if a.name == "restart" and a.args["name"] == name and a.at >= at]
         limit = back[0] if back else self.until + 1
         own = [event.at for event in self.events if event.host == name and at <= event.at < limit]
@@ -227,7 +230,7 @@ class _Drawing(Canvas):
     # -- what happened ------------------------------------------------------------------------------------------------
 
     def _partitions(self, width: int) -> None:
-        """A band from each cut to the healing."""
+        """Draw a band from each partition to its healing."""
         started: int | None = None
         spans: list[tuple[int, int]] = []
         for action in self.script:
@@ -245,7 +248,7 @@ class _Drawing(Canvas):
             )
 
     def _bodies(self) -> None:
-        """A bar from each body's start to its end, beside the host's line."""
+        """Draw a bar from each body's start to its end, beside the line of its host."""
         open_: dict[tuple[str, str], list[int]] = {}
         for event in self.events:
             if event.kind == "run":
@@ -265,7 +268,7 @@ class _Drawing(Canvas):
                 self.text(self.x[host] + 7, y + 9, text, "small")
 
     def _messages(self) -> None:
-        """An arrow a message, the grey ones below the others."""
+        """Draw an arrow for each message, the grey ones below the others."""
         coloured: list[Event] = []
         for event in self.events:
             if event.sent >= 0 and event.host in self.x and event.other in self.x:
@@ -301,7 +304,7 @@ class _Drawing(Canvas):
             )
 
     def _others(self) -> None:
-        """Links that open and close, as small marks on the host's line."""
+        """Draw links that open and close, as small marks on the line of their host."""
         for event in self.events:
             if "@" in event.host and not self.detailed:
                 continue
@@ -314,7 +317,10 @@ class _Drawing(Canvas):
                 )
 
     def _actions(self, width: int) -> None:
-        """What was done to the cluster: a mark where, words at the right, as close to the moment as can be read."""
+        """Draw the actions on the cluster: a mark at the host and a text at the right.
+
+        The text is as close to its time as is readable.
+        """
         below = _TOP - 14.0
         for action in self.script:
             if not self.since <= action.at <= self.until:
@@ -349,14 +355,12 @@ class _Drawing(Canvas):
             self.rect(x, 28, 12, 5, colour)
             self.text(x + 16, 34, name, "small")
             x += 28 + 6 * len(name)
-        words = (
-            "cross: crash · dot: restart · purple square: told to leave · grey box: stalled · red band: ways are cut"
-        )
+        words = "cross: crash · dot: restart · purple square: leaves · grey box: stalled · red band: ways are cut"
         self.text(x + 10, 34, words, "small dim")
 
 
 def beside(names: Sequence[str]) -> list[str]:
-    """Clients stand left of the node that they ask."""
+    """Return the names with each client left of its node."""
     nodes = [name for name in names if "@" not in name]
     clients = sorted(name for name in names if "@" in name)
     ordered: list[str] = []

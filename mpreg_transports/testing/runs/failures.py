@@ -1,7 +1,7 @@
-"""A failing run in words: what was drawn, what does not hold, what happened last, how each node saw it, how to see it
-again.
+"""The report of a failing run: the drawn options, the violation, the last events, the views of the nodes, the command.
 
-The saved trace beside it outlives the seed: a seed means another run as soon as anything draws differently.
+The report is text for people. The saved trace lasts longer than the seed: a seed gives another run as soon as any draw
+differs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mpreg_proto.requests.request_state import StoryRow
 from mpreg_transports.testing.runs.replay import Case, CaseResult
 from mpreg_transports.testing.simulation.hosts import NodeHost
 from mpreg_transports.testing.simulation.simulation import Simulation
@@ -19,11 +20,18 @@ from mpreg_transports.testing.simulation.trace import Action, Event, unpacked
 from mpreg_transports.testing.simulation.watchers import Violation
 
 LAST = 25
-"""Events in words that a report shows."""
+"""The number of events in a report."""
+_REQUESTS = 3
+"""The most open requests of a node in a report."""
+_STEPS = 12
+"""The most steps of one request in a report."""
 
 
 def command(case: Case) -> str:
-    """What to type to have the same run again, as long as nothing has changed; "" for a case that is no scenario."""
+    """Return the command that repeats the run, as long as nothing has changed.
+
+    Return "" for a case that is no scenario.
+    """
     if not case.scenario:
         return ""
     more = " --objects" if case.objects else ""
@@ -34,7 +42,10 @@ def command(case: Case) -> str:
 
 
 def failure(case: Case, ran: CaseResult, *, saved: Path | None = None, again: str = "") -> str:
-    """The whole report. `saved` is the file that holds the trace, `again` what a second run of the seed said."""
+    """Return the whole report.
+
+    `saved` is the file with the trace; `again` is the result of a second run of the seed.
+    """
     sim, error = ran.sim, ran.error
     assert error is not None, "only a failing run has a report of its failure"
     lines = [
@@ -51,13 +62,14 @@ def failure(case: Case, ran: CaseResult, *, saved: Path | None = None, again: st
         lines += ["", *_where(error)]
     lines += ["", "What happened last:", *last_events(sim)]
     lines += ["", "How each node sees it:", *views(sim)]
+    lines += ["", "What became of the calls:", *stories(sim)]
     lines += ["", "See it again:"]
     lines += [f"  {line}" for line in (command(case), f"mpreg replay {saved}" if saved else "") if line]
     return "\n".join(lines)
 
 
 def last_events(sim: Simulation, count: int = LAST) -> list[str]:
-    """The last events and what was done between them, a line each."""
+    """Return the last events and the actions between them, one on each line."""
     events = list(sim.trace.recorded)[-count:]
     since = events[0].at if events else 0
     rows: list[tuple[int, str]] = [(event.at, describe_event(event)) for event in events]
@@ -66,7 +78,7 @@ def last_events(sim: Simulation, count: int = LAST) -> list[str]:
 
 
 def describe_event(event: Event) -> str:
-    """One event on a line."""
+    """Return one event as a line of text."""
     what = {
         "data": f"gets {event.size} bytes from {event.other}" + (f" ({event.label})" if event.label else ""),
         "message": f"gets {event.text} from {event.other}",
@@ -81,12 +93,12 @@ def describe_event(event: Event) -> str:
 
 
 def describe_action(action: Action) -> str:
-    """One thing done to the cluster on a line."""
+    """Return one action on the cluster as a line of text."""
     return f"{action.at / 1e9:12.6f} s  >>> {action_text(action)}"
 
 
 def action_text(action: Action) -> str:
-    """What was done, without the time."""
+    """Return an action as text, without its time."""
     args = action.args
     match action.name:
         case "crash" | "vanish":
@@ -118,7 +130,7 @@ def action_text(action: Action) -> str:
 
 
 def describe_profile(profile: dict[str, Any]) -> str:
-    """A link's profile, as it stands in a script."""
+    """Return the profile of a link in a script as text."""
     kind, low, high = profile["delay"]
     words = [f"delay {kind} {max(low, high) / 1e6:g} ms"]
     words += [f"{name} {profile[name]:g}" for name in ("bandwidth", "reset", "rechunk") if profile[name]]
@@ -126,15 +138,35 @@ def describe_profile(profile: dict[str, Any]) -> str:
 
 
 def views(sim: Simulation) -> list[str]:
-    """How each node sees the cluster, two lines each."""
+    """Return the view that each node has of the cluster, two lines each."""
     lines: list[str] = []
     for host in sim.nodes.values():
         lines += node_view(host)
     return lines
 
 
+def stories(sim: Simulation) -> list[str]:
+    """Return the story of the newest open requests of each node, and the last steps of those that have ended."""
+    lines: list[str] = []
+    for host in sim.nodes.values():
+        if host.alive:
+            in_flight = host.node.coordinator.in_flight
+            for execution in list(in_flight.requests.values())[-_REQUESTS:]:
+                lines += [story_line(host, row) for row in execution.story[-_STEPS:]]
+            lines += [story_line(host, row) for row in list(in_flight.ended)[-_STEPS:]]
+    return lines
+
+
+def story_line(host: NodeHost, row: StoryRow) -> str:
+    """Return one step of a call as a line of text, at the time of the simulation."""
+    state = row.state.name.lower().replace("_", " ")
+    where, why = f" at {row.node}" if row.node else "", f": {row.reason}" if row.reason else ""
+    at = host.clock.when(row.at) / 1e9
+    return f"  {at:12.6f} s  {host.name:<10} request {row.request} {row.call!r} is {state}{where}{why}"
+
+
 def node_view(host: NodeHost) -> list[str]:
-    """How one node sees the cluster and itself."""
+    """Return the view that one node has of the cluster and itself."""
     if not host.alive:
         return [f"  {host.name:<6} does not run" + (" (it has left)" if host.node.left else f" (life {host.life})")]
     view = host.node.view(now=host.local)
@@ -155,10 +187,10 @@ def _grouped(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _where(error: Exception) -> Sequence[str]:
-    """Where an exception came from: the last frames are the ones that tell."""
+    """Return the place of an exception: its last frames, which are the most useful."""
     return traceback.format_exception(type(error), error, error.__traceback__, limit=-6, chain=False)
 
 
 def describe_script(script: Iterable[Action]) -> list[str]:
-    """A script in words, a line each."""
+    """Return a script as text, one action on each line."""
     return [describe_action(action) for action in script]

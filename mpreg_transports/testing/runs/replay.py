@@ -1,7 +1,8 @@
-"""Runs that can be done again: a `Case` is one by time (a script that may be cut and shrunk), a `Replay` one exactly.
+"""Runs that can be repeated: a `Case` by time (a script that may be cut and shrunk), a `Replay` exactly.
 
-A case says what is done when. A saved trace says it more sharply: after how many steps of the simulation; with the same
-draws that gives the same hash, to the last byte. What it never does is guess: a replay that differs says so.
+A case states which action is performed at which time. A saved trace is more exact: it states the number of steps of the
+simulation before each action. With the same draws that gives the same hash, to the last byte. A replay that differs
+reports it, and never guesses.
 """
 
 from __future__ import annotations
@@ -25,20 +26,21 @@ from mpreg_transports.testing.simulation.trace import Action, Header, load
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 SETTLING = 65.0
-"""Simulated seconds without faults after which liveness is looked at: longer than any request may last."""
+"""Simulated seconds without faults after which liveness is checked: longer than any request may last."""
 Watchers = Callable[[], Iterable[Watcher]]
 Progress = Callable[[float], None]
-"""Told how many simulated seconds are over."""
+"""A callback that receives the number of simulated seconds that are over."""
 
 
 class ReplayMismatch(Exception):
-    """A replay came to something else than the run that was saved: another version, or a function with a state of its
-    own.
+    """A replay ended differently from the saved run.
+
+    The reason is another version, or a function with a state of its own.
     """
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One run by time: who takes part, what is done, how long, and that it settles then."""
+    """One run by time: its nodes, its script, its length, and the time to settle after it."""
 
     seed: int
     nodes: Mapping[str, Spec]
@@ -51,14 +53,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseResult(msgspec.Struct, frozen=True):
-    """A case that has been run: the simulation at its end, and what ended it early."""
+    """The result of a case: the simulation at its end, and the error that ended it early."""
 
     sim: Simulation
     error: Exception | None
 
     @property
     def invariant(self) -> int | None:
-        """The number of the invariant that does not hold, 0 for an exception, None if all is well."""
+        """The number of the invariant that does not hold, 0 for another exception, None without an error."""
         if self.error is None:
             return None
         return self.error.invariant if isinstance(self.error, Violation) else 0
@@ -72,9 +74,9 @@ def run_case(
     progress: Progress | None = None,
     sweep_every: int = SWEEP,
 ) -> CaseResult:
-    """Run it and settle. What is raised on the way, by an invariant or by the core, is in the answer.
+    """Run a case and let it settle. An error of an invariant or of the core is in the result.
 
-    `sweep_every`: events between two looks at the whole state, which change nothing of the run.
+    `sweep_every` is the number of events between two sweeps over the whole state; sweeps change nothing in the run.
     """
     sim = Simulation(
         seed=case.seed,
@@ -91,22 +93,22 @@ def run_case(
         sim.calm()
         soon = min(case.settling, SETTLED_AFTER / SECOND)
         _run(sim, soon, case.seconds, progress)
-        sim.judge()  # one view, as soon as that is promised, before what is done now and then has mended it
+        sim.judge()  # check the view as soon as it is promised, before periodic repair can hide a defect
         _run(sim, case.settling - soon, case.seconds + soon, progress)
         sim.judge()
-    except Exception as error:  # whatever the core or a watcher raises is what we look for
+    except Exception as error:  # an error of the core or of a watcher is what a run searches for
         sim.violation = describe_error(error)
         return CaseResult(sim, error)
     return CaseResult(sim, None)
 
 
 def describe_error(error: Exception) -> str:
-    """A violation as it says itself, any other exception with its type."""
+    """Return the text of a violation, or the type and text of any other exception."""
     return str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
 
 
 def standard_watchers() -> list[Watcher]:
-    """All invariants, and what counts situations (coverage.py)."""
+    """Return watchers for all invariants, and the one that counts situations (coverage.py)."""
     from mpreg_transports.testing.invariants.all import invariants
     from mpreg_transports.testing.runs.coverage import Coverage
 
@@ -114,7 +116,7 @@ def standard_watchers() -> list[Watcher]:
 
 
 def saved_case(file: str | Path, *, nodes: Mapping[str, Spec] | None = None) -> Case:
-    """A saved run by time, to be cut and shrunk. Raises ValueError for what is no saved run."""
+    """Return a saved run as a case, which may be cut and shrunk. Raises ValueError for an invalid file."""
     header, actions, _ = load(file)
     ends = [action.at for action in actions if action.name == "calm"]
     seconds = (ends[0] if ends else header.at) / SECOND
@@ -130,7 +132,7 @@ def saved_case(file: str | Path, *, nodes: Mapping[str, Spec] | None = None) -> 
 
 
 class Replay:
-    """A saved run done again, step by step. `sim` is the simulation so far."""
+    """The step-by-step replay of a saved run. `sim` is the simulation so far."""
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class Replay:
         watchers: Iterable[Watcher] | None = None,
         recording: bool = True,
     ) -> None:
-        """`watchers` are the standard ones if they watched the run that was saved, unless others are given in.
+        """Load a saved run. By default `watchers` are the standard ones if they checked the saved run.
 
         Raises ValueError for a file that is no saved run or whose functions cannot be imported, OSError.
         """
@@ -161,11 +163,14 @@ class Replay:
 
     @property
     def over(self) -> bool:
-        """Whether all that was saved has been done."""
+        """True if all saved steps and actions have been performed."""
         return not self._actions and self.sim.steps >= self.header.steps
 
     def step(self) -> None:
-        """Do what was done next: an action, or the simulation's next step. Raises ReplayMismatch if there is none."""
+        """Perform the next action or the next step of the simulation.
+
+        Raises ReplayMismatch if there is none.
+        """
         sim = self.sim
         with forbid_nondeterminism():
             if self._actions and self._actions[0].step <= sim.steps:
@@ -178,7 +183,7 @@ class Replay:
                 sim.step()
 
     def finish(self, *, until: int | None = None) -> Simulation:
-        """Go on to the end, or to event number `until`. Raises ReplayMismatch if the end is another one."""
+        """Continue to the end, or to event number `until`. Raises ReplayMismatch if the end differs."""
         sim = self.sim
         while not self.over and (until is None or sim.trace.events < until):
             self.step()
@@ -192,15 +197,15 @@ class Replay:
 def replay(
     file: str | Path, *, nodes: Mapping[str, Spec] | None = None, watchers: Iterable[Watcher] | None = None
 ) -> Simulation:
-    """Do a saved run again, to its end and to the same hash; raises `ReplayMismatch` if it differs.
+    """Replay a saved run to its end and to the same hash. Raises `ReplayMismatch` if it differs.
 
-    `nodes` is needed if functions of theirs cannot be imported. A violation that it ended with is raised again.
+    `nodes` is needed if their functions cannot be imported. A violation at the end of the run is raised again.
     """
     return Replay(file, nodes=nodes, watchers=watchers).finish()
 
 
 def difference(header: Header, sim: Simulation) -> str:
-    """In words, how a replay's end differs from the one that was saved."""
+    """Return a text that describes how the end of a replay differs from the saved end."""
     from mpreg_transports.testing.simulation.specs import versions
 
     here = versions()
@@ -213,7 +218,7 @@ def difference(header: Header, sim: Simulation) -> str:
 
 
 def _run(sim: Simulation, seconds: float, before: float, progress: Progress | None) -> None:
-    """In one go, or second by second if somebody wants to see it pass."""
+    """Run in one piece, or second by second if `progress` is given."""
     if progress is None:
         sim.run(seconds)
         return

@@ -1,5 +1,6 @@
-"""What is said of a simulated test that has failed: its seed, what was drawn, the last events, each node's view, and
-the command that does it again. failures.py does the same for runs of whole scenarios.
+"""The report of a simulated test that failed: its seed, options, last events, the view of each node, and the command.
+
+The command runs the seed alone. failures.py does the same for runs of whole scenarios.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from mpreg_transports.testing.simulation.simulation import Simulation
 from mpreg_transports.testing.simulation.specs import versions
 
 SHOWN = 12
-"""Events that are shown; a saved trace has them all."""
+"""The number of events in a report; a saved trace contains all."""
 
 
 def simulation_report(sim: Simulation, *, command: str = "", saved: Path | None = None) -> str:
-    """Some thirty lines. `command` runs the seed alone, if one does; `saved` is where the trace is, if it is."""
+    """Return the report, about thirty lines.
+
+    `command` runs the seed alone, or is empty. `saved` is the path of the trace, or None.
+    """
     return "\n".join(_lines(sim, command, saved))
 
 

@@ -1,9 +1,9 @@
-"""Whole runs by seed: one, or thousands on several processes, and what came of each as a `RunReport`.
+"""Whole runs by seed: one, or thousands on several processes, with the result of each as a `RunReport`.
 
     report = run_seed(7)
     for report in run_seeds(range(2000), jobs=2): ...
 
-A failing seed is run twice: if the second run differs, something in it is not deterministic, and the report says so.
+A failing seed is run twice. If the second run differs, a part of it is not deterministic, and the report states that.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mpreg_transports.testing.simulation.simulation import Simulation
 
 
 class FoundViolation(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong. `invariant` is its number in docs/explanation/testing.md, 0 for an exception of the core."""
+    """A violation. `invariant` is its number in docs/explanation/testing.md, 0 for an exception of the core."""
 
     invariant: int
     text: str
     report: str
-    """For people: everything (failures.py)."""
+    """The whole report, for people (failures.py)."""
     file: str = ""
-    """Where the trace was saved, if anywhere."""
+    """The file with the saved trace, or an empty text."""
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one run."""
+    """The result of one run."""
 
     seed: int
     scenario: str
@@ -48,13 +48,13 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     trace_hash: str
     events: int
     requests: dict[str, int]
-    """How many ended how: ok, partial, an error's code, cancelled, unanswered."""
+    """The number of requests by their end: ok, partial, an error's code, cancelled, unanswered."""
     latencies: tuple[int, int, int]
-    """Median, 95 % and longest of those that are ok, in nanoseconds."""
+    """The median, the 95 % quantile and the maximum of the requests that are ok, in nanoseconds."""
     sometimes: dict[str, int]
     violation: FoundViolation | None
     took: float
-    """Seconds of this machine."""
+    """The real time of the run, in seconds."""
 
 
 def run_seed(
@@ -67,7 +67,7 @@ def run_seed(
     watchers: Watchers | None = None,
     keep: str | Path | None = None,
 ) -> RunReport:
-    """Draw a run from a seed and run it. A failing one is saved in the folder `keep`, if that is given."""
+    """Draw a run from a seed and run it. A failing run is saved in the folder `keep`, if given."""
     drawn = case(scenario, seed=seed, nodes=nodes, seconds=seconds, objects=objects)
     return run(drawn, watchers=watchers, keep=keep)[0]
 
@@ -80,7 +80,7 @@ def run(
     recording: bool = False,
     progress: Progress | None = None,
 ) -> tuple[RunReport, Simulation]:
-    """Run a case; what came of it, and the simulation at its end."""
+    """Run a case. Return its report, and the simulation at its end."""
     begun = time.perf_counter()
     ran = run_case(drawn, watchers=watchers, recording=recording, progress=progress)
     took = time.perf_counter() - begun
@@ -107,7 +107,7 @@ def run(
 def describe_violation(
     drawn: Case, ran: CaseResult, *, watchers: Watchers | None, keep: str | Path | None
 ) -> FoundViolation:
-    """A failing run, run once more and saved, in words."""
+    """Run a failing case again, save its trace, and return its description."""
     file: Path | None = None
     if keep is not None:
         file = Path(keep) / f"{drawn.scenario or 'script'}-{drawn.seed}.jsonl"
@@ -138,7 +138,10 @@ def run_seeds(
     watchers: Watchers | None = None,
     keep: str | Path | None = None,
 ) -> Iterator[RunReport]:
-    """Many runs on `jobs` processes (0: in this one), in the order of the seeds. `watchers` must be importable."""
+    """Run many seeds on `jobs` processes (0: in this one), and yield the reports in the order of the seeds.
+
+    `watchers` must be importable.
+    """
     one = partial(
         run_seed, scenario=scenario, nodes=nodes, seconds=seconds, objects=objects, watchers=watchers, keep=keep
     )
@@ -150,7 +153,7 @@ def run_seeds(
 
 
 def outcomes(calls: Iterable[SimCall]) -> dict[str, int]:
-    """How many requests ended how."""
+    """Return the number of requests by their end."""
     counted: dict[str, int] = {}
     for call in calls:
         name = outcome(call)
@@ -159,7 +162,7 @@ def outcomes(calls: Iterable[SimCall]) -> dict[str, int]:
 
 
 def outcome(call: SimCall) -> str:
-    """How one request ended."""
+    """Return the end of one request."""
     if call.result is None:
         return "cancelled" if call.cancelled else "unanswered"
     if call.result.fault is None:
@@ -168,7 +171,10 @@ def outcome(call: SimCall) -> str:
 
 
 def latencies(calls: Iterable[SimCall]) -> tuple[int, int, int]:
-    """Median, 95 % and longest of the requests that went well, in nanoseconds; zeros if none did."""
+    """Return the median, the 95 % quantile and the maximum of the requests that are ok.
+
+    They are in nanoseconds, and zero without such a request.
+    """
     spans = sorted(call.ended - call.sent for call in calls if call.ended is not None and outcome(call) == "ok")
     if not spans:
         return 0, 0, 0
@@ -176,7 +182,7 @@ def latencies(calls: Iterable[SimCall]) -> tuple[int, int, int]:
 
 
 def sometimes_reached() -> dict[str, int]:
-    """What was counted since the last look (coverage.py), forgotten now."""
+    """Return the counts of situations since the last call (coverage.py), and clear them."""
     from mpreg_transports.testing.runs.coverage import take
 
     return take()

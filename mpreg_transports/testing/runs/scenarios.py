@@ -1,7 +1,7 @@
-"""Scenarios by name: a standard cluster, its work, and what goes wrong with it, all drawn from a seed.
+"""Scenarios by name: a standard cluster, its workload, and its faults, all drawn from a seed.
 
-`swarm` draws anything from runs without faults to runs full of them; the others are each one story, for people who want
-to see how a cluster behaves under it. Gives a `Case` (replay.py), which can be run, saved and shrunk.
+`swarm` draws everything from runs without faults to runs full of faults. Each of the others has one theme, and shows
+how a cluster behaves under it. The result is a `Case` (replay.py), which can be run, saved and shrunk.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.workload import Load, standard_nodes, work
 
 Story = Callable[[Drawing], Load]
-"""Adds what goes wrong and says how much is asked for meanwhile."""
+"""A function that adds the faults of a scenario and returns its workload."""
 
 FAILOVERS = (2, 2, 2, 1)
-"""The limit of a run's nodes, drawn; with 1 a call reaches it in a short run too."""
+"""The possible failover limits of the nodes of a run; one is drawn. With 1 a call reaches the limit in a short run
+too."""
 
 
 def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float = 60.0, objects: bool = False) -> Case:
-    """One run, drawn but not yet run. Raises ValueError for a scenario that there is not."""
+    """Draw one run, without running it. Raises ValueError for an unknown scenario."""
     if scenario not in SCENARIOS:
         raise ValueError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     if nodes < 1:
@@ -66,7 +67,7 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
 
 
 def steady(drawing: Drawing) -> Load:
-    """Nothing goes wrong."""
+    """No faults."""
     return Load()
 
 
@@ -81,7 +82,7 @@ def churn(drawing: Drawing) -> Load:
 
 
 def partition(drawing: Drawing) -> Load:
-    """The cluster falls into two halves, again and again, and is healed."""
+    """The cluster is split into two halves, again and again, and is healed."""
     at = 5.0
     while at < drawing.seconds - 10:
         one, other = drawing.split()
@@ -103,12 +104,12 @@ def rolling_restart(drawing: Drawing) -> Load:
 
 
 def overload(drawing: Drawing) -> Load:
-    """More is asked for than the functions' slots can do."""
+    """The requests need more slots than the functions have."""
     return Load(rate=60, hot=0.5, only=("narrow", "narrow", "book", "dawdle", "add"), tight=0.3)
 
 
 def slow_node(drawing: Drawing) -> Load:
-    """One node stands still now and then, and its lines are slow."""
+    """One node is stalled now and then, and its links are slow."""
     slow = drawing.names[-1]
     for name in drawing.names[:-1]:
         for one, other in ((slow, name), (name, slow)):
@@ -122,7 +123,7 @@ def slow_node(drawing: Drawing) -> Load:
 
 
 def pauses(drawing: Drawing) -> Load:
-    """One node after another stands still for 1 to 3.5 s."""
+    """One node after another is stalled for 1 to 3.5 s."""
     at = 5.0
     while at < drawing.seconds - 5:
         seconds = drawing.between(1, 3.5)
@@ -132,14 +133,14 @@ def pauses(drawing: Drawing) -> Load:
 
 
 def slow_lines(drawing: Drawing) -> Load:
-    """All lines are narrow, and long values wait on them."""
+    """All links have a low bandwidth, and long values are queued on them."""
     bandwidth = 30_000 + drawing.chooser.below("story", 50_000)
     drawing.add(0.0, "set_links", profile=msgspec.to_builtins(Profile(bandwidth=bandwidth)))
     return Load(rate=0.8, only=("bulk", "add", "add", "add", "haul"), tight=0.0)
 
 
 def meetings(drawing: Drawing) -> Load:
-    """Two nodes are started at one moment, with long calls, again and again."""
+    """Two nodes are started at the same moment, with long calls, again and again."""
     drawing.add(0.0, "set_links", profile=msgspec.to_builtins(Profile(delay=exponential(0.08))))
     at = 0.0
     while at < drawing.seconds - 5:
@@ -149,7 +150,7 @@ def meetings(drawing: Drawing) -> Load:
 
 
 def flaky_links(drawing: Drawing) -> Load:
-    """All lines are slow and cut up what they carry, and some break."""
+    """All links are slow and deliver data in pieces, and some break."""
     profile = Profile(delay=exponential(0.02, least=0.001), bandwidth=500_000, reset=2e-3, rechunk=0.3)
     drawing.add(0.0, "set_links", profile=msgspec.to_builtins(profile))
     return Load()
@@ -168,4 +169,4 @@ SCENARIOS: dict[str, Story | None] = {
     "slow-lines": slow_lines,
     "meetings": meetings,
 }
-"""Stories by name; None: the swarm."""
+"""The scenarios by name; None: the swarm."""

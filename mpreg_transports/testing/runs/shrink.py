@@ -1,8 +1,8 @@
-"""Making a failing run small: fewer actions, fewer nodes, less time, as long as the same invariant does not hold.
+"""Shrinking of a failing run: fewer actions, fewer nodes, less time, while the same invariant still fails.
 
 Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002): `ddmin` removes ever
-smaller pieces of the script until no single action can go. Each try is a whole run by time. As fewer actions shift
-the draws of what is left, whole kinds of actions are tried with a few other seeds too.
+smaller pieces of the script until no single action can be removed. Each try is a whole run by time. The removal of
+actions shifts the draws of the rest, so the removal of whole kinds of actions is also tried with a few other seeds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from mpreg_transports.testing.simulation.trace import Action
 
 T = TypeVar("T")
 _SWEEP = 20
-"""Events between two looks at the whole state: what is seen by chance alone, every 1,000 events, does not shrink."""
+"""The number of events between two sweeps. A violation that only a sweep finds by chance, every 1,000 events, does not
+shrink."""
 
 
 class NotFailing(ValueError):
-    """There is nothing to shrink: the run does not fail when it is done by time."""
+    """The run does not fail when it is repeated by time, so there is nothing to shrink."""
 
 
 class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,12 +36,12 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
     ran: CaseResult
     runs: int
     before: int
-    """Actions of the script that it was made from."""
+    """The number of actions in the original script."""
     minimal: bool
-    """Whether no single action can go; False if the tries were used up before."""
+    """True if no single action can be removed; False if the tries were used up before."""
 
     def describe(self) -> str:
-        """The smaller script, for people."""
+        """Return the smaller script as readable text."""
         case = self.case
         head = (
             f"{self.ran.sim.violation}\nstill so with {len(case.script)} of {self.before} actions, {len(case.nodes)} "
@@ -50,7 +51,7 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tries:
-    """Runs smaller cases, counts them, and keeps the smallest that fails in the same way."""
+    """Runs of smaller cases: their number, and the smallest case that fails in the same way."""
 
     def __init__(self, case: Case, *, watchers: Watchers | None, runs: int, limit: float | None) -> None:
         self.runs = 0
@@ -65,11 +66,11 @@ class Tries:
 
     @property
     def used_up(self) -> bool:
-        """Whether it is time to stop."""
+        """True if the limit of runs or of time is reached."""
         return self.runs >= self._most or (self._end is not None and time.monotonic() > self._end)
 
     def fails(self, case: Case) -> bool:
-        """Whether `case` fails in the same way: then it is the best so far."""
+        """Return whether `case` fails in the same way; if so, it becomes the best case."""
         if self.used_up:
             return False
         ran = self._run(case)
@@ -86,7 +87,7 @@ class Tries:
 
 
 def shrink(case: Case, *, watchers: Watchers | None = None, runs: int = 1000, limit: float | None = None) -> Shrunk:
-    """Make a failing case smaller, in at most so many runs and seconds. Raises NotFailing."""
+    """Make a failing case smaller, in at most this many runs and seconds. Raises NotFailing."""
     tries = Tries(case, watchers=watchers, runs=runs, limit=limit)
     _less_time(tries)
     _fewer_kinds(tries)
@@ -98,9 +99,10 @@ def shrink(case: Case, *, watchers: Watchers | None = None, runs: int = 1000, li
 
 
 def ddmin(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
-    """A part of `items`, in their order, for which `fails` holds still and no single item can go.
+    """Return a part of `items`, in their order, for which `fails` is true and of which no single item can be removed.
 
-    `fails` holds for `items` themselves and is not asked that. Halves are taken away first, then ever smaller pieces.
+    `fails` is true for `items` themselves and is not called for them. Halves are removed first, then ever smaller
+    pieces.
     """
     kept = list(items)
     size = (len(kept) + 1) // 2
@@ -123,7 +125,7 @@ def _with(case: Case, script: Sequence[Action]) -> Case:
 
 
 def _less_time(tries: Tries) -> None:
-    """End the faults and the work right after what happened last."""
+    """End the faults and the workload shortly after the last event."""
     case = tries.best
     last = min(tries.ran.sim.now, round(case.seconds * SECOND))
     if case.script:
@@ -135,7 +137,10 @@ def _less_time(tries: Tries) -> None:
 
 
 def _fewer_kinds(tries: Tries) -> None:
-    """Do without all actions of one kind, requests first; other draws may do where these do not without them."""
+    """Remove all actions of one kind, the most frequent kind first.
+
+    Where the removal alone does not fail, other seeds are tried, because other draws may fail.
+    """
     counted: dict[str, int] = {}
     for action in tries.best.script:
         counted[action.name] = counted.get(action.name, 0) + 1
@@ -147,7 +152,7 @@ def _fewer_kinds(tries: Tries) -> None:
 
 
 def _fewer_nodes(tries: Tries) -> None:
-    """Take one node after the other away, with all that is done to it, the last ones first."""
+    """Remove one node after the other, with all actions on it, the last nodes first."""
     for name in reversed(list(tries.best.nodes)):
         case = tries.best
         if len(case.nodes) > 1:
@@ -163,7 +168,7 @@ def _joining(spec: Spec, gone: str) -> Spec:
 
 
 def _without(script: Sequence[Action], gone: str) -> Iterator[Action]:
-    """A script in which a node plays no part."""
+    """Yield the actions of a script without those on one node."""
     for action in script:
         args = action.args
         if gone in (args.get("name"), args.get("node"), args.get("source"), args.get("target")):

@@ -1,8 +1,8 @@
-"""A hash over all that machines hold: equal for machines that will behave alike, whatever way led there.
+"""A hash over the state of machines: equal for machines that will behave alike, whatever steps led to them.
 
-It walks the objects of the core itself, so that what a machine gains is looked at without anybody thinking of it; left
-out are caches, counters for people and what is fixed for a run. Times are taken relative to the node's clock, and
-tables sorted, so two worlds in which the same was learnt in another order are one.
+It walks the objects of the core itself, so that new fields of a machine are included automatically. Caches, counters
+for people and values that are fixed for a run are left out. Times are relative to the node's clock, and tables are
+sorted, so two worlds that learned the same facts in another order are equal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mpreg_proto.timers import Timers
 from mpreg_proto.wire.values import ValueCodec
 
 _FIXED = (Limits, NodeConfig, Rng, ValueCodec, FunctionType, MethodType, type)
-# Kept answers of the index, masks, generations; when a member last changed, or somebody looked; means and queues told.
+# Caches and masks of the index, generations; times of the last change or read; means and reported queues.
 _LEFT_OUT = frozenset(
     {
         "_cache",
@@ -44,7 +44,7 @@ _ROWS = frozenset({list, tuple, deque})
 
 
 class _Encoding(enum.Enum):
-    """How a thing is told: by its type alone, by its repr, or by its parts."""
+    """How an object is encoded: by its type alone, by its repr, or by its parts."""
 
     NAME = enum.auto()
     REPR = enum.auto()
@@ -56,14 +56,14 @@ _SLOTS: dict[type, tuple[str, ...]] = {}
 
 
 def digest(parts: list[object], clocks: list[int]) -> bytes:
-    """16 bytes for `parts`; `clocks` are those of the nodes in them, in their order."""
+    """Return a hash of 16 bytes for `parts`; `clocks` are those of the nodes in them, in their order."""
     walk = _Walk(list(clocks))
     text = walk.encode(parts)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class _Walk:
-    """One walk over a world. `seen` numbers the objects that were met, as some are reached on several ways."""
+    """One walk over a world. `seen` numbers the visited objects, because some can be reached on several paths."""
 
     def __init__(self, clocks: list[int]) -> None:
         self._clocks = clocks
@@ -71,7 +71,7 @@ class _Walk:
         self._seen: dict[int, int] = {}
 
     def encode(self, thing: Any) -> str:
-        """A text that says what `thing` holds."""
+        """Return a text that describes the state of `thing`."""
         kind = type(thing)
         if kind in _SCALARS:
             return repr(thing)
@@ -111,7 +111,7 @@ class _Walk:
 
 
 def _encoding_of(kind: type) -> _Encoding:
-    """How things of a type are told."""
+    """Return how objects of a type are encoded."""
     if issubclass(kind, _FIXED) or not kind.__module__.startswith("mpreg_proto"):
         return _Encoding.NAME
     if issubclass(kind, (enum.Enum, msgspec.Struct)):

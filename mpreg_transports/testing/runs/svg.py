@@ -1,4 +1,4 @@
-"""A picture in SVG, stroke by stroke: lines, boxes, words. Knows nothing of what it shows."""
+"""A picture in SVG, built from lines, boxes and texts. It does not depend on what the picture shows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _STYLE = """text{font:11px system-ui,sans-serif;fill:#222}
 
 
 class Canvas:
-    """Lengths are pixels, from the upper left corner; what is drawn later lies above."""
+    """A canvas. Lengths are pixels, from the upper left corner; later elements are drawn above earlier ones."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
 
     def page(self, width: int, height: int) -> str:
-        """All that was drawn, as the text of a file."""
+        """Return all elements as the text of a file."""
         body = "\n".join(self.parts)
         size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         return (
@@ -36,7 +36,7 @@ class Canvas:
         dash: str = "",
         title: str = "",
     ) -> None:
-        """A straight line; `title` is shown where a mouse points at it."""
+        """Draw a straight line; `title` is its tooltip."""
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         inside = f"<title>{escape(title)}</title>" if title else ""
         self.parts.append(
@@ -47,7 +47,7 @@ class Canvas:
     def rect(
         self, x: float, y: float, width: float, height: float, fill: str, *, opacity: float = 1, title: str = ""
     ) -> None:
-        """A filled box."""
+        """Draw a filled box; `title` is its tooltip."""
         inside = f"<title>{escape(title)}</title>" if title else ""
         self.parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{fill}" '
@@ -55,5 +55,5 @@ class Canvas:
         )
 
     def text(self, x: float, y: float, text: str, style: str, *, anchor: str = "start") -> None:
-        """Words; `style` names classes of the style sheet."""
+        """Draw a text; `style` names classes of the style sheet."""
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(text)}</text>')

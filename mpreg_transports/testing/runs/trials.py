@@ -1,6 +1,6 @@
-"""One run of a simulated test with one seed, and whether two such runs were the same.
+"""One run of a simulated test with one seed, and the comparison of two such runs.
 
-Nothing here knows pytest but its outcomes: a test that skips, or is expected to fail, has not failed.
+This module uses only the outcomes of pytest: a test that skips, or is expected to fail, has not failed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mpreg_transports.testing.simulation.watchers import Watcher
 
 @dataclass(frozen=True)
 class Trial:
-    """How a run went. `error` is what it ended with, None if it passed."""
+    """The result of a run. `error` is the error that ended it, or None if it passed."""
 
     sim: Simulation
     error: BaseException | None
@@ -28,7 +28,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trials:
-    """Makes the simulations of one test: the arguments of `@simulate`."""
+    """A factory for the simulations of one test: the arguments of `@simulate`."""
 
     nodes: Mapping[str, Spec] | Callable[[], Mapping[str, Spec]]
     faults: Swarm | None
@@ -39,7 +39,7 @@ class Trials:
     def run(
         self, test: Callable[..., None], seed: int, *, recording: bool = False, also: tuple[Watcher, ...] = ()
     ) -> Trial:
-        """Run the test with this seed; with `recording` all events are kept. Errors are in the trial."""
+        """Run the test with this seed; with `recording` all events are kept. An error is in the trial."""
         sim = Simulation(
             seed=seed,
             nodes=self.nodes() if callable(self.nodes) else self.nodes,
@@ -58,7 +58,10 @@ class Trials:
         return Trial(sim, None)
 
     def difference(self, test: Callable[..., None], first: Trial, second: Trial) -> DeterminismError | None:
-        """What to raise if two runs with the same seed were not the same, else None. May run the test twice more."""
+        """Return the error to raise if two runs with the same seed differ, else None.
+
+        May run the test twice more.
+        """
         seed = first.sim.seed
         if first.sim.trace.hash == second.sim.trace.hash:
             if type(first.error) is type(second.error):
@@ -78,7 +81,7 @@ class Trials:
 
 
 class EventHashes(Watcher):
-    """The rolling hash after each event that a host has handled, to find the first that differs."""
+    """A watcher that records the rolling hash after each handled event of a host, to find the first difference."""
 
     def __init__(self) -> None:
         self._sim: World | None = None
@@ -92,7 +95,7 @@ class EventHashes(Watcher):
         self._steps.append((self._sim.trace.hash, self._sim.trace.events))
 
     def first_difference(self, other: EventHashes) -> str:
-        """Which event is not the same in both runs."""
+        """Return a text that describes the first event that differs between the two runs."""
         for (mine, events), (theirs, _) in zip(self._steps, other._steps, strict=False):
             if mine != theirs:
                 return f"the first event that differs is {self._describe(events)}"
@@ -114,7 +117,7 @@ class EventHashes(Watcher):
 
 
 def standard() -> tuple[Watcher, ...]:
-    """The invariants that every cluster keeps."""
+    """Return watchers for the invariants that hold in every cluster."""
     from mpreg_transports.testing.runs.replay import standard_watchers
 
     return tuple(standard_watchers())

@@ -1,1 +1,1 @@
-"""The simulator: hosts, network and events in virtual time, and who watches them."""
+"""The simulator: hosts, network and events in virtual time, and the watchers."""

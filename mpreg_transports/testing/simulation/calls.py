@@ -1,4 +1,4 @@
-"""A request of a simulated client, from its sending to its answer; and what names one call of it."""
+"""A request of a simulated client, from its submission to its reply, and the key of one of its calls."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from mpreg_proto.wire.values import ValueCodec
 
 
 class CallKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
-    """One call of one request, whoever coordinates it: the coordinator's host and life, its request, the call's
-    name. A negative request: it was placed and given up within one event, so nobody knows which one it was.
+    """The key of one call: the coordinator's host and life, the number of the request, the name of the call.
+
+    It is the same on each node that handles the call. A negative request number marks a call that was placed and given
+    up within one event, so that its request is unknown.
     """
 
     host: str
@@ -24,9 +26,9 @@ class CallKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
 
 
 class SimCall:
-    """Give its `done` to `sim.run(until=...)`.
+    """A submitted request. Pass its `done` to `sim.run(until=...)`.
 
-    Then `value` is the result, or `values` those of a graph's wanted calls.
+    After that, `value` is the result, or `values` are the wanted results of a graph.
     """
 
     def __init__(
@@ -34,24 +36,24 @@ class SimCall:
     ) -> None:
         self.client = client
         self.label = label
-        """Its number in a script, by which it is cancelled."""
+        """The number of the request in a script; a cancel action refers to it."""
         self.number = number
         self.request = request
         self.sent = sent
-        """The simulation's time."""
+        """The simulated time at which the request was sent, in nanoseconds."""
         self.ended: int | None = None
         self.result: Result | None = None
         self.parts: list[Result] = []
-        """Of an eager request: what came before the last answer."""
+        """The partial replies of an eager request, before the last reply."""
         self.cancelled = False
         self._codec = codec
 
     def done(self) -> bool:
-        """Whether its answer is there."""
+        """Return whether the last reply has arrived or the request was cancelled."""
         return self.result is not None or self.cancelled
 
     def answer(self, reply: Reply, now: int) -> None:
-        """Something has come."""
+        """Record a reply that arrived at the simulated time `now`."""
         assert isinstance(reply, Result), "a request is answered by a Result"
         if reply.last:
             self.result = reply
@@ -61,12 +63,15 @@ class SimCall:
 
     @property
     def error(self) -> RequestError | None:
-        """The error it ended with, None while it has none."""
+        """The error that the request ended with, or None."""
         return None if self.result is None or self.result.fault is None else exception_for(self.result.fault)
 
     @property
     def values(self) -> dict[str, Any]:
-        """Results by name. Raises the error it ended with, RuntimeError while it has not ended."""
+        """The results by name.
+
+        Raises the error that the request ended with, or RuntimeError while it has not ended.
+        """
         if self.result is None:
             raise RuntimeError("it has not ended: run the simulation until call.done")
         if self.error is not None and not self.request.partial:
@@ -76,6 +81,6 @@ class SimCall:
 
     @property
     def value(self) -> Any:
-        """The result, where one is wanted."""
+        """The only result, or the list of all results."""
         values = list(self.values.values())
         return values[0] if len(values) == 1 else values

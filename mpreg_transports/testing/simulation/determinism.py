@@ -1,7 +1,7 @@
-"""Keeping users' functions deterministic: what would make the next run differ raises while a body runs.
+"""Checks that users' functions are deterministic: what could differ in the next run raises while a body runs.
 
-Two nets: names that are replaced during a simulation (clocks, chance, entropy), and the interpreter's audit events
-(threads, sockets, processes). What escapes both is found by running a failing seed twice.
+There are two mechanisms: names that are replaced during a simulation (clocks, random numbers, entropy), and the
+interpreter's audit events (threads, sockets, processes). A second run of a failing seed finds what escapes both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES: tuple[tuple[Any, str], ...] = (
     (threading.Thread, "start"),
     (_thread, "start_new_thread"),
 )
-"""Replaced while a simulation runs; a body that calls one gets a DeterminismError."""
+"""The names that are replaced while a simulation runs. A body that calls one gets a DeterminismError."""
 
 EVENTS = (
     "socket.__new__",
@@ -49,13 +49,12 @@ EVENTS = (
     "_thread.start_joinable_thread",
     "time.sleep",
 )
-"""Audit events (sys.audit) that a body must not raise. Those of threads and of sleep are newer than Python 3.11: there
-the names are what counts.
-"""
+"""The audit events (sys.audit) that a body must not raise. The events of threads and of sleep are newer than Python
+3.11; on 3.11 the replaced names detect them."""
 
 
 class DeterminismError(Exception):
-    """A simulated function did what would make the next run differ; says what and where."""
+    """A simulated function was not deterministic. The text contains the operation and its place in the code."""
 
 
 class _State(threading.local):
@@ -67,8 +66,8 @@ _state = _State()
 _hooked: list[bool] = []
 
 
-class guarded:  # it is used like a function, and is a class as a generator takes three times as long
-    """A body runs inside of this."""
+class guarded:  # a class, because a generator-based context manager takes three times as long
+    """A context manager around each run of a body."""
 
     __slots__ = ("_before",)
 
@@ -81,7 +80,7 @@ class guarded:  # it is used like a function, and is a class as a generator take
 
 @contextmanager
 def forbid_nondeterminism() -> Iterator[None]:
-    """A simulation runs inside of this; outside of bodies everything works as ever."""
+    """Run a simulation inside this context manager. Outside of bodies all names work as usual."""
     if not _hooked:
         _hooked.append(True)
         sys.addaudithook(_audit)
@@ -110,7 +109,7 @@ def _audit(event: str, args: tuple[object, ...]) -> None:
 
 
 def _error(what: str) -> DeterminismError:
-    _state.inside = False  # so that building the message may do what it likes
+    _state.inside = False  # so that building the message may call anything
     try:
         here = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
         place = f"{here[-1].filename}:{here[-1].lineno}" if here else "an unknown place"

@@ -1,6 +1,6 @@
-"""Spans of time that are drawn: how long a link delays, how long a function takes.
+"""Random durations: the delay of a link, or the run time of a function.
 
-Seconds outside, nanoseconds inside.
+Function arguments are in seconds, stored values in nanoseconds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ SECOND = 1_000_000_000
 
 
 class Duration(msgspec.Struct, frozen=True, array_like=True):
-    """A distribution: `kind` is constant, uniform or exponential; `low` and `high` are nanoseconds (exponential:
-    shift, mean).
+    """A distribution of durations. `kind` is constant, uniform or exponential.
+
+    `low` and `high` are nanoseconds (exponential: the shift and the mean).
     """
 
     kind: str
@@ -23,7 +24,7 @@ class Duration(msgspec.Struct, frozen=True, array_like=True):
     high: int
 
     def draw(self, fraction: Callable[[str], float], purpose: str) -> int:
-        """One span in nanoseconds; a constant makes no draw."""
+        """Return one duration in nanoseconds. A constant uses no draw."""
         if self.kind == "constant":
             return self.low
         drawn = fraction(purpose)
@@ -33,20 +34,20 @@ class Duration(msgspec.Struct, frozen=True, array_like=True):
 
 
 def constant(seconds: float) -> Duration:
-    """Always this long."""
+    """Return a duration that is always `seconds`."""
     return Duration("constant", round(seconds * SECOND), 0)
 
 
 def uniform(least: float, most: float) -> Duration:
-    """Anything between, alike."""
+    """Return a uniform distribution between `least` and `most` seconds."""
     return Duration("uniform", round(least * SECOND), round(most * SECOND))
 
 
 def exponential(mean: float, *, least: float = 0.0) -> Duration:
-    """Mostly short, sometimes long: `least` plus an exponential of this mean."""
+    """Return an exponential distribution with this mean, shifted by `least` seconds: mostly short, sometimes long."""
     return Duration("exponential", round(least * SECOND), round(mean * SECOND))
 
 
 def as_duration(value: float | Duration) -> Duration:
-    """A span as it is, or a constant of so many seconds."""
+    """Return a `Duration` unchanged, or a number of seconds as a constant."""
     return value if isinstance(value, Duration) else constant(value)

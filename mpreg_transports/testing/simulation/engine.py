@@ -1,8 +1,8 @@
-"""The engine of a simulation: one heap of events, the hosts, the wires between them, and whoever watches.
+"""The engine of a simulation: one heap of events, the hosts, the wires between them, and the watchers.
 
-Time is integer nanoseconds; the heap is ordered by (time, sequence), and nothing ever compares payloads. Hosts say what
-they want (write, dial, run, be woken); it becomes events here, and each event is handed to its host when its time has
-come. What people and generators do to the cluster is in simulation.py.
+Time is integer nanoseconds. The heap is ordered by (time, sequence), and payloads are never compared. The effects of a
+host (write, dial, run, wake up) become events here, and each event is delivered to its host at its time. The actions of
+users and generators on the cluster are in simulation.py.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from mpreg_transports.testing.simulation.trace import Header, Trace, labelled
 from mpreg_transports.testing.simulation.watchers import Watcher
 
 SWEEP = 1000
-"""Events between two looks at the whole state."""
+"""The number of events between two sweeps over the whole state."""
 _REFUSED_AFTER = 3 * SECOND
 """How long a dial into a cut network takes to fail."""
 _REDIAL = SECOND // 2
 
 
 class Engine:
-    """Hosts, wires and events. `objects=True` skips framing and codec; `watchers` look at everything that happens."""
+    """The hosts, wires and events of a simulation.
+
+    `objects=True` skips framing and codec. `watchers` receive everything that happens.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class Engine:
         self.seed = seed
         self.now = 0
         self.steps = 0
-        """Entries of the heap that were handled, without those that people and generators put there."""
+        """The number of handled heap entries, without the actions of users and generators."""
         self.chooser = chooser or Chooser(Seeded(seed))
         self.framing = Framing.OBJECTS if objects else Framing.STREAM
         self.network = Network(self.chooser)
@@ -79,15 +82,15 @@ class Engine:
 
     @property
     def time(self) -> float:
-        """Seconds since the start, for people."""
+        """The seconds since the start, for people."""
         return self.now / SECOND
 
     def run(
         self, seconds: float | None = None, *, until: Callable[[], bool] | None = None, limit: float | None = None
     ) -> bool:
-        """Let time pass: so many seconds, or until something is true, `limit` seconds at most.
+        """Let time pass: for `seconds`, or until `until()` is true, for `limit` seconds at most.
 
-        Whether it became true.
+        Return whether `until()` became true.
         """
         span_ns = round((seconds if seconds is not None else limit if limit is not None else 60.0) * SECOND)
         end = self.now + span_ns
@@ -113,37 +116,37 @@ class Engine:
             self.sweep()
 
     def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
-        """Call `act(*args)` after so many seconds, on time before all that happens then."""
+        """Call `act(*args)` after this many seconds, before events of the same time that are scheduled later."""
         self._push(self.now + round(after * SECOND), self._act, act, args)
 
     def next_at(self) -> int | None:
-        """When the next step will be, None if nothing is to come any more."""
+        """Return the time of the next step, or None if no event is left."""
         return self._heap[0][0] if self._heap else None
 
     def header(self) -> Header:
-        """What a saved trace says of this simulation."""
+        """Return the header of a saved trace of this simulation."""
         raise NotImplementedError
 
     def set_sweep_interval(self, events: int) -> None:
-        """Sweep after so many events from now on."""
+        """Sweep once every `events` events from now on."""
         self._sweep_every = events
         self._sweep_at = self.trace.events + events
 
     def sweep(self) -> None:
-        """Have all watchers look at the whole state."""
+        """Let all watchers check the whole state."""
         self.tables.begin()
         for watcher in self.observers.watchers:
             watcher.sweep(self)
 
-    # -- what hosts want ----------------------------------------------------------------------------------------------
+    # -- effects of hosts ---------------------------------------------------------------------------------------------
 
     def default_peers(self, name: str) -> tuple[str, ...]:
-        """Whom a node joins that names nobody: the first one, unless that is itself."""
+        """Return the peers of a node whose spec names none: the first node, or no peer for the first node itself."""
         first = next(iter(self.specs))
         return () if first == name else (first,)
 
     def send(self, host: Host, effect: Send) -> None:
-        """A host writes to a link."""
+        """Send the data of a host over a link."""
         found = host.wires.get(effect.link)
         if found is None:
             return
@@ -152,7 +155,7 @@ class Engine:
         self._transmit(wire, side, data)
 
     def hang_up(self, host: Host, link: LinkId) -> None:
-        """A host closes a link; what it wrote before gets there first."""
+        """Close a link of a host. Data that it sent before arrives first."""
         found = host.wires.get(link)
         if found is not None:
             wire, side = found
@@ -160,7 +163,7 @@ class Engine:
             self._push(self.now, self._closed, wire, side)
 
     def dial(self, host: Host, where: Address) -> None:
-        """A host opens a link: connected, refused or unheard after a round trip or a timeout."""
+        """Dial an address for a host. After a round trip or a timeout the link is open or the dial has failed."""
         target = self.nodes.get(where.removeprefix("sim://"))
         if target is None or target is host:
             trip = 0
@@ -169,21 +172,21 @@ class Engine:
         self._push(self.now + trip, self._dialled, host, host.life, target, where)
 
     def wake_at(self, host: Host, due: int | None) -> None:
-        """A host wants to be woken when its clock shows `due`."""
+        """Schedule a wake-up of a host for the time at which its clock shows `due`."""
         if due is not None:
             self._push(max(self.now, host.clock.when(due)), self._wake, host, host.life, due)
 
     def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None:
-        """A body is to be stepped after so many nanoseconds."""
+        """Schedule the next step of a body after this many nanoseconds."""
         body.step += 1
         self._push(self.now + after, self._resume, host, host.life, body, body.step)
 
     def redial_at(self, host: ClientHost) -> None:
-        """A client that has lost its link tries again soon."""
+        """Schedule another dial of a client that has lost its link."""
         self._push(self.now + _REDIAL, self._redial, host, host.life)
 
     def answered(self, host: ClientHost, number: int, reply: Reply) -> None:
-        """A client has something for one of its requests."""
+        """Record a reply to one of a client's requests."""
         call = self._waiting.get((host.name, host.life, number))
         if call is None or call.cancelled:
             return
@@ -198,7 +201,7 @@ class Engine:
         heappush(self._heap, (at, self._sequence, handle, args))
 
     def _act(self, act: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self.steps -= 1  # what people do is no step: a replay does it by itself, between two steps
+        self.steps -= 1  # an action is no step: a replay performs it itself, between two steps
         act(*args)
 
     def _record_action(self, name: str, args: dict[str, Any]) -> None:
@@ -212,17 +215,20 @@ class Engine:
             self._end_life(host, silent=False)
 
     def _is_stalled(self, host: Host) -> bool:
-        """Whether `host` is stalled, or has not caught up with what came meanwhile."""
+        """Return whether `host` is stalled, or has not yet handled what arrived during a stall."""
         return host.stalled_until > self.now or bool(host.waiting)
 
     def _defer(self, host: Host, handle: Callable[..., None], *args: Any) -> None:
-        """The event comes again when `host` goes on, behind what waits already."""
+        """Defer an event until `host` continues, behind the events that are already deferred."""
         host.waiting.append((handle, args))
         if len(host.waiting) == 1:
             self._push(host.stalled_until, self._catch_up, host, host.life)
 
     def _catch_up(self, host: Host, life: int) -> None:
-        """A stall is over, or longer than it was meant to be: what waits is handled in the order in which it came."""
+        """Handle the deferred events of a host in their order, after its stall is over.
+
+        If the stall was extended, try again at its new end.
+        """
         if host.life != life or not host.waiting:
             return
         if host.stalled_until > self.now:
@@ -295,7 +301,7 @@ class Engine:
         self._after(end.host)
 
     def _transmit(self, wire: Wire[Host], side: int, data: object) -> None:
-        """Send data, or None for the end, in order with what was sent before."""
+        """Send data, or None for the end, in order with the data sent before."""
         source, target = wire.ends[side], wire.ends[1 - side]
         if self.network.is_cut(source.host.name, target.host.name) or wire.blocked[side]:
             wire.blocked[side].append(data)
@@ -310,13 +316,13 @@ class Engine:
             return
         for at, piece in arrivals:
             self._push(at, self._deliver, wire, side, piece, sent, label)
-        if wire.free[side] > sent:  # a bandwidth: part of it waits to leave
+        if wire.free[side] > sent:  # a bandwidth limit: a part is queued
             self.network.report_backlog(wire, side, sent)
             for at in self.network.departures(wire, side, begun):
                 self._push(at, self.network.report_progress, wire, side, at)
 
     def _deliver(self, wire: Wire[Host], side: int, data: object, sent: int, label: str) -> None:
-        """What `side` has sent is there."""
+        """Deliver data that `side` has sent."""
         end = wire.ends[1 - side]
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
@@ -336,7 +342,7 @@ class Engine:
         self._after(host)
 
     def _closed(self, wire: Wire[Host], side: int) -> None:
-        """A link is over at one end."""
+        """Close a link at one end."""
         end = wire.ends[side]
         host = end.host
         if end.closed or not host.alive or host.life != end.life:
@@ -348,15 +354,15 @@ class Engine:
         del host.wires[end.link]
         other = wire.ends[1 - side]
         self.trace.add(self.now, "closed", host.name, other.host.name)
-        if not other.closed:  # what the other still sends meets a closed socket
+        if not other.closed:  # data that the other side still sends reaches a closed socket
             at = self.now + self.network.latency(host.name, other.host.name)
-            self._push(max(at, wire.last[side]), self._closed, wire, 1 - side)  # nor does a reset overtake data
+            self._push(max(at, wire.last[side]), self._closed, wire, 1 - side)  # a reset does not overtake data either
         if end.opened:
             host.link_closed(end.link)
             self._after(host)
 
     def _reset(self, wire: Wire[Host]) -> None:
-        """The connection breaks, with all that is on its way."""
+        """Break the connection, with all data in transit."""
         self.network.broken += max(wire.last) > self.now
         for side in (0, 1):
             wire.blocked[side].clear()
@@ -377,7 +383,7 @@ class Engine:
             self._after(host)
 
     def _end_life(self, host: Host, *, silent: bool) -> None:
-        """The process of a host is gone; with `silent` its machine too, and nobody hears of it."""
+        """End the process of a host. With `silent` its machine fails too, and no other host is notified."""
         if isinstance(host, NodeHost):
             for watcher in self.observers.watchers:
                 watcher.crashed(host)

@@ -1,9 +1,10 @@
-"""Users' functions in virtual time: plain ones with a declared duration, coroutines that await
-`mpreg_transports.sleep`.
+"""Users' functions in virtual time: plain functions with a duration, and coroutines.
 
-A plain function is called when its run starts and its result is handed over when its duration is over; it cannot be
-interrupted, like a thread. A coroutine is stepped from sleep to sleep, and cancelling is thrown into it. Anything that
-would make a run differ from the next (clocks, threads, sockets, entropy) raises `DeterminismError` while a body runs
+A coroutine may await only `mpreg_transports.sleep` and other coroutines.
+
+A plain function is called when its run starts, and its result is returned when its duration is over; like a thread, it
+cannot be interrupted. A coroutine is stepped from sleep to sleep, and a cancellation is thrown into it. Anything that
+could make two runs differ (clocks, threads, sockets, entropy) raises `DeterminismError` while a body runs
 (determinism.py).
 """
 
@@ -26,7 +27,7 @@ from mpreg_transports.testing.simulation.durations import Duration, as_duration,
 
 
 class Fn:
-    """A function of a simulated node: what `Server.register` takes, and how long a plain one lasts."""
+    """A function of a simulated node: the arguments of `Server.register`, and the duration of a plain function."""
 
     def __init__(
         self,
@@ -42,7 +43,11 @@ class Fn:
         refuses: float = 0.0,
         loses: float = 0.0,
     ) -> None:
-        """`refuses` and `loses` are shares of its calls: as in an executor that is full, or that breaks."""
+        """Create the function.
+
+        `refuses` and `loses` are shares of its calls: those that a full executor refuses, and those that a broken
+        executor loses.
+        """
         if executor is not None:
             raise TypeError("a simulated node runs functions in virtual time, not in an executor")
         self.call = call
@@ -56,7 +61,7 @@ class Fn:
         self.loses = loses
 
     def build(self, name: str) -> Function:
-        """As a server would register it."""
+        """Return the function as a server would register it."""
         return function(
             self.call,
             name=name,
@@ -69,7 +74,7 @@ class Fn:
 
 
 class SimulatedRun:
-    """One run of one function. `begin` and `resume` give nanoseconds to wait, or the outcome."""
+    """One run of one function. `begin` and `resume` return nanoseconds to wait, or the outcome."""
 
     def __init__(self, function: Function, duration: Duration, run: Run) -> None:
         self.run = run
@@ -79,12 +84,12 @@ class SimulatedRun:
         self._outcome: Outcome | None = None
         self.cancelled = False
         self.lost = False
-        """Whether what runs it breaks before it can tell its outcome."""
+        """True if the executor breaks before it returns the outcome."""
         self.step = 0
-        """Which of the times it was put off to is the right one."""
+        """The number of the valid wake-up; earlier ones are ignored."""
 
     def begin(self, fraction: Callable[[str], float]) -> int | Outcome:
-        """Start it. An inline function is over at once."""
+        """Start the run. An inline function ends at once."""
         if self.function.mode is ExecutionMode.EVENT_LOOP:
             self._coroutine = self.function.call(*self.run.args, **self.run.kwargs)
             return self.resume()
@@ -94,7 +99,7 @@ class SimulatedRun:
         return self._duration.draw(fraction, f"~duration {self.run.function}")
 
     def resume(self) -> int | Outcome:
-        """The time has come: go on."""
+        """Continue the run after its wait."""
         if self._coroutine is None:
             assert self._outcome is not None, "a plain function has been called when it began"
             return self._outcome
@@ -119,14 +124,14 @@ class SimulatedRun:
         return max(0, round(awaited.seconds * 1e9))
 
     def cancel(self) -> bool:
-        """Ask it to stop; whether it should be resumed at once for that (a plain function goes on)."""
+        """Cancel the run. Return whether to resume it at once; a plain function continues to its end."""
         if self._coroutine is None or self.cancelled:
             return False
         self.cancelled = True
         return True
 
     def abandon(self) -> None:
-        """The process is gone."""
+        """Close the coroutine, because the process has ended."""
         if self._coroutine is not None:
             self._coroutine.close()
 
@@ -141,14 +146,15 @@ class SimulatedRun:
 
 
 def failed(error: Exception) -> Raised:
-    """What a server would tell of an exception, but for the traceback: it names files and lines of this machine, and a
-    run must be the same on every one.
+    """Return the outcome that a server reports for an exception, without the traceback.
+
+    A traceback names files and lines of this machine, and a run must be the same on every machine.
     """
     return msgspec.structs.replace(describe_exception(error), traceback="")
 
 
 def function_table(functions: dict[str, Any]) -> dict[str, tuple[Function, Duration]]:
-    """What a node offers, with echo and echos, each with how long it lasts."""
+    """Return the functions that a node offers, with echo and echos, each with its duration."""
     made = {one.spec.name: (one, constant(0)) for one in built_in()}
     for name, given in functions.items():
         fn = given if isinstance(given, Fn) else Fn(given)

@@ -1,7 +1,7 @@
-"""The machines of a simulation: each runs one process, a `Node` or a client, whose core is the one of production.
+"""The machines of a simulation. Each runs one process, a `Node` or a client, with the core of production.
 
-A host has a clock of its own and may be stalled, crashed and started again; each start is a new life. It carries out
-what its core wants: writes go to the network, functions run in virtual time, timers become events of the simulation.
+A host has a clock of its own and may be stalled, crashed and started again; each start is a new life. It performs the
+effects of its core: writes go to the network, functions run in virtual time, timers become events of the simulation.
 """
 
 from __future__ import annotations
@@ -31,18 +31,22 @@ from mpreg_transports.values import default_codec
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """One node: what it offers, what it holds, whom it joins. `functions` are plain ones, coroutines, or `Fn`s."""
+    """The specification of one node: the functions it offers, its resources, and the nodes it joins.
+
+    `functions` are plain functions, coroutines, or `Fn`s.
+    """
 
     functions: Mapping[str, Any] = {}
     resources: frozenset[str] | set[str] | tuple[str, ...] = ()
     peers: tuple[str, ...] | None = None
-    """Names of nodes that it dials; None: the first node of the simulation."""
+    """The names of the nodes that it dials; None: the first node of the simulation."""
     limits: Limits = DEFAULT
 
 
 def coalesce_sends(effects: Sequence[Any]) -> Sequence[Any]:
-    """Writes to one link that follow each other leave as one, as in production: a piece may hold the end of one message
-    and the beginning of the next.
+    """Join consecutive writes to one link into one write, as in production.
+
+    So a piece may hold the end of one message and the beginning of the next.
     """
     if len(effects) < 2:
         return effects
@@ -57,12 +61,12 @@ def coalesce_sends(effects: Sequence[Any]) -> Sequence[Any]:
 
 
 def address(name: str) -> Address:
-    """Where a simulated node can be dialled."""
+    """Return the address of a simulated node."""
     return Address(f"sim://{name}")
 
 
 class Observers(Protocol):
-    """Whom hosts tell of what happens at them (observer_hub.py)."""
+    """The receiver of what happens on hosts (observer_hub.py)."""
 
     keys: dict[tuple[str, int, int, str], CallKey]
 
@@ -77,7 +81,7 @@ class Observers(Protocol):
 
 
 class World(Protocol):
-    """A simulation as hosts and watchers see it (engine.py). What hosts want becomes an event of it."""
+    """A simulation as hosts and watchers see it (engine.py). The effects of hosts become its events."""
 
     seed: int
     now: int
@@ -106,7 +110,7 @@ class World(Protocol):
 
 
 class Host:
-    """What nodes and clients have in common. `due` is the core's deadline that an event is out for."""
+    """The common part of nodes and clients. `due` is the deadline of the core for which a wake-up is scheduled."""
 
     def __init__(self, sim: World, name: str, index: int) -> None:
         self.sim = sim
@@ -116,26 +120,26 @@ class Host:
         self.alive = False
         self.stalled_until = 0
         self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        """What has come while it stood still, in order."""
+        """The events that arrived while the host was stalled, in order."""
         self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
         self.wires: dict[LinkId, tuple[Wire[Host], int]] = {}
         self.due: int | None = None
         self.event_hooks: list[Callable[..., None]] = []
-        """Whom to tell of each event here."""
+        """The hooks that are called after each event on this host."""
         self._last_link = 0
 
     @property
     def over(self) -> bool:
-        """Whether the process ends by itself now."""
+        """True if the process ends by itself now."""
         return False
 
     @property
     def local(self) -> int:
-        """What this machine's clock shows."""
+        """The time on this machine's clock."""
         return self.clock.now(self.sim.now)
 
     def next_link(self) -> LinkId:
-        """A number for a new link."""
+        """Return a number for a new link."""
         self._last_link += 1
         return LinkId(self._last_link)
 
@@ -149,7 +153,7 @@ class Host:
         self.due = None
         self._last_link = 0
 
-    # What the core is told; each is followed by `carry_out`.
+    # Inputs of the core; `carry_out` follows each of them.
 
     def link_opened(self, link: LinkId, dialled: Address | None) -> None:
         raise NotImplementedError
@@ -167,10 +171,10 @@ class Host:
         raise NotImplementedError
 
     def backlog(self, link: LinkId, queued: int) -> None:
-        """So many bytes wait to leave; only a node takes heed, and wants nothing done for it."""
+        """Report the backlog of a link in bytes. Only a node uses it, and it causes no effects."""
 
     def progress(self, link: LinkId) -> None:
-        """The other side took some of what waits to leave."""
+        """Report that the peer took some bytes of the backlog."""
         raise NotImplementedError
 
     def carry_out(self) -> None:
@@ -188,12 +192,12 @@ class NodeHost(Host):
         self.spec = spec
         self.running: dict[RunId, SimulatedRun] = {}
         self.last_dispatch = 0
-        """The newest dispatch of this life's coordinator that the simulation has looked at."""
+        """The number of the newest dispatch of this life's coordinator that the simulation has recorded."""
         self.coordinator: Coordinator | None = None
         self.era = 0
-        """How many coordinators this life has had."""
+        """The number of coordinators that this life has had."""
         self._more_effects = False
-        """Whether the node was told something while its effects were carried out, so that there may be more of them."""
+        """True if the node got an input while its effects were performed, so that there may be more effects."""
 
     def start(self) -> None:
         """Begin a new life: a new member at the same address, with the functions of the spec."""
@@ -230,7 +234,7 @@ class NodeHost(Host):
 
     @property
     def over(self) -> bool:
-        """Whether the node has left."""
+        """True if the node has left."""
         return self.node.left
 
     def link_opened(self, link: LinkId, dialled: Address | None) -> None:
@@ -258,7 +262,7 @@ class NodeHost(Host):
         self.node.progress(link, now=self.local)
 
     def finished(self, body: SimulatedRun, outcome: Any) -> None:
-        """A body has ended."""
+        """Report the end of a body to the node."""
         self._more_effects = True
         del self.running[body.run.run]
         if body.lost:
@@ -267,13 +271,13 @@ class NodeHost(Host):
         self.node.finished(body.run.run, outcome, now=self.local)
 
     def carry_out(self) -> None:
-        """Do all that the node wants, then see when it wants to be woken."""
+        """Perform all effects of the node, then schedule its next wake-up."""
         node, sim = self.node, self.sim
         self._more_effects = True
         while self._more_effects:
             self._more_effects = False
             for effect in coalesce_sends(node.drain()):
-                if type(effect) is Send:  # mostly
+                if type(effect) is Send:  # the most frequent effect
                     sim.send(self, effect)
                 else:
                     self._one(effect)
@@ -322,7 +326,7 @@ class NodeHost(Host):
         self.stepped(body, body.begin(sim.chooser.fraction))
 
     def stepped(self, body: SimulatedRun, step: Any) -> None:
-        """A body has been stepped: it wants to sleep, or it is over."""
+        """Handle a step of a body: it sleeps, or it has ended."""
         if type(step) is int:
             self.sim.resume_at(self, body, step)
         else:
@@ -330,7 +334,7 @@ class NodeHost(Host):
 
 
 class ClientHost(Host):
-    """A machine that runs a client of one node; it connects when it has something to say, and again when it must."""
+    """A machine that runs a client of one node. It connects when it has a request to send, and again after a loss."""
 
     session: ClientSession
 
@@ -348,7 +352,7 @@ class ClientHost(Host):
         self.sim.observers.links_created(self, self.session.links)
 
     def connect(self) -> None:
-        """Dial the node if no link stands or is on its way."""
+        """Dial the node, unless a link is open or a dial is in progress."""
         if not self.wires and not self.dialling:
             self.dialling = True
             self.sim.dial(self, address(self.node))
@@ -379,7 +383,7 @@ class ClientHost(Host):
         self.session.wake(now=self.local)
 
     def carry_out(self) -> None:
-        """Do all that the session wants, then see when it wants to be woken."""
+        """Perform all effects of the session, then schedule its next wake-up."""
         sim = self.sim
         for effect in coalesce_sends(self.session.drain()):
             match effect:

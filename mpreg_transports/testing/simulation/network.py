@@ -1,8 +1,9 @@
-"""The network of a simulation: ordered byte streams between hosts, with delays, bandwidth, cuts and resets.
+"""The network of a simulation: ordered byte streams between hosts, with delays, bandwidth limits, cuts and resets.
 
-A `Wire` is one connection, as TCP makes it: what was sent arrives in order or not at all, but re-chunked, late, or
-never if the other side was cut off; an end arrives after what was sent before it. Nothing here knows what the bytes
-mean, and time is given in. Lost packets are delays here: TCP sends again.
+A `Wire` is one connection with the guarantees of TCP: data arrives in order or not at all. It may be re-chunked, late,
+or lost if the other side was cut off. The end of a stream arrives after the data sent before it. Packet loss appears as
+delay, because TCP sends again. The network does not depend on the meaning of the bytes, and takes the time as an
+argument.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.durations import SECOND, Duration, constant
 
 _STEP = SECOND // 4
-"""What a narrow way carries in so long is there together: as TCP hands on what has arrived, whole messages or not."""
+"""The time step of a path with a bandwidth limit. The bytes that the path carries in one step arrive together, as whole
+messages or not, as with TCP."""
 
 
 Arrivals = list[tuple[int, object]]
-"""Pieces of a write, each with the time at which it is there."""
+"""The pieces of a write, each with its time of arrival."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """How one direction between two hosts behaves."""
+    """The behaviour of one path: one direction between two hosts."""
 
     delay: Duration = constant(0.001)
     bandwidth: int = 0
-    """Bytes a second; 0 is no bound."""
+    """Bytes per second; 0 is no limit."""
     reset: float = 0.0
-    """Chance that a write breaks the connection, with all that is on its way."""
+    """The chance that a write breaks the connection, with all data in transit."""
     rechunk: float = 0.0
-    """Chance that a write arrives in pieces, cut anywhere."""
+    """The chance that a write arrives in pieces, cut at random places."""
 
 
 class Endpoint(Protocol):
@@ -53,7 +55,7 @@ AnyHost = TypeVar("AnyHost", bound=Endpoint)
 
 
 class WireEnd(Generic[AnyHost]):
-    """One end of a wire: the host and life it belongs to, and the link's number there."""
+    """One end of a wire: its host and life, and the number of the link there."""
 
     __slots__ = ("closed", "host", "life", "link", "opened")
 
@@ -66,12 +68,12 @@ class WireEnd(Generic[AnyHost]):
 
     @property
     def is_open(self) -> bool:
-        """Whether the process that it belongs to is there and has not closed it."""
+        """True if the process of this end runs and has not closed the link."""
         return not self.closed and self.host.alive and self.host.life == self.life
 
 
 class Wire(Generic[AnyHost]):
-    """One connection; side 0 dialled, side 1 accepted. `last` is when the latest thing sent by a side arrives."""
+    """One connection; side 0 dialled, side 1 accepted. `last` is when the latest data of a side arrives."""
 
     __slots__ = ("blocked", "ends", "free", "last", "number")
 
@@ -81,16 +83,16 @@ class Wire(Generic[AnyHost]):
         self.last = [0, 0]
         self.free = [0, 0]
         self.blocked: tuple[list[object], list[object]] = ([], [])
-        """What a side has sent while the way was cut, in order; bytes, or None for the end."""
+        """What each side has sent while its path was cut, in order: bytes, or None for the end."""
 
 
 def _is_responsive(end: WireEnd[Any], now: int) -> bool:
-    """Whether a process is there to learn something of its link: it runs, and does not stand still."""
+    """Return whether the process of an end can learn something about its link: it runs, and is not stalled."""
     return end.is_open and end.host.stalled_until <= now
 
 
 class Network:
-    """Profiles and cuts between hosts by name, and the rules by which what is sent arrives."""
+    """The profiles and cuts of paths between hosts, by name, and the rules by which data arrives."""
 
     def __init__(self, chooser: Chooser) -> None:
         self._chooser = chooser
@@ -98,65 +100,65 @@ class Network:
         self._cuts: dict[tuple[str, str], None] = {}
         self.default = Profile()
         self.rechunked = 0
-        """Writes that arrived in pieces."""
+        """The number of writes that arrived in pieces."""
         self.broken = 0
-        """Connections that broke with something on its way."""
+        """The number of connections that broke with data in transit."""
         self.waited = 0
-        """Times that a sender learned that more waits than a way carries in a second."""
+        """How often a sender learned that its backlog is more than a path carries in a second."""
 
     def profile(self, source: str, target: str) -> Profile:
-        """How the way from `source` to `target` behaves."""
+        """Return the profile of the path from `source` to `target`."""
         return self._profiles.get((source, target), self.default) if self._profiles else self.default
 
     def set(self, source: str, target: str, profile: Profile) -> None:
-        """From now on it behaves like this; what is on its way already is not touched."""
+        """Set the profile of a path from now on. Data in transit is not affected."""
         self._profiles[source, target] = profile
 
     def cut(self, source: str, target: str) -> None:
-        """Nothing gets from `source` to `target` any more."""
+        """Cut the path from `source` to `target`."""
         self._cuts[source, target] = None
 
     def heal(self) -> None:
-        """All ways are open again."""
+        """Open all paths again."""
         self._cuts.clear()
 
     @property
     def has_bandwidth_limit(self) -> bool:
-        """Whether any way has a bandwidth, so that content may wait on it."""
+        """True if any path has a bandwidth limit, so that data may be queued on it."""
         return bool(self.default.bandwidth) or any(profile.bandwidth for profile in self._profiles.values())
 
     def has_backlog(self, hosts: Iterable[Endpoint], now: int) -> bool:
-        """Whether something that one of `hosts` has sent still waits to leave, as its way is narrow."""
+        """Return whether any data of one of `hosts` is still queued because of a bandwidth limit."""
         return any(wire.free[side] > now for host in hosts for wire, side in host.wires.values())
 
     def clear_resets(self) -> None:
-        """No way breaks connections any more; delays and bandwidths stay."""
+        """Let no path break connections any more; delays and bandwidth limits stay."""
         for way, profile in list(self._profiles.items()):
             self._profiles[way] = msgspec.structs.replace(profile, reset=0.0)
         self.default = msgspec.structs.replace(self.default, reset=0.0)
 
     def is_cut(self, source: str, target: str) -> bool:
-        """Whether what `source` sends does not reach `target`."""
+        """Return whether the path from `source` to `target` is cut."""
         return bool(self._cuts) and (source, target) in self._cuts
 
     @property
     def cuts(self) -> tuple[tuple[str, str], ...]:
-        """All ways that are cut."""
+        """All paths that are cut."""
         return tuple(self._cuts)
 
     def latency(self, source: str, target: str) -> int:
-        """How long something small takes now."""
+        """Return how long a small message takes now, in nanoseconds."""
         return self._delay(self.profile(source, target), source, target)
 
     def _delay(self, profile: Profile, source: str, target: str) -> int:
-        """One draw, of which each way has a stream of its own."""
+        """Return one drawn delay; each path has a random stream of its own."""
         delay = profile.delay
-        if delay.kind == "constant":  # mostly: then no stream need be named
+        if delay.kind == "constant":  # the usual case needs no name of a stream
             return delay.low
         return delay.draw(self._chooser.fraction, f"~delay {source} {target}")
 
     def report_backlog(self, wire: Wire[Any], side: int, now: int) -> None:
-        """Tell the sender how many bytes wait to leave; without a bandwidth none do."""
+        """Report the backlog to the sender, in bytes. Without a bandwidth limit it is 0."""
         end, target = wire.ends[side], wire.ends[1 - side].host.name
         waiting = max(0, wire.free[side] - now) * self.profile(end.host.name, target).bandwidth // SECOND
         if _is_responsive(end, now):
@@ -164,7 +166,10 @@ class Network:
             end.host.backlog(end.link, waiting)
 
     def report_progress(self, wire: Wire[Any], side: int, now: int) -> None:
-        """Tell the sender that the peer has taken some of what waited, if it is there and says so, and what waits."""
+        """Report to the sender that the peer has taken some bytes, and report the backlog.
+
+        The progress is reported only if the peer is there and no path between them is cut.
+        """
         mine, other = wire.ends[side], wire.ends[1 - side]
         ways = ((mine.host.name, other.host.name), (other.host.name, mine.host.name))
         if _is_responsive(mine, now) and other.is_open and not any(self.is_cut(*way) for way in ways):
@@ -172,13 +177,19 @@ class Network:
         self.report_backlog(wire, side, now)
 
     def departures(self, wire: Wire[Any], side: int, begun: int) -> list[int]:
-        """When each step of what was written since `begun` has left: then the sender learns how much still waits."""
+        """Return when each step of the data written since `begun` has left.
+
+        At these times the sender learns its backlog.
+        """
         return [*range(begun + _STEP, wire.free[side], _STEP), wire.free[side]]
 
     def arrivals(
         self, wire: Wire[Any], side: int, data: object, size: int, now: int
     ) -> list[tuple[int, object]] | None:
-        """Each piece of what `side` sends now, and when it is there; None if the write breaks the connection."""
+        """Return each piece of the data that `side` sends now, with its time of arrival.
+
+        Return None if the write breaks the connection.
+        """
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
         profile = self.profile(source, target)
         chooser = self._chooser
@@ -210,7 +221,7 @@ class Network:
         return pieces
 
     def _paced(self, wire: Wire[Any], side: int, data: bytes, profile: Profile, now: int) -> Arrivals:
-        """A write that takes the way longer than a step arrives step by step."""
+        """Return the pieces of a write that takes longer than one step; it arrives step by step."""
         source, target = wire.ends[side].host.name, wire.ends[1 - side].host.name
         delay = self._delay(profile, source, target)
         at, last = max(now, wire.free[side]), wire.last[side]

@@ -1,6 +1,6 @@
-"""What a simulation knows of its calls, and whom it tells of them: the watchers, each of what it wants to hear.
+"""The observer hub: a simulation's record of its calls, and the hooks of the watchers that it calls.
 
-Hosts call these as things happen; which call a body runs for is found out here, over however many nodes it went.
+Hosts report here what happens. The hub finds the call that a body runs for, over any number of relays.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _HOOKS = (
 
 
 class ObserverHub:
-    """The watchers of one simulation. `now` is its time; what bodies do is written into `trace`."""
+    """The watchers of one simulation. `now` returns its time; `trace` receives the starts and ends of bodies."""
 
     def __init__(self, watchers: Iterable[Watcher], *, now: Callable[[], int], trace: Trace) -> None:
         self.watchers = tuple(watchers)
         self.keys: dict[tuple[str, int, int, str], CallKey] = {}
-        """Which call a dispatched one is: by coordinator's host, life, dispatch number and name."""
+        """The key of each dispatched call, by the coordinator's host and life, the dispatch number and the name."""
         self._now = now
         self._trace = trace
         self._hooks = {hook: hooks(self.watchers, hook) for hook in _HOOKS}
@@ -38,31 +38,31 @@ class ObserverHub:
         self._runs: dict[tuple[str, int, int], CallKey] = {}
 
     def hooks(self, name: str) -> list[Callable[..., None]]:
-        """Whom to tell of what has that name in `Watcher`."""
+        """Return the overridden hooks of this name in `Watcher`."""
         return self._hooks[name]
 
     def links_created(self, host: Host, links: Links) -> None:
-        """A process begins, whose messages watchers may want to see."""
+        """Tap the messages of a process that begins, if a watcher subscribes to messages."""
         if self._subscriptions:
             tap_messages(links, host, self._subscriptions)
 
     def client_event_hooks(self) -> list[Callable[..., None]]:
-        """Whom to tell of each event at a client."""
+        """Return the hooks for each event at a client."""
         return self._hooks["event_handled"]
 
     def node_event_hooks(self) -> list[Callable[..., None]]:
-        """Whom to tell of each event at a node."""
+        """Return the hooks for each event at a node."""
         return [*self._hooks["event_handled"], *self._hooks["node_event_handled"]]
 
     def node_started(self, host: NodeHost) -> None:
-        """A node's life begins."""
+        """Report that a node's life begins."""
         for hook in self._hooks["node_started"]:
             hook(host)
 
     def dispatches(self, host: NodeHost) -> None:
-        """A coordinator has placed calls since we last looked: remember which calls they are."""
+        """Record the keys of all calls that a coordinator has placed since the last call of this method."""
         coordinator = host.node.coordinator
-        if coordinator is not host.coordinator:  # it has taken a new id, and numbers its requests anew
+        if coordinator is not host.coordinator:  # it has a new id, and numbers its requests from 0 again
             host.coordinator = coordinator
             host.era += 1
         for number in coordinator.outstanding.latest(host.last_dispatch):
@@ -76,25 +76,25 @@ class ObserverHub:
         host.last_dispatch = coordinator.outstanding.last_number
 
     def key_of(self, host: NodeHost, run: Run) -> CallKey:
-        """Which call a run is of."""
+        """Return the key of the call that a run is for."""
         job = host.node.worker.job(run.run)
         assert job is not None, "a run belongs to a job until it has ended"
         name, life, number = host.name, host.life, job.request
         at: Endpoint = host
         link = job.link
-        while link != 0:  # back over those who passed it on, to who has chosen this node
+        while link != 0:  # back over the relays, to the node that chose this one
             wire, side = at.wires[link]
             peer = wire.ends[1 - side]
             name, life = peer.host.name, peer.life
             came = relayed(peer.host, peer.link, number)
-            if came is None or came == NO_ORIGIN:  # of what is called off its number here tells it from others
+            if came is None or came == NO_ORIGIN:  # a cancelled call is identified by its number here
                 break
             at, (link, number) = peer.host, came
         known = self.keys.get((name, life, number, job.call.name))
         return known or CallKey(name, life, -number, job.call.name)
 
     def started(self, host: NodeHost, run: Run) -> None:
-        """A body starts."""
+        """Report that a body starts."""
         self._trace.add(self._now(), "run", host.name, "", text=run.function)
         if self.watchers:
             key = self._runs[host.name, host.life, run.run] = self.key_of(host, run)
@@ -102,7 +102,7 @@ class ObserverHub:
                 hook(host, key, run)
 
     def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
-        """A body has ended."""
+        """Report that a body has ended."""
         self._trace.add(self._now(), "end", host.name, "", text=run.function)
         if self.watchers:
             key = self._runs.pop((host.name, host.life, run.run))
@@ -110,13 +110,16 @@ class ObserverHub:
                 hook(host, key, run, outcome)
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
-        """A node tells something."""
+        """Report a notice of a node."""
         for hook in self._hooks["noticed"]:
             hook(host, notice)
 
 
 def relayed(host: Endpoint, link: LinkId, number: int) -> tuple[LinkId, int] | None:
-    """Where a dispatch came from that `host` has passed on over `link`; None if it is its own, or it is no node."""
+    """Return the link and number from which `host` relayed a dispatch over `link`.
+
+    None if the dispatch is its own, or if `host` is no node.
+    """
     if not isinstance(host, NodeHost) or link not in host.wires:
         return None
     return host.node.relay.origin(link, number)

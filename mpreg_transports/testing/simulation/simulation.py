@@ -1,13 +1,13 @@
-"""Clusters in virtual time: the very `Node` of production, on one heap of events, in one thread, without an event loop.
+"""Clusters in virtual time: the `Node` of production, on one heap of events, in one thread, without an event loop.
 
     sim = Simulation(seed=7, nodes={"front": Spec(), "gpu-1": Spec(functions={"train": train}, resources={"gpu"})})
     call = sim.call("front", "train", rows, resources={"gpu"})
     sim.crash("gpu-1"); sim.restart("gpu-1", after=3)
     sim.run(until=call.done, limit=60)
 
-Time is integer nanoseconds; the heap is ordered by (time, sequence), and nothing ever compares payloads. Every choice
-goes through one chooser (chooser.py), every event into one rolling hash (trace.py), and what is done to the cluster
-into a script, so that a run can be done again exactly, or in part.
+Time is integer nanoseconds. The heap is ordered by (time, sequence), and payloads are never compared. Every choice goes
+through one chooser (chooser.py), every event into one rolling hash (trace.py), and every action on the cluster into a
+script, so that a run can be repeated exactly, or in part.
 """
 
 from __future__ import annotations
@@ -36,15 +36,18 @@ from mpreg_transports.values import default_codec
 
 
 class Faults(Protocol):
-    """What goes wrong in a run, such as a `Swarm`."""
+    """The faults of a run, such as a `Swarm`."""
 
     def draw(self, chooser: Chooser, nodes: Mapping[str, Spec]) -> tuple[dict[str, Any], str, list[Action]]:
-        """What a run is like, as data and in words; and what is done when."""
+        """Draw a run: its options as data and as text, and the script of its faults."""
         ...
 
 
 class Simulation(Engine):
-    """See the module, and `Engine` for its arguments. `faults` are drawn from the seed, up front, and printed."""
+    """A simulated cluster, as the module describes. See `Engine` for its arguments.
+
+    `faults` are drawn from the seed before the run, and printed.
+    """
 
     def __init__(
         self,
@@ -62,9 +65,9 @@ class Simulation(Engine):
         )
         self.scenario = ""
         self.options: dict[str, Any] = {}
-        """What was drawn for this run, for reports."""
+        """The drawn options of this run, for reports."""
         self.violation = ""
-        """What went wrong, once it has; saved with the trace."""
+        """The text of the violation, after one has occurred; saved with the trace."""
         self._faulty = True
         self._labelled: dict[int, SimCall] = {}
         if faults is not None:
@@ -73,7 +76,7 @@ class Simulation(Engine):
             self.play(script)
 
     def header(self) -> Header:
-        """What a saved trace says of this simulation. Raises ValueError if its draws were not recorded."""
+        """Return the header of a saved trace of this simulation. Raises ValueError if its draws were not recorded."""
         seeded = isinstance(self.chooser.source, Seeded)
         if not seeded and not self.chooser.recording:
             raise ValueError("draws that come from no seed must be recorded: Chooser(..., record=True)")
@@ -94,7 +97,7 @@ class Simulation(Engine):
         )
 
     def play(self, script: Iterable[Action]) -> None:
-        """Have all this done at its time, up to the settling."""
+        """Schedule the actions at their times. After `calm` they are not performed."""
         for action in script:
             self._push(max(self.now, action.at), self._act, self._played, (action,))
 
@@ -102,17 +105,17 @@ class Simulation(Engine):
         if self._faulty:
             self.perform(action.name, action.args)
 
-    # -- what is done to the cluster; each is written into the script -------------------------------------------------
+    # -- actions on the cluster; each is recorded in the script -------------------------------------------------------
 
     def crash(self, name: str, *, silent: bool = False) -> None:
-        """Kill the process; with `silent` the machine is gone and not even ends of streams are sent."""
+        """Kill the process. With `silent` the machine fails, and no end of a stream is sent."""
         self._record_action("crash", {"name": name, "silent": silent})
         host = self.nodes[name]
         if host.alive:
             self._end_life(host, silent=silent)
 
     def vanish(self, client: str, *, silent: bool = False) -> None:
-        """Kill a client's process; its answers are wanted no more. Its next request starts it again."""
+        """Kill a client's process and drop its requests. Its next request starts it again."""
         self._record_action("vanish", {"client": client, "silent": silent})
         host = self.clients.get(client)
         if host is not None and host.alive:
@@ -122,7 +125,7 @@ class Simulation(Engine):
             self._end_life(host, silent=silent)
 
     def restart(self, name: str, *, after: float = 0.0) -> None:
-        """Start the node again, as a new member at the same address. Crashes it first if it runs."""
+        """Start the node again, as a new member at the same address. Crash it first if it runs."""
         if after:
             self.schedule(after, self.restart, name)
             return
@@ -135,7 +138,7 @@ class Simulation(Engine):
         self._after(host)
 
     def leave(self, name: str) -> None:
-        """SIGTERM: drain and leave in order."""
+        """Drain a node and let it leave in order, as after SIGTERM."""
         self._record_action("leave", {"name": name})
         host = self.nodes[name]
         if host.alive:
@@ -143,22 +146,28 @@ class Simulation(Engine):
             self._after(host)
 
     def stall(self, name: str, seconds: float) -> None:
-        """The process does nothing for so long; what arrives waits (SIGSTOP, a long collection, a swapping machine)."""
+        """Stop the process for this many seconds; what arrives waits.
+
+        This simulates SIGSTOP, a long garbage collection or a swapping machine.
+        """
         self._record_action("stall", {"name": name, "seconds": seconds})
         host = self.nodes[name]
         host.stalled_until = max(host.stalled_until, self.now + round(seconds * SECOND))
 
     def skew(self, name: str, *, drift: float) -> None:
-        """The machine's clock runs faster by this fraction from now on."""
+        """Let the machine's clock run faster by this fraction from now on."""
         self._record_action("skew", {"name": name, "drift": drift})
         host = self.nodes[name]
         host.clock.skew(drift, self.now)
         if host.alive:
-            host.due = None  # what it meant by its deadline is another moment now
+            host.due = None  # its deadline is now another moment
             self._after(host)
 
     def partition(self, one: Collection[str], other: Collection[str], *, oneway: bool = False) -> None:
-        """Nothing gets from `one` to `other` any more, nor back unless `oneway`. Connections stand and wait."""
+        """Cut the paths from `one` to `other`, and back unless `oneway`.
+
+        Connections stay open, and their data waits.
+        """
         self._record_action("partition", {"one": sorted(one), "other": sorted(other), "oneway": oneway})
         for source in sorted(one):
             for target in sorted(other):
@@ -167,12 +176,12 @@ class Simulation(Engine):
                     self.network.cut(target, source)
 
     def heal(self) -> None:
-        """All ways are open again; what was held back is sent again."""
+        """Open all paths again; data that was held back is sent again."""
         self._record_action("heal", {})
         self._heal_network()
 
     def clog(self, *, k: int, seconds: float = 5.0) -> None:
-        """Cut `k` ways between nodes, each in one direction, for so long."""
+        """Cut `k` paths between nodes, each in one direction, for this many seconds."""
         names = list(self.nodes)
         for _ in range(k if len(names) > 1 else 0):
             source = self.chooser.choice("clog", names)
@@ -181,21 +190,21 @@ class Simulation(Engine):
         self.schedule(seconds, self.heal)
 
     def link(self, source: str, target: str) -> LinkControl:
-        """The ways between two hosts, to be set: `sim.link("a", "b").set(delay=exponential(0.04))`."""
+        """Return a control of both paths between two hosts: `sim.link("a", "b").set(delay=exponential(0.04))`."""
         return LinkControl(self, source, target)
 
     def set_link(self, source: str, target: str, profile: Profile) -> None:
-        """The way from `source` to `target` behaves like this from now on."""
+        """Set the profile of the path from `source` to `target` from now on."""
         self._record_action("set_link", {"source": source, "target": target, "profile": msgspec.to_builtins(profile)})
         self.network.set(source, target, profile)
 
     def set_links(self, profile: Profile) -> None:
-        """All ways that were not set by name behave like this from now on."""
+        """Set the profile of all paths that were not set by name, from now on."""
         self._record_action("set_links", {"profile": msgspec.to_builtins(profile)})
         self.network.default = profile
 
     def offer(self, name: str, function: str, fn: Any) -> None:
-        """Register a function at a running node. Written into the script only by name: replay needs it in the spec."""
+        """Register a function at a running node. The script records only its name: a replay needs it in the spec."""
         self._record_action("offer", {"name": name, "function": function})
         host = self.nodes[name]
         if host.alive:
@@ -204,7 +213,7 @@ class Simulation(Engine):
             self._after(host)
 
     def withdraw(self, name: str, function: str) -> None:
-        """Unregister a function at a running node that offers it; its running bodies go on."""
+        """Unregister a function at a running node that offers it; its running bodies continue."""
         self._record_action("withdraw", {"name": name, "function": function})
         host = self.nodes[name]
         if host.alive and function in host.node.cluster.catalogue.offered:
@@ -212,19 +221,22 @@ class Simulation(Engine):
             self._after(host)
 
     def settle(self, seconds: float = 45.0) -> None:
-        """Faults stop: ways are open, links sound, nobody stalls; after this time liveness must hold."""
+        """Stop all faults, run for this many seconds, and check liveness.
+
+        Without faults all paths are open, no link breaks and no node is stalled.
+        """
         self.calm()
         self.run(seconds)
         self.judge()
 
     def calm(self) -> None:
-        """Faults stop."""
+        """Stop all faults."""
         self._record_action("calm", {})
         self._faulty = False
         self._heal_all()
 
     def judge(self) -> None:
-        """Have liveness looked at: faults have stopped long ago."""
+        """Check liveness, some time after the faults have stopped."""
         self._record_action("judge", {})
         self.sweep()
         for watcher in self.observers.watchers:
@@ -243,21 +255,22 @@ class Simulation(Engine):
         client: str | None = None,
         **more: Any,
     ) -> SimCall:
-        """A client of `node` calls a function."""
+        """Call a function as a client of `node`."""
         encoded = default_codec().encode([list(args), {**(kwargs or {}), **more}])
         call = Call(function, function, encoded, (), tuple(sorted(tags(resources))))
         request = Request(0, (call,), timeout=_ns(timeout), wait=_ns(wait) or 0)
         return self.submit(node, request, client=client)
 
     def graph(self, node: str, graph: Graph, *, partial: bool = False, timeout: float | None = None) -> SimCall:
-        """A client of `node` sends a graph of calls."""
+        """Send a graph of calls as a client of `node`."""
         return self.submit(node, graph.request(partial=partial, timeout=_ns(timeout)))
 
     def submit(self, node: str, request: Request, *, client: str | None = None, label: int | None = None) -> SimCall:
-        """A client of `node` sends a request; clients are made by name as they are needed, one a node by itself.
+        """Send a request as a client of `node`.
 
-        `label` names the call in the script; by itself it is how many there were before. Raises ValueError for a node
-        that there is not, and nothing is sent.
+        Clients are created by name when they are needed; by default there is one for each node. `label` is the number
+        of the request in the script; by default it is the number of requests before it. Raises ValueError for an
+        unknown node, and nothing is sent.
         """
         if node not in self.nodes:
             raise ValueError(f"there is no node {node!r}; there are {', '.join(self.nodes)}")
@@ -282,7 +295,7 @@ class Simulation(Engine):
         return call
 
     def cancel(self, call: SimCall) -> None:
-        """The client wants the answer no more."""
+        """Cancel a request at its client."""
         self._record_action("cancel", {"label": call.label})
         host = self.clients[call.client]
         if not call.done():
@@ -291,12 +304,12 @@ class Simulation(Engine):
             self._after(host)
 
     def perform(self, name: str, args: Mapping[str, Any]) -> None:
-        """Do what a script says."""
+        """Perform an action of a script."""
         match name:
             case "submit":
                 self.submit(args["node"], unpacked(args["request"]), client=args["client"], label=args["label"])
             case "cancel":
-                if args["label"] in self._labelled:  # a shrunk script may have lost it
+                if args["label"] in self._labelled:  # a shrunk script may not contain it
                     self.cancel(self._labelled[args["label"]])
             case "partition":
                 self.partition(args["one"], args["other"], oneway=args["oneway"])
@@ -315,7 +328,7 @@ class Simulation(Engine):
 
 
 class LinkControl:
-    """Both ways between two hosts."""
+    """The control of both paths between two hosts."""
 
     def __init__(self, sim: Simulation, source: str, target: str) -> None:
         self._sim = sim
@@ -329,7 +342,7 @@ class LinkControl:
         reset: float | None = None,
         rechunk: float | None = None,
     ) -> None:
-        """Change what is given, in both directions; `delay` in seconds, `bandwidth` in bytes a second."""
+        """Change the given values in both directions; `delay` in seconds, `bandwidth` in bytes per second."""
         for source, target in (self._ends, self._ends[::-1]):
             profile = self._sim.network.profile(source, target)
             self._sim.set_link(

@@ -1,7 +1,7 @@
-"""Nodes of a simulation as data and back, so that a saved run knows them: functions go by their import path.
+"""The nodes of a simulation as data and back, for saved runs. Functions are saved by their import path.
 
-A function that cannot be imported (a lambda, one inside another, one of `__main__`) has no path; who replays such a run
-gives the nodes in.
+A function that cannot be imported (a lambda, a nested function, one of `__main__`) has no path; the replay of such a
+run needs the nodes as an argument.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mpreg_transports.testing.simulation.hosts import Spec
 
 
 def described(nodes: Mapping[str, Spec]) -> dict[str, Any]:
-    """Specs as a tree for JSON."""
+    """Return specs as a tree for JSON."""
     return {name: _described(spec) for name, spec in nodes.items()}
 
 
 def restored(nodes: Mapping[str, Any]) -> dict[str, Spec]:
-    """Specs out of such a tree. Raises ValueError naming a function that cannot be imported."""
+    """Return specs from such a tree. Raises ValueError with the name of a function that cannot be imported."""
     return {name: _restored(name, tree) for name, tree in nodes.items()}
 
 
 def versions() -> dict[str, str]:
-    """What a run may depend on beside its seed."""
+    """Return the versions of Python and the packages that a run may depend on, in addition to its seed."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": ".".join(str(part) for part in sys.version_info[:3])}
@@ -66,7 +66,7 @@ def _fn(fn: Fn) -> dict[str, Any]:
 
 
 def import_path(call: Callable[..., Any]) -> str | None:
-    """`module:name` under which `call` is found again, None if it is not."""
+    """Return `module:name` under which `call` can be imported, or None."""
     module, name = getattr(call, "__module__", None), getattr(call, "__qualname__", None)
     if not module or not name or module == "__main__" or "<" in name:
         return None

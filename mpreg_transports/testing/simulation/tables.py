@@ -1,8 +1,8 @@
-"""What nodes hold of members and catalogues, written down on each sweep: who found all right in it need not look again.
+"""The members and catalogues that nodes hold, recorded on each sweep, so that watchers skip unchanged tables.
 
-Between two sweeps most of a cluster stands still. So each table is read once a sweep, and compared with what was read
-on the last one; a watcher that gets the very same object as when it last found nothing wrong has nothing to look at.
-Nothing here judges, or changes a node.
+Between two sweeps most tables of a cluster do not change. So each table is read once on each sweep and compared with
+its last state. A watcher that gets the same object as at its last successful check has nothing to check. This module
+checks nothing, and changes no node.
 """
 
 from __future__ import annotations
@@ -30,18 +30,24 @@ class Tables:
     def __init__(self) -> None:
         self._written: dict[tuple[Callable[[RunsNode], object], str], object] = {}
         self._read: dict[tuple[Callable[[RunsNode], object], str], None] = {}
-        """What was read already on this sweep."""
+        """The tables that were already read on this sweep."""
 
     def begin(self) -> None:
-        """A sweep begins; nothing happens until it is over."""
+        """Begin a sweep. Nothing else may happen until it is over."""
         self._read.clear()
 
     def members(self, host: RunsNode) -> object:
-        """All members that a node knows, with cell and card: the same object as on the last sweep if it is equal."""
+        """Return all members that a node holds, with cell and card.
+
+        The result is the same object as on the last sweep if it is equal.
+        """
         return self._now(members_of, host)
 
     def catalogues(self, host: RunsNode) -> object:
-        """All catalogues that a node holds, at which version, and who is listed for what; the same object if equal."""
+        """Return all catalogues that a node holds, their versions, and the members listed for each function.
+
+        The result is the same object as on the last sweep if it is equal.
+        """
         return self._now(catalogues_of, host)
 
     def _now(self, read: Callable[[RunsNode], object], host: RunsNode) -> object:
@@ -55,15 +61,15 @@ class Tables:
 
 
 def members_of(host: RunsNode) -> object:
-    """Every row of the table of members, and the ids of the RETIRED."""
+    """Return every row of the table of members, and the ids of the RETIRED."""
     members = host.node.cluster.members
     return [*map(_member, members.all())], tuple(members._retired)
 
 
 def catalogues_of(host: RunsNode) -> object:
-    """Every catalogue's version, hash and log, and the way back from functions to members.
+    """Return every catalogue's version, hash and log, and the index from functions to members.
 
-    What a catalogue contains at one version and hash does not change (invariant 4 sees to it).
+    The content of a catalogue at one version and hash does not change (invariant 4 checks this).
     """
     catalogue = host.node.cluster.catalogue
     listed = {function: tuple(members) for function, members in catalogue.offering.items()}

@@ -1,9 +1,9 @@
-"""What happened in a simulation: a rolling hash of every event, the last of them in words, and the script of what was
-done to it.
+"""The trace of a simulation: a rolling hash of every event, the last events as text, and the script of actions.
 
-The hash is the identity of a run: the same seed gives the same hash, in any process, on any Python. The script is what
-people and generators did (crash, partition, call, ...), with the number of steps before it, so that it can be done
-again exactly (replay.py). A saved run is a file of JSON lines: a header, the script's actions, the recorded events.
+The hash identifies a run: the same seed gives the same hash, in any process, on any Python version. The script contains
+the actions of users and generators (crash, partition, call, ...), each with the number of steps before it, so that the
+run can be repeated exactly (replay.py). A saved run is a file of JSON lines: a header, the actions of the script, the
+recorded events.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from mpreg_proto.wire.dialects import encode as encode_message
 from mpreg_proto.wire.messages import Message, Request
 
 LAST = 400
-"""Events that are kept in words."""
+"""The number of events that are kept as text."""
 _TOGETHER = 100
 
 
 class Action(msgspec.Struct, frozen=True):
-    """One thing done to a simulation, or that shall be done to one."""
+    """One action on a simulation, past or planned."""
 
     at: int
-    """The simulation's time in nanoseconds."""
+    """The simulated time in nanoseconds."""
     name: str
     args: dict[str, Any] = {}
     step: int = 0
-    """How many steps of the simulation came before it; 0 in a script that is to be done by time."""
+    """The number of steps before the action; 0 in a script that is performed by time."""
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """One event in words: when, what, where, between whom.
+    """One event as text: its time, its kind, and the hosts between which it happened.
 
-    `sent` and `label` are for diagrams (when a message left, what it is) and no part of the hash.
+    `sent` and `label` are for diagrams (when a message was sent, and its type). They are not part of the hash.
     """
 
     at: int
@@ -53,21 +53,21 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a saved run needs to be done again, and what it must come to."""
+    """What a saved run needs to be repeated, and its expected end."""
 
     kind: str = "simulation"
-    """What kind of file this is."""
+    """The kind of this file."""
     seed: int
     scenario: str = ""
     options: dict[str, Any] = {}
     nodes: dict[str, Any]
-    """Specs as data (replay.py)."""
+    """The specs as data (specs.py)."""
     objects: bool
     invariants: bool
-    """Whether the standard watchers watched."""
+    """True if the standard watchers checked the run."""
     violation: str = ""
     tape: dict[str, list[float]] | None = None
-    """Draws by purpose, where they came from no seed."""
+    """The draws by purpose, if they did not come from a seed."""
     hash: str
     events: int
     steps: int
@@ -76,12 +76,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace:
-    """Fed by the simulation. `recording` keeps every event for diagrams, else the last ones."""
+    """The trace of one simulation, filled by the simulation.
+
+    `recording` keeps every event for diagrams, otherwise only the last ones.
+    """
 
     def __init__(self, *, recording: bool = False, describe: Callable[[], Header] | None = None) -> None:
         self._hash = blake2b(digest_size=16)
         self._unhashed: list[bytes] = []
-        """What goes into the hash next; a hundred small pieces together take a third of the time."""
+        """The input of the next hash update. To hash a hundred small pieces together takes a third of the time."""
         self._describe = describe
         self.recording = recording
         self.events = 0
@@ -100,7 +103,7 @@ class Trace:
         sent: int = -1,
         label: str = "",
     ) -> None:
-        """One event has happened."""
+        """Record one event."""
         self.events += 1
         unhashed = self._unhashed
         unhashed.append(f"{at} {kind} {host} {other} {text}\n".encode())
@@ -111,7 +114,7 @@ class Trace:
         self.recorded.append(Event(at, kind, host, other, text, len(data), sent, label))
 
     def record_action(self, at: int, name: str, args: dict[str, Any], *, step: int) -> None:
-        """Somebody did something to the simulation."""
+        """Record one action on the simulation."""
         self.script.append(Action(at, name, args, step))
         self._unhashed.append(b"%d %b " % (at, name.encode()))
         self._unhashed.append(msgspec.json.encode(args))
@@ -122,12 +125,15 @@ class Trace:
 
     @property
     def hash(self) -> str:
-        """The rolling hash so far, hexadecimal."""
+        """The rolling hash so far, in hexadecimal."""
         self._update_hash()
         return self._hash.hexdigest()
 
     def save(self, file: str | Path) -> None:
-        """Write header, script and the recorded events as JSON lines. Raises ValueError for what cannot be replayed."""
+        """Write header, script and recorded events as JSON lines.
+
+        Raises ValueError for a trace that cannot be replayed.
+        """
         if self._describe is None:
             raise ValueError("this trace belongs to no simulation that could be done again")
         encode = msgspec.json.encode
@@ -143,14 +149,14 @@ _KINDS: dict[object, str] = {kind.__struct_config__.tag: kind.__name__ for kind 
 
 
 def labelled(data: object) -> str:
-    """What is in the first frame of a native stream's write, for people: the kind of its message."""
+    """Return the type of the message in the first frame of a write of a native stream, or an empty text."""
     if not isinstance(data, bytes) or len(data) < 8:
         return ""
-    return _KINDS.get(data[5] if data[4] >> 4 == 9 else data[7], "")  # an array's head is one byte, or three
+    return _KINDS.get(data[5] if data[4] >> 4 == 9 else data[7], "")  # the head of an array has one byte or three
 
 
 def load(file: str | Path) -> tuple[Header, list[Action], list[Event]]:
-    """A saved run. Raises ValueError for a file that is none, OSError for one that cannot be read."""
+    """Read a saved run. Raises ValueError for a file that is no saved run, OSError for one that cannot be read."""
     lines = Path(file).read_bytes().splitlines()
     try:
         header = msgspec.json.decode(lines[0], type=Header)
@@ -162,10 +168,10 @@ def load(file: str | Path) -> tuple[Header, list[Action], list[Event]]:
 
 
 def packed(request: Request) -> str:
-    """A request as it stands in a script."""
+    """Return a request as it is stored in a script."""
     return b64encode(encode_message(request)).decode()
 
 
 def unpacked(text: str) -> Request:
-    """A request out of a script."""
+    """Return a request from a script."""
     return msgspec.msgpack.decode(b64decode(text), type=Request)

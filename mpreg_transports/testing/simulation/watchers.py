@@ -1,4 +1,4 @@
-"""What a simulation tells those who watch it: invariants, counters, diagrams. A watcher changes nothing."""
+"""Watchers, which receive what happens in a simulation: invariants, counters, diagrams. A watcher changes nothing."""
 
 from __future__ import annotations
 
@@ -17,68 +17,68 @@ from mpreg_transports.testing.simulation.hosts import Host, NodeHost, World
 
 
 class Watcher:
-    """Does nothing; override what is of interest. Raise `Violation` for what must not be."""
+    """A watcher that does nothing. Override the methods of interest, and raise `Violation` for a forbidden state."""
 
     message_types: ClassVar[tuple[type, ...]] = ()
-    """Of which kinds of messages `message_received` is called; of all if empty. Most watchers care for a few."""
+    """The types of messages for which `message_received` is called; all if empty. Most watchers need only a few."""
 
     def begin(self, sim: World) -> None:
-        """The simulation is about to start its nodes."""
+        """Called before the simulation starts its nodes."""
 
     def node_started(self, host: NodeHost) -> None:
-        """A node's life begins: it is there, and knows nobody yet."""
+        """Called when a node's life begins: the node exists, and holds no other member yet."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        """A message has reached a node or a client, which has not looked at it yet; pings and pongs are left out.
+        """Called when a message has reached a node or a client, before the node or client handles it.
 
-        Only of the kinds in `message_types`.
+        Only the types in `message_types` are passed; pings and pongs are left out.
         """
 
     def timer_due(self, host: Host) -> None:
-        """A timer of a host has come; it is about to look."""
+        """Called when a timer of a host is due, before the host handles it."""
 
     def event_handled(self, host: Host) -> None:
-        """An event was handled at `host`; its effects have been carried out."""
+        """Called after an event was handled at `host` and its effects were performed."""
 
     def node_event_handled(self, host: NodeHost) -> None:
-        """The same of nodes alone: what clients hold is of interest to few."""
+        """The same for nodes only, because few watchers check the state of clients."""
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
-        """`host`'s coordinator has placed a call, in dispatch `number`; see its `coordinator.outstanding`."""
+        """Called when `host`'s coordinator has placed a call in dispatch `number` (see `coordinator.outstanding`)."""
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
-        """A body starts at `host` for the call `key`."""
+        """Called when a body starts at `host` for the call `key`."""
 
     def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
-        """A body has ended."""
+        """Called when a body has ended."""
 
     def crashed(self, host: NodeHost) -> None:
-        """A node's life is over, its state as it was at that moment."""
+        """Called when a node's life ends, with its state at that moment."""
 
     def submitted(self, call: SimCall) -> None:
-        """A client has sent a request."""
+        """Called when a client has sent a request."""
 
     def replied(self, call: SimCall, reply: Reply) -> None:
-        """Something came of a request; a last Result, or one of several."""
+        """Called when a client has received a reply: the last Result, or one of several."""
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
-        """A node has told something worth telling."""
+        """Called for each notice of a node."""
 
     def sweep(self, sim: World) -> None:
-        """Every 1,000 events, and at the end."""
+        """Called every 1,000 events, and at the end."""
 
     def settled(self, sim: World) -> None:
-        """Faults have stopped long ago: liveness must hold now."""
+        """Called long after the faults have stopped: liveness must hold now."""
 
 
 def hooks(watchers: Iterable[Watcher], name: str) -> list[Callable[..., None]]:
-    """The methods `name` of those who override it: an event costs nothing for the others."""
+    """Return the methods `name` of the watchers that override it, so that an event costs nothing for the others."""
     ignored = getattr(Watcher, name)
     return [getattr(watcher, name) for watcher in watchers if getattr(type(watcher), name) is not ignored]
 
 
 class Subscriptions:
-    """Who hears of which kind of message; worked out once a kind."""
+    """The hooks for each type of message, computed once for each type."""
 
     def __init__(self, watchers: Iterable[Watcher]) -> None:
         self._watchers = [
@@ -87,11 +87,11 @@ class Subscriptions:
         self._by_type: dict[type, list[Callable[..., None]]] = {}
 
     def __bool__(self) -> bool:
-        """Whether anybody hears of anything."""
+        """Return whether any watcher receives messages."""
         return bool(self._watchers)
 
     def hooks_for(self, kind: type) -> list[Callable[..., None]]:
-        """Whom to tell of a message of that kind."""
+        """Return the hooks for a message of this type."""
         hooks = self._by_type.get(kind)
         if hooks is None:
             hooks = [
@@ -104,7 +104,7 @@ class Subscriptions:
 
 
 def tap_messages(links: Links, host: Host, subscriptions: Subscriptions) -> None:
-    """Call the watchers' hooks for each message that `links` gives to its owner, before the owner looks at it."""
+    """Call the watchers' hooks for each message that `links` passes to its owner, before the owner handles it."""
 
     def tap(link: LinkId, message: Message | BadRequest) -> None:
         for hook in subscriptions.hooks_for(type(message)):

@@ -1,8 +1,8 @@
-"""A standard cluster and standard work for it: functions of every kind, and random graphs of them, all the time.
+"""A standard cluster and a standard workload: functions of every kind, and a stream of random requests for them.
 
-Every function takes any values and is a pure function of them, so that a sequential oracle can say what must come out;
-what differs is how they run (inline, plain, coroutine), for how long, whether they may be repeated, and where. The
-requests are drawn up front as a script of `submit` and `cancel` actions, from a chooser alone.
+Every function takes any values and is a pure function of them, so that a sequential oracle can compute the expected
+results. The functions differ in how they run (inline, plain, coroutine), how long, whether they are idempotent, and on
+which nodes. The requests are drawn before the run as a script of `submit` and `cancel` actions, from a chooser only.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from mpreg_transports.testing.simulation.trace import Action, packed
 
 _PRIME = 1_000_000_007
 _SHELVES = tuple(f"shelf-{number:02}-of-the-library" for number in range(60))
-"""So many that news of the function is too long to travel by itself, and must be fetched."""
+"""So many resources that the entry of the function is too long for gossip, and must be fetched."""
 
 
 # -- functions --------------------------------------------------------------------------------------------------------
 
 
 def number(value: Any) -> int:
-    """Any value of this workload as a number, so that every result may be an argument of every function."""
+    """Return any value of this workload as a number.
+
+    So every result may be an argument of every function.
+    """
     if isinstance(value, int):
         return value % _PRIME
     if isinstance(value, str | bytes):
@@ -128,7 +131,7 @@ def _everywhere(index: int) -> dict[str, Any]:
 
 
 def _on_some(index: int) -> dict[str, Any]:
-    """Each function on some nodes, by the node's number."""
+    """Return the functions that only some nodes offer, by the index of the node."""
     third = index % 3
     functions: dict[str, Any] = {"brew": Fn(brew, idempotent=True, version=str(1 + index // 2 % 2))}
     if index % 2 == 0:
@@ -158,7 +161,10 @@ def _resources(index: int) -> frozenset[str]:
 
 
 def standard_nodes(count: int, *, joins: str = "first", limits: Limits = DEFAULT) -> dict[str, Spec]:
-    """`count` nodes n0, n1, ...; they join the first, or in a chain, or all all (`joins`: first, chain, all)."""
+    """Return `count` nodes n0, n1, ...
+
+    `joins` is first (all join the first node), chain (each joins the node before it) or all (all join all).
+    """
     names = [f"n{index}" for index in range(count)]
     nodes: dict[str, Spec] = {}
     for index, name in enumerate(names):
@@ -203,28 +209,28 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (1, "unsendable", ((),)),
     (1, "nowhere", ((), ("gpu",))),
 )
-"""How often each is called, and with which resources; `nowhere` is offered by nobody."""
+"""The weight of each function, and the resources it is called with. No node offers `nowhere`."""
 _WEIGHTS = sum(weight for weight, _, _ in _FUNCTIONS)
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is asked for, and what."""
+    """The parameters of a workload."""
 
     rate: float = 4.0
-    """Requests a second."""
+    """Requests per second."""
     clients: int = 2
-    """A node's."""
+    """Clients of each node."""
     hot: float = 0.0
-    """Share of the requests that go to the first node beside its own share."""
+    """The share of the requests that go to the first node, in addition to its normal share."""
     cancelled: float = 0.03
     tight: float = 0.15
-    """Share of the requests whose deadline is short."""
+    """The share of the requests with a short deadline."""
     only: tuple[str, ...] = ()
-    """Functions that are called; all if empty."""
+    """The functions that are called; all if empty."""
 
 
 def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list[Action]:
-    """Requests and some cancels over so many seconds, in the order of their times."""
+    """Return requests and some cancellations over this many seconds, in the order of their times."""
     script: list[Action] = []
     at, label = 0.0, 0
     gap = exponential(1 / load.rate) if load.rate else None
@@ -244,7 +250,10 @@ def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list
 
 
 def request(chooser: Chooser, load: Load) -> Request:
-    """One random request: a single call mostly, else a chain, a diamond, a fan or anything without a circle."""
+    """Return one random request.
+
+    It is usually a single call, else a chain, a diamond, a fan or another graph without cycles.
+    """
     graph = Graph()
     shape = chooser.choice("work shape", ("one", "one", "one", "chain", "diamond", "fan", "any"))
     handles = _SHAPES[shape](chooser, graph, load)
@@ -270,7 +279,10 @@ def _often(chooser: Chooser, what: str, probability: float) -> bool:
 
 
 def _call(chooser: Chooser, graph: Graph, load: Load, *needs: Handle) -> Handle:
-    """Add one call that uses `needs`, in a list or a map sometimes, and sometimes only waits for the last of them."""
+    """Add one call that uses `needs`, sometimes inside a map.
+
+    Sometimes the call does not use the last of them, and only waits for it.
+    """
     name, resources = _function(chooser, load)
     arguments: list[Any] = [_value(chooser), *(_part(chooser, need) for need in needs)]
     after: tuple[Handle, ...] = ()
@@ -284,7 +296,7 @@ def _call(chooser: Chooser, graph: Graph, load: Load, *needs: Handle) -> Handle:
 
 
 def _part(chooser: Chooser, need: Handle) -> Handle:
-    """A result, or, of those that are lists, sometimes what is first in it."""
+    """Return a result, or sometimes the first item of a result that is a list."""
     return need[0] if need.name.startswith(("join", "same", "quip")) and _often(chooser, "part", 0.4) else need
 
 
