@@ -1,1 +1,1 @@
-"""The core of mpreg: it decides, and touches nothing of the world."""
+"""The core of mpreg: it makes all decisions and does no I/O (Sans-IO)."""

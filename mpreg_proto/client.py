@@ -1,10 +1,10 @@
-"""The caller's side of the protocol, as pure as `Node`: requests in, bytes out; bytes in, replies out.
+"""The client side of the protocol, without I/O like `Node`: requests in, bytes out; bytes in, replies out.
 
-One `ClientSession` lives over many links: what was submitted while none stood waits and leaves with the next; what was
-on a link that ended is answered with 1023, unless it never left. With other nodes to go to, it leaves a node that
-drains: requests that the node refused go to the next one, and the old link stays until the rest is answered. Deadlines
-are enforced here too: 200 ms after one has passed without an answer, the session answers 1020 itself, cancels, and
-drops what still comes (docs/explanation/guarantees.md).
+One `ClientSession` uses many links, one after another. A request that is submitted without a link waits for the next
+link. A request on a link that ended is answered with 1023, unless it was never sent. If there are other nodes, the
+session leaves a node that drains: requests that the node refused go to the next node, and the old link stays until the
+rest is answered. The session also enforces deadlines: 200 ms after a deadline without an answer, it answers 1020
+itself, cancels the request, and drops what still arrives (docs/explanation/guarantees.md).
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
 
 _DEADLINE_MARGIN = 200 * MILLISECOND
-"""How long after the deadline a client stops believing that the answer is on its way."""
+"""The time after the deadline, in ns, for which a client still waits for the answer."""
 
 Reply = Result | Explanation | View
-"""What answers a question; a `Result` that is not `last` has others after it."""
+"""The answer to a request or query; more follow a `Result` that is not `last`."""
 
 
 _REPLY_TYPES: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, GetView: View}
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
-    """The handshake is done: requests flow. `name` and `member` are the node's."""
+    """The handshake is done: requests can be sent. `name` and `member` are those of the node."""
 
     name: str
     member: bytes
@@ -58,26 +58,26 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReplyReceived(msgspec.Struct, frozen=True, gc=False):
-    """Something came of question `id`."""
+    """A reply to the request or query `id` has arrived."""
 
     id: int
     reply: Reply
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """The node ended the link, with this reason: another cluster, no version in common, ..."""
+    """The node ended the link with this reason: another cluster, no common version, ..."""
 
     fault: Fault
 
 
 class LinkDraining(msgspec.Struct, frozen=True, gc=False):
-    """The node takes nothing more on `link`: connect to another one. The link ends once its answers are there."""
+    """The node accepts nothing more on `link`: connect to another node. The link ends once its answers have arrived."""
 
     link: LinkId
 
 
 ClientEffect = Effect | Ready | ReplyReceived | Rejected | LinkDraining
-"""Of `Effect` a client has Send, HangUp and Notify."""
+"""A client returns only Send, HangUp and Notify of `Effect`."""
 
 
 class _Pending:
@@ -95,28 +95,28 @@ class _Pending:
 
     def __init__(self, message: Request | Explain | GetView, deadline: int, retries_left: int) -> None:
         self.reply_type: type[Reply] = _REPLY_TYPES[type(message)]
-        """What answers it, beside an error."""
+        """The type of its answer, if that is not an error."""
         self.view = bytearray()
-        """The parts of a `View` that have come."""
+        """The parts of a `View` that have arrived."""
         self.message: Request | Explain | GetView | None = message
         self.may_execute = isinstance(message, Request)
-        """Whether it can make anything run; other questions may be asked again, whatever became of them."""
+        """True if it can make a function run. Queries cannot, so they can be sent again at any time."""
         self.deadline = deadline
         self.link: LinkId | None = None
-        """Where it was sent; None while it waits."""
+        """The link on which it was sent; None while it waits."""
         self.retries_left = retries_left
-        """How often it may still go to another node that has started nothing of it."""
+        """The number of times that it may still go to another node, if no node has started anything of it."""
         self.was_queued = False
-        """Whether it was kept here for a while, so that less of its time is left."""
+        """True if it waited here, so that less of its time is left."""
         self.has_results = False
-        """Whether some results have come: then no other node may begin it again."""
+        """True if some results have arrived: then no other node may start it again."""
 
 
 class ClientSession:
-    """A caller. Not thread-safe; never awaits; `drain` as in `Node`. All times are nanoseconds.
+    """A client. Not thread-safe; never awaits; `drain` works as in `Node`. All times are nanoseconds.
 
-    `alternatives`: how many other addresses its owner has to go to when a node drains. `links` may be looked at,
-    never used.
+    `alternatives` is the number of other addresses that its owner can connect to when a node drains. `links` may be
+    read, but not used.
     """
 
     def __init__(
@@ -139,9 +139,9 @@ class ClientSession:
         self._last_id = 0
         self._link: LinkId | None = None
         self._draining: dict[LinkId, dict[int, None]] = {}
-        """Links to nodes that drain, each with the questions that it still has to answer."""
+        """Links to nodes that drain, each with the requests and queries that its node still has to answer."""
         self.ready = False
-        """Whether a link stands on which requests flow."""
+        """True if there is a link on which requests can be sent."""
         self.links = Links(
             lambda: hello(cluster=cluster_id, member=b"", name=name),
             codec=codec or ValueCodec(),
@@ -154,7 +154,7 @@ class ClientSession:
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     def link_opened(self, link: LinkId, *, framing: Framing, address: Address, now: int) -> None:
-        """A transport to a node stands. Raises LocalProtocolError if one does already; nothing has changed then."""
+        """Take an open transport to a node. Raises LocalProtocolError if there is one; nothing has changed then."""
         if self._link is not None:
             raise LocalProtocolError(f"link {self._link} stands already")
         self.links.opened(link, framing=framing, dialled=address, now=now)
@@ -162,19 +162,19 @@ class ClientSession:
         self._collect_effects()
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
-        """Bytes of a stream, or one whole message of a link that keeps their borders."""
+        """Take bytes of a stream, or one whole message of a link that keeps message boundaries."""
         self._receive(link, self.links.receive(link, data, now), now)
 
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
-        """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
+        """Take one message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
         self._receive(link, self.links.handle(link, message, now), now)
 
     def progress(self, link: LinkId, *, now: int) -> None:
-        """See `Node.progress`."""
+        """Record a sign of life on a link, see `Node.progress`."""
         self.links.progress(link, now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
-        """The transport is gone: what was on it is answered with 1023, what never left waits for the next."""
+        """Take the end of a transport: answer what was sent on it with 1023; what was never sent waits for the next."""
         self.links.closed(link)
         if link == self._link:
             self._link = None
@@ -190,7 +190,7 @@ class ClientSession:
         self._collect_effects()
 
     def wake(self, *, now: int) -> None:
-        """Time has passed: do what is due. A no-op when nothing is."""
+        """Do what is due at `now`, if anything is."""
         for key in self._timers.due(now):
             if key[0] == TimerKind.LATE:
                 self._deadline_exceeded(int(key[1]))
@@ -201,26 +201,26 @@ class ClientSession:
     # -- commands -----------------------------------------------------------------------------------------------------
 
     def submit(self, request: Request, *, now: int) -> int:
-        """Send `request`, now or when a link stands; gives the number that its `ReplyReceived` will carry."""
+        """Send `request`, now or once there is a link; return the number that its `ReplyReceived` will carry."""
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         self._last_id += 1
         number = self._last_id
         return self._add_pending(number, msgspec.structs.replace(request, id=number), now + span, now)
 
     def explain(self, request: Request, *, now: int) -> int:
-        """Ask where `request` would run."""
+        """Send a query for the nodes on which `request` would run; return its number."""
         self._last_id += 1
         number = self._last_id
         question = Explain(msgspec.structs.replace(request, id=number))
         return self._add_pending(number, question, now + self._limits.default_timeout, now)
 
     def get_view(self, *, now: int) -> int:
-        """Ask how the node sees the cluster."""
+        """Send a query for the node's view of the cluster; return its number."""
         self._last_id += 1
         return self._add_pending(self._last_id, GetView(self._last_id), now + self._limits.default_timeout, now)
 
     def cancel(self, number: int, *, now: int) -> None:
-        """The answer is wanted no more: none comes, and the node is told to stop."""
+        """Cancel a request: no answer comes, and the node receives a `CancelRequest`."""
         pending = self._pending.get(number)
         if pending is not None:
             if pending.link is not None:
@@ -229,17 +229,17 @@ class ClientSession:
             self._collect_effects()
 
     def close(self, *, now: int) -> None:
-        """Hang up. Answers to what is pending do not come any more."""
+        """Hang up. The node's answers to pending requests do not arrive any more."""
         if self._link is not None:
             self.links.hang_up(self._link)
             self._collect_effects()
 
     def unreachable(self, reason: str) -> None:
-        """No address answers, for now: what ends before one does says `reason`."""
+        """Record that no address answers for now: errors of requests that end before one answers include `reason`."""
         self._unreachable = reason
 
     def fail_all(self, fault: Fault) -> None:
-        """No link will stand: answer all that is pending with `fault`."""
+        """Answer all that is pending with `fault`, because no link will open."""
         for number in list(self._pending):
             self._settle(number, Result(number, fault=fault))
         self._collect_effects()
@@ -247,16 +247,16 @@ class ClientSession:
     # -- outputs ------------------------------------------------------------------------------------------------------
 
     def drain(self) -> list[ClientEffect]:
-        """All effects since the last `drain`, in the order of their causes."""
+        """Return all effects since the last `drain`, in the order of their causes."""
         log, self._log = self._log, []
         return log
 
     def next_timeout(self) -> int | None:
-        """When `wake` should be called at the latest, or None."""
+        """Return the latest time at which `wake` should be called, or None."""
         return self._timers.next()
 
     def __len__(self) -> int:
-        """How many questions have no answer yet."""
+        """Return the number of requests and queries without an answer."""
         return len(self._pending)
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -272,14 +272,14 @@ class ClientSession:
         return number
 
     def _queue(self, number: int, pending: _Pending) -> None:
-        """Let it wait for the next link."""
+        """Keep it for the next link."""
         pending.was_queued = True
         self._unsent[number] = pending
 
     def _send(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
         assert message is not None, "a question that may be sent again is kept"
-        if pending.was_queued and isinstance(message, Request):  # it waited here: what is left is less
+        if pending.was_queued and isinstance(message, Request):  # it waited here: less time is left
             message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
         try:
             outcome = self.links.send(link, message)
@@ -293,11 +293,11 @@ class ClientSession:
             case Sent():
                 pending.link = link
                 if not pending.retries_left:
-                    pending.message = None  # its bytes are on their way; a large argument need not stay
+                    pending.message = None  # its bytes are sent; do not keep a large argument
             case TooLong():
                 self._settle(number, Result(number, fault=outcome.fault(maybe_executed=False)))
             case LinkGone():
-                self._queue(number, pending)  # it leaves with the next
+                self._queue(number, pending)  # it is sent on the next link
             case _:
                 assert_never(outcome)
 
@@ -325,7 +325,7 @@ class ClientSession:
                 pass  # newer kinds end the link before this
 
     def _on_reply(self, link: LinkId, reply: Reply, now: int) -> None:
-        """Something came of a question. What was not sent over `link`, or asks for something else, is not answered."""
+        """Take a reply. Ignore one whose request was not sent over `link`, or has another type of answer."""
         pending = self._pending.get(reply.id)
         if pending is None or pending.link != link:
             return
@@ -347,7 +347,7 @@ class ClientSession:
             self._settle(reply.id, reply)
 
     def _retry_unless_started(self, link: LinkId, pending: _Pending, result: Result, now: int) -> None:
-        """The node drains and has refused a question, which goes to another one unless a part of it was answered."""
+        """Send a request that a draining node refused to another node, unless a part of it was answered."""
         if pending.has_results:
             self._settle(result.id, result)
             return
@@ -355,7 +355,7 @@ class ClientSession:
         self._retry(result.id, pending, now)
 
     def _retry(self, number: int, pending: _Pending, now: int) -> None:
-        """A node that drains has started nothing of it: send it to another one."""
+        """Send a request to another node, because a draining node has started nothing of it."""
         left, pending.link = pending.link, None
         pending.retries_left -= 1
         self._remove_from_draining(left, number)
@@ -364,7 +364,7 @@ class ClientSession:
             self._send(self._link, number, self._unsent.pop(number), now)
 
     def _on_node_left(self, link: LinkId, now: int) -> None:
-        """The node has left, and answered all that it had accepted: the rest came too late to be looked at."""
+        """Retry or fail what a node that left has not answered: it answered all that it had accepted."""
         fault = Fault(
             ErrorCode.DRAINING, "the node left the cluster before it took the request", {"maybe_executed": False}
         )
@@ -375,7 +375,7 @@ class ClientSession:
                 self._settle(number, Result(number, fault=fault))
 
     def _start_draining(self, link: LinkId) -> None:
-        """The node takes nothing more: nothing new goes out on this link, and another one is asked for."""
+        """Send nothing new on the link of a node that accepts nothing more, and report `LinkDraining`."""
         if link != self._link:
             return
         self._link = None
@@ -387,7 +387,7 @@ class ClientSession:
             self.links.hang_up(link)
 
     def _remove_from_draining(self, link: LinkId | None, number: int) -> None:
-        """One question less on a link that drains; after the last one it is hung up."""
+        """Remove a request from a draining link; hang up after the last one."""
         waiting = None if link is None else self._draining.get(link)
         if link is not None and waiting is not None and number in waiting:
             del waiting[number]
@@ -428,7 +428,7 @@ class ClientSession:
         self._settle(number, Result(number, fault=Fault(ErrorCode.DEADLINE_EXCEEDED, text, {"maybe_executed": maybe})))
 
     def _collect_effects(self) -> None:
-        """What the link wants goes into the one log, in order; over one that was hung up no request flows."""
+        """Move the effects of the link into the one log, in order. On a link that was hung up, clear `ready`."""
         if self.ready and self._link is not None and self.links.sessions[self._link].stage is Stage.ENDED:
             self.ready = False
         if self._own_log:
@@ -437,7 +437,7 @@ class ClientSession:
 
 
 def _refused_while_draining(fault: Fault) -> bool:
-    """Whether a node that drains has refused a whole request, and started nothing of it."""
+    """Return whether a node that drains has refused a whole request, and started nothing of it."""
     return (
         fault.code == ErrorCode.DRAINING
         and "call" not in fault.details

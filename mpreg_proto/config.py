@@ -1,4 +1,4 @@
-"""The configuration of a node; all else it learns from others."""
+"""The configuration of a node. The node learns everything else from other nodes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of a node."""
 
     name: str = "node"
-    """For people; may repeat in a cluster."""
+    """A name for people; it may repeat in a cluster."""
     cluster_id: str = "default-cluster"
     addresses: tuple[Address, ...] = ()
-    """Where others can dial this node; may come later, with `advertise`."""
+    """The addresses at which others can dial this node; `advertise` can set them later."""
     seeds: tuple[Address, ...] = ()
-    """Addresses that are dialled until somebody answers."""
+    """The addresses that are dialled until one answers."""
     resources: tuple[str, ...] = ()
     limits: Limits = DEFAULT

@@ -1,8 +1,8 @@
-"""What a user's exception or type says of itself, as plain text, whatever its own methods do.
+"""Plain text for users' exceptions and types, whatever their own methods do.
 
-Encoding, the worker and the adapters describe objects that they did not make: a `__str__` may raise, give a subclass of
-str or millions of characters, and a metaclass may hide a name. Nothing here raises, and nothing here calls more of an
-object than its `__str__`.
+Encoding, the worker and the adapters describe objects that they did not create. A `__str__` may raise, or return a
+subclass of str or millions of characters, and a metaclass may hide a name. Nothing here raises, and nothing here calls
+more of an object than its `__str__`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def sendable(text: str, most: int) -> str:
 
 
 def object_text(value: object, most: int = 1_000) -> str:
-    """Return what `str(value)` gives, cut, in characters that can be sent; if that raises, a text that says so."""
+    """Return `str(value)`, cut, in characters that can be sent; if it raises, a text with the type of its exception."""
     try:
         return sendable(str(value), most)
-    except BaseException as worse:  # whatever it raises, it is no reason to end anything here
+    except BaseException as worse:  # no exception of a user's object may end anything here
         return f"<no text: its __str__ raised {type_name(type(worse))}>"
 
 
@@ -46,7 +46,7 @@ def type_name(kind: type, most: int = 200) -> str:
         if not isinstance(module, str) or str.__str__(module) in ("builtins", "__main__"):
             return name
         return f"{cut(module, most)}.{name}"
-    except BaseException:  # a module whose class or name is odd in a new way
+    except BaseException:  # a `__module__` of an unforeseen kind
         return "<a type without a name>"
 
 

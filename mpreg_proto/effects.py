@@ -1,4 +1,4 @@
-"""All that a core may want from the world, on one page.
+"""All effects on one page: what a core returns for its adapter to do.
 
 `Node.drain()` and `ClientSession.drain()` return these in the order of their causes. An adapter carries them out and
 answers with plain method calls (`receive`, `finished`, `dial_failed`, ...). Nothing here holds a socket or a callback.
@@ -19,18 +19,18 @@ from mpreg_proto.wire.messages import Message
 
 
 class Lane(enum.Enum):
-    """Which of two waiting messages leaves first; within one lane they keep their order."""
+    """The lane of a message in the send buffer. Messages of one lane keep their order."""
 
     CONTROL = "control"
-    """Hellos, pings, pongs and membership: short, and of no use when late. An adapter may send it first."""
+    """Hellos, pings, pongs and membership: short, and useless when late. An adapter may send them first."""
     CONTENT = "content"
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
     """Write to a link. Byte streams: the concatenation of `chunks`; message framings: each chunk is one message.
 
-    Only with Framing.OBJECTS there are no chunks but the `message` itself. One `Send` is one message: what is in
-    `Lane.CONTROL` may overtake whole messages in `Lane.CONTENT` that wait to leave.
+    With Framing.OBJECTS there are no chunks, only the `message` itself. One `Send` is one message: a message in
+    `Lane.CONTROL` may overtake whole messages in `Lane.CONTENT` in the send buffer.
     """
 
     link: LinkId
@@ -46,7 +46,7 @@ class Dial(msgspec.Struct, frozen=True, gc=False):
 
 
 class HangUp(msgspec.Struct, frozen=True, gc=False):
-    """Close a link after what was sent before has left; `link_closed` follows. `code` is WebSocket's."""
+    """Close a link once everything sent before has left; `link_closed` follows. `code` is the WebSocket close code."""
 
     link: LinkId
     code: CloseCode
@@ -63,13 +63,13 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False):
-    """Ask a run to stop. It may go on (a thread cannot be interrupted); its `finished` is still owed."""
+    """Request that a run stops. It may go on (a thread cannot be interrupted); its `finished` must still come."""
 
     run: RunId
 
 
 class Notify(msgspec.Struct, frozen=True, gc=False):
-    """Something worth telling people or counting. Whoever gets it must not call the core from there."""
+    """Pass a notice to people or metrics. Code that receives it must not call the core from there."""
 
     notice: Notice
 
@@ -81,7 +81,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
 
 
 class Resume(msgspec.Struct, frozen=True, gc=False):
-    """Read that link again."""
+    """Read a paused link again."""
 
     link: LinkId
 
@@ -90,13 +90,13 @@ Effect = Send | Dial | HangUp | Run | Cancel | Notify | Pause | Resume
 
 
 class Returned(msgspec.Struct, frozen=True):
-    """A function came back with `value`."""
+    """The function returned `value`."""
 
     value: Any
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """A function raised. `kind` is the exception's type name; `traceback` may be empty.
+    """The function raised. `kind` is the exception's type name; `traceback` may be empty.
 
     At most FAILURE_TEXT characters of each are sent.
     """
@@ -107,19 +107,19 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Stopped(msgspec.Struct, frozen=True):
-    """A run ended because it was cancelled."""
+    """The run ended because it was cancelled."""
 
 
 class NotStarted(msgspec.Struct, frozen=True):
-    """The body has not begun and never will; `reason` says why. The call goes elsewhere."""
+    """The function has not started and never will, for `reason`. The call goes elsewhere."""
 
     reason: str
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """What ran the body is gone, such as a process of a pool: it may have begun. `reason` says what happened.
+    """The run was lost with its executor, such as a process of a pool; the function may have started.
 
-    The call is started again if its function is idempotent, else it ends with 1023.
+    `reason` describes what happened. The call is started again if its function is idempotent, else it ends with 1023.
     """
 
     reason: str
@@ -128,9 +128,9 @@ class Lost(msgspec.Struct, frozen=True):
 Outcome = Returned | Raised | Stopped | NotStarted | Lost
 
 FAILURE_TEXT = 16 * 1024
-"""Characters of an exception's message, and of its traceback, that are sent."""
+"""The most characters of an exception's message, and of its traceback, that are sent."""
 FAILURE_SUMMARY = 1_000
-"""Characters of an exception's message that the sentence of error 1003 repeats."""
+"""The most characters of an exception's message that the text of error 1003 repeats."""
 
 __all__ = [
     "FAILURE_SUMMARY",

@@ -1,9 +1,9 @@
-"""What can go wrong, once: one table of codes, one exception class a kind (docs/reference/errors.md).
+"""All errors: one table of codes, one exception class for each (docs/reference/errors.md).
 
-A `Fault` is an error as a value: it is what machines keep, return and send. A `RequestError` is the same thing raised.
-Both come from the same table, so an error looks alike whether it was made here or came over a link. Misuse of the core
-by its own process (`LocalProtocolError`) and nonsense from a peer (`RemoteProtocolError`) are other families; the
-second never leaves the core: it becomes a closed link and a notice.
+A `Fault` is an error as a value: machines keep, return and send it. A `RequestError` is the same error as an exception.
+Both use the same table, so an error is the same whether it was made here or came over a link. Misuse of the core by its
+own process (`LocalProtocolError`) and invalid input from a peer (`RemoteProtocolError`) are other families. The second
+never leaves the core: it becomes a closed link and a notice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 
 class ErrorCode(IntEnum):
-    """The number of each error; its meaning is that of the exception class of the same name."""
+    """The number of each error; the exception class of the same name gives its meaning."""
 
     UNKNOWN_MESSAGE = 1000
     COMMAND_NOT_FOUND = 1001
@@ -39,7 +39,7 @@ class ErrorCode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """WebSocket's close codes that this protocol uses (RFC 6455, 7.4.1; 1013 by IANA's registry)."""
+    """The WebSocket close codes that this protocol uses (RFC 6455, 7.4.1; 1013: IANA's registry)."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -51,13 +51,13 @@ class CloseCode(IntEnum):
 
 
 class MpregError(Exception):
-    """The root of everything raised on purpose by mpreg."""
+    """The base class of everything that mpreg raises on purpose."""
 
 
 class ProtocolError(MpregError):
-    """Something was said or done that the protocol does not allow.
+    """An input or a message that the protocol does not allow.
 
-    `code` is a number of the table below, `at` a path or place where one is known, `details` those of a `Fault`.
+    `code` is an `ErrorCode`, `at` a path or place if one is known, and `details` are as in a `Fault`.
     """
 
     def __init__(
@@ -75,19 +75,19 @@ class ProtocolError(MpregError):
 
 
 class LocalProtocolError(ProtocolError):
-    """Your own call was wrong (unknown link, function offered twice, ...). Nothing has changed."""
+    """The caller misused the core (unknown link, function offered twice, ...). Nothing has changed."""
 
     state_unchanged: ClassVar[bool] = True
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer was wrong. Raised and caught inside the core; the link it came from ends."""
+    """The peer broke the protocol. Raised and caught inside the core; the link that it came from ends."""
 
     state_unchanged: ClassVar[bool] = False
 
 
 class Fault(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One typed error as a value, the shape in which it is kept and sent.
+    """One typed error as a value, the form in which it is kept and sent.
 
     `details` holds only plain data (text, numbers, lists, maps), so that every dialect can carry it.
     """
@@ -97,15 +97,15 @@ class Fault(msgspec.Struct, array_like=True, frozen=True, gc=False):
     details: dict[str, Any] = {}
 
     def with_details(self, **more: object) -> Fault:
-        """The same fault with `more` added to its details."""
+        """Return the same fault with `more` added to its details."""
         return Fault(self.code, self.message, {**self.details, **more})
 
 
 class RequestError(MpregError):
     """A request, or one call of it, ended in an error.
 
-    `repeat_safe` is the code's column in the table; `safe_to_repeat` also looks at `details["maybe_executed"]`, which
-    speaks of the whole request: false is a promise that no non-idempotent call of it has started.
+    `repeat_safe` is the code's column in the table. `safe_to_repeat` also considers `details["maybe_executed"]`, which
+    covers the whole request: false is a promise that no non-idempotent call of it has started.
     """
 
     default_code: ClassVar[int] = ErrorCode.INTERNAL
@@ -121,7 +121,7 @@ class RequestError(MpregError):
 
     @property
     def safe_to_repeat(self) -> bool:
-        """Whether sending the same request again cannot make anything happen twice."""
+        """True if sending the same request again cannot make anything happen twice."""
         return self.repeat_safe and not self.details.get("maybe_executed", False)
 
     @property
@@ -164,56 +164,56 @@ class InvalidRole(RequestError):
 
 
 class ClusterMismatch(RequestError):
-    """1005: a node of another cluster knocked."""
+    """1005: the two sides of a link belong to different clusters."""
 
     default_code, kind = ErrorCode.CLUSTER_MISMATCH, "cluster_mismatch"
 
 
 class GraphError(RequestError):
-    """1010 to 1013: the request's calls do not make a graph.
+    """1010 to 1013: the calls of the request do not form a valid graph.
 
-    Raised where it is built, sent by who receives a bad one.
+    Raised where the graph is built, and sent by a node that receives an invalid one.
     """
 
     default_code, kind = ErrorCode.INVALID_REQUEST, "invalid_request"
 
 
 class InvalidRequest(GraphError):
-    """1010: everything else about a request's shape; the message carries a path such as `$.cmds[2].args`."""
+    """1010: any other fault in the shape of a request; the message has a path such as `$.cmds[2].args`."""
 
 
 class DuplicateName(GraphError):
-    """1011: two calls share a name."""
+    """1011: two calls have the same name."""
 
     default_code, kind = ErrorCode.DUPLICATE_NAME, "duplicate_name"
 
 
 class CyclicReference(GraphError):
-    """1012: calls wait for each other; details list the cycle in order."""
+    """1012: calls depend on each other in a cycle; details list the cycle in order."""
 
     default_code, kind = ErrorCode.CYCLIC_REFERENCE, "cyclic_reference"
 
 
 class UnresolvedReference(GraphError):
-    """1013: a reference or `want` names no call, or a path is not in the value."""
+    """1013: a reference or `want` names no call, or a path does not exist in the value."""
 
     default_code, kind = ErrorCode.UNRESOLVED_REFERENCE, "unresolved_reference"
 
 
 class LimitExceeded(RequestError):
-    """1014: details say which limit, its value, and what came."""
+    """1014: a limit is exceeded; details: the limit, its value, and what came."""
 
     default_code, kind = ErrorCode.LIMIT_EXCEEDED, "limit_exceeded"
 
 
 class DeadlineExceeded(RequestError, TimeoutError):
-    """1020: the time given ran out."""
+    """1020: the deadline has passed."""
 
     default_code, kind = ErrorCode.DEADLINE_EXCEEDED, "deadline_exceeded"
 
 
 class Cancelled(RequestError):
-    """1021: cancelled by its caller, or not run for want of an input."""
+    """1021: cancelled by the caller, or not run because an input is missing."""
 
     default_code, kind = ErrorCode.CANCELLED, "cancelled"
 
@@ -225,7 +225,7 @@ class Overloaded(RequestError):
 
 
 class OutcomeUnknown(RequestError):
-    """1023: the node, or what ran the call there, was lost when it may have started; the function is not idempotent."""
+    """1023: the node or executor of a call was lost after the call may have started; its function is not idempotent."""
 
     default_code, kind = ErrorCode.OUTCOME_UNKNOWN, "outcome_unknown"
 
@@ -237,19 +237,19 @@ class Draining(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """1030: who are you?"""
+    """1030: the caller is not authenticated."""
 
     default_code, kind = ErrorCode.UNAUTHENTICATED, "unauthenticated"
 
 
 class Forbidden(RequestError, PermissionError):
-    """1031: you may not."""
+    """1031: the caller has no permission."""
 
     default_code, kind = ErrorCode.FORBIDDEN, "forbidden"
 
 
 class VersionMismatch(RequestError):
-    """1040: no protocol version in common, or a message of a kind that was never agreed on."""
+    """1040: no common protocol version, or a message of a kind that was not agreed on."""
 
     default_code, kind = ErrorCode.VERSION_MISMATCH, "version_mismatch"
 
@@ -279,12 +279,12 @@ BY_CODE: Final[dict[int, type[RequestError]]] = {kind.default_code: kind for kin
 
 
 def exception_for(fault: Fault) -> RequestError:
-    """The exception for `fault`: the class of its code, or plain `RequestError` for a code of a newer version."""
+    """Return the exception for `fault`: the class of its code, or `RequestError` for a code of a newer version."""
     return BY_CODE.get(fault.code, RequestError)(fault.message, code=fault.code, details=fault.details)
 
 
 def over_limit(limit: str, value: int, came: int) -> Fault:
-    """1014: the limit's name, its value, and what came; lengths are in the limit's own unit."""
+    """Return error 1014 with the limit's name, its value, and what came; lengths are in the limit's own unit."""
     return Fault(
         ErrorCode.LIMIT_EXCEEDED,
         f"over the limit {limit}: {came}, at most {value}",

@@ -1,6 +1,6 @@
-"""Names for the numbers that travel through the core, so that a type checker tells them apart.
+"""Types for the ids that travel through the core, so that a type checker can distinguish them.
 
-They are made by whoever owns the thing (links and runs by `Node`, member ids by the adapter's entropy) and never
+The driver numbers links, the core numbers requests and runs, and the adapter's entropy makes member ids. No id is
 reused within one life of a process.
 """
 
@@ -16,15 +16,15 @@ MemberId = NewType("MemberId", bytes)
 MEMBER_ID_BYTES = 16
 
 RequestId = NewType("RequestId", int)
-"""A request in progress at the node that answers for it."""
+"""A request in progress at its coordinator."""
 
 RunId = NewType("RunId", int)
 """One execution of one function body on this node."""
 
 Address = NewType("Address", str)
-"""Where a node can be dialled, such as `ws://127.0.0.1:9001`. Opaque to the core: only adapters read it."""
+"""The address at which a node can be dialled, such as `ws://127.0.0.1:9001`. Only adapters read its content."""
 
 
 def show(name: str, member: bytes) -> str:
-    """A member as people see it: `name#a1b2` (the first two bytes of its id, hexadecimal)."""
+    """Return a member's name for people: `name#a1b2` (the first two bytes of its id, hexadecimal)."""
     return f"{name}#{member[:2].hex()}"

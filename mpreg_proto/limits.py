@@ -1,6 +1,6 @@
-"""Every bound of the core, in one place (docs/reference/limits.md).
+"""All bounds of the core, in one place (docs/reference/limits.md).
 
-Durations are integer nanoseconds, sizes are bytes, counts are counts. A bound that is reached always ends in a
+Durations are integer nanoseconds, sizes are bytes, counts are plain numbers. A bound that is reached always ends in a
 typed error (1014 with `limit`, `value` and `came` in its details) or in one closed link, never in unbounded memory.
 """
 
@@ -18,74 +18,74 @@ SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 
 MAX_HOPS = 4
-"""Nodes that one message may be passed on by."""
+"""The most nodes that may relay one message."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds and periods of one node or client; replace single ones with `Limits(calls=100)`.
+    """The bounds and periods of one node or client; change single ones with `Limits(calls=100)`.
 
-    Raises TypeError for what is not a whole number, and ValueError for one that is not more than 0 (`failovers`,
-    `failover_pause` and `drain_grace` may be 0), or for a shorter span than a millisecond, which means something else.
+    Raises TypeError for a value that is not a whole number. Raises ValueError for a value below 1 (`failovers`,
+    `failover_pause` and `drain_grace` may be 0), and for a span under a millisecond, most likely in another unit.
     """
 
     message: int = 16 * 1024 * 1024
-    """Longest message from or to a client, and, until values move in chunks, between nodes it is `node_message`."""
+    """The longest message from or to a client. Between nodes it is `node_message`, until values move in chunks."""
     node_message: int = 31 * 1024 * 1024
-    """Longest message between nodes. Reasonable: what a frame can carry, as a value travels inside its message."""
+    """The longest message between nodes. Reasonable: what a frame can carry, as a value travels inside its message."""
     calls: int = 10_000
     """Calls in one request."""
     edges: int = 100_000
-    """References between calls in one request: of each call the calls that it waits for."""
+    """References between calls in one request: the dependencies of all its calls together."""
     expansion: int = 64 * 1024 * 1024
-    """Bytes that all references in the arguments of one call may stand for, each as often as it appears."""
+    """Bytes that all references in the arguments of one call may stand for, each counted as often as it appears."""
     expansion_elements: int = 1_000_000
-    """Entries of lists, tuples and sets, and keys and values of maps, that they may stand for."""
+    """Entries of lists, tuples and sets, and keys and values of maps, that these references may stand for."""
     inputs: int = 512 * 1024 * 1024
-    """Bytes of memory that the inputs of all running calls of a node may take, roughly; more calls wait for their end.
-    One call may always run."""
+    """Bytes of memory that the inputs of all running calls of a node may take, roughly. More calls stay queued until
+    others end. One call may always run."""
     values: int = 1024 * 1024 * 1024
-    """Bytes of results that a node keeps for one request at a time: what calls wait for, what will be answered."""
+    """Bytes of results that a node keeps for one request at a time: inputs of waiting calls, and results to return."""
     name_length: int = 256
     """Characters in the name of a call, function or resource, and in a version that a call pins."""
     requests: int = 8_192
-    """Requests in flight that a node answers for; then 1022."""
+    """Requests in flight at one coordinator; more end with 1022."""
     calls_per_worker: int = 256
-    """Calls outstanding at one member from which on placement counts it as full."""
+    """Outstanding calls at one member from which placement treats it as full."""
     default_timeout: Span = 60 * SECOND
-    """Deadline of a request that names none."""
+    """The deadline of a request that sets none."""
     longest_timeout: Span = 24 * HOUR
     handshake: Span = 5 * SECOND
-    """From a link's opening until both hellos are in."""
+    """The time from the opening of a link until both hellos have arrived."""
     ping_every: Span = 10 * SECOND
-    """Silence after which a link is pinged."""
+    """The silence after which a link is pinged."""
     gone_after: Span = 20 * SECOND
-    """Silence after which a link is given up. Reasonable: two to three times `ping_every`."""
+    """The silence after which a link is closed. Reasonable: two to three times `ping_every`."""
     goodbye: Span = 10 * SECOND
-    """How long a link that is closing on purpose waits for its peer; one with calls on it stays until they end."""
+    """The time that a closing link waits for its peer; a link with calls on it stays until they end."""
     drain_grace: Span = 10 * SECOND
-    """How long running calls may go on after `leave()`."""
+    """The longest time that running calls may go on after `leave()`."""
     link_wait: Span = SECOND
-    """How long a call waits for a link to the member it was placed on."""
+    """The longest time that a call waits for a link to the member on which it was placed."""
     unreachable: Span = 30 * SECOND
-    """How long an undialable member is reached by relay, or skipped."""
+    """The time for which an undialable member is reached by relay, or skipped."""
     failovers: int = 2
-    """How many nodes an idempotent call may lose and be started again elsewhere."""
+    """The number of nodes that an idempotent call may lose and still be started again elsewhere."""
     failover_pause: Span = 100 * MILLISECOND
-    """How long an idempotent call waits at most before it is started again after a loss; four times as long after each
-    more, up to 5 s; 0 is not at all."""
+    """The longest pause before an idempotent call is started again after a loss. It is four times as long after each
+    further loss, up to 5 s; 0 means no pause."""
     dial_first: Span = 200 * MILLISECOND
     dial_longest: Span = 5 * SECOND
-    """Reconnect backoff: doubled from `dial_first` up to this, with full jitter."""
+    """The longest reconnect backoff. It doubles from `dial_first` up to this, with full jitter."""
     dials: int = 8
-    """Dials under way at once."""
+    """Dials in progress at the same time."""
     gossip_interval: Span = 30 * SECOND
-    """How often a node compares its state with one neighbour (anti-entropy)."""
+    """The period at which a node compares its state with one neighbour (anti-entropy)."""
     slow_link: int = 1024 * 1024
-    """Bytes that wait to leave on a link to a node, from which on it is told which catalogues changed, and not how."""
+    """The backlog in bytes from which a link to a node carries only which catalogues changed, not the changes."""
     link_idle: Span = 30 * SECOND
-    """How long a link to a member that is no neighbour may lie idle before it is closed."""
+    """The time after which an idle link to a member that is no neighbour is closed."""
     members: int = 16_384
-    """Members alive or suspect that are remembered."""
+    """ALIVE and SUSPECT members that a node remembers."""
     dead_members: int = 4_096
     retired_members: int = 100_000
     functions: int = 10_000
@@ -93,7 +93,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     resources: int = 10_000
     """Resources that one member may hold."""
     changes: int = 256
-    """Changes of each member's catalogue that are kept to be served as deltas."""
+    """Changes of each member's catalogue that a node keeps to send as deltas."""
 
     def __post_init__(self) -> None:
         for name, kind in Limits.__annotations__.items():
@@ -104,7 +104,7 @@ _MAY_BE_ZERO = ("failovers", "failover_pause", "drain_grace")
 
 
 def _check(name: str, value: object, *, is_span: bool) -> None:
-    """Raises TypeError or ValueError for a limit that cannot be meant."""
+    """Raise TypeError or ValueError for an invalid limit."""
     if type(value) is not int:
         seconds = repr(value) if type(value) is float else "5"
         hint = f", such as {name}=int({seconds} * SECOND) (from mpreg_proto.limits import SECOND)" if is_span else ""

@@ -1,8 +1,8 @@
-"""All links of one node: their sessions, and what keeps or ends them: handshake, pings, goodbyes, violations.
+"""All links of one node: their sessions, and the handshakes, pings, goodbyes and violations that keep or end them.
 
-Its owner, `Node` or `ClientSession`, feeds it what happens to links and gives it each message in its turn, before
-looking at it itself; so what bytes do never depends on how they were cut. Effects go into the log that both share. It
-knows nothing of members beyond their ids, and nothing of what a request is.
+The owner, `Node` or `ClientSession`, passes the inputs of links to `Links`. It also passes each message in its turn,
+before it handles the message itself, so the effect of bytes never depends on how they were cut. Effects go into the log
+that both share. `Links` uses no more of members than their ids, and does not interpret requests.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from mpreg_proto.wire.session import CLOSE_CODES, Cause, Received, Session, Stag
 from mpreg_proto.wire.values import ValueCodec
 
 MAX_CONTROL_BYTES = 16 * 1024
-"""Bytes of the longest message in `Lane.CONTROL`: bulk anti-entropy waits with the values."""
+"""The longest message in `Lane.CONTROL`, in bytes: bulk anti-entropy waits with the values."""
 _CONTROL_LANE = frozenset(
     (Hello, Ping, Pong, Gossip, Digest, Fetch, BucketHashes, Pull, DialBack, PingReq, IndirectAck)
 )
 
 
 class Links:
-    """Sessions by link. Timers that it sets: LINK_TIMERS."""
+    """The sessions of a node, by link. Timers that it sets: LINK_TIMERS."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Links:
         log: list[Effect],
         busy_on: Callable[[LinkId], bool] = lambda link: False,
     ) -> None:
-        """`busy_on`: whether calls or answers are still to come or to go on a link; such a link is not closed."""
+        """`busy_on` returns whether calls or answers are still pending on a link; such a link is not closed."""
         self._hello = hello
         self._busy_on = busy_on
         self._codec = codec
@@ -68,15 +68,15 @@ class Links:
         self._last_ping = 0
         self.sessions: dict[LinkId, Session] = {}
         self.closing: dict[LinkId, None] = {}
-        """Links on which a goodbye was said, by whichever side."""
+        """Links on which either side has sent a goodbye."""
         self._keep_order = False
         self.tap: Callable[[LinkId, Message | BadRequest], None] | None = None
-        """Called with each message that the owner is to look at, before it does: for simulators, which see messages
-        decoded whatever the framing. It must not call the node.
+        """Called with each message for the owner, before the owner handles it. For simulators, which get decoded
+        messages with any framing. It must not call the node.
         """
 
     def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
-        """A transport stands. Raises LocalProtocolError if `link` is known already; nothing has changed then."""
+        """Take an open transport. Raises LocalProtocolError if `link` exists already; nothing has changed then."""
         if link in self.sessions:
             raise LocalProtocolError(f"link {link} is open already")
         session = Session(
@@ -95,9 +95,9 @@ class Links:
             self.send_or_close(link, session.local_hello)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> Received:
-        """What `data` completes: messages, each for `handle_control`; then its violation, if any, for `refuse`.
+        """Return what `data` completes: messages, each for `handle_control`, and a violation, if any, for `refuse`.
 
-        Nothing for a link that is over. Only that it was heard, and its handshake, count from now on.
+        Returns nothing for a link that has ended. Only the activity and the handshake take effect at once.
         """
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
@@ -116,7 +116,7 @@ class Links:
             self._log.append(Pause(link))
 
     def continue_decoding(self, link: LinkId, now: int) -> Received:
-        """Decode more of a long message, see `Session.continue_decoding`. Other inputs have their turn in between."""
+        """Decode more of a long message, see `Session.continue_decoding`. Other inputs are handled in between."""
         session = self.sessions.get(link)
         if session is None or not session.decoding:
             return Received()
@@ -128,16 +128,16 @@ class Links:
         return received
 
     def handle(self, link: LinkId, message: Message, now: int) -> Received:
-        """The same for a message that was never encoded (Framing.OBJECTS)."""
+        """Take a message that was never encoded (Framing.OBJECTS), as `receive` takes bytes."""
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return Received()
         return session.handle(message, now)
 
     def handle_control(self, link: LinkId, message: Message | BadRequest, now: int) -> bool:
-        """It is this message's turn: deal with it here if it is about the link itself.
+        """Handle a message, in its turn, if it is about the link itself.
 
-        Returns whether the owner should look at it; never once the link is over, by what came before it.
+        Returns whether the owner should handle it; False once an earlier message has ended the link.
         """
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
@@ -152,7 +152,7 @@ class Links:
         return True
 
     def closed(self, link: LinkId) -> Session | None:
-        """A transport is gone; the session it had, for the last time."""
+        """Remove a link whose transport has ended; return its session, or None."""
         session = self.sessions.pop(link, None)
         self.closing.pop(link, None)
         if session is not None and session.stage is not Stage.ENDED:
@@ -160,7 +160,7 @@ class Links:
         return session
 
     def send(self, link: LinkId, message: Message) -> SendOutcome:
-        """Put `message` on its way, whole or not at all. The caller looks at the outcome; see sending.py."""
+        """Send `message`, whole or not at all. The caller handles the outcome; see sending.py."""
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return LINK_GONE
@@ -178,9 +178,9 @@ class Links:
         return SENT
 
     def send_or_close(self, link: LinkId, message: Message) -> None:
-        """Send what a link cannot go on without, or cancel something. A message too long for the link ends it.
+        """Send a message that the link cannot go on without, or a cancellation. A message that is too long ends it.
 
-        On a link that is gone nothing is left to say.
+        Does nothing on a link that has ended.
         """
         outcome = self.send(link, message)
         match outcome:
@@ -192,7 +192,7 @@ class Links:
                 assert_never(outcome)
 
     def close_too_long(self, link: LinkId, message: Message, outcome: TooLong) -> None:
-        """End a link over which something cannot be said in any shorter way."""
+        """End a link on which a required message is too long and cannot be shortened."""
         kind = type(message).__name__
         self.hang_up(
             link,
@@ -202,21 +202,24 @@ class Links:
         )
 
     def is_open(self, link: LinkId) -> bool:
-        """Whether something can be sent over a link: it is there, and this node has not closed it."""
+        """Return whether a message can be sent on a link: the link exists, and this node has not closed it."""
         session = self.sessions.get(link)
         return session is not None and session.stage is not Stage.ENDED
 
     def keep_order(self) -> None:
-        """Nothing overtakes anything from now on: that this node has left must not be heard before its last results."""
+        """Let no message overtake another one from now on.
+
+        Peers must not learn that this node has left before they receive its last results.
+        """
         self._keep_order = True
 
     def limit(self, link: LinkId) -> int:
-        """Bytes of the longest message that `link` takes; of one that is gone, 0."""
+        """Return the longest message that `link` takes, in bytes; 0 for a link that has ended."""
         session = self.sessions.get(link)
         return 0 if session is None else session.limit
 
     def goodbye(self, link: LinkId, reason: GoodbyeReason, now: int) -> None:
-        """Begin to close a link on purpose: answers still go out, nothing new does."""
+        """Begin to close a link on purpose: this node still sends answers on it, but nothing new."""
         session = self.sessions.get(link)
         if session is None or session.stage not in (Stage.OPEN, Stage.REMOTE_CLOSING):
             return
@@ -231,7 +234,7 @@ class Links:
         self._timers.set((TimerKind.GOODBYE, link), now + self._limits.goodbye)
 
     def refuse(self, link: LinkId, fault: Fault) -> None:
-        """End a link with the reason, as its peer did what the protocol does not allow."""
+        """End a link with the reason, because its peer broke the protocol."""
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
             return
@@ -254,14 +257,14 @@ class Links:
         cause: LinkEndCause = LinkEndCause.ORDERLY,
         reason: str = "",
     ) -> None:
-        """Close a link after what was sent. Nothing that still comes in over it is looked at."""
+        """Close a link after what was sent. Everything that still arrives on it is ignored."""
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
             self._end(session, cause, reason)
             self._log.append(HangUp(link, code))
 
     def _end(self, session: Session, cause: LinkEndCause, reason: str) -> None:
-        """Nothing is said or heard on this link any more; an ordinary end is only told of a link that had opened."""
+        """End a session: nothing is sent or received any more. An orderly end before the handshake gives no notice."""
         session.transition(Cause.HUNG_UP)
         for kind in LINK_TIMERS:
             self._timers.cancel((kind, session.link))
@@ -273,10 +276,10 @@ class Links:
             self._log.append(Notify(LinkClosed(session.link, peer, reason, cause)))
 
     def wake(self, key: Key, now: int) -> None:
-        """A timer of ours has come."""
+        """Handle a due timer of a link."""
         link = LinkId(int(key[1]))
         session = self.sessions.get(link)
-        if session is None or session.stage is Stage.ENDED:  # by another timer that came due at the same time
+        if session is None or session.stage is Stage.ENDED:  # by another timer that was due at the same time
             return
         if key[0] == TimerKind.HANDSHAKE:
             self.refuse(link, Fault(ErrorCode.INVALID_REQUEST, f"no hello within {self._limits.handshake / 1e9:g} s"))
@@ -286,7 +289,7 @@ class Links:
             self._check_keepalive(session, now)
 
     def start_keepalive(self, session: Session, now: int) -> None:
-        """Begin to ping this link when it is silent."""
+        """Start to ping this link when it is silent."""
         if not session.classic:
             self._timers.set((TimerKind.PING, session.link), now + self._limits.ping_every)
 
@@ -299,13 +302,13 @@ class Links:
             self.send_or_close(link, Ping(self._last_ping))
 
     def progress(self, link: LinkId, now: int) -> None:
-        """Bytes came that complete no message, or the peer took bytes of ours: a sign of life."""
+        """Record a sign of life: bytes arrived that complete no message, or the peer took bytes of this node."""
         session = self.sessions.get(link)
         if session is not None:
             session.touch(now)
 
     def last_activity(self, link: LinkId) -> int:
-        """When a link last moved any byte, either way; for one that is gone long before any time."""
+        """Return when a link last moved a byte, either way; for a link that has ended, a time before all others."""
         session = self.sessions.get(link)
         return -(1 << 63) if session is None else session.last_activity
 
@@ -315,12 +318,12 @@ class Links:
         return None if session is None else session.rtt
 
     def idle(self, link: LinkId, now: int) -> bool:
-        """Whether nothing but pings came over a link for a while."""
+        """Return whether nothing but pings came over a link for `Limits.link_idle`."""
         session = self.sessions.get(link)
         return session is not None and session.last_used + self._limits.link_idle <= now
 
     def _goodbye_due(self, link: LinkId, now: int) -> None:
-        """Close a link that waits for the peer's Goodbye or end; one with work on it, by its own deadlines, goes on."""
+        """Close a link whose peer has not closed it. A link with pending work stays: that has its own deadlines."""
         if self._busy_on(link):
             self._timers.set((TimerKind.GOODBYE, link), now + self._limits.goodbye)
         else:
@@ -329,7 +332,7 @@ class Links:
     def _check_keepalive(self, session: Session, now: int) -> None:
         silent = now - session.last_activity
         slack = self._limits.gone_after // 8
-        # Late: what came meanwhile lies unread.
+        # This timer runs late: bytes that arrived meanwhile are still unread.
         if silent > self._limits.gone_after + slack and not session.grace_given:
             session.grace_given = True
             self._timers.set((TimerKind.PING, session.link), now + slack)
@@ -384,4 +387,4 @@ _CONTROL_HANDLERS: dict[type, Callable[[Links, Session, Any, int], bool]] = {
     Goodbye: Links._on_goodbye,
     Refused: Links._on_refused,
 }
-"""Messages about the link itself. Returns True if the owner handles the message too."""
+"""Handlers of messages about the link itself. Each returns True if the owner handles the message too."""

@@ -1,6 +1,6 @@
-"""What `Notify` carries: facts for logs, metrics, dashboards and journals. Nothing in the core depends on them.
+"""Notices: facts that `Notify` carries to logs, metrics, dashboards and journals. Nothing in the core depends on them.
 
-Each notice is a fact that has happened, in the past tense, with ids and names but never arguments or secrets.
+Each notice is a fact of the past, with ids and names but never arguments or secrets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mpreg_proto.wire.messages import Result
 
 
 class Standing(enum.IntEnum):
-    """How a member is, in the order in which claims about one incarnation outdo each other."""
+    """The standing of a member, in the order in which claims about one incarnation override each other."""
 
     ALIVE = 0
     SUSPECT = 1
@@ -24,26 +24,26 @@ class Standing(enum.IntEnum):
 
 
 class LinkEndCause(enum.Enum):
-    """Why a link ended."""
+    """The cause of the end of a link."""
 
     ORDERLY = enum.auto()
-    """Both sides had said goodbye, or its transport ended."""
+    """Both sides had sent a goodbye, or the transport ended."""
     REFUSED = enum.auto()
-    """The peer refused it."""
+    """The peer refused the link."""
     VIOLATION = enum.auto()
-    """The peer did what the protocol does not allow."""
+    """The peer broke the protocol."""
     TOO_LONG = enum.auto()
-    """What had to be sent over it is longer than a message may be."""
+    """A required message is longer than a message may be."""
     SILENT = enum.auto()
     """No byte moved for `Limits.gone_after`."""
     MEMBER_DEAD = enum.auto()
-    """Its member is marked DEAD."""
+    """The member at the other end is marked DEAD."""
     UNRESPONSIVE = enum.auto()
-    """It carries nothing, though its member is alive."""
+    """The link carries nothing, although its member is alive."""
 
 
 class LinkOpened(msgspec.Struct, frozen=True, gc=False):
-    """Both hellos are in. `member` is None for a client."""
+    """Both hellos have arrived. `member` is None for a client."""
 
     link: LinkId
     peer: str
@@ -51,7 +51,7 @@ class LinkOpened(msgspec.Struct, frozen=True, gc=False):
 
 
 class LinkClosed(msgspec.Struct, frozen=True, gc=False):
-    """A link is gone. `reason` is for people, and empty for an orderly end."""
+    """A link has ended. `reason` is for people, and empty for an orderly end."""
 
     link: LinkId
     peer: str
@@ -60,13 +60,13 @@ class LinkClosed(msgspec.Struct, frozen=True, gc=False):
 
 
 class PeerUnreachable(msgspec.Struct, frozen=True, gc=False):
-    """An address was dialled and did not answer. Said once until it does; dialling goes on."""
+    """An address was dialled and did not answer. Reported once until it answers; dialling goes on."""
 
     address: Address
 
 
 class MemberChanged(msgspec.Struct, frozen=True, gc=False):
-    """What this node believes about a member has risen."""
+    """A newer claim about a member has replaced the one of this node."""
 
     member: MemberId
     name: str
@@ -75,7 +75,7 @@ class MemberChanged(msgspec.Struct, frozen=True, gc=False):
 
 
 class CatalogueChanged(msgspec.Struct, frozen=True, gc=False):
-    """A member's offers are now known at `version`."""
+    """This node has a member's catalogue at `version` now."""
 
     member: MemberId
     name: str
@@ -83,9 +83,9 @@ class CatalogueChanged(msgspec.Struct, frozen=True, gc=False):
 
 
 class CardsDiffer(msgspec.Struct, frozen=True, gc=False):
-    """Two cards came for one incarnation of a member, where its owner writes one: somebody breaks the protocol.
+    """Two cards came for one incarnation of a member, although its owner writes one: a node breaks the protocol.
 
-    All keep the one with the larger hash.
+    All nodes keep the card with the larger hash.
     """
 
     member: MemberId
@@ -93,7 +93,7 @@ class CardsDiffer(msgspec.Struct, frozen=True, gc=False):
 
 
 class GossipTooLong(msgspec.Struct, frozen=True, gc=False):
-    """A message about members is longer than its link takes and cannot be split: its receiver does not know it."""
+    """A message about members was not sent: it is longer than its link takes and cannot be split."""
 
     link: LinkId
     kind: str
@@ -102,21 +102,21 @@ class GossipTooLong(msgspec.Struct, frozen=True, gc=False):
 
 
 class StrayResult(msgspec.Struct, frozen=True, gc=False):
-    """An answer matched nothing pending (a late one, after a failover or a deadline) and was dropped."""
+    """An answer matched nothing pending (it came late, after a failover or a deadline) and was dropped."""
 
     link: LinkId
     request: int
 
 
 class RequestFinished(msgspec.Struct, frozen=True, gc=False):
-    """A request that this process submitted itself has an answer; the one notice that carries values."""
+    """A request that this process submitted itself has an answer. The only notice that carries values."""
 
     request: RequestId
     result: Result
 
 
 class Left(msgspec.Struct, frozen=True, gc=False):
-    """Draining is over: the process may end."""
+    """Draining has ended: the process may end."""
 
 
 Notice = (

@@ -1,8 +1,8 @@
-"""Randomness that is given in: seeded, with named child streams, the same on every Python.
+"""Deterministic randomness: seeded, with named child streams, the same on every Python.
 
-Only `random.Random(seed).random()` is promised to stay the same across versions, so every draw is derived from it, and
-this is the only module that imports `random`. What must not be guessed (ids, nonces) never comes from here but from
-`entropy`, a function that the adapter gives in.
+Python promises only that `random.Random(seed).random()` stays the same across versions. So every draw derives from it,
+and only this module imports `random`. Values that must not be guessed (ids, nonces) never come from here, but from
+`entropy`, a function that the adapter passes in.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Entropy = Callable[[int], bytes]
-"""`entropy(n)` gives n bytes that nobody can guess: `os.urandom` in production, a seeded stream in the simulator."""
+"""`entropy(n)` returns n bytes that nobody can guess: `os.urandom` in production, a seeded stream in the simulator."""
 
 
 class Rng:
-    """One stream of draws. `child(name)` is another stream that depends on the seed and the name alone.
+    """One stream of draws. `child(name)` is another stream, which depends only on the seed and the name.
 
-    So one more draw for one purpose does not shift the draws of any other.
+    So one more draw for one purpose does not shift the draws for another.
     """
 
     __slots__ = ("_random", "seed")
@@ -30,18 +30,18 @@ class Rng:
         self._random = random.Random(seed).random
 
     def child(self, name: str) -> Rng:
-        """The stream for one purpose, such as `"placement"`."""
+        """Return the stream for one purpose, such as `"placement"`."""
         digest = hashlib.blake2b(f"{self.seed}/{name}".encode(), digest_size=16).digest()
         return Rng(int.from_bytes(digest, "big"))
 
     def fraction(self) -> float:
-        """0 <= x < 1."""
+        """Return a number, 0 <= x < 1."""
         return self._random()
 
     def below(self, bound: int) -> int:
-        """An integer, 0 <= n < bound; `bound` at most 2**53."""
+        """Return an integer, 0 <= n < bound; `bound` at most 2**53."""
         return int(self._random() * bound)
 
     def choice(self, items: Sequence[T]) -> T:
-        """One of `items`, which is not empty."""
+        """Return one of `items`, which must not be empty."""
         return items[int(self._random() * len(items))]

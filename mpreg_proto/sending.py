@@ -1,7 +1,7 @@
-"""What becomes of a message that is sent: `Sent`, `TooLong` or `LinkGone`. Whoever sends looks at all three.
+"""The outcomes of sending a message: `Sent`, `TooLong` or `LinkGone`. Each sender handles all three.
 
-`Links.send` returns one of them. `mypy` checks that each `match` over an outcome names all three, and a test that no
-outcome is dropped. Here is also how a fault is cut down, when its words alone are longer than a message may be.
+`Links.send` returns one of them. `mypy` checks that each `match` over an outcome names all three, and a test checks
+that no outcome is dropped. This module also shortens a fault whose text alone is longer than a message may be.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import msgspec
 from mpreg_proto.errors import Fault, over_limit
 
 SHORT_TEXT: Final = 1_000
-"""Characters of the message of a fault that was cut down; of each detail a third of it."""
+"""The most characters of the message of a shortened fault; a detail has at most a third of it."""
 MINIMAL_TEXT: Final = 100
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
-    """The message is on its way, or the peer's dialect has no such message and misses nothing."""
+    """The message was sent, or the peer's dialect has no such message and needs none."""
 
 
 class TooLong(msgspec.Struct, frozen=True, gc=False):
@@ -28,7 +28,7 @@ class TooLong(msgspec.Struct, frozen=True, gc=False):
     limit: int
 
     def fault(self, *, maybe_executed: bool) -> Fault:
-        """Error 1014 for it."""
+        """Return error 1014 for the message."""
         return over_limit("message", self.limit, self.size).with_details(maybe_executed=maybe_executed)
 
 
@@ -42,7 +42,7 @@ LINK_GONE: Final = LinkGone()
 
 
 def shorten_fault(fault: Fault, most: int = SHORT_TEXT) -> Fault:
-    """The same error in fewer words: its code, the beginning of its message, and those details that are short."""
+    """Return the same error with less text: its code, the beginning of its message, and its short details."""
     longest = most // 3
     details = {
         key: value

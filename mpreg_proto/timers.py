@@ -1,9 +1,8 @@
-"""Named deadlines: a table and its heap, the only notion of "later" in the core.
+"""Named deadlines: a table with a heap, and the only timers of the core.
 
-A timer is a row, not a callback: `set` writes it, `cancel` takes it away, `due` hands back the keys whose time has
-come, and the machine that owns the key decides what that means. Deleting is lazy, and the heap is rebuilt once more
-than half of it is stale, so that a million cancelled deadlines cost no memory (quinn-proto's timer table, with a heap
-for thousands).
+A timer is a row, not a callback. `set` writes it, `cancel` removes it, and `due` returns the keys whose time has come.
+The machine that owns a key decides what to do then. Deletion is lazy, and the heap is rebuilt once more than half of it
+is stale, so that a million cancelled deadlines cost no memory (quinn-proto's timer table, with a heap for thousands).
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 Key = tuple[str | int | bytes, ...]
-"""What a deadline belongs to: its kind first, such as `(TimerKind.DEADLINE, 7)`."""
+"""The key of a deadline: its kind first, such as `(TimerKind.DEADLINE, 7)`."""
 
 
 class TimerKind(StrEnum):
-    """What a deadline is for. Beside each, what follows it in its key."""
+    """The kind of a deadline. The text of each begins with the parts that follow it in the key."""
 
     HANDSHAKE = "handshake"
-    """link: no hello came."""
+    """link: no hello has arrived."""
     PING = "ping"
     """link: it may be silent."""
     GOODBYE = "goodbye"
@@ -37,7 +36,7 @@ class TimerKind(StrEnum):
     RETRY = "retry"
     """request, call: it is started again after a loss."""
     DRAIN_GRACE = "drain_grace"
-    """0: a node that drains ends what still runs."""
+    """0: a draining node ends the calls that still run."""
     LATE = "late"
     """request, of a client: its node has not answered."""
     TICK = "tick"
@@ -47,7 +46,7 @@ class TimerKind(StrEnum):
     SUSPICION = "suspicion"
     """member: it has not refuted."""
     GOSSIP = "gossip"
-    """What is new is sent."""
+    """New state is sent to other members."""
     DIAL = "dial"
     """address: it is dialled again."""
     ANTI_ENTROPY = "anti_entropy"
@@ -55,7 +54,7 @@ class TimerKind(StrEnum):
     MEMBER_LOST = "member_lost"
     """member: no refutation of its death has come."""
     COLLECT = "collect"
-    """Members that have been gone for long are forgotten."""
+    """Members that were DEAD or LEFT for long are retired, and members that were RETIRED for long are forgotten."""
 
 
 LINK_TIMERS: Final = (TimerKind.HANDSHAKE, TimerKind.PING, TimerKind.GOODBYE, TimerKind.DECODE)
@@ -65,7 +64,7 @@ _SLACK = 64
 
 
 class Timers:
-    """Deadlines by key, in integer nanoseconds. Rows due at one time come in the order in which they were set."""
+    """Deadlines by key, in integer nanoseconds. Rows due at the same time come in the order in which they were set."""
 
     __slots__ = ("_at", "_heap", "_sequence")
 
@@ -84,16 +83,16 @@ class Timers:
             heapify(self._heap)
 
     def cancel(self, key: Key) -> None:
-        """Forget `key`; nothing happens if it has no deadline."""
+        """Remove `key`; do nothing if it has no deadline."""
         self._at.pop(key, None)
 
     def clear(self, keep: Container[str | int | bytes]) -> None:
-        """Forget all keys but those whose first part is in `keep`."""
+        """Remove all keys except those whose first part is in `keep`."""
         for key in [key for key in self._at if key[0] not in keep]:
             del self._at[key]
 
     def next(self) -> int | None:
-        """When the earliest deadline is, or None."""
+        """Return the time of the earliest deadline, or None."""
         heap, rows = self._heap, self._at
         while heap:
             at, number, key = heap[0]
@@ -103,7 +102,7 @@ class Timers:
         return None
 
     def due(self, now: int) -> list[Key]:
-        """Take out and return the keys whose time has come, earliest first."""
+        """Remove and return the keys whose time has come, earliest first."""
         keys: list[Key] = []
         while (at := self.next()) is not None and at <= now:
             key = heappop(self._heap)[2]

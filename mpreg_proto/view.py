@@ -1,7 +1,7 @@
 """A node's view of the cluster, frozen: for dashboards, `mpreg nodes`, `/api/status`, invariants. JSON by msgspec.
 
-It is read from all machines; nothing is changed by looking. Durations are nanoseconds, ids hexadecimal text. Rows keep
-the order of the tables they come from.
+It is read from all machines and changes none of them. Durations are nanoseconds, ids hexadecimal text. Rows keep the
+order of the tables they come from.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mpreg_proto.requests.worker import Worker
 __all__ = ["FunctionRow", "MemberView", "NodeView", "build_view", "member_views"]
 
 _OBSERVERS_SHOWN = 1024
-"""In larger clusters nobody reads who observes whom, and to work it out takes long."""
+"""Larger clusters show no observers: nobody reads them, and they take long to compute."""
 
 
 class MemberView(msgspec.Struct, frozen=True):
-    """One member as this node sees it."""
+    """One member in this node's view."""
 
     id: str
     shown: str
@@ -36,28 +36,28 @@ class MemberView(msgspec.Struct, frozen=True):
     """alive, draining (alive, and takes no new calls), suspect, dead or left."""
     incarnation: int
     since: int
-    """How long it has been so."""
+    """The time since its standing last changed."""
     addresses: tuple[str, ...]
     catalogue: int
-    """Version of its catalogue that is held here; 0: not at all."""
+    """The version of its catalogue that is held here; 0: not at all."""
     functions: int
     resources: tuple[str, ...]
     linked: bool
     me: bool
     waiting: int
-    """Calls of this node outstanding there, plus the queue length it reported."""
+    """Calls of this node outstanding there, plus the queue length that it reported."""
     lag: int = 0
-    """By how many versions its catalogue is known to be further than it is held here."""
+    """The number of known versions of its catalogue that this node does not hold yet."""
     rtt: int | None = msgspec.field(default=None, name="trip")
     """The round-trip time of the latest ping; None while none was answered."""
     observers: tuple[str, ...] = ()
-    """Its observers, as shown; left out of clusters too large for anybody to read that."""
+    """Its observers, as shown; empty in clusters with too many to read."""
     accusers: int = 0
-    """How many say that it does not answer."""
+    """The number of members that claim it does not answer."""
 
 
 class NodeView(msgspec.Struct, frozen=True):
-    """Everything at one moment."""
+    """The whole view at one moment."""
 
     id: str
     shown: str
@@ -65,7 +65,7 @@ class NodeView(msgspec.Struct, frozen=True):
     draining: bool
     synced: bool
     requests: int
-    """Requests this node answers for."""
+    """The number of requests that this node coordinates."""
     running: int
     queued: int
     links: int
@@ -84,7 +84,7 @@ def build_view(
     links: Links,
     now: int,
 ) -> NodeView:
-    """Return everything at once, as it is at `now`."""
+    """Return the whole view at `now`."""
     return NodeView(
         id=cluster.me.hex(),
         shown=shown,
@@ -149,7 +149,7 @@ def _observers(cluster: Cluster, member: Member) -> tuple[str, ...]:
 
 
 def _standing(member: Member, content: Content | None) -> str:
-    """In a word. A member that drains says so in its catalogue, as its cell is as ALIVE as before."""
+    """Return the standing as text. Draining comes from the catalogue, as the cell of a draining member stays ALIVE."""
     if member.standing is Standing.ALIVE and content is not None and content.draining:
         return "draining"
     return member.standing.name.lower()

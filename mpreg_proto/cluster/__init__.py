@@ -1,1 +1,2 @@
-"""Who is in the cluster, and what they offer (docs/explanation/membership.md). Knows nothing of requests."""
+"""The members of the cluster and their offers (docs/explanation/membership.md). This package does not depend on
+requests."""

@@ -1,15 +1,15 @@
-"""Anti-entropy: two nodes compare what they know and send each other what is missing (Demers et al., 1987).
+"""Anti-entropy: two nodes compare their state and send each other what is missing (Demers et al., 1987).
 
-The side that dialled begins: with all that it knows in keys if that is little, else with 256 hashes (`Buckets`), of
-which only those buckets are opened that differ. Then each side has sent the other all that it holds beyond it:
+The side that dialled begins. It sends its whole state in keys if that is small, else 256 hashes (`Buckets`); then only
+the buckets that differ are compared in keys. At the end each side has sent the other all that the other lacks:
 
     dialler   Gossip of itself, BucketHashes  ->
-              <-  Digest (of the buckets that differ), or an empty Gossip: we are alike
-              Gossip, Pull               ->      what the digest lacks; what it is ahead in
+              <-  Digest (of the buckets that differ), or an empty Gossip: no difference
+              Gossip, Pull               ->      what the digest lacks; where the digest is ahead
               <-  Gossip
 
-The same is done now and then with one neighbour. A digest holds cells without their cards, and none of the RETIRED,
-which are corrected apart, as their collection is not the same moment everywhere. Nothing here waits; messages go back
+A node repeats this with one neighbour at intervals. A digest holds cells without their cards. It holds no RETIRED
+members: nodes collect these at different times, so they are corrected separately. Nothing here waits; messages go back
 to `Cluster`.
 """
 
@@ -32,21 +32,21 @@ SCOPE_SIZE = BUCKETS // 8
 EVERYTHING = b"\xff" * SCOPE_SIZE
 _MODULUS = 1 << (8 * _HASH)
 _MULTIPLIER = 0x9E3779B97F4A7C15F39CC0605CEDC835
-"""Of Fibonacci hashing (Knuth, 6.4): 2**128 divided by the golden ratio, so that all bits of an id count."""
+"""The factor of Fibonacci hashing (Knuth, 6.4): 2**128 divided by the golden ratio, so that all bits of an id count."""
 
 
 def bucket(member: MemberId) -> int:
-    """Which bucket an id is in."""
+    """Return the number of the bucket that holds an id."""
     return (int.from_bytes(member, "big") * _MULTIPLIER & ((1 << 128) - 1)) >> 120
 
 
 def within(scope: bytes, number: int) -> bool:
-    """Whether a bucket is in a scope; an empty scope has all of them."""
+    """Return whether a scope contains a bucket; an empty scope contains all of them."""
     return not scope or bool(scope[number >> 3] & 0x80 >> (number & 7))
 
 
 class Buckets:
-    """The hashes, worked out anew when they are asked for and something changed since."""
+    """The hashes of all buckets, computed on demand and kept until the next change."""
 
     __slots__ = ("_catalogue", "_hashes", "_members")
 
@@ -56,11 +56,11 @@ class Buckets:
         self._hashes = b""
 
     def invalidate(self) -> None:
-        """Some cell or head is other than it was."""
+        """Drop the hashes: a cell or a head has changed."""
         self._hashes = b""
 
     def hashes(self) -> bytes:
-        """Of each bucket the sum of its rows' hashes, so that the order in which members became known is nothing."""
+        """Return for each bucket the sum of its rows' hashes; the order in which members became known has no effect."""
         if not self._hashes:
             sums = [0] * BUCKETS
             for member in self._members.all():
@@ -69,7 +69,7 @@ class Buckets:
         return self._hashes
 
     def differing(self, theirs: bytes) -> bytes:
-        """The scope of the buckets in which another's hashes are not mine; all of them if it cannot be read."""
+        """Return the scope of the buckets in which a peer's hashes differ; all buckets if their length is wrong."""
         if len(theirs) != HASHES_SIZE:
             return EVERYTHING
         mine = self.hashes()
@@ -92,11 +92,11 @@ class Buckets:
 
 
 NO_CARD = b"-"
-"""In a digest: this member's card is not known here. It cannot be read as a card."""
+"""In a digest: this member's card is not known here. These bytes cannot be parsed as a card."""
 
 
 def digest(members: Members) -> tuple[Claim, ...]:
-    """All cells without their cards; where the card is not known here, that is said in its place."""
+    """Return all cells without their cards; `NO_CARD` marks a card that is not known here."""
     return tuple(
         [
             Claim(
@@ -111,7 +111,7 @@ def digest(members: Members) -> tuple[Claim, ...]:
 
 
 def older(members: Members, theirs: Iterable[Claim]) -> list[Claim]:
-    """Where a peer's digest is ahead: each such cell as it is held here, with incarnation -1 if it is not."""
+    """Return the cells in which a peer's digest is ahead, as held here; incarnation -1 if cell or card is missing."""
     rows: list[Claim] = []
     for claim in theirs:
         member = MemberId(claim.member)
@@ -129,9 +129,9 @@ def older(members: Members, theirs: Iterable[Claim]) -> list[Claim]:
 
 
 def newer(members: Members, theirs: Iterable[Claim], *, beyond: Iterable[Member] | None = None) -> list[Claim]:
-    """What is known here beyond a peer's digest: the cells that are higher here, and those that are not in it.
+    """Return the cells that are newer here than in a peer's digest, and those that are not in it.
 
-    The latter only among `beyond`, if that is given.
+    With `beyond`, of the latter only those in `beyond`.
     """
     rest = {current.id: current for current in (members.all() if beyond is None else beyond)}
     found: list[Claim] = []
@@ -150,14 +150,14 @@ def newer(members: Members, theirs: Iterable[Claim], *, beyond: Iterable[Member]
 
 
 FULL_DIGEST_MEMBERS = 64
-"""Up to so many members a digest of all is shorter than the hashes."""
+"""Up to this number of members a digest of all is shorter than the hashes."""
 INLINE_DELTA = 1024
-"""A change of at most so many bytes travels with its head; a longer one is asked for."""
+"""A delta of at most this many bytes is sent with its head; a longer one is sent on request."""
 _NOTHING = bytes(16)
 
 
 class AntiEntropy:
-    """Answers from what is known now. `buckets` is told of changes by `Cluster`."""
+    """Answers comparisons from the current state. `Cluster` invalidates `buckets` after each change."""
 
     __slots__ = ("_catalogue", "_members", "buckets")
 
@@ -167,7 +167,10 @@ class AntiEntropy:
         self.buckets = Buckets(members, catalogue)
 
     def introduce(self, link: LinkId) -> list[SendMessage]:
-        """Said first to a node just dialled: who I am and what I offer, so that it can be used after one way."""
+        """Return the first message to a node just dialled: the own cell and offers.
+
+        So the peer can use this node after a single one-way trip.
+        """
         deltas: list[Delta] = []
         heads: list[Head] = []
         content = self._catalogue.content(self._members.me)
@@ -176,15 +179,15 @@ class AntiEntropy:
         return [SendMessage(link, Gossip((self._members.own.claim(),), tuple(deltas), tuple(heads)))]
 
     def compare(self, link: LinkId) -> list[SendMessage]:
-        """Begin: said to a node just dialled, and to one neighbour from time to time."""
+        """Begin a comparison: with a node just dialled, and with one neighbour at intervals."""
         if len(self._members) <= FULL_DIGEST_MEMBERS:
             return [SendMessage(link, Digest(digest(self._members), self._catalogue.heads()))]
         return [SendMessage(link, BucketHashes(self.buckets.hashes()))]
 
     def answer_bucket_hashes(self, link: LinkId, message: BucketHashes) -> tuple[list[SendMessage], bool]:
-        """In which buckets we differ, and what I know of these; an empty Gossip says that it is in none.
+        """Answer with the cells and heads of the buckets that differ, or with an empty Gossip if none does.
 
-        Returns also whether it is in none.
+        Returns also True if none does.
         """
         scope = self.buckets.differing(message.hashes)
         if not any(scope):
@@ -194,9 +197,10 @@ class AntiEntropy:
         return [SendMessage(link, Digest(claims, heads, scope))], False
 
     def answer_digest(self, link: LinkId, digest: Digest) -> tuple[list[SendMessage], bool]:
-        """Everything that is newer here, sent even if that is nothing, as it also says: now you know all I know.
+        """Answer with everything that is newer here, and a Pull for what the digest has newer.
 
-        Then, if the digest is ahead in something, what I lack. Returns also whether it is ahead in nothing.
+        The Gossip is sent even if it is empty: it also marks that the peer now has the whole state of this node.
+        Returns also whether the digest has nothing newer.
         """
         scope = digest.scope if len(digest.scope) == SCOPE_SIZE else b""
         theirs = {head.member: head for head in digest.heads}
@@ -214,7 +218,7 @@ class AntiEntropy:
         return [SendMessage(link, gossip)], True
 
     def answer_pull(self, link: LinkId, pull: Pull) -> list[SendMessage]:
-        """What somebody lacks of what I said that I know; it may have changed meanwhile."""
+        """Answer with what the peer lacks, as it is now: it may have changed since the digest."""
         deltas: list[Delta] = []
         heads: list[Head] = []
         for their in pull.heads:
@@ -225,14 +229,17 @@ class AntiEntropy:
         return [SendMessage(link, Gossip(claims, tuple(deltas), tuple(heads), answer=True))]
 
     def correct_retired(self, link: LinkId, corrected: dict[MemberId, None]) -> list[SendMessage]:
-        """Who speaks of the RETIRED as if they were not is told, as that is in no digest; `corrected`: once a link."""
+        """Send the RETIRED ids that a peer sent with another standing, as no digest holds them.
+
+        `corrected` holds the ids already sent on this link: each is sent once a link.
+        """
         late = [member for member in self._members.drain_stale_ids() if member not in corrected]
         corrected.update(dict.fromkeys(late))
         retired = int(Standing.RETIRED)
         return [SendMessage(link, Gossip(tuple(Claim(member, 0, retired) for member in late)))] if late else []
 
     def _offer(self, head: Head, their: Head | None, deltas: list[Delta], heads: list[Head]) -> None:
-        """What to tell somebody who holds a catalogue at `their`, where I hold it at `head`."""
+        """Add the delta or the head of a catalogue held here at `head`, for a peer that holds it at `their`."""
         have = 0 if their is None else their.version
         if have < head.version:
             delta = self._catalogue.delta(MemberId(head.member), have)
@@ -244,7 +251,7 @@ class AntiEntropy:
             heads.append(head)
 
     def _behind(self, digest: Digest) -> tuple[Head, ...]:
-        """The heads of a digest that are ahead of what is held here, as held here."""
+        """Return the heads that the digest has newer, each as it is held here."""
         behind: list[Head] = []
         for head in digest.heads:
             member = MemberId(head.member)
@@ -257,7 +264,7 @@ class AntiEntropy:
         return tuple(behind)
 
     def _is_useful(self, member: MemberId) -> bool:
-        """Whether the catalogue of a member is of any use: it is alive here, or is not known here yet."""
+        """Return whether a member's catalogue is of use: the member is routable here, or not known here yet."""
         current: Member | None = self._members.get(member)
         return current.routable if current is not None else self._members.standing(member) is None
 

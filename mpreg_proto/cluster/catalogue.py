@@ -1,12 +1,12 @@
-"""The catalogue: the offers of each member, a version log that its owner alone writes (docs/explanation/membership.md).
+"""The catalogue: the offers of each member, a version log that only its owner writes (docs/explanation/membership.md).
 
 The process's own functions come in by `offer` and `set_resources`; other members' by `Delta`s. Each change makes
-version v+1, and the content at a version has a hash, so a replica at v proves that it holds exactly the owner's
-state at v. Everyone keeps the last changes of everybody and can serve them. Entries travel as their owner's bytes;
-nothing here sends, and no delta, however wrong, raises.
+version v+1, and the content at a version has a hash, so a replica at v proves that it holds exactly the owner's state
+at v. Each node keeps the last changes of all members and can serve them. Entries are passed on as their owner's bytes.
+Nothing here sends, and no delta raises, however wrong it is.
 
-Keys: `"f:" + name` a function, `"r"` the node's own resources, `"d"` draining. Keys of a later version are kept
-unread.
+Keys: `"f:" + name` a function, `"r"` the node's own resources, `"d"` draining. Keys of a later protocol version are
+kept unread.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ FUNCTION = "f:"
 RESOURCES = "r"
 DRAINING = "d"
 CONTENT = 16 * 1024 * 1024
-"""Longest content of one member's catalogue, so that a snapshot of it fits in a message between nodes."""
+"""The longest content of one member's catalogue, in bytes, so that its snapshot fits in a message between nodes."""
 LAST_VERSION = 2**62
-"""Heads beyond are dropped, so that nobody can spend a member's versions with one message, nor the bits of a number."""
+"""Heads beyond it are dropped, so that one message cannot use up a member's versions or the bits of a number."""
 _LOG = 1024 * 1024
-"""Bytes of changes that are kept of each member beside its present entries."""
+"""The bytes of changes that are kept of each member beside its present entries."""
 _OTHER_KEYS = 64
 _MODULUS = 1 << 128
 
 
 class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that this process offers. `resources` are those it was registered with, sorted."""
+    """A function that this process offers. `resources` are those of its registration, sorted."""
 
     name: str
     version: str = ""
@@ -47,13 +47,13 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     signature: str = ""
     doc: str = ""
     concurrency: int = 1
-    """How many of its calls run at once; known to this process alone."""
+    """How many of its calls run at once; local to this process."""
     inline: bool = False
-    """It never blocks and runs within the input; known to this process alone."""
+    """True if it never blocks and runs within the input; local to this process."""
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A function as others know it. `resources` are its own, without the node's."""
+    """A function as other nodes see it. `resources` are its own, without the node's."""
 
     function: str
     version: str = ""
@@ -65,17 +65,17 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Applied(enum.Enum):
-    """What became of a delta."""
+    """The result of applying a delta."""
 
     YES = "yes"
     OLD = "old"
-    """Held already."""
+    """The held version is the same or newer."""
     GAP = "gap"
-    """It starts later than what is held ends: ask."""
+    """The delta starts after the end of what is held: request the rest."""
     MISMATCH = "mismatch"
-    """Its hash is not that of its content: the copy was dropped, ask the owner."""
+    """The hash does not match the content: the copy was dropped; request it from the owner."""
     REFUSED = "refused"
-    """Malformed, or beyond a limit; nothing changed, and asking again brings the same."""
+    """Malformed, or beyond a limit. Nothing has changed, and a new request would bring the same."""
 
 
 class _Refused(Exception):
@@ -102,9 +102,9 @@ class Content:
         self.size = 0
         self.entries: dict[str, Change] = {}
         self.changes: tuple[Change, ...] = ()
-        """The last ones, at most a few hundred; mostly one or two, and an empty deque takes 600 bytes."""
+        """The last changes, at most a few hundred. Mostly one or two: a tuple, as an empty deque takes 600 bytes."""
         self.log = 0
-        """Bytes in `changes`."""
+        """The number of bytes in `changes`."""
         self.functions: dict[str, Entry] = {}
         self.resources: tuple[str, ...] = ()
         self.draining = False
@@ -115,7 +115,7 @@ class Content:
 
 
 def entry_hash(key: str, entry: bytes) -> int:
-    """The share of one entry in its catalogue's hash, which is their sum modulo 2**128."""
+    """Return the share of one entry in its catalogue's hash, which is the sum of the shares modulo 2**128."""
     name = key.encode("utf-8", "surrogatepass")
     hasher = blake2b(len(name).to_bytes(4, "big"), digest_size=16)
     hasher.update(name)
@@ -124,44 +124,44 @@ def entry_hash(key: str, entry: bytes) -> int:
 
 
 def wire_size(delta: Delta) -> int:
-    """About how many bytes a delta takes on the wire."""
+    """Return about how many bytes a delta takes on the wire."""
     return sum(len(change.key) + len(change.entry) + 8 for change in delta.changes) + 48
 
 
 class Catalogue:
-    """Every member's offers, my own included. `offering` is the way back: function -> member -> entry."""
+    """The offers of all members, including the local one. `offering` is the inverse: function -> member -> entry."""
 
     def __init__(self, me: MemberId, *, limits: Limits) -> None:
         self._limits = limits
         self.me = me
         self.offered: dict[str, FunctionSpec] = {}
-        """What this process itself offers, by name."""
+        """The functions that this process itself offers, by name."""
         self.offering: dict[str, dict[MemberId, Entry]] = {}
         self.names = Names()
-        """The keys of `offering` in order, to find names like one."""
+        """The keys of `offering` in order, to find similar names."""
         self._contents: dict[MemberId, Content] = {}
 
     def content(self, member: MemberId) -> Content | None:
-        """What is held of a member's catalogue; not to be written to."""
+        """Return what is held of a member's catalogue, read-only."""
         return self._contents.get(member)
 
     def version(self, member: MemberId) -> int:
-        """Up to which version it is held; 0 is not at all."""
+        """Return the version up to which a member's catalogue is held; 0 if it is not held."""
         content = self._contents.get(member)
         return 0 if content is None else content.version
 
     def heads(self) -> tuple[Head, ...]:
-        """All that is held, in keys only."""
+        """Return the heads of all catalogues that are held."""
         return tuple(content.head for content in self._contents.values())
 
     def drop(self, member: MemberId) -> None:
-        """Forget a member's catalogue: it is gone, or the copy is wrong."""
+        """Forget a member's catalogue: the member has left the view, or the copy is wrong."""
         content = self._contents.pop(member, None)
         if content is not None:
             for function in content.functions:
                 self._unlist(member, function)
 
-    # -- what this process offers ---------------------------------------------------------------------------------
+    # -- own offers -----------------------------------------------------------------------------------------------
 
     def offer(self, spec: FunctionSpec) -> Delta:
         """Offer a function, in place of an earlier one of that name.
@@ -176,25 +176,25 @@ class Catalogue:
         return delta
 
     def withdraw(self, name: str) -> Delta:
-        """Offer it no longer. Raises LocalProtocolError if it is not offered."""
+        """Stop offering a function. Raises LocalProtocolError if it is not offered."""
         if name not in self.offered:
             raise LocalProtocolError(f"{name!r} is not offered here")
         del self.offered[name]
         return self._change(FUNCTION + name, b"")
 
     def set_resources(self, resources: Iterable[str]) -> Delta:
-        """The node's own resources are now these. Raises LocalProtocolError (1014) beyond a limit."""
+        """Replace the node's own resources. Raises LocalProtocolError (1014) beyond a limit."""
         return self._change(RESOURCES, _encode(tuple(sorted(dict.fromkeys(resources)))))
 
     def drain(self) -> Delta:
-        """This node takes no new calls from now on."""
+        """Record that this node takes no new calls from now on."""
         return self._change(DRAINING, _encode(True))
 
     def supersede(self, version: int) -> Delta:
-        """Say all of my own anew at the version after `version`, which somebody else has made up."""
+        """Publish the whole own catalogue again at the version after `version`, which a faulty peer has made up."""
         content = self._contents.setdefault(self.me, Content(self.me))
         content.version = version + 1
-        content.changes, content.log = (), 0  # nobody can be served changes over the gap
+        content.changes, content.log = (), 0  # no changes can be served over the gap
         return Delta(content.head, 0, tuple(content.entries.values()))
 
     def _change(self, key: str, entry: bytes) -> Delta:
@@ -212,17 +212,17 @@ class Catalogue:
         return Delta(content.head, since, (change,))
 
     def affected_functions(self, delta: Delta) -> Iterable[str]:
-        """The functions whose offers may be other than before a delta was taken in."""
+        """Return the functions whose offers may have changed with a delta that was applied."""
         keys = [change.key for change in delta.changes]
         if all(key.startswith(FUNCTION) for key in keys):
             return [key[len(FUNCTION) :] for key in keys]
-        content = self._contents.get(MemberId(delta.head.member))  # its resources are other, or whether it takes calls
+        content = self._contents.get(MemberId(delta.head.member))  # the delta changed its resources or draining
         return () if content is None else content.functions
 
-    # -- what others offer ----------------------------------------------------------------------------------------
+    # -- offers of others -----------------------------------------------------------------------------------------
 
     def delta(self, member: MemberId, have: int) -> Delta | None:
-        """What somebody who holds a member's catalogue at `have` lacks; None if nothing, or if nothing is held here."""
+        """Return a member's catalogue beyond version `have`; None if nothing is, or if nothing is held here."""
         content = self._contents.get(member)
         if content is None or have >= content.version:
             return None
@@ -233,9 +233,9 @@ class Catalogue:
         return Delta(content.head, 0, tuple(content.entries.values()))
 
     def apply(self, delta: Delta) -> Applied:
-        """Take in another member's changes. a -> b applies iff a <= held < b, a snapshot iff it is newer. Never raises.
+        """Apply another member's delta. a -> b applies iff a <= held < b, a snapshot iff it is newer. Never raises.
 
-        MISMATCH drops the copy; in all other cases but YES nothing has changed.
+        MISMATCH drops the copy. In all other cases except YES nothing has changed.
         """
         member = MemberId(delta.head.member)
         current = self._contents.get(member)
@@ -286,14 +286,14 @@ class Catalogue:
         self._contents[member] = content
         for change, value in zip(changes, values, strict=True):
             self._write(content, change, value)
-        # What came before these entries is not known, so nobody can be served changes from it.
+        # The changes before these entries are not known, so none can be served.
         content.changes = ()
         content.log = 0
         content.hash, content.version = total, delta.head.version
         return Applied.YES
 
     def _read(self, change: Change) -> Value:
-        """What an entry says. Raises _Refused if no honest owner would say that."""
+        """Decode the value of an entry. Raises _Refused if no honest owner would send it."""
         key, entry = change.key, change.entry
         longest = self._limits.name_length
         if len(key) > longest + len(FUNCTION):
@@ -326,7 +326,7 @@ class Catalogue:
             raise _Refused(f"a name has at most {self._limits.name_length} characters")
 
     def _fits(self, content: Content, changes: Iterable[Change]) -> None:
-        """Whether the content stays within its bounds, and the hash can be reckoned. Raises _Refused."""
+        """Check that the content stays within its limits after the changes. Raises _Refused."""
         size, functions, others = content.size, len(content.functions), len(content.entries) - len(content.functions)
         present: dict[str, int] = {}
         for change in changes:
@@ -370,7 +370,7 @@ class Catalogue:
             content.draining = value is True
 
     def _list(self, content: Content, entry: Entry) -> None:
-        """Most members of a cluster offer the same in the same words: these are kept once."""
+        """Record an offer. Most members of a cluster offer an equal entry: equal entries share one object."""
         offering = self.offering.get(entry.function)
         if offering is None:
             offering = self.offering[entry.function] = {}
@@ -388,7 +388,7 @@ class Catalogue:
 
 
 def _growth(entries: Mapping[str, Change], changes: Iterable[Change]) -> int:
-    """What `changes` add to the hash of a content, before it is brought back under the modulus."""
+    """Return what `changes` add to the hash of a content, before the modulus."""
     total = 0
     present: dict[str, bytes] = {}
     for change in changes:
@@ -403,7 +403,7 @@ def _growth(entries: Mapping[str, Change], changes: Iterable[Change]) -> int:
 
 
 def _unbroken(delta: Delta) -> bool:
-    """Whether it holds each version after `since` up to its head's, once and in order."""
+    """Return whether a delta holds each version after `since` up to its head's, once and in order."""
     count = delta.head.version - delta.since
     return len(delta.changes) == count and all(
         change.version == delta.since + place for place, change in enumerate(delta.changes, 1)

@@ -1,10 +1,11 @@
-"""The cluster as one machine: who is there, what they offer, which links should be.
+"""The cluster as one machine: the members, their offers, and the links that this node should hold.
 
-Inputs are handshakes, ends of links, messages about members, timers, and what this process offers. Outputs are the
-actions of actions.py: messages to send, addresses to dial, and facts, such as a link to call over, a member lost,
-offers that changed. `Parts` holds the machines that it is made of; they read each other only as that class shows.
-`Changes` follows up what they find: a finding may lead to another, so it runs until nothing is left to follow, and each
-member is `LinkSelected` or `MemberLost` in turn, never twice the same. It knows no bytes, requests or clock.
+Inputs are handshakes, ends of links, messages about members, timers, and the offers of this process. Outputs are the
+actions and events of actions.py: messages to send, addresses to dial, and facts, such as a link to call over, a member
+lost, offers that changed. `Parts` holds the machines that it is made of; they read each other only as that class shows.
+`Changes` follows up their findings. A finding may lead to another, so it runs until none is left. Each member is
+`LinkSelected` or `MemberLost` in turn, never twice the same. This machine handles no bytes and no requests, and reads
+no clock.
 """
 
 from __future__ import annotations
@@ -56,12 +57,14 @@ from mpreg_proto.wire.messages import (
 
 TICK = SECOND
 REFUTE_TIMEOUT = SECOND
-"""How long a linked member that others call DEAD may take to say that it is not, before its calls are lost."""
+"""The time in which a linked member that others mark DEAD may refute that, before its calls are lost."""
 
 
 class Parts:
-    """What is known (`members`, `catalogue`), what follows from it (`index`, `rings`, `routes`), which links stand
-    (`peer_links`), and what acts on it: `gossip`, `anti_entropy`, `dialer` and `detector`.
+    """The machines of one cluster.
+
+    State is in `members` and `catalogue`; `index`, `rings` and `routes` are derived from it; `peer_links` holds the
+    open links; `gossip`, `anti_entropy`, `dialer` and `detector` act on all of these.
     """
 
     def __init__(
@@ -76,14 +79,14 @@ class Parts:
         now: int,
         last_activity: Callable[[LinkId], int],
     ) -> None:
-        """`last_activity`: when a link last moved a byte, either way, in nanoseconds."""
+        """`last_activity` returns the time when a link last moved a byte, in either direction, in nanoseconds."""
         self.members = Members(me, card, limits=limits, now=now)
         self.catalogue = Catalogue(me, limits=limits)
         self.index = Index(self.members, self.catalogue)
         self.rings = Rings(me)
         self.peer_links = PeerLinks()
         self.links = self.peer_links.preferred
-        """The link that calls for a member go over."""
+        """The link that calls for a member use."""
         self.routes = Routes(self.rings, self.links)
         self.gossip = Disseminator(self.members, self.catalogue, self.links, rings=self.rings, timers=timers)
         self.anti_entropy = AntiEntropy(self.members, self.catalogue)
@@ -101,7 +104,7 @@ class Parts:
         )
 
     def changed(self) -> None:
-        """Members or catalogues are other than they were: what was derived from them is no longer true."""
+        """Drop what was derived from members and catalogues: they have changed."""
         self.index.changed()
         self.routes.changed()
         self.anti_entropy.buckets.invalidate()
@@ -123,22 +126,22 @@ class Changes:
         self._rng = rng
         self._limits = limits
         self._routable: dict[MemberId, None] = {}
-        """Who is known to be routable, myself left out: each is `MemberLost` once."""
+        """The members known to be routable, without the local one: each is `MemberLost` once."""
         self.loss_deferred: dict[MemberId, None] = {}
-        """Who is gone by the word of others and still has a link here: `MemberLost` when that closes, as its last
-        results may be on the way there while gossip of it came faster over another; who is DEAD also when it does not
-        refute."""
+        """The members that others report DEAD or LEFT and that still have a link here. They are `MemberLost` when it
+        closes: their last results may still be in transit on it, as gossip can arrive faster over another link. A DEAD
+        member is `MemberLost` also if it does not refute in time."""
         self._seen_changes = 0
         self._id_retired_sent = False
         self._collection: int | None = None
 
     def follow_up(self, findings: Findings, now: int) -> list[ClusterOutput]:
-        """What the detector wants done, and what follows from the members that it declared something of."""
+        """Return the detector's actions, and what follows from the standings that it declared."""
         out: list[ClusterOutput] = [*findings.actions]
         return out + self.members_changed(findings.declared, source=None, now=now) if findings.declared else out
 
     def members_changed(self, raised: Iterable[Member], *, source: LinkId | None, now: int) -> list[ClusterOutput]:
-        """What follows from members that rose: gossip to others, dials, and what is no longer or again there."""
+        """Return what follows from members that rose: gossip, dials, and members that enter or leave the view."""
         waiting = list(raised)
         if not waiting:
             return self.housekeeping()
@@ -173,7 +176,7 @@ class Changes:
         ]
 
     def _update_view(self, member: Member, source: LinkId | None, now: int) -> list[ClusterOutput]:
-        """A member is in the view, or is no longer."""
+        """Add a member to the view, or remove it."""
         if member.routable and member.id not in self._routable:
             link = self._links.get(member.id)
             self._routable[member.id] = None
@@ -190,12 +193,12 @@ class Changes:
                 return [MemberLost(member.id)]
             self.loss_deferred[member.id] = None
             if member.standing is Standing.DEAD:
-                # Who is linked can refute in no time, as they all do when a partition heals.
+                # A linked member can refute at once, as all do when a partition heals.
                 self._timers.set((TimerKind.MEMBER_LOST, member.id), now + REFUTE_TIMEOUT)
         return []
 
     def report_lost(self, member: MemberId) -> list[ClusterOutput]:
-        """What was put off, if it was."""
+        """Return the deferred `MemberLost` of a member, if there is one."""
         if member not in self.loss_deferred:
             return []
         del self.loss_deferred[member]
@@ -203,15 +206,15 @@ class Changes:
         return [MemberLost(member)]
 
     def begin_ticking(self, now: int) -> None:
-        """There is something to do now and then; and a tick that comes late is all that tells of standing still."""
+        """Start the ticks. They drive periodic work, and only a late tick shows that this node was stalled."""
         if (TimerKind.TICK,) not in self._timers and not self._dialer.stopped:
-            # Whoever starts at the same moment shall not probe at the same moment for ever.
+            # Nodes that start at the same moment must not probe at the same moments from then on.
             first = now + int(TICK * (1 + self._rng.fraction()) / 2)
             self._timers.set((TimerKind.TICK,), first)
             self._detector.begin(first)
 
     def _begin_anti_entropy(self, now: int) -> None:
-        """Somebody is there to compare with from now on."""
+        """Start the comparisons with neighbours: there is a member to compare with."""
         if (TimerKind.ANTI_ENTROPY,) not in self._timers and not self._dialer.stopped:
             delay = int(self._limits.gossip_interval * (1 + self._rng.fraction()) / 2)
             self._timers.set((TimerKind.ANTI_ENTROPY,), now + delay)
@@ -224,7 +227,7 @@ class Changes:
         return self.follow_up(self._detector.neighbours_changed(now), now)
 
     def housekeeping(self) -> list[ClusterOutput]:
-        """After members may have changed: forget who was evicted, set the time of the next collection."""
+        """Forget evicted members, set the time of the next collection, report card conflicts and a retired own id."""
         for member in self._members.drain_evicted():
             self._dialer.forget(member)
         due = self._members.next_collection()
@@ -244,7 +247,7 @@ class Changes:
         return out
 
     def collect(self, now: int) -> list[ClusterOutput]:
-        """Time to retire the long dead, and to forget the long retired."""
+        """Retire the members that have been DEAD or LEFT for long, and forget those that have been RETIRED for long."""
         self._collection = None
         for retired in self._members.collect(now):
             self._dialer.forget(retired.id)
@@ -253,13 +256,13 @@ class Changes:
 
 
 ClusterMessage = Gossip | Digest | Fetch | BucketHashes | Pull | DialBack | PingReq | IndirectAck
-"""What nodes say to each other about members."""
+"""The messages between nodes about members."""
 _HOUSEKEEPING = 5
-"""Every so many ticks links are looked through: too few, or some that nobody needs."""
+"""The number of ticks between two checks of the links: are there too few, or some that are not needed."""
 
 
 class Cluster:
-    """See the module. Inputs take `now` (nanoseconds), run to completion, and never raise for what a peer did."""
+    """The cluster machine. Inputs take `now` (nanoseconds), run to completion, and never raise for what a peer did."""
 
     def __init__(
         self,
@@ -275,7 +278,7 @@ class Cluster:
         now: int,
         last_activity: Callable[[LinkId], int] | None = None,
     ) -> None:
-        """`last_activity`: when a link last moved a byte, either way; by default, when it brought a message."""
+        """`last_activity` returns when a link last moved a byte, either way; by default, when it brought a message."""
         self.me = me
         self._limits = limits
         self._timers = timers
@@ -289,7 +292,7 @@ class Cluster:
         self.rings = parts.rings
         self.routes = parts.routes
         self.links = parts.links
-        """The link that calls for a member go over; read it, don't write."""
+        """The link that calls for a member use; read-only."""
         self._parts = parts
         self._peer_links = parts.peer_links
         self._gossip = parts.gossip
@@ -313,20 +316,20 @@ class Cluster:
     def link_established(
         self, link: LinkId, member: MemberId, name: str, *, dialled: Address | None, now: int
     ) -> list[ClusterOutput]:
-        """A handshake with a node is done. `dialled`: the address this side dialled, None if the other side did."""
+        """Add a link after its handshake. `dialled` is the address this side dialled, None if the peer dialled."""
         if member == self.me:
             return [] if dialled is None else self.reached_self(dialled, now)
         peer_link = PeerLink(link, member, name, dialler=member if dialled is None else self.me)
         self._last_activity[link] = now
         self.routes.changed()
-        self._changes.begin_ticking(now)  # whoever stands still from now on shall know it, though it knows nobody yet
+        self._changes.begin_ticking(now)  # a stall is detected from now on, even while no member is known
         out: list[ClusterOutput] = [*self._peer_links.add(peer_link)]
         for other in self._peer_links.to_member(member):
             if not other.closing and other.dialler == self.me and self.links[member] != other.link:
                 other.closing = True
                 out.append(CloseLink(other.link, GoodbyeReason.DUPLICATE))
         if not peer_link.closing:
-            # Who dialled says who it is and compares what both know; a suspect is told at once what is said of it.
+            # The dialling side introduces itself and starts a comparison. A suspect receives its claim at once.
             out += (
                 [*self._anti_entropy.introduce(link), *self._anti_entropy.compare(link)] if dialled is not None else []
             )
@@ -343,11 +346,11 @@ class Cluster:
         return out
 
     def goodbye_received(self, link: LinkId, now: int) -> list[ClusterOutput]:
-        """The peer said Goodbye on a link: calls go over another one, if there is one."""
+        """Handle a peer's Goodbye on a link: calls use another link, if there is one."""
         return self.start_closing(link)
 
     def link_closed(self, link: LinkId, *, clean: bool, now: int) -> list[ClusterOutput]:
-        """A link is closed; `clean` if a Goodbye of either side came before. Unknown links are ignored."""
+        """Handle the end of a link; `clean` if a Goodbye of either side came before. Unknown links are ignored."""
         peer_link = self._peer_links.remove(link)
         if peer_link is None:
             return []
@@ -367,32 +370,32 @@ class Cluster:
         return [*out, *self._dialer.link_lost(member, now)]
 
     def dial_failed(self, address: Address, now: int) -> list[ClusterOutput]:
-        """A dial ended without a handshake: refused, silent, another cluster, or closed before its hello came."""
+        """Handle a dial without a handshake: refused, silent, another cluster, or closed before its hello came."""
         members = self._dialer.dialled_for(address)
         return self._dial_ended(address, members, [*self._dialer.dial_failed(address, now)], now)
 
     def _dial_ended(
         self, address: Address, members: list[MemberId], out: list[ClusterOutput], now: int
     ) -> list[ClusterOutput]:
-        """No link came of a dial; those whom it was for may dial me."""
+        """Follow up a dial that opened no link; request a dial back from the members that it was for."""
         out += self._changes.follow_up(self._detector.dial_failed(address, now), now)
         for member in members:
             out += self._request_dial_back(member, now)
         return out
 
     def reached_self(self, address: Address | None, now: int) -> list[ClusterOutput]:
-        """A handshake showed this process's own id; `address` is what was dialled, None on the side that accepted."""
+        """Handle a handshake that showed this process's own id. `address` was dialled; None on the accepting side."""
         if address is None:
             return []
         members = self._dialer.dialled_for(address)
         return self._dial_ended(address, members, [*self._dialer.reached_self(address, now)], now)
 
     def connect(self, member: MemberId, now: int) -> list[ClusterOutput]:
-        """A call waits for a link to that member: dial now, if nothing is under way."""
+        """Open a link to a member for a call: dial now unless a dial is in progress, or request a dial back."""
         return [*self._dialer.connect(member, now), *self._request_dial_back(member, now)]
 
     def start_closing(self, link: LinkId) -> list[ClusterOutput]:
-        """This side says Goodbye on a link by itself (after `CloseIfIdle`): nothing new goes over it."""
+        """Mark a link on which this side sends Goodbye itself (after `CloseIfIdle`): nothing new uses it."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
             return []
@@ -401,7 +404,7 @@ class Cluster:
         return [*self._peer_links.choose(peer_link.member)]
 
     def ack_received(self, link: LinkId, now: int) -> list[ClusterOutput]:
-        """A `SendPing` on that link has its answer."""
+        """Handle the answer to a `SendPing` on that link."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
             return []
@@ -409,12 +412,12 @@ class Cluster:
         return [*self._detector.ack_received(peer_link.member, now)]
 
     def send_own_head(self, link: LinkId) -> list[ClusterOutput]:
-        """Who sent a call that is not offered here is told which version of my catalogue says so."""
+        """Send the own head to a node that dispatched a call not offered here, so that it updates its copy."""
         content = self.catalogue.content(self.me)
         return [] if content is None else [SendMessage(link, Gossip(heads=(content.head,)))]
 
     def backlog(self, link: LinkId, queued: int) -> None:
-        """So many bytes wait to leave on a link. One that does not drain is told of new content, and not sent it."""
+        """Record the backlog of a link in bytes. A slow link carries only heads of new content, not the content."""
         if self._peer_links.get(link) is not None:
             if queued < self._limits.slow_link:
                 self._gossip.slow_links.pop(link, None)
@@ -422,20 +425,20 @@ class Cluster:
                 self._gossip.slow_links[link] = None
 
     def _request_dial_back(self, member: MemberId, now: int) -> list[ClusterOutput]:
-        """Ask a member to dial me, over others, if I cannot dial it."""
+        """Request by relay that a member dials this node, if this node cannot dial it."""
         if not self._dialer.needs_dial_back(member, now):
             return []
         next_hop = self.routes.next_hop(member)
         return [] if next_hop is None else [SendMessage(next_hop, DialBack(member, self.me))]
 
     def _last_activity_at(self, link: LinkId) -> int:
-        """When a link last brought a message about the cluster."""
+        """Return when a link last brought a message about the cluster."""
         return self._last_activity.get(link, -TICK)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
     def received(self, link: LinkId, message: ClusterMessage, now: int) -> list[ClusterOutput]:
-        """A message about the cluster came in. One of an unknown link is ignored."""
+        """Handle a message about the cluster. One from an unknown link is ignored."""
         peer_link = self._peer_links.get(link)
         if peer_link is None:
             return []
@@ -446,7 +449,7 @@ class Cluster:
         return [*self._gossip.answer_fetch(peer_link.link, fetch)]
 
     def _digest_received(self, peer_link: PeerLink, digest: Digest, now: int) -> list[ClusterOutput]:
-        # On a link that closes as a duplicate nothing: the digests go over the one that is kept.
+        # No answer on a link that closes as a duplicate: the digests use the link that is kept.
         if peer_link.closing:
             return self._supersede_own(digest.heads, now)
         out, complete = self._anti_entropy.answer_digest(peer_link.link, digest)
@@ -524,7 +527,10 @@ class Cluster:
         return [*out, *self._gossip.flush(now)]
 
     def _supersede_own(self, heads: Iterable[Head], now: int) -> list[ClusterOutput]:
-        """Nobody but this process writes its catalogue: a head of it that it never had is outbid, as a claim is."""
+        """Publish the own catalogue again above any version that this process never made.
+
+        Only this process writes its catalogue, so such a head is superseded, as a claim against it is refuted.
+        """
         own = self.catalogue.content(self.me)
         mine = (0, b"") if own is None else (own.version, own.head.hash)
         made_up = [
@@ -536,19 +542,19 @@ class Cluster:
         ]
         if not made_up or self._dialer.stopped:
             return []
-        if max(made_up) == LAST_VERSION:  # no version is left after that
+        if max(made_up) == LAST_VERSION:  # no later version exists
             self.members.id_retired = True
             return self._changes.housekeeping()
         return self._catalogue_changed(self.catalogue.supersede(max(made_up)), now)
 
     def _mark_synced(self, peer_link: PeerLink) -> None:
-        """What that member knows is now known here."""
+        """Record that all the state of that member is here; if it is a seed, this node is synced."""
         self._synced = self._synced or self._dialer.is_seed(peer_link.member)
 
     # -- time -----------------------------------------------------------------------------------------------------
 
     def wake(self, key: Key, now: int) -> list[ClusterOutput]:
-        """A timer of the cluster came due."""
+        """Handle a timer of the cluster that is due."""
         match key[0]:
             case TimerKind.TICK:
                 return self._tick(now)
@@ -583,7 +589,7 @@ class Cluster:
         return out
 
     def _compare_with_neighbour(self, now: int) -> list[ClusterOutput]:
-        """Compare what is known with one neighbour."""
+        """Compare state with one neighbour."""
         if self._dialer.stopped or len(self.rings) == 1:
             return []
         self._timers.set((TimerKind.ANTI_ENTROPY,), now + self._limits.gossip_interval)
@@ -600,20 +606,20 @@ class Cluster:
         return self._catalogue_changed(self.catalogue.offer(spec), now)
 
     def withdraw(self, name: str, now: int) -> list[ClusterOutput]:
-        """Offer a function no longer. Raises LocalProtocolError if it is not offered; nothing has changed then."""
+        """Stop offering a function. Raises LocalProtocolError if it is not offered; nothing has changed then."""
         return self._catalogue_changed(self.catalogue.withdraw(name), now)
 
     def set_resources(self, resources: Iterable[str], now: int) -> list[ClusterOutput]:
-        """The node's own resources are now these. Raises LocalProtocolError (1014) beyond a limit."""
+        """Replace the node's own resources. Raises LocalProtocolError (1014) beyond a limit."""
         return self._catalogue_changed(self.catalogue.set_resources(resources), now)
 
     def drain(self, now: int) -> list[ClusterOutput]:
-        """Say that this node takes no new calls."""
+        """Publish that this node takes no new calls."""
         self._gossip.flush_now()
         return self._catalogue_changed(self.catalogue.drain(), now)
 
     def advertise(self, addresses: tuple[Address, ...], now: int) -> list[ClusterOutput]:
-        """This node can be dialled at these addresses, and no longer at others."""
+        """Replace the addresses at which this node can be dialled."""
         self._dialer.set_own_addresses(*addresses)
         own = self.members.own
         if own.card is None or own.addresses == addresses:
@@ -622,7 +628,7 @@ class Cluster:
         return self._changes.members_changed([self.members.update_card(card, now)], source=None, now=now)
 
     def leave(self, now: int) -> list[ClusterOutput]:
-        """Say LEFT to all; from now on nobody is dialled or suspected."""
+        """Announce LEFT to all; from now on this node dials and suspects no member."""
         self._gossip.flush_now()
         out = self._changes.members_changed([self.members.leave(now)], source=None, now=now)
         self._dialer.stop()
@@ -636,18 +642,18 @@ class Cluster:
         self._gossip.catalogue_changed(delta, source=None)
         return [*self._gossip.flush(now), OffersChanged(tuple(self.catalogue.affected_functions(delta)), (self.me,))]
 
-    # -- for people -----------------------------------------------------------------------------------------------
+    # -- for users ------------------------------------------------------------------------------------------------
 
     def synced(self) -> bool:
-        """Whether digests have been exchanged with one seed, or there is none to ask."""
+        """Return whether digests have been exchanged with one seed, or there is no seed."""
         return self._synced or self._dialer.seedless
 
     def fetching(self, member: MemberId) -> int:
-        """The newest version of a member's catalogue that is asked for; 0 for none."""
+        """Return the newest version of a member's catalogue that is being fetched; 0 for none."""
         return self._gossip.fetching(member)
 
     def name_of(self, member: MemberId) -> str:
-        """A member's name, as its card or its link says; empty if neither does."""
+        """Return a member's name from its card or its link; empty if there is neither."""
         current = self.members.get(member)
         if current is not None and current.card is not None:
             return current.name

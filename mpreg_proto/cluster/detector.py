@@ -1,11 +1,11 @@
-"""The failure detector: which members no longer answer (docs/explanation/membership.md).
+"""The failure detector: it finds members that no longer answer (docs/explanation/membership.md).
 
-It probes one neighbour a second over the link that stands, asks three co-observers about who is silent, and accuses;
-what it accuses and what it wants sent goes back to `Cluster`. The end of a stream is suspicion at once, never death:
-DEAD needs time, and less of it the more observers agree. It sees bytes only through `last_activity`, and dials only
-through `Dialer`. A node whose own tick comes late has been stalled itself and suspects nobody for a second. One that is
-always late does so all the same: a stall excuses a member `EXCUSES` times in a row. In a cluster of up to four all
-neighbours are probed each second.
+Each second it probes one neighbour over the open link. About a silent one it sends PingReqs to three other observers,
+and then marks it SUSPECT. It returns the standings that it declares and its actions to `Cluster`. The end of a stream
+is suspicion at once, never DEAD: DEAD needs time, and less of it the more observers agree. It sees bytes only through
+`last_activity`, and dials only through `Dialer`. A node whose own tick comes late has been stalled itself and suspects
+no member for a second. One that is always late still suspects: a stall excuses a member at most `EXCUSES` times in a
+row. In a cluster of up to four all neighbours are probed each second.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import IndirectAck, PingReq
 
 PROBE_INTERVAL = SECOND
-"""From one probe to the next; each neighbour's turn comes once in so many seconds as there are neighbours."""
+"""The time from one probe to the next; each neighbour is probed once in as many seconds as there are neighbours."""
 PROBE_TIMEOUT = 500 * MILLISECOND
-"""How long a probe waits, first for its own answer, then for anybody else's."""
+"""The time that a probe waits: first for the direct answer, then for an indirect one."""
 STALL_THRESHOLD = 500 * MILLISECOND
-"""A node whose own tick came later than this was stalled: what it missed meanwhile proves nothing."""
+"""A node whose own tick is later than this was stalled: a missing answer in that time proves nothing."""
 UNLINKED_GRACE = 5 * SECOND
-"""So long a neighbour may have no link, before it is asked about as if it had not answered."""
+"""The time that a neighbour may have no link before PingReqs are sent about it, as if it had not answered."""
 INDIRECT_PROBES = 3
-"""How many are asked whether they can reach who is silent (SWIM, section 3.1: k)."""
+"""The number of observers that receive a PingReq about a silent member (SWIM, section 3.1: k)."""
 SILENT_LINK_TIMEOUT = 3 * SECOND
-"""A link that brought nothing for so long, to a member that answers others, is given up (guarantees.md)."""
+"""A link that brought nothing for this long, to a member that answers others, is abandoned (guarantees.md)."""
 EXCUSES = 3
-"""So often in a row what speaks against a member is put down to this node's own lateness; then it counts."""
+"""The number of times in a row that a stall of this node excuses a member; after that the evidence counts."""
 MAX_HEALTH_MULTIPLIER = 8
-"""The most that `Detector.health_multiplier` grows to (Lifeguard, section IV-A: S)."""
+"""The maximum of `Detector.health_multiplier` (Lifeguard, section IV-A: S)."""
 
 
 class Findings(msgspec.Struct):
-    """What the detector comes to in one step: the members that it has declared something of, and what it wants done."""
+    """The result of one step of the detector: the members whose standing it declared, and its actions."""
 
     declared: list[Member] = []
-    """Each with the standing that it has now; to be spread and followed up."""
+    """The members, each with its new standing; to be spread and followed up."""
     actions: list[ClusterAction] = []
 
     def add(self, other: Findings) -> None:
-        """The findings of one more step."""
+        """Add the findings of another step."""
         self.declared += other.declared
         self.actions += other.actions
 
 
 class _Probe:
-    """A probe under way: `prompted` by another's accusation; `indirect` once others were asked."""
+    """A probe in progress: `prompted` by another node's accusation; `indirect` once PingReqs were sent."""
 
     __slots__ = ("indirect", "prompted", "started")
 
@@ -69,9 +69,9 @@ class _Probe:
 
 
 class Detector:
-    """The failure detector of one node. It writes to `members` through `declare` alone.
+    """The failure detector of one node. It writes to `members` only through `declare`.
 
-    Timer keys: (TimerKind.PROBE, member); `tick` is `Cluster`'s to call.
+    Timer keys: (TimerKind.PROBE, member); `Cluster` calls `tick`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Detector:
         rng: Rng,
         closing: Callable[[MemberId], Iterable[LinkId]] = lambda member: (),
     ) -> None:
-        """`last_activity`: when a link last moved a byte, either way. `closing`: links that finish what is on them."""
+        """`last_activity` returns when a link last moved a byte, either way; `closing` returns closing links."""
         self._members = members
         self._rings = rings
         self._dialer = dialer
@@ -96,35 +96,35 @@ class Detector:
         self._timers = timers
         self._rng = rng
         self.health_multiplier = 1
-        """1 to 8: the factor of this node's timeouts, as it may be slow itself (Lifeguard: local health multiplier)."""
+        """The factor of this node's timeouts, 1 to 8, as it may be slow itself (Lifeguard: local health multiplier)."""
         self._turns: list[MemberId] = []
         self._probes: dict[MemberId, _Probe] = {}
         self._suspicions = Suspicions(timers)
         self._unlinked: dict[MemberId, int] = {}
         self._queued_ping_reqs: dict[MemberId, dict[MemberId, None]] = {}
-        """Whom to ask about whom, once a link to the first stands."""
+        """The PingReqs that wait for a link: observer -> members to ask it about."""
         self._ping_req_senders: dict[MemberId, dict[LinkId, int]] = {}
-        """Who asked whether a member answers me, and when."""
+        """The links whose peers sent a PingReq about a member, and when."""
         self._displaced: dict[MemberId, int] = {}
-        """At whose address another member answered, and when."""
+        """The members at whose address another member answered, and when."""
         self._broken_since: dict[MemberId, int] = {}
-        """Neighbours whose last link ended without Goodbye, and when."""
+        """The neighbours whose last link ended without Goodbye, and when."""
         self._deferred: dict[MemberId, None] = {}
-        """Those of them that are looked at again, as this node was stalled when it heard of that."""
+        """Those of them to be checked again: this node was stalled when it learnt of the end."""
         self._half_open: dict[MemberId, int] = {}
-        """Neighbours that answer others, while the link here has brought nothing since that time."""
+        """The neighbours that answer others, while the link here has brought nothing since that time."""
         self._excused: dict[MemberId, tuple[int, int]] = {}
-        """How often in a row this node's own lateness has excused a member, and when last."""
+        """The number of times in a row that a stall of this node has excused a member, and the time of the last."""
         self._next_tick: int | None = None
         self._stalled_until = 0
         self._stopped = False
 
     def begin(self, first: int) -> None:
-        """Ticks come from now on, the first of them then."""
+        """Expect ticks from now on, the first one at `first`."""
         self._next_tick = first
 
     def stop(self) -> None:
-        """This process is leaving: it suspects nobody any more."""
+        """Stop: this process is leaving and suspects no member any more."""
         self._stopped = True
         for member in self._probes:
             self._timers.cancel((TimerKind.PROBE, member))
@@ -133,7 +133,7 @@ class Detector:
     # -- links ----------------------------------------------------------------------------------------------------
 
     def link_established(self, member: MemberId) -> list[ClusterAction]:
-        """A link to a member stands: ask it what it was to be asked; a suspect hears of its accusation elsewhere."""
+        """Handle a new link to a member: send the PingReqs that wait for it. `Cluster` sends a suspect its claim."""
         for table in (self._unlinked, self._broken_since, self._deferred, self._half_open, self._excused):
             table.pop(member, None)
         link = self._links.get(member)
@@ -143,7 +143,7 @@ class Detector:
         )
 
     def link_lost(self, member: MemberId, now: int) -> Findings:
-        """The last link to a member ended without Goodbye: SUSPECT, if I watch it and was not stalled myself."""
+        """Handle the end of a last link without Goodbye: a neighbour is SUSPECT, unless this node was stalled."""
         if member not in self._rings.neighbours:
             return Findings()
         self._unlinked.setdefault(member, now)
@@ -154,23 +154,23 @@ class Detector:
         return self._suspect_lost(member, now)
 
     def _suspect_lost(self, member: MemberId, now: int) -> Findings:
-        """A link that ended without Goodbye, and was not opened again, is told as suspicion."""
+        """Declare a member SUSPECT whose link ended without Goodbye and was not opened again."""
         self._deferred.pop(member, None)
         self._end_probe(member)
         current = self._members.get(member)
         suspected = current is not None and current.standing is Standing.SUSPECT
         found = self._declare(member, Standing.SUSPECT, now)
-        # Who was suspected of silence before has less time from now on.
+        # A member that was already suspected of silence has less time from now on.
         return found if found.declared or current is None or not suspected else self._on_suspect(current, now)
 
     def link_closed(self, member: MemberId, now: int) -> None:
-        """Its last link closed on purpose: no suspicion, as long as it or others can be reached soon."""
+        """Handle the clean end of a member's last link: no suspicion while it or its observers can be reached soon."""
         if member in self._rings.neighbours:
             self._unlinked[member] = now
         self._end_probe(member)
 
     def dial_failed(self, address: Address, now: int) -> Findings:
-        """A dial came to nothing: I agree with those who suspect whom I cannot reach either."""
+        """Agree with the accusers of the members that a failed dial was for, if these cannot be reached here either."""
         found = Findings()
         for member in self._dialer.dialled_for(address):
             since = self._suspicions.since(member)
@@ -181,7 +181,10 @@ class Detector:
         return found
 
     def displaced(self, member: MemberId, now: int) -> Findings:
-        """Another member answered where this one should be: SUSPECT; RETIRED once it is DEAD. Evidence, no hearsay."""
+        """Handle another member's answer at this one's address: SUSPECT, and RETIRED once it is DEAD.
+
+        This is direct evidence, not a claim of others.
+        """
         if member == self._members.me or self._stopped:
             return Findings()
         if self._members.standing(member) is Standing.DEAD:
@@ -194,7 +197,7 @@ class Detector:
     # -- standings ------------------------------------------------------------------------------------------------
 
     def member_changed(self, member: Member, now: int) -> Findings:
-        """A member rose or has more accusers, by whatever cause. What follows from it, to be spread as well."""
+        """Handle a member that rose or has more accusers, for any reason. Returns what follows, to be spread too."""
         if member.id == self._members.me or self._stopped:
             return Findings()
         if member.standing is Standing.SUSPECT:
@@ -215,16 +218,16 @@ class Detector:
         return found
 
     def _silent_link(self, member: MemberId) -> list[ClusterAction]:
-        """The link to a suspect over which nothing came since: it would keep its address from being dialled."""
+        """Abort the link to a suspect that brought nothing since; an open link would prevent dials to its address."""
         since, link = self._suspicions.since(member), self._links.get(member)
         return [] if since is None or link is None or self._last_activity(link) > since else [AbortLink(link)]
 
     def refuted(self) -> None:
-        """I was accused and had to refute: perhaps it is I who is slow."""
+        """Raise the health multiplier: this node was accused and had to refute, so it may be slow itself."""
         self.health_multiplier = min(MAX_HEALTH_MULTIPLIER, self.health_multiplier + 1)
 
     def neighbours_changed(self, now: int) -> Findings:
-        """My neighbours are others than they were: suspects among the new ones are now mine to observe."""
+        """Handle changed neighbours: start to observe the suspects among the new ones."""
         found = Findings()
         for member in self._suspicions.unobserved():
             current = self._members.get(member)
@@ -238,7 +241,7 @@ class Detector:
         return found
 
     def _on_suspect(self, member: Member, now: int) -> Findings:
-        """Set the time of the verdict by who agrees; probe it, if others suspected it first."""
+        """Set the timeout of a suspicion from its accusers; probe the member, if others suspected it first."""
         if member.id not in self._rings.neighbours:
             self._suspicions.add_unobserved(member, now, health_multiplier=self.health_multiplier)
             return Findings()
@@ -251,7 +254,7 @@ class Detector:
     # -- probing --------------------------------------------------------------------------------------------------
 
     def tick(self, now: int) -> Findings:
-        """A second has passed: probe the next neighbour. Late, it throws away what waited for an answer meanwhile."""
+        """Probe the next neighbour, once a second. A late tick ends running probes and restarts suspicions."""
         late = self._locally_stalled(now)
         self._next_tick = now + PROBE_INTERVAL
         if late:
@@ -268,7 +271,7 @@ class Detector:
         return found
 
     def _next_turn(self) -> tuple[MemberId]:
-        """The next neighbour of a round, in which each has its turn once, in shuffled order."""
+        """Return the next neighbour of a round, in which each has one turn, in shuffled order."""
         while True:
             if not self._turns:
                 self._turns = list(self._rings.neighbours)
@@ -278,7 +281,7 @@ class Detector:
                 return (member,)
 
     def _recheck(self, now: int) -> Findings:
-        """Accuse whose link ended while this node was stalled, and is gone still; probe over links that seem dead."""
+        """Suspect members whose links ended during a stall and are still missing; probe possibly half-open links."""
         found = Findings()
         for member in list(self._deferred):
             if not self._excuse(member, now):
@@ -293,7 +296,7 @@ class Detector:
         return found
 
     def _expire_ping_reqs(self, now: int) -> None:
-        """What nobody waits for any more."""
+        """Drop PingReqs whose senders no longer wait."""
         if not self._probes:
             self._queued_ping_reqs.clear()
         for member, askers in list(self._ping_req_senders.items()):
@@ -303,14 +306,14 @@ class Detector:
                 del self._ping_req_senders[member]
 
     def ack_received(self, member: MemberId, now: int) -> list[ClusterAction]:
-        """A probe of a member has its answer. Whoever asked about it is told."""
+        """Handle the answer to a probe: it succeeds, and the senders of PingReqs for it receive IndirectAcks."""
         probe = self._probes.get(member)
         if probe is not None:
             self._probe_succeeded(member)
         return self._send_indirect_acks(member)
 
     def indirect_ack_received(self, member: MemberId, now: int) -> list[ClusterAction]:
-        """Another says that a member answers it; the link here, if nothing came over it for long, is of no use."""
+        """Handle an IndirectAck: the member is alive. A link to it that has long been silent is abandoned."""
         probe = self._probes.get(member)
         if probe is None or probe.prompted:
             return []
@@ -325,7 +328,7 @@ class Detector:
         return [AbandonLink(link)]
 
     def ping_req_received(self, link: LinkId, member: MemberId, now: int) -> list[ClusterAction]:
-        """Somebody cannot reach a member: can I?"""
+        """Handle a PingReq: check whether this node reaches the member."""
         mine = self._links.get(member)
         if mine is None or mine == link or self._stopped:
             return []
@@ -335,7 +338,7 @@ class Detector:
         return [SendPing(mine)]
 
     def probe_timed_out(self, member: MemberId, now: int) -> Findings:
-        """A probe has waited long enough: any byte since then will do; else others are asked, and then it failed."""
+        """Handle the timeout of a probe: any byte since its start is an answer; else send PingReqs, then fail."""
         probe = self._probes.get(member)
         if probe is None:
             return Findings()
@@ -352,7 +355,7 @@ class Detector:
             return Findings(actions=self._send_ping_reqs(member, now))
         self._end_probe(member)
         current = self._members.get(member)
-        alone = current is not None and not current.accusers  # else it is not I who is slow (Lifeguard, section IV-A)
+        alone = current is not None and not current.accusers  # else this node is not slow (Lifeguard, section IV-A)
         found = self._declare(member, Standing.SUSPECT, now)
         if found.declared and alone:
             self.health_multiplier = min(MAX_HEALTH_MULTIPLIER, self.health_multiplier + 1)
@@ -364,7 +367,7 @@ class Detector:
             self._unlinked.pop(member, None)
             if (
                 0 <= now - self._last_activity(link) < PROBE_INTERVAL
-            ):  # any byte is an answer, also one to a question not yet asked
+            ):  # any byte is an answer, also one before the question
                 self._probe_succeeded(member)
                 return []
             self._start_probe(member, _Probe(now, prompted=False, indirect=False), now)
@@ -376,7 +379,7 @@ class Detector:
         return self._send_ping_reqs(member, now)
 
     def _probe_suspect(self, member: MemberId, now: int) -> list[ClusterAction]:
-        """Somebody accuses whom I watch: see for myself, at once, and by dialling if there is no link."""
+        """Probe a neighbour that another node accuses, at once, and dial it if there is no link."""
         if member in self._probes or self._locally_stalled(now):
             return []
         self._start_probe(member, _Probe(now, prompted=True, indirect=False), now)
@@ -388,7 +391,7 @@ class Detector:
         self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health_multiplier)
 
     def _send_ping_reqs(self, member: MemberId, now: int) -> list[ClusterAction]:
-        """Three of its observers, those first to whom a link stands; to others one is opened."""
+        """Send PingReqs to three of a member's observers, linked ones first; open links to the others."""
         others = [one for one in self._rings.observers_of(member) if one != self._members.me]
         self._shuffle(others)
         others.sort(key=lambda one: one not in self._links)
@@ -419,10 +422,10 @@ class Detector:
         if self._probes.pop(member, None) is not None:
             self._timers.cancel((TimerKind.PROBE, member))
 
-    # -- verdicts -------------------------------------------------------------------------------------------------
+    # -- timeouts -------------------------------------------------------------------------------------------------
 
     def suspicion_timed_out(self, member: MemberId, now: int) -> Findings:
-        """A suspicion is old enough: DEAD, unless it is heard all the same, as then it will refute."""
+        """Handle the timeout of a suspicion: DEAD, unless bytes came from the member, as then it will refute."""
         since = self._suspicions.since(member)
         if since is None or self._stopped or self._members.standing(member) is not Standing.SUSPECT:
             return Findings()
@@ -437,7 +440,7 @@ class Detector:
         self._suspicions.restart(member, now, health_multiplier=self.health_multiplier, observers=observers)
 
     def _recover_from_stall(self, now: int) -> None:
-        """This node was stalled: what it waited for may have come and lie unread."""
+        """Recover from a stall of this node: the answers it waited for may have arrived and not been read yet."""
         self._stalled_until = now + PROBE_INTERVAL
         for member in list(self._probes):
             if self._excuse(member, now):
@@ -447,9 +450,10 @@ class Detector:
                 self._restart_suspicion(member, now)
 
     def _excuse(self, member: MemberId, now: int) -> bool:
-        """Whether what speaks against a member proves nothing, as this node was stalled.
+        """Return whether the evidence against a member proves nothing, as this node was stalled.
 
-        All of one second counts once; and who was excused `EXCUSES` times in a row, and never heard, is no more.
+        All excuses within one second count as one. After `EXCUSES` in a row without a byte from the member there is no
+        more.
         """
         if not self._locally_stalled(now):
             return False
@@ -462,13 +466,13 @@ class Detector:
         return times <= EXCUSES
 
     def _last_activity_of(self, member: MemberId) -> int:
-        """When a member was last heard, over whatever link."""
+        """Return when a member last showed activity, over any link."""
         link = self._links.get(member)
         links = (*self._closing(member), *(() if link is None else (link,)))
         return max(map(self._last_activity, links), default=-1)
 
     def _locally_stalled(self, now: int) -> bool:
-        """Whether this node's own tick is long overdue, or came late a short while ago."""
+        """Return whether this node's own tick is long overdue, or came late a short time ago."""
         return now < self._stalled_until or (self._next_tick is not None and now > self._next_tick + STALL_THRESHOLD)
 
     def _declare(self, member: MemberId, standing: Standing, now: int) -> Findings:

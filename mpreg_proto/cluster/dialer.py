@@ -2,12 +2,13 @@
 
 It reads members, rings and links; its inputs are handshakes, failures and ends of links. Outputs are `Dial` effects,
 one notice for an address that does not answer, and `DialBack` for members that can only be dialled from the other side.
-Links are needed to neighbours, to members that a call waits for, and, with fewer than three links, to anybody. Rows
-are kept by address: those of members to be dialled, of the dead, and seeds. A row that nobody needs has no timer. What
-an address led to once may change: one that led to this process itself is tried again like one that failed. `Backoff`
-says how long to wait: pauses double with full jitter, so that many nodes do not come back at one moment (Brooker 2015,
-"Exponential Backoff And Jitter"); those of seeds and of the dead are shared by all that are alive, so that a cluster of
-any size tries them as often together as one node does alone. It ends no link and judges no member.
+Links are needed to neighbours, to members that a call waits for, and, with fewer than three links, to any member. Rows
+are kept by address: those of members to be dialled, of the dead, and seeds. A row that is not needed has no timer. The
+node behind an address may change: an address that led to this process itself is tried again like one that failed.
+`Backoff` returns how long to wait. Pauses double with full jitter, so that many nodes do not come back at one moment
+(Brooker 2015, "Exponential Backoff And Jitter"). Those of seeds and of the dead are shared by all living members, so
+that a cluster of any size together tries them as often as one node does alone. The dialer ends no link and changes no
+standing.
 """
 
 from __future__ import annotations
@@ -25,26 +26,27 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
 
 MIN_LINK_AGE = 5 * SECOND
-"""A link that lasted shorter is not dialled again at once, or two that cannot agree would do nothing else."""
+"""A link that lasted less is not dialled again at once, else two nodes that cannot agree would dial without end."""
 RARELY_FROM = 600 * SECOND
 RARE_INTERVAL = 30 * SECOND
-"""How often, in the whole cluster, a seed's or a dead member's address is tried once it is silent for `RARELY_FROM`."""
+"""The interval, in the whole cluster, between dials of a seed or a dead member that is silent for `RARELY_FROM`."""
 RARELY_AFTER = 8
-"""What led to this process itself so often in a row is tried rarely as well; once, if it is not alone."""
+"""An address that led to this process so often in a row is tried rarely as well; once is enough if this node is not
+alone."""
 YIELD_DELAY = SECOND
 """Of two members the one with the smaller id dials; the other waits this long for that link."""
 STAGGER = 250_000_000
-"""Between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
+"""The delay between the addresses of one member (RFC 8305, section 5: the delay between attempts)."""
 MIN_LINKS = 3
-"""With fewer links than that, and others alive, anybody will do."""
+"""With fewer links than this, and others alive, a link to any member is useful."""
 OWN_AFTER = 5
-"""An address that led to this process so often in a row is taken for its own; still it is tried now and then."""
+"""An address that led to this process so often in a row counts as its own; it is still tried at intervals."""
 LINK_KEPT_FOR = 30 * SECOND
-"""How long a link that a call waited for is wanted after that."""
+"""The time for which a link that a call waited for is kept after that."""
 
 
 class AddressRow:
-    """One address: for whom it is dialled, whom it led to, and how it has failed since then."""
+    """One address: the members it is dialled for, the member it led to, and its failures since then."""
 
     __slots__ = (
         "due",
@@ -67,22 +69,22 @@ class AddressRow:
         self.interested: dict[MemberId, None] = {}
         self.last_member: MemberId | None = None
         self.own_hits = 0
-        """How often in a row it led to this very process."""
+        """The number of times in a row that it led to this process."""
         self.reached = 0
-        """When a handshake there was last done."""
+        """The time of the last completed handshake there."""
         self.flaps = 0
-        """How many links in a row lasted shorter than `MIN_LINK_AGE`."""
+        """The number of links in a row that lasted less than `MIN_LINK_AGE`."""
         self.failures = 0
         self.silent = False
         self.silent_since = 0
         self.rare = False
-        """Whether it is tried rarely by now."""
+        """True if it is tried rarely now."""
         self.tried = -1
-        """When it last failed."""
+        """The time of its last failure."""
 
 
 class Backoff:
-    """Pauses in nanoseconds. It draws from `rng` and writes to the row that it is given, to nothing else."""
+    """Pauses in nanoseconds. It draws from `rng` and writes only to the row that it gets."""
 
     __slots__ = ("_limits", "_rings", "_rng")
 
@@ -92,19 +94,19 @@ class Backoff:
         self._limits = limits
 
     def after_failure(self, row: AddressRow, now: int, *, dead: bool) -> int:
-        """Until the next dial; `dead`: for nobody who is alive."""
+        """Return the pause until the next dial; `dead`: no living member is expected there."""
         own = row.own_hits >= RARELY_AFTER or (row.own_hits > 0 and len(self._rings) > 1)
         if not own and (not dead or now - row.silent_since < RARELY_FROM):
             return self.pause(row.failures - 1, dead=dead)
         whole = RARE_INTERVAL * len(self._rings)
         if row.rare:
             return whole
-        # At first some time within the round, or the whole cluster would try at one time and then not at all.
+        # The first time is random within the round; otherwise the whole cluster would try at one time and then pause.
         row.rare = True
         return int(whole * self._rng.fraction())
 
     def flap_delay(self, row: AddressRow, member: MemberId, now: int) -> int:
-        """Until a link that was lost is dialled again: nothing, unless it lasted too short a while."""
+        """Return the delay before a lost link is dialled again: 0, unless it lasted too short a time."""
         if row.last_member != member or row.reached + MIN_LINK_AGE <= now:
             row.flaps = 0
             return 0
@@ -112,10 +114,10 @@ class Backoff:
         return self.pause(row.flaps - 1, dead=False)
 
     def pause(self, failures: int, *, dead: bool) -> int:
-        """Doubled from `dial_first`, with full jitter; for seeds and the dead it is shared by all that are alive.
+        """Return a pause doubled from `dial_first`, with full jitter; living members share those of seeds and the dead.
 
-        Of these the first is some time within the round, as all find out at one time that nobody answers there. Who is
-        alone dials them soon at first, as nothing else is to be done.
+        The first of these shared pauses ends at a random time within the round, as all members detect the silence at
+        one time. A node that is alone dials seeds and the dead soon at first, as it has nothing else to do.
         """
         longest = self._limits.dial_longest
         pause = min(longest, self._limits.dial_first << min(failures, 32))
@@ -126,18 +128,19 @@ class Backoff:
 
 
 class Rank(enum.IntEnum):
-    """In which order addresses get the slots for dials, which may be fewer than they are."""
+    """The order in which addresses get the slots for dials; there may be fewer slots than addresses."""
 
     FRESH = 0
     """Leads to a living member, and has not failed since it last answered."""
     UNSURE = 1
-    """Has failed, or is a seed that may lead to anybody; one that failed only for a node that is alone."""
+    """Has failed, or is a seed that may lead to any node. A seed that failed has this rank only while the node is
+    alone."""
     DEAD = 2
-    """Is dialled for nobody who is known to be alive."""
+    """No member known to be alive is expected there."""
 
 
 class Dialer:
-    """The links that should be there. `links` is read, never written: it says who is reached."""
+    """The links that this node should hold. `links` is read, never written: it shows which members are linked."""
 
     def __init__(
         self,
@@ -160,16 +163,16 @@ class Dialer:
         self._rows: dict[Address, AddressRow] = {}
         self._addresses: dict[MemberId, tuple[str, ...]] = {}
         self._dialling: dict[Address, tuple[MemberId | None, Rank]] = {}
-        """What is being dialled, for whom, and as what it got its slot."""
+        """The addresses being dialled, the member that each is for, and the rank of its slot."""
         self._waiting: dict[Rank, dict[Address, None]] = {rank: {} for rank in Rank}
-        """What is due and has no slot yet, the longest waiting first."""
+        """The addresses that are due and have no slot yet, the longest waiting first."""
         self._own_addresses: dict[Address, None] = {}
-        """Where this process says that it can be dialled."""
+        """The addresses that this process advertises."""
         self._neighbours: dict[MemberId, None] = {}
         self._dial_back_sent: dict[MemberId, int] = {}
-        """Whom I last asked to dial me, and when."""
+        """The members that last received a DialBack from this node, and when."""
         self._link_needed_until: dict[MemberId, int] = {}
-        """Whom a call waits for, or who is dialled for want of others, and until when that holds."""
+        """The members that a call waits for, or that are dialled for lack of links, and until when that holds."""
         self.seeds = tuple(dict.fromkeys(seeds))
         self.stopped = False
         for seed in self.seeds:
@@ -180,7 +183,7 @@ class Dialer:
         return [effect for seed in self.seeds for effect in self._due(seed, now)]
 
     def stop(self) -> None:
-        """This process is leaving: nothing is dialled any more."""
+        """Stop: this process is leaving and dials no address any more."""
         self.stopped = True
         for waiting in self._waiting.values():
             waiting.clear()
@@ -188,29 +191,29 @@ class Dialer:
             self._cancel_timer(address)
 
     def is_seed(self, member: MemberId) -> bool:
-        """Whether a member is one of the seeds: it answered at a seed's address, or names one as its own."""
+        """Return whether a member is one of the seeds: it answered at a seed's address, or names one as its own."""
         return any(self._leads_to(seed, member) for seed in self.seeds)
 
     @property
     def seedless(self) -> bool:
-        """Whether there is nobody to ask: no seeds, or all of them are this process itself, as far as it can tell."""
+        """True if there is no seed to compare with: no seeds, or all of them seem to be this process itself."""
         return all(seed in self._own_addresses or self._rows[seed].own_hits >= OWN_AFTER for seed in self.seeds)
 
-    # -- what is learnt -------------------------------------------------------------------------------------------
+    # -- inputs ---------------------------------------------------------------------------------------------------
 
     def forget(self, member: MemberId) -> None:
-        """A member is no more: nobody dials its addresses for its sake."""
+        """Forget a member: its addresses are not dialled for it any more."""
         for address in self._addresses.pop(member, ()):
             self._remove_interest(Address(address), member)
 
     def member_changed(self, member: Member, now: int) -> None:
-        """A member's card or standing rose: its addresses are wanted, or no longer."""
+        """Handle a member whose card or standing rose: its addresses are needed, or no longer."""
         if member.id == self._members.me:
             return
         if member.standing >= Standing.LEFT:
             self.forget(member.id)
             for seed in self.seeds:
-                if seed in member.addresses:  # whoever comes back there is joined again
+                if seed in member.addresses:  # a new process at that address is joined again
                     self._dial_by(seed, now + self._limits.dial_longest)
             return
         if member.routable and not self._needs_link(member.id):
@@ -227,7 +230,8 @@ class Dialer:
         elif member.routable:
             early = now if self._members.me < member.id or member.id in self._link_needed_until else now + YIELD_DELAY
         else:
-            # Some time within the first round, so that the whole cluster together begins at once.
+            # The first dial is at a random time within the first round, so that the whole cluster together begins at
+            # once.
             alone = self._backoff.pause(0, dead=True)
             whole = int(self._limits.dial_longest * len(self._rings) * self._rng.fraction())
             early = now + (alone if len(self._rings) <= 2 else whole)
@@ -241,7 +245,7 @@ class Dialer:
                 self._dial_by(Address(address), early + place * STAGGER)
 
     def neighbours_changed(self, now: int) -> None:
-        """My neighbours are others than they were."""
+        """Handle changed neighbours: dial the new ones, and forget the addresses of the former ones."""
         before, self._neighbours = self._neighbours, dict(self._rings.neighbours)
         for member in (*before, *self._neighbours):
             if member not in before or member not in self._neighbours:
@@ -252,9 +256,9 @@ class Dialer:
     def dial_succeeded(
         self, dialled: Address, member: MemberId, now: int
     ) -> tuple[MemberId | None, list[Dial | Notify]]:
-        """A handshake at a dialled address is done.
+        """Handle a completed handshake at a dialled address.
 
-        Returns first who was expected there instead of `member`, if anybody.
+        Returns first the member that was expected there instead of `member`, if any.
         """
         expected, _ = self._dialling.pop(dialled, (None, Rank.FRESH))
         row = self._rows.get(dialled)
@@ -265,7 +269,7 @@ class Dialer:
         return expected if expected != member else None, self._start_waiting(now)
 
     def dial_failed(self, address: Address, now: int) -> list[Dial | Notify]:
-        """A dial came to nothing: try again later, and say once that nobody answers there."""
+        """Handle a failed dial: try again later, and notify once that the address does not answer."""
         under_way = self._dialling.pop(address, None) is not None
         effects: list[Dial | Notify] = []
         row = self._rows.get(address)
@@ -278,7 +282,7 @@ class Dialer:
         return effects + self._start_waiting(now)
 
     def reached_self(self, address: Address, now: int) -> list[Dial | Notify]:
-        """That address led to this very process; a balancer or a name may lead to another the next time."""
+        """Record that an address led to this process; a balancer or a name may lead to another one the next time."""
         self._dialling.pop(address, None)
         row = self._rows.get(address)
         if row is not None and address not in self._own_addresses:
@@ -295,7 +299,7 @@ class Dialer:
         self._retry_later(address, row, now)
 
     def set_own_addresses(self, *addresses: Address) -> None:
-        """This process is there itself, and at no other address that it named before."""
+        """Set the addresses of this process. They replace the former ones."""
         before, self._own_addresses = self._own_addresses, dict.fromkeys(addresses)
         for address in addresses:
             self._unqueue(address)
@@ -306,14 +310,14 @@ class Dialer:
                 self._dial_by(address, row.tried + self._limits.dial_longest)
 
     def link_established(self, member: MemberId) -> None:
-        """A member is reached: none of its addresses needs dialling."""
+        """Cancel the planned dials to a member that is linked now."""
         for address in self._addresses.get(member, ()):
             if not self._needed(Address(address)):
                 self._cancel_timer(Address(address))
                 self._unqueue(Address(address))
 
     def link_lost(self, member: MemberId, now: int, *, pause: int = 0) -> list[Dial | Notify]:
-        """Its last link is gone: dial it, and the seeds that led to it, after `pause`."""
+        """Handle the end of a member's last link: dial it, and the seeds that led to it, after `pause`."""
         effects: list[Dial | Notify] = []
         rows = [
             *map(Address, self._addresses.get(member, ())),
@@ -328,7 +332,7 @@ class Dialer:
         return effects
 
     def connect(self, member: MemberId, now: int) -> list[Dial | Notify]:
-        """A call waits for a link: dial at once, if nothing is under way and the last failure is not that fresh."""
+        """Dial for a call that waits for a link, unless a dial is in progress or the last failure is too recent."""
         current = self._members.get(member)
         if current is None or not current.routable or self.stopped:
             return []
@@ -347,7 +351,7 @@ class Dialer:
         return []
 
     def housekeeping(self, now: int) -> list[Dial | Notify]:
-        """Once in a while: forget what is wanted no longer, and look for anybody if there are too few links."""
+        """Forget the links that are not needed any more, and dial any members if there are too few links."""
         self._dial_back_sent = {member: at for member, at in self._dial_back_sent.items() if at + RARE_INTERVAL > now}
         for member in [member for member, until in self._link_needed_until.items() if until <= now]:
             del self._link_needed_until[member]
@@ -367,11 +371,11 @@ class Dialer:
         return effects
 
     def is_surplus(self, member: MemberId) -> bool:
-        """Whether a link to a member serves nobody but calls."""
+        """Return whether only calls need a link to a member."""
         return not self._needs_link(member) and len(self._links) > MIN_LINKS
 
     def needs_dial_back(self, member: MemberId, now: int) -> bool:
-        """Whether a wanted member can only dial me, as I cannot dial it; if so, not again for a while."""
+        """Return whether a needed member must dial this node, as it cannot be dialled; True once in `MIN_LINK_AGE`."""
         rows = [self._rows.get(Address(address)) for address in self._addresses.get(member, ())]
         if (
             member in self._links
@@ -385,7 +389,7 @@ class Dialer:
         return True
 
     def unanswered(self, member: MemberId, since: int) -> bool:
-        """Whether each of its addresses was dialled in vain after `since`, and none is being dialled."""
+        """Return whether each of its addresses was dialled without success after `since`, and none is being dialled."""
         addresses = self._addresses.get(member, ())
         return bool(addresses) and all(
             address not in self._dialling
@@ -395,14 +399,14 @@ class Dialer:
         )
 
     def dialled_for(self, address: Address) -> list[MemberId]:
-        """For whom an address is dialled."""
+        """Return the members that an address is dialled for."""
         row = self._rows.get(address)
         return [] if row is None else list(row.interested)
 
     # -- time -----------------------------------------------------------------------------------------------------
 
     def wake(self, key: Key, now: int) -> list[Dial | Notify]:
-        """An address came due."""
+        """Dial an address that is due."""
         address = Address(str(key[-1]))
         row = self._rows.get(address)
         if row is not None:
@@ -414,7 +418,7 @@ class Dialer:
         if row is None or address in self._dialling or self.stopped or address in self._own_addresses:
             return []
         if not self._needed(address):
-            if row.interested or row.seed:  # whoever was met there may go; it is looked at again, though nobody says so
+            if row.interested or row.seed:  # a member met there may leave without notice
                 self._dial_by(address, now + RARE_INTERVAL)
             return []
         rank = self._rank(row)
@@ -444,7 +448,7 @@ class Dialer:
         return Rank.UNSURE if joins else Rank.DEAD
 
     def _has_slot(self, rank: Rank) -> bool:
-        """The dead get a quarter of the slots; all but the fresh leave a quarter to these, if any can be."""
+        """Return whether a dial may begin: DEAD gets a quarter of the slots; one is kept for FRESH if possible."""
         dials = self._limits.dials
         quarter = max(1, dials // 4)
         of_rank = [other for _, other in self._dialling.values()]
@@ -481,10 +485,10 @@ class Dialer:
             row.due = None
             self._timers.cancel((TimerKind.DIAL, address))
 
-    # -- who needs what -------------------------------------------------------------------------------------------
+    # -- needed addresses and links -------------------------------------------------------------------------------
 
     def _needed(self, address: Address) -> bool:
-        """Whether dialling it could bring a link that is missing; a member that is reached needs no other address."""
+        """Return whether a dial could open a missing link; a member that is linked needs no other address."""
         row = self._rows.get(address)
         if (
             row is None
@@ -504,7 +508,7 @@ class Dialer:
 
     @property
     def _too_few_links(self) -> bool:
-        """Whether there are too few links, with others alive to whom there are none."""
+        """True if there are too few links, and living members without one."""
         return len(self._links) < min(MIN_LINKS, len(self._rings) - 1)
 
     def _addresses_of(self, member: MemberId) -> tuple[str, ...]:
@@ -512,13 +516,13 @@ class Dialer:
         return () if current is None else current.addresses
 
     def _needs_link(self, member: MemberId) -> bool:
-        """Whether this node should hold a link to a member: a neighbour, or somebody that a call waits for."""
+        """Return whether this node should hold a link to a member: a neighbour, or one that a call waits for."""
         if member in self._rings.neighbours or member in self._link_needed_until:
             return self._members.routable(member)
         return False
 
     def _expected(self, row: AddressRow) -> MemberId | None:
-        """Whom a dial is for: the latest living one whose card names the address, else the latest at all."""
+        """Return the member that a dial is for: the latest living one whose card names the address, else the latest."""
         expected: MemberId | None = None
         for member in row.interested:
             if member not in self._links and (expected is None or self._members.routable(member)):

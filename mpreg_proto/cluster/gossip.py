@@ -1,9 +1,10 @@
-"""Dissemination: what is new goes at once to my neighbours on the rings, not back to its source (membership.md).
+"""Dissemination: new claims and changes go at once to the own ring neighbours, not back to their source
+(membership.md).
 
 Claims that rose and catalogues that grew come in from `Cluster`, with the link they came over; out go `Gossip` and
-`Fetch` for links. Gossip is passed on at first receipt; what comes within `FLUSH_INTERVAL` of a flush is sent together,
-liveness before the rest. A head is told only by who can serve its content, so whoever hears one knows whom
-to ask. anti_entropy.py finds what a broken link lost. With few neighbours linked everybody linked is told.
+`Fetch` for links. Gossip is passed on at first receipt. What comes within `FLUSH_INTERVAL` after a flush is sent
+together, liveness first. Only a node that can serve a content sends its head, so the sender of a head is the one to
+fetch from. anti_entropy.py finds what a broken link lost. With few neighbours linked, all linked members get gossip.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim, Delta, Fetch, Gossip, Head
 
 FLUSH_INTERVAL = 50 * MILLISECOND
-"""Gossip that comes within so long after a flush waits for the next one."""
+"""Gossip that comes within this time after a flush waits for the next one."""
 FETCH_RETRY = 2
-"""Ticks, of a second each, after which what was asked for is asked of another; doubled each time."""
+"""The number of ticks, of a second each, after which a fetch goes to the next link; doubled each time."""
 MAX_FETCH_RETRY = 64
 _FEW = 3
 
 
 class _PendingFetch:
-    """A catalogue that is asked for: from which version on, and who said that they hold it, the one asked first."""
+    """A catalogue being fetched: the version needed, and the links that offer it, the one in use first."""
 
     __slots__ = ("links", "retry_after", "version", "waited")
 
@@ -38,7 +39,7 @@ class _PendingFetch:
         self.version = version
         self.links = [link]
         self.waited = 0
-        """For how many ticks it has been waited for, and for how many it is before the next one is asked."""
+        """The ticks since the last Fetch; after `retry_after` ticks the next link is used."""
         self.retry_after = FETCH_RETRY
 
 
@@ -63,12 +64,12 @@ class _Item:
         self.head = head
 
     def without_content(self) -> _Item:
-        """The same without content."""
+        """Return the same item without content."""
         return _Item(self.member, self.sources, claim=self.claim, head=self.head)
 
 
 def _combined(items: Iterable[_Item]) -> Gossip:
-    """All of it in one message, what is said of liveness first."""
+    """Return all items in one message, claims first."""
     claims: list[Claim] = []
     deltas: list[Delta] = []
     heads: list[Head] = []
@@ -83,7 +84,7 @@ def _combined(items: Iterable[_Item]) -> Gossip:
 
 
 class Disseminator:
-    """What each link is told, and which catalogues are being fetched. `links` is read, never written.
+    """The gossip for each link, and the catalogues being fetched. `links` is read, never written.
 
     Timer key: (TimerKind.GOSSIP,), when the next flush is due.
     """
@@ -116,15 +117,15 @@ class Disseminator:
         self._changed_catalogues: dict[MemberId, tuple[int, list[LinkId]]] = {}
         """Catalogues that grew, since which version, and the links that they came from."""
         self._accusers: dict[LinkId, None] = {}
-        """Links that accused me: each gets my refutation, neighbour or not."""
+        """The links that accused this node: each gets its refutation, neighbour or not."""
         self._next = 0
         self.slow_links: dict[LinkId, None] = {}
-        """Links that do not drain: heads go over them, and no content."""
+        """Slow links: only heads go over them, no content."""
 
     # -- dissemination --------------------------------------------------------------------------------------------
 
     def members_changed(self, raised: Iterable[Member], *, source: LinkId | None) -> None:
-        """These rose, as `source` told (None: as I found out myself): to be told to the others."""
+        """Queue members that rose for the next flush. `source` is the link of the claim, None for an own finding."""
         for member in raised:
             sources = self._claims.setdefault(member.id, [])
             if source is not None and member.id != self._members.me:
@@ -133,7 +134,7 @@ class Disseminator:
                 self._accusers[source] = None
 
     def catalogue_changed(self, delta: Delta, *, source: LinkId | None) -> None:
-        """A catalogue grew, as `source` told: to be told to the others."""
+        """Queue a catalogue that grew for the next flush. `source` is the link that the delta came over."""
         member = MemberId(delta.head.member)
         since, sources = self._changed_catalogues.get(member, (delta.since, []))
         if source is not None:
@@ -141,16 +142,16 @@ class Disseminator:
         self._changed_catalogues[member] = (min(since, delta.since), sources)
 
     def flush_now(self) -> None:
-        """This process is leaving: what there is to tell is told with the next `flush`, however soon that is."""
+        """Let the next `flush` send at once, however soon it comes: this process is leaving."""
         self._next = 0
 
     def fetching(self, member: MemberId) -> int:
-        """The version of a member's catalogue that is asked for at the moment; 0 if none is."""
+        """Return the version of a member's catalogue that is being fetched; 0 if none is."""
         fetch = self._fetches.get(member)
         return 0 if fetch is None else fetch.version
 
     def flush(self, now: int) -> list[SendMessage]:
-        """Tell what is to be told, unless that was just done: then it is due a little later."""
+        """Send what is queued, unless the last flush was within `FLUSH_INTERVAL`: then set a timer."""
         if not self._claims and not self._changed_catalogues:
             return []
         if now < self._next:
@@ -162,7 +163,7 @@ class Disseminator:
         items = self._items(claims, changed)
         accused = self._accused(claims)
         targets = self._targets()
-        # Most links have told nothing of it, so most are sent the very same message.
+        # Most links are no source of any item, so they get the same message object.
         sources = dict.fromkeys(link for item in items for link in item.sources)
         whole = _combined(items)
         messages: list[SendMessage] = []
@@ -183,14 +184,14 @@ class Disseminator:
         return messages
 
     def _targets(self) -> dict[LinkId, None]:
-        """Who is told all: my neighbours, or everybody linked if there are few of these, or if I am leaving."""
+        """Return the links that get everything: those to neighbours; all, if these are few or this node is leaving."""
         links = self._links
         targets = [links[member] for member in self._rings.neighbours if member in links]
         few = len(targets) < _FEW or self._members.own.standing is Standing.LEFT
         return dict.fromkeys(links.values() if few else targets)
 
     def _accused(self, claims: Iterable[MemberId]) -> dict[LinkId, tuple[MemberId, ...]]:
-        """The claims that go first: an accusation to the accused if it is linked, my refutation to my accusers."""
+        """Return claims for certain links: an accusation to the accused, and the own refutation to the accusers."""
         found: dict[LinkId, tuple[MemberId, ...]] = dict.fromkeys(self._accusers, (self._members.me,))
         self._accusers.clear()
         for member in claims:
@@ -202,7 +203,7 @@ class Disseminator:
     def _items(
         self, claims: Mapping[MemberId, list[LinkId]], changed: Mapping[MemberId, tuple[int, list[LinkId]]]
     ) -> list[_Item]:
-        """Each thing as it is now."""
+        """Return the items with their present content."""
         items: list[_Item] = []
         for member, sources in claims.items():
             claim = self._members.claim(member)
@@ -216,17 +217,17 @@ class Disseminator:
         return items
 
     def answer_fetch(self, link: LinkId, fetch: Fetch) -> list[SendMessage]:
-        """A catalogue from where the asker holds it; nothing if it is not held here either."""
+        """Answer with a catalogue from the version that the sender has; nothing if it is not held here."""
         delta = self._catalogue.delta(MemberId(fetch.member), fetch.have)
         return [] if delta is None else [SendMessage(link, Gossip(deltas=(delta,)))]
 
     # -- fetching catalogues --------------------------------------------------------------------------------------
 
     def delta_received(self, link: LinkId, delta: Delta) -> tuple[Applied, list[SendMessage]]:
-        """Take in a delta: to be passed on if it was new, asked about if it did not fit."""
+        """Apply a delta: queue it if it was new, fetch the catalogue if it did not fit."""
         member = MemberId(delta.head.member)
         version = self._catalogue.version(member)
-        if delta.head.version <= version:  # most of what is heard is heard again
+        if delta.head.version <= version:  # most gossip received is a repetition
             messages = self._compare_with_owner(link, delta.head)
             return Applied.OLD if self._catalogue.version(member) else Applied.MISMATCH, messages
         if not self._members.routable(member) or delta.head.version > LAST_VERSION:
@@ -241,14 +242,14 @@ class Disseminator:
         if applied is Applied.MISMATCH:
             self._fetches.pop(member, None)
             owner = self._links.get(member, link)
-            # A whole copy that proves wrong from the owner's mouth stays wrong, however often it is asked for.
+            # A whole copy from its owner that does not match its hash stays wrong, however often it is fetched.
             return applied, [] if not version and owner == link else self._request(member, delta.head.version, owner)
         if applied is Applied.REFUSED:
             self._fetches.pop(member, None)
         return applied, []
 
     def head_received(self, link: LinkId, head: Head) -> list[SendMessage]:
-        """Somebody holds this version of a catalogue: ask for it if it is new. Drops a copy its owner calls wrong."""
+        """Handle a head: fetch its catalogue if it is new. Drops a copy that its owner's own head contradicts."""
         member = MemberId(head.member)
         if member == self._members.me or not self._members.routable(member) or head.version > LAST_VERSION:
             return []
@@ -257,10 +258,10 @@ class Disseminator:
         return self._request(member, head.version, link)
 
     def _compare_with_owner(self, link: LinkId, head: Head) -> list[SendMessage]:
-        """What is held is as new as `head`: if its owner says that on its own link, that tells more.
+        """Compare a copy at least as new as `head` with the owner's, if `head` came on the owner's own link.
 
-        A copy of the same version with another content is wrong, and dropped. A newer one than its owner has may be
-        made up: the owner is told of it, and makes a version after that.
+        A copy of the same version with another content is wrong, and dropped. A version that is newer than the owner's
+        may be made up: the owner receives its head, and publishes a version after it.
         """
         member = MemberId(head.member)
         current = self._catalogue.content(member)
@@ -272,19 +273,19 @@ class Disseminator:
         return self._request(member, head.version, link)
 
     def member_revived(self, member: MemberId, link: LinkId) -> list[SendMessage]:
-        """A member is known, or back, and nothing is held of its catalogue: ask whoever said so."""
+        """Fetch the catalogue of a new or returned member, if none is held, from the link of its claim."""
         if self._catalogue.version(member) or member in self._fetches:
             return []
         return self._request(member, 0, link)
 
     def forget(self, member: MemberId) -> None:
-        """A member is no more: neither is its catalogue."""
+        """Forget a member that is no longer in the view, and its catalogue."""
         self._fetches.pop(member, None)
         self._changed_catalogues.pop(member, None)
         self._catalogue.drop(member)
 
     def link_closed(self, link: LinkId) -> list[SendMessage]:
-        """A link is gone: what was asked on it is asked of the next who said that they hold it."""
+        """Handle the end of a link: its fetches go to the next link that offers the catalogue."""
         self.slow_links.pop(link, None)
         self._accusers.pop(link, None)
         messages: list[SendMessage] = []
@@ -296,17 +297,17 @@ class Disseminator:
             if not fetch.links:
                 del self._fetches[member]
                 other = self._links.get(member, next(iter(self._links.values()), None))
-                # It may not hold it either, so any head that is told from now on is asked about anew.
+                # It may not hold the catalogue either. With version 0, any later head starts the fetch again.
                 messages += [] if other is None else self._request(member, 0, other)
             elif asked == link:
                 messages.append(self._fetch(member, fetch.links[0]))
         return messages
 
     def tick(self) -> list[SendMessage]:
-        """A second has passed: what has not come is asked of the next who said that they hold it.
+        """Count a second for each fetch: after `retry_after` ticks it goes to the next link that offers the catalogue.
 
-        Who was asked may have dropped it for a while, as it marked its owner DEAD; then it says nothing. What nobody
-        gives is asked for no longer; if it is there, the next comparison of all that is known shows it.
+        The peer may have dropped its copy for a while, as it marked the owner DEAD; then it does not answer. A fetch
+        that no peer answers is given up; if the catalogue exists, the next anti-entropy comparison shows it.
         """
         messages: list[SendMessage] = []
         for member in list(self._fetches):
@@ -321,12 +322,12 @@ class Disseminator:
         return messages
 
     def _request(self, member: MemberId, version: int, link: LinkId) -> list[SendMessage]:
-        """Ask `link` for a catalogue, unless that version is asked of another already: then it is the next to be asked.
+        """Fetch a catalogue from `link`, or add it as the next link if that version is being fetched from another.
 
-        Who was asked and says once more that it is held there may have dropped it in between, and is asked again.
+        A peer in use that sends the head again may have dropped its copy in between, so it gets the Fetch again.
         """
         fetch = self._fetches.get(member)
-        # Nobody knows better than its owner how far a catalogue is: what is beyond was made up.
+        # Only the owner decides how far its catalogue goes: a version beyond its own was made up.
         owner = version and fetch is not None and version < fetch.version and self._links.get(member) == link
         if fetch is not None and version <= fetch.version and link != fetch.links[0] and not owner:
             if link not in fetch.links:

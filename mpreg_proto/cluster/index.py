@@ -1,8 +1,9 @@
-"""The index of offers: which members could run a call, by function and resources (docs/explanation/architecture.md).
+"""The index of offers: the members that can run a call, by function and resources (docs/explanation/architecture.md).
 
-It reads members and catalogue and is told when either changed; placement asks it for every call, so an answer is
-kept by its arguments until then, and a hit is one dict access. Tests of "holds all of these" are bit masks over
-interned tags. It decides nothing: it lists who can, by member id, and says for people why nobody can.
+It reads members and catalogue; `changed` is called when either changes. Placement reads it for every call, so an answer
+is kept by its arguments until then, and a hit is one dict access. Tests of "holds all of these" are bit masks over
+interned tags. It decides nothing: it lists the members that can run a call, by member id, and explains to users why
+none can.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from mpreg_proto.notices import Standing
 _ANSWERS = 8_192
 _TAGS = 16_384
 _COMPARED = 64
-"""Members that are looked at to say for people why nobody can run a call, and resources that are named then."""
+"""The members compared to explain to users why no member can run a call, and the resources named then."""
 _RESOURCES_COMPARED = 4_096
 _TRIED = 8
-"""Members of which one must take calls for their function to be named to people."""
+"""The number of members looked at, of which one must take calls for their function to be suggested to users."""
 
 
 class Provider(msgspec.Struct, frozen=True, gc=False):
-    """A member that offers a function with at least the resources asked for, and takes calls."""
+    """A member that offers a function with at least the resources of a call, and takes calls."""
 
     member: MemberId
     shown: str
     exact: bool
-    """Its resources for this function are just those asked for."""
+    """True if its resources for this function are exactly those of the call."""
     suspect: bool
     idempotent: bool
     version: str
 
 
 class FunctionRow(msgspec.Struct, frozen=True, gc=False):
-    """One function on one node, for people."""
+    """One function on one node, to show to users."""
 
     function: str
     version: str
     node: str
     resources: tuple[str, ...]
-    """The node's own and the function's, sorted."""
+    """The node's own resources and the function's, sorted."""
     idempotent: bool
     streaming: bool
     signature: str
@@ -54,7 +55,7 @@ class FunctionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Index:
-    """What the cluster offers, as far as this node knows. Implements placement's `CatalogueView`."""
+    """The offers in the cluster, in this node's view. Implements placement's `CatalogueView`."""
 
     __slots__ = ("_bits", "_cache", "_catalogue", "_members", "_provider_cache", "generation")
 
@@ -63,24 +64,24 @@ class Index:
         self._catalogue = catalogue
         self._cache: dict[tuple[str, tuple[str, ...], str | None], tuple[Provider, ...]] = {}
         self._provider_cache: dict[tuple[str, str | None], list[tuple[Member, Content, Entry]]] = {}
-        """Answers of `_providers`, until something changes."""
+        """The answers of `_providers`, until the next change."""
         self._bits: dict[str, int] = {}
         self.generation = 0
-        """Grows with each change of what is offered or of how a member is."""
+        """A counter that grows with each change of an offer or a standing."""
 
     def changed(self) -> None:
-        """A catalogue or a standing changed: every answer may be another one."""
+        """Drop all answers: a catalogue or a standing has changed."""
         self.generation += 1
         self._cache.clear()
         self._provider_cache.clear()
 
     def offers(self, function: str, resources: tuple[str, ...], version: str | None) -> tuple[Provider, ...]:
-        """Everybody who can run it, SUSPECT members included, by member id; empty if nobody can."""
+        """Return all members that can run a call, SUSPECT ones included, by member id; empty if none can."""
         asked = (function, resources, version)
         found = self._cache.get(asked)
         if found is not None:
             return found
-        if len(self._cache) >= _ANSWERS:  # questions come from clients, and nobody bounds their number
+        if len(self._cache) >= _ANSWERS:  # the keys come from clients, without a bound on their number
             self._cache.clear()
         found = self._search(function, resources, version)
         self._cache[asked] = found
@@ -96,12 +97,12 @@ class Index:
                 found.append(
                     Provider(member.id, member.shown, offered == asked, suspect, entry.idempotent, entry.version)
                 )
-        if len(self._bits) > _TAGS:  # masks live no longer than one search, so tags may be numbered anew
+        if len(self._bits) > _TAGS:  # a mask is used within one search only, so tags may get new numbers
             self._bits.clear()
         return tuple(found)
 
     def _providers(self, function: str, version: str | None) -> list[tuple[Member, Content, Entry]]:
-        """Those that offer a function and take calls, whatever they hold; by member id. Not to be written to."""
+        """Return the members that offer a function and take calls, with any resources, by member id; read-only."""
         asked = (function, version)
         known = self._provider_cache.get(asked)
         if known is not None:
@@ -122,7 +123,7 @@ class Index:
         return found
 
     def offered_by(self, member: MemberId) -> Mapping[str, Entry]:
-        """The functions that a member offers, whether anybody can run them or not."""
+        """Return the functions that a member offers, even if no member can run them."""
         content = self._catalogue.content(member)
         return {} if content is None else content.functions
 
@@ -136,14 +137,17 @@ class Index:
             mask |= 1 << bit
         return mask
 
-    # -- for people -----------------------------------------------------------------------------------------------
+    # -- for users ------------------------------------------------------------------------------------------------
 
     def explain_no_match(self, function: str, resources: tuple[str, ...], version: str | None) -> dict[str, object]:
-        """Why nobody can run it: the details of error 1001. The work for it is bounded, so they may not name all.
+        """Return the details of error 1001: why no member can run a call.
 
-        Always `unknown` ("function" or "resources"), `function` and `resources` as asked. An unknown function: `close`,
-        names like it that are offered; with a version asked for, `versions` that are. Unheld resources: `node`, the
-        nearest one, `lacks`, what it does not hold, and `exist`, resources under which the function is offered.
+        The work is bounded, so the details may not be complete.
+
+        Always `unknown` ("function" or "resources"), and `function` and `resources` of the call. For an unknown
+        function also `close`, similar names that are offered, and `versions`, the offered ones, if the call names a
+        version. For missing resources also `node`, the nearest member, `lacks`, what it does not hold, and `exist`,
+        resources under which the function is offered.
         """
         details: dict[str, object] = {"unknown": "function", "function": function, "resources": list(resources)}
         providers = self._providers(function, version)
@@ -171,7 +175,7 @@ class Index:
         return {**details, "unknown": "resources", "node": nearest, "lacks": lacks, "exist": named}
 
     def _has_provider(self, function: str) -> bool:
-        """Whether somebody seems to take calls for a function."""
+        """Return whether a member seems to take calls for a function."""
         for identity in islice(self._catalogue.offering.get(function, ()), _TRIED):
             member, content = self._members.get(identity), self._catalogue.content(identity)
             if member is not None and content is not None and member.routable and not content.draining:
@@ -179,7 +183,7 @@ class Index:
         return False
 
     def table(self) -> tuple[FunctionRow, ...]:
-        """Who offers what with which resources, by function and node."""
+        """Return the offers with their members and resources, by function and node."""
         rows: list[FunctionRow] = []
         for name in sorted(self._catalogue.offering):
             for member, content, entry in self._providers(name, None):

@@ -1,10 +1,10 @@
-"""Membership: one liveness cell and one card for each member id, each a maximum.
+"""Membership: one liveness cell and one card for each member id; both only grow.
 
 Claims come from other nodes' `Gossip` and from this node's own detector; what rose goes back to the caller, which
-spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so neither order nor
-repetition nor batching of claims can matter (a join-semilattice). A `Card` is what a member says about itself. Within
-one incarnation it is fixed; members pass on its owner's own bytes and never encode them again. Nothing here dials,
-waits, or raises for a claim.
+spreads it. Merging is the pointwise maximum of (incarnation, standing), with RETIRED above all, so order, repetition
+and batching of claims have no effect (a join-semilattice). A `Card` is what a member publishes about itself. Within one
+incarnation it is fixed; members pass on its owner's own bytes and never encode them again. Nothing here dials, waits,
+or raises for a claim.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _ADDRESS = 1024
 
 
 class Card(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What a member says about itself; fixed for one incarnation. Its owner encodes it, once."""
+    """The data that a member publishes about itself; fixed for one incarnation. Its owner encodes it, once."""
 
     name: str
     addresses: tuple[str, ...] = ()
     versions: tuple[int, int] = (VERSION, VERSION)
-    """Lowest and highest protocol version that it speaks."""
+    """The lowest and the highest protocol version that it supports."""
     group: str = ""
     release: str = ""
-    """The version of the distribution, for people."""
+    """The version of the distribution, to show to users."""
 
 
 _decode_card = msgspec.msgpack.Decoder(Card).decode
 
 
 def parse_card(data: bytes, limits: Limits) -> Card | None:
-    """A card of somebody else's, or None if it cannot be read or is longer than any honest one."""
+    """Return the card of another member, or None if it cannot be decoded or is longer than any honest one."""
     if len(data) > _CARD:
         return None
     try:
@@ -58,20 +58,21 @@ def parse_card(data: bytes, limits: Limits) -> Card | None:
 
 
 def card_hash(data: bytes) -> bytes:
-    """Decides between two cards for one key, the same way everywhere."""
+    """Return the hash that decides between two cards for one key, with the same result on every node."""
     return blake2b(data, digest_size=16).digest()
 
 
 LAST_INCARNATION = 2**31 - 1
-"""Claims beyond are dropped, so that nobody can spend a member's incarnations with one message."""
+"""Claims beyond it are dropped, so that one message cannot use up a member's incarnations."""
 RETIRES_AFTER = 24 * HOUR
 FORGOTTEN_AFTER = 7 * 24 * HOUR
 MAX_ACCUSERS = 10
-"""So many accusers of one incarnation are kept: those with the smallest ids, so that no order of claims matters."""
+"""The number of accusers kept of one incarnation: those with the smallest ids, so that the order of claims is
+irrelevant."""
 
 
 class Member:
-    """One member as this node sees it. Only `Members` writes to it."""
+    """One member in this node's view. Only `Members` writes to it."""
 
     __slots__ = (
         "accusers",
@@ -90,54 +91,54 @@ class Member:
         self.incarnation = incarnation
         self.standing = standing
         self.since = since
-        """When its standing last changed, in nanoseconds of this node's clock."""
+        """The time of the last change of its standing, in nanoseconds of this node's clock."""
         self.accusers: tuple[MemberId, ...] = ()
-        """Who says SUSPECT of this incarnation, by id; empty in any other standing."""
+        """The members that claim SUSPECT of this incarnation, by id; empty in any other standing."""
         self.was_dead = False
-        """Whether it was once DEAD or LEFT, and its catalogue dropped."""
+        """True if it was once DEAD or LEFT, and its catalogue was dropped."""
         self.card: Card | None = None
         self.card_bytes = b""
         self.card_incarnation = -1
 
     @property
     def shown(self) -> str:
-        """As people see it."""
+        """The name and id to show to users."""
         return show(self.name, self.id)
 
     @property
     def name(self) -> str:
-        """Its name, or nothing while no card of it is known."""
+        """Its name; empty while no card of it is known."""
         return "" if self.card is None else self.card.name
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where its card says that it can be dialled."""
+        """The addresses that its card names."""
         return () if self.card is None else self.card.addresses
 
     @property
     def routable(self) -> bool:
-        """Whether calls may go there: ALIVE, or SUSPECT and ranked last."""
+        """True if calls may go there: ALIVE, or SUSPECT and ranked last."""
         return self.standing <= Standing.SUSPECT
 
     @property
     def key(self) -> tuple[int, Standing]:
-        """The liveness cell, in the order in which it grows; RETIRED is kept apart, above all of them."""
+        """The liveness cell, in the order in which it grows; RETIRED is kept apart, above all others."""
         return self.incarnation, self.standing
 
     def claim(self) -> Claim:
-        """The cell as it travels; with the card, if that of this very incarnation is known."""
+        """Return the cell as it is sent; with the card, if the card of this incarnation is known."""
         card = self.card_bytes if self.card_incarnation == self.incarnation else b""
         return Claim(self.id, self.incarnation, int(self.standing), card, self.accusers)
 
 
 class Members:
-    """The map from member id to cell and card, myself included. No flood of claims makes it grow past its bounds."""
+    """The map from member id to cell and card, the local member included. No claims make it grow past its limits."""
 
     def __init__(self, me: MemberId, card: Card, *, limits: Limits, now: int) -> None:
         self._limits = limits
         self.me = me
         self.id_retired = False
-        """Others see this very id as LEFT or RETIRED, or it cannot refute any more: the process needs a new id."""
+        """True if others mark this id LEFT or RETIRED, or it cannot refute any more: the process needs a new id."""
         self._card_conflicts: list[MemberId] = []
         self._evicted: list[MemberId] = []
         self._confirmed: dict[MemberId, Member] = {}
@@ -151,31 +152,31 @@ class Members:
 
     @property
     def own(self) -> Member:
-        """Myself."""
+        """The local member."""
         return self._members[self.me]
 
     def get(self, member: MemberId) -> Member | None:
-        """What is known about a member; None for the unknown and the RETIRED, of which only the id is kept."""
+        """Return the record of a member; None if it is unknown or RETIRED, as only the id of a RETIRED one is kept."""
         return self._members.get(member)
 
     def standing(self, member: MemberId) -> Standing | None:
-        """How a member is, also if RETIRED; None if it is unknown."""
+        """Return the standing of a member, RETIRED included; None if it is unknown."""
         current = self._members.get(member)
         if current is not None:
             return current.standing
         return Standing.RETIRED if member in self._retired else None
 
     def routable(self, member: MemberId) -> bool:
-        """Whether calls may go there."""
+        """Return whether calls may go to a member."""
         current = self._members.get(member)
         return current is not None and current.standing <= Standing.SUSPECT
 
     def all(self) -> list[Member]:
-        """Everybody but the RETIRED, in the order in which they were first heard of."""
+        """Return all members except the RETIRED, in the order in which they became known."""
         return list(self._members.values())
 
     def retired(self, member: MemberId) -> bool:
-        """Whether nothing but its id is kept, for good."""
+        """Return whether a member is RETIRED, so that only its id is kept."""
         return member in self._retired
 
     def __len__(self) -> int:
@@ -183,22 +184,22 @@ class Members:
 
     @property
     def living(self) -> int:
-        """How many are ALIVE or SUSPECT."""
+        """The number of members that are ALIVE or SUSPECT."""
         return self._living
 
     # -- claims ---------------------------------------------------------------------------------------------------
 
     def merge(self, claims: Iterable[Claim], now: int) -> list[Member]:
-        """Take in what others believe; return those that rose, each once, to be passed on.
+        """Merge the claims of others; return the members that rose, each once, to be passed on.
 
-        Never raises: a claim that is malformed or beyond a bound changes nothing. A claim against this process itself
-        is refuted at once: its own incarnation rises above the claim's, and it is among those returned.
+        Never raises: a claim that is malformed or beyond a limit changes nothing. A claim against this process itself
+        is refuted at once: its own incarnation rises above the claim's, and it is among the members returned.
         """
         raised: dict[MemberId, Member] = {}
         known = self._members
         for claim in claims:
             current = known.get(MemberId(claim.member))
-            if (  # most of what is heard is heard again
+            if (  # most claims received are repetitions
                 current is not None
                 and current.incarnation == claim.incarnation
                 and current.standing == claim.standing
@@ -251,7 +252,7 @@ class Members:
         return current if rose else None
 
     def _add_accusers(self, current: Member, claim: Claim) -> bool:
-        """Join the accusers of a claim about this very cell to those that are known. Whether there are more now."""
+        """Add the accusers of a claim about exactly this cell to those known. Return whether there are more now."""
         if current.standing is not Standing.SUSPECT or (claim.incarnation, claim.standing) != current.key:
             return False
         named = [
@@ -264,7 +265,7 @@ class Members:
         return True
 
     def _merge_card(self, current: Member, card: Card, claim: Claim) -> bool:
-        """The card's own maximum: of the later incarnation, and within one the larger hash. Whether others need it."""
+        """Merge a card: the later incarnation wins, within one the larger hash. Return whether others need it."""
         if claim.incarnation < current.card_incarnation:
             return False
         if claim.incarnation == current.card_incarnation:
@@ -274,11 +275,11 @@ class Members:
             if card_hash(claim.card) < card_hash(current.card_bytes):
                 return False
         _set_card(current, card, claim.card, claim.incarnation)
-        # A card of an earlier incarnation than the cell's is better than none, but it is not this one's: not passed on.
+        # A card of an earlier incarnation than the cell's is kept, as better than none, but not passed on.
         return current.card_incarnation == current.incarnation
 
     def _refute(self, claim: Claim, standing: Standing) -> Member | None:
-        """A claim about myself: nobody but me raises my incarnation or writes my card (SWIM, section 4.2)."""
+        """Refute a claim: only the local member raises its incarnation and writes its card (SWIM, section 4.2)."""
         own = self.own
         if own.standing is Standing.LEFT:
             return None
@@ -299,10 +300,10 @@ class Members:
         return own
 
     def declare(self, member: MemberId, standing: Standing, now: int) -> Member | None:
-        """Raise somebody's standing at the incarnation held; None if that changes nothing.
+        """Raise another member's standing at the incarnation held; None if that changes nothing.
 
-        `standing` is SUSPECT, DEAD or RETIRED: only its owner says LEFT, and nobody accuses himself. Who says SUSPECT
-        is among the accusers from then on, and so changes something the first time.
+        `standing` is SUSPECT, DEAD or RETIRED: only the member itself declares LEFT, and no member accuses itself. With
+        SUSPECT this node becomes one of the accusers; the first time that is a change.
         """
         assert standing not in (Standing.ALIVE, Standing.LEFT) and member != self.me, "not for others to say"
         current = self._members.get(member)
@@ -315,7 +316,7 @@ class Members:
         return current if self._add_accusers(current, mine) or rose else None
 
     def update_card(self, card: Card, now: int) -> Member:
-        """Say something else about myself: my next incarnation, with that card."""
+        """Replace the own card, with the next incarnation."""
         own = self.own
         if own.incarnation >= LAST_INCARNATION:
             self.id_retired = True
@@ -325,7 +326,7 @@ class Members:
         return own
 
     def leave(self, now: int) -> Member:
-        """I am going: LEFT at my own incarnation. Nothing said about me is answered after that."""
+        """Mark the local member LEFT at its own incarnation. It refutes no claim after that."""
         own = self.own
         if own.standing is not Standing.LEFT:
             own.standing, own.since = Standing.LEFT, now
@@ -339,33 +340,33 @@ class Members:
         return drained
 
     def drain_evicted(self) -> list[MemberId]:
-        """Return the members that were retired before their time to keep a bound, since the last call."""
+        """Return the members that were retired early to keep a limit, since the last call."""
         drained, self._evicted = self._evicted, []
         return drained
 
     def drain_confirmed(self) -> list[Member]:
-        """Return the SUSPECT members of whom `merge` learnt more accusers, since the last call."""
+        """Return the SUSPECT members of which `merge` learnt more accusers, since the last call."""
         drained, self._confirmed = self._confirmed, {}
         return list(drained.values())
 
     def drain_stale_ids(self) -> list[MemberId]:
-        """Return the RETIRED ids that `merge` got as something else, since the last call."""
+        """Return the RETIRED ids that `merge` received with another standing, since the last call."""
         drained, self._stale_ids = self._stale_ids, {}
         return list(drained)
 
-    # -- what others are told -------------------------------------------------------------------------------------
+    # -- outgoing claims ------------------------------------------------------------------------------------------
 
     def claim(self, member: MemberId) -> Claim | None:
-        """What is believed about one member, as it travels; a bare id if RETIRED, None if unknown."""
+        """Return the claim about one member to send; a bare id if RETIRED, None if unknown."""
         current = self._members.get(member)
         if current is not None:
             return current.claim()
         return Claim(member, 0, int(Standing.RETIRED)) if member in self._retired else None
 
-    # -- getting old ----------------------------------------------------------------------------------------------
+    # -- retiring and forgetting ----------------------------------------------------------------------------------
 
     def collect(self, now: int) -> list[Member]:
-        """Retire who has been DEAD or LEFT for a day, forget who was RETIRED for a week; return the newly RETIRED."""
+        """Retire members DEAD or LEFT for a day, forget those RETIRED for a week; return the newly RETIRED."""
         old = [member for member, since in self._dead.items() if since + RETIRES_AFTER <= now]
         retired = [self._retire(member, now) for member in old]
         for member in [member for member, since in self._retired.items() if since + FORGOTTEN_AFTER <= now]:
@@ -373,7 +374,7 @@ class Members:
         return retired
 
     def next_collection(self) -> int | None:
-        """When `collect` will have something to do, or None."""
+        """Return the time of the next work for `collect`, or None."""
         dead = next(iter(self._dead.values()), None)
         retired = next(iter(self._retired.values()), None)
         times = [
@@ -411,7 +412,7 @@ class Members:
             del self._dead[current.id]
 
     def _retire(self, member: MemberId, now: int) -> Member:
-        """Keep the bare id of a member, known or not, and nothing else of it."""
+        """Keep only the bare id of a member, known or not."""
         current = self._members.pop(member, None)
         if current is None:
             current = Member(member, 0, Standing.RETIRED, since=now)

@@ -1,7 +1,7 @@
-"""The open links to nodes, and which of several to one member is kept (docs/explanation/membership.md).
+"""The open links to nodes, and the choice among several to one member (docs/explanation/membership.md).
 
-Of two links to one member the one dialled by the smaller id is kept, of two by the same side the later; the other is
-closed by its dialler alone, so that both sides agree without asking. Nothing here sends or closes.
+Of two links to one member the one dialled by the smaller id is kept, of two by the same side the later. Only the
+dialler of the other one closes it, so that both sides agree without a message. Nothing here sends or closes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class PeerLink:
         self.name = name
         self.dialler = dialler
         self.closing = False
-        """One side said Goodbye, or is about to: nothing new goes over it."""
+        """True if one side has sent Goodbye, or is about to: nothing new uses it."""
         self.corrected: dict[MemberId, None] = {}
-        """RETIRED members of whom the peer spoke as if they were not, and was told."""
+        """The RETIRED members that the peer sent with another standing, and for which it got a correction."""
 
 
 class PeerLinks:
-    """Links by their number and by member. `preferred` is the one that calls go over; others read it."""
+    """The links by number and by member. `preferred` is the one that calls use; others read it."""
 
     def __init__(self) -> None:
         self.preferred: dict[MemberId, LinkId] = {}
@@ -38,25 +38,25 @@ class PeerLinks:
         return len(self._by_link)
 
     def get(self, link: LinkId) -> PeerLink | None:
-        """A link that is open, or None."""
+        """Return an open link, or None."""
         return self._by_link.get(link)
 
     def to_member(self, member: MemberId) -> tuple[PeerLink, ...]:
-        """All links to a member, closing ones too, the oldest first."""
+        """Return all links to a member, closing ones included, the oldest first."""
         return tuple(self._by_member.get(member, ()))
 
     def closing(self, member: MemberId) -> list[LinkId]:
-        """The links to a member that finish what is on them."""
+        """Return the links to a member that are closing: they finish the calls on them."""
         return [peer_link.link for peer_link in self._by_member.get(member, ()) if peer_link.closing]
 
     def add(self, peer_link: PeerLink) -> list[LinkSelected]:
-        """A link has opened."""
+        """Add an open link."""
         self._by_link[peer_link.link] = peer_link
         self._by_member.setdefault(peer_link.member, []).append(peer_link)
         return self.choose(peer_link.member)
 
     def remove(self, link: LinkId) -> PeerLink | None:
-        """A link has ended; what it was, or None if it was none. `choose` comes next."""
+        """Remove a link that has ended and return it; None if it is unknown. `choose` must follow."""
         peer_link = self._by_link.pop(link, None)
         if peer_link is not None:
             rest = self._by_member[peer_link.member]
@@ -66,7 +66,7 @@ class PeerLinks:
         return peer_link
 
     def choose(self, member: MemberId) -> list[LinkSelected]:
-        """Let calls go over the best link that is not closing. Says so if that is another one than before."""
+        """Let calls use the best link that is not closing. Returns `LinkSelected` if the choice has changed."""
         best: PeerLink | None = None
         for peer_link in self._by_member.get(member, ()):
             if not peer_link.closing and (best is None or peer_link.dialler <= best.dialler):

@@ -1,8 +1,8 @@
-"""Names like a name, for the text of an error, with work that hardly grows with how many names there are.
+"""Similar names for the text of an error, with work that hardly grows with the number of names.
 
-Names are kept in order, from their beginnings and from their ends. Compared are a few neighbours in both orders, which
-begin or end alike, and what is left when one character is taken away; never all of them (`difflib` would take seconds
-for a thousand).
+Names are kept sorted, both forwards and backwards. A name is compared with a few neighbours in both orders, which begin
+or end alike, and with the names that are left when one character is removed; never with all of them (`difflib` would
+take seconds for a thousand).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Container
 from typing import Final
 
 _AROUND: Final = 4
-"""Neighbours on each side that are compared."""
+"""The number of neighbours on each side that are compared."""
 _LONGEST: Final = 64
-"""Characters of a name of which one at a time is taken away."""
+"""The longest name, in characters, of which each character in turn is removed."""
 _CUTOFF: Final = 0.6
 
 
 class Names:
-    """A set of names in order."""
+    """A sorted set of names."""
 
     __slots__ = ("_backwards", "_forwards")
 
@@ -28,17 +28,17 @@ class Names:
         self._backwards: list[str] = []
 
     def add(self, name: str) -> None:
-        """Take in a name that is not here."""
+        """Add a name that is not in the set."""
         insort(self._forwards, name)
         insort(self._backwards, name[::-1])
 
     def remove(self, name: str) -> None:
-        """Drop a name that is here."""
+        """Remove a name that is in the set."""
         del self._forwards[bisect_left(self._forwards, name)]
         del self._backwards[bisect_left(self._backwards, name[::-1])]
 
     def near(self, name: str, there: Container[str]) -> list[str]:
-        """The names to compare with `name`, which is not among them; `there` are all that are here."""
+        """Return the names to compare with `name`, which is not among them; `there` holds all names of the set."""
         found = dict.fromkeys(_neighbours(self._forwards, name))
         found.update(dict.fromkeys([one[::-1] for one in _neighbours(self._backwards, name[::-1])]))
         for place in range(len(name) if len(name) <= _LONGEST else 0):
@@ -50,14 +50,14 @@ class Names:
 
 
 def most_alike(name: str, others: list[str], most: int) -> list[str]:
-    """Those of `others` that are like `name`, the best first."""
+    """Return those of `others` that are similar to `name`, the best first."""
     scored = [(likeness(name, other), other) for other in others]
     scored.sort(key=lambda row: (-row[0], row[1]))
     return [other for score, other in scored[:most] if score]
 
 
 def likeness(one: str, other: str) -> float:
-    """How alike two names are, up to 1; 0 if they have too few characters in common."""
+    """Return the likeness of two names, up to 1; 0 if they have too few characters in common."""
     common = sum([min(one.count(letter), other.count(letter)) for letter in dict.fromkeys(one)])
     share = 2 * common / ((len(one) + len(other)) or 1)
     if share < _CUTOFF:

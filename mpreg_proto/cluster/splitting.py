@@ -1,7 +1,7 @@
-"""A message about members that is too long for its link, as two shorter ones that say the same together.
+"""A message about members that is too long for its link, as two shorter ones with the same effect together.
 
-The receiver cannot tell them from two messages of their own: claims come before catalogues, as these are of no use
-without them, and what a digest leaves out is outside of its scope. A message that says one thing only stays as it is.
+The receiver handles them like any two messages: claims come before catalogues, as these are useless without them, and
+what a digest leaves out is outside of its scope. A message with a single item is not split.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mpreg_proto.wire.messages import Claim, Delta, Digest, Gossip, Head, Messag
 
 
 def halves(message: Message) -> list[Message]:
-    """Two messages in place of one, in the order in which they are to be sent; none if it cannot be split."""
+    """Return two messages in place of one, in the order in which to send them; none if it cannot be split."""
     split = _SPLITTERS.get(type(message))
     return [] if split is None else split(message)
 
 
 def _split_gossip(gossip: Gossip) -> list[Message]:
-    """Only with the last part the receiver knows all."""
+    """Split a Gossip. Only the last part is marked as the answer: with it the receiver has everything."""
     items: tuple[Claim | Delta | Head, ...] = (*gossip.claims, *gossip.deltas, *gossip.heads)
     if len(items) < 2:
         return []
@@ -41,7 +41,7 @@ def _gossip(items: tuple[Claim | Delta | Head, ...], *, answer: bool) -> Gossip:
 
 
 def _split_digest(digest: Digest) -> list[Message]:
-    """Each half is about half of the buckets."""
+    """Split a Digest: each half covers about half of the buckets."""
     scope = digest.scope if len(digest.scope) == SCOPE_SIZE else b""
     places = [place for place in range(BUCKETS) if within(scope, place)]
     if len(places) < 2:

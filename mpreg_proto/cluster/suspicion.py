@@ -1,10 +1,10 @@
 """The suspicion timeout, from SUSPECT to DEAD: long with one accuser, shorter the more observers agree.
 
-The detector tells of each suspicion that rises, is joined or ends; a timer says when the verdict is due, and the
-detector judges then. Nothing here reads links or accuses. The more observers agree the sooner they are believed, and a
-node that is slow itself multiplies all this by its `health_multiplier` (Lifeguard, Dadgar et al. 2018, sections IV-A
-and B). With up to three observers agreement proves little, as a pause of the suspect looks the same to all of them:
-silence then has one fixed time. The end of a link without Goodbye proves more, and keeps the shortest.
+The detector reports each suspicion that begins, gets an accuser or ends. A timer marks the end of the timeout, and the
+detector decides then. Nothing here reads links or accuses. The more observers agree, the shorter the timeout; a node
+that is slow itself multiplies it by its `health_multiplier` (Lifeguard, Dadgar et al. 2018, sections IV-A and B). With
+up to three observers agreement proves little, as a pause of the suspect looks the same to all of them: silence then has
+one fixed timeout. The end of a link without Goodbye proves more, and keeps the shortest.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mpreg_proto.timers import TimerKind, Timers
 
 MAX_TIMEOUT = 6 * SECOND
 MIN_TIMEOUT = SECOND
-"""An observer's suspicion becomes death after `MAX_TIMEOUT` if nobody agrees, after `MIN_TIMEOUT` if enough do."""
+"""An observer's suspicion becomes DEAD after `MAX_TIMEOUT` if no other agrees, after `MIN_TIMEOUT` if enough do."""
 CONFIRMATIONS = 3
 SMALL_CLUSTER = 3
-"""Up to so many observers, which is a cluster of four, silence is suspected for `SMALL_CLUSTER_TIMEOUT`."""
+"""Up to this number of observers, a cluster of four, a silent member is suspected for `SMALL_CLUSTER_TIMEOUT`."""
 SMALL_CLUSTER_TIMEOUT = 4500 * MILLISECOND
-"""A probe fails a second or more after a pause began; so an event loop that stands still for 5 s is not DEAD, and a
-member that hangs is DEAD within 8 s."""
+"""A probe fails a second or more after a pause began. So a member whose event loop is blocked for 5 s is not DEAD, and
+a member that hangs is DEAD within 8 s."""
 UNOBSERVED_TIMEOUT = 12 * SECOND
-"""The same for whoever is no observer, should these not say more themselves."""
+"""The timeout of a node that is no observer, if the observers declare nothing more before."""
 
 
 class _Suspicion:
-    """A SUSPECT member: since when, and, for its observers, who they were when it began."""
+    """A SUSPECT member: since when, and, if this node observes it, its observers at the beginning."""
 
     __slots__ = ("observers", "started")
 
@@ -40,12 +40,12 @@ class _Suspicion:
 
 
 def confirmations_needed(observers: int) -> int:
-    """How many accusers make the shortest suspicion."""
+    """Return the number of accusers with which a suspicion is shortest."""
     return min(CONFIRMATIONS, max(1, ceil(observers / 3)))
 
 
 def suspicion_timeout(accusers: int, observers: int, *, health_multiplier: int = 1) -> int:
-    """How long an observer suspects who is silent before it says DEAD (Lifeguard, section IV-B)."""
+    """Return how long an observer suspects a silent member before it declares DEAD (Lifeguard, section IV-B)."""
     return SMALL_CLUSTER_TIMEOUT if observers <= SMALL_CLUSTER else health_multiplier * _agreed(accusers, observers)
 
 
@@ -59,7 +59,7 @@ def _agreed(accusers: int, observers: int) -> int:
 
 
 class Suspicions:
-    """Everybody who is SUSPECT here. Timer keys: (TimerKind.SUSPICION, member)."""
+    """All members that are SUSPECT here. Timer keys: (TimerKind.SUSPICION, member)."""
 
     __slots__ = ("_by_member", "_timers")
 
@@ -68,7 +68,7 @@ class Suspicions:
         self._by_member: dict[MemberId, _Suspicion] = {}
 
     def add_unobserved(self, member: Member, now: int, *, health_multiplier: int) -> None:
-        """A member that this node does not watch is SUSPECT: its observers have the first word."""
+        """Add a SUSPECT member that this node does not observe: its observers decide first."""
         suspicion = self._get_or_add(member.id, now)
         if not suspicion.observers:
             self._set_timer(member.id, suspicion.started + UNOBSERVED_TIMEOUT * health_multiplier)
@@ -82,10 +82,10 @@ class Suspicions:
         health_multiplier: int,
         ended: int | None = None,
     ) -> bool:
-        """A member that this node watches, as one of `observers`, is SUSPECT, or has more accusers.
+        """Update a SUSPECT member that this node observes, as one of `observers`: it is new, or has more accusers.
 
-        `ended`: when its last link here ended without Goodbye, or another answered at its address. Returns whether that
-        is new to it as an observer.
+        `ended`: when its last link here ended without Goodbye, or another member answered at its address. Returns
+        whether this node observes the suspicion for the first time.
         """
         suspicion = self._get_or_add(member.id, now)
         first = not suspicion.observers
@@ -99,7 +99,7 @@ class Suspicions:
         return first
 
     def restart(self, member: MemberId, now: int, *, health_multiplier: int, observers: int) -> None:
-        """Begin a suspicion anew: what it was waited for until now proves nothing. `observers`: 0 for no observer."""
+        """Restart a suspicion, as silence before now proves nothing. `observers`: 0 if this node is no observer."""
         self._by_member[member].started = now
         self._set_timer(
             member,
@@ -112,26 +112,26 @@ class Suspicions:
         )
 
     def forget(self, member: MemberId) -> None:
-        """It is SUSPECT no longer."""
+        """Forget a member that is no longer SUSPECT."""
         if self._by_member.pop(member, None) is not None:
             self._timers.cancel((TimerKind.SUSPICION, member))
 
     def stop(self) -> None:
-        """No verdict comes any more."""
+        """Stop all timers: no suspicion ends any more."""
         for member in self._by_member:
             self._timers.cancel((TimerKind.SUSPICION, member))
 
     def since(self, member: MemberId) -> int | None:
-        """When its suspicion began, or began anew; None if there is none."""
+        """Return when its suspicion began or was restarted; None if there is none."""
         suspicion = self._by_member.get(member)
         return None if suspicion is None else suspicion.started
 
     def all(self) -> list[MemberId]:
-        """Everybody who is SUSPECT here, longest first."""
+        """Return all members that are SUSPECT here, longest first."""
         return list(self._by_member)
 
     def unobserved(self) -> list[MemberId]:
-        """Those of whom this node was no observer when it heard."""
+        """Return the suspects that this node did not observe when they were added."""
         return [member for member, suspicion in self._by_member.items() if not suspicion.observers]
 
     def _get_or_add(self, member: MemberId, now: int) -> _Suspicion:

@@ -1,10 +1,10 @@
 """The topology: five rings of ids, which give observers, and routes over them (docs/explanation/membership.md).
 
-Ring r orders the ids by hash(r, id); a member's neighbours are the one before it and the one after it on each ring, so
-that the overlay is a random regular graph of degree 10: an expander, with few hops between any two and no few members
-whose loss cuts it (Rapid, 2018). It is a pure function of the view; nobody negotiates. The relation is symmetric: a
-member observes its observers. `Routes` finds the next hop to a member that has no link to here, from rings and links
-alone, so that each hop decides by its own view. Nothing here sends or dials.
+Ring r orders the ids by hash(r, id). A member's neighbours are the one before it and the one after it on each ring. So
+the overlay is a random regular graph of degree 10: an expander, with few hops between any two members, which the loss
+of a few members does not cut (Rapid, 2018). It is a pure function of the view, without negotiation. The relation is
+symmetric: a member observes its observers. `Routes` finds the next hop to a member without a direct link, from rings
+and links alone, so that each hop decides by its own view. Nothing here sends or dials.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from mpreg_proto.limits import MAX_HOPS
 
 RINGS = 5
 MESH = 12
-"""Below so many members everybody is everybody's neighbour."""
+"""Below this number of members all are neighbours of each other."""
 _WHOLE = 1 << 64
 _unpack = Struct(f">{RINGS}Q").unpack
 
 
 def places(member: MemberId) -> bytes:
-    """Where a member stands on the five rings: 8 bytes each, slices of one BLAKE2b of its id."""
+    """Return the places of a member on the five rings: 8 bytes each, slices of one BLAKE2b of its id."""
     return blake2b(member, digest_size=8 * RINGS).digest()
 
 
 class Rings:
-    """The view as rings. `neighbours` are my own; it keeps its order and is read, never written, by others."""
+    """The view as rings. `neighbours` are the own ones; the dict keeps its order, and others only read it."""
 
     __slots__ = ("_after", "_before", "_mine", "_orders", "_places", "changes", "me", "neighbours")
 
@@ -39,11 +39,12 @@ class Rings:
         self.me = me
         self.neighbours: dict[MemberId, None] = {}
         self.changes = 0
-        """Grows whenever `neighbours` changed."""
+        """A counter that grows with each change of `neighbours`."""
         self._places: dict[MemberId, bytes] = {me: places(me)}
         self._mine: tuple[int, ...] = _unpack(self._places[me])
         self._before: list[tuple[int, MemberId]] = []
-        """By ring: how far ahead of me, going round, the one just before me is; and who that is."""
+        """By ring: the distance to the member just before the local one, measured forwards around the ring, and that
+        member."""
         self._after: list[tuple[int, MemberId]] = []
         self._orders: list[list[tuple[int, MemberId]]] = []
 
@@ -54,11 +55,11 @@ class Rings:
         return member in self._places
 
     def ids(self) -> Iterable[MemberId]:
-        """Everybody in the view, myself included, in the order in which they came."""
+        """Return all members in the view, the local one included, in the order in which they entered."""
         return self._places
 
     def enter(self, member: MemberId) -> None:
-        """A member is in the view from now on. Nothing happens if it is already."""
+        """Add a member to the view. Does nothing if it is in the view already."""
         if member in self._places:
             return
         where = self._places[member] = places(member)
@@ -77,7 +78,7 @@ class Rings:
             self._take(row[1] for pair in zip(self._before, self._after, strict=True) for row in pair)
 
     def depart(self, member: MemberId) -> None:
-        """A member is in the view no more. Nothing happens if it is not, or if it is me."""
+        """Remove a member from the view. Does nothing if it is not in the view, or is the local one."""
         if member == self.me or self._places.pop(member, None) is None:
             return
         self._orders = []
@@ -85,7 +86,7 @@ class Rings:
             self._renew()
 
     def observers_of(self, member: MemberId) -> tuple[MemberId, ...]:
-        """The neighbours of any member, who are its observers; as if it were in the view, if it is not."""
+        """Return the neighbours of any member, which are its observers; as if it were in the view, if it is not."""
         if len(self._places) - (member in self._places) < MESH - 1:
             return tuple(other for other in self._places if other != member)
         if not self._orders:
@@ -100,9 +101,10 @@ class Rings:
         return tuple(found)
 
     def closest_to(self, member: MemberId, candidates: Iterable[MemberId], *, depth: int) -> MemberId | None:
-        """Which of `candidates`, in its order, is closest to a member along the overlay; None beyond `depth` steps.
+        """Return the candidate closest to a member, the first of equal ones; None beyond `depth` steps.
 
-        A search in breadth from the member outward, through neither it nor me again.
+        This is a breadth-first search over the overlay from the member, which does not pass through it or the local
+        member.
         """
         wanted = list(candidates)
         found: dict[MemberId, None] = {member: None, self.me: None}
@@ -124,7 +126,7 @@ class Rings:
         self._orders = [sorted((where[ring], member) for where, member in placed) for ring in range(RINGS)]
 
     def _renew(self) -> None:
-        """My neighbours from scratch."""
+        """Compute the own neighbours from scratch."""
         others = list(islice(self._places.items(), 1, None))
         if len(self._places) < MESH:
             self._take(other for other, _ in others)
@@ -148,11 +150,11 @@ class Rings:
 
 
 _DEPTH = 3
-"""So far the overlay is searched around the target; a relay further away is not used."""
+"""The depth to which the overlay is searched around the target; a relay further away is not used."""
 
 
 class Routes:
-    """The next step to a member. `links` is read, never written."""
+    """The next hop to a member. `links` is read, never written."""
 
     __slots__ = ("_cache", "_links", "_rings")
 
@@ -160,18 +162,18 @@ class Routes:
         self._rings = rings
         self._links = links
         self._cache: dict[MemberId, LinkId | None] = {}
-        """Answers for those who begin, until something changes: a search takes long, and each call asks."""
+        """The routes for messages that begin here, until a change: a search takes long, and each call needs one."""
 
     def changed(self) -> None:
-        """Links or the view are other than they were."""
+        """Drop the routes: links or the view have changed."""
         self._cache.clear()
 
     def next_hop(
         self, member: MemberId, *, via: Collection[bytes] = (), avoiding: Collection[bytes] = ()
     ) -> LinkId | None:
-        """The link to a member, or to whoever of the linked is closest to it and neither in `via` nor in `avoiding`.
+        """Return the link to a member, or to the linked member closest to it that is not in `via` or `avoiding`.
 
-        None where there is none, or where the message was passed on too often already.
+        None if there is none, or if the message has already made `MAX_HOPS` hops.
         """
         direct = self._links.get(member)
         if direct is not None:
@@ -185,7 +187,7 @@ class Routes:
         return self._cache[member]
 
     def _search(self, member: MemberId, via: Collection[bytes]) -> LinkId | None:
-        # Neighbours come first: those that are linked for calls alone may close at any time.
+        # Neighbours come first: links that only calls need may close at any time.
         known = [*(one for one in self._rings.neighbours if one in self._links), *self._links]
         relay = self._rings.closest_to(member, [one for one in known if one not in via], depth=_DEPTH)
         return None if relay is None else self._links[relay]

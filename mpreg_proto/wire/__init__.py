@@ -1,1 +1,4 @@
-"""Bytes to messages and back; a link's handshake and life. Imports nothing of the cluster or of requests."""
+"""The wire protocol: messages, their encodings, and the handshake and stages of a link.
+
+Imports nothing from the cluster or requests packages.
+"""

@@ -1,9 +1,9 @@
-"""The classic dialect: the seed's JSON at the door, native messages inside (docs/howto/call-from-json.md).
+"""The classic dialect: JSON of the seed project on the link, native messages inside (docs/howto/call-from-json.md).
 
-One `ClassicDialect` a link turns each JSON object into a `Request` and each `Result` back into the JSON that answers
-it. It numbers the requests of its link, as the seed's `u` may be any text and may repeat. References in arguments
-become typed ones here, so that nothing behind the door ever looks for names in data. It keeps only what an answer
-dependencies.
+Each link has one `ClassicDialect`. It turns each JSON object into a `Request`, and each `Result` into the JSON that
+answers the request. It numbers the requests of its link, because their `u` may be any text and may repeat. It replaces
+references in arguments by typed ones (`Ref`), so that no later stage looks for names in data. It keeps only what an
+answer needs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from mpreg_proto.wire.values import MalformedValue, UnsendableValue, ValueCodec
 
 _SECOND = 1_000_000_000
 DECODE_IN_STEPS_FROM = 64 * 1024
-"""Characters or bytes from which on a message is decoded in steps."""
+"""The length, in characters or bytes, from which a message is decoded in steps."""
 _STEP = 64
-"""Calls that are translated in one step."""
+"""The number of calls translated in one step."""
 _MANY = 1024
-"""Calls from which on their shape is checked in steps."""
+"""The number of calls above which their shape is checked in steps."""
 LONGEST_TIMEOUT = 86_400
-"""Seconds that a classic request may ask for at most."""
+"""The longest `timeout` and `wait` of a classic request, in seconds."""
 
 
 class _Command(msgspec.Struct):
@@ -52,7 +52,7 @@ class _Rpc(msgspec.Struct):
 
 
 class _OpenRequest(msgspec.Struct, frozen=True):
-    """What answering a request takes."""
+    """The data needed to answer a request."""
 
     u: str
     traced: bool = False
@@ -66,12 +66,12 @@ class _RequestFault(Exception):
 
 
 class ClassicDialect:
-    """One link's translation. Requests are numbered from 1 in the order in which they came."""
+    """The translation of one link. Requests are numbered from 1 in the order of their arrival."""
 
     __slots__ = ("_codec", "_limit", "_limits", "_number", "_open")
 
     def __init__(self, codec: ValueCodec, limit: int, limits: Limits = DEFAULT) -> None:
-        """`limit`: bytes of the longest answer; what would be longer is answered with 1014."""
+        """`limit`: the longest answer in bytes; error 1014 replaces a longer one."""
         self._limits = limits
         self._codec = codec
         self._limit = limit
@@ -79,7 +79,10 @@ class ClassicDialect:
         self._open: dict[int, _OpenRequest] = {}
 
     def decode(self, body: bytes | bytearray | memoryview | str) -> Request | BadRequest:
-        """The request in one JSON message. Never raises: what cannot be understood is a `BadRequest` to be answered."""
+        """Return the request in one JSON message.
+
+        Never raises: a message that is not a valid request becomes a `BadRequest`, which is to be answered.
+        """
         steps = self.decode_in_steps(body)
         while True:
             try:
@@ -91,7 +94,7 @@ class ClassicDialect:
     def decode_in_steps(
         self, body: bytes | bytearray | memoryview | str
     ) -> Generator[None, None, Request | BadRequest]:
-        """The same with pauses: it yields after each some milliseconds of work."""
+        """Do the same as `decode` with pauses: yield after every few milliseconds of work."""
         self._number += 1
         self._open[self._number] = _OpenRequest("")
         try:
@@ -100,7 +103,7 @@ class ClassicDialect:
             return BadRequest(self._number, error.fault)
 
     def encode(self, message: Message) -> bytes | None:
-        """The JSON that answers a request that is over, or says why the link ends; None for all other messages."""
+        """Return the JSON of a request's final answer, or of the reason why the link ends; None for other messages."""
         if isinstance(message, Refused):
             return self._answer(Result(0, fault=message.fault), _OpenRequest("")).encode()
         if not isinstance(message, Result) or not message.last:
@@ -115,7 +118,7 @@ class ClassicDialect:
             answer = self._answer(
                 Result(message.id, fault=Fault(ErrorCode.LIMIT_EXCEEDED, text, details)), open_
             ).encode()
-            if len(answer) > self._limit:  # its `u` alone is that long: whoever sends it says what becomes of the link
+            if len(answer) > self._limit:  # its `u` alone is too long: `Links.send` returns TooLong
                 self._open[message.id] = open_
         return answer
 
@@ -128,7 +131,7 @@ class ClassicDialect:
                 raise _RequestFault(ErrorCode.UNKNOWN_MESSAGE, f"not JSON that can be read: {error}") from None
             if error.tree is None:
                 raise _over(error) from None
-            tree, excess = error.tree, error  # what comes before 1014 is told first
+            tree, excess = error.tree, error  # checks that come before 1014 are reported first
         if not isinstance(tree, dict):
             raise _RequestFault(ErrorCode.UNKNOWN_MESSAGE, f"a message is a JSON object, not {_kind(tree)}")
         u = tree.get("u", "")
@@ -190,11 +193,11 @@ class ClassicDialect:
                 elif refs == "classic":
                     scanned, dependencies = scan_classic(arguments, names, command.name)
                 else:
-                    if "$ref" in command.kwargs or "$data" in command.kwargs:  # would make a reference of all keywords
+                    if "$ref" in command.kwargs or "$data" in command.kwargs:  # all keywords would be one reference
                         raise BadReference("$[1]", "no keyword is named $ref or $data")
                     scanned, dependencies = scan_explicit(arguments)
                 edges += len(dependencies)
-                if edges > self._limits.edges:  # nothing more of it is kept
+                if edges > self._limits.edges:  # refused below: keep no more of it
                     continue
                 args = self._codec.encode(scanned)
             except BadReference as error:
@@ -211,7 +214,7 @@ class ClassicDialect:
                 Call(command.name, command.fun, args, dependencies, tuple(sorted(dict.fromkeys(command.locs))))
             )
         if edges > self._limits.edges:
-            for position, command in enumerate(commands):  # 1010 comes before 1014
+            for position, command in enumerate(commands):  # 1010 is reported before 1014
                 if not command.name or not command.fun:
                     path = f"$.cmds[{position}].{'fun' if command.name else 'name'}"
                     raise _RequestFault(ErrorCode.INVALID_REQUEST, f"{path}: a name is not empty", path=path)
@@ -231,7 +234,7 @@ class ClassicDialect:
         answer: dict[str, object] = {"r": values, "error": None, "u": open_.u}
         if fault is not None:
             if not (open_.partial and (result.done or failed)):
-                answer["r"], failed = None, {}  # also for a result that JSON cannot say, as for any failing call
+                answer["r"], failed = None, {}  # also for a result without a JSON form, as for any failed call
             answer["error"] = self._error(fault, failed)
         if open_.traced:
             answer["trace"] = [_seconds(row) for row in result.trace]
@@ -249,7 +252,7 @@ class ClassicDialect:
         return {"code": fault.code, "message": fault.message, "details": details}
 
     def _details(self, fault: Fault) -> dict[str, object]:
-        """Details are plain data, unless the node that they come from is broken."""
+        """Return the details of a fault as JSON; empty if they are not plain data, because their node is broken."""
         try:
             tree = jsonvalues.to_json(fault.details, self._codec)
         except UnsendableValue:
@@ -260,7 +263,7 @@ class ClassicDialect:
 
 def _unsendable_result(name: str, error: UnsendableValue | MalformedValue) -> Fault:
     text = f"the result of call {name!r} cannot be sent as JSON: {error}"
-    # Whether a body may run twice is not known here; it has run, and only false would be a promise.
+    # The function has run. Whether it is idempotent is not known here, and only maybe_executed=False is a promise.
     details = {"call": name, "type": type(error).__name__, "message": str(error), "maybe_executed": True}
     return Fault(ErrorCode.EXECUTION_FAILED, text, details)
 
@@ -293,7 +296,7 @@ def _shape(message: str) -> _RequestFault:
 
 
 def _convert(many: list[Any], made: list[_Command]) -> Generator[None, None, None]:
-    """Check the shape of many calls, some at a time."""
+    """Check the shape of many calls in steps."""
     for start in range(0, len(many), _MANY):
         try:
             made += msgspec.convert(many[start : start + _MANY], list[_Command])
@@ -306,7 +309,7 @@ def _convert(many: list[Any], made: list[_Command]) -> Generator[None, None, Non
 
 
 def _inside(path: str) -> str:
-    """A path within `[args, kwargs]` as one within the command: `$[0][2].x` is `.args[2].x`."""
+    """Return a path within `[args, kwargs]` as one within the command: `$[0][2].x` becomes `.args[2].x`."""
     return path.replace("$[0]", ".args", 1).replace("$[1]", ".kwargs", 1).removeprefix("$")
 
 

@@ -1,8 +1,8 @@
-"""One decoding of a user's value: what msgpack's hooks do, and what is refused before and after.
+"""Decoding of users' values: the hooks for msgpack, and the checks before and after.
 
-Bytes come from wire/values.py. Plain bytes (no extension but references) are decoded without hooks for containers; at
-the first other extension decoding starts anew with them, because only then can a hash be cheap to forge (tuples,
-complex, large integers) or dear to compute (shared results). Never allocates for what the bytes only announce.
+The bytes come from wire/values.py. Plain bytes (no extensions but references) are decoded without hooks for containers.
+At the first other extension, decoding starts again with these hooks: only then can a hash be cheap to forge (tuples,
+complex, large integers) or costly to compute (shared results). No memory is allocated for what headers only announce.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from mpreg_proto.wire.value_limits import (
 )
 
 _REFS: Final = (REF, REF_PATH)
-# What is this short can neither hold a key that is too long nor announce much.
-_SMALL: Final = 1024
+# Bytes this short can neither hold a key that is too long nor announce much.
+SMALL: Final = 1024
 _SCALAR_BYTES: Final = bytes(each for each in range(256) if not (0x80 <= each <= 0x9F or 0xDC <= each <= 0xDF))
 _ANNOUNCED: Final = re.compile(r"(\d+) exceeds max_(array|map)_len")
 
 
 class MalformedValue(Exception):
-    """The bytes are not a value. `limit` are the details of an error 1014, if a limit is the reason."""
+    """The bytes are not a value. `limit` holds the details of error 1014 if a limit is the reason, else None."""
 
     def __init__(self, reason: str, *, excess: ValueTooLarge | None = None) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class MalformedValue(Exception):
 
 
 class ExtensionFound(Exception):
-    """Not an error: there are extensions, so hooks are needed."""
+    """Not an error: the bytes hold extensions, so decoding needs hooks."""
 
 
 def plain_extension(code: int, payload: bytes) -> object:
@@ -61,37 +61,38 @@ def plain_extension(code: int, payload: bytes) -> object:
 def unpack(
     data: bytes | bytearray | memoryview, size: int, hook: Callable[[int, bytes], object], **hooks: Any
 ) -> object:
-    """Decode with counts bounded; raises whatever msgpack and the hooks raise."""
+    """Decode with bounded counts. Raises whatever msgpack and the hooks raise."""
     return unpackb(
         data,
         ext_hook=hook,
         strict_map_key=False,
-        timestamp=3,  # another language's instant: an aware datetime in UTC
-        max_array_len=size if size < MAX_ARRAY else MAX_ARRAY + 1,  # a mark is no entry
+        timestamp=3,  # a timestamp of another language: an aware datetime in UTC
+        max_array_len=size if size < MAX_ARRAY else MAX_ARRAY + 1,  # a mark is not an entry
         max_map_len=size if size < MAX_MAP else MAX_MAP,
         **hooks,
     )
 
 
 def is_flat(data: bytes | bytearray | memoryview, size: int) -> bool:
-    """Whether the bytes cannot possibly hold a value that is over a limit; False proves nothing."""
-    if size <= MAX_DEPTH:  # each level takes a byte
+    """Return True if the bytes cannot hold a value over a limit; False proves nothing."""
+    if size <= MAX_DEPTH:  # each level takes at least one byte
         return True
-    return size <= _SMALL and len(bytes(data).translate(None, _SCALAR_BYTES)) <= MAX_DEPTH
+    return size <= SMALL and len(bytes(data).translate(None, _SCALAR_BYTES)) <= MAX_DEPTH
 
 
 def refuse_oversized_headers(data: bytes | bytearray | memoryview, size: int) -> None:
-    """Raise OutOfData for bytes that end too early, before decoding allocates what their headers announce; and
-    ValueTooLarge for more containers than a value may have, each of which takes many times its length in memory.
+    """Raise OutOfData or ValueTooLarge before decoding allocates the memory that headers announce.
+
+    OutOfData: the bytes end too early. ValueTooLarge: they hold more containers than a value may have; each container
+    takes many times its encoded length in memory.
     """
-    if size > _SMALL:
-        skip(data, size)
+    skip(data, size)
     if size > MAX_CONTAINERS and len(bytes(data).translate(None, _SCALAR_BYTES)) > MAX_CONTAINERS:
         count(data, size)
 
 
 def skip(data: bytes | bytearray | memoryview, size: int) -> int:
-    """The length of the first value in the bytes. Raises OutOfData if they end before it does."""
+    """Return the length of the first value in the bytes. Raises OutOfData if the bytes end before the value."""
     unpacker = Unpacker(max_buffer_size=max(size, 1))
     unpacker.feed(data)
     unpacker.skip()
@@ -99,7 +100,7 @@ def skip(data: bytes | bytearray | memoryview, size: int) -> int:
 
 
 def count(data: bytes | bytearray | memoryview, size: int) -> int:
-    """How many elements the bytes hold; no more than one level of each container is built. Raises ValueTooLarge."""
+    """Return the number of elements in the bytes; build at most one level of each container. Raises ValueTooLarge."""
     elements = containers = 0
 
     def array(items: list[object]) -> None:
@@ -119,7 +120,7 @@ def count(data: bytes | bytearray | memoryview, size: int) -> int:
 
 
 def references(data: bytes) -> dict[Ref, int]:
-    """How often each reference appears in the bytes. Raises whatever msgpack raises for what is not a value."""
+    """Return how often each reference appears in the bytes. Raises whatever msgpack raises for invalid bytes."""
     uses: dict[Ref, int] = {}
 
     def hook(code: int, payload: bytes) -> None:
@@ -127,7 +128,8 @@ def references(data: bytes) -> dict[Ref, int]:
             ref = read_reference(code, payload)
             uses[ref] = uses.get(ref, 0) + 1
 
-    refuse_oversized_headers(data, len(data))
+    if len(data) > SMALL:
+        refuse_oversized_headers(data, len(data))
     unpack(data, len(data), hook)
     return uses
 
@@ -137,7 +139,7 @@ def _marks_only(code: int, payload: bytes) -> ArrayMarker | None:
 
 
 def measure_bytes(data: bytes | bytearray | memoryview, size: int) -> None:
-    """Like `measure`, of the arrays and maps as they lie in the bytes, so that it sees into every type."""
+    """Apply `measure` to the arrays and maps in the bytes themselves, so that it covers the content of every type."""
     measure(unpack(data, size, _marks_only, object_pairs_hook=_flatten))
 
 
@@ -149,11 +151,11 @@ def _flatten(pairs: list[tuple[object, object]]) -> list[object]:
 
 
 class _CostlyHash(Exception):
-    """Not an error: a result that is dear to hash is referred to, so see first whether it would be hashed."""
+    """Not an error: a reference has a result that is costly to hash; check first whether it would be hashed."""
 
 
 class _Placeholder:
-    """Such a result, while that is being seen."""
+    """A placeholder for such a result during that check."""
 
     __slots__ = ()
 
@@ -162,7 +164,7 @@ class _Placeholder:
 
 
 class _Parts:
-    """An object of a registered type, then: any of its parts may count for its hash."""
+    """A placeholder for an object of a registered type during that check: any of its parts may count for its hash."""
 
     __slots__ = ("_items",)
 
@@ -190,7 +192,7 @@ _MARKED: Final = ArrayMarker(list)
 
 
 class ValueDecoder:
-    """The hooks of one decoding, and what they remember."""
+    """The hooks of one decoding, and their state."""
 
     __slots__ = ("_checked", "_inputs", "_marks", "_open", "_readers", "replaced")
 
@@ -203,10 +205,10 @@ class ValueDecoder:
         self._readers = readers
         self._marks = marks
         self._inputs = inputs
-        self._open = 0  # marks that have come and have not been used up by their array
-        self._checked = False  # whether results that are dear to hash are known not to be hashed
+        self._open = 0  # marks whose array is not complete yet
+        self._checked = False  # True once it is known that no costly result is hashed
         self.replaced = 0
-        """References that were replaced; where there are none, the value holds nothing but what was in the bytes."""
+        """The number of references that were replaced. If 0, the value holds nothing but what was in the bytes."""
 
     def reference_hook(self, code: int, payload: bytes) -> object:
         """The hook of a first attempt that replaces references."""
@@ -218,11 +220,11 @@ class ValueDecoder:
         return value
 
     def decode_with_hooks(self, data: bytes | bytearray | memoryview, size: int) -> object:
-        """Decode with all hooks; raises whatever msgpack, registered types and the hooks raise."""
+        """Decode with all hooks. Raises whatever msgpack, registered types and the hooks raise."""
         if not is_flat(data, size):
             measure_bytes(data, size)
         hooks: dict[str, Any] = {"list_hook": self._array}
-        if size > _SMALL:
+        if size > SMALL:
             hooks["object_pairs_hook"] = self._map
         try:
             value = unpack(data, size, self._extension, **hooks)
@@ -260,7 +262,7 @@ class ValueDecoder:
         return resolve(read_reference(code, payload), self._inputs)
 
     def _without_costly(self, code: int, payload: bytes) -> object:
-        """The hook of an attempt that fails where a costly result would be hashed, at whatever depth of a key."""
+        """The hook of an attempt that fails if a costly result would be hashed, at any depth of a key."""
         if code == MARK:
             self._open += 1
             return self._marks[payload[0]] if payload[0] < FIRST_REGISTERED else _PARTS
@@ -287,14 +289,14 @@ class ValueDecoder:
 
 
 def _is_costly(value: object) -> bool:
-    """Whether hashing `value` takes long, and again each time."""
+    """Return whether hashing `value` takes long, every time."""
     if isinstance(value, int):
         return value.bit_length() > 64
     return isinstance(value, (tuple, frozenset))
 
 
 def malformed(error: BaseException, size: int) -> MalformedValue:
-    """Any exception of a decoding as the one that is declared."""
+    """Return the MalformedValue for any exception of a decoding."""
     if isinstance(error, ValueTooLarge):
         return MalformedValue(str(error), excess=error)
     if isinstance(error, (StackError, RecursionError)):

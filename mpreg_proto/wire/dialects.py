@@ -1,8 +1,8 @@
-"""Bodies to messages and back, natively: one MessagePack array a message (wire/messages.py).
+"""The native dialect: bodies to messages and back, one MessagePack array for each message (wire/messages.py).
 
-The seed's JSON is the other dialect (wire/classic.py). A body that cannot be read never raises anything but
-`RemoteProtocolError`; a request that can be told to be one, but is wrong, comes back as a `BadRequest`, so that it gets
-its answer and the link goes on.
+The other dialect is the classic JSON (wire/classic.py). A body that cannot be read raises `RemoteProtocolError` and
+nothing else. An invalid body that is recognizable as a request becomes a `BadRequest`, so that it is answered and the
+link goes on.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from mpreg_proto.wire.messages import Explain, Message, Request, Result
 from mpreg_proto.wire.value_limits import ValueTooLarge, measure
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_loose = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode  # of a long message that is wrong only the head is read
+_loose = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode  # reads only the head of an invalid message
 _SHORT = 64
 encode: Callable[[Message], bytes] = msgspec.msgpack.Encoder().encode
-"""One message as the body of a frame."""
+"""Encode one message as the body of a frame."""
 _REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
 _FAR_OVER = 10
-"""So many times as many calls as may be are decoded still, to find what else is wrong, as 1010 is told before 1014."""
+"""Up to this many times the allowed calls are still decoded to find other faults: 1010 is reported before 1014."""
 _KINDS: tuple[object, ...] = tuple(kind.__struct_config__.tag for kind in Message.__args__)
 
 
 class BadRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request whose `id` could be read and nothing more. To be answered with `fault`; the link goes on."""
+    """A request of which only `id` could be read. It is to be answered with `fault`; the link goes on."""
 
     id: int
     fault: Fault
 
 
 def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Message | BadRequest:
-    """The message in `body`. Raises RemoteProtocolError: 1040 for a kind that is not known, 1014 for errors whose
-    details are over a limit, else 1010.
+    """Return the message in `body`.
 
-    A request that has more calls or edges than `limits` allow is a `BadRequest`; it is counted before it is decoded.
+    Raises RemoteProtocolError: 1040 for an unknown kind, 1014 for errors whose details are over a limit, else 1010. A
+    request with more calls or edges than `limits` allow becomes a `BadRequest`; it is counted before it is decoded.
     """
-    if len(body) > min(limits.calls, limits.edges):  # each takes a byte at least
+    if len(body) > min(limits.calls, limits.edges):  # each takes at least one byte
         bad = _count(body, limits)
         if bad is not None:
             return bad
@@ -59,7 +59,7 @@ def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Me
     kind = _scalar(loose[0]) if loose else None
     if kind in _REQUEST_KINDS and type(kind) is int:
         number = _number(loose[1]) if len(loose) > 1 else None
-        if kind == _REQUEST_KINDS[1]:  # Explain holds the request inside
+        if kind == _REQUEST_KINDS[1]:  # an Explain contains the request
             number = _number_inside(loose[1]) if len(loose) > 1 else None
         if number is not None:
             path, text = error_path(why)
@@ -70,7 +70,7 @@ def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Me
 
 
 class _Names(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A call of which only its names are looked at, and how many it waits for."""
+    """A call of which only the names are decoded and the dependencies are counted."""
 
     name: str
     function: str
@@ -79,7 +79,7 @@ class _Names(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Counted(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[0], gc=False):
-    """A request of which only the calls are looked at."""
+    """A request of which only the id and the calls are read."""
 
     id: int
     calls: msgspec.Raw
@@ -94,7 +94,10 @@ _names = msgspec.msgpack.Decoder(list[_Names])
 
 
 def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest | None:
-    """1014 for a request with too many calls or edges. What cannot be read here is for the decoder to refuse."""
+    """Return a `BadRequest` with 1014 for a request with too many calls or edges, else None.
+
+    The fault is 1010 if a name is empty as well. The decoder refuses what cannot be read here.
+    """
     try:
         counted = _counted.decode(body)
         request = counted if isinstance(counted, _Counted) else counted.request
@@ -107,7 +110,7 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
     edges = sum([_length(call.dependencies) for call in names])
     if edges <= limits.edges:
         return None
-    for position, call in enumerate(names):  # 1010 comes before 1014
+    for position, call in enumerate(names):  # 1010 is reported before 1014
         if not call.name or not call.function:
             path = f"$.cmds[{position}].{'fun' if call.name else 'name'}"
             return BadRequest(
@@ -117,7 +120,7 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
 
 
 def _length(array: msgspec.Raw) -> int:
-    """How many items a MessagePack array has, from its head alone; 0 for anything else."""
+    """Return the number of items of a MessagePack array, from its head alone; 0 for anything else."""
     head = bytes(memoryview(array)[:5])
     if head[:1] == b"\xdc":
         return int.from_bytes(head[1:3], "big")
@@ -127,7 +130,7 @@ def _length(array: msgspec.Raw) -> int:
 
 
 def _scalar(raw: msgspec.Raw) -> object:
-    """What `raw` holds if it is short, else a text that says that it is not."""
+    """Return the value of `raw` if it is short and can be decoded, else the text "..."."""
     if len(raw) > _SHORT:
         return "..."
     try:
@@ -142,7 +145,7 @@ def _number(raw: msgspec.Raw) -> int | None:
 
 
 def _number_inside(raw: msgspec.Raw) -> int | None:
-    """The number of the request in an `Explain`."""
+    """Return the id of the request in an `Explain`, or None."""
     try:
         loose = _loose(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -151,7 +154,11 @@ def _number_inside(raw: msgspec.Raw) -> int | None:
 
 
 def _measure_details(result: Result) -> None:
-    """Details go on to whoever asked, one level deeper, so what can just be decoded could not always be encoded."""
+    """Raise RemoteProtocolError if details of the errors in a `Result` are over a limit.
+
+    Details are forwarded to the caller one level deeper, so details that can just be decoded could not always be
+    encoded.
+    """
     faults = [row.fault for row in result.failed]
     if result.fault is not None:
         faults.append(result.fault)
@@ -164,9 +171,9 @@ def _measure_details(result: Result) -> None:
 
 
 def error_path(why: str) -> tuple[str, str]:
-    """The place and the text in a message of msgspec's: `Expected ..., got ... - at `$[2][0]`` or without a place.
+    """Return the place and the text of a message of msgspec: `Expected ..., got ... - at `$[2][0]`` or without a place.
 
-    Of a map's key it says ``at `key` in `$[6]``: then the place is the map.
+    For the key of a map, msgspec writes ``at `key` in `$[6]``: then the place is the map.
     """
     text, _, place = why.partition(" - at `")
     return place.removeprefix("key` in `").rstrip("`") or "$", f"{text[:1].lower()}{text[1:]}"

@@ -1,8 +1,8 @@
-"""Why a value cannot be sent, and where in it that is.
+"""The search for the reason why a value cannot be sent, and for its place in the value.
 
-Encoding itself never keeps a path, as that would cost every value that can be sent. When it fails, wire/values.py asks
-here for a second, slow look in the same order. Never runs on the way of a value that can be sent. The objects that it
-looks at may raise anything at any time: then they are what is refused.
+Encoding itself keeps no path, because that would slow down every value that can be sent. When encoding fails,
+wire/values.py starts this second, slow search in the same order. It never runs for a value that can be sent. The
+objects that it inspects may raise anything at any time: then they are the fault that is reported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PLAIN: Final = frozenset({type(None), bool, float, bytes, bytearray})
 _FOREIGN: Final = frozenset({memoryview, ExtType, Timestamp})
 _BASES: Final = (str, int, float, complex, bytes, bytearray, dict, list, tuple, set, frozenset)
 _SEARCH_LIMIT: Final = 100_000
-"""Objects that one search looks at: what is shared is met as often as it appears."""
+"""The most objects that one search inspects; a shared object counts as often as it appears."""
 
 LONE_SURROGATE: Final = "holds half of a surrogate pair, which UTF-8 cannot say"
 CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset, OrderedDict, defaultdict, Counter})
@@ -43,9 +43,10 @@ REGISTER: Final = "or register the type in a ValueCodec and pass codec="
 
 
 class UnsendableValue(Exception):
-    """A value cannot be sent. `path` says where, such as `$.rows[2].x`; `type_name` what is there; `reason` why.
+    """A value cannot be sent.
 
-    `limit` are the details of an error 1014, if a limit is the reason.
+    `path` is the place, such as `$.rows[2].x`; `type_name` the type found there; `reason` the text for people. `limit`
+    holds the details of error 1014 if a limit is the reason, else None.
     """
 
     def __init__(self, path: str, type_name: str, reason: str, *, excess: ValueTooLarge | None = None) -> None:
@@ -57,11 +58,11 @@ class UnsendableValue(Exception):
 
 
 class _SearchLimitReached(Exception):
-    """Not an error: the search has looked at too much."""
+    """Not an error: the search has inspected too many objects."""
 
 
 class EncodeErrorSearch:
-    """One search for a fault, with the tables of the codec that found that there is one."""
+    """One search for the fault in a value, with the tables of the codec that failed to encode it."""
 
     __slots__ = ("_above", "_left", "_record", "_unfolds", "_writers")
 
@@ -70,11 +71,11 @@ class EncodeErrorSearch:
         self._writers = writers
         self._unfolds = unfolds
         self._above: dict[int, object] = {}
-        """What holds the place that is looked at, by its identity."""
+        """The containers around the place that is inspected, by identity."""
         self._left = _SEARCH_LIMIT
 
     def find_error(self, value: object, error: BaseException) -> UnsendableValue:
-        """The first fault in `value`; `error` itself, at the root, if none is to be found any more."""
+        """Return the first fault in `value`; `error` itself, at the root, if the search finds none."""
         excess = error if isinstance(error, ValueTooLarge) else None
         try:
             if excess is not None and excess.details["limit"] in ("containers", "elements"):
@@ -92,7 +93,7 @@ class EncodeErrorSearch:
         return None if found is None else UnsendableValue(found[0], short_name(type(found[1])), CONTAINS_ITSELF)
 
     def has_cycle(self, value: object) -> bool:
-        """Whether something in `value` contains itself. Raises whatever its objects raise."""
+        """Return whether something in `value` contains itself. Raises whatever its objects raise."""
         return self._find_self_reference(value) is not None
 
     def _inside(self, value: Any) -> object:
@@ -105,7 +106,7 @@ class EncodeErrorSearch:
         return self._record(value) if kind not in self._writers and record_of(kind) is not None else None
 
     def _find(self, value: object, path: str, above: int, *, keyed: bool) -> UnsendableValue | None:
-        """The first fault in `value`, which lies within `above` containers; `keyed`: within a key or a set."""
+        """Return the first fault in `value`, which lies within `above` containers; `keyed`: within a key or a set."""
         self._left -= 1
         if self._left < 0:
             raise _SearchLimitReached
@@ -113,7 +114,7 @@ class EncodeErrorSearch:
             return self._look(value, path, above, keyed=keyed)
         except (_SearchLimitReached, KeyboardInterrupt):
             raise
-        except BaseException as error:  # whatever an object raises when it is looked at
+        except BaseException as error:  # whatever an object raises when it is inspected
             return UnsendableValue(path, short_name(type(value)), exception_text(error))
 
     def _look(self, value: Any, path: str, above: int, *, keyed: bool) -> UnsendableValue | None:
@@ -140,7 +141,7 @@ class EncodeErrorSearch:
         return self._within(value, path, lambda: self._find(made, path, above + 1, keyed=False))
 
     def _within(self, value: object, path: str, look: Callable[[], UnsendableValue | None]) -> UnsendableValue | None:
-        """Look at what `value` holds, unless it holds itself."""
+        """Inspect the content of `value` with `look`; a value that contains itself is a fault."""
         if identity(value) in self._above:
             return UnsendableValue(path, short_name(type(value)), CONTAINS_ITSELF)
         self._above[identity(value)] = value
@@ -176,11 +177,12 @@ _SCALARS: Final = _NUMBERS | {str}
 
 
 def find_self_reference(value: object, inside: Callable[[Any], object]) -> tuple[str, object] | None:
-    """Something in `value` that contains itself, with its place; None if there is none. Each object is looked at once.
+    """Return the place of something in `value` that contains itself, and that object; None if there is none.
 
-    `inside` gives the container that holds what an object holds (a list is its own), None for what holds nothing.
+    Inspects each object once. `inside` returns the container with the content of an object (a list is its own), or
+    None for an object without content.
     """
-    known: dict[int, object] = {}  # kept, so that no identity is given to another
+    known: dict[int, object] = {}  # kept alive, so that no other object gets its identity
     above: set[int] = set()
     open_: list[tuple[object, str, Iterator[tuple[str, object, bool]]]] = []
 
@@ -207,7 +209,7 @@ def find_self_reference(value: object, inside: Callable[[Any], object]) -> tuple
 
 
 def _places(value: Any) -> Iterator[tuple[str, object, bool]]:
-    """What a container holds, each with the step that leads to it and whether it is hashed there."""
+    """Yield for each item of a container: the step that leads to it, the item, and whether it is hashed there."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield f"{{{step(key)}}}", key, True
@@ -221,7 +223,7 @@ def _places(value: Any) -> Iterator[tuple[str, object, bool]]:
 
 
 def is_text(value: str) -> bool:
-    """Whether UTF-8 can say it."""
+    """Return whether UTF-8 can encode `value`."""
     if value.isascii():
         return True
     try:
@@ -242,13 +244,13 @@ _SUGGESTIONS: Final = (
     ("__next__", "an iterator; send list(...)"),
     ("__code__", "a function; only data can be sent"),
 )
-"""Attributes by which types that people often try to send are recognized."""
+"""Attributes that identify types which people often try to send."""
 
 
 def unknown(value: object) -> str:
-    """Why an object of a type that nobody registered cannot be sent, and what can be sent instead.
+    """Return the reason why an object of an unregistered type cannot be sent, and what to send instead.
 
-    A type may say that itself, as the text `__unsendable__` in its class.
+    A class may provide its own reason as the text `__unsendable__`.
     """
     kind = type(value)
     bases = kind.__mro__

@@ -1,8 +1,8 @@
-"""A call's arguments with its references replaced, and how much that may give (docs/reference/limits.md).
+"""Replacement of the references in a call's arguments, within limits of size (docs/reference/limits.md).
 
-In: the encoded arguments and the encoded results that they may refer to. Out: the arguments as a value. What a
-reference stands for is shared, so replacing costs nothing; but a function that gives its arguments back multiplies
-them, and eight calls that each name the former ten times are 10**8 elements. So the whole is counted first, from the
+Input: the encoded arguments, and the encoded results that they may refer to. Output: the arguments as a value. The
+value of a reference is shared, so replacement costs nothing. But a function that returns its arguments multiplies them:
+eight calls that each name the previous one ten times make 10**8 elements. So the whole is counted first, from the
 encoded results, before any of it is built.
 """
 
@@ -17,10 +17,10 @@ from mpreg_proto.wire.values import ValueCodec
 
 
 def expand(codec: ValueCodec, args: bytes, inputs: Mapping[str, bytes], *, size: int, elements: int) -> object:
-    """The value of `args`, whose references stand for `inputs`.
+    """Return the value of `args` with its references replaced from `inputs`.
 
-    All that the references stand for, each as often as it appears, has at most `size` bytes and `elements` entries of
-    containers. Raises what `ValueCodec.decode` raises; inputs that nothing refers to are not looked at.
+    The values of all references, each counted as often as it appears, have at most `size` bytes and `elements` entries
+    of containers. Raises what `ValueCodec.decode` raises. Inputs without a reference are not decoded.
     """
     try:
         uses = references(args)
@@ -30,7 +30,7 @@ def expand(codec: ValueCodec, args: bytes, inputs: Mapping[str, bytes], *, size:
 
 
 class _Inputs:
-    """What the references of one call stand for. Each input is decoded once, and only if it is referred to."""
+    """The values of the references of one call. Each input is decoded once, and only if a reference uses it."""
 
     def __init__(self, codec: ValueCodec, inputs: Mapping[str, bytes], uses: Mapping[Ref, int]) -> None:
         self._codec = codec
@@ -39,8 +39,8 @@ class _Inputs:
         self._decoded: dict[str, object] = {}
 
     def counted(self, size: int, elements: int) -> Mapping[str, object]:
-        """The inputs, decoded. Raises MalformedValue if the references stand for too much."""
-        # Each element takes a byte or more, and a part is no longer than the whole.
+        """Return the decoded inputs. Raises MalformedValue if the references stand for too much."""
+        # Each element takes at least one byte, and a part is not longer than the whole.
         if sum(len(self._inputs[ref.name]) * times for ref, times in self._uses.items()) > min(size, elements):
             try:
                 self._refuse_more(size, elements)
@@ -64,7 +64,10 @@ class _Inputs:
                 raise ValueTooLarge("expansion_elements", elements, entries)
 
     def _parts(self) -> Iterator[tuple[bytes, int]]:
-        """What each reference stands for, encoded, and how often it appears. Whole results first: they are there."""
+        """Yield the encoded value of each reference, and how often it appears.
+
+        Whole results come first, because they are encoded already.
+        """
         for ref, times in self._uses.items():
             if not ref.path:
                 yield self._inputs[ref.name], times

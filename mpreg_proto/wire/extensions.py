@@ -1,9 +1,8 @@
-"""The scalars that MessagePack lacks, as extension types: their codes and their bytes on the wire.
+"""Extension types for the scalars that MessagePack lacks: their codes and their bytes on the wire.
 
-`wire/values.py` calls the two tables: `SCALARS` when it meets an object it cannot pack itself, `READERS` when it meets
-an extension. Payloads are plain enough to be written from any language: two's complement, IEEE 754, ISO 8601. Never
-reads anything that takes longer than linear time in the payload's length. Readers may raise anything; the caller turns
-that into its own error.
+`wire/values.py` uses the two tables: `SCALARS` for an object that MessagePack cannot pack, `READERS` for an extension
+in the bytes. Any language can write the payloads: two's complement, IEEE 754, ISO 8601. A reader takes at most linear
+time in the length of the payload. Readers may raise anything; the caller turns that into its own error.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from typing import Any, Final, NamedTuple, cast
 
 from msgpack import ExtType  # type: ignore[import-untyped]
 
-# Codes 0 to 31 are the protocol's own. They are never given a second meaning.
+# Codes 0 to 31 belong to the protocol. No code ever gets a second meaning.
 REF: Final = 1
 """A reference without a path: the call's name, UTF-8."""
 REF_PATH: Final = 2
 """A reference with a path: a MessagePack array of the name and the steps."""
 MARK: Final = 3
-"""First entry of an array that is not a list; one byte: TUPLE, SET, FROZENSET, or the code of a registered type."""
+"""The first entry of an array that is not a list; one byte: TUPLE, SET, FROZENSET, or the code of a registered type."""
 INT: Final = 4
 """An integer beyond 64 bits: two's complement, big-endian."""
 COMPLEX: Final = 5
@@ -33,7 +32,7 @@ COMPLEX: Final = 5
 DECIMAL: Final = 6
 """Text as `str(Decimal)` writes it."""
 DATETIME: Final = 7
-"""ISO 8601 text, with its UTC offset if it has one; a trailing `f` is `fold=1` of one that has none."""
+"""ISO 8601 text, with its UTC offset if it has one; a trailing `f` marks a naive time with `fold=1`."""
 DATE: Final = 8
 """ISO 8601 text."""
 TIME: Final = 9
@@ -80,10 +79,10 @@ def _write_timedelta(value: timedelta) -> ExtType:
 
 
 def iso(value: datetime | time) -> str:
-    """ISO 8601, to which a naive time that is the second of its name adds `f`.
+    """Return ISO 8601 text, with a trailing `f` for a naive time with `fold=1`, the second of two equal times.
 
-    Raises ValueError for a time of day whose zone says nothing without a date, as its text would be that of a naive
-    one, and for an offset with fractions of a second, some of which CPython reads as no offset.
+    Raises ValueError for a time of day whose zone has no offset without a date, because its text would be that of a
+    naive time. Raises ValueError for an offset with fractions of a second, some of which CPython reads as no offset.
     """
     if value.tzinfo is None:
         return value.isoformat() + "f" if value.fold else value.isoformat()
@@ -149,14 +148,14 @@ READERS: Final[dict[int, Callable[[bytes], object]]] = {
 
 
 class Record(NamedTuple):
-    """What an object of a dataclass consists of: its fields, and slots that are none."""
+    """The content of an object of a dataclass: its fields, and its slots that are not fields."""
 
     names: tuple[str, ...]
     others: tuple[str, ...]
     fault: str
-    """Why its objects are more than their fields; empty if they are not."""
+    """The reason why its objects hold more than their fields; empty if they do not."""
     entries: bool = False
-    """Whether its objects are dicts too, and nothing else beside."""
+    """True if its objects are also dicts, and of no other type with content."""
 
 
 def _record_of(kind: type) -> Record | None:
@@ -170,13 +169,13 @@ def _record_of(kind: type) -> Record | None:
             fault = f"a dataclass that is also a {base.__name__}, whose content is in no field; send both by themselves"
             return Record(names, tuple(slots), fault, base is dict)
     expected = object.__basicsize__ + _POINTER * (len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0))
-    if kind.__itemsize__ or kind.__basicsize__ != expected:  # as object.__reduce_ex__ finds it out
+    if kind.__itemsize__ or kind.__basicsize__ != expected:  # the test of object.__reduce_ex__
         return Record(names, (), "a dataclass with content that is in no field, from a base class written in C")
     return Record(names, tuple(name for name in slots if name not in names), "")
 
 
 record_of: Final[Callable[[type], Record | None]] = lru_cache(maxsize=1024)(_record_of)
-"""How objects of a dataclass go as maps; None for other types, and for enums.
+"""Return the `Record` by which objects of a dataclass are sent as maps; None for other types, and for enums.
 
 A class that is also a list, a text or an exception has content that is in no field.
 """
@@ -200,9 +199,9 @@ _WITH_CONTENT: Final = frozenset(
 
 
 def record(value: Any) -> dict[str, object]:
-    """A dataclass object's fields by name, in the order of its class. Raises TypeError if it has anything else.
+    """Return a dataclass object's fields by name, in the order of its class. Raises TypeError if it has other content.
 
-    What `functools.cached_property` keeps in an object follows from its fields, so it is left out.
+    Values that `functools.cached_property` keeps in an object are left out, because they follow from its fields.
     """
     kind = type(value)
     found = record_of(kind)
@@ -214,9 +213,9 @@ def record(value: Any) -> dict[str, object]:
 
 
 def entries_and_fields(value: Any) -> dict[object, object]:
-    """Like `record`, for an object that may also be a dict: its entries, then its fields.
+    """Return the same as `record`; for an object that is also a dict, its entries, then its fields.
 
-    Raises TypeError where one name is both.
+    Raises TypeError if one name is both an entry and a field.
     """
     found = record_of(type(value))
     if found is None or not found.entries:
@@ -241,7 +240,7 @@ def _fields(value: Any, found: Record) -> dict[str, object]:
 
 
 def _is_derived(kind: type, name: str) -> bool:
-    """Whether an attribute is kept by `cached_property`, or is Python's own, such as `__orig_class__`."""
+    """Return whether an attribute is kept by `cached_property`, or is Python's own, such as `__orig_class__`."""
     if name.startswith("__") and name.endswith("__"):
         return True
     return any(isinstance(vars(base).get(name), cached_property) for base in kind.__mro__)

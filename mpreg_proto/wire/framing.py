@@ -1,8 +1,9 @@
 """Length-prefixed frames for byte streams: a 4-byte big-endian length, then the body.
 
-Bytes come from a stream link in whatever pieces it received them; bodies go to the link's session
-(docs/reference/messages.md). A frame is under 32 MiB, so its first byte is 0x00 or 0x01, which tells it from HTTP and
-TLS. Never looks into a body, and never keeps memory that the peer has only announced: what is held is what has come.
+Input: the bytes of a stream link, in pieces of any size. Output: bodies for the link's session
+(docs/reference/messages.md). A frame is shorter than 32 MiB, so its first byte is 0x00 or 0x01, which distinguishes it
+from HTTP and TLS. This module never reads a body. It allocates no memory for a length that the peer only announced: it
+holds only bytes that have arrived.
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ _LENGTH: Final = Struct(">I")
 _unpack_length = _LENGTH.unpack_from
 
 LONGEST_FRAME: Final = (1 << 25) - 1
-"""Longest body in bytes: the first byte of the prefix stays 0x00 or 0x01."""
+"""The longest body in bytes, so that the first byte of the prefix stays 0x00 or 0x01."""
 
 # Below this a copy of the body costs less than a memoryview of it (measured: equal near 4 KiB).
 _WORTH_SHARING: Final = 4096
 
 
 class Framing(enum.Enum):
-    """How bytes of a link become messages; the adapter says which when the link opens."""
+    """The form of messages on a link. The adapter chooses it when the link opens."""
 
     STREAM = "stream"
-    """A byte stream: the core adds and removes length prefixes. The first body tells the dialect."""
+    """A byte stream: the core adds and removes length prefixes. The first body determines the dialect."""
     NATIVE_MESSAGES = "native"
-    """WebSocket with subprotocol `mpreg.1`: one message a binary frame."""
+    """WebSocket with subprotocol `mpreg.1`: one message in each binary frame."""
     CLASSIC_MESSAGES = "classic"
-    """WebSocket without it: the seed's JSON, one object a text frame."""
+    """WebSocket without this subprotocol: JSON of the seed project, one object in each text frame."""
     OBJECTS = "objects"
-    """Native messages that are never encoded: they come in by `handle` and go out in `Send.message` (the simulator)."""
+    """Native messages that are never encoded: they enter by `handle` and leave in `Send.message` (the simulator)."""
 
 
 class FrameError(Exception):
-    """The stream is not a stream of frames, or a frame is too long. The reader that raised it is of no further use.
+    """The stream is not a stream of frames, or a frame is too long. The reader that raised it cannot be used again.
 
-    `code` is 1000 (not a frame) or 1014 (over the limit), `text` says what came, `details` are those of an error 1014,
-    `bodies` holds the bodies that the same data had completed before the fault.
+    `code` is 1000 (not a frame) or 1014 (over the limit). `text` describes what came. `details` are those of error
+    1014. `bodies` holds the bodies that the same data had completed before the fault.
     """
 
     def __init__(
@@ -59,40 +60,40 @@ class FrameError(Exception):
 
 
 def prefix(length: int) -> bytes:
-    """The 4 bytes that go before a body of `length` bytes. Raises FrameError for one that no frame can hold."""
+    """Return the 4 bytes that precede a body of `length` bytes. Raises FrameError for one that no frame can hold."""
     if length > LONGEST_FRAME:
         raise FrameError(ErrorCode.LIMIT_EXCEEDED, f"frame of {length} bytes is over the limit of {LONGEST_FRAME}")
     return _LENGTH.pack(length)
 
 
 class FrameReader:
-    """Takes a stream's pieces, gives the bodies of its frames.
+    """A reader that takes the pieces of a stream and returns the bodies of its frames.
 
-    `limit` is the longest body in bytes that is accepted; it may be changed at any time and counts for the frames whose
-    length has not been read yet.
+    `limit` is the longest accepted body in bytes. It may change at any time, and applies to frames whose length has not
+    been read yet.
     """
 
     __slots__ = ("_buffer", "_dead", "_need", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        # The frame that is not whole yet, prefix included, and how long `_buffer` must become to go on: the prefix, or
-        # the frame. Grown by what comes, so that an announced length alone costs nothing.
+        # The incomplete frame, prefix included, and the length that `_buffer` must reach next: that of the prefix, or
+        # of the frame. It grows only by bytes that arrive, so that an announced length alone costs nothing.
         self._buffer = bytearray()
         self._need = 4
         self._dead: FrameError | None = None
 
     @property
     def buffered(self) -> int:
-        """Bytes held of a frame that is not whole yet."""
+        """The number of bytes held of an incomplete frame."""
         return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
-        """The bodies that `data` completes, in order.
+        """Return the bodies that `data` completes, in order.
 
-        A body is bytes, or for long ones a read-only memoryview; neither changes when the caller uses its buffer again.
-        Raises FrameError at the first length that cannot be, before anything of that body is kept; the reader is then
-        dead and raises the same fault, without bodies, for whatever comes.
+        A body is bytes, or a read-only memoryview if it is long; neither changes when the caller reuses its buffer.
+        Raises FrameError at the first invalid length, before it keeps anything of that body. From then on the reader
+        raises the same fault, without bodies, for all data.
         """
         if self._dead is not None:
             raise FrameError(self._dead.code, self._dead.text, details=self._dead.details)
@@ -109,7 +110,7 @@ class FrameReader:
         return bodies
 
     def _complete(self, data: bytes | bytearray | memoryview, bodies: list[bytes | memoryview]) -> int:
-        """Add to the held frame; how many bytes of `data` were used. Each byte of a body is copied once, here."""
+        """Add to the held frame; return how many bytes of `data` it took. Each byte of a body is copied once, here."""
         view = memoryview(data)
         size, position, buffer = len(view), 0, self._buffer
         while True:
@@ -130,8 +131,8 @@ class FrameReader:
         return position
 
     def _split(self, data: bytes | bytearray | memoryview, position: int, bodies: list[bytes | memoryview]) -> None:
-        """Take the whole frames out of `data` from `position` on, and hold what is left."""
-        if type(data) is not bytes:  # its owner may fill it again
+        """Take the whole frames out of `data` from `position` on, and hold the rest."""
+        if type(data) is not bytes:  # its owner may reuse it
             data, position = bytes(data[position:]), 0
         size, limit = len(data), self.limit
         need = 4
@@ -147,13 +148,13 @@ class FrameReader:
             bodies.append(data[start:end] if length < _WORTH_SHARING else memoryview(data)[start:end])
             position = end
         if position < size:
-            if data[position] > 1:  # said at the first byte, as three more may never come
+            if data[position] > 1:  # raised at the first byte, as three more may never come
                 raise _no_frame(data[position])
             self._buffer += memoryview(data)[position:]
             self._need = need
 
     def _length(self, data: bytes | bytearray, position: int) -> int:
-        """The length at `position`, or the FrameError that it deserves."""
+        """Return the length at `position`. Raises FrameError if it is invalid or over the limit."""
         (length,) = _unpack_length(data, position)
         if length > LONGEST_FRAME:
             raise _no_frame(data[position])

@@ -1,7 +1,7 @@
-"""What two sides must have in common before anything else is said: cluster, version, features.
+"""The handshake: two sides agree on cluster, version and features before any other message.
 
-Both sides send a `Hello`, the dialler first; each then works out the same agreement from the two. Nothing but this is
-parsed before. The proof of a cluster secret will be a message of its own between hello and open.
+Both sides send a `Hello`, the dialler first. Each side then computes the same agreement from the two hellos. Nothing
+else is parsed before. The proof of a cluster secret will be a message of its own between hello and open.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from mpreg_proto.ids import MEMBER_ID_BYTES
 from mpreg_proto.wire.messages import VERSION, Hello
 
 FEATURES: tuple[str, ...] = ()
-"""Optional parts of the protocol that this code has, by name, sorted. The first version needs none."""
+"""The names of the optional parts of the protocol in this code, sorted. The first version needs none."""
 
 
 class Agreed(msgspec.Struct, frozen=True, gc=False):
-    """What both sides speak: the highest common version, the common features."""
+    """The agreement of two hellos: the highest common version and the common features."""
 
     version: int
     features: tuple[str, ...]
 
 
 def hello(*, cluster: str, member: bytes, name: str) -> Hello:
-    """This side's hello. A client sends an empty `member`, and an empty `cluster` if any will do."""
+    """Return this side's hello. A client sends an empty `member`, and an empty `cluster` if it accepts any cluster."""
     return Hello((VERSION, VERSION), FEATURES, cluster, member, name)
 
 
 def agree(mine: Hello, theirs: Hello) -> Agreed | Fault:
-    """The agreement of two hellos, or why there is none: 1005, 1010 or 1040. Symmetric but for the texts."""
+    """Return the agreement of two hellos, or the fault: 1005, 1010 or 1040. Symmetric except for the texts."""
     for node, other in ((mine, theirs), (theirs, mine)):
         if node.member and node.cluster != other.cluster and (other.member or other.cluster):
             return Fault(

@@ -1,7 +1,7 @@
-"""Long JSON texts, parsed a piece at a time: the trees and faults of `jsonvalues.loads`, with pauses for other work.
+"""A parser of long JSON texts in steps: the trees and faults of `jsonvalues.loads`, with pauses for other work.
 
-`wire/classic.py` uses it for messages over which one call would hold a node's loop. CPython's parser does the work on
-windows of the text; only a container that does not fit into one is walked here, without recursion.
+`wire/classic.py` uses it for messages for which one call would block the event loop of a node. CPython's parser does
+the work on windows of the text. Only a container that does not fit into a window is walked here, without recursion.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mpreg_proto.wire.jsonvalues import (
 from mpreg_proto.wire.value_limits import MAX_ARRAY, MAX_DEPTH, ValueTooLarge, measure, measure_one
 
 WINDOW: Final = 16 * 1024
-"""Characters that are parsed between two pauses: 1 to 3 ms, whatever they are."""
+"""The number of characters parsed between two pauses; this takes 1 to 3 ms for any content."""
 _SPACE: Final = regex(r"[ \t\n\r]*")
 _SCALARS: Final = regex(r'[^\[\]{}"]*,')
 _TEXTS: Final = regex(r'(?:[ \t\n\r]*"[^"\\\x00-\x1f]*"[ \t\n\r]*,)+')
@@ -33,11 +33,14 @@ _WORTH_A_RUN: Final = 16
 _ENDS: Final[dict[type, str]] = {list: "]", dict: "}"}
 _scan: Final[Callable[[str, int], tuple[Any, int]]] = DECODER.scan_once  # type: ignore[attr-defined]
 _OPENED: Final = object()
-"""Stands for a value whose container was opened: it is walked from now on."""
+"""A placeholder for a value whose container was opened and is now walked."""
 
 
 def loads(text: str | bytes | bytearray | memoryview) -> Generator[None, None, Any]:
-    """The tree of one JSON text, given as the generator's value; it yields where it may pause. Raises MalformedJson."""
+    """Parse one JSON text; yield wherever a pause is possible. The generator's value is the tree.
+
+    Raises MalformedJson.
+    """
     tree: Any = None
     try:
         if not isinstance(text, str):
@@ -58,7 +61,7 @@ def loads(text: str | bytes | bytearray | memoryview) -> Generator[None, None, A
 
 
 class _Parser:
-    """One text. `tree` is there when `steps` is through, and `excess`, the first limit that it exceeds."""
+    """The parser of one text. `steps` sets `tree`, and `excess` to the first limit that the text exceeds, if any."""
 
     def __init__(self, text: str) -> None:
         self.tree: Any = None
@@ -67,18 +70,18 @@ class _Parser:
         self._position = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
         self._window = ""
         self._start = 0
-        """Where the window lies in the text."""
+        """The offset of the window in the text."""
         self._suspect = False
-        """Whether half of a surrogate pair is escaped in the window."""
+        """True if the window holds an escaped surrogate, which may be half of a pair."""
         self._no_run_before = 0
-        """Up to where a run of scalars cannot be taken at once."""
+        """The position before which a run of scalars cannot be taken at once."""
         self._stack: list[tuple[Any, str]] = []
-        """The containers that are walked, each with the key under which it belongs into the one before."""
+        """The containers that are walked, each with its key in the container around it."""
         self._dropped: dict[int, int] = {}
-        """By depth: how many elements of a list that is over the limit are not kept."""
+        """By depth: the number of elements that a list over the limit does not keep."""
 
     def steps(self) -> Generator[None, None, None]:
-        """Parse, with pauses. Raises JSONDecodeError, MalformedJson, ValueTooLarge, ValueError for too many digits."""
+        """Parse with pauses. Raises JSONDecodeError, MalformedJson, ValueTooLarge; ValueError for too many digits."""
         self._skip_space()
         self._add("", self._element(""))
         while self._stack:
@@ -92,7 +95,7 @@ class _Parser:
             raise JSONDecodeError("Extra data", self._text, self._position)
 
     def _advance(self) -> object:
-        """Take what comes next in the innermost container; returns _OPENED if it opened another."""
+        """Take the next part of the innermost container; return _OPENED if that opened another container."""
         container = self._stack[-1][0]
         key = ""
         if not container and self._peek() == _ENDS[type(container)]:
@@ -101,7 +104,7 @@ class _Parser:
         if type(container) is dict:
             key = self._key(container)
         elif self._run(container) or self._several(container):
-            if len(container) > MAX_ARRAY:  # it is refused, so what it holds beyond need not be kept
+            if len(container) > MAX_ARRAY:  # it is refused, so the rest need not be kept
                 self._dropped[len(self._stack)] = self._dropped.get(len(self._stack), 0) + len(container) - MAX_ARRAY
                 del container[MAX_ARRAY:]
             return None
@@ -109,7 +112,7 @@ class _Parser:
         if value is not _OPENED:
             self._add(key, value)
         elif type(container) is dict:
-            container[key] = None  # its place
+            container[key] = None  # keeps its place
         return value
 
     def _key(self, container: dict[str, Any]) -> str:
@@ -129,7 +132,7 @@ class _Parser:
         return key
 
     def _run(self, container: list[Any]) -> bool:
-        """Take a run of scalars, or of plain texts, at once."""
+        """Take a run of scalars, or of plain texts, at once; return whether there was one."""
         if self._position < self._no_run_before:
             return False
         offset = self._look()
@@ -138,7 +141,7 @@ class _Parser:
             return False
         try:
             container += DECODER.decode(f"[{self._window[offset : found.end() - 1]}]")
-        except (ValueError, MalformedJson):  # to be met again, one by one, with its place
+        except (ValueError, MalformedJson):  # parsed again, one by one, to find the place
             self._no_run_before = self._start + found.end()
             return False
         self._position += found.end() - offset
@@ -146,7 +149,7 @@ class _Parser:
         return True
 
     def _several(self, container: list[Any]) -> bool:
-        """Take the elements that follow in the window and have a comma after them; whether there was one."""
+        """Take the next elements in the window that a comma follows; return whether there was one."""
         began = offset = self._look()
         window = self._window
         longest = 2 * (MAX_DEPTH - len(self._stack))
@@ -166,7 +169,7 @@ class _Parser:
         return offset > began
 
     def _element(self, key: str) -> Any:
-        """The value that begins here, or _OPENED."""
+        """Return the value that begins here, or _OPENED."""
         while True:
             offset = self._look()
             value: Any = _OPENED
@@ -175,7 +178,7 @@ class _Parser:
             except (StopIteration, ValueError, RecursionError, MalformedJson):
                 end = len(self._window)
             at_end = self._start + len(self._window) == len(self._text)
-            # A number may go on beyond the window, though what is in it can be read: 1.5 as 1.
+            # A number may continue beyond the window, although the part inside is valid: 1.5 as 1.
             whole = self._window[end : end + 1] not in ("", ".", "e", "E")
             if value is not _OPENED and (whole or at_end):
                 self._position += end - offset
@@ -183,10 +186,10 @@ class _Parser:
                 return value
             if offset == 0:
                 return self._long(key)
-            self._window = ""  # it begins in the midst of a window: look again, from here on
+            self._window = ""  # it begins inside a window: try again with a window from here
 
     def _long(self, key: str) -> Any:
-        """What begins here is longer than a window, or malformed."""
+        """Parse what begins here, which is longer than a window or malformed; return the value, or _OPENED."""
         first = self._peek()
         if first not in _OPENERS:
             try:
@@ -204,7 +207,7 @@ class _Parser:
         return _OPENED
 
     def _check(self, value: Any, length: int) -> None:
-        """Look for limits that are exceeded, where an element is long enough for that, and for halves of pairs."""
+        """Refuse halves of surrogate pairs; record an exceeded limit if the element is long enough for that."""
         if self._suspect and has_lone_surrogate(value):
             raise MalformedJson(LONE_SURROGATE)
         if length > 2 * (MAX_DEPTH - len(self._stack)):
@@ -214,7 +217,7 @@ class _Parser:
                 self.excess = self.excess or excess
 
     def _add(self, key: str, value: Any) -> None:
-        """Put a value where it belongs, and take the comma, or the end of its container, after it."""
+        """Put a value into its container; take the comma, or the end of the container, after it."""
         if value is _OPENED:
             return
         if not self._stack:
@@ -236,7 +239,7 @@ class _Parser:
             raise JSONDecodeError("Expecting ',' delimiter", self._text, self._position)
 
     def _end(self) -> None:
-        """The innermost container ends here."""
+        """Close the innermost container."""
         self._position += 1
         dropped = self._dropped.pop(len(self._stack), 0)
         container, key = self._stack.pop()
@@ -249,7 +252,7 @@ class _Parser:
         self._add(key, container)
 
     def _look(self) -> int:
-        """Have the window over the position; returns where in it that is."""
+        """Move the window over the position if needed; return the offset of the position in the window."""
         offset = self._position - self._start
         if not 0 <= offset < len(self._window):
             self._start = self._position

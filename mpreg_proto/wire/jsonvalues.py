@@ -1,11 +1,12 @@
-"""Strict JSON in, and users' values as JSON out (docs/howto/call-from-json.md).
+"""Strict JSON to trees, and users' values to JSON (docs/howto/call-from-json.md).
 
-Texts come from classic links, `POST /rpc` and files; trees go to wire/classic.py, and results come back from functions.
-What JSON cannot say gets the nearest thing that it can, or is refused with its path; nothing becomes NaN, infinity, a
-duplicate key or half of a surrogate pair, in either direction. Integers are exact; 1, 1.0 and true stay three things.
+Texts come from classic links, `POST /rpc` and files, and their trees go to wire/classic.py. Results come from
+functions. A value that JSON cannot express gets the nearest form, or is refused with its path. Nothing becomes NaN,
+infinity, a duplicate key or half of a surrogate pair, in either direction. Integers are exact; 1, 1.0 and true stay
+distinct.
 
-A map's key becomes text if it would as a value (Decimal, dates, bytes, registered types such as UUID); integers become
-their digits, and other keys are refused; so are two keys of one map that become the same text.
+The key of a map becomes text if it would as a value (Decimal, dates, bytes, registered types such as UUID). An integer
+becomes its digits. Other keys are refused, and so are two keys of one map that become the same text.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ from mpreg_proto.wire.values import ValueCodec
 _CANNOT: Final = "cannot be sent as JSON"
 
 BYTE_ORDER_MARK: Final = "\ufeff"
-"""Written before a text by some editors; says nothing where the text is UTF-8 (RFC 8259, section 8.1)."""
-_SMALL: Final = 1024  # what is this short can hold neither a key that is too long nor an array with too many entries
+"""A mark that some editors write before a text; it has no meaning in UTF-8 (RFC 8259, section 8.1)."""
+_SMALL: Final = 1024  # a text this short can hold neither a key nor an array that is over its limit
 ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 # CPython reads and writes longer integers only in quadratic time, or not at all (sys.set_int_max_str_digits).
 _DIGITS: Final = 4300
 _EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
-_SHORT: Final = 2000  # bits: `str` writes so many whatever that limit is set to
-# Some 1,000,000 digits, which take 0.2 s to write; a node's loop stands still so long.
+_SHORT: Final = 2000  # bits: `str` writes so many with any value of that limit
+# About 1,000,000 digits; writing them blocks the event loop of a node for 0.2 s.
 _MOST_BITS: Final = 3_321_928
 
 
 class MalformedJson(Exception):
-    """The text is not strict JSON. `at` is the offset of the fault where it is known, in characters, or in bytes for
-    invalid UTF-8. `limit` are the details of an error 1014, if a limit is the reason; `tree` is then what was read,
-    None if the limit was met while reading.
+    """The text is not strict JSON.
+
+    `at` is the offset of the fault if it is known, in characters, or in bytes for invalid UTF-8. If a limit is the
+    reason, `limit` holds the details of error 1014, and `tree` what was read, or None if the limit ended the reading.
     """
 
     def __init__(
@@ -56,9 +58,9 @@ class MalformedJson(Exception):
 
 
 def loads(text: str | bytes | bytearray | memoryview) -> Any:
-    """The tree of one JSON text, which may begin with a byte order mark.
+    """Return the tree of one JSON text, which may begin with a byte order mark.
 
-    Raises MalformedJson, and nothing else, whatever the text.
+    Raises MalformedJson, and nothing else, for any text.
     """
     tree: Any = None
     marked = False
@@ -81,7 +83,7 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
 
 
 def malformed(error: ValueError | RecursionError | MemoryError | MalformedJson, skipped: int = 0) -> MalformedJson:
-    """What is wrong with a text, by what the parser raised, which did not see the first `skipped` characters."""
+    """Return the fault of a text for an error of the parser, which did not read the first `skipped` characters."""
     if isinstance(error, MalformedJson):
         return error
     if isinstance(error, UnicodeDecodeError):
@@ -97,9 +99,9 @@ def malformed(error: ValueError | RecursionError | MemoryError | MalformedJson, 
 
 
 def to_json(value: object, codec: ValueCodec) -> object:
-    """A tree of dict, list, str, int, float, bool and None that stands for `value`; parts may be shared with it.
+    """Return a tree of dict, list, str, int, float, bool and None that stands for `value`; it may share parts with it.
 
-    Raises UnsendableValue with the path of what has no JSON form.
+    Raises UnsendableValue with the path of the part that has no JSON form.
     """
     try:
         return _Conversion(codec).tree(value, 0)
@@ -108,18 +110,20 @@ def to_json(value: object, codec: ValueCodec) -> object:
 
 
 def dumps(tree: object) -> str:
-    """Compact JSON of a tree such as `to_json` makes. Half of a surrogate pair, as in a text of ours that quotes one,
-    becomes U+FFFD. Raises ValueError for NaN and infinities, TypeError for what is not a tree: that is a defect.
+    """Return compact JSON of a tree such as `to_json` makes.
+
+    Half of a surrogate pair, as in an error text that quotes one, becomes U+FFFD. Raises ValueError for NaN and
+    infinities, and TypeError for anything that is not a tree: such input is a defect.
     """
     try:
         text = _encode(tree)
-    except ValueError:  # CPython's limit for digits, or a float that the next line finds again
+    except ValueError:  # CPython's limit of digits, or a float that the next line refuses again
         text = _written(tree)
     return text if is_text(text) else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class _NoJsonForm(Exception):
-    """There is no JSON for something; `path` grows on the way out, so that a value that can be said pays nothing."""
+    """A part of a value has no JSON form. `path` grows while the exception propagates: other values cost nothing."""
 
     def __init__(self, value: object, reason: str, *, excess: ValueTooLarge | None = None) -> None:
         super().__init__(reason)
@@ -130,7 +134,7 @@ class _NoJsonForm(Exception):
 
 
 class _Conversion:
-    """Values to trees, with one codec's registry."""
+    """The conversion of a value to a tree, with the registry of one codec."""
 
     __slots__ = ("_codec", "_containers")
 
@@ -139,7 +143,7 @@ class _Conversion:
         self._containers = 0
 
     def tree(self, value: Any, depth: int) -> object:
-        """The tree of `value`, which lies within `depth` containers."""
+        """Return the tree of `value`, which lies within `depth` containers."""
         kind = type(value)
         if kind is str:
             if not is_text(value):
@@ -181,7 +185,7 @@ class _Conversion:
         return self.tree(made, depth + 1)
 
     def _bound(self, value: Any, depth: int) -> None:
-        """Refuse a container that is nested too deep or holds too much, or that makes the whole hold too many."""
+        """Refuse a container that is nested too deep, is too large, or is one container too many in the whole value."""
         self._containers += 1
         try:
             if self._containers > MAX_CONTAINERS:
@@ -235,7 +239,7 @@ _DICTS: Final = frozenset({OrderedDict, defaultdict, Counter})
 
 
 def _text(value: Any) -> str | None:
-    """The text that stands for a value of Python's own types; None if none does."""
+    """Return the text that stands for a value of Python's own types; None if there is none."""
     if isinstance(value, (bytes, bytearray, memoryview)) and type(value) in (bytes, bytearray, memoryview):
         return b64encode(value).decode("ascii")
     kind = type(value)
@@ -259,7 +263,7 @@ def _checked(value: int) -> int:
 
 
 def duration(value: timedelta) -> str:
-    """ISO 8601, such as `P1DT2H0.5S`; a negative one has a sign before it, as in ISO 8601-2."""
+    """Return ISO 8601 text, such as `P1DT2H0.5S`; a negative duration begins with a sign, as in ISO 8601-2."""
     sign, value = ("-", -value) if value < timedelta(0) else ("", value)
     minutes, seconds = divmod(value.seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -272,9 +276,9 @@ def duration(value: timedelta) -> str:
 
 
 def digits(value: int) -> str:
-    """The decimal digits of an integer of any size, in nearly linear time.
+    """Return the decimal digits of an integer of any size, in nearly linear time.
 
-    Halves it until `Decimal` can take the parts (as CPython's own _pylong.int_to_decimal_string since 3.12).
+    Halves the integer until `Decimal` can take the parts (as CPython's own _pylong.int_to_decimal_string since 3.12).
     """
     if value.bit_length() <= _SHORT:
         return str(value)
@@ -304,7 +308,7 @@ def digits(value: int) -> str:
 
 
 def _written(tree: Any) -> str:
-    """Like `_encode`, with integers of any size. Slow; only for trees that hold such."""
+    """Encode like `_encode`, with integers of any size. Slow: only for trees with large integers."""
     if isinstance(tree, dict):
         return "{" + ",".join([f"{_encode(key)}:{_written(item)}" for key, item in tree.items()]) + "}"
     if isinstance(tree, (list, tuple)):
@@ -324,12 +328,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def duplicate(key: str) -> MalformedJson:
-    """The fault of an object that has a key twice."""
+    """Return the fault of an object that has a key twice."""
     return MalformedJson(f"two keys of one object are {key[:40]!a}")
 
 
 def has_lone_surrogate(tree: object) -> bool:
-    """Whether a text in a tree holds half of a surrogate pair."""
+    """Return whether a text in a tree holds half of a surrogate pair."""
     return not is_text(_encode(tree))
 
 

@@ -1,10 +1,10 @@
-"""Every message, one Struct each: the whole protocol on one page.
+"""All messages, one Struct each: the whole protocol on one page.
 
-On a native link each is a MessagePack array whose first element is the kind. Arrays only ever grow at the end, and
-every field that came later has a default, so an older peer ignores what it does not know and a newer one fills in what
-is missing. A kind is sent only to a peer that has it; an unknown kind ends the link with 1040. What users pass and
-return travels as opaque bytes (`Call.args`, `Done.value`, `Request.inputs`): a node that only forwards never decodes it
-(wire/values.py does).
+On a native link, each message is a MessagePack array whose first element is the kind. Arrays grow only at the end, and
+every later field has a default. So an older peer ignores fields that it does not have, and a newer one fills in missing
+fields. A kind is sent only to a peer that has it; an unknown kind ends the link with 1040. Arguments and results of
+users travel as opaque bytes (`Call.args`, `Done.value`, `Request.inputs`). A node that only forwards them never decodes
+them; wire/values.py does.
 
 Times are nanoseconds. They are always spans (time left, time spent), never points in time: clocks are not compared.
 """
@@ -18,74 +18,74 @@ import msgspec
 from mpreg_proto.errors import Fault
 
 VERSION = 1
-"""The only protocol version so far; hello carries a range."""
+"""The only protocol version so far; a hello carries a range."""
 
 
-# -- a link's life ----------------------------------------------------------------------------------------------------
+# -- the life of a link ----------------------------------------------------------------------------------------------
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
-    """The first message of each side: who I am, what I speak.
+    """The first message of each side: its identity, and the versions and features that it supports.
 
-    Version and features are then the highest and the set in common.
+    The link then has the highest common version and the common features.
     """
 
     versions: tuple[int, int]
-    """Lowest and highest protocol version that this side speaks."""
+    """The lowest and highest protocol version that this side supports."""
     features: tuple[str, ...]
     cluster: str
-    """Cluster id; a client that does not care sends an empty one."""
+    """The cluster id; empty for a client that accepts any cluster."""
     member: bytes
-    """A node's member id (16 bytes); empty for a client."""
+    """The member id of a node (16 bytes); empty for a client."""
     name: str
 
 
 class Refused(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
-    """Why this link ends now: another cluster, no version in common, a message nobody can read."""
+    """The reason why this link ends now: another cluster, no common version, an unreadable message."""
 
     fault: Fault
 
 
 class Ping(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
-    """Are you there? Sent on links that were silent; any byte answers, a `Pong` does for sure."""
+    """A check that the peer is alive, sent on silent links and as a probe. Any byte is an answer; a `Pong` follows."""
 
     number: int
 
 
 class Pong(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
-    """I am; repeats the ping's number."""
+    """The answer to a `Ping`, with its number."""
 
     number: int
 
 
 class Goodbye(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
-    """I close this link on purpose: nothing new comes from here, answers still do (docs/explanation/membership.md).
+    """The sender closes this link on purpose: it still sends answers, but nothing new (docs/explanation/membership.md).
 
-    With the reason LEAVING they do not: all that this node had accepted has been answered before.
+    With the reason LEAVING it sends no answers either: it has already answered everything that it accepted.
     """
 
     reason: str
 
 
 class GoodbyeReason(enum.StrEnum):
-    """The reasons that this release gives; a newer peer may give others."""
+    """The reasons that this release sends; a newer peer may send others."""
 
     NONE = ""
     LEAVING = "leaving"
-    """The node ends."""
+    """The node leaves the cluster."""
     DUPLICATE = "duplicate"
-    """Of two links between two nodes the other is kept."""
+    """There are two links between two nodes, and the other one is kept."""
     IDLE = "idle"
-    """Nothing but pings came over it for long."""
+    """Nothing but pings came over the link for a long time."""
     SILENT = "silent"
-    """It carries nothing, though its member is alive."""
+    """The link carries nothing, although its member is alive."""
 
 
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
 class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One function application. `args` is MessagePack of `[[positional, ...], {keyword: value}]` with `Ref` extensions.
+    """A call of a function. `args` is MessagePack of `[[positional, ...], {keyword: value}]` with `Ref` extensions.
 
     `dependencies` names the calls that must end before this one starts: those that its arguments refer to, and others
     (`after=`).
@@ -97,44 +97,44 @@ class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
     dependencies: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     version: str | None = None
-    """Pins the function's version; None takes any."""
+    """The pinned version of the function; None accepts any."""
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
-    """A set of calls. From client to node and from node to node alike."""
+    """A set of calls, from a client to a node or from one node to another."""
 
     id: int
-    """Counted up by the sender over its whole life, never reused."""
+    """A number that the sender counts up over its whole life and never reuses."""
     calls: tuple[Call, ...]
     timeout: int | None = None
-    """Time left; None is the receiver's default."""
+    """The time left; None means the receiver's default."""
     want: tuple[str, ...] | None = None
-    """Calls whose results come back; None is the leaves."""
+    """The calls whose results come back; None means the leaves."""
     here: tuple[str, ...] = ()
-    """Calls that the receiver was chosen for: it runs or refuses them and never places them anew."""
+    """The calls that were placed on the receiver: it runs or refuses them, and never places them again."""
     inputs: dict[str, bytes] = {}
-    """Encoded results of calls outside this request that its calls refer to."""
+    """The encoded results of calls outside this request to which its calls refer."""
     wait: int = 0
-    """How long a ready call may wait for a node that offers its function."""
+    """The longest time that a ready call waits for a node that offers its function."""
     partial: bool = False
-    """One failing call does not end the request: what can be computed comes back."""
+    """If True, a failed call does not end the request: all results that can be computed come back."""
     eager: bool = False
-    """Results come back one by one as they are there, in several `Result`s."""
+    """If True, each result comes back as soon as it exists, in several `Result`s."""
     trace: bool = False
-    """The last `Result` carries where and when each call ran."""
+    """If True, the last `Result` carries where and when each call ran."""
     hops: int = 0
-    """Over how many nodes this placement was relayed."""
+    """The number of nodes that have relayed this placement."""
     caller: str = ""
     idempotent: tuple[str, ...] = ()
-    """Calls of `here` that the sender takes for idempotent; a receiver that knows better refuses them."""
+    """Calls of `here` that the sender takes for idempotent; a receiver where they are not refuses them."""
     to: bytes = b""
-    """The member it is for, if that is not who receives it: pass it on, with the answers coming back the same way."""
+    """The destination, if that is another member: the receiver relays the request, and its answers come back by it."""
     via: tuple[bytes, ...] = ()
-    """Members that have passed it on, none of them twice."""
+    """The members that have relayed the request, none of them twice."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One call's result. `waited` and `ran` are how long it lay in the queue and how long its body took."""
+    """The result of one call. `waited` is the time that it was queued, `ran` the time that its function took."""
 
     name: str
     value: bytes
@@ -143,7 +143,7 @@ class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Failed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One call's error. `refused`: its body has not started and never will, so it may go elsewhere."""
+    """The error of one call. `refused`: its function has not started and never will, so it may run elsewhere."""
 
     name: str
     fault: Fault
@@ -153,7 +153,7 @@ class Failed(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Traced(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Where and when one call ran, in nanoseconds since the request arrived."""
+    """The node and times of one call, in nanoseconds since the request arrived."""
 
     name: str
     node: str
@@ -166,40 +166,41 @@ class Traced(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Result(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):
-    """What came of a request, or of a part of it so far."""
+    """The results and errors of a request, or of a part of it."""
 
     id: int
     done: tuple[Done, ...] = ()
     failed: tuple[Failed, ...] = ()
     last: bool = True
-    """Nothing more comes for this id."""
+    """True if nothing more comes for this id."""
     fault: Fault | None = None
-    """The request's error; under partial the first failure, beside what is `done`."""
+    """The error of the request; under `partial` the first failure, next to the results in `done`."""
     queue: int = 0
-    """Calls now waiting at the sender: the load that placement reckons with."""
+    """The number of calls queued at the sender now: the load that placement uses."""
     trace: tuple[Traced, ...] = ()
     untraced: int = 0
-    """Rows of the trace that were left out, as the message would have been too long with them."""
+    """The number of rows that `trace` lacks, because the message would have been too long with them."""
 
 
 class CancelRequest(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
-    """Stop this request. Its `Result` still comes, with 1021 or with what was done by then."""
+    """A command to stop a request. Its `Result` still comes, with 1021 or with what was done by then."""
 
     id: int
 
 
-# -- questions about the cluster --------------------------------------------------------------------------------------
+# -- queries about the cluster ----------------------------------------------------------------------------------------
 
 
 class Explain(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False):
-    """Where would these calls run, and why? Nothing runs."""
+    """A query for the nodes on which these calls would run, and the reasons. Nothing runs."""
 
     request: Request
 
 
 class Explained(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """For one call: the equals among which the draw will fall (one: it is certain), why, and who was not chosen for
-    what.
+    """The placement of one call: its candidates, the reason, and the rejected nodes, each with the reason.
+
+    The candidates are equally good, and a random draw chooses one of them. If there is only one, the choice is certain.
     """
 
     name: str
@@ -210,7 +211,7 @@ class Explained(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Explanation(msgspec.Struct, array_like=True, frozen=True, tag=14, gc=False):
-    """The answer to `Explain`: a row a call in the request's order, or the error that the request would end with."""
+    """The answer to `Explain`: a row for each call in the request's order, or the error that would end the request."""
 
     id: int
     rows: tuple[Explained, ...] = ()
@@ -218,38 +219,36 @@ class Explanation(msgspec.Struct, array_like=True, frozen=True, tag=14, gc=False
 
 
 class GetView(msgspec.Struct, array_like=True, frozen=True, tag=15, gc=False):
-    """How do you see the cluster? Answered by `View`."""
+    """A query for the receiver's view of the cluster. The answer is a `View`."""
 
     id: int
 
 
 class View(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
-    """A node's view as JSON text (`NodeView`, view.py), for people and tools."""
+    """The view of a node as JSON text (`NodeView`, view.py), for people and tools."""
 
     id: int
     view: bytes
     last: bool = True
-    """Nothing more comes for this id; a view that is longer than a message comes in several, to be put together."""
+    """True if nothing more comes for this id. A view longer than one message comes in several, to be joined."""
 
 
-# -- who is in the cluster, what they offer ---------------------------------------------------------------------------
+# -- members and their catalogues -------------------------------------------------------------------------------------
 
 
 class Claim(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What somebody believes about one member: its liveness cell, and the owner's own card in the owner's own bytes."""
+    """The standing of one member in the view of the sender, and its card, in the bytes that the member wrote."""
 
     member: bytes
     incarnation: int
     standing: int
     card: bytes = b""
     accusers: tuple[bytes, ...] = ()
-    """Of SUSPECT: members that said so themselves, at this incarnation; at most 10."""
+    """For SUSPECT: the members that suspect it themselves, at this incarnation; at most 10."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Which version of a member's catalogue is meant, and the hash over its whole content at that version (16
-    bytes).
-    """
+    """The version of a member's catalogue, and the hash over its whole content at that version (16 bytes)."""
 
     member: bytes
     version: int
@@ -257,7 +256,7 @@ class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One entry of a catalogue as its owner wrote it; empty bytes: the entry is gone."""
+    """One entry of a catalogue, as its owner wrote it; empty bytes mean that the entry was removed."""
 
     version: int
     key: str
@@ -265,7 +264,7 @@ class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Changes of one catalogue from `since` up to `head.version`; `since` 0 is the whole of it, a snapshot."""
+    """Changes of one catalogue from `since` up to `head.version`; with `since` 0 the whole catalogue, a snapshot."""
 
     head: Head
     since: int
@@ -273,51 +272,57 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Gossip(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
-    """Claims that rose and catalogues that grew. Forwarded on first receipt, never back to where it came from."""
+    """Newer claims and catalogue changes. Each is forwarded on first receipt, never back to its source."""
 
     claims: tuple[Claim, ...] = ()
     deltas: tuple[Delta, ...] = ()
     heads: tuple[Head, ...] = ()
-    """Catalogue heads without their content: ask for it with `Fetch`."""
+    """Catalogue heads without their content, which the receiver gets with `Fetch`."""
     answer: bool = False
-    """To a `Digest`, a `BucketHashes` or a `Pull`: now you know what I know."""
+    """True in the answer to a `Digest`, a `BucketHashes` or a `Pull`: the receiver now has the sender's state."""
 
 
 class Digest(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
-    """What the sender knows, in keys only. What is newer here goes back as `Gossip`, what is older as `Pull`."""
+    """The sender's state, in keys only.
+
+    The receiver answers with `Gossip` for what it has newer, and with `Pull` for what it has older.
+    """
 
     claims: tuple[Claim, ...]
-    """Without cards."""
+    """Claims without cards."""
     heads: tuple[Head, ...]
     scope: bytes = b""
-    """Which of the 256 buckets it is about, a bit each (32 bytes, the first bit is bucket 0); empty: all of them."""
+    """The buckets that it covers, one bit for each of 256 (32 bytes, the first bit is bucket 0); empty means all."""
 
 
 class Fetch(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):
-    """Send me this member's catalogue; I hold it at `have` (0: not at all)."""
+    """A query for a member's catalogue. The sender has version `have` of it (0: none)."""
 
     member: bytes
     have: int
 
 
 class BucketHashes(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
-    """256 hashes of 8 bytes over all cells and heads, a bucket each.
+    """256 hashes of 8 bytes over all cells and heads, one for each bucket.
 
-    Answered by an empty `Gossip` if they are alike here, else by a `Digest` of the buckets that are not.
+    The answer is an empty `Gossip` if the receiver has the same hashes, else a `Digest` of the buckets that differ.
     """
 
     hashes: bytes
 
 
 class Pull(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
-    """Your digest is ahead of me in these, which I hold as said (incarnation -1: not at all): send `Gossip` of them."""
+    """A query for the state in which a digest is newer than its receiver. The answer is `Gossip`.
+
+    Claims and heads are as the sender of the `Pull` has them (incarnation -1: not at all).
+    """
 
     claims: tuple[Claim, ...]
     heads: tuple[Head, ...]
 
 
 class DialBack(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
-    """`member` cannot dial `to`, which is to dial it in turn. Passed on at most four times, never twice over one."""
+    """`member` cannot dial `to`, so `to` must dial `member`. Relayed at most four times, never twice by one node."""
 
     to: bytes
     member: bytes
@@ -325,13 +330,16 @@ class DialBack(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
 
 
 class PingReq(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
-    """That member does not answer me: does it answer you? Only a yes is said, as `IndirectAck` (SWIM, section 3.1)."""
+    """A request to probe a member that does not answer the sender.
+
+    The receiver answers only if the member does, with `IndirectAck` (SWIM, section 3.1).
+    """
 
     member: bytes
 
 
 class IndirectAck(msgspec.Struct, array_like=True, frozen=True, tag=27, gc=False):
-    """That member answers me."""
+    """The answer to a `PingReq`: the member answers the sender."""
 
     member: bytes
 

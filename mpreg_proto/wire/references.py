@@ -1,8 +1,8 @@
 """References: arguments that stand for another call's result (docs/explanation/requests.md).
 
-What they are (`Ref`), how they lie in encoded values, how one is followed into the values that were given, and how the
-classic dialect's two notations become `Ref`s. A tree that is scanned came from strict JSON, so it is at most 64 levels
-deep; deeper ones are refused. Nothing here changes a value: what must differ is copied, the rest is shared.
+This module defines references (`Ref`) and their encoding, resolves a reference in the given values, and turns the two
+notations of the classic dialect into `Ref`s. A tree that is scanned came from strict JSON, so it is at most 64 levels
+deep; deeper ones are refused. Nothing here changes a value: parts that must differ are copied, the rest is shared.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _LARGEST_INDEX: Final = (1 << 63) - 1
 class Ref(msgspec.Struct, frozen=True):
     """An argument, or a part of one, that stands for another call's result.
 
-    `path` leads into that result: text is a map's key, an integer >= 0 is the index in a list or tuple. A reference
-    cannot be a member of a set, and as a map's key it works only where the result is text or another small scalar.
+    `path` leads into that result: a text is a map's key, an integer >= 0 is the index in a list or tuple. A reference
+    cannot be a member of a set. As a map's key it works only if the result is text or another small scalar.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Ref(msgspec.Struct, frozen=True):
 
 
 class UnresolvedValue(Exception):
-    """A reference in the bytes leads nowhere; see its two kinds."""
+    """A reference in the bytes cannot be resolved; see the two subclasses."""
 
 
 class MissingReference(UnresolvedValue):
-    """No value was given under the name that a reference has."""
+    """No value was given for the name in a reference."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no value is given for {name!r}")
@@ -44,7 +44,7 @@ class MissingReference(UnresolvedValue):
 
 
 class PathNotFound(UnresolvedValue):
-    """A reference's path is not in the value; `position` is the index of the step that failed."""
+    """The path of a reference does not exist in the value; `position` is the index of the step that failed."""
 
     def __init__(self, name: str, path: tuple[str | int, ...], position: int) -> None:
         where = "".join(map(step, path[: position + 1]))
@@ -55,7 +55,7 @@ class PathNotFound(UnresolvedValue):
 
 
 class BadReference(Exception):
-    """A classic argument is no proper explicit reference. `path` is the place within it (`$`, `$[2].x`), `text` why."""
+    """A classic argument has an invalid reference. `path` is the place in it (`$`, `$[2].x`), `text` the reason."""
 
     def __init__(self, path: str, text: str) -> None:
         super().__init__(f"{path}: {text}")
@@ -64,7 +64,7 @@ class BadReference(Exception):
 
 
 def write_reference(ref: Ref) -> ExtType:
-    """The extension for `ref`. Raises TypeError or ValueError, with the reason, for one that is not well formed."""
+    """Return the extension for `ref`. Raises TypeError or ValueError, with the reason, if it is not well formed."""
     if type(ref.name) is not str:
         raise TypeError("the name in a reference is text")
     if not ref.path:
@@ -76,7 +76,10 @@ def write_reference(ref: Ref) -> ExtType:
 
 
 def read_reference(code: int, payload: bytes) -> Ref:
-    """The reference in an extension. Raises ValueError for a payload that is not one; msgpack's errors pass through."""
+    """Return the reference in an extension.
+
+    Raises ValueError for an invalid payload; errors of msgpack pass through.
+    """
     if code == REF:
         return Ref(payload.decode())
     parts = unpackb(payload, max_array_len=MAX_DEPTH + 1, max_map_len=0, max_ext_len=0)
@@ -86,7 +89,7 @@ def read_reference(code: int, payload: bytes) -> Ref:
 
 
 def resolve(ref: Ref, inputs: Mapping[str, object]) -> object:
-    """The value that `ref` stands for, shared. Raises MissingReference or PathNotFound."""
+    """Return the value that `ref` stands for, shared. Raises MissingReference or PathNotFound."""
     try:
         value = inputs[ref.name]
     except KeyError:
@@ -98,15 +101,15 @@ def resolve(ref: Ref, inputs: Mapping[str, object]) -> object:
             there = type(key) is int and isinstance(value, (list, tuple)) and key < len(value)
         if not there:
             raise PathNotFound(ref.name, ref.path, position)
-        value = value[key]  # type: ignore[index]  # it has just been looked for
+        value = value[key]  # type: ignore[index]  # checked above
     return value
 
 
 def scan_classic(value: object, names: Container[str], own: str) -> tuple[object, tuple[str, ...]]:
-    """Replace each text in `value` that is the name of another call, and say which names those are.
+    """Return `value` with a `Ref` in place of each text that names another call, and the names found.
 
-    `names` are all calls of the request, `own` the call that `value` belongs to. Looks into lists and the values of
-    dicts, never at keys. Returns the same object if nothing was replaced; names come in order of first appearance.
+    `names` are all calls of the request, `own` is the call that `value` belongs to. Scans lists and the values of
+    dicts, never keys. Returns the same object if nothing was replaced; names come in order of first appearance.
     Raises BadReference for a tree deeper than 64 levels.
     """
     refs: dict[str, Ref] = {}
@@ -122,10 +125,10 @@ def scan_classic(value: object, names: Container[str], own: str) -> tuple[object
 
 
 def scan_explicit(value: object) -> tuple[object, tuple[str, ...]]:
-    """Replace `{"$ref": name}`, `{"$ref": name, "path": [...]}` and `{"$data": x}`; say which names are referred to.
+    """Replace `{"$ref": name}`, `{"$ref": name, "path": [...]}` and `{"$data": x}`; return the names found as well.
 
-    A dict with the key `$ref` must be exactly one of the first two, and one with `$data` must have no other key. `x` is
-    not looked into. Returns the same object if nothing was replaced; names come in order of first appearance. Raises
+    A dict with the key `$ref` must be exactly one of the first two. A dict with `$data` must have no other key, and `x`
+    is not scanned. Returns the same object if nothing was replaced; names come in order of first appearance. Raises
     BadReference, also for a tree deeper than 64 levels.
     """
     dependencies: dict[str, None] = {}
@@ -146,7 +149,7 @@ def scan_explicit(value: object) -> tuple[object, tuple[str, ...]]:
 
 
 def _children(value: object, depth: int, look: Callable[[object, int], object]) -> object:
-    """`value` with what `look` makes of its items; `value` itself if that changes nothing."""
+    """Return `value` with the results of `look` for its items; `value` itself if that changes nothing."""
     if type(value) is list:
         items: Iterable[tuple[str | int, object]] = enumerate(value)
         children: Iterable[object] = value
@@ -191,7 +194,7 @@ def _explicit(marked: dict[str, object]) -> Ref:
 
 
 def _path_fault(path: Sequence[object]) -> str:
-    """What is wrong with a path; empty if nothing is."""
+    """Return the fault of a path; empty if there is none."""
     if len(path) > MAX_DEPTH:
         return f"a path has at most {MAX_DEPTH} steps"
     for key in path:

@@ -1,11 +1,11 @@
-"""One link: bytes in to messages out, messages in to bytes out, and the stages of its life.
+"""The session of one link: bytes to messages, messages to bytes, and the stages of the link.
 
-`Node` and `ClientSession` own one `Session` a link. It knows the framing, picks the dialect from the first body, holds
-the handshake's outcome and when the peer was last heard; what a message means it does not know. It never touches a
-socket: bytes come to `receive` and go out as the chunks that `chunks` returns.
+`Node` and `ClientSession` have one `Session` for each link. It handles the framing, selects the dialect by the first
+body, and holds the result of the handshake and the time of the last activity. It does not interpret messages. It never
+touches a socket: bytes enter by `receive` and leave as the chunks that `chunks` returns.
 
-A link goes through these stages; a pair that is not in the table is a bug of ours or a violation of the peer's, never a
-silent pass:
+The table `STAGES` has all steps from one stage of a link to the next. A step that is not in it is a defect of this code
+or a violation by the peer, and is never ignored.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Stage(enum.Enum):
-    """How far a link is."""
+    """The stage of a link."""
 
     OPENING = enum.auto()
-    """Nothing but a hello (or, classic, a first message) may come."""
+    """Nothing but a hello (or, in the classic dialect, a first message) may arrive."""
     OPEN = enum.auto()
     LOCAL_CLOSING = enum.auto()
-    """Our goodbye is out: we send answers only."""
+    """This side has sent its goodbye: it sends only answers."""
     REMOTE_CLOSING = enum.auto()
     BOTH_CLOSING = enum.auto()
-    """Closes as soon as nothing is pending on it."""
+    """The link closes as soon as nothing is pending on it."""
     ENDED = enum.auto()
 
 
 class Cause(enum.Enum):
-    """What moves a link on."""
+    """The cause of a step to another stage."""
 
     AGREED = enum.auto()
     GOODBYE_SENT = enum.auto()
@@ -72,17 +72,17 @@ CLOSE_CODES: Final[Mapping[int, CloseCode]] = {
     ErrorCode.LIMIT_EXCEEDED: CloseCode.MESSAGE_TOO_BIG,
     ErrorCode.CLUSTER_MISMATCH: CloseCode.POLICY_VIOLATION,
 }
-"""WebSocket's close code (RFC 6455, 7.4.1) for an error that ends a link; every other is 1008, policy violation."""
+"""The WebSocket close code (RFC 6455, 7.4.1) for each error that ends a link; for others 1008, policy violation."""
 
 
 class Received(list[Message | BadRequest]):
-    """The messages of one `receive`, in order, and the violation that came after them, if any."""
+    """The messages of one `receive`, in order, and the violation that followed them, if any."""
 
     violation: Fault | None = None
 
 
 class Session:
-    """One link's codec and stage. `local_hello` is this side's hello; `dialled` is the address if this side dialled."""
+    """The state of one link. `local_hello` is this side's hello; `dialled` is the address if this side dialled."""
 
     __slots__ = (
         "_bodies_behind",
@@ -127,49 +127,49 @@ class Session:
         self.local_hello = local_hello
         self.remote_hello: Hello | None = None
         self.member: MemberId | None = None
-        """The peer's member id once the hellos agreed; None for clients."""
+        """The peer's member id once the hellos agree; None for clients."""
         self.classic = False
-        """Whether the peer speaks the seed's JSON; it is then a client that never says hello or goodbye."""
+        """True if the peer uses the classic dialect; it is then a client that never sends a hello or goodbye."""
         self.agreed: Agreed | None = None
         self.stage = Stage.OPENING
         self.last_activity = now
-        """When a byte last came, or the peer last took one."""
+        """The time when a byte last arrived or the peer last took one, in ns."""
         self.last_used = now
-        """When anything but pings last came."""
+        """The time when anything but pings last arrived, in ns."""
         self.keepalive_sent = False
         self.grace_given = False
-        """Whether its silence was noticed so late that this node must have stood still, and it was given more time."""
+        """True if the link got more time, because its silence was noticed so late that this node must have stalled."""
         self.rtt_ping = 0
-        """The number of the ping that an answer is awaited for, 0 if none is; and when it was sent."""
+        """The number of the ping without an answer, 0 if there is none; `rtt_ping_at` is the time when it was sent."""
         self.rtt_ping_at = 0
         self.rtt: int | None = None
         """The round-trip time of the latest answered ping."""
         self.limit = min(limits.message, LONGEST_FRAME)
-        """Bytes of the longest message either way."""
+        """The longest message in either direction, in bytes."""
         self._codec = codec
         self._limits = limits
-        # What follows a node's hello in the same piece may already be longer than a client's message.
+        # The bytes after a node's hello in the same piece may already be longer than a client's message.
         first = min(limits.node_message, LONGEST_FRAME) if dialled is not None and local_hello.member else self.limit
         self._reader = FrameReader(first) if framing is Framing.STREAM else None
         self._classic: ClassicDialect | None = None
         self._steps: Generator[None, None, Request | BadRequest] | None = None
-        """The long classic message that is being decoded, and what came after it."""
+        """The long classic message that is being decoded; `_bodies_behind` holds the bodies that came after it."""
         self._bodies_behind: deque[bytes | bytearray | memoryview | str] | None = None
         if framing is Framing.CLASSIC_MESSAGES:
             self._open_classic()
 
     @property
     def closing(self) -> bool:
-        """Whether one side or both have said goodbye."""
+        """True if a side has sent a goodbye, or the link has ended."""
         return self.stage not in (Stage.OPENING, Stage.OPEN)
 
     def touch(self, now: int) -> None:
-        """The peer is there: bytes came, or it took some."""
+        """Record activity: bytes arrived, or the peer took some."""
         self.last_activity = now
         self.keepalive_sent = self.grace_given = False
 
     def receive(self, data: bytes | bytearray | memoryview | str, now: int) -> Received:
-        """The messages that `data` completes. After a violation the session is of no further use; hang up."""
+        """Return the messages that `data` completes. After a violation the session cannot be used again; hang up."""
         self.touch(now)
         received = Received()
         try:
@@ -193,13 +193,14 @@ class Session:
 
     @property
     def decoding(self) -> bool:
-        """Whether a long message is being decoded: `continue_decoding` is to be called."""
+        """True if a long message is being decoded: call `continue_decoding`."""
         return self._steps is not None
 
     def continue_decoding(self) -> tuple[Received, bool]:
-        """Do some milliseconds of work on the long message that came.
+        """Decode the long message for some milliseconds.
 
-        Returns it, and what came behind it, once it is done, and whether a long message is still being decoded.
+        Returns the message and the bodies that came after it, once it is done, and whether a long message is still
+        being decoded.
         """
         received = Received()
         if self._steps is None:
@@ -215,11 +216,11 @@ class Session:
         return received, self.decoding
 
     def discard_decoding(self) -> None:
-        """Forget what is being decoded: nobody wants it any more."""
+        """Discard the message that is being decoded, and the bodies after it."""
         self._steps = self._bodies_behind = None
 
     def handle(self, message: Message, now: int) -> Received:
-        """The same for a message that was never encoded (Framing.OBJECTS)."""
+        """Take a message that was never encoded (Framing.OBJECTS), as `receive` takes bytes."""
         self.touch(now)
         received = Received()
         try:
@@ -229,23 +230,23 @@ class Session:
         return received
 
     def encode(self, message: Message) -> bytes | None:
-        """The body of `message`, whatever its length; None if the peer's dialect has no such message."""
+        """Return the body of `message`, of any length; None if the peer's dialect has no such message."""
         return dialects.encode(message) if self._classic is None else self._classic.encode(message)
 
     def chunks(self, body: bytes) -> tuple[bytes, ...]:
-        """The chunks that carry a body to the peer; it must not be over `limit`."""
+        """Return the chunks that carry a body to the peer; the body must not be over `limit`."""
         return (body,) if self._reader is None else (prefix(len(body)), body)
 
     def transition(self, cause: Cause) -> None:
-        """Go to the next stage. Raises LocalProtocolError for a step the table does not have; nothing has changed."""
+        """Go to the next stage. Raises LocalProtocolError for a step that STAGES lacks; nothing has changed then."""
         following = STAGES.get((self.stage, cause))
         if following is None:
             raise LocalProtocolError(f"a link that is {self.stage.name} cannot take {cause.name}")
         self.stage = following
 
     def _admit_body(self, body: bytes | bytearray | memoryview | str, received: Received) -> None:
-        """Decode one body at once, or begin to, or keep it behind one that is being decoded."""
-        if self.remote_hello is not None and not isinstance(body, str):  # a native link: by far the most bodies
+        """Decode one body at once, or begin to decode it, or keep it behind one that is being decoded."""
+        if self.remote_hello is not None and not isinstance(body, str):  # a native link: by far the most common case
             received.append(self._admit(dialects.decode(body, self._limits)))
         elif self._steps is not None:
             if self._bodies_behind is None:
@@ -258,7 +259,7 @@ class Session:
             received.append(self._decode(body))
 
     def _is_classic(self, body: bytes | bytearray | memoryview | str) -> bool:
-        """Whether a body is in the classic dialect, which a raw link's first one decides."""
+        """Return whether a body is in the classic dialect; the first body of a raw link determines that."""
         return self._classic is not None or (
             not isinstance(body, str)
             and self.stage is Stage.OPENING
@@ -298,7 +299,7 @@ class Session:
 
     def _check_size(self, message: bytes | bytearray | memoryview | str) -> None:
         size = len(message)
-        if isinstance(message, str) and 4 * size > self.limit:  # up to 4 bytes a character
+        if isinstance(message, str) and 4 * size > self.limit:  # up to 4 bytes per character
             size = len(message.encode())
         if size > self.limit:
             details: dict[str, object] = {"limit": "message", "value": self.limit, "came": size}

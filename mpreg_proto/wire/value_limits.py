@@ -1,7 +1,7 @@
-"""How big and how deep a value may be, in which order a set is written, and how a place in a value is named.
+"""Limits on the size and depth of values, the order of a set in the bytes, and the names of places in a value.
 
-Used by both dialects on values that have just been decoded or are about to be sent (docs/reference/values.md). Only
-`order_key` recurses over a value, and its callers answer for RecursionError. Nothing here changes a value.
+Both dialects use it on values that have just been decoded or are about to be sent (docs/reference/values.md). Only
+`order_key` recurses over a value, and its callers handle RecursionError. Nothing here changes a value.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MAX_ARRAY: Final = 1_000_000
 MAX_KEY: Final = 1024
 """Characters of a text that is a map's key."""
 MAX_CONTAINERS: Final = 1 << 20
-"""Lists, maps, tuples and sets in one value; each is one byte or more long, and takes 60 or more in memory."""
+"""Lists, maps, tuples and sets in one value; each has one byte or more, and takes 60 or more in memory."""
 MAX_ELEMENTS: Final = 1 << 25
-"""Entries of all containers of one value together, keys and values of maps counted apart."""
+"""Entries of all containers of one value together; keys and values of maps count separately."""
 MAX_SAME_HASH: Final = 64
-"""Keys of one map, or members of one set, that have the same hash: each costs a comparison with all others of it."""
+"""Keys of one map, or members of one set, with the same hash: each is compared with all others of that hash."""
 
 _CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset})
 _ROWS: Final = frozenset({list, dict, tuple})
@@ -36,19 +36,19 @@ _SETS: Final = frozenset({set, frozenset})
 _ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
 # Types whose hash depends on a secret of the process.
 _SAFE_KEYS: Final = frozenset({str, bytes})
-# What msgpack would write by itself, though not so that it comes back equal.
+# Types that msgpack would write by itself, but that would not come back equal.
 _FOREIGN: Final = frozenset({ExtType, Timestamp, memoryview})
 _FEW: Final = 64
-"""Also less than the levels that a value may have."""
+"""The entries and containers of a small value, together: too few to exceed the allowed levels."""
 _MANY: Final = 4096
 
 
 identity: Final = object.__hash__
-"""Tells objects apart that are there at the same time, whatever hash of their own they have. It orders nothing."""
+"""Distinguish objects that exist at the same time, whatever hash they define. Gives no order."""
 
 
 class ValueTooLarge(Exception):
-    """A value is over a limit. `details` are those of an error 1014: limit (its name), value (the bound), came."""
+    """A value is over a limit. `details` are those of error 1014: limit (its name), value (the bound), came."""
 
     def __init__(self, limit: str, value: int, came: int) -> None:
         super().__init__(_EXCESSES[limit].format(value=value, came=came))
@@ -69,7 +69,7 @@ _EXCESSES: Final = {
 
 
 class ArrayMarker:
-    """First entry of an array that is not a list; `build` makes it of the others. Exists only while decoding."""
+    """The first entry of an array that is not a list; `build` makes the value of the others. Only decoding uses it."""
 
     __slots__ = ("build",)
 
@@ -78,11 +78,14 @@ class ArrayMarker:
 
 
 class Unencodable(Exception):
-    """A value holds something that would not come back equal, or not at all: msgpack's own types, records as keys."""
+    """A value has a part that would not come back equal, or not at all: types of msgpack, records as keys."""
 
 
 def is_small(value: object) -> bool:
-    """Whether `value` is a scalar, or a few lists, tuples and maps of a few scalars: only keys can be too long."""
+    """Return whether `value` is a scalar, or a few lists, tuples and maps of a few scalars.
+
+    In such a value, only keys can be over a limit.
+    """
     kind = type(value)
     if kind in _ATOMS:
         return True
@@ -108,12 +111,12 @@ def is_small(value: object) -> bool:
 
 
 def measure(value: object, depth: int = 0) -> set[type]:
-    """Raise ValueTooLarge if `value`, which lies within `depth` containers, is over a limit, or Unencodable.
+    """Raise ValueTooLarge or Unencodable if `value`, which lies within `depth` containers, cannot be sent.
 
-    Returns the rare types of its keys and members of sets.
+    Returns the rare types of its keys and of members of sets.
 
-    Goes level by level, so that almost all of it happens in C: 10 ns an element where a level holds scalars only. What
-    is shared counts as often as it appears, and what contains itself is soon over a limit.
+    Works level by level, so that almost all of it runs in C: 10 ns for each element of a level that holds only scalars.
+    A shared part counts as often as it appears, and a value that contains itself is soon over a limit.
     """
     if type(value) not in _CONTAINERS:
         refuse_foreign([value])
@@ -152,9 +155,9 @@ def measure(value: object, depth: int = 0) -> set[type]:
 
 
 def refuse_repetition(value: object) -> None:
-    """Raise ValueTooLarge for a value that appears small and is not, as its parts are shared, or as it contains itself.
+    """Raise ValueTooLarge for a value that only appears small, because it shares parts or contains itself.
 
-    Looks at each container once.
+    Inspects each container once.
     """
     sizes: dict[int, int] = {}
     above = {identity(value)}
@@ -183,13 +186,13 @@ def refuse_repetition(value: object) -> None:
 
 
 def _contained(value: Any) -> Iterator[Any]:
-    """The containers that one holds."""
+    """Iterate over the containers directly in `value`."""
     items = chain(value, value.values()) if type(value) is dict else iter(value)
     return (item for item in items if type(item) in _CONTAINERS)
 
 
 def _longest(maps: list[dict[Any, Any]], kinds: set[type]) -> int:
-    """Length of the longest key that is text."""
+    """Return the length of the longest text key."""
     keys = chain.from_iterable(maps)
     if len(kinds) == 1:
         return max(map(len, keys), default=0)
@@ -197,13 +200,13 @@ def _longest(maps: list[dict[Any, Any]], kinds: set[type]) -> int:
 
 
 def _entries(rows: list[Any], maps: list[dict[Any, Any]]) -> Iterator[Any]:
-    """What the lists, tuples and maps of one level hold, without keys."""
+    """Iterate over the content of the lists, tuples and maps of one level, without keys."""
     container = chain.from_iterable(rows)
     return chain(container, chain.from_iterable(map(dict.values, maps))) if maps else container
 
 
 def _next(entries: Callable[[], Iterator[Any]], wanted: frozenset[type]) -> list[Any]:
-    """The containers among the entries. Raises Unencodable."""
+    """Return the entries of the `wanted` types. Raises Unencodable."""
     kinds = set(map(type, entries()))
     if kinds <= _ATOMS:
         return []
@@ -213,7 +216,7 @@ def _next(entries: Callable[[], Iterator[Any]], wanted: frozenset[type]) -> list
 
 
 def _keys(hashed: list[Any], kinds: set[type]) -> set[type]:
-    """Look at keys and members of sets of these types; returns the rare types. Raises ValueTooLarge or Unencodable."""
+    """Check the keys and members of sets, which have these types; return the rare types. Raises ValueTooLarge."""
     for container in hashed:
         if len(container) > MAX_SAME_HASH and type(container) is not tuple:
             refuse_same_hash(container)
@@ -227,14 +230,14 @@ RECORD_AS_KEY: Final = (
 
 
 def refuse_foreign(items: Iterable[Any]) -> None:
-    """Raise Unencodable for objects that msgpack would write by itself, and that would come back as something else."""
+    """Raise Unencodable for objects that msgpack would write by itself, but that would come back as something else."""
     for item in items:
         if type(item) in _FOREIGN and (fault := foreign_fault(item)):
             raise Unencodable(fault)
 
 
 def foreign_fault(item: Any) -> str:
-    """Why an object of msgpack's own, or a memoryview, cannot be sent; empty if it can."""
+    """Return the reason why an object of a msgpack type, or a memoryview, cannot be sent; empty if it can."""
     if type(item) is not memoryview:
         return "a type of msgpack's own; send the value that it stands for"
     if item.format != "B" or item.ndim != 1:
@@ -266,20 +269,20 @@ def measure_one(container: Any) -> None:
 
 
 def refuse_same_hash(keys: Collection[Any]) -> None:
-    """Raise ValueTooLarge for keys of one map, or members of one set, too many of which have the same hash."""
+    """Raise ValueTooLarge if too many keys of one map, or members of one set, have the same hash."""
     kinds = set(map(type, keys))
     if len(keys) <= MAX_SAME_HASH or kinds <= _SAFE_KEYS:
         return
     if kinds == {int} and max(keys).bit_length() <= 64 and min(keys).bit_length() <= 64:
-        return  # at most 16 of them are equal modulo 2**61 - 1
-    # That hashes differ between processes does not show: so many are equal only if someone made them so.
+        return  # at most 16 of them have the same hash, the value modulo 2**61 - 1
+    # The result is the same in all processes, although hashes differ: so many are equal only if somebody forged them.
     most = max(Counter([key.__hash__() for key in keys]).values())
     if most > MAX_SAME_HASH:
         raise ValueTooLarge("same hash", MAX_SAME_HASH, most)
 
 
 def step(key: object) -> str:
-    """One step of a path as text: `.x`, `[2]`, or `["odd key"]`."""
+    """Return one step of a path as text: `.x`, `[2]`, or `["odd key"]`."""
     if type(key) is int:
         return f"[{key:d}]" if abs(key) < 1 << 64 else "[a large integer]"
     if type(key) is str:
@@ -291,14 +294,14 @@ def step(key: object) -> str:
 
 
 def ordered(values: Iterable[object], unfold: Callable[[object], object]) -> list[object]:
-    """The members of a set in an order that does not depend on the process: sorted where they can be.
+    """Return the members of a set in an order that does not depend on the process: sorted if possible.
 
-    `unfold` gives the value that stands for an object of a registered type, and may raise.
+    `unfold` returns the value that stands for an object of a registered type, and may raise.
     """
     found = list(values)
     kinds = set(map(type, found))
     if len(kinds) > 1 or not kinds <= {str, int, bytes}:
-        # Comparing may be partial (frozensets, NaN) or impossible; from a fixed order even that ends in a fixed order.
+        # Comparison may be partial (frozensets, NaN) or impossible; from a fixed order it still ends in a fixed order.
         found.sort(key=lambda each: order_key(each, unfold))
     try:
         found.sort()
@@ -308,7 +311,7 @@ def ordered(values: Iterable[object], unfold: Callable[[object], object]) -> lis
 
 
 def order_key(value: Any, unfold: Callable[[object], object]) -> str:
-    """A text that is equal for equal values of one type and the same in every process."""
+    """Return a text that is equal for equal values of one type, and the same in every process."""
     if type(value) is memoryview:
         value = bytes(value)
     kind = type(value)

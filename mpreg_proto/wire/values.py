@@ -1,14 +1,14 @@
-"""Users' values <-> MessagePack: the codec and its registry.
+"""Users' values to MessagePack and back: the codec and its registry.
 
-Arguments and results come from functions and clients as Python objects and leave as the opaque bytes that travel inside
-messages, and the other way round; only the two ends of a call do this. What MessagePack lacks is in wire/extensions.py;
-what needs an import of its own (UUID, NumPy) is registered by mpreg_transports. Never imports, evaluates or unpickles.
+Arguments and results are Python objects in functions and clients, and opaque bytes in messages. Only the two ends of a
+call convert them. Types that MessagePack lacks are in wire/extensions.py; types that need an import of their own (UUID,
+NumPy) are registered by mpreg_transports. This module never imports, evaluates or unpickles anything.
 
-Types keep their identity: a value comes back equal and of the same type, or it is refused where it is sent, or it is in
-the table of docs/reference/values.md: OrderedDict, defaultdict and Counter go as the dict that they equal, an object of
-a dataclass as the dict of its fields, a bytearray or memoryview as bytes, and of a time zone only the offset is kept.
+Types keep their identity: a value comes back equal and of the same type, or its sender refuses it, or it is in the
+table of docs/reference/values.md. There OrderedDict, defaultdict and Counter become the dict that they equal, an object
+of a dataclass the dict of its fields, a bytearray or memoryview bytes, and a time zone only its offset.
 
-Arrays that are not lists are written flat, with a mark as first entry, so nothing nests inside extension payloads.
+Arrays that are not lists are written flat, with a mark as the first entry, so nothing nests inside extension payloads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from msgpack.exceptions import OutOfData  # type: ignore[import-untyped]
 
 from mpreg_proto.wire import extensions as ext
 from mpreg_proto.wire.decode import (
+    SMALL,
     ExtensionFound,
     MalformedValue,
     ValueDecoder,
@@ -81,15 +82,15 @@ def _only(items: list[Any]) -> tuple[Any]:
 
 
 class ValueCodec:
-    """Encodes and decodes users' values. Without state but for the registry; several threads may use one."""
+    """The codec of users' values. Its only state is the registry, so several threads may use one codec."""
 
     __slots__ = ("_json", "_marks", "_readers", "_unfolds", "_writers", "record")
 
     def __init__(self, *, record: Callable[[Any], Mapping[Any, object]] = ext.entries_and_fields) -> None:
-        """`record` gives what an object of a dataclass is sent as, and raises TypeError for one that it refuses.
+        """`record` returns what is sent for an object of a dataclass, and raises TypeError for one that it refuses.
 
-        By itself an object that is a dataclass's and a dict's goes with its entries and its fields; with
-        `extensions.record` it is refused, as is what is also of another type by both.
+        By default, an object of a dataclass that is also a dict is sent with its entries and its fields. With
+        `extensions.record` it is refused. Both refuse an object that is also of another type with content.
         """
         self.record = record
         self._writers: dict[type, Callable[[Any], object]] = {
@@ -120,12 +121,12 @@ class ValueCodec:
         *,
         json: Callable[[Any], object] | None = None,
     ) -> None:
-        """Send objects of exactly `kind` as extension `code` (32 to 127), known to all who register it likewise.
+        """Send objects of exactly `kind` as extension `code` (32 to 127). Receivers must register it likewise.
 
-        `to(object)` gives bytes, or any sendable value; `from_` takes that and gives the object, and may raise whatever
-        it likes on nonsense. `json(object)` gives what a JSON client receives, itself any value that has a JSON form;
-        without it that is what `to` gives, unless that is bytes. Raises ValueError for a code or type that is taken or
-        not to be had; nothing has changed then.
+        `to(object)` returns bytes, or any sendable value. `from_` takes that and returns the object; it may raise
+        anything for invalid input. `json(object)` returns what a JSON client receives, itself any value that has a JSON
+        form; without it that is the result of `to`, unless that is bytes. Raises ValueError for a code or type that is
+        taken or not available; nothing has changed then.
         """
         if not ext.FIRST_REGISTERED <= code <= ext.LAST_REGISTERED:
             raise ValueError(f"code {code} is not between {ext.FIRST_REGISTERED} and {ext.LAST_REGISTERED}")
@@ -147,34 +148,34 @@ class ValueCodec:
             self._json[kind] = json
 
     def encode(self, value: object) -> bytes:
-        """The bytes of `value`, the same in every process. Raises UnsendableValue, which names the place."""
+        """Return the bytes of `value`, the same in every process. Raises UnsendableValue, which names the place."""
         try:
             return self._encode(value)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # also whatever users' objects raise when they are looked at
+        except BaseException as error:  # also whatever users' objects raise when they are inspected
             raise self.search().find_error(value, error) from error
 
     def _encode(self, value: object) -> bytes:
-        # First, as what contains itself twice would grow without end.
+        # First, because a value that contains itself twice would grow without end.
         small = is_small(value)
         keyed = not small and self._measure(value)
         encoding = _ValueEncoding(self, value)
-        # A packer of its own costs 50 ns; so threads may share the codec, and a `to` function may encode. Its
+        # A packer for each call costs 50 ns, and lets threads share the codec and a `to` function encode. Its
         # buffer starts small: msgpack's 256 KiB can cost malloc system calls each time (measured: 13 us).
         data: bytes = Packer(strict_types=True, default=encoding.write, buf_size=1024).pack(value)
         if small and len(data) > MAX_KEY:
             measure(value)
         if not encoding.written:
             return data
-        # Since Python code has run, lists and dicts may have changed after their lengths were written.
+        # Python code has run, so lists and dicts may have changed after their lengths were written.
         size = len(data)
         try:
             if encoding.hidden:
                 if not is_flat(data, size):
                     measure_bytes(data, size)
                 if encoding.keyed or keyed:
-                    self.decode(data)  # what objects become may not be fit to be a key
+                    self.decode(data)  # the form of an object may be invalid as a key
             whole = skip(data, size) == size
         except OutOfData:
             whole = False
@@ -183,14 +184,15 @@ class ValueCodec:
         return data
 
     def decode(self, data: bytes | bytearray | memoryview, *, inputs: Mapping[str, object] | None = None) -> object:
-        """The value of `data`; its references are replaced from `inputs`, or stay `Ref` objects if that is None.
+        """Return the value of `data`; its references are replaced from `inputs`, or stay `Ref` objects if that is None.
 
-        What is given is shared, never copied and never looked into; the size after replacing is for the caller to count
-        before. Raises MalformedValue, MissingReference or PathNotFound; nothing else, whatever the bytes.
+        The values in `inputs` are shared, never copied and never inspected; the caller must count the size after
+        replacement beforehand. Raises MalformedValue, MissingReference or PathNotFound; nothing else, for any bytes.
         """
         size = len(data)
         try:
-            refuse_oversized_headers(data, size)
+            if size > SMALL:
+                refuse_oversized_headers(data, size)
             decoder = None if inputs is None else ValueDecoder(self._readers, self._marks, inputs)
             try:
                 value = unpack(data, size, plain_extension if decoder is None else decoder.reference_hook)
@@ -199,18 +201,18 @@ class ValueCodec:
             if not is_flat(data, size):
                 if decoder is None or not decoder.replaced:
                     measure(value)
-                else:  # what was given is not looked into
+                else:  # the values in `inputs` are not inspected
                     measure_bytes(data, size)
             return value
         except (MalformedValue, UnresolvedValue):
             raise
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # msgpack's own, and whatever registered types raise
+        except BaseException as error:  # errors of msgpack, and whatever registered types raise
             raise malformed(error, size) from error
 
     def _measure(self, value: object) -> bool:
-        """Refuse what cannot be sent (ValueTooLarge, Unencodable); whether keys or sets hold registered types."""
+        """Raise ValueTooLarge or Unencodable for a refused value; return whether keys or sets hold registered types."""
         keyed = False
         for kind in measure(value):
             if kind in self._unfolds:
@@ -220,18 +222,18 @@ class ValueCodec:
         return keyed
 
     def search(self) -> EncodeErrorSearch:
-        """Looks for what is wrong with a value."""
+        """Return a search for the fault in a value."""
         return EncodeErrorSearch(self._writers, self._unfolds, self.record)
 
     def unfold(self, value: object) -> object:
-        """What stands for an object of a registered type, or `value` itself. Raises whatever its function raises."""
+        """Return what stands for an object of a registered type, or `value` itself. Raises whatever `to` raises."""
         to = self._unfolds.get(type(value))
         return value if to is None else to(value)
 
     def json_form(self, value: object) -> object:
-        """What a JSON client gets for an object of a registered type or a dataclass, else `value` itself.
+        """Return what a JSON client receives for an object of a registered type or a dataclass, else `value` itself.
 
-        Raises whatever its function raises.
+        Raises whatever the function of the type raises.
         """
         form = self._json.get(type(value))
         if form is not None:
@@ -248,11 +250,11 @@ class ValueCodec:
 
 
 _CHECK_FOR_CYCLE_AFTER: Final = 10_000
-"""Hidden values after which it is asked whether they go round in a circle."""
+"""The number of hidden values after which the encoder checks whether the value contains itself."""
 
 
 class _ValueEncoding:
-    """One encoding: what is written for objects that msgpack does not know."""
+    """One encoding: the hook for objects that msgpack cannot write, and its state."""
 
     __slots__ = ("_codec", "_count", "_root", "hidden", "keyed", "written")
 
@@ -261,14 +263,14 @@ class _ValueEncoding:
         self._root = root
         self._count = 0
         self.written = False
-        """Whether there was any such object."""
+        """True if there was any such object."""
         self.hidden = False
-        """Whether there was one with values inside that `measure` cannot see from outside."""
+        """True if there was one with values inside, which `measure` cannot reach."""
         self.keyed = False
-        """Whether such values have keys or sets of objects of registered types."""
+        """True if such values have keys or sets of objects of registered types."""
 
     def write(self, value: object) -> object:
-        """What stands for `value`: the packer's hook."""
+        """Return what stands for `value`: the hook of the packer."""
         self.written = True
         kind = type(value)
         codec = self._codec
