@@ -1,9 +1,9 @@
-"""One node of the cluster, without a socket, a clock or a thread: inputs come as method calls, effects go out by
-`drain()`.
+"""One node of the cluster, without a socket, a clock or a thread.
 
-`Node` is what an embedder sees: inputs from the world, commands of the process, outputs. Behind it is router.py:
-an input goes to the machine that it concerns, and the actions that it returns are carried out. Not thread-safe; never
-awaits; inputs run to completion and never raise for what a peer did. The loop that drives it is docs/howto/embed.md.
+Inputs come as method calls, effects go out by `drain()`. `Node` is the interface of an embedder: inputs from the world,
+commands of the process, outputs. Behind it is router.py: each input goes to the machine that handles it, and the
+actions that it returns are carried out. Not thread-safe; never awaits; inputs run to completion and never raise for
+what a peer did. docs/howto/embed.md describes the loop that drives it.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ __all__ = ["Node", "NodeConfig"]
 
 
 class Tap(Protocol):
-    """Sees what goes into a node and what comes out, such as a journal. It must not call the node."""
+    """Observes the inputs and outputs of a node, such as a journal. It must not call the node."""
 
     def input(self, name: str, now: int, args: tuple[Any, ...]) -> None:
-        """The node is about to act on the input or command of that name, a method of `Node`, with its arguments."""
+        """Record an input or command before the node handles it: `name` is a method of `Node`, `args` its arguments."""
         ...
 
     def drained(self, effects: list[Effect]) -> None:
-        """`Node.drain` is about to return these."""
+        """Record the effects that `Node.drain` is about to return."""
         ...
 
 
 class Node:
     """A member of the cluster. `me` and `entropy` must not be guessable; `rng` is seeded; all times are nanoseconds.
 
-    Its machines, `links`, `cluster`, `coordinator` and `worker`, may be looked at (the simulator's invariants do),
-    never used.
+    Its machines, `links`, `cluster`, `coordinator` and `worker`, may be read (the simulator's invariants do that),
+    never called.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Node:
         self.config = config
         self._tap = tap
         self.left = False
-        """Whether `leave` is over: the process may end."""
+        """True once `leave` is over: the process may end."""
         machines = self._machines = Machines(config, rng=rng, entropy=entropy, codec=codec or ValueCodec())
         self.links = machines.links
         self.replies = machines.replies
@@ -80,51 +80,51 @@ class Node:
 
     @property
     def me(self) -> MemberId:
-        """Its member id; changes when the cluster has retired the old id (membership.md)."""
+        """The own member id; changes when the cluster has retired the old id (membership.md)."""
         return self._machines.me
 
     @property
     def shown(self) -> str:
-        """Itself as people see it."""
+        """The name and id of this node, to show to users."""
         return self._machines.shown
 
     @property
     def cluster(self) -> Cluster:
-        """Who is there, what they offer; replaced when the id changes."""
+        """The members and their offers; replaced when the id changes."""
         return self._machines.cluster
 
     @property
     def coordinator(self) -> Coordinator:
-        """The requests answered for; replaced when the id changes."""
+        """The requests that this node coordinates; replaced when the id changes."""
         return self._machines.coordinator
 
     @property
     def relay(self) -> Relay:
-        """What is passed on; replaced when the id changes."""
+        """The relayed requests; replaced when the id changes."""
         return self._machines.relay
 
     # -- inputs from the world: never raise for what a peer did ------------------------------------------------------
 
     def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
-        """A transport stands; `dialled` is the address of a `Dial`, None for an accepted one.
+        """Add an open transport. `dialled` is the address of a `Dial`, None for an accepted one.
 
         Raises LocalProtocolError if `link` is open already; nothing has changed then.
         """
         if self._tap is not None:
             self._tap.input("link_opened", now, (link, framing, dialled))
-        if self.left:  # its dial was under way, or its peer has not heard yet
+        if self.left:  # the dial was in progress, or the peer has no Goodbye yet
             self._log.append(HangUp(link, CloseCode.GOING_AWAY))
             return
         self.links.opened(link, framing=framing, dialled=dialled, now=now)
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
-        """Bytes of a stream, or one whole message of a link that keeps their borders."""
+        """Handle bytes of a stream, or one whole message of a link that keeps message boundaries."""
         if self._tap is not None:
             self._tap.input("receive", now, (link, data))
         self._process(link, self.links.receive(link, data, now), now)
 
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
-        """One message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
+        """Handle one message of a link with Framing.OBJECTS, as in `Send.message` at the other end."""
         if self._tap is not None:
             self._tap.input("handle", now, (link, message))
         self._process(link, self.links.handle(link, message, now), now)
@@ -138,7 +138,7 @@ class Node:
         self._settle(now)
 
     def link_closed(self, link: LinkId, *, now: int) -> None:
-        """The transport is gone, for whatever reason; comes exactly once a link."""
+        """Handle the end of a transport, for any reason; exactly once for each link."""
         if self._tap is not None:
             self._tap.input("link_closed", now, (link,))
         clean = link in self.links.closing
@@ -157,32 +157,32 @@ class Node:
         self._settle(now)
 
     def dial_failed(self, address: Address, *, now: int) -> None:
-        """A `Dial` came to nothing."""
+        """Handle a `Dial` that failed."""
         if self._tap is not None:
             self._tap.input("dial_failed", now, (address,))
         self._run(self.cluster.dial_failed(address, now), now)
         self._settle(now)
 
     def progress(self, link: LinkId, *, now: int) -> None:
-        """Bytes came on a link that complete no message yet, or the peer took bytes of ours: both are signs of life.
+        """Record a sign of life: bytes of an incomplete message came on a link, or the peer took bytes.
 
-        An adapter may say so. Byte streams need it only for bytes that the peer took, as `receive` gets every byte
-        that comes.
+        A call is optional for an adapter. Byte streams need it only for bytes that the peer took, as `receive` gets
+        every byte that comes.
         """
         if self._tap is not None:
             self._tap.input("progress", now, (link,))
         self.links.progress(link, now)
 
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
-        """So many bytes of what was to be sent wait to leave on a link; 0 once all has left. An adapter may say so."""
+        """Record the backlog of a link in bytes; 0 once all is sent. A call is optional for an adapter."""
         if self._tap is not None:
             self._tap.input("backlog", now, (link, queued))
         self.cluster.backlog(link, queued)
 
     def finished(self, run: RunId, outcome: Outcome, *, now: int, began: int | None = None) -> None:
-        """A `Run` has ended, by itself or after a `Cancel`; comes exactly once a run.
+        """Handle the end of a `Run`, by itself or after a `Cancel`; exactly once for each run.
 
-        `began` is when its body really began, if that was later than its `Run`: placement reckons with how long calls
+        `began` is the time when its body really began, if that was later than its `Run`: placement uses how long calls
         take.
         """
         if self._tap is not None:
@@ -191,7 +191,7 @@ class Node:
         self._settle(now)
 
     def wake(self, *, now: int) -> None:
-        """Time has passed: do what is due. A no-op when nothing is."""
+        """Run the timers that are due at `now`; does nothing when none is."""
         if self._tap is not None:
             self._tap.input("wake", now, ())
         for key in self._timers.due(now):
@@ -212,7 +212,7 @@ class Node:
     # -- commands from the process: may raise LocalProtocolError, then nothing has changed ---------------------------
 
     def submit(self, request: Request, *, now: int) -> RequestId:
-        """Answer `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`."""
+        """Run `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`."""
         if self._tap is not None:
             self._tap.input("submit", now, (request,))
         number = int.from_bytes(self._machines.entropy(6), "big")
@@ -222,7 +222,7 @@ class Node:
         return RequestId(number)
 
     def cancel(self, request: RequestId, *, now: int) -> None:
-        """Stop a submitted request; it is still answered, with 1021 unless it is over already."""
+        """Cancel a submitted request; it still gets a result, with 1021 unless it is over already."""
         if self._tap is not None:
             self._tap.input("cancel", now, (request,))
         self._run(self.coordinator.cancel(LOCAL, request, now), now)
@@ -239,7 +239,7 @@ class Node:
         self._settle(now)
 
     def withdraw(self, function: str, *, now: int) -> None:
-        """Offer it no longer. Running calls go on; queued ones are refused."""
+        """Stop offering a function. Running calls go on; queued ones are refused."""
         if self._tap is not None:
             self._tap.input("withdraw", now, (function,))
         actions = self.cluster.withdraw(function, now)
@@ -249,7 +249,7 @@ class Node:
         self._settle(now)
 
     def set_resources(self, resources: tuple[str, ...], *, now: int) -> None:
-        """The node's own resources are these from now on."""
+        """Replace the node's own resources."""
         if self._tap is not None:
             self._tap.input("set_resources", now, (resources,))
         actions = self.cluster.set_resources(resources, now)
@@ -258,7 +258,7 @@ class Node:
         self._settle(now)
 
     def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
-        """Where others can dial this node."""
+        """Set the addresses at which others can dial this node."""
         if self._tap is not None:
             self._tap.input("advertise", now, (addresses,))
         self._machines.addresses = addresses
@@ -266,7 +266,7 @@ class Node:
         self._settle(now)
 
     def leave(self, *, now: int) -> None:
-        """Drain, then go: refuse what is new, finish what runs (10 s), say goodbye. Again: skip the grace."""
+        """Drain, then leave: refuse new calls, finish running ones (10 s), send Goodbye. Again: skip the wait."""
         if self._tap is not None:
             self._tap.input("leave", now, ())
         if self.draining:
@@ -280,7 +280,7 @@ class Node:
     # -- outputs: legal at any time ----------------------------------------------------------------------------------
 
     def drain(self) -> list[Effect]:
-        """All effects since the last `drain`, in the order of their causes."""
+        """Return all effects since the last `drain`, in the order of their causes."""
         self.replies.flush(self.worker.queued)
         if self.links.closing:
             self._close_links()
@@ -291,21 +291,21 @@ class Node:
 
     @property
     def draining(self) -> bool:
-        """Whether `leave` was called."""
+        """True once `leave` was called."""
         return self._machines.draining
 
     def next_timeout(self) -> int | None:
-        """When `wake` should be called at the latest, or None."""
+        """Return the latest time for the next `wake`, or None."""
         return self._timers.next()
 
     def view(self, *, now: int) -> NodeView:
-        """How this node sees the cluster and itself."""
+        """Return the view of the cluster and of this node."""
         return self._machines.view(now)
 
-    # -- inside ------------------------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------------------------
 
     def _settle(self, now: int) -> None:
-        """After each input: close links on which all is said, and end draining once nothing is left to do."""
+        """Finish an input: close links that are done, and end draining once no work is left."""
         if self.links.closing:
             self._close_links()
         if self._machines.draining and not self._machines.busy:
@@ -317,13 +317,13 @@ class Node:
                 self.links.hang_up(link)
 
     def _finish(self, now: int) -> None:
-        """The end of draining: answer what is open, stop what runs, say that we have left, close all links."""
+        """End draining: answer open requests, stop running calls, announce LEFT, close all links."""
         if self.left:
             return
         self.left = True
         self._timers.cancel((TimerKind.DRAIN_GRACE, 0))
         self.links.keep_order()
-        self._run(self.coordinator.end_all(), now)
+        self._run(self.coordinator.end_all(now), now)
         self._run(self.worker.stop_all(), now)
         self.replies.flush(self.worker.queued)
         self._run(self.cluster.leave(now), now)

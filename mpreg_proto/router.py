@@ -1,10 +1,10 @@
-"""The router: each message to the machine that it concerns, each action to the one that carries it out.
+"""The router: it delivers each message to the machine that handles it, and each action to the one that carries it out.
 
 `Machines` puts the machines of one node together: links, replies, worker, cluster, coordinator, relay. None calls
-another: each returns what it wants done, as actions in the order of their causes. `ActionRunner` carries these out;
-what follows from one comes after all that was there before, so nothing re-enters a machine. `Router` delivers messages.
-Two tables, `_MESSAGE_HANDLERS` and `_ACTION_HANDLERS`, hold every message and every action there is; effects go to the
-log as they are. Nothing here reads bytes.
+another: each returns actions in the order of their causes. `ActionRunner` carries these out. What follows from one
+comes after all that was queued before, so nothing re-enters a machine. `Router` delivers messages. Two tables,
+`_MESSAGE_HANDLERS` and `_ACTION_HANDLERS`, hold every type of message and action; effects go to the log unchanged.
+Nothing here reads bytes.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ from mpreg_proto.wire.values import ValueCodec
 
 
 class OpenLinks(Mapping[MemberId, LinkId]):
-    """The link that calls for each member go over, if something can be sent over it: of one that this node has just
-    closed the cluster hears only when its transport is gone.
+    """The links that calls for each member use, without those that this node has just closed.
+
+    The cluster learns of such a close only when the transport ends.
     """
 
     __slots__ = ("_best", "_links")
@@ -126,7 +127,7 @@ class Machines:
         self.timers = Timers()
         self.log: list[Effect] = []
         self.draining = False
-        """Whether this node takes nothing new."""
+        """True if this node takes no new calls."""
         self.offered: dict[str, FunctionSpec] = {}
         self.resources = config.resources
         self.addresses = config.addresses
@@ -147,9 +148,9 @@ class Machines:
         self.relay: Relay
 
     def start_as(self, me: MemberId, now: int, *, last_number: int) -> list[ClusterOutput]:
-        """Be member `me`, at first or anew: know nobody, answer for nothing. Returns what that needs to begin with.
+        """Become member `me`, at first or again, with an empty view and no requests. Return the first outputs.
 
-        `last_number`: the newest dispatch of an earlier life, some of whose calls the worker may still run.
+        `last_number`: the newest dispatch under the former id; the worker may still run some of its calls.
         """
         self.me = me
         self.cluster = Cluster(
@@ -182,23 +183,23 @@ class Machines:
         return out + self.cluster.drain(now) if self.draining else out
 
     def _next_hop(self, member: MemberId, avoiding: Collection[bytes]) -> LinkId | None:
-        """The link over which a member may be reached by relay, but for those that would not pass a call on."""
+        """Return the open link to a member's next hop; `avoiding` holds members that would not pass a call on."""
         link = self.cluster.routes.next_hop(member, avoiding=avoiding)
         return link if link is not None and self.links.is_open(link) else None
 
     def retire_id(self, now: int) -> list[ClusterOutput]:
-        """Go on as another member; whatever was of the old one must be ended before."""
+        """Continue as another member; everything of the old one must have ended before."""
         self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
         last_number = self.coordinator.outstanding.last_number
         return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=last_number)
 
     @property
     def shown(self) -> str:
-        """This node as people see it."""
+        """The name and id of this node, to show to users."""
         return show(self.config.name, self.me)
 
     def view(self, now: int) -> NodeView:
-        """How this node sees the cluster and itself."""
+        """Return the view of the cluster and of this node."""
         return build_view(
             shown=self.shown,
             cluster_id=self.config.cluster_id,
@@ -210,18 +211,19 @@ class Machines:
             now=now,
         )
 
-    # -- what only all of them know -----------------------------------------------------------------------------------
+    # -- combined state of the machines -------------------------------------------------------------------------------
 
     def accept(self, link: LinkId, request: Request, now: int) -> Sequence[RequestOutput]:
-        """A request to be answered for here, unless this node is leaving."""
+        """Accept a request that this node coordinates, or refuse it while draining."""
         if self.draining:
             return [SendReply(link, Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False)))]
         return self.coordinator.submit(request, link, now)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
-        """Why this node cannot run `call` now: 1001 for what is not offered here (the sender's view is old), 1024.
+        """Return why this node cannot run `call` now: 1001 if it is not offered here, 1024 if this node drains.
 
-        What is taken for idempotent (`assumed`) and is not is refused too: its coordinator would start it twice.
+        With 1001 the sender's view is old. A call is also refused if the sender takes it for idempotent (`assumed`) and
+        it is not: its coordinator would start it twice.
         """
         if self.draining and call.function in self.offered:
             return faults.DRAINING
@@ -232,22 +234,22 @@ class Machines:
         return faults.not_found(call, index.explain_no_match(call.function, call.resources, call.version))
 
     def busy_on(self, link: LinkId) -> bool:
-        """Whether anything is still to come or to go on `link`."""
+        """Return whether a machine still expects or has to send something on `link`."""
         asked = self.worker.busy_on(link) or self.coordinator.busy_on(link)
         return asked or self.replies.busy_on(link) or self.relay.busy_on(link)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is answered for, run or passed on here."""
+        """True while a request, a call or a relayed request is in progress here."""
         return bool(self.coordinator.requests or self.worker.running or self.worker.queued or len(self.relay))
 
 
 Output = RequestOutput | ClusterOutput | Forward
-"""All that the machines may return: actions, and events about what another machine needs to know."""
+"""All outputs of the machines: actions, and events that another machine needs."""
 
 
 class ActionRunner:
-    """Carry out actions, by a table of their types. It holds no state."""
+    """Carries out actions, by a table of their types. It holds no state."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -257,7 +259,7 @@ class ActionRunner:
         self._log = machines.log
 
     def run(self, actions: Iterable[Output], now: int) -> None:
-        """Bring each action to whom it concerns; what follows from it comes after what was there before."""
+        """Carry out actions in order; what follows from one is appended at the end."""
         waiting = deque(actions)
         while waiting:
             action = waiting.popleft()
@@ -307,7 +309,7 @@ class ActionRunner:
         match outcome:
             case Sent():
                 return ()
-            case LinkGone():  # it never left, so who waits for its answer has it
+            case LinkGone():  # it was never sent: the sender gets the answer now
                 return self._machines.relay.result(action.link, Result(message.id, fault=faults.no_route())) or ()
             case TooLong():
                 refused = Result(message.id, fault=outcome.fault(maybe_executed=False))
@@ -339,7 +341,7 @@ class ActionRunner:
         return self._machines.cluster.connect(action.member, now)
 
     def _send_message(self, action: SendMessage, now: int) -> Iterable[Output]:
-        """Send it, in several messages if need be. Of a link that is gone the cluster hears by its end."""
+        """Send a message, in several parts if needed. The cluster learns of a closed link by `link_closed`."""
         waiting = [action.message]
         while waiting:
             message = waiting.pop()
@@ -371,14 +373,14 @@ class ActionRunner:
         return ()
 
     def _abandon_link(self, action: AbandonLink, now: int) -> Iterable[Output]:
-        """Goodbye, in case it is heard there, and the end: what is pending on that link goes elsewhere."""
+        """Send Goodbye, in case the peer can receive it, and end the link: calls on it go to another member or link."""
         self._links.goodbye(action.link, GoodbyeReason.SILENT, now)
         cause, reason = LinkEndCause.UNRESPONSIVE, "nothing comes over it, though its member is alive"
         self._links.hang_up(action.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
         return ()
 
     def _close_if_idle(self, action: CloseIfIdle, now: int) -> Iterable[Output]:
-        """Close a link that nobody needs, unless a call went over it lately or its answer is to come."""
+        """Close a link that is not needed, unless a call used it lately or an answer on it is outstanding."""
         if self._links.idle(action.link, now) and not self._machines.busy_on(action.link):
             self._links.goodbye(action.link, GoodbyeReason.IDLE, now)
             return self._machines.cluster.start_closing(action.link)
@@ -388,8 +390,8 @@ class ActionRunner:
         return self._machines.coordinator.member_lost(action.member, now)
 
     def _id_retired(self, action: IdRetired, now: int) -> Iterable[Output]:
-        """The cluster has retired this node's id: go on under a new one (membership.md)."""
-        self.run(self._machines.coordinator.end_all(), now)
+        """Continue under a new id: the cluster has retired this node's id (membership.md)."""
+        self.run(self._machines.coordinator.end_all(now), now)
         for link, session in list(self._links.sessions.items()):
             if session.member is not None or session.dialled is not None:
                 self._links.hang_up(link)
@@ -426,11 +428,11 @@ _ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[Output]
 
 _json = msgspec.json.Encoder().encode
 _VIEW_OVERHEAD = 32
-"""Bytes that a part of a view takes on the wire beside its text, at most."""
+"""The maximum number of bytes that a part of a view takes on the wire beside its text."""
 
 
 class Router:
-    """Deliver messages, by a table of their types. It holds no state and never raises for what a peer said."""
+    """Delivers messages, by a table of their types. It holds no state and never raises for what a peer sent."""
 
     def __init__(self, machines: Machines, runner: ActionRunner) -> None:
         self._machines = machines
@@ -441,7 +443,7 @@ class Router:
         self._run = runner.run
 
     def deliver(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
-        """One message that came in over `link`, which is not over."""
+        """Deliver one message that came in over `link`, which is still open."""
         _MESSAGE_HANDLERS[type(message)](self, link, message, now)
 
     def _on_hello(self, link: LinkId, message: Hello, now: int) -> None:
@@ -464,7 +466,7 @@ class Router:
             self._replies.refuse(link, Result(request.id, fault=fault))
             return
         if session.member is None:
-            if request.here or request.hops or request.caller or request.to or request.via:  # for nodes alone to say
+            if request.here or request.hops or request.caller or request.to or request.via:  # only nodes may set these
                 request = msgspec.structs.replace(request, here=(), hops=0, caller="", to=b"", via=())
         elif request.to and request.to != self._machines.me:
             self._relay(link, request, session.member, now)
@@ -475,7 +477,7 @@ class Router:
         self._run(self._machines.accept(link, request, now), now)
 
     def _relay(self, link: LinkId, request: Request, sender: MemberId, now: int) -> None:
-        """A dispatch for another node, which this one can reach."""
+        """Relay a dispatch for another node."""
         if self._machines.relay.has(link, request.id):
             fault = Fault(
                 ErrorCode.INVALID_REQUEST,
@@ -491,7 +493,7 @@ class Router:
         self._run(self._machines.relay.request(link, request, sender=sender, next_hop=next_hop, now=now), now)
 
     def _on_dispatch(self, link: LinkId, request: Request, now: int) -> None:
-        """Calls that a coordinator chose this node for."""
+        """Give the worker the calls that a coordinator dispatched to this node."""
         names = dict.fromkeys(call.name for call in request.calls)
         error = ""
         if len(names) < len(request.calls) or dict.fromkeys(request.here) != names:
@@ -546,7 +548,7 @@ class Router:
                 assert_never(outcome)
 
     def _on_get_view(self, link: LinkId, message: GetView, now: int) -> None:
-        """Answer with the view; one that is longer than a message goes in several."""
+        """Answer with the view, in several messages if it is too long for one."""
         view = _json(self._machines.view(now))
         outcome = self._links.send(link, View(message.id, view))
         match outcome:
@@ -570,14 +572,14 @@ class Router:
         self._run(self._machines.cluster.received(link, message, now), now)
 
     def _on_goodbye(self, link: LinkId, message: Goodbye, now: int) -> None:
-        """Calls go over another link.
+        """Move calls to another link.
 
-        This one is in `Links.closing`; `Node` closes it once nothing is left to send or to come on it.
+        This link is in `Links.closing`; `Node` closes it once nothing is left to send or to receive on it.
         """
         self._run(self._machines.cluster.goodbye_received(link, now), now)
 
     def _on_refused(self, link: LinkId, message: Refused, now: int) -> None:
-        """The link is being hung up; that its end is a failed dial follows from `link_closed`."""
+        """Do nothing: the link is being closed, and the failed dial follows from `link_closed`."""
 
     def _on_unexpected_reply(self, link: LinkId, message: Explanation | View, now: int) -> None:
         self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "an answer to a question that was never asked"))

@@ -1,6 +1,6 @@
-"""Calls to a plan, against an oracle that tries everything: the same plan, or a fault of the same code.
+"""Calls to a plan, against a naive oracle: the same plan, or a fault of the same code.
 
-Input: calls with names of few letters, so that names meet, and what each needs. The first byte may ask for a large
+Input: calls with names of few letters, so that names collide, and their dependencies. The first byte may select a large
 graph instead, of up to 10,000 calls: a chain, a fan, a ladder of diamonds, each perhaps closed to a circle.
 """
 
@@ -11,16 +11,16 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.wire.messages import Call, Request
 
 _LIMITS = Limits(name_length=5)
 _LARGE = (10,) * 8 + (100,) * 5 + (1_000,) * 2 + (10_000,)
-"""By one of sixteen draws; most small ones, as the large take thousands of times longer."""
+"""The sizes of large graphs, one for each of sixteen draws; most are small, as large ones take 1,000 times longer."""
 
 
 def harness(data: bytes) -> None:
-    """A small graph against the oracle, or now and then a large one against what it must be."""
+    """Compare a small graph with the oracle, or sometimes a large one with its known properties."""
     draws = Draws(data)
     if draws.byte() >= 253:
         _large(draws)
@@ -51,7 +51,7 @@ def _name(draws: Draws) -> str:
 
 
 def oracle(request: Request) -> int | None:
-    """The code for a request that is none, in the order in which docs/explanation/requests.md has them checked."""
+    """Return the code for an invalid request, or None, in the order of the checks in docs/explanation/requests.md."""
     calls, want = request.calls, request.want
     shapeless = (
         not calls
@@ -77,7 +77,7 @@ def oracle(request: Request) -> int | None:
 
 
 def _reached(name: str, needs: dict[str, set[str]]) -> set[str]:
-    """All calls that `name` waits for, directly or not."""
+    """Return all dependencies of `name`, direct and indirect."""
     found: set[str] = set()
     waiting = list(needs[name])
     while waiting:
@@ -110,16 +110,18 @@ def _is_right(made: Plan, request: Request) -> None:
 
 
 def _runs(made: Plan, request: Request) -> None:
-    """Bind each call as it becomes ready: all become ready, each once and after what it needs."""
+    """Complete each call when it becomes ready; check that all become ready, each once and after its dependencies."""
     execution = Execution(RequestId(1), request, made, link=LinkId(1), arrived=0, deadline=1)
-    ready, done = execution.start(), dict[str, None]()
+    ready, done = execution.start(0), dict[str, None]()
     while ready:
         name = ready.pop()
         assert name not in done and all(need in done for need in made.dependencies.get(name, ())), "too early"
         given = execution.inputs_of(name)
         assert set(given) == set(made.calls[name].dependencies), f"{name} is given {list(given)}"
         done[name] = None
-        ready += execution.complete(name, b"\xc0")
+        execution.move(name, CallState.POSSIBLY_STARTED, 0)
+        ready += execution.complete(name, b"\xc0", 0)
+    execution.validate()
     assert execution.finished and list(execution.values) == [name for name in done if name in made.wanted], (
         "what is kept"
     )
@@ -133,7 +135,7 @@ def _large(draws: Draws) -> None:
             needs[place] = (place - 1,) if place else ()
         elif shape == 1:
             needs[place] = tuple(range(place)) if place == size - 1 else ()
-        else:  # each floor of two calls waits for both of the one below
+        else:  # each level of two calls depends on both calls of the level below
             floor = place - place % 2
             needs[place] = (floor - 2, floor - 1) if floor else ()
     if closed:
@@ -150,7 +152,7 @@ def _large(draws: Draws) -> None:
 
 
 def draws_order(draws: Draws, size: int) -> list[int]:
-    """0 to `size` - 1 forwards, backwards, or shuffled by a stride."""
+    """Return 0 to `size` - 1 forwards, backwards, or shuffled by a stride."""
     way = draws.below(3)
     if way < 2:
         return list(range(size))[:: -1 if way else 1]

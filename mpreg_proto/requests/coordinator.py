@@ -9,6 +9,7 @@ with it. It may run elsewhere only while its body cannot have started, or when i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mpreg_proto.effects import Notify
@@ -21,11 +22,14 @@ from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, Req
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, traced
 from mpreg_proto.requests.placement import CatalogueView
-from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.request_state import CallState, Execution, StoryRow
 from mpreg_proto.requests.scheduler import NextHop, PendingCalls, Scheduler
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
 from mpreg_proto.wire.messages import Done, Failed, Request, Result
+
+_STORY_ROWS = 4096
+"""Rows of ended requests that are kept for `Coordinator.story`."""
 
 
 class InFlight:
@@ -42,10 +46,8 @@ class InFlight:
         self._limits = limits
         self.last_id = 0
         """The id of the newest request; ids count up from 1."""
-
-    def has(self, link: LinkId, number: int) -> bool:
-        """Return whether a request with that id came over `link` and is in progress."""
-        return number in self.origins.get(link, ())
+        self.ended: deque[StoryRow] = deque(maxlen=_STORY_ROWS)
+        """The stories of the requests that ended last."""
 
     def get(self, link: LinkId, number: int) -> Execution | None:
         """Return the request in progress that came over `link` with that id."""
@@ -68,32 +70,33 @@ class InFlight:
 
     # -- what became of a call ----------------------------------------------------------------------------------------
 
-    def done(self, execution: Execution, row: Done) -> tuple[list[str], list[RequestOutput]]:
+    def done(self, execution: Execution, row: Done, now: int, node: str) -> tuple[list[str], list[RequestOutput]]:
         """Record the result of a call. Returns the calls that are ready now."""
-        ready = execution.complete(row.name, row.value)
+        ready = execution.complete(row.name, row.value, now, node)
         actions: list[RequestOutput] = []
         if execution.request.eager and row.name in execution.plan.wanted:
             actions.append(CallSettled(execution.link, execution.reply_id, row))
         if execution.values_size > self._limits.values:
-            return [], actions + self.end(execution, over_limit("values", self._limits.values, execution.values_size))
-        if not execution.open:
-            actions += self.end(execution, None)
+            fault = over_limit("values", self._limits.values, execution.values_size)
+            return [], actions + self.end(execution, fault, now)
+        if not execution.open_count:
+            actions += self.end(execution, None, now)
         return ready, actions
 
-    def failed(self, execution: Execution, name: str, fault: Fault) -> list[RequestOutput]:
+    def failed(self, execution: Execution, name: str, fault: Fault, now: int) -> list[RequestOutput]:
         """Record the final failure of a call. It ends the request, unless that is partial and has open calls."""
         call = execution.plan.calls[name]
         fault = fault.with_details(call=name, function=call.function)
         self._pending_calls.discard(execution, name)
+        failed = execution.fail(name, fault, now)
         if not execution.request.partial:
-            return self.end(execution, fault)
-        failed = execution.fail(name, fault)
+            return self.end(execution, fault, now)
         actions = self._settled_failures(execution, failed)
-        return actions + self.end(execution, None) if execution.finished else actions
+        return actions + self.end(execution, None, now) if execution.finished else actions
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def end(self, execution: Execution, fault: Fault | None) -> list[RequestOutput]:
+    def end(self, execution: Execution, fault: Fault | None, now: int) -> list[RequestOutput]:
         """Send the one reply, and cancel what is still dispatched."""
         request = execution.request
         partial = request.partial and fault is None
@@ -107,26 +110,29 @@ class InFlight:
             execution.link,
             Result(execution.reply_id, done, failed, fault=fault, trace=tuple(execution.trace)),
         )
-        return [reply, *self.close(execution)]
+        return [reply, *self.close(execution, now, "" if fault is None else fault.message)]
 
-    def deadline_exceeded(self, execution: Execution) -> list[RequestOutput]:
+    def deadline_exceeded(self, execution: Execution, now: int) -> list[RequestOutput]:
         """Handle the deadline. Of a partial request each open call fails, and the results so far are returned."""
         fault = faults.deadline(execution)
         if not execution.request.partial:
-            return self.end(execution, fault)
-        late = list(execution.open)
+            return self.end(execution, fault, now)
+        late = execution.open
         for name in late:
-            execution.fail(name, fault.with_details(call=name, function=execution.plan.calls[name].function))
-        return [*self._settled_failures(execution, late), *self.end(execution, None)]
+            execution.fail(name, fault.with_details(call=name, function=execution.plan.calls[name].function), now)
+        return [*self._settled_failures(execution, late), *self.end(execution, None, now)]
 
-    def close(self, execution: Execution) -> list[RequestOutput]:
-        """Remove a request and cancel its dispatches. Their late answers match nothing."""
+    def close(self, execution: Execution, now: int, reason: str) -> list[RequestOutput]:
+        """Remove a request and cancel its open calls and dispatches. Their late answers match nothing."""
         del self.requests[execution.id]
         self.origins.get(execution.link, {}).pop(execution.reply_id, None)
         self._timers.cancel((TimerKind.DEADLINE, execution.id))
         for name in list(execution.pending) if execution.pending else ():
             self._pending_calls.discard(execution, name)
         outstanding = [number for number in execution.dispatches if self._outstanding.has(number)]
+        if execution.open_count:
+            execution.cancel_open(now, reason)
+        self.ended.extend(execution.story)
         execution.release()
         return [CancelDispatch(execution.dispatches[number], number) for number in outstanding]
 
@@ -147,6 +153,7 @@ class InFlight:
 
 _TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
 """Refusals after which a call may go to another member: a stale route, overload, a member that leaves."""
+_LOST_THERE = "it was lost there and starts again"
 _MAX_RETRY_DELAY = 5 * SECOND
 """The longest pause before a lost call is started again, in ns."""
 
@@ -198,7 +205,7 @@ class Coordinator:
 
     def submit(self, request: Request, link: LinkId, now: int) -> list[RequestOutput]:
         """Accept a request that came over `link`. It is answered exactly once, unless that link ends first."""
-        if self.in_flight.has(link, request.id):
+        if request.id in self.in_flight.origins.get(link, ()):
             return [
                 _refuse(
                     request,
@@ -218,14 +225,13 @@ class Coordinator:
         deadline = now + min(timeout, self._limits.longest_timeout)
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline)
         if not unroutable:
-            return self._place(execution, execution.start(), now)
+            return self._place(execution, execution.start(now), now)
         actions: list[RequestOutput] = []
         for call in unroutable:
-            if call.name in execution.open:  # else it was skipped, as a dependency has failed
-                actions += self.in_flight.failed(
-                    execution, call.name, self.scheduler.explain_not_found(execution, call)
-                )
-        return actions if execution.finished else actions + self._place(execution, execution.start(), now)
+            if execution.is_open(call.name):  # else it was skipped, as a dependency has failed
+                fault = self.scheduler.explain_not_found(execution, call)
+                actions += self.in_flight.failed(execution, call.name, fault, now)
+        return actions if execution.finished else actions + self._place(execution, execution.start(now), now)
 
     def result_received(self, link: LinkId, result: Result, now: int) -> list[RequestOutput]:
         """Handle a Result: the outcome of a dispatch, or of some of its calls."""
@@ -258,8 +264,10 @@ class Coordinator:
             execution, name = attempt.execution, attempt.call
             if execution.id not in self.requests:
                 continue
+            execution.move(name, CallState.READY, now, attempt.candidate.shown, "the message was not sent")
             if fault is not None and len(attempts) == 1:
-                actions += self.in_flight.failed(execution, name, fault.with_details(node=attempt.candidate.shown))
+                fault = fault.with_details(node=attempt.candidate.shown)
+                actions += self.in_flight.failed(execution, name, fault, now)
             elif fault is not None:
                 actions += self._place(execution, [name], now)
         if fault is None and attempts:
@@ -276,13 +284,13 @@ class Coordinator:
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a request for its caller, which still receives an answer, 1021."""
         execution = self.in_flight.get(link, number)
-        return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED)
+        return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED, now)
 
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
         """Handle the end of a link: its dispatched calls are lost, the requests that came over it are closed."""
         actions: list[RequestOutput] = []
         for execution in self.in_flight.from_link(link):
-            actions += self.in_flight.close(execution)
+            actions += self.in_flight.close(execution, now, "the caller has disconnected")
         self.in_flight.forget(link)
         return actions + self._lose(self.outstanding.by_link(link), now)
 
@@ -324,14 +332,14 @@ class Coordinator:
         if execution is None:
             return []
         if key[0] == TimerKind.DEADLINE:
-            return self.in_flight.deadline_exceeded(execution)
+            return self.in_flight.deadline_exceeded(execution, now)
         name = str(key[2])
         if key[0] == TimerKind.RETRY:
             return self._place(execution, self.pending_calls.retries_due(execution, now), now)
         if not self.pending_calls.expire(execution, name):
             return []
         if key[0] == TimerKind.OFFER_WAIT:
-            return self.in_flight.failed(execution, name, self._wait_expired(execution, name))
+            return self.in_flight.failed(execution, name, self._wait_expired(execution, name), now)
         self.scheduler.link_timed_out(execution, name, now)
         return self._place(execution, [name], now)
 
@@ -342,17 +350,22 @@ class Coordinator:
         offered = refusal is not None and self.scheduler.candidates(execution, call)
         return refusal if offered and refusal is not None else self.scheduler.explain_not_found(execution, call)
 
-    def end_all(self) -> list[RequestOutput]:
+    def end_all(self, now: int) -> list[RequestOutput]:
         """End every request, as the grace of this node is over: 1023 if a body may have started, else 1024."""
         actions: list[RequestOutput] = []
         for execution in list(self.requests.values()):
             started = execution.history.possibly_started
-            actions += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING)
+            actions += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING, now)
         return actions
 
     def busy_on(self, link: LinkId) -> bool:
         """Return whether `link` carries dispatched calls, or requests that came over it."""
         return bool(self.in_flight.origins.get(link)) or self.outstanding.busy_on(link)
+
+    def story(self, request: RequestId) -> list[StoryRow]:
+        """Return every step of every call of a request, in order; of ended requests as long as it is kept."""
+        execution = self.requests.get(request)
+        return [row for row in self.in_flight.ended if row.request == request] if execution is None else execution.story
 
     # -- what became of calls -----------------------------------------------------------------------------------------
 
@@ -372,7 +385,7 @@ class Coordinator:
         else:
             if execution.request.trace:
                 execution.trace.append(traced(attempt, row, now))
-            names, actions = self.in_flight.done(execution, row)
+            names, actions = self.in_flight.done(execution, row, now, attempt.candidate.shown)
         if names:
             ready.setdefault(execution.id, []).extend(names)
         return actions
@@ -384,13 +397,14 @@ class Coordinator:
             execution.history.not_started(name)
             if row.fault.code in _TRY_ELSEWHERE and now < execution.deadline:
                 self._call_refused(attempt, row.fault)
+                execution.move(name, CallState.READY, now, attempt.candidate.shown, row.fault.message)
                 return [name], []
         elif row.fault.code == faults.LOST and self._retry_after_loss(attempt, now):
             return [], []
         if execution.request.trace:
             execution.trace.append(traced(attempt, row, now))
         fault = row.fault if "node" in row.fault.details else row.fault.with_details(node=attempt.candidate.shown)
-        return [], self.in_flight.failed(execution, name, fault)
+        return [], self.in_flight.failed(execution, name, fault, now)
 
     def _call_refused(self, attempt: Attempt, fault: Fault) -> None:
         """Record the refusal: of the member, only of its link, or of a relay that has no route to it."""
@@ -412,10 +426,14 @@ class Coordinator:
         history = execution.history
         if not history.lost(name, attempt.candidate, failovers=failovers) or len(history.losses[name]) > failovers:
             return False
-        self.pending_calls.retry_at(
-            execution, name, now + self._retry_delay(execution, name, self._rng.fraction(), now)
-        )
+        self._pause(attempt, now + self._retry_delay(execution, name, self._rng.fraction(), now), now)
         return True
+
+    def _pause(self, attempt: Attempt, until: int, now: int) -> None:
+        """Let a lost call wait before it is started again."""
+        execution, name = attempt.execution, attempt.call
+        execution.move(name, CallState.PENDING, now, attempt.candidate.shown, _LOST_THERE)
+        self.pending_calls.retry_at(execution, name, until)
 
     def _link_closed_first(self, attempt: Attempt, fault: Fault) -> bool:
         """Return whether only the link refused, as it was closing, and the member has or gets another one."""
@@ -437,13 +455,14 @@ class Coordinator:
             history, failovers = execution.history, self._limits.failovers
             if history.lost(name, candidate, failovers=failovers):
                 if delay := self._retry_delay(execution, name, jitter, now):
-                    self.pending_calls.retry_at(execution, name, now + delay)
+                    self._pause(attempt, now + delay, now)
                 else:
+                    execution.move(name, CallState.READY, now, candidate.shown, _LOST_THERE)
                     ready.setdefault(execution.id, []).append(name)
                 continue
             nodes = [one.shown for one in history.lost_nodes(name)]
             fault = faults.failover_limit_reached(name, nodes, failovers) if candidate.idempotent else None
-            actions += self.in_flight.failed(execution, name, fault or faults.lost(name, candidate.shown))
+            actions += self.in_flight.failed(execution, name, fault or faults.lost(name, candidate.shown), now)
         return actions + self._place_all(ready, now) if ready else actions
 
     def _retry_delay(self, execution: Execution, name: str, jitter: float, now: int) -> int:
@@ -470,7 +489,7 @@ class Coordinator:
         calls, failing = self.scheduler.placeable(execution, names, now)
         actions: list[RequestOutput] = []
         for name, fault in failing:
-            actions += self.in_flight.failed(execution, name, fault)
+            actions += self.in_flight.failed(execution, name, fault, now)
             if execution.id not in self.requests:
                 return actions
         return actions + self.scheduler.dispatch(execution, calls, now)

@@ -108,10 +108,13 @@ def draw(equals: Sequence[Candidate], loads: Loads, rng: Rng, now: int) -> Candi
     return other if loads.delay(other.member, now) + NOISE < loads.delay(one.member, now) else one
 
 
+ONLY_CANDIDATE = "the only node that can"
+
+
 def choice_reason(equals: Sequence[Candidate], candidates: Sequence[Candidate]) -> str:
     """Return in words why the call runs there, for a timeline."""
     if len(candidates) == 1:
-        return "the only node that can"
+        return ONLY_CANDIDATE
     if len(equals) == 1:
         return "the best of " + str(len(candidates))
     return f"drawn among {len(equals)} equals"

@@ -1,23 +1,75 @@
-"""The state of one request in progress: which calls wait, have a result or failed, and when the request is over.
+"""The state of one request in progress: the state of each call, the results so far, and when the request is over.
 
 The coordinator owns one `Execution` for each request and records the outcome of each call in it; `Execution` returns
 the calls that are ready now. There are no levels: a call is ready as soon as its last dependency has a result.
 `History` records the attempts of the calls (dispatched, refused, lost) and decides which members are eligible for a
-call; most calls are dispatched once, so its tables are mostly empty. Nothing here uses links or time.
+call; most calls are dispatched once, so its tables are mostly empty. Nothing here uses links; time is an argument.
+
+A call has a `CallState`, and `TRANSITIONS` lists every step between two states. Each step adds a row to the story of
+the request: which call, when, to which state, at which node, and why (dask/distributed: `story`).
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from mpreg_proto.errors import ErrorCode, Fault
+from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.requests.graph import EMPTY_PLAN, Plan
 from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
+
+
+class CallState(enum.IntEnum):
+    """The state of one call of a request. States below DONE are open."""
+
+    WAITING = 0
+    """A dependency has no result yet."""
+    READY = 1
+    """Every dependency has a result; the call is being placed. No call stays in this state between two inputs."""
+    PENDING = 2
+    """It waits for a node, for a link, or for the end of a pause after a loss."""
+    DISPATCHED = 3
+    """It is at a member and idempotent: another member may start it again."""
+    POSSIBLY_STARTED = 4
+    """It is at a member, it is not idempotent, and its body may have started."""
+    DONE = 5
+    FAILED = 6
+    CANCELLED = 7
+    """The request ended before it."""
+    SKIPPED = 8
+    """It was not run, as a dependency has failed."""
+
+
+_STATE = CallState
+_ENDED_EARLY = frozenset((_STATE.FAILED, _STATE.CANCELLED))
+TRANSITIONS: Mapping[CallState, frozenset[CallState]] = {
+    _STATE.WAITING: _ENDED_EARLY | {_STATE.READY, _STATE.SKIPPED},
+    _STATE.READY: _ENDED_EARLY | {_STATE.PENDING, _STATE.DISPATCHED, _STATE.POSSIBLY_STARTED},
+    _STATE.PENDING: _ENDED_EARLY | {_STATE.READY},
+    _STATE.DISPATCHED: _ENDED_EARLY | {_STATE.READY, _STATE.PENDING, _STATE.DONE},
+    _STATE.POSSIBLY_STARTED: _ENDED_EARLY | {_STATE.READY, _STATE.PENDING, _STATE.DONE},
+    _STATE.DONE: frozenset(),
+    _STATE.FAILED: frozenset(),
+    _STATE.CANCELLED: frozenset(),
+    _STATE.SKIPPED: frozenset(),
+}
+"""The states that may follow each state."""
+
+
+class StoryRow(msgspec.Struct, frozen=True, gc=False):
+    """One step of one call. `at` is the node's time in ns; `node` and `reason` may be empty."""
+
+    at: int
+    request: RequestId
+    call: str
+    state: CallState
+    node: str = ""
+    reason: str = ""
 
 
 def _table() -> Any:
@@ -123,7 +175,7 @@ def _may_refer(call: Call, dependency: str, value: bytes) -> bool:
 
 
 class Execution:
-    """The state of one request. Each call is waiting, then ready (returned by `start` or `complete`), then ended."""
+    """The state of one request: `states` by call, in the request's order. `move` alone changes them."""
 
     __slots__ = (
         "_dependencies_left",
@@ -139,11 +191,13 @@ class Execution:
         "id",
         "link",
         "local_calls",
-        "open",
+        "open_count",
         "pending",
         "plan",
         "reply_id",
         "request",
+        "states",
+        "story",
         "trace",
         "values",
         "values_size",
@@ -166,8 +220,11 @@ class Execution:
         """The bytes of `values`."""
         self.faults: dict[str, Fault] = {}
         self.first_fault: Fault | None = None
-        self.open = dict.fromkeys(plan.calls)
-        """The calls that have not ended."""
+        self.states = dict.fromkeys(plan.calls, CallState.WAITING)
+        self.open_count = len(plan.calls)
+        """The number of calls in an open state."""
+        self.story: list[StoryRow] = []
+        """Every step of every call, in order."""
         self.local_calls = dict.fromkeys(request.here)
         """The calls that only this node may run."""
         self.explained = 0
@@ -183,17 +240,58 @@ class Execution:
         self._dependencies_left = {name: len(others) for name, others in plan.dependencies.items()}
         self._dependents_left = {name: len(others) for name, others in plan.dependents.items()}
 
-    def start(self) -> list[str]:
-        """Return the open calls without dependencies, in the request's order."""
-        if not self._dependencies_left:
-            return list(self.open)
-        return [name for name in self.open if name not in self._dependencies_left]
+    # -- states -------------------------------------------------------------------------------------------------------
 
-    def complete(self, name: str, value: bytes) -> list[str]:
-        """Record the result of a call; a second one is ignored. Returns the calls that are ready now."""
-        if name not in self.open:
+    def move(self, name: str, state: CallState, now: int, node: str = "", reason: str = "") -> None:
+        """Put a call into its next state. Raises LocalProtocolError for a step that `TRANSITIONS` does not have."""
+        current = self.states[name]
+        if state not in TRANSITIONS[current]:
+            raise LocalProtocolError(f"call {name!r} is {current.name} and cannot become {state.name}")
+        self.states[name] = state
+        if state >= _STATE.DONE:
+            self.open_count -= 1
+        self.story.append(StoryRow(now, self.id, name, state, node, reason))
+
+    def is_open(self, name: str) -> bool:
+        """Return whether a call has not ended. After the end of the request none is open."""
+        return self.states.get(name, _STATE.DONE) < _STATE.DONE
+
+    @property
+    def open(self) -> list[str]:
+        """The calls that have not ended, in the request's order."""
+        return [name for name, state in self.states.items() if state < _STATE.DONE]
+
+    def cancel_open(self, now: int, reason: str) -> None:
+        """Mark all open calls CANCELLED."""
+        for name in self.open if self.open_count else ():
+            self.move(name, _STATE.CANCELLED, now, reason=reason)
+
+    def validate(self) -> None:
+        """Check that the tables agree with the states, for tests and simulations. Raises AssertionError."""
+        states, last = self.states, {row.call: row.state for row in self.story}
+        assert list(states) == list(self.plan.calls), "each call has a state"
+        assert self.open_count == len(self.open), f"{self.open_count} calls count as open, and these are: {self.open}"
+        for name, state in states.items():
+            assert last.get(name, _STATE.WAITING) is state, f"the story of {name!r} ends otherwise: {state.name}"
+            left = self._dependencies_left.get(name, 0)
+            waiting = state is _STATE.WAITING or (state is _STATE.CANCELLED and bool(left))
+            assert waiting == bool(left), f"{name!r} is {state.name} with {left} dependencies left"
+            assert name not in self.values or state is _STATE.DONE, f"{name!r} has a result and is {state.name}"
+            assert (name in self.faults) == (state in (_STATE.FAILED, _STATE.SKIPPED)), f"{name!r}: {state.name}"
+
+    def start(self, now: int) -> list[str]:
+        """Return the open calls without dependencies, in the request's order: they are READY."""
+        waiting, left = _STATE.WAITING, self._dependencies_left
+        ready = [name for name, state in self.states.items() if state is waiting and name not in left]
+        for name in ready:
+            self.move(name, _STATE.READY, now)
+        return ready
+
+    def complete(self, name: str, value: bytes, now: int, node: str = "") -> list[str]:
+        """Record the result of a call; a second one is ignored. Returns the calls that are READY now."""
+        if not self.is_open(name):
             return []
-        del self.open[name]
+        self.move(name, _STATE.DONE, now, node)
         if self._dependents_left.get(name) or name in self._retained:
             self.values[name] = value
             self.values_size += len(value)
@@ -206,28 +304,30 @@ class Execution:
                 continue  # it was skipped, as another dependency has failed
             if left == 1:
                 del self._dependencies_left[dependent]
+                self.move(dependent, _STATE.READY, now)
                 ready.append(dependent)
             else:
                 self._dependencies_left[dependent] = left - 1
         return ready
 
-    def fail(self, name: str, fault: Fault) -> list[str]:
+    def fail(self, name: str, fault: Fault, now: int) -> list[str]:
         """Record the failure of a call, and fail all its dependents with 1021, which names this call.
 
         Returns all calls that have failed now.
         """
-        if name not in self.open:
+        if not self.is_open(name):
             return []
         if self.first_fault is None:
             self.first_fault = fault
-        self._mark_failed(name, fault)
+        self._mark_failed(name, fault, _STATE.FAILED, now)
         ended = [name]
         waiting = list(self.plan.dependents.get(name, ()))
         while waiting:
             dependent = waiting.pop()
-            if dependent in self.open:
+            if self.is_open(dependent):
                 reason = f"call {dependent!r} was not run, as {name!r} failed"
-                self._mark_failed(dependent, Fault(ErrorCode.CANCELLED, reason, {"call": dependent, "because": name}))
+                skipped = Fault(ErrorCode.CANCELLED, reason, {"call": dependent, "because": name})
+                self._mark_failed(dependent, skipped, _STATE.SKIPPED, now)
                 ended.append(dependent)
                 waiting.extend(self.plan.dependents.get(dependent, ()))
 
@@ -236,7 +336,7 @@ class Execution:
     @property
     def finished(self) -> bool:
         """True if every call has ended."""
-        return not self.open
+        return not self.open_count
 
     def inputs_of(self, name: str) -> Mapping[str, bytes]:
         """Return the inputs of a call: the results of its dependencies, some of which came with the request.
@@ -269,6 +369,8 @@ class Execution:
         """Drop all values and arguments of an ended request, as one of its bodies may run on for long."""
         self.request = Request(self.reply_id, ())
         self.plan = EMPTY_PLAN
+        self.states = {}
+        self.story = []
         self.values = {}
         self.values_size = 0
         self.faults = {}
@@ -276,8 +378,8 @@ class Execution:
         self._dependencies_left = {}
         self._dependents_left = {}
 
-    def _mark_failed(self, name: str, fault: Fault) -> None:
-        del self.open[name]
+    def _mark_failed(self, name: str, fault: Fault, state: CallState, now: int) -> None:
+        self.move(name, state, now, str(fault.details.get("node", "")), fault.message)
         self.faults[name] = fault
         self._dependencies_left.pop(name, None)
         if name in self.plan.dependencies:

@@ -20,8 +20,17 @@ from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction
 from mpreg_proto.requests.graph import plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding
-from mpreg_proto.requests.placement import Candidate, CatalogueView, Loads, choice_reason, draw, rank, rejected
-from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.placement import (
+    ONLY_CANDIDATE,
+    Candidate,
+    CatalogueView,
+    Loads,
+    choice_reason,
+    draw,
+    rank,
+    rejected,
+)
+from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Call, Explained, Explanation, Request
@@ -281,11 +290,14 @@ class Scheduler:
         failing: list[tuple[str, Fault]] = []
         wait = execution.request.wait
         for name in names:
+            if execution.states[name] is not CallState.READY:
+                execution.move(name, CallState.READY, now)
             call = execution.plan.calls[name]
             if candidates := self.candidates(execution, call):
                 found.append((call, candidates))
             elif wait:
                 execution.history.clear_refusals(name)
+                execution.move(name, CallState.PENDING, now, reason="no node can run it")
                 self._pending_calls.wait_for_offer(execution, name, now + wait)
             else:
                 failing.append((name, execution.history.last_refusal(name) or self.explain_not_found(execution, call)))
@@ -305,17 +317,18 @@ class Scheduler:
             if traced:
                 execution.history.queued.setdefault(call.name, now)
             if len(candidates) == 1:
-                chosen, equals = candidates[0], candidates
+                chosen, why = candidates[0], ONLY_CANDIDATE
             else:
                 equals = rank(candidates, self._outstanding, resources=call.resources, now=now)
-                chosen = self._choose(execution, call, equals, now)
+                chosen, why = self._choose(execution, call, equals, now), choice_reason(equals, candidates)
             route = self._route_to(execution, call.name, chosen.member, now)
             if route is None:
+                execution.move(call.name, CallState.PENDING, now, chosen.shown, "no link to that node yet")
                 self._pending_calls.wait_for_link(execution, call.name, chosen.member, now + self._limits.link_wait)
                 actions.append(Connect(chosen.member))
             else:
                 batch = self._batch(execution, call, route, batches=batches, full=full, together=len(calls) > 1)
-                self._add(execution, call, chosen, batch, choice_reason(equals, candidates) if traced else "", now)
+                self._add(execution, call, chosen, batch, why, now)
         return [*actions, *full, *[batch.dispatch for batch in batches.values()]]
 
     def link_timed_out(self, execution: Execution, name: str, now: int) -> None:
@@ -400,6 +413,8 @@ class Scheduler:
             dispatch.inputs.update(execution.inputs_of(name))
         if chosen.idempotent:
             dispatch.idempotent.append(name)
+        state = CallState.DISPATCHED if chosen.idempotent else CallState.POSSIBLY_STARTED
+        execution.move(name, state, now, chosen.shown, why)
         execution.history.dispatched(name, chosen)
         self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, why))
 

@@ -1,4 +1,4 @@
-"""Any order in which results and failures come gives the answer that running the calls one after another gives."""
+"""Any order of results and failures gives the same answer as running the calls one after another."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,13 +7,13 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.wire.messages import Call, Request
 
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[Request, frozenset[str]]:
-    """A request without circles, and which of its calls will fail if they run."""
+    """A request without cycles, and the names of its calls that fail if they run."""
     names = [f"c{number}" for number in range(draw(st.integers(1, 10)))]
     needs = {
         name: tuple(draw(st.lists(st.sampled_from([*names[:place], "given"]), max_size=3, unique=True)))
@@ -26,12 +26,12 @@ def stories(draw: st.DrawFn) -> tuple[Request, frozenset[str]]:
 
 
 def result(call: Call, inputs: dict[str, bytes]) -> bytes:
-    """What a call gives, which tells what it was given."""
+    """Return the result of a call, which depends on its inputs."""
     return b"%s(%s)" % (call.name.encode(), b",".join(inputs[need] for need in sorted(call.dependencies)))
 
 
 def sequential(request: Request, failing: frozenset[str]) -> tuple[dict[str, bytes], dict[str, int]]:
-    """Run call after call, each when its needs have run: the results, and the failures' codes."""
+    """Run each call after its dependencies; return the results, and the codes of the failures."""
     done, failed = dict(request.inputs), dict[str, int]()
     open_ = list(request.calls)
     while open_:
@@ -55,13 +55,13 @@ def begin(request: Request) -> Execution:
 
 
 @given(stories(), st.data())
-def test_any_interleaving_gives_the_sequential_answer(
+def test_any_interleaving_gives_the_sequential_result(
     story: tuple[Request, frozenset[str]], data: st.DataObject
 ) -> None:
     request, failing = story
     done, failed = sequential(request, failing)
     execution = begin(request)
-    ready, handed_out = execution.start(), dict[str, None]()
+    ready, handed_out = execution.start(0), dict[str, None]()
     while ready:
         name = data.draw(st.sampled_from(ready), label="the next to end")
         ready.remove(name)
@@ -69,10 +69,12 @@ def test_any_interleaving_gives_the_sequential_answer(
         handed_out[name] = None
         given = dict(execution.inputs_of(name))
         assert given == {need: done[need] for need in execution.plan.calls[name].dependencies}
+        execution.move(name, CallState.DISPATCHED, 0)
+        execution.validate()
         if name in failing:
-            execution.fail(name, Fault(1003, name))
+            execution.fail(name, Fault(1003, name), 0)
         else:
-            ready += execution.complete(name, result(execution.plan.calls[name], given))
+            ready += execution.complete(name, result(execution.plan.calls[name], given), 0)
     assert execution.finished
     assert set(handed_out) == {call.name for call in request.calls if failed.get(call.name) != 1021}
     wanted = list(execution.plan.wanted)
@@ -86,18 +88,19 @@ def test_any_interleaving_gives_the_sequential_answer(
 
 
 @given(stories(), st.data())
-def test_who_is_to_blame_really_failed_and_really_was_needed(
+def test_cause_of_a_skipped_call_is_a_failed_dependency(
     story: tuple[Request, frozenset[str]], data: st.DataObject
 ) -> None:
     request, failing = story
     execution = begin(request)
-    ready = execution.start()
+    ready = execution.start(0)
     while ready:
         name = ready.pop(data.draw(st.integers(0, len(ready) - 1)))
+        execution.move(name, CallState.DISPATCHED, 0)
         if name in failing:
-            execution.fail(name, Fault(1003, name))
+            execution.fail(name, Fault(1003, name), 0)
         else:
-            ready += execution.complete(name, b"")
+            ready += execution.complete(name, b"", 0)
     for name, fault in execution.faults.items():
         if fault.code == 1021:
             because = fault.details["because"]

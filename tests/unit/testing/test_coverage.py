@@ -1,4 +1,4 @@
-"""Situations are counted over all simulations until somebody takes the tally."""
+"""Situations are counted over all simulations until a caller takes the counts."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ async def nap(value: int) -> int:
     return value
 
 
-def test_what_was_never_reached_is_told_too() -> None:
+def test_situations_that_were_never_reached_are_listed() -> None:
     sometimes("it rains", False)
     sometimes("the sun shines")
     sometimes("the sun shines", "also by what is true")
@@ -35,7 +35,7 @@ def test_what_was_never_reached_is_told_too() -> None:
     assert take() == dict.fromkeys(SITUATIONS, 0)
 
 
-def test_a_crash_brings_about_what_it_should() -> None:
+def test_situations_of_a_crash() -> None:
     functions = {"again": Fn(nap, idempotent=True), "once": nap}
     nodes = {"front": Spec(), "left": Spec(functions=functions), "right": Spec(functions=functions)}
     sim = Simulation(seed=1, nodes=nodes, watchers=[Coverage()])
@@ -65,7 +65,7 @@ def test_a_crash_brings_about_what_it_should() -> None:
         assert reached[name] == 0, name
 
 
-def test_links_and_leaving_bring_about_what_they_should() -> None:
+def test_situations_of_links_and_leaving() -> None:
     nodes = {name: Spec(functions={"nap": nap}) for name in "abc"}
     sim = Simulation(seed=1, nodes=nodes, watchers=[Coverage()])
     sim.link("a", "b").set(reset=0.2, rechunk=0.5)

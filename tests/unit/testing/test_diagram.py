@@ -1,4 +1,4 @@
-"""Diagrams are SVG that stands alone, with a line a host, an arrow a message, and marks for what went wrong."""
+"""Diagrams are standalone SVG, with a line per host, an arrow per message, and marks for faults."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -37,7 +37,7 @@ def texts(root: ElementTree.Element) -> list[str]:
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_a_short_run_is_drawn_in_detail(objects: bool) -> None:
+def test_diagram_of_a_short_run_has_details(objects: bool) -> None:
     root = ElementTree.fromstring(plot(small(objects=objects)))
     shown = texts(root)
     for name in ("a", "b", "client@a", "Request", "Result", "Gossip", "add", "dawdle"):
@@ -47,7 +47,7 @@ def test_a_short_run_is_drawn_in_detail(objects: bool) -> None:
     assert any("time is stretched" in text for text in shown)
 
 
-def test_an_arrow_goes_down_from_who_sent_to_who_got_it() -> None:
+def test_arrow_goes_down_from_sender_to_receiver() -> None:
     root = ElementTree.fromstring(plot(small(), since=1.0, until=1.1))
     lanes = {text.text: float(text.get("x", "0")) for text in root.iter(f"{SVG}text") if text.get("class") == "host"}
     arrows = [
@@ -59,7 +59,7 @@ def test_an_arrow_goes_down_from_who_sent_to_who_got_it() -> None:
     assert all(float(line.get("y2", 0)) > float(line.get("y1", 0)) for line in arrows)
 
 
-def test_a_long_run_is_an_overview_in_true_time() -> None:
+def test_diagram_of_a_long_run_is_an_overview_in_true_time() -> None:
     ran = run_case(case("partition", seed=3, seconds=30), watchers=list, recording=True)
     whole = plot(ran.sim, until=40)
     shown = texts(ElementTree.fromstring(whole))
@@ -72,19 +72,19 @@ def test_a_long_run_is_an_overview_in_true_time() -> None:
     assert len(whole) < 2_000_000
 
 
-def test_a_violation_is_written_where_it_happened() -> None:
+def test_diagram_shows_a_violation() -> None:
     sim = small()
     sim.violation = "invariant 3: <b> & 'c' do not agree"
     assert "invariant 3: &lt;b&gt; &amp;" in plot(sim)
 
 
-def test_hosts_can_be_chosen_and_clients_stand_beside_their_node() -> None:
+def test_order_of_hosts_in_a_diagram() -> None:
     root = ElementTree.fromstring(plot(small(), hosts=["b", "a"]))
     lanes = [text.text for text in root.iter(f"{SVG}text") if text.get("class") == "host"]
     assert lanes == ["b", "a"]
     assert beside(["n0", "n1", "b@n1", "a@n0", "a@n1"]) == ["a@n0", "n0", "a@n1", "b@n1", "n1"]
 
 
-def test_when_nothing_was_recorded_there_is_nothing_to_draw() -> None:
+def test_diagram_without_records_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing was recorded between 70 s"):
         plot(small(), since=70)

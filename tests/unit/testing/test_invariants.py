@@ -1,6 +1,7 @@
-"""The fifteen invariants keep silent about a sound core, whatever is done to the cluster; liveness (13 to 15) can fail.
+"""The fifteen invariants report nothing about a sound core, under any faults; liveness (13 to 15) can fail.
 
-With one method of the core broken on purpose, that very invariant is the one that speaks; 1 to 12 are beside.
+With one method of the core broken on purpose, that invariant reports a violation. The test files beside this one do the
+same for 1 to 12.
 """
 
 import re
@@ -26,7 +27,7 @@ from tests.helpers.simulated import cluster, double, violated
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_a_sound_core_keeps_them_all(objects: bool) -> None:
+def test_sound_core_keeps_all_invariants(objects: bool) -> None:
     sim = cluster(objects=objects)
     graph = Graph()
     first = graph.call("double", 4)
@@ -45,12 +46,12 @@ def test_a_sound_core_keeps_them_all(objects: bool) -> None:
     assert calls[0].values == {"double-2": 16}
 
 
-def test_they_are_fifteen_and_each_has_its_words() -> None:
+def test_fifteen_invariants_have_a_text() -> None:
     assert len(invariants()) >= len(INVARIANTS) == 15
     assert list(INVARIANTS) == list(range(1, 16))
 
 
-def test_what_is_pending_is_told() -> None:
+def test_table_of_known_gaps() -> None:
     assert all(row.invariant in INVARIANTS for row in KNOWN_GAPS)
     assert len(table()) == len(KNOWN_GAPS)
 
@@ -58,14 +59,14 @@ def test_what_is_pending_is_told() -> None:
 # -- settled ----------------------------------------------------------------------------------------------------------
 
 
-def test_13_a_crash_that_nobody_minds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_crash_without_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Detector, "_declare", lambda *_: Findings())
     sim = cluster()
     sim.crash("left")
     assert "which is no more, as ALIVE" in violated(13, sim.settle)
 
 
-def test_13_news_that_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_catalogue_change_that_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Disseminator, "catalogue_changed", lambda *_, **__: None)
     monkeypatch.setattr(AntiEntropy, "compare", lambda *_: [])
     sim = cluster()
@@ -73,7 +74,7 @@ def test_13_news_that_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "holds the catalogue of left" in violated(13, sim.settle)
 
 
-def test_13_the_wrong_one_of_two_links(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_wrong_preferred_link_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     def choose(self: PeerLinks, member: Any) -> Any:
         links = [made for made in self.to_member(member) if not made.closing]
         if not links:
@@ -89,7 +90,7 @@ def test_13_the_wrong_one_of_two_links(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "which is to be kept" in violated(13, lambda: sim.run(10))
 
 
-def test_14_a_node_that_does_not_see_what_it_offers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_14_node_that_ignores_its_own_offers(monkeypatch: pytest.MonkeyPatch) -> None:
     providers = Index._providers
     others = lambda self, *args: [one for one in providers(self, *args) if one[0].id != self._members.me]  # noqa: E731
     monkeypatch.setattr(Index, "_providers", others)
@@ -98,7 +99,7 @@ def test_14_a_node_that_does_not_see_what_it_offers_itself(monkeypatch: pytest.M
     assert "1001" in violated(14, lambda: sim.run(10))
 
 
-def test_14_a_node_that_does_not_see_what_others_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_14_node_that_ignores_the_offers_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     providers = Index._providers
     own = lambda self, *args: [one for one in providers(self, *args) if one[0].id == self._members.me]  # noqa: E731
     monkeypatch.setattr(Index, "_providers", own)
@@ -108,7 +109,7 @@ def test_14_a_node_that_does_not_see_what_others_offer(monkeypatch: pytest.Monke
     assert "nothing was wrong" in violated(14, lambda: sim.run(10))
 
 
-def test_14_an_offer_that_lets_no_call_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_14_offer_that_dispatches_no_pending_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PendingCalls, "matching", lambda *_: [])
     sim = Simulation(seed=1, nodes={"front": Spec(), "left": Spec()}, watchers=invariants())
     sim.run(2)
@@ -118,7 +119,7 @@ def test_14_an_offer_that_lets_no_call_go_on(monkeypatch: pytest.MonkeyPatch) ->
     assert "lets 'double' wait for a function that is offered" in violated(14, lambda: sim.run(1))
 
 
-def test_15_a_slot_that_is_never_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_15_slot_that_is_never_released(monkeypatch: pytest.MonkeyPatch) -> None:
     finished = Worker.finished
 
     def taken(self: Worker, run: Any, *args: Any, **more: Any) -> Any:
@@ -131,7 +132,7 @@ def test_15_a_slot_that_is_never_given_back(monkeypatch: pytest.MonkeyPatch) -> 
     assert "left#" in violated(15, sim.settle)
 
 
-def test_15_calls_that_are_never_taken_off_the_books(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_15_outstanding_calls_that_are_never_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Outstanding, "pop", lambda self, number, call, link: self._by_number[number][call])
     sim = cluster()
     sim.call("front", "double", 1, resources={"left"})

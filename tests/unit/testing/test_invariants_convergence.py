@@ -1,6 +1,6 @@
-"""Invariants 9, 13 and 15 can fail: what is out and nowhere, suspicion without a reason, views and links in the end.
+"""Invariants 9, 13 and 15 can fail: lost dispatches, suspicion without a reason, views and links after settling.
 
-With one method of the core broken on purpose, that very invariant is the one that speaks.
+With one method of the core broken on purpose, that invariant reports a violation.
 """
 
 import pytest
@@ -18,7 +18,7 @@ from mpreg_transports.testing.simulation.simulation import Simulation
 from tests.helpers.simulated import cluster, violated
 
 
-def test_9_a_dispatch_that_nobody_took_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_9_dispatch_that_no_worker_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "accept", lambda *_, **__: [])
     sim = cluster()
     sim.call("front", "double", 1, resources={"left"})
@@ -29,7 +29,7 @@ def test_9_a_dispatch_that_nobody_took_on(monkeypatch: pytest.MonkeyPatch) -> No
     assert "waits for 'double'" in violated(9, sim.sweep)
 
 
-def test_13_a_suspicion_out_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_suspicion_without_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     recheck = Detector._recheck
 
     def accuse(self: Detector, now: int) -> Findings:
@@ -43,7 +43,7 @@ def test_13_a_suspicion_out_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nothing was wrong for long" in violated(13, lambda: sim.run(3000))
 
 
-def test_13_who_stood_still_and_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_stalled_node_that_suspects_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Detector, "_locally_stalled", lambda *_: False)
     sim = cluster()
     sim.stall("front", 4)
@@ -52,18 +52,18 @@ def test_13_who_stood_still_and_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "stood still and calls left#" in violated(13, lambda: sim.run(10))
 
 
-def test_13_views_that_differ_in_who_is_gone() -> None:
+def test_13_views_that_differ_in_a_dead_member() -> None:
     sim = cluster()
     sim.crash("left")
     sim.run(20)
     host = sim.nodes["front"]
     members: Members = host.node.cluster.members
-    (gone,) = (held for held in members.all() if held.standing is Standing.DEAD)
-    members.declare(gone.id, Standing.RETIRED, host.local)
+    (dead,) = (held for held in members.all() if held.standing is Standing.DEAD)
+    members.declare(dead.id, Standing.RETIRED, host.local)
     assert "as DEAD 0" in violated(13, sim.judge)
 
 
-def test_13_neighbours_on_a_ring_without_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_13_ring_neighbours_without_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
     take = Rings._take
     monkeypatch.setattr(Rings, "_take", lambda self, members: take(self, list(members)[:4]))
     names = [f"n{number}" for number in range(16)]
@@ -71,7 +71,7 @@ def test_13_neighbours_on_a_ring_without_a_link(monkeypatch: pytest.MonkeyPatch)
     assert "its neighbour on ring" in violated(13, lambda: sim.settle(70))
 
 
-def test_15_a_link_whose_other_end_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_15_link_to_a_crashed_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Links, "start_keepalive", lambda *_: None)
     sim = cluster()
     sim.call("left", "double", 1)

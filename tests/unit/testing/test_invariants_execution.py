@@ -1,6 +1,6 @@
 """Invariants 7 to 12 can fail: calls, ends, bounds.
 
-With one method of the core broken on purpose, that very invariant is the one that speaks.
+With one method of the core broken on purpose, that invariant reports a violation.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.requests.coordinator import Coordinator, InFlight
 from mpreg_proto.requests.replies import Replies
-from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.requests.scheduler import Scheduler
 from mpreg_proto.requests.worker import Worker
 from mpreg_proto.timers import TimerKind, Timers
@@ -32,15 +32,21 @@ def chain() -> Graph:
     return graph
 
 
-def test_7_calls_that_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Execution, "start", lambda self: list(self.open))
+def test_7_calls_that_do_not_wait_for_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_all(self: Execution, now: int) -> list[str]:
+        ready = self.open
+        for name in ready:
+            self.move(name, CallState.READY, now)
+        return ready
+
+    monkeypatch.setattr(Execution, "start", start_all)
     monkeypatch.setattr(Execution, "inputs_of", lambda *_: {})
     sim = cluster()
     sim.graph("front", chain())
     assert "'slow', which it needs, has no result" in violated(7, lambda: sim.run(10))
 
 
-def test_7_a_result_that_is_answered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_7_result_that_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     done = Execution.done
     monkeypatch.setattr(Execution, "done", lambda self: 2 * done(self))
     sim = cluster()
@@ -48,7 +54,7 @@ def test_7_a_result_that_is_answered_twice(monkeypatch: pytest.MonkeyPatch) -> N
     assert "two answers for 'double'" in violated(7, lambda: sim.run(10))
 
 
-def test_8_a_result_that_is_not_what_the_body_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_8_result_that_differs_from_the_returned_value(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(self: Worker, job: Any, outcome: Any, now: int) -> Done:
         return Done(job.call.name, self._codec.encode("something else"), 0, 1)
 
@@ -58,31 +64,31 @@ def test_8_a_result_that_is_not_what_the_body_returned(monkeypatch: pytest.Monke
     assert "no body of this call returned that" in violated(8, lambda: sim.run(10))
 
 
-def test_8_arguments_that_are_not_those_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_8_arguments_that_differ_from_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "_arguments", lambda self, job: ([7], {}))
     sim = cluster()
     sim.call("front", "double", 1)
     assert "with [7] {}, not [1] {}" in violated(8, lambda: sim.run(10))
 
 
-def test_8_a_function_that_gives_something_else_in_the_cluster() -> None:
-    """The evaluation in plain Python finds what the bodies themselves do wrong."""
+def test_8_function_that_differs_from_plain_python() -> None:
+    """The evaluation in plain Python finds errors of the functions themselves."""
     nodes = {"one": Spec(functions={"double": lambda value: 3 * value})}
     sim = Simulation(seed=1, nodes=nodes, watchers=invariants(pure={"double": double}))
     sim.call("one", "double", 1)
     assert "is 3, not 2" in violated(8, lambda: sim.run(10))
 
 
-def test_9_a_node_that_forgets_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_9_node_that_ignores_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InFlight, "deadline_exceeded", lambda *_: [])
     sim = cluster()
     sim.call("front", "slow", 1, timeout=1)
     sim.run(0.5)
-    sim.partition({"client@front"}, {"front"})  # or the client would have it cancelled
+    sim.partition({"client@front"}, {"front"})  # else the client would cancel it
     assert "still has request" in violated(9, lambda: sim.run(10))
 
 
-def test_9_a_node_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_9_node_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     set_timer = Timers.set
     late = lambda self, key, at: set_timer(self, key, at + 300_000_000 * (key[0] == TimerKind.DEADLINE))  # noqa: E731
     monkeypatch.setattr(Timers, "set", late)
@@ -93,7 +99,7 @@ def test_9_a_node_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "still has request 1 0.3 s after its deadline" in violated(9, lambda: sim.run(10))
 
 
-def test_9_a_node_that_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_9_node_that_replies_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     finish = Replies.finish
 
     def twice(self: Replies, link: Any, result: Any) -> None:
@@ -106,7 +112,7 @@ def test_9_a_node_that_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "another answer" in violated(9, lambda: sim.run(10))
 
 
-def test_10_a_call_that_is_done_again_though_it_must_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_10_call_that_runs_twice_and_is_not_idempotent(monkeypatch: pytest.MonkeyPatch) -> None:
     def lose(self: Coordinator, attempts: Any, now: int) -> Any:
         for attempt in attempts:
             self.outstanding.pop(attempt.number, attempt.call, attempt.link)
@@ -121,7 +127,7 @@ def test_10_a_call_that_is_done_again_though_it_must_not(monkeypatch: pytest.Mon
     assert "is not idempotent" in violated(10, lambda: sim.run(20))
 
 
-def test_10_a_call_that_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_10_failovers_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     lose = Coordinator._lose
 
     def forgetful(self: Coordinator, attempts: Any, now: int) -> Any:
@@ -144,7 +150,7 @@ def test_10_a_call_that_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch)
     assert "started 4 times, at most 3" in violated(10, hunt)
 
 
-def test_10_a_promise_that_nothing_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_10_false_report_that_nothing_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     add = Scheduler._add
 
     def forgetful(self: Scheduler, execution: Any, *args: Any) -> None:
@@ -157,7 +163,7 @@ def test_10_a_promise_that_nothing_was_done(monkeypatch: pytest.MonkeyPatch) -> 
     assert "promised that nothing was done" in violated(10, lambda: sim.run(10))
 
 
-def test_11_a_dispatch_that_has_more_time_than_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_11_dispatch_with_more_time_than_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Scheduler._batch
 
     def generous(self: Scheduler, execution: Any, *args: Any, **fields: Any) -> Any:
@@ -171,7 +177,7 @@ def test_11_a_dispatch_that_has_more_time_than_its_request(monkeypatch: pytest.M
     assert "with 5.996 s left; it had 4.996 s" in violated(11, lambda: sim.run(10))
 
 
-def test_11_a_body_that_starts_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_11_run_that_starts_after_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     accept = Worker.accept
 
     def patient(self: Worker, *args: Any, deadline: int, now: int) -> Any:
@@ -185,7 +191,7 @@ def test_11_a_body_that_starts_when_its_time_is_over(monkeypatch: pytest.MonkeyP
     assert "after its deadline" in violated(11, lambda: sim.run(10))
 
 
-def test_12_more_bodies_than_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_12_more_runs_than_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     many = lambda self, function, slots, now: self._slots.update({function: 9}) or []  # noqa: E731
     monkeypatch.setattr(Worker, "concurrency", many)
     sim = cluster()
@@ -207,7 +213,7 @@ def test_12_timers_that_are_never_cancelled(monkeypatch: pytest.MonkeyPatch) -> 
     assert "a timer ('deadline', 1) of something that is no more" in violated(12, ask)
 
 
-def test_12_requests_of_a_link_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_12_requests_of_a_closed_link(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = Coordinator.link_lost
 
     def careless(self: Coordinator, link: Any, now: int) -> Any:
@@ -223,7 +229,7 @@ def test_12_requests_of_a_link_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> 
     assert "of link" in violated(12, sim.sweep)
 
 
-def test_12_calls_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_12_calls_of_a_dead_coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "link_lost", lambda *_: [])
     sim = cluster()
     sim.call("front", "slow", 1, resources={"left"})
@@ -233,13 +239,13 @@ def test_12_calls_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not called off: ['slow']" in violated(12, sim.sweep)
 
 
-def test_12_news_that_goes_round_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_12_gossip_that_circulates_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     merge = Members.merge
 
     def as_if_new(self: Members, claims: Iterable[Claim], now: int) -> list[Member]:
-        heard = list(claims)
-        rose = merge(self, heard, now)
-        known = [held for claim in heard if (held := self.get(MemberId(claim.member))) is not None]
+        received = list(claims)
+        rose = merge(self, received, now)
+        known = [held for claim in received if (held := self.get(MemberId(claim.member))) is not None]
         return list({held.id: held for held in (*rose, *known)}.values())
 
     monkeypatch.setattr(Members, "merge", as_if_new)

@@ -1,4 +1,4 @@
-"""What the invariants have found in the core, each as the smallest run that showed it."""
+"""Faults of the core that the invariants found, each as the smallest run that showed it."""
 
 from mpreg_proto.notices import Standing
 from mpreg_transports.testing.invariants.all import invariants
@@ -6,10 +6,10 @@ from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.simulation import Simulation
 
 
-def test_an_earlier_life_of_ones_own_is_not_alive_for_ever() -> None:
-    """13: `b` hears from `a` of its own earlier life, and `a` is gone before it finds out.
+def test_own_earlier_member_id_does_not_stay_alive() -> None:
+    """13: `b` learns from `a` of its own earlier member id, and `a` crashes before it detects that death.
 
-    That life is said to be at the address of `b` itself, which nobody dials, so no dial in vain ever spoke against it.
+    The card of that id has the address of `b` itself, which no node dials, so no failed dial ever contradicted it.
     """
     sim = Simulation(seed=0, nodes={"a": Spec(), "b": Spec()}, watchers=invariants())
     sim.run(1)

@@ -1,6 +1,6 @@
-"""Invariants 1 to 6 can fail: members, catalogues, placing.
+"""Invariants 1 to 6 can fail: members, catalogues, placement.
 
-With one method of the core broken on purpose, that very invariant is the one that speaks.
+With one method of the core broken on purpose, that invariant reports a violation.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from mpreg_proto.router import Machines
 from tests.helpers.simulated import cluster, violated
 
 
-def test_1_a_cell_that_takes_whatever_came_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1_cell_that_takes_the_last_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     def last_wins(self: Members, held: Any, incarnation: int, standing: Standing, now: int) -> bool:
         if (incarnation, standing) == held.key:
             return False
@@ -31,7 +31,7 @@ def test_1_a_cell_that_takes_whatever_came_last(monkeypatch: pytest.MonkeyPatch)
     assert "went from" in violated(1, lambda: sim.run(60))
 
 
-def test_2_an_accuser_that_raises_the_incarnation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_2_accuser_that_raises_the_incarnation(monkeypatch: pytest.MonkeyPatch) -> None:
     accuse = Members.declare
 
     def accuse_more(self: Members, member: Any, standing: Standing, now: int) -> Any:
@@ -46,7 +46,7 @@ def test_2_an_accuser_that_raises_the_incarnation(monkeypatch: pytest.MonkeyPatc
     assert "never went beyond 0" in violated(2, lambda: sim.run(60))
 
 
-def test_2_a_member_that_others_say_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_2_member_that_others_mark_left(monkeypatch: pytest.MonkeyPatch) -> None:
     def accuse(self: Members, member: Any, standing: Standing, now: int) -> Any:
         held = self._members[member]
         return held if self._raise(held, held.incarnation, Standing.LEFT, now) else None
@@ -64,20 +64,20 @@ def test_3_claims_about_unknown_members_are_dropped(monkeypatch: pytest.MonkeyPa
         return merge(self, claim, now) if claim.member in self._members else None
 
     monkeypatch.setattr(Members, "_merge", merge_known)
-    assert "comes to ALIVE 0" in violated(3, cluster)
+    assert "come to ALIVE 0" in violated(3, cluster)
 
 
-def test_3_a_suspect_that_does_not_refute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_3_suspect_that_does_not_refute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Members, "_refute", lambda *_: None)
     sim = cluster()
     sim.link("front", "right").set(reset=1.0)
     assert "did not refute" in violated(3, lambda: sim.run(60))
 
 
-# -- catalogues and placing -------------------------------------------------------------------------------------------
+# -- catalogues and placement ------------------------------------------------------------------------------------------
 
 
-def test_4_a_replica_that_skips_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_4_replica_that_skips_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     write = Catalogue._write
 
     def forgetful(self: Catalogue, content: Any, change: Any, value: Any) -> None:
@@ -89,7 +89,7 @@ def test_4_a_replica_that_skips_an_entry(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "its owner had hash" in violated(4, cluster)
 
 
-def test_5_placing_that_does_not_look_at_resources(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_5_placement_that_ignores_resources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Index, "_mask", lambda *_: 0)
     sim = cluster()
 
@@ -101,13 +101,13 @@ def test_5_placing_that_does_not_look_at_resources(monkeypatch: pytest.MonkeyPat
     assert "placed 'double' (double, ['left']) on" in violated(5, ask)
 
 
-def test_5_placing_that_takes_suspects_as_well_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_5_placement_that_does_not_rank_suspects_last(monkeypatch: pytest.MonkeyPatch) -> None:
     from mpreg_proto.requests import scheduler
 
     monkeypatch.setattr(scheduler, "rank", lambda candidates, loads, *, resources, now: candidates)
     sim = cluster()
     sim.partition({"left"}, {"right"})
-    sim.link("front", "right").set(delay=1.0)  # so that it cannot refute at once what `left` will say of it
+    sim.link("front", "right").set(delay=1.0)  # so that it cannot refute the suspicion of `left` at once
 
     def ask() -> None:
         for _ in range(400):
@@ -117,10 +117,10 @@ def test_5_placing_that_takes_suspects_as_well_as_others(monkeypatch: pytest.Mon
     assert "is better" in violated(5, ask)
 
 
-def test_6_a_node_that_runs_what_it_does_not_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_6_node_that_runs_a_function_it_does_not_offer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machines, "refusal", lambda *_: None)
     sim = cluster()
-    sim.partition({"left"}, {"front", "right"}, oneway=True)  # so nobody hears of it
+    sim.partition({"left"}, {"front", "right"}, oneway=True)  # so no node receives the withdrawal
     sim.withdraw("left", "double")
     sim.call("front", "double", 1, resources={"left"})
     assert "runs 'double'" in violated(6, lambda: sim.run(10))

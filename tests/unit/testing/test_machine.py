@@ -1,4 +1,4 @@
-"""`ClusterMachine`: a sound cluster survives what it does. Each run has a seed of its own, the same every time."""
+"""`ClusterMachine`: a sound cluster survives its rules. Each run has its own seed, which is the same every time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NODES = {name: Spec(functions={"take": Fn(take, idempotent=True)}) for name in (
 
 
 class Shop(ClusterMachine):
-    """Three nodes with a function that holds no state; all invariants are on."""
+    """Three nodes with a stateless function; all invariants are on."""
 
     nodes = NODES
     calls = st.tuples(st.sampled_from(["take", "echo"]), st.tuples(st.integers(0, 3)))
@@ -39,7 +39,7 @@ Shop.TestCase.settings = settings(max_examples=25, stateful_step_count=15, datab
 TestShop = Shop.TestCase
 
 
-def test_what_breaks_in_a_step_is_not_hidden_by_settling() -> None:
+def test_violation_in_a_step_is_not_hidden_by_settling() -> None:
     class Jealous(Watcher):
         asked = False
 
@@ -61,7 +61,7 @@ def test_what_breaks_in_a_step_is_not_hidden_by_settling() -> None:
         run_state_machine_as_test(seed(1)(Alone), settings=settings(max_examples=20, stateful_step_count=5, **BRIEF))
 
 
-def test_every_rule_happens_and_is_written_into_the_script() -> None:
+def test_every_rule_runs_and_is_in_the_script() -> None:
     done: dict[str, int] = {}
 
     class Counted(Shop):
@@ -77,7 +77,7 @@ def test_every_rule_happens_and_is_written_into_the_script() -> None:
     assert wanted <= set(done), done
 
 
-def test_nodes_are_needed_and_errors_are_those_of_the_cluster() -> None:
+def test_machine_needs_nodes_and_reports_errors_of_the_cluster() -> None:
     with pytest.raises(ValueError, match=r"ClusterMachine\.nodes names no nodes"):
         ClusterMachine()
     machine = Shop()

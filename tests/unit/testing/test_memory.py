@@ -1,4 +1,4 @@
-"""Real clusters in memory: what tests can do to them, on both event loops. No sockets; waits are for the thing."""
+"""Real clusters in memory: what tests can do to them, on both event loops. No sockets; each wait has a condition."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add(a: int, b: int) -> int:
 
 
 class Held:
-    """A function that goes on until it is let."""
+    """A function that runs until `go_on` is set."""
 
     def __init__(self) -> None:
         self.started: list[anyio.Event] = []
@@ -32,7 +32,7 @@ class Held:
         return len(self.started)
 
 
-async def test_specs_become_servers_that_know_each_other_at_once() -> None:
+async def test_servers_of_specs_know_each_other_at_once() -> None:
     nodes = {
         "front": Spec(),
         "gpu": Spec(functions={"add": add, "twice": Fn(lambda n: 2 * n, inline=True)}, resources={"gpu"}),
@@ -44,7 +44,7 @@ async def test_specs_become_servers_that_know_each_other_at_once() -> None:
         assert [row.name for row in cluster.servers["front"].view().members] == ["front", "gpu"]
 
 
-async def test_a_server_of_ones_own_runs_in_it_and_is_given_back() -> None:
+async def test_given_server_runs_in_the_cluster_and_is_restored() -> None:
     server = Server(name="mine", port=0, peers=["ws://127.0.0.1:9999"])
     server.register("add", add)
     for _ in range(2):
@@ -56,7 +56,7 @@ async def test_a_server_of_ones_own_runs_in_it_and_is_given_back() -> None:
         assert server.url.startswith("ws://127.0.0.1:")
 
 
-async def test_a_killed_node_is_missed_and_what_may_run_twice_goes_elsewhere() -> None:
+async def test_idempotent_call_of_a_killed_node_fails_over() -> None:
     held = Held()
     fn = Fn(held.body, idempotent=True)
     nodes = {"front": Spec(), "one": Spec(functions={"held": fn}), "two": Spec(functions={"held": fn})}
@@ -77,7 +77,7 @@ async def test_a_killed_node_is_missed_and_what_may_run_twice_goes_elsewhere() -
         await cluster.until(lambda: results == [2])
 
 
-async def test_what_may_not_run_twice_ends_with_its_node() -> None:
+async def test_call_that_is_not_idempotent_fails_with_its_node() -> None:
     held = Held()
     nodes = {"front": Spec(), "one": Spec(functions={"held": held.body})}
     async with memory_cluster(nodes) as cluster, cluster.client("front") as client, anyio.create_task_group() as tasks:
@@ -92,7 +92,7 @@ async def test_what_may_not_run_twice_ends_with_its_node() -> None:
         await cluster.kill("one")
 
 
-async def test_a_node_comes_back_as_a_new_member_with_the_same_functions() -> None:
+async def test_restarted_node_is_a_new_member_with_its_functions() -> None:
     nodes = {"front": Spec(), "one": Spec(functions={"add": add})}
     async with memory_cluster(nodes) as cluster, cluster.client("front") as client:
         before = cluster.servers["one"].view().id
@@ -109,7 +109,7 @@ async def test_a_node_comes_back_as_a_new_member_with_the_same_functions() -> No
         assert await client.call("add", 1, 2) == 3
 
 
-async def test_a_cut_breaks_links_until_it_is_healed() -> None:
+async def test_cut_breaks_links_until_it_is_healed() -> None:
     nodes = {"front": Spec(), "one": Spec(functions={"add": add})}
     async with memory_cluster(nodes) as cluster, cluster.client("front") as client:
         cluster.cut("front", "one")
@@ -121,7 +121,7 @@ async def test_a_cut_breaks_links_until_it_is_healed() -> None:
         assert await client.call("add", 1, 2) == 3
 
 
-async def test_a_silent_cut_holds_back_what_is_said() -> None:
+async def test_silent_cut_delays_messages() -> None:
     nodes = {"front": Spec(), "one": Spec(functions={"add": add})}
     async with memory_cluster(nodes) as cluster, cluster.client("front") as client:
         cluster.cut("one", "front", silent=True)
@@ -141,7 +141,7 @@ async def test_a_silent_cut_holds_back_what_is_said() -> None:
         assert results == [3]
 
 
-async def test_a_client_that_is_cut_off_goes_to_its_next_node() -> None:
+async def test_client_that_is_cut_off_uses_its_next_node() -> None:
     async with memory_cluster({"a": Spec(), "b": Spec()}) as cluster, cluster.client("a", "b") as client:
         assert client.node == "a"
         cluster.cut("client", "a")
@@ -149,7 +149,7 @@ async def test_a_client_that_is_cut_off_goes_to_its_next_node() -> None:
         assert await client.call("echo", 1) == 1
 
 
-async def test_a_client_of_nobody_is_refused() -> None:
+async def test_client_of_a_killed_node_is_refused() -> None:
     async with memory_cluster({"a": Spec(), "b": Spec()}) as cluster:
         await cluster.kill("b")
         with pytest.raises(NotConnected, match="memory://b refused"):
@@ -157,7 +157,7 @@ async def test_a_client_of_nobody_is_refused() -> None:
                 pass
 
 
-async def test_mistakes_say_what_there_is() -> None:
+async def test_errors_of_wrong_arguments_list_the_nodes() -> None:
     with pytest.raises(ValueError, match="at least one node"):
         memory_cluster({})
     async with memory_cluster({"a": Spec(), "b": Spec()}) as cluster:
@@ -172,16 +172,16 @@ async def test_mistakes_say_what_there_is() -> None:
             await cluster.until(lambda: False, seconds=0.01)
 
 
-async def test_what_a_test_raises_comes_out_as_it_is() -> None:
+async def test_exception_of_a_test_is_raised_unchanged() -> None:
     with pytest.raises(ZeroDivisionError):
         async with memory_cluster({"a": Spec()}):
             _ = 1 / 0
 
 
-# -- the network by itself --------------------------------------------------------------------------------------------
+# -- the network alone -------------------------------------------------------------------------------------------------
 
 
-async def test_waiting_in_silence_may_be_cancelled_without_loss() -> None:
+async def test_cancelled_receive_in_a_silent_cut_loses_nothing() -> None:
     network = MemoryNetwork()
     here, there = await _joined(network)
     network.cut("a", "b", silent=True)
@@ -195,7 +195,7 @@ async def test_waiting_in_silence_may_be_cancelled_without_loss() -> None:
         await there.receive()
 
 
-async def test_an_end_is_not_heard_through_a_silent_cut_but_a_link_can_be_closed() -> None:
+async def test_end_of_a_link_in_a_silent_cut() -> None:
     network = MemoryNetwork()
     here, there = await _joined(network)
     network.cut("a", "b", silent=True)
@@ -211,7 +211,7 @@ async def test_an_end_is_not_heard_through_a_silent_cut_but_a_link_can_be_closed
         await there.close()
 
 
-async def test_dials(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dial_refused_unanswered_and_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "DIAL_SECONDS", 0.01)
     network = MemoryNetwork()
     place = network.host("a")

@@ -1,4 +1,4 @@
-"""The planted bugs fit the core as it is, and the page lists them. tests/scenarios/test_hunting.py hunts for some."""
+"""The planted bugs fit the current core, and the page lists them. tests/scenarios/test_hunting.py hunts for some."""
 
 import ast
 import difflib
@@ -20,7 +20,7 @@ def named(title: str) -> Mutant:
 
 
 @pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.title)
-def test_a_mutant_fits_the_core_and_differs_in_one_line(mutant: Mutant) -> None:
+def test_mutant_fits_the_core_and_differs_in_one_line(mutant: Mutant) -> None:
     before = (ROOT / "mpreg_proto" / mutant.file).read_text("utf-8")
     after = mutated(mutant)
     assert ast.dump(ast.parse(after)) != ast.dump(ast.parse(before))
@@ -28,14 +28,14 @@ def test_a_mutant_fits_the_core_and_differs_in_one_line(mutant: Mutant) -> None:
     assert len(changes) <= 2, changes
 
 
-def test_there_are_many_each_once_and_those_left_out_say_why() -> None:
+def test_mutants_are_unique_and_dropped_ones_have_a_reason() -> None:
     assert len(planted().mutant) >= 24
     assert len({mutant.title for mutant in ALL}) == len(ALL)
     assert all(mutant.why for mutant in planted().dropped)
     assert not any(mutant.why for mutant in planted().mutant)
 
 
-def test_the_table_in_the_documentation_is_of_these() -> None:
+def test_mutants_of_the_documentation() -> None:
     page = DOCUMENT.read_text("utf-8")
     found_by = r"(?:invariant \d+|an exception)"
     rows = re.findall(rf"^\| (.+) \| `mpreg_proto/(\S+\.py)` \| ([\w, -]+) \| (\d+) \| {found_by} \|$", page, re.M)
@@ -46,7 +46,7 @@ def test_the_table_in_the_documentation_is_of_these() -> None:
     assert f"all {len(known)} were found, after a median of {median(survived):g} seeds" in " ".join(page.split())
 
 
-def test_a_survivor_is_said() -> None:
+def test_report_of_a_survivor() -> None:
     hunted = [
         Hunted(named("the last claim about a member wins"), 3, 1, "x"),
         Hunted(named("failovers have no bound"), 9, None),

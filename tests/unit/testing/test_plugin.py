@@ -1,7 +1,7 @@
-"""The pytest plugin, as a project would meet it: in a pytest of its own, loaded by name, with tests that fail.
+"""The pytest plugin, as a project uses it: in its own pytest, loaded by name, with tests that fail.
 
-One run of `PROJECT` shows most of it; each later run asks one question. The plugin is given by `-p`, so that these
-tests do not depend on how mpreg was installed here.
+One run of `PROJECT` shows most of it; each later run checks one thing. The plugin is given by `-p`, so that these tests
+do not depend on how mpreg was installed here.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ async def test_in_memory(mpreg_cluster):
 
 
 def run(folder: Path, *arguments: str) -> tuple[str, dict[str, str]]:
-    """What a pytest of this folder prints, and how each test ended."""
+    """Return the output of a pytest of this folder, and the outcome of each test."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "140"}
     command = [sys.executable, "-W", "error", "-m", "pytest", "-p", PLUGIN, "-p", "anyio", "-rA", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -127,18 +127,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> tuple[str, dict[str, str]]:
-    """The project's first run."""
+    """Return the project's first run."""
     return run(folder)
 
 
 def simulation_report(output: str, test: str) -> str:
-    """What was printed of one failed test."""
+    """Return the report of one failed test."""
     found = re.search(rf"_+ {test} _+\n(.*?)\n(?:_{{10}}|={{10}})", output, re.DOTALL)
     assert found is not None, output
     return found[1]
 
 
-def test_each_test_ends_as_it_should(first: tuple[str, dict[str, str]]) -> None:
+def test_outcome_of_each_test(first: tuple[str, dict[str, str]]) -> None:
     output, ends = first
     assert ends == {
         "test_passes[pen]": "PASSED",
@@ -154,7 +154,7 @@ def test_each_test_ends_as_it_should(first: tuple[str, dict[str, str]]) -> None:
     assert "1 skipped" in output
 
 
-def test_a_failing_seed_is_told_of(first: tuple[str, dict[str, str]], folder: Path) -> None:
+def test_report_of_a_failing_seed(first: tuple[str, dict[str, str]], folder: Path) -> None:
     text = simulation_report(first[0], "test_fails_from_3_on")
     assert "order [0, 1, 2, 3, 3]" in text  # the last one twice
     assert "simulated with seed 3" in text
@@ -164,7 +164,7 @@ def test_a_failing_seed_is_told_of(first: tuple[str, dict[str, str]], folder: Pa
     assert str(saved) in text
 
 
-def test_what_is_not_the_same_twice_is_named(first: tuple[str, dict[str, str]]) -> None:
+def test_report_of_a_run_that_is_not_deterministic(first: tuple[str, dict[str, str]]) -> None:
     text = simulation_report(first[0], "test_is_not_deterministic")
     assert "DeterminismError: seed 0 gives another run each time" in text
     assert "the last function that had ended was odd at front" in text
@@ -172,7 +172,7 @@ def test_what_is_not_the_same_twice_is_named(first: tuple[str, dict[str, str]]) 
     assert "DeterminismError: seed 0 was simulated twice to the same trace" in text
 
 
-def test_failures_run_first_and_are_kept_with_the_project(first: tuple[str, dict[str, str]], folder: Path) -> None:
+def test_failed_seeds_run_first_and_are_kept_in_the_project(first: tuple[str, dict[str, str]], folder: Path) -> None:
     kept = json.loads((folder / "seeds" / "failed.json").read_text())
     assert kept["test_shop.py::test_fails_from_3_on"] == [3]
     assert sorted(path.name for path in (folder / "seeds").iterdir()) == ["failed.json"]
@@ -180,17 +180,17 @@ def test_failures_run_first_and_are_kept_with_the_project(first: tuple[str, dict
     assert "order [3, 3]" in output and "order [3, 3, 0" not in output
     (folder / "seeds" / "failed.json").write_text('{"test_shop.py::test_fails_from_3_on": [2]}')
     output, _ = run(folder, "test_shop.py::test_fails_from_3_on")
-    assert "order [2, 3, 3]" in output  # the file's first, then the cache's
+    assert "order [2, 3, 3]" in output  # first the file, then the cache
 
 
-def test_seeds_may_be_chosen(first: tuple[str, dict[str, str]], folder: Path) -> None:
+def test_chosen_seeds(first: tuple[str, dict[str, str]], folder: Path) -> None:
     output, ends = run(folder, "-k", "fails_from or by_name", "--sim-seed", "7", "--sim-seed=1")
     assert "order [7, 7]" in output and ends["TestClass::test_seeds_by_name"] == "FAILED"
     output, ends = run(folder, "-k", "fails_from", "--sim-seeds", "2", "-p", "no:cacheprovider", "-o", "sim_corpus=")
     assert ends["test_fails_from_3_on"] == "PASSED" and "order [0, 1]" in output
 
 
-def test_without_the_plugin_decorated_tests_run_all_the_same(tmp_path: Path) -> None:
+def test_decorated_tests_without_the_plugin(tmp_path: Path) -> None:
     (tmp_path / "test_shop.py").write_text(PROJECT)
     output, ends = run(tmp_path, "-k", "fails_from", "-p", f"no:{PLUGIN}")
     assert ends == {"test_fails_from_3_on": "FAILED"} and "order [0, 1, 2, 3, 3]" in output
@@ -199,7 +199,7 @@ def test_without_the_plugin_decorated_tests_run_all_the_same(tmp_path: Path) -> 
 # -- without a pytest inside ------------------------------------------------------------------------------------------
 
 
-def test_the_entry_point_imports_nothing_of_ours() -> None:
+def test_entry_point_imports_no_other_module_of_mpreg() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["pytest11"] == {"mpreg": PLUGIN}
     lines = f"import pytest, sys; before = set(sys.modules); import {PLUGIN}; print(*sorted(set(sys.modules) - before))"
@@ -208,7 +208,7 @@ def test_the_entry_point_imports_nothing_of_ours() -> None:
     assert done.stdout.split() == [*packages, PLUGIN]
 
 
-def test_what_is_no_simulated_test_is_refused() -> None:
+def test_simulate_refuses_other_functions() -> None:
     mark = simulate(nodes={"front": Spec()}, faults=Swarm())
 
     async def waits(sim: object) -> None:
@@ -223,7 +223,7 @@ def test_what_is_no_simulated_test_is_refused() -> None:
 
 
 class Kept:
-    """A cache like pytest's."""
+    """A cache like that of pytest."""
 
     def __init__(self) -> None:
         self.values: dict[str, object] = {}
@@ -235,7 +235,7 @@ class Kept:
         self.values[key] = value
 
 
-def test_the_corpus_forgets_the_oldest_and_nothing_else(tmp_path: Path) -> None:
+def test_corpus_drops_only_the_oldest_seeds(tmp_path: Path) -> None:
     file, cache = tmp_path / "deep" / "seeds.json", Kept()
     corpus = Corpus(cache, file)
     assert corpus.seeds("a") == []
@@ -250,7 +250,7 @@ def test_the_corpus_forgets_the_oldest_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"), [("{", "not JSON"), ("[1]", "does not map"), ('{"a": ["1"]}', "does not map")]
 )
-def test_a_broken_corpus_is_refused_and_a_broken_cache_is_not(tmp_path: Path, text: str, why: str) -> None:
+def test_broken_corpus_is_refused_and_broken_cache_ignored(tmp_path: Path, text: str, why: str) -> None:
     file, cache = tmp_path / "seeds.json", Kept()
     file.write_text(text)
     with pytest.raises(ValueError, match=why):

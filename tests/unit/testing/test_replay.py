@@ -1,4 +1,4 @@
-"""A saved run is done again exactly; one that cannot be, or comes to another end, says so."""
+"""A replay repeats a saved run exactly. A run that cannot be repeated, or that has another end, raises an error."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ NODES = {
 
 
 def eventful(sim: Simulation) -> Simulation:
-    """All that can be done to a cluster, between its events and among them."""
+    """Do everything that can be done to a cluster, between its events and among them."""
     call = sim.call("front", "add", 1, 2)
     sim.run(until=call.done)
     sim.schedule(sim.chooser.below("cut", 3), sim.chooser.fraction, "reset")  # draws that a replay does not make
@@ -59,7 +59,7 @@ def eventful(sim: Simulation) -> Simulation:
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_all_that_can_be_done_is_done_again(tmp_path: Path, objects: bool) -> None:
+def test_replay_repeats_every_action(tmp_path: Path, objects: bool) -> None:
     sim = eventful(Simulation(seed=9, nodes=NODES, objects=objects))
     file = tmp_path / "x.jsonl"
     sim.trace.save(file)
@@ -70,7 +70,7 @@ def test_all_that_can_be_done_is_done_again(tmp_path: Path, objects: bool) -> No
     assert [call.result for call in again.calls] == [call.result for call in sim.calls]
 
 
-def test_faults_of_a_simulation_are_in_its_trace(tmp_path: Path) -> None:
+def test_trace_has_the_faults_of_a_simulation(tmp_path: Path) -> None:
     sim = Simulation(seed=2, nodes=standard_nodes(3), faults=Swarm(seconds=40, level=0.3))
     sim.run(40)
     sim.trace.save(tmp_path / "x.jsonl")
@@ -78,7 +78,7 @@ def test_faults_of_a_simulation_are_in_its_trace(tmp_path: Path) -> None:
     assert replay(tmp_path / "x.jsonl").trace.hash == sim.trace.hash
 
 
-def test_draws_that_come_from_no_seed_are_saved_if_they_were_recorded(tmp_path: Path) -> None:
+def test_recorded_draws_are_saved(tmp_path: Path) -> None:
     class Counting:
         def __init__(self) -> None:
             self.drawn = 0
@@ -95,7 +95,7 @@ def test_draws_that_come_from_no_seed_are_saved_if_they_were_recorded(tmp_path: 
     assert replay(file).trace.hash == sim.trace.hash
 
 
-def test_functions_that_cannot_be_imported_must_be_given_in(tmp_path: Path) -> None:
+def test_replay_needs_functions_that_cannot_be_imported(tmp_path: Path) -> None:
     def local(value: int) -> int:
         return value + 1
 
@@ -111,7 +111,7 @@ def test_functions_that_cannot_be_imported_must_be_given_in(tmp_path: Path) -> N
     assert replay(file, nodes=nodes).trace.hash == sim.trace.hash
 
 
-def test_specs_come_back_as_they_were() -> None:
+def test_specs_come_back_unchanged() -> None:
     again = restored(json.loads(json.dumps(described(NODES))))
     assert described(again) == described(NODES)
     assert again["side"].peers == ("back", "front")
@@ -119,11 +119,11 @@ def test_specs_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("call", [lambda: 1, NODES.get, len])
-def test_what_has_no_name_of_its_own_has_no_path(call: Callable[..., Any]) -> None:
+def test_import_path_of_callables_without_a_name(call: Callable[..., Any]) -> None:
     assert import_path(call) in (None, "builtins:len")
 
 
-def test_a_function_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_error_of_a_missing_function_names_it(tmp_path: Path) -> None:
     sim = Simulation(nodes=NODES)
     file = tmp_path / "x.jsonl"
     sim.trace.save(file)
@@ -132,7 +132,7 @@ def test_a_function_that_is_gone_is_named(tmp_path: Path) -> None:
         replay(file)
 
 
-def test_a_run_that_comes_to_another_end_says_so(tmp_path: Path) -> None:
+def test_replay_mismatch_of_another_hash(tmp_path: Path) -> None:
     sim = Simulation(seed=3, nodes=NODES)
     sim.run(5)
     file = tmp_path / "x.jsonl"
@@ -145,14 +145,14 @@ def test_a_run_that_comes_to_another_end_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "{}", '{"seed": 1}\n[]', "\udcff"])
-def test_what_is_no_saved_run_is_refused(tmp_path: Path, text: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text(text, "utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match="is not a saved simulation"):
         Replay(file)
 
 
-def test_a_replay_goes_step_by_step_and_can_stop(tmp_path: Path) -> None:
+def test_replay_by_steps_can_stop(tmp_path: Path) -> None:
     sim = eventful(Simulation(seed=9, nodes=NODES))
     file = tmp_path / "x.jsonl"
     sim.trace.save(file)
@@ -167,7 +167,7 @@ def test_a_replay_goes_step_by_step_and_can_stop(tmp_path: Path) -> None:
 
 
 class NoTwoCrashes(Watcher):
-    """Not an invariant of anything: something that can fail."""
+    """Not an invariant: fails at the second crash."""
 
     def __init__(self) -> None:
         self.crashes = 0
@@ -178,7 +178,7 @@ class NoTwoCrashes(Watcher):
             raise Violation(7, f"{host.name} is the second to crash")
 
 
-def test_a_violation_happens_again(tmp_path: Path) -> None:
+def test_replay_repeats_a_violation(tmp_path: Path) -> None:
     churning = case("churn", seed=1, seconds=30)
     ran = run_case(churning, watchers=lambda: [NoTwoCrashes()])
     assert ran.invariant == 7

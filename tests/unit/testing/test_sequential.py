@@ -1,4 +1,4 @@
-"""The oracle of invariant 8: what is taken for pure, and how a request is evaluated one call after the other."""
+"""The oracle of invariant 8: which functions count as pure, and the evaluation of a request call after call."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def indirectly(value: int) -> int:
     return remembers(value)
 
 
-def with_default(value: int, kept: list[int] = []) -> int:  # noqa: B006  # what is not pure
+def with_default(value: int, kept: list[int] = []) -> int:  # noqa: B006  # not pure
     kept.append(value)
     return len(kept)
 
@@ -76,24 +76,24 @@ def closing_over() -> Any:
 
 
 @pytest.mark.parametrize("function", [scaled, through, later, countdown])
-def test_functions_without_state_are_seen_as_such(function: Any) -> None:
+def test_stateless_functions(function: Any) -> None:
     assert stateless(function)
 
 
 @pytest.mark.parametrize(
     "function", [remembers, indirectly, with_default, nested, evaluated, takes, closing_over(), print, SEEN.append, Fn]
 )
-def test_what_may_hold_state_is_not_taken_for_pure(function: Any) -> None:
+def test_functions_that_may_hold_state(function: Any) -> None:
     assert not stateless(function)
 
 
-def test_a_name_that_differs_between_nodes_is_left_out() -> None:
+def test_name_that_differs_between_nodes_is_left_out() -> None:
     one = Spec(functions={"scaled": scaled, "through": Fn(through), "remembers": remembers})
     other = Spec(functions={"scaled": through, "through": through})
     assert sorted(known_pure([one, other])) == ["echo", "echos", "through"]
 
 
-def test_a_graph_is_evaluated_whatever_its_order() -> None:
+def test_evaluation_does_not_depend_on_the_order_of_calls() -> None:
     graph = Graph()
     first = graph.call("scaled", 16, name="first")
     graph.call("echos", [first, {"deep": (first,)}], name="second")

@@ -1,4 +1,4 @@
-"""Shrinking finds a small cause: on plain lists against what must be left, and on whole simulations."""
+"""Shrinking finds a small cause: on plain lists, against the needed items, and on whole simulations."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.sets(st.integers(0, 50), max_size=6))
-def test_ddmin_leaves_what_is_needed_and_nothing_else(items: list[int], needed: set[int]) -> None:
+def test_ddmin_keeps_only_the_needed_items(items: list[int], needed: set[int]) -> None:
     needed &= set(items)
 
     def fails(part: Sequence[int]) -> bool:
@@ -26,8 +26,8 @@ def test_ddmin_leaves_what_is_needed_and_nothing_else(items: list[int], needed: 
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 100))
-def test_ddmin_ends_where_no_single_item_can_go(items: list[int], wanted: int) -> None:
-    """A cause that is no set of items: a sum, whose least parts are many."""
+def test_ddmin_result_needs_each_item(items: list[int], wanted: int) -> None:
+    """A cause that is no set of items: a sum, which many minimal parts reach."""
 
     def fails(part: Sequence[int]) -> bool:
         return sum(part) >= wanted
@@ -51,7 +51,7 @@ def test_ddmin_needs_few_tries() -> None:
 
 
 class NoTwoCrashesOfOne(Watcher):
-    """Not an invariant of anything: something that fails for a cause of two actions."""
+    """Not an invariant: fails for a cause of two actions."""
 
     def __init__(self) -> None:
         self.crashed_before: set[str] = set()
@@ -66,7 +66,7 @@ def watchers() -> list[Watcher]:
     return [NoTwoCrashesOfOne()]
 
 
-def test_a_run_shrinks_to_its_cause() -> None:
+def test_run_shrinks_to_its_cause() -> None:
     churning = case("churn", seed=2, seconds=60, objects=True)
     assert run_case(churning, watchers=watchers).invariant == 3
     small = shrink(churning, watchers=watchers)
@@ -83,14 +83,14 @@ def test_a_run_shrinks_to_its_cause() -> None:
     assert describe_action(small.case.script[0]) in words
 
 
-def test_it_stops_when_its_tries_are_used_up() -> None:
+def test_shrinking_stops_after_the_given_runs() -> None:
     small = shrink(case("churn", seed=2, seconds=60, objects=True), watchers=watchers, runs=8)
     assert small.runs == 8
     assert not small.minimal
     assert small.ran.invariant == 3
 
 
-def test_a_run_that_does_not_fail_is_not_shrunk() -> None:
+def test_run_that_does_not_fail_is_not_shrunk() -> None:
     with pytest.raises(NotFailing, match="nothing to shrink"):
         shrink(case("steady", seed=0, seconds=5), watchers=list)
 
@@ -102,7 +102,7 @@ class Breaks(Watcher):
         raise KeyError(host.name)
 
 
-def test_an_exception_is_a_failure_too() -> None:
+def test_run_with_an_exception_is_shrunk() -> None:
     small = shrink(case("churn", seed=2, seconds=30, objects=True), watchers=lambda: [Breaks()])
     assert small.ran.invariant == 0
     assert len(small.case.script) == 1

@@ -1,4 +1,4 @@
-"""The engine of the simulator: streams with their faults, clocks, lives, functions in virtual time."""
+"""The engine of the simulator: streams with their faults, clocks, restarts, functions in virtual time."""
 
 import time
 from typing import Any
@@ -25,7 +25,7 @@ async def nap(seconds: float) -> str:
 
 
 def pair(*, seed: int = 3, functions: dict[str, Any] | None = None, **more: Any) -> Simulation:
-    """Two nodes; `back` offers the functions, `front` is asked. Joined, with all invariants watching."""
+    """Return two joined nodes, with all invariants on: `back` offers the functions, clients call `front`."""
     offered = {"double": double, "nap": nap} if functions is None else functions
     nodes = {"front": Spec(), "back": Spec(functions=offered)}
     sim = Simulation(seed=seed, nodes=nodes, watchers=invariants(), **more)
@@ -42,17 +42,17 @@ def standing(sim: Simulation, of: str, seen_by: str) -> str:
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_a_call_takes_its_time_and_no_more(objects: bool) -> None:
+def test_duration_of_a_call(objects: bool) -> None:
     sim = pair(functions={"double": Fn(double, duration=0.25)}, objects=objects)
     call = sim.call("front", "double", 21)
     assert sim.run(until=call.done, limit=10)
     assert call.value == 42
     assert call.ended is not None
-    # Connecting, handshake, there and back twice: eight ways of a millisecond.
+    # Connecting, the handshake, two round trips: eight times a millisecond.
     assert call.ended - call.sent == 258_000_000
 
 
-def test_time_stands_at_the_end_of_a_run() -> None:
+def test_time_at_the_end_of_a_run() -> None:
     sim = pair()
     assert not sim.run(until=lambda: False, limit=7)
     assert sim.time == 9.0
@@ -60,12 +60,12 @@ def test_time_stands_at_the_end_of_a_run() -> None:
     assert sim.time == 9.0
 
 
-def test_a_simulation_needs_a_node() -> None:
+def test_simulation_without_nodes_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one node"):
         Simulation(nodes={})
 
 
-def test_a_graph_and_its_error() -> None:
+def test_graph_and_its_error() -> None:
     def fail(value: int) -> int:
         raise KeyError(value)
 
@@ -85,7 +85,7 @@ def test_a_graph_and_its_error() -> None:
     assert part.values == {"double": 2}
 
 
-def test_a_call_that_is_not_over_has_no_value() -> None:
+def test_value_of_a_call_that_has_not_ended() -> None:
     sim = pair()
     call = sim.call("front", "nap", 5)
     sim.run(1)
@@ -97,7 +97,7 @@ def test_a_call_that_is_not_over_has_no_value() -> None:
 # -- functions --------------------------------------------------------------------------------------------------------
 
 
-def test_a_coroutine_sleeps_in_virtual_time() -> None:
+def test_coroutine_sleeps_in_virtual_time() -> None:
     sim = pair()
     call = sim.call("front", "nap", 3600, timeout=7200)
     begun = time.perf_counter()
@@ -107,7 +107,7 @@ def test_a_coroutine_sleeps_in_virtual_time() -> None:
     assert time.perf_counter() - begun < 60
 
 
-def test_cancelling_is_thrown_into_a_coroutine() -> None:
+def test_cancel_is_thrown_into_a_coroutine() -> None:
     seen: list[str] = []
 
     async def patient() -> None:
@@ -126,7 +126,7 @@ def test_cancelling_is_thrown_into_a_coroutine() -> None:
     assert not sim.nodes["back"].running
 
 
-def test_a_coroutine_that_catches_it_is_told_again_when_it_waits_again() -> None:
+def test_coroutine_that_catches_a_cancel_gets_it_again() -> None:
     seen: list[str] = []
 
     async def stubborn() -> str:
@@ -148,7 +148,7 @@ def test_a_coroutine_that_catches_it_is_told_again_when_it_waits_again() -> None
     assert not sim.nodes["back"].running
 
 
-def test_a_plain_function_cannot_be_interrupted() -> None:
+def test_plain_function_cannot_be_interrupted() -> None:
     sim = pair(functions={"double": Fn(double, duration=5)})
     call = sim.call("front", "double", 1)
     sim.run(1)
@@ -159,7 +159,7 @@ def test_a_plain_function_cannot_be_interrupted() -> None:
     assert not sim.nodes["back"].running
 
 
-def test_inline_functions_are_over_at_once_and_slots_are_kept() -> None:
+def test_inline_functions_end_at_once_and_slots_are_respected() -> None:
     sim = pair(functions={"inline": Fn(double, inline=True), "one": Fn(double, duration=1, concurrency=1)})
     inline = sim.call("front", "inline", 1)
     ones = [sim.call("front", "one", value) for value in range(3)]
@@ -170,19 +170,19 @@ def test_inline_functions_are_over_at_once_and_slots_are_kept() -> None:
     assert [call.value for call in ones] == [0, 2, 4]
 
 
-def test_functions_come_and_go() -> None:
+def test_offer_and_withdraw() -> None:
     sim = pair()
     sim.offer("front", "late", Fn(double))
     sim.withdraw("back", "double")
-    sim.withdraw("back", "double")  # again is no error, as a shrunk script may say so
+    sim.withdraw("back", "double")  # no error the second time, as a shrunk script may do so
     sim.run(1)
-    late, gone = sim.call("back", "late", 4), sim.call("front", "double", 4)
+    late, withdrawn = sim.call("back", "late", 4), sim.call("front", "double", 4)
     sim.run(1)
     assert late.value == 8
-    assert isinstance(gone.error, CommandNotFound)
+    assert isinstance(withdrawn.error, CommandNotFound)
 
 
-def test_what_does_not_run_in_a_simulation_is_refused() -> None:
+def test_functions_that_a_simulation_refuses() -> None:
     async def generator() -> Any:
         yield 1
 
@@ -207,7 +207,7 @@ def test_streams_arrive_in_pieces() -> None:
     assert sim.network.rechunked > 40
 
 
-def test_bandwidth_is_shared_by_what_is_sent() -> None:
+def test_transfer_time_at_a_bandwidth() -> None:
     sim = pair(functions={"long": Fn(lambda: b"x" * 100_000)})
     sim.link("front", "back").set(bandwidth=50_000)
     call = sim.call("front", "long")
@@ -216,7 +216,7 @@ def test_bandwidth_is_shared_by_what_is_sent() -> None:
     assert 2.0 < (call.ended - call.sent) / 1e9 < 2.2
 
 
-def test_a_node_is_told_what_waits_to_leave_and_sends_no_content_until_it_has() -> None:
+def test_slow_link_of_a_node_with_a_backlog() -> None:
     sim = pair(functions={"long": Fn(lambda: b"x" * 2_000_000)})
     sim.link("front", "back").set(bandwidth=500_000)
     slow = sim.nodes["back"].node.cluster._gossip.slow_links
@@ -228,7 +228,7 @@ def test_a_node_is_told_what_waits_to_leave_and_sends_no_content_until_it_has() 
     assert not slow
 
 
-def test_a_reset_takes_what_is_on_its_way() -> None:
+def test_reset_loses_data_in_transit() -> None:
     sim = pair()
     call = sim.call("front", "nap", 3)
     sim.run(1)
@@ -244,7 +244,7 @@ def test_a_reset_takes_what_is_on_its_way() -> None:
     assert again.value == 2
 
 
-def test_a_cut_holds_back_and_gives_all_in_order() -> None:
+def test_partition_delays_messages_and_keeps_their_order() -> None:
     sim = pair()
     sim.partition({"front"}, {"back"})
     calls = [sim.call("front", "double", value) for value in range(3)]
@@ -255,12 +255,12 @@ def test_a_cut_holds_back_and_gives_all_in_order() -> None:
     assert [call.value for call in calls] == [0, 2, 4]
 
 
-def test_a_way_is_cut_in_one_direction_alone() -> None:
+def test_one_way_partition() -> None:
     sim = pair()
     sim.partition({"back"}, {"front"}, oneway=True)
     call = sim.call("front", "nap", 0.1)
     sim.run(0.05)
-    assert sim.nodes["back"].running  # it hears, and is not heard
+    assert sim.nodes["back"].running  # it receives, but its messages do not arrive
     sim.run(3)
     assert not call.done()
     sim.heal()
@@ -268,7 +268,7 @@ def test_a_way_is_cut_in_one_direction_alone() -> None:
     assert call.value == "rested"
 
 
-def test_a_half_open_link_is_found_by_probes() -> None:
+def test_half_open_link_is_found_by_probes() -> None:
     sim = pair()
     sim.crash("back", silent=True)
     sim.run(0.9)
@@ -278,8 +278,8 @@ def test_a_half_open_link_is_found_by_probes() -> None:
     assert not sim.nodes["front"].wires
 
 
-def test_an_end_in_the_middle_of_a_frame() -> None:
-    """What was sent before the end arrives first; a frame that is cut off is nothing, and no error of anybody's."""
+def test_end_in_the_middle_of_a_frame() -> None:
+    """Data sent before the end arrives first. A frame that is cut off is dropped, and is no error."""
     sim = pair(functions={"long": Fn(lambda: b"x" * 100_000), "double": double})
     sim.link("front", "back").set(rechunk=1.0, bandwidth=100_000, delay=exponential(0.2))
     call = sim.call("front", "long")
@@ -291,15 +291,15 @@ def test_an_end_in_the_middle_of_a_frame() -> None:
 
     assert sim.run(until=halfway, limit=30)
     sim.link("front", "back").set(reset=1.0)
-    sim.call("front", "double", 1)  # what breaks the connection
+    sim.call("front", "double", 1)  # this breaks the connection
     sim.run(60)
     assert isinstance(call.error, OutcomeUnknown)
-    sim.link("front", "back").set(reset=0.0, delay=0.001)  # else each is a SUSPECT now and then
+    sim.link("front", "back").set(reset=0.0, delay=0.001)  # else each is SUSPECT now and then
     sim.settle()
     assert not any(session._reader.buffered for session in front.node.links.sessions.values() if session._reader)
 
 
-def test_who_crashes_is_found_dead_at_once_and_its_next_life_is_another() -> None:
+def test_crashed_node_restarts_as_another_member() -> None:
     sim = pair()
     before = sim.nodes["back"].node.me
     call = sim.call("front", "nap", 5)
@@ -316,7 +316,7 @@ def test_who_crashes_is_found_dead_at_once_and_its_next_life_is_another() -> Non
     assert again.value == 2
 
 
-def test_who_leaves_is_gone_in_order() -> None:
+def test_leaving_node_is_left() -> None:
     sim = pair()
     sim.leave("back")
     sim.run(1)
@@ -327,7 +327,7 @@ def test_who_leaves_is_gone_in_order() -> None:
 # -- machines ---------------------------------------------------------------------------------------------------------
 
 
-def test_who_stands_still_hears_all_later_in_order() -> None:
+def test_stalled_node_receives_all_later_in_order() -> None:
     sim = pair()
     sim.stall("back", 3)
     calls = [sim.call("front", "double", value) for value in range(3)]
@@ -337,7 +337,7 @@ def test_who_stands_still_hears_all_later_in_order() -> None:
     assert [call.value for call in calls] == [0, 2, 4]
 
 
-def test_clocks_run_apart_and_never_back() -> None:
+def test_clock_drift_never_goes_back() -> None:
     sim = pair(functions={"nap": nap})
     back = sim.nodes["back"]
     before, at = back.local, sim.now
@@ -353,8 +353,8 @@ def test_clocks_run_apart_and_never_back() -> None:
     assert call.value == "rested"
 
 
-def test_a_client_gets_its_cancellation() -> None:
-    """A request that is cancelled is answered with 1021, which its client does not ask for any more."""
+def test_cancelled_request_of_a_client() -> None:
+    """A cancelled request is answered with 1021, and its client ignores the answer."""
     sim = pair()
     call = sim.call("front", "nap", 5)
     sim.run(1)
@@ -366,7 +366,7 @@ def test_a_client_gets_its_cancellation() -> None:
     assert Cancelled.default_code == 1021
 
 
-def test_nothing_is_asked_of_a_node_that_there_is_not() -> None:
+def test_call_to_an_unknown_node_is_refused() -> None:
     sim = pair()
     with pytest.raises(ValueError, match="there is no node 'bakc'; there are front, back"):
         sim.call("bakc", "nap", 5)

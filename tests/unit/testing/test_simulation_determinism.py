@@ -1,4 +1,4 @@
-"""The same seed is the same run: what a body must not do, and hashes."""
+"""The same seed gives the same run: forbidden calls of functions, and hashes."""
 
 import _thread
 import os
@@ -34,7 +34,7 @@ async def nap(seconds: float) -> str:
 
 
 def pair(*, seed: int = 3, functions: dict[str, Any] | None = None, **more: Any) -> Simulation:
-    """Two nodes; `back` offers the functions, `front` is asked. Joined, with all invariants watching."""
+    """Return two joined nodes, with all invariants on: `back` offers the functions, clients call `front`."""
     offered = {"double": double, "nap": nap} if functions is None else functions
     nodes = {"front": Spec(), "back": Spec(functions=offered)}
     sim = Simulation(seed=seed, nodes=nodes, watchers=invariants(), **more)
@@ -43,7 +43,7 @@ def pair(*, seed: int = 3, functions: dict[str, Any] | None = None, **more: Any)
 
 
 def _calls() -> dict[str, Callable[[], Any]]:
-    """How each listed name is called."""
+    """Return a call of each listed name."""
     given: dict[str, tuple[Any, ...]] = {
         "sleep": (0,), "randint": (1, 2), "randrange": (2,), "choice": ([1],), "choices": ([1],), "shuffle": ([1],),
         "uniform": (0, 1), "sample": ([1], 1), "getrandbits": (3,), "gauss": (0, 1), "expovariate": (1,),
@@ -58,7 +58,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("name", _calls())
-def test_a_body_that_asks_the_world_is_stopped(name: str) -> None:
+def test_function_that_calls_a_forbidden_name_is_stopped(name: str) -> None:
     ask = _calls()[name]
     ask()  # outside of a simulation it works
     sim = pair(functions={"ask": ask})
@@ -94,7 +94,7 @@ _socket.close()
 
 
 @pytest.mark.parametrize("event", _events())
-def test_a_body_that_touches_the_world_is_stopped(event: str) -> None:
+def test_function_that_causes_a_forbidden_event_is_stopped(event: str) -> None:
     touch = _events()[event]
 
     async def body() -> None:
@@ -109,13 +109,13 @@ def test_a_body_that_touches_the_world_is_stopped(event: str) -> None:
     assert "at " in place and ".py:" in place
 
 
-def test_the_events_that_are_listed_are_tried() -> None:
+def test_every_listed_event_is_tested() -> None:
     assert [event for event in _events() if event not in EVENTS] == []
     newer = {"_thread.start_new_thread", "_thread.start_joinable_thread", "time.sleep"}
     assert set(EVENTS) - newer == set(_events()) - newer
 
 
-def test_a_coroutine_that_awaits_something_else_is_stopped() -> None:
+def test_coroutine_that_awaits_another_object_is_stopped() -> None:
     class Other:
         def __await__(self) -> Any:
             yield self
@@ -129,7 +129,7 @@ def test_a_coroutine_that_awaits_something_else_is_stopped() -> None:
         sim.run(1)
 
 
-def test_what_is_replaced_is_there_again() -> None:
+def test_replaced_functions_are_restored() -> None:
     before = [getattr(owner, name) for owner, name in NAMES]
     sim = pair()
     sim.run(1)
@@ -154,10 +154,10 @@ def _hash(seed: int, *, objects: bool = False, watched: bool = True) -> str:
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_the_same_seed_is_the_same_run(objects: bool) -> None:
+def test_same_seed_gives_the_same_run(objects: bool) -> None:
     hashes = [_hash(seed, objects=objects) for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_watching_changes_nothing() -> None:
+def test_watchers_do_not_change_a_run() -> None:
     assert _hash(1) == _hash(1, watched=False)

@@ -17,5 +17,5 @@ ATTRIBUTES = {
 
 
 @pytest.mark.parametrize("name", sorted(snapshots._LEFT_OUT | snapshots._TIMES))
-def test_names_of_attributes(name: str) -> None:
+def test_snapshot_names_are_attributes_of_the_core(name: str) -> None:
     assert name in ATTRIBUTES

@@ -22,12 +22,12 @@ def drawn(seed: int) -> tuple[Options, list[Action]]:
     return options, swarm.script(chooser, options, nodes)
 
 
-def test_the_same_seed_draws_the_same_and_another_one_does_not() -> None:
+def test_draws_depend_on_the_seed_alone() -> None:
     assert drawn(3) == drawn(3)
     assert drawn(3) != drawn(4)
 
 
-def test_runs_differ_as_swarm_testing_wants() -> None:
+def test_options_differ_among_seeds() -> None:
     options = [drawn(seed)[0] for seed in range(200)]
     levels = Counter(one.level for one in options)
     assert set(levels) == set(LEVELS)
@@ -37,7 +37,7 @@ def test_runs_differ_as_swarm_testing_wants() -> None:
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_plain_functions_meet_every_fault(kind: str) -> None:
+def test_plain_functions_under_every_fault(kind: str) -> None:
     nodes = {"front": Spec(), "till": Spec(functions={"price": len})}
     sim = Simulation(seed=1, nodes=nodes, faults=Swarm(seconds=6, kinds=(kind,), level=0.3))
     sim.run(8)
@@ -70,8 +70,8 @@ def test_every_fault_is_drawn_and_ends_in_time() -> None:
     assert wanted <= set(names)
 
 
-def test_who_joins_by_one_other_does_not_stay_down() -> None:
-    """Such a node could only be found through that other one, which may be down itself."""
+def test_node_with_one_seed_does_not_stay_down() -> None:
+    """Only through that other node could such a node be found, and the other node may be down itself."""
     for seed in range(80):
         options, script = drawn(seed)
         down = dict.fromkeys(standard_nodes(5), False)
@@ -81,12 +81,12 @@ def test_who_joins_by_one_other_does_not_stay_down() -> None:
         assert options.joins == "all" or not any(down.values())
 
 
-def test_a_fault_that_is_none_is_refused() -> None:
+def test_unknown_fault_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no fault 'flood'"):
         Swarm(kinds=("flood",)).options(Chooser(Seeded(0)))
 
 
-def test_a_simulation_draws_its_faults_and_prints_what_it_drew(capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulation_draws_its_faults_and_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
     sim = Simulation(seed=12, nodes=standard_nodes(3), faults=Swarm(kinds=("crash",), level=0.3, seconds=20))
     assert capsys.readouterr().out.startswith("seed 12: faults 30% a second of crash; links ")
     sim.run(20)
@@ -96,7 +96,7 @@ def test_a_simulation_draws_its_faults_and_prints_what_it_drew(capsys: pytest.Ca
     assert all(host.alive or sim.options["joins"] == "all" for host in sim.nodes.values())
 
 
-def test_faults_stop_when_it_settles() -> None:
+def test_settling_stops_faults() -> None:
     sim = Simulation(seed=12, nodes=standard_nodes(3), faults=Swarm(kinds=("crash",), level=0.3, seconds=60))
     sim.run(5)
     sim.settle()
@@ -104,7 +104,7 @@ def test_faults_stop_when_it_settles() -> None:
     assert [action.name for action in sim.trace.script if action.at > calm] == ["judge"]
 
 
-def test_work_is_of_every_kind() -> None:
+def test_work_has_calls_of_every_kind() -> None:
     script = work(Chooser(Seeded(1)), ["n0", "n1"], 60, Load(rate=10))
     requests = [unpacked(action.args["request"]) for action in script if action.name == "submit"]
     assert 450 < len(requests) < 750
@@ -145,7 +145,7 @@ def test_unknown_scenario_and_no_nodes_are_refused() -> None:
         case(seed=0, nodes=0)
 
 
-def test_nothing_goes_wrong_in_a_steady_cluster() -> None:
+def test_steady_cluster_has_no_errors() -> None:
     ran = run_case(case("steady", seed=1, seconds=20))
     pooled = [call for call in ran.sim.calls if any("pooled" in one.function for one in call.request.calls)]
     counted = outcomes(call for call in ran.sim.calls if call not in pooled)  # pools lose calls by themselves
@@ -154,7 +154,7 @@ def test_nothing_goes_wrong_in_a_steady_cluster() -> None:
     assert counted["ok"] > 0.7 * sum(counted.values())
 
 
-def test_seeds_run_in_other_processes_to_the_same_end() -> None:
+def test_seeds_in_other_processes_give_the_same_reports() -> None:
     here = [run_seed(seed, seconds=5) for seed in range(3)]
     there = list(run_seeds(range(3), jobs=1, seconds=5))
     assert [key(report) for report in there] == [key(report) for report in here]

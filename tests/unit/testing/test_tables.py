@@ -1,4 +1,4 @@
-"""A sweep passes over what is as it was when all was right in it, and over nothing else."""
+"""A sweep skips a table that is unchanged since a sweep found it correct, and skips nothing else."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.helpers.simulated import FUNCTIONS, cluster, violated
 
 
 def quiet(watcher: Watcher) -> Simulation:
-    """Two nodes that know each other, and what they hold was found right twice."""
+    """Return two nodes that know each other, after two sweeps that found their tables correct."""
     sim = Simulation(seed=5, nodes={"one": Spec(functions=FUNCTIONS), "other": Spec()}, watchers=[watcher])
     sim.run(2)
     sim.sweep()
@@ -23,13 +23,13 @@ def quiet(watcher: Watcher) -> Simulation:
 
 
 def held(sim: Simulation, of: str, by: str) -> Member:
-    """A row of a node's table."""
+    """Return a row of a node's table."""
     found = sim.nodes[by].node.cluster.members.get(sim.nodes[of].node.me)
     assert found is not None
     return found
 
 
-def test_what_stands_still_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_tables_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     sim = cluster()
     sim.sweep()
     looked: list[str] = []
@@ -44,28 +44,28 @@ def test_what_stands_still_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatc
     assert looked
 
 
-def test_a_cell_that_rose_behind_all_backs_is_found() -> None:
+def test_unreported_change_of_a_cell_is_found() -> None:
     sim = cluster()
     sim.sweep()
     held(sim, "left", by="right").incarnation = 1
     assert "never went beyond 0" in violated(2, sim.sweep)
 
 
-def test_a_card_that_changed_behind_all_backs_is_found() -> None:
+def test_unreported_change_of_a_card_is_found() -> None:
     sim = cluster()
     sim.sweep()
     held(sim, "left", by="right").card_bytes += b"?"
     assert "never wrote" in violated(3, sim.sweep)
 
 
-def test_a_cell_that_rose_and_fell_between_two_sweeps_is_found() -> None:
+def test_cell_that_rises_and_falls_between_sweeps_is_found() -> None:
     watcher = MonotonicCells()
     sim = quiet(watcher)
     right, row = sim.nodes["one"], held(sim, "other", by="one")
     row.incarnation = 1
     watcher.noticed(right, MemberChanged(row.id, row.name, row.standing, row.incarnation))
     watcher.node_event_handled(right)
-    row.incarnation = 0  # and nobody says so: the table is the one of the last sweep
+    row.incarnation = 0  # without an event: the table is that of the last sweep
     assert "went from ALIVE 1 to ALIVE 0" in violated(1, sim.sweep)
 
 
@@ -85,7 +85,7 @@ def spoil_list(content: Any, catalogue: Any) -> None:
     ("spoil", "number", "words"),
     [(spoil_hash, 4, "with hash"), (spoil_log, 4, "do not lead to"), (spoil_list, 12, "lists")],
 )
-def test_a_catalogue_that_changed_behind_all_backs_is_found(spoil: Any, number: int, words: str) -> None:
+def test_unreported_change_of_a_catalogue_is_found(spoil: Any, number: int, words: str) -> None:
     sim = cluster()
     sim.sweep()
     catalogue = sim.nodes["right"].node.cluster.catalogue
@@ -94,7 +94,7 @@ def test_a_catalogue_that_changed_behind_all_backs_is_found(spoil: Any, number: 
 
 
 class Listener(Watcher):
-    """Writes down which hook was called for which kind of message or host."""
+    """Records which hook was called, by type of message or host."""
 
     message_types = (Request, Goodbye)
 
@@ -113,7 +113,7 @@ class Listener(Watcher):
         self.nodes[host.name] = None
 
 
-def test_a_watcher_hears_of_the_kinds_that_it_asks_for_and_of_nodes_apart() -> None:
+def test_watcher_receives_its_message_types_and_node_events() -> None:
     listener = Listener()
     sim = quiet(listener)
     call = sim.call("other", "double", 2)
@@ -126,13 +126,13 @@ def test_a_watcher_hears_of_the_kinds_that_it_asks_for_and_of_nodes_apart() -> N
 
 
 class All(Watcher):
-    """Names no kinds."""
+    """Names no types."""
 
     def message_received(self, host: Host, link: Any, message: Any) -> None:
-        raise AssertionError("nobody tells")
+        raise AssertionError("no message is sent")
 
 
-def test_a_watcher_that_names_no_kinds_hears_of_all() -> None:
+def test_watcher_without_message_types_receives_all() -> None:
     everything, some = All(), Listener()
     subscriptions = Subscriptions([everything, some, Watcher()])
     assert subscriptions.hooks_for(Gossip) == [everything.message_received]

@@ -1,4 +1,4 @@
-"""The coordinator, on a real node whose members are spoken by hand: who is asked, and what the asker is told."""
+"""The coordinator on a real node with stub members: its dispatches, and its replies to the client."""
 
 import msgspec
 import pytest
@@ -21,7 +21,7 @@ def ask(client: PeerStub, *calls: object, number: int = 1, **fields: object) -> 
 
 
 def answer(client: PeerStub) -> Result:
-    """The only answer that has come."""
+    """Return the only reply that the client has received."""
     (result,) = client.take(Result)
     return result
 
@@ -32,8 +32,8 @@ def fault(client: PeerStub) -> Fault:
     return found
 
 
-def asked(*members: MemberStub) -> tuple[MemberStub, Request]:
-    """The only dispatch that is out, and to whom it went."""
+def only_dispatch(*members: MemberStub) -> tuple[MemberStub, Request]:
+    """Return the only dispatch that was sent, with the member that received it."""
     ((member, request),) = [(member, request) for member in members for request in member.take(Request)]
     return member, request
 
@@ -41,7 +41,7 @@ def asked(*members: MemberStub) -> tuple[MemberStub, Request]:
 # -- arrival ----------------------------------------------------------------------------------------------------------
 
 
-def test_on_arrival_a_call_that_fits_nobody_ends_the_request_and_nothing_has_run() -> None:
+def test_unknown_function_fails_the_request_on_arrival() -> None:
     harness = NodeHarness([spec("add")])
     client = harness.client()
     ask(client, call("x", "add", 1), call("y", "ad", Ref("x")))
@@ -51,7 +51,7 @@ def test_on_arrival_a_call_that_fits_nobody_ends_the_request_and_nothing_has_run
     harness.idle()
 
 
-def test_under_partial_the_rest_runs() -> None:
+def test_partial_request_runs_the_calls_that_can_run() -> None:
     harness = NodeHarness([spec("add")])
     client = harness.client()
     ask(
@@ -76,7 +76,7 @@ def test_under_partial_the_rest_runs() -> None:
 
 @pytest.mark.parametrize("second", ["add", "nowhere"])
 @pytest.mark.parametrize("eager", [False, True])
-def test_under_partial_a_request_of_which_nothing_can_run_is_answered_once(second: str, eager: bool) -> None:
+def test_one_reply_to_a_partial_request_without_a_runnable_call(second: str, eager: bool) -> None:
     harness = NodeHarness([spec("add")])
     client = harness.client()
     calls = (call("x", "nowhere"), call("y", second, Ref("x")))
@@ -87,7 +87,7 @@ def test_under_partial_a_request_of_which_nothing_can_run_is_answered_once(secon
     harness.idle()
 
 
-def test_wait_lets_a_request_in_and_ends_in_1001() -> None:
+def test_wait_for_an_unknown_function_ends_in_1001() -> None:
     harness = NodeHarness()
     client = harness.client()
     ask(client, call("x", "later"), wait=3 * 10**9)
@@ -98,37 +98,37 @@ def test_wait_lets_a_request_in_and_ends_in_1001() -> None:
     harness.idle()
 
 
-def test_a_waiting_call_runs_as_soon_as_somebody_offers_it_and_leaves_no_timer() -> None:
+def test_pending_call_runs_once_its_function_is_offered() -> None:
     harness = NodeHarness()
     client, member = harness.client(), harness.member("alpha")
     ask(client, call("x", "later", 1), wait=3600 * 10**9, timeout=7200 * 10**9)
     harness.advance(5)
     member.offer(spec("later"))
-    _, request = asked(member)
+    _, request = only_dispatch(member)
     member.send(done(request, "x", "late"))
     assert value(answer(client), "x") == "late"
     harness.idle()
 
 
-def test_a_call_that_waited_before_is_not_hurried_by_its_old_timer() -> None:
-    """It waits, is placed, is refused, waits anew: for as long as `wait` says."""
+def test_wait_timer_of_a_call_that_is_pending_again() -> None:
+    """The call is pending, is dispatched, is refused, and is then pending again for the full `wait`."""
     harness = NodeHarness()
     client, member = harness.client(), harness.member("alpha")
     ask(client, call("x", "later", 1), wait=10 * 10**9)
     harness.advance(9)
     member.offer(spec("later"))
-    _, request = asked(member)
+    _, request = only_dispatch(member)
     member.withdraw("later")
     member.send(refused(request, 1001))
     harness.advance(5)
     assert client.take(Result) == []
     member.offer(spec("later"))
-    member.send(done(asked(member)[1], "x", 1))
+    member.send(done(only_dispatch(member)[1], "x", 1))
     assert value(answer(client), "x") == 1
     harness.idle()
 
 
-def test_a_number_in_progress_is_refused_and_the_first_goes_on() -> None:
+def test_duplicate_request_id_on_one_link() -> None:
     harness = NodeHarness([spec("add")])
     client = harness.client()
     ask(client, call("x", "add", 1))
@@ -139,7 +139,7 @@ def test_a_number_in_progress_is_refused_and_the_first_goes_on() -> None:
     harness.idle()
 
 
-def test_over_the_limit_of_requests_is_1022_and_room_is_found_again() -> None:
+def test_limit_of_open_requests() -> None:
     harness = NodeHarness([spec("add")], limits=Limits(requests=2))
     client = harness.client()
     for number in (1, 2, 3):
@@ -155,7 +155,7 @@ def test_over_the_limit_of_requests_is_1022_and_room_is_found_again() -> None:
 # -- dispatches -------------------------------------------------------------------------------------------------------
 
 
-def test_ready_calls_of_one_request_for_one_node_share_a_message() -> None:
+def test_one_dispatch_for_ready_calls_to_one_node() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH, resources=("r",))
     beta = harness.member("beta", IDEMPOTENT, resources=("b",))
@@ -178,7 +178,7 @@ def test_ready_calls_of_one_request_for_one_node_share_a_message() -> None:
     assert third.id > request.id
 
 
-def test_what_becomes_ready_by_one_message_shares_one() -> None:
+def test_one_dispatch_for_calls_made_ready_by_one_result() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     roots = [call(f"root{n}", "safe", n) for n in range(3)]
@@ -189,7 +189,7 @@ def test_what_becomes_ready_by_one_message_shares_one() -> None:
     assert second.here == ("leaf0", "leaf1", "leaf2")
 
 
-def test_what_is_needed_no_more_is_let_go() -> None:
+def test_values_without_open_dependents_are_dropped() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("a", "safe"), call("b", "safe", Ref("a")), call("c", "safe", Ref("b")))
@@ -199,7 +199,7 @@ def test_what_is_needed_no_more_is_let_go() -> None:
     assert list(execution.values) == ["b"]
 
 
-def test_the_time_left_travels_and_shrinks() -> None:
+def test_remaining_timeout_in_dispatches() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("a", "safe"), call("b", "safe", Ref("a")), timeout=10 * 10**9)
@@ -209,10 +209,10 @@ def test_the_time_left_travels_and_shrinks() -> None:
     assert (first.timeout, alpha.take(Request)[0].timeout) == (10 * 10**9, 6 * 10**9)
 
 
-def test_a_dispatch_that_is_too_long_never_left() -> None:
+def test_dispatch_over_the_message_limit() -> None:
     harness = NodeHarness(limits=Limits(node_message=100))
     client, alpha = harness.client(), harness.member("alpha", ONCE)
-    harness.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS has no length of its own
+    harness.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS messages have no length
         TooLong(101, 100)
         if isinstance(message, Request)
         else type(harness.node.links).send(harness.node.links, link, message)
@@ -224,10 +224,10 @@ def test_a_dispatch_that_is_too_long_never_left() -> None:
     harness.idle()
 
 
-# -- answers ----------------------------------------------------------------------------------------------------------
+# -- replies ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_failure_ends_the_request_and_calls_off_what_is_out() -> None:
+def test_first_failure_cancels_open_dispatches() -> None:
     harness = NodeHarness([spec("local")])
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), call("y", "safe"), call("l", "local"), call("z", "safe", Ref("y")))
@@ -243,7 +243,7 @@ def test_the_first_failure_ends_the_request_and_calls_off_what_is_out() -> None:
     harness.idle()
 
 
-def test_maybe_executed_is_false_while_only_idempotent_calls_can_have_started() -> None:
+def test_maybe_executed_false_with_idempotent_calls_only() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "safe"), call("y", "once", Ref("x")))
@@ -252,7 +252,7 @@ def test_maybe_executed_is_false_while_only_idempotent_calls_can_have_started() 
     assert fault(client).details["maybe_executed"] is False
 
 
-def test_maybe_executed_stays_true_for_a_call_that_is_done() -> None:
+def test_maybe_executed_true_after_a_call_is_done() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), call("y", "safe", Ref("x")))
@@ -261,7 +261,7 @@ def test_maybe_executed_stays_true_for_a_call_that_is_done() -> None:
     assert fault(client).details["maybe_executed"] is True
 
 
-def test_eager_results_come_as_they_are_there_and_once() -> None:
+def test_eager_results_once_each() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("x", "safe"), call("y", "safe"), call("z", "safe", Ref("y")), eager=True)
@@ -276,7 +276,7 @@ def test_eager_results_come_as_they_are_there_and_once() -> None:
     assert final.last and [row.name for row in final.done] == ["z"]
 
 
-def test_stray_results_are_noticed_and_change_nothing() -> None:
+def test_notice_of_stray_results() -> None:
     harness = NodeHarness()
     client, alpha, beta = harness.client(), harness.member("alpha", ONCE), harness.member("beta")
     ask(client, call("x", "once"))
@@ -293,7 +293,7 @@ def test_stray_results_are_noticed_and_change_nothing() -> None:
     assert client.take(Result) == [] and len(harness.noticed(StrayResult)) == 9
 
 
-def test_trace_rows_are_plausible_whatever_a_worker_says() -> None:
+def test_trace_rows_with_implausible_worker_times() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("x", "safe"), call("y", "safe", Ref("x")), call("z", "safe", Ref("x")), trace=True)
@@ -312,10 +312,10 @@ def test_trace_rows_are_plausible_whatever_a_worker_says() -> None:
         assert 0 <= row.queued <= row.moved <= row.started <= row.ended <= 2 * 10**9, row
 
 
-# -- deadlines, cancelling, lost askers -------------------------------------------------------------------------------
+# -- deadlines, cancellation, lost clients ----------------------------------------------------------------------------
 
 
-def test_at_the_deadline_the_request_ends_and_its_calls_are_called_off() -> None:
+def test_deadline_cancels_open_dispatches() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "safe"), call("y", "safe", Ref("x")), timeout=5 * 10**9)
@@ -331,7 +331,7 @@ def test_at_the_deadline_the_request_ends_and_its_calls_are_called_off() -> None
     harness.idle()
 
 
-def test_the_default_deadline_is_named_as_such() -> None:
+def test_default_deadline_in_the_error_message() -> None:
     harness = NodeHarness(limits=Limits(default_timeout=2 * 10**9))
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"))
@@ -341,7 +341,7 @@ def test_the_default_deadline_is_named_as_such() -> None:
     assert alpha.take(CancelRequest)
 
 
-def test_under_partial_the_deadline_gives_what_there_is_and_calls_off_the_rest() -> None:
+def test_deadline_of_a_partial_request() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "safe"), call("y", "once"), call("w", "gone"), partial=True, timeout=10**9, wait=10**12)
@@ -355,7 +355,7 @@ def test_under_partial_the_deadline_gives_what_there_is_and_calls_off_the_rest()
     harness.idle()
 
 
-def test_no_deadline_is_longer_than_the_longest() -> None:
+def test_longest_timeout_bounds_a_deadline() -> None:
     harness = NodeHarness(limits=Limits(longest_timeout=10**9))
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), timeout=2**62)
@@ -364,7 +364,7 @@ def test_no_deadline_is_longer_than_the_longest() -> None:
     assert fault(client).code == 1020
 
 
-def test_cancel_answers_1021_and_calls_off() -> None:
+def test_cancellation_ends_in_1021_and_cancels_dispatches() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"))
@@ -378,7 +378,7 @@ def test_cancel_answers_1021_and_calls_off() -> None:
     harness.idle()
 
 
-def test_nobody_cancels_anothers_request() -> None:
+def test_cancel_request_from_another_client() -> None:
     harness = NodeHarness([spec("add")])
     client, other = harness.client(), harness.client("other")
     ask(client, call("x", "add", 1))
@@ -387,7 +387,7 @@ def test_nobody_cancels_anothers_request() -> None:
     assert value(answer(client), "x") == 1 and other.take(Result) == []
 
 
-def test_an_asker_that_vanishes_cancels() -> None:
+def test_lost_client_cancels_its_request() -> None:
     harness = NodeHarness([spec("local")])
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), call("l", "local"), call("w", "later"), wait=10**9)

@@ -1,4 +1,4 @@
-"""`explain` says where calls would run; asked of a real node, it must be what the node then does."""
+"""`explain` returns where calls would run; a real node then runs them there."""
 
 import pytest
 
@@ -10,11 +10,11 @@ from tests.helpers.node_harness import MemberStub, NodeHarness, call, done, spec
 def explained(harness: NodeHarness, request: Request) -> Explanation:
     peer = harness.client()
     peer.send(Explain(request))
-    (told,) = peer.take(Explanation)
-    return told
+    (explanation,) = peer.take(Explanation)
+    return explanation
 
 
-def test_a_row_a_call_in_the_requests_order() -> None:
+def test_one_row_for_each_call_in_the_order_of_the_request() -> None:
     harness = NodeHarness([spec("f")])
     harness.member("alpha", spec("f"), resources=("r", "s"))
     harness.member("beta", spec("f"), resources=("r",))
@@ -23,9 +23,9 @@ def test_a_row_a_call_in_the_requests_order() -> None:
         call("x", "f"),
         call("y", "f", resources=("r", "s")),
     )
-    told = explained(harness, Request(5, made))
-    assert (told.id, told.fault, [row.name for row in told.rows]) == (5, None, ["z", "x", "y"])
-    z, x, y = told.rows
+    explanation = explained(harness, Request(5, made))
+    assert (explanation.id, explanation.fault, [row.name for row in explanation.rows]) == (5, None, ["z", "x", "y"])
+    z, x, y = explanation.rows
     assert [node.split("#")[0] for node in z.nodes] == ["beta"] and z.why == "the best of 2"
     assert [(node.split("#")[0], why) for node, why in z.rejected] == [("alpha", "holds more resources than asked for")]
     assert (
@@ -47,21 +47,21 @@ def test_a_row_a_call_in_the_requests_order() -> None:
         (Request(1, (call("x", "f"), call("y", "g"))), 1001),
     ],
 )
-def test_it_ends_with_the_error_that_the_request_would_end_with(request_: Request, code: int) -> None:
+def test_error_of_the_request_as_error_of_explain(request_: Request, code: int) -> None:
     harness = NodeHarness([spec("f")])
-    told = explained(harness, request_)
-    assert told.fault is not None and (told.fault.code, told.rows) == (code, ())
-    assert told.fault.details["maybe_executed"] is False
+    explanation = explained(harness, request_)
+    assert explanation.fault is not None and (explanation.fault.code, explanation.rows) == (code, ())
+    assert explanation.fault.details["maybe_executed"] is False
 
 
-def test_under_partial_the_row_of_a_call_that_cannot_run_says_why() -> None:
+def test_reason_in_the_row_of_a_call_that_cannot_run() -> None:
     harness = NodeHarness([spec("f")])
-    told = explained(harness, Request(1, (call("x", "f"), call("y", "nowhere")), partial=True))
-    assert told.fault is None and [len(row.nodes) for row in told.rows] == [1, 0]
-    assert "'nowhere'" in told.rows[1].why
+    explanation = explained(harness, Request(1, (call("x", "f"), call("y", "nowhere")), partial=True))
+    assert explanation.fault is None and [len(row.nodes) for row in explanation.rows] == [1, 0]
+    assert "'nowhere'" in explanation.rows[1].why
 
 
-def test_what_it_says_is_where_it_then_runs() -> None:
+def test_explained_nodes_are_the_nodes_that_run_the_calls() -> None:
     harness = NodeHarness([spec("f"), spec("h", resources=("z",))])
     members = [harness.member(f"m{n}", spec("f"), spec("g"), resources=tuple("abc"[: n + 1])) for n in range(3)]
     peer = harness.client()
@@ -70,21 +70,21 @@ def test_what_it_says_is_where_it_then_runs() -> None:
             call(name, "fgh"[(number + place) % 2], resources=tuple("abc"[: (number * 7 + place) % 4]))
             for place, name in enumerate("xyz")
         )
-        told = explained(harness, Request(number, made))
-        assert told.fault is None, told
+        explanation = explained(harness, Request(number, made))
+        assert explanation.fault is None, explanation
         peer.send(Request(number + 1, made))
         ran = where(harness, members)
-        for row in told.rows:
+        for row in explanation.rows:
             assert ran[row.name] in row.nodes, (number, row, ran)
 
 
 def where(harness: NodeHarness, members: list[MemberStub]) -> dict[str, str]:
-    """On which node each call of the request is, all of which are then done."""
+    """Return the node that runs each call of the request, and finish all calls."""
     ran: dict[str, str] = {}
     for member in members:
-        for asked in member.take(Request):
-            ran |= dict.fromkeys(asked.here, member.cluster.members.own.shown)
-            member.send(done(asked, *[part for name in asked.here for part in (name, 1)]))
+        for request in member.take(Request):
+            ran |= dict.fromkeys(request.here, member.cluster.members.own.shown)
+            member.send(done(request, *[part for name in request.here for part in (name, 1)]))
     for run in list(harness.runs.values()):
         job = harness.node.worker.job(run.run)
         assert job is not None

@@ -1,4 +1,4 @@
-"""Refused, lost, not linked yet: where a call goes then, and where it must not go. Members are spoken by hand."""
+"""Failover: where a call goes after a refusal, a loss or a missing link, on a real node with stub members."""
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ def ask(client: PeerStub, *calls: object, number: int = 1, **fields: object) -> 
 
 
 def answer(client: PeerStub) -> Result:
-    """The only answer that has come."""
+    """Return the only reply that the client has received."""
     (result,) = client.take(Result)
     return result
 
@@ -34,8 +34,8 @@ def fault(client: PeerStub) -> Fault:
     return found
 
 
-def asked(*members: MemberStub) -> tuple[MemberStub, Request]:
-    """The only dispatch that is out, and to whom it went."""
+def only_dispatch(*members: MemberStub) -> tuple[MemberStub, Request]:
+    """Return the only dispatch that was sent, with the member that received it."""
     ((member, request),) = [(member, request) for member in members for request in member.take(Request)]
     return member, request
 
@@ -45,14 +45,14 @@ def asked(*members: MemberStub) -> tuple[MemberStub, Request]:
 
 @pytest.mark.parametrize("code", [1001, 1022, 1024])
 @pytest.mark.parametrize("function", ["once", "safe"])
-def test_a_refusal_sends_the_call_elsewhere_and_never_twice_to_the_same(code: int, function: str) -> None:
+def test_refused_call_tries_each_member_once(code: int, function: str) -> None:
     harness = NodeHarness()
     client = harness.client()
     members = [harness.member(name, *BOTH) for name in ("alpha", "beta", "gamma")]
     ask(client, call("x", function))
     tried = []
     for _ in range(3):
-        member, request = asked(*members)
+        member, request = only_dispatch(*members)
         tried.append(member)
         member.send(refused(request, code))
     assert len({id(member) for member in tried}) == 3
@@ -61,7 +61,7 @@ def test_a_refusal_sends_the_call_elsewhere_and_never_twice_to_the_same(code: in
     harness.idle()
 
 
-def test_only_the_refused_call_goes_elsewhere() -> None:
+def test_only_the_refused_call_is_placed_again() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     ask(client, call("x", "once"), call("y", "once"))
@@ -76,7 +76,7 @@ def test_only_the_refused_call_goes_elsewhere() -> None:
     harness.idle()
 
 
-def test_a_refusal_of_the_whole_dispatch_is_one_of_each_call() -> None:
+def test_refusal_of_a_whole_dispatch() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     ask(client, call("x", "once"), call("y", "once"))
@@ -86,8 +86,8 @@ def test_a_refusal_of_the_whole_dispatch_is_one_of_each_call() -> None:
     assert beta.take(Request)[0].here == ("x", "y")
 
 
-def test_a_link_that_closes_is_not_the_member() -> None:
-    """Two links, of which the member closes the one that the call is on: it is asked again over the other."""
+def test_refusal_on_a_closing_link_of_a_member_with_two() -> None:
+    """Of two links, the member closes the one with the call; the call is dispatched again over the other."""
     harness = NodeHarness()
     client, first = harness.client(), harness.member("alpha", ONCE)
     ask(client, call("x", "once"))
@@ -100,33 +100,33 @@ def test_a_link_that_closes_is_not_the_member() -> None:
     harness.idle()
 
 
-def test_a_body_lost_on_a_living_node_is_started_again_if_idempotent() -> None:
+def test_failover_of_an_idempotent_call_lost_on_an_alive_node() -> None:
     harness = NodeHarness()
     client = harness.client()
     members = [harness.member(name, *BOTH) for name in ("alpha", "beta")]
     ask(client, call("x", "safe"))
     for _ in range(3):
-        member, request = asked(*members)
+        member, request = only_dispatch(*members)
         member.send(lost_on_node(request))
         harness.advance(3)
     assert (fault(client).code, harness.node.coordinator.requests) == (1023, {})
     ask(client, call("x", "safe"), number=2)
-    member, request = asked(*members)
+    member, request = only_dispatch(*members)
     member.send(lost_on_node(request))
     assert not any(member.take(Request) for member in members), "it waits, as whatever ended it may end it again"
     harness.advance(1)
-    member, request = asked(*members)
+    member, request = only_dispatch(*members)
     member.send(done(request, "x", 1))
     assert value(answer(client), "x") == 1
     harness.idle()
 
 
-def test_a_body_lost_on_a_living_node_is_not_started_again_if_not_idempotent() -> None:
+def test_no_failover_of_a_call_lost_on_an_alive_node() -> None:
     harness = NodeHarness()
     client = harness.client()
     members = [harness.member(name, *BOTH) for name in ("alpha", "beta")]
     ask(client, call("x", "once"))
-    member, request = asked(*members)
+    member, request = only_dispatch(*members)
     member.send(lost_on_node(request))
     found = fault(client)
     assert (found.code, found.details["maybe_executed"]) == (1023, True)
@@ -135,12 +135,12 @@ def test_a_body_lost_on_a_living_node_is_not_started_again_if_not_idempotent() -
 
 
 def lost_on_node(request: Request) -> Result:
-    """The process of a pool that ran the call has died."""
+    """Return a result for a call whose pool process has died."""
     row = Failed(request.calls[0].name, Fault(1023, "lost", {"node": "there"}))
     return Result(request.id, failed=(row,))
 
 
-def test_a_refused_call_that_waited_ends_with_its_refusal_if_it_is_still_offered() -> None:
+def test_pending_call_ends_with_its_last_refusal() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     ask(client, call("x", "once"), wait=SECOND)
@@ -153,12 +153,12 @@ def test_a_refused_call_that_waited_ends_with_its_refusal_if_it_is_still_offered
 
 
 @pytest.mark.parametrize("code", [1003, 1010, 1013, 1014, 1020])
-def test_other_refusals_fail_the_call(code: int) -> None:
+def test_refusals_that_fail_the_call(code: int) -> None:
     harness = NodeHarness()
     client = harness.client()
     members = [harness.member(name, ONCE) for name in ("alpha", "beta")]
     ask(client, call("x", "once"))
-    member, request = asked(*members)
+    member, request = only_dispatch(*members)
     member.send(refused(request, code))
     found = fault(client)
     assert (found.code, found.details["maybe_executed"]) == (code, False)
@@ -166,7 +166,7 @@ def test_other_refusals_fail_the_call(code: int) -> None:
     harness.idle()
 
 
-def test_a_node_that_ends_a_dispatch_without_a_word_about_a_call() -> None:
+def test_dispatch_that_ends_without_an_outcome_of_a_call() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     ask(client, call("x", "once"), call("y", "once"))
@@ -179,7 +179,7 @@ def test_a_node_that_ends_a_dispatch_without_a_word_about_a_call() -> None:
 # -- lost nodes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_call_that_may_have_started_is_1023() -> None:
+def test_lost_call_that_may_have_started_is_1023() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     beta = harness.member("beta", spec("other"))
@@ -192,14 +192,14 @@ def test_a_lost_call_that_may_have_started_is_1023() -> None:
     harness.idle()
 
 
-def test_an_idempotent_call_goes_on_elsewhere_twice_at_most() -> None:
+def test_limit_of_failovers_of_an_idempotent_call() -> None:
     harness = NodeHarness()
     client = harness.client()
     members = [harness.member(name, IDEMPOTENT) for name in ("alpha", "beta", "gamma", "delta")]
     ask(client, call("x", "safe"))
     for lost in range(3):
         assert client.take(Result) == [], lost
-        asked(*members)[0].drop()
+        only_dispatch(*members)[0].drop()
         harness.advance(1)
     found = fault(client)
     assert (found.code, found.details["maybe_executed"]) == (1023, False)
@@ -213,17 +213,17 @@ def test_refusals_are_no_losses() -> None:
     members = [harness.member(name, IDEMPOTENT) for name in ("alpha", "beta", "gamma", "delta")]
     ask(client, call("x", "safe"))
     for _ in range(2):
-        member, request = asked(*members)
+        member, request = only_dispatch(*members)
         member.send(refused(request, 1022))
-    asked(*members)[0].drop()
+    only_dispatch(*members)[0].drop()
     harness.advance(1)
-    member, request = asked(*members)
+    member, request = only_dispatch(*members)
     member.send(done(request, "x", 1))
     assert value(answer(client), "x") == 1
 
 
 @pytest.mark.parametrize("other", [spec("safe", idempotent=True, version="2"), spec("safe", version="1")])
-def test_elsewhere_is_only_where_version_and_flag_are_the_same(other: object) -> None:
+def test_failover_only_to_the_same_version_and_idempotent_flag(other: object) -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", spec("safe", idempotent=True, version="1"))
     ask(client, call("x", "safe"))
@@ -235,7 +235,7 @@ def test_elsewhere_is_only_where_version_and_flag_are_the_same(other: object) ->
     harness.idle()
 
 
-def test_lost_together_they_share_a_message_elsewhere() -> None:
+def test_one_dispatch_for_calls_lost_together() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, *[call(name, "safe") for name in "xyz"])
@@ -246,7 +246,7 @@ def test_lost_together_they_share_a_message_elsewhere() -> None:
     assert request.here == ("x", "y", "z")
 
 
-def test_a_member_that_has_left_may_still_answer_until_its_link_ends() -> None:
+def test_results_of_a_left_member_until_its_link_ends() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     for number, function in enumerate(("once", "safe", "once"), 1):
@@ -263,13 +263,13 @@ def test_a_member_that_has_left_may_still_answer_until_its_link_ends() -> None:
     assert [request.here for request in beta.take(Request)] == [("x",)]
 
 
-# -- links that are not there yet -------------------------------------------------------------------------------------
+# -- links not open yet -----------------------------------------------------------------------------------------------
 
 
-def test_a_call_waits_for_a_link_then_goes_elsewhere() -> None:
+def test_call_waits_for_a_link_to_its_member() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
-    alpha.drop()  # SUSPECT now, and nobody answers at its address
+    alpha.drop()  # SUSPECT now, and its address does not answer
     harness.dials.clear()
     ask(client, call("x", "safe"))
     assert client.take(Result) == []
@@ -281,7 +281,7 @@ def test_a_call_waits_for_a_link_then_goes_elsewhere() -> None:
     harness.idle()
 
 
-def test_a_link_that_never_comes_is_1001_after_a_second() -> None:
+def test_link_wait_ends_in_1001_after_a_second() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     alpha.send(Goodbye("on purpose"))  # so that it is no suspect for a while
@@ -299,14 +299,14 @@ def test_a_link_that_never_comes_is_1001_after_a_second() -> None:
     harness.idle()
 
 
-def test_a_call_that_fails_while_it_waits_for_a_link_leaves_no_timer_behind() -> None:
-    """Under partial its request goes on, and so did the timer, of a wait that was over."""
+def test_no_link_wait_timer_after_the_call_failed() -> None:
+    """Under partial the request goes on; the timer of the ended wait must not."""
     harness = NodeHarness([spec("own")], limits=Limits(link_wait=60 * SECOND))
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     alpha.drop()
     ask(client, call("x", "once"), call("y", "own"), partial=True)
     assert [key for key in harness.node._timers._at if key[0] == TimerKind.LINK_WAIT] == [(TimerKind.LINK_WAIT, 1, "x")]
-    harness.advance(15)  # DEAD by now, so nobody offers it
+    harness.advance(15)  # DEAD by now, so no member offers it
     assert harness.node.coordinator.pending_calls.calls == {}
     assert [key for key in harness.node._timers._at if key[0] == TimerKind.LINK_WAIT] == []
     (run,) = harness.running("own")
@@ -315,15 +315,15 @@ def test_a_call_that_fails_while_it_waits_for_a_link_leaves_no_timer_behind() ->
     harness.idle()
 
 
-# -- many nodes lost in one moment ------------------------------------------------------------------------------------
+# -- many nodes lost at once ------------------------------------------------------------------------------------------
 
 
-def test_links_that_end_in_one_moment_cost_one_try() -> None:
+def test_one_failover_for_links_that_end_at_once() -> None:
     harness = NodeHarness()
     client = harness.client()
     members = [harness.member(f"m{number}", IDEMPOTENT) for number in range(6)]
     ask(client, call("x", "safe"))
-    first, _ = asked(*members)
+    first, _ = only_dispatch(*members)
     survivor = next(member for member in members if member is not first)
     for member in members:
         if member is not survivor:
@@ -336,26 +336,26 @@ def test_links_that_end_in_one_moment_cost_one_try() -> None:
     harness.idle()
 
 
-def test_failover_waits_longer_after_each_loss_and_never_for_the_deadline() -> None:
+def test_failover_backoff_bounded_by_the_deadline() -> None:
     harness = NodeHarness()
     client = harness.client()
     members = [harness.member(name, IDEMPOTENT) for name in ("alpha", "beta", "gamma")]
     ask(client, call("x", "safe"))
     pauses = []
     for _ in range(2):
-        asked(*members)[0].drop()
+        only_dispatch(*members)[0].drop()
         (at,) = [at for key, (at, _) in harness.node._timers._at.items() if key[0] == TimerKind.RETRY]
         pauses.append((at - harness.now) / SECOND)
         harness.advance(0.4)
     assert 0.05 <= pauses[0] <= 0.1 and 0.2 <= pauses[1] <= 0.4
-    last, _ = asked(*members)
+    last, _ = only_dispatch(*members)
     ask(client, call("y", "safe"), number=2, timeout=SECOND // 10)
     last.drop()
     harness.advance(0.2)
     assert {result.id: result.fault.code for result in client.take(Result) if result.fault} == {1: 1023, 2: 1020}
 
 
-def test_a_node_that_is_lost_again_counts_once() -> None:
+def test_node_lost_again_counts_once() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("x", "safe"), timeout=3600 * SECOND)
@@ -371,12 +371,12 @@ def test_a_node_that_is_lost_again_counts_once() -> None:
     harness.idle()
 
 
-# -- what never left --------------------------------------------------------------------------------------------------
+# -- dispatches never sent --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("function", ["once", "safe"])
-def test_a_call_for_a_link_that_this_node_has_closed_waits_for_the_next(function: str) -> None:
-    """The cluster hears of its end only when the transport is gone; nothing was sent, so nothing can have started."""
+def test_call_for_a_link_closed_by_this_node(function: str) -> None:
+    """The cluster learns of the link end when the transport ends. Nothing was sent, so no call can have started."""
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", *BOTH)
     harness.node.links.hang_up(alpha.link)
@@ -391,13 +391,13 @@ def test_a_call_for_a_link_that_this_node_has_closed_waits_for_the_next(function
     harness.idle()
 
 
-def test_a_link_that_is_gone_when_a_dispatch_is_sent_is_no_loss() -> None:
+def test_link_end_at_the_send_of_a_dispatch_is_no_loss() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", ONCE)
-    send, gone = harness.node.links.send, [True]
+    send, failures = harness.node.links.send, [True]
 
     def fails_once(link: LinkId, message: Message) -> SendOutcome:
-        return LINK_GONE if isinstance(message, Request) and gone and gone.pop() else send(link, message)
+        return LINK_GONE if isinstance(message, Request) and failures and failures.pop() else send(link, message)
 
     harness.node.links.send = fails_once  # type: ignore[method-assign]
     ask(client, call("x", "once"), call("y", "once"))
@@ -408,7 +408,7 @@ def test_a_link_that_is_gone_when_a_dispatch_is_sent_is_no_loss() -> None:
     harness.idle()
 
 
-def test_calls_that_are_too_long_together_go_in_several_dispatches() -> None:
+def test_several_dispatches_for_calls_over_the_message_limit() -> None:
     harness = NodeHarness(limits=Limits(node_message=5_000))
     client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
     ask(client, call("make", "safe", "z" * 2_000), *[call(name, "safe", Ref("make"), "y" * 2_000) for name in "uvwx"])
@@ -423,7 +423,7 @@ def test_calls_that_are_too_long_together_go_in_several_dispatches() -> None:
     harness.idle()
 
 
-def test_failover_of_calls_from_several_nodes_fits_their_messages() -> None:
+def test_failover_in_several_dispatches_within_the_limit() -> None:
     harness = NodeHarness(limits=Limits(node_message=5_000))
     client = harness.client()
     alpha = harness.member("alpha", IDEMPOTENT)
@@ -437,8 +437,8 @@ def test_failover_of_calls_from_several_nodes_fits_their_messages() -> None:
     assert all(len(dialects.encode(request)) <= 5_000 for request in again)
 
 
-def test_calls_that_fit_only_one_by_one_go_one_by_one() -> None:
-    """Should the reckoning ever be too low: the outcome of sending decides."""
+def test_dispatches_of_one_call_after_too_long() -> None:
+    """If the estimate of the size is too low, the outcome of sending decides."""
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     send = harness.node.links.send
@@ -461,8 +461,8 @@ def test_calls_that_fit_only_one_by_one_go_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("code", [1001, 1022])
-def test_a_relay_that_refuses_does_not_count_against_the_member(code: int) -> None:
-    """The call goes to the member by another relay, not elsewhere and not nowhere."""
+def test_refusal_by_a_relay_does_not_count_for_the_member(code: int) -> None:
+    """The call goes to the same member through another relay; it is not placed elsewhere, and it does not fail."""
     harness = NodeHarness(limits=Limits(link_wait=SECOND // 10))
     client, alpha = harness.client(), harness.member("alpha", ONCE)
     relays = [harness.member("one"), harness.member("two")]
@@ -470,18 +470,18 @@ def test_a_relay_that_refuses_does_not_count_against_the_member(code: int) -> No
     alpha.drop()
     ask(client, call("x", "once"))
     harness.advance(0.2)
-    first, request = asked(*relays)
+    first, request = only_dispatch(*relays)
     assert request.to == alpha.cluster.me
     details = {"maybe_executed": False, "relayed": True}
     first.send(Result(request.id, fault=Fault(code, "not over me", details)))
-    second, again = asked(*relays)
+    second, again = only_dispatch(*relays)
     assert second is not first and again.to == alpha.cluster.me
     second.send(done(again, "x", 1))
     assert value(answer(client), "x") == 1
     harness.idle()
 
 
-def test_when_all_relays_refuse_the_error_speaks_of_the_route() -> None:
+def test_refusal_by_all_relays_names_the_failed_route() -> None:
     harness = NodeHarness(limits=Limits(link_wait=SECOND // 10))
     client, alpha, relay = harness.client(), harness.member("alpha", ONCE), harness.member("one")
     alpha.send(Goodbye("on purpose"))

@@ -1,4 +1,4 @@
-"""The sentences: each says what was wanted, what there is, and what to do next."""
+"""The messages of faults: what was expected, what exists, and what to do next."""
 
 import pytest
 
@@ -18,26 +18,26 @@ def execution(count: int, timeout: int | None) -> Execution:
     return Execution(RequestId(1), request, made, link=LinkId(1), arrived=SECOND, deadline=3 * SECOND + SECOND // 2)
 
 
-def test_a_deadline_names_its_length_whose_it_was_and_what_is_open() -> None:
-    asked, default = faults.deadline(execution(2, 5)), faults.deadline(execution(2, None))
-    assert asked.code == default.code == 1020
-    assert asked.message == "not done within 2.5 s; still open: c0, c1"
+def test_fault_of_a_deadline() -> None:
+    requested, default = faults.deadline(execution(2, 5)), faults.deadline(execution(2, None))
+    assert requested.code == default.code == 1020
+    assert requested.message == "not done within 2.5 s; still open: c0, c1"
     assert "the default; set another with timeout" in default.message
-    assert asked.details == {"timeout": 2.5, "open": ["c0", "c1"]}
+    assert requested.details == {"timeout": 2.5, "open": ["c0", "c1"]}
 
 
-def test_of_many_open_calls_a_few_are_named() -> None:
+def test_first_open_calls_in_the_message_of_a_deadline() -> None:
     found = faults.deadline(execution(100, 5))
     assert found.message.endswith("c0, c1, c2, c3, c4, ...") and len(found.details["open"]) == 20
 
 
-def test_a_lost_node_is_named() -> None:
+def test_fault_of_a_lost_node() -> None:
     found = faults.lost("x", "alpha#1234")
     assert found.code == 1023 and "alpha#1234" in found.message and "'x'" in found.message
     assert found.details == {"node": "alpha#1234"}
 
 
-def test_overload_says_when_to_come_again() -> None:
+def test_retry_after_in_the_fault_of_an_overload() -> None:
     found = faults.overloaded("requests", 8)
     assert found.code == 1022 and found.details == {"limit": "requests", "retry_after": 1.0}
 
@@ -55,14 +55,14 @@ def test_overload_says_when_to_come_again() -> None:
         ({"unknown": "resources", "node": "a#1", "lacks": []}, "no node that offers 'ad' is left to run it"),
     ],
 )
-def test_not_found_in_words(details: dict[str, object], text: str) -> None:
+def test_message_of_not_found(details: dict[str, object], text: str) -> None:
     found = faults.not_found(Call("x", "ad", b"", (), ("r", "s")), details)
     assert found.code == 1001 and found.message == f"call 'x': {text}"
     assert found.details == {"call": "x", "function": "ad", **details}
     assert faults.not_found(Call("ad", "ad", b"", (), ("r", "s")), details).message == text
 
 
-def test_not_found_names_the_version() -> None:
+def test_version_in_the_message_of_not_found() -> None:
     call = Call("add", "add", b"", version="2")
     assert faults.not_found(call, {"unknown": "function"}).message == "no node offers 'add' in version '2'"
     details = {"unknown": "function", "close": ["adds"], "versions": ["", "1"]}
@@ -70,6 +70,6 @@ def test_not_found_names_the_version() -> None:
     assert faults.not_found(call, details).message == text
 
 
-def test_the_others_are_what_their_codes_say() -> None:
+def test_codes_of_the_constant_faults() -> None:
     codes = [fault.code for fault in (faults.CANCELLED, faults.DRAINING, faults.LOST_BY_LEAVING)]
     assert codes == [1021, 1024, 1023] and all(code in BY_CODE for code in codes)

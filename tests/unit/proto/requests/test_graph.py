@@ -1,4 +1,4 @@
-"""Calls to a graph: each fault with its code and place, in the promised order; what a plan says of a good request."""
+"""The plan of a request: its graph, or one fault with code and path, in the documented order of checks."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from mpreg_proto.wire.messages import Call, Request
 
 
 def calls(**needs: str) -> tuple[Call, ...]:
-    """`a="b c"`: call a needs b and c."""
+    """Return calls with their dependencies: `a="b c"` makes call a depend on b and c."""
     return tuple(Call(name, "f", b"", tuple(others.split())) for name, others in needs.items())
 
 
@@ -25,31 +25,31 @@ def bad(request: Request, limits: Limits = DEFAULT) -> Fault:
     return made
 
 
-def test_one_call_is_a_leaf() -> None:
+def test_plan_of_one_call() -> None:
     made = good(Request(1, calls(x="")))
     assert (list(made.calls), made.leaves, list(made.wanted)) == (["x"], ("x",), ["x"])
     assert not made.dependencies and not made.dependents
 
 
-def test_a_diamond() -> None:
+def test_plan_of_a_diamond() -> None:
     made = good(Request(1, calls(d="b c b", b="a", a="", c="a")))
     assert made.dependencies == {"d": ("b", "c"), "b": ("a",), "c": ("a",)}
     assert made.dependents == {"b": ("d",), "c": ("d",), "a": ("b", "c")}
     assert made.leaves == ("d",) and list(made.calls) == ["d", "b", "a", "c"]
 
 
-def test_leaves_come_in_the_requests_order_and_want_in_its_own() -> None:
+def test_order_of_leaves_and_of_wanted_calls() -> None:
     request = Request(1, calls(c="a", a="", b="", e=""), want=("e", "a"))
     made = good(request)
     assert made.leaves == ("c", "b", "e") and list(made.wanted) == ["e", "a"]
 
 
-def test_what_was_given_is_waited_for_by_nobody() -> None:
+def test_input_is_no_dependency() -> None:
     made = good(Request(1, calls(x="g", y="g x"), inputs={"g": b""}))
     assert made.dependencies == {"y": ("x",)} and made.leaves == ("y",)
 
 
-def test_a_call_of_the_request_comes_before_a_value_of_the_same_name() -> None:
+def test_call_before_an_input_of_the_same_name() -> None:
     made = good(Request(1, calls(x="g", g=""), inputs={"g": b""}))
     assert made.dependencies == {"x": ("g",)}
 
@@ -69,7 +69,7 @@ def test_a_call_of_the_request_comes_before_a_value_of_the_same_name() -> None:
         (Request(1, calls(x="", y=""), want=("x", "z")), 1013, "$.want"),
     ],
 )
-def test_a_wrong_shape_is_told_with_its_place(request_: Request, code: int, path: str) -> None:
+def test_path_of_a_wrong_shape(request_: Request, code: int, path: str) -> None:
     found = bad(request_)
     assert (found.code, found.details["path"]) == (code, path)
     if code == 1010:
@@ -78,12 +78,12 @@ def test_a_wrong_shape_is_told_with_its_place(request_: Request, code: int, path
         assert check_shape(request_) is None
 
 
-def test_names_are_unique() -> None:
+def test_duplicate_call_name() -> None:
     found = bad(Request(1, calls(x="", y="") + calls(x="")))
     assert (found.code, found.details) == (1011, {"name": "x"})
 
 
-def test_a_reference_names_a_call_or_a_given_value() -> None:
+def test_reference_to_no_call_and_no_input() -> None:
     found = bad(Request(1, calls(x="y z", y=""), inputs={"w": b""}))
     assert (found.code, found.details) == (1013, {"call": "x", "name": "z"})
 
@@ -96,21 +96,24 @@ def test_a_reference_names_a_call_or_a_given_value() -> None:
         ({"root": "", "a": "root c", "b": "a", "c": "b", "leaf": "c"}, {"a", "b", "c"}),
     ],
 )
-def test_a_circle_is_told_in_its_order(needs: dict[str, str], cycle: set[str]) -> None:
+def test_cycle_in_its_order(needs: dict[str, str], cycle: set[str]) -> None:
     found = bad(Request(1, calls(**needs)))
-    told = found.details["cycle"]
-    assert found.code == 1012 and set(told) == cycle and len(told) == len(cycle)
-    assert all(after in needs[before].split() for before, after in zip(told, told[1:] + told[:1], strict=True))
-    assert found.message.endswith(" -> ".join([*told, told[0]]))
+    found_cycle = found.details["cycle"]
+    assert found.code == 1012 and set(found_cycle) == cycle and len(found_cycle) == len(cycle)
+    assert all(
+        after in needs[before].split()
+        for before, after in zip(found_cycle, found_cycle[1:] + found_cycle[:1], strict=True)
+    )
+    assert found.message.endswith(" -> ".join([*found_cycle, found_cycle[0]]))
 
 
-def test_a_long_circle_is_cut_in_words_and_whole_in_details() -> None:
+def test_long_cycle_cut_in_the_message_and_whole_in_details() -> None:
     names = [f"n{number}" for number in range(50)]
     found = bad(Request(1, calls(**dict(zip(names, names[1:] + names[:1], strict=True)))))
     assert len(found.details["cycle"]) == 50 and found.message.endswith(" -> ...") and len(found.message) < 200
 
 
-def test_no_circle_is_none() -> None:
+def test_find_cycle_without_a_cycle() -> None:
     assert find_cycle({}, {}) is None
     assert find_cycle({"b": ("a",)}, {"a": ("b",)}) is None
 
@@ -125,14 +128,14 @@ def test_no_circle_is_none() -> None:
         (Request(1, (Call("x", "f", b"", version="version"),)), "name_length", 7),
     ],
 )
-def test_over_a_limit(request_: Request, limit: str, came: int) -> None:
+def test_request_over_a_limit(request_: Request, limit: str, came: int) -> None:
     limits = Limits(calls=2, name_length=5)
     found = bad(request_, limits)
     assert found == over_limit(limit, getattr(limits, limit), came)
     assert found.code == 1014 and found.details == {"limit": limit, "value": getattr(limits, limit), "came": came}
 
 
-def test_the_order_of_checks() -> None:
+def test_order_of_checks() -> None:
     """docs/explanation/requests.md: 1010, 1014, 1011, 1013, 1012; each request here has all faults from its code on."""
     limits, twice = Limits(calls=2), calls(x="y", y="x")
     assert bad(Request(1, (*twice, *calls(x="z"), Call("", "", b"")), want=("w",)), limits).code == 1010

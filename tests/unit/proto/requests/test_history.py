@@ -1,4 +1,4 @@
-"""What the calls of one request have been through, and who is eligible for it."""
+"""The history of the calls of one request: refusals, losses, and eligible candidates."""
 
 from types import SimpleNamespace
 
@@ -16,11 +16,11 @@ def candidate(letter: str, *, idempotent: bool = True, version: str = "1") -> Si
 A, B, C = (candidate(letter) for letter in "abc")
 
 
-def test_everybody_is_eligible_at_first() -> None:
+def test_all_candidates_eligible_at_first() -> None:
     assert History().eligible("x", [A, B]) == [A, B]
 
 
-def test_who_refused_a_call_does_not_get_it_again_until_pardoned() -> None:
+def test_refusal_excludes_a_member_until_cleared() -> None:
     history = History()
     history.refused("x", A.member, FULL)
     assert history.eligible("x", [A, B]) == [B] and history.eligible("y", [A, B]) == [A, B]
@@ -29,7 +29,7 @@ def test_who_refused_a_call_does_not_get_it_again_until_pardoned() -> None:
     assert history.eligible("x", [A, B]) == [A, B] and history.last_refusal("x") is None
 
 
-def test_refusal_of_a_member_counts_more_than_a_member_that_could_not_be_reached() -> None:
+def test_refusal_kept_over_a_failed_connection() -> None:
     history, unreachable = History(), Fault(1001, "could not connect to b")
     history.refused("x", A.member, FULL)
     history.not_connected("x", B.member, unreachable)
@@ -38,7 +38,7 @@ def test_refusal_of_a_member_counts_more_than_a_member_that_could_not_be_reached
     assert history.last_refusal("y") == unreachable
 
 
-def test_after_a_loss_only_the_same_version_may_run_it_and_only_if_it_is_idempotent_still() -> None:
+def test_eligible_after_a_loss() -> None:
     history = History()
     assert history.lost("x", A, failovers=2)
     others = [B, candidate("c", version="2"), candidate("d", idempotent=False)]
@@ -47,7 +47,7 @@ def test_after_a_loss_only_the_same_version_may_run_it_and_only_if_it_is_idempot
     assert not history.lost("z", candidate("d", idempotent=False), failovers=2)
 
 
-def test_a_body_may_have_started_until_somebody_says_that_it_did_not() -> None:
+def test_possibly_started_until_refused() -> None:
     history = History()
     history.dispatched("x", A)
     assert not history.possibly_started, "an idempotent one may start again"

@@ -1,4 +1,4 @@
-"""What is out and where: every count follows from the attempts that are pending."""
+"""Outstanding calls: all counts derive from the open attempts."""
 
 import msgspec
 
@@ -15,7 +15,7 @@ ME, A, B = MemberId(b"me"), MemberId(b"a"), MemberId(b"b")
 
 
 class One(msgspec.Struct, frozen=True):
-    """A candidate as the catalogue gives it."""
+    """A candidate as the catalogue returns it."""
 
     member: MemberId
     shown: str = ""
@@ -37,7 +37,7 @@ def attempt(number: int, name: str, member: MemberId, link: int = 1) -> Attempt:
     return Attempt(execution, name, number, LinkId(link), One(member), 5, "why")
 
 
-def test_an_attempt_is_there_until_its_answer_over_its_own_link() -> None:
+def test_attempt_until_its_answer_on_its_own_link() -> None:
     now = 0
     out = table()
     first, second = attempt(1, "x", A), attempt(1, "y", A)
@@ -56,7 +56,7 @@ def test_an_attempt_is_there_until_its_answer_over_its_own_link() -> None:
     assert out.pop(1, "y", LinkId(1)) is second and (len(out), out.by_number(1), out.by_member(A)) == (0, [], [])
 
 
-def test_each_member_and_each_link_has_its_own() -> None:
+def test_attempts_by_member_and_by_link() -> None:
     out = table()
     one, other, third = attempt(1, "x", A, 1), attempt(2, "x", B, 2), attempt(3, "x", A, 3)
     for each in (one, other, third):
@@ -65,7 +65,7 @@ def test_each_member_and_each_link_has_its_own() -> None:
     assert [out.by_link(LinkId(link)) for link in (1, 2, 3, 4)] == [[one], [other], [third], []]
 
 
-def test_a_link_knows_its_own_and_nothing_of_it_is_left() -> None:
+def test_busy_links() -> None:
     out = table()
     for each in (attempt(1, "x", A, 1), attempt(1, "y", A, 1), attempt(2, "x", B, 2)):
         out.add(each)
@@ -77,7 +77,7 @@ def test_a_link_knows_its_own_and_nothing_of_it_is_left() -> None:
     assert not out.busy_on(LinkId(1)) and not out.has(1) and not out._by_link
 
 
-def test_nothing_is_kept_of_a_member_that_is_gone() -> None:
+def test_late_result_of_a_forgotten_member() -> None:
     now = 0
     out = table()
     out.add(attempt(1, "x", A))
@@ -85,14 +85,14 @@ def test_nothing_is_kept_of_a_member_that_is_gone() -> None:
     out.mark_unreachable(B, now)
     out.pop(1, "x", LinkId(1))
     out.forget(A)
-    out.record_result(A, 4, 100, now)  # a late word
+    out.record_result(A, 4, 100, now)  # a late result
     assert (out.waiting(A, now), out._reported_queues, out._mean_runtime, out._by_member) == (0, {}, {}, {})
     now += Limits().unreachable
     out.mark_unreachable(A, now)
     assert out.unreachable == (A,), "what was believed of B is no longer"
 
 
-def test_numbers_count_and_are_drawn() -> None:
+def test_unique_increasing_dispatch_numbers() -> None:
     drawn = iter([0, 5, (1 << 23) - 1])
     out = Outstanding(ME, {}, Limits(), last_number=(1 << 40) - 3, draw_number=lambda: next(drawn))
     numbers = [out.next_number() for _ in range(3)]
@@ -106,7 +106,7 @@ def test_numbers_count_and_are_drawn() -> None:
     assert out.latest(0) == numbers and out.latest(1) == numbers[1:] and out.latest(3) == []
 
 
-def test_full_is_a_matter_of_our_own_calls() -> None:
+def test_full_member_counts_attempts_of_this_node_only() -> None:
     now = 0
     out = table(calls_per_worker=2)
     out.record_result(A, 100, 0, now)
@@ -118,7 +118,7 @@ def test_full_is_a_matter_of_our_own_calls() -> None:
     assert not out.full(A)
 
 
-def test_a_queue_that_was_told_is_believed_for_a_second() -> None:
+def test_reported_queue_counts_for_a_second() -> None:
     out = table()
     now = 10 * SECOND
     out.add(attempt(1, "x", A))
@@ -133,7 +133,7 @@ def test_a_queue_that_was_told_is_believed_for_a_second() -> None:
     assert out.waiting(A, now) == 1
 
 
-def test_delay_is_calls_times_how_long_they_take_there() -> None:
+def test_delay_from_calls_and_mean_runtime() -> None:
     now = 0
     out = table()
     assert out.delay(A, now) == 0
@@ -149,7 +149,7 @@ def test_delay_is_calls_times_how_long_they_take_there() -> None:
     assert out.delay(A, now) == 180 * MILLISECOND
 
 
-def test_a_member_that_is_gone_is_forgotten() -> None:
+def test_forgotten_member_has_no_reported_queue_or_runtime() -> None:
     now = 0
     out = table()
     out.record_result(A, 4, 80 * MILLISECOND, now)
@@ -159,7 +159,7 @@ def test_a_member_that_is_gone_is_forgotten() -> None:
     assert (out.waiting(A, now), out.delay(A, now)) == (1, 2 * MILLISECOND)
 
 
-def test_calls_can_be_handed_to_whom_no_link_was_refused_lately() -> None:
+def test_reachable_member_without_a_recent_failed_dial() -> None:
     now = 0
     out = table()
     assert [out.connected(member) for member in (ME, A, B)] == [True, True, False]
@@ -171,7 +171,7 @@ def test_calls_can_be_handed_to_whom_no_link_was_refused_lately() -> None:
     assert out.reachable(B, now)
 
 
-def test_a_link_that_must_be_opened_first_counts_as_a_little_delay() -> None:
+def test_delay_of_a_member_without_a_link() -> None:
     now = 0
     out = table()
     assert out.delay(B, now) > NOISE > out.delay(A, now) == 0

@@ -1,4 +1,4 @@
-"""Calls that wait for an offer or for a link, and their timers."""
+"""Pending calls: those that wait for an offer or for a link, and their timers."""
 
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
@@ -18,7 +18,7 @@ def execution(number: int) -> Execution:
     return Execution(RequestId(number), request, planned, link=LinkId(1), arrived=0, deadline=100)
 
 
-def test_a_wait_is_not_made_longer_by_parking_again() -> None:
+def test_wait_not_extended_when_pending_again() -> None:
     timers = Timers()
     pending, one = PendingCalls(timers), execution(1)
     pending.wait_for_offer(one, "x", 10)
@@ -27,7 +27,7 @@ def test_a_wait_is_not_made_longer_by_parking_again() -> None:
     assert timers.next() == 10 and list(pending.calls) == [(1, "x")]
 
 
-def test_a_link_to_another_member_is_waited_for_anew() -> None:
+def test_link_wait_restarts_for_another_member() -> None:
     timers = Timers()
     pending, one = PendingCalls(timers), execution(1)
     pending.wait_for_link(one, "x", ANN, 10)
@@ -39,7 +39,7 @@ def test_a_link_to_another_member_is_waited_for_anew() -> None:
     assert pending.link_timed_out(one, "x") == BOB and pending.link_target(one, "x") is None
 
 
-def test_a_change_takes_out_only_what_it_concerns() -> None:
+def test_pop_of_the_calls_that_a_change_concerns() -> None:
     timers = Timers()
     pending = PendingCalls(timers)
     request = Request(1, (Call("x", "f", b""), Call("y", "f", b"", (), ("red",)), Call("z", "g", b"")))
@@ -50,10 +50,12 @@ def test_a_change_takes_out_only_what_it_concerns() -> None:
     pending.wait_for_offer(one, "y", 10)
     pending.wait_for_link(one, "z", ANN, 10)
     assert list(pending.functions) == ["f", "g"]
-    assert pending.matching(["f", "h"], lambda asked: not asked[1]) == [(1, "x")]
+    assert pending.matching(["f", "h"], lambda requirements: not requirements[1]) == [(1, "x")]
     assert pending.waiting_for_link([ANN, BOB]) == [(1, "z")] and pending.waiting_for_link([BOB]) == []
     assert pending.pop([(RequestId(1), "x"), (RequestId(1), "x"), (RequestId(2), "x")]) == {1: ["x"]}
-    assert list(pending.calls) == [(1, "y"), (1, "z")] and pending.matching(["f"], lambda asked: True) == [(1, "y")]
+    assert list(pending.calls) == [(1, "y"), (1, "z")] and pending.matching(["f"], lambda requirements: True) == [
+        (1, "y")
+    ]
     for name in "xyz":
         pending.discard(one, name)
     assert not (
@@ -61,7 +63,7 @@ def test_a_change_takes_out_only_what_it_concerns() -> None:
     )
 
 
-def test_a_pause_is_ended_by_time_alone() -> None:
+def test_retry_pause_ends_by_time_only() -> None:
     timers = Timers()
     pending, one = PendingCalls(timers), execution(1)
     pending.retry_at(one, "x", 10)
@@ -76,7 +78,7 @@ def test_a_pause_is_ended_by_time_alone() -> None:
     assert timers.next() is None and not pending.calls and not pending._retry_times
 
 
-def test_what_is_released_has_no_timer_and_comes_back_by_none() -> None:
+def test_discarded_call_has_no_timer() -> None:
     timers = Timers()
     pending, one, two = PendingCalls(timers), execution(1), execution(2)
     pending.wait_for_offer(one, "x", 10)

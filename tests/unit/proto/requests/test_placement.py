@@ -1,4 +1,4 @@
-"""Candidates to one node: the ranks in their order, the draw among equals, the words for it."""
+"""Placement: the order of the criteria, the draw among equals, and the reason for a choice."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from mpreg_proto.rng import Rng
 
 
 class One(msgspec.Struct, frozen=True):
-    """A candidate, and what it has to do."""
+    """A candidate and its load."""
 
     name: str
     exact: bool = True
@@ -54,19 +54,19 @@ def names(*ones: One, resources: tuple[str, ...] = ("r",)) -> str:
     return "".join(one.shown for one in rank(ones, Table(*ones), resources=resources, now=0))
 
 
-def test_nobody_and_the_only_one() -> None:
+def test_rank_of_no_candidate_and_of_one() -> None:
     assert names() == ""
     assert names(One("a", suspect=True, full=True, linked=False, exact=False)) == "a"
 
 
 @pytest.mark.parametrize("worse", [{"suspect": True}, {"full": True}, {"linked": False}, {"exact": False}])
-def test_each_rank_alone_decides(worse: dict[str, bool]) -> None:
+def test_each_criterion_alone_decides(worse: dict[str, bool]) -> None:
     assert names(One("a", **worse), One("b"), One("c", **worse), One("d")) == "bd"
     assert names(One("a", **worse), One("b", **worse)) == "ab"
 
 
-def test_the_ranks_in_their_order() -> None:
-    """Routable before SUSPECT; not full before full; linked before not; exact before superset."""
+def test_order_of_criteria() -> None:
+    """The order: routable before SUSPECT, not full before full, linked before not linked, exact before superset."""
     suspect, full = One("s", suspect=True), One("f", full=True, linked=False, exact=False)
     unlinked, superset = One("u", linked=False, exact=False), One("x", exact=False)
     assert names(suspect, full) == "f"
@@ -74,19 +74,19 @@ def test_the_ranks_in_their_order() -> None:
     assert names(One("u", linked=False), superset) == "x"
 
 
-def test_exactness_only_counts_if_resources_were_asked_for() -> None:
+def test_exact_match_counts_only_with_required_resources() -> None:
     assert names(One("a", exact=False), One("b")) == "b"
     assert names(One("a", exact=False), One("b"), resources=()) == "ab"
 
 
-def test_equals_share_evenly() -> None:
+def test_even_draw_among_equals() -> None:
     ones = [One(name) for name in "abcde"]
     rng, table = Rng(3), Table(*ones)
     counts = Counter(draw(ones, table, rng, 0).shown for _ in range(5000))
     assert all(850 <= counts[name] <= 1150 for name in "abcde"), counts
 
 
-def test_the_better_of_two_and_the_worst_never() -> None:
+def test_draw_of_the_better_of_two_never_of_the_worst() -> None:
     ones = [One(name, delay=2 * delay * NOISE) for name, delay in (("a", 5), ("b", 1), ("c", 9), ("d", 3))]
     rng, table = Rng(3), Table(*ones)
     counts = Counter(draw(ones, table, rng, 0).shown for _ in range(6000))
@@ -95,14 +95,14 @@ def test_the_better_of_two_and_the_worst_never() -> None:
     assert abs(counts["b"] - 3000) < 250, "each pair of four holds b with probability one half"
 
 
-def test_a_difference_that_the_way_there_makes_decides_nothing() -> None:
+def test_delay_difference_within_noise() -> None:
     ones = [One("near", delay=0), One("far", delay=NOISE)]
     rng, table = Rng(5), Table(*ones)
     counts = Counter(draw(ones, table, rng, 0).shown for _ in range(4000))
     assert abs(counts["near"] - 2000) < 200, counts
 
 
-def test_one_equal_needs_no_draw() -> None:
+def test_no_draw_for_one_candidate() -> None:
     rng = Rng(3)
     before = rng.below(10**9)
     rng = Rng(3)
@@ -110,14 +110,14 @@ def test_one_equal_needs_no_draw() -> None:
     assert rng.below(10**9) == before
 
 
-def test_reasons() -> None:
+def test_choice_reasons() -> None:
     ones = [One("a"), One("b"), One("c", full=True)]
     assert choice_reason(ones[:1], ones[:1]) == "the only node that can"
     assert choice_reason(ones[:1], ones) == "the best of 3"
     assert choice_reason(ones[:2], ones) == "drawn among 2 equals"
 
 
-def test_who_was_not_chosen_for_what() -> None:
+def test_rejected_candidates_with_reasons() -> None:
     best = One("a")
     ones = [
         best,

@@ -1,4 +1,4 @@
-"""Answers on their way out: joined where they fit, one by one where they don't, 1014 where one alone does not."""
+"""Replies: joined if they fit into one message, else sent one by one; 1014 for a result that does not fit alone."""
 
 import msgspec
 import pytest
@@ -16,7 +16,7 @@ from tests.helpers.node_harness import NodeHarness, PeerStub, call, spec
 
 
 class Wire:
-    """A real link of bytes to the node, for what Framing.OBJECTS does not have: lengths."""
+    """A link of real bytes to the node: messages have lengths, which `Framing.OBJECTS` lacks."""
 
     def __init__(self, harness: NodeHarness, member: bytes) -> None:
         self.link = LinkId(len(harness.peers) + 1)
@@ -30,7 +30,7 @@ class Wire:
         self._harness.node.receive(self.link, prefix(len(body)) + body, now=self._harness.now)
 
     def results(self) -> list[Result]:
-        """What the node's effects hold for this link, all other ones being dropped."""
+        """Return the results among the effects of the node for this link; drop all other effects."""
         sent = [
             effect for effect in self._harness.node.drain() if isinstance(effect, Send) and effect.link == self.link
         ]
@@ -39,7 +39,7 @@ class Wire:
 
 
 def finish(harness: NodeHarness, function: str, length: int) -> None:
-    """All bodies of one function end in one wake-up, with values of that length."""
+    """End all runs of one function in one wake-up, each with a value of `length` bytes."""
     for effect in harness.node.drain():
         if isinstance(effect, Run):
             harness.runs[effect.run] = effect
@@ -49,7 +49,7 @@ def finish(harness: NodeHarness, function: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("member", [b"", b"m" * 16])
-def test_a_result_that_is_too_long_is_1014(member: bytes) -> None:
+def test_result_over_the_message_limit_is_1014(member: bytes) -> None:
     limits = Limits(message=1000, node_message=1000)
     harness = NodeHarness([spec("make")], limits=limits)
     wire = Wire(harness, member)
@@ -63,8 +63,8 @@ def test_a_result_that_is_too_long_is_1014(member: bytes) -> None:
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_results_that_fit_one_by_one_are_not_too_long_together(eager: bool) -> None:
-    """To a coordinator, and to a client that takes them as they come; who wants one answer must have it in one."""
+def test_results_split_over_several_messages(eager: bool) -> None:
+    """A coordinator and an eager client receive results in several messages; any other client receives one message."""
     harness = NodeHarness([spec("make")], limits=Limits(message=1000, node_message=1000))
     wire = Wire(harness, b"" if eager else b"m" * 16)
     calls = tuple(call(name, "make") for name in "xyz")
@@ -77,7 +77,7 @@ def test_results_that_fit_one_by_one_are_not_too_long_together(eager: bool) -> N
     harness.idle()
 
 
-def test_one_of_several_results_that_is_too_long_is_1014_alone() -> None:
+def test_one_result_of_several_over_the_message_limit() -> None:
     harness = NodeHarness([spec("make"), spec("huge")], limits=Limits(node_message=1000))
     wire = Wire(harness, b"m" * 16)
     wire.send(Request(1, (call("x", "make"), call("y", "huge"), call("z", "make")), here=("x", "y", "z")))
@@ -93,14 +93,14 @@ def test_one_of_several_results_that_is_too_long_is_1014_alone() -> None:
 
 
 def outcomes(harness: NodeHarness, outcome: Outcome) -> None:
-    """All bodies that were begun end alike in one wake-up."""
+    """End all runs in one wake-up with the same outcome."""
     for effect in harness.node.drain():
         if isinstance(effect, Run):
             harness.node.finished(effect.run, outcome, now=harness.now)
 
 
-def test_failures_with_long_texts_are_all_told_in_fewer_words() -> None:
-    """Together they are longer than a message; the answer is one message all the same, with each error's code."""
+def test_failures_with_shortened_texts() -> None:
+    """Together the failures exceed the message limit; the reply is one message with the code of each error."""
     harness = NodeHarness([spec("bad")], limits=Limits(message=10_000))
     wire = Wire(harness, b"")
     wire.send(Request(1, tuple(call(str(number), "bad") for number in range(10)), partial=True))
@@ -111,7 +111,7 @@ def test_failures_with_long_texts_are_all_told_in_fewer_words() -> None:
     harness.idle()
 
 
-def test_results_and_failures_that_are_too_long_together_are_1014_each() -> None:
+def test_results_with_failures_over_the_message_limit() -> None:
     harness = NodeHarness([spec("make"), spec("bad")], limits=Limits(message=4_000))
     wire = Wire(harness, b"")
     wire.send(Request(1, (call("x", "make"), call("y", "make"), call("z", "bad")), partial=True))
@@ -125,7 +125,7 @@ def test_results_and_failures_that_are_too_long_together_are_1014_each() -> None
     harness.idle()
 
 
-def test_a_trace_that_is_too_long_is_left_out_and_counted() -> None:
+def test_untraced_rows_of_a_trace_over_the_message_limit() -> None:
     harness = NodeHarness([spec("make")], limits=Limits(message=2_000))
     wire = Wire(harness, b"")
     wire.send(Request(1, tuple(call(f"{number:0100}", "make") for number in range(10)), trace=True))
@@ -136,7 +136,7 @@ def test_a_trace_that_is_too_long_is_left_out_and_counted() -> None:
     harness.idle()
 
 
-def test_an_answer_of_which_nothing_fits_ends_its_link() -> None:
+def test_reply_of_which_nothing_fits_ends_its_link() -> None:
     harness = NodeHarness([spec("make")], limits=Limits(message=90))
     wire = Wire(harness, b"")
     wire.send(Request(1 << 60, (call("x", "make"),)))
@@ -148,7 +148,7 @@ def test_an_answer_of_which_nothing_fits_ends_its_link() -> None:
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-def test_a_stream_of_which_a_leaf_is_too_long_ends_with_an_error(flushed: bool) -> None:
+def test_stream_with_a_leaf_over_the_message_limit(flushed: bool) -> None:
     harness = NodeHarness([spec("make"), spec("huge")], limits=Limits(message=1000))
     wire = Wire(harness, b"")
     wire.send(Request(1, (call("x", "huge"), call("y", "make")), eager=True))
@@ -166,7 +166,7 @@ def test_a_stream_of_which_a_leaf_is_too_long_ends_with_an_error(flushed: bool) 
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_an_answer_of_another_node_is_passed_on_in_parts(last: bool) -> None:
+def test_relayed_result_in_parts(last: bool) -> None:
     harness = NodeHarness(limits=Limits(message=1000))
     wire = Wire(harness, b"")
     rows = [Done(name, b"x" * 600) for name in "xy"]
@@ -179,7 +179,7 @@ def test_an_answer_of_another_node_is_passed_on_in_parts(last: bool) -> None:
     assert not harness.node.replies._unsendable
 
 
-def test_what_is_to_be_sent_is_known_by_link() -> None:
+def test_pending_replies_by_link() -> None:
     harness = NodeHarness()
     answers, one, other = harness.node.replies, LinkId(1), LinkId(2)
     for link in (one, other):
@@ -190,30 +190,30 @@ def test_what_is_to_be_sent_is_known_by_link() -> None:
     assert not answers.busy_on(other) and not answers._rows
 
 
-def test_a_view_that_is_too_long_comes_in_parts() -> None:
+def test_view_in_parts() -> None:
     harness = NodeHarness([spec(f"function-{number}") for number in range(50)], limits=Limits(message=1000))
     wire = Wire(harness, b"")
     harness.node.drain()
     wire.send(GetView(7))
     sent = [effect.chunks for effect in harness.node.drain() if isinstance(effect, Send) and effect.link == wire.link]
-    told = [dialects.decode(body) for _, body in sent]
-    assert len(told) > 1 and all(len(body) <= 1000 for _, body in sent)
-    assert all(isinstance(part, View) and part.id == 7 for part in told)
-    assert [part.last for part in told if isinstance(part, View)] == [False] * (len(told) - 1) + [True]
-    view = msgspec.json.decode(b"".join(part.view for part in told if isinstance(part, View)), type=NodeView)
+    parts = [dialects.decode(body) for _, body in sent]
+    assert len(parts) > 1 and all(len(body) <= 1000 for _, body in sent)
+    assert all(isinstance(part, View) and part.id == 7 for part in parts)
+    assert [part.last for part in parts if isinstance(part, View)] == [False] * (len(parts) - 1) + [True]
+    view = msgspec.json.decode(b"".join(part.view for part in parts if isinstance(part, View)), type=NodeView)
     assert len(view.functions) == 50
 
 
-def test_news_that_is_too_long_comes_in_parts() -> None:
-    """What a node tells another that has just dialled it, and is told apart, is all there."""
+def test_gossip_in_parts() -> None:
+    """The first anti-entropy with a new peer is split into parts; together they are complete."""
     harness = NodeHarness(limits=Limits(node_message=600))
     members = [harness.member(f"member-{number:02}") for number in range(12)]
     wire = Wire(harness, b"w" * 16)
     harness.node.drain()
     wire.send(Digest((), ()))
     sent = [effect.chunks for effect in harness.node.drain() if isinstance(effect, Send) and effect.link == wire.link]
-    told = [message for message in map(dialects.decode, [body for _, body in sent]) if isinstance(message, Gossip)]
-    assert len(told) > 1 and all(len(body) <= 600 for _, body in sent)
-    known = {claim.member for news in told for claim in news.claims}
+    parts = [message for message in map(dialects.decode, [body for _, body in sent]) if isinstance(message, Gossip)]
+    assert len(parts) > 1 and all(len(body) <= 600 for _, body in sent)
+    known = {claim.member for part in parts for claim in part.claims}
     assert {member.cluster.me for member in members} <= known
-    assert [news.answer for news in told] == [False] * (len(told) - 1) + [True]
+    assert [part.answer for part in parts] == [False] * (len(parts) - 1) + [True]

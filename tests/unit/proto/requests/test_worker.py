@@ -1,4 +1,4 @@
-"""The worker, on a real node whose coordinators are spoken by hand: slots, queues, refusals, what a body's end says."""
+"""The worker on a real node with stub coordinators: slots, queues, refusals, and outcomes of runs."""
 
 from dataclasses import dataclass
 
@@ -15,17 +15,17 @@ SLOW = spec("slow", concurrency=2)
 
 
 def dispatch(member: MemberStub, number: int, *calls: Call, **fields: object) -> None:
-    """Ask the node, as a coordinator does that chose it for all of `calls`."""
+    """Dispatch all of `calls` to the node, as a coordinator does."""
     here = tuple(one.name for one in calls)
     member.send(Request(number, calls, here=here, partial=True, eager=True, **fields))  # type: ignore[arg-type]
 
 
 def rows(member: MemberStub) -> dict[str, Failed]:
-    """The failed calls in what has been heard."""
+    """Return the failed calls in the results that the member has received."""
     return {row.name: row for result in member.take(Result) for row in result.failed}
 
 
-def test_slots_and_queue_are_each_functions_own_and_first_come_first_served() -> None:
+def test_slots_and_fifo_queue_of_each_function() -> None:
     harness = NodeHarness([SLOW, spec("other", concurrency=1)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     for number in (1, 2, 3, 4):
@@ -47,7 +47,7 @@ def test_slots_and_queue_are_each_functions_own_and_first_come_first_served() ->
     harness.idle()
 
 
-def test_results_of_one_wake_up_share_one_message() -> None:
+def test_one_message_for_results_of_one_wake_up() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2), call("z", "slow", 3))
@@ -60,7 +60,7 @@ def test_results_of_one_wake_up_share_one_message() -> None:
     harness.idle()
 
 
-def test_a_call_that_is_not_offered_here_is_refused_and_the_others_run() -> None:
+def test_refusal_of_a_call_not_offered_here() -> None:
     harness = NodeHarness([spec("add", resources=("r",))])
     alpha = harness.member("alpha", spec("sub"))
     dispatch(alpha, 1, call("x", "sub"), call("y", "add", 1, resources=("r",)), call("z", "add", resources=("s",)))
@@ -74,14 +74,14 @@ def test_a_call_that_is_not_offered_here_is_refused_and_the_others_run() -> None
     assert result.last and value(result, "y") == 1
 
 
-def test_a_version_that_is_not_offered_here_is_refused() -> None:
+def test_refusal_of_a_version_not_offered_here() -> None:
     harness = NodeHarness([spec("add", version="1")])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, Call("x", "add", CODEC.encode([[1], {}]), version="2"))
     assert rows(alpha)["x"].fault.code == 1001
 
 
-def test_what_is_queued_is_refused_once_the_function_is_withdrawn_and_what_runs_goes_on() -> None:
+def test_refusal_of_queued_calls_of_a_withdrawn_function() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(name, "slow", 1) for name in "wxyz"])
@@ -97,7 +97,7 @@ def test_what_is_queued_is_refused_once_the_function_is_withdrawn_and_what_runs_
     harness.idle()
 
 
-def test_what_is_queued_for_a_withdrawn_function_is_refused_by_a_node_that_is_leaving_too() -> None:
+def test_withdrawn_function_of_a_leaving_node() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(name, "slow", 1) for name in "wxyz"])
@@ -109,7 +109,7 @@ def test_what_is_queued_for_a_withdrawn_function_is_refused_by_a_node_that_is_le
     assert {name: row.fault.code for name, row in rows(alpha).items()} == {"y": 1001, "z": 1001}
 
 
-def test_more_slots_let_the_queue_go_on_at_once_and_fewer_end_no_run() -> None:
+def test_changed_concurrency() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(name, "slow", name) for name in "stuvwx"])
@@ -124,10 +124,10 @@ def test_more_slots_let_the_queue_go_on_at_once_and_fewer_end_no_run() -> None:
     assert [run.args for run in harness.running("slow")] == [["w"]]
 
 
-# -- time -------------------------------------------------------------------------------------------------------------
+# -- deadlines --------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_starts_at_or_after_its_deadline() -> None:
+def test_no_start_at_or_after_the_deadline() -> None:
     harness = NodeHarness([spec("slow", concurrency=1)])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
@@ -143,16 +143,16 @@ def test_nothing_starts_at_or_after_its_deadline() -> None:
     assert first.deadline == 61 * 10**9
 
 
-def test_a_deadline_is_never_later_than_the_longest() -> None:
+def test_longest_timeout_bounds_the_deadline_of_a_run() -> None:
     harness = NodeHarness([SLOW], limits=Limits(longest_timeout=10**9))
     dispatch(harness.member("alpha"), 1, call("x", "slow"), timeout=2**63)
     assert harness.running("slow")[0].deadline == harness.now + 10**9
 
 
-# -- cancelling -------------------------------------------------------------------------------------------------------
+# -- cancellation -----------------------------------------------------------------------------------------------------
 
 
-def test_cancelling_refuses_what_is_queued_and_asks_what_runs_whose_slot_stays_taken() -> None:
+def test_cancellation_of_queued_and_running_calls() -> None:
     harness = NodeHarness([spec("slow", concurrency=1)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow"), call("y", "slow"))
@@ -167,7 +167,7 @@ def test_cancelling_refuses_what_is_queued_and_asks_what_runs_whose_slot_stays_t
     assert [run.args for run in harness.running("slow")] == [["z"]]
 
 
-def test_a_cancelled_body_that_returns_all_the_same_has_its_result() -> None:
+def test_result_of_a_cancelled_run_that_returns() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 5))
@@ -176,7 +176,7 @@ def test_a_cancelled_body_that_returns_all_the_same_has_its_result() -> None:
     assert value(alpha.take(Result)[0], "x") == 5
 
 
-def test_the_loss_of_the_asker_is_a_cancel_and_its_results_go_nowhere() -> None:
+def test_lost_coordinator_cancels_its_calls() -> None:
     harness = NodeHarness([spec("slow", concurrency=1)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow"))
@@ -191,7 +191,7 @@ def test_the_loss_of_the_asker_is_a_cancel_and_its_results_go_nowhere() -> None:
     harness.idle()
 
 
-def test_a_run_that_ends_twice_or_never_began_changes_nothing() -> None:
+def test_outcome_of_an_unknown_or_ended_run() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1))
@@ -203,10 +203,10 @@ def test_a_run_that_ends_twice_or_never_began_changes_nothing() -> None:
     assert len(alpha.take(Result)) == 1 and harness.node.worker.running == 0
 
 
-# -- how a body's end is told -----------------------------------------------------------------------------------------
+# -- outcomes of runs -------------------------------------------------------------------------------------------------
 
 
-def test_what_a_function_raises_is_1003_with_all_that_helps() -> None:
+def test_details_of_a_raised_exception() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
@@ -223,8 +223,8 @@ def test_what_a_function_raises_is_1003_with_all_that_helps() -> None:
     }
 
 
-def test_an_exceptions_words_may_be_no_text() -> None:
-    """Names of files that are no UTF-8 come as halves of surrogate pairs; the fault must be encodable."""
+def test_exception_text_with_surrogates() -> None:
+    """File names that are not UTF-8 contain lone surrogates; the fault must be encodable."""
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
@@ -234,7 +234,7 @@ def test_an_exceptions_words_may_be_no_text() -> None:
     assert "no file \\udcff é" in fault.message
 
 
-def test_a_result_that_cannot_be_sent_is_1003() -> None:
+def test_unsendable_result_is_1003() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
@@ -243,7 +243,7 @@ def test_a_result_that_cannot_be_sent_is_1003() -> None:
     assert (fault.code, fault.details["type"]) == (1003, "UnsendableValue") and "$.deep[0]" in fault.message
 
 
-def test_failures_are_cut_and_are_not_sent_three_times() -> None:
+def test_cut_texts_of_a_failure() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
@@ -255,7 +255,7 @@ def test_failures_are_cut_and_are_not_sent_three_times() -> None:
     assert len(fault.details["type"]) == FAILURE_SUMMARY
 
 
-def test_subclasses_of_str_in_a_failure_become_text() -> None:
+def test_str_subclasses_in_a_failure() -> None:
     class Markup(str):
         __slots__ = ()
 
@@ -267,7 +267,7 @@ def test_subclasses_of_str_in_a_failure_become_text() -> None:
     assert {type(text) for text in (fault.message, *fault.details.values())} == {str}
 
 
-def test_whatever_a_result_raises_when_it_is_encoded_is_1003() -> None:
+def test_exceptions_while_a_result_is_encoded() -> None:
     class Meta(type):
         @property
         def __name__(cls) -> str:  # type: ignore[override]
@@ -300,7 +300,7 @@ def test_whatever_a_result_raises_when_it_is_encoded_is_1003() -> None:
         harness.idle()
 
 
-def test_a_body_that_never_began_is_refused_and_frees_its_slot() -> None:
+def test_refusal_of_a_run_that_did_not_start() -> None:
     harness = NodeHarness([spec("slow", concurrency=1)])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1))
@@ -312,7 +312,7 @@ def test_a_body_that_never_began_is_refused_and_frees_its_slot() -> None:
     assert [run.args for run in harness.running("slow")] == [[2]]
 
 
-def test_a_body_that_was_lost_may_have_begun() -> None:
+def test_lost_run_may_have_started() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1))
@@ -325,7 +325,7 @@ def test_a_body_that_was_lost_may_have_begun() -> None:
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def test_references_are_filled_in_from_what_was_given_and_each_call_has_its_own_copy() -> None:
+def test_references_resolved_to_separate_copies() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     given = {"a": CODEC.encode({"k": [1, 2]})}
@@ -350,7 +350,7 @@ def test_references_are_filled_in_from_what_was_given_and_each_call_has_its_own_
         (Call("x", "slow", b"\x92\x91" + b"\x91" * 200 + b"\x01\x80"), 1014, "over a limit"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused_before_anything_runs(made: Call, code: int, words: str) -> None:
+def test_refusal_of_invalid_arguments(made: Call, code: int, words: str) -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, made, inputs={"a": CODEC.encode({"k": [1, 2]}), "b": b"\x01"})
@@ -360,13 +360,13 @@ def test_arguments_that_cannot_be_are_refused_before_anything_runs(made: Call, c
     harness.idle()
 
 
-def test_a_call_that_only_comes_after_another_needs_no_value() -> None:
+def test_dependency_without_a_reference_has_no_input() -> None:
     harness = NodeHarness([SLOW])
     dispatch(harness.member("alpha"), 1, Call("x", "slow", CODEC.encode([[1], {}]), dependencies=("before",)))
     assert harness.running("slow")[0].args == [1]
 
 
-# -- dispatches that no coordinator makes -----------------------------------------------------------------------------
+# -- malformed dispatches ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_a_call_that_only_comes_after_another_needs_no_value() -> None:
         Request(1, ()),
     ],
 )
-def test_a_dispatch_that_makes_no_sense_is_1010(request_: Request) -> None:
+def test_malformed_dispatch_is_1010(request_: Request) -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     alpha.send(request_)
@@ -388,7 +388,7 @@ def test_a_dispatch_that_makes_no_sense_is_1010(request_: Request) -> None:
     harness.idle()
 
 
-def test_a_number_that_is_in_use_is_refused_and_both_calls_of_the_name_end_once() -> None:
+def test_duplicate_request_id_on_one_link() -> None:
     harness = NodeHarness([SLOW])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow", "first"))
@@ -403,7 +403,7 @@ def test_a_number_that_is_in_use_is_refused_and_both_calls_of_the_name_end_once(
     assert harness.running("slow")[0].args == ["later"]
 
 
-def test_cancelled_calls_leave_the_queue_and_the_others_keep_their_order() -> None:
+def test_queue_order_after_a_cancellation() -> None:
     harness = NodeHarness([spec("slow", concurrency=1)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     for number in (1, 2, 3, 4):
@@ -421,7 +421,7 @@ def test_cancelled_calls_leave_the_queue_and_the_others_keep_their_order() -> No
     assert not harness.node.worker._queues and not harness.node.worker._busy and not harness.node.worker._by_link
 
 
-def test_nothing_is_kept_of_functions_that_were_offered_once() -> None:
+def test_no_state_of_withdrawn_functions() -> None:
     harness = NodeHarness()
     alpha = harness.member("alpha")
     for number in range(5):
@@ -434,7 +434,7 @@ def test_nothing_is_kept_of_functions_that_were_offered_once() -> None:
     assert (worker._slots, worker._busy, worker._queues) == ({}, {}, {})
 
 
-def test_encoded_arguments_are_let_go_when_a_body_has_them() -> None:
+def test_encoded_arguments_dropped_after_the_start() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", b"y" * 1000))
@@ -445,7 +445,7 @@ def test_encoded_arguments_are_let_go_when_a_body_has_them() -> None:
 
 
 def multiplied(harness: NodeHarness, member: MemberStub, number: int, *refs: Ref, **given: object) -> Failed | None:
-    """Dispatch a call of `slow` with these references as arguments; its failure, if it is refused."""
+    """Dispatch a call of `slow` with these references as arguments; return its failure if it is refused."""
     args = CODEC.encode([list(refs), {}])
     encoded = {name: CODEC.encode(held) for name, held in given.items()}
     dispatch(member, number, Call("x", "slow", args, tuple(given)), inputs=encoded)
@@ -464,7 +464,7 @@ def multiplied(harness: NodeHarness, member: MemberStub, number: int, *refs: Ref
         ([Ref("a")] * 10 + [Ref("a", (0,))] * 10, {"a": [[0] * 9]}, "expansion_elements", 190),
     ],
 )
-def test_what_references_expand_to_is_bounded(refs: list[Ref], given: dict[str, object], limit: str, came: int) -> None:
+def test_limit_of_expanded_references(refs: list[Ref], given: dict[str, object], limit: str, came: int) -> None:
     harness = NodeHarness([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
     failed = multiplied(harness, harness.member("alpha"), 1, *refs, **given)
     assert failed is not None and failed.refused
@@ -485,19 +485,19 @@ def test_what_references_expand_to_is_bounded(refs: list[Ref], given: dict[str, 
         ([], {"a": [0] * 500}),
     ],
 )
-def test_references_that_expand_to_exactly_the_bound(refs: list[Ref], given: dict[str, object]) -> None:
+def test_references_that_expand_to_exactly_the_limit(refs: list[Ref], given: dict[str, object]) -> None:
     harness = NodeHarness([SLOW], limits=Limits(expansion=10_000, expansion_elements=100))
     assert multiplied(harness, harness.member("alpha"), 1, *refs, **given) is None
     assert len(harness.running("slow")[0].args) == len(refs)
 
 
-def test_a_path_that_is_not_there_where_there_is_much_to_count() -> None:
+def test_unknown_path_in_a_large_input() -> None:
     harness = NodeHarness([SLOW], limits=Limits(expansion=10_000, expansion_elements=10))
     failed = multiplied(harness, harness.member("alpha"), 1, Ref("a", ("no",)), a=[0] * 50)
     assert failed is not None and failed.fault.code == 1013
 
 
-def test_inputs_that_nothing_refers_to_are_not_read() -> None:
+def test_unreferenced_inputs_are_not_decoded() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, Call("x", "slow", CODEC.encode([[1], {}]), ("a",)), inputs={"a": b"\xc1"})
@@ -505,7 +505,7 @@ def test_inputs_that_nothing_refers_to_are_not_read() -> None:
 
 
 @pytest.mark.parametrize("made", [[], {}], ids=["list", "dict"])
-def test_a_result_that_contains_itself_is_a_failure_of_its_call(made: list[object] | dict[int, object]) -> None:
+def test_result_that_contains_itself(made: list[object] | dict[int, object]) -> None:
     for place in (0, 1):
         made.insert(place, made) if isinstance(made, list) else made.update({place: made})
     harness = NodeHarness([SLOW])
@@ -517,12 +517,12 @@ def test_a_result_that_contains_itself_is_a_failure_of_its_call(made: list[objec
     harness.idle()
 
 
-# -- inputs of all that runs ------------------------------------------------------------------------------------------
+# -- inputs of running calls ------------------------------------------------------------------------------------------
 
 INPUT = {"a": CODEC.encode(b"x" * 10_000)}
 
 
-def test_inputs_of_running_calls_have_room_for_so_many_bytes() -> None:
+def test_limit_of_the_inputs_of_running_calls() -> None:
     harness = NodeHarness([spec("slow"), spec("other")], limits=Limits(inputs=25_000))
     alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(f"x{n}", "slow", n, Ref("a")) for n in range(4)], call("y", "slow", 4), inputs=INPUT)
@@ -540,7 +540,7 @@ def test_inputs_of_running_calls_have_room_for_so_many_bytes() -> None:
     harness.idle()
 
 
-def test_a_call_whose_inputs_have_no_room_alone_runs_alone() -> None:
+def test_call_with_inputs_over_the_limit_runs_alone() -> None:
     harness = NodeHarness([spec("slow")], limits=Limits(inputs=1))
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), inputs=INPUT)
@@ -551,7 +551,7 @@ def test_a_call_whose_inputs_have_no_room_alone_runs_alone() -> None:
     harness.idle()
 
 
-def test_what_waits_behind_a_cancelled_call_without_room_starts() -> None:
+def test_queue_proceeds_after_cancelling_a_call_without_room() -> None:
     harness = NodeHarness([spec("slow")], limits=Limits(inputs=15_000))
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), inputs=INPUT)
@@ -565,7 +565,7 @@ def test_what_waits_behind_a_cancelled_call_without_room_starts() -> None:
     harness.idle()
 
 
-def test_many_small_elements_weigh_more_than_their_bytes() -> None:
+def test_weight_of_many_small_elements() -> None:
     harness = NodeHarness([spec("slow")], limits=Limits(inputs=1_000_000))
     alpha = harness.member("alpha")
     given = {"a": CODEC.encode([[]] * 10_000)}
@@ -574,7 +574,7 @@ def test_many_small_elements_weigh_more_than_their_bytes() -> None:
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_results_kept_for_one_request_have_a_bound(partial: bool) -> None:
+def test_limit_of_values_of_one_request(partial: bool) -> None:
     harness = NodeHarness([spec("f")], limits=Limits(values=25_000))
     client = harness.client()
     client.send(Request(1, tuple(call(f"x{n}", "f", n) for n in range(3)), partial=partial))
