@@ -1,1 +1,1 @@
-"""The tests, a package so that `python -m tests.helpers.ws_echo` works; tests/ mirrors the two packages under unit/."""
+"""The tests: a package, so that `python -m tests.helpers.ws_echo` works. tests/unit/ mirrors the two packages."""

@@ -1,10 +1,10 @@
-"""The way of one request through the core, in functions, files and changes of file.
+"""The path of one request through the core, in functions, files and changes of file.
 
     python -m tests.hops [--list]
 
-A request of one call is followed from its bytes to `Run`, and its outcome from `finished` to the bytes of the answer:
-for a node that serves it itself, and for two nodes. It is the second request that is counted, so what a node does once
-is left out. `--list` prints each call in its order.
+The command follows a request of one call from its bytes to `Run`, and its outcome from `finished` to the bytes of the
+answer: for a node that serves it itself, and for two nodes. It counts the second request, so that one-time work of a
+node is left out. `--list` prints each call in order.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from tests.helpers.node_harness import spec
 CODEC = ValueCodec()
 _CORE = str(Path(mpreg_proto.__file__).parent)
 AIM = {"in": (50, 12, 20), "out": (22, 8, None)}
-"""Functions, files and changes of file that a node is to need at most for a request that it serves itself."""
+"""The aim for a request that a node serves itself: at most so many functions, files and changes of file."""
 
 
 class Way:
-    """The functions of the core that one input called, in their order."""
+    """The functions of the core that one input called, in order."""
 
     def __init__(self, title: str, calls: list[tuple[str, str]]) -> None:
         self.title = title
         self.calls = calls
-        """File and qualified name of each."""
+        """The file and the qualified name of each."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Functions called, files that they are in, and changes from one file to another."""
+        """The functions called, the files that they are in, and the changes from one file to another."""
         files = [file for file, _ in self.calls]
         changes = sum(one != other for one, other in pairwise(files))
         return len(files), len(dict.fromkeys(files)), changes
 
 
 def followed(title: str, step: Callable[[], object]) -> Way:
-    """Do `step` and note each function of the core that begins; comprehensions are part of theirs."""
+    """Run `step` and record each function of the core that starts. Comprehensions count as part of their function."""
     calls: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -69,7 +69,7 @@ def followed(title: str, step: Callable[[], object]) -> Way:
 
 
 class Pair:
-    """One or two nodes and a client, joined by streams; `last` holds the input of a node that is delivered next."""
+    """One or two nodes and a client, joined by streams."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.now = SECOND
@@ -96,7 +96,7 @@ class Pair:
         self.settle()
 
     def connect(self, one: str, other: str) -> None:
-        """Join two of them by a link; `one` has dialled."""
+        """Join two of them by a link, which `one` dialled."""
         self._links += 1
         link = LinkId(self._links)
         self.wires[one, link], self.wires[other, link] = (other, link), (one, link)
@@ -107,7 +107,7 @@ class Pair:
                 self.nodes[name].link_opened(link, framing=Framing.STREAM, dialled=dialled, now=self.now)
 
     def collect(self) -> None:
-        """Take the effects of all."""
+        """Take the effects of all nodes and of the client."""
         for effect in self.client.drain():
             self._carry("client", effect)
         for name, node in self.nodes.items():
@@ -124,14 +124,14 @@ class Pair:
                 self.runs.append((name, effect))
 
     def deliver(self) -> tuple[str, Callable[[], object]]:
-        """The receiver of the oldest bytes on their way, and what gives them to it."""
+        """Return the receiver of the oldest bytes in transit, and the function that delivers them."""
         name, link, data = self.waiting.popleft()
         if name == "client":
             return name, lambda: self.client.receive(link, data, now=self.now)
         return name, lambda: self.nodes[name].receive(link, data, now=self.now)
 
     def settle(self) -> None:
-        """Let two seconds pass."""
+        """Advance the time by two seconds."""
         for _ in range(200):
             self.collect()
             while self.waiting:
@@ -142,7 +142,7 @@ class Pair:
                 node.wake(now=self.now)
 
     def ask(self) -> Iterator[Way]:
-        """Send one request; each input that a node gets on its way, followed."""
+        """Send one request; yield each input of a node that follows, with the functions it called."""
         call = Call("x", "f", CODEC.encode([[1], {}]))
         self.client.submit(Request(0, (call,)), now=self.now)
         self.collect()
@@ -161,7 +161,7 @@ class Pair:
 
 
 def ways(*names: str) -> list[Way]:
-    """The inputs of a second request to nodes of these names, of which the last offers the function."""
+    """Return the inputs of a second request to nodes of these names. The last node offers the function."""
     pair = Pair(names)
     list(pair.ask())
     pair.settle()
@@ -169,7 +169,7 @@ def ways(*names: str) -> list[Way]:
 
 
 def main() -> int:
-    """Print them; the exit code."""
+    """Print them; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.hops", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--list", action="store_true", help="each call, in its order")
     listed = parser.parse_args().list

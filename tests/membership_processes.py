@@ -1,9 +1,9 @@
-"""Two dozen real nodes on loopback, measured: how fast they find each other and miss the dead, what they cost idle.
+"""Two dozen real nodes on loopback, measured: the time to find each other and DEAD members, and the idle costs.
 
     uv run python -m tests.membership_processes [--nodes 24] [--killed 8] [--idle 20]
 
-tests/integration/test_membership.py asserts what this prints, but for what an idle node costs.
-What the nodes say goes to stderr: `2>/dev/null` leaves the figures.
+tests/integration/test_membership.py asserts what this prints, except the costs of an idle node.
+The nodes log to stderr: `2>/dev/null` leaves the figures.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tests.helpers.node_processes import Load, NodeProcesses, node_processes
 
 
 def row(name: str, value: str, target: str = "") -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     print(f"  {name:<66}{value:>14}   {target}", flush=True)
 
 
 async def measure(nodes: int, killed: int, idle: float) -> None:
-    """All of it, in one cluster."""
+    """Measure everything, in one cluster."""
     async with node_processes() as made, anyio.create_task_group() as tasks:
         began = time.monotonic()
         await made.start(["n0"])
@@ -45,8 +45,8 @@ async def measure(nodes: int, killed: int, idle: float) -> None:
 
 
 async def at_rest(made: NodeProcesses, seconds: float) -> None:
-    """What a node costs when nothing is asked of it."""
-    await anyio.sleep(35)  # links that only joining needed are closed by then
+    """Measure the costs of a node without requests."""
+    await anyio.sleep(35)  # by then the links that only joining needed are closed
     before = {name: node.processor_time() for name, node in made.nodes.items()}
     await anyio.sleep(seconds)
     used = [(node.processor_time() - before[name]) / seconds * 100 for name, node in made.nodes.items()]
@@ -57,7 +57,7 @@ async def at_rest(made: NodeProcesses, seconds: float) -> None:
 
 
 async def lose(made: NodeProcesses, load: Load, nodes: int, killed: int) -> None:
-    """SIGKILL to many at once, and new ones on their ports."""
+    """Send SIGKILL to many nodes at once, and start new nodes on their ports."""
     victims = [made.forget(f"n{number}") for number in range(nodes - killed, nodes)]
     survivors = list(made.nodes)
     for victim in victims:
@@ -85,7 +85,7 @@ async def lose(made: NodeProcesses, load: Load, nodes: int, killed: int) -> None
 
 
 async def pause(made: NodeProcesses) -> None:
-    """SIGSTOP for 4 s."""
+    """Send SIGSTOP for 4 s."""
     paused = made.nodes["n3"]
     before = (await made.view("n3")).id
     paused.signal(signal.SIGSTOP)
@@ -97,7 +97,7 @@ async def pause(made: NodeProcesses) -> None:
 
 
 def main() -> int:
-    """Print it; 0, as it is no verdict."""
+    """Print the table and return 0: this is no check."""
     parser = argparse.ArgumentParser(prog="python -m tests.membership_processes", description="Real nodes, measured.")
     parser.add_argument("--nodes", type=int, default=24, metavar="N", help="how many processes (24)")
     parser.add_argument("--killed", type=int, default=8, metavar="N", help="how many of them, all at once (8)")

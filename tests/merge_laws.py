@@ -1,14 +1,13 @@
-"""Does the order in which news arrives matter? Three sets of merge rules, over all small sets of messages, as a table.
+"""The effect of message order: three sets of merge rules, over all small sets of messages, as a table.
 
     python -m tests.merge_laws
 
-The rules are written down here again from what their projects do, in a few lines each and without their details
-(timers, addresses, broadcasts): memberlist's (`aliveNode`, `suspectNode`, `deadNode` in its state.go), foca's
-(`Member::can_change`, which is SWIM's section 4.2), and the lexicographic maximum, which is ours
-(docs/explanation/membership.md). A message is about one member: ALIVE, SUSPECT, DEAD or LEFT at one of four
-incarnations. Each set is applied in all its orders; it differs if two orders end in different cells, and differs in up
-or down if one of these is routable and another is not. What the real `Members` does with the same sets is a test
-(tests/properties/test_merge_laws.py).
+The rules repeat those of their projects, in a few lines each and without details (timers, addresses, broadcasts):
+memberlist (`aliveNode`, `suspectNode`, `deadNode` in its state.go), foca (`Member::can_change`, SWIM section 4.2), and
+the lexicographic maximum, which this project uses (docs/explanation/membership.md). A message is about one member:
+ALIVE, SUSPECT, DEAD or LEFT at one of four incarnations. Each set is applied in all its orders. It differs if two
+orders end in different cells, and it differs in up or down if one of these is routable and another is not.
+tests/properties/test_merge_laws.py tests the real `Members` with the same sets.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ STANDINGS = (Standing.ALIVE, Standing.SUSPECT, Standing.DEAD, Standing.LEFT)
 
 
 class Cell(NamedTuple):
-    """What is believed of the member, and what a message says of it: the two have one shape."""
+    """A belief about the member, or the content of a message about it: the two have one shape."""
 
     incarnation: int
     standing: Standing
 
 
 Rules = Callable[[Cell | None, Cell], Cell | None]
-"""What is believed after a message, from what was believed before; None: the member is unknown."""
+"""A function from the belief before a message, and the message, to the belief after it. None: an unknown member."""
 
 MESSAGES = tuple(Cell(*row) for row in product(range(INCARNATIONS), STANDINGS))
 KNOWN = Cell(0, Standing.ALIVE)
-"""Where each run begins: the member has joined. An unknown member is the other beginning."""
+"""The start of each run: the member has joined. An unknown member is the other start."""
 
 
 def memberlist(held: Cell | None, said: Cell) -> Cell | None:
-    """Alive needs a later incarnation, the others none earlier. Suspect moves only who is alive; nothing dies twice.
+    """Alive needs a later incarnation, the others none earlier. Suspect moves only an alive member; dead stays dead.
 
-    So a suspicion of a later incarnation is lost on who is suspect already, and a death on who is dead; and who is
-    unknown can only be made known by an alive.
+    So a suspicion of a later incarnation has no effect on a suspect member, nor a death on a dead member. Only an alive
+    makes an unknown member known.
     """
     if held is None:
         return said if said.standing is Standing.ALIVE else None
@@ -56,7 +55,7 @@ def memberlist(held: Cell | None, said: Cell) -> Cell | None:
 
 
 def foca(held: Cell | None, said: Cell) -> Cell | None:
-    """Down is for ever, whatever its incarnation, and keeps that; it has no LEFT, so both are Down here."""
+    """Down is final, whatever its incarnation, and keeps that; foca has no LEFT, so both are Down here."""
     if said.standing is Standing.LEFT:
         said = Cell(said.incarnation, Standing.DEAD)
     if held is None:
@@ -72,7 +71,7 @@ def foca(held: Cell | None, said: Cell) -> Cell | None:
 
 
 def maximum(held: Cell | None, said: Cell) -> Cell | None:
-    """The greater pair of (incarnation, standing)."""
+    """Return the greater pair of (incarnation, standing)."""
     return said if held is None or said > held else held
 
 
@@ -80,7 +79,7 @@ RULES: dict[str, Rules] = {"memberlist": memberlist, "foca": foca, "lexicographi
 
 
 class Count(NamedTuple):
-    """Of `sets` message sets, how many end in different cells by order, and in up as well as down."""
+    """The number of message sets, and how many of them end by order in different cells, and in up as well as down."""
 
     sets: int
     differing: int
@@ -88,12 +87,12 @@ class Count(NamedTuple):
 
 
 def sets(size: int) -> Iterator[tuple[Cell, ...]]:
-    """All sets of so many different messages."""
+    """Return all sets of so many different messages."""
     return combinations(MESSAGES, size)
 
 
 def ends(rules: Rules, messages: tuple[Cell, ...], start: Cell | None) -> list[Cell | None]:
-    """Where each order of `messages` leads."""
+    """Return the end of each order of `messages`."""
     found: list[Cell | None] = []
     for order in permutations(messages):
         held = start
@@ -104,7 +103,7 @@ def ends(rules: Rules, messages: tuple[Cell, ...], start: Cell | None) -> list[C
 
 
 def up(cell: Cell | None) -> bool:
-    """Whether calls would go there."""
+    """Return whether calls would be sent to the member."""
     return cell is not None and cell.standing <= Standing.SUSPECT
 
 
@@ -120,7 +119,7 @@ def count(rules: Rules, size: int, start: Cell | None) -> Count:
 
 
 def table() -> str:
-    """The table of docs/explanation/membership.md."""
+    """Return the table of docs/explanation/membership.md."""
     lines = [
         f"{'sets whose end depends on the order':<38}{'messages':>9}{'sets':>7}{'differ':>9}{'up or down':>12}",
     ]

@@ -1,7 +1,7 @@
-"""What a maintainer would look for before a release, so that nobody has to, in all files that are or would be tracked.
+"""Checks of all files that are or would be tracked, which a maintainer would otherwise do before a release.
 
-Asks git which files those are; in an unpacked source archive, where there is no git, it walks and leaves out what
-.gitignore names. It reads files and changes none.
+The list of files comes from git. In an unpacked source archive without git, it comes from a directory walk without the
+files that .gitignore names. The tests read files and change none.
 """
 
 import os
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Put together here, so that this file does not hold what it looks for.
+# Joined here, so that this file does not contain the names that it looks for.
 REGISTRY_HOSTS = [
     ".".join(parts)
     for parts in (
@@ -33,7 +33,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.~$})\]-])/(?:" + "|".join(("root", "work", "
 
 
 def by_git() -> list[str] | None:
-    """The tracked files and those that `git add .` would add; None where this is no checkout of its own."""
+    """Return the tracked files and those that `git add .` would add; None if this is not its own checkout."""
     try:
         top = subprocess.run(
             ["git", "rev-parse", "--show-toplevel"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -47,12 +47,12 @@ def by_git() -> list[str] | None:
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    # A copy that lies inside another project's checkout has that project's list, which says nothing about this one.
+    # A copy inside another project's checkout would get that project's list, which has nothing to do with this one.
     return listing.split("\0")[:-1] if Path(top).resolve() == ROOT else None
 
 
 def by_walking() -> list[str]:
-    """The files below the root but what .gitignore names, and git's own."""
+    """Return the files below the root except git's own and those that .gitignore names."""
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]
 
     def kept(name: str) -> bool:
@@ -69,20 +69,20 @@ FILES = by_git() or by_walking()
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Each file that holds text, with its text."""
+    """Yield the name and the text of each text file."""
     for name in FILES:
         path = ROOT / name
-        if path.is_file():  # a file that was removed but not yet committed is still listed
+        if path.is_file():  # git still lists a file that was removed but not yet committed
             content = path.read_bytes()
             if b"\0" not in content and not name.startswith("fuzz/corpus/"):  # inputs there are any bytes
                 yield name, content.decode("utf-8")
 
 
-def test_the_listing_is_this_repository() -> None:
+def test_file_listing_is_of_this_repository() -> None:
     assert {"pyproject.toml", "tests/test_repository.py", "mpreg_proto/__init__.py"} <= set(FILES)
 
 
-def test_walking_finds_no_less_than_git() -> None:
+def test_directory_walk_finds_all_that_git_lists() -> None:
     existing = {name for name in FILES if (ROOT / name).is_file()}
     assert existing <= set(by_walking())
 
@@ -98,26 +98,26 @@ def test_no_package_registry_is_named(host: str) -> None:
     assert [name for name, text in texts() if host in text] == []
 
 
-def test_no_path_of_somebodys_machine_is_named() -> None:
+def test_no_path_of_a_machine_is_named() -> None:
     found = [(name, match[0]) for name, text in texts() for match in MACHINE_PATH.finditer(text)]
     assert found == []
 
 
-def test_the_rule_for_paths_sees_what_it_should() -> None:
+def test_pattern_for_machine_paths() -> None:
     for text in ("/".join(("", "root", "x")), "open('" + "/".join(("", "work", "x")) + "')"):
         assert MACHINE_PATH.search(text), text
     for text in ("../work/x", "https://example.com/work/x", "$PYENV_ROOT/root/x", "~/work/x", "/workers/"):
         assert not MACHINE_PATH.search(text), text
 
 
-def test_the_changelog_has_a_place_for_what_comes() -> None:
+def test_changelog_begins_with_unreleased() -> None:
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     for heading in headings[1:]:
         assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d{2}-\d{2}", heading), heading
 
 
-def test_both_packages_say_that_they_are_typed_and_are_in_the_wheel() -> None:
+def test_both_packages_are_typed_and_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert packages == ["mpreg_proto", "mpreg_transports"]
@@ -125,5 +125,5 @@ def test_both_packages_say_that_they_are_typed_and_are_in_the_wheel() -> None:
         assert (ROOT / package / "py.typed").is_file()
 
 
-def test_the_check_that_gates_a_change_can_be_run() -> None:
+def test_ci_run_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -24,7 +24,8 @@ ALLOWED = ("tests/words.py", "tests/test_words.py")
 """The files that name the words."""
 _ENDINGS = {".py", ".md", ".toml", ".js", ".html", ".css", ".yml", ".yaml"}
 _PATTERNS = "|".join(word.replace(" ", "[ _]") for word in sorted(WORDS, key=len, reverse=True))
-_FOUND = re.compile(rf"(?<![A-Za-z])(?:{_PATTERNS})(?![A-Za-z])", re.IGNORECASE)
+_FOUND = re.compile(rf"(?<![A-Za-z])(?<!\.)(?:{_PATTERNS})(?![A-Za-z])", re.IGNORECASE)
+"""A word of its own or a part of a name; not a method of a file (`.tell()`)."""
 
 
 class Found(NamedTuple):

@@ -1,7 +1,7 @@
-"""The cases themselves, and how an answer is judged: for every runner in this folder.
+"""The conformance cases, and the comparison of an answer with its case: for every runner in this folder.
 
-`requests.json` says what is asked and what must come back; runners bring what came. Values are compared with their
-types, as 1, 1.0 and true are three things.
+`requests.json` holds the requests and the expected answers; a runner passes the answer that it received. Values are
+compared with their types: 1, 1.0 and true are three values.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import pytest
 
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("requests.json").read_bytes())
 REFUSED = frozenset({1000, 1001, 1004, 1005, 1010, 1011, 1012, 1013, 1014})
-"""Codes of what is wrong with a request as a whole. (A path that is not there shows late, but echo may run twice.)"""
+"""Codes of a request that is wrong as a whole. (A path that does not exist fails late, but echo may run twice.)"""
 
 each_case = pytest.mark.parametrize("case", CASES, ids=[case["title"] for case in CASES])
 
 
 def classic_request(case: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The case as a JSON client sends it."""
+    """Return the case as a JSON client sends it."""
     return {"role": "rpc", "cmds": case["cmds"], **case["fields"], **more}
 
 
 def same(left: object, right: object) -> bool:
-    """Equal, and of the same types all the way down."""
+    """Return whether both are equal and have the same types at every depth."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict) and isinstance(right, dict):
@@ -43,7 +43,7 @@ def judge(case: dict[str, Any], values: object, code: int | None) -> None:
 
 
 def judge_json(case: dict[str, Any], answer: dict[str, Any], u: str) -> None:
-    """Judge a classic answer: its shape, whose it is, and what it says."""
+    """Compare a classic answer with its case: its shape, its `u` and its content."""
     assert answer.keys() == {"r", "error", "u"}
     assert answer["u"] == u
     error = answer["error"]

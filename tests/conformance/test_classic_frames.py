@@ -1,6 +1,6 @@
-"""Every case in the seed's JSON on raw frames, written by hand: four bytes of length, then the object.
+"""Every case in the classic dialect on raw frames, written by hand: four bytes of length, then the object.
 
-All cases go over one connection, the first of them telling by its `{` which dialect it is.
+All cases use one connection. The `{` of the first one selects the dialect.
 """
 
 from collections.abc import AsyncIterator

@@ -1,6 +1,6 @@
-"""Every case in the seed's JSON over WebSocket, by a client of other people's making that only knows JSON.
+"""Every case in the classic dialect over WebSocket, with a third-party client that supports only JSON.
 
-All cases go over one connection, one after the other: whatever is refused must leave it usable.
+All cases use one connection, one after the other: a refused request must leave it usable.
 """
 
 from collections.abc import AsyncIterator

@@ -1,7 +1,7 @@
-"""Guards the table of cases itself: what the runners read is whole, and is the table the project agreed on.
+"""Checks of the table of cases: what the runners read is complete, and is the table that the project agreed on.
 
-`requests.json` is a copy of `shared/conformance/requests.json`, so that a lone clone can run every case. Where the
-shared folder lies beside the repository the two must be the same bytes; everything else is checked wherever this runs.
+`requests.json` is a copy of `shared/conformance/requests.json`, so that a clone alone can run every case. If the shared
+folder lies beside the repository, the two files must have the same bytes. Every other check runs everywhere.
 """
 
 import json
@@ -19,21 +19,21 @@ FIELDS = {"refs", "want", "on_error", "timeout", "wait", "trace"}
 CODES = {1001, 1003, 1010, 1011, 1012, 1013, 1014, 1020}
 
 
-def test_the_copy_is_the_agreed_table() -> None:
+def test_copy_is_the_shared_table() -> None:
     if SHARED.exists():
         assert COPY.read_bytes() == SHARED.read_bytes(), f"copy {SHARED} over {COPY}"
-    # What make.py writes, byte for byte: an edit by hand or by an editor's formatter shows here without the original.
+    # The bytes that make.py writes: an edit by hand or by a formatter fails here without the original.
     assert COPY.read_text(encoding="utf-8") == json.dumps(CASES, indent=1, ensure_ascii=False) + "\n"
 
 
-def test_titles_are_unique_and_no_case_is_lost() -> None:
+def test_titles_are_unique_and_cases_complete() -> None:
     titles = [case["title"] for case in CASES]
     assert len(titles) >= 68, "the table only grows"
     assert [title for title in titles if titles.count(title) > 1] == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["title"])
-def test_a_case_has_the_shape_that_runners_rely_on(case: dict[str, Any]) -> None:
+def test_shape_of_a_case(case: dict[str, Any]) -> None:
     assert case.keys() == {"title", "cmds", "fields", "expect"}
     assert all(
         isinstance(call, dict) and call.keys() <= {"name", "fun", "args", "kwargs", "locs"} for call in case["cmds"]

@@ -1,4 +1,4 @@
-"""Every case by `POST /rpc`, asked by the standard library's own HTTP client; the status must fit the answer."""
+"""Every case by `POST /rpc`, with the HTTP client of the standard library. The status must match the answer."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ from tests.helpers.conformance_cluster import PATIENCE, serving
 pytestmark = pytest.mark.anyio
 
 STATUS = {1001: 404, 1003: 500, 1020: 504} | dict.fromkeys((1000, 1004, 1005, 1010, 1011, 1012, 1013, 1014), 400)
-"""docs/howto/call-from-json.md: for answers whose `r` is null."""
+"""docs/howto/call-from-json.md: the statuses of answers whose `r` is null."""
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""Every case that a native request can say, without a socket: nodes and drivers joined by memory links.
+"""Every case that a native request can express, without sockets: nodes and drivers joined by memory links.
 
-The caller is a pure `ClientSession` in a loop of ten lines; what it and the nodes send is cut into small chunks.
+The caller is a pure `ClientSession` in a loop of ten lines. Its bytes and those of the nodes are cut into small chunks.
 """
 
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Every case in the native dialect: typed references by `Client` over raw TCP, and by hand what JSON alone can say."""
+"""Every case in the native dialect: typed references by `Client` over raw TCP; JSON-only cases as messages by hand."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -52,13 +52,13 @@ async def test_case(case: dict[str, Any], client: Client) -> None:
 
 
 @pytest.mark.parametrize("title", ONLY_JSON)
-async def test_the_like_fault_by_hand(title: str, by_hand: foreign_clients.NativeClient) -> None:
+async def test_equivalent_fault_in_a_native_message(title: str, by_hand: foreign_clients.NativeClient) -> None:
     _why, fields = ONLY_JSON[title]
     number = 1 + list(ONLY_JSON).index(title)
     assert await by_hand.code(number, *fields) == BY_TITLE[title]["expect"]["code"]
-    # The link goes on.
+    # The link stays open.
     assert await by_hand.code(100 + number, [["a", "echo", b"\x92\x91\x01\x80"]]) is None
 
 
-def test_what_only_json_says_is_in_the_table() -> None:
+def test_json_only_titles_are_in_the_table() -> None:
     assert [title for title in ONLY_JSON if title not in BY_TITLE] == []

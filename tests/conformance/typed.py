@@ -1,8 +1,8 @@
-"""Cases as native requests: classic and explicit references found by a plain scan of our own and written as typed ones.
+"""Cases as native requests: classic and explicit references, found by a plain scan, written as typed references.
 
-The scan follows the rules of docs/explanation/requests.md word by word and shares nothing with the code under test,
-which does the same at the door of the classic dialect. `ONLY_JSON` names the cases that no native request can say, and
-for each a message by hand with the like fault.
+The scan follows the rules of docs/explanation/requests.md word by word. It shares no code with the classic dialect,
+which does the same for each request. `ONLY_JSON` names the cases that no native request can express, and for each a
+message by hand with the equivalent fault.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECOND = 1_000_000_000
 
 
 def native_request(case: dict[str, Any]) -> Request:
-    """The request that a native client would send for a case that it can say."""
+    """Return the request that a native client would send for a case that it can express."""
     fields = case["fields"]
     explicit = fields.get("refs") == "explicit"
     names = [command["name"] for command in case["cmds"]]
@@ -66,7 +66,7 @@ def _explicit(value: Any, needs: list[str]) -> Any:
 
 
 def arguments(*args: Any, **kwargs: Any) -> bytes:
-    """Arguments of a call, by hand."""
+    """Return the arguments of a call, encoded by hand."""
     packed: bytes = msgpack.packb([list(args), kwargs])
     return packed
 
@@ -106,4 +106,5 @@ ONLY_JSON: dict[str, tuple[str, list[Any]]] = {
         [[_ONE_CALL], None, None, [], {}, 0, "ignore"],
     ),
 }
-"""Titles of the cases about JSON's own shapes: why, and the fields of a hand-made native request after its id."""
+"""Titles of the cases about JSON's own shapes: the reason, and the fields of a hand-made native request after its id.
+"""

@@ -1,19 +1,19 @@
-"""README.md and docs/**/*.md as data: their fenced blocks, markers, links and names. Text in, nothing run.
+"""README.md and docs/**/*.md as data: their fenced blocks, markers, links and names. It reads text and runs nothing.
 
 A page's blocks, and what the harness (runner.py) does with each, by the language after the fence:
 
-- `python`: run, in the page's order and in one namespace; `await` is allowed at the top. A `text` block right after it
-  is what it prints.
+- `python`: run, in the page's order and in one namespace; `await` is allowed at the top. A `text` block right after
+  it is its output.
 - `python file=NAME`, `json file=NAME`, `toml file=NAME`: written to the page's own directory, for later blocks.
-- `console`: each `$ command` is run there by a shell; what follows it is what it prints. `...` stands for any text.
+- `console`: a shell runs each `$ command` there; the text after it is its output. `...` stands for any text.
   `mpreg serve` and `mpreg dev` stay in the background until the page ends.
-- `json`, `toml` must parse; `text`, `mermaid` and `bnf` are for the eye.
+- `json`, `toml` must parse; `text`, `mermaid` and `bnf` are not checked.
 
-Ports 9001 to 9009 in blocks are replaced by free ones, and `MPREG_URL` names the one that stands for 9001, as people
-run these commands on a machine where 9001 is free and tests do not. Comments that mean something:
+Ports 9001 to 9009 in blocks are replaced by free ports, and `MPREG_URL` names the one in place of 9001: readers run
+these commands on a machine where 9001 is free, tests may not. Comments with a meaning:
 
 - `<!-- not run: reason -->` before a block: it is not run; test_pages.py counts them.
-- `<!-- stop: TEXT -->`, `<!-- kill: TEXT -->`: Ctrl-C, or SIGKILL, for the background command that holds TEXT.
+- `<!-- stop: TEXT -->`, `<!-- kill: TEXT -->`: Ctrl-C, or SIGKILL, for the background command that contains TEXT.
 - `<!-- generated: NAME -->` to `<!-- end -->`: written by reference.py from the source, and compared with it.
 - `<!-- part: FILE NAME -->` before a block: it is the part of FILE between `# [NAME]` and `# [/NAME]`.
 """
@@ -40,7 +40,7 @@ _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `line` is that of its first line of text, from 1; `marks` are the comments right before it."""
+    """A fenced block. `line` is the number of its first text line, from 1; `marks` are the comments right before it."""
 
     language: str
     file: str | None
@@ -50,20 +50,20 @@ class Block:
 
     @property
     def not_run(self) -> str | None:
-        """Why it is not run."""
+        """The reason why it is not run."""
         return dict(self.marks).get("not run")
 
 
 @dataclass(frozen=True)
 class Signal:
-    """A `stop` or `kill` marker that stands by itself."""
+    """A `stop` or `kill` marker on its own."""
 
     kind: str
     text: str
 
 
 def steps(source: str) -> list[Block | Signal]:
-    """The blocks and signals of a page, in order. Raises ValueError for a fence that is not closed."""
+    """Return the blocks and signals of a page, in order. Raises ValueError for a fence that is not closed."""
     found: list[Block | Signal] = []
     marks: list[tuple[str, str]] = []
     lines = source.split("\n")
@@ -94,12 +94,12 @@ def steps(source: str) -> list[Block | Signal]:
 
 
 def blocks(source: str) -> list[Block]:
-    """The fenced blocks of a page."""
+    """Return the fenced blocks of a page."""
     return [step for step in steps(source) if isinstance(step, Block)]
 
 
 def prose(source: str) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     kept, inside = [], False
     for line in source.split("\n"):
         if _FENCE.match(line):
@@ -110,29 +110,29 @@ def prose(source: str) -> str:
 
 
 def links(source: str) -> list[str]:
-    """Where a page's links go, as written."""
+    """Return the targets of a page's links, as written."""
     return _LINK.findall(prose(source))
 
 
 def spans(source: str) -> list[str]:
-    """What stands between single backticks in a page's prose."""
+    """Return the texts between single backticks in a page's prose."""
     return _SPAN.findall(prose(source))
 
 
 def anchors(source: str) -> list[str]:
-    """The fragments that a page's headings have, as GitHub makes them."""
+    """Return the fragments of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", prose(source), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-") for heading in headings]
 
 
 def generated(source: str) -> dict[str, str]:
-    """The generated regions of a page, by name."""
+    """Return the generated regions of a page, by name."""
     pattern = re.compile(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
     return dict(pattern.findall(source))
 
 
 def part(file: str, name: str) -> str:
-    """The lines of a file between `# [name]` and `# [/name]`, not indented, blank lines as ruff wants them."""
+    """Return the lines of a file between `# [name]` and `# [/name]`, not indented, blank lines as in ruff."""
     text = (ROOT / file).read_text("utf-8")
     inside = re.search(rf"^ *# \[{name}\]\n(.*?)^ *# \[/{name}\]$", text, re.MULTILINE | re.DOTALL)
     if inside is None:

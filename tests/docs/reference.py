@@ -2,8 +2,8 @@
 
     uv run python -m tests.docs.reference
 
-writes them anew between `<!-- generated: NAME -->` and `<!-- end -->`; test_reference.py compares. What a table says is
-what the source says: names, defaults and docstrings.
+writes them again between `<!-- generated: NAME -->` and `<!-- end -->`; test_reference.py compares. A table holds what
+the source holds: names, defaults and docstrings.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.docs.pages import PAGES, ROOT, part
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |\n" for row in lines)
 
 
 def stages() -> str:
-    """Every step that a link can take, as Mermaid draws it."""
+    """Return every transition of a link, as a Mermaid diagram."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {next(iter(Stage)).name}"]
     lines += [f"    {before.name} --> {after.name}: {cause.name}" for (before, cause), after in STAGES.items()]
     lines += [f"    {stage.name} --> [*]" for stage in Stage if not any(before is stage for before, _ in STAGES)]
@@ -40,7 +40,7 @@ def stages() -> str:
 
 
 def error_table() -> str:
-    """A row a code."""
+    """Return a row per code."""
     rows = []
     for kind in errors.KINDS:
         doc = " ".join((kind.__doc__ or "").split()).partition(": ")[2]
@@ -51,7 +51,7 @@ def error_table() -> str:
 
 
 def limit_table() -> str:
-    """A row a limit."""
+    """Return a row per limit."""
     rows = []
     for _, fields in _classes("mpreg_proto/limits.py", limits.Limits.__name__):
         rows = [(f"`{name}`", _amount(name, kind), doc) for name, kind, _, doc in fields]
@@ -59,7 +59,7 @@ def limit_table() -> str:
 
 
 def message_tables() -> str:
-    """Every Struct of the wire, in the order of the file."""
+    """Return every Struct of the wire, in the order of the file."""
     text = ""
     for node, fields in _classes("mpreg_proto/wire/messages.py"):
         kind = getattr(messages, node.name)
@@ -75,7 +75,7 @@ def message_tables() -> str:
 
 
 def effect_table() -> str:
-    """A row an effect."""
+    """Return a row per effect."""
     members = [kind.__name__ for kind in effects.Effect.__args__]
     rows = []
     for node, fields in _classes("mpreg_proto/effects.py"):
@@ -85,7 +85,7 @@ def effect_table() -> str:
 
 
 def setting_table() -> str:
-    """A row a setting."""
+    """Return a row per setting."""
     rows = []
     for one in SETTINGS:
         default = ", ".join(one.default) if isinstance(one.default, tuple) else one.default
@@ -96,7 +96,7 @@ def setting_table() -> str:
 
 
 def command_tables() -> str:
-    """Each command of `mpreg` with its options."""
+    """Return each command of `mpreg` with its options."""
     text = ""
     for name, command in commands_of_mpreg().items():
         words = [_argument(one) for one in command.params if one.param_type_name == "argument"]
@@ -111,19 +111,19 @@ def command_tables() -> str:
 
 
 def commands_of_mpreg() -> dict[str, Any]:
-    """The commands by name, as typer made them."""
+    """Return the commands by name, as typer makes them."""
     app: Any = typer.main.get_command(build())
     return dict(app.commands)
 
 
 def _argument(one: Any) -> str:
-    """An argument as it stands in a synopsis."""
+    """Return an argument as a synopsis shows it."""
     word = str(one.metavar or one.name.upper()).strip("[].") + ("..." if one.nargs == -1 else "")
     return word if one.required else f"[{word}]"
 
 
 def _classes(path: str, only: str | None = None) -> Iterator[tuple[ast.ClassDef, list[tuple[str, str, str, str]]]]:
-    """Each class of a file with its fields: name, type, default, the text that follows it."""
+    """Return each class of a file with its fields: name, type, default, the text after it."""
     for node in ast.parse((ROOT / path).read_text("utf-8")).body:
         if not isinstance(node, ast.ClassDef) or (only is not None and node.name != only):
             continue
@@ -143,7 +143,7 @@ def _doc(node: ast.ClassDef) -> str:
 
 
 def _amount(name: str, kind: str) -> str:
-    """A limit's default with the unit that people use."""
+    """Return a limit's default with the unit that people use."""
     value = getattr(DEFAULT, name)
     mib = 1024 * 1024
     if name.endswith(("message", "expansion", "inputs", "values")):
@@ -166,7 +166,7 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 
 def renewed(source: str) -> str:
-    """A page with its generated regions as they should be, and the parts of files that it prints."""
+    """Return a page with its generated regions and the marked parts of files up to date."""
     return re.sub(
         r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}\n{GENERATED[match[2]]().strip()}\n\n{match[3]}",
@@ -176,7 +176,7 @@ def renewed(source: str) -> str:
 
 
 def with_parts(source: str) -> str:
-    """A page with the marked parts of files put in."""
+    """Return a page with the marked parts of files inserted."""
     return re.sub(
         r"(<!-- part: (\S+) (\S+) -->\n```python\n).*?(```)",
         lambda match: f"{match[1]}{part(match[2], match[3])}{match[4]}",

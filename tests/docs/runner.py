@@ -1,7 +1,8 @@
 """Runs a page as pages.py describes: its Python in this process, its commands in a shell, servers until the end.
 
-Nothing is skipped here: what cannot be run fails, and what must not be run has a marker, which test_pages.py counts.
-`curl` is a stand-in of a few lines that knows `-s`, `-d`, `-H` and a URL, since not every machine has the real one.
+Nothing is skipped here: a block that cannot be run fails, and one that must not be run has a marker, which
+test_pages.py counts. `curl` is a replacement of a few lines that supports `-s`, `-d`, `-H` and a URL, because not every
+machine has the real one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import anyio.to_thread
 from tests.docs.pages import ROOT, Block, Signal, steps
 
 SECONDS = 30.0
-"""How long a command may take, and a server to say what the page shows."""
+"""The time limit of a command, and of a server to print what the page shows."""
 
 _PORT = re.compile(r"\b(900[1-9])\b")
 _SERVES = re.compile(r"^(uv run )?mpreg (serve|dev)\b")
@@ -55,7 +56,7 @@ except urllib.error.HTTPError as error:
 
 
 class PageRun:
-    """One run of one page, in `directory`, which is empty at first."""
+    """One run of one page, in `directory`, which is empty at the start."""
 
     def __init__(self, name: str, source: str, directory: Path) -> None:
         self.name = name
@@ -81,7 +82,7 @@ class PageRun:
         }
 
     async def run(self) -> None:
-        """Every step, in order. AssertionError, with the place in the page, for what is not as it says."""
+        """Run every step, in order. Raises AssertionError, with the place in the page, for a result that differs."""
         try:
             following = [*self._steps[1:], None]
             for step, after in zip(self._steps, following, strict=True):
@@ -112,8 +113,8 @@ class PageRun:
 
     async def _python(self, source: str, line: int) -> str:
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        padded = "\n" * (line - 1) + source  # so that a traceback names the line in the page
-        # In brackets, as pytest would try to read the page itself as Python to show the place.
+        padded = "\n" * (line - 1) + source  # so that a traceback has the line number of the page
+        # In brackets, because pytest would otherwise read the page itself as Python to show the place.
         code = compile(padded, f"<{self.name}>", "exec", flags=flags, dont_inherit=True)
         output = io.StringIO()
         before = Path.cwd()
@@ -148,7 +149,7 @@ class PageRun:
         assert matches(expected, done.stdout), f"{place}\n{done.stdout}(exit {done.returncode})"
 
     def _words(self, command: str) -> str:
-        """The command as it is run here: in the environment of these tests, whose files lie at the root."""
+        """Return the command as it is run here: in the environment of these tests, whose files lie at the root."""
         command = re.sub(r"\buv run (?=mpreg|python|uvicorn)", "", command)
         return re.sub(r"(?<=python )docs/", f"{shlex.quote(str(ROOT))}/docs/", command)
 
@@ -173,7 +174,7 @@ class PageRun:
 
 
 class Background:
-    """A command that serves until it is told to end."""
+    """A command that runs until a signal ends it."""
 
     def __init__(self, command: str, directory: Path, environment: dict[str, str]) -> None:
         self.command = command
@@ -192,7 +193,7 @@ class Background:
         self._reader.start()
 
     def wait_until(self, expected: str, place: str) -> None:
-        """Until it has said what the page shows; at least one line."""
+        """Wait until it has printed what the page shows; at least one line."""
         pattern = _pattern(expected) if expected.strip() else r".+"
         limit = time.monotonic() + SECONDS
         with self._more:
@@ -202,7 +203,7 @@ class Background:
                 self._more.wait(min(left, 0.5))
 
     def end(self, number: signal.Signals) -> None:
-        """Send a signal; what is told to end in order must exit with 0."""
+        """Send a signal. After a signal for an orderly end, the exit code must be 0."""
         self._process.send_signal(number)
         code = self._process.wait(SECONDS)
         self._reader.join(SECONDS)
@@ -218,8 +219,10 @@ class Background:
 
 
 def commands(text: str) -> list[tuple[str, str]]:
-    """The commands of a console block, each with what it prints. As in a shell, a line that ends in a backslash goes
-    on, and so does one with an open quote; within single quotes a backslash is a character as any other.
+    """Return the commands of a console block, each with its output.
+
+    As in a shell, a line that ends in a backslash continues on the next line, and so does one with an open quote.
+    Within single quotes a backslash is an ordinary character.
     """
     found: list[tuple[str, str]] = []
     unfinished = False
@@ -239,7 +242,7 @@ def commands(text: str) -> list[tuple[str, str]]:
 
 
 def _goes_on(command: str) -> bool:
-    """Whether a shell would wait for more: a quote is open, or the line's end is escaped."""
+    """Return whether a shell would wait for more: a quote is open, or the line's end is escaped."""
     quote = ""
     position = 0
     while position < len(command):
@@ -257,7 +260,7 @@ def _goes_on(command: str) -> bool:
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Whether `printed` is what a page shows; `...` stands for any text, trailing blanks and lines do not count."""
+    """Return whether `printed` matches the page: `...` stands for any text; trailing blanks and lines are ignored."""
     if not expected.strip():
         return True
     return re.fullmatch(_pattern(expected), _trimmed(printed), re.DOTALL) is not None

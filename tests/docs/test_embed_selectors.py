@@ -1,6 +1,6 @@
 """The example docs/examples/embed_selectors.py as a member of a cluster with ordinary `Server`s and `Client`s.
 
-That the page prints the very code, and that the program's own output is as shown, is checked in test_pages.py.
+test_pages.py checks that the page shows this code, and that the program's own output is as shown.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ def fail(text: str) -> None:
 
 @pytest.fixture
 def embedded() -> Iterator[SelectorNode]:
-    """A node on `selectors` in a thread of its own, which has left at the end."""
+    """A node on `selectors` in its own thread, which has left at the end."""
     functions: dict[str, Callable[..., object]] = {"add": add, "doubled_slowly": doubled_slowly, "fail": fail}
     node = SelectorNode("embedded", functions, resources=["here"], threaded=["doubled_slowly"])
     thread = threading.Thread(target=node.run)
@@ -36,18 +36,18 @@ def embedded() -> Iterator[SelectorNode]:
 
 
 @pytest.mark.anyio
-async def test_it_serves_a_client(embedded: SelectorNode) -> None:
+async def test_embedded_node_serves_a_client(embedded: SelectorNode) -> None:
     async with Client(embedded.url) as client:
         assert await client.call("add", 1, 2) == 3
         assert await client.call("doubled_slowly", 21) == 42
         with pytest.raises(ExecutionFailed, match="ValueError: no"):
             await client.call("fail", "no")
-        value = b"x" * 5_000_000  # more than a socket takes at once
+        value = b"x" * 5_000_000  # more than a socket takes in one write
         assert await client.call("echo", value) == value
 
 
 @pytest.mark.anyio
-async def test_it_is_a_member_beside_a_server(embedded: SelectorNode) -> None:
+async def test_embedded_node_is_a_member_beside_a_server(embedded: SelectorNode) -> None:
     async with Server(name="ordinary", port=0, peers=[embedded.url]) as server:
 
         @server.function
@@ -64,7 +64,7 @@ async def test_it_is_a_member_beside_a_server(embedded: SelectorNode) -> None:
 
 
 @pytest.mark.anyio
-async def test_it_dials(anyio_backend: str) -> None:
+async def test_embedded_node_dials_its_seed(anyio_backend: str) -> None:
     async with Server(name="seed", port=0) as server:
         node = SelectorNode("dialler", {"add": add}, seeds=[server.url])
         thread = threading.Thread(target=node.run)
@@ -78,7 +78,7 @@ async def test_it_dials(anyio_backend: str) -> None:
             assert [row.standing for row in (await client.view()).members if row.name == "dialler"] == ["left"]
 
 
-def test_it_needs_no_event_loop_of_others() -> None:
+def test_embedded_node_imports_no_event_loop() -> None:
     loops = "('asyncio', 'anyio', 'trio')"
     code = f"import sys, docs.examples.embed_selectors; print([loop for loop in {loops} if loop in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

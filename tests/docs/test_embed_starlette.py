@@ -1,6 +1,6 @@
-"""The example docs/examples/embed_starlette.py under uvicorn, in a process of its own, on a port that the system picks.
+"""The example docs/examples/embed_starlette.py under uvicorn, in its own process, on a port that the system chooses.
 
-It is asked by HTTP, by the `websockets` library in the classic dialect, and by mpreg's own client; an ordinary
+Its clients are HTTP, the `websockets` library in the classic dialect, and the client of this project. An ordinary
 `Server` is the rest of its cluster.
 """
 
@@ -27,7 +27,7 @@ LISTENS = re.compile(r"Uvicorn running on http://(127\.0\.0\.1:\d+)")
 
 @contextmanager
 def uvicorn(*peers: str) -> Iterator[str]:
-    """The application in a process of its own; gives `host:port`. It must end by itself when it is told to."""
+    """The application in its own process; yields `host:port`. After its signal it must end by itself."""
     command = [sys.executable, "-m", "uvicorn", "--app-dir", "docs/examples", "--ws", "wsproto", "--port", "0"]
     with subprocess.Popen(
         [*command, "embed_starlette:app"],
@@ -60,14 +60,14 @@ def get(url: str, body: bytes | None = None) -> object:
 
 
 def ask(url: str, **request: object) -> object:
-    """One classic request over WebSocket by a library that knows nothing of mpreg."""
+    """Send one classic request over WebSocket, with a library that does not depend on mpreg."""
     with connect(url) as websocket:
         websocket.send(json.dumps({"role": "rpc", "u": "1", **request}))
         return json.loads(websocket.recv(timeout=20))
 
 
 @pytest.mark.anyio
-async def test_a_node_in_an_application(anyio_backend: str) -> None:
+async def test_node_in_an_application(anyio_backend: str) -> None:
     async with Server(name="worker", port=0) as server:
 
         @server.function(idempotent=True)
@@ -94,7 +94,7 @@ async def test_a_node_in_an_application(anyio_backend: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_server_joins_through_the_application(anyio_backend: str) -> None:
+async def test_server_joins_through_the_application(anyio_backend: str) -> None:
     app = uvicorn()
     host = await anyio.to_thread.run_sync(app.__enter__)
     try:

@@ -23,7 +23,7 @@ CLASSES = Counter(
 )
 
 
-def test_terms_of_the_glossary() -> None:
+def test_glossary_terms_are_unique() -> None:
     assert len(ROWS) >= 40
     assert all(len(row) == 4 and row[0] and row[1] for row in ROWS)
     terms = Counter(row[0] for row in ROWS)
@@ -31,10 +31,10 @@ def test_terms_of_the_glossary() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_classes_of_a_term(row: list[str]) -> None:
+def test_glossary_classes_exist_once(row: list[str]) -> None:
     names = re.findall(r"`([A-Z]\w+)`", row[2])
     assert {name: CLASSES[name] for name in names} == dict.fromkeys(names, 1)
 
 
-def test_class_names() -> None:
+def test_class_names_are_unique() -> None:
     assert [name for name, count in CLASSES.items() if count > 1] == []

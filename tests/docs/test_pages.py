@@ -1,6 +1,6 @@
-"""The words of README.md and docs/ are true: code runs, commands print what is shown, links and names lead somewhere.
+"""README.md and docs/ are correct: code runs, commands print what is shown, links and names have targets.
 
-pages.py says what a page may hold and runner.py runs it. Ports are the system's; see there.
+pages.py defines what a page may hold and runner.py runs it. The system chooses the ports; see there.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from tests.docs.reference import commands_of_mpreg
 from tests.docs.runner import PageRun, commands, matches
 
 NOT_RUN = {"README.md": 1, "docs/howto/embed.md": 1, "docs/tutorial/first-cluster.md": 1}
-"""How many blocks of each page are marked as not run. Each has its reason in the page."""
+"""The number of blocks of each page that are marked as not run. The page holds the reason of each."""
 
 
 def to_run(page: str) -> bool:
@@ -25,11 +25,11 @@ def to_run(page: str) -> bool:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)])
-def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
+def test_page_runs_as_shown(page: str, tmp_path: Path) -> None:
     anyio.run(PageRun(page, PAGES[page], tmp_path).run)
 
 
-def test_python_blocks_are_files_or_the_page_says_how_they_are_run() -> None:
+def test_python_blocks_are_files_or_have_run_instructions() -> None:
     for page, source in PAGES.items():
         loose = [block for block in blocks(source) if block.language == "python" and block.file is None]
         loose = [block for block in loose if "part" not in dict(block.marks)]
@@ -38,7 +38,7 @@ def test_python_blocks_are_files_or_the_page_says_how_they_are_run() -> None:
             assert "python -m asyncio" in prose(source), f"{page}: nothing says how its blocks are run"
 
 
-def test_what_is_not_run_is_counted() -> None:
+def test_count_of_blocks_that_are_not_run() -> None:
     marked = {page: [block.not_run for block in blocks(source) if block.not_run] for page, source in PAGES.items()}
     assert {page: len(reasons) for page, reasons in marked.items() if reasons} == NOT_RUN
     for reason in (reason for reasons in marked.values() for reason in reasons):
@@ -46,7 +46,7 @@ def test_what_is_not_run_is_counted() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_blocks_say_what_they_are(page: str) -> None:
+def test_blocks_have_a_known_language(page: str) -> None:
     for block in blocks(PAGES[page]):
         assert block.language in LANGUAGES, f"{page}:{block.line}: {block.language!r}"
         if block.language == "json":
@@ -56,7 +56,7 @@ def test_blocks_say_what_they_are(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_printed_parts_are_the_code_that_runs(page: str) -> None:
+def test_printed_parts_match_their_files(page: str) -> None:
     for block in blocks(PAGES[page]):
         for kind, where in block.marks:
             if kind == "part":
@@ -64,7 +64,7 @@ def test_printed_parts_are_the_code_that_runs(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_link_targets_exist(page: str) -> None:
     for link in links(PAGES[page]):
         if re.match(r"https?://", link):
             continue
@@ -76,7 +76,7 @@ def test_links_lead_somewhere(page: str) -> None:
             assert fragment in anchors(source), f"{page}: {link}"
 
 
-def test_every_page_can_be_reached() -> None:
+def test_every_page_is_linked_from_the_readme() -> None:
     reached, waiting = {"README.md"}, ["README.md"]
     while waiting:
         page = waiting.pop()
@@ -90,7 +90,7 @@ def test_every_page_can_be_reached() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_names_exist(page: str) -> None:
+def test_names_in_backticks_exist(page: str) -> None:
     for span in spans(PAGES[page]):
         assert _exists(span), f"{page}: `{span}`"
 
@@ -100,7 +100,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert [name for name in mpreg_transports.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_only_commands_and_options_that_exist_are_shown() -> None:
+def test_shown_commands_and_options_exist() -> None:
     known = {
         name: {option for one in command.params for option in one.opts} for name, command in commands_of_mpreg().items()
     }
@@ -117,13 +117,13 @@ def test_only_commands_and_options_that_exist_are_shown() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_words_are_plain(page: str) -> None:
-    """No promises and no adjectives that sell (a net with wide meshes)."""
+def test_no_advertising_words(page: str) -> None:
+    """No promises and no adjectives that sell (a rough check)."""
     selling = r"\b(blazing|seamless|effortless|powerful|simply|revolutionary|robust|easy)\w*"
     assert re.findall(selling, prose(PAGES[page]), re.IGNORECASE) == [], page
 
 
-def test_the_harness_reads_what_it_should() -> None:
+def test_page_parser() -> None:
     source = "<!-- not run: a reason -->\n```python\nx\n```\ntext\n\n```json file=a.json\n{}\n```\n<!-- kill: b -->\n"
     assert steps(source) == [
         Block("python", None, "x\n", 3, (("not run", "a reason"),)),
@@ -144,12 +144,12 @@ def test_the_harness_reads_what_it_should() -> None:
         ("", "anything", True),
     ],
 )
-def test_output_is_compared(expected: str, printed: str, same: bool) -> None:
+def test_output_comparison(expected: str, printed: str, same: bool) -> None:
     assert matches(expected, printed) is same
 
 
 def _exists(span: str) -> bool:
-    """Whether what stands in backticks is there, if it looks like a module, a file, or something of a public class."""
+    """Return whether a text in backticks exists, if it looks like a module, a file, or part of a public class."""
     if dotted := re.fullmatch(r"(mpreg_proto|mpreg_transports)((?:\.\w+)*)", span):
         return _importable(span) if dotted[2] else True
     if re.fullmatch(r"(docs|tests|mpreg_proto|mpreg_transports|fuzz)/[\w./-]*", span):

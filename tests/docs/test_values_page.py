@@ -1,4 +1,4 @@
-"""docs/reference/values.md says what is so: each row of its tables is sent, and the tables hold all exceptions."""
+"""docs/reference/values.md is correct: each row of its tables is sent, and the tables hold all exceptions."""
 
 import json
 import re
@@ -92,7 +92,7 @@ NAMES: dict[str, Any] = {
 
 
 def rows(title: str) -> list[tuple[str, str, str]]:
-    """The cells of the table under a heading, without backticks."""
+    """Return the cells of the table under a heading, without backticks."""
     section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("| `")]
     cells = [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in table]
@@ -101,14 +101,14 @@ def rows(title: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("sent", "back", "text"), rows("What comes back the same"))
-def test_what_comes_back_the_same(sent: str, back: str, text: str) -> None:
+def test_values_that_come_back_the_same(sent: str, back: str, text: str) -> None:
     assert back == "the same"
     value = eval(sent, NAMES)
     check(value, value, text)
 
 
 @pytest.mark.parametrize(("sent", "back", "text"), rows("What comes back as something else"))
-def test_what_comes_back_as_something_else(sent: str, back: str, text: str) -> None:
+def test_values_that_come_back_changed(sent: str, back: str, text: str) -> None:
     check(eval(sent, NAMES), eval(back, NAMES), text)
 
 
@@ -125,20 +125,20 @@ def check(value: object, expected: object, text: str) -> None:
 
 
 @pytest.mark.parametrize(("sent", "place", "why"), rows("What is refused"))
-def test_what_is_refused(sent: str, place: str, why: str) -> None:
+def test_refused_values(sent: str, place: str, why: str) -> None:
     with pytest.raises(UnsendableValue) as caught:
         CODEC.encode(eval(sent, NAMES))
     assert caught.value.path == place
     assert why in caught.value.reason
 
 
-def test_all_exceptions_are_in_the_table() -> None:
+def test_changed_types_are_all_in_the_table() -> None:
     """The property test of values allows these changes and no others."""
     kinds = {type(eval(sent, NAMES)) for sent, _, _ in rows("What comes back as something else")}
     assert {kind for kind in kinds if kind is not Point} == set(CHANGED)
 
 
-def test_the_bounds_are_those_of_the_code() -> None:
+def test_bounds_match_the_code() -> None:
     section = PAGE.partition("## How much\n")[2]
     numbers = [int(each.replace(",", "")) for each in re.findall(r"\d[\d,]*(?<!,)", section)]
     bounds = [value_limits.MAX_DEPTH, value_limits.MAX_MAP, value_limits.MAX_ARRAY, value_limits.MAX_KEY]

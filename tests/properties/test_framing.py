@@ -33,7 +33,7 @@ def test_any_split_gives_the_same_messages(bodies: list[bytes], data: st.DataObj
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(0, 1 << 25))
-def test_no_bytes_raise_anything_but_a_frame_error(pieces: list[bytes], limit: int) -> None:
+def test_any_bytes_raise_only_a_frame_error(pieces: list[bytes], limit: int) -> None:
     reader = FrameReader(limit)
     came = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Plans of random graphs against an oracle that recurses and is slow; and two large graphs against the clock."""
+"""Plans of random graphs against a slow recursive oracle; and large graphs with a time limit."""
 
 import time
 
@@ -20,7 +20,7 @@ def request(needs: Needs) -> Request:
 
 @st.composite
 def acyclic(draw: st.DrawFn) -> Needs:
-    """Any graph without circles: each call needs some of those before it, and then all are shuffled."""
+    """Any graph without cycles: each call depends on some calls before it; then all are shuffled."""
     size = draw(st.integers(1, 12))
     names = [f"c{number}" for number in range(size)]
     needs = {
@@ -32,13 +32,13 @@ def acyclic(draw: st.DrawFn) -> Needs:
 
 @st.composite
 def anything(draw: st.DrawFn) -> Needs:
-    """Any graph, circles and all."""
+    """Any graph, with or without cycles."""
     names = [f"c{number}" for number in range(draw(st.integers(1, 8)))]
     return {name: draw(st.lists(st.sampled_from(names), max_size=3)) for name in names}
 
 
 def circular(needs: Needs) -> bool:
-    """Whether somebody waits for himself, by walking every way there is."""
+    """Return whether a call depends on itself, by a walk along every path."""
 
     def reaches(start: str, target: str, seen: frozenset[str]) -> bool:
         return any(
@@ -49,7 +49,7 @@ def circular(needs: Needs) -> bool:
 
 
 @given(acyclic())
-def test_a_graph_without_circles_is_planned_as_the_oracle_says(needs: Needs) -> None:
+def test_plan_of_an_acyclic_graph_matches_the_oracle(needs: Needs) -> None:
     made = plan(request(needs), DEFAULT)
     assert isinstance(made, Plan)
     assert list(made.calls) == list(needs)
@@ -63,7 +63,7 @@ def test_a_graph_without_circles_is_planned_as_the_oracle_says(needs: Needs) -> 
 
 
 @given(anything())
-def test_a_circle_is_found_if_there_is_one_and_is_one(needs: Needs) -> None:
+def test_cycle_is_found_exactly_if_there_is_one(needs: Needs) -> None:
     made = plan(request(needs), DEFAULT)
     assert isinstance(made, Fault) is circular(needs)
     if isinstance(made, Fault):
@@ -74,7 +74,7 @@ def test_a_circle_is_found_if_there_is_one_and_is_one(needs: Needs) -> None:
 
 
 @given(anything(), st.lists(st.sampled_from([f"c{number}" for number in range(10)]), min_size=1, max_size=4))
-def test_names_that_do_not_exist_are_told_before_circles(needs: Needs, want: list[str]) -> None:
+def test_unknown_names_are_reported_before_cycles(needs: Needs, want: list[str]) -> None:
     made = plan(Request(1, request(needs).calls, want=tuple(want)), DEFAULT)
     if len(set(want)) < len(want):
         assert isinstance(made, Fault) and made.code == 1010
@@ -87,9 +87,9 @@ def test_names_that_do_not_exist_are_told_before_circles(needs: Needs, want: lis
 
 
 def timed(title: str, needs: Needs) -> Plan | Fault:
-    """The plan. Work that grows with the square of the calls would take minutes."""
+    """Return the plan. Work that grows with the square of the calls would take minutes."""
     asked = request(needs)
-    begun = time.process_time()  # others may have the machine
+    begun = time.process_time()  # other processes may use the machine
     made = plan(asked, DEFAULT)
     took = time.process_time() - begun
     print(f"{title}: planned in {took * 1000:.1f} ms")
@@ -97,7 +97,7 @@ def timed(title: str, needs: Needs) -> Plan | Fault:
     return made
 
 
-def test_a_chain_of_ten_thousand() -> None:
+def test_plan_of_a_chain_of_10000_calls() -> None:
     names = [f"call-{number}" for number in range(10_000)]
     needs: Needs = {name: names[place - 1 : place] if place else [] for place, name in enumerate(names)}
     for title, order in (("chain", names), ("chain backwards", names[::-1])):
@@ -105,26 +105,26 @@ def test_a_chain_of_ten_thousand() -> None:
         assert isinstance(made, Plan) and made.leaves == (names[-1],)
 
 
-def test_nine_thousand_nine_hundred_and_ninety_nine_into_one() -> None:
+def test_plan_of_9999_dependencies_of_one_call() -> None:
     names = [f"call-{number}" for number in range(9_999)]
     needs: Needs = {**{name: [] for name in names}, "join": names}
     made = timed("9,999 into one", needs)
     assert isinstance(made, Plan) and made.leaves == ("join",) and made.dependencies["join"] == tuple(names)
 
 
-def test_one_into_nine_thousand_nine_hundred_and_ninety_nine() -> None:
+def test_plan_of_9999_dependents_of_one_call() -> None:
     names = [f"call-{number}" for number in range(9_999)]
     made = timed("one into 9,999", {"root": [], **{name: ["root"] for name in names}})
     assert isinstance(made, Plan) and made.leaves == tuple(names)
 
 
-def test_a_circle_of_ten_thousand() -> None:
+def test_plan_of_a_cycle_of_10000_calls() -> None:
     names = [f"call-{number}" for number in range(10_000)]
     made = timed("circle", {name: [names[place - 1]] for place, name in enumerate(names)})
     assert isinstance(made, Fault) and len(made.details["cycle"]) == 10_000
 
 
-def test_ten_thousand_at_random() -> None:
+def test_plan_of_10000_random_calls() -> None:
     rng = Rng(11)
     names = [f"call-{number}" for number in range(10_000)]
     needs = {

@@ -1,7 +1,7 @@
-"""What must hold of the cluster, whatever is said to it and in whatever order (docs/explanation/membership.md).
+"""Properties of one cluster, for any messages in any order (docs/explanation/membership.md).
 
-P1-P5 and P7 about the merge alone, P1-P4 exhaustively at small bounds too; P8 about catalogues; P12 and P14 about
-floods and nonsense. P6 and P9 to P11 are in test_membership_network.py.
+P1-P5 and P7 about the merge alone, P1-P4 also exhaustively at small bounds; P8 about catalogues; P12 and P14 about
+floods and invalid input. P6 and P9 to P11 are in test_membership_network.py.
 """
 
 from collections.abc import Iterable
@@ -47,13 +47,13 @@ def merged(*groups: Iterable[Claim]) -> Members:
 
 
 def view(known: Members, ids: Iterable[MemberId] = IDS) -> View:
-    """All cells: (incarnation, standing) and the card of that incarnation."""
+    """Return all cells: (incarnation, standing) and the card of that incarnation."""
     found = ((member, known.claim(member)) for member in ids)
     return {member: (claim.incarnation, claim.standing, claim.card) for member, claim in found if claim is not None}
 
 
 def said(known: Members) -> list[Claim]:
-    """A whole state as claims: what merging it into another one means."""
+    """Return a whole state as claims: merging them is merging the state."""
     return [claim for member in IDS if (claim := known.claim(member)) is not None]
 
 
@@ -89,7 +89,7 @@ Step = Claim | tuple[MemberId, Standing] | int
 
 
 def height(known: Members, member: MemberId) -> tuple[bool, int, int]:
-    """Where a member is in the order in which cells grow; lowest if it is unknown."""
+    """Return the place of a member in the order in which cells grow; the lowest if it is unknown."""
     claim = known.claim(member)
     if claim is None:
         return False, -1, -1
@@ -97,7 +97,7 @@ def height(known: Members, member: MemberId) -> tuple[bool, int, int]:
 
 
 @given(st.lists(steps, max_size=40))
-def test_p4_a_cell_never_decreases_and_p7_no_retired_id_is_routable_while_it_is_remembered(script: list[Step]) -> None:
+def test_p4_cells_never_decrease_and_p7_retired_is_not_routable(script: list[Step]) -> None:
     known, now = merged(), 0
     retired: dict[MemberId, int] = {}
     for step in script:
@@ -120,7 +120,7 @@ def test_p4_a_cell_never_decreases_and_p7_no_retired_id_is_routable_while_it_is_
 
 
 @given(st.data(), batches)
-def test_p5_the_same_claims_give_the_same_view(data: st.DataObject, said_once: list[Claim]) -> None:
+def test_p5_same_claims_give_the_same_view(data: st.DataObject, said_once: list[Claim]) -> None:
     again = data.draw(st.permutations([*said_once, *data.draw(st.lists(st.sampled_from(said_once or [None])))]))
     order = [claim for claim in again if claim is not None]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(order)), max_size=4)))
@@ -148,13 +148,13 @@ def test_p1_to_p4_for_all_sets_of_up_to_three_messages() -> None:
                 ends.append(view(known))
                 known.merge(order, 0)
                 assert view(known) == ends[-1], "P3"
-                # P2: all ways to group them are two, the first with the second or the second with the third.
+                # P2: there are two ways to group three sets: the first with the second, or the second with the third.
                 assert view(merged([order[0]], said(merged(order[1:])))) == ends[-1]
             differing += any(end != ends[0] for end in ends)
     assert differing == 0, "P1"
 
 
-# -- P8: a replica at (id, v) is what its owner was at v --------------------------------------------------------------
+# -- P8: a replica at (id, v) equals its owner at v --------------------------------------------------------------------
 
 changes = st.one_of(
     st.tuples(st.just("offer"), st.sampled_from("fgh"), st.integers(0, 3)),
@@ -164,7 +164,7 @@ changes = st.one_of(
 
 
 @given(st.data(), st.lists(changes, max_size=25), st.integers(1, 8))
-def test_p8_a_replica_holds_what_its_owner_held(
+def test_p8_replica_equals_its_owner_at_that_version(
     data: st.DataObject, script: list[tuple[str, str, int]], kept: int
 ) -> None:
     limits = Limits(changes=kept)
@@ -203,11 +203,11 @@ def now_held(catalogue: Catalogue) -> tuple[Head, dict[str, bytes]]:
     return content.head, {key: content.entries[key].entry for key in sorted(content.entries)}
 
 
-# -- P12, P14: floods and nonsense ------------------------------------------------------------------------------------
+# -- P12, P14: floods and invalid input --------------------------------------------------------------------------------
 
 
 def lonely(limits: Limits) -> tuple[Cluster, LinkId]:
-    """A cluster with one link, over which anything may come."""
+    """A cluster with one link, which may receive anything."""
     cluster = Cluster(
         ME,
         name="me",
@@ -225,7 +225,7 @@ def lonely(limits: Limits) -> tuple[Cluster, LinkId]:
 
 
 def held_things(thing: object, seen: dict[int, object]) -> int:
-    """How many entries all containers have that can be reached from a machine of the core."""
+    """Return the number of entries of all containers that are reachable from a machine of the core."""
     if isinstance(thing, str | bytes | int | float | None | type) or id(thing) in seen:
         return 0
     seen[id(thing)] = thing
@@ -261,7 +261,7 @@ def test_p12_memory_stays_bounded_under_floods_of_unknown_ids(standing: Standing
             cluster.wake(key, now)
         if number % 1000 == 999:
             sizes.append(held_things(cluster, {}))
-    # One entry kept of each unknown id would be 2,000; the heap of timers may hold some rows that are stale.
+    # If one entry of each unknown id were kept, there would be 2,000. The heap of timers may hold some stale rows.
     assert max(sizes) <= sizes[0] + 1000, sizes
     assert len(cluster.members) <= 20 + 15 + 1
 
@@ -284,7 +284,7 @@ wild = st.one_of(
 
 @settings(max_examples=120)
 @given(st.lists(st.tuples(wild, st.integers(0, 20 * SECOND)), max_size=10))
-def test_p14_no_claim_however_wrong_raises(script: list[tuple[Gossip | Digest | Fetch, int]]) -> None:
+def test_p14_wrong_claims_raise_nothing(script: list[tuple[Gossip | Digest | Fetch, int]]) -> None:
     cluster, link = lonely(Limits(members=3, dead_members=2, retired_members=2, functions=2))
     now = 0
     for message, wait in script:
@@ -304,7 +304,7 @@ def test_p14_no_claim_however_wrong_raises(script: list[tuple[Gossip | Digest | 
 
 
 @given(st.lists(st.tuples(wild, st.integers(0, 3 * RETIRES_AFTER)), max_size=6))
-def test_p14_nor_after_days(script: list[tuple[Gossip | Digest | Fetch, int]]) -> None:
+def test_p14_wrong_claims_raise_nothing_after_days(script: list[tuple[Gossip | Digest | Fetch, int]]) -> None:
     cluster, link = lonely(Limits())
     now = 0
     for message, wait in script:

@@ -1,6 +1,6 @@
-"""What must hold of several clusters together (docs/explanation/membership.md): P6 and P9 to P11, delays being drawn.
+"""Properties of several clusters together (docs/explanation/membership.md): P6 and P9 to P11, with drawn delays.
 
-P13, and the bounds of P9 and P11 at full strength, come with the overlay of rings.
+test_membership_rings.py has P13, and the bounds of P9 and P11 at full strength, on the overlay of rings.
 """
 
 from hypothesis import given, settings
@@ -14,7 +14,7 @@ from tests.helpers.cluster_network import Network, Peer, agree, drawn_network
 
 
 def grown(net: Network, size: int) -> list[Peer]:
-    """`size` nodes, each with one function, each joined by one that was there before."""
+    """Return `size` nodes, each with one function. Each joins through one of the nodes before it."""
     draws = Rng(size).child("seeds")
     names = [chr(ord("a") + number) for number in range(size)]
     for number, name in enumerate(names):
@@ -25,9 +25,7 @@ def grown(net: Network, size: int) -> list[Peer]:
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(3, 6), st.data())
-def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarnation_more(
-    seed: int, size: int, data: st.DataObject
-) -> None:
+def test_p6_reachable_suspect_ends_alive_one_incarnation_later(seed: int, size: int, data: st.DataObject) -> None:
     net = drawn_network(seed, 300)
     peers = grown(net, size)
     net.run(15)
@@ -36,7 +34,7 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarna
     standing = data.draw(st.sampled_from([Standing.SUSPECT, Standing.DEAD]))
     accusers = data.draw(st.lists(st.sampled_from([peer for peer in peers if peer is not suspect]), min_size=1))
     for accuser in accusers:
-        # Heard from a third one, as if from somebody beyond; all at once, so it is one accusation.
+        # From a third member, as if another member had sent it; all at once, so that it is one accusation.
         link = next(link for member, link in accuser.cluster.links.items() if member != suspect.me)
         news = Gossip((Claim(suspect.me, 0, int(standing)),))
         net.do(accuser, accuser.cluster.received(link, news, net.now))
@@ -47,7 +45,7 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end_with_one_incarna
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(3, 6), st.data())
-def test_p9_who_crashes_is_dead_everywhere_within_the_bound(seed: int, size: int, data: st.DataObject) -> None:
+def test_p9_crashed_node_is_dead_everywhere_within_the_bound(seed: int, size: int, data: st.DataObject) -> None:
     net = drawn_network(seed, 100)
     peers = grown(net, size)
     net.run(15)
@@ -55,7 +53,7 @@ def test_p9_who_crashes_is_dead_everywhere_within_the_bound(seed: int, size: int
     for peer in crashed:
         net.crash(peer.cluster.members.own.name)
     left = [peer for peer in peers if peer not in crashed]
-    net.run(3 if len(left) > 1 else 8)  # whoever is left alone has nobody to agree with, and so suspects for 6 s
+    net.run(3 if len(left) > 1 else 8)  # a member left alone has no other to confirm, so it suspects for 6 s
     for peer in left:
         assert {peer.cluster.members.standing(other.me) for other in crashed} == {Standing.DEAD}
     net.run(10)
@@ -70,7 +68,7 @@ quiet_steps = st.lists(
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(2, 5), quiet_steps)
-def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, script: list[tuple[str, int]]) -> None:
+def test_p10_no_member_is_suspected_without_a_fault(seed: int, size: int, script: list[tuple[str, int]]) -> None:
     net = drawn_network(seed, 400)
     grown(net, size)
     net.run(15)
@@ -87,11 +85,11 @@ def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, scri
         elif kind == "drain" and draw % 5 == 0:
             net.do(peer, cluster.drain(net.now))
         elif kind == "leave" and len(running) > 1:
-            net.run(4)  # whose last link just closed cannot be told LEFT
+            net.run(4)  # so that a member whose last link just closed can receive LEFT
             net.leave(name)
         elif kind == "join":
             net.node(f"n{number}", seeds=(name,), functions=("all",), identity=bytes([100 + number]) * 16)
-            net.run(3)  # or its only seed may leave before it has heard of anybody else
+            net.run(3)  # else its only seed may leave before the new node learns of another one
         net.run(draw / 20)
     net.run(20)
     everybody = list(net.peers.values())
@@ -114,7 +112,7 @@ fault_steps = st.lists(
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(2, 5), fault_steps)
-def test_p11_after_all_faults_the_survivors_agree(seed: int, size: int, script: list[tuple[str, int]]) -> None:
+def test_p11_survivors_agree_after_all_faults(seed: int, size: int, script: list[tuple[str, int]]) -> None:
     net = drawn_network(seed, 200)
     grown(net, size)
     net.run(10)
@@ -148,7 +146,10 @@ def test_p11_after_all_faults_the_survivors_agree(seed: int, size: int, script: 
 
 
 def reachable(net: Network, running: list[Peer]) -> bool:
-    """Whether somebody knows, directly or through others, an address of everybody: else no protocol can join them."""
+    """Return whether some node knows an address of every node, directly or through others.
+
+    Otherwise no protocol can join them.
+    """
     groups = {peer.me: {peer.me} for peer in running}
     for peer in running:
         addresses = {*peer.cluster._dialer.seeds}

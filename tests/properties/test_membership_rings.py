@@ -1,4 +1,4 @@
-"""What must hold of clusters on rings, of a dozen nodes and more: P13, and P6 and P9 to P11 there."""
+"""Properties of clusters on rings, of a dozen nodes and more: P13, and P6 and P9 to P11 there."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -15,11 +15,11 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Claim, Gossip
 from tests.helpers.cluster_network import Network, Peer, agree, drawn_network
 
-# -- P13: no few nodes hold the overlay together ----------------------------------------------------------------------
+# -- P13: the overlay stays connected without a few nodes --------------------------------------------------------------
 
 
 def overlay(size: int, seed: int) -> list[list[int]]:
-    """Who is whose neighbour, by place, among ids of that seed."""
+    """Return the neighbours of each node, by place, among ids of that seed."""
     draws = Rng(seed)
     ids = [MemberId(draws.below(1 << 52).to_bytes(16, "big")) for _ in range(size)]
     rings = Rings(ids[0])
@@ -29,10 +29,10 @@ def overlay(size: int, seed: int) -> list[list[int]]:
     return [[places[other] for other in rings.observers_of(one)] for one in ids]
 
 
-def connected(near: list[list[int]], gone: Sequence[int]) -> bool:
-    """Whether all that are left reach each other."""
+def connected(near: list[list[int]], lost: Sequence[int]) -> bool:
+    """Return whether all remaining nodes reach each other."""
     seen = [False] * len(near)
-    for place in gone:
+    for place in lost:
         seen[place] = True
     start = seen.index(False)
     seen[start], waiting, count = True, [start], 1
@@ -42,29 +42,29 @@ def connected(near: list[list[int]], gone: Sequence[int]) -> bool:
                 seen[other] = True
                 count += 1
                 waiting.append(other)
-    return count == len(near) - len(gone)
+    return count == len(near) - len(lost)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_p13_of_30_nodes_any_3_may_go(seed: int) -> None:
+def test_p13_30_nodes_stay_connected_without_any_3(seed: int) -> None:
     near = overlay(30, seed)
-    assert all(connected(near, gone) for gone in combinations(range(30), 3))
+    assert all(connected(near, lost) for lost in combinations(range(30), 3))
 
 
 @pytest.mark.parametrize(("size", "trials"), [(MESH, 300), (100, 1000), (1000, 100)])
-def test_p13_sampled_in_others(size: int, trials: int) -> None:
+def test_p13_larger_overlays_stay_connected_without_drawn_nodes(size: int, trials: int) -> None:
     near, draws = overlay(size, size), Rng(size).child("gone")
     for _ in range(trials):
         first = draws.below(size)
-        gone = {first, draws.below(size), draws.choice(near[first])}
-        assert connected(near, sorted(gone)), sorted(gone)
+        lost = {first, draws.below(size), draws.choice(near[first])}
+        assert connected(near, sorted(lost)), sorted(lost)
 
 
 # -- clusters ---------------------------------------------------------------------------------------------------------
 
 
 def grown(net: Network, size: int) -> list[Peer]:
-    """`size` nodes, each with one function, each joined by one that was there before."""
+    """Return `size` nodes, each with one function. Each joins through one of the nodes before it."""
     draws = Rng(size).child("seeds")
     for number in range(size):
         seeds = (f"n{draws.below(number)}",) if number else ()
@@ -79,7 +79,7 @@ seeds = st.integers(0, 2**32)
 
 @settings(max_examples=8)
 @given(seeds, sizes, st.data())
-def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end(seed: int, size: int, data: st.DataObject) -> None:
+def test_p6_reachable_suspect_ends_alive(seed: int, size: int, data: st.DataObject) -> None:
     net = drawn_network(seed, 100)
     peers = grown(net, size)
     agree(peers)
@@ -94,7 +94,7 @@ def test_p6_who_is_accused_and_can_be_heard_is_alive_in_the_end(seed: int, size:
 
 @settings(max_examples=8)
 @given(seeds, sizes, st.data())
-def test_p9_who_crashes_is_dead_everywhere_within_the_bound(seed: int, size: int, data: st.DataObject) -> None:
+def test_p9_crashed_node_is_dead_everywhere_within_the_bound(seed: int, size: int, data: st.DataObject) -> None:
     net = drawn_network(seed, 50)
     peers = grown(net, size)
     crashed = data.draw(st.lists(st.sampled_from(peers), min_size=1, max_size=size // 3, unique=True))
@@ -114,7 +114,7 @@ def test_p9_who_crashes_is_dead_everywhere_within_the_bound(seed: int, size: int
     sizes,
     st.lists(st.tuples(st.sampled_from(["offer", "close", "leave", "join"]), st.integers(0, 99)), max_size=8),
 )
-def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, script: list[tuple[str, int]]) -> None:
+def test_p10_no_member_is_suspected_without_a_fault(seed: int, size: int, script: list[tuple[str, int]]) -> None:
     net = drawn_network(seed, 300)
     grown(net, size)
     for number, (kind, draw) in enumerate(script):
@@ -130,7 +130,7 @@ def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, scri
             net.leave(name)
         else:
             net.node(f"new-{number}", seeds=(name,), functions=("all",), identity=bytes([200 + number]) * 16)
-            net.run(3)  # or its only seed may leave before it has heard of anybody else
+            net.run(3)  # else its only seed may leave before the new node learns of another one
         net.run(draw / 20)
     net.run(20)
     everybody = list(net.peers.values())
@@ -140,7 +140,7 @@ def test_p10_without_a_fault_nobody_is_ever_suspected(seed: int, size: int, scri
 
 @settings(max_examples=6)
 @given(seeds, sizes, st.integers(1, 10), st.sampled_from([20, 700]))
-def test_p11_after_a_partition_heals_there_is_one_view(seed: int, size: int, cut: int, seconds: int) -> None:
+def test_p11_one_view_after_a_partition_heals(seed: int, size: int, cut: int, seconds: int) -> None:
     net = drawn_network(seed, 20)
     peers = grown(net, size)
     names = [peer.cluster.members.own.name for peer in peers]
@@ -148,7 +148,7 @@ def test_p11_after_a_partition_heals_there_is_one_view(seed: int, size: int, cut
         for other in names[cut:]:
             net.cut(one, other)
     net.run(seconds)
-    if seconds > 60:  # a few that are cut off from many first doubt themselves, and take their time
+    if seconds > 60:  # few nodes cut off from many raise their local health multiplier first, and suspect later
         agree(peers[:cut])
         agree(peers[cut:])
     changed = peers[0]

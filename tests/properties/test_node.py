@@ -1,7 +1,7 @@
-"""Nothing that comes over a link raises out of a `Node`: the link goes on, or it ends with the reason and a hang-up.
+"""No input from a link raises out of a `Node`: the link stays open, or it ends with the reason and a hang-up.
 
-Bytes at random, messages at random with numbers at their extremes, valid messages with some bytes changed; over every
-framing, cut anywhere; after them the node's functions end, time passes, and it must still be sound.
+The input: random bytes, random messages with extreme numbers, valid messages with some bytes changed; over every
+framing, cut anywhere. After it the node's functions end, time passes, and the node must be consistent.
 """
 
 import json
@@ -74,7 +74,7 @@ class Target:
             self.say(hello(cluster="default-cluster", member=PEER if opening == "member" else b"", name="peer"))
 
     def say(self, *messages: Message) -> None:
-        """Messages, each encoded, in one piece where the framing allows."""
+        """Send messages, each encoded, in one piece if the framing allows it."""
         bodies = [dialects.encode(message) for message in messages]
         if self.framing is Framing.STREAM:
             self.feed(b"".join(prefix(len(body)) + body for body in bodies))
@@ -111,7 +111,7 @@ class Target:
         self.now = end
 
     def check(self) -> None:
-        """The link goes on, or ended with a reason; then let everything end, and nothing may be left."""
+        """Check that the link is open or ended with a reason; then end everything, and check that nothing is left."""
         said = self.said()
         stage = self.node.links.sessions[self.link].stage
         assert self.hung_up is (stage is Stage.ENDED)
@@ -134,10 +134,10 @@ class Target:
         assert len(self.node.coordinator.outstanding) == 0
 
     quietly = False
-    """Whether the link may end without a `Refused` of the node's: the peer refused or took its leave, or was itself."""
+    """True if the link may end without a `Refused` of the node: the peer refused or left, or is the node itself."""
 
     def said(self) -> list[Message]:
-        """All that the node has sent, which must be whole and readable."""
+        """Return all that the node has sent, which must be whole and readable."""
         if self.node.links.sessions[self.link].classic:
             bodies = FrameReader(1 << 24).feed(bytes(self.sent)) if self.framing is Framing.STREAM else self.bodies
             for body in bodies:
@@ -267,10 +267,8 @@ def known(target: Target) -> None:
     asked=st.lists(request, min_size=1, max_size=3),
     details=st.dictionaries(name, plain, max_size=2),
 )
-def test_a_member_that_lies_about_what_it_was_asked(
-    answers: list[Result], asked: list[Request], details: dict[str, Any]
-) -> None:
-    """Calls go to it, and it answers with anything, at last with numbers that no clock can give."""
+def test_member_that_sends_false_results(answers: list[Result], asked: list[Request], details: dict[str, Any]) -> None:
+    """It receives calls, and replies with anything, at last with numbers that are no valid times."""
     target = Target(Framing.STREAM, "member")
     target.quietly = True
     known(target)
@@ -292,8 +290,8 @@ def test_a_member_that_lies_about_what_it_was_asked(
     target.check()
 
 
-def test_details_that_can_just_be_read_are_not_passed_on() -> None:
-    """Near the interpreter's own limit of depth a value can be decoded and, one level deeper, not encoded any more."""
+def test_details_at_the_depth_limit_are_not_passed_on() -> None:
+    """Near the depth limit, a value can be decoded and, one level deeper, no longer encoded."""
     for depth in (*range(1, 100, 7), *range(900, 1100)):
         target = Target(Framing.STREAM, "member")
         known(target)
@@ -307,7 +305,7 @@ def test_details_that_can_just_be_read_are_not_passed_on() -> None:
         target.check()
 
 
-# -- and what is right comes out right --------------------------------------------------------------------------------
+# -- correct input gives correct output --------------------------------------------------------------------------------
 
 
 @settings(max_examples=40)
@@ -316,10 +314,8 @@ def test_details_that_can_just_be_read_are_not_passed_on() -> None:
     framing=st.sampled_from([Framing.STREAM, Framing.NATIVE_MESSAGES]),
     shape=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 10**6)), min_size=1, max_size=8),
 )
-def test_two_nodes_and_a_client_over_links_that_cut_anywhere(
-    seed: int, framing: Framing, shape: list[tuple[int, int]]
-) -> None:
-    """A random graph of sums, its calls spread by resources, against the sums done here."""
+def test_random_graphs_over_streams_cut_anywhere(seed: int, framing: Framing, shape: list[tuple[int, int]]) -> None:
+    """A random graph of sums, its calls spread by resources, against the sums computed here."""
     net = VirtualCluster(seed=seed)
     add = Offer(lambda *parts: sum(parts), idempotent=True)
     net.start("front", {"add": add}, resources=("red",))
@@ -338,7 +334,7 @@ def test_two_nodes_and_a_client_over_links_that_cut_anywhere(
 
 @settings(max_examples=100)
 @given(pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=8), sent=st.lists(message, max_size=5))
-def test_a_client_takes_whatever_a_node_says(pieces: list[bytes], sent: list[Message]) -> None:
+def test_client_accepts_any_bytes_of_a_node(pieces: list[bytes], sent: list[Message]) -> None:
     session = ClientSession(limits=LIMITS)
     session.link_opened(LinkId(1), framing=Framing.STREAM, address=Address("mem://n"), now=0)
     bodies = [dialects.encode(one) for one in (hello(cluster="c", member=PEER, name="n"), *sent)]

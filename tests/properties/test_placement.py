@@ -1,4 +1,4 @@
-"""Placement against brute force: every pair compared, every draw within the equals, every rejection justified."""
+"""Placement against brute force: every pair compared, every draw among the equals, every rejection justified."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ from tests.helpers.node_harness import NodeHarness, spec
 
 
 class Facts:
-    """What members have to do, by brute tables."""
+    """The state of members, from tables."""
 
     def __init__(self, full: set[MemberId], unlinked: set[MemberId], delays: dict[MemberId, int]) -> None:
         self._full, self._unlinked, self._delays = full, unlinked, delays
@@ -45,7 +45,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Provider], Facts, tuple[str, ...]]
 
 
 def better(one: Provider, other: Provider, facts: Facts, resources: tuple[str, ...]) -> bool:
-    """Whether one outranks the other, rule by rule as docs/explanation/architecture.md has them."""
+    """Return whether one outranks the other, by the rules of docs/explanation/architecture.md."""
     if one.suspect != other.suspect:
         return other.suspect
     if facts.full(one.member) != facts.full(other.member):
@@ -56,7 +56,7 @@ def better(one: Provider, other: Provider, facts: Facts, resources: tuple[str, .
 
 
 @given(situations(), st.integers(0, 2**32))
-def test_the_equals_are_those_that_nobody_outranks(
+def test_equals_are_those_without_a_better_candidate(
     situation: tuple[list[Provider], Facts, tuple[str, ...]], seed: int
 ) -> None:
     candidates, facts, resources = situation
@@ -73,7 +73,7 @@ def test_the_equals_are_those_that_nobody_outranks(
 
 
 @given(situations())
-def test_who_was_rejected_is_worse_in_what_is_said(
+def test_reason_of_a_rejection_is_true(
     situation: tuple[list[Provider], Facts, tuple[str, ...]],
 ) -> None:
     candidates, facts, resources = situation
@@ -98,7 +98,7 @@ tags = st.sets(st.sampled_from("abcd")).map(lambda held: tuple(sorted(held)))
 
 
 @given(st.lists(st.tuples(tags, tags, st.booleans()), min_size=1, max_size=5), tags)
-def test_who_can_run_a_call_is_whoever_offers_it_and_holds_a_superset(
+def test_candidates_offer_the_function_and_hold_all_resources(
     nodes: list[tuple[tuple[str, ...], tuple[str, ...], bool]], asked: tuple[str, ...]
 ) -> None:
     harness = NodeHarness()

@@ -1,4 +1,4 @@
-"""Every sendable value comes back the same; no bytes make the decoder raise anything but its declared errors."""
+"""Every sendable value comes back the same; no bytes make the decoder raise other errors than its declared ones."""
 
 from collections.abc import Callable
 from datetime import timedelta, timezone
@@ -19,7 +19,7 @@ CODEC.register(32, ValueError, lambda error: list(error.args), lambda held: Valu
 CODEC.register(33, KeyError, lambda error: b"k", KeyError)
 
 offsets = st.integers(-86_399, 86_399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
-# `fold` tells nothing where there is an offset, and goes.
+# With an offset, `fold` has no meaning, and is dropped.
 moments = st.datetimes(timezones=st.none() | offsets).map(lambda at: at.replace(fold=0) if at.tzinfo else at)
 clocks = st.times(timezones=st.none() | offsets).map(lambda at: at.replace(fold=0) if at.tzinfo else at)
 hashable_scalars = st.one_of(
@@ -41,7 +41,7 @@ values = st.recursive(
 
 
 def typed(value: Any) -> Any:
-    """The value with its types beside it, so that 1, 1.0 and True differ."""
+    """Return the value with its types, so that 1, 1.0 and True differ."""
     if isinstance(value, (list, tuple)):
         return type(value), [typed(each) for each in value]
     if isinstance(value, dict):
@@ -59,7 +59,7 @@ def test_every_value_comes_back_the_same(value: object) -> None:
 
 
 class Map:
-    """A map whose keys may be anything, as only bytes can say it."""
+    """A map with keys of any kind, which only bytes can express."""
 
     def __init__(self, pairs: list[tuple[object, object]]) -> None:
         self.pairs = pairs
@@ -100,12 +100,12 @@ def nothing_else_comes_out(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_undeclared(data: bytes) -> None:
+def test_any_bytes_raise_only_declared_errors(data: bytes) -> None:
     nothing_else_comes_out(data)
 
 
 @given(shapes, st.data())
-def test_no_shapes_raise_anything_undeclared(shape: object, data: st.DataObject) -> None:
+def test_any_shapes_raise_only_declared_errors(shape: object, data: st.DataObject) -> None:
     packed = pack(shape)
     nothing_else_comes_out(packed)
     nothing_else_comes_out(b"\x92" + packed + b"\xda\x04\x00" + b"x" * 1024)
@@ -121,7 +121,7 @@ anything = st.recursive(scalars | odd | raising | zoned, holding, max_leaves=8)
 
 @settings(max_examples=400)
 @given(anything)
-def test_any_object_is_refused_or_comes_back_as_the_table_says(value: object) -> None:
+def test_any_object_is_refused_or_comes_back_as_documented(value: object) -> None:
     """docs/reference/values.md; `CHANGED` are the only exceptions."""
     codec = default_codec()
     try:
@@ -146,7 +146,7 @@ def test_any_object_is_refused_or_is_strict_json(value: object) -> None:
         return
     try:
         tree = loads(text)
-    except MalformedJson as error:  # integers of more digits than CPython reads, and keys that are longer than ours
+    except MalformedJson as error:  # integers of more digits than CPython reads, and keys above the limit
         assert "4300 digits" in error.reason or error.limit is not None
         return
     assert same(loads(dumps(to_json(tree, codec))), tree)
@@ -158,7 +158,7 @@ def test_any_object_is_refused_or_is_strict_json(value: object) -> None:
 
 
 class Changing:
-    """Changes what holds it while it is encoded."""
+    """Changes its container while it is encoded."""
 
     def __init__(self) -> None:
         self.change: Callable[[], object] = lambda: None
@@ -178,7 +178,7 @@ CHANGES: tuple[Callable[[list[Any], dict[Any, Any]], object], ...] = (
 
 
 @given(st.sampled_from(CHANGES), st.integers(0, 4), st.integers(0, 4), st.booleans())
-def test_what_changes_while_it_is_encoded_is_refused_or_readable(
+def test_values_that_change_during_encoding(
     change: Callable[[list[Any], dict[Any, Any]], object], size: int, place: int, in_row: bool
 ) -> None:
     one = Changing()

@@ -1,8 +1,8 @@
-"""The rules that keep `mpreg_proto` pure, as a reader of source text: text in, complaints out.
+"""The rules that keep `mpreg_proto` pure: the checker reads source text and returns complaints.
 
-It parses and never imports what it judges. The rules: only modules of an allow-list are imported; nothing that differs
-from one process to the next is asked for (`hash`, `id`, a clock, a file); and nothing whose order is not fixed (a set)
-is walked where the order could show. It knows no types but the annotations it reads, so it is a net, not a proof: the
+It parses a module and never imports it. The rules: a module imports only modules of an allow-list; it uses nothing that
+differs from one process to the next (`hash`, `id`, a clock, a file); and it walks nothing without a fixed order (a set)
+where the order could show. The checker has no types except the annotations it reads, so it is a check, not a proof. The
 test in a child interpreter is the other half.
 """
 
@@ -18,10 +18,10 @@ ALLOWED_IN = {
     "mpreg_proto/rng.py": frozenset({"random"}),
 }
 
-# Addresses and salted hashes differ from run to run; the rest reaches the world or hides what is imported.
+# Addresses and salted hashes differ from run to run; the rest does I/O or hides imports.
 REFUSED_NAMES = frozenset("hash id open print input breakpoint exec eval compile __import__".split())
 REFUSED_CALLS = frozenset("now utcnow today".split())
-# `random.Random` with a seed is arithmetic; `random.random` and its like are one generator for the whole process.
+# `random.Random` with a seed is arithmetic; `random.random` and the like share one generator of the whole process.
 RANDOM_NAMES = frozenset({"Random"})
 
 SET_NAMES = frozenset("set frozenset Set AbstractSet MutableSet".split())
@@ -31,14 +31,14 @@ ORDER_SHOWS = frozenset("list tuple enumerate iter zip map filter reversed deque
 
 
 class SetNames:
-    """Which variables and attributes are annotated as sets, and as nothing else, over all modules given to `read`."""
+    """The variables and attributes that are annotated only as sets, over all modules passed to `read`."""
 
     def __init__(self) -> None:
         self._sets: set[str] = set()
         self._others: set[str] = set()
 
     def read(self, tree: ast.Module) -> None:
-        """Learn the attributes that classes declare and `self.x: set[...]` assigns."""
+        """Record the attributes that classes declare and `self.x: set[...]` assigns."""
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 for statement in node.body:
@@ -55,17 +55,17 @@ class SetNames:
 
 
 def is_set_annotation(annotation: ast.expr) -> bool:
-    """Whether an annotation is `set`, `frozenset[str]`, `AbstractSet[...]` or one of their like."""
+    """Return whether an annotation is `set`, `frozenset[str]`, `AbstractSet[...]` or similar."""
     outer = annotation.value if isinstance(annotation, ast.Subscript) else annotation
     name = outer.attr if isinstance(outer, ast.Attribute) else outer.id if isinstance(outer, ast.Name) else ""
     return name in SET_NAMES
 
 
 def complaints(path: str, source: str, attributes: SetNames) -> list[str]:
-    """Every breach of the rules in one module, as `path:line: what`; empty when there is none.
+    """Return every breach of the rules in one module, as `path:line: what`; an empty list if there is none.
 
-    path: relative to the repository, with forward slashes. attributes: what all modules of the core declare as sets.
-    Raises SyntaxError for text that is no Python.
+    path: relative to the repository, with forward slashes. attributes: the sets that all modules of the core declare.
+    Raises SyntaxError for text that is not Python.
     """
     tree = ast.parse(source, path)
     found = [*_imports(tree, ALLOWED | ALLOWED_IN.get(path, frozenset())), *_names(tree), *_set_walks(tree, attributes)]
@@ -109,7 +109,7 @@ def _set_walks(tree: ast.Module, attributes: SetNames) -> Iterator[tuple[int, st
 
 
 def _scopes(tree: ast.Module) -> Iterator[tuple[ast.AST, list[ast.AST]]]:
-    """Each function and the module, with its own nodes (those of functions inside it are theirs)."""
+    """Yield each function and the module, with its own nodes (an inner function's nodes belong to that function)."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         scope = waiting.pop()
@@ -126,7 +126,7 @@ def _scopes(tree: ast.Module) -> Iterator[tuple[ast.AST, list[ast.AST]]]:
 
 
 def _set_variables(scope: ast.AST, nodes: Iterable[ast.AST]) -> frozenset[str]:
-    """The parameters and local variables of one scope that are sets by their annotation or by every value assigned."""
+    """Return the parameters and local variables of a scope that are sets: by annotation or by every assigned value."""
     sets: set[str] = set()
     others: set[str] = set()
     if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -145,7 +145,7 @@ def _set_variables(scope: ast.AST, nodes: Iterable[ast.AST]) -> frozenset[str]:
 
 
 def _walked(node: ast.AST) -> list[ast.expr]:
-    """What a node walks in an order that can show."""
+    """Yield what a node walks in an order that can show."""
     if isinstance(node, ast.For | ast.comprehension):
         return [node.iter]
     if isinstance(node, ast.Starred | ast.YieldFrom):

@@ -1,9 +1,9 @@
-"""Run by test_sealed.py in an interpreter of its own: the whole core in a process that can do nothing but compute.
+"""The whole core in a process that can only compute: test_sealed.py runs this in its own interpreter.
 
-`python -m tests.purity.sealed_cluster` imports all of `mpreg_proto`, then makes every callable of socket, ssl, asyncio,
-threading and time raise, and os.urandom and random's module-level functions as well; then it runs the stories below on
-three real `Node`s. It prints one JSON object: how many callables were sealed, which stories ran, and a digest of all
-that went over the links, which must not depend on the interpreter. What escapes the seal is caught by an audit hook.
+`python -m tests.purity.sealed_cluster` imports all of `mpreg_proto`. Then it makes every callable of socket, ssl,
+asyncio, threading and time raise, and os.urandom and random's module-level functions as well. Then it runs the stories
+below on three real `Node`s. It prints one JSON object: the number of sealed callables, the stories, and a digest of all
+bytes on the links, which must not depend on the interpreter. An audit hook catches what escapes the seal.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ for module in pkgutil.walk_packages(mpreg_proto.__path__, "mpreg_proto."):
 
 
 class Sealed(BaseException):
-    """Something was called that the core must not call. No `except Exception` can hide it."""
+    """A call that the core must not make. No `except Exception` can hide it."""
 
 
 @contextmanager
 def seal() -> Iterator[list[str]]:
-    """Make the callables raise; gives their names. At the end all is as before: an interpreter needs some to end."""
+    """Make the callables raise; yields their names. At the end all is restored: an interpreter needs some to end."""
     asyncios = [module for name, module in sorted(sys.modules.items()) if name.startswith("asyncio.")]
     doomed: list[tuple[ModuleType, str]] = [(os, "urandom")]
     for module in (socket, ssl, asyncio, *asyncios, threading, time):
@@ -66,7 +66,7 @@ def _refusal(label: str) -> Callable[..., NoReturn]:
 
 
 class Watch:
-    """Notes audit events that mean I/O, from whatever depth they come, while it is on."""
+    """Records audit events that mean I/O, from any depth of the stack, while it is on."""
 
     _OUTSIDE = ("socket.", "open", "os.", "subprocess.", "import", "ctypes.", "time.sleep", "_thread.start")
 
@@ -81,7 +81,7 @@ class Watch:
 
 
 def cluster(seed: int) -> tuple[VirtualCluster, list[str]]:
-    """front (a balancer), alpha (red) and beta (blue); the log of bodies that ran to their end."""
+    """Return front (a balancer), alpha (red) and beta (blue); and the log of functions that ran to their end."""
     net, log = VirtualCluster(seed=seed), []
 
     def noted(node: str, body: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +127,7 @@ def graph(net: VirtualCluster, log: list[str]) -> None:
 
 
 def json_client(net: VirtualCluster, log: list[str]) -> None:
-    """The seed's JSON at any node, and its errors, which leave the connection as it is."""
+    """Classic JSON to any node, and its errors, which leave the connection open."""
     client = net.classic("alpha")
     client.send("nonsense")
     client.send({"role": "rpc", "cmds": [{"name": "x", "fun": "nowhere"}], "u": "1"})
@@ -140,7 +140,7 @@ def json_client(net: VirtualCluster, log: list[str]) -> None:
 
 
 def crash(net: VirtualCluster, log: list[str]) -> None:
-    """Who runs calls is killed: idempotent ones succeed elsewhere, the other ends in 1023 within a second."""
+    """A node with running calls is killed: idempotent calls succeed elsewhere, the other fails with 1023 within 1 s."""
     caller = net.caller("front")
     slow = [caller.ask([call("s", "slow")]) for _ in range(8)]
     once = caller.ask([call("o", "once", resources=("red",))])
@@ -162,7 +162,7 @@ def crash(net: VirtualCluster, log: list[str]) -> None:
 
 
 def drain(net: VirtualCluster, log: list[str]) -> None:
-    """Who leaves finishes what it runs and takes nothing new; the others hear that it has left."""
+    """A leaving node finishes its running calls and accepts no new ones; the others mark it LEFT."""
     caller = net.caller("front")
     once = caller.ask([call("o", "once", resources=("red",))])
     alpha = net.processes["alpha"]
@@ -184,7 +184,7 @@ def drain(net: VirtualCluster, log: list[str]) -> None:
 
 
 def late(net: VirtualCluster, log: list[str]) -> None:
-    """An answer that is held up for longer than the deadline: 1020 in time, and the late one reaches nobody."""
+    """An answer that comes after the deadline: 1020 in time, and the late answer is dropped."""
     caller = net.caller("front")
     net.hold("alpha", "front")
     asked = net.now
@@ -202,7 +202,7 @@ STORIES: tuple[Callable[[VirtualCluster, list[str]], None], ...] = (graph, json_
 
 
 def main() -> None:
-    """Seal, run every story on a few seeds, report."""
+    """Seal, run every story on a few seeds, print the report."""
     watch, digests = Watch(), []
     with seal() as sealed:
         watch.on = True

@@ -1,6 +1,6 @@
-"""The core's source keeps the rules of `core_rules`, and the rules themselves catch what they are for.
+"""The core's source keeps the rules of `core_rules`, and the rules catch each kind of breach.
 
-Reads `mpreg_proto/**/*.py` as text and imports none of it. That the core *runs* without I/O is for another test.
+Reads `mpreg_proto/**/*.py` as text and imports none of it. test_sealed.py tests that the core *runs* without I/O.
 """
 
 import ast
@@ -23,12 +23,12 @@ def declared_sets(sources: dict[str, str]) -> SetNames:
     return attributes
 
 
-def test_the_core_was_found() -> None:
+def test_core_modules_are_found() -> None:
     assert "mpreg_proto/__init__.py" in MODULES
 
 
 @pytest.mark.parametrize("path", MODULES)
-def test_a_module_of_the_core_is_pure(path: str) -> None:
+def test_core_module_is_pure(path: str) -> None:
     assert complaints(path, MODULES[path], declared_sets(MODULES)) == []
 
 
@@ -62,7 +62,7 @@ def test_a_module_of_the_core_is_pure(path: str) -> None:
         "class C:\n    tags: frozenset[str]\n    def f(self):\n        for tag in self.tags: pass",
     ],
 )
-def test_a_breach_is_caught(source: str) -> None:
+def test_breach_is_reported(source: str) -> None:
     assert len(complaints("mpreg_proto/example.py", source, declared_sets({"": source}))) == 1
 
 
@@ -83,11 +83,11 @@ def test_a_breach_is_caught(source: str) -> None:
         "stamp = datetime.fromisoformat(text)",
     ],
 )
-def test_an_honest_line_is_left_alone(source: str) -> None:
+def test_allowed_line_is_not_reported(source: str) -> None:
     assert complaints("mpreg_proto/example.py", source, declared_sets({"": source})) == []
 
 
-def test_only_the_module_for_randomness_has_it_and_only_with_a_seed() -> None:
+def test_random_is_allowed_only_in_rng_and_with_a_seed() -> None:
     seeded, loose = "import random\nr = random.Random(7)", "import random\nr = random.random()"
     assert complaints("mpreg_proto/rng.py", seeded, SetNames()) == []
     assert complaints("mpreg_proto/rng.py", loose, SetNames()) == ["mpreg_proto/rng.py:2: random.random is global"]

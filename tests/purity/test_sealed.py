@@ -1,6 +1,6 @@
-"""A whole cluster of three nodes runs where sockets, clocks, threads, event loops and entropy all raise.
+"""A whole cluster of three nodes runs while sockets, clocks, threads, event loops and entropy all raise.
 
-The stories are in sealed_cluster.py, which runs in a child interpreter, as pytest itself needs what is sealed.
+The stories are in sealed_cluster.py, which runs in a child interpreter because pytest itself needs what is sealed.
 """
 
 import json
@@ -31,7 +31,7 @@ def report(hash_seed: str) -> dict[str, list[str]]:
     return found
 
 
-def test_three_nodes_run_sealed() -> None:
+def test_three_sealed_nodes() -> None:
     assert report("0")["stories"] == ["graph", "json_client", "crash", "drain", "late"]
 
 
@@ -53,16 +53,16 @@ def test_three_nodes_run_sealed() -> None:
         "random.SystemRandom",
     ],
 )
-def test_the_seal_covers(name: str) -> None:
+def test_sealed_callables(name: str) -> None:
     assert name in report("0")["sealed"]
 
 
-def test_nothing_depends_on_the_interpreter() -> None:
+def test_digests_do_not_depend_on_the_interpreter() -> None:
     assert len(set(report("0")["digests"])) == len(report("0")["digests"])
     assert report("0")["digests"] == report("12345")["digests"]
 
 
-def test_the_seal_raises_and_the_watch_sees() -> None:
+def test_seal_raises_and_audit_hook_records() -> None:
     code = (
         "from tests.purity.sealed_cluster import Sealed, Watch, seal, time\n"
         "watch = Watch()\n"

@@ -1,5 +1,6 @@
-"""Of two members that are no neighbours one cannot dial the other, as behind a firewall: it asks over others to be
-dialled; and where that does not help either it is relayed to, and for 30 s no link is waited for.
+"""Of two members without a link one cannot dial the other, as behind a firewall.
+
+It asks over others to be dialled. If that fails as well, its calls are relayed, and for 30 s they wait for no link.
 """
 
 from mpreg_proto.effects import Send
@@ -18,12 +19,12 @@ def mine() -> str:
 
 
 class Walled(Simulation):
-    """Dials through a wall are refused; links that stand, and those dialled from the other side, are not."""
+    """Dials through a wall are refused; open links, and those dialled from the other side, are not."""
 
     def __init__(self) -> None:
         self.walls: dict[tuple[str, str], None] = {}
         self.asked: list[tuple[str, DialBack]] = []
-        """Who sent a `DialBack` on."""
+        """The nodes that sent or relayed a `DialBack`, in order."""
         self.dials: list[tuple[str, str]] = []
         functions = {f"n{number}": {f"of-n{number}": Fn(mine)} for number in range(SIZE)}
         nodes = {name: Spec(functions=offered) for name, offered in functions.items()}
@@ -43,7 +44,7 @@ class Walled(Simulation):
 
 
 def strangers() -> tuple[Walled, str, str]:
-    """A cluster that has formed and closed what links only joining needed; and two of it that have no link."""
+    """Return a cluster after it closed the links that only joining needed, and two of its nodes that have no link."""
     sim = Walled()
     sim.run(70)
     front = sim.nodes["n5"].node
@@ -56,7 +57,7 @@ def linked(sim: Simulation, one: str, other: str) -> bool:
     return sim.nodes[other].node.me in sim.nodes[one].node.cluster.links
 
 
-def test_who_cannot_be_dialled_dials_when_asked_over_others() -> None:
+def test_undialable_member_dials_back_when_asked_over_others() -> None:
     sim, front, back = strangers()
     sim.walls[front, back] = None
     sim.dials.clear()
@@ -74,7 +75,7 @@ def test_who_cannot_be_dialled_dials_when_asked_over_others() -> None:
     sim.settle()
 
 
-def test_who_cannot_be_had_either_way_is_relayed_to_at_once_for_half_a_minute() -> None:
+def test_unreachable_member_is_relayed_to_at_once_for_30_s() -> None:
     sim, front, back = strangers()
     sim.walls[front, back] = sim.walls[back, front] = None
 

@@ -1,4 +1,4 @@
-"""What failed in the past runs first, with all invariants on (tests/simulations_corpus)."""
+"""Scenarios that failed in the past, with all invariants on (tests/simulations_corpus)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,21 +13,21 @@ SCENARIOS = past_scenarios()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
-def test_a_scenario_of_the_past(scenario: Callable[[], None]) -> None:
+def test_corpus_scenario(scenario: Callable[[], None]) -> None:
     scenario()
 
 
 def run_saved(file: Path) -> str:
-    """Do the script of a saved run again, by time; what does not hold, "" if all does."""
+    """Repeat the script of a saved run, by time. Return the violation, or "" if there is none."""
     ran = run_case(saved_case(file))
     return "" if ran.error is None else f"{file.name}: {ran.sim.violation}"
 
 
-def test_saved_runs_of_the_past() -> None:
+def test_corpus_saved_runs() -> None:
     assert [fault for file in saved_runs() if (fault := run_saved(file))] == []
 
 
-def test_a_run_that_is_saved_can_be_kept_here(tmp_path: Path) -> None:
+def test_saved_run_can_enter_the_corpus(tmp_path: Path) -> None:
     case = drawn_case("partition", nodes=3, seed=5, seconds=6.0)
     file = tmp_path / "partition.jsonl"
     ran = run_case(case)
@@ -37,5 +37,5 @@ def test_a_run_that_is_saved_can_be_kept_here(tmp_path: Path) -> None:
     assert run_saved(file) == ""
 
 
-def test_there_is_a_past() -> None:
+def test_corpus_is_not_empty() -> None:
     assert len(SCENARIOS) >= 4

@@ -1,6 +1,6 @@
-"""Every order of events of two and three nodes, within small bounds; and that the explorer sees what it should.
+"""Every order of events of two and three nodes, within small bounds; and the faults that the explorer must find.
 
-`python -m mpreg_transports.testing.explore.explorer` goes as deep as one has time for.
+`python -m mpreg_transports.testing.explore.explorer` goes as deep as the time allows.
 """
 
 import msgspec
@@ -22,8 +22,8 @@ def test_all_orders_keep_the_invariants(nodes: int, depth: int) -> None:
     assert not explored.exhausted
 
 
-def test_without_faults_all_orders_end_in_one_view_and_with_answers() -> None:
-    """Two nodes that join while two requests come: whatever comes first, all is known and answered in the end."""
+def test_all_orders_without_faults_end_in_one_view_and_answers() -> None:
+    """Two nodes join while two requests come: in any order, all members and all answers are there at the end."""
     bounds = Bounds(nodes=2, resets=0, crashes=0, ticks=0)
     explored = explore.explore(bounds, depth=60)
     assert explored.exhausted
@@ -41,7 +41,7 @@ def test_without_faults_all_orders_end_in_one_view_and_with_answers() -> None:
             assert not node.coordinator.requests and not node.worker.running and not node.worker.queued
 
 
-def test_a_world_made_again_is_the_same() -> None:
+def test_cluster_state_is_deterministic() -> None:
     bounds = Bounds(nodes=2)
     one, other = ClusterState(bounds), ClusterState(bounds)
     for number in range(12):
@@ -53,7 +53,7 @@ def test_a_world_made_again_is_the_same() -> None:
         assert one.state() == other.state()
 
 
-def test_a_cell_that_falls_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explorer_finds_a_cell_that_decreases(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Members._raise
 
     def wrong(self: Members, held: Member, incarnation: int, standing: Standing, now: int) -> bool:
@@ -69,7 +69,7 @@ def test_a_cell_that_falls_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1. " in found.value.text, "the steps that lead there"
 
 
-def test_a_promise_that_is_not_kept_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explorer_finds_a_false_idempotence(monkeypatch: pytest.MonkeyPatch) -> None:
     real = index.Provider
 
     def all_idempotent(*args: object) -> index.Provider:
@@ -81,7 +81,7 @@ def test_a_promise_that_is_not_kept_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.value.invariant == 10
 
 
-def test_the_command_prints_a_row_a_level(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explorer_prints_a_row_per_level(capsys: pytest.CaptureFixture[str]) -> None:
     assert explore.main(["--nodes", "2", "--depth", "3", "--crashes", "0"]) == 0
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 1 + 4 + 1

@@ -1,7 +1,7 @@
-"""The same seed gives the same run: in a fresh interpreter, whatever the order of its sets, on every Python.
+"""The same seed gives the same run: in a fresh interpreter, in any order of its sets, on every Python.
 
-`hashes.json` holds what 20 seeds came to; runs are compared with it, not with each other, so it also tells when a
-change of the core or the simulator has changed what happens. tests/simulations/hashes.py says how to write it anew.
+`hashes.json` holds the hashes of 20 seeds. Runs are compared with it, not with each other, so it also shows when a
+change of the core or the simulator has changed a run. tests/simulations/hashes.py says how to write it again.
 """
 
 import json
@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("order", ["0", "1", "4242"])
-def test_hashes_of_seeds_are_those_that_were_kept(order: str) -> None:
-    """Three PYTHONHASHSEEDs: anything that walks a set of strings differs among them."""
+def test_hashes_of_seeds(order: str) -> None:
+    """Three PYTHONHASHSEEDs: a walk over a set of strings differs among them."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.simulations", "hashes"],
         cwd=ROOT,

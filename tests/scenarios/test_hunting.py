@@ -1,4 +1,4 @@
-"""The hunt for planted bugs finds what it should, and only that."""
+"""The hunt for planted bugs finds these bugs, and only these."""
 
 from pathlib import Path
 
@@ -21,14 +21,14 @@ def named(title: str) -> Mutant:
         ("what is out of a request that is over is not called off", 15),
     ],
 )
-def test_a_planted_bug_is_found_within_a_few_seeds(title: str, invariant: int) -> None:
+def test_planted_bug_is_found_within_a_few_seeds(title: str, invariant: int) -> None:
     hunted = hunt(named(title), ROOT, seeds=12, seconds=20)
     assert hunted.invariant == invariant, hunted
     assert hunted.survived < 12
     assert hunted.text.startswith(f"invariant {invariant}: ")
 
 
-def test_what_changes_nothing_survives(tmp_path: Path) -> None:
+def test_mutant_without_effect_survives(tmp_path: Path) -> None:
     same = Mutant("nothing", "rng.py", '"""', '"""', why="it is the same")
     with pytest.raises(ValueError, match="nothing: what it replaces is"):
         hunt(same, ROOT, seeds=1, seconds=5)
@@ -36,13 +36,13 @@ def test_what_changes_nothing_survives(tmp_path: Path) -> None:
     assert hunt(word, ROOT, seeds=2, seconds=5) == Hunted(word, 2, None)
 
 
-def test_a_seed_that_fails_anyhow_finds_nothing(tmp_path: Path) -> None:
+def test_seed_that_fails_without_the_mutant_does_not_count(tmp_path: Path) -> None:
     broken = plant(named("the deadline is not passed on"), ROOT, tmp_path / "broken")
     word = Mutant("a word", "timers.py", "_SLACK = 64", "_SLACK = 63")
     assert hunt(word, broken, seeds=1, seconds=5) == Hunted(word, 0, None)
 
 
-def test_the_copy_is_what_runs(tmp_path: Path) -> None:
+def test_mutant_runs_in_the_copy(tmp_path: Path) -> None:
     copy = copy_packages(ROOT, tmp_path / "copy")
     word = Mutant("a word", "timers.py", "_SLACK = 64", "_SLACK = 63")
     assert first_failing(copy, 0, 1, 2.0, word) is None
@@ -51,7 +51,7 @@ def test_the_copy_is_what_runs(tmp_path: Path) -> None:
         first_failing(copy, 0, 1, 2.0, word)
 
 
-def test_the_command_says_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_the_hunting_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "the last claim", "--seeds", "12", "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
     assert "| the last claim about a member wins | `mpreg_proto/cluster/members.py` | 5 | " in printed

@@ -1,7 +1,7 @@
-"""Stories of what is slow or done on purpose, on clusters of two to four nodes: no member is lost by it, and no call.
+"""Slow or deliberate events on clusters of two to four nodes: no member and no call is lost by them.
 
-The swarm draws such faults too, among others; here nothing else goes wrong, so that two more parts of invariants 13 and
-14 apply (`invariants_slow_peers.py`).
+The swarm draws such faults too, among others. Here there are no other faults, so that two more parts of invariants 13
+and 14 apply (`invariants_slow_peers.py`).
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ STORIES = [(scenario, nodes) for scenario in ("pauses", "slow-lines", "meetings"
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("scenario", "nodes"), STORIES)
-def test_patience_with_what_is_slow(scenario: str, nodes: int, seed: int, tmp_path: Path) -> None:
+def test_no_member_and_no_call_is_lost_by_slowness(scenario: str, nodes: int, seed: int, tmp_path: Path) -> None:
     report = run_seed(seed, scenario=scenario, nodes=nodes, keep=tmp_path)
     if report.violation is not None:
         pytest.fail(report.violation.report, pytrace=False)

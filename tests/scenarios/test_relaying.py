@@ -1,4 +1,4 @@
-"""A node that cannot reach another one calls its functions all the same, over nodes that can."""
+"""A node that cannot reach another one calls its functions over nodes that can."""
 
 import pytest
 
@@ -25,7 +25,7 @@ FUNCTIONS = {"double": double, "slow": slow, "again": Fn(slow, idempotent=True),
 
 
 def apart(*, relays: int = 1, objects: bool = False) -> Simulation:
-    """Two nodes, `front` and `back`, that never reach each other, and some that reach both."""
+    """Return a cluster of `front` and `back`, which never reach each other, and of relays that reach both."""
     between = {f"relay-{number}": Spec(peers=("relay-0",) if number else ()) for number in range(relays)}
     ends = {"front": Spec(peers=("relay-0",)), "back": Spec(peers=("relay-0",), functions=FUNCTIONS)}
     sim = Simulation(seed=3, nodes={**between, **ends}, watchers=invariants(), objects=objects)
@@ -38,7 +38,7 @@ def apart(*, relays: int = 1, objects: bool = False) -> Simulation:
 
 
 @pytest.mark.parametrize("objects", [False, True])
-def test_a_call_goes_over_another_node_when_no_link_can_be_had(objects: bool) -> None:
+def test_call_is_relayed_when_no_link_can_be_opened(objects: bool) -> None:
     sim = apart(objects=objects)
     call = sim.call("front", "double", 4)
     assert sim.run(until=call.done, limit=10)
@@ -56,7 +56,7 @@ def test_a_call_goes_over_another_node_when_no_link_can_be_had(objects: bool) ->
     assert sim.nodes["relay-0"].node.relay is not None and len(sim.nodes["relay-0"].node.relay) == 0
 
 
-def test_a_cancelled_call_is_called_off_over_the_relay() -> None:
+def test_cancel_of_a_relayed_call() -> None:
     sim = apart()
     call = sim.call("front", "slow", 1)
     sim.run(2)
@@ -67,7 +67,7 @@ def test_a_cancelled_call_is_called_off_over_the_relay() -> None:
     sim.settle()
 
 
-def test_a_relay_that_dies_leaves_the_outcome_unknown_and_an_idempotent_call_goes_another_way() -> None:
+def test_relay_death_is_outcome_unknown_or_retry_if_idempotent() -> None:
     sim = apart(relays=3)
     once, again = sim.call("front", "slow", 1), sim.call("front", "again", 2)
     sim.run(2)
@@ -81,7 +81,7 @@ def test_a_relay_that_dies_leaves_the_outcome_unknown_and_an_idempotent_call_goe
     sim.settle()
 
 
-def test_without_any_way_it_is_1001_and_nothing_ran() -> None:
+def test_call_without_a_route_is_1001_and_did_not_run() -> None:
     sim = apart()
     sim.crash("relay-0")
     call = sim.call("front", "double", 1)
@@ -90,7 +90,7 @@ def test_without_any_way_it_is_1001_and_nothing_ran() -> None:
     assert (call.error.code, call.error.details["maybe_executed"]) == (1001, False)
 
 
-def test_who_dies_behind_a_relay_is_lost_when_it_is_dead() -> None:
+def test_relayed_call_is_lost_when_its_worker_is_dead() -> None:
     sim = apart()
     sim.partition({"relay-0"}, {"back"})
     call = sim.call("front", "double", 1)

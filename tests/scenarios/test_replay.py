@@ -1,4 +1,4 @@
-"""A saved run of the swarm is done again exactly, by its steps and by its times."""
+"""A replay repeats a saved run of the swarm exactly, by its steps and by its times."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mpreg_transports.testing.runs.scenarios import case
 
 
 @pytest.mark.parametrize("seed", [1, 4, 7])
-def test_a_swarm_is_done_again_without_drawing_its_faults(tmp_path: Path, seed: int) -> None:
+def test_replay_of_a_swarm_run_draws_no_faults(tmp_path: Path, seed: int) -> None:
     ran = run_case(case(seed=seed, seconds=20))
     file = tmp_path / "x.jsonl"
     ran.sim.trace.save(file)

@@ -1,4 +1,4 @@
-"""A transfer over a slow link, in virtual time: however long it takes, nobody is given up or marked DEAD."""
+"""A transfer over a slow link, in virtual time: for any duration, no link is closed and no member is marked DEAD."""
 
 import pytest
 

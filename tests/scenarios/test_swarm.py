@@ -1,7 +1,8 @@
 """A hundred seeds of the swarm: 10 or 60 simulated seconds of work under faults, then settling, all invariants on.
 
-Which seeds is data (`seeds.json`), spread over numbers of nodes and both framings; `python -m tests.simulations` runs
-thousands. A failing one says what does not hold and how to see it again; its trace is kept in the test's folder.
+The seeds are data (`seeds.json`), spread over numbers of nodes and both framings; `python -m tests.simulations` runs
+thousands. A failing seed names the violated invariant and the command that repeats it; its trace is kept in the test's
+folder.
 """
 
 import json
@@ -15,12 +16,12 @@ from mpreg_transports.testing.runs.runs import run_seed
 SEEDS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("seeds.json").read_text("utf-8"))
 
 
-def test_there_are_a_hundred_different_ones() -> None:
+def test_100_different_swarm_seeds() -> None:
     assert len({row["seed"] for row in SEEDS}) == 100
 
 
 @pytest.mark.parametrize("row", SEEDS, ids=lambda row: f"seed-{row['seed']}")
-def test_everything_holds(row: dict[str, Any], tmp_path: Path) -> None:
+def test_swarm_seed_keeps_all_invariants(row: dict[str, Any], tmp_path: Path) -> None:
     report = run_seed(row["seed"], nodes=row["nodes"], seconds=row["seconds"], objects=row["objects"], keep=tmp_path)
     if report.violation is not None:
         pytest.fail(report.violation.report, pytrace=False)

@@ -1,4 +1,4 @@
-"""`ClusterMachine` finds a planted bug of a user and shortens what led to it to a few steps."""
+"""`ClusterMachine` finds a planted bug of a user and shrinks its steps to a few."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mpreg_transports.testing import ClusterMachine, Fn, Spec
 
 
 class Till(ClusterMachine):
-    """The planted bug: selling is said to be idempotent, and so it is done again where a node was lost."""
+    """The planted bug: `sell` is declared idempotent, and so it runs again after a node is lost."""
 
     calls = st.tuples(st.just("sell"), st.tuples(st.integers(0, 3)))
     timeouts = (None,)
     watched = False
     settling = 25.0
-    withdraw = offer = cancel = partition = heal = leave = None  # type: ignore[assignment]  # less to do, so it is found sooner
+    withdraw = offer = cancel = partition = heal = leave = None  # type: ignore[assignment]  # fewer rules, so it is found sooner
 
     def cluster(self) -> Mapping[str, Spec]:
-        self.sold: list[int] = []  # begins anew for each run
+        self.sold: list[int] = []  # empty at the start of each run
 
         def sell(order: int) -> int:
             self.sold.append(order)
@@ -47,12 +47,12 @@ BRIEF = settings(
 
 
 def steps(error: BaseException) -> list[str]:
-    """What hypothesis has come to, step by step."""
+    """Return the steps of the example that hypothesis found."""
     lines = "\n".join(error.__notes__).splitlines()
     return [line.partition(".")[2].partition("(")[0] for line in lines if line.startswith("state.")]
 
 
-def test_a_planted_bug_is_found_and_shortened() -> None:
+def test_planted_bug_is_found_and_shrunk() -> None:
     with pytest.raises(AssertionError, match="sold more often") as caught:
         run_state_machine_as_test(seed(5)(Till), settings=BRIEF)
     found = steps(caught.value)

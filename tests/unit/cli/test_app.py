@@ -1,4 +1,4 @@
-"""The command line as a whole: its commands, their help, and how little it imports to say so."""
+"""The command line as a whole: its commands, their help, and how few modules the help imports."""
 
 import subprocess
 import sys
@@ -11,13 +11,13 @@ from mpreg_transports.cli.app import build
 COMMANDS = "serve dev demo call run explain nodes functions check simulate replay config".split()
 
 
-def test_just_these_commands() -> None:
+def test_list_of_commands() -> None:
     names = [info.name or info.callback.__name__ for info in build().registered_commands if info.callback]
     assert names == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_has_help_with_an_example_in_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_has_an_example_and_fits_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
     result = CliRunner().invoke(build(), [command, "--help"])
@@ -27,12 +27,12 @@ def test_each_has_help_with_an_example_in_80_columns(command: str, monkeypatch: 
     assert all(len(line) <= 80 for line in result.output.splitlines())
 
 
-def test_json_wherever_data_is_printed() -> None:
+def test_json_option_of_commands_that_print_data() -> None:
     for command in ("call", "run", "explain", "nodes", "functions", "check", "config", "demo", "dev"):
         assert "--json" in CliRunner().invoke(build(), [command, "--help"]).output
 
 
-def test_no_flag_whose_feature_does_not_exist() -> None:
+def test_no_option_without_its_feature() -> None:
     text = CliRunner().invoke(build(), ["serve", "--help"]).output
     for flag in ("--secret-file", "--tls", "--processes", "--gossip-interval", "--token-file"):
         assert flag not in text
@@ -52,5 +52,5 @@ def test_help_imports_neither_the_core_nor_an_event_loop() -> None:
     assert "serve" in done.stdout
 
 
-def test_an_unknown_command_is_wrong_usage() -> None:
+def test_unknown_command_is_wrong_usage() -> None:
     assert CliRunner().invoke(build(), ["frobnicate"]).exit_code == 2

@@ -1,4 +1,4 @@
-"""Processes that `mpreg dev` and `demo` start: what is said of one that does not start."""
+"""Processes that `mpreg dev` and `demo` start: the error of a process that does not start."""
 
 import sys
 
@@ -14,7 +14,7 @@ print("mpreg: no such file", file=sys.stderr, flush=True)
 os.close(1)
 sys.exit(9 if signal.sigtimedwait([signal.SIGTERM], 0.5) else 2)
 """
-"""Between the end of its stdout and its own lie half a second, in which a signal would change the exit code."""
+"""Half a second passes between the end of its stdout and its own end. A signal in it would change the exit code."""
 
 
 @pytest.mark.anyio

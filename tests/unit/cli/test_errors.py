@@ -15,7 +15,7 @@ CODES = {
 }  # fmt: skip
 
 
-def test_each_error_of_the_table_has_its_exit_code() -> None:
+def test_exit_code_of_each_error_code() -> None:
     assert {kind.default_code: int(exit_code(kind("x"))) for kind in KINDS} == CODES
 
 
@@ -32,16 +32,16 @@ def test_each_error_of_the_table_has_its_exit_code() -> None:
         (ZeroDivisionError("defect"), 9),
     ],
 )
-def test_other_errors_have_theirs(error: BaseException, code: int) -> None:
+def test_exit_code_of_other_errors(error: BaseException, code: int) -> None:
     assert exit_code(error) == code
 
 
-def test_the_innermost_of_groups() -> None:
+def test_innermost_error_of_groups() -> None:
     cause = NotConnected("gone")
     assert innermost(BaseExceptionGroup("a", [ExceptionGroup("b", [cause]), KeyboardInterrupt()])) is cause
 
 
-def test_an_unreachable_node_is_told_with_what_to_type() -> None:
+def test_error_of_an_unreachable_node_names_commands_to_type() -> None:
     tried = {"ws://h:1": "cannot connect to h:1: connection refused"}
     assert error_lines(NotConnected("long text", details={"tried": tried})) == [
         "cannot reach a node at ws://h:1: connection refused",
@@ -50,7 +50,7 @@ def test_an_unreachable_node_is_told_with_what_to_type() -> None:
     ]
 
 
-def test_no_route_says_what_there_is() -> None:
+def test_error_without_a_candidate_lists_what_exists() -> None:
     details = {"unknown": "resources", "exist": ["a", "b"]}
     assert error_lines(CommandNotFound("nobody holds 'x'", details=details)) == [
         "nobody holds 'x'",
@@ -59,22 +59,22 @@ def test_no_route_says_what_there_is() -> None:
     ]
 
 
-def test_overload_says_when_to_come_back() -> None:
+def test_overload_error_has_a_retry_time() -> None:
     assert error_lines(Overloaded("full", details={"retry_after": 2.5}))[1] == "nothing has run; try again in 2.5 s"
 
 
-def test_what_cannot_have_run_may_be_asked_again() -> None:
+def test_hint_of_outcome_unknown() -> None:
     assert error_lines(OutcomeUnknown("lost"))[1:] == ["it may have run: look before you repeat it"]
     assert error_lines(OutcomeUnknown("lost", details={"maybe_executed": False}))[1:] == ["nothing has run; ask again"]
 
 
-def test_a_defect_is_one_line_and_a_hint() -> None:
+def test_defect_is_one_line_and_a_hint() -> None:
     first, second = error_lines(KeyError("a\nb"))
     assert "\n" not in first and first.startswith("a defect of mpreg: KeyError: ")
     assert "MPREG_DEBUG=1" in second
 
 
-def test_no_traceback_but_for_who_asks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback_only_with_mpreg_debug(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     error = ExecutionFailed("f failed", details={"traceback": "Traceback: theirs"})
     monkeypatch.delenv("MPREG_DEBUG", raising=False)
     assert report_error(error) == 1

@@ -1,4 +1,4 @@
-"""Settings: which place wins, what a typo is told, what each kind takes."""
+"""Settings: the precedence of their sources, the error of a misspelt name, the values of each kind."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_server(config: Path) -> None:
+def test_precedence_of_flag_environment_file_and_server(config: Path) -> None:
     server = {"port": 4, "name": "server", "cluster_id": "server", "transport": "websocket"}
     environ = {"MPREG_PORT": "2", "MPREG_NAME": "environment"}
     found = resolve(flags={"port": 1, "host": None}, environ=environ, config=config, server=server)
@@ -46,7 +46,7 @@ def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_serve
     ]
 
 
-def test_a_list_from_a_higher_place_replaces_the_lower(config: Path) -> None:
+def test_list_setting_replaces_that_of_a_lower_source(config: Path) -> None:
     server = {"resources": ("own",)}
     assert resolve(flags={}, environ={}, config=config, server=server)["resource"].value == ("from-file", "too")
     environ = {"MPREG_RESOURCE": "a, b c"}
@@ -79,12 +79,12 @@ def test_kubernetes_variables_are_unset() -> None:
     assert resolve(flags={}, environ=environ) == resolve(flags={}, environ={})
     assert resolve_url(None, environ=environ).value == "ws://127.0.0.1:9001"
     assert misspelt(environ) == []
-    told = kubernetes(environ)
-    assert told is not None and "Kubernetes" in told and "MPREG_PORT=tcp://10.0.0.1:9001" in told
+    message = kubernetes(environ)
+    assert message is not None and "Kubernetes" in message and "MPREG_PORT=tcp://10.0.0.1:9001" in message
     assert kubernetes({"MPREG_PORT": "9001"}) is None
 
 
-def test_commands_ask_the_node_of_this_host_and_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_follows_the_host_and_port_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def asked(text: str, environ: dict[str, str] | None = None) -> object:
@@ -102,7 +102,7 @@ def test_commands_ask_the_node_of_this_host_and_port(tmp_path: Path, monkeypatch
     assert resolve_url(None, environ={}).source == "port (mpreg.toml)"
 
 
-def test_a_command_that_asks_fails_for_no_setting_that_it_does_not_need(tmp_path: Path) -> None:
+def test_client_command_ignores_errors_in_other_settings(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text('url = "ws://a:1"\nprt = 1\npeer = "x"\nport = "y"\nzzz = 1\nname = 4\n', "utf-8")
     assert resolve_url(None, environ={"MPREG_INSECURE": "maybe"}, config=file).value == "ws://a:1"
@@ -118,12 +118,12 @@ def test_a_command_that_asks_fails_for_no_setting_that_it_does_not_need(tmp_path
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_a_byte_order_mark_is_skipped(tmp_path: Path, encoding: str) -> None:
+def test_byte_order_mark_of_a_config_file(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "x.toml").write_bytes('name = "ž"\r\n'.encode(encoding))
     assert read_file(tmp_path / "x.toml") == {"name": "ž"}
 
 
-def test_the_file_is_the_named_one_or_mpreg_toml_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_file_is_the_named_one_or_mpreg_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config_file(None, {}) is None
     Path("mpreg.toml").write_text("port = 7\n", "utf-8")
@@ -133,7 +133,7 @@ def test_the_file_is_the_named_one_or_mpreg_toml_here(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("prot = 5", "unknown key 'prot' in {file}; did you mean 'port'?"),
         ("cluster_id = 'x'", "unknown key 'cluster_id' in {file}; did you mean 'cluster-id'?"),
@@ -149,15 +149,15 @@ def test_the_file_is_the_named_one_or_mpreg_toml_here(tmp_path: Path, monkeypatc
         ("port = ", "the config file {file} is not TOML: Invalid value (at end of document)"),
     ],
 )
-def test_a_wrong_file_is_told_with_key_and_file(tmp_path: Path, text: str, told: str) -> None:
+def test_error_in_a_config_file_names_key_and_file(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "x.toml"
     file.write_text(text, "utf-8")
     with pytest.raises(SettingsError) as error:
         read_file(file)
-    assert str(error.value).startswith(told.format(file=file))
+    assert str(error.value).startswith(message.format(file=file))
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_error_of_an_unreadable_config_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read the config file .*none\.toml: no such file"):
         resolve(flags={}, environ={}, config=tmp_path / "none.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff")
@@ -166,17 +166,17 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "70000", "1.0", "tcp://", "٣"])
-def test_a_variable_that_is_no_port_names_itself(text: str) -> None:
+def test_error_of_an_invalid_port_names_its_variable(text: str) -> None:
     with pytest.raises(SettingsError, match="MPREG_PORT in the environment"):
         resolve(flags={}, environ={"MPREG_PORT": text})
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("Yes", True), ("off", False)])
-def test_a_switch_in_the_environment(text: str, value: bool) -> None:
+def test_boolean_in_the_environment(text: str, value: bool) -> None:
     assert resolve(flags={}, environ={"MPREG_INSECURE": text})["insecure"].value is value
 
 
-def test_misspelt_variables_are_named_and_known_ones_not() -> None:
+def test_misspelt_variables() -> None:
     known = {setting.variable: "" for setting in SETTINGS} | {"MPREG_CONFIG": "", "MPREG_DEBUG": "", "PATH": ""}
     assert misspelt(known) == []
     assert misspelt({"MPREG_PROT": ""}) == ["MPREG_PROT in the environment is no setting; did you mean 'MPREG_PORT'?"]

@@ -1,4 +1,4 @@
-"""TARGET: what is loaded, and the one line for each way in which it cannot be."""
+"""TARGET: what is loaded, and the one-line error of each failure."""
 
 import sys
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ raise Odd
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with some modules; what they leave behind in this process is taken back."""
+    """A working directory with some modules. At the end it restores the imports of this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -47,14 +47,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("target", ["cli_app:first", "cli_app.py:first", "./cli_app.py:first"])
-def test_a_server_by_module_or_file(target: str) -> None:
+def test_server_by_module_or_file(target: str) -> None:
     server = load(target)
     assert server.name == "first"
     assert "f" in server.functions
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         ("cli_app", "TARGET 'cli_app' names no Server; write it as module:name or file.py:name, such as app.py:server"),
         ("cli_app:", "TARGET 'cli_app:' names no Server; write it as"),
@@ -84,15 +84,15 @@ def test_a_server_by_module_or_file(target: str) -> None:
         ("cli_exits.py:s", "TARGET cli_exits.py:s does not import: SystemExit: bye (cli_exits.py, line 2)"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_clear_line(target: str, told: str) -> None:
+def test_error_of_a_target_is_one_line(target: str, message: str) -> None:
     with pytest.raises(CommandFailed) as error:
         load(target)
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("target", ["random.py:s", "queue.py:s", "email/app.py:s", "queue:s", "anyio.py:s", "typer:s"])
-def test_a_file_by_the_name_of_another_module_says_so(here: Path, target: str) -> None:
+def test_error_of_a_file_named_like_another_module(here: Path, target: str) -> None:
     for name in ("random", "queue", "email/__init__", "email/app", "anyio", "typer"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / f"{name}.py").write_text(APP, "utf-8")
@@ -132,7 +132,7 @@ def test_relative_imports_below_the_app_dir(here: Path, target: str, monkeypatch
     assert source_of(f"{target}:first", Path("src")) is not None
 
 
-def test_a_relative_import_of_no_package_names_the_app_dir(here: Path) -> None:
+def test_error_of_a_relative_import_names_the_app_dir(here: Path) -> None:
     package(here / "src", init=False)
     with pytest.raises(CommandFailed, match="no known parent package") as error:
         load("src/cli_shop/inner/served.py:first")
@@ -141,7 +141,7 @@ def test_a_relative_import_of_no_package_names_the_app_dir(here: Path) -> None:
         load("cli_app:first", Path("nowhere"))
 
 
-def test_settings_are_laid_over_a_server() -> None:
+def test_settings_override_those_of_a_server() -> None:
     server = load("cli_app:first")
     found = resolve(flags={"resource": ("c",)}, environ={"MPREG_PORT": "0"}, server=own_settings(server))
     assert configured_server(server, found) is server
@@ -153,18 +153,18 @@ def test_settings_are_laid_over_a_server() -> None:
     )
 
 
-def test_a_wrong_peer_says_where_it_came_from() -> None:
+def test_error_of_a_wrong_peer_names_its_source() -> None:
     with pytest.raises(CommandFailed, match=r"'http://x' is not an address: .*\(--peer\)$"):
         configured_server(None, resolve(flags={"peer": ("http://x",)}, environ={}))
 
 
-def test_an_open_host_is_refused_without_insecure() -> None:
+def test_open_host_is_refused_without_insecure() -> None:
     with pytest.raises(CommandFailed, match=r"refusing to listen on 0\.0\.0\.0"):
         prepare(None, {"host": "0.0.0.0"}, None)
     assert isinstance(prepare(None, {"host": "0.0.0.0", "insecure": True}, None), Server)
 
 
-def test_the_file_that_reload_watches(here: Path) -> None:
+def test_source_file_that_reload_watches(here: Path) -> None:
     assert source_of("cli_app.py:first") == Path("cli_app.py")
     assert source_of("cli_app:first") == here / "cli_app.py"
     assert source_of("cli_nope:first") is None

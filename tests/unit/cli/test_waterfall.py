@@ -1,4 +1,4 @@
-"""The waterfall: what stands where, and that it never leaves its columns."""
+"""The waterfall: the place of each bar, and the width of its columns."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ def row(name: str, node: str, queued: int, started: int, ended: int, tries: int 
     return Traced(name, node, queued, queued, started, ended, tries, "the only node that can")
 
 
-def test_bars_stand_where_and_when_calls_ran() -> None:
+def test_bars_show_node_and_time_of_calls() -> None:
     millisecond = 1_000_000
     trace = [
         row("second", "beta#2222", 50 * millisecond, 60 * millisecond, 100 * millisecond),
@@ -26,22 +26,22 @@ def test_bars_stand_where_and_when_calls_ran() -> None:
     ]
 
 
-def test_a_call_that_was_tried_again_says_so() -> None:
+def test_count_of_attempts() -> None:
     lines = [line.plain for line in waterfall([row("a", "n#1", 0, 0, 10, tries=2)], width=60)]
     assert lines[1].endswith("0 us x2")
     assert len(lines[1]) <= 60
 
 
-def test_ascii_where_nothing_else_can_be_shown() -> None:
+def test_ascii_only() -> None:
     lines = waterfall([row("a", "n#1", 0, 5, 10)], width=60, ascii_only=True)
     assert all(line.plain.isascii() for line in lines)
 
 
-def test_nothing_for_nothing() -> None:
+def test_no_lines_for_no_calls() -> None:
     assert waterfall([], width=80) == []
 
 
-def test_of_very_many_calls_the_longest_are_drawn() -> None:
+def test_only_the_longest_calls_are_drawn() -> None:
     trace = [row(f"n{number}", "n#1", 0, 0, number + 1) for number in range(MOST_ROWS + 40)]
     lines = [line.plain for line in waterfall(trace, width=80)]
     assert len(lines) == MOST_ROWS + 2
@@ -66,7 +66,7 @@ def test_lines_stay_within_their_width(trace: list[Traced], width: int) -> None:
     assert all("\n" not in line.plain for line in lines)
 
 
-def test_names_are_shortened_only_where_they_differ() -> None:
+def test_node_names_are_shortened_while_unique() -> None:
     assert short_names(["a#1111", "b#2222", "b#3333", "a#1111", "plain"]) == {
         "a#1111": "a",
         "b#2222": "b#2222",
@@ -75,7 +75,7 @@ def test_names_are_shortened_only_where_they_differ() -> None:
     }
 
 
-def test_a_node_keeps_its_colour_whatever_the_order() -> None:
+def test_node_colour_does_not_depend_on_order() -> None:
     assert colours_of({"x#1": "x", "y#2": "y"}) == colours_of({"y#2": "y", "x#1": "x"})
 
 
@@ -94,6 +94,6 @@ def test_a_node_keeps_its_colour_whatever_the_order() -> None:
         (3 * 86_400_000_000_000, "3 d"),
     ],
 )
-def test_spans_are_short(nanoseconds: int, text: str) -> None:
+def test_format_of_durations(nanoseconds: int, text: str) -> None:
     assert format_duration(nanoseconds) == text
     assert len(text) <= 7

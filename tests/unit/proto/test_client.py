@@ -1,4 +1,4 @@
-"""`ClientSession`, its node spoken by hand: what is sent when, and what comes of each question, once."""
+"""`ClientSession` with a stub node: the messages that it sends, and one reply for each request."""
 
 import msgspec
 import pytest
@@ -35,7 +35,7 @@ CALL = (call("x", "f", 1),)
 
 
 class Booth:
-    """A session and the node's end of its one link. Links are numbered from 1."""
+    """A client session and a stub node on its one link. Links are numbered from 1."""
 
     def __init__(
         self, *, limits: Limits | None = None, opened: bool = True, framing: Framing = Framing.OBJECTS
@@ -43,43 +43,43 @@ class Booth:
         self.now = SECOND
         self.session = ClientSession(name="me", cluster_id="c", limits=limits or Limits())
         self.sent: list[Message] = []
-        self.told: list[ClientEffect] = []
+        self.effects: list[ClientEffect] = []
         self.link = LinkId(0)
         self._framing = framing
         if opened:
             self.open()
 
     def open(self) -> None:
-        """A transport stands and the node's hello is in."""
+        """Open a link, and receive the hello of the node."""
         self.connect()
-        self.say(NODE)
+        self.deliver(NODE)
 
     def connect(self) -> None:
-        """A transport stands."""
+        """Open a link."""
         link = LinkId(self.link + 1)
         self.session.link_opened(link, framing=self._framing, address=Address("mem://node"), now=self.now)
         self.link = link
         self.flush()
 
-    def say(self, *messages: Message) -> None:
-        """The node sends."""
+    def deliver(self, *messages: Message) -> None:
+        """Receive messages from the node."""
         for message in messages:
             self.session.handle(self.link, message, now=self.now)
         self.flush()
 
     def drop(self) -> None:
-        """The link is gone."""
+        """End the link."""
         self.session.link_closed(self.link, now=self.now)
         self.flush()
 
-    def ask(self, request: Request | None = None) -> int:
+    def submit(self, request: Request | None = None) -> int:
         """Submit a request."""
         number = self.session.submit(request or Request(0, CALL), now=self.now)
         self.flush()
         return number
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         end = self.now + round(seconds * SECOND)
         while (due := self.session.next_timeout()) is not None and due <= end:
             self.now = max(self.now, due)
@@ -93,22 +93,22 @@ class Booth:
                 assert effect.link == self.link and effect.message is not None
                 self.sent.append(effect.message)
             else:
-                self.told.append(effect)
+                self.effects.append(effect)
 
     def take(self) -> list[Message]:
-        """What has been sent since the last time."""
+        """Return the messages sent since the last call."""
         sent, self.sent = self.sent, []
         return sent
 
     def replies(self) -> dict[int, object]:
-        """What came of questions since the last time: what a result's error is, else the reply itself."""
-        came = [effect for effect in self.told if isinstance(effect, ReplyReceived)]
-        self.told = [effect for effect in self.told if not isinstance(effect, ReplyReceived)]
+        """Return the replies since the last call, by request number."""
+        came = [effect for effect in self.effects if isinstance(effect, ReplyReceived)]
+        self.effects = [effect for effect in self.effects if not isinstance(effect, ReplyReceived)]
         assert len({effect.id for effect in came}) == len(came), "each once"
         return {effect.id: effect.reply for effect in came}
 
     def fault(self, number: int) -> Fault:
-        """The error that the one question is over with."""
+        """Return the error that ended the only request."""
         replies = self.replies()
         reply = replies.pop(number)
         assert not replies and isinstance(reply, Result) and reply.fault is not None and reply.id == number
@@ -122,14 +122,14 @@ def requests(messages: list[Message]) -> list[int]:
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_says_hello_first_and_is_ready_with_the_nodes() -> None:
+def test_hello_first_and_ready_with_the_hello_of_the_node() -> None:
     booth = Booth(opened=False)
     booth.connect()
-    (mine,) = booth.take()
-    assert isinstance(mine, Hello) and (mine.member, mine.cluster, mine.name) == (b"", "c", "me")
+    (own_hello,) = booth.take()
+    assert isinstance(own_hello, Hello) and (own_hello.member, own_hello.cluster, own_hello.name) == (b"", "c", "me")
     assert not booth.session.ready
-    booth.say(NODE)
-    assert booth.session.ready and booth.told == [Ready("node", NODE.member, 1)]
+    booth.deliver(NODE)
+    assert booth.session.ready and booth.effects == [Ready("node", NODE.member, 1)]
 
 
 def test_one_link_at_a_time() -> None:
@@ -138,39 +138,39 @@ def test_one_link_at_a_time() -> None:
     with pytest.raises(LocalProtocolError, match="stands already"):
         booth.session.link_opened(LinkId(9), framing=Framing.OBJECTS, address=Address("mem://b"), now=booth.now + 5)
     assert booth.session.drain() == [] and (booth.session.next_timeout(), booth.session.ready) == before
-    booth.ask()
+    booth.submit()
     assert requests(booth.take()) == [1]
     booth.drop()
     booth.open()
 
 
-def test_what_is_asked_before_a_link_stands_leaves_with_it_in_order() -> None:
+def test_requests_before_the_link_are_sent_in_order() -> None:
     booth = Booth(opened=False)
-    numbers = [booth.ask() for _ in range(3)]
+    numbers = [booth.submit() for _ in range(3)]
     booth.connect()
-    numbers.append(booth.ask())
+    numbers.append(booth.submit())
     assert requests(booth.take()) == [] and len(booth.session) == 4
-    booth.say(NODE)
+    booth.deliver(NODE)
     assert requests(booth.take()) == numbers == [1, 2, 3, 4]
 
 
-def test_what_waited_for_a_link_has_less_time_left() -> None:
+def test_remaining_timeout_after_waiting_for_a_link() -> None:
     booth = Booth(opened=False)
-    booth.ask(Request(0, CALL, timeout=10 * SECOND))
-    booth.ask()
+    booth.submit(Request(0, CALL, timeout=10 * SECOND))
+    booth.submit()
     booth.advance(4)
     booth.open()
     spans = [message.timeout for message in booth.take() if isinstance(message, Request)]
     assert spans == [6 * SECOND, 56 * SECOND]
 
 
-def test_what_was_sent_on_a_lost_link_is_1023_and_what_was_not_waits() -> None:
+def test_lost_link_ends_sent_requests_in_1023() -> None:
     booth = Booth()
-    sent = booth.ask()
+    sent = booth.submit()
     booth.drop()
     found = booth.fault(sent)
     assert (found.code, found.details["maybe_executed"], booth.session.ready) == (1023, True, False)
-    waiting = booth.ask()
+    waiting = booth.submit()
     booth.connect()
     booth.drop()
     assert booth.replies() == {} and len(booth.session) == 1
@@ -179,20 +179,20 @@ def test_what_was_sent_on_a_lost_link_is_1023_and_what_was_not_waits() -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "violation", "silence", "refusal"])
-def test_over_a_link_that_was_hung_up_nothing_is_sent_any_more(end: str) -> None:
-    """Between the hang-up and the link's end there may be time; what is asked then never left, so it is not 1023."""
+def test_no_request_over_a_link_that_was_hung_up(end: str) -> None:
+    """Time may pass between hang-up and link end; a request of that time is never sent, so it is not 1023."""
     booth = Booth()
     if end == "close":
         booth.session.close(now=booth.now)
     elif end == "violation":
-        booth.say(NODE)
+        booth.deliver(NODE)
     elif end == "silence":
         booth.advance(20)
     else:
-        booth.say(Refused(Fault(1040, "no")))
+        booth.deliver(Refused(Fault(1040, "no")))
     booth.flush()
-    assert any(isinstance(effect, HangUp) for effect in booth.told) and not booth.session.ready
-    number = booth.ask()
+    assert any(isinstance(effect, HangUp) for effect in booth.effects) and not booth.session.ready
+    number = booth.submit()
     assert requests(booth.take()) == []
     booth.drop()
     assert booth.replies() == {}
@@ -200,7 +200,7 @@ def test_over_a_link_that_was_hung_up_nothing_is_sent_any_more(end: str) -> None
     assert requests(booth.take()) == [number]
 
 
-def test_what_came_before_a_violation_in_the_same_piece_counts() -> None:
+def test_reply_before_a_violation_in_the_same_bytes() -> None:
     session = ClientSession(name="me", cluster_id="c")
     link = LinkId(1)
     session.link_opened(link, framing=Framing.STREAM, address=Address("mem://node"), now=1)
@@ -215,7 +215,7 @@ def test_what_came_before_a_violation_in_the_same_piece_counts() -> None:
     assert isinstance(effects[-1], HangUp) and not session.ready and len(session) == 0
 
 
-def test_what_waits_is_not_sent_over_a_link_that_was_refused() -> None:
+def test_no_request_over_a_refused_link() -> None:
     session = ClientSession(name="me", cluster_id="c")
     session.link_opened(LinkId(1), framing=Framing.STREAM, address=Address("mem://node"), now=1)
     session.submit(Request(0, CALL), now=1)
@@ -227,19 +227,19 @@ def test_what_waits_is_not_sent_over_a_link_that_was_refused() -> None:
     assert len(session) == 1 and not received
 
 
-def test_a_question_that_runs_nothing_says_so_when_its_answer_does_not_come() -> None:
+def test_maybe_executed_by_request_type_after_a_lost_link() -> None:
     booth = Booth()
     explain = booth.session.explain(Request(0, CALL), now=booth.now)
-    ask = booth.session.get_view(now=booth.now)
-    run = booth.ask()
+    view = booth.session.get_view(now=booth.now)
+    run = booth.submit()
     booth.drop()
     faults = {number: reply.fault for number, reply in booth.replies().items() if isinstance(reply, Result)}
-    assert {number: fault.code for number, fault in faults.items() if fault} == {explain: 1023, ask: 1023, run: 1023}
+    assert {number: fault.code for number, fault in faults.items() if fault} == {explain: 1023, view: 1023, run: 1023}
     executed = {number: fault.details["maybe_executed"] for number, fault in faults.items() if fault}
-    assert executed == {explain: False, ask: False, run: True}
+    assert executed == {explain: False, view: False, run: True}
 
 
-def test_nor_may_it_have_run_anything_when_it_is_late() -> None:
+def test_maybe_executed_false_for_a_late_explain() -> None:
     booth = Booth(limits=Limits(default_timeout=5 * SECOND))
     explain = booth.session.explain(Request(0, CALL), now=booth.now)
     booth.flush()
@@ -247,7 +247,7 @@ def test_nor_may_it_have_run_anything_when_it_is_late() -> None:
     assert booth.fault(explain) == Fault(1020, "no answer came by the deadline", {"maybe_executed": False})
 
 
-def test_a_deadline_without_a_node_names_the_addresses() -> None:
+def test_addresses_in_the_error_of_a_deadline_without_a_node() -> None:
     booth = Booth(limits=Limits(default_timeout=5 * SECOND), opened=False)
     booth.session.unreachable("ws://h:1: connection refused")
     call = booth.session.submit(Request(0, CALL), now=booth.now)
@@ -257,89 +257,89 @@ def test_a_deadline_without_a_node_names_the_addresses() -> None:
     assert booth.fault(call) == Fault(1020, text, {"maybe_executed": False})
 
 
-def test_the_nodes_reason_is_told() -> None:
+def test_reason_of_a_refused_link() -> None:
     booth = Booth(opened=False)
     booth.connect()
     fault = Fault(1005, "another cluster")
-    booth.say(Refused(fault))
-    assert Rejected(fault) in booth.told
+    booth.deliver(Refused(fault))
+    assert Rejected(fault) in booth.effects
 
 
-def test_it_keeps_the_link_alive_and_notices_that_it_is_dead() -> None:
+def test_keepalive_and_silent_link() -> None:
     booth = Booth()
     booth.advance(10)
     assert [type(message) for message in booth.take()] == [Hello, Ping]
-    booth.say(Pong(1), Ping(5))
+    booth.deliver(Pong(1), Ping(5))
     assert booth.take() == [Pong(5)]
     booth.advance(20)
-    assert HangUp(booth.link, 1001) in booth.told
+    assert HangUp(booth.link, 1001) in booth.effects
 
 
-def test_a_goodbye_is_returned_and_answers_still_come() -> None:
+def test_replies_after_a_returned_goodbye() -> None:
     booth = Booth()
-    number = booth.ask()
-    booth.say(Goodbye("enough"))
-    assert booth.take()[-1] == Goodbye("") and LinkDraining(booth.link) in booth.told and not booth.session.ready
-    booth.say(Result(number, (Done("x", b"\x01"),)))
+    number = booth.submit()
+    booth.deliver(Goodbye("enough"))
+    assert booth.take()[-1] == Goodbye("") and LinkDraining(booth.link) in booth.effects and not booth.session.ready
+    booth.deliver(Result(number, (Done("x", b"\x01"),)))
     assert booth.replies() == {number: Result(number, (Done("x", b"\x01"),))}
-    assert booth.told[-1] == HangUp(booth.link, 1000)  # all is answered
+    assert booth.effects[-1] == HangUp(booth.link, 1000)  # all requests have replies
 
 
-# -- nodes that drain -------------------------------------------------------------------------------------------------
+# -- draining nodes ---------------------------------------------------------------------------------------------------
 
 DRAINING = Fault(1024, "leaving", {"maybe_executed": False})
 
 
 def two_nodes(*, others: int = 1) -> tuple[Booth, int]:
-    """A session that knows `others` more addresses, and the number of a request that the first node has."""
+    """Return a session with `others` more addresses, and the number of a request sent to the first node."""
     booth = Booth(opened=False)
     booth.session = ClientSession(name="me", cluster_id="c", alternatives=others)
     booth.open()
-    return booth, booth.ask()
+    return booth, booth.submit()
 
 
-def test_a_request_refused_by_a_draining_node_goes_to_the_next_once() -> None:
+def test_one_retry_after_a_refusal_by_a_draining_node() -> None:
     booth, number = two_nodes()
-    booth.say(Result(number, fault=DRAINING))
-    assert LinkDraining(booth.link) in booth.told and HangUp(booth.link, 1000) in booth.told
+    booth.deliver(Result(number, fault=DRAINING))
+    assert LinkDraining(booth.link) in booth.effects and HangUp(booth.link, 1000) in booth.effects
     assert booth.replies() == {} and not booth.session.ready
     booth.take()
     booth.now += 3 * SECOND
-    later = booth.ask()
+    later = booth.submit()
     booth.open()
     sent = [message for message in booth.take() if isinstance(message, Request)]
     assert [message.id for message in sent] == [number, later]
     assert sent[0].timeout == Limits().default_timeout - 3 * SECOND
-    booth.say(Result(number, fault=DRAINING))  # the last of the two drains too
+    booth.deliver(Result(number, fault=DRAINING))  # the last of the two drains too
     assert booth.fault(number) == DRAINING
 
 
-def test_the_link_to_a_draining_node_stays_until_it_has_answered() -> None:
+def test_draining_link_stays_until_its_last_reply() -> None:
     booth, number = two_nodes()
-    refused = booth.ask()
+    refused = booth.submit()
     old = booth.link
-    booth.say(Result(refused, fault=DRAINING))
-    assert HangUp(old, 1000) not in booth.told
+    booth.deliver(Result(refused, fault=DRAINING))
+    assert HangUp(old, 1000) not in booth.effects
     booth.sent.clear()
     booth.open()
     assert requests(booth.take()) == [refused]
     session = booth.session
-    session.handle(booth.link, Result(number, (Done("x", b"\x02"),)), now=booth.now)  # not asked there
+    session.handle(booth.link, Result(number, (Done("x", b"\x02"),)), now=booth.now)  # not requested there
     booth.flush()
     assert booth.replies() == {}
     session.handle(old, Result(number, (Done("x", b"\x01"),)), now=booth.now)
     booth.flush()
     assert booth.replies() == {number: Result(number, (Done("x", b"\x01"),))}
-    assert HangUp(old, 1000) in booth.told
+    assert HangUp(old, 1000) in booth.effects
     session.link_closed(old, now=booth.now)
-    booth.say(Result(refused, (Done("x", b"\x01"),)))
+    booth.deliver(Result(refused, (Done("x", b"\x01"),)))
     assert set(booth.replies()) == {refused} and session.ready
 
 
-def test_a_draining_link_that_breaks_ends_what_was_on_it_alone() -> None:
+def test_lost_draining_link_ends_its_own_requests_only() -> None:
     booth, number = two_nodes()
-    refused, old = booth.ask(), booth.link
-    booth.say(Result(refused, fault=DRAINING))
+    refused, old = booth.submit(), booth.link
+    booth.deliver(Result(refused, fault=DRAINING))
     booth.sent.clear()
     booth.open()
     booth.session.link_closed(old, now=booth.now)
@@ -348,20 +348,20 @@ def test_a_draining_link_that_breaks_ends_what_was_on_it_alone() -> None:
     assert booth.session.ready and len(booth.session) == 1
 
 
-def test_a_cancel_goes_to_the_node_that_has_the_request() -> None:
+def test_cancel_request_on_the_draining_link() -> None:
     booth, number = two_nodes()
-    refused = booth.ask()
-    booth.say(Result(refused, fault=DRAINING))
+    refused = booth.submit()
+    booth.deliver(Result(refused, fault=DRAINING))
     booth.take()
     booth.session.cancel(number, now=booth.now)
     booth.flush()
-    assert booth.take() == [CancelRequest(number)] and HangUp(booth.link, 1000) in booth.told
+    assert booth.take() == [CancelRequest(number)] and HangUp(booth.link, 1000) in booth.effects
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_a_node_that_left_took_nothing_that_it_has_not_answered(others: int) -> None:
+def test_requests_without_a_reply_from_a_node_that_left(others: int) -> None:
     booth, number = two_nodes(others=others)
-    booth.say(Goodbye("leaving"))
+    booth.deliver(Goodbye("leaving"))
     booth.drop()
     if others:
         booth.take()
@@ -380,17 +380,17 @@ def test_a_node_that_left_took_nothing_that_it_has_not_answered(others: int) -> 
         Fault(1022, "busy", {"maybe_executed": False}),
     ],
 )
-def test_other_refusals_are_the_callers_to_repeat(fault: Fault) -> None:
+def test_refusals_that_are_not_retried(fault: Fault) -> None:
     booth, number = two_nodes()
-    booth.say(Result(number, fault=fault))
+    booth.deliver(Result(number, fault=fault))
     assert booth.fault(number) == fault and booth.session.ready
 
 
-def test_a_stream_that_has_begun_is_not_begun_again() -> None:
+def test_no_retry_of_a_started_stream() -> None:
     booth, number = two_nodes()
-    booth.say(Result(number, (Done("x", b"\x01"),), last=False))
+    booth.deliver(Result(number, (Done("x", b"\x01"),), last=False))
     assert set(booth.replies()) == {number}
-    booth.say(Result(number, fault=DRAINING))
+    booth.deliver(Result(number, fault=DRAINING))
     assert booth.fault(number) == DRAINING
 
 
@@ -410,7 +410,7 @@ def test_a_stream_that_has_begun_is_not_begun_again() -> None:
         Request(0, CALL, wait=2**70),
     ],
 )
-def test_a_request_that_cannot_be_encoded_is_an_error_of_its_own(request_: Request, linked: bool) -> None:
+def test_request_that_cannot_be_encoded(request_: Request, linked: bool) -> None:
     session = ClientSession(cluster_id="c")
 
     def connect() -> None:
@@ -429,12 +429,12 @@ def test_a_request_that_cannot_be_encoded_is_an_error_of_its_own(request_: Reque
     assert "cannot be encoded" in fault.message and session.ready and len(session) == 1 and good != number
 
 
-# -- answers ----------------------------------------------------------------------------------------------------------
+# -- replies ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_question_gets_its_own_kind_of_answer_once() -> None:
+def test_one_reply_for_each_request_type() -> None:
     booth = Booth()
-    run = booth.ask()
+    run = booth.submit()
     where, view = booth.session.explain(Request(0, CALL), now=booth.now), booth.session.get_view(now=booth.now)
     booth.flush()
     sent = booth.take()[1:]
@@ -442,33 +442,33 @@ def test_each_question_gets_its_own_kind_of_answer_once() -> None:
     assert isinstance(sent[1], Explain) and sent[1].request.id == where
     assert sent[2] == GetView(view) and len({run, where, view}) == 3
     answers: list[Message] = [View(view, b"{}"), Explanation(where), Result(run)]
-    booth.say(*answers, *answers)
+    booth.deliver(*answers, *answers)
     assert booth.replies() == {view: answers[0], where: answers[1], run: answers[2]}
     assert len(booth.session) == 0 and booth.session.next_timeout() == booth.now + 10 * SECOND
 
 
-def test_partial_answers_come_through_before_the_last() -> None:
+def test_partial_replies_before_the_last() -> None:
     booth = Booth()
-    number = booth.ask(Request(0, CALL, eager=True))
+    number = booth.submit(Request(0, CALL, eager=True))
     first, last = Result(number, (Done("x", b"\x01"),), last=False), Result(number)
-    booth.say(first)
+    booth.deliver(first)
     assert booth.replies() == {number: first} and len(booth.session) == 1
-    booth.say(last, first)
+    booth.deliver(last, first)
     assert booth.replies() == {number: last}
 
 
-def test_an_answer_to_nothing_is_dropped() -> None:
+def test_reply_to_an_unknown_request() -> None:
     booth = Booth()
-    booth.say(Result(77), Result(78, last=False), View(79, b""), Explanation(80))
+    booth.deliver(Result(77), Result(78, last=False), View(79, b""), Explanation(80))
     assert booth.replies() == {}
 
 
 # -- deadlines --------------------------------------------------------------------------------------------------------
 
 
-def test_two_hundred_milliseconds_after_the_deadline_it_gives_up_by_itself() -> None:
+def test_local_deadline_200_ms_after_the_request_deadline() -> None:
     booth = Booth()
-    number = booth.ask(Request(0, CALL, timeout=3 * SECOND))
+    number = booth.submit(Request(0, CALL, timeout=3 * SECOND))
     booth.take()
     booth.advance(3.199)
     assert booth.replies() == {}
@@ -476,20 +476,20 @@ def test_two_hundred_milliseconds_after_the_deadline_it_gives_up_by_itself() -> 
     found = booth.fault(number)
     assert (found.code, found.details["maybe_executed"]) == (1020, True)
     assert booth.take() == [CancelRequest(number)]
-    booth.say(Result(number, (Done("x", b"\x01"),)))
+    booth.deliver(Result(number, (Done("x", b"\x01"),)))
     assert booth.replies() == {}
 
 
-def test_a_request_without_a_timeout_has_the_default_one() -> None:
+def test_default_timeout() -> None:
     booth = Booth(limits=Limits(default_timeout=SECOND))
-    number = booth.ask()
+    number = booth.submit()
     booth.advance(1.2)
     assert booth.fault(number).code == 1020
 
 
-def test_what_never_left_by_its_deadline_has_not_run() -> None:
+def test_deadline_of_a_request_never_sent() -> None:
     booth = Booth(opened=False)
-    number = booth.ask(Request(0, CALL, timeout=SECOND))
+    number = booth.submit(Request(0, CALL, timeout=SECOND))
     booth.advance(1.2)
     found = booth.fault(number)
     assert (found.code, found.details["maybe_executed"]) == (1020, False) and "no node" in found.message
@@ -497,43 +497,43 @@ def test_what_never_left_by_its_deadline_has_not_run() -> None:
     assert requests(booth.take()) == []
 
 
-def test_questions_have_a_deadline_too() -> None:
+def test_deadline_of_explain_and_get_view() -> None:
     booth = Booth(limits=Limits(default_timeout=SECOND))
     numbers = {booth.session.explain(Request(0, CALL), now=booth.now), booth.session.get_view(now=booth.now)}
     booth.advance(1.2)
     assert set(booth.replies()) == numbers
 
 
-# -- cancelling, giving up --------------------------------------------------------------------------------------------
+# -- cancellation, failing all ----------------------------------------------------------------------------------------
 
 
-def test_cancelled_it_tells_the_node_and_hears_nothing() -> None:
+def test_cancellation_sends_one_cancel_request() -> None:
     booth = Booth()
-    number = booth.ask()
+    number = booth.submit()
     for _ in range(2):
         booth.session.cancel(number, now=booth.now)
     booth.flush()
     assert booth.take()[-1] == CancelRequest(number) and booth.take() == []
-    booth.say(Result(number))
+    booth.deliver(Result(number))
     assert booth.replies() == {} and len(booth.session) == 0
 
 
-def test_cancelled_before_it_left_it_never_leaves() -> None:
+def test_cancellation_before_the_request_is_sent() -> None:
     booth = Booth(opened=False)
-    booth.session.cancel(booth.ask(), now=booth.now)
+    booth.session.cancel(booth.submit(), now=booth.now)
     booth.open()
     assert [type(message) for message in booth.take()] == [Hello]
 
 
-def test_give_up_answers_all_that_is_pending() -> None:
+def test_fail_all_replies_to_all_requests() -> None:
     booth = Booth(opened=False)
-    numbers = {booth.ask(), booth.ask()}
+    numbers = {booth.submit(), booth.submit()}
     booth.session.fail_all(Fault(1024, "no link will stand"))
     booth.flush()
     assert set(booth.replies()) == numbers and booth.session.next_timeout() is None
 
 
-def test_a_request_that_is_too_long_is_answered_here() -> None:
+def test_request_over_the_message_limit() -> None:
     session = ClientSession(limits=Limits(message=500))
     session.link_opened(LinkId(1), framing=Framing.NATIVE_MESSAGES, address=Address("mem://n"), now=0)
     session.receive(LinkId(1), dialects.encode(NODE), now=0)
@@ -547,77 +547,79 @@ def test_a_request_that_is_too_long_is_answered_here() -> None:
     assert len(session) == 0
 
 
-def test_the_clock_of_an_idle_session_stops_with_its_link() -> None:
+def test_no_timer_of_an_idle_session_without_a_link() -> None:
     booth = Booth()
-    booth.say(Result(booth.ask()))
+    booth.deliver(Result(booth.submit()))
     booth.drop()
     assert booth.session.next_timeout() is None
 
 
-# -- answers and what they answer -------------------------------------------------------------------------------------
+# -- replies and their requests ---------------------------------------------------------------------------------------
 
 
-def test_a_question_is_answered_by_its_own_kind_of_answer() -> None:
+def test_reply_of_another_type_is_ignored() -> None:
     booth = Booth()
-    run, ask = booth.ask(), booth.session.get_view(now=booth.now)
+    run, view = booth.submit(), booth.session.get_view(now=booth.now)
     where = booth.session.explain(Request(0, CALL), now=booth.now)
     booth.flush()
-    booth.say(View(run, b"{}"), Explanation(run), View(where, b"{}"), Explanation(ask), Result(ask), Result(where))
-    booth.say(Result(where, (Done("x", b"\x01"),), last=False), Result(99))
+    booth.deliver(
+        View(run, b"{}"), Explanation(run), View(where, b"{}"), Explanation(view), Result(view), Result(where)
+    )
+    booth.deliver(Result(where, (Done("x", b"\x01"),), last=False), Result(99))
     assert booth.replies() == {} and len(booth.session) == 3
-    booth.say(Result(run), View(ask, b"{}"), Explanation(where))
-    assert booth.replies() == {run: Result(run), ask: View(ask, b"{}"), where: Explanation(where)}
+    booth.deliver(Result(run), View(view, b"{}"), Explanation(where))
+    assert booth.replies() == {run: Result(run), view: View(view, b"{}"), where: Explanation(where)}
 
 
-def test_an_error_answers_any_question() -> None:
+def test_error_result_as_reply_to_explain() -> None:
     booth = Booth()
     number = booth.session.explain(Request(0, CALL), now=booth.now)
     booth.flush()
-    booth.say(Result(number, fault=Fault(1010, "bad")))
+    booth.deliver(Result(number, fault=Fault(1010, "bad")))
     assert booth.fault(number).code == 1010
 
 
-def test_what_was_never_sent_is_answered_by_nothing_that_comes() -> None:
+def test_no_reply_to_a_request_never_sent() -> None:
     booth = Booth(opened=False)
     booth.connect()
-    number = booth.ask()
-    booth.say(NODE)
+    number = booth.submit()
+    booth.deliver(NODE)
     assert number in requests(booth.take())
     booth.session.links.hang_up(booth.link)
     booth.flush()
-    waiting = booth.ask()
-    booth.say(Result(waiting))
+    waiting = booth.submit()
+    booth.deliver(Result(waiting))
     assert booth.replies() == {} and len(booth.session) == 2
 
 
-def test_a_link_that_is_gone_when_a_question_is_sent_keeps_it_for_the_next() -> None:
+def test_link_end_at_the_send_of_a_request() -> None:
     booth = Booth()
     send = booth.session.links.send
     booth.session.links.send = lambda link, message: LINK_GONE  # type: ignore[method-assign]
-    number = booth.ask()
+    number = booth.submit()
     booth.session.links.send = send  # type: ignore[method-assign]
     booth.drop()
     assert booth.replies() == {}, "it never left, so it is not lost"
     booth.connect()
-    booth.say(NODE)
+    booth.deliver(NODE)
     assert requests(booth.take()) == [number]
-    booth.say(Result(number))
+    booth.deliver(Result(number))
     assert booth.replies() == {number: Result(number)}
 
 
-def test_a_view_in_parts_is_one_view() -> None:
+def test_view_in_parts() -> None:
     booth = Booth()
     number = booth.session.get_view(now=booth.now)
     booth.flush()
-    booth.say(View(number, b'{"a"', last=False), View(number, b":", last=False))
+    booth.deliver(View(number, b'{"a"', last=False), View(number, b":", last=False))
     assert booth.replies() == {}
-    booth.say(View(number, b"1}"))
+    booth.deliver(View(number, b"1}"))
     assert booth.replies() == {number: View(number, b'{"a":1}')}
 
 
-def test_an_answer_over_another_link_is_none() -> None:
+def test_reply_over_another_link_is_ignored() -> None:
     booth = Booth()
-    number = booth.ask()
+    number = booth.submit()
     other = LinkId(77)
     booth.session.links.opened(other, framing=Framing.OBJECTS, dialled=Address("mem://b"), now=booth.now)
     booth.session.drain()

@@ -1,4 +1,4 @@
-"""Texts of objects that the core did not make: bounded, of characters that can be sent, whatever the objects raise."""
+"""Texts of foreign objects: bounded and encodable, even if methods of the objects raise."""
 
 import pytest
 
@@ -28,14 +28,14 @@ class _Hidden(metaclass=_Hiding):
     pass
 
 
-def test_cut_text_is_an_exact_str_of_the_bound() -> None:
+def test_cut_text_is_an_exact_str_within_the_bound() -> None:
     short, long = cut(_Text("abc"), 5), cut(_Text("abcdef"), 5)
     assert (short, type(short)) == ("abc", str)
     assert (long, type(long)) == ("ab...", str)
 
 
 @pytest.mark.parametrize("text", ["é" * 99, "\ud800" * 99, _Text("\udcff" * 99), "x" * 11], ids=ascii)
-def test_sendable_text_is_bounded_after_its_surrogates_are_escaped(text: str) -> None:
+def test_sendable_text_bounded_after_escaping_surrogates(text: str) -> None:
     made = sendable(text, 10)
     assert type(made) is str
     assert len(made) <= 10

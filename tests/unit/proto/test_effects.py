@@ -1,4 +1,4 @@
-"""Effects and outcomes: closed unions of values, so that a type checker and a reader know all that can happen."""
+"""Effects and outcomes: closed unions of values, so that a type checker can check that all cases are handled."""
 
 import typing
 
@@ -10,7 +10,7 @@ from mpreg_proto.effects import Cancel, Dial, Effect, HangUp, Notify, Outcome, P
 from mpreg_proto.ids import LinkId, RunId
 
 
-def test_the_page_holds_the_eight_effects_and_five_outcomes() -> None:
+def test_eight_effects_and_five_outcomes() -> None:
     assert set(typing.get_args(Effect)) == {Send, Dial, HangUp, Run, Cancel, Notify, Pause, Resume}
     assert [kind.__name__ for kind in typing.get_args(Outcome)] == [
         "Returned",
@@ -28,12 +28,12 @@ def test_the_page_holds_the_eight_effects_and_five_outcomes() -> None:
 
 
 @pytest.mark.parametrize("kind", [*typing.get_args(Effect), *typing.get_args(Outcome)])
-def test_each_is_a_value_and_says_what_it_is(kind: type[msgspec.Struct]) -> None:
+def test_frozen_and_documented_effects_and_outcomes(kind: type[msgspec.Struct]) -> None:
     assert kind.__struct_config__.frozen and kind.__doc__
     assert not kind.__struct_config__.array_like, "an effect never travels"
 
 
-def test_equal_effects_are_equal() -> None:
+def test_equality_of_effects() -> None:
     assert Send(LinkId(1), (b"a", b"b")) == Send(LinkId(1), (b"a", b"b")) != Send(LinkId(2), (b"a", b"b"))
     assert Cancel(RunId(1)) != Cancel(RunId(2))
     with pytest.raises(AttributeError):

@@ -1,4 +1,4 @@
-"""One table of errors: it must be the one below, and an error must be the same raised, kept, sent and pickled."""
+"""The table of errors as documented; an error stays equal when it is sent, pickled or copied."""
 
 import copy
 import pickle
@@ -27,7 +27,7 @@ from mpreg_proto.errors import (
     over_limit,
 )
 
-# docs/reference/errors.md: code, name, and whether its column `repeat safe` says yes.
+# docs/reference/errors.md: code, name, and the value of the column `repeat safe`.
 TABLE = """
 1000 unknown_message -
 1001 command_not_found yes
@@ -51,14 +51,14 @@ TABLE = """
 """
 
 
-def test_the_table_is_the_one_that_is_promised() -> None:
+def test_table_of_errors_as_documented() -> None:
     rows = [line.split() for line in TABLE.split("\n") if line]
-    ours = [[str(kind.default_code), kind.kind, kind.repeat_safe] for kind in KINDS]
-    assert ours == [[code, name, safe == "yes"] for code, name, safe in rows]
+    actual = [[str(kind.default_code), kind.kind, kind.repeat_safe] for kind in KINDS]
+    assert actual == [[code, name, safe == "yes"] for code, name, safe in rows]
     assert list(BY_CODE.values()) == list(KINDS)
 
 
-def test_every_kind_of_the_module_is_in_the_table() -> None:
+def test_table_has_all_error_classes() -> None:
     kinds = {
         name: kind
         for name, kind in vars(errors).items()
@@ -69,7 +69,7 @@ def test_every_kind_of_the_module_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_raised_kept_sent_pickled_and_copied_it_is_the_same(kind: type[RequestError]) -> None:
+def test_equal_error_after_sending_pickling_and_copying(kind: type[RequestError]) -> None:
     error = kind("what happened", details={"call": "x", "more": [1, {"y": None}]})
     fault = error.fault
     sent = msgspec.msgpack.decode(msgspec.msgpack.encode(fault), type=Fault)
@@ -88,18 +88,18 @@ def test_raised_kept_sent_pickled_and_copied_it_is_the_same(kind: type[RequestEr
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("executed", [True, False])
-def test_safe_to_repeat_is_the_column_and_nothing_has_run(kind: type[RequestError], executed: bool) -> None:
+def test_safe_to_repeat_of_each_error(kind: type[RequestError], executed: bool) -> None:
     error = exception_for(Fault(kind.default_code, "", {"maybe_executed": executed}))
     assert error.safe_to_repeat is (kind.repeat_safe and not executed)
 
 
-def test_a_code_of_a_newer_version_is_a_plain_error_that_keeps_it() -> None:
+def test_unknown_error_code() -> None:
     error = exception_for(Fault(4711, "new", {"a": 1}))
     assert type(error) is RequestError and (error.code, error.safe_to_repeat) == (4711, False)
     assert pickle.loads(pickle.dumps(error)).code == 4711
 
 
-def test_they_are_what_python_already_has_a_name_for() -> None:
+def test_builtin_base_classes_of_errors() -> None:
     assert issubclass(DeadlineExceeded, TimeoutError) and issubclass(Forbidden, PermissionError)
     for kind in (InvalidRequest, DuplicateName, CyclicReference, UnresolvedReference):
         assert issubclass(kind, GraphError)
@@ -108,7 +108,7 @@ def test_they_are_what_python_already_has_a_name_for() -> None:
 
 
 @pytest.mark.parametrize(("kind", "unchanged"), [(LocalProtocolError, True), (RemoteProtocolError, False)])
-def test_misuse_and_nonsense_are_two_families(kind: type[ProtocolError], unchanged: bool) -> None:
+def test_local_and_remote_protocol_errors(kind: type[ProtocolError], unchanged: bool) -> None:
     error = kind("wrong", code=1014, at="$.x", details={"limit": "calls"})
     for again in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(again) is kind and again.state_unchanged is unchanged  # type: ignore[attr-defined]
@@ -117,22 +117,22 @@ def test_misuse_and_nonsense_are_two_families(kind: type[ProtocolError], unchang
     assert (plain.code, plain.at, plain.details) == (1010, "", {})
 
 
-def test_every_error_says_what_it_did_to_the_machine() -> None:
+def test_state_unchanged_of_each_error() -> None:
     assert all(kind.state_unchanged is True for kind in KINDS)
 
 
-def test_over_a_limit_says_which_how_much_it_is_and_what_came() -> None:
+def test_fault_over_a_limit() -> None:
     fault = over_limit("calls", 10, 11)
     assert fault == Fault(1014, "over the limit calls: 11, at most 10", {"limit": "calls", "value": 10, "came": 11})
 
 
-def test_details_are_each_errors_own() -> None:
+def test_separate_details_of_errors() -> None:
     one, other = RequestError("a"), RequestError("b")
     one.details["x"] = 1
     assert other.details == {} and Fault(1, "").details == {}
 
 
-def test_saying_more_leaves_the_first_fault_as_it_was() -> None:
+def test_with_details_leaves_the_fault_unchanged() -> None:
     fault = Fault(1001, "none", {"call": "x", "node": "a"})
     more = fault.with_details(node="b", maybe_executed=False)
     assert fault.details == {"call": "x", "node": "a"}

@@ -1,4 +1,4 @@
-"""How a member is shown to people."""
+"""The text that shows a member to users."""
 
 import pytest
 
@@ -13,5 +13,5 @@ from mpreg_proto.ids import show
         ("a#b", b"\xff\x01" + b"x" * 14, "a#b#ff01"),
     ],
 )
-def test_name_and_the_first_two_bytes(name: str, member: bytes, shown: str) -> None:
+def test_shown_name_with_the_first_two_bytes_of_the_id(name: str, member: bytes, shown: str) -> None:
     assert show(name, member) == shown

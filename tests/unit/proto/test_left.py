@@ -1,4 +1,4 @@
-"""A node that has left: links that come up after that are hung up, as nothing else would ever end them."""
+"""A node that has left hangs up links that open later, because nothing else would end them."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from mpreg_proto.rng import Rng
 
 
 @pytest.mark.parametrize("dialled", [None, Address("ws://127.0.0.1:1")])
-def test_a_link_that_comes_up_later_is_hung_up(dialled: Address | None) -> None:
+def test_link_opened_after_leaving(dialled: Address | None) -> None:
     node = Node(NodeConfig(), me=MemberId(b"a" * 16), rng=Rng(0), entropy=bytes, now=0)
     node.leave(now=1)
     assert node.left

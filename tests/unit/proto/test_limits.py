@@ -1,4 +1,4 @@
-"""The bounds are those that are promised, they fit together, and each can be replaced alone."""
+"""The default limits: as documented, consistent, and each replaceable alone."""
 
 import msgspec
 import pytest
@@ -40,40 +40,40 @@ PROMISED = {
 
 
 @pytest.mark.parametrize("name", PROMISED)
-def test_it_is_what_is_promised(name: str) -> None:
+def test_default_limits_as_documented(name: str) -> None:
     assert getattr(DEFAULT, name) == PROMISED[name]
 
 
-def test_all_are_whole_positive_numbers() -> None:
+def test_default_limits_are_positive_integers() -> None:
     assert all(type(value) is int and value > 0 for value in msgspec.structs.asdict(DEFAULT).values())
 
 
-def test_they_fit_together() -> None:
+def test_consistency_of_the_default_limits() -> None:
     assert DEFAULT.message <= DEFAULT.node_message <= LONGEST_FRAME
     assert DEFAULT.ping_every < DEFAULT.gone_after <= 3 * DEFAULT.ping_every
     assert DEFAULT.default_timeout <= DEFAULT.longest_timeout
     assert DEFAULT.dial_first <= DEFAULT.dial_longest
 
 
-def test_one_is_replaced_alone_and_none_changed() -> None:
-    mine = Limits(calls=100)
-    assert msgspec.structs.replace(mine, calls=DEFAULT.calls) == DEFAULT != mine
+def test_replaced_limit() -> None:
+    changed = Limits(calls=100)
+    assert msgspec.structs.replace(changed, calls=DEFAULT.calls) == DEFAULT != changed
     with pytest.raises(AttributeError):
-        mine.calls = 5  # type: ignore[misc]
+        changed.calls = 5  # type: ignore[misc]
     with pytest.raises(TypeError):
         Limits(100)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", ["default_timeout", "ping_every", "dial_first", "link_idle"])
 @pytest.mark.parametrize("span", [1, 5, 999_999])
-def test_a_span_under_a_millisecond(name: str, span: int) -> None:
+def test_span_under_a_millisecond(name: str, span: int) -> None:
     with pytest.raises(ValueError, match=rf"{name}={span} is a span of {span} nanoseconds; .* {name}={span} \* SECOND"):
         Limits(**{name: span})
 
 
 @pytest.mark.parametrize("name", msgspec.structs.asdict(DEFAULT))
 @pytest.mark.parametrize("value", [2.5, "5", None, True, -1, -SECOND])
-def test_no_whole_positive_number(name: str, value: object) -> None:
+def test_limit_that_is_no_positive_integer(name: str, value: object) -> None:
     with pytest.raises((TypeError, ValueError), match=f"{name}=.*: expected"):
         Limits(**{name: value})
     with pytest.raises((TypeError, ValueError), match=f"{name}=.*: expected"):

@@ -1,4 +1,4 @@
-"""The life of a link, on a real node: handshake, pings, goodbyes, violations. The test speaks for the peers."""
+"""A link from open to end, on a real node with stub peers: handshake, pings, goodbyes, violations."""
 
 import pytest
 
@@ -35,7 +35,7 @@ CLIENT = hello(cluster="", member=b"", name="c")
 
 
 def opened(harness: NodeHarness, framing: Framing = Framing.OBJECTS) -> PeerStub:
-    """A link on which nothing has been said yet."""
+    """Open a link, without any message yet."""
     link = LinkId(len(harness.peers) + 1)
     peer = harness.peers[link] = PeerStub(harness, link)
     harness.node.link_opened(link, framing=framing, dialled=None, now=harness.now)
@@ -43,14 +43,14 @@ def opened(harness: NodeHarness, framing: Framing = Framing.OBJECTS) -> PeerStub
 
 
 def refusal(peer: PeerStub) -> Fault:
-    (said,) = peer.take(Refused)
-    return said.fault
+    (sent_refusal,) = peer.take(Refused)
+    return sent_refusal.fault
 
 
 # -- handshake --------------------------------------------------------------------------------------------------------
 
 
-def test_the_side_that_was_dialled_answers_the_hello_and_says_nothing_before() -> None:
+def test_dialled_side_replies_to_the_hello() -> None:
     harness = NodeHarness()
     peer = opened(harness)
     assert peer.received == []
@@ -60,7 +60,7 @@ def test_the_side_that_was_dialled_answers_the_hello_and_says_nothing_before() -
     assert harness.noticed(LinkOpened) == [LinkOpened(peer.link, "c", None)]
 
 
-def test_the_side_that_dials_speaks_first() -> None:
+def test_dialling_side_sends_hello_first() -> None:
     harness = NodeHarness()
     harness.node.link_opened(LinkId(1), framing=Framing.NATIVE_MESSAGES, dialled="mem://x", now=harness.now)  # type: ignore[arg-type]
     (sent,) = harness.node.drain()
@@ -68,7 +68,7 @@ def test_the_side_that_dials_speaks_first() -> None:
 
 
 @pytest.mark.parametrize("framing", [Framing.OBJECTS, Framing.NATIVE_MESSAGES, Framing.STREAM])
-def test_who_says_nothing_is_refused_after_five_seconds(framing: Framing) -> None:
+def test_handshake_timeout(framing: Framing) -> None:
     harness = NodeHarness()
     link = LinkId(1)
     harness.node.link_opened(link, framing=framing, dialled=None, now=harness.now)
@@ -83,7 +83,7 @@ def test_who_says_nothing_is_refused_after_five_seconds(framing: Framing) -> Non
 
 
 @pytest.mark.parametrize("first", [b"{", b'\x00\x00\x00\x02{"'])
-def test_half_a_first_message_does_not_stop_the_clock(first: bytes) -> None:
+def test_handshake_timeout_with_half_a_message(first: bytes) -> None:
     harness = NodeHarness()
     harness.node.link_opened(LinkId(1), framing=Framing.STREAM, dialled=None, now=harness.now)
     harness.node.receive(LinkId(1), first[:3], now=harness.now)
@@ -91,7 +91,7 @@ def test_half_a_first_message_does_not_stop_the_clock(first: bytes) -> None:
     assert HangUp(LinkId(1), 1002) in harness.node.drain()
 
 
-def test_a_classic_link_never_says_hello_and_has_no_clock() -> None:
+def test_classic_link_without_hello_and_timer() -> None:
     harness = NodeHarness()
     harness.node.link_opened(LinkId(1), framing=Framing.CLASSIC_MESSAGES, dialled=None, now=harness.now)
     harness.node.link_opened(LinkId(2), framing=Framing.STREAM, dialled=None, now=harness.now)
@@ -112,7 +112,7 @@ def test_a_classic_link_never_says_hello_and_has_no_clock() -> None:
         (Hello((2, 9), (), "", b"", ""), 1040, 1002),
     ],
 )
-def test_what_cannot_open_a_link_ends_it_with_the_reason(first: Message, code: int, close: int) -> None:
+def test_refusal_of_an_invalid_first_message(first: Message, code: int, close: int) -> None:
     harness = NodeHarness()
     peer = opened(harness)
     peer.send(first)
@@ -125,14 +125,14 @@ def test_what_cannot_open_a_link_ends_it_with_the_reason(first: Message, code: i
     harness.idle()
 
 
-def test_meeting_oneself_is_an_ordinary_end() -> None:
+def test_clean_close_of_a_link_to_itself() -> None:
     harness = NodeHarness()
     peer = opened(harness)
     peer.send(hello(cluster="default-cluster", member=harness.node.me, name="local"))
     assert peer.hung_up == 1000 and peer.take(Refused) == []
 
 
-def test_a_link_is_opened_once() -> None:
+def test_link_id_opened_twice() -> None:
     harness = NodeHarness()
     peer = harness.client()
     before = harness.node.next_timeout()
@@ -146,7 +146,7 @@ def test_a_link_is_opened_once() -> None:
 # -- keepalive --------------------------------------------------------------------------------------------------------
 
 
-def test_ten_seconds_of_silence_are_pinged_and_twenty_end_the_link() -> None:
+def test_ping_after_ten_and_end_after_twenty_silent_seconds() -> None:
     harness = NodeHarness()
     peer = harness.client()
     harness.advance(9.999)
@@ -165,7 +165,7 @@ def test_ten_seconds_of_silence_are_pinged_and_twenty_end_the_link() -> None:
 
 
 @pytest.mark.parametrize("sign", [Pong(1), Pong(77), Ping(1), CancelRequest(5)])
-def test_whatever_comes_is_a_sign_of_life(sign: Message) -> None:
+def test_any_message_is_activity(sign: Message) -> None:
     harness = NodeHarness()
     peer = harness.client()
     for _ in range(6):
@@ -177,7 +177,7 @@ def test_whatever_comes_is_a_sign_of_life(sign: Message) -> None:
     assert peer.hung_up == 1001
 
 
-def test_a_single_byte_is_a_sign_of_life() -> None:
+def test_single_byte_is_activity() -> None:
     harness = NodeHarness()
     link, start = LinkId(1), harness.now
     harness.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=start)
@@ -194,7 +194,7 @@ def test_a_single_byte_is_a_sign_of_life() -> None:
     assert HangUp(link, 1001) in harness.node.drain()
 
 
-def test_who_talks_all_the_time_is_never_pinged() -> None:
+def test_no_ping_on_an_active_link() -> None:
     harness = NodeHarness()
     peer = harness.client()
     for _ in range(30):
@@ -203,7 +203,7 @@ def test_who_talks_all_the_time_is_never_pinged() -> None:
     assert peer.take(Ping) == []
 
 
-def test_pings_are_numbered_and_answered_by_number() -> None:
+def test_ping_numbers_and_pongs() -> None:
     harness = NodeHarness()
     peer, other = harness.client(), harness.client()
     harness.advance(10)
@@ -212,7 +212,7 @@ def test_pings_are_numbered_and_answered_by_number() -> None:
     assert peer.take(Pong) == [Pong(2**63)]
 
 
-def test_a_member_that_is_silent_is_under_suspicion() -> None:
+def test_suspicion_of_a_silent_member() -> None:
     harness = NodeHarness()
     peer = harness.member("alpha")
     harness.advance(20)
@@ -223,7 +223,7 @@ def test_a_member_that_is_silent_is_under_suspicion() -> None:
 # -- goodbye ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_goodbye_is_returned_and_the_link_closes_when_nothing_is_pending() -> None:
+def test_returned_goodbye_and_close_of_an_idle_link() -> None:
     harness = NodeHarness()
     peer = harness.member("alpha")
     peer.send(Goodbye("idle"))
@@ -234,23 +234,23 @@ def test_a_goodbye_is_returned_and_the_link_closes_when_nothing_is_pending() -> 
     harness.idle()
 
 
-def test_what_is_pending_finishes_first_both_ways() -> None:
+def test_calls_in_both_directions_finish_before_the_close() -> None:
     harness = NodeHarness([spec("slow")])
     peer, client = harness.member("alpha", spec("peer")), harness.client()
     peer.send(Request(7, (call("x", "slow", 1),), here=("x",)))
     client.send(Request(1, (call("y", "peer", 2),)))
-    (asked,) = peer.take(Request)
+    (dispatched,) = peer.take(Request)
     peer.send(Goodbye("idle"))
     assert peer.take(Goodbye) and peer.hung_up is None
     harness.finish(harness.running("slow")[0])
     assert value(peer.take(Result)[0], "x") == 1 and peer.hung_up is None
-    peer.send(done(asked, "y", 2))
+    peer.send(done(dispatched, "y", 2))
     assert peer.hung_up == 1000 and value(client.take(Result)[0], "y") == 2
     peer.drop()
     harness.idle()
 
 
-def test_the_last_answer_is_sent_before_the_link_closes() -> None:
+def test_last_result_before_the_close() -> None:
     harness = NodeHarness([spec("slow")])
     peer = harness.member("alpha")
     peer.send(Request(7, (call("x", "slow", 1),), here=("x",)))
@@ -259,7 +259,7 @@ def test_the_last_answer_is_sent_before_the_link_closes() -> None:
     assert value(peer.take(Result)[0], "x") == 1 and peer.hung_up == 1000
 
 
-def test_a_request_that_still_comes_from_a_member_is_refused_and_never_run() -> None:
+def test_refusal_of_a_member_request_after_goodbye() -> None:
     harness = NodeHarness([spec("slow")])
     peer = harness.member("alpha")
     peer.send(Request(1, (call("x", "slow", 1),), here=("x",)), Goodbye("idle"))
@@ -270,7 +270,7 @@ def test_a_request_that_still_comes_from_a_member_is_refused_and_never_run() -> 
     assert len(harness.runs) == 1
 
 
-def test_a_request_that_still_comes_from_a_client_is_refused_as_well() -> None:
+def test_refusal_of_a_client_request_after_goodbye() -> None:
     harness = NodeHarness([spec("slow")])
     client = harness.client()
     client.send(Request(1, (call("x", "slow", 1),)), Goodbye("enough"), Request(2, (call("x", "slow", 2),)))
@@ -280,7 +280,7 @@ def test_a_request_that_still_comes_from_a_client_is_refused_as_well() -> None:
     assert value(client.take(Result)[0], "x") == 1 and client.hung_up == 1000
 
 
-def test_after_a_goodbye_calls_for_that_member_do_not_use_the_link() -> None:
+def test_no_calls_over_a_link_after_goodbye() -> None:
     harness = NodeHarness([spec("slow")])
     peer, client = harness.member("alpha", spec("peer", idempotent=True)), harness.client()
     peer.send(Request(1, (call("x", "slow", 1),), here=("x",)), Goodbye("idle"))
@@ -303,7 +303,7 @@ def test_link_with_a_running_call_outlasts_the_goodbye_timer() -> None:
 
 
 def test_link_without_calls_closes_ten_seconds_after_its_goodbye() -> None:
-    """The peer never says Goodbye itself."""
+    """The peer never sends Goodbye itself."""
     harness = NodeHarness()
     peer = harness.member("alpha")
     harness.node.links.goodbye(peer.link, GoodbyeReason.IDLE, harness.now)
@@ -314,8 +314,8 @@ def test_link_without_calls_closes_ten_seconds_after_its_goodbye() -> None:
     assert peer.hung_up == 1000
 
 
-def test_of_two_links_the_dialler_of_the_later_one_to_go_says_goodbye_first() -> None:
-    """This node dialled the one that goes, so it is its to close, and it closes once the other side has agreed."""
+def test_dialler_of_a_duplicate_link_sends_goodbye_first() -> None:
+    """This node dialled the duplicate, so it sends Goodbye, and it closes the link when the peer has returned it."""
     harness = NodeHarness(me=b"z" * 16)
     first = harness.member("alpha")
     link = LinkId(len(harness.peers) + 1)
@@ -329,7 +329,7 @@ def test_of_two_links_the_dialler_of_the_later_one_to_go_says_goodbye_first() ->
     assert peer.hung_up == 1000 and first.hung_up is None and peer.take(Goodbye) == []
 
 
-def test_who_never_returns_a_goodbye_is_hung_up_on_after_ten_seconds() -> None:
+def test_hang_up_ten_seconds_after_an_unreturned_goodbye() -> None:
     harness = NodeHarness(me=b"z" * 16)
     first = harness.member("alpha")
     link = LinkId(len(harness.peers) + 1)
@@ -343,7 +343,7 @@ def test_who_never_returns_a_goodbye_is_hung_up_on_after_ten_seconds() -> None:
 
 
 @pytest.mark.parametrize("sender", ["client", "member"])
-def test_goodbye_comes_once(sender: str) -> None:
+def test_one_goodbye_on_a_link(sender: str) -> None:
     harness = NodeHarness([spec("slow")])
     peer: PeerStub = harness.member("alpha") if sender == "member" else harness.client()
     peer.send(Request(1, (call("x", "slow", 1),), here=("x",)))
@@ -356,7 +356,7 @@ def test_goodbye_comes_once(sender: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [CLIENT, Explanation(1), View(1, b"")])
-def test_a_message_out_of_place_ends_the_link_with_the_reason(wrong: Message) -> None:
+def test_message_of_a_wrong_type_ends_the_link(wrong: Message) -> None:
     harness = NodeHarness([spec("slow")])
     peer = harness.client()
     peer.send(Request(1, (call("x", "slow", 1),)))
@@ -368,14 +368,14 @@ def test_a_message_out_of_place_ends_the_link_with_the_reason(wrong: Message) ->
     harness.idle()
 
 
-def test_only_nodes_speak_of_members() -> None:
+def test_gossip_from_a_client_ends_the_link() -> None:
     harness = NodeHarness()
     peer = harness.client()
     peer.send(Gossip())
     assert refusal(peer).code == 1010 and peer.hung_up == 1002
 
 
-def test_what_came_before_a_violation_counts() -> None:
+def test_messages_before_a_violation_are_handled() -> None:
     harness = NodeHarness()
     link = LinkId(1)
     harness.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=harness.now)
@@ -389,8 +389,8 @@ def test_what_came_before_a_violation_counts() -> None:
 STORY = (CLIENT, Request(1, (call("x", "slow", 1),)), Ping(3), Request(2, (call("y", "slow", 2),)))
 
 
-def told_in_pieces(size: int, *messages: Message, end: bytes) -> list[object]:
-    """All effects of these messages and then `end`, cut into pieces; what was sent as messages."""
+def effects_of_pieces(size: int, *messages: Message, end: bytes) -> list[object]:
+    """Return all effects of these messages and `end`, received in pieces; each sent message is decoded."""
     harness = NodeHarness([spec("slow")])
     link = LinkId(1)
     harness.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=harness.now)
@@ -407,22 +407,22 @@ def told_in_pieces(size: int, *messages: Message, end: bytes) -> list[object]:
     [b"\x07", prefix(1) + b"\xc1", b"\x01\xff\xff\xff", b"".join((prefix(3), b"\x92\x63\x01"))],
     ids=["prefix", "body", "length", "kind"],
 )
-def test_what_came_before_a_violation_is_handled_however_it_was_cut(end: bytes) -> None:
-    whole = told_in_pieces(1 << 20, *STORY, end=end)
+def test_messages_before_a_violation_in_pieces_of_any_size(end: bytes) -> None:
+    whole = effects_of_pieces(1 << 20, *STORY, end=end)
     kinds = [type(effect) for effect in whole]
     assert kinds == [Hello, Notify, Run, Pong, Run, Refused, Notify, HangUp, Cancel, Cancel], whole
     for size in (1, 2, 3, 5, 8, 13, 21, 34, 55):
-        assert told_in_pieces(size, *STORY, end=end) == whole, size
+        assert effects_of_pieces(size, *STORY, end=end) == whole, size
 
 
-def test_a_goodbye_is_not_heard_before_what_was_said_before_it() -> None:
-    whole = told_in_pieces(1 << 20, *STORY, Goodbye("enough"), end=b"")
+def test_goodbye_handled_in_the_order_of_messages() -> None:
+    whole = effects_of_pieces(1 << 20, *STORY, Goodbye("enough"), end=b"")
     assert [type(effect) for effect in whole] == [Hello, Notify, Run, Pong, Run, Goodbye, Notify, Cancel, Cancel]
     for size in (1, 3, 8, 21):
-        assert told_in_pieces(size, *STORY, Goodbye("enough"), end=b"") == whole, size
+        assert effects_of_pieces(size, *STORY, Goodbye("enough"), end=b"") == whole, size
 
 
-def test_nothing_after_a_violation_is_looked_at() -> None:
+def test_messages_after_a_violation_are_ignored() -> None:
     harness = NodeHarness([spec("slow")])
     peer = harness.client()
     for message in (Gossip(), Request(1, (call("x", "slow", 1),)), Ping(1)):
@@ -431,7 +431,7 @@ def test_nothing_after_a_violation_is_looked_at() -> None:
     assert refusal(peer).code == 1010 and harness.runs == {} and peer.take(Pong) == []
 
 
-def test_a_refusal_is_taken_without_an_answer_and_ends_the_link() -> None:
+def test_received_refusal_ends_the_link() -> None:
     harness = NodeHarness()
     peer = harness.client()
     peer.send(Refused(Fault(1040, "go away")), Ping(1))
@@ -439,18 +439,22 @@ def test_a_refusal_is_taken_without_an_answer_and_ends_the_link() -> None:
     assert harness.noticed(LinkClosed) == [LinkClosed(peer.link, "client", "go away", LinkEndCause.REFUSED)]
 
 
-def test_a_message_that_is_too_long_ends_the_link_with_1014() -> None:
+def test_message_over_the_limit_ends_the_link_with_1014() -> None:
     harness = NodeHarness(limits=Limits(message=1000))
     link = LinkId(1)
     harness.node.link_opened(link, framing=Framing.NATIVE_MESSAGES, dialled=None, now=harness.now)
     harness.node.receive(link, b"\x01" * 1001, now=harness.now)
     sent, hang_up = [effect for effect in harness.node.drain() if isinstance(effect, (Send, HangUp))]
     assert isinstance(sent, Send) and hang_up == HangUp(link, 1009)
-    said = dialects.decode(sent.chunks[0])
-    assert isinstance(said, Refused) and said.fault.details == {"limit": "message", "value": 1000, "came": 1001}
+    sent_refusal = dialects.decode(sent.chunks[0])
+    assert isinstance(sent_refusal, Refused) and sent_refusal.fault.details == {
+        "limit": "message",
+        "value": 1000,
+        "came": 1001,
+    }
 
 
-def test_what_a_closed_or_unknown_link_brings_is_nothing() -> None:
+def test_input_of_a_closed_or_unknown_link() -> None:
     harness = NodeHarness()
     peer = harness.client()
     peer.drop()
@@ -460,10 +464,10 @@ def test_what_a_closed_or_unknown_link_brings_is_nothing() -> None:
     assert peer.received[1:] == [] and harness.node.drain() == []
 
 
-# -- bytes as signs of life -------------------------------------------------------------------------------------------
+# -- bytes as activity ------------------------------------------------------------------------------------------------
 
 
-def test_bytes_that_the_peer_takes_keep_a_link() -> None:
+def test_written_bytes_are_activity() -> None:
     harness = NodeHarness()
     peer = harness.client()
     for _ in range(10):
@@ -472,10 +476,10 @@ def test_bytes_that_the_peer_takes_keep_a_link() -> None:
     assert peer.take(Ping) == [] and peer.hung_up is None
     harness.advance(20)
     assert peer.hung_up == 1001
-    harness.node.progress(LinkId(99), now=harness.now)  # one that is gone by then
+    harness.node.progress(LinkId(99), now=harness.now)  # a link that has ended by then
 
 
-def test_node_that_stood_still_gives_a_silent_link_time_once() -> None:
+def test_stalled_node_extends_a_silent_link_once() -> None:
     harness = NodeHarness()
     peer = harness.client()
     harness.now += 60 * 10**9
@@ -486,7 +490,7 @@ def test_node_that_stood_still_gives_a_silent_link_time_once() -> None:
     assert peer.hung_up == 1001
 
 
-def test_bytes_that_complete_no_message_keep_a_link() -> None:
+def test_bytes_of_an_incomplete_message_are_activity() -> None:
     harness = NodeHarness()
     link = LinkId(1)
     harness.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=harness.now)
@@ -500,7 +504,7 @@ def test_bytes_that_complete_no_message_keep_a_link() -> None:
         assert harness.node.drain() == []
 
 
-def test_a_member_that_takes_bytes_is_not_accused() -> None:
+def test_no_suspicion_of_a_member_with_written_bytes() -> None:
     harness = NodeHarness()
     peer = harness.member("alpha")
     for _ in range(100):
@@ -509,7 +513,7 @@ def test_a_member_that_takes_bytes_is_not_accused() -> None:
     assert [row.standing for row in harness.node.view(now=harness.now).members if not row.me] == ["alive"]
 
 
-def test_membership_and_pings_are_control_and_the_rest_is_content() -> None:
+def test_control_and_content_lanes() -> None:
     harness = NodeHarness([spec("echo")])
     peer = harness.client()
     harness.node.handle(peer.link, Ping(1), now=harness.now)
@@ -518,7 +522,7 @@ def test_membership_and_pings_are_control_and_the_rest_is_content() -> None:
     assert lanes == {Pong: Lane.CONTROL, View: Lane.CONTENT}
 
 
-def test_long_membership_messages_are_content() -> None:
+def test_content_lane_for_long_gossip() -> None:
     harness = NodeHarness()
     link = LinkId(1)
     harness.node.link_opened(link, framing=Framing.NATIVE_MESSAGES, dialled=None, now=harness.now)
@@ -531,7 +535,7 @@ def test_long_membership_messages_are_content() -> None:
         assert [sent.lane for sent in harness.node.drain() if isinstance(sent, Send)] == [lane]
 
 
-def test_the_last_news_of_a_node_does_not_overtake_its_results() -> None:
+def test_content_lane_for_the_last_gossip() -> None:
     harness = NodeHarness()
     peer = harness.member("alpha")
     harness.node.leave(now=harness.now)
@@ -545,7 +549,7 @@ def test_the_last_news_of_a_node_does_not_overtake_its_results() -> None:
 
 
 def classic_link(harness: NodeHarness, framing: Framing, body: bytes) -> list[object]:
-    """What a node wants at once when a JSON message comes over link 1."""
+    """Return the effects of a node right after a JSON message on link 1."""
     harness.node.link_opened(LinkId(1), framing=framing, dialled=None, now=harness.now)
     harness.node.receive(LinkId(1), prefix(len(body)) + body if framing is Framing.STREAM else body, now=harness.now)
     return list(harness.node.drain())
@@ -555,7 +559,7 @@ LONG_JSON = b'{"role":"rpc","u":"long","cmds":[' + b"1," * 100_000 + b"x"
 
 
 @pytest.mark.parametrize("framing", [Framing.STREAM, Framing.CLASSIC_MESSAGES])
-def test_long_json_is_decoded_between_other_inputs_and_in_order(framing: Framing) -> None:
+def test_long_json_decoded_in_steps(framing: Framing) -> None:
     harness = NodeHarness()
     assert classic_link(harness, framing, LONG_JSON) == [Pause(LinkId(1))]
     short = b'{"role":"none","u":"short"}'
@@ -576,7 +580,7 @@ def test_long_json_is_decoded_between_other_inputs_and_in_order(framing: Framing
     assert harness.node.next_timeout() != harness.now
 
 
-def test_a_link_that_ends_while_long_json_is_decoded() -> None:
+def test_link_end_while_long_json_is_decoded() -> None:
     harness = NodeHarness()
     classic_link(harness, Framing.CLASSIC_MESSAGES, LONG_JSON)
     harness.node.link_closed(LinkId(1), now=harness.now)

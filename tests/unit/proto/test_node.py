@@ -1,4 +1,4 @@
-"""`Node` as a whole: commands of the process, draining, questions, a new identity. The test speaks for the peers."""
+"""`Node` as a whole, with stub peers: commands, own requests, requests from peers, view, explain, and cleanup."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ READ_VIEW = msgspec.json.Decoder(NodeView).decode
 
 
 def snapshot(harness: NodeHarness) -> tuple[object, ...]:
-    """All that a command could have changed, and the effects that it must not have left."""
+    """Return all state that a command can change, and the effects that must not remain."""
     node = harness.node
     return (
         node.view(now=harness.now),
@@ -46,10 +46,10 @@ def snapshot(harness: NodeHarness) -> tuple[object, ...]:
     )
 
 
-# -- the process's own requests ---------------------------------------------------------------------------------------
+# -- requests of the own process --------------------------------------------------------------------------------------
 
 
-def test_the_process_asks_and_is_answered_by_a_notice() -> None:
+def test_own_request_and_its_notice() -> None:
     harness = NodeHarness([spec("add")])
     number = harness.node.submit(Request(99, (call("x", "add", 1),), here=("x",)), now=harness.now)
     harness.flush()
@@ -59,7 +59,7 @@ def test_the_process_asks_and_is_answered_by_a_notice() -> None:
     harness.idle()
 
 
-def test_its_eager_results_come_one_by_one() -> None:
+def test_eager_results_of_an_own_request() -> None:
     harness = NodeHarness([spec("add")])
     harness.node.submit(Request(0, (call("x", "add", 1), call("y", "add", 2)), eager=True), now=harness.now)
     harness.flush()
@@ -69,7 +69,7 @@ def test_its_eager_results_come_one_by_one() -> None:
     assert (value(first, "x"), first.last, value(second, "y"), second.last) == (1, False, 2, True)
 
 
-def test_it_cancels_what_it_asked() -> None:
+def test_cancellation_of_an_own_request() -> None:
     harness = NodeHarness([spec("add")])
     number = harness.node.submit(Request(0, (call("x", "add", 1),)), now=harness.now)
     harness.flush()
@@ -82,7 +82,7 @@ def test_it_cancels_what_it_asked() -> None:
     harness.idle()
 
 
-def test_a_bad_request_of_its_own_is_answered_like_any_other() -> None:
+def test_malformed_own_request() -> None:
     harness = NodeHarness()
     harness.node.submit(Request(0, ()), now=harness.now)
     harness.flush()
@@ -107,7 +107,7 @@ TIGHT = Limits(functions=2, resources=2, name_length=20)
         lambda node, now: node.link_opened(LinkId(1), framing=Framing.STREAM, dialled=None, now=now),
     ],
 )
-def test_a_command_that_raises_changes_nothing(command: Callable[[Node, int], None]) -> None:
+def test_state_unchanged_after_a_command_that_raises(command: Callable[[Node, int], None]) -> None:
     harness = NodeHarness([spec("first", concurrency=1), spec("second")], resources=("a",), limits=TIGHT)
     peer = harness.client()
     peer.send(Request(1, (call("x", "first", 1), call("y", "first", 2))))
@@ -120,10 +120,10 @@ def test_a_command_that_raises_changes_nothing(command: Callable[[Node, int], No
     assert len(peer.take(Result)[0].done) == 2
 
 
-# -- what the door lets in --------------------------------------------------------------------------------------------
+# -- requests from peers ----------------------------------------------------------------------------------------------
 
 
-def test_a_client_cannot_say_where_its_calls_run_nor_whom_they_are_for() -> None:
+def test_routing_fields_of_a_client_request_are_ignored() -> None:
     harness = NodeHarness([spec("add")])
     peer, alpha = harness.client(), harness.member("alpha", spec("sub"))
     peer.send(Request(1, (call("x", "sub", 1),), here=("x",), hops=3, caller="root"))
@@ -133,18 +133,18 @@ def test_a_client_cannot_say_where_its_calls_run_nor_whom_they_are_for() -> None
     assert peer.take(Result)[0].fault is None
 
 
-def test_a_member_may_ask_for_a_whole_graph() -> None:
+def test_request_of_a_member_with_a_whole_graph() -> None:
     harness = NodeHarness([spec("add")])
     alpha = harness.member("alpha", spec("sub"))
     alpha.send(Request(1, (call("x", "add", 1), call("y", "sub", 2))))
-    (asked,) = alpha.take(Request)
-    alpha.send(done(asked, "y", 2))
+    (request,) = alpha.take(Request)
+    alpha.send(done(request, "y", 2))
     harness.finish(harness.running("add")[0])
     (result,) = alpha.take(Result)
     assert result.id == 1 and {row.name for row in result.done} == {"x", "y"}
 
 
-def test_a_call_that_must_run_here_is_never_placed_elsewhere() -> None:
+def test_dispatched_call_is_never_placed_elsewhere() -> None:
     harness = NodeHarness([spec("add")])
     alpha, beta = harness.member("alpha"), harness.member("beta", spec("add"), spec("sub"))
     alpha.send(Request(1, (call("x", "sub", 1), call("y", "add", 1)), here=("x",)))
@@ -154,7 +154,7 @@ def test_a_call_that_must_run_here_is_never_placed_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("inputs", [{}, {"inputs": {"a": CODEC.encode(5)}}])
-def test_values_may_come_with_the_request(inputs: dict[str, dict[str, bytes]]) -> None:
+def test_inputs_of_a_client_request(inputs: dict[str, dict[str, bytes]]) -> None:
     harness = NodeHarness([spec("add")])
     peer = harness.client()
     made = msgspec.structs.replace(call("x", "add", 1), dependencies=("a",))
@@ -168,29 +168,29 @@ def test_values_may_come_with_the_request(inputs: dict[str, dict[str, bytes]]) -
     harness.idle()
 
 
-def test_a_request_whose_id_alone_can_be_read_is_answered_and_the_link_goes_on() -> None:
+def test_reply_to_a_request_with_a_readable_id_only() -> None:
     harness = NodeHarness([spec("add")])
     link = LinkId(1)
     harness.node.link_opened(link, framing=Framing.NATIVE_MESSAGES, dialled=None, now=harness.now)
     for body in (dialects.encode(hello(cluster="", member=b"", name="")), msgspec.msgpack.encode([10, 7, "calls?"])):
         harness.node.receive(link, body, now=harness.now)
     harness.node.receive(link, dialects.encode(GetView(8)), now=harness.now)
-    _, bad, told = [dialects.decode(effect.chunks[0]) for effect in harness.node.drain() if isinstance(effect, Send)]
+    _, bad, reply = [dialects.decode(effect.chunks[0]) for effect in harness.node.drain() if isinstance(effect, Send)]
     assert isinstance(bad, Result) and bad.id == 7 and bad.fault is not None
     assert (bad.fault.code, bad.fault.details) == (1010, {"path": "$[2]", "maybe_executed": False})
-    assert isinstance(told, View) and told.id == 8
+    assert isinstance(reply, View) and reply.id == 8
 
 
-# -- questions --------------------------------------------------------------------------------------------------------
+# -- view and explain -------------------------------------------------------------------------------------------------
 
 
-def test_the_view_is_told_as_json() -> None:
+def test_view_as_json() -> None:
     harness = NodeHarness([spec("add", resources=("f",), doc="Adds.")], resources=("r",))
     peer, alpha = harness.client(), harness.member("alpha", spec("sub"))
     peer.send(Request(1, (call("x", "add", 1), call("y", "sub", 1))), GetView(2))
-    (told,) = peer.take(View)
-    view = READ_VIEW(told.view)
-    assert told.id == 2 and view == harness.node.view(now=harness.now)
+    (reply,) = peer.take(View)
+    view = READ_VIEW(reply.view)
+    assert reply.id == 2 and view == harness.node.view(now=harness.now)
     assert (view.requests, view.running, view.queued, view.links) == (1, 1, 0, 2)
     assert [(row.name, row.me, row.linked, row.waiting) for row in view.members] == [
         ("alpha", False, True, 1),
@@ -203,20 +203,20 @@ def test_the_view_is_told_as_json() -> None:
     assert alpha.take(View) == []
 
 
-def test_explain_runs_nothing_and_asks_nobody() -> None:
+def test_explain_runs_and_dispatches_nothing() -> None:
     harness = NodeHarness([spec("add")])
     peer, alpha = harness.client(), harness.member("alpha", spec("add"), spec("sub"))
     peer.send(Explain(Request(3, (call("x", "add"), call("y", "sub")))))
-    (told,) = peer.take(Explanation)
-    assert told.id == 3 and [len(row.nodes) for row in told.rows] == [2, 1]
+    (reply,) = peer.take(Explanation)
+    assert reply.id == 3 and [len(row.nodes) for row in reply.rows] == [2, 1]
     assert harness.runs == {} and alpha.take(Request) == []
     harness.idle()
 
 
-# -- nothing is left --------------------------------------------------------------------------------------------------
+# -- cleanup ----------------------------------------------------------------------------------------------------------
 
 
-def test_after_much_of_everything_nothing_is_left() -> None:
+def test_no_state_left_after_mixed_requests() -> None:
     harness = NodeHarness([spec("local", concurrency=2), spec("safe", idempotent=True)], seed=9)
     clients = [harness.client(f"c{n}") for n in range(3)]
     members = [harness.member(f"m{n}", spec("safe", idempotent=True), spec("once")) for n in range(3)]
@@ -239,13 +239,13 @@ def test_after_much_of_everything_nothing_is_left() -> None:
             peer.send(CancelRequest(number + 1))
     owed: list[tuple[MemberStub, Request]] = []
     for position, member in enumerate(members):
-        for asked in member.take(Request):
+        for request in member.take(Request):
             if position == 0:
-                member.send(refused(asked, 1022))
-            elif asked.id % 2:
-                member.send(Result(asked.id, failed=tuple(Failed(name, Fault(1003, "")) for name in asked.here)))
+                member.send(refused(request, 1022))
+            elif request.id % 2:
+                member.send(Result(request.id, failed=tuple(Failed(name, Fault(1003, "")) for name in request.here)))
             else:
-                owed.append((member, asked))
+                owed.append((member, request))
     members[1].drop()
     clients[0].drop()
     for run in list(harness.runs.values())[::2]:
@@ -253,16 +253,16 @@ def test_after_much_of_everything_nothing_is_left() -> None:
     harness.advance(8)
     while harness.runs:
         harness.finish(next(iter(harness.runs.values())))
-    owed += [(member, asked) for member in members for asked in member.take(Request)]
-    for member, asked in owed:
-        member.send(refused(asked, 1021))
+    owed += [(member, request) for member in members for request in member.take(Request)]
+    for member, request in owed:
+        member.send(refused(request, 1021))
     harness.advance(5)
     answered = [result.id for peer in clients[1:] for result in peer.take(Result) if result.last]
     assert sorted(answered) == [number + 1 for number in range(60) if number % 3], "each once"
     harness.idle()
 
 
-def test_a_member_id_is_sixteen_bytes_of_entropy() -> None:
+def test_member_id_of_sixteen_bytes() -> None:
     harness = NodeHarness()
     alpha = harness.member("alpha")
     alpha.send(Gossip((Claim(harness.node.me, 2, Standing.RETIRED),)))
@@ -270,21 +270,21 @@ def test_a_member_id_is_sixteen_bytes_of_entropy() -> None:
     assert not any(isinstance(effect, HangUp) for effect in harness.node.drain())
 
 
-def test_a_call_for_what_is_not_offered_is_refused_with_the_head_that_says_so() -> None:
+def test_refusal_of_an_unknown_function_sends_the_head() -> None:
     harness = NodeHarness([spec("add"), spec("gone")])
     alpha = harness.member("alpha")
-    told: list[object] = []
+    sent: list[object] = []
     received = alpha.cluster.received
-    alpha.cluster.received = lambda link, message, now: (told.append(message), received(link, message, now))[1]  # type: ignore[method-assign]
+    alpha.cluster.received = lambda link, message, now: (sent.append(message), received(link, message, now))[1]  # type: ignore[method-assign]
     alpha.send(Request(1, (call("x", "never", 1),), here=("x",)))
     own = harness.node.cluster.catalogue.content(harness.node.me)
     assert own is not None
-    assert [message.heads for message in told if isinstance(message, Gossip)] == [(own.head,)]
+    assert [message.heads for message in sent if isinstance(message, Gossip)] == [(own.head,)]
     (result,) = alpha.take(Result)
     assert [(row.fault.code, row.refused) for row in result.failed] == [(1001, True)]
 
 
-def test_a_backlog_is_heard_of() -> None:
+def test_slow_link_by_backlog() -> None:
     harness = NodeHarness()
     alpha = harness.member("alpha")
     harness.node.backlog(alpha.link, harness.node.config.limits.slow_link, now=harness.now)

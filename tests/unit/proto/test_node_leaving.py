@@ -1,4 +1,4 @@
-"""How a node goes: draining, grace, what is told to whom; and how it goes on as another member."""
+"""A leaving node: draining, grace and goodbyes; and a node that continues under a new id."""
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ from tests.helpers.node_harness import NodeHarness, call, done, refused, spec, v
 # -- leaving ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_idle_node_leaves_at_once_and_says_so_to_all() -> None:
+def test_idle_node_leaves_at_once_with_goodbyes() -> None:
     harness = NodeHarness([spec("add")])
     alpha, peer = harness.member("alpha"), harness.client()
     harness.node.leave(now=harness.now)
@@ -28,7 +28,7 @@ def test_an_idle_node_leaves_at_once_and_says_so_to_all() -> None:
     harness.idle()
 
 
-def test_draining_refuses_what_is_new_and_finishes_what_runs_and_what_is_queued() -> None:
+def test_draining_refuses_new_calls_and_finishes_accepted_ones() -> None:
     harness = NodeHarness([spec("add", concurrency=1)])
     alpha, peer = harness.member("alpha", spec("sub")), harness.client()
     peer.send(Request(1, (call("x", "add", 1),)))
@@ -52,7 +52,7 @@ def test_draining_refuses_what_is_new_and_finishes_what_runs_and_what_is_queued(
     assert value(alpha.take(Result)[0], "q") == 2 and harness.node.left and alpha.hung_up == 1000
 
 
-def test_draining_goes_on_with_the_requests_it_has() -> None:
+def test_draining_finishes_open_requests() -> None:
     harness = NodeHarness()
     alpha, peer = harness.member("alpha", spec("sub")), harness.client()
     peer.send(Request(1, (call("x", "sub", 1), msgspec.structs.replace(call("y", "sub", 1), dependencies=("x",)))))
@@ -65,7 +65,7 @@ def test_draining_goes_on_with_the_requests_it_has() -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_at_the_end_of_grace_or_when_told_again_what_is_open_ends(again: bool) -> None:
+def test_open_requests_end_with_grace_or_a_second_leave(again: bool) -> None:
     harness = NodeHarness([spec("once", concurrency=1), spec("safe", idempotent=True, concurrency=1)])
     alpha, peer = harness.member("alpha"), harness.client()
     peer.send(Request(1, (call("x", "once"),)), Request(2, (call("x", "safe"),)), Request(3, (call("x", "safe"),)))
@@ -95,8 +95,8 @@ def test_at_the_end_of_grace_or_when_told_again_what_is_open_ends(again: bool) -
     harness.idle()
 
 
-def test_what_a_leaving_nodes_queue_gives_back_runs_elsewhere() -> None:
-    """The other side of it: a refusal with 1024, then LEFT."""
+def test_call_refused_by_a_leaving_node_runs_elsewhere() -> None:
+    """The view of the coordinator: a refusal with 1024, then LEFT."""
     harness = NodeHarness()
     peer, alpha, beta = harness.client(), harness.member("alpha", spec("once")), harness.member("beta", spec("other"))
     peer.send(Request(1, (call("x", "once"),)))
@@ -106,10 +106,10 @@ def test_what_a_leaving_nodes_queue_gives_back_runs_elsewhere() -> None:
     assert [request.here for request in beta.take(Request)] == [("x",)]
 
 
-# -- another identity -------------------------------------------------------------------------------------------------
+# -- a new id ---------------------------------------------------------------------------------------------------------
 
 
-def test_whose_id_is_taken_for_gone_goes_on_as_another_member() -> None:
+def test_new_id_after_the_old_one_is_retired() -> None:
     harness = NodeHarness([spec("add"), spec("slow")])
     alpha, peer = harness.member("alpha"), harness.client()
     old = harness.node.me
@@ -130,7 +130,7 @@ def test_whose_id_is_taken_for_gone_goes_on_as_another_member() -> None:
     harness.idle()
 
 
-def test_grace_outlives_a_change_of_identity() -> None:
+def test_grace_continues_after_a_new_id() -> None:
     harness = NodeHarness([spec("slow")])
     alpha, gamma = harness.member("alpha"), harness.client()
     alpha.send(Request(1, (call("x", "slow"),), here=("x",)))

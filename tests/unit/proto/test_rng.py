@@ -1,12 +1,12 @@
-"""Draws that are the same on every Python, and streams that do not disturb each other."""
+"""Random draws: equal on every Python version, in independent streams."""
 
 import pytest
 
 from mpreg_proto.rng import Rng
 
 
-def test_a_seed_is_a_stream_for_ever() -> None:
-    """Written down once: a journal or a trace of yesterday must replay on the Python of tomorrow."""
+def test_fixed_stream_of_a_seed() -> None:
+    """The numbers are fixed, because an old journal or trace must replay on every later Python version."""
     rng = Rng(7)
     assert [rng.below(1000) for _ in range(8)] == [323, 150, 650, 72, 535, 365, 57, 507]
     child = Rng(7).child("placement")
@@ -14,7 +14,7 @@ def test_a_seed_is_a_stream_for_ever() -> None:
     assert [child.below(1000) for _ in range(4)] == [523, 309, 922, 273]
 
 
-def test_children_depend_on_seed_and_name_alone() -> None:
+def test_child_depends_on_seed_and_name_only() -> None:
     rng = Rng(1)
     before = [rng.child("a").below(2**40) for _ in range(2)]
     rng.fraction()
@@ -24,14 +24,14 @@ def test_children_depend_on_seed_and_name_alone() -> None:
     assert rng.child("a").child("b").seed != rng.child("b").child("a").seed
 
 
-def test_a_draw_of_a_child_does_not_shift_its_parent() -> None:
+def test_draw_of_a_child_does_not_advance_its_parent() -> None:
     one, other = Rng(3), Rng(3)
     one.child("x").fraction()
     assert one.fraction() == other.fraction()
 
 
 @pytest.mark.parametrize("bound", [1, 2, 3, 10, 2**53])
-def test_below_is_below(bound: int) -> None:
+def test_bounds_of_below(bound: int) -> None:
     rng = Rng(5)
     draws = [rng.below(bound) for _ in range(2000)]
     assert all(0 <= draw < bound for draw in draws)

@@ -1,4 +1,4 @@
-"""What becomes of a message: three outcomes, none of which anybody drops."""
+"""The three outcomes of sending a message; each caller handles them."""
 
 import ast
 from pathlib import Path
@@ -25,7 +25,7 @@ CORE = Path(mpreg_proto.__file__).parent
 
 
 def sends(tree: ast.AST) -> list[ast.Call]:
-    """The calls that say what became of a message: of `Links.send`, and of what returns its outcome."""
+    """Return the calls that have an outcome of sending: of `Links.send`, and of functions that return its outcome."""
     return [
         node
         for node in ast.walk(tree)
@@ -33,8 +33,8 @@ def sends(tree: ast.AST) -> list[ast.Call]:
     ]
 
 
-def test_no_outcome_of_sending_is_dropped() -> None:
-    """Each is bound to a name and matched, or returned to who matches it; mypy checks that a match has all three."""
+def test_each_outcome_of_sending_is_handled() -> None:
+    """Each outcome is matched, or returned to a caller that matches it; mypy checks that a match has all three."""
     seen = 0
     for path in sorted(CORE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
@@ -66,15 +66,15 @@ def test_no_outcome_of_sending_is_dropped() -> None:
 
 
 def open_links(log: list[object], *, name: str = "me", **limits: int) -> Links:
-    def mine() -> object:
+    def own_hello() -> object:
         return hello(cluster="c", member=b"m" * 16, name=name)
 
-    links = Links(mine, codec=ValueCodec(), timers=Timers(), limits=Limits(**limits), log=log)  # type: ignore[arg-type]
+    links = Links(own_hello, codec=ValueCodec(), timers=Timers(), limits=Limits(**limits), log=log)  # type: ignore[arg-type]
     links.opened(LINK, framing=Framing.NATIVE_MESSAGES, dialled=Address("mem://a"), now=0)
     return links
 
 
-def test_outcome_for_each_state_of_a_link() -> None:
+def test_outcome_of_sending_for_each_state_of_a_link() -> None:
     log: list[object] = []
     links = open_links(log, message=100)
     assert links.send(LINK, CancelRequest(1)) is SENT and links.is_open(LINK)
@@ -92,7 +92,7 @@ def test_outcome_for_each_state_of_a_link() -> None:
     assert links.send(LINK, CancelRequest(1)) is LINK_GONE and links.send(LinkId(9), CancelRequest(1)) is LINK_GONE
 
 
-def test_hello_that_is_too_long_ends_its_link() -> None:
+def test_hello_over_the_message_limit_ends_its_link() -> None:
     log: list[object] = []
     open_links(log, name="x" * 200, message=100)
     assert [effect.code for effect in log if isinstance(effect, HangUp)] == [1009]
@@ -100,18 +100,18 @@ def test_hello_that_is_too_long_ends_its_link() -> None:
     assert isinstance(notice, LinkClosed) and "over the limit" in notice.reason
 
 
-def test_refusal_that_is_too_long_is_said_in_fewer_words() -> None:
+def test_refusal_over_the_message_limit_is_shortened() -> None:
     log: list[object] = []
     links = open_links(log, message=2000)
     links.refuse(LINK, Fault(1010, "y" * 5000, {"path": "$", "long": "z" * 5000}))
-    said = [dialects.decode(effect.chunks[0]) for effect in log if isinstance(effect, Send)]
-    (refused,) = [message for message in said if isinstance(message, Refused)]
+    messages = [dialects.decode(effect.chunks[0]) for effect in log if isinstance(effect, Send)]
+    (refused,) = [message for message in messages if isinstance(message, Refused)]
     assert refused.fault.code == 1010 and refused.fault.details == {"path": "$", "shortened": True}
     assert "(5000 characters)" in refused.fault.message and isinstance(log[-1], HangUp)
 
 
 @pytest.mark.parametrize("value", ["z" * 1000, 1 << 80, [1], {"a": 1}])
-def test_shortened_fault_keeps_what_is_short(value: object) -> None:
+def test_shortened_fault_keeps_short_details(value: object) -> None:
     small = {"call": "x", "ran": True, "took": 1.5, "number": 3, "none": None}
     fault = shorten_fault(Fault(1003, "short", {**small, "big": value}))
     assert (fault.code, fault.message) == (1003, "short")

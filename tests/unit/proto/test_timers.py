@@ -1,4 +1,4 @@
-"""Deadlines as rows: against a plain table, and without leaving memory behind."""
+"""Timers: equal to a plain table, and without memory for cancelled rows."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mpreg_proto.timers import Key, Timers
 
 
-def test_rows_come_when_they_are_due_earliest_first() -> None:
+def test_due_rows_in_the_order_of_time() -> None:
     timers = Timers()
     for at, name in ((30, "c"), (10, "a"), (20, "b")):
         timers.set((name, at), at)
@@ -18,7 +18,7 @@ def test_rows_come_when_they_are_due_earliest_first() -> None:
     assert timers.due(10**18) == [("c", 30)] and timers.next() is None and timers.due(10**18) == []
 
 
-def test_at_one_time_in_the_order_in_which_they_were_set() -> None:
+def test_rows_of_one_time_in_the_order_of_set() -> None:
     timers = Timers()
     for name in "cab":
         timers.set((name,), 5)
@@ -26,7 +26,7 @@ def test_at_one_time_in_the_order_in_which_they_were_set() -> None:
     assert timers.due(5) == [("a",), ("b",), ("c",)]
 
 
-def test_setting_again_replaces_earlier_or_later() -> None:
+def test_set_replaces_an_earlier_or_later_time() -> None:
     timers = Timers()
     timers.set(("x",), 10)
     timers.set(("x",), 30)
@@ -35,7 +35,7 @@ def test_setting_again_replaces_earlier_or_later() -> None:
     assert timers.due(5) == [("x",)] and timers.due(100) == []
 
 
-def test_a_cancelled_row_never_comes_and_may_be_set_again() -> None:
+def test_cancelled_row_can_be_set_again() -> None:
     timers = Timers()
     timers.cancel(("never",))
     timers.set(("x",), 10)
@@ -45,7 +45,7 @@ def test_a_cancelled_row_never_comes_and_may_be_set_again() -> None:
     assert timers.due(10) == [("x",)]
 
 
-def test_clear_keeps_whole_purposes() -> None:
+def test_clear_keeps_the_named_kinds() -> None:
     timers = Timers()
     for number in range(4):
         timers.set(("keep" if number % 2 else "go", number), number)
@@ -54,7 +54,7 @@ def test_clear_keeps_whole_purposes() -> None:
 
 
 @pytest.mark.parametrize("cancel", [True, False])
-def test_what_was_cancelled_or_moved_costs_no_memory(cancel: bool) -> None:
+def test_no_memory_for_cancelled_or_moved_rows(cancel: bool) -> None:
     timers = Timers()
     timers.set(("stays",), 10**9)
     for number in range(100_000):
@@ -72,7 +72,7 @@ operations = st.lists(
 
 
 @given(operations)
-def test_it_does_what_a_plain_table_does(steps: list[tuple[str, int, int]]) -> None:
+def test_timers_equal_a_plain_table(steps: list[tuple[str, int, int]]) -> None:
     timers = Timers()
     rows: dict[Key, tuple[int, int]] = {}
     for turn, (what, name, number) in enumerate(steps):

@@ -1,4 +1,4 @@
-"""The view is frozen and plain: what `/api/status` and `mpreg nodes` read must survive JSON."""
+"""The view: a frozen value that a JSON round trip keeps, as `/api/status` and `mpreg nodes` need."""
 
 import msgspec
 import pytest
@@ -15,21 +15,21 @@ def view() -> tuple[NodeHarness, NodeView]:
         [spec("f", resources=("x",), idempotent=True, version="2", signature="(a)", doc="F.")], resources=("r",)
     )
     harness.member("alpha", spec("g"), resources=("s", "t"))
-    gone = harness.member("beta")
+    leaving = harness.member("beta")
     harness.advance(2)
-    gone.leave()
-    gone.send(Goodbye("leaving"))
-    gone.drop()
+    leaving.leave()
+    leaving.send(Goodbye("leaving"))
+    leaving.drop()
     harness.advance(3)
     return harness, harness.node.view(now=harness.now)
 
 
-def test_it_survives_json() -> None:
+def test_view_round_trip_through_json() -> None:
     _, seen = view()
     assert msgspec.json.decode(msgspec.json.encode(seen), type=NodeView) == seen
 
 
-def test_it_says_who_is_there_and_since_when() -> None:
+def test_members_in_the_view_with_their_last_change() -> None:
     harness, seen = view()
     assert (seen.id, seen.shown, seen.cluster) == (harness.node.me.hex(), harness.node.shown, "default-cluster")
     assert (seen.draining, seen.synced, seen.links) == (False, True, 1)
@@ -43,7 +43,7 @@ def test_it_says_who_is_there_and_since_when() -> None:
     assert [row.id for row in seen.members][2] == seen.id
 
 
-def test_it_says_who_offers_what() -> None:
+def test_functions_in_the_view() -> None:
     _, seen = view()
     assert [(row.function, row.resources, row.idempotent, row.version) for row in seen.functions] == [
         ("f", ("r", "x"), True, "2"),
@@ -52,7 +52,7 @@ def test_it_says_who_offers_what() -> None:
     assert (seen.functions[0].signature, seen.functions[0].doc) == ("(a)", "F.")
 
 
-def test_it_says_who_drains_unless_it_is_in_doubt() -> None:
+def test_draining_member_in_the_view_unless_suspected() -> None:
     harness = NodeHarness()
     alpha = harness.member("alpha", spec("f"))
     alpha.tell(alpha.cluster.drain(harness.now + SECOND))
@@ -67,7 +67,7 @@ def test_it_says_who_drains_unless_it_is_in_doubt() -> None:
     assert standing("local") == "left", "nothing was left to do"
 
 
-def test_a_node_that_drains_itself_says_so_of_itself() -> None:
+def test_draining_own_node_in_the_view() -> None:
     harness = NodeHarness([spec("slow")])
     peer = harness.client()
     peer.send(Request(1, (call("x", "slow", 1),)))
@@ -75,7 +75,7 @@ def test_a_node_that_drains_itself_says_so_of_itself() -> None:
     assert [row.standing for row in harness.node.view(now=harness.now).members] == ["draining"]
 
 
-def test_it_does_not_change_with_the_node() -> None:
+def test_view_is_independent_of_the_node() -> None:
     harness, seen = view()
     before = msgspec.json.encode(seen)
     harness.node.leave(now=harness.now)

@@ -1,4 +1,4 @@
-"""Objects with a task of their own: begun in one task and ended in another, and the loop and process they live in."""
+"""Objects with their own task: start and stop in different tasks, and their event loop and process."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Recorder:
-    """Says what became of it."""
+    """Records its start and its end."""
 
     def __init__(self, *, before: Exception | None = None) -> None:
         self.events: list[str] = []
@@ -47,7 +47,7 @@ async def in_a_task(act: Callable[[], object]) -> None:
         tasks.start_soon(act)
 
 
-async def test_start_and_stop_in_different_tasks() -> None:
+async def test_background_starts_and_stops_in_different_tasks() -> None:
     recorder = Recorder()
     background = Background(recorder.main, name="one")
     await in_a_task(background.start)
@@ -57,14 +57,14 @@ async def test_start_and_stop_in_different_tasks() -> None:
     assert recorder.events == ["up", "over"] and background.ended
 
 
-async def test_an_error_before_it_is_up_is_raised_as_it_is_and_once() -> None:
+async def test_error_before_the_start_is_raised_once() -> None:
     background = Background(Recorder(before=ValueError("no")).main, name="one")
     with pytest.raises(ValueError, match="no"):
         await background.start()
     await background.stop()
 
 
-async def test_an_error_after_it_is_up_is_raised_at_its_end() -> None:
+async def test_error_after_the_start_is_raised_at_the_end() -> None:
     recorder = Recorder()
     background = Background(recorder.main, name="one")
     await background.start()
@@ -75,7 +75,7 @@ async def test_an_error_after_it_is_up_is_raised_at_its_end() -> None:
     await background.wait()
 
 
-async def test_a_cancelled_start_stops_it() -> None:
+async def test_cancelled_start_stops_the_task() -> None:
     events: list[str] = []
 
     async def main(*, task_status: TaskStatus[None]) -> None:
@@ -90,7 +90,7 @@ async def test_a_cancelled_start_stops_it() -> None:
     assert events == ["over"] and background.ended
 
 
-async def test_a_cancelled_start_does_not_take_it_from_another_that_waits() -> None:
+async def test_cancelled_start_keeps_the_task_for_another_waiter() -> None:
     up = anyio.Event()
 
     async def main(*, task_status: TaskStatus[None]) -> None:
@@ -109,7 +109,7 @@ async def test_a_cancelled_start_does_not_take_it_from_another_that_waits() -> N
     await background.stop()
 
 
-async def test_the_starters_cancellation_is_not_its_own() -> None:
+async def test_cancellation_of_the_starter_does_not_stop_the_task() -> None:
     recorder = Recorder()
     background = Background(recorder.main, name="one")
     with anyio.CancelScope() as scope:
@@ -120,22 +120,22 @@ async def test_the_starters_cancellation_is_not_its_own() -> None:
     await background.stop()
 
 
-async def test_it_has_the_context_of_its_start() -> None:
+async def test_background_has_the_context_of_its_start() -> None:
     word: ContextVar[str] = ContextVar("word")
     word.set("said")
-    heard: list[str] = []
+    words: list[str] = []
 
     async def main(*, task_status: TaskStatus[None]) -> None:
-        heard.append(word.get())
+        words.append(word.get())
         task_status.started()
 
     background = Background(main, name="one")
     await background.start()
     await background.wait()
-    assert heard == ["said"]
+    assert words == ["said"]
 
 
-def test_it_ends_with_its_loop(anyio_backend: str) -> None:
+def test_background_ends_with_its_loop(anyio_backend: str) -> None:
     recorder = Recorder.__new__(Recorder)
 
     async def forget() -> Background:
@@ -148,7 +148,7 @@ def test_it_ends_with_its_loop(anyio_backend: str) -> None:
     assert recorder.events == ["up", "over"] and background.ended
 
 
-def test_a_home_is_one_loop(anyio_backend: str) -> None:
+def test_loop_affinity_is_to_one_loop(anyio_backend: str) -> None:
     async def make() -> LoopAffinity:
         affinity = LoopAffinity()
         affinity.check("it")
@@ -165,7 +165,7 @@ def test_a_home_is_one_loop(anyio_backend: str) -> None:
     assert affinity.is_closed or anyio_backend == "trio"
 
 
-async def test_a_home_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loop_affinity_is_to_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     affinity = LoopAffinity()
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert affinity.is_closed and not affinity.is_current
@@ -173,7 +173,7 @@ async def test_a_home_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
         affinity.check("it")
 
 
-async def test_one_error_leaves_its_groups() -> None:
+async def test_single_error_of_exception_groups() -> None:
     with pytest.raises(ValueError, match="inner") as caught, single_errors():
         async with anyio.create_task_group(), anyio.create_task_group():
             raise ValueError("inner")
@@ -184,18 +184,18 @@ async def test_one_error_leaves_its_groups() -> None:
         raise several
 
 
-def test_a_task_is_kept_by_nobody_else() -> None:
+def test_only_its_owner_keeps_a_background_task() -> None:
     async def main() -> None:
         recorder = Recorder()
         background = Background(recorder.main, name="one")
         await background.start()
         gc.collect()
         assert recorder.events == ["up"]
-        gone = weakref.ref(background)
+        reference = weakref.ref(background)
         await background.stop()
         del background
         await asyncio.sleep(0)
         gc.collect()
-        assert gone() is None
+        assert reference() is None
 
     asyncio.run(main())

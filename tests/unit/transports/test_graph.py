@@ -1,4 +1,4 @@
-"""Building a graph: names, handles, references, what is sent and saved, and what is refused before anything is sent."""
+"""Graphs: names, handles, references, the request and its saved form, and errors before anything is sent."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ UNKNOWN = "convert it to plain values, or register the type in a ValueCodec and 
 
 
 def arguments(request: Request, name: str, **results: Any) -> Any:
-    """The arguments of a call as its node reads them, once these results are there."""
+    """Return the arguments of a call as its node decodes them, with these results as inputs."""
     call = next(call for call in request.calls if call.name == name)
     return codec.decode(call.args, inputs=results)
 
@@ -28,7 +28,7 @@ def names(request: Request) -> list[str]:
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_calls_are_named_after_their_functions_and_counted() -> None:
+def test_automatic_call_names_are_numbered() -> None:
     graph = Graph()
     for function in ("echo", "echo", "other", "echo"):
         graph.call(function)
@@ -36,7 +36,7 @@ def test_calls_are_named_after_their_functions_and_counted() -> None:
     assert len(graph) == 4
 
 
-def test_automatic_names_pass_by_those_that_are_given() -> None:
+def test_automatic_call_names_avoid_given_names() -> None:
     graph = Graph()
     graph.call("echo", name="echo-2")
     graph.call("other", name="echo")
@@ -45,7 +45,7 @@ def test_automatic_names_pass_by_those_that_are_given() -> None:
     assert [graph.call("echo").name, graph.call("echo").name] == ["echo-5", "echo-7"]
 
 
-def test_a_name_that_is_taken() -> None:
+def test_duplicate_name() -> None:
     graph = Graph()
     graph.call("echo")
     with pytest.raises(DuplicateName, match="two calls are named 'echo'") as caught:
@@ -56,13 +56,13 @@ def test_a_name_that_is_taken() -> None:
 
 
 @pytest.mark.parametrize("name", ["", 1, b"echo"])
-def test_a_name_that_is_none(name: Any) -> None:
+def test_invalid_call_name(name: Any) -> None:
     with pytest.raises(InvalidRequest, match="a call's name is a non-empty text"):
         Graph().call("echo", name=name)
 
 
 @pytest.mark.parametrize("function", ["", 1, None, print])
-def test_a_function_that_is_no_name(function: Any) -> None:
+def test_invalid_function_name(function: Any) -> None:
     with pytest.raises(TypeError, match="a function is named by its name"):
         Graph().call(function)
 
@@ -89,14 +89,14 @@ USES: dict[str, Callable[[Handle], object]] = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_handle_refuses_to_be_a_value(use: str) -> None:
+def test_handle_cannot_be_used_as_a_value(use: str) -> None:
     with pytest.raises(
         TypeError, match="the result of 'echo' is not computed yet: pass the handle to another call, or"
     ):
         USES[use](Graph().call("echo"))
 
 
-def test_a_handle_says_what_it_is_to_who_debugs() -> None:
+def test_repr_and_equality_of_a_handle() -> None:
     handle = Graph().call("echo")
     assert repr(handle) == "<result of echo, not computed yet>"
     assert repr(handle["key"][0]) == "<result of echo['key'][0], not computed yet>"
@@ -106,7 +106,7 @@ def test_a_handle_says_what_it_is_to_who_debugs() -> None:
 
 
 @pytest.mark.parametrize("key", [-1, 1.0, None, True, b"x", slice(1), (1, 2)])
-def test_a_part_is_named_by_text_or_position(key: Any) -> None:
+def test_invalid_key_of_a_result_part(key: Any) -> None:
     with pytest.raises(TypeError, match="a part of a result is named by text or a position from 0 on"):
         Graph().call("echo")[key]
 
@@ -114,7 +114,7 @@ def test_a_part_is_named_by_text_or_position(key: Any) -> None:
 # -- references -------------------------------------------------------------------------------------------------------
 
 
-def test_handles_stand_for_results_at_any_depth_and_text_never_does() -> None:
+def test_handles_at_any_depth_are_references() -> None:
     graph = Graph()
     one, two = graph.call("one"), graph.call("two")
     graph.call("use", one, ["one", one["a"][0], (two, {"k": [two[1]]})], "two", key={"deep": {"er": one}})
@@ -127,18 +127,18 @@ def test_handles_stand_for_results_at_any_depth_and_text_never_does() -> None:
     ]
 
 
-def test_the_users_own_containers_are_not_changed() -> None:
+def test_containers_of_the_user_are_not_changed() -> None:
     graph = Graph()
     one = graph.call("one")
     mine = {"a": [one, {"b": one}], "c": [1]}
     graph.call("use", mine)
     assert mine["a"][0] is one
     assert mine["a"][1] == {"b": one}
-    mine["c"].append(2)  # what was sent is what was there then
+    mine["c"].append(2)  # the request has the value of that time
     assert arguments(graph.request(), "use", one=7)[0] == [{"a": [7, {"b": 7}], "c": [1]}]
 
 
-def test_a_handle_where_none_can_be() -> None:
+def test_handle_as_a_key_or_in_a_set_is_refused() -> None:
     graph = Graph()
     one = graph.call("one")
     for wrong in ({one: 1}, {one}, frozenset([one])):
@@ -147,7 +147,7 @@ def test_a_handle_where_none_can_be() -> None:
     assert names(graph.request()) == ["one"]
 
 
-def test_handles_of_another_graph() -> None:
+def test_handles_of_another_graph_are_refused() -> None:
     graph, other = Graph(), Graph()
     theirs = other.call("echo")
     graph.call("echo")
@@ -162,7 +162,7 @@ def test_handles_of_another_graph() -> None:
     assert names(graph.request()) == ["echo"]
 
 
-def test_after_is_a_need_without_a_reference() -> None:
+def test_after_is_a_dependency_without_a_reference() -> None:
     graph = Graph()
     one, two, three = graph.call("one"), graph.call("two"), graph.call("three")
     graph.call("all", one, after=[two, three, two, one])
@@ -176,7 +176,7 @@ def test_after_is_a_need_without_a_reference() -> None:
             graph.call("wrong", after=wrong)  # type: ignore[arg-type]
 
 
-def test_a_graph_of_10000_calls_in_a_chain_is_built_and_needed_without_recursion() -> None:
+def test_chain_of_10000_calls_needs_no_recursion() -> None:
     graph = Graph()
     last = graph.call("echo")
     for _ in range(9_999):
@@ -187,7 +187,7 @@ def test_a_graph_of_10000_calls_in_a_chain_is_built_and_needed_without_recursion
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def test_keywords_that_call_uses_itself_go_by_kwargs() -> None:
+def test_reserved_keywords_go_by_kwargs() -> None:
     graph = Graph()
     own = {"name": 1, "resources": 2, "after": 3, "kwargs": 4, "version": 5, "function": 6}
     graph.call("use", kwargs=own, function=7, other=8)
@@ -201,7 +201,7 @@ def test_keywords_that_call_uses_itself_go_by_kwargs() -> None:
         (lambda graph: graph.call("use", key={"a": [1, object()]}), "kwargs.key.a[1]"),
     ],
 )
-def test_an_argument_that_cannot_be_sent_is_told_with_its_place(build: Callable[[Graph], object], place: str) -> None:
+def test_error_of_an_unsendable_argument_names_its_place(build: Callable[[Graph], object], place: str) -> None:
     graph = Graph()
     with pytest.raises(TypeError) as caught:
         build(graph)
@@ -211,7 +211,7 @@ def test_an_argument_that_cannot_be_sent_is_told_with_its_place(build: Callable[
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_handle_as_an_argument_outside_of_its_graph() -> None:
+async def test_handle_as_an_argument_of_a_plain_call() -> None:
     handle = Graph().call("use")
     with pytest.raises(TypeError) as caught:
         await Client().call("use", 1, [handle])
@@ -221,7 +221,7 @@ async def test_a_handle_as_an_argument_outside_of_its_graph() -> None:
     )
 
 
-def test_resources() -> None:
+def test_resources_of_a_call() -> None:
     graph = Graph()
     graph.call("use", resources=["b", "a", "b"], version="1")
     call = graph.request().calls[0]
@@ -233,10 +233,10 @@ def test_resources() -> None:
     assert len(graph) == 1
 
 
-# -- what is sent -----------------------------------------------------------------------------------------------------
+# -- the request -------------------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_needed_is_sent() -> None:
+def test_only_needed_calls_are_sent() -> None:
     graph = Graph()
     top = graph.call("top")
     left, right = graph.call("left", top), graph.call("right", top["x"])
@@ -250,7 +250,7 @@ def test_only_what_is_needed_is_sent() -> None:
     assert (len(request.calls), request.want) == (5, None)
 
 
-def test_an_empty_graph_and_one_without_a_client() -> None:
+def test_empty_graph_and_stream_without_a_client() -> None:
     with pytest.raises(InvalidRequest, match="this graph has no calls yet; add one with graph"):
         Graph().request()
     graph = Graph()
@@ -260,7 +260,7 @@ def test_an_empty_graph_and_one_without_a_client() -> None:
 
 
 @pytest.mark.anyio
-async def test_running_a_graph_without_a_client() -> None:
+async def test_run_of_a_graph_without_a_client() -> None:
     graph = Graph()
     graph.call("echo")
     for attempt in (graph.run, graph.explain):
@@ -271,7 +271,7 @@ async def test_running_a_graph_without_a_client() -> None:
 # -- saving -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_means_the_same(tmp_path: Path) -> None:
+def test_saved_graph_has_the_same_meaning(tmp_path: Path) -> None:
     graph = Graph()
     one = graph.call("one", {"$ref": "not one"}, {"$data": 1}, "one", "gr\u00fcn")
     graph.call("two", one["a"][0], [one, (1, 2)], key={"k": one}, resources={"b", "a"})
@@ -302,7 +302,7 @@ def test_what_is_saved_means_the_same(tmp_path: Path) -> None:
     assert file.read_text("utf-8").endswith("}\n")
 
 
-def test_what_json_cannot_say_is_told_with_its_call(tmp_path: Path) -> None:
+def test_error_of_a_value_without_a_json_form_names_its_call(tmp_path: Path) -> None:
     graph = Graph()
     graph.call("fine")
     graph.call("use", [1, float("nan")])
@@ -312,7 +312,7 @@ def test_what_json_cannot_say_is_told_with_its_call(tmp_path: Path) -> None:
     assert not file.exists()
 
 
-def test_the_place_of_a_keyword_that_json_cannot_say() -> None:
+def test_place_of_a_keyword_without_a_json_form() -> None:
     graph = Graph()
     graph.call("use", key=[{"rows": (1, {"$ref": [1j]})}])
     with pytest.raises(TypeError, match=r"call 'use': kwargs\.key\[0\]\.rows\[1\]\['\$ref'\]\[0\]: complex: "):
@@ -320,11 +320,11 @@ def test_the_place_of_a_keyword_that_json_cannot_say() -> None:
 
 
 @pytest.mark.parametrize("word", ["after=", "version="])
-def test_what_a_request_in_json_has_no_word_for_is_not_lost(tmp_path: Path, word: str) -> None:
+def test_options_without_a_json_form_are_refused(tmp_path: Path, word: str) -> None:
     graph = Graph()
     first = graph.call("first")
     if word == "after=":
-        graph.call("use", first, after=first)  # an order that its reference says already
+        graph.call("use", first, after=first)  # the reference implies this order already
         graph.commands()
         graph.call("bad", after=first)
     else:
@@ -335,11 +335,11 @@ def test_what_a_request_in_json_has_no_word_for_is_not_lost(tmp_path: Path, word
     assert not file.exists()
 
 
-# -- what contains itself ---------------------------------------------------------------------------------------------
+# -- values that contain themselves ------------------------------------------------------------------------------------
 
 
 def family(make: Callable[[], Any], *, handle: object = None) -> Any:
-    """A parent and two children that know it; followed, it doubles at each step."""
+    """Return a parent and two children that refer to it; a walk doubles at each step."""
     parent = make()
     for place in (0, 1):
         child = {"parent": parent, "handle": handle}
@@ -349,7 +349,7 @@ def family(make: Callable[[], Any], *, handle: object = None) -> Any:
 
 @pytest.mark.parametrize("make", [list, dict])
 @pytest.mark.parametrize("with_handle", [False, True])
-def test_an_argument_that_contains_itself(make: Callable[[], Any], with_handle: bool) -> None:
+def test_argument_that_contains_itself(make: Callable[[], Any], with_handle: bool) -> None:
     graph = Graph()
     handle = graph.call("echo") if with_handle else None
     with pytest.raises(TypeError, match=r"call 'use': args\[0\]\[0\]\[0\]\.parent: (list|dict): contains itself"):
@@ -359,7 +359,7 @@ def test_an_argument_that_contains_itself(make: Callable[[], Any], with_handle: 
     assert len(graph) == with_handle
 
 
-def test_an_argument_nested_too_deep_or_shared_too_often() -> None:
+def test_argument_nested_too_deep_or_shared_too_often() -> None:
     graph = Graph()
     deep: Any = [graph.call("echo")]
     for _ in range(100_000):
@@ -373,7 +373,7 @@ def test_an_argument_nested_too_deep_or_shared_too_often() -> None:
     assert len(graph) == 2
 
 
-def test_what_is_shared_and_has_a_handle_is_referred_to_wherever_it_is() -> None:
+def test_handle_in_a_shared_container() -> None:
     graph = Graph()
     first = graph.call("echo")
     row = [first, 1]
@@ -381,7 +381,7 @@ def test_what_is_shared_and_has_a_handle_is_referred_to_wherever_it_is() -> None
     assert arguments(graph.request(), "use", echo=7) == [[[7, 1], {"a": [7, 1], "b": ([7, 1],)}], {}]
 
 
-def test_changes_of_an_argument_after_the_call_was_added_change_nothing() -> None:
+def test_later_changes_of_an_argument_have_no_effect() -> None:
     graph = Graph()
     row: list[Any] = [1]
     graph.call("use", row)

@@ -34,11 +34,11 @@ from mpreg_transports import (
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0
-"""Seconds until a test that hangs fails. No test waits for them."""
+"""Seconds until a test that hangs fails. No test waits that long."""
 
 
 class Held:
-    """A command that waits until it is let go, and tells other threads what becomes of it."""
+    """A function that waits until `let_go`, and counts its starts and stops for other threads."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -60,7 +60,7 @@ class Held:
         return value
 
     def let_go(self) -> None:
-        """Once it has begun."""
+        """Let it return, once it has started."""
         assert self.begun.acquire(timeout=PATIENCE)
         event, token = self._go_on.pop(0)
         anyio.from_thread.run_sync(event.set, token=token)
@@ -68,7 +68,7 @@ class Held:
 
 @contextmanager
 def node() -> Iterator[Server]:
-    """A node that runs in a thread of its own."""
+    """A node that runs in its own thread."""
     server = Server(port=0, name="front", resources={"here"})
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
         yield server
@@ -93,7 +93,7 @@ def client(server: Server, anyio_backend: str) -> Iterator[SyncClient]:
         yield connected
 
 
-def test_call(client: SyncClient, server: Server) -> None:
+def test_call_with_options(client: SyncClient, server: Server) -> None:
     server.register("keywords", lambda **more: more)
     assert client.call("echo", "hi there!", resources={"here"}, timeout=PATIENCE) == "hi there!"
     assert client.call("echo", (1, {2})) == (1, {2})
@@ -101,7 +101,7 @@ def test_call(client: SyncClient, server: Server) -> None:
     assert (client.node, client.urls) == ("front", (server.url,))
 
 
-def test_errors_arrive_as_they_are(client: SyncClient, server: Server, held: Held) -> None:
+def test_errors_are_those_of_the_client(client: SyncClient, server: Server, held: Held) -> None:
     def fail() -> None:
         raise ValueError("on purpose")
 
@@ -119,7 +119,7 @@ def test_errors_arrive_as_they_are(client: SyncClient, server: Server, held: Hel
     assert client.call("echo", 1) == 1
 
 
-def test_graphs(client: SyncClient) -> None:
+def test_runs_of_a_graph(client: SyncClient) -> None:
     graph = client.graph()
     first = graph.call("echo", {"key": "hi there!"})
     both = graph.call("echos", first, first["key"])
@@ -147,7 +147,7 @@ def test_graphs(client: SyncClient) -> None:
     assert isinstance(client.answer(plain, on_error="partial").errors["lost"], CommandNotFound)
 
 
-def test_stream_gives_the_first_leaf_while_another_is_held(client: SyncClient, held: Held) -> None:
+def test_stream_yields_the_first_leaf_while_another_runs(client: SyncClient, held: Held) -> None:
     graph = client.graph()
     graph.call("held", "late")
     graph.call("echo", "soon")
@@ -157,7 +157,7 @@ def test_stream_gives_the_first_leaf_while_another_is_held(client: SyncClient, h
     assert list(items) == [("held", "late")]
 
 
-def test_leaving_a_stream_cancels_the_rest(client: SyncClient, held: Held) -> None:
+def test_break_of_a_stream_cancels_the_rest(client: SyncClient, held: Held) -> None:
     graph = client.graph()
     graph.call("held")
     graph.call("echo", 1)
@@ -167,7 +167,7 @@ def test_leaving_a_stream_cancels_the_rest(client: SyncClient, held: Held) -> No
     assert held.stopped.acquire(timeout=PATIENCE)
 
 
-def test_a_stream_that_fails_says_so(client: SyncClient) -> None:
+def test_stream_that_fails(client: SyncClient) -> None:
     graph = client.graph()
     graph.call("nowhere")
     with pytest.raises(CommandNotFound):
@@ -178,7 +178,7 @@ def test_view(client: SyncClient) -> None:
     assert [(member.name, member.me) for member in client.view().members] == [("front", True)]
 
 
-def test_several_threads(client: SyncClient, held: Held) -> None:
+def test_calls_of_several_threads(client: SyncClient, held: Held) -> None:
     with ThreadPoolExecutor(16) as threads:
         waiting = threads.submit(client.call, "held", "late")
         assert list(threads.map(lambda number: client.call("echo", number), range(200))) == list(range(200))
@@ -187,7 +187,7 @@ def test_several_threads(client: SyncClient, held: Held) -> None:
         assert waiting.result(PATIENCE) == "late"
 
 
-def test_the_first_call_connects_whichever_thread_makes_it(server: Server, anyio_backend: str) -> None:
+def test_first_call_of_any_thread_connects(server: Server, anyio_backend: str) -> None:
     client = SyncClient(server.url, backend=anyio_backend)
     assert client.node == ""
     with ThreadPoolExecutor(8) as threads:
@@ -195,7 +195,7 @@ def test_the_first_call_connects_whichever_thread_makes_it(server: Server, anyio
     client.close()
 
 
-def test_closed(server: Server, anyio_backend: str) -> None:
+def test_closed_client_is_refused(server: Server, anyio_backend: str) -> None:
     with SyncClient(server.url, backend=anyio_backend) as client:
         graph = client.graph()
         graph.call("echo", 1)
@@ -211,7 +211,7 @@ def test_closed(server: Server, anyio_backend: str) -> None:
     SyncClient(server.url).close()
 
 
-def test_closing_ends_what_other_threads_wait_for(server: Server, held: Held, anyio_backend: str) -> None:
+def test_close_ends_calls_of_other_threads(server: Server, held: Held, anyio_backend: str) -> None:
     client = SyncClient(server.url, backend=anyio_backend)
     with ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(client.call, "held") for _ in range(3)]
@@ -225,7 +225,7 @@ def test_closing_ends_what_other_threads_wait_for(server: Server, held: Held, an
         assert held.stopped.acquire(timeout=PATIENCE)
 
 
-def test_closing_ends_what_waits_for_a_link(anyio_backend: str) -> None:
+def test_close_ends_calls_that_wait_for_a_link(anyio_backend: str) -> None:
     with node() as server:
         client = SyncClient(server.url, backend=anyio_backend)
         client.call("echo", 1)
@@ -236,11 +236,11 @@ def test_closing_ends_what_waits_for_a_link(anyio_backend: str) -> None:
         client.close()
         with pytest.raises(RequestError) as caught:
             waiting.result(PATIENCE)
-        # Whether the client had noticed by then that its node is gone is not for the test to say.
+        # The client may or may not have noticed by then that its node has ended.
         assert isinstance(caught.value, (Cancelled, OutcomeUnknown))
 
 
-def test_nobody_listens_then_somebody_does(server: Server, anyio_backend: str) -> None:
+def test_connection_refused_then_a_node_that_listens(server: Server, anyio_backend: str) -> None:
     client = SyncClient("ws://127.0.0.1:1", backend=anyio_backend)
     threads = threading.active_count()
     for _ in range(2):
@@ -254,7 +254,7 @@ def test_nobody_listens_then_somebody_does(server: Server, anyio_backend: str) -
         assert other.call("echo", 1) == 1
 
 
-def test_ctrl_c_while_a_call_is_waited_for_cancels_it(client: SyncClient, held: Held) -> None:
+def test_ctrl_c_cancels_a_running_call(client: SyncClient, held: Held) -> None:
     held.interrupt = True
     with pytest.raises(KeyboardInterrupt):
         client.call("held")
@@ -262,7 +262,7 @@ def test_ctrl_c_while_a_call_is_waited_for_cancels_it(client: SyncClient, held: 
     assert client.call("echo", "still there") == "still there"
 
 
-def test_ctrl_c_while_a_call_is_being_handed_over_cancels_it(
+def test_ctrl_c_cancels_a_call_that_is_being_submitted(
     client: SyncClient, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     portal = client._portal
@@ -282,7 +282,7 @@ def test_ctrl_c_while_a_call_is_being_handed_over_cancels_it(
     assert client.call("echo", "still there") == "still there"
 
 
-def test_its_thread_ends_with_it(server: Server) -> None:
+def test_client_thread_ends_with_the_client(server: Server) -> None:
     before = {thread.name for thread in threading.enumerate()}
     with SyncClient(server.url) as client:
         assert client.call("echo", 1) == 1
@@ -290,13 +290,13 @@ def test_its_thread_ends_with_it(server: Server) -> None:
     assert {thread.name for thread in threading.enumerate()} <= before
 
 
-def test_a_program_that_forgets_to_close_ends(server: Server) -> None:
+def test_program_ends_without_close(server: Server) -> None:
     program = f"from mpreg_transports import SyncClient; print(SyncClient({server.url!r}).call('echo', 'done'))"
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def test_it_has_every_public_method_of_the_client() -> None:
+def test_sync_client_has_every_public_method_of_the_client() -> None:
     names = {name for name in vars(Client) if not name.startswith("_")}
     assert {"call", "run", "stream", "explain", "view"} <= names <= set(dir(SyncClient))

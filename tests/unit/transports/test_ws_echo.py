@@ -1,4 +1,4 @@
-"""The echo endpoint as others start it: a process of its own, met by the `websockets` library."""
+"""The echo endpoint as other programs start it: in its own process, with the `websockets` library as the client."""
 
 import random
 import re
@@ -19,7 +19,7 @@ MEBI = 1024 * 1024
 
 @contextmanager
 def echo_process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and the URL that its one line tells."""
+    """The process and the URL that its one line shows."""
     command = [sys.executable, "-W", "error", "-m", "tests.helpers.ws_echo", "--port", "0", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -33,7 +33,7 @@ def echo_process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_echo_and_a_quiet_end(backend: str) -> None:
+def test_echo_and_end_without_output(backend: str) -> None:
     seed = 1
     large = random.Random(seed).randbytes(16 * MEBI)
     with echo_process("--backend", backend) as (process, url):
@@ -58,7 +58,7 @@ def test_echo_and_a_quiet_end(backend: str) -> None:
         assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_interrupted_it_ends_quietly() -> None:
+def test_interrupted_echo_ends_without_output() -> None:
     with echo_process() as (process, _):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)

@@ -1,4 +1,4 @@
-"""`call`, `run` and `explain` without a node: what arguments and files mean, how results are written."""
+"""`call`, `run` and `explain` without a node: the meaning of arguments and files, the output of results."""
 
 import io
 import json
@@ -48,12 +48,12 @@ from mpreg_transports.client import GraphResult
         ("123456789012345678901234567890", 123456789012345678901234567890),
     ],
 )
-def test_an_argument_is_strict_json_or_else_a_text(text: str, value: object) -> None:
+def test_argument_is_strict_json_or_else_a_text(text: str, value: object) -> None:
     assert argument(text) == value
     assert type(argument(text)) is type(value)
 
 
-def test_a_keyword_is_a_name_and_such_an_argument() -> None:
+def test_keyword_is_a_name_and_an_argument() -> None:
     assert keyword("deep=true") == ("deep", True)
     assert keyword("text=a=b") == ("text", "a=b")
     for wrong in ("deep", "=1"):
@@ -62,7 +62,7 @@ def test_a_keyword_is_a_name_and_such_an_argument() -> None:
 
 
 def parsed(*words: str) -> tuple[int, str]:
-    """The exit code and the output of a command that prints its arguments as `mpreg call` takes them."""
+    """Return the exit code and the output of a command that prints its arguments as `mpreg call` takes them."""
     app = typer.Typer()
 
     @app.command(cls=NegativeNumberCommand)
@@ -73,7 +73,7 @@ def parsed(*words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_negative_numbers_are_arguments_and_typos_are_not() -> None:
+def test_negative_numbers_are_arguments_and_unknown_options_not() -> None:
     words = ("-1", "-2.5e3", "--timeout", "-5", "--", "--text", "-3")
     assert parsed(*words) == (0, "[-1, -2500.0, '--text', -3] -5.0\n")
     code, output = parsed("1", "--timout", "5")
@@ -82,19 +82,19 @@ def test_negative_numbers_are_arguments_and_typos_are_not() -> None:
     assert parsed("-Infinity")[0] == 2
 
 
-def test_a_list_of_calls_is_a_whole_request() -> None:
+def test_list_of_calls_is_a_whole_request() -> None:
     request = request_of('\n [{"name":"a","fun":"echo","args":[1]},{"name":"b","fun":"echo","args":["a"]}]', where="x")
     assert [(call.name, call.dependencies) for call in request.calls] == [("a", ()), ("b", ("a",))]
 
 
-def test_a_classic_request_keeps_its_fields() -> None:
+def test_classic_request_keeps_its_fields() -> None:
     text = '{"role":"rpc","cmds":[{"name":"a","fun":"f"}],"timeout":2,"want":["a"],"on_error":"partial","wait":1}'
     request = request_of(text, where="x")
     assert (request.timeout, request.want, request.partial, request.wait) == (2 * 10**9, ("a",), True, 10**9)
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "told"),
+    ("text", "code", "expected"),
     [
         ("{", 1000, "x: not JSON that can be read: "),
         ("5", 1000, "x: a message is a JSON object"),
@@ -103,48 +103,50 @@ def test_a_classic_request_keeps_its_fields() -> None:
         ('{"role":"rpc","cmds":[],"timeout":0}', 1010, "x: $.timeout: "),
     ],
 )
-def test_a_bad_request_names_its_file_and_place(text: str, code: int, told: str) -> None:
+def test_error_of_a_bad_request_names_file_and_place(text: str, code: int, expected: str) -> None:
     with pytest.raises(RequestError) as error:
         request_of(text, where="x")
     assert error.value.code == code
-    assert error.value.message.startswith(told)
+    assert error.value.message.startswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ('[{"name":"a","fun":"f","loc":["gpu"]}]', "unknown key 'loc' at $.cmds[0] in x; did you mean 'locs'?"),
         ('{"role":"rpc","cmds":[],"timout":5}', "unknown key 'timout' in x; did you mean 'timeout'?"),
         ('{"role":"rpc","cmds":[],"zzz":5}', "unknown key 'zzz' in x; there are role, cmds, u, "),
     ],
 )
-def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(text: str, told: str) -> None:
+def test_misspelt_key_is_refused_with_a_suggestion(text: str, expected: str) -> None:
     with pytest.raises(CommandFailed) as error:
         request_of(text, where="x")
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(expected)
 
 
-def test_the_keys_are_those_of_the_dialect() -> None:
+def test_keys_match_the_classic_dialect() -> None:
     fields = (*classic._Rpc.__struct_fields__, *classic._Command.__struct_fields__)
     assert sorted((*REQUEST_KEYS, *COMMAND_KEYS)) == sorted(("role", *fields))
 
 
-def test_what_looks_like_json_and_is_none_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warning_about_invalid_json(capsys: pytest.CaptureFixture[str]) -> None:
     warn_about_invalid_json([argument(text) for text in ("[[1,2],[3", "[1]", "hi [", '{"a"}')])
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert said[0].startswith("mpreg: '[[1,2],[3' is not JSON (") and said[0].endswith("), so it is sent as a text")
 
 
-def test_a_terminal_obeys_no_result(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_characters_are_escaped_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     print_value("a\x1b[2Jb\n\x9b", as_json=False)
-    assert capsys.readouterr().out == "a\x1b[2Jb\n\x9b\n"  # in a pipe it is as it is
+    assert capsys.readouterr().out == "a\x1b[2Jb\n\x9b\n"  # unchanged in a pipe
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     print_value("a\x1b[2Jb\n\tž\x9b", as_json=False)
     assert capsys.readouterr().out == "a\\x1b[2Jb\n\tž\\x9b\n"
 
 
-def test_a_request_from_stdin_and_from_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_request_from_stdin_and_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('[{"name":"a","fun":"f"}]'))
     assert read_request("-").calls[0].function == "f"
     for encoding in ("utf-8-sig", "utf-16", "utf-32"):
@@ -171,9 +173,7 @@ def test_a_request_from_stdin_and_from_no_file(monkeypatch: pytest.MonkeyPatch, 
         (b"ab", '"YWI="\n', '"YWI="\n'),
     ],
 )
-def test_results_are_written_plain_or_as_json(
-    capsys: pytest.CaptureFixture[str], value: object, plain: str, as_json: str
-) -> None:
+def test_results_plain_and_as_json(capsys: pytest.CaptureFixture[str], value: object, plain: str, as_json: str) -> None:
     print_value(value, as_json=False)
     assert capsys.readouterr().out == plain
     print_value(value, as_json=True)
@@ -187,25 +187,25 @@ def test_long_results_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(text.splitlines()) == 102
 
 
-def test_an_integer_of_very_many_digits_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_integer_of_5000_digits(capsys: pytest.CaptureFixture[str]) -> None:
     print_value([10**5000], as_json=True)
     assert capsys.readouterr().out == f"[1{'0' * 5000}]\n"
 
 
-def test_what_json_cannot_say_is_pythons_or_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_without_a_json_form(capsys: pytest.CaptureFixture[str]) -> None:
     print_value([1j], as_json=False)
     assert capsys.readouterr().out == "[1j]\n"
     with pytest.raises(ExecutionFailed, match=r"\$\[0\]: complex: cannot be sent as JSON"):
         print_value([1j], as_json=True)
 
 
-def test_the_cause_of_a_partial_answer_is_told_first_and_once() -> None:
+def test_cause_of_a_partial_answer_comes_first_and_once() -> None:
     cause, other = CyclicReference("cause"), InvalidRequest("other")
     answer = GraphResult({}, {"b": other, "a": CyclicReference("cause")}, (), cause)
     assert [error.message for error in failures(answer)] == ["cause", "other"]
 
 
-def test_explained_calls_fit_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     rows = [
         Explained("a" * 40, "f" * 40, ("node#1111", "other#2222"), "drawn among 2 equals"),

@@ -1,4 +1,4 @@
-"""`nodes`, `functions` and `check` on views made by hand: what they show, in 80 columns, and what is a problem."""
+"""`nodes`, `functions` and `check` on views made by hand: their output in 80 columns, and the problems they report."""
 
 import msgspec
 import pytest
@@ -48,7 +48,7 @@ def view(*members: MemberView, synced: bool = True, draining: bool = False) -> N
 
 
 def drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: RenderableType) -> str:
-    """How it looks in 80 columns."""
+    """Return the output in 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     out().print(what)
     text = capsys.readouterr().out
@@ -56,7 +56,7 @@ def drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, w
     return text
 
 
-def test_observers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observers_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"worker-{number}#1a2b" for number in range(12)]
     far = msgspec.structs.replace(member("bee"), rtt=1_500_000, lag=2, observers=tuple(names[:10]), accusers=3)
     near = msgspec.structs.replace(member("a", me=True), observers=tuple(names[2:]))
@@ -68,14 +68,14 @@ def test_observers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert "all others" in drawn(capsys, monkeypatch, observers_table(view(*both)))
 
 
-def test_members(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     text = drawn(capsys, monkeypatch, members_table(view(member("a", me=True), member("bee", standing="suspect"))))
     assert "a#1a2b *" in text
     assert "suspect" in text
     assert text.count("ws://192.168.100.100:65535") == 2
 
 
-def test_a_node_that_drains_is_shown_as_draining(
+def test_draining_node_in_the_members_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = members_table(view(member("a", me=True), member("b", standing="draining")))
@@ -86,14 +86,16 @@ def test_a_node_that_drains_is_shown_as_draining(
     ]
 
 
-def test_functions_are_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_table_lists_each_function_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = drawn(capsys, monkeypatch, functions_table(view().functions))
     assert text.count("train(rows: list[int], deep: bool = False)") == 1
     assert text.count("Doc.") == text.count("v2 idempotent") == 1
     assert "a#1a2b  gpu" in text and "b#1a2b  cpu" in text
 
 
-def test_a_sane_view_has_no_problems(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_of_a_sane_view(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = assess("ws://h:1", view(member("a", me=True), member("b")), protocol=1, reached=5_000_000, rtt=300_000)
     assert found.problems == ()
     assert (found.members, found.functions) == ({"alive": 2}, 1)
@@ -110,12 +112,12 @@ def test_a_sane_view_has_no_problems(capsys: pytest.CaptureFixture[str], monkeyp
         (view(member("b", catalogue=0)), "a#1a2b does not know yet what b#1a2b offers"),
     ],
 )
-def test_what_is_not_sane_is_a_problem(seen: NodeView, problem: str) -> None:
+def test_check_reports_a_problem(seen: NodeView, problem: str) -> None:
     found = assess("ws://h:1", seen, protocol=1, reached=1, rtt=1)
     assert len(found.problems) == 1
     assert found.problems[0].startswith(problem)
 
 
-def test_dead_and_left_members_are_none() -> None:
+def test_check_ignores_dead_and_left_members() -> None:
     seen = view(member("b", standing="dead", catalogue=0), member("c", standing="left", catalogue=0))
     assert assess("ws://h:1", seen, protocol=1, reached=1, rtt=1).problems == ()

@@ -1,4 +1,4 @@
-"""`mpreg simulate` and `mpreg replay`: what they print, write and end with."""
+"""`mpreg simulate` and `mpreg replay`: their output, their files and their exit codes."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from mpreg_transports.testing.simulation.hosts import NodeHost
 
 
 def mpreg(*words: str) -> Result:
-    """Run a command; errors that `main` would tell come through."""
+    """Run a command. Errors that `main` would report are raised."""
     result = CliRunner().invoke(build(), list(words), env={"COLUMNS": "80"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -28,7 +28,7 @@ def run_json(*words: str) -> tuple[int, dict[str, Any]]:
     return result.exit_code, json.loads(result.stdout)
 
 
-def test_json_says_what_came_of_it() -> None:
+def test_simulate_json() -> None:
     code, tree = run_json("simulate", "--nodes", "3", "--seed", "4", "--scenario", "churn", "--seconds", "20")
     assert code == 0
     assert len(tree["trace_hash"]) == 32
@@ -42,7 +42,7 @@ def test_json_says_what_came_of_it() -> None:
     )
 
 
-def test_the_summary_fits_80_columns() -> None:
+def test_simulate_summary_fits_80_columns() -> None:
     result = mpreg("simulate", "--scenario", "swarm", "--seed", "7", "--seconds", "10")
     assert result.exit_code == 0
     assert all(len(line.rstrip()) <= 80 for line in result.stdout.splitlines())
@@ -50,7 +50,7 @@ def test_the_summary_fits_80_columns() -> None:
         assert word in result.stdout
 
 
-def test_a_trace_is_replayed_to_the_same_hash(tmp_path: Path) -> None:
+def test_replay_of_a_trace_has_the_same_hash(tmp_path: Path) -> None:
     trace, plot = tmp_path / "run.jsonl", tmp_path / "run.svg"
     _, tree = run_json("simulate", "--seed", "2", "--seconds", "5", "--trace", str(trace), "--plot", str(plot))
     assert plot.read_text("utf-8").startswith("<svg ")
@@ -62,7 +62,7 @@ def test_a_trace_is_replayed_to_the_same_hash(tmp_path: Path) -> None:
     assert f"the same hash: {tree['trace_hash']}" in mpreg("replay", str(trace)).stdout
 
 
-def test_a_replay_shows_steps_and_stops_where_it_shall(tmp_path: Path) -> None:
+def test_replay_shows_steps_and_stops_at_an_event(tmp_path: Path) -> None:
     trace, plot = tmp_path / "run.jsonl", tmp_path / "part.svg"
     mpreg("simulate", "--seed", "2", "--seconds", "5", "--trace", str(trace))
     result = mpreg("replay", str(trace), "--steps", "--stop-at", "25", "--node", "n1", "--plot", str(plot))
@@ -91,12 +91,12 @@ def test_a_replay_shows_steps_and_stops_where_it_shall(tmp_path: Path) -> None:
         (("replay", __file__, "--plot", "/no/such/folder/x"), "there is no folder"),
     ],
 )
-def test_what_cannot_be_is_told(words: tuple[str, ...], text: str) -> None:
+def test_errors_of_invalid_options(words: tuple[str, ...], text: str) -> None:
     with pytest.raises(CommandFailed, match=text):
         mpreg(*words)
 
 
-def test_a_diagram_of_what_came_after_the_end_is_refused(tmp_path: Path) -> None:
+def test_plot_after_the_end_of_the_run_is_refused(tmp_path: Path) -> None:
     trace, plot = tmp_path / "run.jsonl", tmp_path / "run.svg"
     mpreg("simulate", "--nodes", "2", "--seconds", "1", "--trace", str(trace))
     with pytest.raises(CommandFailed, match="nothing was recorded between 300 s and 66 s"):
@@ -105,13 +105,13 @@ def test_a_diagram_of_what_came_after_the_end_is_refused(tmp_path: Path) -> None
 
 
 class NoCrash(Watcher):
-    """Something that fails."""
+    """Fails at each crash."""
 
     def crashed(self, host: NodeHost) -> None:
         raise Violation(10, f"{host.name} has ended")
 
 
-def test_a_violation_ends_with_1_and_says_how_to_see_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_violation_exits_with_1_and_shows_how_to_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "standard_watchers", lambda: [NoCrash()])
     trace = tmp_path / "run.jsonl"
     words = ("simulate", "--scenario", "rolling-restart", "--nodes", "3", "--seconds", "20", "--trace", str(trace))
@@ -135,7 +135,7 @@ def test_a_violation_ends_with_1_and_says_how_to_see_it_again(tmp_path: Path, mo
     assert "invariant 10: n0 has ended" in again.stdout
 
 
-def test_a_file_that_comes_to_another_end_ends_with_9(tmp_path: Path) -> None:
+def test_replay_with_another_hash_exits_with_9(tmp_path: Path) -> None:
     trace = tmp_path / "run.jsonl"
     mpreg("simulate", "--seed", "2", "--seconds", "3", "--trace", str(trace))
     trace.write_text(trace.read_text("utf-8").replace('"seed":2,', '"seed":3,', 1), "utf-8")

@@ -1,4 +1,4 @@
-"""The demo's functions: a shelf counts and measures just its own files, and the parts make the whole."""
+"""The demo's functions: a shelf counts and measures only its own files, and the parts make the whole."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ from mpreg_transports.cli.demo.requests import README, pipeline
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A small library: two modules, a package, and what is left out."""
+    """A small library: two modules, a package, and files that are left out."""
     (tmp_path / "one.py").write_text("import os, sys\nimport os.path\n\ndef f():\n    pass\n", "utf-8")
     (tmp_path / "two.py").write_text(
         "from one import f\nclass C:\n    async def long(self):\n        a\n        b", "utf-8"
@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_counts_as_the_library(tree: Path) -> None:
+def test_sources_of_the_library(tree: Path) -> None:
     found = {name: [file.name for file in files] for name, files in sources(tree).items()}
     assert found == {"one": ["one.py"], "pack": ["__init__.py", "inner.py"], "two": ["two.py"]}
 
@@ -41,7 +41,7 @@ def test_packing_is_complete_and_even(sizes: dict[str, int], count: int) -> None
     assert max(weights) - min(weights) <= max(sizes.values(), default=0)
 
 
-def test_two_shelves_are_the_whole_and_share_nothing(tree: Path) -> None:
+def test_two_shelves_are_complete_and_disjoint(tree: Path) -> None:
     shelves = [Shelf(number, root=tree) for number in (0, 1)]
     catalogues = [shelf.packages() for shelf in shelves]
     names = [package["name"] for catalogue in catalogues for package in catalogue["packages"]]
@@ -61,7 +61,7 @@ def test_two_shelves_are_the_whole_and_share_nothing(tree: Path) -> None:
     assert report["nodes"] == sum(1 for text in texts for _ in ast.walk(ast.parse(text)))
 
 
-def test_a_shelf_does_not_speak_of_another_ones_files(tree: Path) -> None:
+def test_shelf_refuses_packages_of_another_shelf(tree: Path) -> None:
     shelf = Shelf(0, root=tree)
     own = {package["name"] for package in shelf.packages()["packages"]}
     (other, *_) = sorted({"one", "pack", "two"} - own)
@@ -69,14 +69,14 @@ def test_a_shelf_does_not_speak_of_another_ones_files(tree: Path) -> None:
         shelf.measure([other])
 
 
-def test_the_real_library_is_split_evenly() -> None:
+def test_real_library_is_split_evenly() -> None:
     first, second = Shelf(0), Shelf(1)
     sizes = [sum(package["bytes"] for package in shelf.packages()["packages"]) for shelf in (first, second)]
     assert min(sizes) > 1_000_000
     assert max(sizes) / min(sizes) < 1.5
 
 
-def test_the_pipeline_asks_each_shelf_for_its_own_and_joins_once() -> None:
+def test_pipeline_calls_each_shelf_and_joins_once() -> None:
     request = pipeline(("stdlib-a", "stdlib-b"), 3).request()
     asked = {call.name: (call.function, call.resources) for call in request.calls}
     assert asked["report"] == ("join", ())

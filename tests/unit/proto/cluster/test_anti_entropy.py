@@ -1,4 +1,4 @@
-"""Two nodes tell each other what they lack, in as few bytes as it takes."""
+"""Anti-entropy: two nodes send each other what they lack, in few bytes."""
 
 import msgspec
 import pytest
@@ -31,12 +31,12 @@ def member(number: int) -> MemberId:
     return MemberId((number + 1).to_bytes(16, "big"))
 
 
-def claim(who: MemberId, incarnation: int = 0, standing: Standing = Standing.ALIVE) -> Claim:
-    return Claim(who, incarnation, int(standing), msgspec.msgpack.encode(Card("she")))
+def claim(member_id: MemberId, incarnation: int = 0, standing: Standing = Standing.ALIVE) -> Claim:
+    return Claim(member_id, incarnation, int(standing), msgspec.msgpack.encode(Card("she")))
 
 
 class Side:
-    """One node's knowledge, and how it repairs."""
+    """The state of one node, with its anti-entropy."""
 
     def __init__(self, me: MemberId, known: int = 0) -> None:
         self.members = Members(me, Card("she"), limits=Limits(), now=0)
@@ -44,9 +44,9 @@ class Side:
         self.anti_entropy = AntiEntropy(self.members, self.catalogue)
         self.owners: dict[MemberId, Catalogue] = {}
         self.sent: list[object] = []
-        self.hear([claim(member(number)) for number in range(known)])
+        self.merge([claim(member(number)) for number in range(known)])
 
-    def hear(self, claims: list[Claim]) -> None:
+    def merge(self, claims: list[Claim]) -> None:
         self.members.merge(claims, 0)
         self.anti_entropy.buckets.invalidate()
 
@@ -65,7 +65,7 @@ class Side:
             case Pull():
                 return self.anti_entropy.answer_pull(LINK, message)
             case Gossip(claims, deltas):
-                self.hear(list(claims))
+                self.merge(list(claims))
                 for delta in deltas:
                     self.catalogue.apply(delta)
                 self.anti_entropy.buckets.invalidate()
@@ -80,28 +80,28 @@ class Side:
 
 
 def compare(one: Side, other: Side) -> list[str]:
-    """One has dialled the other: what is said until nobody has more to say."""
-    waiting = [(other, tell.message) for tell in one.anti_entropy.compare(LINK)]
-    said = []
+    """Start a comparison from `one`, and return the types of all messages until neither node sends more."""
+    waiting = [(other, send.message) for send in one.anti_entropy.compare(LINK)]
+    sent_types = []
     while waiting:
         side, message = waiting.pop(0)
-        said.append(type(message).__name__)
-        waiting += [(one if side is other else other, tell.message) for tell in side.take(message)]
-        assert len(said) < 10
-    return said
+        sent_types.append(type(message).__name__)
+        waiting += [(one if side is other else other, send.message) for send in side.take(message)]
+        assert len(sent_types) < 10
+    return sent_types
 
 
 @pytest.mark.parametrize("known", [0, 10, FULL_DIGEST_MEMBERS + 20])
-def test_two_that_know_different_things_know_the_same_afterwards(known: int) -> None:
+def test_equal_state_of_two_nodes_after_anti_entropy(known: int) -> None:
     ann, bob = Side(ANN, known), Side(BOB, known)
-    ann.hear([claim(member(100)), claim(member(3), 2), Claim(member(4), 0, int(Standing.DEAD))])
-    bob.hear([claim(member(200)), claim(member(5), 1, Standing.SUSPECT)])
+    ann.merge([claim(member(100)), claim(member(3), 2), Claim(member(4), 0, int(Standing.DEAD))])
+    bob.merge([claim(member(200)), claim(member(5), 1, Standing.SUSPECT)])
     ann.offer(member(100), "f")
     bob.offer(member(200), "g")
     bob.offer(member(200), "h")
-    said = compare(ann, bob)
+    sent_types = compare(ann, bob)
     assert ann.view() == bob.view()
-    assert said == (
+    assert sent_types == (
         ["Digest", "Gossip", "Pull", "Gossip"]
         if known < FULL_DIGEST_MEMBERS
         else ["BucketHashes", "Digest", "Gossip", "Pull", "Gossip"]
@@ -109,10 +109,10 @@ def test_two_that_know_different_things_know_the_same_afterwards(known: int) -> 
     assert compare(bob, ann) == (["Digest", "Gossip"] if known < FULL_DIGEST_MEMBERS else ["BucketHashes", "Gossip"])
 
 
-def test_only_buckets_that_differ_are_opened() -> None:
+def test_digest_of_the_buckets_that_differ_only() -> None:
     ann, bob = Side(ANN, 3000), Side(BOB, 3000)
-    bob.hear([claim(ANN)])
-    ann.hear([claim(BOB), claim(member(7), 1)])
+    bob.merge([claim(ANN)])
+    ann.merge([claim(BOB), claim(member(7), 1)])
     compare(ann, bob)
     digest = next(message for message in ann.sent if isinstance(message, Digest))
     assert {bucket(MemberId(row.member)) for row in digest.claims} == {bucket(member(7))}
@@ -120,26 +120,26 @@ def test_only_buckets_that_differ_are_opened() -> None:
     assert ann.view() == bob.view()
 
 
-def test_a_large_catalogue_is_told_by_its_head() -> None:
+def test_head_in_place_of_a_large_catalogue() -> None:
     ann, bob = Side(ANN), Side(BOB)
-    ann.hear([claim(member(1))])
+    ann.merge([claim(member(1))])
     ann.offer(member(1), "f", "x" * INLINE_DELTA)
-    (tell,) = bob.take(ann.anti_entropy.compare(LINK)[0].message)[1:]
-    assert tell.message == Pull((Claim(member(1), -1, 0), Claim(ANN, -1, 0)), (Head(member(1), 0, bytes(16)),)) or {
-        row.member for row in tell.message.claims
+    (send,) = bob.take(ann.anti_entropy.compare(LINK)[0].message)[1:]
+    assert send.message == Pull((Claim(member(1), -1, 0), Claim(ANN, -1, 0)), (Head(member(1), 0, bytes(16)),)) or {
+        row.member for row in send.message.claims
     } == {ANN, member(1)}
-    news = ann.take(tell.message)[0].message
-    assert [head.member for head in news.heads] == [member(1)]
-    assert news.deltas == ()
+    gossip = ann.take(send.message)[0].message
+    assert [head.member for head in gossip.heads] == [member(1)]
+    assert gossip.deltas == ()
 
 
-def test_a_digest_is_answered_with_all_that_is_newer_and_always() -> None:
+def test_reply_to_a_digest_that_lacks_nothing() -> None:
     ann = Side(ANN)
-    (tell,) = ann.anti_entropy.answer_digest(LINK, ann.anti_entropy.compare(LINK)[0].message)[0]
-    assert tell.message == Gossip(answer=True)
+    (send,) = ann.anti_entropy.answer_digest(LINK, ann.anti_entropy.compare(LINK)[0].message)[0]
+    assert send.message == Gossip(answer=True)
 
 
-def test_a_peer_with_another_hash_for_my_version_is_told_my_head() -> None:
+def test_own_head_sent_to_a_peer_with_another_hash() -> None:
     ann = Side(ANN)
     head = ann.catalogue.offer(FunctionSpec(name="mine")).head
     answer = ann.anti_entropy.answer_digest(LINK, Digest((), (Head(ANN, head.version, bytes(16)),)))[0][0].message
@@ -148,9 +148,9 @@ def test_a_peer_with_another_hash_for_my_version_is_told_my_head() -> None:
     assert elses[1].message.heads == (Head(BOB, 0, bytes(16)),)
 
 
-def test_who_meets_a_node_that_holds_it_for_dead_is_told_so() -> None:
+def test_refutation_after_a_digest_that_marks_this_node_dead() -> None:
     ann, bob = Side(ANN), Side(BOB)
-    ann.hear([Claim(BOB, 0, int(Standing.DEAD), msgspec.msgpack.encode(Card("she")))])
+    ann.merge([Claim(BOB, 0, int(Standing.DEAD), msgspec.msgpack.encode(Card("she")))])
     compare(bob, ann)
     assert bob.members.own.incarnation == 1
     bob.anti_entropy.buckets.invalidate()
@@ -158,16 +158,16 @@ def test_who_meets_a_node_that_holds_it_for_dead_is_told_so() -> None:
     assert ann.members.standing(BOB) is Standing.ALIVE
 
 
-def test_the_retired_are_in_no_hash_and_are_told_to_who_does_not_know() -> None:
+def test_retired_members_in_no_hash_and_sent_where_missing() -> None:
     ann, bob = Side(ANN, FULL_DIGEST_MEMBERS + 1), Side(BOB, FULL_DIGEST_MEMBERS + 1)
-    ann.hear([claim(BOB), claim(member(9), 0, Standing.RETIRED)])
-    bob.hear([claim(ANN)])
+    ann.merge([claim(BOB), claim(member(9), 0, Standing.RETIRED)])
+    bob.merge([claim(ANN)])
     compare(bob, ann)
     assert bob.members.standing(member(9)) is Standing.RETIRED
     assert compare(ann, bob) == ["BucketHashes", "Gossip"]
 
 
-def test_buckets_are_even_and_a_hash_that_cannot_be_read_differs_everywhere() -> None:
+def test_even_buckets_and_unreadable_hashes() -> None:
     counts = [0] * BUCKETS
     for number in range(256 * 40):
         counts[bucket(member(number))] += 1
@@ -178,15 +178,15 @@ def test_buckets_are_even_and_a_hash_that_cannot_be_read_differs_everywhere() ->
     assert buckets.differing(buckets.hashes()) == bytes(SCOPE_SIZE)
     assert buckets.differing(b"") == EVERYTHING
     other = Side(ANN, 100)
-    other.hear([claim(member(5), 1)])
+    other.merge([claim(member(5), 1)])
     scope = buckets.differing(other.anti_entropy.buckets.hashes())
     assert [number for number in range(BUCKETS) if within(scope, number)] == [bucket(member(5))]
     assert all(within(b"", number) for number in range(BUCKETS))
 
 
-def test_hashes_do_not_depend_on_the_order_in_which_members_came() -> None:
+def test_hashes_independent_of_the_order_of_members() -> None:
     ann, other = Side(ANN), Side(ANN)
     claims = [claim(member(number), number % 3) for number in range(50)]
-    ann.hear(claims)
-    other.hear(claims[::-1])
+    ann.merge(claims)
+    other.merge(claims[::-1])
     assert ann.anti_entropy.buckets.hashes() == other.anti_entropy.buckets.hashes()

@@ -1,4 +1,4 @@
-"""Pauses between dials: they double up to a bound, are spread, and for the dead are shared by all that are alive."""
+"""Backoff: pauses between dials double up to a bound, with jitter; ALIVE members share the dials to DEAD ones."""
 
 from mpreg_proto.cluster.dialer import MIN_LINK_AGE, RARE_INTERVAL, RARELY_FROM, AddressRow, Backoff
 from mpreg_proto.cluster.topology import Rings
@@ -21,14 +21,14 @@ def drawn(pauses: Backoff, failures: int, *, dead: bool) -> list[int]:
     return [pauses.pause(failures, dead=dead) for _ in range(200)]
 
 
-def test_a_pause_doubles_up_to_the_longest_with_full_jitter() -> None:
+def test_pause_doubles_up_to_its_maximum_with_full_jitter() -> None:
     pauses = backoff()
     for failures, most in ((0, 1), (1, 2), (2, 4), (3, 8), (4, 8), (10**6, 8)):
         found = drawn(pauses, failures, dead=False)
         assert 0 < min(found) < most * SECOND / 8 and most * SECOND * 7 / 8 < max(found) <= most * SECOND
 
 
-def test_the_dead_are_dialled_as_often_by_a_whole_cluster_as_by_one() -> None:
+def test_dials_to_dead_members_shared_by_the_cluster() -> None:
     found = drawn(backoff(1, 2, 3), 1, dead=True)
     assert min(found) >= 4 * 4 * SECOND and max(found) <= 4 * 8 * SECOND
     first = drawn(backoff(1, 2, 3), 0, dead=True)
@@ -36,7 +36,7 @@ def test_the_dead_are_dialled_as_often_by_a_whole_cluster_as_by_one() -> None:
     assert max(drawn(backoff(), 0, dead=True)) <= SECOND, "who is alone has nothing else to do"
 
 
-def test_what_was_silent_for_long_is_tried_rarely_the_first_time_within_the_round() -> None:
+def test_rare_dials_after_a_long_silence() -> None:
     pauses, row = backoff(1, 2, 3), AddressRow()
     row.failures = 9
     assert pauses.after_failure(row, RARELY_FROM - 1, dead=True) <= 4 * 8 * SECOND and not row.rare
@@ -45,7 +45,7 @@ def test_what_was_silent_for_long_is_tried_rarely_the_first_time_within_the_roun
     assert pauses.after_failure(row, RARELY_FROM, dead=False) <= 8 * SECOND
 
 
-def test_a_link_that_lasted_is_dialled_again_at_once_a_short_one_later_and_later() -> None:
+def test_flap_delay_grows_with_short_links() -> None:
     pauses, row = backoff(), AddressRow()
     row.last_member = SHE
     for short in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Version logs: what the owner changes, what a replica takes in, and that a wrong one is never believed."""
+"""The catalogue: versions of the owner, deltas that a replica applies, and wrong hashes that it rejects."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def wrong(delta: Delta, **fields: object) -> Delta:
 
 
 def made(*changes: tuple[str, bytes], version: int | None = None) -> Delta:
-    """A delta from nothing with the right hash, whatever it says."""
+    """Return a delta since version 0 with the right hash, for any changes."""
     rows = tuple(Change(number, key, entry) for number, (key, entry) in enumerate(changes, 1))
     total = 0
     for row in rows:
@@ -47,7 +47,7 @@ def made(*changes: tuple[str, bytes], version: int | None = None) -> Delta:
     return Delta(Head(SHE, version or len(rows), (total % 2**128).to_bytes(16, "big")), 0, rows)
 
 
-def test_each_change_is_a_version() -> None:
+def test_one_version_for_each_change() -> None:
     owner = catalogue(SHE)
     deltas = [
         owner.offer(FunctionSpec(name="f", resources=("a", "b"), idempotent=True, signature="(x)", doc="F.")),
@@ -71,7 +71,7 @@ def test_each_change_is_a_version() -> None:
     assert replica.offering == {}
 
 
-def test_the_way_back_from_functions_to_members() -> None:
+def test_index_of_members_by_function() -> None:
     owner, deltas = offered(2)
     replica = catalogue()
     replica.offer(FunctionSpec(name="f0"))
@@ -84,7 +84,7 @@ def test_the_way_back_from_functions_to_members() -> None:
     assert owner.offered == {"f0": FunctionSpec(name="f0"), "f1": FunctionSpec(name="f1")}
 
 
-def test_old_deltas_and_gaps_change_nothing() -> None:
+def test_old_delta_and_gap() -> None:
     owner, deltas = offered(4)
     replica = catalogue()
     assert replica.apply(deltas[1]) is Applied.GAP
@@ -98,7 +98,7 @@ def test_old_deltas_and_gaps_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("have", [0, 1, 5, 6, 7, 8, 9, 30, 39, 40, 41])
-def test_changes_are_served_as_far_as_they_reach_back_else_a_snapshot(have: int) -> None:
+def test_delta_from_the_change_log_or_snapshot(have: int) -> None:
     owner, deltas = offered(40, changes=32)
     delta = owner.delta(SHE, have)
     if have >= 40:
@@ -112,7 +112,7 @@ def test_changes_are_served_as_far_as_they_reach_back_else_a_snapshot(have: int)
     assert same(owner, replica)
 
 
-def test_a_replica_serves_what_it_holds_to_others() -> None:
+def test_deltas_from_a_replica() -> None:
     owner, _ = offered(40, changes=32)
     owner.withdraw("f3")
     second, third = catalogue(b"2" * 16), catalogue(b"3" * 16)
@@ -127,7 +127,7 @@ def test_a_replica_serves_what_it_holds_to_others() -> None:
     assert second.delta(b"?" * 16, 0) is None
 
 
-def test_a_wrong_hash_drops_the_copy() -> None:
+def test_wrong_hash_drops_the_copy() -> None:
     owner, deltas = offered(3)
     replica = catalogue()
     replica.apply(deltas[0])
@@ -165,14 +165,14 @@ ENTRY = msgspec.msgpack.encode(Entry("f"))
         made(("f:f", ENTRY), ("g", b""), version=7),
     ],
 )
-def test_nonsense_is_refused_and_changes_nothing(delta: Delta) -> None:
+def test_malformed_delta(delta: Delta) -> None:
     replica = catalogue(functions=8, resources=10)
     expected = Applied.YES if delta.head.version == 3 else Applied.REFUSED
     assert replica.apply(delta) is expected
     assert (replica.version(SHE) > 0) is (expected is Applied.YES)
 
 
-def test_keys_of_tomorrow_are_kept_hashed_and_served() -> None:
+def test_unknown_keys_are_kept_hashed_and_served() -> None:
     owner = catalogue(SHE)
     owner.offer(FunctionSpec(name="f"))
     replica = catalogue()
@@ -181,13 +181,13 @@ def test_keys_of_tomorrow_are_kept_hashed_and_served() -> None:
     assert replica.delta(SHE, 0) == delta
 
 
-def test_nobody_else_writes_my_catalogue() -> None:
+def test_delta_about_the_own_catalogue() -> None:
     replica = catalogue(SHE)
     assert replica.apply(made(("f:f", ENTRY))) is Applied.OLD
     assert replica.version(SHE) == 0
 
 
-def test_limits_of_my_own_offers_are_errors_that_change_nothing() -> None:
+def test_own_offer_over_a_limit() -> None:
     owner = catalogue(SHE, functions=2, resources=2)
     owner.offer(FunctionSpec(name="a"))
     owner.offer(FunctionSpec(name="b"))
@@ -209,7 +209,7 @@ def test_limits_of_my_own_offers_are_errors_that_change_nothing() -> None:
     assert owner.offer(FunctionSpec(name="b", doc="replaced")).head.version == 3
 
 
-def test_long_changes_are_kept_by_their_bytes_not_only_by_their_number() -> None:
+def test_change_log_bounded_in_bytes() -> None:
     owner = catalogue(SHE)
     for number in range(30):
         owner.offer(FunctionSpec(name="f", doc=str(number) + "x" * 100_000))
@@ -220,22 +220,22 @@ def test_long_changes_are_kept_by_their_bytes_not_only_by_their_number() -> None
     assert owner.delta(SHE, 5).since == 0
 
 
-def test_the_weight_of_a_delta_is_about_its_length() -> None:
+def test_wire_size_of_a_delta() -> None:
     owner, deltas = offered(50)
     for delta in (*deltas[:2], owner.delta(SHE, 0)):
         assert len(msgspec.msgpack.encode(delta)) <= wire_size(delta) * 1.3
 
 
-def test_what_several_offer_in_the_same_words_is_kept_once() -> None:
-    """A cluster of a thousand like nodes would hold a thousand times a thousand copies."""
+def test_equal_entries_of_members_share_one_object() -> None:
+    """Without this, each node of a cluster of 1,000 equal nodes would hold 1,000 copies of each entry."""
     here = catalogue()
     here.offer(FunctionSpec(name="f", doc="Does it."))
     other = catalogue(SHE)
     assert here.apply(other.offer(FunctionSpec(name="f", doc="Does it."))) is Applied.YES
-    mine, hers = here.content(ME), here.content(SHE)
-    assert mine is not None
-    assert hers is not None
-    assert hers.functions["f"] is mine.functions["f"]
+    own, theirs = here.content(ME), here.content(SHE)
+    assert own is not None
+    assert theirs is not None
+    assert theirs.functions["f"] is own.functions["f"]
     assert here.apply(other.offer(FunctionSpec(name="f", doc="Does it otherwise."))) is Applied.YES
     assert [entry.doc for entry in here.offering["f"].values()] == ["Does it.", "Does it otherwise."]
-    assert hers.functions["f"] is here.offering["f"][SHE]
+    assert theirs.functions["f"] is here.offering["f"][SHE]

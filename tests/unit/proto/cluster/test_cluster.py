@@ -1,4 +1,4 @@
-"""Several clusters on a network of their own: who knows whom and what, after what happened."""
+"""Several `Cluster` objects on a simulated network: standings, links and catalogues after each fault."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -19,12 +19,12 @@ from mpreg_proto.wire.messages import Change, Claim, Delta, DialBack, Digest, Fe
 from tests.helpers.cluster_network import Network, Peer, agree, at
 
 
-def who(peer: Peer, function: str, resources: tuple[str, ...] = (), version: str | None = None) -> list[str]:
+def nodes_offering(peer: Peer, function: str, resources: tuple[str, ...] = (), version: str | None = None) -> list[str]:
     return [candidate.shown.partition("#")[0] for candidate in peer.cluster.index.offers(function, resources, version)]
 
 
 def chain(order: Sequence[str] = "abc", **more: bytes) -> Network:
-    """A <- B <- C, started in `order`."""
+    """Return a network with the seeds A <- B <- C, started in `order`."""
     net = Network()
     seeds = {"a": (), "b": ("a",), "c": ("b",)}
     for name in order:
@@ -34,12 +34,12 @@ def chain(order: Sequence[str] = "abc", **more: bytes) -> Network:
 
 
 @pytest.mark.parametrize("order", ["".join(order) for order in permutations("abc")])
-def test_three_in_a_chain_learn_each_other_and_make_a_mesh(order: str) -> None:
+def test_full_mesh_of_three_nodes_seeded_in_a_chain(order: str) -> None:
     net = chain(order)
     net.run(7)
     for peer in net.peers.values():
         assert peer.standings() == {"a": "alive", "b": "alive", "c": "alive"}
-        assert [who(peer, f"of-{name}") for name in "abc"] == [["a"], ["b"], ["c"]]
+        assert [nodes_offering(peer, f"of-{name}") for name in "abc"] == [["a"], ["b"], ["c"]]
         assert len(peer.cluster.links) == 2
         assert peer.cluster.synced()
         assert peer.suspected() == []
@@ -47,13 +47,13 @@ def test_three_in_a_chain_learn_each_other_and_make_a_mesh(order: str) -> None:
 
 
 @pytest.mark.parametrize("ids", list(permutations((b"1" * 16, b"2" * 16, b"3" * 16))))
-def test_the_mesh_does_not_depend_on_whose_id_is_smaller(ids: tuple[bytes, bytes, bytes]) -> None:
+def test_mesh_independent_of_the_order_of_ids(ids: tuple[bytes, bytes, bytes]) -> None:
     net = chain(a=ids[0], b=ids[1], c=ids[2])
     assert [net.between(*pair) for pair in ("ab", "ac", "bc")] == [1, 1, 1]
-    assert [who(peer, "of-c") for peer in net.peers.values()] == [["c"]] * 3
+    assert [nodes_offering(peer, "of-c") for peer in net.peers.values()] == [["c"]] * 3
 
 
-def test_what_is_offered_later_is_known_everywhere_within_two_hops() -> None:
+def test_gossip_of_a_later_offer_within_two_hops() -> None:
     net = chain()
     a, c = net.peers["a"], net.peers["c"]
     changes = len([out for _, out in a.outs if isinstance(out, OffersChanged)])
@@ -64,47 +64,47 @@ def test_what_is_offered_later_is_known_everywhere_within_two_hops() -> None:
         assert (candidate.member, candidate.exact, candidate.idempotent, candidate.version) == (c.me, True, True, "2")
     assert len([out for _, out in a.outs if isinstance(out, OffersChanged)]) > changes
     net.do(c, c.cluster.withdraw("late", net.now))
-    net.run(0.053)  # what comes so soon after other news is joined over 50 ms
-    assert [who(peer, "late") for peer in net.peers.values()] == [[], [], []]
+    net.run(0.053)  # changes within 50 ms after gossip are joined
+    assert [nodes_offering(peer, "late") for peer in net.peers.values()] == [[], [], []]
 
 
-def test_a_large_change_is_fetched_and_only_once() -> None:
+def test_one_fetch_of_a_large_change() -> None:
     net = chain()
     a, c = net.peers["a"], net.peers["c"]
     net.do(c, c.cluster.offer(FunctionSpec(name="long", doc="x" * 5000), net.now))
     net.run(0.1)
-    assert [who(peer, "long") for peer in net.peers.values()] == [["c"]] * 3
+    assert [nodes_offering(peer, "long") for peer in net.peers.values()] == [["c"]] * 3
     fetches = [out for _, out in a.outs if isinstance(out, Fetch) or isinstance(getattr(out, "message", None), Fetch)]
     assert len([out for out in fetches if out.message.member == c.me and out.message.have > 0]) == 1
 
 
-def test_hundreds_of_functions_offered_before_the_first_link_arrive_as_a_snapshot() -> None:
+def test_snapshot_of_600_functions_on_the_first_link() -> None:
     net = Network()
     a = net.node("a", functions=tuple(f"f{number}" for number in range(600)))
     b = net.node("b", seeds=("a",))
     net.run(1)
     assert b.cluster.catalogue.version(a.me) == 600
-    assert who(b, "f0") == who(b, "f599") == ["a"]
+    assert nodes_offering(b, "f0") == nodes_offering(b, "f599") == ["a"]
     assert b.cluster.catalogue.content(a.me).head == a.cluster.catalogue.content(a.me).head
 
 
-def test_a_crashed_member_is_suspect_at_once_and_dead_a_second_later() -> None:
+def test_crashed_member_suspect_at_once_and_dead_after_a_second() -> None:
     net = chain()
     a, c = net.peers["a"], net.peers["c"]
     net.crash("c")
     assert a.standings()["c"] == "suspect"
-    assert who(a, "of-c") == ["c"]
+    assert nodes_offering(a, "of-c") == ["c"]
     net.run(0.9)
     assert a.standings()["c"] == "suspect", "the end of a stream and a dial in vain are no death"
     net.run(0.2)
     for name in "ab":
         assert net.peers[name].standings()["c"] == "dead"
-        assert who(net.peers[name], "of-c") == []
+        assert nodes_offering(net.peers[name], "of-c") == []
         assert [out for _, out in net.peers[name].outs if isinstance(out, MemberLost)] == [MemberLost(c.me)]
         assert net.peers[name].cluster.catalogue.version(c.me) == 0
 
 
-def test_a_member_that_nobody_can_dial_is_dead_as_soon() -> None:
+def test_crashed_member_without_addresses() -> None:
     net = Network()
     a = net.node("a")
     net.node("b", seeds=("a",), addresses=())
@@ -116,7 +116,7 @@ def test_a_member_that_nobody_can_dial_is_dead_as_soon() -> None:
     assert a.standings()["b"] == "dead"
 
 
-def test_who_leaves_is_never_suspected_and_gone_at_once() -> None:
+def test_leaving_member_is_left_without_suspicion() -> None:
     net = chain()
     c = net.peers["c"]
     dials = len(net.peers["a"].dials)
@@ -131,17 +131,17 @@ def test_who_leaves_is_never_suspected_and_gone_at_once() -> None:
     assert c.cluster.connect(net.peers["a"].me, net.now) == []
 
 
-def test_a_draining_member_is_no_candidate_and_still_alive() -> None:
+def test_draining_member_is_alive_and_no_candidate() -> None:
     net = chain()
     c = net.peers["c"]
     net.do(c, c.cluster.drain(net.now))
     net.run(0.1)
-    assert [who(peer, "of-c") for peer in net.peers.values()] == [[], [], []]
+    assert [nodes_offering(peer, "of-c") for peer in net.peers.values()] == [[], [], []]
     assert [peer.standings()["c"] for peer in net.peers.values()] == ["draining", "draining", "draining"]
     assert net.peers["a"].cluster.members.standing(c.me) is Standing.ALIVE
 
 
-def test_a_new_life_at_the_same_address_is_used_within_five_seconds() -> None:
+def test_restart_at_the_same_address_after_detection() -> None:
     net = chain()
     old = net.peers["c"].me
     net.crash("c")
@@ -152,14 +152,14 @@ def test_a_new_life_at_the_same_address_is_used_within_five_seconds() -> None:
     for name in "ab":
         peer = net.peers[name]
         assert [candidate.member for candidate in peer.cluster.index.offers("of-c", (), None)] == [new.me]
-        heard = [when for when, out in peer.outs if isinstance(out, LinkSelected) and out.member == new.me]
-        assert heard[0] - started <= 5 * SECOND
-    # Where the old life was dialled and the new one answered, that is evidence: it retired, and cannot come back.
+        selected_at = [when for when, out in peer.outs if isinstance(out, LinkSelected) and out.member == new.me]
+        assert selected_at[0] - started <= 5 * SECOND
+    # The address of the old id was dialled and the new id answered: evidence that retires the old id for good.
     standings = [net.peers[name].cluster.members.standing(old) for name in "ab"]
     assert standings == [Standing.RETIRED, Standing.RETIRED]
 
 
-def test_a_new_life_that_is_there_before_anybody_noticed() -> None:
+def test_restart_at_the_same_address_before_detection() -> None:
     net = chain()
     old = net.peers["c"].me
     net.run(10)
@@ -173,12 +173,12 @@ def test_a_new_life_that_is_there_before_anybody_noticed() -> None:
     net.run(1)
     for name in "ab":
         assert net.peers[name].cluster.members.standing(old) is Standing.RETIRED
-        assert who(net.peers[name], "of-c") == ["c"]
+        assert nodes_offering(net.peers[name], "of-c") == ["c"]
     net.run(20)
     assert [net.between(*pair) for pair in ("ab", "ac", "bc")] == [1, 1, 1]
 
 
-def test_another_name_of_this_node_is_dialled_rarely() -> None:
+def test_rare_dials_to_an_alias_of_this_node() -> None:
     net = Network()
     a = net.node("a", seeds=("ws://alias:9001", "b"))
     a.addresses = (Address("ws://alias:9001"), *a.addresses)
@@ -191,7 +191,7 @@ def test_another_name_of_this_node_is_dialled_rarely() -> None:
 
 
 def test_seed_address_that_led_to_this_node_first() -> None:
-    """A balancer: whoever answers there may be another one the next time."""
+    """A load balancer: another node may answer at this address the next time."""
     net = Network()
     a = net.node("a", seeds=("ws://balancer:9001",))
     a.addresses = (*a.addresses, Address("ws://balancer:9001"))
@@ -210,12 +210,12 @@ def test_lone_node_whose_seed_always_leads_to_itself() -> None:
     a = net.node("a", seeds=("ws://alias:9001",))
     a.addresses = (*a.addresses, Address("ws://alias:9001"))
     net.run(10)
-    assert a.cluster.synced(), "there is nobody to ask, as far as it can tell"
+    assert a.cluster.synced(), "there is no seed to ask, as far as it knows"
     net.run(3600)
     assert 100 <= len(a.dials) <= 140, "and it is asked for ever, once in half a minute"
 
 
-def test_a_node_whose_only_seed_is_itself_has_nobody_to_wait_for() -> None:
+def test_synced_with_itself_as_the_only_seed() -> None:
     net = Network()
     a = net.node("a", seeds=("a",))
     net.run(1)
@@ -223,7 +223,7 @@ def test_a_node_whose_only_seed_is_itself_has_nobody_to_wait_for() -> None:
     assert a.cluster.synced()
 
 
-def test_links_that_close_on_purpose_are_made_anew_without_suspicion() -> None:
+def test_reconnection_after_a_clean_close_without_suspicion() -> None:
     net = chain()
     for _ in range(5):
         net.close("a", "c")
@@ -232,7 +232,7 @@ def test_links_that_close_on_purpose_are_made_anew_without_suspicion() -> None:
     assert [peer.suspected() for peer in net.peers.values()] == [[], [], []]
 
 
-def test_a_link_that_breaks_between_two_who_live_is_mended_and_the_accused_refutes() -> None:
+def test_reconnection_and_refutation_after_a_broken_link() -> None:
     net = chain()
     net.run(10)
     a, c = net.peers["a"], net.peers["c"]
@@ -246,7 +246,7 @@ def test_a_link_that_breaks_between_two_who_live_is_mended_and_the_accused_refut
 
 
 @pytest.mark.parametrize("seconds", [5, 700])
-def test_a_partition_heals_without_a_restart(seconds: int) -> None:
+def test_healed_partition(seconds: int) -> None:
     net = chain()
     net.cut("a", "b")
     net.cut("a", "c")
@@ -258,24 +258,24 @@ def test_a_partition_heals_without_a_restart(seconds: int) -> None:
     net.run(15 if seconds < 600 else 40)
     for peer in net.peers.values():
         assert peer.standings() == {"a": "alive", "b": "alive", "c": "alive"}
-        assert [who(peer, name) for name in ("of-a", "of-b", "meanwhile")] == [["a"], ["b"], ["c"]]
+        assert [nodes_offering(peer, name) for name in ("of-a", "of-b", "meanwhile")] == [["a"], ["b"], ["c"]]
 
 
-def test_a_member_that_was_thought_dead_and_is_back_gets_its_catalogue_everywhere() -> None:
+def test_catalogue_of_a_member_that_refutes_dead() -> None:
     net = chain()
     a, b, c = (net.peers[name] for name in "abc")
-    # Everybody is told that c is DEAD; c itself hears it too, and refutes.
+    # The claim that c is DEAD reaches all nodes; it reaches c too, and c refutes it.
     net.do(b, b.cluster.received(b.cluster.links[a.me], Gossip((Claim(c.me, 0, int(Standing.DEAD)),)), net.now))
-    assert who(b, "of-c") == []
+    assert nodes_offering(b, "of-c") == []
     net.run(0.1)
     for peer in (a, b):
         assert peer.standings()["c"] == "alive"
-        assert who(peer, "of-c") == ["c"]
+        assert nodes_offering(peer, "of-c") == ["c"]
         assert peer.outs[-1][1] == OffersChanged() or peer.cluster.links[c.me]
     assert c.cluster.members.own.incarnation == 1
 
 
-def test_a_silent_seed_is_dialled_at_the_agreed_pace_and_said_once() -> None:
+def test_dial_pace_and_one_notice_for_a_silent_seed() -> None:
     net = Network()
     a = net.node("a", seeds=("nowhere",))
     net.run(590)
@@ -290,7 +290,7 @@ def test_a_silent_seed_is_dialled_at_the_agreed_pace_and_said_once() -> None:
     assert not a.cluster.synced()
 
 
-def test_no_more_dials_at_once_than_allowed() -> None:
+def test_limit_of_concurrent_dials() -> None:
     net = Network(delay=lambda: SECOND)
     a = net.node("a", seeds=tuple(f"s{number}" for number in range(30)), limits=Limits(dials=3))
     net.run(0.5)
@@ -301,7 +301,7 @@ def test_no_more_dials_at_once_than_allowed() -> None:
     assert all(later - earlier >= SECOND for earlier, later in zip(times, times[3:], strict=False))
 
 
-def test_a_call_that_waits_makes_a_dial_unless_one_is_under_way() -> None:
+def test_connect_dials_once() -> None:
     net = chain()
     a, c = net.peers["a"], net.peers["c"]
     net.cut("a", "c")
@@ -315,7 +315,7 @@ def test_a_call_that_waits_makes_a_dial_unless_one_is_under_way() -> None:
     assert a.cluster.connect(net.peers["b"].me, net.now) == [], "it is linked"
 
 
-def test_a_retired_process_is_told_once_to_take_a_new_id() -> None:
+def test_one_id_retired_event() -> None:
     net = chain()
     a, b = net.peers["a"], net.peers["b"]
     retired = Gossip((Claim(a.me, 0, int(Standing.RETIRED)),))
@@ -326,7 +326,7 @@ def test_a_retired_process_is_told_once_to_take_a_new_id() -> None:
     assert a.cluster.members.own.incarnation == 1
 
 
-def test_a_new_address_is_told_as_a_new_incarnation() -> None:
+def test_new_address_with_a_new_incarnation() -> None:
     net = chain()
     a, c = net.peers["a"], net.peers["c"]
     net.do(a, a.cluster.advertise((Address("ws://elsewhere:1"),), net.now))
@@ -336,21 +336,21 @@ def test_a_new_address_is_told_as_a_new_incarnation() -> None:
     assert a.cluster.advertise((Address("ws://elsewhere:1"),), net.now) == []
 
 
-def test_resources_of_a_node_count_for_all_its_functions() -> None:
+def test_node_resources_apply_to_all_its_functions() -> None:
     net = Network()
     net.node("a", functions=("f",), resources=("gpu", "fast"))
     b = net.node("b", seeds=("a",), functions=("f",))
     net.run(3)
-    assert who(b, "f") == ["a", "b"]
-    assert who(b, "f", ("gpu",)) == ["a"]
+    assert nodes_offering(b, "f") == ["a", "b"]
+    assert nodes_offering(b, "f", ("gpu",)) == ["a"]
     a = net.peers["a"]
     net.do(a, a.cluster.set_resources(("slow",), net.now))
     net.run(0.1)
-    assert who(b, "f", ("gpu",)) == []
+    assert nodes_offering(b, "f", ("gpu",)) == []
     assert next(row for row in member_views(b.cluster, now=0) if row.name == "a").resources == ("slow",)
 
 
-def test_messages_and_ends_of_unknown_links_are_ignored() -> None:
+def test_message_and_end_of_an_unknown_link() -> None:
     net = chain()
     a = net.peers["a"].cluster
     ghost = LinkId(10_000)
@@ -362,7 +362,7 @@ def test_messages_and_ends_of_unknown_links_are_ignored() -> None:
     assert len(out) == 1
 
 
-def test_withdrawing_what_is_not_offered_changes_nothing() -> None:
+def test_withdrawal_of_a_function_not_offered() -> None:
     net = chain()
     a = net.peers["a"].cluster
     before = a.catalogue.content(a.me).head
@@ -371,7 +371,7 @@ def test_withdrawing_what_is_not_offered_changes_nothing() -> None:
     assert a.catalogue.content(a.me).head == before
 
 
-def test_a_crash_of_a_member_and_of_its_only_witness_is_noticed_in_the_end() -> None:
+def test_crash_of_a_member_and_of_its_only_observer() -> None:
     net = Network()
     a = net.node("a")
     net.node("b", seeds=("a",))
@@ -387,25 +387,27 @@ def test_a_crash_of_a_member_and_of_its_only_witness_is_noticed_in_the_end() -> 
     assert a.cluster.members.standing(c.me) is Standing.DEAD
 
 
-def test_who_cannot_be_dialled_is_asked_over_others_to_dial() -> None:
+def test_dial_back_from_an_undialable_member() -> None:
     net = Network()
     for number in range(24):
         seeds = ("n0",) if number else ()
         net.node(
             f"n{number}", seeds=seeds, identity=bytes([number * 37 % 251]) * 16, addresses=() if number == 5 else None
         )
-    net.run(60)  # links that were needed to join have been closed
+    net.run(60)  # links used only to join are closed by now
     hidden = net.peers["n5"]
     far = next(peer for peer in net.peers.values() if hidden.me not in (peer.me, *peer.cluster.links))
     net.do(far, far.cluster.connect(hidden.me, net.now))
     net.run(0.05)
     assert hidden.me in far.cluster.links
-    asked = [out.message for _, out in far.outs if isinstance(out, SendMessage) and isinstance(out.message, DialBack)]
-    assert asked == [DialBack(hidden.me, far.me)]
+    requested = [
+        out.message for _, out in far.outs if isinstance(out, SendMessage) and isinstance(out.message, DialBack)
+    ]
+    assert requested == [DialBack(hidden.me, far.me)]
     assert far.cluster.connect(hidden.me, net.now) == []
 
 
-def test_links_that_nobody_needs_are_offered_to_be_closed_by_who_dialled_them() -> None:
+def test_idle_links_closed_by_their_dialler() -> None:
     net = Network()
     for number in range(30):
         net.node(f"n{number}", seeds=("n0",) if number else (), identity=bytes([number * 37 % 251]) * 16)
@@ -417,50 +419,50 @@ def test_links_that_nobody_needs_are_offered_to_be_closed_by_who_dialled_them() 
         assert peer.suspected() == []
 
 
-def test_a_node_that_is_cut_off_from_its_neighbours_dials_anybody() -> None:
+def test_dials_beyond_unreachable_neighbours() -> None:
     net = Network()
     for number in range(30):
         net.node(f"n{number}", seeds=("n0",) if number else (), identity=bytes([number * 37 % 251]) * 16)
     net.run(60)
-    lonely = net.peers["n7"]
+    isolated = net.peers["n7"]
     names = {peer.me: name for name, peer in net.peers.items()}
-    for member in list(lonely.cluster.rings.neighbours):
+    for member in list(isolated.cluster.rings.neighbours):
         net.cut("n7", names[member])
     net.run(10)
-    assert len(lonely.cluster.links) >= 3
+    assert len(isolated.cluster.links) >= 3
     assert {peer.standings()["n7"] for peer in net.peers.values()} == {"alive"}, "others vouch for it, or it refutes"
 
 
-def test_what_two_nodes_know_is_compared_now_and_then_and_mended() -> None:
+def test_periodic_anti_entropy() -> None:
     net = chain()
     net.run(10)
     a, b = net.peers["a"], net.peers["b"]
-    b.cluster.catalogue.offer(FunctionSpec(name="untold"))  # as if the link had lost the news
+    b.cluster.catalogue.offer(FunctionSpec(name="untold"))  # as if the link had lost the gossip
     b.cluster._anti_entropy.buckets.invalidate()
     net.run(65)
-    assert who(a, "untold") == ["b"]
+    assert nodes_offering(a, "untold") == ["b"]
 
 
-def test_a_link_that_does_not_drain_gets_no_content_until_it_does() -> None:
+def test_heads_only_on_a_link_with_a_backlog() -> None:
     net = chain()
     a, b = net.peers["a"].cluster, net.peers["b"]
     link = a.links[b.me]
     a.backlog(link, Limits().slow_link)
     a.backlog(LinkId(10_000), Limits().slow_link)
     net.run(1)
-    (tell,) = [
+    (send,) = [
         out for out in a.offer(FunctionSpec(name="new"), net.now) if isinstance(out, SendMessage) and out.link == link
     ]
-    assert (tell.message.deltas, len(tell.message.heads)) == ((), 1)
+    assert (send.message.deltas, len(send.message.heads)) == ((), 1)
     a.backlog(link, Limits().slow_link - 1)
     net.run(1)
-    told = [
+    sends = [
         out for out in a.offer(FunctionSpec(name="newer"), net.now) if isinstance(out, SendMessage) and out.link == link
     ]
-    assert len(told[0].message.deltas) == 1
+    assert len(sends[0].message.deltas) == 1
 
 
-def test_a_suspect_that_is_met_is_told_at_once() -> None:
+def test_refutation_right_after_reconnection() -> None:
     net = chain()
     a, c = net.peers["a"], net.peers["c"]
     net.run(10)
@@ -472,7 +474,7 @@ def test_a_suspect_that_is_met_is_told_at_once() -> None:
     assert c.cluster.members.own.incarnation == 1
 
 
-def test_two_cards_for_one_incarnation_are_reported() -> None:
+def test_notice_of_two_cards_for_one_incarnation() -> None:
     net = chain()
     a, c = net.peers["a"].cluster, net.peers["c"]
     forged = msgspec.msgpack.encode(Card("nobody"))
@@ -483,11 +485,11 @@ def test_two_cards_for_one_incarnation_are_reported() -> None:
     assert a.members.drain_card_conflicts() == []
 
 
-# -- numbers that somebody made up ------------------------------------------------------------------------------------
+# -- forged versions --------------------------------------------------------------------------------------------------
 
 
 def _poisoned(version: int, content: bool = True) -> tuple[Network, Peer, Peer, Peer]:
-    """Three nodes; the second is told by somebody of a catalogue of the first's that this one never had."""
+    """Return three nodes; the second has received a forged version of the catalogue of the first."""
     net = Network()
     a = net.node("a", functions=("all",))
     b, c = net.node("b", seeds=("a",), functions=("all",)), net.node("c", seeds=("a",), functions=("all",))
@@ -496,14 +498,14 @@ def _poisoned(version: int, content: bool = True) -> tuple[Network, Peer, Peer, 
     rows = (Change(1, "f:forged", msgspec.msgpack.encode(Entry("forged"))),)
     total = entry_hash(rows[0].key, rows[0].entry).to_bytes(16, "big")
     head = Head(a.me, version, total)
-    news = Gossip(deltas=(Delta(head, 0, rows),)) if content else Gossip(heads=(head,))
-    net.do(b, b.cluster.received(b.cluster.links[c.me], news, net.now))
+    gossip = Gossip(deltas=(Delta(head, 0, rows),)) if content else Gossip(heads=(head,))
+    net.do(b, b.cluster.received(b.cluster.links[c.me], gossip, net.now))
     return net, a, b, c
 
 
 @pytest.mark.parametrize("version", [2, 1000, 2**53, LAST_VERSION - 1])
 @pytest.mark.parametrize("content", [True, False])
-def test_owner_publishes_after_a_made_up_version(version: int, content: bool) -> None:
+def test_owner_publishes_after_a_forged_version(version: int, content: bool) -> None:
     net, a, b, c = _poisoned(version, content)
     net.do(a, a.cluster.offer(FunctionSpec(name="later", doc="x" * 5000), net.now))
     net.run(1)
@@ -514,9 +516,9 @@ def test_owner_publishes_after_a_made_up_version(version: int, content: bool) ->
     assert not b.cluster._gossip._fetches
 
 
-def test_owner_outbids_a_made_up_version_without_publishing() -> None:
+def test_owner_raises_its_version_above_a_forged_one() -> None:
     net, a, b, c = _poisoned(1000)
-    net.run(2 * 30 + 5)  # what is known is compared once in 30 s
+    net.run(2 * 30 + 5)  # anti-entropy runs once in 30 s
     agree([a, b, c])
     assert a.cluster.catalogue.version(a.me) == 1001
 

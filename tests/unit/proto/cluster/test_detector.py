@@ -1,4 +1,4 @@
-"""Who is doubted, when, and what makes a doubt a death."""
+"""The failure detector: probes, suspicion, and the step from SUSPECT to DEAD."""
 
 import msgspec
 import pytest
@@ -37,7 +37,7 @@ EVERYBODY = (ANN, BOB, CAT, DAN, EVE, FAY, GUS)
 
 
 class World:
-    """A detector that knows `others`, with a link to each; what it wants is kept in `outs`, its accusations spread."""
+    """A detector with a link to each of `others`; its actions are collected in `outs`, its declarations are applied."""
 
     def __init__(self, *others: MemberId) -> None:
         self.now = 0
@@ -48,7 +48,7 @@ class World:
         self.rings = Rings(ME)
         self.dialer = Dialer(
             self.members, self.rings, self.links, seeds=(), timers=Timers(), rng=Rng(0), limits=Limits()
-        )  # its timers are apart: no dial of its own gets in the way
+        )  # separate timers, so that its own dials do not interfere
         self.detector = Detector(
             self.members,
             self.rings,
@@ -61,16 +61,16 @@ class World:
         self.outs: list[ClusterAction] = []
         for number, other in enumerate(others, 1):
             self.links[other] = LinkId(number)
-            self.hear(other)
+            self.merge_claim(other)
 
-    def hear(self, member: MemberId, standing: int = 0, incarnation: int = 0, *accusers: MemberId) -> None:
+    def merge_claim(self, member: MemberId, standing: int = 0, incarnation: int = 0, *accusers: MemberId) -> None:
         card = msgspec.msgpack.encode(Card("she", (f"ws://{member[:1].decode()}:1",)))
         self.follow(Findings(self.members.merge([Claim(member, incarnation, standing, card, accusers)], self.now)))
         for held in self.members.drain_confirmed():
             self.follow(self.detector.member_changed(held, self.now))
 
     def follow(self, findings: Findings) -> None:
-        """As `Cluster` does: what rose is told to the detector too."""
+        """Pass each raised member to the detector again, as `Cluster` does."""
         waiting = list(findings.declared)
         self.outs += findings.actions
         while waiting:
@@ -88,7 +88,7 @@ class World:
         return self.outs
 
     def until(self, when: int) -> None:
-        """Let time pass, without ticks."""
+        """Advance the time to `when`, without ticks."""
         while (at := self.timers.next()) is not None and at <= when:
             self.now = at
             for key in self.timers.due(at):
@@ -97,7 +97,7 @@ class World:
         self.now = when
 
     def run(self, when: int) -> None:
-        """Let time pass, with a tick a second."""
+        """Advance the time to `when`, with a tick in each `PROBE_INTERVAL`."""
         while self.now < when:
             self.until(min(when, self.now + PROBE_INTERVAL))
             self.tick()
@@ -106,7 +106,7 @@ class World:
         del self.links[member]
         self.follow(self.detector.link_lost(member, self.now))
 
-    def bytes_came(self, member: MemberId) -> None:
+    def activity(self, member: MemberId) -> None:
         self.last[self.links[member]] = self.now
 
     def fail(self, member: MemberId) -> None:
@@ -123,7 +123,7 @@ class World:
 # -- probing ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_neighbour_has_its_turn_in_a_round_and_rounds_differ() -> None:
+def test_one_probe_for_each_neighbour_in_a_shuffled_round() -> None:
     world = World(*EVERYBODY)
     rounds = []
     for _ in range(4):
@@ -139,35 +139,35 @@ def test_each_neighbour_has_its_turn_in_a_round_and_rounds_differ() -> None:
     assert len({tuple(probed) for probed in rounds}) == 4
 
 
-def test_any_byte_is_an_answer() -> None:
+def test_any_byte_answers_a_probe() -> None:
     world = World(ANN, BOB)
     assert len(world.tick()) == 2
     world.now += 100 * MILLISECOND
-    world.bytes_came(ANN)
-    world.bytes_came(BOB)
+    world.activity(ANN)
+    world.activity(BOB)
     world.until(10 * SECOND)
     assert world.ann is Standing.ALIVE
     assert len(world.timers) == 0
 
 
-def test_whom_i_just_heard_i_need_not_ask() -> None:
+def test_no_probe_within_the_interval_after_activity() -> None:
     world = World(ANN)
     world.now = 5 * SECOND
-    world.bytes_came(ANN)
+    world.activity(ANN)
     world.now += PROBE_INTERVAL - 1
     assert world.tick() == []
     world.now += 1
     assert world.tick() == [SendPing(world.links[ANN])]
 
 
-def test_who_does_not_answer_is_asked_about_and_then_accused() -> None:
+def test_ping_req_then_suspicion_without_an_ack() -> None:
     world = World(ANN, BOB, CAT, DAN, EVE)
     (probe,) = world.tick()
     silent = next(member for member, link in world.links.items() if link == probe.link)
     world.until(PROBE_TIMEOUT)
-    asked = world.outs[1:]
-    assert [out.message for out in asked] == [PingReq(silent)] * 3
-    assert len({out.link for out in asked} - {probe.link}) == 3
+    ping_reqs = world.outs[1:]
+    assert [out.message for out in ping_reqs] == [PingReq(silent)] * 3
+    assert len({out.link for out in ping_reqs} - {probe.link}) == 3
     assert world.members.standing(silent) is Standing.ALIVE
     world.until(2 * PROBE_TIMEOUT)
     assert world.members.standing(silent) is Standing.SUSPECT
@@ -175,7 +175,7 @@ def test_who_does_not_answer_is_asked_about_and_then_accused() -> None:
     assert world.detector.health_multiplier == 2
 
 
-def test_one_who_vouches_is_enough() -> None:
+def test_one_indirect_ack_ends_a_probe() -> None:
     world = World(*EVERYBODY)
     (probe,) = world.tick()
     silent = next(member for member, link in world.links.items() if link == probe.link)
@@ -185,23 +185,23 @@ def test_one_who_vouches_is_enough() -> None:
     assert world.members.standing(silent) is Standing.ALIVE
 
 
-def test_who_is_asked_vouches_at_once_for_whom_it_just_heard_and_else_probes() -> None:
+def test_ping_req_answered_from_activity_or_by_a_ping() -> None:
     world = World(ANN, BOB, CAT)
     world.now = SECOND
-    world.bytes_came(ANN)
+    world.activity(ANN)
     assert world.detector.ping_req_received(world.links[BOB], ANN, SECOND) == [
         SendMessage(world.links[BOB], IndirectAck(ANN))
     ]
     assert world.detector.ping_req_received(world.links[ANN], BOB, 2 * SECOND) == [SendPing(world.links[BOB])]
     assert world.detector.ping_req_received(world.links[CAT], BOB, 2 * SECOND) == [SendPing(world.links[BOB])]
-    told = world.detector.ack_received(BOB, 2 * SECOND)
-    assert told == [SendMessage(world.links[ANN], IndirectAck(BOB)), SendMessage(world.links[CAT], IndirectAck(BOB))]
+    acks = world.detector.ack_received(BOB, 2 * SECOND)
+    assert acks == [SendMessage(world.links[ANN], IndirectAck(BOB)), SendMessage(world.links[CAT], IndirectAck(BOB))]
     assert world.detector.ack_received(BOB, 2 * SECOND) == []
     assert world.detector.ping_req_received(world.links[CAT], DAN, 3 * SECOND) == [], "it is no neighbour of mine"
     assert world.detector.ping_req_received(world.links[CAT], CAT, 3 * SECOND) == [], "it speaks itself"
 
 
-def test_a_helper_without_a_link_is_dialled_and_asked_then() -> None:
+def test_ping_req_queued_until_the_helper_is_linked() -> None:
     world = World(ANN, BOB, CAT)
     del world.links[CAT]
     del world.links[BOB]
@@ -216,7 +216,7 @@ def test_a_helper_without_a_link_is_dialled_and_asked_then() -> None:
     assert world.detector.link_established(CAT) == []
 
 
-def test_a_neighbour_that_was_never_reached_is_asked_about_after_five_seconds() -> None:
+def test_probe_of_an_unlinked_neighbour_after_its_grace() -> None:
     world = World(ANN)
     del world.links[ANN]
     assert world.tick() == []
@@ -231,7 +231,7 @@ def test_a_neighbour_that_was_never_reached_is_asked_about_after_five_seconds() 
 # -- suspicion --------------------------------------------------------------------------------------------------------
 
 
-def test_the_end_of_a_stream_is_suspicion_and_time_is_death() -> None:
+def test_link_end_suspects_and_timeout_marks_dead() -> None:
     world = World(ANN)
     world.unlink(ANN)
     assert world.ann is Standing.SUSPECT
@@ -242,42 +242,42 @@ def test_the_end_of_a_stream_is_suspicion_and_time_is_death() -> None:
     assert world.ann is Standing.DEAD
 
 
-def test_an_observer_alone_waits_for_long_and_those_who_agree_shorten_it() -> None:
+def test_suspicion_timeout_shrinks_with_accusers() -> None:
     world = World(*EVERYBODY)
     world.unlink(ANN)
     world.until(2 * SECOND)
-    world.hear(ANN, 1, 0, BOB)
+    world.merge_claim(ANN, 1, 0, BOB)
     world.until(suspicion_timeout(2, 7) - 1)
     assert world.ann is Standing.SUSPECT
-    world.hear(ANN, 1, 0, CAT)
+    world.merge_claim(ANN, 1, 0, CAT)
     world.until(world.now)
     assert world.ann is Standing.DEAD, "three agree, and the second is over"
 
 
-def test_who_is_no_observer_does_not_count() -> None:
+def test_accusers_that_are_no_observers() -> None:
     world = World(*EVERYBODY)
     world.unlink(ANN)
-    world.hear(ANN, 1, 0, *(MemberId(letter * 16) for letter in (b"1", b"2", b"3")))
+    world.merge_claim(ANN, 1, 0, *(MemberId(letter * 16) for letter in (b"1", b"2", b"3")))
     world.until(MAX_TIMEOUT - 1)
     assert world.ann is Standing.SUSPECT
     world.until(MAX_TIMEOUT)
     assert world.ann is Standing.DEAD
 
 
-def test_an_observer_that_has_gone_since_counts_on() -> None:
+def test_accuser_counts_after_it_left() -> None:
     world = World(*EVERYBODY)
     world.unlink(ANN)
-    world.hear(ANN, 1, 0, BOB, CAT)
-    world.hear(BOB, int(Standing.LEFT))
-    world.hear(CAT, int(Standing.LEFT))
-    world.hear(ANN, 1, 0, DAN)
+    world.merge_claim(ANN, 1, 0, BOB, CAT)
+    world.merge_claim(BOB, int(Standing.LEFT))
+    world.merge_claim(CAT, int(Standing.LEFT))
+    world.merge_claim(ANN, 1, 0, DAN)
     world.until(MIN_TIMEOUT)
     assert world.ann is Standing.DEAD
 
 
-def test_the_first_accusation_makes_me_look_at_once_and_agree_without_asking_others() -> None:
+def test_ping_without_ping_req_on_the_first_accusation() -> None:
     world = World(*EVERYBODY)
-    world.hear(ANN, 1, 0, BOB)
+    world.merge_claim(ANN, 1, 0, BOB)
     assert world.outs == [SendPing(world.links[ANN])]
     world.until(PROBE_TIMEOUT)
     assert world.outs == [SendPing(world.links[ANN])]
@@ -285,24 +285,24 @@ def test_the_first_accusation_makes_me_look_at_once_and_agree_without_asking_oth
     assert world.detector.health_multiplier == 1, "another saw it too"
 
 
-def test_whom_i_hear_i_do_not_accuse_and_never_call_dead() -> None:
+def test_activity_prevents_accusation_and_dead() -> None:
     world = World(*EVERYBODY)
-    world.hear(ANN, 1, 0, BOB, CAT, DAN)
+    world.merge_claim(ANN, 1, 0, BOB, CAT, DAN)
     world.now = 100 * MILLISECOND
-    world.bytes_came(ANN)
+    world.activity(ANN)
     world.until(4 * SECOND)
     assert world.ann is Standing.SUSPECT
     assert world.members.get(ANN).accusers == (BOB, CAT, DAN)
-    world.hear(ANN, 0, 1)
+    world.merge_claim(ANN, 0, 1)
     world.until(60 * SECOND)
     assert world.ann is Standing.ALIVE
     assert len(world.timers) == 0
 
 
-def test_a_suspect_to_whom_i_have_no_link_is_dialled_and_accused_when_that_fails() -> None:
+def test_failed_dial_accuses_an_unlinked_suspect() -> None:
     world = World(*EVERYBODY)
     del world.links[ANN]
-    world.hear(ANN, 1, 0, BOB)
+    world.merge_claim(ANN, 1, 0, BOB)
     assert world.outs == [Dial(Address("ws://a:1"))]
     world.now = 10 * MILLISECOND
     world.dialer.dial_failed(Address("ws://a:1"), world.now)
@@ -310,27 +310,27 @@ def test_a_suspect_to_whom_i_have_no_link_is_dialled_and_accused_when_that_fails
     assert world.members.get(ANN).accusers == (BOB, ME)
 
 
-def test_who_is_no_observer_waits_for_twelve_seconds() -> None:
+def test_suspicion_timeout_of_an_unobserved_member() -> None:
     world = World(*EVERYBODY, *(MemberId(bytes([number]) * 16) for number in range(1, 60)))
     far = next(member for member in world.rings.ids() if member not in (ME, *world.rings.neighbours))
-    world.hear(far, 1, 0, *world.rings.observers_of(far)[:3])
+    world.merge_claim(far, 1, 0, *world.rings.observers_of(far)[:3])
     world.until(UNOBSERVED_TIMEOUT - 1)
     assert world.members.standing(far) is Standing.SUSPECT
     world.until(UNOBSERVED_TIMEOUT)
     assert world.members.standing(far) is Standing.DEAD
 
 
-def test_an_end_of_stream_of_whom_i_do_not_watch_is_nothing() -> None:
+def test_link_end_of_an_unobserved_member() -> None:
     world = World(*EVERYBODY, *(MemberId(bytes([number]) * 16) for number in range(1, 60)))
     far = next(member for member in world.rings.ids() if member not in (ME, *world.rings.neighbours))
     world.unlink(far)
     assert world.members.standing(far) is Standing.ALIVE
 
 
-def test_who_becomes_my_neighbour_as_a_suspect_is_looked_at() -> None:
+def test_probe_of_a_suspect_that_becomes_a_neighbour() -> None:
     world = World(*EVERYBODY, *(MemberId(bytes([number]) * 16) for number in range(1, 60)))
     far = next(member for member in world.rings.ids() if member not in (ME, *world.rings.neighbours))
-    world.hear(far, 1, 0, *world.rings.observers_of(far)[:3])
+    world.merge_claim(far, 1, 0, *world.rings.observers_of(far)[:3])
     world.outs = []
     for other in list(world.rings.ids()):
         if other not in (ME, far):
@@ -341,7 +341,7 @@ def test_who_becomes_my_neighbour_as_a_suspect_is_looked_at() -> None:
     assert ME in world.members.get(far).accusers
 
 
-def test_after_goodbye_there_is_no_suspicion_while_it_can_be_reached_soon() -> None:
+def test_no_suspicion_within_the_grace_after_goodbye() -> None:
     world = World(ANN)
     del world.links[ANN]
     world.detector.link_closed(ANN, 0)
@@ -350,27 +350,27 @@ def test_after_goodbye_there_is_no_suspicion_while_it_can_be_reached_soon() -> N
     assert world.ann is Standing.ALIVE
 
 
-def test_the_silent_link_of_who_is_dead_is_dropped_so_that_its_address_is_dialled() -> None:
+def test_silent_link_of_a_dead_member_is_aborted() -> None:
     world = World(*EVERYBODY)
-    world.hear(ANN, 1, 0, BOB, CAT, DAN)
+    world.merge_claim(ANN, 1, 0, BOB, CAT, DAN)
     world.until(MIN_TIMEOUT)
     assert world.ann is Standing.DEAD
     assert AbortLink(world.links[ANN]) in world.outs
-    world.hear(BOB, 1, 0, CAT)
-    world.hear(BOB, int(Standing.LEFT))
-    world.hear(CAT, int(Standing.DEAD))
+    world.merge_claim(BOB, 1, 0, CAT)
+    world.merge_claim(BOB, int(Standing.LEFT))
+    world.merge_claim(CAT, int(Standing.DEAD))
     assert [out for out in world.outs if isinstance(out, AbortLink)] == [AbortLink(world.links[ANN])], (
         "it may have more to say"
     )
 
 
-# -- my own health ----------------------------------------------------------------------------------------------------
+# -- local health -----------------------------------------------------------------------------------------------------
 
 
-def test_a_node_that_was_held_up_throws_away_what_it_waited_for() -> None:
+def test_stalled_node_discards_its_probes() -> None:
     world = World(ANN, BOB)
     world.tick()
-    world.now = 4 * SECOND  # nothing was looked at until now
+    world.now = 4 * SECOND  # no input was handled until now
     late = world.now
     for key in world.timers.due(late):
         world.follow(world.detector.probe_timed_out(MemberId(bytes(key[1])), late))
@@ -383,7 +383,7 @@ def test_a_node_that_was_held_up_throws_away_what_it_waited_for() -> None:
     assert [world.members.standing(member) for member in (ANN, BOB)] == [Standing.SUSPECT, Standing.SUSPECT]
 
 
-def test_a_node_that_was_held_up_before_its_first_tick_judges_nobody() -> None:
+def test_no_suspicion_by_a_node_stalled_before_its_first_tick() -> None:
     world = World(ANN)
     world.detector.begin(PROBE_INTERVAL)
     world.now = 4 * SECOND
@@ -391,7 +391,7 @@ def test_a_node_that_was_held_up_before_its_first_tick_judges_nobody() -> None:
     assert world.ann is Standing.ALIVE
 
 
-def test_verdicts_of_a_node_that_was_held_up_begin_anew() -> None:
+def test_stalled_node_restarts_its_suspicion_timeouts() -> None:
     world = World(ANN)
     world.tick()
     world.unlink(ANN)
@@ -414,14 +414,14 @@ def test_link_end_before_the_first_tick_of_a_late_node() -> None:
     world.tick()
     world.until(9 * SECOND)
     assert world.ann is Standing.ALIVE
-    world.bytes_came(BOB)
+    world.activity(BOB)
     world.tick()
     assert world.ann is Standing.SUSPECT, "a second on it is gone still"
     world.until(9 * SECOND + MIN_TIMEOUT)
     assert world.ann is Standing.DEAD, "and the end of a link has the shortest time"
 
 
-def test_link_end_excused_by_lateness_and_mended() -> None:
+def test_link_end_during_a_stall_and_reconnection() -> None:
     world = World(ANN, BOB)
     world.detector.begin(PROBE_INTERVAL)
     world.now = 8 * SECOND
@@ -431,19 +431,19 @@ def test_link_end_excused_by_lateness_and_mended() -> None:
     world.detector.link_established(ANN)
     for second in range(8, 20):
         world.now = second * SECOND
-        world.bytes_came(ANN)
-        world.bytes_came(BOB)
+        world.activity(ANN)
+        world.activity(BOB)
         world.tick()
     assert world.ann is Standing.ALIVE
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_chronic_lateness_still_ends_in_death(linked: bool) -> None:
+def test_dead_despite_chronic_lateness(linked: bool) -> None:
     world = World(ANN)
     world.detector.begin(PROBE_INTERVAL)
     if not linked:
         world.unlink(ANN)
-        world.hear(ANN, 0, 1)
+        world.merge_claim(ANN, 0, 1)
     for _ in range(60):
         world.now += PROBE_INTERVAL + PROBE_INTERVAL * 6 // 10  # each tick is late
         for key in world.timers.due(world.now):
@@ -453,7 +453,7 @@ def test_chronic_lateness_still_ends_in_death(linked: bool) -> None:
     assert world.ann is Standing.DEAD
 
 
-def test_chronic_lateness_accuses_nobody_who_is_heard() -> None:
+def test_no_suspicion_of_active_members_in_chronic_lateness() -> None:
     world = World(ANN, BOB)
     world.detector.begin(PROBE_INTERVAL)
     for _ in range(60):
@@ -462,9 +462,9 @@ def test_chronic_lateness_accuses_nobody_who_is_heard() -> None:
             due = world.detector.probe_timed_out if key[0] == TimerKind.PROBE else world.detector.suspicion_timed_out
             world.follow(due(MemberId(bytes(key[1])), world.now))
         world.tick()
-        world.now += MILLISECOND  # what came meanwhile is read after the timers
-        world.bytes_came(ANN)
-        world.bytes_came(BOB)
+        world.now += MILLISECOND  # bytes that arrived meanwhile are read after the timers
+        world.activity(ANN)
+        world.activity(BOB)
     assert [world.members.standing(member) for member in (ANN, BOB)] == [Standing.ALIVE, Standing.ALIVE]
 
 
@@ -473,28 +473,28 @@ def test_chronic_lateness_accuses_nobody_who_is_heard() -> None:
 
 @pytest.mark.parametrize("others", [(ANN,), (ANN, BOB), (ANN, BOB, CAT)])
 def test_pause_in_a_small_cluster(others: tuple[MemberId, ...]) -> None:
-    """All observers see the same pause, so that their agreement proves nothing."""
+    """All observers see the same pause, so their agreement is no evidence."""
     world = World(*others)
     world.tick()
     world.run(2 * PROBE_TIMEOUT)
     assert world.ann is Standing.SUSPECT
-    world.hear(ANN, 1, 0, *others[1:])
+    world.merge_claim(ANN, 1, 0, *others[1:])
     world.run(5 * SECOND)
     assert world.ann is Standing.SUSPECT
     world.run(2 * PROBE_TIMEOUT + SMALL_CLUSTER_TIMEOUT)
     assert world.ann is Standing.DEAD
 
 
-@pytest.mark.parametrize("heard", [0, 1, 500 * MILLISECOND, 999 * MILLISECOND])
+@pytest.mark.parametrize("last_activity_at", [0, 1, 500 * MILLISECOND, 999 * MILLISECOND])
 @pytest.mark.parametrize("others", [(ANN,), (ANN, BOB, CAT)])
-def test_hang_in_a_small_cluster_within_eight_seconds(others: tuple[MemberId, ...], heard: int) -> None:
+def test_hang_in_a_small_cluster_within_eight_seconds(others: tuple[MemberId, ...], last_activity_at: int) -> None:
     world = World(*others)
-    world.now = heard
+    world.now = last_activity_at
     for member in others:
-        world.bytes_came(member)  # the last sign of life
+        world.activity(member)  # the last sign of life
     world.now = 999 * MILLISECOND
     world.tick()
-    world.run(8 * SECOND + heard)
+    world.run(8 * SECOND + last_activity_at)
     assert [world.members.standing(member) for member in others] == [Standing.DEAD] * len(others)
 
 
@@ -513,36 +513,36 @@ def test_link_end_of_a_suspect_in_a_small_cluster() -> None:
 # -- half-open links --------------------------------------------------------------------------------------------------
 
 
-def _silent_but_vouched(world: World, until: int) -> list[ClusterAction]:
-    """ANN's link brings nothing, while another says at each question that she lives; the others are heard."""
-    wanted: list[ClusterAction] = []
+def _silent_with_indirect_acks(world: World, until: int) -> list[ClusterAction]:
+    """Run with no bytes from ANN but an indirect ack for each probe of it; the other links are active."""
+    actions: list[ClusterAction] = []
     while world.now < until:
         for member in world.links:
             if member is not ANN:
-                world.bytes_came(member)
+                world.activity(member)
         world.tick()
         world.until(world.now + PROBE_TIMEOUT + MILLISECOND)
-        wanted += world.detector.indirect_ack_received(ANN, world.now)
+        actions += world.detector.indirect_ack_received(ANN, world.now)
         world.until(world.now + PROBE_TIMEOUT - MILLISECOND)
-    return wanted
+    return actions
 
 
 @pytest.mark.parametrize("others", [(ANN, BOB), EVERYBODY])
 def test_half_open_link_is_abandoned_after_three_seconds(others: tuple[MemberId, ...]) -> None:
     world = World(*others)
-    world.bytes_came(ANN)
-    assert _silent_but_vouched(world, SILENT_LINK_TIMEOUT) == []
-    assert _silent_but_vouched(world, 30 * SECOND)[:1] == [AbandonLink(world.links[ANN])]
+    world.activity(ANN)
+    assert _silent_with_indirect_acks(world, SILENT_LINK_TIMEOUT) == []
+    assert _silent_with_indirect_acks(world, 30 * SECOND)[:1] == [AbandonLink(world.links[ANN])]
     assert world.ann is Standing.ALIVE
 
 
-def test_slow_link_that_is_heard_again_is_kept() -> None:
+def test_slow_link_with_new_activity_is_kept() -> None:
     world = World(ANN, BOB)
-    world.bytes_came(ANN)
-    assert _silent_but_vouched(world, 2 * SECOND) == []
+    world.activity(ANN)
+    assert _silent_with_indirect_acks(world, 2 * SECOND) == []
     for _ in range(8):
-        world.bytes_came(ANN)
-        assert _silent_but_vouched(world, world.now + 2 * SECOND) == []
+        world.activity(ANN)
+        assert _silent_with_indirect_acks(world, world.now + 2 * SECOND) == []
 
 
 def test_abandoned_link_is_no_suspicion() -> None:
@@ -552,7 +552,7 @@ def test_abandoned_link_is_no_suspicion() -> None:
     assert world.ann is Standing.ALIVE
 
 
-def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
+def test_timeouts_scale_with_the_local_health_multiplier() -> None:
     world = World(ANN)
     for _ in range(20):
         world.detector.refuted()
@@ -567,7 +567,7 @@ def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
     world.run(2 * PROBE_TIMEOUT * MAX_HEALTH_MULTIPLIER + SMALL_CLUSTER_TIMEOUT)
     assert world.ann is Standing.DEAD
     assert suspicion_timeout(3, 7, health_multiplier=MAX_HEALTH_MULTIPLIER) == MIN_TIMEOUT * MAX_HEALTH_MULTIPLIER
-    world.hear(BOB)
+    world.merge_claim(BOB)
     world.links[BOB] = LinkId(7)
     for _ in range(MAX_HEALTH_MULTIPLIER):
         world.tick()
@@ -579,7 +579,7 @@ def test_health_multiplies_patience_and_stays_between_one_and_eight() -> None:
 # -- evidence ---------------------------------------------------------------------------------------------------------
 
 
-def test_evidence_makes_suspect_and_the_dead_retired() -> None:
+def test_displaced_member_is_suspected_then_retired() -> None:
     world = World(ANN)
     world.follow(world.detector.displaced(ANN, 0))
     assert world.ann is Standing.SUSPECT
@@ -590,39 +590,39 @@ def test_evidence_makes_suspect_and_the_dead_retired() -> None:
     assert world.detector.displaced(ME, 2) == Findings()
 
 
-def test_evidence_against_the_dead_retires_them_at_once() -> None:
+def test_displaced_dead_member_retires_at_once() -> None:
     world = World(ANN)
-    world.hear(ANN, int(Standing.DEAD))
+    world.merge_claim(ANN, int(Standing.DEAD))
     assert [rose.standing for rose in world.detector.displaced(ANN, 2).declared] == [Standing.RETIRED]
 
 
-def test_who_was_displaced_and_is_said_to_be_dead_is_retired() -> None:
+def test_displaced_member_that_others_mark_dead_retires() -> None:
     world = World(ANN)
     world.follow(world.detector.displaced(ANN, 0))
-    world.hear(ANN, int(Standing.DEAD))
+    world.merge_claim(ANN, int(Standing.DEAD))
     assert world.ann is Standing.RETIRED
 
 
-def test_who_was_displaced_and_refutes_is_alive_and_mortal_as_before() -> None:
+def test_displaced_member_that_refutes_can_become_dead() -> None:
     world = World(ANN)
     world.follow(world.detector.displaced(ANN, 0))
-    world.hear(ANN, 0, 1)
+    world.merge_claim(ANN, 0, 1)
     world.unlink(ANN)
     world.until(MIN_TIMEOUT)
     assert world.ann is Standing.DEAD
 
 
 @pytest.mark.parametrize("standing", [Standing.DEAD, Standing.LEFT, Standing.RETIRED])
-def test_the_gone_are_not_doubted(standing: Standing) -> None:
+def test_no_suspicion_of_a_dead_left_or_retired_member(standing: Standing) -> None:
     world = World(ANN)
-    world.hear(ANN, int(standing))
+    world.merge_claim(ANN, int(standing))
     world.unlink(ANN)
     world.until(100 * SECOND)
     assert world.ann is standing
     assert world.tick() == []
 
 
-def test_who_leaves_judges_nobody() -> None:
+def test_no_suspicion_after_stop() -> None:
     world = World(ANN, BOB)
     world.tick()
     world.unlink(ANN)

@@ -1,4 +1,4 @@
-"""Whom to dial and when: the mesh, backoff, seeds, several addresses, addresses that lead elsewhere."""
+"""The dialer: the mesh, backoff, seeds, several addresses, and addresses where another node answers."""
 
 from itertools import pairwise
 
@@ -21,7 +21,7 @@ X, Y = Address("ws://x:1"), Address("ws://y:1")
 
 
 class World:
-    """An overlay and what it reads."""
+    """A dialer and the state that it reads."""
 
     def __init__(self, *seeds: Address, seed: int = 0, **limits: int) -> None:
         self.limits = Limits(**limits)
@@ -57,7 +57,7 @@ class World:
         return displaced
 
     def dials(self, until: int) -> list[tuple[int, Address]]:
-        """Every dial up to a time, each failing at once."""
+        """Return every dial up to a time; each fails at once."""
         found: list[tuple[int, Address]] = []
         while (at := self.timers.next()) is not None and at <= until:
             for key in self.timers.due(at):
@@ -68,7 +68,7 @@ class World:
         return found
 
 
-def test_the_smaller_id_dials_at_once_and_the_other_waits_a_second() -> None:
+def test_smaller_id_dials_first() -> None:
     world = World()
     world.know(ZOE, X, now=5)
     world.know(ANN, Y, now=5)
@@ -77,7 +77,7 @@ def test_the_smaller_id_dials_at_once_and_the_other_waits_a_second() -> None:
     assert YIELD_DELAY == SECOND
 
 
-def test_no_dial_once_a_link_stands() -> None:
+def test_no_dial_to_a_linked_member() -> None:
     world = World()
     world.know(ANN, Y)
     world.link(ANN, None, 1)
@@ -86,7 +86,7 @@ def test_no_dial_once_a_link_stands() -> None:
     assert world.timers.next() is None
 
 
-def test_several_addresses_are_tried_one_after_the_other_and_one_is_enough() -> None:
+def test_staggered_dials_until_one_address_answers() -> None:
     world = World()
     world.know(ZOE, X, Y)
     (key,) = world.timers.due(0)
@@ -97,7 +97,7 @@ def test_several_addresses_are_tried_one_after_the_other_and_one_is_enough() -> 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_backoff_doubles_with_full_jitter_up_to_its_longest(seed: int) -> None:
+def test_backoff_doubles_with_full_jitter(seed: int) -> None:
     world = World(seed=seed)
     world.know(ZOE, X)
     times = [at for at, _ in world.dials(60 * SECOND)]
@@ -107,7 +107,7 @@ def test_backoff_doubles_with_full_jitter_up_to_its_longest(seed: int) -> None:
     assert len(waits) > 60 // 5
 
 
-def test_a_silent_address_is_told_once_until_it_answers() -> None:
+def test_one_notice_for_a_silent_address() -> None:
     world = World(X)
     assert world.dialer.start(0) == [Dial(X)]
     assert world.dialer.dial_failed(X, 1) == [Notify(PeerUnreachable(X))]
@@ -117,7 +117,7 @@ def test_a_silent_address_is_told_once_until_it_answers() -> None:
     assert world.dialer.dial_failed(X, 4) == [Notify(PeerUnreachable(X))]
 
 
-def test_a_dead_members_address_is_tried_less_and_less() -> None:
+def test_rare_dials_to_a_dead_member() -> None:
     world = World()
     world.know(ZOE, X)
     world.accuse(ZOE, Standing.DEAD, 0)
@@ -130,7 +130,7 @@ def test_a_dead_members_address_is_tried_less_and_less() -> None:
 
 
 @pytest.mark.parametrize("standing", [Standing.LEFT, Standing.RETIRED])
-def test_who_is_gone_for_good_is_not_dialled(standing: Standing) -> None:
+def test_no_dial_to_a_left_or_retired_member(standing: Standing) -> None:
     world = World()
     world.know(ZOE, X)
     world.rose(world.members.merge([Claim(ZOE, 0, int(standing))], 1), 1)
@@ -138,14 +138,14 @@ def test_who_is_gone_for_good_is_not_dialled(standing: Standing) -> None:
     assert world.dialer.dialled_for(X) == []
 
 
-def test_a_new_card_replaces_the_addresses() -> None:
+def test_new_card_replaces_the_addresses() -> None:
     world = World()
     world.know(ZOE, X)
     world.know(ZOE, Y, now=1, incarnation=1)
     assert {address for _, address in world.dials(3 * SECOND)} == {Y}
 
 
-def test_my_own_address_is_never_dialled() -> None:
+def test_no_dial_to_the_own_address() -> None:
     world = World(X)
     world.dialer.set_own_addresses(X)
     assert world.dialer.start(0) == []
@@ -154,7 +154,7 @@ def test_my_own_address_is_never_dialled() -> None:
     assert world.dials(SECOND) == []
 
 
-def test_an_address_that_led_to_myself_makes_room_and_is_tried_again() -> None:
+def test_address_that_reached_this_node() -> None:
     world = World(X, Y, dials=1)
     assert world.dialer.start(0) == [Dial(X)]
     assert world.dialer.reached_self(X, 1) == [Dial(Y)]
@@ -163,7 +163,7 @@ def test_an_address_that_led_to_myself_makes_room_and_is_tried_again() -> None:
     assert {address for _, address in world.dials(100 * SECOND)} == {X, Y}
 
 
-def test_addresses_that_are_no_longer_mine_are_dialled() -> None:
+def test_dial_to_a_former_own_address() -> None:
     world = World(X)
     world.dialer.set_own_addresses(X)
     assert world.dialer.start(0) == []
@@ -181,7 +181,7 @@ def _dead(world: World, count: int) -> None:
 
 
 def _due(world: World, until: int) -> list[Address]:
-    """All that is dialled up to a time, none of it answered."""
+    """Return every address dialled up to a time; none answers."""
     found: list[Address] = []
     while (at := world.timers.next()) is not None and at <= until:
         for key in world.timers.due(at):
@@ -189,7 +189,7 @@ def _due(world: World, until: int) -> list[Address]:
     return found
 
 
-def test_dead_get_a_quarter_of_the_slots() -> None:
+def test_dead_members_get_a_quarter_of_the_dial_slots() -> None:
     world = World(dials=8)
     _dead(world, 50)
     assert len(_due(world, 100 * SECOND)) == 2
@@ -197,7 +197,7 @@ def test_dead_get_a_quarter_of_the_slots() -> None:
     assert _due(world, 100 * SECOND) == [X]
 
 
-def test_fresh_addresses_get_slots_before_failing_ones_and_the_dead() -> None:
+def test_order_of_new_failing_and_dead_addresses() -> None:
     world = World(dials=4)
     for number in range(6):
         world.know(MemberId(bytes([200 + number]) * 16), Address(f"ws://silent-{number}:1"))
@@ -206,7 +206,7 @@ def test_fresh_addresses_get_slots_before_failing_ones_and_the_dead() -> None:
     _dead(world, 3)
     _due(world, 40 * SECOND)
     following = []
-    for address in first:  # each gives its slot to what waits
+    for address in first:  # each frees its slot for a waiting address
         effects = world.dialer.dial_failed(address, 40 * SECOND)
         following += [effect.address for effect in effects if isinstance(effect, Dial)]
     assert following[:2] == ["ws://silent-4:1", "ws://silent-5:1"], "the living first"
@@ -219,7 +219,7 @@ def test_fresh_addresses_get_slots_before_failing_ones_and_the_dead() -> None:
     assert _due(world, 60 * SECOND) == [X], "what fails again and again leaves room"
 
 
-def test_silent_seeds_leave_room_for_the_living() -> None:
+def test_silent_seeds_leave_dial_slots_to_members() -> None:
     world = World(*(Address(f"ws://seed-{number}:1") for number in range(20)), dials=8)
     world.know(ANN, Y)
     world.link(ANN, None, 0)
@@ -249,13 +249,13 @@ def test_row_of_an_address_ends_with_its_member() -> None:
     assert [len(table) for table in tables] == [0] * len(tables)
 
 
-def test_who_answers_in_anothers_place_is_told_as_evidence() -> None:
+def test_displaced_member_when_another_answers() -> None:
     world = World()
     world.know(ZOE, X)
     (key,) = world.timers.due(0)
     world.dialer.wake(key, 0)
     assert world.link(ANN, X, 1) == ZOE
-    # Ann is there, so nobody looks for Zoe there; when Ann goes, it is looked at again.
+    # ANN is linked there, so the address is not dialled for ZOE until the link to ANN is lost.
     assert world.dialer.unanswered(ZOE, 0)
     world.know(ZOE, X, now=2, incarnation=1)
     assert world.dials(20 * RARE_INTERVAL) == []
@@ -265,7 +265,7 @@ def test_who_answers_in_anothers_place_is_told_as_evidence() -> None:
     assert 20 * RARE_INTERVAL < world.dials(later + SECOND)[0][0] <= later
 
 
-def test_a_lost_link_is_dialled_at_once_with_the_seed_that_led_there() -> None:
+def test_immediate_dial_after_a_lost_link() -> None:
     world = World(X)
     world.dialer.start(0)
     world.know(ZOE, Y)
@@ -276,7 +276,7 @@ def test_a_lost_link_is_dialled_at_once_with_the_seed_that_led_there() -> None:
     assert [address for at, address in world.dials(later + STAGGER) if at == later + STAGGER] == [X]
 
 
-def test_a_link_that_hardly_lasted_is_not_dialled_again_at_once() -> None:
+def test_delayed_dial_after_a_short_link() -> None:
     world = World()
     world.know(ZOE, X)
     (key,) = world.timers.due(0)
@@ -293,7 +293,7 @@ def test_a_link_that_hardly_lasted_is_not_dialled_again_at_once() -> None:
     assert 12 <= dials <= 60
 
 
-def test_wanting_a_link_dials_unless_that_was_just_tried() -> None:
+def test_connect_dials_unless_just_dialled() -> None:
     world = World()
     world.know(ANN, X)
     assert world.dialer.connect(ANN, 1) == [Dial(X)]
@@ -304,7 +304,7 @@ def test_wanting_a_link_dials_unless_that_was_just_tried() -> None:
     assert world.dialer.connect(ZOE, 5) == []
 
 
-def test_unanswered_means_each_address_since_then() -> None:
+def test_unanswered_requires_each_address_to_fail_since_then() -> None:
     world = World()
     world.know(ZOE, X, Y)
     assert not world.dialer.unanswered(ZOE, 0)
@@ -316,7 +316,7 @@ def test_unanswered_means_each_address_since_then() -> None:
     assert not world.dialer.unanswered(ANN, 0), "nobody without an address was ever dialled"
 
 
-def test_who_leaves_dials_nobody() -> None:
+def test_no_dial_after_stop() -> None:
     world = World(X)
     world.know(ZOE, Y)
     world.dialer.stop()
@@ -326,7 +326,7 @@ def test_who_leaves_dials_nobody() -> None:
     assert world.timers.next() is None
 
 
-def test_a_seed_is_known_by_where_it_answered_or_by_what_it_says() -> None:
+def test_seed_known_by_dialled_or_advertised_address() -> None:
     world = World(X, Y)
     world.dialer.start(0)
     world.know(ANN, Y)

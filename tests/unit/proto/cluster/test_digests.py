@@ -1,4 +1,4 @@
-"""Digests: what each of two nodes is told that it lacks, and that it is asked for what the other lacks."""
+"""Digests of members: the members that are newer here, and those that are older and have to be pulled."""
 
 import msgspec
 
@@ -26,7 +26,7 @@ def members() -> Members:
     return Members(ME, Card("me"), limits=Limits(), now=0)
 
 
-def test_what_is_newer_than_a_digest() -> None:
+def test_members_newer_than_a_digest() -> None:
     known = members()
     known.merge([Claim(SHE, 2, SUSPECT, card()), Claim(some(1), 0, ALIVE, card()), Claim(some(2), 0, RETIRED)], 0)
     theirs = [Claim(SHE, 2, ALIVE), Claim(some(1), 1, ALIVE), Claim(some(2), 5, ALIVE), Claim(some(9), 0, ALIVE)]
@@ -34,14 +34,14 @@ def test_what_is_newer_than_a_digest() -> None:
     assert newer(known, digest(known)) == []
 
 
-def test_what_is_newer_only_among_those_asked_about() -> None:
+def test_newer_members_of_a_subset() -> None:
     known = members()
     known.merge([Claim(SHE, 0, ALIVE, card()), Claim(some(1), 0, ALIVE, card())], 0)
     assert newer(known, [], beyond=[known.get(SHE)]) == [Claim(SHE, 0, ALIVE, card())]
     assert newer(known, [], beyond=()) == []
 
 
-def test_a_digest_that_is_ahead_is_asked_for_what_is_lacking_here() -> None:
+def test_members_older_than_a_digest() -> None:
     known = members()
     known.merge([Claim(SHE, 2, SUSPECT, card()), Claim(some(1), 1, ALIVE), Claim(some(2), 0, RETIRED)], 0)
     theirs = [

@@ -1,4 +1,4 @@
-"""Who is told what: first receipt only, never back, small changes whole and large ones by their head."""
+"""Gossip: passed on at first receipt only, never to its source; large changes are sent as heads only."""
 
 import msgspec
 
@@ -19,7 +19,7 @@ A, B, C = LinkId(1), LinkId(2), LinkId(3)
 
 
 class World:
-    """Me with links to Ann and Bob; Cat is known and not linked. Each has one function, mine and Cat's are held."""
+    """ME with links to ANN and BOB; CAT is a member without a link. ME holds its own catalogue and that of CAT."""
 
     def __init__(self) -> None:
         limits = Limits()
@@ -37,15 +37,15 @@ class World:
         self.catalogue.offer(FunctionSpec(name="mine"))
         self.catalogue.apply(self.offer(CAT))
 
-    def told(self, risen: list[Member], source: LinkId | None) -> list[SendMessage]:
-        """What is said of these, long after anything else was."""
+    def spread(self, risen: list[Member], source: LinkId | None) -> list[SendMessage]:
+        """Return the gossip about `risen`, a flush interval after the gossip before it."""
         self.gossip.members_changed(risen, source=source)
         return self.flushed()
 
-    def learnt(self, source: LinkId, delta: Delta) -> tuple[Applied, list[SendMessage]]:
-        """What is asked about a delta at once, and what others are told of it."""
-        applied, tells = self.gossip.delta_received(source, delta)
-        return applied, [*tells, *self.flushed()]
+    def receive_delta(self, source: LinkId, delta: Delta) -> tuple[Applied, list[SendMessage]]:
+        """Return how a delta was applied, the fetch that it causes, and the gossip to other members."""
+        applied, sends = self.gossip.delta_received(source, delta)
+        return applied, [*sends, *self.flushed()]
 
     def flushed(self) -> list[SendMessage]:
         self.now += FLUSH_INTERVAL
@@ -59,37 +59,37 @@ def claim(member: MemberId, incarnation: int = 0, standing: Standing = Standing.
     return Claim(member, incarnation, int(standing), msgspec.msgpack.encode(Card(chr(member[0]))))
 
 
-def test_what_rose_is_told_to_all_but_where_it_came_from() -> None:
+def test_gossip_to_all_links_but_its_source() -> None:
     world = World()
     risen = world.members.merge([claim(CAT, 1)], 0)
-    assert world.told(risen, A) == [SendMessage(B, Gossip((claim(CAT, 1),)))]
-    assert [tell.link for tell in world.told(risen, None)] == [A, B]
-    assert world.told([], None) == []
+    assert world.spread(risen, A) == [SendMessage(B, Gossip((claim(CAT, 1),)))]
+    assert [send.link for send in world.spread(risen, None)] == [A, B]
+    assert world.spread([], None) == []
 
 
-def test_a_refutation_goes_back_to_the_accuser_too() -> None:
+def test_refutation_of_an_accusation() -> None:
     world = World()
     risen = world.members.merge([Claim(ME, 0, int(Standing.SUSPECT)), claim(CAT, 1)], 0)
-    tells = {tell.link: [row.member for row in tell.message.claims] for tell in world.told(risen, A)}
-    assert tells == {A: [ME], B: [ME, CAT]}
+    sends = {send.link: [row.member for row in send.message.claims] for send in world.spread(risen, A)}
+    assert sends == {A: [ME], B: [ME, CAT]}
 
 
-def test_a_small_change_travels_whole_and_a_large_one_by_its_head() -> None:
+def test_small_change_as_delta_and_large_change_as_head() -> None:
     world = World()
     small, large = world.offer(ANN), world.offer(ANN, "g", "x" * INLINE_DELTA)
-    assert world.learnt(A, small) == (Applied.YES, [SendMessage(B, Gossip(deltas=(small,)))])
-    assert world.learnt(A, large) == (Applied.YES, [SendMessage(B, Gossip(heads=(large.head,)))])
-    assert world.learnt(B, small) == (Applied.OLD, [])
+    assert world.receive_delta(A, small) == (Applied.YES, [SendMessage(B, Gossip(deltas=(small,)))])
+    assert world.receive_delta(A, large) == (Applied.YES, [SendMessage(B, Gossip(heads=(large.head,)))])
+    assert world.receive_delta(B, small) == (Applied.OLD, [])
 
 
-def test_a_gap_is_asked_about_once_for_each_version() -> None:
+def test_one_fetch_for_each_version_after_a_gap() -> None:
     world = World()
     first, second, third = (world.offer(ANN, name) for name in "fgh")
     assert world.gossip.delta_received(A, first)[0] is Applied.YES
-    ask = SendMessage(B, Fetch(ANN, 1))
-    assert world.gossip.delta_received(B, third) == (Applied.GAP, [ask])
+    fetch = SendMessage(B, Fetch(ANN, 1))
+    assert world.gossip.delta_received(B, third) == (Applied.GAP, [fetch])
     assert world.gossip.head_received(A, third.head) == [], "Bob is asked already"
-    assert world.gossip.head_received(B, third.head) == [ask], "he says so again, so he is asked again"
+    assert world.gossip.head_received(B, third.head) == [fetch], "he says so again, so he is asked again"
     assert world.gossip.link_closed(B) == [SendMessage(A, Fetch(ANN, 1))], "now it is Ann's turn"
     answer = world.owners[ANN].delta(ANN, 1)
     assert world.gossip.delta_received(A, answer)[0] is Applied.YES
@@ -101,23 +101,23 @@ def test_a_gap_is_asked_about_once_for_each_version() -> None:
     )
 
 
-def test_owner_who_says_less_than_is_wanted_is_asked_at_once() -> None:
+def test_fetch_from_an_owner_with_a_lower_version() -> None:
     world = World()
     head = world.offer(ANN).head
-    made_up = msgspec.structs.replace(head, version=10**9)
-    assert world.gossip.head_received(B, made_up) == [SendMessage(B, Fetch(ANN, 0))]
+    forged = msgspec.structs.replace(head, version=10**9)
+    assert world.gossip.head_received(B, forged) == [SendMessage(B, Fetch(ANN, 0))]
     assert world.gossip.head_received(A, head) == [SendMessage(A, Fetch(ANN, 0))]
     assert world.gossip.fetching(ANN) == 1
 
 
-def test_what_nobody_gives_is_asked_for_no_longer() -> None:
+def test_fetch_without_an_answer_ends() -> None:
     world = World()
     assert world.gossip.head_received(B, msgspec.structs.replace(world.offer(ANN).head, version=10**9))
-    asked = [tell for _ in range(200) for tell in world.gossip.tick()]
-    assert 3 <= len(asked) <= 6 and world.gossip.fetching(ANN) == 0
+    fetches = [send for _ in range(200) for send in world.gossip.tick()]
+    assert 3 <= len(fetches) <= 6 and world.gossip.fetching(ANN) == 0
 
 
-def test_copy_that_differs_from_its_owners_delta_is_dropped() -> None:
+def test_copy_that_differs_from_the_delta_of_its_owner() -> None:
     world = World()
     delta = world.offer(ANN)
     forged = msgspec.structs.replace(delta, head=msgspec.structs.replace(delta.head, version=1))
@@ -130,22 +130,22 @@ def test_copy_that_differs_from_its_owners_delta_is_dropped() -> None:
     assert world.gossip.delta_received(A, delta) == (Applied.MISMATCH, [SendMessage(A, Fetch(ANN, 0))])
 
 
-def test_what_does_not_come_is_asked_of_the_next_who_holds_it_ever_more_patiently() -> None:
+def test_fetch_backoff_over_the_holders() -> None:
     world = World()
     head = world.offer(ANN).head
     assert world.gossip.head_received(A, head) == [SendMessage(A, Fetch(ANN, 0))]
     assert world.gossip.head_received(B, head) == []
-    asked = [world.gossip.tick() for _ in range(14)]
-    assert {tick: tells for tick, tells in enumerate(asked, 1) if tells} == {
+    fetches = [world.gossip.tick() for _ in range(14)]
+    assert {tick: sends for tick, sends in enumerate(fetches, 1) if sends} == {
         2: [SendMessage(B, Fetch(ANN, 0))],
         6: [SendMessage(A, Fetch(ANN, 0))],
         14: [SendMessage(B, Fetch(ANN, 0))],
     }
-    world.learnt(B, world.owners[ANN].delta(ANN, 0))
+    world.receive_delta(B, world.owners[ANN].delta(ANN, 0))
     assert not any(world.gossip.tick() for _ in range(100))
 
 
-def test_a_question_without_anybody_left_to_ask_goes_to_a_guess_that_any_head_replaces() -> None:
+def test_fetch_from_a_guess_until_a_head_names_a_holder() -> None:
     world = World()
     world.offer(CAT, "g")
     third = world.offer(CAT, "h")
@@ -156,7 +156,7 @@ def test_a_question_without_anybody_left_to_ask_goes_to_a_guess_that_any_head_re
     assert world.gossip.head_received(C, third.head) == [SendMessage(C, Fetch(CAT, 1))]
 
 
-def test_a_mismatch_is_asked_of_the_owner_and_of_nobody_again_who_is_wrong_as_a_whole() -> None:
+def test_fetch_from_the_owner_after_a_mismatch() -> None:
     world = World()
     world.gossip.delta_received(A, world.offer(ANN))
     second = world.offer(ANN, "g")
@@ -167,7 +167,7 @@ def test_a_mismatch_is_asked_of_the_owner_and_of_nobody_again_who_is_wrong_as_a_
     assert world.gossip.delta_received(B, whole) == (Applied.MISMATCH, [SendMessage(A, Fetch(ANN, 0))])
 
 
-def test_a_copy_that_its_owner_calls_wrong_is_dropped_and_fetched() -> None:
+def test_copy_with_another_hash_than_its_owner() -> None:
     world = World()
     world.gossip.delta_received(B, world.offer(ANN))
     other = Head(ANN, 1, bytes(16))
@@ -176,7 +176,7 @@ def test_a_copy_that_its_owner_calls_wrong_is_dropped_and_fetched() -> None:
     assert world.catalogue.version(ANN) == 0
 
 
-def test_heads_and_deltas_of_members_unknown_or_gone_are_not_taken() -> None:
+def test_head_or_delta_of_an_unknown_or_dead_member() -> None:
     world = World()
     unknown = MemberId(b"?" * 16)
     assert world.gossip.head_received(A, Head(unknown, 3, bytes(16))) == []
@@ -187,7 +187,7 @@ def test_heads_and_deltas_of_members_unknown_or_gone_are_not_taken() -> None:
     assert world.catalogue.version(CAT) == 0
 
 
-def test_who_is_back_without_a_catalogue_is_asked_for_where_it_was_told() -> None:
+def test_fetch_for_a_revived_member_without_a_catalogue() -> None:
     world = World()
     assert world.gossip.member_revived(ANN, B) == [SendMessage(B, Fetch(ANN, 0))]
     assert world.gossip.member_revived(ANN, A) == [], "asked for already"
@@ -196,7 +196,7 @@ def test_who_is_back_without_a_catalogue_is_asked_for_where_it_was_told() -> Non
     assert world.gossip.head_received(A, head) == [SendMessage(A, Fetch(ANN, 0))], "who has it goes before who may"
 
 
-def test_a_fetch_is_answered_with_changes_or_not_at_all() -> None:
+def test_answer_to_a_fetch() -> None:
     world = World()
     (answer,) = world.gossip.answer_fetch(A, Fetch(CAT, 0))
     assert answer == SendMessage(A, Gossip(deltas=(world.owners[CAT].delta(CAT, 0),)))
@@ -204,10 +204,10 @@ def test_a_fetch_is_answered_with_changes_or_not_at_all() -> None:
     assert world.gossip.answer_fetch(A, Fetch(b"?", 0)) == []
 
 
-def test_what_comes_within_50_ms_after_a_telling_is_told_together_liveness_first() -> None:
+def test_flush_interval_joins_gossip() -> None:
     world = World()
     first, second = world.offer(ANN), world.offer(ANN, "g")
-    assert len(world.learnt(A, first)[1]) == 1
+    assert len(world.receive_delta(A, first)[1]) == 1
     world.gossip.delta_received(A, second)
     world.gossip.members_changed(world.members.merge([claim(CAT, 1)], 0), source=A)
     world.gossip.members_changed(world.members.merge([claim(CAT, 2)], 0), source=A)
@@ -217,28 +217,28 @@ def test_what_comes_within_50_ms_after_a_telling_is_told_together_liveness_first
     assert world.flushed() == []
 
 
-def test_changes_that_are_joined_travel_as_one_delta() -> None:
+def test_joined_changes_as_one_delta() -> None:
     world = World()
     deltas = [world.offer(ANN, name) for name in "fgh"]
     for delta in deltas:
         world.gossip.delta_received(A, delta)
-    (tell,) = world.flushed()
-    (delta,) = tell.message.deltas
+    (send,) = world.flushed()
+    (delta,) = send.message.deltas
     assert (delta.since, delta.head) == (0, deltas[-1].head)
 
 
-def test_who_told_it_too_is_not_told_again() -> None:
+def test_no_gossip_back_to_any_source() -> None:
     world = World()
     world.links[CAT] = C
     delta = world.offer(ANN)
     world.gossip.delta_received(A, delta)
     risen = world.members.merge([claim(CAT, 1)], 0)
     world.gossip.members_changed(risen, source=B)
-    told = {tell.link: (len(tell.message.claims), len(tell.message.deltas)) for tell in world.flushed()}
-    assert told == {A: (1, 0), B: (0, 1), C: (1, 1)}
+    counts = {send.link: (len(send.message.claims), len(send.message.deltas)) for send in world.flushed()}
+    assert counts == {A: (1, 0), B: (0, 1), C: (1, 1)}
 
 
-def test_the_accused_hears_it_first_even_if_it_is_no_neighbour() -> None:
+def test_accused_member_receives_the_accusation_first() -> None:
     world = World()
     for number in range(1, 60):
         world.rings.enter(MemberId(bytes([number]) * 16))
@@ -248,37 +248,37 @@ def test_the_accused_hears_it_first_even_if_it_is_no_neighbour() -> None:
     far = next(member for member in (ANN, BOB, CAT) if member not in world.rings.neighbours)
     world.links[far] = C
     world.members.declare(far, Standing.SUSPECT, 0)
-    tells = world.told([world.members.get(far)], None)
-    assert [tell.link for tell in tells] == [C, *(world.links[member] for member in near)]
-    assert tells[0].message.claims[0].accusers == (ME,)
-    assert world.learnt(C, world.offer(ANN))[1][0].link != C
+    sends = world.spread([world.members.get(far)], None)
+    assert [send.link for send in sends] == [C, *(world.links[member] for member in near)]
+    assert sends[0].message.claims[0].accusers == (ME,)
+    assert world.receive_delta(C, world.offer(ANN))[1][0].link != C
 
 
-def test_only_neighbours_are_told_unless_they_are_few() -> None:
+def test_gossip_to_neighbours_unless_they_are_few() -> None:
     world = World()
     for number in range(1, 60):
         world.rings.enter(MemberId(bytes([number]) * 16))
     ids = list(world.rings.ids())[1:]
     world.links.clear()
     world.links.update({member: LinkId(number) for number, member in enumerate(ids)})
-    tells = world.told(world.members.merge([claim(CAT, 1)], 0), None)
-    assert [tell.link for tell in tells] == [world.links[member] for member in world.rings.neighbours]
-    assert all(tell.message is tells[0].message for tell in tells), "one message, so that it is encoded once"
+    sends = world.spread(world.members.merge([claim(CAT, 1)], 0), None)
+    assert [send.link for send in sends] == [world.links[member] for member in world.rings.neighbours]
+    assert all(send.message is sends[0].message for send in sends), "one message, so that it is encoded once"
     for member in list(world.rings.neighbours)[2:]:
         del world.links[member]
-    assert len(world.told(world.members.merge([claim(CAT, 2)], 0), None)) == len(world.links)
+    assert len(world.spread(world.members.merge([claim(CAT, 2)], 0), None)) == len(world.links)
 
 
-def test_a_link_that_does_not_drain_gets_heads_alone() -> None:
+def test_heads_only_on_a_slow_link() -> None:
     world = World()
     world.gossip.slow_links[B] = None
     delta = world.offer(ANN)
-    assert world.learnt(A, delta)[1] == [SendMessage(B, Gossip(heads=(delta.head,)))]
+    assert world.receive_delta(A, delta)[1] == [SendMessage(B, Gossip(heads=(delta.head,)))]
 
 
-def test_who_leaves_says_so_at_once() -> None:
+def test_immediate_flush_when_leaving() -> None:
     world = World()
-    assert world.told(world.members.merge([claim(CAT, 1)], 0), None)
+    assert world.spread(world.members.merge([claim(CAT, 1)], 0), None)
     world.gossip.members_changed([world.members.leave(0)], source=None)
     world.gossip.flush_now()
     assert len(world.gossip.flush(world.now)) == 2

@@ -1,4 +1,4 @@
-"""Who could run a call, and what is said when nobody can."""
+"""The index: the members that offer a function, and the explanation when none does."""
 
 import msgspec
 import pytest
@@ -45,7 +45,7 @@ def f(*resources: str, version: str = "", idempotent: bool = False) -> FunctionS
     return FunctionSpec(name="f", resources=resources, version=version, idempotent=idempotent)
 
 
-def test_supersets_of_what_is_asked_for_in_the_order_of_ids() -> None:
+def test_offers_with_a_superset_of_resources_in_the_order_of_ids() -> None:
     world = World()
     world.add("c", f("gpu", "big"))
     world.add("a", f("gpu"), resources=("local",))
@@ -58,7 +58,7 @@ def test_supersets_of_what_is_asked_for_in_the_order_of_ids() -> None:
     assert exact == ["b"], "what a function holds is its node's and its own"
 
 
-def test_a_candidate_tells_what_placement_asks() -> None:
+def test_fields_of_an_offer_for_placement() -> None:
     world = World()
     she = world.add("s", f("gpu", version="3", idempotent=True))
     assert world.index.offers("f", ("gpu",), "3") == (
@@ -69,7 +69,7 @@ def test_a_candidate_tells_what_placement_asks() -> None:
     assert [row.suspect for row in world.index.offers("f", (), None)] == [True]
 
 
-def test_a_pinned_version_is_the_only_one_taken() -> None:
+def test_pinned_version() -> None:
     world = World()
     world.add("a", f(version="1"))
     world.add("b", f(version="2"))
@@ -78,17 +78,17 @@ def test_a_pinned_version_is_the_only_one_taken() -> None:
 
 
 @pytest.mark.parametrize("standing", [Standing.DEAD, Standing.RETIRED])
-def test_who_is_gone_or_drains_is_no_candidate(standing: Standing) -> None:
+def test_dead_retired_and_draining_members_are_no_candidates(standing: Standing) -> None:
     world = World()
-    gone = world.add("a", f())
+    ended = world.add("a", f())
     world.add("b", f(), drain="yes")
     world.add("c", f())
-    world.members.declare(gone, standing, 0)
+    world.members.declare(ended, standing, 0)
     world.index.changed()
     assert world.names("f") == "c"
 
 
-def test_an_answer_is_kept_until_something_changes() -> None:
+def test_cached_offers_until_a_change() -> None:
     world = World()
     world.add("a", f())
     generation = world.index.generation
@@ -100,7 +100,7 @@ def test_an_answer_is_kept_until_something_changes() -> None:
     assert world.names("f") == "ab"
 
 
-def test_questions_without_end_do_not_fill_the_memory() -> None:
+def test_bounded_cache_of_offers() -> None:
     world = World()
     world.add("a", f("gpu"))
     for number in range(20_000):
@@ -110,7 +110,7 @@ def test_questions_without_end_do_not_fill_the_memory() -> None:
     assert world.names("f", ("gpu",)) == "a"
 
 
-def test_an_unknown_function_is_told_with_close_names() -> None:
+def test_unknown_function_with_close_names() -> None:
     world = World()
     world.add("a", FunctionSpec(name="train"), FunctionSpec(name="trace"), FunctionSpec(name="zip"))
     assert world.index.explain_no_match("trian", ("gpu",), None) == {
@@ -121,7 +121,7 @@ def test_an_unknown_function_is_told_with_close_names() -> None:
     }
 
 
-def test_an_unknown_version_is_told_with_those_there_are() -> None:
+def test_unknown_version_with_existing_versions() -> None:
     world = World()
     world.add("a", f(version="2"))
     world.add("b", f(version="1"))
@@ -129,7 +129,7 @@ def test_an_unknown_version_is_told_with_those_there_are() -> None:
     assert (details["unknown"], details["version"], details["versions"]) == ("function", "3", ["1", "2"])
 
 
-def test_unheld_resources_are_told_with_the_nearest_node() -> None:
+def test_missing_resources_with_the_nearest_node() -> None:
     world = World()
     world.add("a", f("red"))
     world.add("b", f("red", "blue"), resources=("local",))
@@ -143,13 +143,13 @@ def test_unheld_resources_are_told_with_the_nearest_node() -> None:
     }
 
 
-def test_close_names_among_very_many_are_still_found() -> None:
+def test_close_names_among_3000_functions() -> None:
     world = World()
     world.add("a", *(FunctionSpec(name=f"{letter}{number}") for letter in "gh" for number in range(1500)))
     assert "g77" in world.index.explain_no_match("g77x", (), None)["close"]
 
 
-def test_the_table_for_people() -> None:
+def test_table_of_offers() -> None:
     world = World()
     world.add("b", f("gpu", version="1", idempotent=True), resources=("local",))
     world.add("a", f())

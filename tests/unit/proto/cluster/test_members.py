@@ -1,4 +1,4 @@
-"""Cells and cards: what makes them rise, what does not, who answers an accusation, and how they grow old."""
+"""Members: which claims raise a standing or a card, refutation of accusations, and expiry."""
 
 import msgspec
 import pytest
@@ -27,12 +27,12 @@ def members(**limits: int) -> Members:
     return Members(ME, Card("me", ("ws://me:1",)), limits=Limits(**limits), now=0)
 
 
-def test_i_am_alive_from_the_start() -> None:
+def test_own_member_is_alive_from_the_start() -> None:
     own = members().own
     assert (own.id, own.key, own.shown, own.addresses) == (ME, (0, Standing.ALIVE), "me#6d6d", ("ws://me:1",))
 
 
-def test_a_claim_about_somebody_unknown_is_stored_like_any_other() -> None:
+def test_claim_about_an_unknown_member() -> None:
     for standing in (ALIVE, SUSPECT, DEAD, LEFT, RETIRED):
         known = members()
         (rose,) = known.merge([Claim(SHE, 3, standing, card())], now=5)
@@ -40,7 +40,7 @@ def test_a_claim_about_somebody_unknown_is_stored_like_any_other() -> None:
         assert known.merge([Claim(SHE, 3, standing, card())], now=6) == []
 
 
-def test_the_greater_of_incarnation_and_standing_wins() -> None:
+def test_precedence_of_incarnation_and_standing() -> None:
     known = members()
     for incarnation, standing, rises in [
         (1, SUSPECT, True),
@@ -56,7 +56,7 @@ def test_the_greater_of_incarnation_and_standing_wins() -> None:
     assert known.get(SHE).key == (2, Standing.ALIVE)
 
 
-def test_retired_is_above_all_and_keeps_the_bare_id() -> None:
+def test_retired_overrides_all_and_keeps_only_the_id() -> None:
     known = members()
     known.merge([Claim(SHE, 7, ALIVE, card())], 0)
     (rose,) = known.merge([Claim(SHE, 0, RETIRED)], 1)
@@ -87,13 +87,13 @@ def test_retired_is_above_all_and_keeps_the_bare_id() -> None:
         Claim(SHE, 0, ALIVE, card("n", *["a" * 1000] * 9)),
     ],
 )
-def test_nonsense_changes_nothing(claim: Claim) -> None:
+def test_malformed_claim(claim: Claim) -> None:
     known = members()
     assert known.merge([claim], 0) == []
     assert [held.id for held in known.all()] == [ME]
 
 
-def test_a_card_of_a_newer_version_is_kept_as_its_owner_wrote_it() -> None:
+def test_card_with_unknown_fields_kept_as_bytes() -> None:
     known = members()
     longer = msgspec.msgpack.encode(["she", ["ws://she:1"], [1, 2], "", "9.9", "a field of tomorrow"])
     known.merge([Claim(SHE, 0, ALIVE, longer)], 0)
@@ -102,7 +102,7 @@ def test_a_card_of_a_newer_version_is_kept_as_its_owner_wrote_it() -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_of_two_cards_for_one_incarnation_the_larger_hash_is_kept_and_reported(first: int) -> None:
+def test_conflict_of_two_cards_for_one_incarnation(first: int) -> None:
     cards = sorted([card("one"), card("two")], key=card_hash)
     known = members()
     known.merge([Claim(SHE, 0, ALIVE, cards[first])], 0)
@@ -111,7 +111,7 @@ def test_of_two_cards_for_one_incarnation_the_larger_hash_is_kept_and_reported(f
     assert known.drain_card_conflicts() == [SHE]
 
 
-def test_a_claim_without_its_card_is_filled_in_later_and_passed_on_then() -> None:
+def test_card_that_arrives_after_its_claim() -> None:
     known = members()
     known.merge([Claim(SHE, 0, ALIVE, card("old"))], 0)
     known.merge([Claim(SHE, 1, SUSPECT)], 0)
@@ -123,7 +123,7 @@ def test_a_claim_without_its_card_is_filled_in_later_and_passed_on_then() -> Non
     assert known.claim(SHE).card == card("new")
 
 
-def test_a_card_that_did_not_change_is_filled_in_too() -> None:
+def test_unchanged_card_that_arrives_after_its_claim() -> None:
     known = members()
     known.merge([Claim(SHE, 0, ALIVE, card("she"))], 0)
     known.merge([Claim(SHE, 1, ALIVE)], 0)
@@ -133,7 +133,7 @@ def test_a_card_that_did_not_change_is_filled_in_too() -> None:
 
 @pytest.mark.parametrize("accused", [0, 1, 41])
 @pytest.mark.parametrize("standing", [SUSPECT, DEAD])
-def test_i_refute_what_is_said_about_me_once(accused: int, standing: int) -> None:
+def test_one_refutation_of_repeated_accusations(accused: int, standing: int) -> None:
     known = members()
     (rose,) = known.merge([Claim(ME, accused, standing)] * 3, 0)
     assert rose.id == ME
@@ -142,7 +142,7 @@ def test_i_refute_what_is_said_about_me_once(accused: int, standing: int) -> Non
     assert not known.id_retired
 
 
-def test_nobody_writes_my_card_or_my_incarnation() -> None:
+def test_forged_own_card_or_incarnation() -> None:
     known = members()
     known.merge([Claim(ME, 4, ALIVE)], 0)
     assert known.own.incarnation == 5
@@ -152,21 +152,21 @@ def test_nobody_writes_my_card_or_my_incarnation() -> None:
 
 
 @pytest.mark.parametrize("claim", [Claim(ME, 0, RETIRED), Claim(ME, 0, LEFT), Claim(ME, LAST_INCARNATION, SUSPECT)])
-def test_what_i_cannot_refute_is_reported(claim: Claim) -> None:
+def test_own_id_retired(claim: Claim) -> None:
     known = members()
     assert known.merge([claim], 0) == []
     assert known.id_retired
     assert known.own.key == (0, Standing.ALIVE)
 
 
-def test_who_has_left_answers_nothing_any_more() -> None:
+def test_no_refutation_after_leaving() -> None:
     known = members()
     assert known.leave(9).claim().standing == LEFT
     assert known.merge([Claim(ME, 0, DEAD), Claim(ME, 3, SUSPECT), Claim(ME, 0, RETIRED)], 10) == []
     assert (known.own.standing, known.own.since, known.id_retired) == (Standing.LEFT, 9, False)
 
 
-def test_accusing_only_raises() -> None:
+def test_declared_standing_only_rises() -> None:
     known = members()
     assert known.declare(SHE, Standing.SUSPECT, 0) is None
     known.merge([Claim(SHE, 2, ALIVE, card())], 1)
@@ -178,7 +178,7 @@ def test_accusing_only_raises() -> None:
     assert known.declare(SHE, Standing.RETIRED, 6).standing is Standing.RETIRED
 
 
-def test_only_others_are_accused_and_only_the_owner_says_left() -> None:
+def test_declare_rejects_own_id_alive_and_left() -> None:
     known = members()
     known.merge([Claim(SHE, 0, ALIVE)], 0)
     for member, standing in [(SHE, Standing.LEFT), (SHE, Standing.ALIVE), (ME, Standing.SUSPECT)]:
@@ -186,13 +186,13 @@ def test_only_others_are_accused_and_only_the_owner_says_left() -> None:
             known.declare(member, standing, 0)
 
 
-def test_announcing_is_the_next_incarnation() -> None:
+def test_card_update_raises_the_incarnation() -> None:
     known = members()
     own = known.update_card(Card("me", ("ws://new:1",)), 3)
     assert (own.incarnation, own.addresses, own.claim().card) == (1, ("ws://new:1",), card("me", "ws://new:1"))
 
 
-def test_the_dead_retire_after_a_day_and_are_forgotten_after_a_week() -> None:
+def test_dead_members_retire_and_are_forgotten() -> None:
     known = members()
     known.merge([Claim(SHE, 0, DEAD, card())], SECOND)
     known.merge([Claim(some(1), 0, LEFT)], 2 * SECOND)
@@ -210,7 +210,7 @@ def test_the_dead_retire_after_a_day_and_are_forgotten_after_a_week() -> None:
     assert known.next_collection() is None
 
 
-def test_beyond_the_bound_of_the_living_unknown_ones_are_dropped_and_known_ones_kept() -> None:
+def test_limit_of_living_members() -> None:
     known = members(members=3)
     known.merge([Claim(some(number), 0, ALIVE) for number in range(5)], 0)
     assert [held.id for held in known.all()] == [ME, some(0), some(1)]
@@ -220,7 +220,7 @@ def test_beyond_the_bound_of_the_living_unknown_ones_are_dropped_and_known_ones_
     assert known.merge([Claim(some(8), 0, SUSPECT)], 0) == []
 
 
-def test_beyond_the_bound_of_the_dead_the_oldest_retire_and_of_the_retired_the_oldest_go() -> None:
+def test_limits_of_dead_and_retired_members() -> None:
     known = members(dead_members=2, retired_members=2)
     known.merge([Claim(some(number), 0, DEAD) for number in range(5)], 0)
     assert [held.id for held in known.all()] == [ME, some(3), some(4)]

@@ -1,4 +1,4 @@
-"""Of several links between two nodes one is kept, by both sides alike, and nobody is suspected for it."""
+"""Peer links: both nodes keep the same one of several links, without suspicion."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from tests.helpers.cluster_network import Network, Peer
 
 @pytest.mark.parametrize("delays", [(1, 1, 1, 1), (1, 5, 2, 9), (9, 1, 1, 7), (3, 30, 1, 2), (30, 1, 60, 1)])
 @pytest.mark.parametrize("first", [b"a", b"z"])
-def test_two_that_dial_each_other_end_with_one_link(delays: tuple[int, ...], first: bytes) -> None:
+def test_one_link_after_two_nodes_dial_each_other(delays: tuple[int, ...], first: bytes) -> None:
     waits = iter(delays * 10_000)
     net = Network(delay=lambda: next(waits) * 1_000_000)
     a = net.node("a", seeds=("b",), identity=first * 16)
@@ -25,19 +25,19 @@ def test_two_that_dial_each_other_end_with_one_link(delays: tuple[int, ...], fir
     assert net.between("a", "b") == 1
     standing = {end.link for end in net.ends.values()}
     assert {a.cluster.links[b.me], b.cluster.links[a.me]} == standing
-    seen = deeds(a), deeds(b)
+    seen = count_outputs(a), count_outputs(b)
     closed = [out for peer in (a, b) for _, out in peer.outs if isinstance(out, CloseLink)]
     assert len(closed) <= 1
     net.run(60)
-    assert (deeds(a), deeds(b)) == seen, "quiet once it is settled"
+    assert (count_outputs(a), count_outputs(b)) == seen, "quiet once it is settled"
     assert a.suspected() == b.suspected() == []
 
 
-def deeds(peer: Peer) -> int:
-    """How much it did but probe the other and compare what both know."""
-    quiet = (Digest, Gossip)
+def count_outputs(peer: Peer) -> int:
+    """Return the number of outputs of a node without probes and anti-entropy."""
+    routine = (Digest, Gossip)
     outs = [out for _, out in peer.outs if not isinstance(out, SendPing)]
-    return sum(not (isinstance(out, SendMessage) and isinstance(out.message, quiet)) for out in outs)
+    return sum(not (isinstance(out, SendMessage) and isinstance(out.message, routine)) for out in outs)
 
 
 def lone(identity: bytes) -> Cluster:
@@ -48,7 +48,7 @@ def closes(outs: Sequence[object]) -> list[LinkId]:
     return [out.link for out in outs if isinstance(out, CloseLink)]
 
 
-def usable(outs: Sequence[object]) -> list[LinkId]:
+def selected(outs: Sequence[object]) -> list[LinkId]:
     return [out.link for out in outs if isinstance(out, LinkSelected)]
 
 
@@ -58,19 +58,19 @@ HER_ADDRESS = Address("ws://she:1")
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 @pytest.mark.parametrize(("me", "kept"), [(b"a" * 16, 1), (b"z" * 16, 2)])
-def test_of_two_links_the_one_dialled_by_the_smaller_id_is_kept(order: tuple[int, int], me: bytes, kept: int) -> None:
+def test_preferred_link_is_the_one_of_the_smaller_id(order: tuple[int, int], me: bytes, kept: int) -> None:
     cluster = lone(me)
     outs: list[object] = []
-    for number in order:  # link 1 is mine, link 2 is hers
+    for number in order:  # this node dialled link 1, the peer dialled link 2
         outs += cluster.link_established(
             LinkId(number), SHE, "she", dialled=HER_ADDRESS if number == 1 else None, now=0
         )
     assert cluster.links == {SHE: LinkId(kept)}
-    assert usable(outs)[-1] == LinkId(kept)
+    assert selected(outs)[-1] == LinkId(kept)
     assert closes(outs) == ([] if kept == 1 else [LinkId(1)]), "only its dialler closes a link"
 
 
-def test_of_two_links_that_one_side_dialled_the_later_is_kept() -> None:
+def test_preferred_link_of_two_from_one_dialler() -> None:
     cluster = lone(b"a" * 16)
     cluster.link_established(LinkId(1), SHE, "she", dialled=HER_ADDRESS, now=0)
     assert closes(cluster.link_established(LinkId(2), SHE, "she", dialled=Address("ws://other:1"), now=1)) == [
@@ -80,31 +80,31 @@ def test_of_two_links_that_one_side_dialled_the_later_is_kept() -> None:
     theirs = lone(b"a" * 16)
     theirs.link_established(LinkId(1), SHE, "she", dialled=None, now=0)
     out = theirs.link_established(LinkId(2), SHE, "she", dialled=None, now=1)
-    assert (usable(out), closes(out)) == ([LinkId(2)], [])
+    assert (selected(out), closes(out)) == ([LinkId(2)], [])
 
 
-def test_calls_go_over_the_other_link_once_goodbye_is_said() -> None:
+def test_other_link_selected_after_goodbye() -> None:
     cluster = lone(b"a" * 16)
     cluster.link_established(LinkId(1), SHE, "she", dialled=None, now=0)
     cluster.link_established(LinkId(2), SHE, "she", dialled=None, now=1)
-    assert usable(cluster.goodbye_received(LinkId(2), 2)) == [LinkId(1)]
+    assert selected(cluster.goodbye_received(LinkId(2), 2)) == [LinkId(1)]
     assert cluster.goodbye_received(LinkId(1), 3) == []
     assert cluster.links == {}
 
 
-def test_a_duplicate_that_ends_without_goodbye_is_no_suspicion() -> None:
+def test_no_suspicion_after_the_end_of_a_duplicate_link() -> None:
     cluster = lone(b"a" * 16)
     cluster.link_established(LinkId(1), SHE, "she", dialled=None, now=0)
     cluster.received(LinkId(1), Gossip((Claim(SHE, 0, 0),)), 1)
     cluster.link_established(LinkId(2), SHE, "she", dialled=None, now=1)
-    assert usable(cluster.link_closed(LinkId(2), clean=False, now=2)) == [LinkId(1)]
+    assert selected(cluster.link_closed(LinkId(2), clean=False, now=2)) == [LinkId(1)]
     assert cluster.members.standing(SHE) is Standing.ALIVE
     cluster.link_closed(LinkId(1), clean=False, now=3)
     assert cluster.members.standing(SHE) is Standing.SUSPECT
 
 
-def test_link_end_beside_one_that_finishes_its_calls() -> None:
-    """A link that closes may stay for hours: it must not hide that the other one broke."""
+def test_link_end_beside_a_closing_link() -> None:
+    """A closing link can stay open for hours; it must not hide that the other link broke."""
     cluster = lone(b"a" * 16)
     cluster.link_established(LinkId(1), SHE, "she", dialled=None, now=0)
     cluster.received(LinkId(1), Gossip((Claim(SHE, 0, 0),)), 1)
@@ -114,11 +114,11 @@ def test_link_end_beside_one_that_finishes_its_calls() -> None:
     assert cluster.members.standing(SHE) is Standing.SUSPECT
     cluster.received(LinkId(1), Gossip(), SECOND // 2)
     cluster.wake((TimerKind.SUSPICION, SHE), SECOND)
-    assert cluster.members.standing(SHE) is Standing.SUSPECT, "it is heard over the one that closes"
+    assert cluster.members.standing(SHE) is Standing.SUSPECT, "bytes come over the link that closes"
 
 
 def test_stall_while_joining() -> None:
-    """The handshake was done; all else, up to the link's end, is read in one moment when the node goes on."""
+    """The node stalls after the handshake, then handles all other input at once, up to the end of the link."""
     cluster = lone(b"a" * 16)
     cluster.link_established(LinkId(1), SHE, "she", dialled=None, now=0)
     cluster.received(LinkId(1), Gossip((Claim(SHE, 0, 0),)), 8 * SECOND)
@@ -146,7 +146,7 @@ def test_ticks_of_a_lone_node() -> None:
     assert cluster._timers.next() is not None
 
 
-def test_a_seed_known_by_two_addresses_does_not_flap() -> None:
+def test_no_flapping_of_a_seed_with_two_addresses() -> None:
     net = Network()
     a = net.node("a")
     a.addresses = (*a.addresses, Address("ws://alias:9001"))

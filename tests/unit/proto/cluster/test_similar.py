@@ -1,4 +1,4 @@
-"""Names like a name, found among few neighbours."""
+"""The search for close names."""
 
 import pytest
 
@@ -26,15 +26,15 @@ def close(name: str) -> list[str]:
         ("rders.calculate_shipping_9", "orders.calculate_shipping_9"),
     ],
 )
-def test_misspelt_name_finds_the_name(name: str, expected: str) -> None:
+def test_close_name_of_a_misspelt_name(name: str, expected: str) -> None:
     assert expected in close(name)
 
 
-def test_unlike_names_are_not_suggested() -> None:
+def test_no_close_name_for_an_unlike_name() -> None:
     assert close("warehouse") == [] and likeness("abc", "xyz") == 0 and likeness("", "") == 0
 
 
-def test_a_removed_name_is_not_suggested() -> None:
+def test_removed_name() -> None:
     names = Names()
     for one in ("train", "trace"):
         names.add(one)

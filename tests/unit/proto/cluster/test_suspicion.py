@@ -1,4 +1,4 @@
-"""How long a suspicion takes to become a verdict."""
+"""The suspicion timeout: the time from SUSPECT to DEAD."""
 
 from mpreg_proto.cluster.members import Member
 from mpreg_proto.cluster.suspicion import (
@@ -24,7 +24,7 @@ def suspect(*accusers: MemberId) -> Member:
     return member
 
 
-def test_how_many_must_agree_and_how_long_it_takes() -> None:
+def test_confirmations_needed_and_suspicion_timeout() -> None:
     assert [confirmations_needed(observers) for observers in (0, 1, 3, 4, 6, 7, 10, 11)] == [1, 1, 1, 2, 2, 3, 3, 3]
     assert [suspicion_timeout(accusers, 10) for accusers in (0, 1, 3, 4)] == [
         MAX_TIMEOUT,
@@ -39,7 +39,7 @@ def test_how_many_must_agree_and_how_long_it_takes() -> None:
     ]
 
 
-def test_patience_of_a_small_cluster_depends_on_nobody() -> None:
+def test_suspicion_timeout_of_a_small_cluster_is_constant() -> None:
     cases = [
         (accusers, observers, health_multiplier)
         for accusers in (0, 1, 3)
@@ -62,7 +62,7 @@ def test_link_end_shortens_a_suspicion_in_a_small_cluster_only() -> None:
         assert timers.next() == due
 
 
-def test_the_more_observers_agree_the_sooner_the_verdict_comes() -> None:
+def test_suspicion_timeout_shrinks_with_accusers() -> None:
     timers = Timers()
     suspicions = Suspicions(timers)
     assert (
@@ -77,7 +77,7 @@ def test_the_more_observers_agree_the_sooner_the_verdict_comes() -> None:
     assert timers.next() == 7 + 2 * MAX_TIMEOUT, "who is no observer does not count; a slow node takes longer"
 
 
-def test_who_only_hears_of_it_leaves_the_verdict_to_the_observers() -> None:
+def test_suspicion_by_a_member_that_is_no_observer() -> None:
     timers = Timers()
     suspicions = Suspicions(timers)
     suspicions.add_unobserved(suspect(), 7, health_multiplier=1)

@@ -1,4 +1,4 @@
-"""Who is whose neighbour: symmetric, the same for all who see the same, and cheap to keep."""
+"""Rings and routes: neighbours are symmetric, depend on the set of members only, and change rarely."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def rings(me: MemberId, others: list[MemberId]) -> Rings:
 
 
 @pytest.mark.parametrize("count", [2, MESH - 1])
-def test_below_twelve_everybody_is_everybodys_neighbour(count: int) -> None:
+def test_full_mesh_below_twelve_members(count: int) -> None:
     members = ids(count)
     made = rings(members[0], members)
     assert list(made.neighbours) == members[1:]
@@ -29,28 +29,28 @@ def test_below_twelve_everybody_is_everybodys_neighbour(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [MESH, 13, 40, 300])
-def test_each_has_the_one_before_and_the_one_after_it_on_each_ring(count: int) -> None:
+def test_symmetric_neighbours_on_each_ring(count: int) -> None:
     members = ids(count, count)
     views = {me: rings(me, members) for me in members}
     for me, made in views.items():
         assert 2 < len(made.neighbours) <= 2 * RINGS
         assert set(made.neighbours) == set(made.observers_of(me))
         for other in made.neighbours:
-            assert me in views[other].neighbours, "who watches me is whom I watch"
+            assert me in views[other].neighbours, "observers are mutual"
         assert all(set(made.observers_of(other)) == set(views[other].neighbours) for other in members[:20])
     degrees = [len(made.neighbours) for made in views.values()]
     assert sum(degrees) / count > (2 * RINGS - 1 if count >= 100 else 5)
 
 
-def test_neighbours_do_not_depend_on_how_the_view_came_about() -> None:
+def test_neighbours_independent_of_the_order_of_changes() -> None:
     members = ids(60)
     me, rest = members[0], members[1:]
     draws = Rng(5)
     made, there = Rings(me), []
     for step in range(600):
         if there and draws.below(5) < 2:
-            gone = there.pop(draws.below(len(there)))
-            made.depart(gone)
+            departed = there.pop(draws.below(len(there)))
+            made.depart(departed)
         else:
             new = draws.choice(rest)
             made.enter(new)
@@ -61,7 +61,7 @@ def test_neighbours_do_not_depend_on_how_the_view_came_about() -> None:
     assert made.changes < 600
 
 
-def test_a_change_elsewhere_changes_nothing_here() -> None:
+def test_ring_changes_count_only_near_this_node() -> None:
     members = ids(400)
     made = rings(members[0], members[:300])
     before, changes = dict(made.neighbours), made.changes
@@ -77,7 +77,7 @@ def test_a_change_elsewhere_changes_nothing_here() -> None:
     assert len(made) == 400
 
 
-def test_who_is_not_in_the_view_has_observers_as_if_it_were() -> None:
+def test_observers_of_a_member_that_is_not_in_the_rings() -> None:
     members = ids(50)
     made = rings(members[0], members[:49])
     expected = made.observers_of(members[49])
@@ -87,25 +87,25 @@ def test_who_is_not_in_the_view_has_observers_as_if_it_were() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 30, 500])
-def test_a_way_leads_over_a_neighbour_of_the_target_or_as_close_as_can_be(count: int) -> None:
+def test_next_hop_is_an_observer_of_the_target_if_linked(count: int) -> None:
     members = ids(count, 3)
     me = members[0]
     made = rings(me, members)
     links = {member: LinkId(number) for number, member in enumerate(made.neighbours, 1)}
     routes = Routes(made, links)
     for target in members[1:]:
-        way = routes.next_hop(target)
+        hop = routes.next_hop(target)
         if target in links:
-            assert way == links[target]
+            assert hop == links[target]
             continue
-        assert way is not None
-        relay = next(member for member, link in links.items() if link == way)
+        assert hop is not None
+        relay = next(member for member, link in links.items() if link == hop)
         near = [other for other in made.observers_of(target) if other in links]
         assert not near or relay in near
-        assert routes.next_hop(target, via=[relay]) != way
+        assert routes.next_hop(target, via=[relay]) != hop
 
 
-def test_there_is_no_way_to_oneself_nor_over_too_many_nor_without_links() -> None:
+def test_no_next_hop_to_itself_past_max_hops_or_without_links() -> None:
     members = ids(30)
     made = rings(members[0], members)
     routes = Routes(made, {})
@@ -116,27 +116,27 @@ def test_there_is_no_way_to_oneself_nor_over_too_many_nor_without_links() -> Non
     assert routes.next_hop(members[25]) is not None
     assert routes.next_hop(members[25], via=[bytes(16)] * MAX_HOPS) is None
     links.clear()
-    assert routes.next_hop(members[25]) is not None, "kept until it is told of a change"
+    assert routes.next_hop(members[25]) is not None, "kept until a change is reported"
     routes.changed()
     assert routes.next_hop(members[25]) is None
 
 
 def walk(members: list[MemberId], start: MemberId, target: MemberId) -> int:
-    """How many nodes pass a message on, each deciding by its own neighbours; -1 if it does not arrive."""
+    """Return the number of nodes that relay a message, each by its own neighbours; -1 if it does not arrive."""
     via: list[bytes] = []
     at = start
     while at != target:
         made = rings(at, members)
         links = {member: LinkId(number) for number, member in enumerate(made.neighbours, 1)}
-        way = Routes(made, links).next_hop(target, via=via)
-        if way is None:
+        hop = Routes(made, links).next_hop(target, via=via)
+        if hop is None:
             return -1
         via.append(at)
-        at = next(member for member, link in links.items() if link == way)
+        at = next(member for member, link in links.items() if link == hop)
     return len(via) - 1
 
 
-def test_in_a_hundred_nodes_everything_arrives_within_four_hops() -> None:
+def test_four_hops_suffice_for_a_hundred_nodes() -> None:
     members = ids(100)
     assert max(walk(members, members[0], target) for target in members[1:40]) <= MAX_HOPS
     assert all(walk(members, members[0], target) >= 0 for target in members[1:40])

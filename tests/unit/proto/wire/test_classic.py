@@ -1,4 +1,4 @@
-"""The seed's JSON at the door: one object to one request, one result to one object (docs/howto/call-from-json.md)."""
+"""The classic JSON dialect: one object is one request, one result is one object (docs/howto/call-from-json.md)."""
 
 import json
 from typing import Any
@@ -37,9 +37,9 @@ def fault(text: str | bytes) -> Fault:
 
 
 def answer(one: ClassicDialect, result: Result) -> Any:
-    said = one.encode(result)
-    assert said is not None
-    return json.loads(said)
+    encoded = one.encode(result)
+    assert encoded is not None
+    return json.loads(encoded)
 
 
 def arguments(call: Call) -> object:
@@ -49,10 +49,10 @@ def arguments(call: Call) -> object:
 ECHO = {"name": "x", "fun": "echo"}
 
 
-# -- in ---------------------------------------------------------------------------------------------------------------
+# -- decoding ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_least_request() -> None:
+def test_minimal_request() -> None:
     made = request(rpc(ECHO))
     assert made == Request(1, (Call("x", "echo", CODEC.encode([[], {}])),))
 
@@ -65,7 +65,7 @@ def test_byte_order_mark_is_skipped_once(kind: Any) -> None:
     assert isinstance(dialect().decode(kind("\ufeff")), BadRequest)
 
 
-def test_the_fullest_request() -> None:
+def test_request_with_all_fields() -> None:
     made = request(
         rpc(
             {"name": "x", "fun": "f", "args": [1, {"a": [2]}], "kwargs": {"k": None}, "locs": ["b", "a", "b"]},
@@ -84,7 +84,7 @@ def test_the_fullest_request() -> None:
     assert (made.partial, made.trace, made.eager, made.here) == (True, True, False, ())
 
 
-def test_requests_are_numbered_in_order_bad_ones_too() -> None:
+def test_request_numbers_in_order_with_malformed_ones() -> None:
     one = dialect()
     made = [one.decode(text) for text in (rpc(ECHO), "nonsense", rpc(ECHO, u="same"), rpc(ECHO, u="same"))]
     assert [each.id for each in made] == [1, 2, 3, 4]
@@ -93,11 +93,11 @@ def test_requests_are_numbered_in_order_bad_ones_too() -> None:
 @pytest.mark.parametrize(
     "kind", [str, str.encode, lambda text: bytearray(text.encode()), lambda text: memoryview(text.encode())]
 )
-def test_text_and_binary_frames_alike(kind: Any) -> None:
+def test_text_and_binary_frames(kind: Any) -> None:
     assert isinstance(dialect().decode(kind(rpc(ECHO, u="é"))), Request)
 
 
-def test_the_names_of_other_calls_are_references_and_its_own_is_text() -> None:
+def test_classic_references_to_other_calls_only() -> None:
     made = request(rpc({**ECHO, "args": ["x", ["y"], {"y": "y"}], "kwargs": {"k": "z"}}, {"name": "y", "fun": "f"}))
     call = made.calls[0]
     assert arguments(call) == [["x", [Ref("y")], {"y": Ref("y")}], {"k": "z"}]
@@ -152,19 +152,19 @@ def test_explicit_references() -> None:
         (rpc({**ECHO, "kwargs": {"$ref": "x"}}, refs="explicit"), 1010, "$.cmds[0].kwargs"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(text: str | bytes, code: int, path: str | None) -> None:
+def test_path_of_a_malformed_request(text: str | bytes, code: int, path: str | None) -> None:
     found = fault(text)
     assert found.code == code, found
     if path is not None:
         assert found.details["path"] == path and found.message.startswith(path)
 
 
-def test_in_classic_references_a_key_ref_is_data() -> None:
+def test_ref_key_is_data_with_classic_references() -> None:
     made = request(rpc({**ECHO, "args": [{"$ref": 5}], "kwargs": {"$data": 1}}))
     assert arguments(made.calls[0]) == [[{"$ref": 5}], {"$data": 1}]
 
 
-def test_what_is_told_first_when_more_is_wrong() -> None:
+def test_order_of_errors() -> None:
     deep: object = 1
     for _ in range(70):
         deep = [deep]
@@ -173,7 +173,7 @@ def test_what_is_told_first_when_more_is_wrong() -> None:
     assert fault(json.dumps({"role": "x", "deep": deep})).code == 1004
 
 
-def test_u_is_echoed_even_if_nothing_else_can_be_read() -> None:
+def test_u_is_echoed_for_a_malformed_request() -> None:
     one = dialect()
     bad = one.decode('{"role":"rpc","cmds":5,"u":"me"}')
     assert isinstance(bad, BadRequest)
@@ -182,7 +182,7 @@ def test_u_is_echoed_even_if_nothing_else_can_be_read() -> None:
     assert answer(one, Result(odd.id, fault=Fault(1010, "")))["u"] == ""
 
 
-# -- out --------------------------------------------------------------------------------------------------------------
+# -- encoding ---------------------------------------------------------------------------------------------------------
 
 
 def opened(**fields: object) -> ClassicDialect:
@@ -195,7 +195,7 @@ def row(name: str, value: object) -> Done:
     return Done(name, CODEC.encode(value))
 
 
-def test_a_result() -> None:
+def test_encoded_result() -> None:
     assert answer(opened(), Result(1, (row("x", {"a": (1, 2)}),))) == {
         "r": {"x": {"a": [1, 2]}},
         "error": None,
@@ -203,13 +203,13 @@ def test_a_result() -> None:
     }
 
 
-def test_an_error() -> None:
+def test_encoded_error() -> None:
     found = answer(opened(), Result(1, fault=Fault(1001, "none", {"close": ["a"], "maybe_executed": False})))
     details = {"close": ["a"], "maybe_executed": False}
     assert found == {"r": None, "error": {"code": 1001, "message": "none", "details": details}, "u": "me"}
 
 
-def test_under_partial_what_there_is_and_who_failed() -> None:
+def test_encoded_partial_result() -> None:
     first = Fault(1003, "boom", {"call": "y"})
     failed = (Failed("y", first), Failed("z", Fault(1021, "not run", {"call": "z", "because": "y"})))
     found = answer(opened(on_error="partial"), Result(1, (row("x", 1),), failed, fault=first))
@@ -218,12 +218,12 @@ def test_under_partial_what_there_is_and_who_failed() -> None:
     assert found["error"]["details"]["failed"]["z"]["details"]["because"] == "y"
 
 
-def test_under_partial_when_nothing_could_be_computed_r_is_empty() -> None:
+def test_empty_r_of_a_partial_request_without_results() -> None:
     first = Fault(1003, "boom", {"call": "x"})
     assert answer(opened(on_error="partial"), Result(1, (), (Failed("x", first),), fault=first))["r"] == {}
 
 
-def test_a_result_that_json_cannot_say_is_1003() -> None:
+def test_result_without_a_json_form_is_1003() -> None:
     result = Result(1, (row("x", float("nan")), row("y", 1)))
     found = answer(opened(), result)
     assert found["r"] is None and found["error"]["code"] == 1003
@@ -232,14 +232,14 @@ def test_a_result_that_json_cannot_say_is_1003() -> None:
     assert partial["r"] == {"y": 1} and partial["error"]["code"] == 1003
 
 
-def test_an_answer_that_is_too_long_is_1014() -> None:
+def test_reply_over_the_message_limit_is_1014() -> None:
     one = dialect(limit=300)
     one.decode(rpc(ECHO, u="me"))
     found = answer(one, Result(1, (row("x", "y" * 300),)))
     assert found["error"]["code"] == 1014 and found["error"]["details"]["value"] == 300 and found["u"] == "me"
 
 
-def test_a_trace_is_in_seconds_and_only_where_it_was_asked_for() -> None:
+def test_requested_trace_in_seconds() -> None:
     trace = (Traced("x", "n#1", 1, SECOND, 2 * SECOND, 3 * SECOND, 1, "why"),)
     assert "trace" not in answer(opened(), Result(1, trace=trace))
     (found,) = answer(opened(trace=True), Result(1, trace=trace))["trace"]
@@ -248,7 +248,7 @@ def test_a_trace_is_in_seconds_and_only_where_it_was_asked_for() -> None:
     }  # fmt: skip
 
 
-def test_each_request_is_answered_once_and_only_by_its_last_result() -> None:
+def test_one_reply_with_the_last_result() -> None:
     one = opened()
     assert one.encode(Result(1, (row("x", 1),), last=False)) is None
     assert one.encode(Result(2)) is None
@@ -256,22 +256,22 @@ def test_each_request_is_answered_once_and_only_by_its_last_result() -> None:
     assert one.encode(Ping(1)) is None and one.encode(Goodbye("")) is None
 
 
-def test_the_end_of_a_link_has_a_reason_too() -> None:
-    said = dialect().encode(Refused(Fault(1014, "too long")))
-    assert said is not None
-    assert json.loads(said) == {"r": None, "error": {"code": 1014, "message": "too long", "details": {}}, "u": ""}
+def test_encoded_refusal() -> None:
+    encoded = dialect().encode(Refused(Fault(1014, "too long")))
+    assert encoded is not None
+    assert json.loads(encoded) == {"r": None, "error": {"code": 1014, "message": "too long", "details": {}}, "u": ""}
 
 
-def test_details_that_json_cannot_say_cost_only_themselves() -> None:
+def test_details_without_a_json_form_are_dropped() -> None:
     found = answer(opened(), Result(1, fault=Fault(1003, "boom", {"bad": float("inf")})))
     assert found["error"] == {"code": 1003, "message": "boom", "details": {}}
 
 
-def test_a_broken_value_is_1003_and_no_crash() -> None:
+def test_malformed_value_is_1003() -> None:
     assert answer(opened(), Result(1, (Done("x", b"\xc1"),)))["error"]["code"] == 1003
 
 
-def test_edges_are_counted_while_references_are_found() -> None:
+def test_limit_of_edges() -> None:
     cmds = [{"name": name, "fun": "f", "args": ["a", "b", "c"]} for name in "abcd"]
     one = ClassicDialect(CODEC, 10**6, Limits(edges=8))
     bad = one.decode(rpc(*cmds))
@@ -282,10 +282,10 @@ def test_edges_are_counted_while_references_are_found() -> None:
     assert isinstance(bad, BadRequest) and bad.fault.details == {"path": "$.cmds[4].name"}, "1010 comes first"
 
 
-def test_an_error_that_is_too_long_with_its_u_is_left_to_who_sends_it() -> None:
+def test_error_over_the_message_limit_with_a_long_u() -> None:
     one = dialect(500)
     made = one.decode(rpc(ECHO, u="u" * 600))
     assert isinstance(made, Request)
     for _ in range(2):
-        said = one.encode(Result(made.id, (Done("x", CODEC.encode("y" * 600)),)))
-        assert said is not None and len(said) > 500, "so it is no answer that was sent"
+        encoded = one.encode(Result(made.id, (Done("x", CODEC.encode("y" * 600)),)))
+        assert encoded is not None and len(encoded) > 500, "so it is no answer that was sent"

@@ -1,4 +1,4 @@
-"""Bodies to messages, natively: whatever the bytes, a message, a request to be answered, or RemoteProtocolError."""
+"""The native dialect: any bytes decode to a message, to a malformed request, or raise RemoteProtocolError."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ pack = msgspec.msgpack.encode
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_there_and_back_from_any_buffer(kind: type) -> None:
+def test_round_trip_from_any_buffer(kind: type) -> None:
     request = Request(5, (Call("x", "f", b"\x01"),))
     assert decode(kind(encode(request))) == request
 
@@ -39,7 +39,7 @@ def test_there_and_back_from_any_buffer(kind: type) -> None:
         (pack([1, [1, 1], [], "c", b"", 7]), 1010),
     ],
 )
-def test_what_is_no_message_is_refused(body: bytes, code: int) -> None:
+def test_refusal_of_a_body_that_is_no_message(body: bytes, code: int) -> None:
     with pytest.raises(RemoteProtocolError) as raised:
         decode(body)
     assert raised.value.code == code
@@ -47,7 +47,7 @@ def test_what_is_no_message_is_refused(body: bytes, code: int) -> None:
 
 @pytest.mark.parametrize("inside", [b"\x91" * 100_000, b"\x81\xa1x" * 100_000])
 @pytest.mark.parametrize("head", [b"", b"\x93\x05\xa0", b"\x92\x02\x93\x01\xa0\x81\xa1a"])
-def test_depth_is_no_way_in(head: bytes, inside: bytes) -> None:
+def test_deep_nesting_raises_a_protocol_error(head: bytes, inside: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         decode(head + inside)
 
@@ -62,13 +62,13 @@ def test_depth_is_no_way_in(head: bytes, inside: bytes) -> None:
         b"\x93\x10\x01\xc6\xff\xff\xff\xff",
     ],
 )
-def test_what_is_only_announced_costs_nothing(body: bytes) -> None:
+def test_announced_lengths_are_not_allocated(body: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="truncated"):
         decode(body)
 
 
 @pytest.mark.parametrize("key", [b"\x80", b"\x91\x80", b"\x90"])
-def test_odd_keys_inside_details_raise_nothing_else(key: bytes) -> None:
+def test_odd_keys_in_details(key: bytes) -> None:
     body = b"\x92\x02\x93\x01\xa0\x81\xa1a\x81" + key + b"\x01"
     try:
         found = decode(body)
@@ -88,7 +88,7 @@ def test_odd_keys_inside_details_raise_nothing_else(key: bytes) -> None:
         ([13, [10, 8, "calls"]], 8, "$[1]"),
     ],
 )
-def test_a_request_whose_id_can_be_read_is_for_answering(body: list[object], number: int, path: str) -> None:
+def test_malformed_request_with_a_readable_id(body: list[object], number: int, path: str) -> None:
     found = decode(pack(body))
     assert isinstance(found, BadRequest)
     assert (found.id, found.fault.code) == (number, 1010)
@@ -99,24 +99,24 @@ def test_a_request_whose_id_can_be_read_is_for_answering(body: list[object], num
     "body",
     [[10], [10, "seven", []], [10, 1.5, []], [10, True, []], [10, None], [13], [13, 7], [13, []], [13, [10, "7"]]],
 )
-def test_without_an_id_there_is_nobody_to_answer(body: list[object]) -> None:
+def test_malformed_request_without_an_id(body: list[object]) -> None:
     with pytest.raises(RemoteProtocolError) as raised:
         decode(pack(body))
     assert raised.value.code == 1010
 
 
-def test_explain_is_a_question_of_its_own() -> None:
+def test_round_trip_of_explain() -> None:
     question = Explain(Request(3, (Call("x", "f", b""),)))
     assert decode(encode(question)) == question
 
 
-def test_the_words_of_a_message_find_their_place() -> None:
+def test_error_path_in_a_decoder_message() -> None:
     assert error_path("Expected `int`, got `str` - at `$[2][0]`") == ("$[2][0]", "expected `int`, got `str`")
     assert error_path("Input data was truncated") == ("$", "input data was truncated")
     assert error_path("") == ("$", "")
 
 
-def test_details_may_hold_what_the_core_does_not_know() -> None:
+def test_unknown_types_in_details() -> None:
     fault = Fault(1, "", {"ext": msgspec.msgpack.Ext(9, b"x"), "deep": [[[{"a": 1.5}]]]})
     again = decode(encode(Refused(fault)))
     assert isinstance(again, Refused) and encode(again) == encode(Refused(fault))
@@ -136,7 +136,7 @@ EDGES = Limits(edges=4, calls=3)
         ((Call("a", "f", b"\x01"),) * 31, {"limit": "calls", "value": 3, "came": 31}),
     ],
 )
-def test_calls_and_edges_are_counted_before_they_are_decoded(
+def test_limits_of_calls_and_edges_before_decoding(
     wrap: Callable[[Request], Message], calls: tuple[Call, ...], details: dict[str, object]
 ) -> None:
     bad = decode(encode(wrap(Request(9, calls))), EDGES)
@@ -144,7 +144,7 @@ def test_calls_and_edges_are_counted_before_they_are_decoded(
     assert (bad.fault.code, bad.fault.details) == (1014, details)
 
 
-def test_an_empty_name_is_told_before_too_many_edges() -> None:
+def test_empty_name_before_the_limit_of_edges() -> None:
     bad = decode(encode(Request(9, (Call("a", "", b"\x01", ("x",) * 5),))), EDGES)
     assert isinstance(bad, BadRequest) and (bad.fault.code, bad.fault.details) == (1010, {"path": "$.cmds[0].fun"})
     few_too_many = Request(9, (Call("a", "f", b"\x01"),) * 4)
@@ -152,7 +152,7 @@ def test_an_empty_name_is_told_before_too_many_edges() -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda request: request, Explain], ids=["request", "explain"])
-def test_as_many_as_may_be_are_decoded(wrap: Callable[[Request], Message]) -> None:
+def test_request_at_the_limits_of_calls_and_edges(wrap: Callable[[Request], Message]) -> None:
     calls = (Call("a", "f", b"\x01"), Call("b", "f", b"\x01", ("a",) * 3), Call("c", "f", b"\x01", ("b",)))
     request = Request(9, calls)
     assert decode(encode(wrap(request)), EDGES) == wrap(request)

@@ -1,4 +1,4 @@
-"""References in arguments replaced: counted first, whole and by path, and nothing is built of what is refused."""
+"""Expansion of references in arguments: sizes are counted first, and a refused expansion builds nothing."""
 
 import tracemalloc
 
@@ -18,25 +18,25 @@ def filled(args: object, *, size: int = SIZE, elements: int = ELEMENTS, **inputs
     return expand(CODEC, CODEC.encode(args), encoded, size=size, elements=elements)
 
 
-def test_a_legal_value_can_be_referred_to_once() -> None:
+def test_one_reference_to_a_value_at_the_limits() -> None:
     for value in ([0] * 1_000_000, (0,) * 1_000_000, dict.fromkeys(range(100000), 0), b"x" * (30 << 20)):
         assert filled([[Ref("a")], {}], a=value) == [[value], {}]
 
 
 @pytest.mark.parametrize("refs", [2, 100])
-def test_more_elements_than_the_default(refs: int) -> None:
+def test_elements_over_the_default_limit(refs: int) -> None:
     with pytest.raises(MalformedValue) as caught:
         filled([Ref("a")] * refs, a=[0] * 600_000)
     assert caught.value.limit == {"limit": "expansion_elements", "value": 1_000_000, "came": refs * 600_000}
 
 
-def test_more_bytes_than_the_default() -> None:
+def test_bytes_over_the_default_limit() -> None:
     with pytest.raises(MalformedValue) as caught:
         filled([Ref("a")] * 3, a=b"x" * (30 << 20))
     assert caught.value.limit == {"limit": "expansion", "value": SIZE, "came": 3 * ((30 << 20) + 5)}
 
 
-def test_what_is_refused_is_not_built() -> None:
+def test_refused_expansion_builds_nothing() -> None:
     encoded = {"a": CODEC.encode([[0]] * 100_000)}
     args = CODEC.encode([Ref("a")] * 10)
     tracemalloc.start()
@@ -49,7 +49,7 @@ def test_what_is_refused_is_not_built() -> None:
     assert peak < 2_000_000  # the lists would take 7 MB
 
 
-def test_references_within_every_kind_of_container_are_counted() -> None:
+def test_references_in_each_kind_of_container() -> None:
     for args in (
         [Ref("a"), Ref("a")],
         (Ref("a"), (Ref("a"),)),
@@ -62,7 +62,7 @@ def test_references_within_every_kind_of_container_are_counted() -> None:
         filled(args, elements=20, a=[0] * 10)
 
 
-def test_a_reference_to_nothing_and_malformed_arguments() -> None:
+def test_missing_reference_and_malformed_arguments() -> None:
     with pytest.raises(MissingReference):
         filled([Ref("b")], a=1)
     for args in (b"", b"\xc1", b"\x91", b"\xd4\x02\x00", b"\xdd\xff\xff\xff\xff"):
@@ -72,7 +72,7 @@ def test_a_reference_to_nothing_and_malformed_arguments() -> None:
             expand(CODEC, CODEC.encode([Ref("a")]), {"a": args}, size=SIZE, elements=ELEMENTS)
 
 
-def test_growth_of_what_a_few_bytes_become() -> None:
+def test_growth_of_small_inputs() -> None:
     assert growth.multiplied(6) == growth.multiplied(60) < 2_000_000
     circles = [growth.peak(lambda members=members: growth.refused_circle(members), size=1) for members in (2, 20)]  # type: ignore[misc]
     assert circles[1] < 20 * circles[0]

@@ -1,4 +1,4 @@
-"""Frames out of streams: whole ones, split ones, and what is refused before it is kept."""
+"""Frames from a stream: whole and split frames, and prefixes that are refused before a body is buffered."""
 
 import pytest
 
@@ -9,7 +9,7 @@ def frame(body: bytes) -> bytes:
     return prefix(len(body)) + body
 
 
-def test_the_prefix_is_four_bytes_big_endian() -> None:
+def test_prefix_of_four_bytes_big_endian() -> None:
     assert prefix(0x01020304 - 0x01000000) == b"\x00\x02\x03\x04"
     assert prefix(LONGEST_FRAME) == b"\x01\xff\xff\xff"
     with pytest.raises(FrameError) as caught:
@@ -17,14 +17,14 @@ def test_the_prefix_is_four_bytes_big_endian() -> None:
     assert caught.value.code == 1014
 
 
-def test_whole_frames_come_out_in_order() -> None:
+def test_whole_frames_in_order() -> None:
     reader = FrameReader(100)
     assert reader.feed(frame(b"one") + frame(b"") + frame(b"three")) == [b"one", b"", b"three"]
     assert reader.buffered == 0
     assert reader.feed(b"") == []
 
 
-def test_a_long_whole_frame_is_shared_with_the_data() -> None:
+def test_long_whole_frame_is_a_view_of_the_data() -> None:
     data = frame(bytes(10_000))
     (body,) = FrameReader(10_000).feed(data)
     assert isinstance(body, memoryview)
@@ -34,7 +34,7 @@ def test_a_long_whole_frame_is_shared_with_the_data() -> None:
 
 @pytest.mark.parametrize("size", [3, 10_000])
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
-def test_a_buffer_may_be_used_again(kind: type, size: int) -> None:
+def test_input_buffer_can_be_reused(kind: type, size: int) -> None:
     reader = FrameReader(10_000)
     buffer = bytearray(frame(b"a" * size) + frame(b"b" * size)[:6])
     bodies = reader.feed(kind(buffer))
@@ -44,14 +44,14 @@ def test_a_buffer_may_be_used_again(kind: type, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 5000])
-def test_byte_by_byte(size: int) -> None:
+def test_frames_byte_by_byte(size: int) -> None:
     reader = FrameReader(5000)
     bodies = [body for each in frame(b"x" * size) + frame(b"next") for body in reader.feed(bytes([each]))]
     assert [bytes(body) for body in bodies] == [b"x" * size, b"next"]
     assert reader.buffered == 0
 
 
-def test_a_long_body_in_pieces_cannot_be_written_to() -> None:
+def test_long_body_in_pieces_is_read_only() -> None:
     reader = FrameReader(1 << 24)
     data = frame(bytes(range(256)) * 4096)
     bodies = [body for at in range(0, len(data), 65536) for body in reader.feed(data[at : at + 65536])]
@@ -61,7 +61,7 @@ def test_a_long_body_in_pieces_cannot_be_written_to() -> None:
     assert bodies[0].readonly
 
 
-def test_what_is_buffered_is_what_has_come() -> None:
+def test_buffered_counts_received_bytes() -> None:
     reader = FrameReader(1 << 24)
     assert reader.feed(prefix(1 << 24) + b"abc") == []
     assert reader.buffered == 7
@@ -78,7 +78,7 @@ def test_what_is_buffered_is_what_has_come() -> None:
     ],
 )
 @pytest.mark.parametrize("piece", [1, 2, 1000])
-def test_refused_at_the_length(data: bytes, code: int, text: str, piece: int) -> None:
+def test_refusal_at_the_prefix(data: bytes, code: int, text: str, piece: int) -> None:
     reader = FrameReader(100)
     bodies: list[bytes | memoryview] = []
     stream = frame(b"before") + frame(b"it") + data
@@ -93,17 +93,17 @@ def test_refused_at_the_length(data: bytes, code: int, text: str, piece: int) ->
     assert (again.value.code, again.value.text, again.value.bodies) == (code, text, [])
 
 
-def test_no_limit_allows_what_is_not_a_frame() -> None:
+def test_first_byte_is_checked_under_any_limit() -> None:
     with pytest.raises(FrameError, match="first byte 0x02"):
         FrameReader(1 << 30).feed(b"\x02\x00\x00\x00")
 
 
-def test_the_limit_may_change_between_frames() -> None:
+def test_changed_limit_between_frames() -> None:
     reader = FrameReader(4)
     assert reader.feed(frame(b"four")) == [b"four"]
     reader.limit = 5
     assert reader.feed(frame(b"fifth")[:6]) == []
-    reader.limit = 1  # the frame that has begun was accepted
+    reader.limit = 1  # the started frame was accepted
     assert reader.feed(b"fth") == [b"fifth"[:2] + b"fth"]
     with pytest.raises(FrameError):
         reader.feed(frame(b"no"))

@@ -1,4 +1,4 @@
-"""What two hellos agree on, or why they don't; both sides must come to the same."""
+"""The handshake: what two hellos agree on, or why they do not; both sides get the same outcome."""
 
 from itertools import product
 
@@ -12,11 +12,11 @@ from mpreg_proto.wire.messages import VERSION, Hello
 NODE = hello(cluster="c", member=b"n" * 16, name="node")
 
 
-def speaking(low: int, high: int, *features: str) -> Hello:
+def hello_with(low: int, high: int, *features: str) -> Hello:
     return Hello((low, high), features, "c", b"o" * 16, "")
 
 
-def test_ours_speaks_its_version_and_its_features() -> None:
+def test_version_and_features_of_the_own_hello() -> None:
     assert (NODE.versions, NODE.features, len(NODE.member)) == ((VERSION, VERSION), FEATURES, MEMBER_ID_BYTES)
 
 
@@ -24,26 +24,26 @@ def test_ours_speaks_its_version_and_its_features() -> None:
     ("mine", "theirs", "version"),
     [((1, 1), (1, 1), 1), ((1, 3), (2, 9), 3), ((2, 9), (1, 3), 3), ((1, 9), (4, 5), 5), ((3, 3), (1, 3), 3)],
 )
-def test_the_highest_common_version(mine: tuple[int, int], theirs: tuple[int, int], version: int) -> None:
-    found = agree(speaking(*mine), speaking(*theirs))
+def test_highest_common_version(mine: tuple[int, int], theirs: tuple[int, int], version: int) -> None:
+    found = agree(hello_with(*mine), hello_with(*theirs))
     assert isinstance(found, Agreed) and found.version == version
 
 
 @pytest.mark.parametrize("theirs", [(2, 3), (0, 0), (-5, -1), (9, 1), (2**63, 2**64 - 1)])
 def test_no_common_version_is_1040_with_both_ranges(theirs: tuple[int, int]) -> None:
-    found = agree(NODE, speaking(*theirs))
+    found = agree(NODE, hello_with(*theirs))
     assert isinstance(found, Fault) and found.code == 1040
     assert found.details == {"mine": [1, 1], "yours": list(theirs)}
 
 
-def test_common_features_whatever_their_order() -> None:
-    mine, theirs = speaking(1, 1, "a", "b", "d"), speaking(1, 1, "d", "c", "b", "b")
+def test_common_features_in_any_order() -> None:
+    mine, theirs = hello_with(1, 1, "a", "b", "d"), hello_with(1, 1, "d", "c", "b", "b")
     first = agree(mine, theirs)
     assert isinstance(first, Agreed) and first.features == ("b", "d")
 
 
 @pytest.mark.parametrize("size", [1, 15, 17, 1000])
-def test_a_member_id_has_sixteen_bytes(size: int) -> None:
+def test_refusal_of_a_member_id_of_another_length(size: int) -> None:
     found = agree(NODE, hello(cluster="c", member=b"x" * size, name=""))
     assert isinstance(found, Fault) and found.code == 1010
 
@@ -59,7 +59,7 @@ def test_a_member_id_has_sixteen_bytes(size: int) -> None:
         ("", b"", True),
     ],
 )
-def test_a_node_belongs_to_its_cluster_and_a_client_may_not_care(cluster: str, member: bytes, fits: bool) -> None:
+def test_cluster_of_nodes_and_clients(cluster: str, member: bytes, fits: bool) -> None:
     theirs = hello(cluster=cluster, member=member, name="")
     found = agree(NODE, theirs)
     assert isinstance(found, Agreed) is fits
@@ -67,7 +67,7 @@ def test_a_node_belongs_to_its_cluster_and_a_client_may_not_care(cluster: str, m
         assert (found.code, found.details) == (1005, {"mine": "c", "yours": cluster})
 
 
-def test_both_sides_agree_or_refuse_alike() -> None:
+def test_same_outcome_on_both_sides() -> None:
     hellos = [
         Hello(versions, ("a", "b")[:features], cluster, member, "")
         for versions, features, cluster, member in product(
@@ -75,14 +75,14 @@ def test_both_sides_agree_or_refuse_alike() -> None:
         )
     ]
     for mine, theirs in product(hellos, hellos):
-        there, back = agree(mine, theirs), agree(theirs, mine)
-        assert type(there) is type(back), (mine, theirs)
-        if isinstance(there, Agreed):
-            assert there == back
-        elif isinstance(back, Fault):
-            assert there.code == back.code
+        forward, backward = agree(mine, theirs), agree(theirs, mine)
+        assert type(forward) is type(backward), (mine, theirs)
+        if isinstance(forward, Agreed):
+            assert forward == backward
+        elif isinstance(backward, Fault):
+            assert forward.code == backward.code
 
 
-def test_an_agreement_cannot_be_changed() -> None:
+def test_agreed_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Agreed(1, ()).version = 2  # type: ignore[misc]

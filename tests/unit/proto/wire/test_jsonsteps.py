@@ -1,4 +1,4 @@
-"""Long JSON texts in steps: the same trees and the same faults as in one go, and bounded work between two pauses."""
+"""Long JSON texts in steps: the same trees and faults as parsing at once, and bounded work in each step."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from mpreg_proto.wire.value_limits import MAX_ARRAY, MAX_DEPTH
 
 
 def outcome(text: str | bytes) -> object:
-    """What parsing in steps comes to: a tree, or a fault in words."""
+    """Return the result of parsing in steps: a tree, or the text of a fault."""
     steps = jsonsteps.loads(text)
     while True:
         try:
@@ -23,7 +23,7 @@ def outcome(text: str | bytes) -> object:
 
 
 def at_once(text: str | bytes) -> object:
-    """The same of parsing in one go."""
+    """Return the result of parsing at once."""
     try:
         return jsonvalues.loads(text)
     except MalformedJson as error:
@@ -41,7 +41,7 @@ def drawn(rng: random.Random, depth: int = 0) -> object:
 
 
 @pytest.mark.parametrize("window", [16, 64, 300])
-def test_steps_equal_one_go(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_equal_parsing_at_once(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonsteps, "WINDOW", window)
     rng = random.Random(window)
     for _ in range(1500):
@@ -86,20 +86,20 @@ def test_odd_texts(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome(text) == at_once(text)
 
 
-def test_bytes_that_are_not_utf8() -> None:
+def test_invalid_utf8() -> None:
     assert outcome(b'["\xff"]') == at_once(b'["\xff"]')
 
 
 @pytest.mark.parametrize("element", ["1", '"a"', "[]"])
-def test_arrays_over_the_limit_are_counted_and_not_kept(element: str) -> None:
+def test_array_over_the_limit_is_counted_not_kept(element: str) -> None:
     text = f"[{','.join([element] * (MAX_ARRAY + 70_000))}]"
     _, words, limit = outcome(text)  # type: ignore[misc]
     assert limit == {"limit": "array entries", "value": MAX_ARRAY, "came": MAX_ARRAY + 70_000}, words
 
 
 @pytest.mark.parametrize("element", ["1,", '"a",', "[],", '{"a":1},', "1.5,", '[1,"a",{"b":[]}],'])
-def test_steps_are_short(element: str) -> None:
-    """As many pauses as the text has windows: none holds more than one of them."""
+def test_bounded_work_of_a_step(element: str) -> None:
+    """A text of 40 windows takes at least 20 steps."""
     size = 40 * jsonsteps.WINDOW
     steps = jsonsteps.loads("[" + element * (size // len(element)) + "x")
     count = 0

@@ -1,4 +1,4 @@
-"""Strict JSON in; values as JSON out, or refused with their path."""
+"""Strict decoding of JSON; values encoded as JSON, or refused with their path."""
 
 import json
 import sys
@@ -52,13 +52,13 @@ CODEC.register(34, Sealed, lambda _: b"", lambda _: Sealed())
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_what_is_json(text: str, value: object) -> None:
+def test_valid_json(text: str, value: object) -> None:
     for form in (text, text.encode(), bytearray(text.encode()), memoryview(text.encode())):
         assert typed(loads(form)) == typed(value)
 
 
 def typed(value: Any) -> Any:
-    """The value with its types beside it, so that 1, 1.0 and True differ, and -0.0 from 0.0."""
+    """Return the value with its types, so that 1, 1.0 and True differ, and -0.0 from 0.0."""
     if isinstance(value, list):
         return [typed(each) for each in value]
     if isinstance(value, dict):
@@ -66,7 +66,7 @@ def typed(value: Any) -> Any:
     return type(value), repr(value) if isinstance(value, float) else value
 
 
-def test_a_byte_order_mark_is_skipped() -> None:
+def test_byte_order_mark() -> None:
     for text in ("\ufeff[1]", b"\xef\xbb\xbf[1]", bytearray(b"\xef\xbb\xbf[1]"), memoryview(b"\xef\xbb\xbf[1]")):
         assert loads(text) == [1]
     assert loads('["\ufeff"]') == ["\ufeff"]
@@ -102,7 +102,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
     ],
     ids=lambda each: "",
 )
-def test_what_is_not(text: str | bytes, why: str, at: int | None) -> None:
+def test_malformed_json(text: str | bytes, why: str, at: int | None) -> None:
     with pytest.raises(MalformedJson) as caught:
         loads(text)
     assert why in caught.value.reason
@@ -110,7 +110,7 @@ def test_what_is_not(text: str | bytes, why: str, at: int | None) -> None:
     assert caught.value.limit is None
 
 
-def test_so_many_levels_are_fine() -> None:
+def test_nesting_at_the_limit() -> None:
     tree = loads("[" * 64 + "]" * 64)
     for _ in range(63):
         (tree,) = tree
@@ -119,7 +119,7 @@ def test_so_many_levels_are_fine() -> None:
 
 @pytest.mark.parametrize("levels", [65, 900, 5000, 200_000])
 @pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"k":', "}")])
-def test_nesting_is_bounded(levels: int, start: str, end: str) -> None:
+def test_nesting_over_the_limit(levels: int, start: str, end: str) -> None:
     with pytest.raises(MalformedJson) as caught:
         loads(start * levels + "1" + end * levels)
     assert caught.value.limit == {"limit": "nesting", "value": 64, "came": 65}
@@ -134,7 +134,7 @@ def test_nesting_is_bounded(levels: int, start: str, end: str) -> None:
     ],
     ids=["array entries", "map entries", "key length"],
 )
-def test_counts_are_bounded(text: str, limit: dict[str, object]) -> None:
+def test_counts_over_the_limits(text: str, limit: dict[str, object]) -> None:
     with pytest.raises(MalformedJson) as caught:
         loads(text)
     assert caught.value.limit == limit
@@ -196,14 +196,14 @@ def test_values_as_json(value: object, tree: object) -> None:
     ],
     ids=lambda each: "",
 )
-def test_refused_with_the_place(value: object, path: str, type_name: str, why: str) -> None:
+def test_path_of_an_unsendable_value(value: object, path: str, type_name: str, why: str) -> None:
     with pytest.raises(UnsendableValue) as caught:
         to_json(value, CODEC)
     assert (caught.value.path, caught.value.type_name) == (path, type_name)
     assert why in caught.value.reason
 
 
-def test_a_failing_form_names_its_place() -> None:
+def test_path_of_a_failing_registered_type() -> None:
     codec = ValueCodec()
     codec.register(32, Box, lambda box: 1 / 0, lambda held: held)
     with pytest.raises(UnsendableValue, match="division by zero") as caught:
@@ -211,7 +211,7 @@ def test_a_failing_form_names_its_place() -> None:
     assert caught.value.path == "$[1]"
 
 
-def test_depth_and_counts_are_bounded_on_the_way_out() -> None:
+def test_depth_and_counts_over_the_limits_when_sent() -> None:
     value: Any = 1
     for _ in range(64):
         value = (value,)
@@ -232,7 +232,7 @@ def test_depth_and_counts_are_bounded_on_the_way_out() -> None:
         to_json(loop, CODEC)
 
 
-def test_dumps_is_compact_and_exact() -> None:
+def test_compact_and_exact_dumps() -> None:
     assert dumps({"a": [1, 1.0, True, None, "ž🐎"], "b": ()}) == '{"a":[1,1.0,true,null,"ž🐎"],"b":[]}'
     text = dumps({"a": [HUGE, -HUGE, 1, 1.5, True, None, "x"], "ž": {"b": ()}})
     tail = "0" * 5999 + "7"
@@ -244,7 +244,7 @@ def test_dumps_is_compact_and_exact() -> None:
         dumps([object()])
 
 
-def test_dumps_never_gives_half_a_pair() -> None:
+def test_dumps_replaces_lone_surrogates() -> None:
     assert dumps(["a\ud800b", "\ud83d\udc0e"]) == '["a\ufffdb","🐎"]'
 
 
@@ -264,7 +264,7 @@ def test_digits(value: int) -> None:
 
 
 def test_a_million_digits() -> None:
-    assert digits(3 * 10**999_999) == "3" + "0" * 999_999  # 0.3 s; the obvious way takes 13 s
+    assert digits(3 * 10**999_999) == "3" + "0" * 999_999  # 0.3 s; the obvious algorithm takes 13 s
 
 
 @pytest.mark.parametrize(

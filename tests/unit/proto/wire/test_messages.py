@@ -1,4 +1,4 @@
-"""The messages: each comes back as it was, their kinds are fixed, and arrays grow at the end alone."""
+"""The messages: equal after a round trip, with fixed type numbers, and with arrays that grow only at the end."""
 
 import typing
 
@@ -73,20 +73,20 @@ EACH: dict[int, Message] = {
 }  # fmt: skip
 
 
-def test_every_message_is_here_once_under_its_kind() -> None:
+def test_type_number_of_each_message() -> None:
     kinds = {kind.__struct_config__.tag: kind for kind in typing.get_args(Message)}
     assert {number: type(message) for number, message in EACH.items()} == kinds
 
 
 @pytest.mark.parametrize("kind", EACH)
-def test_it_comes_back_as_it_was(kind: int) -> None:
+def test_round_trip_of_each_message(kind: int) -> None:
     data = msgspec.msgpack.encode(EACH[kind])
     assert decoder.decode(data) == EACH[kind]
     assert msgspec.msgpack.decode(data)[0] == kind
 
 
 @pytest.mark.parametrize("kind", EACH)
-def test_what_a_newer_peer_adds_at_the_end_is_ignored(kind: int) -> None:
+def test_unknown_fields_at_the_end_are_ignored(kind: int) -> None:
     loose = msgspec.msgpack.decode(msgspec.msgpack.encode(EACH[kind]))
     newer = msgspec.msgpack.encode([*loose, {"new": [1, 2]}, None])
     assert decoder.decode(newer) == EACH[kind]
@@ -103,12 +103,12 @@ def test_what_a_newer_peer_adds_at_the_end_is_ignored(kind: int) -> None:
         ([11, 1, [["x", b""]], [["y", [1003, ""]]]], Result(1, (Done("x", b""),), (Failed("y", Fault(1003, "")),))),
     ],
 )
-def test_what_came_later_has_a_default(least: list[object], message: Message) -> None:
+def test_defaults_of_omitted_fields(least: list[object], message: Message) -> None:
     assert decoder.decode(msgspec.msgpack.encode(least)) == message
 
 
 @pytest.mark.parametrize("kind", EACH)
-def test_messages_are_values(kind: int) -> None:
+def test_messages_are_frozen_arrays(kind: int) -> None:
     message = EACH[kind]
     field = message.__struct_fields__[0]
     with pytest.raises(AttributeError):
@@ -116,5 +116,5 @@ def test_messages_are_values(kind: int) -> None:
     assert message.__struct_config__.array_like and message.__struct_config__.frozen
 
 
-def test_a_result_is_the_last_one_unless_it_says_otherwise() -> None:
+def test_defaults_of_last_and_refused() -> None:
     assert Result(1).last and not Failed("x", Fault(1003, "")).refused

@@ -1,4 +1,4 @@
-"""References in classic arguments, in both notations, and how one is followed."""
+"""References in classic arguments, in both notations, and their resolution."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ NAMES = {"a": 1, "b": 1, "own": 1}
         (["own", "b"], ["own", Ref("b")], ("b",)),
     ],
 )
-def test_classic_names_are_replaced(value: object, tree: object, needs: tuple[str, ...]) -> None:
+def test_classic_references(value: object, tree: object, needs: tuple[str, ...]) -> None:
     before = repr(value)
     assert scan_classic(value, NAMES, "own") == (tree, needs)
     assert repr(value) == before
@@ -36,13 +36,13 @@ def test_classic_names_are_replaced(value: object, tree: object, needs: tuple[st
     "value",
     ["own", "a ", "A", "", 5, None, [], {}, {"a": {"b": 1}}, ["own", ["x", {"a": 2.5}]], [1] * 50, ("a",), {"$ref": 5}],
 )
-def test_classic_data_stays_the_same_object(value: object) -> None:
+def test_data_without_classic_references_is_not_copied(value: object) -> None:
     tree, needs = scan_classic(value, NAMES, "own")
     assert tree is value
     assert needs == ()
 
 
-def test_only_what_changes_is_copied() -> None:
+def test_partial_copy_with_classic_references() -> None:
     untouched: list[Any] = [1, {"x": "y"}]
     tree, _ = scan_classic([untouched, "a"], NAMES, "own")
     assert tree[0] is untouched  # type: ignore[index]
@@ -66,7 +66,7 @@ def test_explicit_references(value: object, tree: object, needs: tuple[str, ...]
 
 
 @pytest.mark.parametrize("value", ["a", ["a", {"ref": "a", "path": [True]}], {"$Ref": 1, "path": 5}, 5, {}])
-def test_other_data_stays_the_same_object(value: object) -> None:
+def test_data_without_explicit_references_is_not_copied(value: object) -> None:
     tree, needs = scan_explicit(value)
     assert tree is value
     assert needs == ()
@@ -90,7 +90,7 @@ def test_other_data_stays_the_same_object(value: object) -> None:
         ({"$data": 1, "$ref": "a"}, "$", "not '$data'"),
     ],
 )
-def test_bad_explicit_references(value: object, path: str, text: str) -> None:
+def test_malformed_explicit_references(value: object, path: str, text: str) -> None:
     with pytest.raises(BadReference) as caught:
         scan_explicit(value)
     assert caught.value.path == path
@@ -98,7 +98,7 @@ def test_bad_explicit_references(value: object, path: str, text: str) -> None:
     assert str(caught.value) == f"{path}: {caught.value.text}"
 
 
-def test_depth_is_bounded() -> None:
+def test_nesting_over_the_limit() -> None:
     value: object = "a"
     for _ in range(64):
         value = [value]
@@ -111,7 +111,7 @@ def test_depth_is_bounded() -> None:
             scan()
 
 
-def test_a_result_is_shared_and_followed() -> None:
+def test_resolved_reference_to_a_shared_result() -> None:
     given = {"a": {"k": [(1, 2)]}}
     assert resolve(Ref("a"), given) is given["a"]
     assert resolve(Ref("a", ("k", 0, 1)), given) == 2

@@ -1,4 +1,4 @@
-"""One link: the table of its stages, the handshake, which dialect it speaks, what ends it."""
+"""The session of one link: the table of stages, the handshake, bytes and violations, and the dialect."""
 
 from itertools import product
 
@@ -43,7 +43,7 @@ def framed(*messages: Message) -> bytes:
 
 
 @pytest.mark.parametrize(("stage", "cause"), list(product(Stage, Cause)))
-def test_every_step_is_in_the_table_or_raises_and_changes_nothing(stage: Stage, cause: Cause) -> None:
+def test_each_transition_of_the_table_or_an_error(stage: Stage, cause: Cause) -> None:
     one = session()
     one.stage = stage
     following = STAGES.get((stage, cause))
@@ -57,7 +57,7 @@ def test_every_step_is_in_the_table_or_raises_and_changes_nothing(stage: Stage, 
     assert {name: getattr(one, name) for name in Session.__slots__} == before
 
 
-def test_the_table_leads_from_opening_to_the_end_and_never_back() -> None:
+def test_table_of_stages_from_opening_to_ended() -> None:
     order = list(Stage)
     assert all(order.index(after) > order.index(before) for (before, _), after in STAGES.items())
     assert all((stage, Cause.HUNG_UP) in STAGES for stage in Stage if stage is not Stage.ENDED)
@@ -66,7 +66,7 @@ def test_the_table_leads_from_opening_to_the_end_and_never_back() -> None:
     assert not any(before is Stage.ENDED for before, _ in STAGES)
 
 
-def test_both_goodbyes_in_either_order_lead_to_the_same_stage() -> None:
+def test_both_closing_after_goodbyes_in_either_order() -> None:
     for first, second in ((Cause.GOODBYE_SENT, Cause.GOODBYE_RECEIVED), (Cause.GOODBYE_RECEIVED, Cause.GOODBYE_SENT)):
         one = session()
         for cause in (Cause.AGREED, first, second):
@@ -74,7 +74,7 @@ def test_both_goodbyes_in_either_order_lead_to_the_same_stage() -> None:
         assert one.stage is Stage.BOTH_CLOSING and one.closing
 
 
-def test_closing_is_from_the_first_goodbye_on() -> None:
+def test_closing_from_the_first_goodbye() -> None:
     one = session()
     assert not one.closing
     one.transition(Cause.AGREED)
@@ -86,7 +86,7 @@ def test_closing_is_from_the_first_goodbye_on() -> None:
 # -- handshake --------------------------------------------------------------------------------------------------------
 
 
-def test_a_hello_opens_and_says_who_is_there() -> None:
+def test_open_session_after_the_hello() -> None:
     one = session()
     received = one.receive(dialects.encode(OTHER), 9)
     assert list(received) == [OTHER] and received.violation is None
@@ -95,7 +95,7 @@ def test_a_hello_opens_and_says_who_is_there() -> None:
 
 
 @pytest.mark.parametrize(("mine", "theirs", "limit"), [(NODE, OTHER, 2000), (NODE, CLIENT, 1000), (CLIENT, NODE, 1000)])
-def test_the_limit_follows_from_who_is_there(mine: Hello, theirs: Hello, limit: int) -> None:
+def test_message_limit_by_peer(mine: Hello, theirs: Hello, limit: int) -> None:
     one = session(Framing.STREAM, local_hello=mine)
     assert one.limit == 1000
     one.receive(framed(theirs), 0)
@@ -108,7 +108,7 @@ def test_the_limit_follows_from_who_is_there(mine: Hello, theirs: Hello, limit: 
     }
 
 
-def test_a_long_message_of_a_node_may_come_in_one_piece_with_its_hello() -> None:
+def test_long_message_of_a_node_with_its_hello() -> None:
     one = session(Framing.STREAM, dialled="mem://other")
     long = Goodbye("x" * 1500)
     received = one.receive(framed(OTHER, long), 0)
@@ -119,14 +119,14 @@ def test_a_long_message_of_a_node_may_come_in_one_piece_with_its_hello() -> None
     ("first", "code"),
     [(Ping(1), 1010), (Goodbye(""), 1010), (Request(1, ()), 1010), (hello(cluster="d", member=b"", name=""), 1005)],
 )
-def test_nothing_else_opens(first: Message, code: int) -> None:
+def test_violation_by_a_first_message_that_is_no_hello(first: Message, code: int) -> None:
     one = session()
     received = one.receive(dialects.encode(first), 0)
     assert list(received) == [] and received.violation is not None and received.violation.code == code
     assert (one.stage, one.remote_hello, one.agreed) == (Stage.OPENING, None, None)
 
 
-def test_a_refusal_may_come_first() -> None:
+def test_refusal_as_the_first_message() -> None:
     one = session(dialled="mem://x")
     (message,) = one.receive(dialects.encode(Refused(received_fault())), 0)
     assert isinstance(message, Refused) and one.stage is Stage.OPENING
@@ -136,7 +136,7 @@ def received_fault() -> dialects.Fault:
     return dialects.Fault(1040, "too new")
 
 
-def test_a_second_hello_is_a_violation() -> None:
+def test_violation_by_a_second_hello() -> None:
     one = session()
     one.receive(dialects.encode(OTHER), 0)
     assert one.receive(dialects.encode(OTHER), 0).violation is not None
@@ -146,7 +146,7 @@ def test_a_second_hello_is_a_violation() -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
-def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
+def test_stream_in_pieces_of_any_size(cut: int) -> None:
     one, data = session(Framing.STREAM), framed(OTHER, Ping(1), Ping(2))
     messages = [message for at in range(0, len(data), cut) for message in one.receive(data[at : at + cut], at)]
     assert messages == [OTHER, Ping(1), Ping(2)]
@@ -154,20 +154,20 @@ def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_buffer_will_do(kind: type) -> None:
+def test_any_type_of_buffer(kind: type) -> None:
     one, stream = session(), session(Framing.STREAM)
     assert list(one.receive(kind(dialects.encode(OTHER)), 0)) == [OTHER]
     assert list(stream.receive(kind(framed(OTHER)), 0)) == [OTHER]
 
 
-def test_what_came_before_a_fault_is_given_with_it() -> None:
+def test_messages_before_a_violation() -> None:
     one = session(Framing.STREAM)
     received = one.receive(framed(OTHER, Ping(1)) + b"\x09", 0)
     assert list(received) == [OTHER, Ping(1)]
     assert received.violation is not None and received.violation.code == 1000
 
 
-def test_of_two_faults_the_first_is_told() -> None:
+def test_first_of_two_violations() -> None:
     one = session(Framing.STREAM)
     one.receive(framed(OTHER), 0)
     received = one.receive(framed(Ping(1), OTHER, Ping(2)) + b"\x09", 0)
@@ -175,24 +175,24 @@ def test_of_two_faults_the_first_is_told() -> None:
     assert received.violation is not None and "hello" in received.violation.message
 
 
-def test_each_byte_is_heard_and_stills_a_ping() -> None:
+def test_any_byte_is_activity_and_resets_keepalive() -> None:
     one = session(Framing.STREAM)
     one.keepalive_sent = True
     one.receive(b"\x00", 77)
     assert (one.last_activity, one.keepalive_sent) == (77, False)
 
 
-def test_chunks_are_prefixed_on_streams_alone() -> None:
+def test_prefixed_chunks_on_streams_only() -> None:
     body = dialects.encode(Ping(1))
     assert session(Framing.STREAM).chunks(body) == (prefix(len(body)), body)
     assert session().chunks(body) == (body,)
 
 
-def test_a_message_link_takes_no_text_unless_it_is_classic() -> None:
+def test_violation_by_text_on_a_native_link() -> None:
     assert session().receive("hello", 0).violation is not None
 
 
-def test_text_is_measured_in_bytes() -> None:
+def test_length_of_text_in_bytes() -> None:
     one = session(Framing.CLASSIC_MESSAGES)
     assert one.receive("é" * 500, 0).violation is None
     violation = one.receive("é" * 501, 0).violation
@@ -203,7 +203,7 @@ def test_text_is_measured_in_bytes() -> None:
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_a_stream_whose_first_body_is_json_is_classic_from_then_on(mark: bytes) -> None:
+def test_classic_stream_after_a_first_body_of_json(mark: bytes) -> None:
     one = session(Framing.STREAM)
     first = mark + b'{"role":"rpc","cmds":[{"name":"x","fun":"echo"}],"u":"7"}'
     (request,) = one.receive(prefix(len(first)) + first, 0)
@@ -214,14 +214,14 @@ def test_a_stream_whose_first_body_is_json_is_classic_from_then_on(mark: bytes) 
     assert answer is not None and answer.startswith(b"{") and b'"7"' in answer
 
 
-def test_a_byte_order_mark_before_the_first_body_is_skipped() -> None:
+def test_byte_order_mark_before_the_first_body() -> None:
     one = session(Framing.STREAM)
     first = b'\xef\xbb\xbf{"role":"rpc","cmds":[{"name":"x","fun":"echo"}]}'
     (request,) = one.receive(prefix(len(first)) + first, 0)
     assert isinstance(request, Request) and one.classic
 
 
-def test_only_the_first_body_of_a_link_that_came_in_can_be_json() -> None:
+def test_violation_by_json_on_a_dialled_or_open_native_link() -> None:
     dialling, opened = session(Framing.STREAM, dialled="mem://x"), session(Framing.STREAM)
     opened.receive(framed(OTHER), 0)
     for one in (dialling, opened):
@@ -229,13 +229,13 @@ def test_only_the_first_body_of_a_link_that_came_in_can_be_json() -> None:
         assert not one.classic
 
 
-def test_a_classic_link_is_open_from_the_start_and_says_only_answers() -> None:
+def test_classic_link_is_open_and_encodes_only_replies() -> None:
     one = session(Framing.CLASSIC_MESSAGES)
     assert (one.classic, one.stage, one.member) == (True, Stage.OPEN, None)
     assert one.encode(Ping(1)) is None and one.encode(Goodbye("")) is None and one.encode(NODE) is None
 
 
-def test_a_message_that_was_never_encoded_is_judged_alike() -> None:
+def test_handshake_of_a_link_without_bytes() -> None:
     one = session(Framing.OBJECTS)
     assert one.handle(Ping(1), 3).violation is not None
     assert list(one.handle(OTHER, 4)) == [OTHER] and one.stage is Stage.OPEN
@@ -243,5 +243,5 @@ def test_a_message_that_was_never_encoded_is_judged_alike() -> None:
     assert (one.last_activity, one.member) == (5, OTHER.member)
 
 
-def test_every_close_code_is_one_that_an_endpoint_may_send() -> None:
+def test_close_codes_that_an_endpoint_may_send() -> None:
     assert set(CLOSE_CODES.values()) <= {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011}

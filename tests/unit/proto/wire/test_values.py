@@ -1,4 +1,4 @@
-"""Users' values through MessagePack: what keeps its type, what is refused and where, what hostile bytes cannot do."""
+"""Values of users as MessagePack: types that are kept, values refused with their path, and hostile bytes."""
 
 import enum
 import subprocess
@@ -30,7 +30,7 @@ PRAGUE = timezone(timedelta(hours=5, minutes=45), "somewhere")
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal, and of the same types all the way down."""
+    """Return whether two values are equal and of the same types at all levels."""
     if type(left) is not type(right):
         return False
     if isinstance(left, (list, tuple)):
@@ -58,7 +58,7 @@ def same(left: Any, right: Any) -> bool:
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
-def test_comes_back_the_same(value: object) -> None:
+def test_round_trip_of_values(value: object) -> None:
     data = CODEC.encode(value)
     assert same(CODEC.decode(data), value)
     assert same(CODEC.decode(memoryview(data)), value)
@@ -72,12 +72,12 @@ def test_nan_and_signs_of_zero() -> None:
     assert str(CODEC.decode(CODEC.encode(Decimal("sNaN12")))) == "sNaN12"
 
 
-def test_the_second_of_two_equal_times_stays_the_second() -> None:
+def test_fold_of_a_time_is_kept() -> None:
     value = CODEC.decode(CODEC.encode([datetime(2024, 10, 27, 2, 30, fold=1), time(2, 30, fold=1)]))
     assert [each.fold for each in value] == [1, 1]  # type: ignore[attr-defined]
 
 
-def test_an_offset_is_kept_and_a_zone_is_not() -> None:
+def test_offset_without_the_name_of_a_zone() -> None:
     moment = datetime(2024, 7, 1, tzinfo=PRAGUE)
     back = CODEC.decode(CODEC.encode(moment))
     assert isinstance(back, datetime)
@@ -86,20 +86,20 @@ def test_an_offset_is_kept_and_a_zone_is_not() -> None:
     assert back.tzname() == "UTC+05:45"
 
 
-def test_buffers_become_bytes() -> None:
+def test_buffers_as_bytes() -> None:
     assert same(CODEC.decode(CODEC.encode([bytearray(b"a"), memoryview(b"b")])), [b"a", b"b"])
 
 
 @pytest.mark.parametrize("value", [OrderedDict(a=(1,)), defaultdict(list, a=(1,)), Counter("aab")])
-def test_the_dicts_of_collections_go_as_dicts(value: dict[str, object]) -> None:
+def test_dict_subclasses_as_dicts(value: dict[str, object]) -> None:
     assert same(CODEC.decode(CODEC.encode(value)), dict(value))
 
 
-def test_an_instant_of_another_language_is_a_datetime() -> None:
+def test_msgpack_timestamp_as_a_datetime() -> None:
     assert CODEC.decode(msgpack.packb(msgpack.Timestamp(1))) == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
-def test_sets_have_the_same_bytes_in_every_process() -> None:
+def test_equal_bytes_of_sets_in_each_process() -> None:
     program = """if True:
         from mpreg_proto.wire.values import ValueCodec
         from decimal import Decimal
@@ -116,14 +116,14 @@ def test_sets_have_the_same_bytes_in_every_process() -> None:
     assert len(outputs) == 1
 
 
-def test_nested_frozensets_take_no_exponential_time() -> None:
+def test_time_of_nested_frozensets() -> None:
     value: object = 1
     for _ in range(60):
         value = frozenset({value, 2})
     assert same(CODEC.decode(CODEC.encode(value)), value)
 
 
-# What cannot be sent
+# Unsendable values
 
 
 class Colour(enum.IntEnum):
@@ -181,7 +181,7 @@ Point = namedtuple("Point", "x y")
         ([Ref("\ud800")], "$[0]", "Ref", "surrogates not allowed"),
     ],
 )
-def test_refused_with_the_place(value: object, path: str, type_name: str, why: str) -> None:
+def test_path_of_an_unsendable_value(value: object, path: str, type_name: str, why: str) -> None:
     with pytest.raises(UnsendableValue) as caught:
         CODEC.encode(value)
     assert caught.value.path.startswith(path)
@@ -208,7 +208,7 @@ def nested(kind: str, levels: int) -> Any:
 
 @pytest.mark.parametrize("kind", WRAPS)
 @pytest.mark.parametrize("beside", ["", "long enough to be measured in another way" * 50])
-def test_nesting_is_bounded_where_it_is_sent(kind: str, beside: str) -> None:
+def test_nesting_over_the_limit_when_encoded(kind: str, beside: str) -> None:
     assert CODEC.decode(CODEC.encode([beside, nested(kind, 63)])) == [beside, nested(kind, 63)]
     for levels in (64, 65, 500, 2000, 5000):
         with pytest.raises(UnsendableValue) as caught:
@@ -219,7 +219,7 @@ def test_nesting_is_bounded_where_it_is_sent(kind: str, beside: str) -> None:
 
 
 def child_and_parent(make: Callable[..., Any]) -> Any:
-    """Two that hold each other, twice over, so that following them doubles at each step."""
+    """Return a parent whose two children refer to it, so that each step along the references doubles the paths."""
     parent = make()
     children = [make(), make()]
     for each in children:
@@ -251,13 +251,13 @@ def tree() -> Tree:
     ],
     ids=["list", "dict", "OrderedDict", "defaultdict", "dataclass"],
 )
-def test_a_circle_ends_at_once_and_names_its_place(value: object, path: str) -> None:
+def test_path_of_a_value_that_contains_itself(value: object, path: str) -> None:
     with pytest.raises(UnsendableValue, match="contains itself") as caught:
         CODEC.encode(value)
     assert caught.value.path == path
 
 
-def test_what_is_shared_counts_as_often_as_it_appears() -> None:
+def test_shared_values_count_at_each_appearance() -> None:
     value: object = [1]
     for _ in range(40):
         value = [value, value]
@@ -270,7 +270,7 @@ def test_what_is_shared_counts_as_often_as_it_appears() -> None:
     assert caught.value.limit is not None and caught.value.limit["limit"] == "elements"
 
 
-def test_counts_are_bounded_where_they_are_sent() -> None:
+def test_counts_over_the_limits_when_encoded() -> None:
     assert CODEC.decode(CODEC.encode([0] * 1_000_000)) == [0] * 1_000_000
     for value, limit in (
         ([0] * 1_000_001, "array entries"),
@@ -289,7 +289,7 @@ def test_counts_are_bounded_where_they_are_sent() -> None:
 # References
 
 
-def test_what_is_given_is_shared() -> None:
+def test_inputs_are_shared() -> None:
     given = {"a": {"rows": [[1], (2, 3)]}, "b": (4,), "c": {5}, "d": None}
     data = CODEC.encode(
         [Ref("a"), {"x": Ref("a", ("rows", 1, 0))}, (Ref("b"),), Ref("c"), Ref("d"), Ref("a", ("rows", 0))]
@@ -302,7 +302,7 @@ def test_what_is_given_is_shared() -> None:
     assert value[5] is given["a"]["rows"][0]  # type: ignore[index]
 
 
-def test_what_is_given_is_not_looked_into() -> None:
+def test_inputs_are_not_traversed() -> None:
     deep = nested("list", 3000)
     big = [0] * 1_000_001
     refs = {"a": Ref("a"), "rest": ["long enough to be measured"] * 100, "b": Ref("b"), "t": ()}
@@ -311,7 +311,7 @@ def test_what_is_given_is_not_looked_into() -> None:
     assert value["b"] is big
 
 
-def test_a_reference_to_nothing() -> None:
+def test_missing_reference() -> None:
     with pytest.raises(MissingReference) as caught:
         CODEC.decode(CODEC.encode([Ref("a"), (Ref("b"),)]), inputs={"a": 1})
     assert caught.value.name == "b"
@@ -324,14 +324,14 @@ def test_a_reference_to_nothing() -> None:
         (("none", "x"), 1), (("ints", 5), 1),
     ],
 )  # fmt: skip
-def test_a_path_that_is_not_there(path: tuple[str | int, ...], position: int) -> None:
+def test_unknown_path_of_a_reference(path: tuple[str | int, ...], position: int) -> None:
     given = {"a": {"rows": [1, 2], "text": "abc", "none": None, "ints": {5: 1}}}
     with pytest.raises(PathNotFound) as caught:
         CODEC.decode(CODEC.encode([Ref("a", path)]), inputs=given)
     assert (caught.value.name, caught.value.path, caught.value.position) == ("a", path, position)
 
 
-def test_text_as_a_key_and_lists_as_keys() -> None:
+def test_reference_to_text_or_a_list_as_a_key() -> None:
     data = msgpack.packb({msgpack.ExtType(1, b"a"): 1}, use_bin_type=True)
     assert CODEC.decode(data, inputs={"a": "key"}) == {"key": 1}
     with pytest.raises(MalformedValue):
@@ -342,7 +342,7 @@ def test_text_as_a_key_and_lists_as_keys() -> None:
     "huge", [tuple(range(100_000)), frozenset(range(100_000)), 1 << 800_000], ids=["tuple", "frozenset", "int"]
 )
 @pytest.mark.parametrize("wrap", [lambda ref: ref, lambda ref: [msgpack.ExtType(3, b"\x0b"), ref]])
-def test_a_shared_result_is_not_hashed_again_and_again(huge: object, wrap: Any) -> None:
+def test_costly_input_in_keys_or_sets_is_refused(huge: object, wrap: Any) -> None:
     ref = msgpack.ExtType(1, b"a")
     as_set = msgpack.packb([msgpack.ExtType(3, b"\x0c"), *[wrap(ref)] * 50_000])
     with pytest.raises(MalformedValue, match="in a key or in a set"):
@@ -352,7 +352,7 @@ def test_a_shared_result_is_not_hashed_again_and_again(huge: object, wrap: Any) 
         CODEC.decode(b"\xde\xc3\x50" + pair * 50_000, inputs={"a": huge})
 
 
-def test_a_costly_result_may_stand_beside_sets_and_keys() -> None:
+def test_costly_input_beside_sets_and_keys() -> None:
     given = {"a": (1, 2), "b": 1 << 100}
     value = [{"k": (Ref("a"), {"x"}, {1: Ref("b")})}, {(3, frozenset({4})): Ref("a")}]
     back: Any = CODEC.decode(CODEC.encode(value), inputs=given)
@@ -364,7 +364,7 @@ def test_a_costly_result_may_stand_beside_sets_and_keys() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"\x0c", b"\x0d"])
-def test_what_cannot_be_sent_is_not_taken_either(kind: bytes) -> None:
+def test_reference_in_a_set_is_malformed(kind: bytes) -> None:
     with pytest.raises(MalformedValue, match="a reference cannot be a member of a set"):
         CODEC.decode(b"\x92\xd4\x03" + kind + b"\xd4\x01b")
 
@@ -377,7 +377,7 @@ def test_what_cannot_be_sent_is_not_taken_either(kind: bytes) -> None:
         b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01",
         b"\xd6\xff\xff\xff\xff", b"\xc7\x03\xff\xff\xff\xff", b"\xc7\x0c\xff" + b"\xff" * 12,
         b"\xc7\x0c\xff\x00\x00\x00\x00\x7f" + b"\xff" * 7,
-        b"\xd4\x0e\x00", b"\xd4\x20\x00", b"\xd4\x80\x00", b"\xd4\x00\x00",  # codes that nobody knows
+        b"\xd4\x0e\x00", b"\xd4\x20\x00", b"\xd4\x80\x00", b"\xd4\x00\x00",  # unknown codes
         b"\xd4\x01\xff", b"\xd4\x02\xc0", b"\xd5\x02\x91\xa0", b"\xc7\x03\x02\x92\xa0\xc3", b"\xc7\x03\x02\x92\xa0\xff",
         b"\xd4\x05\x00", b"\xd4\x06x", b"\xd4\x06\xb2", b"\xd4\x07x", b"\xd4\x08f", b"\xd4\x09f", b"\xd4\x0a\x00",
         b"\xc7\x0c\x0a\x7f\xff\xff\xff" + b"\x00" * 8,
@@ -387,7 +387,7 @@ def test_what_cannot_be_sent_is_not_taken_either(kind: bytes) -> None:
         b"\x92\xd4\x03\x0c\x90", b"\x92\xd4\x03\x0d\x80",
     ],
 )  # fmt: skip
-def test_malformed(data: bytes) -> None:
+def test_malformed_bytes(data: bytes) -> None:
     with pytest.raises(MalformedValue):
         CODEC.decode(data)
     with pytest.raises(MalformedValue):
@@ -401,14 +401,14 @@ MARKED_TUPLE = b"\x92\xd4\x03\x0b"
 
 @pytest.mark.parametrize("header", [b"\x91", b"\x81\x01", MARKED_TUPLE, b"\x92\xd4\x03\x0d", b"\x81" + MARKED_TUPLE])
 @pytest.mark.parametrize("levels", [65, 300, 600, 1000, 1500, 100_000])
-def test_nesting_is_bounded_where_it_comes_in(header: bytes, levels: int) -> None:
+def test_nesting_over_the_limit_when_decoded(header: bytes, levels: int) -> None:
     ends = b"\x01" * (levels if header[-4:] == MARKED_TUPLE and header[:1] == b"\x81" else 0)
     with pytest.raises(MalformedValue) as caught:
         CODEC.decode(header * levels + b"\x01" + ends)
     assert caught.value.limit == {"limit": "nesting", "value": 64, "came": 65}
 
 
-def test_counts_are_bounded_where_they_come_in() -> None:
+def test_counts_over_the_limits_when_decoded() -> None:
     with pytest.raises(MalformedValue) as caught:
         CODEC.decode(b"\xdd" + (1_000_001).to_bytes(4, "big") + b"\x01" * 1_000_001)
     assert caught.value.limit == {"limit": "array entries", "value": 1_000_000, "came": 1_000_001}
@@ -444,7 +444,7 @@ def test_announced_arrays_are_not_allocated() -> None:
     ],
     ids=["complex", "large integers", "Decimal"],
 )
-def test_forged_hashes_are_refused(keys: list[object]) -> None:
+def test_keys_with_forged_hashes(keys: list[object]) -> None:
     assert len(set(map(hash, keys))) < 10
     as_list = CODEC.encode(keys)
     assert CODEC.decode(as_list) == keys
@@ -455,7 +455,7 @@ def test_forged_hashes_are_refused(keys: list[object]) -> None:
         CODEC.decode(b"\xdc" + (len(keys) + 1).to_bytes(2, "big") + b"\xd4\x03\x0c" + b"".join(packed))
 
 
-def test_many_honest_keys_of_odd_types() -> None:
+def test_many_keys_of_odd_types() -> None:
     value = {"grid": {(x, y): 1 for x in range(100) for y in range(100)}, "set": {Decimal(n) / 7 for n in range(5000)}}
     assert same(CODEC.decode(CODEC.encode(value)), value)
 
@@ -500,13 +500,13 @@ def test_registered_types(codec: ValueCodec, value: object) -> None:
     assert same(codec.decode(codec.encode(value)), value)
 
 
-def test_references_within_registered_types(codec: ValueCodec) -> None:
+def test_references_in_registered_types(codec: ValueCodec) -> None:
     given = {"a": [1]}
     value: Any = codec.decode(codec.encode(Pair(Ref("a"), 2)), inputs=given)
     assert value.left is given["a"]
 
 
-def test_costly_results_within_registered_types(codec: ValueCodec) -> None:
+def test_costly_inputs_in_registered_types(codec: ValueCodec) -> None:
     given = {"a": (1, 2)}
     assert codec.decode(codec.encode([Pair(Ref("a"), Blob(b"x"))]), inputs=given) == [Pair((1, 2), Blob(b"x"))]
     beside = [Ref("a"), {Pair(n, (n, {"k": 1}["k"])): n for n in range(200)}, {Pair(1, Pair(2, 3))}]
@@ -517,13 +517,13 @@ def test_costly_results_within_registered_types(codec: ValueCodec) -> None:
                 codec.decode(codec.encode(value), inputs=given)
 
 
-def test_a_codec_without_the_type_refuses_it(codec: ValueCodec) -> None:
+def test_type_that_is_not_registered(codec: ValueCodec) -> None:
     for value in (Pair(1, 2), Blob(b"")):
         with pytest.raises(MalformedValue, match="not known here"):
             CODEC.decode(codec.encode(value))
 
 
-def test_registered_types_count_as_levels(codec: ValueCodec) -> None:
+def test_nesting_of_registered_types(codec: ValueCodec) -> None:
     def tower(levels: int) -> Pair:
         value: object = 1
         for _ in range(levels):
@@ -541,7 +541,7 @@ def test_registered_types_count_as_levels(codec: ValueCodec) -> None:
     assert refused.value.limit is not None
 
 
-def test_faults_within_registered_types(codec: ValueCodec) -> None:
+def test_faults_in_registered_types(codec: ValueCodec) -> None:
     with pytest.raises(UnsendableValue) as caught:
         codec.encode({"p": Pair(1, object())})
     assert caught.value.path == "$.p[1]"
@@ -563,7 +563,7 @@ def test_faults_within_registered_types(codec: ValueCodec) -> None:
         codec.decode(b"\xd4\x21\x00")
 
 
-def test_a_type_may_encode_while_it_is_encoded() -> None:
+def test_registered_type_that_calls_its_codec() -> None:
     codec = ValueCodec()
 
     def read(data: bytes) -> Pair:
@@ -589,7 +589,7 @@ def test_a_type_may_encode_while_it_is_encoded() -> None:
         (40, bool),
     ],
 )
-def test_registering_refuses_what_is_taken(codec: ValueCodec, code: int, kind: type) -> None:
+def test_refused_registrations(codec: ValueCodec, code: int, kind: type) -> None:
     with pytest.raises(ValueError):
         codec.register(code, kind, str, str)
     assert codec.decode(codec.encode([Pair(1, 2), Blob(b"x")])) == [Pair(1, 2), Blob(b"x")]
@@ -597,18 +597,18 @@ def test_registering_refuses_what_is_taken(codec: ValueCodec, code: int, kind: t
         codec.encode(Rude())
 
 
-# At and over the bounds
+# Values at and over the limits
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
-def test_exactly_as_many_entries_as_allowed(kind: Callable[[Any], Any]) -> None:
+def test_entries_at_the_limit(kind: Callable[[Any], Any]) -> None:
     value = kind(range(1_000_000))
     assert CODEC.decode(CODEC.encode(value)) == value
     with pytest.raises(UnsendableValue, match="1000001 entries"):
         CODEC.encode(kind(range(1_000_001)))
 
 
-def test_as_many_keys_of_one_hash_as_allowed() -> None:
+def test_keys_of_one_hash_at_the_limit() -> None:
     for count, fits in ((64, True), (65, False)):
         keys = [number * ((1 << 61) - 1) << 61 for number in range(1, count + 1)]
         for value in ([set(keys)], {"k": dict.fromkeys(keys)}, ((frozenset(keys),),), OrderedDict(a=set(keys))):
@@ -620,7 +620,7 @@ def test_as_many_keys_of_one_hash_as_allowed() -> None:
             assert caught.value.limit == {"limit": "same hash", "value": 64, "came": 65}
 
 
-def test_more_containers_than_allowed_are_not_made() -> None:
+def test_containers_over_the_limit() -> None:
     row = b"\xdd" + (1 << 17).to_bytes(4, "big") + b"\x90" * (1 << 17)
     with pytest.raises(MalformedValue) as caught:
         CODEC.decode(b"\x99" + row * 9)

@@ -1,4 +1,4 @@
-"""Addresses: what people write becomes one normal form, and what they mistype a text that says so."""
+"""Addresses: a valid text gets one normal form, an invalid text an error that shows the right form."""
 
 import pytest
 from hypothesis import given
@@ -31,7 +31,7 @@ from mpreg_transports.config.addresses import (
         ("ws://host?x=1", Scheme.WS, "host", 9001, "/?x=1", "ws://host:9001/?x=1"),
     ],
 )
-def test_reads_and_writes(text: str, scheme: Scheme, host: str, port: int, path: str, normal: str) -> None:
+def test_parsed_and_normal_form(text: str, scheme: Scheme, host: str, port: int, path: str, normal: str) -> None:
     address = parse_address(text)
     assert address == Address(scheme, host, port, path)
     assert str(address) == normal
@@ -66,7 +66,7 @@ def test_reads_and_writes(text: str, scheme: Scheme, host: str, port: int, path:
         ("ws://" + "a" * 5000, "5005 characters is too long", "ws://127.0.0.1:9001"),
     ],
 )
-def test_says_what_is_wrong(text: str, words: str, example: str) -> None:
+def test_error_of_an_invalid_address(text: str, words: str, example: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_address(text)
     assert words in str(caught.value)
@@ -101,7 +101,7 @@ def test_evidence_for_the_advertised_address_by_strength() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1", "fe80::1%eth0", "169.254.3.3"])
-def test_loopback_and_link_local_never_decide(host: str) -> None:
+def test_loopback_and_link_local_are_weak_evidence(host: str) -> None:
     best = address_evidence(host, SEEDS[0], seeds=SEEDS)
     assert best < min(address_evidence(other, None, seeds=SEEDS) for other in ("10.0.0.1", "2001:db8::1"))
 

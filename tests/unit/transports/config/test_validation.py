@@ -1,4 +1,4 @@
-"""Wrong arguments of Server, register, Client and calls are told at once, with what was meant."""
+"""Wrong arguments of Server, register, Client and calls raise at once, with the expected form."""
 
 import inspect
 from typing import Any
@@ -22,7 +22,7 @@ class Odd(str):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         ({"port": "9"}, TypeError, "port='9' is of type str"),
         ({"port": 99999}, ValueError, "port=99999: a whole number from 0 to 65535"),
@@ -35,13 +35,13 @@ class Odd(str):
         ({"cluster_id": Odd("shop")}, TypeError, "cluster_id=... is of type Odd"),
     ],
 )
-def test_a_server(arguments: dict[str, Any], kind: type[Exception], told: str) -> None:
-    with pytest.raises(kind, match=told):
+def test_wrong_arguments_of_a_server(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
         Server(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         ({"executor": 3}, TypeError, "executor=3 is of type int, and no concurrent.futures Executor"),
         ({"version": 2}, TypeError, "version=2 is of type int"),
@@ -53,22 +53,22 @@ def test_a_server(arguments: dict[str, Any], kind: type[Exception], told: str) -
         ({"version": "2" * 257}, ValueError, "a version has at most 256 characters, not 257"),
     ],
 )
-def test_a_function(arguments: dict[str, Any], kind: type[Exception], told: str) -> None:
+def test_wrong_arguments_of_a_function(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
     server = Server()
     before = server.functions
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         server.function(**arguments)(len)
     assert server.functions == before
 
 
-def test_an_event_loop_that_does_not_exist() -> None:
+def test_unknown_event_loop() -> None:
     with pytest.raises(ValueError, match='backend=\'curio\': "asyncio" or "trio"'):
         Server(port=0).run(backend="curio")
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
-async def test_a_client() -> None:
+async def test_wrong_arguments_of_a_client() -> None:
     wrong: Any = ["ws://h:1"]
     with pytest.raises(TypeError, match="an address is a text"):
         Client(wrong)
@@ -90,7 +90,7 @@ async def test_a_client() -> None:
         graph.call("f", version=2)
 
 
-# -- parameters that callers cannot name ------------------------------------------------------------------------------
+# -- parameters that callers cannot name -------------------------------------------------------------------------------
 
 
 def test_call_keywords_are_those_of_the_client() -> None:
@@ -100,20 +100,20 @@ def test_call_keywords_are_those_of_the_client() -> None:
 
 @pytest.mark.parametrize("taken", CALL_KEYWORDS)
 @pytest.mark.parametrize("kind", ["{0}", "{0}=None", "*, {0}=None", "a, {0}=1, **more"])
-def test_a_parameter_that_call_has_itself_is_warned_of(taken: str, kind: str) -> None:
+def test_warning_about_a_parameter_name_of_call(taken: str, kind: str) -> None:
     function = eval(f"lambda {kind.format(taken)}: 1")
     server = Server()
     with pytest.warns(
         UserWarning, match=rf'f: call\(\) has {taken}= of its own; .* kwargs=\{{"{taken}": \.\.\.\}}'
-    ) as told:
+    ) as warned:
         server.register("f", function)
-    assert [one.filename for one in told] == [__file__]
+    assert [one.filename for one in warned] == [__file__]
     assert "f" in server.functions
 
 
-def test_the_warning_names_the_line_of_the_decorator() -> None:
+def test_warning_has_the_line_of_the_decorator() -> None:
     server = Server()
-    with pytest.warns(UserWarning, match=r"poll(-2)?: call") as told:
+    with pytest.warns(UserWarning, match=r"poll(-2)?: call") as warned:
 
         @server.function
         def poll(timeout: float, wait: float) -> None: ...
@@ -121,9 +121,9 @@ def test_the_warning_names_the_line_of_the_decorator() -> None:
         @server.function(name="poll-2")
         async def other(version: str) -> None: ...
 
-    assert [one.filename for one in told] == [__file__, __file__]
+    assert [one.filename for one in warned] == [__file__, __file__]
 
 
 @pytest.mark.parametrize("parameters", ["timeout, /", "*timeout", "**kwargs", "name, after, timeouts", ""])
-def test_parameters_that_callers_can_pass_are_not_warned_of(parameters: str) -> None:
+def test_no_warning_about_parameters_that_callers_can_pass(parameters: str) -> None:
     Server().register("f", eval(f"lambda {parameters}: 1"))

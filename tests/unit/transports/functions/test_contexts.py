@@ -8,7 +8,7 @@ from mpreg_transports.functions.contexts import Contexts
 var: ContextVar[str] = ContextVar("var", default="unset")
 
 
-def test_a_copy_of_the_start_for_each_call() -> None:
+def test_each_call_gets_a_copy_of_the_start_context() -> None:
     def start() -> Contexts:
         var.set("start")
         return Contexts()
@@ -22,7 +22,7 @@ def test_a_copy_of_the_start_for_each_call() -> None:
     assert var.get() == "unset"
 
 
-def test_a_changed_decimal_context_is_the_calls_own() -> None:
+def test_changed_decimal_context_stays_in_its_call() -> None:
     def start() -> Contexts:
         decimal.getcontext().prec = 40
         return Contexts()

@@ -1,4 +1,4 @@
-"""A user's exception as a `Raised`, whatever its class does when it is looked at."""
+"""A user's exception as a `Raised`, whatever its class does when its attributes are read."""
 
 import pytest
 
@@ -90,7 +90,7 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(ODD)))  # pytest looks at parameters, which some of these do not like
+@pytest.mark.parametrize("number", range(len(ODD)))  # pytest reads its parameters, which fails for some of these
 def test_odd_exceptions_are_described_in_plain_bounded_text(number: int) -> None:
     error = ODD[number]
 
@@ -100,10 +100,10 @@ def test_odd_exceptions_are_described_in_plain_bounded_text(number: int) -> None
     try:
         body()
     except BaseException as caught:
-        told = describe_exception(caught, skip_frames=0)
-    assert {type(text) for text in (told.kind, told.message, told.traceback)} == {str}
-    assert told.kind and "in body" in told.traceback
-    assert max(map(len, (told.kind, told.message, told.traceback))) <= FAILURE_TEXT
+        described = describe_exception(caught, skip_frames=0)
+    assert {type(text) for text in (described.kind, described.message, described.traceback)} == {str}
+    assert described.kind and "in body" in described.traceback
+    assert max(map(len, (described.kind, described.message, described.traceback))) <= FAILURE_TEXT
 
 
 def test_long_text_and_notes_are_cut() -> None:
@@ -112,12 +112,12 @@ def test_long_text_and_notes_are_cut() -> None:
     try:
         raise error
     except ValueError as caught:
-        told = describe_exception(caught, skip_frames=0)
-    assert len(told.message) == FAILURE_TEXT and told.message.endswith("...")
-    assert len(told.traceback) < 5_000
+        described = describe_exception(caught, skip_frames=0)
+    assert len(described.message) == FAILURE_TEXT and described.message.endswith("...")
+    assert len(described.traceback) < 5_000
 
 
-def test_deep_chains_and_recursion_show_what_was_raised_last() -> None:
+def test_deep_chains_and_recursion_end_with_the_last_error() -> None:
     def deep(level: int) -> None:
         try:
             raise KeyError(level)
@@ -133,12 +133,12 @@ def test_deep_chains_and_recursion_show_what_was_raised_last() -> None:
         try:
             body()
         except Exception as caught:
-            told = describe_exception(caught, skip_frames=0)
-        assert len(told.traceback) <= FAILURE_TEXT
-        assert told.traceback.rstrip().rpartition("\n")[2].startswith(told.kind)
+            described = describe_exception(caught, skip_frames=0)
+        assert len(described.traceback) <= FAILURE_TEXT
+        assert described.traceback.rstrip().rpartition("\n")[2].startswith(described.kind)
 
 
-def test_a_cycle_of_causes_ends() -> None:
+def test_cycle_of_causes() -> None:
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
     try:
@@ -147,7 +147,7 @@ def test_a_cycle_of_causes_ends() -> None:
         assert describe_exception(caught, skip_frames=0).traceback.count("ValueError") == 2
 
 
-def test_chain_group_and_notes_read_like_pythons() -> None:
+def test_chain_group_and_notes_in_a_traceback() -> None:
     def body() -> None:
         try:
             raise KeyError("inner")
@@ -159,12 +159,12 @@ def test_chain_group_and_notes_read_like_pythons() -> None:
     try:
         body()
     except ExceptionGroup as caught:
-        told = describe_exception(caught, skip_frames=0)
+        described = describe_exception(caught, skip_frames=0)
     for part in ("KeyError: 'inner'", "direct cause", "ExceptionGroup: both (2 sub", "and a note", "| TypeError: b"):
-        assert part in told.traceback
+        assert part in described.traceback
 
 
-def test_no_traceback_where_only_frames_of_ours_are() -> None:
+def test_no_traceback_of_mpreg_frames_alone() -> None:
     try:
         divmod(1, 0)
     except ZeroDivisionError as caught:

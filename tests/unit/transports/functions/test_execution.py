@@ -1,4 +1,4 @@
-"""One function: how it is looked at when it is registered, and what becomes of a run, whatever its body does."""
+"""One function: its inspection when it is registered, and the outcome of a run, for any function."""
 
 import asyncio
 import functools
@@ -33,7 +33,7 @@ from mpreg_transports.functions.execution import (
 
 var: ContextVar[str] = ContextVar("var", default="unset")
 PATIENCE = 30.0
-"""Seconds until what hangs fails. Nothing waits for them."""
+"""Seconds until a test that hangs fails. No test waits that long."""
 
 
 def plain(value: int, *, more: int = 0) -> int:
@@ -64,7 +64,7 @@ def run(*args: object, **kwargs: object) -> Run:
 
 
 def spawn(start: Callable[[], Any]) -> None:
-    """What a driver's task group does on trio."""
+    """Start a task as a driver's task group does on trio."""
     trio.lowlevel.spawn_system_task(start, context=copy_context())
 
 
@@ -104,10 +104,10 @@ def inline(call: Callable[..., Any], *args: object) -> Outcome:
     return function(call, name="f", inline=True).run_inline(run(*args), Runtime(lambda start: None))
 
 
-# -- what is seen of it -----------------------------------------------------------------------------------------------
+# -- inspection at registration ----------------------------------------------------------------------------------------
 
 
-def test_what_the_cluster_hears_of_it() -> None:
+def test_function_spec() -> None:
     spec = function(plain, version="2", resources=["b", "a"], idempotent=True).spec
     assert (spec.name, spec.version, spec.resources, spec.idempotent) == ("plain", "2", ("a", "b"), True)
     assert (spec.doc, spec.signature) == ("Add.", "(value: int, *, more: int = 0) -> int")
@@ -131,7 +131,7 @@ def test_what_the_cluster_hears_of_it() -> None:
         (lambda: 1, {"name": "f"}, ExecutionMode.THREAD),
     ],
 )
-def test_how_it_will_run(call: Callable[..., Any], options: dict[str, Any], mode: ExecutionMode) -> None:
+def test_execution_mode(call: Callable[..., Any], options: dict[str, Any], mode: ExecutionMode) -> None:
     assert function(call, **options).mode is mode
 
 
@@ -155,7 +155,7 @@ def test_how_it_will_run(call: Callable[..., Any], options: dict[str, Any], mode
         (TypeError, "a resource is a non-empty string, not 1", plain, {"resources": [1]}),
     ],
 )
-def test_what_cannot_be(error: type[Exception], text: str, call: Any, options: dict[str, Any]) -> None:
+def test_wrong_options_are_refused(error: type[Exception], text: str, call: Any, options: dict[str, Any]) -> None:
     with pytest.raises(error, match=text):
         function(call, **options)
 
@@ -167,11 +167,11 @@ def test_tags() -> None:
         tags([""])
 
 
-# -- what becomes of a run --------------------------------------------------------------------------------------------
+# -- the outcome of a run ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_values() -> None:
+async def test_returned_values() -> None:
     assert await outcome(function(plain), 1, more=2) == Returned(3)
     assert await outcome(function(coroutine), 1) == Returned(1)
     assert inline(plain, 1) == Returned(1)
@@ -180,7 +180,7 @@ async def test_values() -> None:
 
 
 @pytest.mark.anyio
-async def test_errors_carry_type_text_and_where_in_the_users_code() -> None:
+async def test_raised_has_type_text_and_traceback_of_user_code() -> None:
     class Own(Exception):
         pass
 
@@ -197,19 +197,19 @@ async def test_errors_carry_type_text_and_where_in_the_users_code() -> None:
             await outcome(function(in_loop)),
             await outcome(function(body, executor=pool)),
         ]
-    for told in outcomes:
-        assert isinstance(told, Raised)
-        assert told.kind.endswith("<locals>.Own")
-        assert told.message == "why"
-        assert 'raise Own("why")' in told.traceback
-    for told in outcomes[:3]:
-        assert isinstance(told, Raised)
-        assert "mpreg_transports" not in told.traceback
+    for reported in outcomes:
+        assert isinstance(reported, Raised)
+        assert reported.kind.endswith("<locals>.Own")
+        assert reported.message == "why"
+        assert 'raise Own("why")' in reported.traceback
+    for reported in outcomes[:3]:
+        assert isinstance(reported, Raised)
+        assert "mpreg_transports" not in reported.traceback
     assert inline(divmod, 1, 0) == Raised("ZeroDivisionError", "integer division or modulo by zero")
 
 
 @pytest.mark.anyio
-async def test_an_exception_whose_text_cannot_be_had() -> None:
+async def test_exception_whose_text_raises() -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise LookupError
@@ -217,24 +217,24 @@ async def test_an_exception_whose_text_cannot_be_had() -> None:
     def body() -> None:
         raise Mute
 
-    told = await outcome(function(body))
-    assert isinstance(told, Raised)
-    assert told.message == "<no text: its __str__ raised LookupError>"
+    reported = await outcome(function(body))
+    assert isinstance(reported, Raised)
+    assert reported.message == "<no text: its __str__ raised LookupError>"
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_a_thread_may_raise_what_ends_a_program(error: type[BaseException]) -> None:
+async def test_thread_that_raises_system_exit(error: type[BaseException]) -> None:
     def body() -> None:
         raise error
 
-    told = await outcome(function(body))
-    assert isinstance(told, Raised)
-    assert told.kind == error.__name__
+    reported = await outcome(function(body))
+    assert isinstance(reported, Raised)
+    assert reported.kind == error.__name__
 
 
 class Own(BaseException):
-    """Such as test tools and other loops' libraries raise."""
+    """An exception as test tools and libraries of other event loops raise it."""
 
 
 @pytest.mark.anyio
@@ -242,7 +242,7 @@ class Own(BaseException):
     "mode", [ExecutionMode.INLINE, ExecutionMode.EVENT_LOOP, ExecutionMode.THREAD, ExecutionMode.EXECUTOR]
 )
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Own])
-async def test_whatever_a_body_raises_is_its_calls_error(error: type[BaseException], mode: ExecutionMode) -> None:
+async def test_any_exception_is_an_error_of_its_call(error: type[BaseException], mode: ExecutionMode) -> None:
     def body() -> None:
         raise error("why")
 
@@ -251,20 +251,20 @@ async def test_whatever_a_body_raises_is_its_calls_error(error: type[BaseExcepti
 
     with ThreadPoolExecutor(1) as pool:
         if mode is ExecutionMode.INLINE:
-            told: object = inline(body)
+            reported: object = inline(body)
         else:
             made = (
                 function(in_loop)
                 if mode is ExecutionMode.EVENT_LOOP
                 else function(body, executor=pool if mode is ExecutionMode.EXECUTOR else None)
             )
-            told = await outcome(made)
-    assert isinstance(told, Raised)
-    assert (told.kind.rpartition(".")[2], told.message) == (error.__name__, "why")
+            reported = await outcome(made)
+    assert isinstance(reported, Raised)
+    assert (reported.kind.rpartition(".")[2], reported.message) == (error.__name__, "why")
 
 
 @pytest.mark.anyio
-async def test_a_cancellation_that_is_the_bodys_own_doing_is_its_calls_error() -> None:
+async def test_own_cancellation_of_a_function_is_an_error_of_its_call() -> None:
     async def body() -> None:
         own: BaseException | None = None
         with anyio.CancelScope() as scope:
@@ -277,13 +277,13 @@ async def test_a_cancellation_that_is_the_bodys_own_doing_is_its_calls_error() -
         assert own is not None
         raise own
 
-    told = await outcome(function(body))
-    assert isinstance(told, Raised)
-    assert told.kind.rpartition(".")[2] in ("CancelledError", "Cancelled")
+    reported = await outcome(function(body))
+    assert isinstance(reported, Raised)
+    assert reported.kind.rpartition(".")[2] in ("CancelledError", "Cancelled")
 
 
 @pytest.mark.anyio
-async def test_cancellation_of_a_coroutine_before_it_begins_and_while_it_waits() -> None:
+async def test_cancel_of_a_coroutine_before_and_after_its_start() -> None:
     begun: list[int] = []
 
     async def body(number: int) -> None:
@@ -305,7 +305,7 @@ async def test_cancellation_of_a_coroutine_before_it_begins_and_while_it_waits()
 
 
 @pytest.mark.anyio
-async def test_cancellation_comes_once_so_that_a_body_can_clean_up() -> None:
+async def test_cancel_is_raised_once_so_that_cleanup_can_wait() -> None:
     steps: list[str] = []
 
     async def body() -> None:
@@ -326,7 +326,7 @@ async def test_cancellation_comes_once_so_that_a_body_can_clean_up() -> None:
 
 
 @pytest.mark.anyio
-async def test_swallowed_cancellation_keeps_the_slot_and_does_not_spin() -> None:
+async def test_swallowed_cancellation_keeps_the_slot() -> None:
     caught: list[BaseException] = []
     release = anyio.Event()
 
@@ -352,7 +352,7 @@ async def test_swallowed_cancellation_keeps_the_slot_and_does_not_spin() -> None
 
 
 @pytest.mark.anyio
-async def test_abandoned_coroutine_ends_its_task_and_tells_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_abandoned_coroutine_ends_its_task_without_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[Any] = []
     monkeypatch.setattr(coroutines, "_abandoned", left)
     stubborn = True
@@ -380,7 +380,7 @@ async def test_abandoned_coroutine_ends_its_task_and_tells_no_outcome(monkeypatc
 
 
 class Queue(Executor):
-    """Keeps what it is given."""
+    """Keeps what is submitted."""
 
     def __init__(self) -> None:
         self.futures: list[Future[Any]] = []
@@ -393,7 +393,7 @@ class Queue(Executor):
 
 
 @pytest.mark.anyio
-async def test_cancellation_takes_a_body_out_of_an_executors_queue_and_lets_one_that_has_begun_end() -> None:
+async def test_cancel_of_queued_and_running_executor_calls() -> None:
     queue = Queue()
     made = function(plain, executor=queue)
     started = [Started(made, number) for number in (0, 1)]
@@ -408,7 +408,7 @@ async def test_cancellation_takes_a_body_out_of_an_executors_queue_and_lets_one_
 
 
 @pytest.mark.anyio
-async def test_future_cancelled_by_others_leaves_the_outcome_unknown() -> None:
+async def test_future_cancelled_by_its_executor_is_lost() -> None:
     queue = Queue()
     started = Started(function(plain, executor=queue), 1)
     queue.futures[0].cancel()
@@ -417,7 +417,7 @@ async def test_future_cancelled_by_others_leaves_the_outcome_unknown() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("ends", ["returns", "raises", "cancelled"])
-async def test_a_coroutine_that_has_ended_keeps_no_argument(ends: str) -> None:
+async def test_ended_coroutine_keeps_no_argument(ends: str) -> None:
     class Argument:
         pass
 
@@ -430,7 +430,7 @@ async def test_a_coroutine_that_has_ended_keeps_no_argument(ends: str) -> None:
             await anyio.sleep_forever()
 
     started = anyio.Event()
-    gone = weakref.ref(argument := Argument())
+    reference = weakref.ref(argument := Argument())
     gc.disable()
     try:
         run = Started(function(body), argument)
@@ -444,7 +444,7 @@ async def test_a_coroutine_that_has_ended_keeps_no_argument(ends: str) -> None:
         await anyio.lowlevel.checkpoint()
         if ends == "cancelled" and anyio.get_cancelled_exc_class() is trio.Cancelled:
             gc.collect()  # trio's own frames keep a cancellation
-        assert gone() is None
+        assert reference() is None
     finally:
         gc.enable()
 
@@ -453,13 +453,13 @@ async def test_a_coroutine_that_has_ended_keeps_no_argument(ends: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_threads_are_used_again_forget_what_they_ran_and_end_with_their_loop() -> None:
+async def test_worker_threads_are_reused_and_keep_no_argument() -> None:
     class Argument:
         pass
 
     used: list[threading.Thread] = []
     argument = Argument()
-    gone = weakref.ref(argument)
+    reference = weakref.ref(argument)
     made = function(lambda _: used.append(threading.current_thread()), name="f")
     for _ in range(3):
         assert await outcome(made, argument) == Returned(None)
@@ -467,10 +467,10 @@ async def test_threads_are_used_again_forget_what_they_ran_and_end_with_their_lo
     assert used[0].daemon
     del argument
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
-def test_idle_threads_end_when_their_loop_is_gone(anyio_backend: str) -> None:
+def test_idle_worker_threads_end_with_their_loop(anyio_backend: str) -> None:
     used: list[threading.Thread] = []
 
     async def main() -> None:
@@ -483,7 +483,7 @@ def test_idle_threads_end_when_their_loop_is_gone(anyio_backend: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_idle_threads_end_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_worker_threads_end_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "IDLE_SECONDS", 0.01)
     used: list[threading.Thread] = []
     made = function(lambda: used.append(threading.current_thread()), name="f")
@@ -495,7 +495,7 @@ async def test_idle_threads_end_after_a_while(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.anyio
-async def test_a_thread_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -511,7 +511,7 @@ async def test_a_thread_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", [ExecutionMode.INLINE, ExecutionMode.EVENT_LOOP, ExecutionMode.THREAD])
-async def test_context_of_a_call_is_the_starts_and_its_own(mode: ExecutionMode) -> None:
+async def test_context_of_a_call_is_a_copy_of_the_start_context(mode: ExecutionMode) -> None:
     def body() -> str:
         before = var.get()
         var.set("call")
@@ -525,20 +525,20 @@ async def test_context_of_a_call_is_the_starts_and_its_own(mode: ExecutionMode) 
     var.set("later")
     for _ in range(2):
         if mode is ExecutionMode.INLINE:
-            told: object = function(body, inline=True).run_inline(run(), runtime)
+            reported: object = function(body, inline=True).run_inline(run(), runtime)
         else:
             made = function(in_loop if mode is ExecutionMode.EVENT_LOOP else body)
-            told = await Started(made, runtime=runtime).outcome()
-        assert told == Returned("start")
+            reported = await Started(made, runtime=runtime).outcome()
+        assert reported == Returned("start")
 
 
 @pytest.mark.anyio
-async def test_a_thread_may_run_an_event_loop_of_its_own(anyio_backend: str) -> None:
+async def test_event_loop_in_a_worker_thread(anyio_backend: str) -> None:
     made = function(lambda: anyio.run(coroutine, 1, backend=anyio_backend), name="f")
     assert await outcome(made) == Returned(1)
 
 
-def test_a_body_that_outlives_its_loop_disturbs_nobody(anyio_backend: str) -> None:
+def test_function_that_outlives_its_loop(anyio_backend: str) -> None:
     used: list[threading.Thread] = []
     go, started = threading.Event(), threading.Event()
 
@@ -559,7 +559,7 @@ def test_a_body_that_outlives_its_loop_disturbs_nobody(anyio_backend: str) -> No
 
 
 @pytest.mark.anyio
-async def test_what_a_thread_posts_is_done_in_the_loop() -> None:
+async def test_call_soon_threadsafe_runs_in_the_event_loop() -> None:
     call_soon_threadsafe, where, done = threads.get_call_soon_threadsafe(), [], anyio.Event()
 
     def note() -> None:
@@ -612,7 +612,7 @@ class Rude:
     ],
     ids=lambda each: "",
 )
-def test_a_default_value_is_cut_before_the_cluster_keeps_it(default: object, shown: str) -> None:
+def test_default_value_in_a_signature_is_cut(default: object, shown: str) -> None:
     def body(a: int, b: object = default, *, c: int = 5) -> None:
         """Do it."""
 
@@ -623,7 +623,7 @@ def test_a_default_value_is_cut_before_the_cluster_keeps_it(default: object, sho
     signature.encode()
 
 
-def test_an_annotation_and_a_docstring_are_cut_too() -> None:
+def test_annotation_and_docstring_are_cut() -> None:
     def body(a: object, b: object) -> None: ...
 
     body.__annotations__ = {"a": "A" * 10_000, "b": Rude(ValueError("no")), "return": Rude("\udfff" * 999)}
@@ -634,7 +634,7 @@ def test_an_annotation_and_a_docstring_are_cut_too() -> None:
     spec.signature.encode()
 
 
-def test_a_signature_that_raises_or_is_very_long() -> None:
+def test_signature_that_raises_or_is_very_long() -> None:
     class Signed:
         __name__ = "signed"
 

@@ -1,4 +1,4 @@
-"""What a forked child lets go of: the sockets of the node, by number, and nothing else."""
+"""The sockets that a forked child closes: those of the node, by number, and no others."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from mpreg_transports.functions import fork_safety
 
 
 class Holder:
-    """A socket as event loops show it: it tells a number, and nothing of what became of it."""
+    """A socket as event loops show it: it has a number, even after the socket is closed."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -50,7 +50,7 @@ def same(number: int, identity: tuple[int, int]) -> bool:
         return False
 
 
-def test_a_child_has_no_copy_and_the_parent_keeps_its_own() -> None:
+def test_child_closes_its_copy_and_the_parent_keeps_its_own() -> None:
     with listening() as sock:
         identity = fork_safety._identity(sock.fileno())
         fork_safety.close_on_fork(sock)
@@ -58,8 +58,8 @@ def test_a_child_has_no_copy_and_the_parent_keeps_its_own() -> None:
         assert same(sock.fileno(), identity)
 
 
-def test_closing_the_inherited_object_closes_nothing_else(tmp_path: Path) -> None:
-    """The number of a socket that a child lets go of is taken until the object that has it is closed too."""
+def test_close_of_the_inherited_object_closes_nothing_else(tmp_path: Path) -> None:
+    """The number of a socket that a child closes stays in use until the object with that number is closed too."""
     with listening() as sock:
         fork_safety.close_on_fork(sock)
 
@@ -76,18 +76,18 @@ def test_closing_the_inherited_object_closes_nothing_else(tmp_path: Path) -> Non
         assert in_child(use) and (tmp_path / "file").read_text("utf-8") == "whole"
 
 
-def test_a_number_that_is_another_files_by_now_is_left_alone(tmp_path: Path) -> None:
+def test_reused_file_descriptor_is_not_closed(tmp_path: Path) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     holder = Holder(sock.fileno())
     fork_safety.close_on_fork(holder)
     sock.close()
-    with open(tmp_path / "file", "w", encoding="utf-8") as file:  # the lowest number that is free
+    with open(tmp_path / "file", "w", encoding="utf-8") as file:  # gets the lowest free number
         assert file.fileno() == holder.number
         identity = fork_safety._identity(file.fileno())
         assert in_child(lambda: same(holder.number, identity))
 
 
-def test_a_grandchild_lets_go_of_nothing(tmp_path: Path) -> None:
+def test_grandchild_closes_nothing(tmp_path: Path) -> None:
     with listening() as sock:
         fork_safety.close_on_fork(sock)
 
@@ -101,14 +101,14 @@ def test_a_grandchild_lets_go_of_nothing(tmp_path: Path) -> None:
         assert in_child(use)
 
 
-def test_an_object_that_was_closed_or_never_had_a_number() -> None:
+def test_object_without_an_open_file_descriptor() -> None:
     with listening() as sock:
         fork_safety.close_on_fork(sock)
     fork_safety.close_on_fork(Holder(-1))
     assert in_child(lambda: True) and len(fork_safety._sockets) == 1
 
 
-def test_children_are_told_once_each() -> None:
+def test_on_fork_runs_once_in_each_child() -> None:
     class View:
         def __init__(self) -> None:
             self.times = 0
@@ -116,7 +116,7 @@ def test_children_are_told_once_each() -> None:
         def on_fork(self) -> None:
             self.times += 1
 
-    told = View()
-    fork_safety.notify_on_fork(told)
-    assert in_child(lambda: told.times == 1 and in_child(lambda: told.times == 1))
-    assert told.times == 0
+    view = View()
+    fork_safety.notify_on_fork(view)
+    assert in_child(lambda: view.times == 1 and in_child(lambda: view.times == 1))
+    assert view.times == 0

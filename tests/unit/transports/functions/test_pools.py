@@ -1,4 +1,4 @@
-"""Executors that refuse, break, are shut down or made anew; what becomes of the bodies that were given to them."""
+"""Executors that refuse, break, are shut down or replaced; the outcome of the calls that were submitted to them."""
 
 import os
 import threading
@@ -18,7 +18,7 @@ var: ContextVar[str] = ContextVar("var", default="unset")
 
 
 def started(pool: Pool, call: Callable[..., Any], *args: Any) -> tuple[PoolRun, Callable[[], Outcome]]:
-    """Hand a body over; what waits for its outcome."""
+    """Submit a call; return its run, and a function that waits for its outcome."""
     body = pool.start(call, list(args), {}, copy_context())
     assert isinstance(body, PoolRun)
     outcomes: list[Outcome] = []
@@ -51,7 +51,7 @@ class Needy(Exception):
 
 
 class Unreadable:
-    """Can be pickled, and not unpickled."""
+    """Can be pickled, but not unpickled."""
 
     def __reduce__(self) -> Any:
         return divmod, (1, 0)
@@ -76,7 +76,7 @@ def sets_and_gets() -> str:
 
 
 class Script(Executor):
-    """`submit` does what the next step says."""
+    """Does what the next step says at each `submit`."""
 
     def __init__(self, *steps: BaseException | None) -> None:
         self.steps = list(steps)
@@ -90,7 +90,7 @@ class Script(Executor):
         return future
 
 
-def test_a_process_that_dies_loses_its_call_and_a_given_pool() -> None:
+def test_dead_process_loses_its_call_and_a_given_pool() -> None:
     with ProcessPoolExecutor(1) as executor:
         pool = Pool(executor)
         assert outcome(pool, abs, -1) == Returned(1)
@@ -99,11 +99,11 @@ def test_a_process_that_dies_loses_its_call_and_a_given_pool() -> None:
         assert outcome(pool, abs, -1) == NotStarted(pool.closed_reason)
 
 
-def test_what_cannot_cross_between_processes_ends_its_call_alone() -> None:
+def test_unpicklable_values_fail_their_call_alone() -> None:
     with ProcessPoolExecutor(1) as executor:
         pool = Pool(executor)
-        told = outcome(pool, raises)
-        assert isinstance(told, Raised) and told.message == "needy" and "raise Needy" in told.traceback
+        raised = outcome(pool, raises)
+        assert isinstance(raised, Raised) and raised.message == "needy" and "raise Needy" in raised.traceback
         for call in (unreadable, lambda: 1):
             assert isinstance(outcome(pool, call), Raised)
         assert isinstance(outcome(pool, abs, threading.Lock()), Raised)
@@ -117,7 +117,7 @@ def test_context_of_a_call_does_not_reach_the_next(kind: type[ThreadPoolExecutor
         assert [outcome(pool, sets_and_gets) for _ in range(2)] == [Returned("unset")] * 2
 
 
-def test_a_thread_pool_sees_the_context_of_the_call() -> None:
+def test_context_of_a_call_in_a_thread_pool() -> None:
     def within() -> None:
         var.set("start")
         with ThreadPoolExecutor(1) as executor:
@@ -126,14 +126,14 @@ def test_a_thread_pool_sees_the_context_of_the_call() -> None:
     copy_context().run(within)
 
 
-def test_a_shut_down_executor_starts_nothing_and_gives_its_queue_back() -> None:
+def test_shut_down_executor_starts_no_queued_call() -> None:
     release = threading.Event()
     executor = ThreadPoolExecutor(1)
     pool = Pool(executor)
     _, first = started(pool, release.wait, PATIENCE)
     _, second = started(pool, abs, -1)
-    mine, third = started(pool, abs, -2)
-    mine.cancel()
+    cancelled, third = started(pool, abs, -2)
+    cancelled.cancel()
     executor.shutdown(wait=False, cancel_futures=True)
     assert isinstance(second(), NotStarted)
     assert third() == Stopped()
@@ -142,7 +142,7 @@ def test_a_shut_down_executor_starts_nothing_and_gives_its_queue_back() -> None:
     assert first() == Returned(True)
 
 
-def test_a_refusal_that_is_not_the_end_refuses_one_call() -> None:
+def test_refusal_of_an_executor_refuses_one_call() -> None:
     pool = Pool(Script(OSError("no route"), ValueError("odd"), None))
     assert outcome(pool, abs, -1) == NotStarted("its executor takes no calls: OSError: no route")
     assert isinstance(outcome(pool, abs, -1), NotStarted)
@@ -150,8 +150,8 @@ def test_a_refusal_that_is_not_the_end_refuses_one_call() -> None:
     assert outcome(pool, abs, -1) == Returned(1)
 
 
-def test_no_thread_to_be_had_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ThreadPoolExecutor queues the call before it finds that it can have no thread."""
+def test_executor_without_a_thread_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ThreadPoolExecutor queues the call before it fails to start a thread."""
     began: list[int] = []
     with ThreadPoolExecutor(1) as executor:
         pool = Pool(executor)
@@ -167,7 +167,7 @@ def _no_thread(self: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_a_function_that_makes_executors_replaces_a_broken_one() -> None:
+def test_broken_executor_is_replaced_by_its_factory() -> None:
     made: list[Script] = []
 
     def make() -> Executor:
@@ -179,7 +179,7 @@ def test_a_function_that_makes_executors_replaces_a_broken_one() -> None:
     assert len(made) > 2 and not pool.closed_reason
 
 
-def test_executors_that_break_in_a_row_are_given_up() -> None:
+def test_pool_closes_after_broken_executors_in_a_row() -> None:
     made: list[Script] = []
 
     def make() -> Executor:
@@ -192,13 +192,13 @@ def test_executors_that_break_in_a_row_are_given_up() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: 3, lambda: 1 // 0, ThreadPoolExecutor(1).submit])
-def test_a_function_that_makes_no_executor_is_given_up(make: Any) -> None:
+def test_pool_closes_if_its_factory_makes_no_executor(make: Any) -> None:
     pool = Pool(make)
     assert isinstance(outcome(pool, abs, -1), NotStarted)
     assert "the function given as executor=" in pool.closed_reason
 
 
-def test_closing_ends_executors_that_were_made_and_no_others() -> None:
+def test_close_shuts_down_only_executors_of_a_factory() -> None:
     made: list[ThreadPoolExecutor] = []
 
     def make() -> Executor:
@@ -218,6 +218,6 @@ def test_closing_ends_executors_that_were_made_and_no_others() -> None:
         made[0].submit(abs, -1)
 
 
-def test_registration_says_that_a_process_cannot_import_a_function() -> None:
+def test_registration_refuses_a_function_processes_cannot_import() -> None:
     with ProcessPoolExecutor(1) as pool, pytest.raises(ValueError, match="processes cannot import it; move it out"):
         function(lambda: 1, name="f", executor=pool)

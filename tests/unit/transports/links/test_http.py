@@ -1,4 +1,4 @@
-"""HTTP on the shared port: heads, bodies, keep-alive, and every way a request can be wrong."""
+"""HTTP on the shared port: heads, bodies, keep-alive, and every kind of wrong request."""
 
 import anyio
 import pytest
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def answer_head(stream: SocketStream) -> bytes:
-    """The head of one answer."""
+    """Return the head of one answer."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += await stream.receive(1)
@@ -22,14 +22,14 @@ async def answer_head(stream: SocketStream) -> bytes:
 
 
 async def answer(stream: SocketStream) -> tuple[int, bytes]:
-    """Status and body of one answer that has a length."""
+    """Return the status and the body of one answer that has a length."""
     head = await answer_head(stream)
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     return int(head.split(b" ")[1]), await read_exactly(stream, int(length.partition(b":")[2]))
 
 
 async def exchange(listener: Listener, data: bytes) -> bytes:
-    """All that comes back for `data` until the server hangs up."""
+    """Return all that the server sends for `data` until it hangs up."""
     async with await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         await stream.send(data)
         return await read_all(stream)
@@ -52,14 +52,14 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert data.count(b"HTTP/1.1 200 OK\r\n") == 2
 
 
-async def test_a_request_in_single_bytes() -> None:
+async def test_request_in_single_bytes() -> None:
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         for byte in b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n":
             await stream.send(bytes((byte,)))
         assert await answer(stream) == (200, b"PUT /x  3\n")
 
 
-async def test_what_a_request_tells() -> None:
+async def test_fields_of_a_request() -> None:
     seen: list[HttpRequest] = []
 
     async def note(request: HttpRequest) -> HttpResponse:
@@ -83,14 +83,14 @@ async def test_what_a_request_tells() -> None:
     assert data.endswith(b"\r\n\r\nok")
 
 
-async def test_head_has_the_length_but_no_body() -> None:
+async def test_response_to_head_has_a_length_and_no_body() -> None:
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         await stream.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b"\r\ncontent-length: 10\r\n" in (await answer_head(stream)).lower()
         assert await answer(stream) == (200, b"GET /2  0\n")
 
 
-async def test_no_content_has_none() -> None:
+async def test_no_content_has_no_body() -> None:
     async def nothing(request: HttpRequest) -> HttpResponse:
         return HttpResponse(204, body=b"ignored")
 
@@ -102,14 +102,14 @@ async def test_no_content_has_none() -> None:
             assert b"content-length" not in head.lower()
 
 
-async def test_an_old_client_gets_its_answer_and_the_end() -> None:
+async def test_http_1_0_connection_closes_after_the_answer() -> None:
     async with listening() as listener:
         data = await exchange(listener, b"GET /old HTTP/1.0\r\n\r\n")
     assert data.startswith(b"HTTP/1.1 200")
     assert data.endswith(b"GET /old  0\n")
 
 
-async def test_a_client_that_waits_for_100_continue_is_told() -> None:
+async def test_100_continue() -> None:
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert (await answer_head(stream)).startswith(b"HTTP/1.1 100 ")
@@ -143,14 +143,14 @@ async def test_wrong_requests_are_refused(data: bytes, status: bytes) -> None:
         assert (await exchange(listener, b"GET / HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
 
-async def test_as_many_headers_as_are_allowed() -> None:
+async def test_most_headers_that_are_allowed() -> None:
     async with listening() as listener:
         many = b"X: 1\r\n" * (http.MAX_HEADERS - 2)
         data = await exchange(listener, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + many + b"\r\n")
     assert data.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_body_that_grows_too_large_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_chunked_body_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MAX_BODY", 1000)
     chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"
     start = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -159,7 +159,7 @@ async def test_a_body_that_grows_too_large_in_chunks(monkeypatch: pytest.MonkeyP
         assert (await exchange(listener, start + 3 * chunk)).startswith(b"HTTP/1.1 413")
 
 
-async def test_the_refusal_reaches_a_client_that_is_still_sending() -> None:
+async def test_refusal_reaches_a_client_that_is_still_sending() -> None:
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         received = b""
 
@@ -172,28 +172,28 @@ async def test_the_refusal_reaches_a_client_that_is_still_sending() -> None:
         assert received.startswith(b"HTTP/1.1 413")
 
 
-async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BODY_SECONDS", 0.02)
     async with listening() as listener:
         data = await exchange(listener, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
     assert data.startswith(b"HTTP/1.1 408")
 
 
-async def test_an_idle_connection_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_module, "KEEP_ALIVE_SECONDS", 0.02)
     async with listening() as listener:
         data = await exchange(listener, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert data.endswith(b"GET /  0\n")
 
 
-async def test_a_client_that_leaves_in_the_middle_disturbs_nobody() -> None:
+async def test_client_that_leaves_during_a_request() -> None:
     async with listening() as listener:
         async with await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
             await stream.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
         assert (await exchange(listener, b"GET / HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
 
-async def test_an_upgrade_to_something_else_is_an_ordinary_request() -> None:
+async def test_upgrade_to_another_protocol_is_ignored() -> None:
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         upgrade = b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
         await stream.send(upgrade)
@@ -216,7 +216,7 @@ async def test_websocket_after_a_request_on_the_same_connection() -> None:
 
 
 @pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"])
-async def test_there_is_one_place_to_refuse_a_request_by_its_head(upgrade: bytes) -> None:
+async def test_admit_refuses_a_request_by_its_head(upgrade: bytes) -> None:
     def only_a(request: HttpRequest) -> HttpResponse | None:
         return None if request.header("host") == "a" else HttpResponse.text(403, "another host")
 
@@ -229,7 +229,7 @@ async def test_there_is_one_place_to_refuse_a_request_by_its_head(upgrade: bytes
 
 
 @pytest.mark.parametrize("fault", ["raises", "bad header"])
-async def test_a_defect_is_500_and_not_the_end(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_defect_is_500_and_the_server_continues(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     async def fail(request: HttpRequest) -> HttpResponse:
         if request.path != "/fail":
             return await say_request(request)

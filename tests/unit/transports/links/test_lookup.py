@@ -1,4 +1,4 @@
-"""Names into addresses, and the race between them."""
+"""Host names to addresses, and the race between their connections."""
 
 import socket
 from functools import partial
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Stream:
-    """A connection that counts its closings."""
+    """A connection that counts its calls of `aclose`."""
 
     def __init__(self) -> None:
         self.closed = 0
@@ -39,12 +39,12 @@ async def never() -> anyio.abc.ByteStream:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "fe80::1%lo"])
-async def test_an_address_is_not_looked_up(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ip_address_is_not_looked_up(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "getaddrinfo")
     assert await addresses_of(address, 1) == [address]
 
 
-async def test_the_families_of_a_name_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_address_families_of_a_name_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
     six, four, stream = socket.AF_INET6, socket.AF_INET, socket.SOCK_STREAM
     rows = [(six, stream, 6, "", (f"fd00::{one}", 1, 0, 0)) for one in (1, 2, 3, 1)]
     rows += [(four, stream, 6, "", ("10.0.0.1", 1)), (six, stream, 6, "", ("fe80::1", 1, 0, 4))]  # type: ignore[list-item]
@@ -53,19 +53,19 @@ async def test_the_families_of_a_name_take_turns(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 64 + ".example", "\ud800"])
-async def test_a_name_that_is_not_known(name: str) -> None:
+async def test_unknown_name(name: str) -> None:
     with pytest.raises((OSError, UnicodeError)):
         await addresses_of(name, 1)
 
 
-async def test_the_first_that_opens_wins_and_the_rest_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_first_open_connection_wins_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "STAGGER_SECONDS", 0.001)
     winner = Stream()
     assert await race([never, partial(refused, "no"), partial(opens, winner), never]) is winner
     assert winner.closed == 0
 
 
-async def test_the_second_of_two_winners_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_second_open_connection_of_a_race_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "STAGGER_SECONDS", 0.001)
     go, first, second = anyio.Event(), Stream(), Stream()
 
@@ -83,7 +83,7 @@ async def test_the_second_of_two_winners_is_closed(monkeypatch: pytest.MonkeyPat
     assert (first.closed, second.closed) == (0, 1)
 
 
-async def test_all_fail() -> None:
+async def test_race_without_a_winner() -> None:
     with pytest.raises(OSError) as caught:
         await race([partial(refused, "no"), partial(refused, "never")])
     assert tcp.describe_error(caught.value) == "connection refused"
@@ -91,7 +91,7 @@ async def test_all_fail() -> None:
         await race([partial(refused, "no")])
 
 
-async def test_a_cancelled_race_keeps_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_race_keeps_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "STAGGER_SECONDS", 60)
     one = Stream()
     with anyio.CancelScope() as scope:

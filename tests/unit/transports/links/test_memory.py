@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def everything(link: Link) -> list[bytes]:
-    """All chunks until the end."""
+    """Return all chunks until the end."""
     chunks = []
     try:
         while True:
@@ -35,7 +35,7 @@ async def test_carries_bytes_both_ways() -> None:
     assert list(await here.receive()) == [b"e"]
 
 
-async def test_a_readonly_chunk_is_not_copied_and_a_mutable_one_is() -> None:
+async def test_only_mutable_chunks_are_copied() -> None:
     here, there = pair()
     data = b"x" * 100_000
     await here.send([data])
@@ -46,7 +46,7 @@ async def test_a_readonly_chunk_is_not_copied_and_a_mutable_one_is() -> None:
     assert bytes((await there.receive())[0]) == b"before"
 
 
-async def test_sender_waits_while_too_much_is_unread() -> None:
+async def test_send_waits_above_the_buffer_limit() -> None:
     here, there = pair()
     done = anyio.Event()
 
@@ -63,13 +63,13 @@ async def test_sender_waits_while_too_much_is_unread() -> None:
             await done.wait()
 
 
-async def test_up_to_the_limit_nobody_waits() -> None:
+async def test_send_does_not_wait_up_to_the_buffer_limit() -> None:
     here, _ = pair()
     with anyio.fail_after(10):
         await here.send([b"x" * BUFFERED])
 
 
-async def test_close_lets_the_other_read_the_rest_and_is_idempotent() -> None:
+async def test_close_keeps_sent_bytes_readable_and_is_idempotent() -> None:
     here, there = pair()
     await here.send([b"last"])
     await there.send([b"never read"])
@@ -95,7 +95,7 @@ async def test_break_ends_both_sides_at_once(breaker: int) -> None:
 
 
 @pytest.mark.parametrize("end", ["break", "close"])
-async def test_an_end_wakes_who_waits(end: str) -> None:
+async def test_end_of_a_link_wakes_waiting_tasks(end: str) -> None:
     here, there = pair()
     ended: list[LinkEnded] = []
 
@@ -116,7 +116,7 @@ async def test_an_end_wakes_who_waits(end: str) -> None:
     assert [reason.clean for reason in ended] == [end == "close"] * 2
 
 
-def test_a_chunk_has_a_size() -> None:
+def test_chunk_size_is_at_least_1() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         pair(chunk=0)
 

@@ -1,4 +1,4 @@
-"""Raw TCP links: bytes as they are, few writes, plain words when a connection cannot be had."""
+"""Raw TCP links: unchanged bytes, few writes, a plain error when a connection fails."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 def closed_port() -> int:
-    """A port where nobody listens."""
+    """A port without a listener."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port: int = unused.getsockname()[1]
@@ -23,7 +23,7 @@ def closed_port() -> int:
 
 
 async def receive_exactly(link: Link, length: int) -> bytes:
-    """`length` bytes off a stream link."""
+    """Return `length` bytes from a stream link."""
     data = bytearray()
     while len(data) < length:
         for chunk in await link.receive():
@@ -68,7 +68,7 @@ async def test_short_chunks_share_a_write_and_long_ones_are_not_copied() -> None
     assert stream.sent == [b"123"]
 
 
-async def test_bytes_put_back_come_first() -> None:
+async def test_bytes_received_before_the_link_come_first() -> None:
     link = tcp.TcpLink(Scripted([b"more"]), received=b"first")
     assert [await link.receive(), await link.receive()] == [(b"first",), (b"more",)]
     with pytest.raises(LinkEnded, match="hung up") as caught:
@@ -76,11 +76,11 @@ async def test_bytes_put_back_come_first() -> None:
     assert caught.value.clean
 
 
-async def test_a_reset_is_not_clean() -> None:
+async def test_reset_is_not_clean() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         link = await tcp.connect("127.0.0.1", server.getsockname()[1])
         accepted, _ = server.accept()
-        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing now resets
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close now sends a reset
         accepted.close()
         with pytest.raises(LinkEnded) as first:
             await link.receive()
@@ -95,7 +95,7 @@ async def test_a_reset_is_not_clean() -> None:
     await link.close()
 
 
-async def test_close_ends_a_receive_that_waits() -> None:
+async def test_close_ends_a_waiting_receive() -> None:
     async with listening() as listener:
         link = await tcp.connect("127.0.0.1", listener.port)
         ended: list[LinkEnded] = []
@@ -113,7 +113,7 @@ async def test_close_ends_a_receive_that_waits() -> None:
         assert [end.clean for end in ended] == [True]
 
 
-async def test_what_was_sent_before_close_arrives() -> None:
+async def test_bytes_sent_before_close_arrive() -> None:
     got = bytearray()
     ended = anyio.Event()
 
@@ -134,7 +134,7 @@ async def test_what_was_sent_before_close_arrives() -> None:
     assert len(got) == 1_000_001
 
 
-async def test_nobody_listens() -> None:
+async def test_connection_refused() -> None:
     port = closed_port()
     with pytest.raises(LinkEnded) as caught:
         await tcp.connect("127.0.0.1", port)
@@ -143,7 +143,7 @@ async def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
-async def test_a_name_that_cannot_be_a_host(host: str) -> None:
+async def test_invalid_host_name(host: str) -> None:
     with pytest.raises(LinkEnded, match="cannot connect to"):
         await tcp.connect(host, 9001)
 
@@ -195,7 +195,7 @@ async def test_long_chunks_are_written_in_slices_and_counted() -> None:
     assert output.unsent == 0
 
 
-async def test_taken_is_what_the_peers_system_has_acknowledged() -> None:
+async def test_acked_bytes_are_those_the_peers_system_acknowledged() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         stream = await tcp.open_stream("127.0.0.1", server.getsockname()[1])
         accepted, _ = server.accept()

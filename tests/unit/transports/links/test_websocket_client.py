@@ -1,4 +1,4 @@
-"""Our WebSocket links as clients: against a server of the `websockets` library in a thread, and against our own."""
+"""WebSocket links as clients: against a server of the `websockets` library in a thread, and against the own server."""
 
 import random
 import socket
@@ -84,14 +84,14 @@ async def test_classic_against_a_foreign_server() -> None:
         await link.close()
 
 
-async def test_a_server_that_does_not_know_the_subprotocol_makes_a_classic_link() -> None:
+async def test_server_without_the_subprotocol_makes_a_classic_link() -> None:
     with foreign_server(echo_back, subprotocols=()) as port:
         link = await websocket.connect("127.0.0.1", port)
         assert link.framing is Framing.CLASSIC_MESSAGES
         await link.close()
 
 
-async def test_messages_sent_with_the_answer_to_the_handshake_are_not_lost() -> None:
+async def test_messages_sent_with_the_handshake_answer_are_not_lost() -> None:
     def greet(connection: ServerConnection) -> None:
         connection.send(b"welcome")
         connection.send(iter(["frag", "", "ments"]))
@@ -105,7 +105,7 @@ async def test_messages_sent_with_the_answer_to_the_handshake_are_not_lost() -> 
 
 
 @pytest.mark.parametrize(("code", "clean"), [(1000, True), (1001, True), (1008, False), (3000, False)])
-async def test_the_server_closes(code: int, clean: bool) -> None:
+async def test_close_by_the_server(code: int, clean: bool) -> None:
     with foreign_server(lambda connection: connection.close(code, "because")) as port:
         link = await websocket.connect("127.0.0.1", port)
         with anyio.fail_after(PATIENCE), pytest.raises(LinkEnded) as caught:
@@ -115,8 +115,8 @@ async def test_the_server_closes(code: int, clean: bool) -> None:
         await link.close()
 
 
-async def test_we_close_and_the_server_is_told() -> None:
-    told: list[int] = []
+async def test_close_by_the_client_sends_its_code() -> None:
+    codes_received: list[int] = []
     done = threading.Event()
 
     def watch(connection: ServerConnection) -> None:
@@ -124,7 +124,7 @@ async def test_we_close_and_the_server_is_told() -> None:
             connection.recv()
         except ConnectionClosed as error:
             assert error.rcvd is not None
-            told.append(error.rcvd.code)
+            codes_received.append(error.rcvd.code)
         done.set()
 
     with foreign_server(watch) as port:
@@ -132,10 +132,10 @@ async def test_we_close_and_the_server_is_told() -> None:
         await link.close(1001)
         await link.close()
         assert await anyio.to_thread.run_sync(done.wait, PATIENCE)
-    assert told == [1001]
+    assert codes_received == [1001]
 
 
-async def test_too_large_for_us_closes_with_1009() -> None:
+async def test_too_large_message_closes_with_1009() -> None:
     codes: list[int] = []
     done = threading.Event()
 
@@ -158,7 +158,7 @@ async def test_too_large_for_us_closes_with_1009() -> None:
     assert codes == [1009]
 
 
-async def test_sixteen_mebibytes_there_and_back_between_our_own_ends() -> None:
+async def test_echo_of_16_mib_between_own_client_and_server() -> None:
     seed = 16
     data = random.Random(seed).randbytes(16 * MEBI)
     async with listening() as listener:
@@ -185,13 +185,13 @@ UPGRADE = b"HTTP/1.1 101 Ok\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         (b"HTTP/1.1 101 Ok\r\n" + b"X: y\r\n" * 20_000, "does not speak WebSocket: Bad HTTP message"),
     ],
 )
-async def test_no_websocket_there(answer: bytes, words: str) -> None:
+async def test_server_without_websocket(answer: bytes, words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
         def answer_one() -> None:
             connection, _ = server.accept()
-            with connection, suppress(OSError):  # who has read enough of it hangs up, by a reset if there is more
+            with connection, suppress(OSError):  # a client that hangs up with unread data sends a reset
                 connection.recv(65536)
                 connection.sendall(answer)
                 connection.shutdown(socket.SHUT_WR)
@@ -214,7 +214,7 @@ async def test_no_answer_to_the_handshake(monkeypatch: pytest.MonkeyPatch) -> No
             await websocket.connect("127.0.0.1", port)
 
 
-async def test_nobody_listens() -> None:
+async def test_connection_refused() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -223,20 +223,20 @@ async def test_nobody_listens() -> None:
 
 
 def scripted_link(stream: Scripted, *, side: ConnectionType, max_message: int = MEBI) -> WebSocketLink:
-    """A link without a socket, its handshake behind it."""
+    """A link without a socket, after its handshake."""
     framing = Framing.NATIVE_MESSAGES
     return WebSocketLink(stream, Connection(side), framing=framing, received=b"", max_message=max_message)
 
 
 @pytest.mark.parametrize("side", ConnectionType)
-async def test_all_messages_of_a_send_leave_in_one_write(side: ConnectionType) -> None:
+async def test_messages_of_one_send_share_a_write(side: ConnectionType) -> None:
     stream = Scripted()
     await scripted_link(stream, side=side).send([b"one", b"", b"three"])
     mask = 4 if side is ConnectionType.CLIENT else 0
     assert [len(write) for write in stream.sent] == [3 * (2 + mask) + 8]
 
 
-async def test_every_frame_of_a_client_has_a_mask_of_its_own() -> None:
+async def test_every_client_frame_has_its_own_mask() -> None:
     stream = Scripted()
     await scripted_link(stream, side=ConnectionType.CLIENT).send([b"\0" * 8] * 20)
     frames = [stream.sent[0][at : at + 14] for at in range(0, 20 * 14, 14)]
@@ -244,8 +244,8 @@ async def test_every_frame_of_a_client_has_a_mask_of_its_own() -> None:
     assert len({frame[2:6] for frame in frames}) > 10
 
 
-async def test_thousands_of_fragments_join() -> None:
-    """Many more pieces than are kept apart, each of some bytes."""
+async def test_message_of_thousands_of_fragments() -> None:
+    """Many more fragments than are kept apart, each of some bytes."""
     text, data = "añ€😀" * 3000, b"0123456789" * 5000
     wire = b"".join(
         frame.serialize(mask=True)
@@ -263,7 +263,7 @@ def fragments(opcode: Opcode, pieces: list[bytes]) -> list[Frame]:
 
 
 def cut(data: bytes, lengths: list[int]) -> list[bytes]:
-    """`data` in pieces of `lengths`, the rest as the last one; at least one piece, no trailing empty one but of b""."""
+    """Return `data` in pieces of `lengths` and the rest: at least one piece, an empty last one only for b""."""
     pieces, at = [], 0
     for length in lengths:
         if at < len(data):
@@ -302,7 +302,7 @@ def test_any_fragments_in_any_reads_make_the_same_messages(
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40)), st.sampled_from(ConnectionType))
-def test_any_bytes_end_in_link_ended_alone(data: bytes, reads: list[int], side: ConnectionType) -> None:
+def test_any_bytes_raise_only_link_ended(data: bytes, reads: list[int], side: ConnectionType) -> None:
     async def run() -> None:
         link = scripted_link(Scripted(cut(data, reads) if data else []), side=side, max_message=100)
         with pytest.raises(LinkEnded):

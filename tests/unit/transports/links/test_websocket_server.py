@@ -1,4 +1,4 @@
-"""Our WebSocket links as servers, judged by the `websockets` library and by frames written by hand."""
+"""WebSocket links as servers, against the `websockets` library and frames written by hand."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -24,14 +24,14 @@ ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3 has both
 
 
 def client_frame(first: int, payload: bytes, *, length: bytes | None = None) -> bytes:
-    """A masked frame by hand; the mask of zeros leaves the payload as it is."""
+    """Return a masked frame, made by hand. A mask of zeros leaves the payload unchanged."""
     if length is None:
         length = bytes((0x80 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
     return bytes((first,)) + length + b"\0\0\0\0" + payload
 
 
 class Recorder:
-    """Notes what a link receives, batch by batch, and how it ended."""
+    """Records what a link receives, batch by batch, and how it ended."""
 
     def __init__(self, then: Callable[[WebSocketLink], Awaitable[None]] | None = None) -> None:
         self.batches: list[Sequence[object]] = []
@@ -114,9 +114,7 @@ async def test_echo_of_fragments() -> None:
         (("other",), None, Framing.CLASSIC_MESSAGES),
     ],
 )
-async def test_the_subprotocol_tells_the_dialect(
-    offered: tuple[str, ...], chosen: str | None, framing: Framing
-) -> None:
+async def test_subprotocol_selects_the_dialect(offered: tuple[str, ...], chosen: str | None, framing: Framing) -> None:
     async def greet(link: WebSocketLink) -> None:
         await link.send([b"{}"])
 
@@ -129,7 +127,7 @@ async def test_the_subprotocol_tells_the_dialect(
     assert recorder.framing is framing
 
 
-async def test_classic_takes_text_and_binary() -> None:
+async def test_classic_link_accepts_text_and_binary() -> None:
     recorder = Recorder()
     async with listening(recorder) as listener, foreign_client(listener) as client:
         client.protocol.send_text(b'{"a":1}')
@@ -144,7 +142,7 @@ async def test_classic_takes_text_and_binary() -> None:
     assert recorder.end.clean
 
 
-async def test_messages_of_one_segment_come_together_and_leave_in_one_write() -> None:
+async def test_messages_of_one_segment_are_one_batch() -> None:
     recorder = Recorder()
     async with listening(recorder) as listener:
         stream = await upgraded(listener.port)
@@ -154,7 +152,7 @@ async def test_messages_of_one_segment_come_together_and_leave_in_one_write() ->
         await stream.aclose()
     assert recorder.batches == [["one", b"two", ""]]
     assert recorder.end is not None
-    assert not recorder.end.clean  # no close frame came
+    assert not recorder.end.clean  # without a close frame
 
 
 async def test_frames_sent_with_the_handshake_are_not_lost() -> None:
@@ -165,7 +163,7 @@ async def test_frames_sent_with_the_handshake_are_not_lost() -> None:
             answer += await stream.receive()
 
 
-async def test_a_byte_at_a_time() -> None:
+async def test_handshake_and_frames_in_single_bytes() -> None:
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         for byte in HANDSHAKE + client_frame(0x81, "é!".encode()) + client_frame(0x82, b"x" * 130):
             await stream.send(bytes((byte,)))
@@ -224,7 +222,7 @@ def _fragments(client: ForeignClient, pieces: Sequence[bytes]) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"x" * 1001], [b"x" * 500, b"x" * 501], ["é".encode() * 250] * 3])
-async def test_too_large_closes_with_1009(pieces: list[bytes]) -> None:
+async def test_too_large_message_closes_with_1009(pieces: list[bytes]) -> None:
     async with listening(max_message=1000) as listener, foreign_client(listener) as client:
         await client.binary(b"y" * 1000)
         assert (await client.frame()).data == b"y" * 1000
@@ -234,8 +232,8 @@ async def test_too_large_closes_with_1009(pieces: list[bytes]) -> None:
         assert client.close_code == 1009
 
 
-async def test_a_huge_message_is_refused_while_it_is_being_sent() -> None:
-    """The peer is still writing megabytes: it must get the close frame, not a reset."""
+async def test_huge_message_is_refused_while_it_is_being_sent() -> None:
+    """The peer is still writing megabytes: it must receive the close frame, not a reset."""
     async with listening(max_message=1000) as listener, foreign_client(listener) as client:
         client.protocol.send_binary(b"x" * 32_000_000)
         async with anyio.create_task_group() as tasks:
@@ -252,7 +250,7 @@ async def test_pings_are_answered() -> None:
         assert (frame.opcode, frame.data) == (Opcode.PONG, b"are you there")
 
 
-async def test_pong_of_our_ping_is_a_sign_of_life() -> None:
+async def test_pong_of_an_own_ping_is_a_sign_of_life() -> None:
     pong_came = anyio.Event()
 
     async def ping(link: WebSocketLink) -> None:
@@ -271,8 +269,8 @@ async def test_pong_of_our_ping_is_a_sign_of_life() -> None:
         await recorder.ended.wait()
 
 
-async def test_pongs_leave_between_the_frames_of_a_long_message() -> None:
-    """The writer is stuck as the peer reads nothing; pings that come meanwhile are answered before its message ends."""
+async def test_pongs_between_the_frames_of_a_long_message() -> None:
+    """The writer waits because the peer reads nothing. Pings that come then are answered before its message ends."""
     big = b"z" * 32_000_000
 
     async def write_and_read(link: WebSocketLink) -> None:
@@ -303,7 +301,7 @@ async def test_pongs_leave_between_the_frames_of_a_long_message() -> None:
         await recorder.ended.wait()
 
 
-async def test_ten_pings_of_one_read_have_ten_pongs_in_order() -> None:
+async def test_ten_pings_of_one_read_get_ten_pongs_in_order() -> None:
     """Autobahn 2.10; and 2.11, where the same bytes come one at a time."""
     pings = b"".join(client_frame(0x89, b"payload-%d" % number) for number in range(10))
     expected = b"".join(b"\x8a\x09payload-%d" % number for number in range(10))
@@ -316,7 +314,7 @@ async def test_ten_pings_of_one_read_have_ten_pongs_in_order() -> None:
             await stream.aclose()
 
 
-async def test_pongs_owed_are_bounded() -> None:
+async def test_pending_pongs_are_bounded() -> None:
     connection = Connection(ConnectionType.SERVER)
     parser = MessageParser(connection, max_message=100)
     pings = [b"%05d" % number + bytes(120) for number in range(100)]
@@ -339,7 +337,7 @@ async def test_tiny_fragments_are_parsed_in_slices() -> None:
 
 
 @pytest.mark.parametrize(("code", "clean"), [(1000, True), (1001, True), (None, True), (1011, False), (4000, False)])
-async def test_the_peer_closes(code: int | None, clean: bool) -> None:
+async def test_close_by_the_peer(code: int | None, clean: bool) -> None:
     recorder = Recorder()
     async with listening(recorder) as listener, foreign_client(listener) as client:
         client.protocol.send_close(code, "why" if code else "")
@@ -351,7 +349,7 @@ async def test_the_peer_closes(code: int | None, clean: bool) -> None:
     assert (recorder.end.clean, recorder.end.code) == (clean, code or 1005)
 
 
-async def test_answers_to_messages_before_the_peers_close_frame_still_leave() -> None:
+async def test_answers_before_the_peers_close_frame_are_sent() -> None:
     async with listening() as listener, foreign_client(listener) as client:
         client.protocol.send_text(b"last words")
         client.protocol.send_close(1000)
@@ -361,7 +359,7 @@ async def test_answers_to_messages_before_the_peers_close_frame_still_leave() ->
 
 
 @pytest.mark.parametrize(("code", "sent"), [(1000, 1000), (1001, 1001), (4321, 4321), (1005, 4005), (1040, 4040)])
-async def test_we_close(code: int, sent: int) -> None:
+async def test_close_by_the_server(code: int, sent: int) -> None:
     async def close(link: WebSocketLink) -> None:
         await link.close(code)
         await link.close(1011)
@@ -378,9 +376,9 @@ async def test_we_close(code: int, sent: int) -> None:
     assert recorder.end is not None
 
 
-def test_codes_that_may_be_sent() -> None:
-    told = {1000: 1000, 1004: 4004, 1006: 4006, 1014: 1014, 1015: 4015, 1999: 4999, 3000: 3000, 4999: 4999, 5000: 1011}
-    assert {code: valid_close_code(code) for code in told} == told
+def test_valid_close_codes() -> None:
+    codes = {1000: 1000, 1004: 4004, 1006: 4006, 1014: 1014, 1015: 4015, 1999: 4999, 3000: 3000, 4999: 4999, 5000: 1011}
+    assert {code: valid_close_code(code) for code in codes} == codes
     assert all(
         3000 <= valid_close_code(code) < 5000 or valid_close_code(code) in range(1000, 1015)
         for code in range(-1, 70_000)
@@ -411,7 +409,7 @@ async def test_close_while_another_task_receives() -> None:
     assert [end.clean for end in ended] == [True]
 
 
-async def test_close_does_not_wait_for_ever_and_not_when_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_does_not_wait_for_an_answer_when_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.02)
 
     async def close(link: WebSocketLink) -> None:
@@ -422,12 +420,12 @@ async def test_close_does_not_wait_for_ever_and_not_when_cancelled(monkeypatch: 
     recorder = Recorder(close)
     async with listening(recorder) as listener:
         stream = await upgraded(listener.port)
-        await recorder.ended.wait()  # although nobody answers
+        await recorder.ended.wait()  # although the peer does not answer
         assert await read_all(stream) == b"\x88\x02\x03\xe9"
         await stream.aclose()
 
 
-async def test_a_send_that_is_cut_off_breaks_the_link() -> None:
+async def test_cancelled_send_breaks_the_link() -> None:
     async def cut(link: WebSocketLink) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.send, [b"z" * 32_000_000])
@@ -445,7 +443,7 @@ async def test_a_send_that_is_cut_off_breaks_the_link() -> None:
     assert not recorder.end.clean
 
 
-async def test_an_abrupt_end_is_not_clean() -> None:
+async def test_abrupt_end_is_not_clean() -> None:
     recorder = Recorder()
     async with listening(recorder) as listener:
         stream = await upgraded(listener.port)

@@ -1,4 +1,4 @@
-"""Addresses come from strangers, in gossip: whatever they say, a link that cannot be had is LinkEnded."""
+"""Addresses come from untrusted gossip: for any address, a link that cannot be opened raises LinkEnded."""
 
 from collections.abc import Awaitable, Callable
 
@@ -39,7 +39,7 @@ WRONG = [
     "wss://127.0.0.1:9",
     "tls://127.0.0.1:9",
 ]
-"""Not to be read, of a host that cannot be, or of a scheme that is not there."""
+"""Addresses that do not parse, that have an impossible host, or an unknown scheme."""
 
 
 @pytest.mark.parametrize("address", WRONG, ids=range(len(WRONG)))
@@ -48,9 +48,7 @@ WRONG = [
     [open_link, Dialler(websocket_only=False), Dialler(websocket_only=True)],
     ids=["client", "node", "node by WebSocket"],
 )
-async def test_a_wrong_address_is_a_link_that_cannot_be_had(
-    dial: Callable[[Address], Awaitable[Link]], address: str
-) -> None:
+async def test_wrong_address_raises_link_ended(dial: Callable[[Address], Awaitable[Link]], address: str) -> None:
     with anyio.fail_after(PATIENCE), pytest.raises(LinkEnded):
         await dial(Address(address))
 
@@ -58,9 +56,7 @@ async def test_a_wrong_address_is_a_link_that_cannot_be_had(
 @pytest.mark.parametrize(
     ("websocket_only", "framing"), [(False, Framing.STREAM), (True, Framing.NATIVE_MESSAGES)], ids=["auto", "websocket"]
 )
-async def test_nodes_speak_raw_frames_at_a_websocket_address_unless_told_not_to(
-    websocket_only: bool, framing: Framing
-) -> None:
+async def test_framing_of_a_node_at_a_websocket_address(websocket_only: bool, framing: Framing) -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server:
             link = await Dialler(websocket_only=websocket_only)(Address(server.url))
@@ -68,7 +64,7 @@ async def test_nodes_speak_raw_frames_at_a_websocket_address_unless_told_not_to(
             await link.close()
 
 
-async def test_what_does_not_say_hello_gets_websocket_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_address_without_raw_hello_uses_websocket_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialing, "_TRY_SECONDS", 0.05)
     raw = 0
     times = {"now": 0.0}
@@ -93,7 +89,7 @@ async def test_what_does_not_say_hello_gets_websocket_for_an_hour(monkeypatch: p
             await link.close()
 
 
-async def test_nobody_there_is_tried_raw_again_the_next_time() -> None:
+async def test_unreachable_address_is_tried_raw_again() -> None:
     dial = Dialler(websocket_only=False)
     with anyio.fail_after(PATIENCE), reserved_port() as port:
         address = Address(f"ws://127.0.0.1:{port}")
@@ -105,7 +101,7 @@ async def test_nobody_there_is_tried_raw_again_the_next_time() -> None:
             await link.close()
 
 
-async def test_memory_of_what_is_spoken_where_is_bounded_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_remembered_framings_are_bounded_and_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     times, asked = {"now": 0.0}, [0]
 
     async def silent(host: str, port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The loop that drives a node, without sockets: dials that fail, links that do not end, calls from within."""
+"""The loop that drives a node, without sockets: failed dials, links that do not end, calls from within."""
 
 import json
 import os
@@ -37,7 +37,7 @@ async def nobody(address: Address) -> Link:
 def driven(
     *functions: Function, dial: Callable[[Address], Awaitable[Link]] = nobody, seeds: tuple[str, ...] = ()
 ) -> Driver:
-    """A driver of a new node."""
+    """Return a driver of a new node."""
     config = NodeConfig(seeds=tuple(map(Address, seeds)), limits=QUICK)
     node = Node(config, me=MemberId(b"m" * 16), rng=Rng(1), entropy=os.urandom, now=clock())
     for one in functions:
@@ -53,7 +53,7 @@ def leave(driver: Driver) -> None:
 
 
 class Deaf(Link):
-    """A link whose peer neither reads nor speaks. `given` is received first; `takes` short writes never wait."""
+    """A link whose peer neither reads nor writes. `given` is received first; `takes`: short writes never wait."""
 
     framing = Framing.STREAM
     peer = "deaf"
@@ -90,7 +90,7 @@ class Deaf(Link):
 
 
 def request(*calls: str) -> bytes:
-    """One request a call, in the classic dialect on raw frames."""
+    """Return one request per call, in the classic dialect on raw frames."""
     frames = b""
     for name in calls:
         body = json.dumps({"role": "rpc", "cmds": [{"name": "x", "fun": name}], "u": name}).encode()
@@ -104,7 +104,7 @@ def request(*calls: str) -> bytes:
 @pytest.mark.parametrize(
     "error", [LinkEnded("refused"), ValueError("bad address"), RuntimeError("a defect"), OSError()]
 )
-async def test_a_dial_that_fails_in_any_way_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_dial_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     dialled: list[str] = []
     thrice = anyio.Event()
 
@@ -128,7 +128,7 @@ async def test_a_dial_that_fails_in_any_way_is_tried_again(error: Exception, cap
 # -- links that do not end ---------------------------------------------------------------------------------------------
 
 
-async def test_a_node_that_leaves_hangs_up_on_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_node_closes_a_link_whose_peer_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_buffer, "CLOSING_SECONDS", 0.01)
     driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"))
     with anyio.fail_after(PATIENCE):
@@ -141,7 +141,7 @@ async def test_a_node_that_leaves_hangs_up_on_a_peer_that_does_not_read(monkeypa
     assert link.closed.is_set()
 
 
-async def test_a_link_that_never_ends_keeps_no_node_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_node_ends_with_a_link_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 10 * MILLISECOND)
     driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"), closes=False)
     with anyio.fail_after(PATIENCE):
@@ -155,10 +155,10 @@ async def test_a_link_that_never_ends_keeps_no_node_from_ending(monkeypatch: pyt
     assert not link.closed.is_set()
 
 
-# -- what fails in an effect -------------------------------------------------------------------------------------------
+# -- failures in an effect ---------------------------------------------------------------------------------------------
 
 
-async def test_observers_that_raise_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_observers_that_raise(caplog: pytest.LogCaptureFixture) -> None:
     def raises(*_: object) -> None:
         raise LookupError("no")
 
@@ -174,7 +174,7 @@ async def test_observers_that_raise_end_nothing(caplog: pytest.LogCaptureFixture
     assert "a defect while reporting that fails failed" in caplog.text
 
 
-async def test_a_body_that_cannot_be_started_is_an_error_of_its_call(caplog: pytest.LogCaptureFixture) -> None:
+async def test_function_that_cannot_be_started_is_an_error_of_its_call(caplog: pytest.LogCaptureFixture) -> None:
     class Odd(Function):
         def start(self, *args: object, **kwargs: object) -> Any:  # type: ignore[override]
             raise LookupError("no")
@@ -189,7 +189,7 @@ async def test_a_body_that_cannot_be_started_is_an_error_of_its_call(caplog: pyt
     assert "a defect while carrying out Run" in caplog.text
 
 
-async def test_a_link_that_cannot_be_written_to_ends_alone() -> None:
+async def test_link_that_cannot_be_written_to_ends_alone() -> None:
     class Odd(Deaf):
         def send_now(self, chunks: Sequence[Buffer]) -> bool:
             raise LookupError("no")
@@ -208,7 +208,7 @@ async def test_a_link_that_cannot_be_written_to_ends_alone() -> None:
             await driver.ended.wait()
 
 
-async def test_a_call_withdrawn_before_its_body_began_goes_elsewhere() -> None:
+async def test_call_of_a_function_withdrawn_before_its_start() -> None:
     link = Deaf(request("f"), takes=True)
     driver = driven(function(lambda: 1, name="f", inline=True))
     driver._functions.clear()
@@ -217,7 +217,7 @@ async def test_a_call_withdrawn_before_its_body_began_goes_elsewhere() -> None:
 
 
 async def carried_out(driver: Driver, link: Deaf) -> None:
-    """Let the driver answer what comes over the link, and leave."""
+    """Let the driver answer the requests of the link, and leave."""
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(driver.run)
@@ -228,10 +228,10 @@ async def carried_out(driver: Driver, link: Deaf) -> None:
             await driver.ended.wait()
 
 
-# -- from within -------------------------------------------------------------------------------------------------------
+# -- calls from within -------------------------------------------------------------------------------------------------
 
 
-async def test_effects_of_what_is_done_within_an_effect_come_after_it() -> None:
+async def test_effects_caused_within_an_effect_come_after_it() -> None:
     seen: list[int] = []
     done = anyio.Event()
 
@@ -257,7 +257,7 @@ async def test_effects_of_what_is_done_within_an_effect_come_after_it() -> None:
     assert places == sorted(places)
 
 
-async def test_effects_are_carried_out_in_no_context_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_effects_run_outside_the_context_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     async def body() -> None:

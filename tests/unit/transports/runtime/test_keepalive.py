@@ -1,4 +1,4 @@
-"""Keepalive of JSON links: a defect of one ends that one; one that cannot ask is left alone."""
+"""Keepalive of JSON links: a defect of one link ends that link; a link without keepalive stays open."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ MILLISECOND = 1_000_000
 
 
 class Silent(Link):
-    """A link over which nothing comes."""
+    """A link that receives nothing."""
 
     framing = Framing.CLASSIC_MESSAGES
     peer = "peer"
@@ -39,14 +39,14 @@ class Silent(Link):
 
 
 class Broken(Silent):
-    """A link that fails as none should when it is asked."""
+    """A link whose keepalive raises an undeclared error."""
 
     async def keepalive(self) -> bool:
         raise ValueError("a defect")
 
 
 class Pinged(Silent):
-    """A link that asks in vain."""
+    """A link whose keepalives get no answer."""
 
     async def keepalive(self) -> bool:
         self.asked += 1
@@ -54,7 +54,7 @@ class Pinged(Silent):
 
 
 async def kept(link: Silent, *, gone_after: int) -> None:
-    """Watch a link until it is closed, and beside it one that has no means to ask."""
+    """Watch a link until it is closed, and beside it a link without keepalive."""
     mute = Silent()
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
@@ -73,13 +73,13 @@ async def kept(link: Silent, *, gone_after: int) -> None:
     assert mute.closed == []
 
 
-async def test_request_for_a_sign_of_life_that_fails_ends_its_link_alone() -> None:
+async def test_keepalive_that_raises_ends_its_link_alone() -> None:
     link = Broken()
     await kept(link, gone_after=10**15)
     assert set(link.closed) == {CloseCode.INTERNAL_ERROR}
 
 
-async def test_link_that_stays_silent_is_closed_after_it_was_asked() -> None:
+async def test_silent_link_is_closed_after_keepalives() -> None:
     link = Pinged()
     await kept(link, gone_after=5 * MILLISECOND)
     assert link.closed == [CloseCode.GOING_AWAY]

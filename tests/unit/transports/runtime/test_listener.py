@@ -1,4 +1,4 @@
-"""The listener: what a connection is shows in its first byte, and nothing that one does ends the others."""
+"""The listener: the first byte shows the protocol of a connection, and no connection can end the others."""
 
 import errno
 import logging
@@ -34,7 +34,7 @@ async def test_raw_frames_keep_their_first_bytes(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", [b"\x16\x03\x01\x02\x00", b"\x02", b"\xff", b" GET / HTTP/1.1\r\n", b"{}"])
-async def test_anything_else_is_hung_up_with_a_line_in_the_log(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_unknown_first_byte_is_closed_and_logged(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         await stream.send(first)
         assert await read_all(stream) == b""
@@ -44,20 +44,20 @@ async def test_anything_else_is_hung_up_with_a_line_in_the_log(first: bytes, cap
     assert record.getMessage().startswith("127.0.0.1:")
 
 
-async def test_who_says_nothing_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_module, "FIRST_BYTES_SECONDS", 0.02)
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         assert await read_all(stream) == b""
 
 
-async def test_a_head_that_does_not_end_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unfinished_http_head_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_module, "FIRST_BYTES_SECONDS", 0.02)
     async with listening() as listener, await anyio.connect_tcp("127.0.0.1", listener.port) as stream:
         await stream.send(b"GET / HTTP/1.1\r\n")
         assert await read_all(stream) == b""
 
 
-async def test_who_leaves_at_once_leaves_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+async def test_connection_that_closes_at_once_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     async with listening() as listener:
         async with await anyio.connect_tcp("127.0.0.1", listener.port):
             pass
@@ -67,7 +67,7 @@ async def test_who_leaves_at_once_leaves_no_warning(caplog: pytest.LogCaptureFix
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_defect_in_one_connection_ends_only_that(caplog: pytest.LogCaptureFixture) -> None:
+async def test_defect_in_one_connection_ends_only_that_connection(caplog: pytest.LogCaptureFixture) -> None:
     async def fail_first(link: Link) -> None:
         if list(await link.receive()) == [b"\x00fail"]:
             raise RuntimeError("a defect")
@@ -87,7 +87,7 @@ async def test_a_defect_in_one_connection_ends_only_that(caplog: pytest.LogCaptu
     assert "a defect ended this connection" in caplog.text
 
 
-async def test_a_link_is_closed_when_its_function_returns() -> None:
+async def test_link_is_closed_when_its_function_returns() -> None:
     async def leave(link: Link) -> None:
         await link.receive()
 
@@ -100,7 +100,7 @@ async def test_a_link_is_closed_when_its_function_returns() -> None:
         await native.close()
 
 
-async def test_a_free_port_is_told() -> None:
+async def test_port_0_binds_a_free_port() -> None:
     listener = await Listener.bind("127.0.0.1", 0)
     assert listener.host == "127.0.0.1"
     assert 1024 <= listener.port <= 65535
@@ -108,7 +108,7 @@ async def test_a_free_port_is_told() -> None:
     await listener.close()
 
 
-async def test_a_port_in_use_says_what_to_do() -> None:
+async def test_error_of_a_port_in_use() -> None:
     async with listening() as listener:
         with pytest.raises(CannotListen) as caught:
             await Listener.bind("127.0.0.1", listener.port)
@@ -128,13 +128,13 @@ async def test_a_port_in_use_says_what_to_do() -> None:
         ("127.0.0.1", -1, "a port is a number from 0 to 65535"),
     ],
 )
-async def test_other_reasons_for_not_listening(host: str, port: int, words: str) -> None:
+async def test_other_errors_of_listening(host: str, port: int, words: str) -> None:
     with pytest.raises(CannotListen, match="cannot listen on") as caught:
         await Listener.bind(host, port)
     assert words in str(caught.value)
 
 
-async def test_close_frees_the_port_and_lets_open_links_go_on() -> None:
+async def test_close_frees_the_port_and_keeps_open_links() -> None:
     with anyio.fail_after(30):
         listener = await Listener.bind("127.0.0.1", 0)
         async with anyio.create_task_group() as tasks:
@@ -151,11 +151,11 @@ async def test_close_frees_the_port_and_lets_open_links_go_on() -> None:
                 await tcp.connect("127.0.0.1", listener.port)
             await link.send([b"two"])
             assert await link.receive() == (b"two",)
-            await link.close()  # the last one: serve returns, and with it the task group
+            await link.close()  # the last link: serve returns, and with it the task group
 
 
 class Scarce(SocketListener):
-    """A listener whose machine is out of files at first, then gives one connection, then is closed."""
+    """A listener that is out of files at first, then returns one connection, then is closed."""
 
     def __init__(self, faults: list[Exception], stream: SocketStream | Scripted) -> None:
         self.faults = faults
@@ -181,7 +181,7 @@ class Scarce(SocketListener):
         return {anyio.abc.SocketAttribute.local_port: lambda: 9}
 
 
-async def test_out_of_files_it_backs_off_and_goes_on(
+async def test_accept_backs_off_when_out_of_files(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pauses: list[float] = []

@@ -1,4 +1,4 @@
-"""What a node tells people: each fact once, and nothing that a terminal acts on."""
+"""What a node logs: each fact once, without control characters for a terminal."""
 
 import logging
 
@@ -10,10 +10,10 @@ from mpreg_proto.notices import CardsDiffer, LinkClosed, LinkEndCause, LinkOpene
 from mpreg_transports.runtime import log_observer as module
 from mpreg_transports.runtime.log_observer import LogObserver, ready_line
 
-ME, OTHER, GONE = MemberId(b"m" * 16), MemberId(b"o" * 16), MemberId(b"g" * 16)
+ME, OTHER, FORMER = MemberId(b"m" * 16), MemberId(b"o" * 16), MemberId(b"g" * 16)
 
 
-def test_a_refused_address_is_told_once_until_a_node_is_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_address_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     observer = LogObserver(ME)
     for number in range(5):
         observer.observe(LinkClosed(LinkId(number), "ws://h:1", "another cluster", LinkEndCause.REFUSED))
@@ -24,7 +24,7 @@ def test_a_refused_address_is_told_once_until_a_node_is_there(caplog: pytest.Log
     ]
 
 
-def test_the_end_of_a_link_that_was_open_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_end_of_an_open_link_is_logged_each_time(caplog: pytest.LogCaptureFixture) -> None:
     observer = LogObserver(ME)
     for number in range(2):
         observer.observe(LinkOpened(LinkId(number), "other", MemberId(b"a" * 16)))
@@ -35,7 +35,7 @@ def test_the_end_of_a_link_that_was_open_is_told_each_time(caplog: pytest.LogCap
     assert said == ["link to other ended: silent for 20 s"] * 2 + ["link to a client ended: silent for 20 s"]
 
 
-def test_cards_that_differ_are_told_once_a_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_cards_that_differ_are_logged_once_per_name(caplog: pytest.LogCaptureFixture) -> None:
     observer = LogObserver(ME)
     for name in ("one", "other", "one"):
         observer.observe(CardsDiffer(MemberId(b"a" * 16), name))
@@ -44,18 +44,18 @@ def test_cards_that_differ_are_told_once_a_name(caplog: pytest.LogCaptureFixture
     ]
 
 
-def test_a_member_is_told_of_when_its_standing_is_another(caplog: pytest.LogCaptureFixture) -> None:
+def test_member_is_logged_when_its_standing_changes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mpreg")
     observer = LogObserver(ME)
     changes = [
-        (GONE, "gone", Standing.DEAD, 0),  # before this node came
+        (FORMER, "gone", Standing.DEAD, 0),  # before this node joined
         (OTHER, "other", Standing.ALIVE, 0),
         (OTHER, "other", Standing.ALIVE, 1),  # another card
         (OTHER, "other", Standing.SUSPECT, 1),
         (OTHER, "other", Standing.SUSPECT, 1),  # another accuser
         (OTHER, "other", Standing.DEAD, 1),
         (OTHER, "other", Standing.ALIVE, 2),
-        (ME, "me", Standing.ALIVE, 1),  # others had their doubts
+        (ME, "me", Standing.ALIVE, 1),  # after a suspicion of this node by others
         (OTHER, "other", Standing.LEFT, 2),
         (ME, "me", Standing.LEFT, 1),
     ]
@@ -71,14 +71,14 @@ def test_a_member_is_told_of_when_its_standing_is_another(caplog: pytest.LogCapt
     ]
 
 
-def test_a_function_that_fails_leaves_one_line_and_its_traceback_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_function_logs_one_line_and_a_debug_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mpreg")
     LogObserver(ME).failed("f", Raised("ValueError", "a\n\x1b[2J", "Traceback: here"))
     levels = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert levels == [("WARNING", r"f failed: ValueError: a\n\x1b[2J"), ("DEBUG", "Traceback: here")]
 
 
-def test_a_node_without_a_name_is_ready() -> None:
+def test_ready_line_without_a_name() -> None:
     assert ready_line("node", "ws://h:1", functions=2, resources=frozenset()) == (
         "the node is ready at ws://h:1 (2 functions)"
     )
@@ -87,7 +87,7 @@ def test_a_node_without_a_name_is_ready() -> None:
     )
 
 
-def test_what_is_remembered_of_peers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_peers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MEMBERS", 10)
     observer = LogObserver(ME)
     for number in range(3_000):

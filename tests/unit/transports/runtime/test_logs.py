@@ -1,4 +1,4 @@
-"""Log lines that cannot be written: lost, counted, told once, and nothing else."""
+"""Log lines that cannot be written: lost, counted, reported once, and no other effect."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ PATIENCE = 30.0
 
 
 class Gate(io.StringIO):
-    """A stream without a file, whose reader reads when it is told to."""
+    """A stream without a file, whose writes wait until `reads` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def pipe() -> Iterator[tuple[int, TextIO]]:
         yield read, stream
 
 
-def test_lines_that_nobody_reads_are_lost_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_log_lines_are_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "MOST_LINES", 3)
     stream = Gate()
     writer = Writer(lambda: stream)
@@ -48,12 +48,12 @@ def test_lines_that_nobody_reads_are_lost_counted_and_told(monkeypatch: pytest.M
     writer.flush()
     writer.put("after\n")
     writer.flush()
-    told = re.findall(r"(\d+) log lines were lost: nobody reads them", stream.getvalue())
-    assert sum(map(int, told)) == 7  # some before the thread took its first line, the others after
+    lost_lines = re.findall(r"(\d+) log lines were lost: nobody reads them", stream.getvalue())
+    assert sum(map(int, lost_lines)) == 7  # some before the thread took its first line, the others after
     assert stream.getvalue().endswith("2\nafter\n")
 
 
-def test_flush_does_not_wait_for_a_stuck_reader_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flush_waits_for_a_stuck_reader_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_FLUSH_SECONDS", 0.01)
     stream = Gate()
     writer = Writer(lambda: stream)
@@ -66,7 +66,7 @@ def test_flush_does_not_wait_for_a_stuck_reader_twice(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("closed"), RuntimeError("odd")])
-def test_writing_goes_on_after_errors(error: Exception) -> None:
+def test_writing_continues_after_errors(error: Exception) -> None:
     stream = Gate()
     stream.reads.set()
     writer = Writer(lambda: stream)
@@ -81,7 +81,7 @@ def test_writing_goes_on_after_errors(error: Exception) -> None:
     assert stream.getvalue() == f"2 log lines were lost: {what}\n3\n"
 
 
-def test_a_reader_that_went_away_costs_lines(pipe: tuple[int, TextIO]) -> None:
+def test_lines_after_the_reader_closed_are_lost(pipe: tuple[int, TextIO]) -> None:
     read, stream = pipe
     writer = Writer(lambda: stream)
     writer.put("half \udcff of a pair\n")
@@ -93,7 +93,7 @@ def test_a_reader_that_went_away_costs_lines(pipe: tuple[int, TextIO]) -> None:
     assert writer._lost == 1 and writer._reason == "Broken pipe"
 
 
-def test_no_stream_costs_lines() -> None:
+def test_lines_without_a_stream_are_lost() -> None:
     writer = Writer(lambda: None)
     writer.put("1\n")
     writer.flush()
@@ -129,7 +129,7 @@ class Raising(logging.Handler):
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(1), RecursionError()])
-def test_handlers_and_filters_that_raise_cost_lines_told_once(error: BaseException) -> None:
+def test_lines_lost_by_handlers_and_filters_are_reported_once(error: BaseException) -> None:
     logger = logging.Logger("mine")
     handler = Raising()
     logger.addHandler(handler)
@@ -153,6 +153,6 @@ def test_handlers_and_filters_that_raise_cost_lines_told_once(error: BaseExcepti
     assert handler.said == ["three", lost, "four"]
 
 
-def test_lines_name_who_logged_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_record_has_the_function_that_logged_it(caplog: pytest.LogCaptureFixture) -> None:
     logs.get("mpreg.test").warning("here")
-    assert caplog.records[0].funcName == "test_lines_name_who_logged_them"
+    assert caplog.records[0].funcName == "test_record_has_the_function_that_logged_it"

@@ -1,4 +1,4 @@
-"""What is to be written to one link: control first, in few writes, for as long as the peer takes something."""
+"""Output of one link: control first, in few writes, for as long as the peer takes bytes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 def unwatched(look: object) -> None:
-    """Nobody looks: the test does."""
+    """Start no check: the test calls `check_progress`."""
 
 
 class Reluctant(Link):
@@ -71,7 +71,7 @@ class Reluctant(Link):
 
 @asynccontextmanager
 async def running(box: SendBuffer) -> AsyncIterator[None]:
-    """The writer runs beside, to its end."""
+    """Run the writer beside, to its end."""
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(box.run)
@@ -127,13 +127,13 @@ async def test_control_overtakes_content_between_messages() -> None:
     assert link.sent == [b"head" + b"x" * BATCH, b"pingpongsecond" + b"y" * BATCH]
 
 
-async def test_messages_that_gather_leave_in_one_write() -> None:
+async def test_gathered_messages_leave_in_one_write() -> None:
     link = Reluctant()
     box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
     box.put([(b"first",)])
     async with running(box):
         await link.began.wait()
-        link.ready = True  # a write is under way, so nothing may be written beside it
+        link.ready = True  # a write is in progress, so no other may start beside it
         box.put([(b"a",)])
         box.put([(b"b",), (b"c",)])
         box.close(1001)
@@ -156,7 +156,7 @@ async def test_messages_after_close_are_dropped(ready: bool) -> None:
     assert (link.sent, link.closed) == ([], [1008])
 
 
-async def test_closing_ends_when_the_peer_takes_nothing() -> None:
+async def test_close_ends_when_the_peer_takes_nothing() -> None:
     link = Reluctant()
     box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
     box.put([(b"never read",)])
@@ -167,7 +167,7 @@ async def test_closing_ends_when_the_peer_takes_nothing() -> None:
     assert (link.sent, link.closed) == ([], [1001])
 
 
-async def test_closing_waits_while_the_peer_takes_something() -> None:
+async def test_close_waits_while_the_peer_takes_bytes() -> None:
     link = Reluctant()
     box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
     box.put([(b"slow",)])
@@ -202,7 +202,7 @@ async def test_slow_consumer_is_closed_without_progress(caplog: pytest.LogCaptur
     assert "the peer: takes nothing, 100 bytes are unsent; hung up" in caplog.text
 
 
-async def test_amount_alone_closes_nothing() -> None:
+async def test_backlog_size_alone_closes_no_link() -> None:
     link = Reluctant()
     box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
     async with running(box):
@@ -216,38 +216,38 @@ async def test_amount_alone_closes_nothing() -> None:
         link.go.set()
 
 
-async def test_progress_is_told_while_the_peer_takes_something() -> None:
-    link, told = Reluctant(), list[int]()
-    box = SendBuffer(link, monitor=ProgressMonitor(unwatched), progress=lambda: told.append(link.acked))
+async def test_progress_is_reported_while_the_peer_takes_bytes() -> None:
+    link, progress_at = Reluctant(), list[int]()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched), progress=lambda: progress_at.append(link.acked))
     async with running(box):
         box.put([(b"x" * 100,)])
         await link.began.wait()
         link.written, link.acked = 100, 10
         looks(box, 2)
-        assert told == [], "the first look only sees where it stands"
+        assert progress_at == [], "the first look only sees where it stands"
         link.acked = 30
         looks(box, 2)
-        assert told == [30]
+        assert progress_at == [30]
         link.go.set()
         await passes(lambda: link.sent != [])
         assert box.check_progress(), "what the system holds is not taken yet"
         link.acked = 100
         assert box.check_progress()
-        assert told == [30, 100]
+        assert progress_at == [30, 100]
         assert not box.check_progress()
         box.close(1000)
 
 
-async def test_watch_looks_until_all_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_monitor_checks_until_all_bytes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 0.0)
-    link, told = Reluctant(), list[int]()
+    link, progress_at = Reluctant(), list[int]()
     async with anyio.create_task_group() as tasks:
         monitor = ProgressMonitor(tasks.start_soon)
-        box = SendBuffer(link, monitor=monitor, progress=lambda: told.append(link.acked))
+        box = SendBuffer(link, monitor=monitor, progress=lambda: progress_at.append(link.acked))
         tasks.start_soon(box.run)
         box.put([(b"x" * 100,)])
         link.written = 100
-        while not told:
+        while not progress_at:
             link.acked = min(100, link.acked + 1)
             await anyio.lowlevel.checkpoint()
         link.go.set()
@@ -267,21 +267,21 @@ async def test_link_end_ends_the_writer() -> None:
     assert (link.sent, link.closed) == ([], [])
 
 
-async def test_mailbox_holds_one_answer() -> None:
+async def test_reply_slot_holds_one_answer() -> None:
     reply_slot = ReplySlot()
     reply_slot.put([(b"answer",)])
     reply_slot.close(1000)
     assert await reply_slot.answer() == b"answer"
 
 
-async def test_mailbox_closed_empty() -> None:
+async def test_reply_slot_closed_empty() -> None:
     reply_slot = ReplySlot()
     reply_slot.close(1001)
     with pytest.raises(LinkEnded, match="the node is leaving"):
         await reply_slot.answer()
 
 
-async def test_backlog_is_told_once_and_so_is_its_end() -> None:
+async def test_backlog_and_its_end_are_reported_once() -> None:
     link, said = Reluctant(), list[int]()
     box = SendBuffer(link, monitor=ProgressMonitor(unwatched), high_water=100, backlog=said.append)
     async with running(box):

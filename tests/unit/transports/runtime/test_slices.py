@@ -1,4 +1,4 @@
-"""Input in slices: streams are cut by how long they take, messages are not, and others have their turn between."""
+"""Input in slices: streams are cut by their processing time, messages are not, and other tasks run in between."""
 
 import anyio
 import pytest
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Core:
-    """Takes pieces, each of which costs some time a byte."""
+    """Takes pieces, each of which costs some time per byte."""
 
     def __init__(self, cost: int) -> None:
         self.now = 0
@@ -30,7 +30,7 @@ class Core:
         return Slicer(self.take, self.flush, lambda: self.now)
 
     async def others(self) -> None:
-        """Another task: notes when it has its turn."""
+        """Another task: count its turns."""
         while True:
             self.turns += 1
             await anyio.lowlevel.checkpoint()
@@ -42,7 +42,7 @@ async def test_short_input_is_one_piece() -> None:
     assert core.taken == [b"abc"]
 
 
-async def test_cheap_streams_soon_come_whole() -> None:
+async def test_cheap_streams_are_not_cut_for_long() -> None:
     core, data = Core(0), b"x" * 250_000
     slicer = core.slicer()
     for _ in range(8):
@@ -51,7 +51,7 @@ async def test_cheap_streams_soon_come_whole() -> None:
     assert b"".join(bytes(piece) for piece in core.taken if not isinstance(piece, str)) == data * 8
 
 
-async def test_costly_streams_are_cut_and_others_have_their_turn() -> None:
+async def test_costly_streams_are_cut_and_other_tasks_run() -> None:
     core, data = Core(1000), bytes(range(250)) * 1000
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(core.others)
@@ -62,7 +62,7 @@ async def test_costly_streams_are_cut_and_others_have_their_turn() -> None:
     assert core.turns >= len(data) * core.cost // (2 * SLICE)
 
 
-async def test_messages_stay_whole_and_others_have_their_turn() -> None:
+async def test_messages_stay_whole_and_other_tasks_run() -> None:
     core, messages = Core(SLICE // 4), ["ab", "cd", "ef", "gh"] * 10  # trio's order within a round is random
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(core.others)
