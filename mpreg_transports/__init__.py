@@ -88,9 +88,19 @@ _ELSEWHERE = {
 
 def __getattr__(name: str) -> object:
     """Import `name` from its module. Raises AttributeError for a name that is not in `__all__`."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        globals()[name] = installed = version("mpreg")
+        return installed
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = f"{__name__}.{_ELSEWHERE[name]}" if name in _ELSEWHERE else "mpreg_proto.errors"
     found: object = getattr(import_module(module), name)
     globals()[name] = found
     return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted([*__all__, "__version__"])

@@ -38,7 +38,9 @@ class CallState(enum.IntEnum):
     POSSIBLY_STARTED = 4
     """It is at a member, it is not idempotent, and its body may have started."""
     DONE = 5
+    """It has a result."""
     FAILED = 6
+    """It has an error: of its body, of its node, or because no node can run it."""
     CANCELLED = 7
     """The request ended before it."""
     SKIPPED = 8
@@ -52,7 +54,7 @@ TRANSITIONS: Mapping[CallState, frozenset[CallState]] = {
     _STATE.READY: _ENDED_EARLY | {_STATE.PENDING, _STATE.DISPATCHED, _STATE.POSSIBLY_STARTED},
     _STATE.PENDING: _ENDED_EARLY | {_STATE.READY},
     _STATE.DISPATCHED: _ENDED_EARLY | {_STATE.READY, _STATE.PENDING, _STATE.DONE},
-    _STATE.POSSIBLY_STARTED: _ENDED_EARLY | {_STATE.READY, _STATE.PENDING, _STATE.DONE},
+    _STATE.POSSIBLY_STARTED: _ENDED_EARLY | {_STATE.READY, _STATE.DONE},
     _STATE.DONE: frozenset(),
     _STATE.FAILED: frozenset(),
     _STATE.CANCELLED: frozenset(),

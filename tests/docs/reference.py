@@ -18,6 +18,7 @@ import typer.main
 
 from mpreg_proto import effects, errors, limits
 from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND
+from mpreg_proto.requests.request_state import TRANSITIONS, CallState
 from mpreg_proto.wire import messages
 from mpreg_proto.wire.session import STAGES, Stage
 from mpreg_transports.cli.app import build
@@ -37,6 +38,20 @@ def stages() -> str:
     lines += [f"    {before.name} --> {after.name}: {cause.name}" for (before, cause), after in STAGES.items()]
     lines += [f"    {stage.name} --> [*]" for stage in Stage if not any(before is stage for before, _ in STAGES)]
     return "\n".join([*lines, "```", ""])
+
+
+def call_states() -> str:
+    """Return a row per state of a call, with the states that may follow."""
+    (node,) = [found for found, _ in _classes("mpreg_proto/requests/request_state.py", CallState.__name__)]
+    meanings: dict[str, str] = {}
+    for statement, after in zip(node.body, node.body[1:], strict=False):
+        if isinstance(statement, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            meanings[ast.unparse(statement.targets[0])] = " ".join(str(after.value.value).split())
+    rows = [
+        (state.name, meanings[state.name], ", ".join(one.name for one in sorted(TRANSITIONS[state])) or "-")
+        for state in CallState
+    ]
+    return table(("state", "meaning", "next"), rows)
 
 
 def error_table() -> str:
@@ -156,6 +171,7 @@ def _amount(name: str, kind: str) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "stages": stages,
+    "call-states": call_states,
     "errors": error_table,
     "limits": limit_table,
     "messages": message_tables,

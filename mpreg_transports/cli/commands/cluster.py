@@ -169,7 +169,10 @@ def check_table(found: CheckResult) -> Table:
 
 
 def members_table(view: NodeView) -> Table:
-    """Return a table with a row for each member; a star marks the node that was asked."""
+    """Return a table with a row for each member; a star marks the node that was asked.
+
+    A node without resources is a BALANCER, any other a SERVER.
+    """
     from rich.text import Text
 
     from mpreg_transports.cli.console import format_duration, table
@@ -179,11 +182,10 @@ def members_table(view: NodeView) -> Table:
     for row in view.members:
         standing = Text(row.standing, style=styles.get(row.standing, "dim"))
         name = row.shown + (" *" if row.me else "")
-        resources = ", ".join(row.resources) or "-"
-        rows.append(
-            (name, standing, format_duration(row.since), str(row.functions), resources, "\n".join(row.addresses))
-        )
-    made = table(("NODE", "STATE", "SINCE", "OFFERS", "RESOURCES", "ADDRESS"), rows)
+        role, resources = "SERVER" if row.resources else "BALANCER", ", ".join(row.resources) or "-"
+        since, addresses = format_duration(row.since), "\n".join(row.addresses)
+        rows.append((name, role, standing, since, resources, addresses))
+    made = table(("NODE", "ROLE", "STATE", "SINCE", "RESOURCES", "ADDRESS"), rows)
     made.caption = f"* asked; cluster {view.cluster}"
     made.caption_justify = "left"
     made.columns[0].min_width = 10
@@ -192,7 +194,7 @@ def members_table(view: NodeView) -> Table:
 
 
 def observers_table(view: NodeView) -> Table:
-    """Return a table with the rtt of each member, the version of its catalogue, and its observers.
+    """Return a table with the rtt of each member, the number of its functions, its catalogue, and its observers.
 
     The observers of a member are its neighbours on the rings.
     """
@@ -206,8 +208,8 @@ def observers_table(view: NodeView) -> Table:
         catalogue += f", {row.lag} behind" if row.lag else ""
         observers = "all others" if 1 < alive <= len(row.observers) + 1 else ", ".join(row.observers) or "-"
         accusers = f" ({row.accusers} suspect it)" if row.accusers else ""
-        rows.append((row.shown, rtt, catalogue, observers + accusers))
-    made = table(("NODE", "RTT", "CATALOGUE", "OBSERVERS"), rows)
+        rows.append((row.shown, rtt, str(row.functions), catalogue, observers + accusers))
+    made = table(("NODE", "RTT", "OFFERS", "CATALOGUE", "OBSERVERS"), rows)
     made.columns[0].min_width = 10
     return made
 

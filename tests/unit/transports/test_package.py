@@ -1,0 +1,23 @@
+"""The names of the package `mpreg_transports`: what `dir` lists, and its version."""
+
+from importlib.metadata import version
+
+import pytest
+
+import mpreg_transports
+
+
+def test_dir_lists_the_public_names() -> None:
+    names = dir(mpreg_transports)
+    assert names == sorted(names)
+    assert set(names) == {*mpreg_transports.__all__, "__version__"}
+    assert all(getattr(mpreg_transports, name) is not None for name in names)
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert mpreg_transports.__version__ == version("mpreg")
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing_of_the_kind'"):
+        _ = mpreg_transports.nothing_of_the_kind
