@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from mpreg_proto.describe import cut
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.requests.graph import EMPTY_PLAN, Plan
@@ -61,6 +62,13 @@ TRANSITIONS: Mapping[CallState, frozenset[CallState]] = {
     _STATE.SKIPPED: frozenset(),
 }
 """The states that may follow each state."""
+
+
+_STEPS_PER_CALL = 16
+_STEPS = 64
+"""The most steps in the story of a request: so many, and `_STEPS_PER_CALL` for each call."""
+_REASON = 256
+"""The most characters of a reason in a story."""
 
 
 class StoryRow(msgspec.Struct, frozen=True, gc=False):
@@ -226,7 +234,7 @@ class Execution:
         self.open_count = len(plan.calls)
         """The number of calls in an open state."""
         self.story: list[StoryRow] = []
-        """Every step of every call, in order."""
+        """Every step of every call, in order; the older half goes when calls were refused very often."""
         self.local_calls = dict.fromkeys(request.here)
         """The calls that only this node may run."""
         self.explained = 0
@@ -252,7 +260,11 @@ class Execution:
         self.states[name] = state
         if state >= _STATE.DONE:
             self.open_count -= 1
-        self.story.append(StoryRow(now, self.id, name, state, node, reason))
+        if len(self.story) >= _STEPS_PER_CALL * len(self.states) + _STEPS:
+            del self.story[: len(self.story) // 2]
+        self.story.append(
+            StoryRow(now, self.id, name, state, node, reason if len(reason) <= _REASON else cut(reason, _REASON))
+        )
 
     def is_open(self, name: str) -> bool:
         """Return whether a call has not ended. After the end of the request none is open."""
@@ -271,10 +283,12 @@ class Execution:
     def validate(self) -> None:
         """Check that the tables agree with the states, for tests and simulations. Raises AssertionError."""
         states, last = self.states, {row.call: row.state for row in self.story}
+        whole = len(self.story) < _STEPS
         assert list(states) == list(self.plan.calls), "each call has a state"
         assert self.open_count == len(self.open), f"{self.open_count} calls count as open, and these are: {self.open}"
         for name, state in states.items():
-            assert last.get(name, _STATE.WAITING) is state, f"the story of {name!r} ends otherwise: {state.name}"
+            ends = last.get(name, _STATE.WAITING if whole else state)
+            assert ends is state, f"the story of {name!r} ends otherwise: {state.name}"
             left = self._dependencies_left.get(name, 0)
             waiting = state is _STATE.WAITING or (state is _STATE.CANCELLED and bool(left))
             assert waiting == bool(left), f"{name!r} is {state.name} with {left} dependencies left"
