@@ -23,6 +23,7 @@ from mpreg_proto.wire import messages
 from mpreg_proto.wire.session import STAGES, Stage
 from mpreg_transports.cli.app import build
 from mpreg_transports.config.settings import SETTINGS
+from mpreg_transports.testing.invariants.all import INVARIANTS, invariants
 from tests.docs.pages import PAGES, ROOT, part
 
 
@@ -52,6 +53,25 @@ def call_states() -> str:
         for state in CallState
     ]
     return table(("state", "meaning", "next"), rows)
+
+
+def invariant_table() -> str:
+    """Return a row per invariant, with the watchers that check it and their files."""
+    rows = []
+    for number, words in INVARIANTS.items():
+        watchers = [kind for kind in map(type, invariants()) if number in _numbers(kind)]
+        files: dict[str, list[str]] = {}
+        for kind in watchers:
+            files.setdefault(f"{kind.__module__.rpartition('.')[2]}.py", []).append(f"`{kind.__name__}`")
+        checked = "; ".join(f"{file}: {', '.join(names)}" for file, names in files.items())
+        rows.append((str(number), words, checked))
+    return table(("", "what must hold", "checked in `testing/invariants`"), rows)
+
+
+def _numbers(watcher: type) -> list[int]:
+    """Return the invariants that the docstring of a watcher names."""
+    found = re.match(r"Invariants? ([\d, and]+)", watcher.__doc__ or "")
+    return [int(number) for number in re.findall(r"\d+", found[1])] if found else []
 
 
 def error_table() -> str:
@@ -172,6 +192,7 @@ def _amount(name: str, kind: str) -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "stages": stages,
     "call-states": call_states,
+    "invariants": invariant_table,
     "errors": error_table,
     "limits": limit_table,
     "messages": message_tables,

@@ -33,20 +33,22 @@ from mpreg_transports.testing.simulation.watchers import Watcher
 
 INVARIANTS: dict[int, str] = {
     1: "a liveness cell never decreases",
-    2: "only the owner raises its incarnation or says LEFT",
-    3: "same claims, same view",
-    4: "a replica's content hash at (member, version) is the owner's",
-    5: "the chosen node had, in the chooser's view, the function and the resources, and was routable",
-    6: "the executing node checks again against itself; what does not fit is refused, never run",
-    7: "a call starts only after all it needs; each result is bound once",
-    8: "results equal a sequential oracle's",
-    9: "each request ends exactly once, by its deadline and 250 ms",
-    10: "a body starts at most once unless idempotent",
+    2: "only the owner raises its incarnation or marks itself LEFT",
+    3: "the same claims give the same view",
+    4: "a copy of a catalogue has the hash that its owner's had at that version",
+    5: "the chosen node had, in the view of the coordinator, the function and the resources, and was routable",
+    6: "the node that runs a call checks it again; a call that does not fit is refused and never run",
+    7: "a call starts only after all its dependencies; each result is delivered once",
+    8: "results equal those of a sequential oracle",
+    9: "each request ends exactly once, by its deadline plus 250 ms",
+    10: "a body starts at most once unless it is idempotent; `maybe_executed: false` is true",
     11: "nothing starts after its deadline",
-    12: "buffers, tables, timers and queues stay within limits",
-    13: "settled: correct members see each other ALIVE, crashed ones DEAD, catalogues equal",
+    12: "buffers, tables, timers and queues stay within limits; queued calls start in order of"
+    " arrival, and none waits beside a free slot",
+    13: "15 s after the faults: correct members see each other ALIVE and crashed ones DEAD, hold"
+    " the same catalogues and have one view; no member is suspected without a reason",
     14: "a call that one correct node could serve throughout succeeds",
-    15: "settled: nothing is left of what has ended",
+    15: "after the faults: nothing remains of requests, calls and links that have ended",
 }
 """The invariants by number, as text for reports."""
 
