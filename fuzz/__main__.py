@@ -11,7 +11,7 @@ from fuzz.running import guided, has_atheris, run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: nothing was found; 1: something was, or the input still fails; 2: wrong usage."""
+    """Return the exit code. 0: no input failed; 1: an input failed or still fails; 2: wrong usage."""
     options = _parser().parse_args(arguments)
     if options.list:
         for name, proves in TARGETS.items():
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.seconds > 0:
         _parser().error("--seconds: more than 0")
     if options.input is not None:
-        harness(options.target)(options.input.read_bytes())  # raises as it did
+        harness(options.target)(options.input.read_bytes())  # raises the error of the input again
         print(f"{options.target}: this input passes")
         return 0
     found = False
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description="Throw bytes at the core till something gives.")
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description="Fuzz the core until an input fails.")
     parser.add_argument("target", nargs="?", choices=[*TARGETS, "all"], help="what to fuzz; all: one after the other")
     parser.add_argument("--list", action="store_true", help="the targets, and what each proves")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long, for each target (10)")

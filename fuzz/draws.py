@@ -1,7 +1,7 @@
-"""Bytes as a source of choices, for targets whose input is no bytes: operations, graphs, claims.
+"""Bytes as a source of choices, for targets whose input is not bytes: operations, graphs, claims.
 
-A reader in the manner of libFuzzer's FuzzedDataProvider: it goes through the input from the front, so that a mutated
-byte changes one choice, and gives zeros when there is no more. Never raises for an input.
+A reader like libFuzzer's FuzzedDataProvider: it reads the input from the front, so that a mutated byte changes one
+choice, and returns zeros after the end. It never raises for an input.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ class Draws:
 
     @property
     def more(self) -> bool:
-        """Whether the input has not been used up."""
+        """True while the input is not used up."""
         return self._at < len(self._data)
 
     def byte(self) -> int:
-        """0 to 255."""
+        """Return 0 to 255."""
         at = self._at
         self._at = at + 1
         return self._data[at] if at < len(self._data) else 0
 
     def below(self, bound: int) -> int:
-        """0 <= n < bound, of one byte, or of two for bounds beyond 256."""
+        """Return 0 <= n < bound, from one byte, or from two for bounds beyond 256."""
         drawn = self.byte() if bound <= 256 else self.byte() << 8 | self.byte()
         return drawn % bound
 
     def chance(self, one_in: int) -> bool:
-        """True once in so many; false where the input has ended."""
+        """Return True once in so many draws; False after the end of the input."""
         return self.below(one_in) == one_in - 1
 
     def integer(self) -> int:
-        """Mostly small; sometimes at the borders of what integers are on the wire; sometimes any 64 bits."""
+        """Return mostly a small integer, sometimes one at the limits of wire integers, sometimes any of 64 bits."""
         kind = self.byte()
         if kind < 200:
             return kind % 8
@@ -51,29 +51,29 @@ class Draws:
         return int.from_bytes(self.take(8), "big", signed=True)
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of `items`, which is not empty."""
+        """Return one of `items`, which is not empty."""
         return items[self.below(len(items))]
 
     def take(self, most: int) -> bytes:
-        """The next bytes of the input, as many as there are up to `most`."""
+        """Return the next bytes of the input, at most `most`."""
         found = self._data[self._at : self._at + most]
         self._at += most
         return found
 
     def piece(self, longest: int = 255) -> bytes:
-        """Bytes of a length that is drawn."""
+        """Return bytes of a drawn length."""
         return self.take(self.below(longest + 1))
 
     def text(self, longest: int = 12) -> str:
-        """Text of any characters, halves of surrogate pairs not among them."""
+        """Return text of any characters except surrogates."""
         return self.piece(longest).decode("utf-8", "replace")
 
     def rest(self) -> bytes:
-        """All that has not been used."""
+        """Return all unused bytes."""
         return self.take(max(0, len(self._data) - self._at))
 
     def order(self, items: Sequence[T]) -> list[T]:
-        """`items` in an order that is drawn."""
+        """Return `items` in a drawn order."""
         left = list(items)
         return [left.pop(self.below(len(left))) for _ in range(len(left))]
 

@@ -1,4 +1,4 @@
-"""The process in which atheris runs: instruments the core, then never comes back. `python -m fuzz` starts it.
+"""The process in which atheris runs: it instruments the core and never returns. `python -m fuzz` starts it.
 
 python -m fuzz.guided TARGET [libFuzzer's options] FOLDER...
 """
@@ -13,7 +13,7 @@ from fuzz import harness
 
 
 def main() -> None:
-    """Fuzz the target named first."""
+    """Fuzz the target that the first argument names."""
     target = sys.argv.pop(1)
     with atheris.instrument_imports(include=["mpreg_proto"], enable_loader_override=False):
         function = harness(target)

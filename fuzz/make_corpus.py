@@ -1,9 +1,9 @@
-"""Writes fuzz/corpus: small inputs of each target, from real conversations and from what formats say.
+"""Writes fuzz/corpus: small inputs of each target, from real conversations and from the formats.
 
     python -m fuzz.make_corpus
 
-The same files every time; those of an earlier version go. Inputs that once failed are kept as `found-*` and are not
-touched here. A name is the kind of input and its number.
+It writes the same files every time and deletes those of an earlier version. Inputs that once failed are kept as
+`found-*` and are not changed here. A name is the kind of input and its number.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ GRAPHS: tuple[Request, ...] = (
 
 
 class Conversation:
-    """What two sides say to each other over one stream; each step is kept as the other would be fed it."""
+    """The data of two sides on one stream; each step is kept in the form that the input of the other side has."""
 
     def __init__(self) -> None:
         self.steps: tuple[Steps, Steps] = ([], [])
 
     def note(self, side: int, data: bytes) -> None:
-        """`side` says something."""
+        """Add data that `side` sends."""
         self.steps[side].append((Step.SAY, data))
 
     def wait(self, tenths: int) -> None:
-        """Time passes for both."""
+        """Add time that passes for both."""
         for steps in self.steps:
             steps.append((Step.WAIT, bytes([tenths])))
 
 
 def client_with_node() -> tuple[bytes, bytes]:
-    """A client that sends all GRAPHS: what it says, for `peer`, and what the node answers, for `client`."""
+    """Return the output of a client that sends all GRAPHS, for `peer`, and the answers of the node, for `client`."""
     talk, node, session, link = Conversation(), make_node(), ClientSession(name="client"), LinkId(1)
     node.link_opened(link, framing=Framing.STREAM, dialled=None, now=0)
     session.link_opened(link, framing=Framing.STREAM, address=Address("ws://fuzzed:1"), now=0)
@@ -106,7 +106,7 @@ def _exchange(talk: Conversation, node: Node, session: ClientSession, link: Link
 
 
 def node_with_node(*, dials: bool, leaves: bool) -> bytes:
-    """What another node says to the fuzzed one: it joins, offers, asks it to run calls, runs its own, and goes."""
+    """Return the output of another node to the fuzzed one: it joins, offers, sends calls, runs calls, and leaves."""
     nodes = (make_node("other"), make_node("fuzzed", seeds=(Address("ws://peer:1"),) if dials else ()))
     nodes[0].offer(REMOTE, now=0)
     steps: Steps = []
@@ -153,7 +153,7 @@ def _between(nodes: tuple[Node, Node], steps: Steps, now: int) -> None:
 
 
 def handwritten_peer() -> bytes:
-    """A node that dispatches the same calls twice under one number, and calls them off while they run."""
+    """Return a node that dispatches the same calls twice under one number, and cancels them while they run."""
     calls = (_call("a", 1, function="later"), _call("b", 2, function="echo"))
     dispatch = Request(9, calls, here=("a", "b"), partial=True, eager=True)
     said: list[Message] = [
@@ -167,12 +167,12 @@ def handwritten_peer() -> bytes:
 
 
 def cancelled_early(answered: bytes) -> bytes:
-    """A client that wants something before a link stands, and then no longer."""
+    """Return the trace of a client that submits requests before a link is open, and cancels one."""
     return packed([(Step.ACT, b"\0"), (Step.ACT, b"\0"), (Step.ACT, b"\4")]) + answered
 
 
 def frame_bodies(trace: bytes) -> list[bytes]:
-    """The native bodies in a trace, one of each kind and length."""
+    """Return the native bodies in a trace, one of each kind and length."""
     from fuzz.traces import unpacked
     from mpreg_proto.wire.framing import FrameError, FrameReader
 
@@ -207,7 +207,7 @@ JSON = (
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """All inputs, by target."""
+    """Return all inputs, by target."""
     said, answered = client_with_node()
     peers = [said] + [node_with_node(dials=dials, leaves=leaves) for dials in (False, True) for leaves in (True, False)]
     peers.append(handwritten_peer())
@@ -249,7 +249,7 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 def write(folder: Path, log: Callable[[str], None] = print) -> int:
-    """Write all seeds below `folder`; how many bytes that are."""
+    """Write all seeds below `folder`; return their size in bytes."""
     total = 0
     for target, inputs in seeds().items():
         assert target in TARGETS, target

@@ -1,6 +1,6 @@
 """Seeded random mutation of a corpus, for interpreters without atheris: no coverage, but any Python and no dependency.
 
-Each input is one of the corpus, changed a few times: bits, bytes, borders of integers, pieces cut out, doubled, moved,
+Each input is one of the corpus, changed a few times: bits, bytes, limits of integers, pieces removed, doubled, moved,
 or taken from another input. The same seed gives the same inputs in the same order.
 """
 
@@ -15,7 +15,7 @@ _BORDERS = (b"\0", b"\x7f", b"\x80", b"\xff", b"\0\0", b"\xff\xff", b"\x7f\xff\x
 
 
 def mutations(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
-    """Inputs without end: first the corpus as it is, then its mutations."""
+    """Yield inputs without end: first the corpus as it is, then its mutations."""
     seeds = list(corpus) or [b""]
     yield from seeds
     rng = Rng(seed)

@@ -1,4 +1,4 @@
-"""One run of one target: till its time is over or an input fails; what failed is written to a file.
+"""One run of one target: until its time is over or an input fails; the failing input is written to a file.
 
 `run` mutates the corpus itself. `guided` has atheris do it, which follows the coverage of `mpreg_proto`: in a process
 of its own, as libFuzzer ends the process that it runs in.
@@ -23,7 +23,7 @@ _CHECKED_EVERY = 32
 
 
 class FuzzReport(NamedTuple):
-    """What a run came to."""
+    """The result of a run."""
 
     target: str
     mode: str
@@ -34,7 +34,7 @@ class FuzzReport(NamedTuple):
     crash: Path | None
 
     def describe(self) -> str:
-        """For people."""
+        """Return the result as a text for people."""
         rate = self.executions / self.seconds if self.seconds else 0.0
         text = (
             f"{self.target}: {self.executions:,} executions in {self.seconds:.1f} s ({rate:,.0f}/s), "
@@ -46,12 +46,12 @@ class FuzzReport(NamedTuple):
 
 
 def has_atheris() -> bool:
-    """Whether coverage can be followed."""
+    """Return whether coverage can be followed."""
     return find_spec("atheris") is not None
 
 
 def run(target: str, *, seconds: float, seed: int, artifacts: Path) -> FuzzReport:
-    """Throw mutations of the corpus at a target."""
+    """Run a target with mutations of the corpus."""
     function, kept = harness(target), corpus(target)
     start = perf_counter()
     executions = 0
@@ -60,7 +60,7 @@ def run(target: str, *, seconds: float, seed: int, artifacts: Path) -> FuzzRepor
         executions += 1
         try:
             function(data)
-        except Exception:  # whatever it is, it is a defect
+        except Exception:  # any exception is a defect
             traceback.print_exc()
             crash = artifacts / f"{target}-crash-{blake2b(data, digest_size=6).hexdigest()}"
             crash.write_bytes(data)
@@ -71,7 +71,7 @@ def run(target: str, *, seconds: float, seed: int, artifacts: Path) -> FuzzRepor
 
 
 def guided(target: str, *, seconds: float, seed: int, artifacts: Path, keep: Path | None) -> FuzzReport:
-    """The same with atheris. New inputs of the corpus go to `keep`, or are thrown away."""
+    """Run a target with atheris. New inputs of the corpus go to `keep`, or are deleted."""
     with tempfile.TemporaryDirectory() as temporary:
         grown = keep or Path(temporary)
         before = sorted(artifacts.glob(f"{target}-*"))

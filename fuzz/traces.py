@@ -1,7 +1,7 @@
-"""Conversations as one input: what one side said, piece by piece, so that a mutation can hit any of it.
+"""Conversations as one input: the output of one side, piece by piece, so that a mutation can change any of it.
 
-A trace is a row of steps, each a kind, a two-byte length and so many bytes. The corpus holds what real nodes and
-clients said to each other (make_corpus.py); a mutated trace is still a trace, whatever its bytes are.
+A trace is a sequence of steps, each a kind, a two-byte length and so many bytes. The corpus holds the output of real
+nodes and clients (make_corpus.py); a mutated trace is still a trace, whatever its bytes are.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ LONGEST = 65_535
 
 
 class Step(enum.IntEnum):
-    """What happens next."""
+    """The next step of a trace."""
 
     SAY = 0
-    """These bytes arrive."""
+    """The bytes arrive."""
     WAIT = 1
-    """So many tenths of a second pass as the first byte says."""
+    """Time passes; the first byte is the number of tenths of a second."""
     CLOSE = 2
-    """The link breaks, and a new one is opened."""
+    """The link closes, and a new one opens."""
     ACT = 3
-    """Something of the target's own; the bytes say what."""
+    """An action of the target; the bytes select it."""
 
 
 def packed(steps: Iterable[tuple[Step, bytes]]) -> bytes:
-    """A trace as bytes. A step longer than LONGEST goes as several."""
+    """Return a trace as bytes. A step longer than LONGEST becomes several."""
     rows = bytearray()
     for step, data in steps:
         for start in range(0, max(1, len(data)), LONGEST):
@@ -36,7 +36,7 @@ def packed(steps: Iterable[tuple[Step, bytes]]) -> bytes:
 
 
 def unpacked(data: bytes) -> Iterator[tuple[Step, bytes]]:
-    """The steps of any bytes at all; the last one may be cut short."""
+    """Yield the steps of any bytes; the last one may be cut short."""
     at = 0
     while at < len(data):
         length = int.from_bytes(data[at + 1 : at + 3], "big")

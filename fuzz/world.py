@@ -1,7 +1,7 @@
-"""A node whose functions end at once, for targets that talk to a whole node, and the reading of what it says.
+"""A node whose functions end at once, for targets with a whole node, and a reader of its output.
 
-Everything is drawn from fixed seeds and time is given in, so an input always leads to the same conversation. Bodies
-are run within the drain that asked for them. Nothing here decides what is a defect; the targets do.
+Everything is drawn from fixed seeds and the time is an argument, so an input always leads to the same conversation.
+Bodies run within the drain that returned them. Nothing here decides what is a defect; the targets do.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FUNCTIONS = (
     FunctionSpec(name="later", concurrency=2),
 )
 REMOTE = FunctionSpec(name="remote")
-"""What a real peer offers and the node does not: so its calls go there."""
+"""A function that a real peer offers and the node does not, so its calls go to the peer."""
 ASKED = Request(0, (Call("far", "remote", b"\x92\x91\x01\x80"),), timeout=SECOND)
 
 
 def make_node(name: str = "fuzzed", *, limits: Limits | None = None, seeds: tuple[Address, ...] = ()) -> Node:
-    """A node that offers `echo`, `echos`, `boom`, which raises, and `later`; the same one for each call."""
+    """Return a node that offers `echo`, `echos`, `boom`, which raises, and `later`; each call returns the same one."""
     root = Rng(7).child(name)
     ids = root.child("entropy")
     node = Node(
@@ -54,7 +54,7 @@ def make_node(name: str = "fuzzed", *, limits: Limits | None = None, seeds: tupl
 
 
 def outcome(run: Run) -> Outcome:
-    """What a body of FUNCTIONS comes to."""
+    """Return the outcome of a body of FUNCTIONS."""
     if run.function == "boom":
         return Raised("ValueError", "boom")
     if run.function == "echos":
@@ -63,9 +63,9 @@ def outcome(run: Run) -> Outcome:
 
 
 def drained(node: Node, now: int, held: list[RunId] | None = None) -> Iterator[Effect]:
-    """All effects but `Run`s, which are carried out at once, till there is nothing left.
+    """Yield all effects except `Run`s, which are carried out at once, until none is left.
 
-    Those of `later` go into `held`, if there is such a list; whoever gave it finishes them.
+    `Run`s of `later` go into `held`, if it is a list; the caller finishes them.
     """
     while effects := node.drain():
         for effect in effects:
@@ -78,13 +78,13 @@ def drained(node: Node, now: int, held: list[RunId] | None = None) -> Iterator[E
 
 
 def frame(message: Message) -> bytes:
-    """A native message on a byte stream."""
+    """Return a native message for a byte stream."""
     body = dialects.encode(message)
     return prefix(len(body)) + body
 
 
 class Transcript:
-    """What a node has said on one byte stream, read as its peer would."""
+    """The output of a node on one byte stream, read as its peer reads it."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -93,7 +93,7 @@ class Transcript:
         self._reader = FrameReader((1 << 25) - 1)
 
     def send(self, effect: Send) -> None:
-        """The node writes. Raises AssertionError for what no peer could read, or for words after the end."""
+        """Read the output of the node. Raises AssertionError for data that no peer can read, or after the end."""
         assert self.hung_up is None, "said after the end"
         for body in self._reader.feed(b"".join(effect.chunks)):
             if bytes(body[:1]) == b"{":
@@ -104,7 +104,7 @@ class Transcript:
             self.messages.append(message)
 
     def hang_up(self, effect: HangUp) -> None:
-        """The node closes."""
+        """Record the end of the link by the node."""
         assert self.hung_up is None, "hung up twice"
         self.hung_up = effect.code
 

@@ -52,7 +52,7 @@ async def at_rest(made: NodeProcesses, seconds: float) -> None:
     used = [(node.processor_time() - before[name]) / seconds * 100 for name, node in made.nodes.items()]
     links = [(await made.view(name)).links for name in made.nodes]
     row("idle: share of a core, mean", f"{statistics.mean(used):.2f} %", "1 %")
-    row("idle: share of a core, most", f"{max(used):.2f} %", "1 %")
+    row("idle: share of a core, maximum", f"{max(used):.2f} %", "1 %")
     row("idle: links, mean", f"{statistics.mean(links) - 1:.1f}", "10")
 
 
@@ -71,7 +71,7 @@ async def lose(made: NodeProcesses, load: Load, nodes: int, killed: int) -> None
         return not any(one.name in names and one.standing in ("alive", "suspect") for one in view.members)
 
     await made.all_see(missed, by=survivors)
-    row(f"{killed} killed at once: DEAD in the eyes of all", f"{time.monotonic() - began:.2f} s", "3 s")
+    row(f"{killed} killed at once: DEAD in all views", f"{time.monotonic() - began:.2f} s", "3 s")
     await made.start(
         [f"new{number}" for number in range(killed)], ports=[one.port for one in victims], peers=[made.nodes["n0"].url]
     )
@@ -80,7 +80,7 @@ async def lose(made: NodeProcesses, load: Load, nodes: int, killed: int) -> None
     await load.more(500)
     late = [at - began for at, node in load.answers if node in names and at > began]
     wrong = [at - began for at, _ in load.errors]
-    row("last call that a dead one answered, after its death", f"{max(late, default=0):.2f} s", "0 s")
+    row("last call that a dead node answered, after its death", f"{max(late, default=0):.2f} s", "0 s")
     row(f"last of {len(wrong)} calls that failed, after the kill", f"{max(wrong, default=0):.2f} s", "8 s")
 
 
@@ -92,21 +92,21 @@ async def pause(made: NodeProcesses) -> None:
     await anyio.sleep(4)
     paused.signal(signal.SIGCONT)
     took = await made.all_see(made.knows_all)
-    row("stood still for 4 s: alive in the eyes of all, after it goes on", f"{took:.2f} s", "5 s")
+    row("stopped for 4 s: ALIVE in all views, after it continues", f"{took:.2f} s", "5 s")
     row("... as the same member", str((await made.view("n3")).id == before), "True")
 
 
 def main() -> int:
     """Print the table and return 0: this is no check."""
     parser = argparse.ArgumentParser(prog="python -m tests.membership_processes", description="Real nodes, measured.")
-    parser.add_argument("--nodes", type=int, default=24, metavar="N", help="how many processes (24)")
-    parser.add_argument("--killed", type=int, default=8, metavar="N", help="how many of them, all at once (8)")
+    parser.add_argument("--nodes", type=int, default=24, metavar="N", help="number of processes (24)")
+    parser.add_argument("--killed", type=int, default=8, metavar="N", help="number of them that are killed at once (8)")
     parser.add_argument(
-        "--idle", type=float, default=20.0, metavar="S", help="seconds over which idle nodes are looked at (20)"
+        "--idle", type=float, default=20.0, metavar="S", help="seconds over which idle nodes are measured (20)"
     )
     given = parser.parse_args()
     if not 1 <= given.killed <= given.nodes - 4:
-        parser.error("four nodes must outlive the others, of which at least one is killed")
+        parser.error("kill at least one node, and leave at least four")
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     anyio.run(measure, given.nodes, given.killed, given.idle)
     return 0

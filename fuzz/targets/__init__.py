@@ -1,1 +1,1 @@
-"""One module a target, each with `harness(data: bytes) -> None`, which raises only on a defect."""
+"""One module for each target, each with `harness(data: bytes) -> None`, which raises only on a defect."""

@@ -1,8 +1,8 @@
-"""Version logs: a replica at v holds what its owner held at v (P8); a forged delta proves itself or changes nothing.
+"""Version logs: a replica at v holds what its owner held at v (P8); a forged delta is proved by its hash or refused.
 
-Input: what an owner does, and which of the deltas that were ever served reach two replicas, whole or damaged. What a
-replica holds is compared with the owner's past as long as nothing was forged, and always with its own hash, reckoned
-again naively over its entries.
+Input: the changes of an owner, and the selection of served deltas that reach two replicas, whole or damaged. The
+content of a replica is compared with the owner's past as long as nothing is forged, and always with its own hash,
+computed again naively over its entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ State = dict[str, bytes]
 
 
 def harness(data: bytes) -> None:
-    """An owner, a replica that hears it and one that hears both."""
+    """Run an owner, a replica of the owner, and a replica that receives from both."""
     draws = Draws(data)
     limits = Limits(changes=1 + draws.below(6), functions=3)
     honest = draws.byte() % 2 == 0
@@ -76,7 +76,7 @@ def _act(draws: Draws, owner: Catalogue) -> list[Delta]:
 
 
 def _damaged(draws: Draws, delta: Delta) -> Delta:
-    """A delta that somebody has changed; every other one with a hash that fits what it now holds."""
+    """Return a changed delta; every second one has a hash that fits its new content."""
     changes = list(delta.changes)
     head, since = delta.head, delta.since
     match draws.below(5):
@@ -97,7 +97,7 @@ def _damaged(draws: Draws, delta: Delta) -> Delta:
 
 
 def replica_content(catalogue: Catalogue) -> tuple[Head, State]:
-    """What is held of the owner's catalogue."""
+    """Return the content of the owner's catalogue."""
     content = catalogue.content(OWNER)
     if content is None:
         return Head(OWNER, 0, bytes(16)), {}
@@ -105,7 +105,7 @@ def replica_content(catalogue: Catalogue) -> tuple[Head, State]:
 
 
 def naive_hash(entries: State) -> bytes:
-    """The hash over a whole content: the sum of docs/explanation/membership.md, modulo 2^128."""
+    """Return the hash over a whole content: the sum of docs/explanation/membership.md, modulo 2^128."""
     total = 0
     for key, entry in entries.items():
         if entry:

@@ -1,7 +1,7 @@
-"""A client with a hostile server: nothing raises, each question is answered once, and at its deadline at the latest.
+"""A client with a hostile server: nothing raises, each request is answered once, and at its deadline at the latest.
 
-Input: a trace (traces.py) of what a server said; ACT steps are what the client does meanwhile: submit, explain, ask,
-cancel, hang up. In the end the link is gone and time passes, and nothing may be left.
+Input: a trace (traces.py) of a server's output; ACT steps are actions of the client meanwhile: submit, explain, get a
+view, cancel, close. At the end the link closes and time passes, and nothing may be left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CALL = Request(0, (Call("a", "echo", b"\x92\x91\x01\x80"),))
 
 
 class World:
-    """A client, its link, and what has been answered."""
+    """A client, its link, and the answered requests."""
 
     def __init__(self) -> None:
         self.session = ClientSession(name="client", limits=_LIMITS)
@@ -32,19 +32,19 @@ class World:
         self.cancelled: dict[int, None] = {}
 
     def open(self) -> None:
-        """A transport stands."""
+        """Open a link."""
         self.link = LinkId(self.link + 1)
         self.transcript = Transcript()
         self.session.link_opened(self.link, framing=Framing.STREAM, address=Address("ws://server:1"), now=self.now)
         self.carry_out()
 
     def close(self) -> None:
-        """It breaks."""
+        """Close the link."""
         self.session.link_closed(self.link, now=self.now)
         self.carry_out()
 
     def act(self, what: int) -> None:
-        """The client wants something."""
+        """Do an action of the client."""
         session = self.session
         match what % 6:
             case 0 | 1:
@@ -63,7 +63,7 @@ class World:
         self.carry_out()
 
     def wait(self, span: int) -> None:
-        """Time passes, in the steps that the client asks for."""
+        """Let time pass, and wake the client at each of its timers."""
         end = self.now + span
         while (due := self.session.next_timeout()) is not None and due <= end:
             self.now = max(self.now, due)
@@ -72,7 +72,7 @@ class World:
         self.now = end
 
     def carry_out(self) -> None:
-        """Look at what the client says and is told."""
+        """Check the output and the replies of the client."""
         for effect in self.session.drain():
             match effect:
                 case Send():
@@ -83,7 +83,7 @@ class World:
                 case HangUp():
                     self.transcript.hang_up(effect)
                 case ReplyReceived(number, reply):
-                    assert number in self.asked and number not in self.cancelled, f"an answer to {number}, of nobody"
+                    assert number in self.asked and number not in self.cancelled, f"an unexpected answer to {number}"
                     assert number not in self.answered, f"{number} is answered again"
                     if not isinstance(reply, Result) or reply.last:
                         self.answered[number] = self.now
@@ -91,7 +91,7 @@ class World:
                     pass
 
     def _is_wanted(self, message: Message) -> None:
-        """Nothing is asked that has an answer, or that nobody wants any more."""
+        """Check that the client sends no request that is answered or cancelled."""
         number = message.request.id if isinstance(message, Explain) else None
         if isinstance(message, (Request, GetView)):
             number = message.id
@@ -99,7 +99,7 @@ class World:
 
 
 def harness(data: bytes) -> None:
-    """Replay what a server said."""
+    """Replay a server's output."""
     world = World()
     world.open()
     for number, (step, payload) in enumerate(unpacked(data)):
@@ -118,7 +118,7 @@ def harness(data: bytes) -> None:
                 world.act(payload[0] if payload else 0)
     world.close()
     world.wait(6 * SECOND)
-    assert len(world.session) == 0, "a question that is never answered"
+    assert len(world.session) == 0, "a request that is never answered"
     for number in world.asked:
         assert number in world.answered or number in world.cancelled, f"{number} has no answer"
     assert world.session.next_timeout() is None, "a timer is left"

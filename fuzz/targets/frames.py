@@ -1,7 +1,7 @@
-"""Length-prefixed frames: any split gives the same bodies and the same fault, and no more is held than one frame.
+"""Length-prefixed frames: any split gives the same bodies and the same fault, and at most one frame is buffered.
 
 Input: two bytes for the limit, then the cuts, then the stream itself. The oracle reads the whole stream at once, byte
-by byte as the format says (docs/reference/messages.md).
+by byte as the format defines it (docs/reference/messages.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def harness(data: bytes) -> None:
         except FrameError as error:
             bodies, came = error.bodies, error.code
         kept = [bytes(body) for body in bodies]
-        piece[:] = b"\xee" * len(piece)  # its owner fills it again
+        piece[:] = b"\xee" * len(piece)  # its owner reuses it
         assert [bytes(body) for body in bodies] == kept, "a body changed with the buffer that it came in"
         found += kept
         assert reader.buffered <= limit + 4, f"{reader.buffered} bytes held with a limit of {limit}"
@@ -44,7 +44,7 @@ def harness(data: bytes) -> None:
 
 
 def oracle(stream: bytes, limit: int) -> tuple[list[bytes], int | None]:
-    """The bodies in a whole stream, and the code of the fault that ends it."""
+    """Return the bodies in a whole stream, and the code of the fault that ends it."""
     bodies: list[bytes] = []
     position = 0
     while position < len(stream):

@@ -16,7 +16,7 @@ from mpreg_proto.wire.messages import Call, Request
 
 _LIMITS = Limits(name_length=5)
 _LARGE = (10,) * 8 + (100,) * 5 + (1_000,) * 2 + (10_000,)
-"""The sizes of large graphs, one for each of sixteen draws; most are small, as large ones take 1,000 times longer."""
+"""The sizes of large graphs, one for each of 16 draws. Most are small: large ones take thousands of times longer."""
 
 
 def harness(data: bytes) -> None:

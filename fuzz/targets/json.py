@@ -1,4 +1,4 @@
-"""Strict JSON: what is read is what `json` reads, what is refused has a reason, and a tree comes back as it went.
+"""Strict JSON: accepted text is read as by `json`, refused text has a reason, and a tree is equal after a round trip.
 
 Input: the text, UTF-8 or not. The oracle is the standard library's reader with the rules of
 docs/howto/call-from-json.md around it.
@@ -17,7 +17,7 @@ from mpreg_proto.wire.values import ValueCodec
 
 _CODEC = ValueCodec()
 _DEEP = 200
-"""Levels from which on the oracle, which recurses, is not asked."""
+"""The number of levels from which the oracle, which recurses, is not used."""
 
 
 def harness(data: bytes) -> None:
@@ -37,7 +37,7 @@ def harness(data: bytes) -> None:
 
 
 def oracle(data: bytes) -> tuple[Any] | None:
-    """The tree of a text in a tuple, or None if the rules refuse it."""
+    """Return the tree of a text in a tuple, or None if the rules refuse it."""
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
         tree = json.loads(text, object_pairs_hook=_pairs, parse_constant=_refuse, parse_float=_finite)

@@ -1,7 +1,7 @@
-"""Operations on the sessions of one process: no order of them raises, and nothing is said on a link after its end.
+"""Operations on the sessions of one process: no order of them raises, and nothing is sent on a link after its end.
 
-Input: operations, one byte each and what they need. Three links of different framings may be open at once; what comes
-in over them is real messages, pieces of these, and nonsense.
+Input: operations, one byte each and their arguments. Three links of different framings may be open at once; their input
+is real messages, pieces of these, and random bytes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MESSAGES: tuple[Message, ...] = (
 
 
 class World:
-    """One `Links` and what was said on it."""
+    """One `Links` and its effects."""
 
     def __init__(self) -> None:
         self.log: list[Effect] = []
@@ -57,7 +57,7 @@ class World:
         self.hung_up: dict[LinkId, None] = {}
 
     def check(self) -> None:
-        """After each operation: look at what was said, and at the tables."""
+        """Check the effects and the tables after an operation."""
         for effect in self.log:
             match effect:
                 case Send(link, chunks, message):
@@ -81,7 +81,7 @@ class World:
 
 
 def harness(data: bytes) -> None:
-    """Do what the input says."""
+    """Run the operations of the input."""
     draws, world = Draws(data), World()
     while draws.more:
         _operate(draws, world)

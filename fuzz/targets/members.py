@@ -1,7 +1,7 @@
 """The merge of claims is a maximum: order, repetition and batches do not matter (P1 to P5), nothing raises (P14).
 
-Input: claims, then the order, repetition and batches in which a second node hears them; and last, for a third, other
-things that happen to members in between, under which a cell still never decreases (P4).
+Input: claims, then the order, repetition and batches in which a second node receives them. The rest is a sequence of
+other changes of members in a third node, during which a cell still never decreases (P4).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ View = dict[MemberId, tuple[int, int, bytes]]
 
 
 def harness(data: bytes) -> None:
-    """Three nodes hear the same claims."""
+    """Merge the same claims in three nodes."""
     draws = Draws(data)
     claims = [_claim(draws, IDS) for _ in range(1 + draws.below(8))]
     one = _fresh(Limits())
@@ -62,8 +62,8 @@ def _never_decreases(draws: Draws, known: Members) -> None:
         else:
             now += draws.below(60) * HOUR
             known.collect(now)
-        assert known.own.incarnation >= own and known.own.standing is Standing.ALIVE, "P4: my own cell"
-        assert known.living == sum(member.routable for member in known.all()), "who is counted as living"
+        assert known.own.incarnation >= own and known.own.standing is Standing.ALIVE, "P4: the own cell"
+        assert known.living == sum(member.routable for member in known.all()), "the count of living members"
         for member in IDS:
             if member in retired and now >= retired[member] + FORGOTTEN_AFTER:
                 del retired[member]
@@ -99,7 +99,7 @@ def _fresh(limits: Limits) -> Members:
 
 
 def view(known: Members) -> View:
-    """All cells, each with the card of its incarnation."""
+    """Return all cells, each with the card of its incarnation."""
     found = ((member, known.claim(member)) for member in IDS)
     return {member: (claim.incarnation, claim.standing, claim.card) for member, claim in found if claim is not None}
 

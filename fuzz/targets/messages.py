@@ -1,7 +1,7 @@
 """Native messages: every body is a message, a BadRequest to be answered, or RemoteProtocolError; nothing else.
 
-Input: one byte for the way. The rest is a body as it is, or a real body with one part replaced (the corpus holds real
-ones). A message that was read comes back from its own encoding, and `msgpack` reads and writes the same arrays.
+Input: one byte for the mode. The rest is a body as it is, or a real body with one part replaced (the corpus holds real
+ones). A decoded message is equal after its own encoding, and `msgpack` reads and writes the same arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KINDS: tuple[int, ...] = tuple(kind.__struct_config__.tag for kind in Message.__
 
 
 def harness(data: bytes) -> None:
-    """One way or the other, by the first byte."""
+    """Run the mode that the first byte selects."""
     draws = Draws(data)
     way = draws.below(3)
     if way == 2:
@@ -33,7 +33,7 @@ def harness(data: bytes) -> None:
 
 
 def read(body: bytes) -> None:
-    """Decode, and hold the message against its own encoding and against msgpack."""
+    """Decode, and compare the message with its own encoding and with msgpack."""
     try:
         message = dialects.decode(body)
     except RemoteProtocolError as error:
@@ -49,16 +49,16 @@ def read(body: bytes) -> None:
     try:
         foreign = msgpack.packb(msgpack.unpackb(encoded, strict_map_key=False, timestamp=0))
     except (ValueError, TypeError, msgpack.StackError):
-        return  # details of a fault may be deeper than msgpack goes, or have keys that it cannot hash
+        return  # details of a fault may be deeper than msgpack supports, or have keys that it cannot hash
     theirs = dialects.decode(foreign)
     assert type(theirs) is type(message), f"msgpack's {message} is read as {theirs}"
 
 
 def _replaced(body: bytes, draws: Draws) -> bytes:
-    """A body with one element of its array replaced by another value, if it is an array at all."""
+    """Return a body with one element of its array replaced by another value, or unchanged if it is no array."""
     try:
         array: Any = msgpack.unpackb(body, strict_map_key=False)
-    except Exception:  # whatever msgpack says to nonsense
+    except Exception:  # any error of msgpack for invalid data
         return body
     if not isinstance(array, list) or not array:
         return body

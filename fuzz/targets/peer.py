@@ -1,8 +1,9 @@
-"""A hostile peer: a mutated trace of a real conversation, said to a node, which serves another client as before.
+"""A hostile peer: a mutated trace of a real conversation, sent to a node, which serves another client as before.
 
-Whatever is said, the node raises nothing; the link goes on, or it ends with Refused and HangUp, after which nothing is
-said on it. An honest client on another link gets its answers all the same, and what the node itself asks meanwhile
-(ACT) is answered once. Input: a trace (traces.py); its first byte modulo 2 says whether the node dialled the link.
+The node raises for no input; the link stays open, or it ends with Refused and HangUp, after which the node sends
+nothing on it. An honest client on another link still gets its answers, and each request that the node itself submits
+meanwhile (ACT) is answered once. Input: a trace (traces.py); its first byte modulo 2 decides whether the node dialled
+the link.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ANSWER = ValueCodec().encode("still here")
 
 
 class World:
-    """One node, one honest client, and the hostile link of the moment."""
+    """One node, one honest client, and the current hostile link."""
 
     def __init__(self, *, dials: bool) -> None:
         self.node = make_node(limits=_LIMITS, seeds=(Address("ws://peer:1"),) if dials else ())
@@ -34,7 +35,7 @@ class World:
         self.transcripts: dict[LinkId, Transcript] = {}
         self.asked = 0
         self.submitted: dict[int, int] = {}
-        """The node's own requests, and how many answers each has."""
+        """The node's own requests, and the number of answers of each."""
         self.held: list[RunId] = []
         """Bodies of `later`, which end when time passes."""
         self.reopen()
@@ -42,13 +43,13 @@ class World:
         self.receive(LinkId(_HONEST), frame(hello(cluster="", member=b"", name="honest")))
 
     def open(self, link: LinkId, dialled: Address | None) -> None:
-        """A transport stands."""
+        """Open a link."""
         self.transcripts[link] = Transcript()
         self.node.link_opened(link, framing=Framing.STREAM, dialled=dialled, now=self.now)
         self.carry_out()
 
     def reopen(self) -> None:
-        """The hostile peer comes anew."""
+        """Close the hostile link, if it is open, and open the next one."""
         if self.link in self.transcripts:
             del self.transcripts[self.link]
             self.node.link_closed(self.link, now=self.now)
@@ -57,12 +58,12 @@ class World:
         self.open(self.link, Address("ws://peer:1") if self.dials else None)
 
     def receive(self, link: LinkId, data: bytes) -> None:
-        """Bytes arrive."""
+        """Feed received bytes to the node."""
         self.node.receive(link, data, now=self.now)
         self.carry_out()
 
     def wait(self, span: int) -> None:
-        """Time passes, in the steps that the node asks for."""
+        """Let time pass, and wake the node at each of its timers."""
         held, self.held[:] = list(self.held), []
         for run in held:
             self.node.finished(run, Returned(None), now=self.now)
@@ -76,7 +77,7 @@ class World:
         self.now = end
 
     def answer_pings(self) -> None:
-        """The honest client says that it is there when it is asked."""
+        """Answer the pings of the node for the honest client."""
         honest = self.transcripts[LinkId(_HONEST)].messages
         pings = [message for message in honest if isinstance(message, Ping)]
         honest.clear()
@@ -84,7 +85,7 @@ class World:
             self.receive(LinkId(_HONEST), frame(Pong(ping.number)))
 
     def carry_out(self) -> None:
-        """Do what the node wants; a HangUp that is no ordinary end has said why."""
+        """Carry out the effects of the node; a HangUp that is no ordinary end must follow a Refused."""
         reasons: dict[LinkId, str] = {}
         for effect in drained(self.node, self.now, self.held):
             match effect:
@@ -101,12 +102,12 @@ class World:
                     pass
 
     def submit(self) -> None:
-        """The node's own process asks for a function that only the peer may have."""
+        """Submit a request of the node's own process for a function that only the peer may have."""
         self.submitted.setdefault(self.node.submit(ASKED, now=self.now), 0)
         self.carry_out()
 
     def serves(self) -> None:
-        """The honest client asks for an echo, and gets it."""
+        """Send an echo of the honest client, and check its answer."""
         link = LinkId(_HONEST)
         transcript = self.transcripts[link]
         assert transcript.hung_up is None, "an honest client was hung up"
@@ -119,7 +120,7 @@ class World:
 
 
 def harness(data: bytes) -> None:
-    """Replay, and ask now and then whether the node is as it was."""
+    """Replay the trace, then check that the node still serves."""
     world = World(dials=bool(data[:1]) and data[0] % 2 == 1)
     for number, (step, payload) in enumerate(unpacked(data[1:])):
         if number == _MOST_STEPS:
@@ -143,7 +144,10 @@ def harness(data: bytes) -> None:
 
 
 def _is_refused_first(transcript: Transcript, code: int, reason: str) -> None:
-    """1000 and 1001 are ordinary ends (goodbye, refused by the peer, myself met, silence); others follow a Refused."""
+    """Check the end of a link.
+
+    1000 and 1001 are ordinary ends (goodbye, refused by the peer, link to itself, silence); others follow a Refused.
+    """
     if code in (1000, 1001) or transcript.classic:
         return
     said = transcript.messages[-1] if transcript.messages else None

@@ -1,6 +1,6 @@
-"""Who can run a call, who is best and who is drawn, against brute force over everything that is offered.
+"""The candidates of a call, the best of them and the drawn one, against brute force over all offers.
 
-Input: what up to six members offer and hold and how they stand; then calls. The oracle asks each member in turn, with
+Input: the offers, resources and standings of up to six members; then calls. The oracle checks each member in turn, with
 Python's sets instead of bit masks, and ranks by sorting.
 """
 
@@ -25,7 +25,7 @@ _VERSIONS = ("", "1")
 
 
 class Member:
-    """One member as the oracle keeps it."""
+    """One member in the model of the oracle."""
 
     def __init__(self, draws: Draws) -> None:
         self.standing = Standing(draws.below(5))
@@ -41,30 +41,30 @@ class Member:
 
 
 class Loads:
-    """What each member has to do, as drawn."""
+    """The load of each member, as drawn."""
 
     def __init__(self, members: dict[MemberId, Member]) -> None:
         self._members = members
 
     def waiting(self, member: MemberId, now: int) -> int:
-        """Calls that wait there."""
+        """Return the number of calls that wait there."""
         return self._members[member].waiting
 
     def delay(self, member: MemberId, now: int) -> int:
-        """For each call that waits, more than what decides nothing."""
+        """Return a delay of twice `NOISE` for each waiting call, so that the difference counts."""
         return self._members[member].waiting * 2 * NOISE
 
     def full(self, member: MemberId) -> bool:
-        """Whether it has as many as it may have: 3."""
+        """Return whether it has its maximum of 3 calls."""
         return self._members[member].waiting >= 3
 
     def reachable(self, member: MemberId, now: int) -> bool:
-        """Whether calls can be handed to it at once."""
+        """Return whether calls can be dispatched to it at once."""
         return self._members[member].linked
 
 
 def harness(data: bytes) -> None:
-    """Build the cluster, then ask."""
+    """Build the cluster, then compare its answers."""
     draws = Draws(data)
     members = {identity: Member(draws) for identity in IDS[: 1 + draws.below(6)]}
     index, loads = _index(members), Loads(members)
@@ -88,7 +88,7 @@ def _tags(draws: Draws) -> tuple[str, ...]:
 
 
 def _index(members: dict[MemberId, Member]) -> Index:
-    """What this node knows, heard in deltas as from the members themselves."""
+    """Return the index of this node after deltas from the members themselves."""
     limits = Limits()
     known = Members(MemberId(b"\xff" * 16), Card("me"), limits=limits, now=0)
     catalogue = Catalogue(known.me, limits=limits)
@@ -137,7 +137,7 @@ def _placed(
     assert list(equals) == expected, f"{equals} instead of {expected}"
     chosen = placement.draw(equals, loads, Rng(draws.byte()), 0)
     assert chosen in expected, "drawn from outside the best rank"
-    if len(expected) == 2:  # both are looked at
+    if len(expected) == 2:  # both are compared
         assert members[chosen.member].waiting == min(members[one.member].waiting for one in expected), "the busier one"
     rows = placement.rejected(found, equals, loads, 0)
     assert len(rows) == len(found) - len(expected) and placement.choice_reason(equals, found), rows

@@ -1,7 +1,7 @@
-"""The seed's JSON, said to a node: each message has exactly one answer, in strict JSON, with its `u`.
+"""The classic JSON dialect against a node: each message has exactly one answer, in strict JSON, with its `u`.
 
-Input: messages, one a line, as text where they are UTF-8 and as bytes where not. Codes that a naive look at the text
-can tell (1000, 1004) are compared; when time has passed nothing is left of any request.
+Input: messages, one a line, as text if they are UTF-8 and as bytes if not. A naive reader predicts the codes 1000 and
+1004, which are compared. When time has passed, no state of any request is left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BOUND = 86_500 * SECOND
 
 
 def harness(data: bytes) -> None:
-    """Say each line, let time pass, count the answers."""
+    """Send each line, let time pass, count the answers."""
     node = make_node(limits=_LIMITS)
     node.link_opened(_LINK, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=0)
     lines = [line for line in data.split(b"\n")[:_MOST] if line]
@@ -73,11 +73,11 @@ def _checked(text: bytes) -> dict[str, Any]:
 
 
 def _is_as_expected(line: bytes, answers: list[dict[str, Any]]) -> None:
-    """What a naive look at a message says about the answer that came at once, if it came."""
+    """Compare the immediate answer to a message, if there is one, with the prediction of a naive reader."""
     tree = oracle(line)
     if tree is None or not isinstance(tree[0], dict):
         code = answers[0]["error"]["code"] if answers else None
-        # A limit (1014), and what is told before it, is found where the naive reader only sees that it is refused.
+        # A limit (1014), or an error with precedence over it, where the naive reader only detects a refusal.
         assert code == 1000 or (tree is None and code in (1004, 1010, 1014)), f"{line!r} is {answers}"
         return
     message = tree[0]

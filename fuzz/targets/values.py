@@ -1,6 +1,6 @@
-"""Users' values: what goes comes back equal and of the same type, hostile bytes are MalformedValue and nothing else.
+"""Users' values: a value arrives equal and of the same type; hostile bytes are MalformedValue and nothing else.
 
-Input: one byte for the way. Hostile: the rest is decoded as it is. Made: a value is built of the rest, sent, and
+Input: one byte for the mode. Hostile: the rest is decoded as it is. Made: a value is built from the rest, encoded, and
 compared; a plain one also with `msgpack` itself, in both directions.
 """
 
@@ -20,7 +20,7 @@ _GIVEN: dict[str, object] = {"a": 1, "b": [1, {"k": "v"}], "c": (1, 2), "d": fro
 
 
 def harness(data: bytes) -> None:
-    """One way or the other, by the first byte."""
+    """Run the mode that the first byte selects."""
     draws = Draws(data)
     way = draws.below(3)
     if way == 0:
@@ -39,7 +39,7 @@ def _hostile(data: bytes, given: dict[str, object] | None) -> None:
     try:
         encoded = _CODEC.encode(value)
     except UnsendableValue as refusal:
-        # What was replaced may take the whole over a bound.
+        # The replaced references may put the whole over a bound.
         assert given is not None or refusal.limit is not None, f"what came in cannot go out: {refusal}"
         return
     again = _CODEC.decode(encoded)
@@ -62,7 +62,7 @@ def _made(draws: Draws) -> None:
 
 
 def build(draws: Draws, depth: int, *, plain: bool) -> Any:
-    """A value that can be sent; plain: of what MessagePack itself has."""
+    """Return a value that can be sent; if `plain`, only of the types of MessagePack itself."""
     scalars, containers = (_PLAIN, _HOLDERS[:2]) if plain else (_PLAIN + _RICH, _HOLDERS)
     kind = draws.pick(scalars + containers if depth else scalars)
     size = draws.below(4) if kind in ("list", "dict", "tuple", "set", "frozenset") else 0
@@ -79,7 +79,7 @@ def build(draws: Draws, depth: int, *, plain: bool) -> Any:
 
 
 def scalar(draws: Draws, kind: str) -> Any:
-    """One value without parts."""
+    """Return one value without parts."""
     match kind:
         case "none":
             return None
@@ -124,7 +124,7 @@ _KEYS = ("none", "bool", "int", "text", "bytes")
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same type at every place; NaN is NaN."""
+    """Return whether two values are equal and of the same type at every place; NaN equals NaN."""
     if type(one) is not type(other):
         return False
     if isinstance(one, (list, tuple)) and not isinstance(one, Ref):
@@ -143,7 +143,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _token(value: object) -> str:
-    """A text that tells members of a set apart, sets within it in one order."""
+    """Return a text that distinguishes the members of a set, with nested sets in one order."""
     if isinstance(value, (set, frozenset)):
         return f"{type(value).__name__} {sorted(map(_token, value))}"
     if isinstance(value, (list, tuple)):

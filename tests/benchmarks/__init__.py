@@ -1,4 +1,4 @@
-"""How much slower than a bare protocol: `python -m tests.benchmarks`, explained in README.md beside this file.
+"""The slowdown against a bare protocol: `python -m tests.benchmarks`, explained in README.md beside this file.
 
-A command and never a timed test: what it prints depends on the machine, only its ratios travel.
+This is a command and never a timed test: its times depend on the machine, and only its ratios can be compared.
 """

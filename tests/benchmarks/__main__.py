@@ -1,6 +1,6 @@
 """The command: `python -m tests.benchmarks`, from the project's root; `--help` lists the rows.
 
-The table goes to stdout line by line; with `--json` one object at the end does, and the table to stderr.
+The table goes to stdout line by line; with `--json`, one object goes to stdout at the end, and the table to stderr.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from tests.benchmarks.rows import ROWS, Transport
 from tests.benchmarks.subjects import Subject
 
 MPREG = "tests.benchmarks.subject"
-"""Its `subject(transport)` makes a Subject of mpreg's own client and servers; imported only when asked for."""
+"""The module whose `subject(transport)` makes a Subject of mpreg's own client and servers; imported only if chosen."""
 
 
 def _parser() -> argparse.ArgumentParser:
     width = max(len(row.name) for row in ROWS)
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description="Measure against the bare protocol: how many times slower is it?",
+        description="Measure the slowdown against a bare protocol.",
         epilog="rows:\n" + "\n".join(f"  {row.name:<{width}}  {row.what}" for row in ROWS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,7 +47,7 @@ def _subject(name: str, transport: Transport, parser: argparse.ArgumentParser) -
     if name != "mpreg":
         return {"floor": Floor, "callbacks": CallbackFloor, "steady": SteadyFloor}[name]
     if find_spec(MPREG) is None:
-        parser.error(f"there is no {MPREG.replace('.', '/')}.py yet to make mpreg a subject; try --subject floor")
+        parser.error(f"there is no {MPREG.replace('.', '/')}.py yet, which makes mpreg a subject; try --subject floor")
     make: Callable[[Transport], Subject] = import_module(MPREG).subject
     return partial(make, transport)
 
@@ -70,7 +70,7 @@ async def _run(options: argparse.Namespace, make: Make) -> None:
 
 
 def main() -> None:
-    """Measure and print; exit code 2 for wrong usage, 1 with a traceback when a measure fails."""
+    """Measure and print; exit with 2 for wrong usage, with 1 and a traceback when a measure fails."""
     parser = _parser()
     options = parser.parse_args()
     if options.rounds < 1 or not options.seconds > 0:

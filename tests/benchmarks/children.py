@@ -1,7 +1,7 @@
 """Server processes of a subject: run in the project's root, ready when they print a line, ended with their parent.
 
-The line comes from the child's stdout; its stderr is the harness's own, so that a crash is seen. Nothing here knows
-what the children serve.
+The line comes from the child's stdout; its stderr is that of the harness, so that a crash is visible. Nothing here
+depends on what the children serve.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
-"""Seconds a child may take to print its line, and again to end once told to."""
+"""Seconds that a child may take to print its line, and again to end after the signal."""
 
 
 class Child:
-    """One `python -m MODULE ARG...`; its stdin is a pipe that closes when this process ends, however it ends."""
+    """One `python -m MODULE ARG...`; its stdin is a pipe that closes when this process ends, also after a crash."""
 
     def __init__(self, process: asyncio.subprocess.Process, line: str) -> None:
         self.process = process
@@ -27,10 +27,10 @@ class Child:
 
     @classmethod
     async def start(cls, module: str, *args: str) -> "Child":
-        """Start it and wait for its first line.
+        """Start the process and wait for its first line.
 
         Raises:
-            RuntimeError: It ended, or printed nothing within PATIENCE; it is not left running.
+            RuntimeError: The process ended, or printed nothing within PATIENCE; it is killed.
         """
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
@@ -38,7 +38,7 @@ class Child:
             cwd=ROOT,
             stdin=pipe,
             stdout=pipe,
-            process_group=0,  # Ctrl-C is the harness's to handle
+            process_group=0,  # the harness handles Ctrl-C
         )
         child = cls(process, "")
         assert process.stdout is not None, "asked for as a pipe"
@@ -54,7 +54,7 @@ class Child:
         return child
 
     async def stop(self) -> None:
-        """Close its stdin, ask it to end, and kill it when it doesn't within PATIENCE."""
+        """Close its stdin, terminate it, and kill it if it has not ended within PATIENCE."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         if self.process.returncode is not None:

@@ -1,7 +1,7 @@
 """The floor as a subject: three bare nodes in processes of their own, and a client of callbacks in this one.
 
-Requests go over one connection to node a, which forwards, coordinates and joins; what that costs here is the least
-that CPython's asyncio with MessagePack can do it for, and the measure of everything else.
+Requests go over one connection to node a, which forwards, coordinates and joins. This is the least cost with CPython's
+asyncio and MessagePack, and all other subjects are compared with it.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ def _nobody(link: FloorLink, number: int, function: str, args: list[Any]) -> Non
 
 
 class CallbackFloor:
-    """Satisfies `subjects.Subject`: the least of all, where not even the caller's side is made of coroutines."""
+    """Satisfies `subjects.Subject` with the least work: even the caller's side has no coroutines."""
 
     name = "callbacks"
     options: Sequence[str] = ()
-    """What each node's command line gets besides its name and peers."""
+    """Further options of each node's command line, besides its name and peers."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
@@ -36,7 +36,7 @@ class CallbackFloor:
 
     @property
     def processes(self) -> Sequence[int]:
-        """The three nodes' ids."""
+        """The process ids of the three nodes."""
         return [child.pid for child in self._children]
 
     async def start(self) -> None:
@@ -69,7 +69,7 @@ class CallbackFloor:
         """Keep `width` calls in flight, each made by the callback of the one before it.
 
         Raises:
-            ConnectionError: The node hung up, which it does when a function raises.
+            ConnectionError: The node closed the connection, which it does when a function raises.
         """
         link = self.link
         done: asyncio.Future[Tally] = asyncio.get_running_loop().create_future()
@@ -96,7 +96,7 @@ class CallbackFloor:
         return await done
 
     async def echo(self, seconds: float) -> Tally:
-        """`rows.ROWS` says what each measure is."""
+        """`rows.ROWS` describes each measure."""
         return await self.drive("echo", [rows.SMALL], 1, seconds)
 
     async def echo_64(self, seconds: float) -> Tally:
@@ -137,17 +137,16 @@ class CallbackFloor:
 
 
 class Floor(CallbackFloor):
-    """The same nodes; where 64 calls are in flight, 64 tasks of the client each await theirs, as users' programs do.
+    """The same nodes; for 64 calls in flight, 64 tasks of the client each await one, as programs of users do.
 
-    The floor that the goals come from made 121,000 and 76,000 calls/s in these two rows; this is the client near that,
-    while one of bare callbacks, which no user of anything could have, makes more than twice as many (`--subject
-    callbacks`).
+    The floor of the goals made 121,000 and 76,000 calls/s in these two rows, and this client is near that. A client of
+    bare callbacks makes more than twice as many (`--subject callbacks`), but no user can have one.
     """
 
     name = "floor"
 
     async def awaited(self, function: str, args: list[Any], width: int, seconds: float) -> Tally:
-        """Keep `width` calls in flight, each a future awaited by a task; a lost connection is left to the harness."""
+        """Keep `width` calls in flight, each a future that a task awaits; the harness detects a lost connection."""
         loop = asyncio.get_running_loop()
         link = self.link
 
@@ -169,7 +168,7 @@ class Floor(CallbackFloor):
 
 
 class SteadyFloor(Floor):
-    """The same nodes with an allocator that keeps what it has: see `floor_nodes.STEADYING`."""
+    """The same nodes with an allocator that keeps freed memory: see `floor_nodes.STEADYING`."""
 
     name = "steady"
     options = ("--steady",)

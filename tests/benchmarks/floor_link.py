@@ -1,8 +1,9 @@
 """The floor's link: an `asyncio.Protocol` with 4-byte big-endian lengths and MessagePack, and nothing else.
 
-A request is `[id, function, args]`, its answer `[id, result]`; either end may ask. Answers go to callbacks. There are
-no tasks, no timeouts, no errors and no flow control: whatever a real system adds shows as its ratio to this. What is
-done well here is done because it costs nothing: all messages of one receive are read before one write for each link.
+A request is `[id, function, args]`, its answer `[id, result]`; either end may send one. Answers go to callbacks. There
+are no tasks, no timeouts, no errors and no flow control, so all that a real system adds is visible in its ratio to
+this. The link includes only optimizations without a cost: it reads all messages of one receive before one write for
+each link.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ _unpack = cast(Callable[[object], list[Any]], msgpack.unpackb)
 
 
 class FloorLink(asyncio.Protocol):
-    """One connection. `unsent` is shared by all links of a process: those with messages to write before it sleeps."""
+    """One connection. `unsent` is shared by all links of a process: the links with unsent messages."""
 
     def __init__(self, serve: Serve, unsent: "list[FloorLink]") -> None:
         self._serve = serve
@@ -39,7 +40,7 @@ class FloorLink(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the one who waits, as nothing else would."""
+        """Call `on_loss`, because nothing else reports the end to the caller."""
         self.on_loss()
 
     def close(self) -> None:
@@ -47,13 +48,13 @@ class FloorLink(asyncio.Protocol):
         self._transport.close()
 
     def call(self, function: str, args: list[Any], answered: Answered) -> None:
-        """Ask the other end; the request leaves with the next `flush_all`."""
+        """Call a function of the other end; the request leaves with the next `flush_all`."""
         self._asked += 1
         self._waiting[self._asked] = answered
         self._put([self._asked, function, args])
 
     def answer(self, number: int, result: object) -> None:
-        """Answer request `number` of the other end; leaves with the next `flush_all`."""
+        """Answer request `number` of the other end; the answer leaves with the next `flush_all`."""
         self._put([number, result])
 
     def _put(self, message: list[Any]) -> None:
@@ -64,27 +65,27 @@ class FloorLink(asyncio.Protocol):
         self._out.append(body)
 
     def flush_all(self) -> None:
-        """Write what the links of this process have gathered, once for each."""
+        """Write the collected messages of the links of this process, once for each link."""
         for link in self._unsent:
             link._transport.write(b"".join(link._out))
             link._out.clear()
         self._unsent.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Read every whole message of what has come, then write."""
+        """Read every complete message of the received data, then write."""
         if not self._rest:
             end = self._read(data)
             if end < len(data):
                 self._rest += data[end:]
         else:
             self._rest += data
-            # A large message comes in many pieces: nothing to look at before all of it is there.
+            # A large message comes in many pieces: read nothing before it is complete.
             if len(self._rest) >= self._lacking:
                 del self._rest[: self._read(self._rest)]
         self.flush_all()
 
     def _read(self, data: bytes | bytearray) -> int:
-        """Handle the whole messages in `data`; returns where the rest begins, and notes its full length."""
+        """Handle the complete messages in `data`; return the start of the rest, and store its full length."""
         start, size = 0, len(data)
         with memoryview(data) as view:
             while start + 4 <= size:

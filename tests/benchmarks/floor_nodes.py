@@ -1,7 +1,7 @@
 """The floor's server, a process of its own: `python -m tests.benchmarks.floor_nodes NAME [--peer NAME:PORT ...]`.
 
-It listens on a port of the system's choosing on loopback, prints `ready PORT`, and ends when its stdin does. Its whole
-routing is a dict from function to connection, its coordinator is callbacks; it never retries, checks or times out.
+It listens on a port that the system chooses on loopback, prints `ready PORT`, and ends when its stdin ends. Its routing
+is a dict from function to connection, its coordinator is callbacks; it never retries, checks or times out.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from typing import Any
 from tests.benchmarks.floor_link import Answered, FloorLink
 
 STEADYING = 24 << 20
-"""Bytes that, once allocated and freed, make glibc take blocks of less than that from the heap and keep the heap.
+"""A number of bytes. One allocation of this size makes glibc serve smaller blocks from the heap and keep the heap.
 
-By default it maps and unmaps every block above 128 KiB, and asyncio receives into a new one of 256 KiB each time, so a
-receive of 100 bytes pays for three system calls and a page fault. The floor leaves that as it is, as bare servers do.
+By default glibc maps and unmaps every block above 128 KiB, and asyncio receives into a new block of 256 KiB each time.
+So a receive of 100 bytes costs three system calls and a page fault. The floor keeps this default, as bare servers do.
 """
 
 
@@ -30,7 +30,7 @@ def _all_of_them(*values: object) -> tuple[object, ...]:
 
 
 def functions_of(name: str) -> dict[str, Callable[..., object]]:
-    """What node `name` offers: see `rows.NODES`."""
+    """Return the functions of node `name`: see `rows.NODES`."""
     return {
         "echo": _itself,
         "echos": _all_of_them,
@@ -41,7 +41,7 @@ def functions_of(name: str) -> dict[str, Callable[..., object]]:
 
 
 class FloorNode:
-    """What one process serves, itself or through a peer."""
+    """The functions that one process serves, itself or through a peer."""
 
     def __init__(self, name: str) -> None:
         self.functions = functions_of(name)
@@ -49,18 +49,18 @@ class FloorNode:
         self.unsent: list[FloorLink] = []
 
     def link(self) -> FloorLink:
-        """A new connection's protocol."""
+        """Return the protocol of a new connection."""
         return FloorLink(self.serve, self.unsent)
 
     def serve(self, link: FloorLink, number: int, function: str, args: list[Any]) -> None:
-        """One request: a function, or `graph` with its calls as args."""
+        """Serve one request: a function, or `graph` with its calls as args."""
         if function == "graph":
             GraphRun(self, args, partial(link.answer, number)).start()
         else:
             self.apply(function, args, partial(link.answer, number))
 
     def apply(self, function: str, args: list[Any], then: Answered) -> None:
-        """Run the function here or ask its owner; a function that nobody owns is a KeyError and ends the connection."""
+        """Run the function here or call its owner; without an owner it is a KeyError, which ends the connection."""
         local = self.functions.get(function)
         if local is not None:
             then(local(*args))
@@ -71,7 +71,8 @@ class FloorNode:
 class GraphRun:
     """One graph in progress.
 
-    A call is `[function, args, needs]`; needs are indices of calls whose results follow args. The last call answers.
+    A call is `[function, args, needs]`; needs are indices of calls whose results follow args. The result of the last
+    call is the answer.
     """
 
     def __init__(self, node: FloorNode, calls: list[Any], then: Answered) -> None:
@@ -87,7 +88,7 @@ class GraphRun:
                 self._users[need].append(at)
 
     def start(self) -> None:
-        """Run what needs nothing; the rest follows from the answers."""
+        """Run the calls without dependencies; the answers start the others."""
         for at in [at for at, missing in enumerate(self._missing) if not missing]:
             self._run(at)
 
@@ -107,7 +108,7 @@ class GraphRun:
 
 
 async def serve(name: str, peers: list[str]) -> None:
-    """Listen, dial the peers, say so, and stay until stdin ends."""
+    """Listen, dial the peers, print the ready line, and run until stdin ends."""
     loop = asyncio.get_running_loop()
     node = FloorNode(name)
     for peer, port in (text.split(":") for text in peers):
@@ -121,7 +122,7 @@ async def serve(name: str, peers: list[str]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--steady", action="store_true", help="raise glibc's thresholds before serving")

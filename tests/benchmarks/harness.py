@@ -1,7 +1,7 @@
-"""Measures a subject against the floor, both in each round directly after one another, and keeps the ratios.
+"""Measures a subject and the floor, in each round directly after one another, and keeps the ratios.
 
-Absolute times are of one machine and one minute; a ratio of two measures a moment apart is what can be compared.
-Starts and ends the processes of both sides; prints nothing.
+Absolute times depend on the machine and the minute; the ratio of two consecutive measures can be compared. The harness
+starts and ends the processes of both sides and prints nothing.
 """
 
 import asyncio
@@ -19,21 +19,21 @@ from tests.benchmarks.subjects import Subject, Tally
 Make = Callable[[], Subject]
 
 SLACK = 1.25
-"""What a measure on a shared machine may miss its goal by and still pass."""
+"""The factor by which a measure on a shared machine may exceed its goal and still pass."""
 
 GATE_ROUNDS = 5
-"""Rounds that a verdict needs to be worth anything."""
+"""The number of rounds that a verdict needs."""
 
 WARM_UP = 0.2
-"""The part of a measure's time that each side runs before it, uncounted."""
+"""The warm-up of each side before a measure, as a part of the measure's time; it is not counted."""
 
 PATIENCE = 30.0
-"""Seconds that a measure may last beyond ten times what it was asked for."""
+"""Seconds that a measure may last beyond ten times its requested time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One row measured: seconds for each operation of floor and subject, round by round."""
+    """One measured row: seconds for each operation of floor and subject, by round."""
 
     row: Row
     floor: Sequence[float]
@@ -42,17 +42,17 @@ class Result:
 
     @property
     def ratios(self) -> list[float]:
-        """Times slower than the floor, round by round."""
+        """The slowdown against the floor, by round."""
         return [mine / least for least, mine in zip(self.floor, self.subject, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """The median of the ratios, which the goal is held against."""
+        """The median of the ratios, which is compared with the goal."""
         return median(self.ratios)
 
     @property
     def verdict(self) -> str:
-        """`met`, `met by slack`, or by how much of the goal it is missed; `-` without a goal."""
+        """`met`, `met by slack`, or the share of the goal by which it is missed; `-` without a goal."""
         if self.goal is None:
             return "-"
         if self.ratio <= self.goal:
@@ -63,13 +63,13 @@ class Result:
 
 
 async def _seconds_each(subject: Subject, row: Row, seconds: float) -> float:
-    """Seconds for each operation of one measure.
+    """Return the seconds for each operation of one measure.
 
     Raises:
         RuntimeError: The measure raised, gave a wrong answer, or did not end.
     """
     measure: Callable[[float], Awaitable[Tally]] = getattr(subject, row.name)
-    gc.collect()  # what the other side left behind is not this one's to clear
+    gc.collect()  # so that this side does not clear the garbage of the other side
     try:
         async with asyncio.timeout(PATIENCE + 10 * seconds):
             tally = await measure(seconds)
@@ -83,14 +83,14 @@ async def _seconds_each(subject: Subject, row: Row, seconds: float) -> float:
 async def _round(
     number: int, row: Row, *, make: tuple[Make, Make], seconds: float, pinning: Pinning
 ) -> tuple[float, float]:
-    """Seconds for each operation of floor and subject, from fresh servers; who goes first alternates."""
+    """Return the seconds for each operation of floor and subject, from fresh servers; the order alternates."""
     async with AsyncExitStack() as stack:
         sides = [one() for one in make]
         for side in sides:
             stack.push_async_callback(side.stop)
             await side.start()
         pinning.apply(row.cores, [process for side in sides for process in side.processes])
-        # New processes start where this one is, so it is set free again before the next are started.
+        # New processes inherit the affinity of this one, so it is reset before the next ones start.
         stack.callback(pinning.apply, Cores.ALL, [])
         for side in sides:
             await _seconds_each(side, row, seconds * WARM_UP)
@@ -103,17 +103,19 @@ async def _round(
 async def results(
     floor: Make, subject: Make, *, rows: Sequence[Row], rounds: int, seconds: float, transport: Transport
 ) -> AsyncIterator[Result]:
-    """Give each row's result as it is there; what was started for a round is stopped after it, whatever happens.
+    """Yield each row's result when it is complete; stop the processes of a round after it, also after an error.
 
-    `seconds` is what one round of a row measures, both sides together. Servers are new in each round: two starts of the
-    same server differ by up to 15 % for as long as they live, and what a row leaves in the allocator shows in the next.
+    `seconds` is the time of one round of a row, for both sides together. Servers are new in each round: two starts of
+    the same server differ by up to 15 % during their whole life, and the allocator state that a row leaves affects the
+    next.
 
     Raises:
         RuntimeError: A side did not start, or a measure failed, gave a wrong answer or did not end.
     """
     pinning = Pinning()
-    # Both sides' clients live in this process. Without this, a large message costs some 700 page faults here or none,
-    # depending on what else lies on the heap, and one side is 1.6 times slower for it. Servers keep the defaults.
+    # The clients of both sides live in this process. Without this allocation, a large message costs some 700 page
+    # faults here or none, which depends on the rest of the heap, and one side is 1.6 times slower for it. Servers keep
+    # the defaults.
     bytes(STEADYING)
     for row in rows:
         taken = [

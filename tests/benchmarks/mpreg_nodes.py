@@ -1,6 +1,6 @@
 """mpreg as a server process of the benchmarks: one node, its functions inline, ready when it prints its address.
 
-`python -m tests.benchmarks.mpreg_nodes NAME [--websocket] [--peer URL ...]`; ends when its stdin does.
+`python -m tests.benchmarks.mpreg_nodes NAME [--websocket] [--peer URL ...]`; it ends when its stdin ends.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from mpreg_transports.server import backend_options
 
 
 def node(name: str, *, peers: list[str], transport: str) -> Server:
-    """A node that offers `echo_NAME`, `make_NAME` and `measure_NAME` beside echo and echos."""
+    """Return a node that offers `echo_NAME`, `make_NAME` and `measure_NAME` beside echo and echos."""
     server = Server(name=name, port=0, peers=peers, transport=transport)
     server.register(f"echo_{name}", lambda value: value, inline=True, idempotent=True)
     server.register(f"make_{name}", bytes, inline=True, idempotent=True)

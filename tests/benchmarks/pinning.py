@@ -1,6 +1,6 @@
-"""Which cores the processes under measure run on: one for latency, all for throughput.
+"""The cores of the measured processes: one for latency, all for throughput.
 
-Only Linux can say this for other processes; elsewhere nothing is pinned and the result says so.
+Only Linux can pin other processes; elsewhere nothing is pinned and the result contains this.
 """
 
 import os
@@ -15,12 +15,12 @@ if sys.platform == "linux":
         return frozenset(os.sched_getaffinity(0))
 
     def _pin(process: int, cores: frozenset[int]) -> None:
-        # A process's id names its first thread only, so each thread is told; those to come inherit it.
+        # A process id names only its first thread, so each thread is pinned; later threads inherit it.
         for thread in os.listdir(f"/proc/{process}/task"):
             try:
                 os.sched_setaffinity(int(thread), cores)
             except ProcessLookupError:
-                continue  # it ended since it was listed
+                continue  # it has ended since the listing
 
 else:
 
@@ -32,19 +32,19 @@ else:
 
 
 class Pinning:
-    """Moves this process and others between one core and all that this process might use when it began."""
+    """Moves this process and others between one core and all cores that this process could use at its start."""
 
     def __init__(self) -> None:
         self._all = _allowed()
 
     @property
     def core(self) -> int | None:
-        """The core for latency: the last one, as interrupts prefer the first. None where nothing can be pinned."""
+        """The core for latency: the last one, as interrupts prefer the first. None if nothing can be pinned."""
         return max(self._all, default=None)
 
     @property
     def cores(self) -> int:
-        """How many cores there are to use."""
+        """The number of usable cores."""
         return len(self._all) or os.cpu_count() or 1
 
     def apply(self, cores: Cores, processes: Iterable[int]) -> None:

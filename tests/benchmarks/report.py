@@ -13,14 +13,14 @@ _LINE = "{:<10}{:>6} {:<13}{:>12}{:>12}{:>6}  {}"
 
 
 def _digits(value: float) -> str:
-    """Three digits that mean something, and thousands apart."""
+    """Format a number with three significant digits and thousands separators."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def heading(subject: str, transport: Transport, *, rounds: int, seconds: float) -> str:
-    """What is measured, where, and the names of the columns."""
+    """Return the subject, the place of the measurement, and the names of the columns."""
     pinning = Pinning()
     where = "not pinned here" if pinning.core is None else f"on core {pinning.core}"
     lines = [
@@ -33,7 +33,7 @@ def heading(subject: str, transport: Transport, *, rounds: int, seconds: float) 
 
 
 def line(result: Result) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     unit = result.row.unit
     ratios = result.ratios
     figures = [f"{_digits(unit.of(median(side)))} {unit.value}" for side in (result.floor, result.subject)]
@@ -43,13 +43,13 @@ def line(result: Result) -> str:
 
 
 def closing(rounds: int) -> str:
-    """How to read the verdicts."""
+    """Return how to read the verdicts."""
     text = f"\nA goal is met by slack within {(SLACK - 1) * 100:.0f} % of it."
     return text if rounds >= GATE_ROUNDS else f"{text} Verdicts need {GATE_ROUNDS} rounds or more."
 
 
 def as_json(subject: str, transport: Transport, results: Sequence[Result], *, seconds: float) -> str:
-    """Everything measured; `ratio` is held against `goal` times `slack`, figures are medians in `unit`."""
+    """Return all results; `ratio` is compared with `goal` times `slack`, figures are medians in `unit`."""
     pinning = Pinning()
     rows = [
         {

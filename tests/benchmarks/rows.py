@@ -1,7 +1,7 @@
-"""What is measured: each row's name, unit, load and goal, and the words and values that floor and subjects share.
+"""The measures: each row's name, unit, load and goal, and the names and values that floor and subjects share.
 
 The goals are those of the first version on anyio, as times slower than the floor, over raw TCP and over WebSocket.
-Nothing here runs anything; a subject's methods have the rows' names.
+Nothing here runs anything; a subject's methods have the names of the rows.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ BIG: Final = 16 << 20
 """The size in bytes of the value that one node makes and another measures."""
 
 NODES: Final = ("a", "b", "c")
-"""Clients talk to node a. Node x offers `echo`, `echos` and, as the only one, `echo_x`, `make_x` and `measure_x`."""
+"""The node names. Clients connect to a. Node x offers `echo`, `echos` and alone `echo_x`, `make_x` and `measure_x`."""
 
 CHAIN: Final = ("echo_a", "echo_b", "echo_c", "echo_a")
-"""The functions of the chain; each call's argument is the result of the one before, the first one's is SMALL."""
+"""The functions of the chain; each call's argument is the result of the one before, that of the first is SMALL."""
 
 FAN: Final = tuple(f"echo_{NODES[at % len(NODES)]}" for at in range(16))
 """The functions of the fan, each called with SMALL; `echos` then takes all the results in this order."""
@@ -29,7 +29,7 @@ GRAPHS_IN_FLIGHT: Final = 16
 
 
 class Unit(Enum):
-    """What a row's absolute figures are; a graph is one request, and a byte there and back counts once."""
+    """The unit of a row's absolute figures; a graph is one request, and a byte in both directions counts once."""
 
     MICROSECONDS = "us"
     MILLISECONDS = "ms"
@@ -37,7 +37,7 @@ class Unit(Enum):
     MEGABYTES = "MB/s"
 
     def of(self, seconds: float) -> float:
-        """The figure for one operation that took `seconds`; only echo_1mib speaks in bytes."""
+        """Return the figure for one operation that took `seconds`; only echo_1mib has bytes."""
         match self:
             case Unit.MICROSECONDS:
                 return seconds * 1e6
@@ -50,14 +50,14 @@ class Unit(Enum):
 
 
 class Cores(Enum):
-    """Where client and servers run: waking an idle core costs more than the work of one small message."""
+    """The cores of client and servers: waking an idle core costs more than the work of one small message."""
 
     ONE = "1"
     ALL = "all"
 
 
 class Transport(Enum):
-    """What a subject's client and nodes talk over; the floor's links are raw TCP either way."""
+    """The transport of a subject's client and nodes; the floor's links are raw TCP with either."""
 
     TCP = "tcp"
     WS = "ws"
@@ -67,8 +67,8 @@ class Transport(Enum):
 class Row:
     """One line of the result.
 
-    `answer` is what an operation must give, compared after `plain` has made sequences alike. The goals are ratios of
-    times, subject to floor; None where there is none.
+    `answer` is the required result of an operation, compared after `plain`, which makes sequences alike. The goals are
+    ratios of times, subject to floor; None where there is none.
     """
 
     name: str
@@ -80,14 +80,14 @@ class Row:
     goal_ws: float | None
 
     def goal(self, transport: Transport) -> float | None:
-        """The goal over that transport."""
+        """Return the goal over that transport."""
         return self.goal_tcp if transport is Transport.TCP else self.goal_ws
 
 
 ROWS: Final = (
     Row("echo", "a call of the node asked, one at a time", Unit.MICROSECONDS, Cores.ONE, SMALL, 6, 6),
     Row("echo_64", "the same, 64 in flight", Unit.REQUESTS, Cores.ALL, SMALL, 4, 4),
-    Row("echo_1mib", "1 MiB there and back, one at a time", Unit.MEGABYTES, Cores.ALL, MIB, 1.0, 8),
+    Row("echo_1mib", "1 MiB in both directions, one at a time", Unit.MEGABYTES, Cores.ALL, MIB, 1.0, 8),
     Row("routed", "a asked for b's function, one at a time", Unit.MICROSECONDS, Cores.ONE, SMALL, 6, 6),
     Row("routed_64", "the same, 64 in flight", Unit.REQUESTS, Cores.ALL, SMALL, 5, 5),
     Row("chain", "4 calls on a, b, c, a, one graph at a time", Unit.MICROSECONDS, Cores.ONE, SMALL, 6, 6),
@@ -99,5 +99,5 @@ ROWS: Final = (
 
 
 def plain(value: object) -> object:
-    """The value with a tuple as the list that it may also arrive as."""
+    """Return the value, with a tuple as a list, because it may also arrive as one."""
     return list(value) if isinstance(value, tuple) else value

@@ -27,7 +27,7 @@ class Mpreg:
 
     @property
     def processes(self) -> Sequence[int]:
-        """The three nodes' ids."""
+        """The process ids of the three nodes."""
         return [child.pid for child in self._children]
 
     @property
@@ -37,7 +37,7 @@ class Mpreg:
         return self._client
 
     async def start(self) -> None:
-        """Start the nodes, each with the ones before as peers, connect to a, and wait until a knows every function."""
+        """Start the nodes, each with the ones before as peers, connect to a, and wait until a lists every function."""
         peers: list[str] = []
         url = ""
         for name in reversed(rows.NODES):
@@ -71,7 +71,7 @@ class Mpreg:
         return lambda: client.call(function, *args)
 
     def _run(self, build: Callable[[Graph], object]) -> Callable[[], Awaitable[object]]:
-        """A graph built and run anew for each operation, as a program would."""
+        """Return an operation that builds and runs a new graph each time, as a program does."""
         client = self.client
 
         async def operation() -> object:
@@ -96,7 +96,7 @@ class Mpreg:
         return graph.call("measure_c", graph.call("make_b", rows.BIG))
 
     async def echo(self, seconds: float) -> Tally:
-        """`rows.ROWS` says what each measure is. `echo_a`, as plain `echo` would be drawn among three equals."""
+        """`rows.ROWS` describes each measure. `echo_a`, because plain `echo` would be drawn among three equal nodes."""
         return await one_at_a_time(self._call(self._echo, rows.SMALL), seconds)
 
     async def echo_64(self, seconds: float) -> Tally:
@@ -137,5 +137,5 @@ class Mpreg:
 
 
 def subject(transport: Transport) -> Mpreg:
-    """mpreg's client and nodes over that transport."""
+    """Return mpreg's client and nodes over that transport."""
     return Mpreg(transport)

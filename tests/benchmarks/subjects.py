@@ -1,8 +1,8 @@
-"""What the harness measures: the Protocol that the floor and every other system under measure satisfy, and its loops.
+"""The interface of a measured system: the Protocol that the floor and every other subject satisfy, and common loops.
 
-A subject starts its own server processes and its own client, which lives in the harness's process. Its measures are
-named like the rows. The loops here are for subjects whose client is made of coroutines; the floor has its own of
-callbacks, as a task for each call is one of the things that it exists to do without.
+A subject starts its own server processes and its own client, which lives in the harness's process. Its measures have
+the names of the rows. The loops here are for subjects whose client is made of coroutines. The floor has its own loops
+of callbacks, because it measures the cost without a task for each call.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from time import perf_counter_ns
 from typing import NamedTuple, Protocol
 
 LEAST: int = 3
-"""Operations that a measure makes at least, however slow they are."""
+"""The least number of operations of a measure, however slow they are."""
 
 
 class Tally(NamedTuple):
-    """What one measure did: operations finished, nanoseconds they took together, and the answer of the last one."""
+    """The result of one measure: finished operations, their total time in nanoseconds, and the last answer."""
 
     operations: int
     elapsed: int
@@ -23,7 +23,7 @@ class Tally(NamedTuple):
 
 
 class Stopwatch:
-    """Counts operations and says when to start no more: when `seconds` have passed, and never before LEAST of them."""
+    """Counts operations and decides when to start no more: after `seconds`, and never before LEAST of them."""
 
     def __init__(self, seconds: float) -> None:
         self.operations = 0
@@ -31,34 +31,34 @@ class Stopwatch:
         self._ends = self._started + int(seconds * 1e9)
 
     def more(self) -> bool:
-        """Count one finished operation; True while another one should start."""
+        """Count one finished operation; return whether to start another one."""
         self.operations += 1
         return perf_counter_ns() < self._ends or self.operations < LEAST
 
     def tally(self, answer: object) -> Tally:
-        """The account up to now."""
+        """Return the result up to now."""
         return Tally(self.operations, perf_counter_ns() - self._started, answer)
 
 
 class Subject(Protocol):
-    """A system under measure, made anew for each round; making one has no effects before `start`.
+    """A system to measure, made new for each round; making one has no effects before `start`.
 
     Each measure runs for about `seconds`, twice in a round (a warm-up first), and may raise, which ends the whole run.
     """
 
     @property
     def name(self) -> str:
-        """At most 9 letters, the heading of its column."""
+        """The heading of its column, at most 9 letters."""
 
     @property
     def processes(self) -> Sequence[int]:
-        """The ids of the server processes, to be pinned with all their threads; known once started."""
+        """The ids of the server processes, which are pinned with all their threads; valid after `start`."""
 
     async def start(self) -> None:
         """Start the servers, open the client, and return when every row's calls can be made."""
 
     async def stop(self) -> None:
-        """Close the client and end the servers; also legal after a `start` that raised."""
+        """Close the client and end the servers; also allowed after a `start` that raised."""
 
     async def echo(self, seconds: float) -> Tally: ...
     async def echo_64(self, seconds: float) -> Tally: ...
@@ -73,7 +73,7 @@ class Subject(Protocol):
 
 
 async def one_at_a_time(operation: Callable[[], Awaitable[object]], seconds: float) -> Tally:
-    """Await the operation again and again, the next one when the last one has answered."""
+    """Await the operation in a loop, the next one after the answer of the last one."""
     watch = Stopwatch(seconds)
     answer = await operation()
     while watch.more():

@@ -14,12 +14,12 @@ from fnmatch import fnmatchcase
 from tests.edges.runner import Runner
 from tests.edges.table import LOOPS, OUTCOMES, Cell, pairwise, product
 
-_TELL = 30.0
-"""Seconds between two lines on stderr that say how far it is."""
+_REPORT_EVERY = 30.0
+"""Seconds between two progress lines on stderr."""
 
 
 def main() -> int:
-    """The exit code: 0 if all cells are as the table says."""
+    """Return the exit code: 0 if all cells end as the table expects."""
     parser = argparse.ArgumentParser(prog="python -m tests.edges", description=__doc__)
     parser.add_argument("--loop", action="append", choices=LOOPS, help="only on this event loop (repeatable)")
     parser.add_argument(
@@ -30,7 +30,7 @@ def main() -> int:
         help="only these cells; each part may be a pattern, missing ones mean all (repeatable): '*:def:raises*:other'",
     )
     parser.add_argument("--pairwise", action="store_true", help="only the pairs that the ordinary tests run")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="each cell so often (default 1)")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each cell this many times (default 1)")
     parser.add_argument("--list", action="store_true", help="print the cells and run none")
     given = parser.parse_args()
     loops = given.loop or [loop for loop in LOOPS if installed(loop)]
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def installed(loop: str) -> bool:
-    """Whether this interpreter has that event loop."""
+    """Return whether this interpreter has that event loop."""
     return loop == "asyncio" or importlib.util.find_spec(loop) is not None
 
 
@@ -61,15 +61,15 @@ def _named(cell: Cell, pattern: str) -> bool:
 
 
 def _run(cells: Sequence[Cell], loops: Iterable[str], *, repeat: int) -> int:
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     failed: dict[Cell, list[str]] = {}
 
     for loop in loops:
         mine = [cell for cell in cells if cell.loop == loop]
         with Runner(loop) if mine else nullcontext() as runner:
             for number, cell in enumerate(mine):
-                if time.monotonic() - told > _TELL:
-                    told = time.monotonic()
+                if time.monotonic() - reported > _REPORT_EVERY:
+                    reported = time.monotonic()
                     print(f"{loop}: {number} of {len(mine)} cells, at {cell}", file=sys.stderr, flush=True)
                 for _ in range(repeat):
                     if found := runner.run(cell):

@@ -1,7 +1,7 @@
-"""The bodies of the edge matrix: one for each way of running, which does what the outcome in its argument says.
+"""The bodies of the edge matrix: one for each way to run a function; the outcome in its argument decides what it does.
 
-`STAGE` counts what bodies do and lets them go; `LIVE` holds, weakly, what must be gone when a cell has ended. In a pool
-of processes the bodies wait at events that the pool's initializer gives them.
+`STAGE` counts what bodies do and releases them; `LIVE` holds weak references to objects that must be freed when a cell
+has ended. In a pool of processes the bodies wait at events that the pool's initializer sets.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mpreg_transports.values import codec as plain_codec
 from tests.edges import odd
 
 PATIENCE = 30.0
-"""Seconds after which a body that nobody releases gives up."""
+"""Seconds until a body that is not released fails."""
 PARCEL_CODE = 100
 LIVE: WeakSet[Any] = WeakSet()
-"""Values of bodies and of callers that are still referred to."""
+"""Values of bodies and of callers that still have a reference."""
 
 HELD = (
     "deadline",
@@ -43,11 +43,11 @@ HELD = (
     "drains-without-grace",
     "blocks",
 )
-"""Outcomes whose body waits until the cell lets it go."""
+"""Outcomes whose body waits until the cell releases it."""
 
 
 class Parcel:
-    """A value of a user's type: travels in arguments and results, and can be looked for afterwards."""
+    """A value of a user's type: it travels in arguments and results, and the leftover check can find it afterwards."""
 
     __slots__ = ("__weakref__", "text")
 
@@ -76,17 +76,17 @@ def codec() -> Any:
 
 
 class Stage:
-    """What the bodies of one cell did. Read by the cell from the event loop, changed by bodies from any thread."""
+    """Counters and events of the bodies of one cell, read in the event loop and changed in any thread."""
 
     def __init__(self) -> None:
         self.started = 0
         self.ended = 0
         self.cancelled = 0
         self.cleaned = 0
-        """Coroutines that awaited something in `finally` and came through."""
+        """The number of coroutines that completed an await in `finally`."""
         self.go = threading.Event()
         self.on_start: Callable[[], None] = lambda: None
-        """Called by an inline body that would be held."""
+        """Called by an inline body that has an outcome of `HELD`."""
 
 
 STAGE = Stage()
@@ -94,30 +94,30 @@ _pool_events: list[Any] = []
 
 
 def new_stage() -> Stage:
-    """Begin a cell."""
+    """Begin a cell with a new stage; return it."""
     global STAGE  # noqa: PLW0603
     STAGE = Stage()
     return STAGE
 
 
 def join_pool(started: Any, go: Any) -> None:
-    """The initializer of the pool of processes."""
+    """Initialize a process of the pool."""
     _pool_events[:] = [started, go]
 
 
 def plain(outcome: str, value: object = None) -> Any:
-    """The body of `def` and of executors: waits in its thread or process if the outcome says so."""
+    """Run as the body of `def` and of executors: wait in the thread or process if the outcome requires it."""
     return _perform(outcome, value, hold=_hold)
 
 
 def inline(outcome: str, value: object = None) -> Any:
-    """The inline body: never waits, but may have something done while it runs."""
+    """Run as the inline body: never wait, but call the stage's `on_start` if the outcome requires it."""
     stage = STAGE
     return _perform(outcome, value, hold=stage.on_start)
 
 
 async def coroutine(outcome: str, value: object = None) -> Any:
-    """The `async def` body: waits in the event loop if the outcome says so."""
+    """Run as the `async def` body: wait in the event loop if the outcome requires it."""
     stage = STAGE
     if outcome == "cancels-itself":
         _cancel_this_task()
@@ -172,7 +172,7 @@ def _cancel_this_task() -> None:
 
 
 def replacement(outcome: str, value: object = None) -> Any:
-    """What the function of a held body is replaced by."""
+    """Run as the replacement of the function of a held body."""
     return "replaced"
 
 
@@ -180,9 +180,9 @@ def _hold() -> None:
     if _pool_events:
         started, go = _pool_events
         started.release()
-        assert go.wait(PATIENCE), "nobody released this body"
+        assert go.wait(PATIENCE), "this body was not released"
     else:
-        assert STAGE.go.wait(PATIENCE), "nobody released this body"
+        assert STAGE.go.wait(PATIENCE), "this body was not released"
 
 
 def _result(outcome: str, value: object, ballast: Parcel) -> Any:

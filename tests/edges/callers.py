@@ -1,7 +1,7 @@
-"""The clients of the edge matrix, all with one face: `call` gives what its caller sees, as an `End`, and never raises.
+"""The clients of the edge matrix, with one interface: `call` returns an `End`, what its caller sees, and never raises.
 
-Three are ours (over WebSocket, raw TCP, and blocking), two know nothing of this project: JSON over WebSocket, and HTTP
-written by hand. `Proxy` stands between any of them and its node, so that a caller can vanish without a word.
+Three are clients of this project (over WebSocket, raw TCP, and blocking). Two use no code of it: JSON over WebSocket,
+and HTTP written by hand. `Proxy` stands between a client and its node, so that a caller can vanish without a goodbye.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceErr
 
 
 class End(NamedTuple):
-    """What a caller saw: "value", "error", "lost", or "odd" for what must never be seen."""
+    """The end that a caller saw: "value", "error", "lost", or "odd" for an end that must never occur."""
 
     end: str
     value: Any = None
@@ -41,20 +41,20 @@ class End(NamedTuple):
 
 
 class Caller(Protocol):
-    """One client with one connection, or with none between its calls."""
+    """One client with one connection, or with no connection between its calls."""
 
     async def call(self, function: str, *args: Any, timeout: float) -> End:
-        """Call and wait for the end. Cancelling it cancels the call where the client can."""
+        """Call and wait for the end. Cancelling this cancels the call if the client supports it."""
 
     async def abandon(self, function: str, outcome: str, *, started: Callable[[], bool]) -> End:
-        """Call, and stop waiting once `started`."""
+        """Call, and stop waiting once `started` returns true."""
 
     async def close(self) -> None:
-        """Hang up, also while a call is waited for."""
+        """Close the connection, also while a call is pending."""
 
 
 def parcel(client: str, text: str) -> Any:
-    """An argument: a value of a user's type where the client can send one."""
+    """Return an argument: a value of a user's type if the client can send one, else text."""
     return bodies.Parcel(text) if client in NATIVE else text
 
 
@@ -65,7 +65,7 @@ def _seen(error: Exception) -> End:
 
 
 class _Native:
-    """`Client`, open in a task of its own, so that any other may close it."""
+    """`Client`, open in a task of its own, so that any other task may close it."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -73,7 +73,7 @@ class _Native:
         self._left = anyio.Event()
 
     async def hold(self, *, task_status: TaskStatus[None]) -> None:
-        """Be connected until `close`."""
+        """Stay connected until `close`."""
         try:
             async with self._client:
                 task_status.started()
@@ -120,7 +120,7 @@ class _Sync:
         return await in_a_thread(in_thread)
 
     async def abandon(self, function: str, outcome: str, *, started: Callable[[], bool]) -> End:
-        """A stream that is left after its first leaf: what a blocking caller can cancel without a signal."""
+        """Leave a stream after its first leaf: a blocking caller can cancel this without a signal."""
 
         def first() -> Any:
             graph = self._client.graph()
@@ -144,7 +144,7 @@ class _Sync:
 
 
 class _Json:
-    """The JSON dialect over WebSocket, spoken by the `websockets` library."""
+    """The JSON dialect over WebSocket, through the `websockets` library."""
 
     def __init__(self, foreign: ForeignClient) -> None:
         self._foreign = foreign
@@ -177,7 +177,7 @@ class _Json:
 
 
 class _Rpc:
-    """`POST /rpc`, by hand; a connection for each call."""
+    """`POST /rpc`, written by hand; a connection for each call."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -236,13 +236,13 @@ def _http_answer(answer: bytes) -> End:
 
 
 async def in_a_thread(call: Callable[[], T]) -> T:
-    """What a blocking call gives; it is not waited for when the cell is over."""
+    """Return the result of a blocking call; the thread is not joined when the cell ends."""
     return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
 
 
 @asynccontextmanager
 async def caller(client: str, port: int, *, loop: str) -> AsyncIterator[Caller]:
-    """A client of that kind, connected."""
+    """Yield a connected client of that kind."""
     made: Caller
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -267,7 +267,7 @@ async def caller(client: str, port: int, *, loop: str) -> AsyncIterator[Caller]:
 
 
 class Proxy:
-    """Carries bytes between callers and one port, until `cut`. Made by `proxied`."""
+    """Carries bytes between callers and one port, until `cut`. `proxied` makes it."""
 
     def __init__(self, port: int, tasks: TaskGroup) -> None:
         self._target = port
@@ -276,7 +276,7 @@ class Proxy:
         self.port = 0
 
     async def serve(self, near: SocketStream) -> None:
-        """One connection."""
+        """Serve one connection."""
         async with near, await anyio.connect_tcp("127.0.0.1", self._target) as far:
             self._streams += [near, far]
             async with anyio.create_task_group() as tasks:
@@ -284,7 +284,7 @@ class Proxy:
                     tasks.start_soon(self._carry, source, target, tasks.cancel_scope)
 
     async def cut(self) -> None:
-        """End all connections that there are; new ones are taken."""
+        """End all open connections; accept new ones."""
         streams, self._streams = self._streams, []
         for stream in streams:
             await anyio.aclose_forcefully(stream)
@@ -298,7 +298,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxied(port: int) -> AsyncIterator[Proxy]:
-    """A proxy in front of `port`, while the block runs."""
+    """Yield a proxy for `port`, which runs in this block."""
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as tasks,

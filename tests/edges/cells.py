@@ -1,6 +1,6 @@
-"""Runs one cell: sets the call up, waits for its end, compares with the table, and looks at what is left.
+"""Runs one cell: starts the call, waits for its end, compares it with the table, and looks for leftovers.
 
-Each `_scene` gives what the caller saw. `Cells` keeps a house for one event loop from cell to cell.
+Each `_scene` returns what the caller saw. `Cells` keeps a house for one event loop from cell to cell.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from tests.edges.leftovers import around, leftovers, settled, tables
 from tests.edges.table import LONGEST_ERROR, NATIVE, Cell, Want, expected
 
 AT_ONCE = 10.0
-"""Seconds within which an end that depends on no deadline must come; it takes milliseconds."""
+"""Seconds until an end that does not depend on a deadline; it normally takes milliseconds."""
 DEADLINE = 0.25
-"""Seconds of a deadline that passes."""
+"""The deadline of calls that exceed it, in seconds."""
 GRACE = 3.0
-"""Seconds after a deadline within which its end must come, on a busy machine."""
+"""Seconds from a deadline to the end of its call, on a busy machine."""
 SETTLES = 5.0
-"""Seconds within which everything must be gone."""
+"""Seconds until a cell has left nothing behind."""
 SAMPLE = "given"
 
 _OTHER_NODE_ENDS = ("drains", "drains-without-grace", "killed", "killed-idempotent")
-"""Outcomes after which a node is gone."""
+"""Outcomes that end a node."""
 
 
 class Cells:
-    """Cells on one event loop, one after the other. Made by `on_loop`."""
+    """Cells on one event loop, one after the other. `on_loop` makes it."""
 
     def __init__(self, loop: str, tasks: TaskGroup, pool: Pool) -> None:
         self.loop = loop
@@ -53,14 +53,14 @@ class Cells:
         self._scope = anyio.CancelScope()
 
     async def run(self, cell: Cell) -> list[str]:
-        """What is wrong with a cell, in words; empty if it is as the table says."""
+        """Return the defects of a cell as text; the list is empty if the cell ends as the table expects."""
         errors = _Errors()
         found: list[str] = []
         with anyio.CancelScope() as self._scope:
             try:
                 with errors, anyio.fail_after(bodies.PATIENCE):
                     house = await self._housed()
-                    found = await self._judge(house, cell)
+                    found = await self._run_cell(house, cell)
             except Exception as error:
                 found = ["; ".join(_leaves(error)) + _at(error)]
         house_of_cell = self._house
@@ -74,7 +74,7 @@ class Cells:
         return found
 
     async def leave(self) -> None:
-        """End the house, if there is one; the next cell gets another."""
+        """End the house, if there is one; the next cell gets a new one."""
         self._pool.go.set()
         if self._stack is not None:
             stack, self._stack, self._house = self._stack, None, None
@@ -84,8 +84,8 @@ class Cells:
     async def _housed(self) -> House:
         self._pool.reset()
         if self._house is None:
-            await anyio.to_thread.run_sync(self._pool.mend)
-            bodies.LIVE.clear()  # a house that has failed may have left some
+            await anyio.to_thread.run_sync(self._pool.replace_broken)
+            bodies.LIVE.clear()  # a failed house may have left some
             self._stack = AsyncExitStack()
             self._house = await self._stack.enter_async_context(housed(self._tasks, self._pool))
             self._house.on_crash = self._scope.cancel
@@ -94,7 +94,7 @@ class Cells:
         return self._house
 
     async def _warm(self, house: House) -> None:
-        """Each function once, so that what is remembered of functions is there before it is counted."""
+        """Call each function once, so that caches of functions are filled before the tables are counted."""
         bodies.new_stage()
         async with caller("native-tcp", house.asked.port, loop=self.loop) as client:
             for where in ("asked", "other"):
@@ -107,7 +107,7 @@ class Cells:
         left = await settled(lambda: leftovers(house, outside=before), seconds=SETTLES)
         assert not left, f"after one plain call of each function: {left}"
 
-    async def _judge(self, house: House, cell: Cell) -> list[str]:
+    async def _run_cell(self, house: House, cell: Cell) -> list[str]:
         want = expected(cell)
         outside = around()
         act = _Act(house, cell, self._pool)
@@ -116,7 +116,7 @@ class Cells:
         found += act.complaints
         del end, act
         if found or cell.outcome in _OTHER_NODE_ENDS:
-            return found  # with a node that is gone, or that has failed already, there is no telling what is left
+            return found  # after the end of a node or a failure the leftovers are not defined
         look = lambda: leftovers(house, outside=outside) + _grown(self._tables, tables(house))  # noqa: E731
         return found + [f"left behind: {one}" for one in await settled(look, seconds=SETTLES)]
 
@@ -133,7 +133,7 @@ class _Act:
         self.began = 0.0
 
     async def play(self) -> End:
-        """What the caller saw."""
+        """Run the scene; return what the caller saw."""
         scene = _SCENES.get(self.cell.outcome, _Act._plain)
         return await scene(self)
 
@@ -143,19 +143,19 @@ class _Act:
         return function_name(self.cell.way, self.cell.where, slots=slots)
 
     async def call(self, client: Caller, *, slots: int | None = None, timeout: float = bodies.PATIENCE) -> End:
-        """The call that the cell is about."""
+        """Make the call that the cell tests."""
         self.began = time.monotonic()
         argument = parcel(self.cell.client, SAMPLE)
         return await client.call(self.function(slots=slots), self.cell.outcome, argument, timeout=timeout)
 
     def started(self) -> Callable[[], bool]:
-        """Whether the body of the cell runs."""
+        """Return a function that returns whether the body of the cell runs."""
         if self.cell.way == "processes":
             return self.pool.has_started
         return lambda: self.stage.started > 0
 
     def release(self) -> None:
-        """Let the bodies of the cell go."""
+        """Release the bodies of the cell."""
         self.stage.go.set()
         self.pool.go.set()
 
@@ -164,20 +164,20 @@ class _Act:
             self.complaints.append(text)
 
     async def check_next(self, client: Caller) -> None:
-        """The nodes answer a next call, of the same client."""
+        """Check that the nodes answer a next call of the same client."""
         for function, args in (("echo", ("next",)), (function_name("inline", "other"), ("returns",))):
             end = await client.call(function, *args, timeout=AT_ONCE)
             self.check(end.end == "value", f"the next call, of {function}, came to {_shown(end)}")
 
     def check_stopped(self) -> None:
-        """A coroutine was cancelled once and could clean up."""
+        """Check that a coroutine was cancelled once and could clean up."""
         if self.cell.way == "async":
             self.check(self.stage.cancelled == 1, f"the coroutine was cancelled {self.stage.cancelled} times")
-            if self.cell.loop != "trio":  # there a cancelled scope lets nothing be awaited, by design
+            if self.cell.loop != "trio":  # trio allows no await in a cancelled scope, by design
                 self.check(self.stage.cleaned == 1, "the coroutine could not await in finally")
 
     async def stopped(self) -> None:
-        """Wait until a cancelled coroutine is over; other bodies are let go."""
+        """Wait until a cancelled coroutine has ended; release other bodies."""
         if self.cell.way == "async":
             with anyio.move_on_after(SETTLES):
                 await until(lambda: self.stage.ended > 0)
@@ -216,7 +216,7 @@ class _Act:
         return end
 
     async def _queued(self, scene: Callable[[Caller], Awaitable[End]], *, port: int = 0) -> End:
-        """A scene whose call waits behind another one, which must get its result."""
+        """Run a scene whose call is queued behind another call, which must get its result."""
         loop, ends = self.cell.loop, []
         async with caller("native-tcp", self.house.asked.port, loop=loop) as first, anyio.create_task_group() as tasks:
 
@@ -238,7 +238,7 @@ class _Act:
         return end
 
     async def settles_queue(self) -> None:
-        """The call that waited leaves the queue of its node."""
+        """Check that the queued call leaves the queue of its node."""
         left = await settled(lambda: [""] * self.house.node(self.cell.where).view().queued, seconds=SETTLES)
         self.check(not left, "the call that waits is still queued after its end")
 
@@ -258,7 +258,7 @@ class _Act:
         return await self._queued(scene)
 
     def waits(self) -> bool:
-        """Whether a call waits behind the one that runs: a node queues as many calls of a function as it has slots."""
+        """Return whether a call is queued; a node queues as many calls of a function as it has slots."""
         return self.house.node(self.cell.where).view().queued > 0
 
     async def _unregistered_queued(self) -> End:
@@ -272,17 +272,17 @@ class _Act:
             await self.offered(self.function(slots=1))
 
     async def unregister(self) -> None:
-        """The function of a call is offered no longer."""
+        """Unregister the function of the call, and wait until no node offers it."""
         function = self.function(slots=1 if self.cell.outcome.endswith("-queued") else None)
         self.house.node(self.cell.where).unregister(function)
         await until(lambda: function not in _offered(self.house))
 
     async def offered(self, function: str) -> None:
-        """Wait until the node that was asked knows of the function."""
+        """Wait until the `asked` node lists the function."""
         await until(lambda: function in _offered(self.house))
 
     async def _changed_while_it_runs(self) -> End:
-        """The function of a call is withdrawn or replaced while its body runs, which goes on."""
+        """Withdraw or replace the function of a call while its body runs; the body continues."""
         server, function = self.house.node(self.cell.where), self.function()
 
         async def change() -> None:
@@ -328,7 +328,7 @@ class _Act:
         slots: int | None = None,
         when: Callable[[], bool] | None = None,
     ) -> End:
-        """Call, do something `when` the body runs, and wait for the end."""
+        """Call, do `act` when the body runs, and wait for the end."""
         ends: list[End] = []
 
         async def wait() -> None:
@@ -372,13 +372,13 @@ class _Act:
         return end
 
     async def check_by_another(self, port: int = 0) -> None:
-        """The node answers another client."""
+        """Check that the node answers another client."""
         async with caller("json-websocket", port or self.house.asked.port, loop=self.cell.loop) as client:
             end = await client.call("echo", "next", timeout=AT_ONCE)
             self.check(end.end == "value", f"the next call, of another client, came to {_shown(end)}")
 
     def left(self) -> int:
-        """The port of the node that is there after the other has gone."""
+        """Return the port of the node that remains."""
         return (self.house.other if self.cell.where == "asked" else self.house.asked).port
 
     async def _drains(self) -> End:
@@ -393,7 +393,7 @@ class _Act:
         return end
 
     async def drain(self) -> None:
-        """The node of the call drains, and then its body ends."""
+        """Drain the node of the call, and then end the body."""
         leaving = self.house.node(self.cell.where)
         leaving.leave()
         others = self.house.nodes
@@ -437,7 +437,7 @@ class _Act:
         return ends.pop()
 
     async def _pool_breaks(self) -> End:
-        """A body that ends its process breaks the pool, a given one: its function is withdrawn."""
+        """End the process of a given pool in a body: the pool breaks, and the node withdraws its function."""
         server, name = self.house.node(self.cell.where), "breaks"
         executor = ProcessPoolExecutor(1, get_context("spawn"))
         try:
@@ -478,7 +478,7 @@ _SCENES: dict[str, Callable[[_Act], Awaitable[End]]] = {
 
 
 class _Errors(logging.Handler):
-    """While entered: what is logged as an error, which a user's call must never cause; every line is formatted."""
+    """Collects what is logged as an error, which a user's call must never cause, and formats every line."""
 
     _LOGGERS = ("mpreg", "mpreg_transports", "asyncio", "concurrent.futures")
 
@@ -505,7 +505,7 @@ class _Errors(logging.Handler):
 
 
 def _differs(want: Want, end: End) -> list[str]:
-    """How what the caller saw is not what it must see."""
+    """Return the differences between what the caller saw and what it must see."""
     wanted = " ".join(str(part) for part in want if part not in (None, "", 0))
     if want.or_value and end.end == "value":
         return []
@@ -520,7 +520,7 @@ def _differs(want: Want, end: End) -> list[str]:
 
 
 def _is_odd(cell: Cell, end: End, house: House) -> list[str]:
-    """What a result or an error must have whatever it is."""
+    """Return the defects of a result or an error that are independent of the table."""
     if end.end == "value":
         return [] if _right(cell, end.value) else [f"the value is {str(end.value)[:100]!r}"]
     if end.end != "error":
@@ -529,7 +529,7 @@ def _is_odd(cell: Cell, end: End, house: House) -> list[str]:
     size = len(end.message) + len(repr(end.details))
     if size > LONGEST_ERROR:
         found.append(f"the error is {size} characters long")
-    if end.code == 1003 and cell.outcome == "returns-nan":  # JSON's own: the node that was asked says so
+    if end.code == 1003 and cell.outcome == "returns-nan":  # the `asked` node raises this one for JSON
         return found + ([] if "cannot be sent as JSON" in end.message else [f"the message is {end.message[:200]!r}"])
     if end.code == 1003:
         facts = {"function": end.details.get("function"), "node": str(end.details.get("node")).partition("#")[0]}
@@ -571,18 +571,18 @@ def _sees_draining(server: Server, name: str) -> bool:
 
 
 def _leaves(error: BaseException | None) -> list[str]:
-    """What an exception or a group of them says, with the place where each was raised."""
+    """Return the texts of an exception or of all exceptions of a group, with the place where each was raised."""
     if isinstance(error, BaseExceptionGroup):
         return [text for one in error.exceptions for text in _leaves(one)]
     if error is None:
-        return ["nobody knows why"]
+        return ["no exception is known"]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
     return [f"{type(error).__name__}: {str(error)[:300]}{place}"]
 
 
 def _at(error: BaseException) -> str:
-    """The last line of the edge matrix in a traceback."""
+    """Return the innermost line of the edge matrix in a traceback."""
     at, line = error.__traceback__, ""
     while at is not None:
         name = at.tb_frame.f_code.co_filename
@@ -594,7 +594,7 @@ def _at(error: BaseException) -> str:
 
 @asynccontextmanager
 async def on_loop(loop: str, pool: Pool) -> AsyncIterator[Cells]:
-    """Cells on the event loop that runs now, which is `loop`."""
+    """Yield the `Cells` of the running event loop, which is `loop`."""
     async with anyio.create_task_group() as tasks:
         cells = Cells(loop, tasks, pool)
         try:

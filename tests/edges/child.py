@@ -1,7 +1,7 @@
 """A node in a process of its own, which is killed while the body of a call runs in it.
 
-Run as `python -m tests.edges.child {...}`. The body says that it has begun in one line on stdout, and waits; the
-process ends with its parent. `node` starts one and waits for its address.
+Run as `python -m tests.edges.child {...}`. The body prints one line on stdout when it starts, and waits; the process
+ends with its parent. `node` starts one and waits for its address.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.helpers.processes import ROOT
 
 
 def function(way: str) -> str:
-    """The name of the function that the child offers."""
+    """Return the name of the function that the child offers."""
     return f"{way}-child"
 
 
 class Process:
-    """A child that runs."""
+    """A child process that runs."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.port = port
@@ -41,7 +41,7 @@ class Process:
         assert await self._line() == {"started": True}
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._process.kill()
         self._process.wait()
 
@@ -52,7 +52,7 @@ class Process:
 
 @asynccontextmanager
 async def node(way: str, loop: str, *, peer: str, idempotent: bool) -> AsyncIterator[Process]:
-    """A child that offers `function(way)`, joined to `peer`; killed at the end of the block."""
+    """Yield a child that offers `function(way)`, joined to `peer`; kill it at the end of the block."""
     command = [sys.executable, "-W", "error", "-m", "tests.edges.child", json.dumps([way, loop, peer, idempotent])]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:  # noqa: ASYNC220
@@ -75,7 +75,7 @@ async def _waits(*given: object) -> None:
 
 
 def main() -> None:
-    """Be that node until it is killed."""
+    """Run that node until it is killed."""
     way, loop, peer, idempotent = json.loads(sys.argv[1])
     end_with_parent()
     server = Announced(name="child", port=0, peers=[peer], limits=LIMITS, codec=bodies.codec())

@@ -1,7 +1,7 @@
-"""Two real nodes in this process, joined, with a function of each way of running on each of them.
+"""A house: two real nodes in this process, joined, each with a function for each way to run one.
 
-`asked` is the node that clients connect to, `other` the one beside it. A house is used for cell after cell until one of
-them ends a node or leaves something behind.
+Clients connect to `asked`; `other` is the other node. A house serves cell after cell until a cell ends a node or leaves
+something behind.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from mpreg_transports import Server
 from tests.edges import bodies
 
 LIMITS = Limits(message=1024 * 1024, node_message=2 * 1024 * 1024)
-"""Small, so that what is too long is quickly made."""
+"""Small, so that a too long value is quick to make."""
 LOOK = 0.002
-"""Seconds between two looks at something that comes about by itself."""
+"""Seconds between two polls."""
 
 
 def loop_options(loop: str) -> dict[str, Any]:
-    """What anyio is told to run on that event loop."""
+    """Return the arguments of `anyio.run` for that event loop."""
     if loop == "trio":
         return {"backend": "trio", "backend_options": {}}
     return {"backend": "asyncio", "backend_options": {"use_uvloop": loop == "uvloop"}}
 
 
 def function_name(way: str, where: str, *, slots: int | None = None) -> str:
-    """What a body is registered as; with one slot under a name of its own."""
+    """Return the name under which a body is registered; a body with one slot has its own name."""
     return f"{way}-{where}" + ("-one" if slots == 1 else "")
 
 
@@ -50,7 +50,7 @@ class Pool:
         self.go = self._context.Event()
         self.executor = self._new()
 
-    def mend(self) -> None:
+    def replace_broken(self) -> None:
         """Replace the processes if a body has broken the pool. Blocks."""
         try:
             self.executor.submit(bodies.plain, "returns").result()
@@ -63,11 +63,11 @@ class Pool:
         return made
 
     def has_started(self) -> bool:
-        """Whether one more held body has begun since the last that this told of."""
+        """Return whether another held body has begun since the last call that returned true."""
         return bool(self._started.acquire(False))
 
     def reset(self) -> None:
-        """Hold bodies again, and forget those that have begun."""
+        """Make bodies wait again, and forget those that have begun."""
         self.go.clear()
         while self.has_started():
             pass
@@ -79,13 +79,13 @@ class Pool:
 
 
 class House:
-    """See the module. Made by `housed`."""
+    """The two nodes, see the module. `housed` makes it."""
 
     def __init__(self, threads: Executor, pool: Pool | None) -> None:
         self.asked = Server(name="asked", port=0, limits=LIMITS, codec=bodies.codec())
         self.other = Server(name="other", port=0, limits=LIMITS, codec=bodies.codec())
         self.crash: BaseException | None = None
-        """What ended a node that nobody told to end."""
+        """The exception that ended a node without `leave`."""
         self.on_crash: Callable[[], object] = lambda: None
         self._leaving = anyio.Event()
         self._options = _ways(threads, pool)
@@ -95,25 +95,25 @@ class House:
                     self.offer(way, where, slots=slots)
 
     def offer(self, way: str, where: str, *, slots: int | None) -> None:
-        """Register the body of that way on that node, in place of any other."""
+        """Register the body of that way on that node, in place of an earlier one."""
         self.offer_as(function_name(way, where, slots=slots), way, where, concurrency=slots)
 
     def offer_as(self, name: str, way: str, where: str, **more: Any) -> None:
-        """The same under any name."""
+        """Register it under any name."""
         call = bodies.coroutine if way == "async" else bodies.inline if way == "inline" else bodies.plain
         self.node(where).register(name, call, replace=True, **self._options[way], **more)
 
     def node(self, where: str) -> Server:
-        """One of the two."""
+        """Return the node "asked" or "other"."""
         return self.asked if where == "asked" else self.other
 
     @property
     def nodes(self) -> tuple[Server, Server]:
-        """Both."""
+        """Both nodes."""
         return self.asked, self.other
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Be there until `leave`; when a node ends by itself, `on_crash` is called."""
+        """Run until `leave`; call `on_crash` if a node ends by itself."""
         try:
             async with self.asked:
                 self.other.peers = (self.asked.url,)
@@ -128,11 +128,11 @@ class House:
             self.on_crash()
 
     def leave(self) -> None:
-        """Both nodes leave."""
+        """Make both nodes leave."""
         self._leaving.set()
 
     async def _meshed(self) -> None:
-        """Wait until each of the two knows what the other offers, over one link."""
+        """Wait until each of the two lists the functions of the other, over one link."""
         wanted = len(self.asked.functions) + len(self.other.functions)
 
         def meshed(view: NodeView) -> bool:
@@ -144,13 +144,13 @@ class House:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Wait until it is so."""
+    """Wait until `true()` is true."""
     while not true():  # noqa: ASYNC110 - nothing says so when it is
         await anyio.sleep(LOOK)
 
 
 def _ways(threads: Executor, pool: Pool | None) -> dict[str, dict[str, Any]]:
-    """With what each way of running is registered."""
+    """Return the options with which each way is registered."""
     ways: dict[str, dict[str, Any]] = {
         "inline": {"inline": True},
         "async": {},
@@ -162,7 +162,7 @@ def _ways(threads: Executor, pool: Pool | None) -> dict[str, dict[str, Any]]:
 
 @asynccontextmanager
 async def housed(tasks: TaskGroup, pool: Pool | None) -> AsyncIterator[House]:
-    """A house that stands while the block runs; with it go its threads."""
+    """Yield a house that runs in this block; its threads end with it."""
     threads = ThreadPoolExecutor(8, "edges pool")
     house = House(threads, pool)
     try:
@@ -174,6 +174,6 @@ async def housed(tasks: TaskGroup, pool: Pool | None) -> AsyncIterator[House]:
 
 
 def in_own_thread_names() -> list[str]:
-    """The threads of this process, by name, without those of the test's own helpers."""
+    """Return the names of the threads of this process, without those of the test helpers."""
     foreign = ("MainThread", "AnyIO worker thread", "asyncio_", "Trio thread", "edges", "QueueFeederThread", "Thread-")
     return sorted(one.name for one in threading.enumerate() if not one.name.startswith(foreign))

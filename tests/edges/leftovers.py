@@ -1,7 +1,7 @@
-"""What a cell may not leave behind: entries in tables, bodies in threads, tasks, timers, links, values.
+"""The leftovers that a cell may not have: entries in tables, bodies in threads, tasks, timers, links, values.
 
-This is the one place of the edge matrix that looks into private parts. Tables are found by walking, so that a new one
-is looked at without being named here; those that grow by design are listed with the reason.
+Only this module of the edge matrix reads private parts. It finds tables by walking the objects, so that a new table
+needs no entry here; tables that grow by design are listed with the reason.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from tests.edges.house import House, in_own_thread_names
 
 _KEPT = {
     "_heap": "rows of cancelled timers, swept once they are more than half (timers.py)",
+    "ended": "the stories of the requests that ended last, a bounded deque (coordinator.py)",
 }
-"""Attributes that are not counted, and why."""
+"""Attributes that are not counted, and the reasons."""
 _TIMERS = 4
-"""One of each node, and two with which the test itself waits."""
+"""One timer of each node, and two of the test's own waits."""
 _BODIES = str(Path(bodies.__file__))
 
 
 def leftovers(house: House, *, outside: dict[str, int]) -> list[str]:
-    """What is left now, in words; `outside` is what was there before the cell."""
+    """Return what is left now, as text; `outside` is what existed before the cell."""
     found = []
     for server in house.nodes:
         found += _of_node(server)
@@ -47,7 +48,7 @@ def leftovers(house: House, *, outside: dict[str, int]) -> list[str]:
 
 
 def tables(house: House) -> dict[str, int]:
-    """The entries of every table of the machines and drivers that carry requests."""
+    """Return the size of every table of the machines and drivers that carry requests."""
     sizes: dict[str, int] = {}
     for server in house.nodes:
         driver = server._driver
@@ -63,7 +64,7 @@ def tables(house: House) -> dict[str, int]:
 
 
 def around() -> dict[str, int]:
-    """What this process has beside the nodes' tables: tasks and threads."""
+    """Return the number of tasks and threads of this process."""
     counts = {"threads": len([name for name in in_own_thread_names() if name != "mpreg function"])}
     try:
         loop = asyncio.get_running_loop()
@@ -77,7 +78,7 @@ def around() -> dict[str, int]:
 
 
 def loop_timers() -> int:
-    """The timers of an event loop that shows them; uvloop does not."""
+    """Return the number of timers of the event loop; 0 for uvloop, which does not show them."""
     try:
         scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())
     except RuntimeError:
@@ -88,7 +89,7 @@ def loop_timers() -> int:
 
 
 def bodies_in_threads() -> list[str]:
-    """The names of threads in which a body of the matrix runs."""
+    """Return the names of threads in which a body of the matrix runs."""
     import threading
 
     names = {one.ident: one.name for one in threading.enumerate()}
@@ -104,7 +105,7 @@ def bodies_in_threads() -> list[str]:
 
 
 def _of_node(server: Server) -> Iterator[str]:
-    """Calls, slots, timers and links of one node that should not be there."""
+    """Yield calls, slots, timers and links of one node that should not exist."""
     driver = server._driver
     if driver is None:
         yield f"{server.name}: does not run"
@@ -126,7 +127,7 @@ def _of_node(server: Server) -> Iterator[str]:
 
 
 def _walk(owner: Any, path: str, *, seen: set[int]) -> Iterator[tuple[str, int]]:
-    """The tables among the attributes of a machine and of the machines that it is made of."""
+    """Yield the tables among the attributes of a machine and of its parts."""
     if id(owner) in seen or isinstance(owner, Timers):
         return
     seen.add(id(owner))
@@ -150,7 +151,7 @@ def _attributes(owner: Any) -> list[tuple[str, Any]]:
 
 
 def _holders(value: Any) -> str:
-    """What refers to a value, roughly: for people."""
+    """Return what refers to a value, as a rough text for people."""
     kinds = []
     for one in gc.get_referrers(value):
         if type(one).__name__ == "frame":
@@ -159,11 +160,11 @@ def _holders(value: Any) -> str:
             )
         elif one is not value:
             kinds.append(type(one).__name__)
-    return ", ".join(sorted(set(kinds))[:6]) or "nobody any more"
+    return ", ".join(sorted(set(kinds))[:6]) or "no referrer any more"
 
 
 async def settled(look: Any, *, seconds: float) -> list[str]:
-    """What `look` still finds once it finds nothing or patience ends."""
+    """Return the last result of `look`, polled until it is empty or the time is over."""
     found: list[str] = look()
     with anyio.move_on_after(seconds):
         while found:

@@ -1,7 +1,7 @@
 """Exceptions and results that are hard to format, to send or to keep; one maker for each name of the table.
 
-Each class is one that occurs in libraries, or the smallest that does the same: exceptions that fetch attributes from a
-dict, that build their text from what is no text, that carry a whole file as their argument.
+Each class occurs in libraries, or is the smallest with the same effect: exceptions that read attributes from a dict,
+that build their text from objects that are no text, that carry a whole file as their argument.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mpreg_transports.links.base import LinkEnded
 
 VERY_LONG = 20_000_000
 LONG = 3_000_000
-"""Characters; longer than any message of the matrix may be."""
+"""A number of characters, longer than any message of the matrix may be."""
 
 
 class OddText(str):
-    """A text that only looks like one."""
+    """A str subclass that breaks the methods of text."""
 
     def encode(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError("this text cannot be encoded")
@@ -42,7 +42,7 @@ class StrSubclass(Exception):
 
 
 class TextOfStrSubclass(Exception):
-    """As markupsafe.Markup in an exception of a template: the argument is of a str subclass."""
+    """As markupsafe.Markup in an exception of a template: the argument has a str subclass."""
 
 
 class StrRaises(Exception):
@@ -156,11 +156,11 @@ class EqualityRaises(Exception):
 
 
 class Base(BaseException):
-    """Not an Exception, as those of pytest's outcomes."""
+    """A BaseException that is no Exception, as pytest's outcomes."""
 
 
 class Unpicklable(Exception):
-    """Holds what no other process can have."""
+    """An exception with an attribute that cannot be pickled."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -168,14 +168,14 @@ class Unpicklable(Exception):
 
 
 class NotUnpicklable(Exception):
-    """Leaves its process and cannot arrive in another, as exceptions with two arguments and one `args`."""
+    """Can be pickled but not unpickled, as exceptions with two arguments and one `args`."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(first)
 
 
 class Columns:
-    """A namespace as formula evaluators have."""
+    """A namespace as formula evaluators have one."""
 
     def __getitem__(self, name: str) -> Any:
         return {"b": 1}[name]
@@ -340,4 +340,4 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "returns-too-long": lambda: b"x" * 3_000_000,
     "returns-too-long-for-clients": lambda: b"x" * 1_500_000,
 }
-"""With the limits of `house.py`: 1 MiB for messages of clients, 2 MiB between nodes."""
+"""The sizes exceed the limits of `house.py`: 1 MiB for messages of clients, 2 MiB between nodes."""

@@ -1,6 +1,6 @@
-"""Cells on an event loop in a thread of its own, for callers that have none: the tests and the command.
+"""Cells on an event loop in a thread of its own, for callers without one: the tests and the command.
 
-What a node does may end its event loop, or keep it for good; then the cell has failed and the next ones get another.
+A node may end its event loop or block it forever. Then the cell has failed, and the next cells get a new event loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STUCK = 3 * PATIENCE
 
 
 class Runner:
-    """Runs cells of one event loop, from any thread; use it in a `with`."""
+    """Runs the cells of one event loop, from any thread; use it in a `with` statement."""
 
     def __init__(self, loop: str) -> None:
         self._loop = loop
@@ -41,7 +41,7 @@ class Runner:
         self._pool.close()
 
     def run(self, cell: Cell) -> list[str]:
-        """What is wrong with a cell, in words."""
+        """Return the defects of a cell as text."""
         if self._portal is None:
             self._start()
         assert self._portal is not None and self._cells is not None
@@ -51,7 +51,7 @@ class Runner:
             found = f"the event loop did not come back within {_STUCK:g} s"
         except BaseException as error:
             found = f"the event loop ended: {type(error).__name__}: {error}"
-        self._portal = None  # nothing can be asked of it any more
+        self._portal = None  # the portal is unusable
         self._stack = ExitStack()
         return [found]
 
@@ -74,7 +74,7 @@ class Runner:
                 await portal.sleep_until_stopped()
 
         options: dict[str, Any] = loop_options(self._loop)
-        with suppress(BaseException):  # `run` has told of it
+        with suppress(BaseException):  # `run` has reported it
             anyio.run(serve, **options)
 
     def _end(self) -> None:

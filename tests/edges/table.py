@@ -1,7 +1,7 @@
-"""What each cell of the edge matrix must come to: literal rows, from the interface and the guarantees, not the code.
+"""The expected end of each cell of the edge matrix: literal rows, from the interface and the guarantees, not the code.
 
-A cell is an event loop, a way of running, an outcome, a node and a client. `expected` gives what the caller must see,
-`exclusion` why a cell does not exist. The first matching row of an outcome counts.
+A cell is an event loop, a way to run a function, an outcome, a node and a client. `expected` returns what the caller
+must see, `exclusion` why a cell does not exist. The first matching row of an outcome counts.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import NamedTuple
 
 LOOPS = ("asyncio", "trio", "uvloop")
 WAYS = ("inline", "async", "def", "executor", "processes")
-"""`executor` is a pool of threads, `processes` a pool of processes."""
+"""The ways to run a function. `executor` is a pool of threads, `processes` a pool of processes."""
 WHERES = ("asked", "other")
-"""Whether the body runs on the node that the client is connected to, or on another one."""
+"""The node of the body: the one that the client is connected to, or the other one."""
 CLIENTS = ("native-websocket", "native-tcp", "sync", "json-websocket", "rpc")
 
 NATIVE = ("native-websocket", "native-tcp", "sync")
 JSON = ("json-websocket", "rpc")
 HTTP_STATUS = {0: 200, 1001: 404, 1003: 500, 1014: 400, 1020: 504, 1021: 500, 1023: 500, 1024: 503}
-"""What `POST /rpc` answers with each code; 0 is a result."""
+"""The status of the `POST /rpc` answer for each code; 0 is a result."""
 LONGEST_ERROR = 100_000
-"""Characters of an error with all its details, however long an exception's text is."""
+"""The largest size of an error with all its details in characters, however long an exception's text is."""
 
 
 class Cell(NamedTuple):
-    """One combination. Its text is what `--only` takes."""
+    """One combination. Its text is the argument of `--only`."""
 
     loop: str
     way: str
@@ -38,11 +38,10 @@ class Cell(NamedTuple):
 
 
 class Want(NamedTuple):
-    """What the caller must see.
+    """The end that the caller must see.
 
-    `end` is "value", "error", "lost" (the connection ends without an answer) or "abandoned" (the caller does not wait
-    any more). `type` is the end of the exception's type in the details of 1003. A `maybe_executed` of None is not
-    looked at.
+    `end` is "value", "error", "lost" (the connection ends without an answer) or "abandoned" (the caller stops waiting).
+    `type` is the end of the exception's type in the details of 1003. If `maybe_executed` is None, it is not checked.
     """
 
     end: str
@@ -50,7 +49,7 @@ class Want(NamedTuple):
     type: str = ""
     maybe_executed: bool | None = None
     or_value: bool = False
-    """Whether a result will do too, because it may be there before anybody looks at the clock."""
+    """True if a result is accepted too, because it may be there before the clock is read."""
 
 
 class Row(NamedTuple):
@@ -64,7 +63,7 @@ class Row(NamedTuple):
     loops: Sequence[str] = ()
 
     def fits(self, cell: Cell) -> bool:
-        """Whether this row is about that cell."""
+        """Return whether this row applies to that cell."""
         pairs = (
             (cell.way, self.ways),
             (cell.where, self.wheres),
@@ -83,21 +82,21 @@ ABANDONED = Want("abandoned")
 
 
 def failed(type: str = "") -> Want:
-    """1003 of a body that ran."""
+    """Return the expected 1003 of a body that ran."""
     return Want("error", 1003, type, True)
 
 
 def no(reason: str, **where: Sequence[str]) -> Row:
-    """Cells that do not exist."""
+    """Return a row of cells that do not exist."""
     return Row(reason=reason, **where)
 
 
-_ASYNC_ONLY = no("only a coroutine hears of a cancellation", ways=("inline", "def", "executor", "processes"))
+_ASYNC_ONLY = no("only a coroutine can be cancelled while it runs", ways=("inline", "def", "executor", "processes"))
 _INLINE = no("an inline body blocks the event loop: nothing else happens before its end", ways=("inline",))
 _NO_CANCEL = no("the JSON dialect has no message to cancel with", clients=JSON)
-_NO_QUEUE = no("an inline body is over before the next call is looked at", ways=("inline",))
+_NO_QUEUE = no("an inline body ends before the node handles the next call", ways=("inline",))
 _SAME_QUEUE = no("the queue is the same as that of executor", ways=("processes",))
-_ORPHANS = no("who kills a node leaves its pool's processes behind, held by the test's gate", ways=("processes",))
+_ORPHANS = no("a killed node leaves its pool's processes behind, which wait at the test's gate", ways=("processes",))
 
 RAISES: dict[str, tuple[Row, ...]] = {
     "raises": (Row(failed("ValueError")),),
@@ -154,13 +153,13 @@ RAISES: dict[str, tuple[Row, ...]] = {
     "raises-cancelled-error-of-futures": (Row(failed("CancelledError")),),
     "raises-timeout-error": (Row(failed("TimeoutError")),),
     "raises-connection-error": (Row(failed("ConnectionResetError")),),
-    "raises-overloaded": (Row(failed("Overloaded")),),  # not a refusal of the node
+    "raises-overloaded": (Row(failed("Overloaded")),),  # not a refusal by the node
     "raises-draining": (Row(failed("Draining")),),
     "raises-link-ended": (Row(failed("LinkEnded")),),
     "raises-unpicklable": (Row(failed(), ways=("processes",)), Row(failed("Unpicklable"))),
     "raises-not-unpicklable": (Row(failed(), ways=("processes",)), Row(failed("NotUnpicklable"))),
 }
-"""An exception of the body, whatever it does when it is formatted, is 1003 at once, and the node lives."""
+"""An exception of the body is 1003 at once, even if formatting it fails, and the node continues."""
 
 RESULTS: dict[str, tuple[Row, ...]] = {
     "returns": (Row(VALUE),),
@@ -168,14 +167,14 @@ RESULTS: dict[str, tuple[Row, ...]] = {
     "returns-nan": (Row(failed(), clients=JSON), Row(VALUE)),
     "returns-surrogate": (Row(failed()),),
     "returns-object": (Row(failed()),),
-    "returns-lock": (Row(failed()),),  # a pool of processes cannot even bring it home
+    "returns-lock": (Row(failed()),),  # a pool of processes cannot even return it
     "returns-circle": (Row(failed()),),
     "returns-depth": (Row(failed()),),
     "returns-items-raise": (Row(failed()),),
     "returns-too-long": (Row(TOO_LONG),),
     "returns-too-long-for-clients": (Row(TOO_LONG),),
 }
-"""A result, or 1003 for what cannot be sent, or 1014 for what is too long."""
+"""A result, or 1003 for a value that cannot be sent, or 1014 for a value that is too long."""
 
 LIVES: dict[str, tuple[Row, ...]] = {
     "deadline": (_INLINE, Row(DEADLINE._replace(maybe_executed=True))),
@@ -191,7 +190,7 @@ LIVES: dict[str, tuple[Row, ...]] = {
         no("on trio there is no task that could be cancelled from within", loops=("trio",)),
         Row(failed("CancelledError")),
     ),
-    "unregistered": (Row(VALUE),),  # what runs goes on
+    "unregistered": (Row(VALUE),),  # a running body continues
     "unregistered-queued": (_NO_QUEUE, _SAME_QUEUE, Row(Want("error", 1001, maybe_executed=False))),
     "replaced": (Row(VALUE),),
     "vanishes": (_INLINE, Row(LOST, clients=JSON), Row(UNKNOWN)),
@@ -218,13 +217,13 @@ LIVES: dict[str, tuple[Row, ...]] = {
         Row(UNKNOWN),
     ),
 }
-"""What happens to a call while its body runs or waits."""
+"""Events during a call, while its body runs or is queued."""
 
 OUTCOMES: dict[str, tuple[Row, ...]] = {**RESULTS, **RAISES, **LIVES}
 
 
 def expected(cell: Cell) -> Want:
-    """What the caller must see. Raises LookupError for a cell that does not exist."""
+    """Return what the caller must see. Raises LookupError for a cell that does not exist."""
     for row in OUTCOMES[cell.outcome]:
         if row.fits(cell):
             if row.want is None:
@@ -234,13 +233,13 @@ def expected(cell: Cell) -> Want:
 
 
 def exclusion(cell: Cell) -> str:
-    """Why there is no such cell; empty if there is one."""
+    """Return why a cell does not exist; empty if it exists."""
     row = next(row for row in OUTCOMES[cell.outcome] if row.fits(cell))
     return row.reason
 
 
 def product(loops: Sequence[str] = LOOPS) -> Iterator[Cell]:
-    """All cells that exist, loop by loop."""
+    """Return all cells that exist, ordered by event loop."""
     for loop in loops:
         for outcome in OUTCOMES:
             for way in WAYS:
@@ -252,17 +251,17 @@ def product(loops: Sequence[str] = LOOPS) -> Iterator[Cell]:
 
 
 def pairs(cell: Cell) -> Iterator[tuple[int, str, int, str]]:
-    """Each two values of a cell, with their places."""
+    """Return each two values of a cell, with their places."""
     for first in range(len(cell)):
         for second in range(first + 1, len(cell)):
             yield first, cell[first], second, cell[second]
 
 
 def pairwise(cells: Sequence[Cell]) -> list[Cell]:
-    """Some of `cells` that hold every pair of values that any of them holds. Greedy and deterministic.
+    """Return some of `cells` that hold every pair of values that any of them holds. Greedy and deterministic.
 
-    Each pick is the cell with the most pairs not seen yet. Counts only fall, so a bucket queue finds it: a cell is
-    looked at again only when its bucket comes up.
+    Each pick is the cell with the most pairs not covered yet. Counts only fall, so a bucket queue finds it: a cell is
+    checked again only when its bucket is reached.
     """
     seen: set[tuple[int, str, int, str]] = set()
     most = len(Cell._fields) * (len(Cell._fields) - 1) // 2
@@ -281,7 +280,7 @@ def pairwise(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _spread(cells: Sequence[Cell]) -> list[Cell]:
-    """The same cells in an order in which neighbours differ in each dimension, so that ties do not prefer one value."""
+    """Return the cells in an order in which neighbours differ in each dimension, so that ties prefer no value."""
     step = next(step for step in range(len(cells) * 618 // 1000 + 1, 2 * len(cells) + 2) if _coprime(step, len(cells)))
     return [cells[at * step % len(cells)] for at in range(len(cells))]
 
@@ -293,7 +292,7 @@ def _coprime(one: int, other: int) -> bool:
 
 
 def _order(cell: Cell) -> tuple[int, ...]:
-    """Loop by loop, then as in the table."""
+    """Return the position by event loop, then by the order of the table."""
     outcomes = list(OUTCOMES)
     return (
         LOOPS.index(cell.loop),

@@ -16,10 +16,10 @@ CELLS = pairwise(list(product([loop for loop in LOOPS if installed(loop)])))
 
 @pytest.fixture(scope="module")
 def runners() -> Iterator[dict[str, Runner]]:
-    """A runner for each event loop that has been asked for; only one is there at a time."""
+    """Runners by event loop; only one exists at a time."""
     made: dict[str, Runner] = {}
     gc.collect()
-    gc.freeze()  # each cell collects what it has made, and should not look at what was there before
+    gc.freeze()  # each cell collects its own garbage, and should not scan older objects
     try:
         yield made
     finally:
@@ -29,7 +29,7 @@ def runners() -> Iterator[dict[str, Runner]]:
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_cell_ends_as_the_table_says(cell: Cell, runners: dict[str, Runner]) -> None:
+def test_cell_ends_as_expected_by_the_table(cell: Cell, runners: dict[str, Runner]) -> None:
     if cell.loop not in runners:
         while runners:
             runners.popitem()[1].__exit__()

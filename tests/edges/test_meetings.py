@@ -1,4 +1,4 @@
-"""Things that happen to calls at the same moment: what the matrix, which has one call in a cell, does not have."""
+"""Simultaneous events of several calls, which the matrix with one call in a cell does not have."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECONDS = 20.0
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Failing bodies are logged, which is not what these tests look at."""
+    """Disable the log of failing bodies, which these tests do not check."""
     loggers = [logging.getLogger(name) for name in ("mpreg", "mpreg_transports")]
     for logger in loggers:
         logger.propagate = False
@@ -38,7 +38,7 @@ def quiet() -> Iterator[None]:
 
 @asynccontextmanager
 async def house_left_clean() -> AsyncIterator[House]:
-    """A house for one test, in which nothing may be left at the end; what hangs fails."""
+    """Yield a house for one test, which may leave nothing at the end; a test that hangs fails."""
     bodies.LIVE.clear()
     bodies.new_stage()
     with anyio.fail_after(3 * SECONDS):
@@ -53,13 +53,13 @@ async def house_left_clean() -> AsyncIterator[House]:
 
 @asynccontextmanager
 async def client_of(house: House) -> AsyncIterator[Client]:
-    """A client of the node that is asked."""
+    """Yield a client of the `asked` node."""
     async with Client(house.asked.url, codec=bodies.codec()) as client:
         yield client
 
 
 async def end_of(client: Client, function: str, outcome: str, *, timeout: float = SECONDS) -> str:
-    """A call's end in one word: "value" or the code."""
+    """Return a call's end as one word: "value" or the code."""
     try:
         await client.call(function, outcome, Parcel("given"), timeout=timeout, wait=SECONDS)
     except RequestError as error:
@@ -68,7 +68,7 @@ async def end_of(client: Client, function: str, outcome: str, *, timeout: float 
 
 
 @pytest.mark.parametrize("where", ["asked", "other"])
-async def test_cancels_of_two_clients_at_once(where: str) -> None:
+async def test_concurrent_cancels_of_two_clients(where: str) -> None:
     async with house_left_clean() as house, client_of(house) as one, client_of(house) as other:
         stage = bodies.STAGE
         async with anyio.create_task_group() as tasks:
@@ -81,7 +81,7 @@ async def test_cancels_of_two_clients_at_once(where: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["async", "def", "executor"])
-async def test_cancel_and_result_at_once(way: str) -> None:
+async def test_cancel_concurrent_with_result(way: str) -> None:
     async with house_left_clean() as house, client_of(house) as client:
         for number in range(20):
             stage = bodies.new_stage()
@@ -95,7 +95,7 @@ async def test_cancel_and_result_at_once(way: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["asked", "other"])
-async def test_deadline_and_result_at_once(where: str) -> None:
+async def test_deadline_concurrent_with_result(where: str) -> None:
     async with house_left_clean() as house, client_of(house) as client:
         ends = []
         for number in range(20):
@@ -107,7 +107,7 @@ async def test_deadline_and_result_at_once(where: str) -> None:
 
                 tasks.start_soon(ask)
                 await until(lambda now=stage: now.started == 1)
-                await anyio.sleep(0.04 + number / 1000)  # around the deadline, not to wait for something
+                await anyio.sleep(0.04 + number / 1000)  # around the deadline; this waits for no event
                 stage.go.set()
         assert set(ends) <= {"value", "1020"} and len(ends) == 20
 
@@ -131,14 +131,14 @@ async def test_drain_during_a_stream() -> None:
 
 @asynccontextmanager
 async def house_left_clean_after_drain() -> AsyncIterator[House]:
-    """A house of which one node leaves; only what hangs fails."""
+    """Yield a house in which one node leaves; only a test that hangs fails."""
     bodies.new_stage()
     with anyio.fail_after(3 * SECONDS):
         async with anyio.create_task_group() as tasks, housed(tasks, None) as house:
             yield house
 
 
-async def test_end_of_a_client_during_a_stream() -> None:
+async def test_client_closed_during_a_stream() -> None:
     async with house_left_clean() as house:
         async with client_of(house) as client:
             graph = client.graph()
@@ -153,7 +153,7 @@ async def test_end_of_a_client_during_a_stream() -> None:
 
 
 @pytest.mark.parametrize("where", ["asked", "other"])
-async def test_fewer_slots_while_all_are_taken(where: str) -> None:
+async def test_slots_reduced_while_all_are_in_use(where: str) -> None:
     async with house_left_clean() as house, client_of(house) as client:
         stage, server, ends = bodies.STAGE, house.node(where), []
 
@@ -176,7 +176,7 @@ async def test_fewer_slots_while_all_are_taken(where: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["asked", "other"])
-async def test_withdrawn_and_offered_again_while_it_runs(where: str) -> None:
+async def test_function_withdrawn_and_offered_again_while_it_runs(where: str) -> None:
     async with house_left_clean() as house, client_of(house) as client:
         stage, server, ends = bodies.STAGE, house.node(where), []
         name = function_name("async", where, slots=1)
@@ -189,7 +189,7 @@ async def test_withdrawn_and_offered_again_while_it_runs(where: str) -> None:
             await until(lambda: stage.started == 1)
             server.unregister(name)
             house.offer("async", where, slots=1)
-            tasks.start_soon(ask, "returns")  # waits for the slot that the old body keeps, or for none
+            tasks.start_soon(ask, "returns")  # waits for the slot of the old body, or for none
             stage.go.set()
         assert ends == ["value", "value"]
 
@@ -204,8 +204,8 @@ async def test_executor_shut_down_before_a_call() -> None:
         executors[1].shutdown()
 
 
-async def test_executor_shut_down_with_calls_in_its_queue() -> None:
-    """What it had not begun runs on the other node; what it had begun ends by itself."""
+async def test_executor_shut_down_with_queued_calls() -> None:
+    """Calls that have not begun run on the other node; calls that have begun end by themselves."""
     async with house_left_clean() as house, client_of(house) as client:
         stage, ends = bodies.STAGE, []
         executors = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]
@@ -254,14 +254,14 @@ async def test_log_handler_that_raises(way: str, error: type[Exception]) -> None
 
 
 async def offer_everywhere(house: House, executors: Sequence[Executor]) -> None:
-    """Offer `pooled` on both nodes, and wait until the one that is asked knows."""
+    """Offer `pooled` on both nodes, and wait until the `asked` node lists both offers."""
     for server, executor in zip(house.nodes, executors, strict=True):
         server.register("pooled", bodies.plain, executor=executor)
     await until(lambda: sum(row.function == "pooled" for row in house.asked.view().functions) == 2)
 
 
 class InPlace(Executor):
-    """Runs each call in `submit`."""
+    """An executor that runs each call in `submit`."""
 
     def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -274,7 +274,7 @@ class InPlace(Executor):
 
 
 class RaisingHandler(logging.Handler):
-    """As one of a program whose log has gone."""
+    """As a handler of a program whose log file was closed."""
 
     def __init__(self, error: type[Exception]) -> None:
         super().__init__()
@@ -284,8 +284,8 @@ class RaisingHandler(logging.Handler):
         raise self._error("the log has gone")
 
 
-async def test_calls_that_cancel_each_other_in_a_storm(anyio_backend: str) -> None:
-    """Three hundred calls by five clients, with every exception, deadlines and cancels in between: each has one end."""
+async def test_storm_of_calls_that_cancel_each_other(anyio_backend: str) -> None:
+    """Three hundred calls by five clients, with every exception, deadlines and cancels in between: each ends once."""
     draw = random.Random(8)
     outcomes = [*RAISES, "returns", "returns-object", "returns-too-long", "deadline", "cancelled"]
     quick = [one for one in outcomes if not one.endswith(("-long", "-many", "-wide", "-deep"))]

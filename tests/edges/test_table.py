@@ -1,4 +1,4 @@
-"""The table of the edge matrix: complete, and its pairs are all that there are."""
+"""The table of the edge matrix is complete, and its pairwise selection covers all pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.edges.table import (
 )
 
 
-def test_rows_of_every_combination() -> None:
+def test_every_combination_has_a_row() -> None:
     for loop in LOOPS:
         for way in WAYS:
             for outcome in OUTCOMES:
@@ -41,13 +41,13 @@ def test_rows_of_every_combination() -> None:
                             assert want.code in HTTP_STATUS, cell
 
 
-def test_makers_of_exceptions_and_results() -> None:
+def test_makers_cover_exceptions_and_results() -> None:
     assert set(odd.EXCEPTIONS) == set(RAISES)
     assert set(odd.RESULTS) | {"returns"} == set(RESULTS)
     assert set(bodies.HELD) - {"blocks"} <= set(LIVES)
 
 
-def test_makers_give_an_exception() -> None:
+def test_makers_return_an_exception() -> None:
     for name, make in odd.EXCEPTIONS.items():
         assert isinstance(make(), BaseException), name
 

@@ -1,1 +1,1 @@
-"""What several tests share: programs and pairs of machines, typed as strictly as the packages."""
+"""Helpers that several tests share: programs and machine harnesses, typed as strictly as the packages."""

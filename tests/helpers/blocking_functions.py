@@ -1,4 +1,4 @@
-"""Bodies in this very process that wait until the test lets them go: one for the loop, one for threads."""
+"""Bodies in this process that wait until the test releases them: one for the event loop, one for threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 
 PATIENCE = 30.0
-"""Seconds until what hangs fails. Nothing waits for them."""
+"""Seconds until a test that hangs fails. No test waits this long otherwise."""
 
 
 class BlockingCoroutine:
@@ -23,7 +23,7 @@ class BlockingCoroutine:
         self._changed = anyio.Event()
 
     async def body(self, value: object = None) -> object:
-        """Give back `value` once released."""
+        """Return `value` once released."""
         self.started += 1
         self._notify()
         try:
@@ -37,11 +37,11 @@ class BlockingCoroutine:
         return value
 
     def release(self) -> None:
-        """Let all go, and whoever comes later."""
+        """Release all bodies, also later ones."""
         self._go.set()
 
     async def until(self, *, started: int = 0, ended: int = 0, cancelled: int = 0) -> None:
-        """Wait until so many bodies have started, ended (cancelled ones too), and been cancelled."""
+        """Wait until so many bodies have started, ended (including cancelled ones), and been cancelled."""
         while self.started < started or self.ended < ended or self.cancelled < cancelled:
             await self._changed.wait()
 
@@ -58,20 +58,20 @@ class BlockingThread:
         self._starts: SimpleQueue[object] = SimpleQueue()
 
     def body(self, value: object = None) -> object:
-        """Give back `value` once released."""
+        """Return `value` once released."""
         self._starts.put(value)
         assert self._go.wait(PATIENCE)
         return value
 
     def release(self) -> None:
-        """Let all go, and whoever comes later."""
+        """Release all bodies, also later ones."""
         self._go.set()
 
     async def next_start(self) -> object:
-        """Wait for the next body that starts; gives its value."""
+        """Wait for the next body that starts; return its value."""
         return await anyio.to_thread.run_sync(self._starts.get)
 
     @property
     def more_started(self) -> bool:
-        """Whether bodies have started that `next_start` has not told of."""
+        """Return whether bodies have started that `next_start` has not returned."""
         return not self._starts.empty()

@@ -1,4 +1,4 @@
-"""A whole cluster in one thread and in virtual time: real `Node`s and `ClientSession`s, bytes that exist only here.
+"""A cluster in one thread and in virtual time: real `Node`s and `ClientSession`s, and links in memory.
 
     net = VirtualCluster(seed=7)
     net.start("front")
@@ -8,10 +8,11 @@
     assert caller.run([call("sum", "add", 1, 2, resources=("red",))]).values == {"sum": 3}
 
 It is the loop of docs/howto/embed.md with a heap in place of a selector: it carries out every effect, in order, and
-gives each input the virtual time. Links are ordered byte streams, cut anew at places drawn from the seed, through the
-real framing and codec. Functions are plain functions with a declared duration. A test can `kill` a process, `hold` and
-`release` what one process sends to another, finish a held function, and make time pass. Two runs of one seed do the
-same; `digest` proves it. It imports the core and pure parts of the standard library, so it runs sealed (tests/purity).
+gives each input the virtual time. Links are ordered byte streams with the real framing and codec; the seed decides
+where their data is split. Functions are plain functions with a declared duration. A test can `kill` a process, `hold`
+and `release` the data from one process to another, finish a held function, and let time pass. Two runs of one seed are
+identical; `digest` proves it. The module imports only the core and pure parts of the standard library, so it runs
+sealed (tests/purity).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ["Caller", "ClassicCaller", "Offer", "Process", "Ref", "VirtualCluster
 
 
 class Party(Protocol):
-    """Whoever has ends of links: a `Process`, a `Caller`, a `ClassicCaller`."""
+    """An owner of link ends: a `Process`, a `Caller`, a `ClassicCaller`."""
 
     name: str
     ends: dict[LinkId, End]
@@ -45,7 +46,7 @@ class Party(Protocol):
 
 
 class End:
-    """One end of a link. What is put into it arrives at `peer`, in order."""
+    """One end of a link. Data that is put into it arrives at `peer`, in order."""
 
     def __init__(self, party: Party, link: LinkId, framing: Framing) -> None:
         self.party = party
@@ -56,11 +57,11 @@ class End:
         self.hung_up = False
         self.arrives = 0
         self.held: list[bytes | None] = []
-        """What waits for `release`; None is the end of the link."""
+        """Data that waits for `release`; None is the end of the link."""
 
 
 class VirtualCluster:
-    """All processes, callers and links, and the one clock. `delay` is how long a link takes, in nanoseconds."""
+    """All processes, callers and links, and the one clock. `delay` is the latency of a link, in nanoseconds."""
 
     def __init__(self, *, seed: int = 1, delay: int = MILLISECOND) -> None:
         self.seed = seed
@@ -76,7 +77,7 @@ class VirtualCluster:
         self._last_link = 0
         self._hash = hashlib.blake2b(digest_size=16)
 
-    # -- who is there -------------------------------------------------------------------------------------------------
+    # -- processes and callers -----------------------------------------------------------------------------------------
 
     def start(
         self,
@@ -87,7 +88,7 @@ class VirtualCluster:
         seeds: Iterable[str] = (),
         limits: Limits = DEFAULT,
     ) -> Process:
-        """Start a process that listens at `address(name)` and dials those of `seeds`. A killed name may come again."""
+        """Start a process that listens at `address(name)` and dials those of `seeds`. A killed name may start again."""
         assert name not in self.processes, f"{name} runs already"
         process = self.processes[name] = Process(
             self, name, functions or {}, resources=tuple(resources), seeds=tuple(seeds), limits=limits
@@ -97,21 +98,21 @@ class VirtualCluster:
         return process
 
     def caller(self, to: str, *, framing: Framing = Framing.STREAM, name: str = "caller") -> Caller:
-        """A native client with a link to the process `to`."""
+        """Start a native client with a link to the process `to`."""
         caller = Caller(self, name)
         self._parties.append(caller)
         caller.connect(to, framing=framing)
         return caller
 
     def classic(self, to: str) -> ClassicCaller:
-        """A client that only knows the seed's JSON, one message a frame."""
+        """Start a client that supports only the classic JSON dialect, one message a frame."""
         caller = ClassicCaller(self)
         self._parties.append(caller)
         self.join(caller, self.processes[to], Framing.CLASSIC_MESSAGES, address(to))
         return caller
 
     def kill(self, name: str) -> None:
-        """The process is gone at this moment: no goodbye, its links end, its address refuses."""
+        """Kill the process now: no goodbye, its links end, and its address refuses connections."""
         process = self.processes.pop(name)
         self._parties.remove(process)
         for end in process.ends.values():
@@ -133,7 +134,7 @@ class VirtualCluster:
         dialler.opened(near, dialled)
 
     def put(self, end: End, data: bytes | None) -> None:
-        """Let `data` arrive at the other end, or, None, end the link there after all that was put before."""
+        """Deliver `data` to the other end; with None, end the link there after all data that was put before."""
         if (end.party.name, end.peer.party.name) in self._held:
             end.held.append(data)
             return
@@ -146,18 +147,18 @@ class VirtualCluster:
             self.at(end.arrives, lambda piece=piece: self._deliver(end.peer, piece))  # type: ignore[misc]
 
     def hang_up(self, end: End) -> None:
-        """Close a link in order: what was put arrives first; the other end, then this one, hears of it."""
+        """Close a link in order: put data arrives first; then the other end closes, then this one."""
         if not end.hung_up:
             end.hung_up = True
             self.put(end, None)
             self.at(self.now + self._delay, lambda: self._close(end))
 
     def hold(self, sender: str, receiver: str) -> None:
-        """From now on, what `sender` sends to `receiver` stays on the way until `release`."""
+        """Keep all data from `sender` to `receiver` from now on, until `release`."""
         self._held[sender, receiver] = None
 
     def release(self, sender: str, receiver: str) -> None:
-        """Let go what was held, in its order."""
+        """Send the data that was held, in its order."""
         del self._held[sender, receiver]
         for party in self._parties:
             for end in party.ends.values():
@@ -169,12 +170,12 @@ class VirtualCluster:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def at(self, when: int, act: Callable[[], None]) -> None:
-        """Do something at a time, after what was planned for the same time before."""
+        """Run `act` at a time, after the actions that were planned for the same time before."""
         self._sequence += 1
         heappush(self._heap, (when, self._sequence, act))
 
     def run(self, until: Callable[[], object], *, limit: float = 60.0) -> None:
-        """Let time pass until something is so. AssertionError, with each node's view, after `limit` virtual seconds."""
+        """Let time pass until a condition is true; AssertionError, with each node's view, after `limit` virtual s."""
         end = self.now + int(limit * SECOND)
         while not until():
             due = self._next()
@@ -182,18 +183,18 @@ class VirtualCluster:
             self._step(due)
 
     def advance(self, seconds: float) -> None:
-        """Let that much time pass."""
+        """Let `seconds` of virtual time pass."""
         end = self.now + int(seconds * SECOND)
         while (due := self._next()) is not None and due <= end:
             self._step(due)
         self.now = end
 
     def settle(self, *, limit: float = 60.0) -> None:
-        """Run until all processes that live know each other, and each other's functions, by links of their own."""
+        """Run until all live processes know each other and each other's functions, over links of their own."""
         self.run(self._settled, limit=limit)
 
     def describe(self) -> str:
-        """Each node's view, a line a member, for a failure's message."""
+        """Return each node's view, a line for each member, for a failure's message."""
         lines = [f"at {self.now / SECOND:.3f} s"]
         for process in self.processes.values():
             for row in process.node.view(now=self.now).members:
@@ -204,7 +205,7 @@ class VirtualCluster:
 
     @property
     def digest(self) -> str:
-        """A hash over all that was delivered and when: equal for two runs of one seed, in any interpreter."""
+        """A hash over all deliveries and their times: equal for two runs of one seed, in any interpreter."""
         return self._hash.hexdigest()
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ class VirtualCluster:
         return max(self.now, min(times)) if times else None
 
     def _step(self, due: int) -> None:
-        """One planned thing, or else the timers that are due."""
+        """Run one planned action, or else the timers that are due."""
         self.now = due
         if self._heap and self._heap[0][0] <= due:
             heappop(self._heap)[2]()
@@ -227,7 +228,7 @@ class VirtualCluster:
                 party.flush()
 
     def _cut(self, data: bytes) -> list[bytes]:
-        """Up to three pieces, or, now and then, single bytes."""
+        """Return up to three pieces or, sometimes, single bytes."""
         if len(data) < 64 and self._cuts.below(8) == 0:
             return [data[at : at + 1] for at in range(len(data))]
         first, second = sorted((self._cuts.below(len(data) + 1), self._cuts.below(len(data) + 1)))
@@ -248,8 +249,8 @@ class VirtualCluster:
             end.party.flush()
             self.hang_up(end)  # a link that ended at one end has ended at both
 
-    def _log(self, who: str, what: str, data: bytes) -> None:
-        self._hash.update(f"{self.now} {who} {what} {len(data)} ".encode())
+    def _log(self, party: str, what: str, data: bytes) -> None:
+        self._hash.update(f"{self.now} {party} {what} {len(data)} ".encode())
         self._hash.update(data)
 
     def _settled(self) -> bool:

@@ -1,8 +1,8 @@
-"""Several `Cluster`s joined by links that exist only here: virtual time, no sockets, nothing lost while a link stands.
+"""Several `Cluster`s joined by links in memory: virtual time, no sockets, nothing lost while a link is open.
 
 A link keeps the order of each direction; between links the order is that of `delay`, which a test draws. Messages pass
 through their encoding, as between processes. `crash` ends links without Goodbye, `cut` does so between two nodes and
-makes dials between them fail until `heal`. What the clusters put out besides is kept in `outs` for the test to look at.
+makes dials between them fail until `heal`. All other outputs of the clusters are kept in `outs` for the test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class Peer:
-    """One node of the network: its cluster, and what came out of it."""
+    """One node of the network: its cluster and its outputs."""
 
     def __init__(self, cluster: Cluster, timers: Timers, addresses: tuple[Address, ...]) -> None:
         self.cluster = cluster
@@ -44,11 +44,11 @@ class Peer:
         return self.cluster.me
 
     def standings(self) -> dict[str, str]:
-        """How this node sees each other member, by name."""
+        """Return the standing of each other member in the view of this node, by name."""
         return {row.name: row.standing for row in member_views(self.cluster, now=0)}
 
     def suspected(self) -> list[MemberId]:
-        """Every SUSPECT that this node ever noticed."""
+        """Return every SUSPECT that this node noticed."""
         return [
             out.notice.member
             for _, out in self.outs
@@ -66,12 +66,12 @@ class _End:
         self.link = link
         self.open = False
         self.free_at = 0
-        """Nothing sent from here arrives before that: order is kept."""
+        """The earliest arrival of the next message from here, which keeps the order."""
         self.other: _End = self
 
 
 class Network:
-    """The world around the clusters. `delay` says how long the next thing on a link takes, in nanoseconds."""
+    """The environment of the clusters. `delay` returns the latency of the next message on a link, in nanoseconds."""
 
     def __init__(self, *, seed: int = 0, delay: Callable[[], int] = lambda: MILLISECOND) -> None:
         self.now = 0
@@ -84,7 +84,7 @@ class Network:
         self._links = 0
         self._cut: dict[frozenset[MemberId], None] = {}
 
-    # -- what happens to nodes ------------------------------------------------------------------------------------
+    # -- changes of nodes ----------------------------------------------------------------------------------------------
 
     def node(
         self,
@@ -119,14 +119,14 @@ class Network:
         return peer
 
     def crash(self, name: str) -> None:
-        """The process dies: streams end without a word."""
+        """Kill the process: its links end without a goodbye."""
         peer = self.peers[name]
         peer.running = False
         for end in [end for end in self.ends.values() if end.peer is peer or end.other.peer is peer]:
             self._end(end, clean=False)
 
     def leave(self, name: str) -> None:
-        """The process goes in order: LEFT, then Goodbye on each link."""
+        """Let the process leave in order: LEFT, then Goodbye on each link."""
         peer = self.peers[name]
         self.do(peer, peer.cluster.leave(self.now))
         for end in [end for end in self.ends.values() if end.peer is peer]:
@@ -134,18 +134,18 @@ class Network:
         peer.running = False
 
     def cut(self, one: str, other: str) -> None:
-        """Nothing passes between the two from now on, and their links end."""
+        """End the links between two nodes, and deliver nothing between them from now on."""
         pair = (self.peers[one], self.peers[other])
         self._cut[frozenset(peer.me for peer in pair)] = None
         for end in [end for end in self.ends.values() if end.peer in pair and end.other.peer in pair]:
             self._end(end, clean=False)
 
     def heal(self) -> None:
-        """All pairs can reach each other again."""
+        """Make all pairs reachable again."""
         self._cut.clear()
 
     def close(self, one: str, other: str) -> None:
-        """`one` closes its links to `other` on purpose."""
+        """Close the links of `one` to `other` on purpose."""
         pair = (self.peers[one], self.peers[other])
         for end in [end for end in self.ends.values() if end.peer is pair[0] and end.other.peer is pair[1]]:
             self._close(end)
@@ -153,7 +153,7 @@ class Network:
     # -- time -----------------------------------------------------------------------------------------------------
 
     def run(self, seconds: float = 1.0) -> None:
-        """Let time pass. Stops early only if nothing is left to happen."""
+        """Let time pass. Return early only if no event is left."""
         until = self.now + int(seconds * SECOND)
         while True:
             times = [peer.timers.next() for peer in self.peers.values() if peer.running]
@@ -171,13 +171,13 @@ class Network:
         self.now = until
 
     def later(self, delay: int, action: Callable[[], None]) -> int:
-        """Do something after `delay`; returns when."""
+        """Run an action after `delay`; return its time."""
         self._sequence += 1
         heappush(self._events, (self.now + delay, self._sequence, action))
         return self.now + delay
 
     def do(self, peer: Peer, outs: list[ClusterOutput]) -> None:
-        """Carry out what a cluster wants."""
+        """Carry out the outputs of a cluster."""
         for out in outs:
             peer.outs.append((self.now, out))
             if isinstance(out, SendMessage):
@@ -211,7 +211,7 @@ class Network:
         else:
             near, far = self._make(peer), self._make(there)
             near.other, far.other = far, near
-            # Its own end learns later: what the other side sends meanwhile waits behind that.
+            # The own end learns later: what the other side sends meanwhile waits until then.
             far.free_at = self.later(self.delay(), lambda: self._open(near, address))
             self._open(far, None)
 
@@ -231,12 +231,12 @@ class Network:
         name = other.cluster.members.own.name
         self.do(peer, peer.cluster.link_established(end.link, other.me, name, dialled=dialled, now=self.now))
 
-    def _send(self, peer: Peer, tell: SendMessage) -> None:
-        end = self.ends.get((peer.me, tell.link))
+    def _send(self, peer: Peer, output: SendMessage) -> None:
+        end = self.ends.get((peer.me, output.link))
         if end is None:
             return
-        assert end.open, "told on a link that is not up"
-        data = msgspec.msgpack.encode(tell.message)
+        assert end.open, "sent on a link that is not up"
+        data = msgspec.msgpack.encode(output.message)
         far = end.other
         self._after_what_was_sent(end, lambda: self._receive(far, data))
 
@@ -245,7 +245,7 @@ class Network:
         end.free_at = self.later(wait, action)
 
     def _ping(self, end: _End) -> None:
-        """A ping, answered by whoever is there."""
+        """Send a ping, which the other end answers if it runs."""
         far = end.other
 
         def came() -> None:
@@ -265,17 +265,17 @@ class Network:
             self.do(peer, peer.cluster.received(end.link, message, self.now))
 
     def _close(self, end: _End) -> None:
-        """Goodbye from one side, after what it sent before; the link ends once the other has heard it."""
+        """Send Goodbye from one side after its earlier messages; the link ends once the other side has received it."""
         far = end.other
 
-        def heard() -> None:
+        def arrived() -> None:
             peer = far.peer
             if peer.running and (peer.me, far.link) in self.ends:
                 self.do(peer, peer.cluster.goodbye_received(far.link, self.now))
             self.later(self.delay(), lambda: self._end(far, clean=True))
             self.later(self.delay(), lambda: self._end(end, clean=True))
 
-        end.free_at = self.later(max(self.delay(), end.free_at - self.now), heard)
+        end.free_at = self.later(max(self.delay(), end.free_at - self.now), arrived)
 
     def _end(self, end: _End, *, clean: bool) -> None:
         peer = end.peer
@@ -285,24 +285,24 @@ class Network:
             self.do(peer, peer.cluster.link_closed(end.link, clean=clean, now=self.now))
 
     def between(self, one: str, other: str) -> int:
-        """How many links stand between two nodes."""
+        """Return the number of links between two nodes."""
         pair = (self.peers[one], self.peers[other])
         return sum(end.peer is pair[0] and end.other.peer is pair[1] for end in self.ends.values())
 
 
 def at(name: str) -> tuple[str, ...]:
-    """Where a node of that name listens."""
+    """Return the address of a node of that name."""
     return (f"ws://{name}:9001",)
 
 
 def drawn_network(seed: int, most: int) -> Network:
-    """Delays from 1 ms to `most` ms, each thing its own."""
+    """Return a network with delays of 1 ms to `most` ms, drawn for each message."""
     draws = Rng(seed).child("delay")
     return Network(seed=seed, delay=lambda: (1 + draws.below(most)) * MILLISECOND)
 
 
 def agree(peers: Sequence[Peer]) -> None:
-    """Everybody in `peers` sees just these as ALIVE, and the owner's very catalogue of each; all offer `all`."""
+    """Assert that each of `peers` sees exactly these as ALIVE, with the current catalogues; all offer `all`."""
     wanted = sorted(peer.me for peer in peers)
     for peer in peers:
         known = peer.cluster.members

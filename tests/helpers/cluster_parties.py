@@ -1,6 +1,6 @@
-"""Who takes part in a `VirtualCluster` (cluster.py): processes with a node, native callers, and callers of JSON only.
+"""The parties of a `VirtualCluster` (cluster.py): processes with a node, native callers, and callers of JSON only.
 
-Each does what an adapter does: gives its machine what the network brings, with the virtual time, and carries the
+Each does the work of an adapter: it gives its machine the input from the network with the virtual time, and carries the
 effects out. Import them from `tests.helpers.cluster`.
 """
 
@@ -33,7 +33,7 @@ _codec = ValueCodec()
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A function as a test offers it. `takes` is virtual nanoseconds; None: until `Process.finish`."""
+    """A function as a test offers it. `takes` is virtual nanoseconds; None: it runs until `Process.finish`."""
 
     body: Callable[..., Any]
     takes: int | None = MILLISECOND
@@ -46,11 +46,11 @@ BUILT_IN = {
     "echo": Offer(lambda value: value, takes=0, idempotent=True),
     "echos": Offer(lambda *values: list(values), takes=0, idempotent=True),
 }
-"""What every node offers."""
+"""The functions that every node offers."""
 
 
 def call(name: str, function: str, /, *args: Any, resources: tuple[str, ...] = (), **kwargs: Any) -> Call:
-    """A call for a `Request`; `Ref("other")` among its arguments, at any depth, stands for that call's result."""
+    """Return a call for a `Request`; `Ref("other")` in its arguments, at any depth, stands for that call's result."""
     needs = tuple(dict.fromkeys(_references([args, kwargs])))
     return Call(name, function, _codec.encode([list(args), kwargs]), needs, tuple(sorted(resources)))
 
@@ -64,7 +64,7 @@ def _references(value: Any) -> list[str]:
 
 
 def address(name: str) -> Address:
-    """Where a process of that name listens."""
+    """Return the address of a process of that name."""
     return Address(f"mem://{name}")
 
 
@@ -120,20 +120,20 @@ class Process:
         self.flush()
 
     def leave(self) -> None:
-        """Begin to leave in order; called again, without grace."""
+        """Begin to leave in order; a second call skips the grace."""
         self.node.leave(now=self._net.now)
         self.flush()
 
     def finish(self, function: str) -> None:
-        """Let the oldest held run of a function (`takes=None`) end now."""
+        """End the oldest held run of a function (`takes=None`) now."""
         run = next(run for run in self._running.values() if run.function == function)
         self._end(run, _outcome(self.offers[function].body, run))
 
     def running(self, function: str) -> int:
-        """How many bodies of a function have begun and not ended."""
+        """Return the number of bodies of a function that have begun and not ended."""
         return sum(run.function == function for run in self._running.values())
 
-    # -- what the network tells -----------------------------------------------------------------------------------
+    # -- input from the network ----------------------------------------------------------------------------------------
 
     def opened(self, end: End, dialled: Address | None) -> None:
         self.node.link_opened(end.link, framing=end.framing, dialled=dialled, now=self._net.now)
@@ -200,7 +200,7 @@ class Process:
 
 
 class Answer:
-    """What came of one question so far. `values` are decoded; `fault` is the request's error, `failed` its calls'."""
+    """The answer to one request so far: decoded `values`, the `fault` of the request, the faults of `failed` calls."""
 
     def __init__(self) -> None:
         self.over = False
@@ -210,7 +210,7 @@ class Answer:
         self.results: list[Result] = []
 
     def take(self, result: Result) -> None:
-        """One more `Result`."""
+        """Add one more `Result`."""
         self.results.append(result)
         self.values.update({row.name: _codec.decode(row.value) for row in result.done})
         self.failed.update({row.name: row.fault for row in result.failed})
@@ -219,7 +219,7 @@ class Answer:
 
 
 class Caller:
-    """A native client. `ask` sends, `run` also lets time pass until the answer is there."""
+    """A native client. `ask` sends; `run` also lets time pass until the answer is complete."""
 
     def __init__(self, net: VirtualCluster, name: str) -> None:
         self.name = name
@@ -230,7 +230,7 @@ class Caller:
         self._answers: dict[int, Answer] = {}
 
     def connect(self, to: str, *, framing: Framing = Framing.STREAM) -> None:
-        """Open a link to a process, now; at most one stands at a time."""
+        """Open a link to a process, now; at most one is open at a time."""
         self._net.join(self, self._net.processes[to], framing, address(to))
 
     def ask(self, calls: Iterable[Call], *, timeout: float | None = None, wait: float = 0, **fields: Any) -> Answer:
@@ -243,7 +243,7 @@ class Caller:
         return answer
 
     def run(self, calls: Iterable[Call], *, timeout: float | None = None, wait: float = 0, **fields: Any) -> Answer:
-        """Send a request and let time pass until all of its answer is there."""
+        """Send a request and let time pass until its answer is complete."""
         answer = self.ask(calls, timeout=timeout, wait=wait, **fields)
         self._net.run(lambda: answer.over, limit=90)
         return answer
@@ -280,13 +280,13 @@ class Caller:
                 case Rejected(fault):
                     self.rejected = fault
                 case Ready():
-                    pass  # requests wait for it inside the session
+                    pass  # requests wait for it in the session
                 case _:
                     raise AssertionError(f"a caller does not want {effect}")
 
 
 class ClassicCaller:
-    """A client without any code of ours: JSON text out, JSON text in. `answers` are in the order in which they came."""
+    """A client without code of this project: JSON text out, JSON text in. `answers` are in the order of arrival."""
 
     def __init__(self, net: VirtualCluster, name: str = "classic") -> None:
         self.name = name
@@ -295,28 +295,28 @@ class ClassicCaller:
         self._net = net
 
     def send(self, message: object) -> None:
-        """One JSON message; text and bytes go as they are."""
+        """Send one JSON message; text and bytes are sent unchanged."""
         (end,) = self.ends.values()
         text = message if isinstance(message, (str, bytes)) else json.dumps(message)
         self._net.put(end, text.encode() if isinstance(text, str) else text)
 
     def opened(self, end: End, dialled: Address | None) -> None:
-        """Nothing is said first in this dialect."""
+        """Do nothing: in this dialect no side sends a greeting."""
 
     def received(self, end: End, data: bytes) -> None:
         self.answers.append(json.loads(data))
 
     def closed(self, end: End) -> None:
-        """What was not answered stays so."""
+        """Do nothing: open requests stay unanswered."""
 
     def next_timeout(self) -> int | None:
         return None
 
     def wake(self) -> None:
-        """No timers."""
+        """Do nothing: it has no timers."""
 
     def flush(self) -> None:
-        """No effects."""
+        """Do nothing: it has no effects."""
 
 
 def _outcome(body: Callable[..., Any], run: Run) -> Outcome:

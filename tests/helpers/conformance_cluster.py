@@ -1,8 +1,8 @@
-"""The cluster that the conformance cases are asked of: front, alpha and beta with their resources and functions.
+"""The cluster of the conformance cases: front, alpha and beta with their resources and functions.
 
-`serving` runs them as three `Server`s on ports of the system's choice, `in_memory` as three `Node`s whose drivers are
-joined by memory links that cut all they carry into small chunks. Both give the cluster once front knows everything that
-the others offer. What is offered is in `OFFERS`, from the table beside the cases; nothing here knows a case.
+`serving` runs them as three `Server`s on ports that the system chooses, `in_memory` as three `Node`s whose drivers are
+joined by memory links that split all data into small chunks. Both yield the cluster once front lists all functions of
+the others. The functions are in `OFFERS`, from the table beside the cases; nothing here depends on a case.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mpreg_transports.runtime.driver import Driver, clock
 from mpreg_transports.values import default_codec
 
 PATIENCE = 30
-"""Seconds until what hangs fails. Nothing waits for them."""
+"""Seconds until a test that hangs fails. No test waits this long otherwise."""
 
 CHUNK = 1000
-"""Bytes that a memory link carries at once: short enough to cut some prefixes and many bodies in two."""
+"""The chunk size of a memory link in bytes: short enough to split some prefixes and many bodies in two."""
 
 
 class Offer(NamedTuple):
-    """One function that one node has beside echo and echos."""
+    """One function that one node offers besides echo and echos."""
 
     node: str
     name: str
@@ -45,17 +45,17 @@ class Offer(NamedTuple):
 
 
 def add(x: Any, y: Any) -> Any:
-    """The sum, whatever that means for its arguments."""
+    """Return x + y."""
     return x + y
 
 
 def fail(text: str) -> None:
-    """Raises."""
+    """Raise ValueError."""
     raise ValueError(text)
 
 
 async def sleep(seconds: float) -> None:
-    """Takes its time."""
+    """Sleep, then return."""
     await anyio.sleep(seconds)
 
 
@@ -78,7 +78,7 @@ EVERYTHING_THERE = Request(
         for offer in OFFERS
         if offer.name not in ("fail", "sleep", "add")
     )
-    # These want arguments: that they complain of none is answer enough.
+    # These expect arguments. A call without any fails, but only once the function can be called, which is enough.
     + tuple(
         Call(f"{offer.name} at {offer.node}", offer.name, _NO_ARGUMENTS, (), RESOURCES[offer.node])
         for offer in OFFERS
@@ -87,12 +87,12 @@ EVERYTHING_THERE = Request(
     wait=PATIENCE * SECOND,
     partial=True,
 )
-"""Answered as soon as every function of every node can be called."""
+"""A request that is answered as soon as every function of every node can be called."""
 
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Server]:
-    """The node front as a server, the other two behind it."""
+    """Yield the node front as a server; the other two have it as peer."""
     async with AsyncExitStack() as stack:
         front = await stack.enter_async_context(Server(name="front", port=0))
         for name in ("alpha", "beta"):
@@ -109,7 +109,7 @@ async def serving() -> AsyncIterator[Server]:
 
 
 class InMemory:
-    """Three nodes in one process; `connect` gives a link to front as a client has it."""
+    """Three nodes in one process; `connect` returns a link to front, as for a client."""
 
     def __init__(self) -> None:
         self._drivers: dict[str, Driver] = {}
@@ -117,7 +117,7 @@ class InMemory:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[InMemory]:
-        """While the block runs."""
+        """Run the nodes in this block."""
         async with self._tasks:
             for name, resources in RESOURCES.items():
                 self._drivers[name] = self._driver(name, resources)
@@ -128,7 +128,7 @@ class InMemory:
                 self._tasks.cancel_scope.cancel()
 
     def connect(self, node: str = "front") -> Link:
-        """This end of a new link to `node`."""
+        """Return the near end of a new link to `node`."""
         mine, theirs = memory.pair(chunk=CHUNK, names=("caller", node))
         self._tasks.start_soon(self._drivers[node].pump, theirs)
         return mine
@@ -160,7 +160,7 @@ class InMemory:
 
 
 class Caller:
-    """A pure `ClientSession` on one link, driven by the smallest loop there can be: one question at a time."""
+    """A pure `ClientSession` on one link, driven by a minimal loop: one request at a time."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -169,7 +169,7 @@ class Caller:
         self._session.link_opened(LinkId(1), framing=link.framing, address=Address("front"), now=clock())
 
     async def ask(self, request: Request) -> Result:
-        """The answer to `request`."""
+        """Return the answer to `request`."""
         number = self._session.submit(request, now=clock())
         await self._flush()
         while number not in self._replies:
@@ -189,7 +189,7 @@ class Caller:
 
 @asynccontextmanager
 async def in_memory() -> AsyncIterator[InMemory]:
-    """The cluster without a socket."""
+    """Yield the cluster without a socket."""
     async with InMemory().running() as cluster:
         with anyio.fail_after(PATIENCE):
             result = await Caller(cluster.connect()).ask(EVERYTHING_THERE)

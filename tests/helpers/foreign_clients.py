@@ -1,8 +1,8 @@
-"""Peers that know one dialect each and nothing of this project: what a stranger's client would send and read.
+"""Peers that implement one dialect each and use no code of this project, as foreign clients.
 
 JSON over WebSocket is the `websockets` library's Sans-I/O half (so it runs on asyncio and on trio) and `json`; JSON
 over raw frames is four bytes of length and `json`; native messages are MessagePack arrays written and read by hand.
-`ClassicClient` is what the first two have in common. None of them uses the code under test.
+`ClassicClient` is the common part of the first two. None of them uses the code under test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from websockets.uri import parse_uri
 from tests.helpers.loopback import PATIENCE, ForeignClient, read_all, read_exactly
 
 REFUSED, RESULT = 2, 11
-"""Kinds of native messages that come back."""
+"""Kinds of native messages from the node."""
 REQUEST = 10
 HELLO: list[Any] = [1, [1, 1], [], "", b"", "by hand"]
 """A client's hello: versions 1 to 1, no features, any cluster, no member id."""
@@ -33,17 +33,17 @@ _LENGTH = struct.Struct(">I")
 
 
 class ClassicClient(Protocol):
-    """Sends JSON texts over some link and reads what comes back."""
+    """Sends JSON texts over some link and reads the answers."""
 
     async def send(self, text: str | bytes) -> None:
         """Send one message."""
 
     async def receive(self) -> Any:
-        """The next message that comes, decoded."""
+        """Return the next message, decoded."""
 
 
 async def ask(peer: ClassicClient, message: object) -> Any:
-    """The answer to one message: an object to be written as JSON, or text as it is."""
+    """Return the answer to one message: an object to be written as JSON, or text as it is."""
     await peer.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
     with anyio.fail_after(PATIENCE):
         return await peer.receive()
@@ -56,14 +56,14 @@ class ClassicWebSocketClient:
         self.client = client
 
     async def send(self, text: str | bytes) -> None:
-        """Text as a text message, bytes as a binary one."""
+        """Send text as a text message, bytes as a binary one."""
         if isinstance(text, str):
             await self.client.text(text)
         else:
             await self.client.binary(text)
 
     async def receive(self) -> Any:
-        """The next message, which is text whatever was sent."""
+        """Return the next message, which is text whatever was sent."""
         frame = await self.client.frame()
         assert frame.opcode is Opcode.TEXT and frame.fin, frame
         return json.loads(bytes(frame.data))
@@ -76,12 +76,12 @@ class ClassicFrameClient:
         self.stream = stream
 
     async def send(self, text: str | bytes) -> None:
-        """One frame."""
+        """Send one frame."""
         body = text.encode() if isinstance(text, str) else text
         await self.stream.send(_LENGTH.pack(len(body)) + body)
 
     async def receive(self) -> Any:
-        """The next frame."""
+        """Return the next frame."""
         return json.loads(await _body(self.stream))
 
 
@@ -92,26 +92,26 @@ class NativeClient:
         self.stream = stream
 
     async def send(self, message: Sequence[Any]) -> None:
-        """One array."""
+        """Send one array."""
         await self.send_body(msgpack.packb(list(message)))
 
     async def send_body(self, body: bytes) -> None:
-        """One frame, whatever is in it."""
+        """Send one frame with any content."""
         await self.stream.send(_LENGTH.pack(len(body)) + body)
 
     async def receive(self) -> list[Any]:
-        """The next array."""
+        """Return the next array."""
         with anyio.fail_after(PATIENCE):
             message: list[Any] = msgpack.unpackb(await _body(self.stream), strict_map_key=False)
         return message
 
     async def until_closed(self) -> bytes:
-        """What comes until the node hangs up."""
+        """Return all data until the node closes the connection."""
         with anyio.fail_after(PATIENCE):
             return await read_all(self.stream)
 
     async def code(self, *request: Any) -> int | None:
-        """Send a request's array without its kind; the code of the answer, None for success."""
+        """Send a request's array without its kind; return the code of the answer, None for success."""
         await self.send([REQUEST, *request])
         kind, number, *fields = await self.receive()
         assert (kind, number) == (RESULT, request[0])
@@ -126,7 +126,7 @@ async def _body(stream: ByteStream) -> bytes:
 
 @asynccontextmanager
 async def websocket(port: int, *, subprotocols: Sequence[str] = ()) -> AsyncIterator[ForeignClient]:
-    """A foreign WebSocket client whose opening handshake is done."""
+    """Yield a foreign WebSocket client after its opening handshake."""
     offered = [Subprotocol(name) for name in subprotocols]
     protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/any/path"), subprotocols=offered or None, max_size=None)
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
@@ -138,26 +138,26 @@ async def websocket(port: int, *, subprotocols: Sequence[str] = ()) -> AsyncIter
 
 @asynccontextmanager
 async def classic_websocket(port: int) -> AsyncIterator[ClassicWebSocketClient]:
-    """The classic dialect over WebSocket."""
+    """Yield a client of the classic dialect over WebSocket."""
     async with websocket(port) as client:
         yield ClassicWebSocketClient(client)
 
 
 @asynccontextmanager
 async def classic_frames(port: int) -> AsyncIterator[ClassicFrameClient]:
-    """The classic dialect on raw frames; the first message must start with `{`."""
+    """Yield a client of the classic dialect on raw frames; the first message must start with `{`."""
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
         yield ClassicFrameClient(stream)
 
 
 def classic(carrier: str, port: int) -> AbstractAsyncContextManager[ClassicWebSocketClient | ClassicFrameClient]:
-    """The classic dialect over "websocket" or "frames"."""
+    """Yield a client of the classic dialect over "websocket" or "frames"."""
     return classic_websocket(port) if carrier == "websocket" else classic_frames(port)
 
 
 @asynccontextmanager
 async def native(port: int, *, hello: Sequence[Any] | None = HELLO) -> AsyncIterator[NativeClient]:
-    """A raw link on which the hellos are exchanged; with None nothing is said yet."""
+    """Yield a raw link after the exchange of hellos; with None, nothing is sent yet."""
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
         peer = NativeClient(stream)
         if hello is not None:

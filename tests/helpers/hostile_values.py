@@ -1,6 +1,6 @@
-"""Python objects of all kinds, many of which nobody can send, and what each that can be sent comes back as.
+"""Python objects of all kinds, many of which cannot be sent, and the value that each sendable object arrives as.
 
-`CHANGED` is the table of docs/reference/values.md as code: the types that come back as something else.
+`CHANGED` is the table of docs/reference/values.md as code: the types that arrive as another type.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def _fixed(moment: datetime | time) -> datetime | time:
-    """The same moment with its offset alone."""
+    """Return the same moment with only its offset."""
     offset = moment.utcoffset()
     return moment if offset is None else moment.replace(tzinfo=timezone(offset), fold=0)
 
@@ -42,7 +42,7 @@ CHANGED: dict[type, Callable[[Any], Any]] = {
 
 
 def comes_back(value: Any) -> Any:
-    """What a value that was taken must come back as."""
+    """Return the value that an accepted value must arrive as."""
     kind = type(value)
     if kind in CHANGED:
         return CHANGED[kind](value)
@@ -56,7 +56,7 @@ def comes_back(value: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same type at every place; NaN is NaN, and 0.0 is not -0.0."""
+    """Return whether two values are equal and of the same type at every place; NaN equals NaN, and 0.0 is not -0.0."""
     if type(one) is not type(other):
         return False
     if type(one) in (list, tuple):
@@ -76,7 +76,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def token(value: object) -> str:
-    """A text that tells members of a set apart."""
+    """Return a text that distinguishes the members of a set."""
     if isinstance(value, (set, frozenset)):
         return f"{type(value).__name__} {sorted(map(token, value))}"
     if isinstance(value, tuple):
@@ -88,7 +88,7 @@ def token(value: object) -> str:
 
 
 class Folding(tzinfo):
-    """An offset that depends on `fold`, as in the hour that comes twice."""
+    """An offset that depends on `fold`, as in the hour that occurs twice."""
 
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
         return None if moment is None else timedelta(hours=2 - moment.fold)
@@ -101,7 +101,7 @@ class Folding(tzinfo):
 
 
 class Lying(tzinfo):
-    """Raises, or has no offset, or one with fractions of a second."""
+    """A time zone that raises, has no offset, or has one with fractions of a second."""
 
     def __init__(self, answer: timedelta | BaseException | None) -> None:
         self.answer = answer
@@ -259,7 +259,7 @@ class BadText(Exception):
 
 
 class Proxy:
-    """Raises whatever it is asked, its class included, as a proxy without anything behind it does."""
+    """Raises on every access, including its class, as a proxy without an object does."""
 
     def __init__(self, error: Any) -> None:
         object.__setattr__(self, "error", error)
@@ -272,13 +272,13 @@ class Proxy:
 
 
 class Liar:
-    """Says that it is a text."""
+    """Claims to be text by `__class__`."""
 
     __class__ = property(lambda self: str)
 
 
 class Meta(type):
-    """Its classes raise when they are looked at."""
+    """Raises when its classes are read."""
 
     def __getattribute__(cls, name: str) -> Any:
         raise RuntimeError(name)
@@ -290,7 +290,7 @@ class Metaed(metaclass=Meta):
 
 @dataclass
 class Raising:
-    """A field cannot be read."""
+    """A dataclass with a field that cannot be read."""
 
     x: int = 1
     error: Any = None
@@ -362,7 +362,7 @@ ODD: tuple[Callable[[], Any], ...] = (
     lambda: {(number * (2**61 - 1), 1): 0 for number in range(1, 66)}, lambda: {"k" * 1025: 1},
     lambda: {b"k" * 1025: 1}, lambda: defaultdict(list, {Point(): 1}), lambda: OrderedDict([((Point(), 1), 1)]),
 )  # fmt: skip
-"""What makes each odd object; a new one each time, as some change."""
+"""A maker for each odd object; each call makes a new object, because some objects change."""
 
 odd = st.integers(0, len(ODD) - 1).map(lambda index: ODD[index]())
 raising = st.integers(0, len(ERRORS) - 1).flatmap(
@@ -377,7 +377,7 @@ zoned = st.builds(
 
 
 def holding(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Containers and dataclass objects of `inner`."""
+    """Return containers and dataclass objects of `inner`."""
     return st.one_of(
         st.lists(inner, max_size=4),
         st.lists(inner, max_size=4).map(tuple),

@@ -1,7 +1,7 @@
-"""What the tests of the transports share: a listener on a free port, and a foreign WebSocket peer for either loop.
+"""Helpers of the transports' tests: a listener on a free port, and a foreign WebSocket peer for either event loop.
 
-The foreign peer is the `websockets` library's Sans-I/O half over an anyio stream, so that our adapter is judged by
-someone else's code on asyncio and on trio. `Scripted` stands for a socket whose every read and write a test decides.
+The foreign peer is the `websockets` library's Sans-I/O half over an anyio stream, so that independent code checks this
+project's adapter on asyncio and on trio. `Scripted` stands for a socket whose every read and write a test decides.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mpreg_transports.links.websocket import WebSocketLink
 from mpreg_transports.runtime.listener import Admit, HttpRequest, HttpResponse, Listener, OnHttp, OnLink, admit_all
 
 PATIENCE = 30.0
-"""Seconds until a test that hangs fails. No test waits for them."""
+"""Seconds until a test that hangs fails. No test waits this long otherwise."""
 
 
 async def echo(link: Link) -> None:
-    """Send back what comes, text as text, until the link ends."""
+    """Echo each message, text as text, until the link ends."""
     try:
         while True:
             data = await link.receive()
@@ -40,7 +40,7 @@ async def echo(link: Link) -> None:
 
 
 async def say_request(request: HttpRequest) -> HttpResponse:
-    """An answer that tells what was asked."""
+    """Return an answer that contains the request."""
     return HttpResponse.text(200, f"{request.method} {request.path} {request.query} {len(request.body)}")
 
 
@@ -48,7 +48,7 @@ async def say_request(request: HttpRequest) -> HttpResponse:
 async def listening(
     on_link: OnLink = echo, on_http: OnHttp = say_request, *, admit: Admit = admit_all, max_message: int = MAX_MESSAGE
 ) -> AsyncIterator[Listener]:
-    """A listener that serves while the block runs."""
+    """Yield a listener that serves in this block."""
 
     async def serve(*, task_status: TaskStatus[None]) -> None:
         await listener.serve(on_link, on_http, max_message=max_message, task_status=task_status)
@@ -65,7 +65,7 @@ async def listening(
 
 
 class ForeignClient:
-    """A WebSocket client of other people's making."""
+    """A foreign WebSocket client."""
 
     def __init__(self, stream: ByteStream, protocol: ClientProtocol) -> None:
         self.stream = stream
@@ -75,11 +75,11 @@ class ForeignClient:
 
     @property
     def close_code(self) -> int | None:
-        """The code of the close frame that came, 1006 for none."""
+        """The code of the received close frame; 1006 for none."""
         return self.protocol.close_code
 
     async def handshake(self) -> Response:
-        """Ask for the upgrade; gives the answer."""
+        """Request the upgrade; return the answer."""
         self.protocol.send_request(self.protocol.connect())
         await self.flush()
         await self._pump()
@@ -88,7 +88,7 @@ class ForeignClient:
         return event
 
     async def flush(self) -> None:
-        """Send what the protocol wants sent, in one write."""
+        """Send the pending data of the protocol, in one write."""
         async with self._writing:
             if whole := b"".join(self.protocol.data_to_send()):
                 await self.stream.send(whole)
@@ -104,7 +104,7 @@ class ForeignClient:
         await self.flush()
 
     async def frame(self) -> Frame:
-        """The next frame that the server sent, control frames too."""
+        """Return the next frame that the server sent, including control frames."""
         while not self._events:
             assert await self._pump(), "the server hung up"
         event = self._events.pop(0)
@@ -112,7 +112,7 @@ class ForeignClient:
         return event
 
     async def until_closed(self) -> None:
-        """Read until the server hangs up, answering its close frame."""
+        """Read until the server closes the connection; answer its close frame."""
         while await self._pump():
             pass
 
@@ -133,7 +133,7 @@ class ForeignClient:
 async def foreign_client(
     listener: Listener, *, subprotocols: Sequence[str] = (), path: str = "/"
 ) -> AsyncIterator[ForeignClient]:
-    """A foreign client whose opening handshake is done."""
+    """Yield a foreign client after its opening handshake."""
     offered = [Subprotocol(name) for name in subprotocols]
     uri = parse_uri(f"ws://127.0.0.1:{listener.port}{path}")
     protocol = ClientProtocol(uri, subprotocols=offered or None, max_size=None)
@@ -145,7 +145,7 @@ async def foreign_client(
 
 
 class Scripted(ByteStream):
-    """A stream that reads what the test wrote down, one item a read, then ends; `sent` holds each write."""
+    """A stream that reads the items of the test, one item a read, then ends; `sent` holds each write."""
 
     def __init__(self, reads: Iterable[bytes] = ()) -> None:
         self.reads = list(reads)
@@ -173,7 +173,7 @@ class Scripted(ByteStream):
 
 
 async def read_all(stream: ByteStream) -> bytes:
-    """All bytes until the other end hangs up; a reset counts as that."""
+    """Return all bytes until the other end closes; a reset counts as the end."""
     data = b""
     try:
         while True:
@@ -183,7 +183,7 @@ async def read_all(stream: ByteStream) -> bytes:
 
 
 async def read_exactly(stream: ByteStream, length: int) -> bytes:
-    """`length` bytes."""
+    """Return exactly `length` bytes."""
     data = b""
     while len(data) < length:
         data += await stream.receive(length - len(data))

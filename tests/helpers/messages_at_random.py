@@ -1,6 +1,6 @@
-"""Hypothesis strategies for every message of the protocol, with numbers at their extremes and names that collide.
+"""Hypothesis strategies for every message of the protocol, with extreme numbers and names that collide.
 
-For tests that send a node whatever a peer may send (tests/properties/test_node.py).
+For tests that send a node any message that a peer may send (tests/properties/test_node.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC
 
 PEER = b"p" * 16
-"""The member id of who sends them."""
+"""The member id of the sender."""
 
 whole = st.one_of(st.integers(0, 5), st.sampled_from([-1, 2**31, 2**62, 2**63 - 1, 2**64 - 1, -(2**63)]))
 name = st.sampled_from(["x", "y", "z", "here", "safe", "once", "far", "", "é", "n" * 65])

@@ -1,16 +1,16 @@
-"""One real `Node` in virtual time, and peers that a test speaks for: messages in, messages out, nothing between.
+"""One real `Node` in virtual time, and peers that a test controls: messages in, messages out, nothing between.
 
     harness = NodeHarness({"slow": spec("slow")})
     worker = harness.member("alpha", spec("add"))
     client = harness.client()
     client.send(Request(1, (call("x", "add", 1, 2),)))
-    (asked,) = worker.take(Request)               # what the node wants of the member
+    (asked,) = worker.take(Request)               # what the node sends to the member
     worker.send(done(asked, "x", 3))
     (answer,) = client.take(Result)
 
-A `VirtualCluster` (cluster.py) shows that real nodes do the right thing together; a `NodeHarness` shows what one of
-them does when the others refuse, lie, are late, or vanish. Links have Framing.OBJECTS, so a test sees messages, not
-bytes. A member holds a real `Cluster`, so that the node knows it and its functions as it would any other.
+A `VirtualCluster` (cluster.py) shows that real nodes work together. A `NodeHarness` shows what one node does when the
+others refuse, send false claims, are late, or vanish. Links have Framing.OBJECTS, so a test sees messages, not bytes. A
+member holds a real `Cluster`, so the node sees it and its functions as those of any other member.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 
 def spec(name: str, **fields: Any) -> FunctionSpec:
-    """A function as it is offered; of 16 slots unless `concurrency` says another number."""
+    """Return a function as it is offered, with 16 slots unless `concurrency` says otherwise."""
     return FunctionSpec(name=name, **{"concurrency": 16, **fields})
 
 
 def done(asked: Request, *rows: object, last: bool = True, **fields: Any) -> Result:
-    """The answer of a worker: names and values by turns."""
+    """Return the answer of a worker; `rows` are names and values by turns."""
     pairs = zip(rows[::2], rows[1::2], strict=True)
     return Result(asked.id, tuple(Done(str(name), CODEC.encode(made)) for name, made in pairs), last=last, **fields)
 
 
 def refused(asked: Request, code: int, *names: str) -> Result:
-    """A worker's refusal of calls, of all that were asked for if none is named."""
+    """Return a worker's refusal of calls, of all dispatched calls if none is named."""
     rows = [Failed(name, Fault(code, f"refused with {code}"), refused=True) for name in names or asked.here]
     return Result(asked.id, failed=tuple(rows))
 
 
 def value(result: Result, name: str) -> object:
-    """The decoded result of one call."""
+    """Return the decoded result of one call."""
     (row,) = [row for row in result.done if row.name == name]
     return CODEC.decode(row.value)
 
@@ -72,33 +72,33 @@ class PeerStub:
         self.link = link
         self.received: list[Message] = []
         self.hung_up: int | None = None
-        """The close code, once the node has hung up."""
+        """The close code, once the node has closed the link."""
         self._harness = harness
 
     def send(self, *messages: Message) -> None:
-        """Send messages to the node, each an input of its own, and carry out what it wants."""
+        """Send messages to the node, each an input of its own, and carry out the effects."""
         for message in messages:
             self._harness.node.handle(self.link, message, now=self._harness.now)
             self._harness.flush()
 
     def take(self, kind: type[M]) -> list[M]:
-        """What has been heard of one kind of message since the last time."""
+        """Return the messages of one kind since the last call for that kind."""
         taken: list[M] = [message for message in self.received if isinstance(message, kind)]
         self.received = [message for message in self.received if not isinstance(message, kind)]
         return taken
 
     def drop(self) -> None:
-        """The link is gone without a word."""
+        """End the link without a goodbye."""
         self._harness.node.link_closed(self.link, now=self._harness.now)
         self._harness.flush()
 
     def receive(self, message: Message) -> None:
-        """One message of the node's."""
+        """Record one message of the node."""
         self.received.append(message)
 
 
 class MemberStub(PeerStub):
-    """A peer end that is a node; what is said of members and offers it says and hears by itself.
+    """A peer end that is a node: its own cluster sends and receives the messages about members and offers.
 
     It answers pings, unless it is `silent`.
     """
@@ -116,44 +116,46 @@ class MemberStub(PeerStub):
         elif not isinstance(message, ClusterMessage):
             super().receive(message)
         elif self._early is not None:
-            self._early.append(message)  # comes with the node's hello, of which the cluster has not heard yet
+            self._early.append(message)  # comes with the node's hello, which the cluster has not received yet
         else:
-            self.tell(self.cluster.received(self.link, message, self._harness.now))
+            self.deliver(self.cluster.received(self.link, message, self._harness.now))
 
     def linked(self) -> None:
-        """The node's hello is in."""
+        """Continue after the node's hello."""
         node, now = self._harness.node, self._harness.now
         early, self._early = self._early or [], None
-        self.tell(self.cluster.link_established(self.link, node.me, "local", dialled=Address("mem://local"), now=now))
+        self.deliver(
+            self.cluster.link_established(self.link, node.me, "local", dialled=Address("mem://local"), now=now)
+        )
         for message in early:
             self.receive(message)
 
     def offer(self, function: FunctionSpec) -> None:
-        """Offer one more function, and let the node know."""
-        self.tell(self.cluster.offer(function, self._later()))
+        """Offer one more function, and send the change to the node."""
+        self.deliver(self.cluster.offer(function, self._later()))
 
     def withdraw(self, function: str) -> None:
-        """Offer it no longer, and let the node know."""
-        self.tell(self.cluster.withdraw(function, self._later()))
+        """Withdraw a function, and send the change to the node."""
+        self.deliver(self.cluster.withdraw(function, self._later()))
 
     def _later(self) -> int:
-        """When nothing is joined with what was said before."""
+        """Return a time so late that no gossip is joined with earlier gossip."""
         self._clock_offset += SECOND
         return self._harness.now + self._clock_offset
 
     def leave(self) -> None:
-        """Say LEFT, and nothing else."""
-        self.tell(self.cluster.leave(self._harness.now))
+        """Send LEFT, and nothing else."""
+        self.deliver(self.cluster.leave(self._harness.now))
 
-    def tell(self, outs: Iterable[ClusterOutput]) -> None:
-        """Send what this member's cluster wants sent."""
+    def deliver(self, outs: Iterable[ClusterOutput]) -> None:
+        """Send the messages of this member's cluster."""
         for out in outs:
             if isinstance(out, SendMessage) and out.link in self._harness.peers:
                 self.send(out.message)
 
 
 class NodeHarness:
-    """The node under test, its peer ends, and what it wanted. `now` only moves by `advance`."""
+    """The node under test, its peer ends, and the effects of the node. `now` only moves by `advance`."""
 
     def __init__(
         self,
@@ -188,7 +190,7 @@ class NodeHarness:
     # -- peer ends -----------------------------------------------------------------------------------------------------
 
     def client(self, name: str = "client") -> PeerStub:
-        """A client with an open link."""
+        """Return a client with an open link."""
         peer = PeerStub(self, self._open())
         self._greet(peer, b"", name)
         return peer
@@ -196,7 +198,7 @@ class NodeHarness:
     def member(
         self, name: str, *functions: FunctionSpec, resources: tuple[str, ...] = (), again: MemberStub | None = None
     ) -> MemberStub:
-        """A node that has dialled this one, and its offers. `again`: one more link of the same member."""
+        """Return a node that has dialled this one, and its offers. `again`: one more link of the same member."""
         link = self._open()
         if again is None:
             me = MemberId(name.encode().ljust(16, b"-"))
@@ -234,15 +236,15 @@ class NodeHarness:
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def running(self, function: str) -> list[Run]:
-        """The bodies that have begun and not ended, oldest first."""
+        """Return the bodies that have begun and not ended, oldest first."""
         return [run for run in self.runs.values() if run.function == function]
 
     def finish(self, run: Run, outcome: Outcome | None = None) -> None:
-        """A body has ended; with its first argument as its result unless `outcome` says otherwise."""
+        """End a body, with its first argument as its result unless `outcome` says otherwise."""
         self.finish_all({run.run: outcome or Returned(run.args[0] if run.args else None)})
 
     def finish_all(self, outcomes: Mapping[RunId, Outcome]) -> None:
-        """Several bodies have ended within one wake-up."""
+        """End several bodies within one wake-up."""
         for run, outcome in outcomes.items():
             del self.runs[run]
             self.node.finished(run, outcome, now=self.now)
@@ -251,7 +253,7 @@ class NodeHarness:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
-        """Let that much time pass, waking the node whenever it wants."""
+        """Let that much time pass, and wake the node at each of its timers."""
         end = self.now + round(seconds * SECOND)
         while (due := self.node.next_timeout()) is not None and due <= end:
             self.now = max(self.now, due)
@@ -280,11 +282,11 @@ class NodeHarness:
                     raise AssertionError(f"{effect} is never wanted yet")
 
     def noticed(self, kind: type[M]) -> list[M]:
-        """The notices of one kind so far."""
+        """Return the notices of one kind so far."""
         return [notice for notice in self.notices if isinstance(notice, kind)]
 
     def idle(self) -> None:
-        """Assert that nothing of any request is kept, and that the only timers left are those of links and members."""
+        """Assert that no state of any request is left, and that the only timers left are those of links and members."""
         node = self.node
         assert (node.coordinator.requests, len(node.coordinator.outstanding)) == ({}, 0)
         assert (node.worker.running, node.worker.queued) == (0, 0)

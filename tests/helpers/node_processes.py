@@ -1,7 +1,7 @@
-"""Many nodes in processes of their own, which are killed, paused, and started again on the ports of the dead.
+"""Many nodes in processes of their own, which tests kill, stop, and start again on the ports of killed ones.
 
-What they know each is asked over a client of its own, again and again until it is so or until patience ends; nothing
-here sleeps to wait for a process. `Load` calls a function that all offer, again and again, and remembers what came.
+The module polls the view of each node over a client until a condition is true or the time is over; nothing here sleeps
+to wait for a process. `Load` calls a function that all nodes offer, in a loop, and records the answers.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from mpreg_transports import Client
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
-"""Seconds until something that does not come about is an error. Nobody waits for them."""
+"""Seconds until a condition that does not become true is an error. No test waits this long otherwise."""
 _LOOK = 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class SpawnedNode:
-    """One process."""
+    """One node process."""
 
     def __init__(self, name: str, process: subprocess.Popen[str], url: str) -> None:
         self.name = name
@@ -43,29 +43,29 @@ class SpawnedNode:
         return int(self.url.rpartition(":")[2])
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until the system has closed all that it had."""
+        """Send SIGKILL, and wait until the system has closed all its resources."""
         self.process.kill()
         self.process.wait()
 
     def processor_time(self) -> float:
-        """Seconds of a core that it has used so far (Linux: fields 14 and 15 of /proc/PID/stat)."""
+        """Return the seconds of processor time that it has used so far (Linux: fields 14 and 15 of /proc/PID/stat)."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 class NodeProcesses:
-    """The nodes that run, by name, and clients of them."""
+    """The running nodes by name, and clients of them."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, SpawnedNode] = {}
         self._processes: list[subprocess.Popen[str]] = []
 
     async def start(self, names: Iterable[str], *, ports: Iterable[int] = (), peers: Iterable[str] = ()) -> None:
-        """Start nodes, all at once, each with `peers` to join; those on `ports` first. Returns when all listen."""
+        """Start nodes at once, each with `peers` to join, the first ones on `ports`; return when all listen."""
         given = list(ports)
         begun: list[tuple[str, subprocess.Popen[str]]] = []
         for name in names:
@@ -81,16 +81,16 @@ class NodeProcesses:
             self.nodes[name] = SpawnedNode(name, process, json.loads(line)["url"])
 
     async def view(self, name: str) -> NodeView:
-        """How that node sees the cluster."""
+        """Return the view of that node."""
         async with Client(self.nodes[name].url) as client:
             return await client.view()
 
     def forget(self, name: str) -> SpawnedNode:
-        """It is not one of the nodes any more."""
+        """Remove a node from the running ones, and return it."""
         return self.nodes.pop(name)
 
     async def all_see(self, what: Callable[[NodeView], bool], *, by: Iterable[str] | None = None) -> float:
-        """Wait until it is so in the eyes of all, or of those `by`; how many seconds that took."""
+        """Wait until the condition is true for the views of all nodes, or of those in `by`; return the seconds."""
         began = time.monotonic()
         left = list(self.nodes if by is None else by)
         with anyio.fail_after(PATIENCE):
@@ -101,7 +101,7 @@ class NodeProcesses:
         return time.monotonic() - began
 
     def knows_all(self, view: NodeView) -> bool:
-        """Whether a view holds just the nodes of this fleet for alive, and knows what each offers."""
+        """Return whether a view has exactly these nodes as ALIVE, and the functions of each."""
         alive = sorted(row.name for row in view.members if row.standing == "alive")
         offered = {row.function for row in view.functions}
         return alive == sorted(self.nodes) and all(f"of-{name}" in offered for name in self.nodes)
@@ -118,7 +118,7 @@ class NodeProcesses:
 
 @asynccontextmanager
 async def node_processes() -> AsyncIterator[NodeProcesses]:
-    """A fleet without nodes; all that are started in the block are killed at its end."""
+    """Yield an empty set of nodes; kill all nodes that were started in the block at its end."""
     made = NodeProcesses()
     try:
         yield made
@@ -134,11 +134,11 @@ class Load:
         self._url = url
         self._more = anyio.Event()
         self.answers: list[tuple[float, str]] = []
-        """When a call was made, and which node ran it."""
+        """The start time of each call, and the node that ran it."""
         self.errors: list[tuple[float, RequestError]] = []
 
     async def run(self, *, at_once: int = 4) -> None:
-        """Go on until cancelled."""
+        """Call until cancelled."""
         async with Client(self._url) as client, anyio.create_task_group() as tasks:
             for _ in range(at_once):
                 tasks.start_soon(self._caller, client)
@@ -154,7 +154,7 @@ class Load:
             await anyio.sleep(0.005)
 
     async def more(self, count: int) -> None:
-        """Wait until so many more calls were answered."""
+        """Wait until `count` more calls were answered."""
         wanted = len(self.answers) + count
         with anyio.fail_after(PATIENCE):
             while len(self.answers) < wanted:

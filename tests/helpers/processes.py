@@ -1,8 +1,8 @@
-"""Nodes in processes of their own, and a gate at which their functions wait until the test lets them through.
+"""Nodes in processes of their own, and a gate at which their functions wait until the test releases them.
 
-`node` starts tests/helpers/nodes/worker.py and reads its address; `Gate` is a TCP port of the test to which each body
-that takes a while connects, so that the test knows which calls have started, and where, and ends them when it likes.
-No test sleeps to wait for a process: it waits for a line, an arrival, an answer, or an exit.
+`node` starts tests/helpers/nodes/worker.py and reads its address. `Gate` is a TCP port of the test. Each body that
+takes time connects to it, so the test knows which calls have started, and where, and decides when they end. No test
+sleeps to wait for a process: it waits for a line, an arrival, an answer, or an exit.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
-"""Seconds until a test that hangs fails. No test waits for them."""
+"""Seconds until a test that hangs fails. No test waits this long otherwise."""
 
 
 class Offer(NamedTuple):
-    """A function of a node: its name, which of the worker's bodies it has, and whether it may run twice."""
+    """A function of a node: its name, the body of the worker that it runs, and whether it is idempotent."""
 
     name: str
     body: str
@@ -42,16 +42,16 @@ class NodeProcess:
         self._process = process
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         self._process.send_signal(number)
 
     async def ended(self) -> int:
-        """Wait for its end; gives its exit code."""
+        """Wait for its end; return its exit code."""
         return await anyio.to_thread.run_sync(self._process.wait, PATIENCE)
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """True if it has not ended yet."""
         return self._process.poll() is None
 
 
@@ -59,9 +59,9 @@ class NodeProcess:
 async def node(
     name: str, backend: str, gate: Gate, *, offers: Sequence[Offer] = (), peers: Sequence[str] = (), grace: float = 10
 ) -> AsyncIterator[NodeProcess]:
-    """A node in a process, killed at the end of the block if it is still there; warnings are errors in it too.
+    """Yield a node in a process; kill it at the end of the block if it still runs. Warnings are errors in it too.
 
-    Its stderr is the test's own, so that a failure shows what it had to say.
+    Its stderr is that of the test, so that a failure shows its output.
     """
     arguments = {
         "name": name,
@@ -86,7 +86,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[str]:
 
 
 class Gate:
-    """Where bodies wait. `arrivals` lists who is waiting or has waited as (node, tag), in the order in which they came.
+    """The gate of bodies. `arrivals` lists those that wait or have waited as (node, tag), in the order of arrival.
 
     A body whose process or task has ended leaves by itself.
     """
@@ -99,11 +99,11 @@ class Gate:
         self._open = False
 
     def waiting(self) -> list[tuple[str, str]]:
-        """Who waits now."""
+        """Return the bodies that wait now."""
         return [key for key, streams in self._waiting.items() for _ in streams]
 
     async def arrived(self, count: int) -> None:
-        """Wait until `count` bodies have come, from the beginning on."""
+        """Wait until `count` bodies have arrived, counted from the start."""
         while len(self.arrivals) < count:
             await self._changed.wait()
 
@@ -113,14 +113,14 @@ class Gate:
             await self._changed.wait()
 
     async def release(self, node: str, tag: str) -> None:
-        """Let the one through that waits there with that tag."""
+        """Release one body that waits there with that tag."""
         await self._waiting[node, tag][0].send(b".")
 
     async def open(self) -> None:
-        """Let all through, and whoever comes later."""
+        """Release all bodies, also later ones."""
         self._open = True
         for stream in [stream for streams in self._waiting.values() for stream in streams]:
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it may have gone just now
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it may have ended just now
                 await stream.send(b".")
 
     async def _serve(self, stream: SocketStream) -> None:
@@ -147,7 +147,7 @@ class Gate:
 
 @asynccontextmanager
 async def gate() -> AsyncIterator[Gate]:
-    """A gate, as long as the block runs; after `PATIENCE` seconds the block is cancelled and the test fails."""
+    """Yield a gate for this block; after `PATIENCE` seconds the block is cancelled and the test fails."""
     with anyio.fail_after(PATIENCE):
         async with (
             await anyio.create_tcp_listener(local_host="127.0.0.1", backlog=1024) as listener,

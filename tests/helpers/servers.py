@@ -1,4 +1,4 @@
-"""Several servers in this process, joined: started one after the other, each told of the first."""
+"""Several joined servers in this process: started one after the other, each with the first as peer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.helpers.blocking_functions import PATIENCE
 
 @asynccontextmanager
 async def joined_servers(*servers: Server) -> AsyncIterator[Client]:
-    """A client of the first of `servers`, once that is linked to all others and knows all they offer.
+    """Yield a client of the first of `servers`, once that is linked to all others and lists all their functions.
 
-    What hangs fails.
+    A test that hangs fails.
     """
     with anyio.fail_after(PATIENCE):
         async with AsyncExitStack() as stack:
@@ -30,7 +30,7 @@ async def joined_servers(*servers: Server) -> AsyncIterator[Client]:
 
 
 async def wait_until_meshed(client: Client, servers: tuple[Server, ...]) -> None:
-    """Wait until the client's node is linked to all `servers` and knows what they offer; asks again and again."""
+    """Wait until the client's node is linked to all `servers` and lists their functions; poll its view."""
     wanted = sorted((server.name, function) for server in servers for function in server.functions)
     while True:
         view = await client.view()
@@ -42,7 +42,7 @@ async def wait_until_meshed(client: Client, servers: tuple[Server, ...]) -> None
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port of the system's choice at which nobody listens, and nobody but the test will."""
+    """Yield a port that the system chooses, at which no process listens and none but the test will."""
     with socket.socket() as kept:
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         kept.bind(("127.0.0.1", 0))

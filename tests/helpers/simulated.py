@@ -1,4 +1,4 @@
-"""A small simulated cluster with all invariants, and what must violate one of them."""
+"""A small simulated cluster with all invariants, and a check that an action violates one of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ FUNCTIONS = {"double": double, "slow": slow, "again": Fn(slow, idempotent=True),
 
 
 def cluster(**more: Any) -> Simulation:
-    """Three nodes alike but for their resources, joined."""
+    """Return a simulation of three joined nodes that differ only in their resources."""
     nodes = {name: Spec(functions=FUNCTIONS, resources={name}) for name in ("front", "left", "right")}
     sim = Simulation(seed=5, nodes=nodes, watchers=invariants(), **more)
     sim.run(2)
@@ -34,7 +34,7 @@ def cluster(**more: Any) -> Simulation:
 
 
 def violated(number: int, act: Callable[[], object]) -> str:
-    """`act` must violate this invariant and no other; its words."""
+    """Check that `act` violates this invariant and no other; return the text of the violation."""
     with pytest.raises(Violation) as caught:
         act()
     assert caught.value.invariant == number, caught.value.text

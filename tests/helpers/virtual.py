@@ -1,8 +1,8 @@
-"""Event loops whose clock does not run: it jumps to the next deadline whenever all tasks wait.
+"""Event loops with a clock that does not run: it jumps to the next deadline when all tasks wait.
 
-`Server`s, `Client`s and their driver are the real ones; with a network in memory nothing outside the loop has a say, so
-hours pass in as long as what happens in them takes, and a busy machine changes nothing. Threads and sockets do not
-belong here: time would not wait for them.
+`Server`s, `Client`s and their driver are the real ones. With a network in memory nothing outside the event loop has an
+effect. So hours pass in the time that their events take, and a busy machine changes nothing. Threads and sockets do not
+work here: the clock does not wait for them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECOND = 1_000_000_000
 
 
 class _Leaping(selectors.DefaultSelector):
-    """Where the loop would wait for a deadline, that has come."""
+    """A selector that jumps to a deadline at once instead of waiting for it."""
 
     now = 0.0
 
@@ -39,18 +39,18 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__(self._leaping)
 
     def time(self) -> float:
-        """Seconds that have passed for those who wait."""
+        """Return the virtual time in seconds."""
         return self._leaping.now
 
 
 def backend(name: str) -> tuple[str, dict[str, Any]]:
-    """What a fixture `anyio_backend` returns to have its tests run on such a loop, asyncio's or trio's."""
+    """Return the value of a fixture `anyio_backend` whose tests run on such a loop, asyncio's or trio's."""
     if name == "trio":
         return name, {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return name, {"loop_factory": _Loop}
 
 
 def set_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have servers and clients tell the time by the loop they run on."""
+    """Make servers and clients use the clock of the event loop that they run on."""
     for module in (driver, server, client):
         monkeypatch.setattr(module, "clock", lambda: round(anyio.current_time() * SECOND))

@@ -1,7 +1,7 @@
 """An echo endpoint made of the WebSocket adapter itself: `python -m tests.helpers.ws_echo --port 0`.
 
-Text comes back as text and binary as binary, up to 16 MiB a message. Prints one line, `ready ws://HOST:PORT`, when it
-listens; ends quietly on SIGTERM or SIGINT. Needs only what the distribution itself depends on.
+It returns text as text and binary as binary, up to 16 MiB a message. It prints one line, `ready ws://HOST:PORT`, when
+it listens, and ends without output on SIGTERM or SIGINT. It needs only the dependencies of the distribution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mpreg_transports.runtime.listener import HttpRequest, HttpResponse, Listene
 
 
 async def echo(link: Link) -> None:
-    """Send every message back as what it was, until the link ends."""
+    """Echo every message in its type, until the link ends."""
     if not isinstance(link, WebSocketLink):
         return
     try:
@@ -29,7 +29,7 @@ async def echo(link: Link) -> None:
 
 
 async def only_websocket(request: HttpRequest) -> HttpResponse:
-    """The answer to plain HTTP."""
+    """Return the answer to plain HTTP."""
     return HttpResponse.text(426, "WebSocket only", ("upgrade", "websocket"))
 
 

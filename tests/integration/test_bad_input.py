@@ -1,7 +1,7 @@
-"""Requests that are wrong, over both dialects: each gets its typed error, nothing of it runs, and the link goes on.
+"""Invalid requests over both dialects: each gets its typed error, no call of it runs, and the link stays open.
 
-Foreign clients (tests/helpers/foreign_clients.py) ask a real node. Every refused request that can hold a call at all
-holds one of a function that counts how often it ran, so that "nothing has run" is seen and not believed.
+Foreign clients (tests/helpers/foreign_clients.py) send requests to a real node. Every refused request that can hold a
+call holds a call of a function that counts its runs. So each test checks that nothing ran.
 """
 
 import json
@@ -34,7 +34,7 @@ ANSWER = {"r": {"g": 7}, "error": None, "u": "good"}
 
 
 class CountingNode:
-    """A node whose function `count` counts; `held` runs until the test sets `release`."""
+    """A node whose function `count` counts its runs; `held` runs until the test sets `release`."""
 
     def __init__(self) -> None:
         self.counted = 0
@@ -67,7 +67,7 @@ async def peer(request: pytest.FixtureRequest, node: CountingNode) -> AsyncItera
 
 
 async def refused(peer: Classic, node: CountingNode, message: object, *, u: str) -> dict[str, Any]:
-    """The error with which `message` is answered, once it is sure that nothing ran and the link goes on."""
+    """Return the error that answers `message`, after checks that nothing ran and that the link stays open."""
     answer = await ask(peer, message)
     assert await ask(peer, GOOD) == ANSWER
     assert (answer["r"], answer["u"]) == (None, u), answer
@@ -121,20 +121,20 @@ NOT_A_MESSAGE = {
 
 
 @pytest.mark.parametrize("title", NOT_A_MESSAGE)
-async def test_what_is_no_json_object_is_1000(title: str, peer: Classic, node: CountingNode) -> None:
+async def test_invalid_json_object_is_1000(title: str, peer: Classic, node: CountingNode) -> None:
     assert (await refused(peer, node, NOT_A_MESSAGE[title], u=""))["code"] == 1000
 
 
 @pytest.mark.parametrize(
     "role", ["absent", "RPC", "auth", "", None, 5, ["rpc"], "x" * 10_000], ids=lambda role: f"{role!s:.9}"
 )
-async def test_another_role_is_1004(role: object, peer: Classic, node: CountingNode) -> None:
+async def test_other_role_is_1004(role: object, peer: Classic, node: CountingNode) -> None:
     message = rpc(role=role)
     if role == "absent":
         del message["role"]
     error = await refused(peer, node, message, u="mine")
     assert error["code"] == 1004
-    assert len(error["message"]) < 200  # what a stranger sends is not sent back at length
+    assert len(error["message"]) < 200  # the error does not echo long input
 
 
 # -- 1010 to 1014 ------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ WRONG_SHAPES: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("title", WRONG_SHAPES)
-async def test_a_wrong_shape_is_1010_and_says_where(title: str, peer: Classic, node: CountingNode) -> None:
+async def test_invalid_shape_is_1010_with_its_path(title: str, peer: Classic, node: CountingNode) -> None:
     message, path = WRONG_SHAPES[title]
     error = await refused(peer, node, message, u="mine")
     assert error["code"] == 1010
@@ -190,7 +190,7 @@ async def test_a_wrong_shape_is_1010_and_says_where(title: str, peer: Classic, n
     assert error["details"]["path"] == path
 
 
-async def test_a_u_that_is_no_text_is_1010_and_not_echoed(peer: Classic, node: CountingNode) -> None:
+async def test_u_that_is_not_text_is_1010_without_echo(peer: Classic, node: CountingNode) -> None:
     error = await refused(peer, node, rpc(u=5), u="")
     assert (error["code"], error["details"]["path"]) == (1010, "$.u")
 
@@ -209,14 +209,14 @@ OVER_LIMITS: dict[str, tuple[dict[str, object], tuple[str, int, int]]] = {
 
 
 @pytest.mark.parametrize("title", OVER_LIMITS)
-async def test_over_a_limit_is_1014_and_says_which(title: str, peer: Classic, node: CountingNode) -> None:
+async def test_exceeded_limit_is_1014_with_its_name(title: str, peer: Classic, node: CountingNode) -> None:
     message, (limit, value, came) = OVER_LIMITS[title]
     error = await refused(peer, node, message, u="mine")
     assert error["code"] == 1014
     assert error["details"] == {"limit": limit, "value": value, "came": came, "maybe_executed": False}
 
 
-async def test_a_message_too_deep_to_be_read_at_all_is_1014(peer: Classic, node: CountingNode) -> None:
+async def test_message_beyond_the_decoder_depth_is_1014(peer: Classic, node: CountingNode) -> None:
     depth = 200_000
     error = await refused(peer, node, text_of("[" * depth + "]" * depth), u="")
     assert (error["code"], error["details"]["limit"]) == (1014, "nesting")
@@ -225,7 +225,7 @@ async def test_a_message_too_deep_to_be_read_at_all_is_1014(peer: Classic, node:
 @pytest.mark.parametrize(
     "message", [rpc(*MANY[1:]), rpc(echo(nested(60)), echo(1, name="x" * 256))], ids=["calls", "others"]
 )
-async def test_at_the_limit_all_is_well(message: dict[str, object], peer: Classic, node: CountingNode) -> None:
+async def test_values_at_the_limits_are_accepted(message: dict[str, object], peer: Classic, node: CountingNode) -> None:
     answer = await ask(peer, message | {"want": ["n"]})
     assert answer == {"r": {"n": 1}, "error": None, "u": "mine"}
 
@@ -255,19 +255,17 @@ SEVERAL_FAULTS: list[tuple[int, object]] = [
 
 
 @pytest.mark.parametrize(("code", "message"), SEVERAL_FAULTS, ids=lambda value: value if isinstance(value, int) else "")
-async def test_of_several_faults_the_first_in_order_is_told(
-    code: int, message: object, peer: Classic, node: CountingNode
-) -> None:
+async def test_first_fault_in_order_is_reported(code: int, message: object, peer: Classic, node: CountingNode) -> None:
     error = await refused(peer, node, message, u="" if code == 1000 else "mine")
     assert error["code"] == code
 
 
-async def test_a_cycle_is_listed_in_order(peer: Classic, node: CountingNode) -> None:
+async def test_cycle_is_listed_in_order(peer: Classic, node: CountingNode) -> None:
     error = await refused(peer, node, rpc(*CYCLE, refs="explicit"), u="mine")
     assert error["details"]["cycle"] in (["c", "d"], ["d", "c"])
 
 
-# -- links go on -------------------------------------------------------------------------------------------------------
+# -- links stay open ---------------------------------------------------------------------------------------------------
 
 
 async def test_unknown_fields_are_ignored(peer: Classic, node: CountingNode) -> None:
@@ -278,16 +276,16 @@ async def test_unknown_fields_are_ignored(peer: Classic, node: CountingNode) -> 
 @pytest.mark.parametrize(
     "u", ["", "x" * 10_000, "žluťoučký 🐎", '\0\n"\\'], ids=["empty", "long", "letters", "escapes"]
 )
-async def test_u_comes_back_as_it_was(u: str, peer: Classic) -> None:
+async def test_u_is_returned_unchanged(u: str, peer: Classic) -> None:
     assert (await ask(peer, GOOD | {"u": u}))["u"] == u
     assert (await ask(peer, {"role": "no", "u": u}))["u"] == u
 
 
-async def test_an_absent_u_is_empty(peer: Classic) -> None:
+async def test_absent_u_is_empty(peer: Classic) -> None:
     assert await ask(peer, {"role": "rpc", "cmds": GOOD["cmds"]}) == ANSWER | {"u": ""}
 
 
-async def test_what_was_in_flight_is_answered_though_nonsense_came_after_it(peer: Classic, node: CountingNode) -> None:
+async def test_pending_request_is_answered_despite_invalid_input(peer: Classic, node: CountingNode) -> None:
     await peer.send(json.dumps({"role": "rpc", "cmds": [{"name": "h", "fun": "held"}], "u": "slow"}))
     wrong: list[object] = [*NOT_A_MESSAGE.values(), *(message for message, _ in WRONG_SHAPES.values())]
     for message in wrong:
@@ -299,7 +297,7 @@ async def test_what_was_in_flight_is_answered_though_nonsense_came_after_it(peer
         assert await peer.receive() == {"r": {"h": "released"}, "error": None, "u": "slow"}
 
 
-# -- the same natively -------------------------------------------------------------------------------------------------
+# -- the same over the native protocol ---------------------------------------------------------------------------------
 
 
 def args(*values: object) -> bytes:
@@ -308,7 +306,7 @@ def args(*values: object) -> bytes:
 
 
 def call(name: object, function: object = "echo", *rest: object) -> list[object]:
-    """A call's array; `rest` are needs, resources, version."""
+    """The array of a call; `rest` are dependencies, resources and version."""
     return [name, function, args(7) if function == "echo" else args(), *rest]
 
 
@@ -338,8 +336,8 @@ NATIVE: dict[str, tuple[int, list[Any]]] = {
     "a long name": (1014, [[call(LONG), N]]),
     "a long resource": (1014, [[call("a", "echo", [], [LONG]), N]]),
     "two of one name": (1011, [[*N_TWICE, N]]),
-    "needs nobody": (1013, [[N_NOWHERE, N]]),
-    "wants nobody": (1013, [[N], None, ["nobody"]]),
+    "unknown dependency": (1013, [[N_NOWHERE, N]]),
+    "unknown wanted call": (1013, [[N], None, ["nobody"]]),
     "a circle": (1012, [[*N_CYCLE, N]]),
     "needs itself": (1012, [[call("a", "echo", ["a"]), N]]),
     "an unknown function": (1001, [[N_UNKNOWN, N]]),
@@ -353,12 +351,12 @@ NATIVE: dict[str, tuple[int, list[Any]]] = {
 
 
 @pytest.mark.parametrize("title", NATIVE)
-async def test_a_native_request_that_is_wrong(title: str, node: CountingNode) -> None:
+async def test_invalid_native_request(title: str, node: CountingNode) -> None:
     code, fields = NATIVE[title]
     async with native(node.server.port) as peer:
         await peer.send([REQUEST, 1, *fields])
-        kind, number, done, _failed, last, (told, message, details), *_ = await peer.receive()
-        assert (kind, number, done, last, told) == (RESULT, 1, [], True, code), message
+        kind, number, done, _failed, last, (received, message, details), *_ = await peer.receive()
+        assert (kind, number, done, last, received) == (RESULT, 1, [], True, code), message
         assert message and details["maybe_executed"] is False
         if code == 1010:
             assert "$" in message
@@ -366,7 +364,7 @@ async def test_a_native_request_that_is_wrong(title: str, node: CountingNode) ->
     assert node.counted == 0
 
 
-async def test_more_fields_than_this_version_knows_are_ignored(node: CountingNode) -> None:
+async def test_unknown_native_fields_are_ignored(node: CountingNode) -> None:
     async with native(node.server.port) as peer:
         newer = [*call("a", "echo", [], [], None), "a field of the future", {"of": ["any", "shape"]}]
         all_fields = [[newer], None, None, [], {}, 0, False, False, False, 0, "", [], b"", []]
@@ -381,12 +379,12 @@ async def test_more_fields_than_this_version_knows_are_ignored(node: CountingNod
         ([], msgpack.ExtType(31, b""), 1010),
         ([], nested(65), 1014),
     ],
-    ids=["a need that is not told", "a path that is not there", "an unknown extension", "65 levels"],
+    ids=["an undeclared dependency", "a path that is not there", "an unknown extension", "65 levels"],
 )
-async def test_arguments_that_are_wrong_fail_their_call(
+async def test_invalid_arguments_fail_their_call(
     needs: list[str], value: object, code: int, node: CountingNode
 ) -> None:
-    """They are opaque until the node that runs the call reads them, so what was before them has run."""
+    """Arguments are opaque until the node that runs the call reads them, so the calls before them have run."""
     async with native(node.server.port) as peer:
         assert await peer.code(1, [["a", "echo", args(value), needs], N]) == code
         assert await peer.code(2, [call("a")]) is None

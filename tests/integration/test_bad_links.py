@@ -1,6 +1,6 @@
-"""Links that begin or go on as the protocol does not allow: refused with the reason, and the node serves on.
+"""Links that open or continue against the protocol: the node refuses them with the reason and continues to serve.
 
-Strangers with hand-made bytes knock at a real node. What is wrong with requests is in test_bad_input.py.
+Foreign clients send hand-made bytes to a real node. Invalid requests are in test_bad_input.py.
 """
 
 import json
@@ -22,7 +22,7 @@ from tests.helpers.loopback import ForeignClient
 pytestmark = pytest.mark.anyio
 
 MESSAGE = 100_000
-"""Bytes of the longest message that the node takes, so that a test need not send 16 MiB."""
+"""The length of the longest message that the node accepts, in bytes: a test need not send 16 MiB."""
 GOOD = {"role": "rpc", "cmds": [{"name": "g", "fun": "echo", "args": [7]}], "u": "good"}
 ANSWER = {"r": {"g": 7}, "error": None, "u": "good"}
 ONE_CALL = [10, 1, [["a", "echo", msgpack.packb([[7], {}])]]]
@@ -35,12 +35,12 @@ async def node() -> AsyncIterator[Server]:
     server.register("large", lambda size: b"x" * size, inline=True)
     async with server:
         yield server
-        async with Client(server.url) as client:  # whatever a test did, it serves on
+        async with Client(server.url) as client:  # the node still serves after any test
             assert await client.call("echo", "still here") == "still here"
 
 
 async def refusal(peer: NativeClient) -> tuple[int, str, dict[str, Any]]:
-    """The code, text and details with which the link ends; nothing may come after them."""
+    """Return the code, text and details with which the link ends; no data may follow them."""
     kind, fault = await peer.receive()
     assert kind == REFUSED
     assert await peer.until_closed() == b""
@@ -58,7 +58,7 @@ def hello(**changes: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("member", [b"", MEMBER], ids=["client", "node"])
-async def test_another_cluster_is_1005(member: bytes, node: Server) -> None:
+async def test_other_cluster_is_1005(member: bytes, node: Server) -> None:
     async with native(node.port, hello=None) as peer:
         await peer.send(hello(cluster="theirs", member=member))
         code, text, details = await refusal(peer)
@@ -66,15 +66,15 @@ async def test_another_cluster_is_1005(member: bytes, node: Server) -> None:
     assert "'ours'" in text and "'theirs'" in text
 
 
-async def test_a_client_is_told_that_it_knocked_at_another_cluster(node: Server) -> None:
+async def test_client_of_other_cluster_gets_the_reason(node: Server) -> None:
     with pytest.raises(ClusterMismatch) as caught:
         async with Client(node.url, cluster_id="theirs"):
             pass
     assert caught.value.code == 1005
 
 
-async def test_a_node_of_another_cluster_stays_outside(node: Server) -> None:
-    """Both say why, each in its own log."""
+async def test_node_of_other_cluster_is_refused(node: Server) -> None:
+    """Both nodes log the reason."""
     missing = 2
     both_said = anyio.Event()
 
@@ -99,14 +99,14 @@ async def test_a_node_of_another_cluster_stays_outside(node: Server) -> None:
 
 
 @pytest.mark.parametrize("versions", [[2, 9], [0, 0]], ids=["newer", "older"])
-async def test_no_version_in_common_is_1040(versions: list[int], node: Server) -> None:
+async def test_no_common_version_is_1040(versions: list[int], node: Server) -> None:
     async with native(node.port, hello=None) as peer:
         await peer.send(hello(versions=versions))
         code, _, details = await refusal(peer)
     assert (code, details) == (1040, {"mine": [1, 1], "yours": versions})
 
 
-async def test_a_range_that_overlaps_and_fields_of_the_future_are_welcome(node: Server) -> None:
+async def test_overlapping_version_range_and_new_fields_are_accepted(node: Server) -> None:
     async with native(node.port, hello=[*hello(versions=[1, 9], features=["of tomorrow"]), "future", [[]]]) as peer:
         assert await peer.code(*ONE_CALL[1:]) is None
 
@@ -138,7 +138,7 @@ async def test_a_range_that_overlaps_and_fields_of_the_future_are_welcome(node: 
         "deep",
     ],
 )
-async def test_a_raw_link_begins_with_a_hello_or_a_brace(first: bytes, code: int, node: Server) -> None:
+async def test_first_byte_of_a_raw_link_is_a_hello_or_a_brace(first: bytes, code: int, node: Server) -> None:
     async with native(node.port, hello=None) as peer:
         await peer.send_body(first)
         assert (await refusal(peer))[0] == code
@@ -159,13 +159,13 @@ async def test_a_raw_link_begins_with_a_hello_or_a_brace(first: bytes, code: int
     ],
     ids=["unknown kind", "with fields", "second hello", "empty", "kind that is text", "news from a client"],
 )
-async def test_what_no_client_may_say_ends_the_link(message: list[Any], code: int, node: Server) -> None:
+async def test_message_forbidden_for_clients_ends_the_link(message: list[Any], code: int, node: Server) -> None:
     async with native(node.port) as peer:
         await peer.send(message)
         assert (await refusal(peer))[0] == code
 
 
-async def test_text_on_a_native_websocket_is_refused(node: Server) -> None:
+async def test_text_on_native_websocket_is_refused(node: Server) -> None:
     async with websocket(node.port, subprotocols=["mpreg.1"]) as client:
         await client.binary(msgpack.packb(HELLO))
         assert msgpack.unpackb((await client.frame()).data)[0] == 1
@@ -184,20 +184,20 @@ async def closed(client: ForeignClient) -> None:
 
 
 @pytest.mark.parametrize("said", ["nothing", "hello"])
-async def test_a_raw_message_is_refused_at_its_length(said: str, node: Server) -> None:
+async def test_raw_message_is_refused_at_its_length(said: str, node: Server) -> None:
     async with native(node.port, hello=HELLO if said == "hello" else None) as peer:
-        await peer.stream.send(struct.pack(">I", MESSAGE + 1))  # and nothing of it
+        await peer.stream.send(struct.pack(">I", MESSAGE + 1))  # and none of the message itself
         code, _, details = await refusal(peer)
     assert (code, details) == (1014, {"limit": "message", "value": MESSAGE, "came": MESSAGE + 1})
 
 
-async def test_a_length_that_no_frame_has_is_1000(node: Server) -> None:
+async def test_impossible_frame_length_is_1000(node: Server) -> None:
     async with native(node.port) as peer:
         await peer.stream.send(b"GET / HTTP/1.1\r\n\r\n")
         assert (await refusal(peer))[0] == 1000
 
 
-async def test_a_classic_frame_is_refused_at_its_length_and_told_so(node: Server) -> None:
+async def test_classic_frame_is_refused_at_its_length_with_an_error(node: Server) -> None:
     async with classic_frames(node.port) as peer:
         assert await ask(peer, GOOD) == ANSWER
         await peer.stream.send(struct.pack(">I", MESSAGE + 1))
@@ -213,7 +213,7 @@ async def test_a_classic_frame_is_refused_at_its_length_and_told_so(node: Server
     [json.dumps(GOOD | {"x": "x" * MESSAGE}), json.dumps(GOOD | {"x": "ž" * (MESSAGE // 2)}, ensure_ascii=False)],
     ids=["characters", "bytes"],
 )
-async def test_a_websocket_message_that_is_too_long_ends_the_link_with_1009(text: str, node: Server) -> None:
+async def test_too_long_websocket_message_closes_with_1009(text: str, node: Server) -> None:
     async with websocket(node.port) as client:
         await client.text(text)
         frame = await client.frame()
@@ -223,14 +223,14 @@ async def test_a_websocket_message_that_is_too_long_ends_the_link_with_1009(text
         assert client.close_code == 1009
 
 
-async def test_a_message_as_long_as_may_be_is_taken(node: Server) -> None:
+async def test_message_of_the_largest_size_is_accepted(node: Server) -> None:
     message = GOOD | {"x": ""}
     message["x"] = "x" * (MESSAGE - len(json.dumps(message)))
     async with classic_frames(node.port) as peer:
         assert await ask(peer, message) == ANSWER
 
 
-async def test_an_answer_that_is_too_long_is_1014_in_its_place(node: Server) -> None:
+async def test_too_long_answer_is_replaced_by_1014(node: Server) -> None:
     async with classic_frames(node.port) as peer:
         large = {"role": "rpc", "cmds": [{"name": "a", "fun": "large", "args": [80_000]}], "u": "mine"}
         answer = await ask(peer, large)  # 80,000 bytes are 106,668 letters in base64
@@ -241,6 +241,6 @@ async def test_an_answer_that_is_too_long_is_1014_in_its_place(node: Server) -> 
         assert details["came"] > 106_668
         assert await ask(peer, GOOD) == ANSWER
     async with native(node.port) as peer:
-        for number, size in enumerate((MESSAGE, 40_000_000), 10):  # more than any frame holds
+        for number, size in enumerate((MESSAGE, 40_000_000), 10):  # more than a frame can hold
             assert await peer.code(number, [["a", "large", msgpack.packb([[size], {}])]]) == 1014
         assert await peer.code(2, [["a", "large", msgpack.packb([[80_000], {}])]]) is None

@@ -1,4 +1,4 @@
-"""`mpreg_transports.classic`: the seed's programs as processes of their own, and its names one by one."""
+"""`mpreg_transports.classic`: the programs of the seed project as separate processes, and each name of its API."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from mpreg_transports.classic import (
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
-"""Seconds until a test that hangs fails. No test waits for them."""
+"""Seconds until a test that hangs fails. No test waits this long otherwise."""
 
 
 class Program:
@@ -45,7 +45,7 @@ class Program:
         )
 
     def line(self, pattern: str) -> re.Match[str]:
-        """The next line of its output that matches as a whole."""
+        """Return the next line of its output that matches completely."""
         assert self.process.stdout is not None
         seen = []
         for line in self.process.stdout:
@@ -75,7 +75,7 @@ def program(name: str, *arguments: str) -> Iterator[Program]:
 
 @asynccontextmanager
 async def serving(*servers: MPREGServer) -> AsyncIterator[list[str]]:
-    """The servers' addresses, while they run in this loop."""
+    """The servers' addresses, while they run in this event loop."""
     tasks = [asyncio.create_task(server.server()) for server in servers]
     try:
         async with asyncio.timeout(PATIENCE):
@@ -87,7 +87,7 @@ async def serving(*servers: MPREGServer) -> AsyncIterator[list[str]]:
     finally:
         for server in servers:
             server.shutdown()
-            server.shutdown()  # no grace
+            server.shutdown()  # without grace
         await asyncio.gather(*tasks)
 
 
@@ -96,14 +96,14 @@ def server(**settings: object) -> MPREGServer:
 
 
 async def known(url: str, function: str, *resources: str) -> None:
-    """Wait until the node at `url` knows who offers `function` with these resources, by asking it to wait."""
+    """Wait, by a call, until the node at `url` has learned of an offer of `function` with these resources."""
     async with Client(url) as client:
         await client.call(function, wait=PATIENCE, resources=resources)
 
 
 @pytest.fixture
 def commands() -> Iterator[None]:
-    """What the test decorates is forgotten after it."""
+    """Remove the functions that the test decorates after the test."""
     before = dict(classic._commands)
     yield
     classic._commands.clear()
@@ -113,7 +113,7 @@ def commands() -> Iterator[None]:
 # -- the programs -----------------------------------------------------------------------------------------------------
 
 
-def test_the_three_terminals() -> None:
+def test_programs_of_three_terminals() -> None:
     with program("primary", "0") as primary:
         url = primary.url()
         with program("secondary", "0", url) as secondary:
@@ -127,7 +127,7 @@ def test_the_three_terminals() -> None:
                 assert {member.name for member in native.view().members} == {"Primary Server", "Secondary Server"}
 
 
-def test_a_command_registered_while_it_runs_and_a_server_that_ends_while_another_goes_on() -> None:
+def test_register_at_runtime_and_shutdown_of_one_server() -> None:
     with program("primary", "0") as primary:
         first = primary.url()
         with program("registering", "0", "second", first) as registering:
@@ -158,10 +158,10 @@ def test_a_command_registered_while_it_runs_and_a_server_that_ends_while_another
             asyncio.run(use())
 
 
-# -- many -------------------------------------------------------------------------------------------------------------
+# -- many clients and calls --------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_clients_at_once() -> None:
+def test_hundred_concurrent_clients() -> None:
     async def one(url: str, number: int) -> object:
         async with MPREGClientAPI(url, full_log=False) as client:
             return await client.call("echo", number)
@@ -174,7 +174,7 @@ def test_a_hundred_clients_at_once() -> None:
     asyncio.run(main())
 
 
-def test_two_hundred_calls_gathered_on_one_client_that_was_not_connected() -> None:
+def test_200_gathered_calls_on_an_unconnected_client() -> None:
     async def main() -> None:
         async with serving(far) as (url,):
             near = server(connect=url)
@@ -185,7 +185,7 @@ def test_two_hundred_calls_gathered_on_one_client_that_was_not_connected() -> No
                 assert await asyncio.gather(*calls) == [[number] for number in range(200)]
                 await client.disconnect()
                 await client.disconnect()
-                assert await client.call("echo", "again") == "again"  # as in the seed, the next call connects
+                assert await client.call("echo", "again") == "again"  # as in the seed project, the next call connects
                 await client.disconnect()
 
     far = server(resources={"far"})
@@ -213,7 +213,7 @@ def test_two_servers_of_one_name() -> None:
 # -- server -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_settings_are_the_seeds() -> None:
+def test_settings_equal_those_of_the_seed() -> None:
     assert MPREGServer().settings == MPREGSettings(
         host="127.0.0.1",
         port=6666,
@@ -229,7 +229,7 @@ def test_the_settings_are_the_seeds() -> None:
         server(resources="gpu")
 
 
-def test_start_blocks_in_any_thread_until_shutdown_which_another_thread_may_call_and_await() -> None:
+def test_start_blocks_until_shutdown_from_another_thread() -> None:
     node = server(name="threaded")
     thread = threading.Thread(target=node.start)
     listening = threading.Event()
@@ -256,7 +256,7 @@ def test_start_blocks_in_any_thread_until_shutdown_which_another_thread_may_call
     assert not thread.is_alive()
 
 
-def test_start_raises_for_a_port_that_is_taken() -> None:
+def test_start_raises_for_a_port_in_use() -> None:
     async def main() -> None:
         async with serving(node):
             taken = MPREGServer(MPREGSettings(port=node.settings.port))
@@ -274,7 +274,7 @@ def test_start_raises_for_a_port_that_is_taken() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_started_in_the_main_thread_it_leaves_in_order_when_told_to_end(number: signal.Signals) -> None:
+def test_start_in_the_main_thread_handles_signals(number: signal.Signals) -> None:
     with program("starting", "0") as starting:
         with SyncClient(starting.url()) as client:
             assert client.call("echo", 1) == 1
@@ -283,14 +283,14 @@ def test_started_in_the_main_thread_it_leaves_in_order_when_told_to_end(number: 
     assert (starting.process.returncode, out.splitlines()[-1], err) == (0, "returned", "")
 
 
-def test_a_server_that_is_shut_down_first_never_runs() -> None:
+def test_server_shut_down_first_never_runs() -> None:
     async def main() -> None:
         early = asyncio.create_task(node.server())
         node.shutdown()
         await early
         assert node.url == ""
         while_binding = asyncio.create_task(other.server())
-        await asyncio.sleep(0)  # it has begun, and does not listen yet
+        await asyncio.sleep(0)  # it has started but does not listen yet
         assert other.url == ""
         await other.shutdown()
         await while_binding
@@ -305,7 +305,7 @@ async def _await(something: object) -> None:
     await something  # type: ignore[misc]
 
 
-def test_shutdown_lets_running_calls_finish() -> None:
+def test_shutdown_waits_for_running_calls() -> None:
     async def main() -> None:
         begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -341,7 +341,7 @@ def test_decorated_commands_are_on_every_server(commands: None) -> None:
             assert decorated() == "decorated"
             assert await client.call("while-running", locs={"tag"}) == "decorated"
             assert await client.call("greet", "you") == "hello you"
-            before.register_command("greet", str.upper, [])  # a server's own stands before it
+            before.register_command("greet", str.upper, [])  # a server's own command takes precedence
             assert await client.call("greet", "you") == "YOU"
             with pytest.raises(ValueError, match="registered already"):
                 before.register_command("greet", str.lower, [])
@@ -354,8 +354,8 @@ def test_decorated_commands_are_on_every_server(commands: None) -> None:
     before = server()
 
     @rpc_command("greet")
-    def greet(whom: str) -> str:
-        return f"hello {whom}"
+    def greet(name: str) -> str:
+        return f"hello {name}"
 
     rpc_command("greet")(greet)  # as when its module is imported twice
     with pytest.raises(ValueError, match="'greet' already"):
@@ -368,7 +368,7 @@ def test_decorated_commands_are_on_every_server(commands: None) -> None:
 
 @pytest.fixture
 def cluster() -> MPREGServer:
-    """A server with a few commands, to be run by the test."""
+    """A server with a few commands, which the test starts."""
     node = server(resources={"here"})
 
     async def sleep_forever() -> None:
@@ -386,7 +386,7 @@ def cluster() -> MPREGServer:
     return node
 
 
-def test_a_call_is_named_after_its_function_and_no_reference_to_itself(cluster: MPREGServer) -> None:
+def test_call_is_named_after_its_function(cluster: MPREGServer) -> None:
     async def main() -> None:
         async with serving(cluster) as (url,), MPREGClientAPI(url) as client:
             assert await client.call("echo", "echo") == "echo"
@@ -418,7 +418,7 @@ def test_requests_of_many_commands(cluster: MPREGServer) -> None:
     asyncio.run(main())
 
 
-def test_values_are_those_of_json(cluster: MPREGServer) -> None:
+def test_values_are_json_values(cluster: MPREGServer) -> None:
     async def main() -> None:
         async with serving(cluster) as (url,), MPREGClientAPI(url) as client:
             assert await client.call("pair") == [["a", "b"], [1, 2]]
@@ -455,7 +455,7 @@ def test_errors(cluster: MPREGServer) -> None:
     asyncio.run(main())
 
 
-def test_errors_are_made_and_pickled_as_they_are() -> None:
+def test_errors_are_constructed_and_pickled() -> None:
     error = RPCError(1001, "no", {"function": "f"})
     for made in (MPREGException(rpc_error=error), CommandNotFoundException(error, command_name="f")):
         again = pickle.loads(pickle.dumps(made))
@@ -466,7 +466,7 @@ def test_errors_are_made_and_pickled_as_they_are() -> None:
         RPCCommand(name="a", fun="echo", args="text")
 
 
-def test_a_passed_timeout_and_a_cancelled_call_stop_the_command(cluster: MPREGServer) -> None:
+def test_timeout_and_cancel_stop_the_command(cluster: MPREGServer) -> None:
     async def main() -> None:
         stopped = asyncio.Queue[None]()
         begun = asyncio.Queue[None]()
@@ -495,7 +495,7 @@ def test_a_passed_timeout_and_a_cancelled_call_stop_the_command(cluster: MPREGSe
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_a_passed_timeout_is_exact(cluster: MPREGServer) -> None:
+def test_timeout_is_exact(cluster: MPREGServer) -> None:
     def blocks() -> str:
         time.sleep(0.05)
         return "done"
@@ -503,21 +503,21 @@ def test_a_passed_timeout_is_exact(cluster: MPREGServer) -> None:
     async def main() -> None:
         cluster._node.register("blocks", blocks, inline=True)
         async with serving(cluster) as (url,), MPREGClientAPI(url) as client:
-            with pytest.raises(asyncio.TimeoutError):  # the answer is there when the loop can look at the clock again
+            with pytest.raises(asyncio.TimeoutError):  # the answer is there when the event loop reads the clock again
                 await client.call("blocks", timeout=0.02)
             with pytest.raises(asyncio.TimeoutError):
                 await client.call("echo", 1, timeout=1e-12)
             assert await client.call("echo", 1, timeout=PATIENCE) == 1
             assert await client.call("echo", 1, timeout=1e9) == 1
-        with socket.create_server(("127.0.0.1", 0)) as silent:  # it covers connecting
-            nobody = MPREGClientAPI(f"ws://127.0.0.1:{silent.getsockname()[1]}")
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # the timeout covers connecting
+            unanswered = MPREGClientAPI(f"ws://127.0.0.1:{silent.getsockname()[1]}")
             with pytest.raises(asyncio.TimeoutError):
-                await nobody.call("echo", 1, timeout=0.02)
+                await unanswered.call("echo", 1, timeout=0.02)
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_connecting_and_hanging_up_in_other_tasks_and_loops_and_out_of_order(cluster: MPREGServer) -> None:
+def test_connect_and_disconnect_across_tasks_and_loops(cluster: MPREGServer) -> None:
     async def use(client: MPREGClientAPI) -> None:
         await client.connect()
         assert await client.call("echo", 1) == 1
@@ -535,7 +535,7 @@ def test_connecting_and_hanging_up_in_other_tasks_and_loops_and_out_of_order(clu
     asyncio.run(main())
 
 
-def test_nobody_listens_or_the_server_is_gone() -> None:
+def test_no_listener_or_lost_server() -> None:
     async def main() -> None:
         begun = asyncio.Event()
 
@@ -548,7 +548,7 @@ def test_nobody_listens_or_the_server_is_gone() -> None:
             client = MPREGClientAPI(url)
             call = asyncio.create_task(client.call("held"))
             await begun.wait()
-        with pytest.raises(MPREGException) as caught:  # the server ended under it
+        with pytest.raises(MPREGException) as caught:  # the server ended during the call
             await call
         assert caught.value.rpc_error.code in (1021, 1023, 1024)
         for _ in range(2):
@@ -577,7 +577,7 @@ def test_full_log_writes_requests_and_results(cluster: MPREGServer, caplog: pyte
     assert all("full_log=True" in one for one in said)
 
 
-def test_a_native_client_reaches_a_classic_server_and_the_other_way_round(cluster: MPREGServer) -> None:
+def test_native_and_classic_clients_and_servers_mix(cluster: MPREGServer) -> None:
     async def main() -> None:
         async with Server(port=0, name="native") as native, MPREGClientAPI(native.url) as client:
             assert await client.call("echo", 1) == 1

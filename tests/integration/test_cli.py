@@ -1,6 +1,6 @@
-"""The command line as people run it: real processes, real output, real exit codes.
+"""The command line as users run it: real processes, real output, real exit codes.
 
-Ports are chosen by the system, nothing is waited for but lines and ends, and no process outlives its test.
+The system chooses the ports. The tests wait only for lines and for processes to end, and no process outlives its test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 PATIENCE = 60.0
-"""Seconds until a test that hangs fails. No test waits for them."""
+"""Seconds until a test that hangs fails. No test waits this long otherwise."""
 MPREG = [sys.executable, "-m", "mpreg_transports.cli"]
 APP = '''
 import pathlib, threading
@@ -52,13 +52,13 @@ def hold_until(started, released):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without settings of whoever runs the tests; 80 columns, no colours."""
+    """The environment of this process without its mpreg settings; 80 columns, no colours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MPREG_")}
     return {**kept, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", **more}
 
 
 class Running:
-    """A command that goes on running; ended at the latest with its test."""
+    """A command that keeps running; it ends with its test at the latest."""
 
     def __init__(
         self, *words: str, cwd: Path, env: dict[str, str] | None = None, command: Sequence[str] = MPREG
@@ -83,7 +83,7 @@ class Running:
         self.process.communicate()
 
     def said(self, pattern: str) -> re.Match[str]:
-        """The first line on stderr, of those not asked for before, in which `pattern` is found; in whatever order."""
+        """Return the first line on stderr that contains `pattern` and was not returned before, in any order."""
         assert self.process.stderr is not None
         for line in self.unasked:
             if found := re.search(pattern, line):
@@ -96,7 +96,7 @@ class Running:
         raise AssertionError(f"no {pattern!r} in {self.unasked}")
 
     def end(self, number: signal.Signals) -> tuple[int, str, str]:
-        """Send a signal; the exit code and what else it wrote."""
+        """Send a signal; return the exit code and the rest of the output."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
@@ -112,7 +112,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(here: Path) -> Iterator[str]:
-    """A cluster of two: `trainer` with the app's functions and `gpu`, and the asked one, `door`, which has nothing."""
+    """A cluster of two: `trainer` offers the app's functions and holds `gpu`; tests connect to its peer `door`."""
     with Running("serve", "app.py:server", "--port", "0", cwd=here) as trainer:
         there = trainer.said(r"node trainer is ready at (ws://127\.0\.0\.1:\d+)")[1]
         with Running("serve", "--name", "door", "--port", "0", "--peer", there, cwd=here) as door:
@@ -139,13 +139,13 @@ def mpreg(*words: str, cwd: Path, url: str = "ws://127.0.0.1:1", stdin: str = ""
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
-    """The exit code and stdout of a command, which has said nothing on stderr."""
+    """Return the exit code and stdout of a command that wrote nothing to stderr."""
     assert done.stderr == ""
     return done.returncode, done.stdout
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
-    """The exit code and the first line of stderr of a command, which printed no data and no traceback."""
+    """Return the exit code and the first line of stderr of a command that printed no data and no traceback."""
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.splitlines()[0]
@@ -154,7 +154,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
 # -- call, run, explain -----------------------------------------------------------------------------------------------
 
 
-def test_call_prints_the_result_and_nothing_else(here: Path, url: str) -> None:
+def test_call_prints_only_the_result(here: Path, url: str) -> None:
     assert ran(mpreg("call", "add", "-1", "2.5", url=url, cwd=here)) == (0, "1.5\n")
     assert ran(mpreg("call", "echo", "hi there!", url=url, cwd=here)) == (0, "hi there!\n")
     done = mpreg("call", "train", '{"a":[1]}', "--kw", "deep=true", "--resource", "gpu", "--json", url=url, cwd=here)
@@ -162,7 +162,7 @@ def test_call_prints_the_result_and_nothing_else(here: Path, url: str) -> None:
     assert json.loads(done.stdout) == {"rows": {"a": [1]}, "deep": True}
 
 
-def test_each_failure_has_its_line_and_its_exit_code(here: Path, url: str) -> None:
+def test_each_failure_has_its_line_and_exit_code(here: Path, url: str) -> None:
     code, line = refused(mpreg("call", "fail", "no", url=url, cwd=here))
     assert code == 1
     assert re.fullmatch(r"mpreg: fail failed on trainer#[0-9a-f]{4}: ValueError: no", line)
@@ -195,7 +195,7 @@ def test_run_prints_leaves_and_draws_a_timeline(here: Path, url: str) -> None:
     assert (code, json.loads(text)) == (0, leaves)
 
 
-def test_a_partial_run_prints_what_there_is_and_tells_the_cause(here: Path, url: str) -> None:
+def test_partial_run_prints_results_and_the_cause(here: Path, url: str) -> None:
     cmds = [
         {"name": "a", "fun": "fail", "args": ["x"]},
         {"name": "b", "fun": "echo", "args": ["a"]},
@@ -231,13 +231,13 @@ def test_explain_names_the_node_and_runs_nothing(here: Path, url: str) -> None:
     assert done.stderr.splitlines()[0] == "mpreg: 1 of 2 calls can run nowhere now: a"
 
 
-def test_an_interrupted_call_is_told_so(here: Path, url: str, tmp_path: Path) -> None:
+def test_interrupted_call_is_reported(here: Path, url: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "released")
     started = tmp_path / "started"
     words = ("call", "hold_until", str(started), str(tmp_path / "released"))
     with (
         Running(*words, cwd=here, env=environment(MPREG_URL=url)) as call,
-        open(tmp_path / "released", "w"),  # opens once the function reads: it runs
+        open(tmp_path / "released", "w"),  # open() returns when the function opens its end: it runs
     ):
         code, out, err = call.end(signal.SIGINT)
     assert (code, out) == (7, "")
@@ -247,7 +247,7 @@ def test_an_interrupted_call_is_told_so(here: Path, url: str, tmp_path: Path) ->
 # -- nodes, functions, check ------------------------------------------------------------------------------------------
 
 
-def test_who_is_there_and_what_they_offer(here: Path, url: str) -> None:
+def test_nodes_and_functions_list_the_cluster(here: Path, url: str) -> None:
     code, text = ran(mpreg("nodes", "--json", url=url, cwd=here))
     assert code == 0
     assert {row["name"]: (row["standing"], row["resources"], row["me"]) for row in json.loads(text)} == {
@@ -260,7 +260,7 @@ def test_who_is_there_and_what_they_offer(here: Path, url: str) -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
-def test_check_says_how_a_node_is(here: Path, url: str) -> None:
+def test_check_reports_the_state_of_a_node(here: Path, url: str) -> None:
     code, text = ran(mpreg("check", url, "--json", cwd=here))
     found = json.loads(text)
     assert (code, found["protocol"], found["synced"], found["members"]) == (0, 1, True, {"alive": 2})
@@ -291,16 +291,16 @@ def test_sigterm_lets_running_calls_finish_and_exits_0(here: Path, tmp_path: Pat
         assert node.process.wait(PATIENCE) == 0
 
 
-def test_the_second_signal_ends_a_call_that_never_would(here: Path) -> None:
+def test_second_signal_ends_a_call_that_never_returns(here: Path) -> None:
     with Running("serve", "app.py:server", "--port", "0", cwd=here) as node:
         own = node.said(r"ready at (\S+)")[1]
-        assert refused(mpreg("call", "hold", "--timeout", "0.2", url=own, cwd=here))[0] == 5  # its thread goes on
+        assert refused(mpreg("call", "hold", "--timeout", "0.2", url=own, cwd=here))[0] == 5  # its thread continues
         node.process.send_signal(signal.SIGINT)
         node.said("SIGINT")
         assert node.end(signal.SIGINT)[0] == 0
 
 
-def test_serve_tells_what_it_cannot_do(here: Path, url: str) -> None:
+def test_serve_reports_what_it_cannot_do(here: Path, url: str) -> None:
     port = url.rpartition(":")[2]
     assert refused(mpreg("serve", "--port", port, cwd=here)) == (
         9,
@@ -312,7 +312,7 @@ def test_serve_tells_what_it_cannot_do(here: Path, url: str) -> None:
     assert refused(mpreg("serve", "app:nope", cwd=here)) == (2, "mpreg: app has no 'nope'; Servers in it: server")
 
 
-def test_a_program_that_runs_its_server_says_so_and_is_refused_as_a_target(tmp_path: Path) -> None:
+def test_program_that_runs_its_own_server_is_refused(tmp_path: Path) -> None:
     program = f"{APP}\nserver.port = 0\nserver.run()\n"
     (tmp_path / "program.py").write_text(program, "utf-8")
     code, line = refused(mpreg("serve", "program.py:server", cwd=tmp_path))
@@ -328,7 +328,7 @@ def test_a_program_that_runs_its_server_says_so_and_is_refused_as_a_target(tmp_p
     assert "SIGTERM: leaving the cluster" in err
 
 
-def test_loggers_of_the_served_program_are_left_alone(tmp_path: Path) -> None:
+def test_loggers_of_the_served_program_are_unchanged(tmp_path: Path) -> None:
     program = (
         APP
         + """
@@ -355,7 +355,7 @@ def loggers():
         assert code == 0 and len(re.findall("SIGTERM: leaving", err)) == 1 and "of no interest" not in err
 
 
-def test_a_peer_that_does_not_answer_is_told_once(here: Path) -> None:
+def test_unreachable_peer_is_reported_once(here: Path) -> None:
     with Running("serve", "--port", "0", "--peer", "ws://127.0.0.1:1", cwd=here) as node:
         own = node.said(r"ready at (\S+)")[1]
         node.said(r"ws://127\.0\.0\.1:1 does not answer; trying again until it does")
@@ -365,7 +365,7 @@ def test_a_peer_that_does_not_answer_is_told_once(here: Path) -> None:
     assert "does not answer" not in err
 
 
-def test_flags_win_over_environment_over_file_over_server(here: Path, tmp_path: Path) -> None:
+def test_precedence_of_flags_environment_file_and_server(here: Path, tmp_path: Path) -> None:
     (tmp_path / "mpreg.toml").write_text('port = 0\nname = "file"\nresource = ["file"]\n', "utf-8")
     env = environment(MPREG_NAME="environment", MPREG_RESOURCE="environment")
     words = ("serve", str(here / "app.py") + ":server", "--resource", "flag")
@@ -383,7 +383,7 @@ def test_flags_win_over_environment_over_file_over_server(here: Path, tmp_path: 
     assert refused(mpreg("serve", cwd=tmp_path)) == (2, "mpreg: unknown key 'prot' in mpreg.toml; did you mean 'port'?")
 
 
-def test_a_journal_is_written_and_replayed(here: Path) -> None:
+def test_journal_is_written_and_replayed(here: Path) -> None:
     with Running("serve", "--port", "0", "--journal", "node.journal", cwd=here) as node:
         own = node.said(r"ready at (ws://127\.0\.0\.1:\d+)")[1]
         assert mpreg("call", "echo", "1", url=own, cwd=here).stdout == "1\n"
@@ -399,7 +399,7 @@ def test_a_journal_is_written_and_replayed(here: Path) -> None:
     assert "2 inputs" in early.stdout and "sees node#" in early.stdout
 
 
-def test_a_run_of_functions_in_the_working_directory_is_replayed(tmp_path: Path) -> None:
+def test_replay_of_functions_in_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("def price(article):\n    return len(article)\n", "utf-8")
     program = """
 from mpreg_transports.testing import Simulation, Spec
@@ -412,7 +412,7 @@ sim.trace.save("run.jsonl")
 """
     (tmp_path / "simulated.py").write_text(program, "utf-8")
     subprocess.run([sys.executable, "simulated.py"], cwd=tmp_path, env=environment(), check=True, timeout=PATIENCE)
-    # The script's own directory is not on the path of a console script; `-P` makes `-m` like one.
+    # The script's own directory is not on the path of a console script; `-P` gives `-m` the same path.
     again = subprocess.run(
         [sys.executable, "-P", *MPREG[1:], "replay", "run.jsonl", "--json"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""`mpreg dev` and `mpreg demo`: clusters of child processes, and that none is left behind."""
+"""`mpreg dev` and `mpreg demo`: clusters of child processes, of which none outlives its command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DEMO_REQUESTS = {
 
 
 def lives(pid: int) -> bool:
-    """Whether a process does. One that has ended and waits for an absent parent to notice does not."""
+    """Return whether a process runs. A zombie that its absent parent has not reaped counts as ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -46,7 +46,7 @@ def lives(pid: int) -> bool:
 
 
 def listed(demo: Running) -> list[int]:
-    """The processes in the table that a demo begins with: when it is there, all three run."""
+    """Return the processes in the table that a demo prints first: when the table is complete, all three run."""
     assert demo.process.stdout is not None
     pids = []
     for line in demo.process.stdout:
@@ -58,15 +58,15 @@ def listed(demo: Running) -> list[int]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    """Until none of them lives; only a parent could be told of their end, and theirs is dead."""
+    """Wait until none of the processes runs. Only a parent is notified of their end, and their parent is dead."""
     until = time.monotonic() + PATIENCE
     while any(lives(pid) for pid in pids):
         assert time.monotonic() < until, pids
         time.sleep(0.02)
 
 
-def test_demo_shows_the_main_job_and_leaves_nobody(tmp_path: Path) -> None:
-    (tmp_path / "mpreg.toml").write_text('host = "0.0.0.0"\nport = 1\n', "utf-8")  # none of the demo's business
+def test_demo_shows_the_main_job_and_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "mpreg.toml").write_text('host = "0.0.0.0"\nport = 1\n', "utf-8")  # the demo ignores this file
     done = mpreg("demo", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
@@ -87,7 +87,7 @@ def test_demo_shows_the_main_job_and_leaves_nobody(tmp_path: Path) -> None:
     assert not any(lives(node["pid"]) for node in shown["nodes"])
 
 
-def test_demo_kept_draws_in_80_columns_and_runs_until_ctrl_c(tmp_path: Path) -> None:
+def test_demo_keep_draws_in_80_columns_until_ctrl_c(tmp_path: Path) -> None:
     with Running("demo", "--keep", cwd=tmp_path) as demo:
         pids = listed(demo)
         own = demo.said(r"running until Ctrl-C. Try:  mpreg functions --url (\S+)")[1]
@@ -103,7 +103,7 @@ def test_demo_kept_draws_in_80_columns_and_runs_until_ctrl_c(tmp_path: Path) -> 
     assert len(re.findall(r"^(?:balancer|shelf-a|shelf-b) +ws://127\.0\.0\.1:\d+$", out, re.MULTILINE)) == 3
 
 
-def test_demo_interrupted_or_killed_leaves_nobody(tmp_path: Path) -> None:
+def test_demo_interrupted_or_killed_leaves_no_process(tmp_path: Path) -> None:
     with Running("demo", cwd=tmp_path) as asked, Running("demo", cwd=tmp_path) as killed:
         theirs = listed(asked)
         orphans = listed(killed)
@@ -113,7 +113,7 @@ def test_demo_interrupted_or_killed_leaves_nobody(tmp_path: Path) -> None:
         wait_until_gone(orphans)
 
 
-def test_dev_runs_a_cluster_and_starts_it_anew_when_the_file_changes(tmp_path: Path) -> None:
+def test_dev_restarts_the_cluster_when_the_file_changes(tmp_path: Path) -> None:
     app = tmp_path / "app.py"
     app.write_text(APP, "utf-8")
     with Running("dev", "app.py:server", "--nodes", "2", "--reload", cwd=tmp_path) as dev:
@@ -135,7 +135,7 @@ def test_dev_runs_a_cluster_and_starts_it_anew_when_the_file_changes(tmp_path: P
 
 
 @pytest.mark.parametrize("words", [("dev", "nope.py:server"), ("dev", "--reload"), ("dev", "--nodes", "0")])
-def test_dev_tells_what_it_cannot_do(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_dev_reports_what_it_cannot_do(tmp_path: Path, words: tuple[str, ...]) -> None:
     done = subprocess.run(
         [*MPREG, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE
     )

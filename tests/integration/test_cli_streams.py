@@ -1,4 +1,4 @@
-"""Standard streams that are closed or that nobody reads: no traceback, and the command's own exit code."""
+"""Closed standard streams and pipes without a reader: no traceback, and the exit code of the command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def url(here: Path) -> object:
 def finish(
     words: str, *, cwd: Path, url: str, stdout: int | None, before: Callable[[], None] | None
 ) -> tuple[int, str]:
-    """Exit code and stderr of a command. A `stdout` of -1 is a pipe whose reader has gone."""
+    """Return the exit code and stderr of a command. A `stdout` of -1 is a pipe whose reader has closed."""
     writing = stdout
     if stdout == -1:
         reading, writing = os.pipe()
@@ -79,7 +79,7 @@ def test_closed_streams_are_no_error(here: Path, url: str) -> None:
     assert finish("call echo 1", cwd=here, url=url, stdout=None, before=close_all)[0] == 0
 
 
-def test_a_failure_keeps_its_exit_code_without_streams(here: Path, url: str) -> None:
+def test_failure_keeps_its_exit_code_without_streams(here: Path, url: str) -> None:
     assert finish("call nobody-offers-this", cwd=here, url=url, stdout=None, before=close_all)[0] == 4
 
 
@@ -87,13 +87,13 @@ def allow_no_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def test_a_full_disk_is_told_in_one_line(here: Path, url: str) -> None:
+def test_full_disk_is_reported_in_one_line(here: Path, url: str) -> None:
     with open(here / "full", "w") as full:
-        code, told = finish("call echo 1", cwd=here, url=url, stdout=full.fileno(), before=allow_no_files)
-    assert (code, told) == (9, "mpreg: cannot write to stdout: file too large\n")
+        code, text = finish("call echo 1", cwd=here, url=url, stdout=full.fileno(), before=allow_no_files)
+    assert (code, text) == (9, "mpreg: cannot write to stdout: file too large\n")
 
 
-def test_a_node_lives_without_readers_of_its_streams(tmp_path: Path) -> None:
+def test_node_survives_without_readers_of_its_streams(tmp_path: Path) -> None:
     program = APP + "\n@server.function\ndef say(text):\n    print(text, flush=True)\n    return 'said'\n"
     (tmp_path / "app.py").write_text(program, "utf-8")
     with Running("serve", "app.py:server", "--port", "0", cwd=tmp_path) as node:
@@ -107,7 +107,7 @@ def test_a_node_lives_without_readers_of_its_streams(tmp_path: Path) -> None:
         assert node.process.wait(PATIENCE) == 0
 
 
-def test_a_replay_of_steps_ends_with_its_reader(tmp_path: Path) -> None:
+def test_replay_steps_end_with_their_reader(tmp_path: Path) -> None:
     env = environment()
     make = [*MPREG, "simulate", "--nodes", "3", "--seconds", "20", "--trace", "run.jsonl"]
     subprocess.run(make, cwd=tmp_path, env=env, check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
@@ -126,7 +126,7 @@ def test_a_replay_of_steps_ends_with_its_reader(tmp_path: Path) -> None:
     shown.stderr.close()
 
 
-def test_streams_of_others_are_left_as_they_are() -> None:
+def test_streams_of_other_owners_are_unchanged() -> None:
     program = (
         "import io, sys; from mpreg_transports.cli.streams import tolerate_closed_streams\n"
         "mine = sys.stdout = io.StringIO()\n"

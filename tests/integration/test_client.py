@@ -1,4 +1,4 @@
-"""One client with the nodes it talks to: its links, its errors, its deadlines, and what the node tells over HTTP."""
+"""One client and its nodes: links, errors, deadlines, and what a node reports over HTTP."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ QUICK = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND)
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Client]:
-    """A client of the running server; what hangs fails."""
+    """A client of the running server; a test that hangs fails."""
     with anyio.fail_after(PATIENCE):
         async with server, Client(server.url) as client:
             yield client
@@ -48,7 +48,7 @@ def node(name: str = "node", port: int = 0, **settings: object) -> Server:
 
 
 @pytest.mark.parametrize("scheme", ["ws", "tcp"])
-async def test_both_kinds_of_address(scheme: str) -> None:
+async def test_both_address_schemes(scheme: str) -> None:
     with anyio.fail_after(PATIENCE):
         async with node() as server, Client(server.url.replace("ws", scheme)) as client:
             assert client.node == "node"
@@ -57,7 +57,7 @@ async def test_both_kinds_of_address(scheme: str) -> None:
             }
 
 
-async def test_not_connected_says_which_addresses_were_tried_and_why() -> None:
+async def test_not_connected_lists_the_addresses_and_reasons() -> None:
     with reserved_port() as one, reserved_port() as two, anyio.fail_after(PATIENCE):
         urls = f"ws://127.0.0.1:{one}", f"tcp://127.0.0.1:{two}"
         with pytest.raises(NotConnected) as caught:
@@ -75,12 +75,12 @@ async def test_not_connected_says_which_addresses_were_tried_and_why() -> None:
     assert list(error.details["tried"]) == list(urls)
 
 
-async def test_an_address_that_is_none_is_refused_before_anything_is_sent() -> None:
+async def test_invalid_address_is_refused_before_sending() -> None:
     with pytest.raises(ValueError, match="gopher"):
         Client("gopher://127.0.0.1:1")
 
 
-async def test_a_client_that_names_another_cluster_is_told_so() -> None:
+async def test_client_of_other_cluster_gets_the_reason() -> None:
     with anyio.fail_after(PATIENCE):
         async with node(cluster_id="blue") as server:
             with pytest.raises(ClusterMismatch, match="blue"):
@@ -90,7 +90,7 @@ async def test_a_client_that_names_another_cluster_is_told_so() -> None:
                 assert await client.call("where") == "node"
 
 
-async def test_what_the_body_raises_comes_out_as_it_is() -> None:
+async def test_exception_of_the_async_with_block_is_unchanged() -> None:
     async with node() as server:
         with pytest.raises(CommandNotFound):
             async with Client(server.url) as client:
@@ -100,8 +100,8 @@ async def test_what_the_body_raises_comes_out_as_it_is() -> None:
                 raise KeyError
 
 
-async def test_it_goes_to_its_next_address_when_its_node_dies() -> None:
-    """What was pending raises OutcomeUnknown; what comes while no link stands waits for the next."""
+async def test_reconnect_to_the_next_address() -> None:
+    """A pending call raises OutcomeUnknown; a call that starts while no link is open waits for the next link."""
     first, second, held = node("first"), node("second"), BlockingCoroutine()
     first.register("held", held.body)
     with anyio.fail_after(PATIENCE):
@@ -124,7 +124,7 @@ async def test_it_goes_to_its_next_address_when_its_node_dies() -> None:
                 tasks.cancel_scope.cancel()
 
 
-async def test_it_comes_back_to_its_only_address() -> None:
+async def test_reconnect_to_the_only_address() -> None:
     with reserved_port() as port, anyio.fail_after(PATIENCE):
         one, two = node("one", port), node("two", port)
         async with anyio.create_task_group() as tasks:
@@ -143,7 +143,7 @@ async def test_it_comes_back_to_its_only_address() -> None:
                     two.leave()
 
 
-async def test_a_client_may_be_used_again() -> None:
+async def test_client_can_be_reused() -> None:
     async with node() as server:
         client = Client(server.url)
         for _ in range(2):
@@ -154,7 +154,7 @@ async def test_a_client_may_be_used_again() -> None:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_function_that_raises() -> None:
+async def test_function_that_raises() -> None:
     server = node()
 
     @server.function
@@ -185,7 +185,7 @@ async def test_a_function_that_raises() -> None:
             await client.call("divide", 6, by=2)
 
 
-async def test_a_result_that_cannot_be_sent() -> None:
+async def test_unsendable_result() -> None:
     server = node()
     server.register("lock", lambda: {"a": [object()]})
     async with running(server) as client:
@@ -193,7 +193,7 @@ async def test_a_result_that_cannot_be_sent() -> None:
             await client.call("lock")
 
 
-async def test_an_argument_that_cannot_be_sent_is_a_type_error_and_nothing_is_sent() -> None:
+async def test_unsendable_argument_is_a_type_error() -> None:
     async with running(node()) as client:
         with pytest.raises(TypeError, match=r"call 'echo': .*object"):
             await client.call("echo", [1, object()])
@@ -202,7 +202,7 @@ async def test_an_argument_that_cannot_be_sent_is_a_type_error_and_nothing_is_se
         assert (await client.view()).requests == 0
 
 
-async def test_functions_and_resources_that_do_not_exist() -> None:
+async def test_unknown_functions_and_resources() -> None:
     server = node(resources={"here"})
     server.register("train", lambda: 1, resources={"data"})
     async with running(server) as client:
@@ -218,7 +218,7 @@ async def test_functions_and_resources_that_do_not_exist() -> None:
         assert await client.call("train", resources={"data", "here"}) == 1
 
 
-async def test_a_deadline() -> None:
+async def test_deadline() -> None:
     held, server = BlockingCoroutine(), node()
     server.register("held", held.body)
     async with running(server) as client:
@@ -234,7 +234,7 @@ async def test_a_deadline() -> None:
                 await client.call("held", timeout=wrong)
 
 
-async def test_the_default_deadline_is_named() -> None:
+async def test_default_deadline_is_named() -> None:
     held, server = BlockingCoroutine(), node(limits=Limits(default_timeout=20 * MILLISECOND))
     server.register("held", held.body)
     async with running(server) as client:
@@ -244,7 +244,7 @@ async def test_the_default_deadline_is_named() -> None:
             await client.call("held")
 
 
-async def test_more_than_a_message_may_be_long() -> None:
+async def test_message_over_the_size_limit() -> None:
     async with running(node()) as client:
         with pytest.raises(LimitExceeded, match=r"over the limit message: .*, at most 16777216") as caught:
             await client.call("echo", b"x" * (16 * 1024 * 1024))
@@ -255,7 +255,7 @@ async def test_more_than_a_message_may_be_long() -> None:
 # -- options of a call ------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_waits_for_a_function_that_is_registered_later() -> None:
+async def test_call_waits_for_a_later_registration() -> None:
     server = node()
     async with running(server) as client:
         async with anyio.create_task_group() as tasks:
@@ -271,7 +271,7 @@ async def test_a_call_waits_for_a_function_that_is_registered_later() -> None:
             await client.call("never", wait=0.01)
 
 
-async def test_a_version_is_pinned() -> None:
+async def test_pinned_version() -> None:
     server = node()
     server.register("f", lambda: 1, version="1.0")
     async with running(server) as client:
@@ -285,7 +285,7 @@ async def test_a_version_is_pinned() -> None:
             await client.call("f", version="1.0")
 
 
-async def test_keywords_that_call_uses_itself() -> None:
+async def test_keyword_arguments_that_call_uses_itself() -> None:
     server = node()
     server.register("keywords", lambda **keywords: keywords)
     async with running(server) as client:
@@ -294,7 +294,7 @@ async def test_keywords_that_call_uses_itself() -> None:
         assert await client.call("keywords", function="f", self=1) == {"function": "f", "self": 1}
 
 
-async def test_many_calls_at_once_each_get_their_own_answer() -> None:
+async def test_concurrent_calls_get_their_own_answers() -> None:
     async with running(node()) as client, anyio.create_task_group() as tasks:
 
         async def one(number: int) -> None:
@@ -308,7 +308,7 @@ async def test_many_calls_at_once_each_get_their_own_answer() -> None:
 
 
 async def http(server: Server, head: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Status and body of the answer to one request of HTTP/1.1."""
+    """Return status and body of the answer to one HTTP/1.1 request."""
     async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
         lines = f"{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         await stream.send(lines.encode() + body)
@@ -328,15 +328,15 @@ async def test_health_readiness_and_status() -> None:
             assert await http(lonely, "GET /readyz") == (503, b"no seed has answered yet\n")
             assert await http(server, "GET /readyz") == (200, b"ready\n")
             status, body = await http(server, "GET /api/status")
-            told = json.loads(body)
-            assert (status, told["draining"], told["synced"]) == (200, False, True)
-            assert [member["name"] for member in told["members"]] == ["joined"]
-            assert [row["function"] for row in told["functions"]] == ["echo", "echos", "where"]
+            status_page = json.loads(body)
+            assert (status, status_page["draining"], status_page["synced"]) == (200, False, True)
+            assert [member["name"] for member in status_page["members"]] == ["joined"]
+            assert [row["function"] for row in status_page["functions"]] == ["echo", "echos", "where"]
             request = json.dumps({"role": "rpc", "u": "1", "cmds": [{"name": "it", "fun": "where"}]}).encode()
             assert await http(server, "POST /rpc", request) == (200, b'{"r":{"it":"joined"},"error":null,"u":"1"}')
 
 
-async def test_a_node_that_drains_is_not_ready_and_refuses_with_503() -> None:
+async def test_draining_node_is_not_ready_and_refuses_with_503() -> None:
     server, held = node(), BlockingCoroutine()
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):

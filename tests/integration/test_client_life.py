@@ -1,6 +1,6 @@
-"""A client before, at the end of, and after its life; and one whose only node becomes another cluster's.
+"""A client before, at the end of, and after its life; and a client whose only node becomes a node of another cluster.
 
-Whatever waits for an answer gets one: nothing that is asked outside `async with` waits for somebody who keeps no time.
+Every waiting question gets an answer: a call outside `async with` never waits without a limit.
 """
 
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ QUESTIONS: dict[str, Callable[[Client], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-async def test_a_client_that_is_not_entered_says_so(question: str) -> None:
+async def test_client_that_is_not_entered_raises(question: str) -> None:
     client = Client("ws://127.0.0.1:1")
     with anyio.fail_after(PATIENCE), pytest.raises(RuntimeError, match="use it as `async with Client"):
         await QUESTIONS[question](client)
@@ -51,14 +51,14 @@ async def test_a_client_that_is_not_entered_says_so(question: str) -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-async def test_a_client_that_was_left_says_so(question: str) -> None:
+async def test_client_that_was_left_raises(question: str) -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server:
             async with Client(server.url) as client:
                 await QUESTIONS[question](client)
             with pytest.raises(RuntimeError, match="use it as `async with Client"):
                 await QUESTIONS[question](client)
-            async with client:  # it may live again
+            async with client:  # it can be entered again
                 await QUESTIONS[question](client)
 
 
@@ -69,12 +69,12 @@ async def failing(client: Client, function: str, errors: list[RequestError]) -> 
 
 
 async def started(client: Client, count: int) -> None:
-    """Wait until `count` questions wait for their answers."""
+    """Wait until `count` questions are pending."""
     while len(client._session) < count:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_what_the_node_has_ends_with_the_client_and_is_cancelled_there() -> None:
+async def test_running_calls_end_with_the_client_and_are_cancelled() -> None:
     held, errors = BlockingCoroutine(), []
     server = Server(port=0)
     server.register("held", held.body)
@@ -89,15 +89,15 @@ async def test_what_the_node_has_ends_with_the_client_and_is_cancelled_there() -
 
 
 async def left(server: Server) -> None:
-    """Have it leave, and wait until it has."""
+    """Make the node leave, and wait until it has left."""
     server.leave(grace=False)
-    with suppress(RuntimeError):  # it does not run
+    with suppress(RuntimeError):  # it is not running
         while True:
             server.view()
             await anyio.lowlevel.checkpoint()
 
 
-async def test_what_was_never_sent_ends_with_the_client_and_was_not_run() -> None:
+async def test_unsent_calls_end_with_the_client_and_never_run() -> None:
     errors: list[RequestError] = []
     server = Server(port=0)
     with anyio.fail_after(PATIENCE):
@@ -114,7 +114,7 @@ async def test_what_was_never_sent_ends_with_the_client_and_was_not_run() -> Non
     assert [error.details["maybe_executed"] for error in errors] == [False, False]
 
 
-async def test_a_client_that_is_cancelled_ends_what_others_wait_for() -> None:
+async def test_cancelled_client_ends_the_calls_of_other_tasks() -> None:
     errors: list[RequestError] = []
     server = Server(port=0)
     with anyio.fail_after(PATIENCE):
@@ -132,7 +132,7 @@ async def test_a_client_that_is_cancelled_ends_what_others_wait_for() -> None:
     assert isinstance(errors[0], Cancelled)
 
 
-async def test_a_node_that_comes_back_as_another_clusters_fails_calls_and_not_the_client() -> None:
+async def test_node_that_returns_in_another_cluster_fails_calls() -> None:
     with anyio.fail_after(PATIENCE), reserved_port() as port:
         ours, theirs, again = (Server(port=port, cluster_id=name) for name in ("ours", "theirs", "ours"))
         async with anyio.create_task_group() as tasks:
@@ -151,7 +151,7 @@ async def test_a_node_that_comes_back_as_another_clusters_fails_calls_and_not_th
 
 
 @pytest.mark.parametrize("keyword", ["retry", "on_progress"])
-async def test_keywords_that_will_mean_something_are_not_the_functions_own(keyword: str) -> None:
+async def test_reserved_keywords_are_not_arguments_of_the_function(keyword: str) -> None:
     server = Server(port=0)
     server.register("given", lambda **kwargs: kwargs, inline=True)
     with anyio.fail_after(PATIENCE):

@@ -1,4 +1,4 @@
-"""Executors that break or are shut down under calls: the calls go elsewhere, or their outcome is unknown."""
+"""Executors that break or are shut down during calls: the calls run on another node, or their outcome is unknown."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ var: ContextVar[str] = ContextVar("var", default="unset")
 
 
 class Queueing(ThreadPoolExecutor):
-    """Says when it is given something."""
+    """An executor that sets an event when it receives a body."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -33,7 +33,7 @@ class Queueing(ThreadPoolExecutor):
         return future
 
 
-async def test_calls_that_a_shut_down_executor_held_or_refuses_run_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+async def test_shut_down_executor_moves_its_calls_to_another_node(caplog: pytest.LogCaptureFixture) -> None:
     release, ran = threading.Event(), list[str]()
     executor = Queueing()
     executor.submit(release.wait, PATIENCE)
@@ -62,14 +62,14 @@ async def test_calls_that_a_shut_down_executor_held_or_refuses_run_elsewhere(cap
 
 
 def dies(flag: str) -> str:
-    """Ends its process unless somebody has made the file."""
+    """End this process unless the file exists."""
     if not Path(flag).exists():
         Path(flag).touch()
         os._exit(1)
     return "done"
 
 
-async def test_a_process_that_dies_loses_its_calls_and_a_pool_that_is_made_is_replaced(tmp_path: Path) -> None:
+async def test_dead_pool_process_loses_its_calls_and_pool_is_replaced(tmp_path: Path) -> None:
     made: list[Executor] = []
 
     def make() -> Executor:
@@ -91,7 +91,7 @@ async def test_a_process_that_dies_loses_its_calls_and_a_pool_that_is_made_is_re
 
 
 @pytest.mark.parametrize("way", ["thread", "executor", "inline", "loop"])
-async def test_functions_see_the_context_of_the_servers_start_and_no_other_call(way: str) -> None:
+async def test_functions_run_in_the_context_of_the_server_start(way: str) -> None:
     def body(value: str) -> str:
         before = var.get()
         var.set(value)

@@ -1,4 +1,4 @@
-"""What one client sends does not keep others waiting: small calls are answered in the midst of it, on real sockets."""
+"""Input of one client does not delay others: the node answers small calls during it, on real sockets."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Calls:
 
 
 def frame(first: int, payload: bytes) -> bytes:
-    """A masked frame by hand; the mask of zeros leaves the payload as it is."""
+    """Return a masked frame, made by hand; a mask of zeros leaves the payload unchanged."""
     size = len(payload)
     length = bytes((0x80 | size,)) if size < 126 else b"\xff" + size.to_bytes(8, "big")
     return bytes((first,)) + length + b"\0\0\0\0" + payload
 
 
 @pytest.mark.parametrize("carrier", ["websocket", "frames", "post"])
-async def test_small_calls_in_the_midst_of_a_malformed_json_message(carrier: str) -> None:
+async def test_small_calls_during_a_malformed_json_message(carrier: str) -> None:
     text = b'{"role":"rpc","u":"big","cmds":[' + b'[1,"a"],' * 400_000 + b"x"
     with anyio.fail_after(PATIENCE):
         async with (
@@ -71,7 +71,7 @@ async def test_small_calls_in_the_midst_of_a_malformed_json_message(carrier: str
             tasks.cancel_scope.cancel()
 
 
-async def test_small_calls_in_the_midst_of_tiny_fragments() -> None:
+async def test_small_calls_during_tiny_fragments() -> None:
     fragments = frame(0x01, b"{") + frame(0x00, b" ") * 60_000 + frame(0x80, b"}")
     with anyio.fail_after(PATIENCE):
         async with (
@@ -89,7 +89,7 @@ async def test_small_calls_in_the_midst_of_tiny_fragments() -> None:
             tasks.cancel_scope.cancel()
 
 
-async def test_small_calls_in_the_midst_of_pipelined_requests() -> None:
+async def test_small_calls_during_pipelined_requests() -> None:
     number = 8_000
     with anyio.fail_after(PATIENCE):
         async with (

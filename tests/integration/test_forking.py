@@ -1,4 +1,4 @@
-"""A server whose bodies run in forked processes: a worker that dies takes nothing with it, and none keeps the port."""
+"""A server whose functions run in forked processes: a dead worker process ends no node, and none keeps the port."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def serving(folder: Path) -> tuple[subprocess.Popen[str], str]:
     return node, next(line for line in node.stderr if "ready at" in line).split("ready at ")[1].split()[0]
 
 
-def test_a_worker_that_dies_does_not_end_the_node(tmp_path: Path) -> None:
+def test_dead_worker_process_does_not_end_the_node(tmp_path: Path) -> None:
     node, url = serving(tmp_path)
     try:
         with SyncClient(url) as client:
@@ -47,16 +47,16 @@ def test_a_worker_that_dies_does_not_end_the_node(tmp_path: Path) -> None:
     assert node.returncode == 0
 
 
-def test_workers_that_outlive_the_node_keep_neither_its_port_nor_its_links(tmp_path: Path) -> None:
+def test_orphaned_workers_keep_neither_port_nor_links(tmp_path: Path) -> None:
     node, url = serving(tmp_path)
     worker = None
     try:
         with SyncClient(url) as client:
             worker = client.call("who")
-            os.kill(worker, signal.SIGSTOP)  # so that it does not notice that its parent is gone
+            os.kill(worker, signal.SIGSTOP)  # so that it does not notice the end of its parent
             os.kill(node.pid, signal.SIGKILL)
             node.wait(timeout=20)
-            # The link's end is seen, before the call is sent or after it, and nobody answers at the port.
+            # The client sees the end of the link, before it sends the call or after, and nothing listens at the port.
             with pytest.raises((DeadlineExceeded, OutcomeUnknown)):
                 client.call("echo", 1, timeout=0.5)
         again = subprocess.run(

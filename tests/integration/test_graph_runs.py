@@ -1,4 +1,4 @@
-"""Graphs through a cluster of three servers: what starts and comes back when, and what failure does to the rest."""
+"""Graphs in a cluster of three servers: when calls start, when results return, and what a failure does to the rest."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Cluster:
-    """Three servers, each with functions of its own; `held` and `brake` are bodies that the test lets go."""
+    """Three servers, each with its own functions; `held` and `brake` are functions that the test releases."""
 
     def __init__(self) -> None:
         self.held = BlockingCoroutine()
@@ -70,10 +70,10 @@ async def cluster() -> AsyncIterator[Cluster]:
         yield made
 
 
-# -- what comes back --------------------------------------------------------------------------------------------------
+# -- what returns ------------------------------------------------------------------------------------------------------
 
 
-async def test_leaves_one_handle_or_several() -> None:
+async def test_result_of_one_leaf_and_of_several() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         first = graph.call("echo", {"deep": [1, {"x": (2, 3)}]})
@@ -93,7 +93,7 @@ async def test_leaves_one_handle_or_several() -> None:
         assert await at.client.run(alone, one) == 1
 
 
-async def test_only_what_is_wanted_is_sent_and_runs() -> None:
+async def test_only_wanted_results_are_sent_and_run() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         needed = graph.call("note", "needed")
@@ -104,7 +104,7 @@ async def test_only_what_is_wanted_is_sent_and_runs() -> None:
         assert at.ran == ["needed", "wanted"]
 
 
-async def test_after_orders_calls_that_share_nothing() -> None:
+async def test_after_orders_independent_calls() -> None:
     async with cluster() as at, anyio.create_task_group() as tasks:
         graph = at.client.graph()
         slow = graph.call("held", 1)
@@ -124,7 +124,7 @@ async def test_after_orders_calls_that_share_nothing() -> None:
         at.brake.release()
 
 
-async def test_a_part_that_is_not_in_the_value() -> None:
+async def test_reference_to_a_missing_part() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         first = graph.call("echo", {"a": [1]})
@@ -135,10 +135,10 @@ async def test_a_part_that_is_not_in_the_value() -> None:
             await graph.run(first["a"][1])
 
 
-# -- what starts when -------------------------------------------------------------------------------------------------
+# -- when calls start --------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_leaf_is_there_while_another_call_runs() -> None:
+async def test_first_leaf_arrives_while_another_call_runs() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         graph.call("held", "slow")
@@ -155,7 +155,7 @@ async def test_the_first_leaf_is_there_while_another_call_runs() -> None:
         assert got == {"add": 3, "echo": "quick", "held": "slow"}
 
 
-async def test_a_stream_that_is_left_cancels_the_rest() -> None:
+async def test_stream_left_early_cancels_the_rest() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         graph.call("held")
@@ -166,14 +166,14 @@ async def test_a_stream_that_is_left_cancels_the_rest() -> None:
                 await at.held.until(started=1)
                 break
         await at.held.until(cancelled=1)
-        async for name, _ in graph.stream():  # not closed by anybody: it is only forgotten
+        async for name, _ in graph.stream():  # not closed explicitly, only dropped
             assert name == "echo"
             await at.held.until(started=2)
             break
         await at.held.until(cancelled=2)
 
 
-async def test_a_stream_ends_with_the_first_error() -> None:
+async def test_stream_ends_with_the_first_error() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         graph.call("held")
@@ -189,7 +189,7 @@ async def test_a_stream_ends_with_the_first_error() -> None:
         await at.held.until(cancelled=2)
 
 
-async def test_the_fast_arm_of_a_diamond_goes_on_before_the_slow_one_ends() -> None:
+async def test_fast_arm_of_a_diamond_does_not_wait_for_the_slow_arm() -> None:
     async with cluster() as at, anyio.create_task_group() as tasks:
         graph = at.client.graph()
         top = graph.call("echo", 1)
@@ -213,7 +213,7 @@ async def test_the_fast_arm_of_a_diamond_goes_on_before_the_slow_one_ends() -> N
 # -- failure ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_failure_ends_the_request_and_stops_what_runs() -> None:
+async def test_first_failure_ends_the_request_and_running_calls() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         graph.call("held")
@@ -228,7 +228,7 @@ async def test_the_first_failure_ends_the_request_and_stops_what_runs() -> None:
         assert at.ran == []
 
 
-async def test_nothing_runs_when_one_call_has_nowhere_to_go() -> None:
+async def test_unplaceable_call_keeps_all_others_from_running() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         graph.call("note", "ran")
@@ -243,7 +243,7 @@ async def test_nothing_runs_when_one_call_has_nowhere_to_go() -> None:
         assert at.ran == []
 
 
-async def test_what_can_be_computed_comes_back() -> None:
+async def test_partial_returns_the_computable_results() -> None:
     async with cluster() as at:
         graph = at.client.graph()
         good = graph.call("add", 1, 2)
@@ -251,7 +251,7 @@ async def test_what_can_be_computed_comes_back() -> None:
         lost = graph.call("add", bad, good)
         nowhere = graph.call("nowhere")
         values = await graph.run(on_error="partial")
-        # `good` and `bad` are no leaves.
+        # `good` and `bad` are not leaves.
         assert list(values) == [lost.name, nowhere.name]
         assert isinstance(values[lost.name], Cancelled)
         assert values[lost.name].details["because"] == "fail"
@@ -262,7 +262,7 @@ async def test_what_can_be_computed_comes_back() -> None:
             await graph.run(on_error="ignore")  # type: ignore[arg-type]
 
 
-async def test_a_result_that_is_mutated_by_one_is_whole_for_the_other() -> None:
+async def test_mutated_input_is_unchanged_for_the_other_dependent() -> None:
     async with cluster() as at:
 
         def empty(rows: list[int], *_: object) -> list[int]:
@@ -281,7 +281,7 @@ async def test_a_result_that_is_mutated_by_one_is_whole_for_the_other() -> None:
 # -- questions --------------------------------------------------------------------------------------------------------
 
 
-async def test_explain_says_where_and_why_and_runs_nothing() -> None:
+async def test_explain_names_nodes_and_reasons_and_runs_nothing() -> None:
     async with cluster() as at:
         names = {row.name: row.shown for row in (await at.client.view()).members}
         graph = at.client.graph()
@@ -299,7 +299,7 @@ async def test_explain_says_where_and_why_and_runs_nothing() -> None:
             await at.client.graph().run()
 
 
-async def test_a_trace_tells_where_and_when_each_call_ran() -> None:
+async def test_trace_names_node_and_times_of_each_call() -> None:
     async with cluster() as at:
         names = {row.name: row.shown for row in (await at.client.view()).members}
         graph = at.client.graph()
@@ -313,7 +313,7 @@ async def test_a_trace_tells_where_and_when_each_call_ran() -> None:
         assert 0 <= before.queued <= before.moved <= before.started <= before.ended <= after.queued
 
 
-async def test_a_graph_waits_for_a_function_that_comes() -> None:
+async def test_graph_waits_for_a_later_registration() -> None:
     async with cluster() as at, anyio.create_task_group() as tasks:
         graph = at.client.graph()
         late = graph.call("late", graph.call("note", "ran"))
@@ -327,7 +327,7 @@ async def test_a_graph_waits_for_a_function_that_comes() -> None:
         at.servers[2].register("late", lambda value: [value])
 
 
-async def test_a_stream_of_which_a_leaf_is_too_long_raises_after_the_others() -> None:
+async def test_too_long_leaf_of_a_stream_raises_after_the_others() -> None:
     limits = Limits(message=20_000)
     async with Server(port=0, limits=limits) as server, Client(server.url, limits=limits) as client:
         server.register("big", lambda size: "x" * size, inline=True)

@@ -1,7 +1,7 @@
-"""Peers that do not read, say nothing, or say what they should not: the node goes on, and ends when it is told to.
+"""Peers that do not read, send nothing, or send forbidden data: the node continues, and ends when it must.
 
-Strangers with hand-made bytes, over real sockets; the silence between nodes is of the network in memory. Times that
-would be seconds are made short by limits and by the constants of the adapters.
+Foreign clients send hand-made bytes over real sockets; the test of silence between nodes uses the network in memory.
+Limits and constants of the adapters shorten waits that would take seconds.
 """
 
 import json
@@ -35,36 +35,36 @@ from tests.helpers.servers import joined_servers
 pytestmark = pytest.mark.anyio
 
 WATCHFUL = Limits(ping_every=100 * MILLISECOND, gone_after=400 * MILLISECOND)
-"""Short, but long enough for a test that has to say something first on a busy machine."""
+"""Short, but long enough for a test that must send data first on a busy machine."""
 QUICK = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND)
 LARGE = 16 * 1024 * 1024
-"""More bytes than the system keeps for two sockets of this machine."""
+"""More bytes than the system buffers for two sockets of this machine."""
 ARGS = msgpack.packb([[], {}])
 
 
 @pytest.fixture(autouse=True)
 def short_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is given to a peer that does not read: tens of milliseconds instead of seconds."""
+    """Set the time that a peer that does not read is allowed to tens of milliseconds instead of seconds."""
     monkeypatch.setattr(send_buffer, "CLOSING_SECONDS", 0.02)
     monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.02)
     monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 0.0)
 
 
 class Full:
-    """A function whose answer fills the sockets; `told` when it has run."""
+    """A function whose answer fills the sockets; the event is set when it has run."""
 
     def __init__(self) -> None:
         self.ran = anyio.Event()
 
     def body(self) -> str:
-        """16 MB of text."""
+        """Return 16 MB of text."""
         self.ran.set()
         return "x" * (LARGE - 1_000)
 
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[tuple[Full, BlockingCoroutine]]:
-    """The server runs, with `full` and `held`; what hangs fails, its end too."""
+    """The server runs, with `full` and `held`; a test that hangs fails, also at its end."""
     full, held = Full(), BlockingCoroutine()
     server.register("full", full.body, inline=True)
     server.register("held", held.body)
@@ -75,7 +75,7 @@ async def serving(server: Server) -> AsyncIterator[tuple[Full, BlockingCoroutine
 
 @contextmanager
 def logged(name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[anyio.Event, list[str]]]:
-    """An event for the first line of this log that is `wanted`, and all lines."""
+    """Return an event that is set at the first log line that is `wanted`, and the list of all lines."""
     found, lines = anyio.Event(), []
 
     def look(record: logging.LogRecord) -> bool:
@@ -103,7 +103,7 @@ def classic(name: str) -> str:
 
 
 @pytest.mark.parametrize("carrier", ["frames", "native", "websocket"])
-async def test_a_node_leaves_although_a_peer_does_not_read(carrier: str) -> None:
+async def test_node_leaves_despite_a_peer_that_does_not_read(carrier: str) -> None:
     server = Server(port=0)
     async with AsyncExitStack() as strangers, serving(server) as (full, _):
         if carrier == "frames":
@@ -119,7 +119,7 @@ async def ask(peer: NativeClient, number: int, function: str) -> None:
     await peer.send([REQUEST, number, [["x", function, ARGS]]])
 
 
-async def test_a_client_that_neither_reads_nor_speaks_is_lost_and_its_calls_are_cancelled() -> None:
+async def test_silent_client_that_does_not_read_is_lost() -> None:
     server = Server(port=0, limits=WATCHFUL)
     async with serving(server) as (_, held), native(server.port, hello=None) as peer:
         full, other = ([REQUEST, number, [["x", name, ARGS]]] for number, name in ((1, "full"), (2, "held")))
@@ -127,7 +127,7 @@ async def test_a_client_that_neither_reads_nor_speaks_is_lost_and_its_calls_are_
         await held.until(cancelled=1)
 
 
-async def test_client_that_takes_nothing_is_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_that_reads_nothing_is_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_buffer, "STALLED_SECONDS", 0.5)
     server = Server(port=0)
     async with serving(server) as (_, held), native(server.port) as peer:
@@ -137,8 +137,8 @@ async def test_client_that_takes_nothing_is_a_slow_consumer(monkeypatch: pytest.
         await held.until(cancelled=1)
 
 
-async def test_a_call_whose_argument_is_still_on_its_way_to_a_silent_node_is_lost_with_the_link() -> None:
-    """Not only at its own deadline, and the node that sent it leaves in time."""
+async def test_call_with_unsent_argument_is_lost_with_the_link() -> None:
+    """The call ends before its own deadline, and the node that sent it leaves in time."""
 
     def eat(value: bytes) -> int:
         return len(value)
@@ -154,10 +154,10 @@ async def test_a_call_whose_argument_is_still_on_its_way_to_a_silent_node_is_los
             await cluster.leave("a")
 
 
-# -- a peer that says nothing -----------------------------------------------------------------------------------------
+# -- a peer that sends nothing -----------------------------------------------------------------------------------------
 
 
-async def test_a_json_client_that_does_not_answer_a_ping_is_gone_and_its_calls_are_cancelled() -> None:
+async def test_json_client_without_pongs_is_lost() -> None:
     server = Server(port=0, limits=WATCHFUL)
     async with serving(server) as (_, held), classic_websocket(server.port) as peer:
         await peer.send(classic("held"))
@@ -165,11 +165,11 @@ async def test_a_json_client_that_does_not_answer_a_ping_is_gone_and_its_calls_a
         assert server.view().links == 0
 
 
-async def test_a_json_client_that_answers_pings_stays() -> None:
+async def test_json_client_that_answers_pings_stays() -> None:
     server = Server(port=0, limits=WATCHFUL)
     async with serving(server) as (_, held), classic_websocket(server.port) as peer:
         await peer.send(classic("held"))
-        for _ in range(6):  # more than would be its end
+        for _ in range(6):  # more intervals than a silent client survives
             assert (await peer.client.frame()).opcode is Opcode.PING
         held.release()
         answer = await peer.client.frame()
@@ -178,13 +178,13 @@ async def test_a_json_client_that_answers_pings_stays() -> None:
         assert json.loads(bytes(answer.data))["u"] == "held"
 
 
-# -- a peer that says what it should not ------------------------------------------------------------------------------
+# -- a peer that sends what it must not --------------------------------------------------------------------------------
 
 ADDRESSES = ("quic://10.0.0.1:9", "nonsense", "", "tcp://127.0.0.1:1/p", "ws://127.0.0.1:0", "ws://::1:1", "ws://\n:1")
 
 
-async def test_addresses_in_gossip_that_nobody_can_read_end_no_node() -> None:
-    """Each is dialled, in vain, and more than once."""
+async def test_unreadable_addresses_in_gossip_end_no_node() -> None:
+    """The node dials each address without success, and more than once."""
     dials: Counter[str] = Counter()
 
     def dialled(line: str) -> bool:
@@ -204,14 +204,14 @@ async def test_addresses_in_gossip_that_nobody_can_read_end_no_node() -> None:
                 assert await second.call("echo", 2) == 2
 
 
-async def test_a_request_behind_a_violation_in_the_same_piece_is_not_looked_at() -> None:
+async def test_request_after_a_violation_is_ignored() -> None:
     ran: list[int] = []
     server = Server(port=0)
     server.register("f", lambda: ran.append(1), inline=True)
     with anyio.fail_after(PATIENCE):
         async with server, native(server.port, hello=None) as peer:
-            told, request = [16, 1, b""], [REQUEST, 1, [["x", "f", ARGS]]]
-            piece = b"".join(framed(message) for message in (HELLO, told, request))
+            forbidden, request = [16, 1, b""], [REQUEST, 1, [["x", "f", ARGS]]]
+            piece = b"".join(framed(message) for message in (HELLO, forbidden, request))
             await peer.stream.send(piece)
             await peer.until_closed()
     assert ran == []
@@ -222,7 +222,7 @@ def framed(message: list[Any]) -> bytes:
     return struct.pack(">I", len(body)) + bytes(body)
 
 
-async def test_the_name_of_a_peer_forges_no_line_of_a_log() -> None:
+async def test_peer_name_cannot_forge_log_lines() -> None:
     name = "x\nforged line\r\x1b[31m\u202e"
     one, other = Server(port=0, name="one"), Server(port=0, name=name)
     with logged("mpreg", lambda line: "forged" in line and "has left" in line) as (left, lines):
@@ -235,7 +235,7 @@ async def test_the_name_of_a_peer_forges_no_line_of_a_log() -> None:
     assert "x\\nforged line\\r\\x1b[31m\\u202e has left" in about
 
 
-async def test_nor_does_the_name_of_one_that_is_hung_up_on() -> None:
+async def test_name_of_a_refused_peer_cannot_forge_log_lines() -> None:
     server = Server(port=0)
     with anyio.fail_after(PATIENCE), logged("mpreg", lambda line: "line ended: " in line) as (refused, lines):
         async with server, native(server.port, hello=[*HELLO[:5], "x\nforged line"]) as peer:
@@ -246,7 +246,7 @@ async def test_nor_does_the_name_of_one_that_is_hung_up_on() -> None:
     assert all(line.isprintable() for line in about)
 
 
-def test_what_peers_say_is_one_line_of_bounded_length() -> None:
+def test_text_from_peers_is_one_line_of_bounded_length() -> None:
     assert printable("plain ž 'quoted'") == "plain ž 'quoted'"
     assert printable("a\nb\t\x00") == "a\\nb\\t\\x00"
     assert printable("x" * 200) == "x" * 200

@@ -1,4 +1,4 @@
-"""What an idle connection holds in memory, and what is left of connections that have ended: nothing."""
+"""The memory of an idle connection, and that connections that have ended leave nothing behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_idle_connection_memory(kind: str) -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("said", [b"", b"\0", b"\0\0\0\x10half", b"GET / HT", b"POST /rpc HTTP/1.1\r\nHost: a\r\n"])
-async def test_peers_that_vanish_in_the_handshake_leave_nothing(said: bytes, anyio_backend: str) -> None:
+async def test_peers_lost_in_the_handshake_leave_nothing(said: bytes, anyio_backend: str) -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server:
             await anyio.wait_all_tasks_blocked()

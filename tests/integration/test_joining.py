@@ -1,4 +1,4 @@
-"""Several servers in one process: how they find each other, what a restart does, and how calls are spread over them."""
+"""Several servers in one process: how they find each other, what a restart does, and how calls are distributed."""
 
 import logging
 import random
@@ -20,7 +20,7 @@ IMPATIENT = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND)
 
 
 def named(name: str, *functions: str, **settings: object) -> Server:
-    """A server whose functions give its name."""
+    """A server whose functions return its name."""
     server = Server(name=name, port=0, **settings)  # type: ignore[arg-type]
     for function in functions:
         server.register(function, lambda: name, idempotent=True, inline=True)
@@ -30,8 +30,8 @@ def named(name: str, *functions: str, **settings: object) -> Server:
 # -- finding each other -----------------------------------------------------------------------------------------------
 
 
-async def test_a_peer_that_does_not_answer_is_said_once_and_found_later(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody listens there, then somebody who hangs up at once, then a node."""
+async def test_unreachable_peer_is_logged_once_and_found_later(caplog: pytest.LogCaptureFixture) -> None:
+    """First nothing listens there, then a listener that closes every connection, then a node."""
     tried = 0
     enough = anyio.Event()
 
@@ -62,7 +62,7 @@ async def test_a_peer_that_does_not_answer_is_said_once_and_found_later(caplog: 
                 await wait_until_meshed(client, (early, late))
 
 
-async def test_bound_to_all_addresses_it_advertises_the_one_that_leads_to_a_seed() -> None:
+async def test_wildcard_host_advertises_the_address_towards_a_seed() -> None:
     def own(server: Server) -> tuple[str, ...]:
         return next(row.addresses for row in server.view().members if row.me)
 
@@ -82,18 +82,18 @@ async def test_bound_to_all_addresses_it_advertises_the_one_that_leads_to_a_seed
 
 
 class Evidence:
-    """What `Server` asks of its driver to find out where it is: which links stand, and where it told the node to be."""
+    """The part of a driver that `Server` uses to find its own address: the open links and the advertised address."""
 
     def __init__(self) -> None:
         self.hosts: list[str] = []
-        self.told: list[str] = []
+        self.advertised: list[str] = []
         self.node = self
 
     def local_hosts(self) -> set[str]:
         return set(self.hosts)
 
     def advertise(self, addresses: tuple[str, ...], *, now: int) -> None:
-        self.told += addresses
+        self.advertised += addresses
 
 
 @pytest.mark.parametrize("seed", [True, False])
@@ -104,9 +104,9 @@ def test_advertised_address_is_corrected_by_better_evidence(seed: bool) -> None:
     for host, dialled in (
         ("127.0.0.1", None),  # a health check
         ("127.0.0.2", None),
-        ("10.0.0.1", None),  # the first from elsewhere
+        ("10.0.0.1", None),  # the first from another machine
         ("127.0.0.1", None),
-        ("10.0.0.2", None),  # no better one
+        ("10.0.0.2", None),  # not better evidence
         ("10.0.0.3", "ws://10.0.0.5:9001"),
         ("10.0.0.4", peer),
         ("10.0.0.1", None),
@@ -114,13 +114,13 @@ def test_advertised_address_is_corrected_by_better_evidence(seed: bool) -> None:
         driver.hosts.append(host)
         server._learn_address(host, dialled)  # type: ignore[arg-type]
     last = ["ws://10.0.0.4:9001"] if seed else []
-    assert driver.told == ["ws://127.0.0.1:9001", "ws://10.0.0.1:9001", "ws://10.0.0.3:9001", *last]
+    assert driver.advertised == ["ws://127.0.0.1:9001", "ws://10.0.0.1:9001", "ws://10.0.0.3:9001", *last]
     driver.hosts = ["10.0.1.4"]  # the machine has another address now, and no link at the old one
     server._learn_address("10.0.1.4", peer if seed else "ws://10.0.0.5:9001")  # type: ignore[arg-type]
-    assert driver.told[-1] == server.url == "ws://10.0.1.4:9001"
+    assert driver.advertised[-1] == server.url == "ws://10.0.1.4:9001"
 
 
-async def test_two_nodes_that_are_told_of_each_other_start_at_once() -> None:
+async def test_two_nodes_with_each_other_as_peer_start_at_once() -> None:
     with reserved_port() as first, reserved_port() as second:
         servers = named("one", "f"), named("two", "f")
         for server, port, other in ((servers[0], first, second), (servers[1], second, first)):
@@ -141,8 +141,8 @@ async def test_two_nodes_that_are_told_of_each_other_start_at_once() -> None:
                     server.leave()
 
 
-async def test_a_node_of_another_cluster_is_no_peer(caplog: pytest.LogCaptureFixture) -> None:
-    """Each says so, and a client that names a cluster is refused by the other one with the reason."""
+async def test_node_of_other_cluster_is_no_peer(caplog: pytest.LogCaptureFixture) -> None:
+    """Both nodes log it, and a client that names a cluster is refused by the other cluster with the reason."""
     caplog.set_level(logging.WARNING)
     with anyio.fail_after(PATIENCE):
         async with (
@@ -158,7 +158,7 @@ async def test_a_node_of_another_cluster_is_no_peer(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["after a goodbye", "after a crash"])
-async def test_a_node_that_restarts_at_its_address_is_used_soon(crash: bool) -> None:
+async def test_restarted_node_at_its_address_is_used_soon(crash: bool) -> None:
     with reserved_port() as port, anyio.fail_after(PATIENCE):
         first = named("first")
         async with first, Client(first.url) as client:
@@ -169,7 +169,7 @@ async def test_a_node_that_restarts_at_its_address_is_used_soon(crash: bool) -> 
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(worker.serve)
                     while (name := await client.call("f", wait=PATIENCE)) != worker.name:
-                        assert name == "life-0"  # the news of its end is on its way
+                        assert name == "life-0"  # the gossip of its end is still on its way
                     took = time.monotonic() - began
                     print(f"{worker.name} was used {took * 1e3:.0f} ms after its start")
                     assert took < 5
@@ -192,7 +192,7 @@ async def test_1000_calls_over_two_equal_nodes(asked: str) -> None:
     assert counts.total() == 1000
 
 
-async def test_calls_that_take_a_while_go_where_fewer_are() -> None:
+async def test_slow_calls_go_to_the_less_loaded_node() -> None:
     servers = named("front"), named("one"), named("two")
     held = BlockingCoroutine()
     for server in servers[1:]:
@@ -211,7 +211,7 @@ TAGS = ("red", "green", "blue")
 
 
 def some_cluster(draw: random.Random) -> tuple[Server, ...]:
-    """Four nodes with resources and functions of chance; two of them offer and hold everything."""
+    """Four nodes with random resources and functions; two of them offer and hold everything."""
     servers = []
     for name, chance in {"front": 0.3, "all": 1.0, "twin": 1.0, "some": 0.5}.items():
         server = Server(name=name, port=0, resources=[tag for tag in TAGS if draw.random() < chance])
@@ -224,7 +224,7 @@ def some_cluster(draw: random.Random) -> tuple[Server, ...]:
 
 
 def some_graph(draw: random.Random, client: Client) -> Graph:
-    """Up to a dozen calls that need each other and resources by chance."""
+    """Up to a dozen calls with random dependencies and resources."""
     graph = client.graph()
     made: list[Handle] = []
     for _ in range(draw.randint(1, 12)):
@@ -234,8 +234,8 @@ def some_graph(draw: random.Random, client: Client) -> Graph:
     return graph
 
 
-async def test_where_calls_run_is_among_what_explain_said() -> None:
-    """On a quiet cluster, 100 of 100 random graphs."""
+async def test_nodes_of_calls_are_among_the_candidates_of_explain() -> None:
+    """On a quiet cluster, for 100 of 100 random graphs."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)
@@ -244,14 +244,14 @@ async def test_where_calls_run_is_among_what_explain_said() -> None:
         several = 0
         for _ in range(100):
             graph = some_graph(draw, client)
-            told = {row.name: row for row in await graph.explain()}
+            plans = {row.name: row for row in await graph.explain()}
             answer = await client.answer(graph, trace=True)
-            assert len(answer.trace) == len(told) == len(graph)
+            assert len(answer.trace) == len(plans) == len(graph)
             for ran in answer.trace:
-                assert ran.node in told[ran.name].nodes, (ran, told[ran.name])
-                several += len(told[ran.name].nodes) > 1
-                others = {node for node, _ in told[ran.name].rejected}
-                assert others.isdisjoint(told[ran.name].nodes)
+                assert ran.node in plans[ran.name].nodes, (ran, plans[ran.name])
+                several += len(plans[ran.name].nodes) > 1
+                others = {node for node, _ in plans[ran.name].rejected}
+                assert others.isdisjoint(plans[ran.name].nodes)
                 assert 0 <= ran.queued <= ran.moved <= ran.started <= ran.ended
                 assert ran.tries == 1
         assert several > 0, "no call had a choice"

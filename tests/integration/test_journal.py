@@ -1,4 +1,4 @@
-"""A real node's journal runs again to the same hash, and whoever changes it is found out."""
+"""The journal of a real node replays to the same hash, and a changed journal is detected."""
 
 import errno
 import inspect
@@ -30,7 +30,7 @@ def unsendable() -> object:
 
 
 async def recorded(file: Path) -> str:
-    """A node that served some calls, local and remote, with its journal in `file`; its id."""
+    """Run a node that serves some calls, local and remote, with its journal in `file`; return its id."""
     async with Server(name="a", port=0, journal=file) as a, Server(name="b", port=0, peers=[a.url]) as b:
         b.register(None, fails)
         a.register(None, unsendable)
@@ -47,7 +47,7 @@ def again(file: Path, *, stop_at: int | None = None) -> Replayed:
     return replay(file, codec=default_codec(), stop_at=stop_at)
 
 
-async def test_a_journal_runs_again_to_the_same_hash(tmp_path: Path) -> None:
+async def test_journal_replays_to_the_same_hash(tmp_path: Path) -> None:
     file = tmp_path / "a.journal"
     identity = await recorded(file)
     first, second = again(file), again(file)
@@ -58,7 +58,7 @@ async def test_a_journal_runs_again_to_the_same_hash(tmp_path: Path) -> None:
     assert {member.name for member in first.view.members} == {"a", "b"}
 
 
-async def test_a_long_text_of_surrogates_runs_again_to_the_same_hash(tmp_path: Path) -> None:
+async def test_long_text_of_surrogates_replays_to_the_same_hash(tmp_path: Path) -> None:
     def fails_at_length() -> None:
         raise ValueError("\udcff" * 20_000)
 
@@ -70,7 +70,7 @@ async def test_a_long_text_of_surrogates_runs_again_to_the_same_hash(tmp_path: P
     assert again(file).agreed
 
 
-async def test_it_can_stop_at_an_input(tmp_path: Path) -> None:
+async def test_replay_stops_at_an_input(tmp_path: Path) -> None:
     file = tmp_path / "a.journal"
     await recorded(file)
     early = again(file, stop_at=3)
@@ -80,7 +80,7 @@ async def test_it_can_stop_at_an_input(tmp_path: Path) -> None:
     assert (early.marks, early.marked) == (0, 0)  # nothing was compared yet
 
 
-async def test_a_changed_journal_is_found_out(tmp_path: Path) -> None:
+async def test_changed_journal_is_detected(tmp_path: Path) -> None:
     file = tmp_path / "a.journal"
     await recorded(file)
     data = file.read_bytes()
@@ -89,7 +89,7 @@ async def test_a_changed_journal_is_found_out(tmp_path: Path) -> None:
     assert not again(file).agreed
 
 
-async def test_a_process_killed_while_it_wrote_leaves_a_journal(tmp_path: Path) -> None:
+async def test_killed_process_leaves_a_readable_journal(tmp_path: Path) -> None:
     file = tmp_path / "a.journal"
     await recorded(file)
     whole = again(file)
@@ -99,17 +99,17 @@ async def test_a_process_killed_while_it_wrote_leaves_a_journal(tmp_path: Path) 
 
 
 def files(folder: Path) -> list[Path]:
-    """What is in a folder, in order."""
+    """Return the contents of a folder, in order."""
     return sorted(folder.iterdir())
 
 
 def written(folder: Path) -> list[Path]:
-    """What is in a folder and not empty."""
+    """Return the files of a folder that are not empty."""
     return [path for path in files(folder) if path.stat().st_size]
 
 
-def test_inputs_that_are_written_and_read() -> None:
-    """`replay` refuses a record of any other name."""
+def test_journal_record_types_are_complete() -> None:
+    """`replay` refuses a record with any other name."""
     tapped = {}
     for name, method in vars(Node).items():
         if callable(method) and not name.startswith("__"):
@@ -118,7 +118,7 @@ def test_inputs_that_are_written_and_read() -> None:
     assert tapped.keys() - {"handle"} == journal._INPUTS, "a real node gets bytes"
 
 
-async def test_each_run_has_a_file_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_run_has_its_own_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "mpreg")
     file = tmp_path / "a.journal"
     (tmp_path / "a.journal.7").touch()
@@ -131,7 +131,7 @@ async def test_each_run_has_a_file_of_its_own(tmp_path: Path, caplog: pytest.Log
     assert f"the journal of the run before is {file}.9 now" in caplog.messages
 
 
-async def test_a_run_that_was_killed_at_once_is_moved_away_too(tmp_path: Path) -> None:
+async def test_journal_of_a_run_killed_at_once_is_moved(tmp_path: Path) -> None:
     file = tmp_path / "a.journal"
     for begun in (b"", journal.MAGIC[:5], journal.MAGIC):
         file.write_bytes(begun)
@@ -142,7 +142,7 @@ async def test_a_run_that_was_killed_at_once_is_moved_away_too(tmp_path: Path) -
     assert [path.read_bytes() for path in files(tmp_path)] == [b"", journal.MAGIC[:5], journal.MAGIC]
 
 
-async def test_what_is_no_journal_is_never_overwritten_or_moved(tmp_path: Path) -> None:
+async def test_file_that_is_no_journal_is_never_overwritten_or_moved(tmp_path: Path) -> None:
     notes, link, folder = tmp_path / "notes.txt", tmp_path / "link", tmp_path / "folder"
     notes.write_text("mine", "utf-8")
     link.symlink_to(notes)
@@ -168,7 +168,7 @@ class FullDisk(io.FileIO):
         return super().write(data)
 
 
-async def test_a_full_disk_ends_the_journal_and_not_the_node(
+async def test_full_disk_ends_the_journal_and_not_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "a.journal"
@@ -180,11 +180,11 @@ async def test_a_full_disk_ends_the_journal_and_not_the_node(
     assert len(said) == 1
     assert said[0].startswith("the journal ends here, the node goes on: ")
     assert file.stat().st_size == FullDisk.room
-    cut = again(file)  # what had room runs again
+    cut = again(file)  # the part that had room replays
     assert cut.agreed and cut.inputs > 5
 
 
-def test_another_file_is_no_journal(tmp_path: Path) -> None:
+def test_other_file_is_no_journal(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a node's journal"):
@@ -200,7 +200,7 @@ def test_another_file_is_no_journal(tmp_path: Path) -> None:
         (b"\x93\xa4w4ke\x00\x90", "record 2 is damaged: there is no input 'w4ke'"),
     ],
 )
-async def test_a_damaged_record_is_named(tmp_path: Path, body: bytes | None, text: str) -> None:
+async def test_damaged_record_is_named(tmp_path: Path, body: bytes | None, text: str) -> None:
     file = tmp_path / "a.journal"
     await recorded(file)
     data = file.read_bytes()

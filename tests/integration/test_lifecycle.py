@@ -1,4 +1,4 @@
-"""Clients and servers opened and closed wherever people do it: any task, any order, threads, other loops, forks."""
+"""Clients and servers opened and closed in any task, in any order, in threads, in other event loops and after forks."""
 
 import asyncio
 import gc
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def elsewhere(act: Callable[[], Awaitable[object]]) -> None:
-    """Do it in a task that ends."""
+    """Await `act` in a task that ends afterwards."""
 
     async def run() -> None:
         await act()
@@ -40,12 +40,12 @@ async def elsewhere(act: Callable[[], Awaitable[object]]) -> None:
 
 @contextmanager
 def silent_port() -> Iterator[int]:
-    """A port where connections are taken by the system and by nobody else."""
+    """A port where the system accepts connections and no program does."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield taken.getsockname()[1]
 
 
-async def test_a_client_connected_and_closed_by_other_tasks() -> None:
+async def test_client_connected_and_closed_by_other_tasks() -> None:
     async with Server(port=0) as server:
         client = Client(server.url)
         await elsewhere(client.connect)
@@ -57,7 +57,7 @@ async def test_a_client_connected_and_closed_by_other_tasks() -> None:
         assert not client.is_open and client.node == "" and client.version == 0
 
 
-async def test_a_server_entered_and_left_by_other_tasks() -> None:
+async def test_server_entered_and_left_by_other_tasks() -> None:
     server = Server(port=0)
     await elsewhere(server.__aenter__)
     async with Client(server.url) as client:
@@ -67,7 +67,7 @@ async def test_a_server_entered_and_left_by_other_tasks() -> None:
         server.view()
 
 
-async def test_an_exit_stack_left_in_the_order_of_its_beginning() -> None:
+async def test_exit_stacks_left_in_the_order_they_were_entered() -> None:
     stacks = [AsyncExitStack() for _ in range(3)]
     server = await stacks[0].enter_async_context(Server(port=0))
     clients = [await stack.enter_async_context(Client(server.url)) for stack in stacks[1:]]
@@ -77,7 +77,7 @@ async def test_an_exit_stack_left_in_the_order_of_its_beginning() -> None:
         await stack.aclose()
 
 
-async def test_an_async_generator_closed_by_another_task() -> None:
+async def test_async_generator_closed_by_another_task() -> None:
     async def fixture() -> AsyncIterator[Client]:
         async with Server(port=0) as server, Client(server.url) as client:
             yield client
@@ -88,7 +88,7 @@ async def test_an_async_generator_closed_by_another_task() -> None:
     await elsewhere(one.aclose)  # type: ignore[attr-defined]
 
 
-async def test_the_callers_cancel_scope_is_not_the_clients() -> None:
+async def test_cancel_scope_of_the_caller_does_not_end_the_client() -> None:
     async with Server(port=0) as server:
         client = Client(server.url)
         with anyio.move_on_after(PATIENCE) as scope:
@@ -98,7 +98,7 @@ async def test_the_callers_cancel_scope_is_not_the_clients() -> None:
         await client.close()
 
 
-async def test_a_cancelled_connect_can_be_made_again() -> None:
+async def test_cancelled_connect_can_be_repeated() -> None:
     with silent_port() as port:
         client = Client(f"tcp://127.0.0.1:{port}")
         with anyio.move_on_after(0.05):
@@ -113,7 +113,7 @@ async def test_a_cancelled_connect_can_be_made_again() -> None:
         await client.close()
 
 
-async def test_a_client_closed_while_it_connects() -> None:
+async def test_client_closed_while_it_connects() -> None:
     with silent_port() as port:
         client = Client(f"tcp://127.0.0.1:{port}")
 
@@ -127,7 +127,7 @@ async def test_a_client_closed_while_it_connects() -> None:
             await client.close()
 
 
-async def test_a_close_by_another_task_ends_the_calls_that_wait() -> None:
+async def test_close_by_another_task_ends_pending_calls() -> None:
     held, codes = BlockingCoroutine(), []
     server = Server(port=0)
     server.register("held", held.body)
@@ -150,7 +150,7 @@ async def test_a_close_by_another_task_ends_the_calls_that_wait() -> None:
         await held.until(cancelled=2)
 
 
-async def test_a_second_life_has_nothing_of_the_first() -> None:
+async def test_reentered_client_has_no_old_state() -> None:
     async with Server(port=0, name="first") as first, Server(port=0, name="second") as second:
         client = Client(first.url)
         async with client:
@@ -168,7 +168,7 @@ async def test_a_second_life_has_nothing_of_the_first() -> None:
             assert other.node == "second"
 
 
-async def test_a_forgotten_client_is_told_of_and_hangs_up() -> None:
+async def test_unclosed_client_warns_and_disconnects() -> None:
     async with Server(port=0) as server:
         client = await Client(server.url).connect()
         connection = client._connection
@@ -185,7 +185,7 @@ async def test_a_forgotten_client_is_told_of_and_hangs_up() -> None:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-async def test_one_error_reaches_the_caller_as_it_is(anyio_backend: str) -> None:
+async def test_single_error_reaches_the_caller_unchanged(anyio_backend: str) -> None:
     async with Server(port=0) as running:
         taken = Server(port=running.port)
         for serve in (taken.serve, taken.serve_until_signal, taken.__aenter__):
@@ -208,7 +208,7 @@ async def test_one_error_reaches_the_caller_as_it_is(anyio_backend: str) -> None
                 raise KeyError("own")
 
 
-async def test_a_cancelled_server_ends_at_once() -> None:
+async def test_cancelled_server_ends_at_once() -> None:
     held = BlockingCoroutine()
     server = Server(port=0)
     server.register("held", held.body)
@@ -231,7 +231,7 @@ async def test_a_cancelled_server_ends_at_once() -> None:
 # -- other loops and threads ------------------------------------------------------------------------------------------
 
 
-async def test_another_loop_is_refused_at_once(anyio_backend: str) -> None:
+async def test_use_in_another_event_loop_is_refused_at_once(anyio_backend: str) -> None:
     seen: list[str] = []
 
     async def use(act: Callable[[], Awaitable[object]]) -> None:
@@ -264,8 +264,8 @@ async def test_another_loop_is_refused_at_once(anyio_backend: str) -> None:
         assert await client.call("echo", 3) == 3
 
 
-def test_a_client_outlived_its_loop(anyio_backend: str) -> None:
-    """`asyncio.run` twice, and a client that was never closed between."""
+def test_client_outlives_its_event_loop(anyio_backend: str) -> None:
+    """`asyncio.run` runs twice, and the client is never closed between."""
     with SyncServer() as server:
         client = Client(server.url)
 
@@ -283,20 +283,20 @@ def test_a_client_outlived_its_loop(anyio_backend: str) -> None:
         anyio.run(second, backend=anyio_backend)
 
 
-def test_a_client_of_a_loop_that_was_closed_under_it() -> None:
+def test_client_of_a_closed_event_loop() -> None:
     with SyncServer() as server:
         client = Client(server.url)
-        loop = asyncio.SelectorEventLoop()  # uvloop goes on reading for a transport whose loop is closed
+        loop = asyncio.SelectorEventLoop()  # uvloop continues to read for a transport whose loop is closed
         loop.run_until_complete(client.connect())
         loop.close()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            asyncio.run(use_anew(client))
+            asyncio.run(use_again(client))
             del loop
             gc.collect()
 
 
-async def use_anew(client: Client) -> None:
+async def use_again(client: Client) -> None:
     with pytest.raises(RuntimeError):
         await client.call("echo", 1)
     await client.close()
@@ -331,7 +331,7 @@ def test_run_in_a_thread_serves_without_signals(anyio_backend: str) -> None:
     assert not thread.is_alive()
 
 
-async def test_a_view_from_a_thread_is_made_in_the_loop() -> None:
+async def test_view_from_a_thread_is_built_in_the_event_loop() -> None:
     threads: list[int] = []
     async with Server(port=0) as server:
         assert server._driver is not None
@@ -348,23 +348,23 @@ async def test_leave_before_serve() -> None:
     server.leave()
     with anyio.fail_after(PATIENCE):
         await server.serve()
-    server.leave()  # it has ended: nothing to leave, and nothing is remembered
+    server.leave()  # it has ended: leave() has no effect and is not remembered
     async with server, Client(server.url) as client:
         assert await client.call("echo", 1) == 1
 
 
-async def test_leave_acts_between_two_callbacks_of_the_loop() -> None:
+async def test_leave_takes_effect_in_a_later_event_loop_callback() -> None:
     async with Server(port=0) as server:
         assert server._driver is not None
         node = server._driver.node
         server.leave()
-        assert not node.draining  # as from a signal handler, which may have interrupted the node
+        assert not node.draining  # leave() may be called by a signal handler that interrupts the node
         with anyio.fail_after(PATIENCE):
             while not node.draining:
                 await anyio.lowlevel.checkpoint()
 
 
-async def test_a_signal_handler_that_interrupts_the_node() -> None:
+async def test_view_in_a_signal_handler_that_interrupts_the_node() -> None:
     async with Server(port=0) as server, Client(server.url) as client:
         assert server._driver is not None
         node, refused = server._driver.node, []
@@ -397,7 +397,7 @@ async def two(held: BlockingCoroutine) -> AsyncIterator[tuple[Server, Server, Cl
         yield first, second, client
 
 
-async def test_a_draining_node_is_left_for_the_next_address_and_answers_what_it_has() -> None:
+async def test_draining_node_finishes_calls_and_client_moves_on() -> None:
     held, answers = BlockingCoroutine(), []
 
     async def waiting() -> None:
@@ -418,7 +418,7 @@ async def test_a_draining_node_is_left_for_the_next_address_and_answers_what_it_
         assert answers == ["from the first"]
 
 
-async def test_an_orderly_restart_of_one_of_two_nodes_fails_no_call() -> None:
+async def test_orderly_restart_of_one_of_two_nodes_fails_no_call() -> None:
     failed: list[BaseException] = []
 
     async def calling(client: Client, over: anyio.Event) -> None:
@@ -467,7 +467,7 @@ async def test_all_nodes_drain() -> None:
 
 
 @pytest.mark.parametrize("timeout", [1e-12, 1e-9, 86_400, 86_400.0])
-async def test_a_timeout_that_is_legal_is_a_deadline(timeout: float) -> None:
+async def test_legal_timeout_is_a_deadline(timeout: float) -> None:
     server = Server(port=0)
     server.register("held", BlockingCoroutine().body)
     async with server, Client(server.url) as client:
@@ -479,12 +479,12 @@ async def test_a_timeout_that_is_legal_is_a_deadline(timeout: float) -> None:
         assert await client.call("echo", 2) == 2
 
 
-async def test_a_slow_name_lookup_is_left_to_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_name_lookup_runs_in_a_daemon_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     answer, asked = threading.Event(), threading.Event()
     look_up = socket.getaddrinfo
 
     def slow(host: str | bytes | None, *rest: Any, **options: Any) -> object:
-        numeric = len(rest) > 4 and int(rest[4]) & socket.AI_NUMERICHOST  # trio asks whether it is an address first
+        numeric = len(rest) > 4 and int(rest[4]) & socket.AI_NUMERICHOST  # trio first tries to read it as an address
         if numeric or host not in ("slow.invalid", b"slow.invalid"):
             return look_up(host, *rest, **options)
         asked.set()
@@ -504,10 +504,10 @@ async def test_a_slow_name_lookup_is_left_to_a_daemon(monkeypatch: pytest.Monkey
 
 
 def in_child(act: Callable[[], object]) -> str:
-    """What `act` raised in a forked child, or what it gave; "hangs" if it did not end."""
+    """Return what `act` returned or raised in a forked child; "hangs" if the child did not end."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks of a process with threads
         pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -524,7 +524,7 @@ def in_child(act: Callable[[], object]) -> str:
     return text if not os.WIFSIGNALED(os.waitpid(pid, 0)[1]) else "hangs"
 
 
-async def test_a_client_in_a_forked_child() -> None:
+async def test_client_in_a_forked_child() -> None:
     async with Server(port=0) as server, Client(server.url) as client:
 
         def use() -> object:
@@ -546,10 +546,10 @@ async def test_a_client_in_a_forked_child() -> None:
         assert await client.call("echo", 2) == 2
 
 
-def test_a_sync_client_in_a_forked_child(anyio_backend: str) -> None:
+def test_sync_client_in_a_forked_child(anyio_backend: str) -> None:
     with SyncServer() as server, SyncClient(server.url, backend=anyio_backend) as client:
         assert client.call("echo", 1) == 1
-        with client._lock:  # as another thread may, at the moment of a fork
+        with client._lock:  # as another thread may hold it at the moment of a fork
             assert in_child(lambda: client.call("echo", 2, timeout=PATIENCE)) == "2"
         assert in_child(client.close) == "None"
         stream = client.stream(graph_of(client))
@@ -569,7 +569,7 @@ def graph_of(client: SyncClient) -> Graph:
 # -- SyncClient -------------------------------------------------------------------------------------------------------
 
 
-def test_a_sync_clients_timeout_covers_connecting(anyio_backend: str) -> None:
+def test_sync_client_timeout_covers_connecting(anyio_backend: str) -> None:
     with silent_port() as port, closing(SyncClient(f"tcp://127.0.0.1:{port}", backend=anyio_backend)) as client:
         began = time.monotonic()
         errors: list[BaseException] = []
@@ -589,8 +589,8 @@ def test_a_sync_clients_timeout_covers_connecting(anyio_backend: str) -> None:
         assert all(error.details == {"maybe_executed": False} for error in errors)  # type: ignore[attr-defined]
 
 
-def test_a_sync_clients_timeout_covers_the_start_of_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = iter([0, 3 * SECOND])  # the loop was up only after the deadline
+def test_sync_client_timeout_covers_the_start_of_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([0, 3 * SECOND])  # the event loop was running only after the deadline
     monkeypatch.setattr("mpreg_transports.sync.clock", lambda: next(readings, 3 * SECOND))
     with silent_port() as port, closing(SyncClient(f"tcp://127.0.0.1:{port}")) as client:
         began = time.monotonic()
@@ -599,7 +599,7 @@ def test_a_sync_clients_timeout_covers_the_start_of_its_loop(monkeypatch: pytest
         assert time.monotonic() - began < 2
 
 
-def test_a_stream_collected_in_the_clients_own_thread_while_it_closes() -> None:
+def test_stream_collected_in_the_client_thread_while_it_closes() -> None:
     with SyncServer() as server:
         client = SyncClient(server.url)
         stream = client.stream(graph_of(client))
@@ -617,7 +617,7 @@ def test_a_stream_collected_in_the_clients_own_thread_while_it_closes() -> None:
         client.close()
 
 
-def test_a_forgotten_sync_client_ends_its_thread(anyio_backend: str) -> None:
+def test_unclosed_sync_client_ends_its_thread(anyio_backend: str) -> None:
     with SyncServer() as server:
         client = SyncClient(server.url, backend=anyio_backend)
         assert client.call("echo", 1) == 1

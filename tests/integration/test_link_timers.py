@@ -1,4 +1,4 @@
-"""What links leave in the event loop once they are closed: no timer, whatever the peer does."""
+"""Closed links leave no timer in the event loop, whatever the peer does."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
-    """asyncio's own loop, which alone shows its timers."""
+    """The event loop of asyncio itself, the only one that shows its timers."""
     return "asyncio", {"loop_factory": asyncio.SelectorEventLoop}
 
 
 def timers() -> list[asyncio.TimerHandle]:
-    """The loop's timers that would still go off; the test's own patience is none of them."""
+    """Return the pending timers of the event loop, without the timeout of the test itself."""
     loop = asyncio.get_running_loop()
     return [one for one in loop._scheduled if not one.cancelled()]  # type: ignore[attr-defined]
 
 
-async def test_a_peer_that_does_not_read_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_peer_that_does_not_read_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 3600.0)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)

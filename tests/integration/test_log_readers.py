@@ -1,4 +1,4 @@
-"""What reads a node's stderr may stop reading, or go away: the node goes on, and ends when it is told."""
+"""A reader of a node's stderr stops reading or closes: the node continues, and ends when it must."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     server.run()
 """
 ENOUGH = 450
-"""Warnings that are longer together than a pipe holds."""
+"""Warnings that are longer together than the capacity of a pipe."""
 WAYS = {"serve": ["-m", "mpreg_transports.cli", "serve", "app.py:server"], "run": ["app.py"]}
 
 
@@ -55,7 +55,7 @@ def fail(client: SyncClient, times: int) -> None:
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-def test_a_pipe_that_nobody_reads_blocks_nothing(way: str, tmp_path: Path) -> None:
+def test_pipe_without_reads_blocks_nothing(way: str, tmp_path: Path) -> None:
     with node(tmp_path, way) as process:
         with SyncClient(url(process)) as client:
             fail(client, ENOUGH)
@@ -64,7 +64,7 @@ def test_a_pipe_that_nobody_reads_blocks_nothing(way: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-def test_a_reader_that_goes_away_ends_nothing(way: str, tmp_path: Path) -> None:
+def test_closed_reader_ends_nothing(way: str, tmp_path: Path) -> None:
     with node(tmp_path, way) as process:
         where = url(process)
         assert process.stderr is not None
@@ -75,7 +75,7 @@ def test_a_reader_that_goes_away_ends_nothing(way: str, tmp_path: Path) -> None:
         assert process.wait(PATIENCE) == 0
 
 
-def test_lines_lost_for_want_of_a_reader_are_told(tmp_path: Path) -> None:
+def test_lines_lost_without_a_reader_are_counted(tmp_path: Path) -> None:
     with node(tmp_path, "run") as process:
         with SyncClient(url(process)) as client:
             fail(client, 4 * ENOUGH)

@@ -1,6 +1,6 @@
-"""Two dozen real nodes: they find each other, lose a third at once, and are not misled by one that stands still.
+"""Two dozen real nodes: they find each other, lose a third at once, and keep one that is stopped for 4 seconds.
 
-`python -m tests.membership_processes` does the same and prints how long everything took.
+`python -m tests.membership_processes` does the same and prints how long each step took.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tests.helpers.node_processes import Load, NodeProcesses, node_processes
 pytestmark = pytest.mark.anyio
 SIZE, KILLED = 24, 8
 KNOWN = 5 * 5.0
-"""Seconds after which all know all, five times what is promised; the command prints what they are."""
+"""Seconds until all nodes know all others: five times the documented time. The command prints the measured times."""
 BOUND = 8.0
-"""Seconds after which nobody calls the dead any more (docs/explanation/membership.md)."""
+"""Seconds until no call goes to a dead node (docs/explanation/membership.md)."""
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The processes are what is tested; they have a backend of their own."""
+    """One backend for the test itself: the processes under test have their own."""
     return "asyncio"
 
 
@@ -35,7 +35,7 @@ async def grown(made: NodeProcesses) -> None:
     await made.start([f"n{number}" for number in range(1, SIZE)], peers=[made.nodes["n0"].url])
 
 
-async def test_24_nodes_lose_8_at_once_under_load_and_8_new_ones_take_their_ports() -> None:
+async def test_24_nodes_lose_8_and_8_new_nodes_take_their_ports() -> None:
     async with node_processes() as made, anyio.create_task_group() as tasks:
         await grown(made)
         assert await made.all_see(made.knows_all) < KNOWN
@@ -43,7 +43,7 @@ async def test_24_nodes_lose_8_at_once_under_load_and_8_new_ones_take_their_port
         load = Load(made.nodes["n0"].url)
         tasks.start_soon(load.run)
         await load.more(200)
-        assert len({node for _, node in load.answers}) == SIZE, "all have their share, also who was not linked"
+        assert len({node for _, node in load.answers}) == SIZE, "each node has its share, also those without a link"
         victims = [made.forget(f"n{number}") for number in range(SIZE - KILLED, SIZE)]
         for victim in victims:
             victim.kill()
@@ -72,7 +72,7 @@ async def test_24_nodes_lose_8_at_once_under_load_and_8_new_ones_take_their_port
         tasks.cancel_scope.cancel()
 
 
-async def test_a_node_that_stands_still_for_4_seconds_is_the_same_member_afterwards() -> None:
+async def test_node_stopped_for_4_seconds_stays_the_same_member() -> None:
     async with node_processes() as made:
         await made.start(["n0"])
         await made.start([f"n{number}" for number in range(1, 5)], peers=[made.nodes["n0"].url])
@@ -87,17 +87,17 @@ async def test_a_node_that_stands_still_for_4_seconds_is_the_same_member_afterwa
             return any(row.name == "n3" and row.standing != "alive" for row in view.members)  # type: ignore[attr-defined]
 
         await made.all_see(doubted, by=others)
-        await anyio.sleep(max(0.0, stopped + 4 - time.monotonic()))  # how long it stands still is what is asked about
+        await anyio.sleep(max(0.0, stopped + 4 - time.monotonic()))  # the length of the stop is what this tests
         paused.signal(signal.SIGCONT)
         assert await made.all_see(made.knows_all) < KNOWN
         view = await made.view("n3")
         assert view.id == before
         rows = [row for name in others for row in (await made.view(name)).members if row.name == "n3"]
         assert all(row.incarnation > 0 and row.id == before for row in rows), "it refuted"
-        assert all(row.standing == "alive" for row in view.members), "it blames nobody for its own standing still"
+        assert all(row.standing == "alive" for row in view.members), "it suspects no member after its own stop"
 
 
-async def test_a_partition_of_servers_heals_without_a_restart() -> None:
+async def test_partition_of_servers_heals_without_restart() -> None:
     def here() -> str:
         return "here"
 
@@ -113,7 +113,7 @@ async def test_a_partition_of_servers_heals_without_a_restart() -> None:
                 return {row.name for row in view.members if row.standing == "dead"} == set(names)
 
             with anyio.fail_after(30):
-                while not (await dead(near, "cd") and await dead(far, "ab")):  # noqa: ASYNC110  # nothing else tells
+                while not (await dead(near, "cd") and await dead(far, "ab")):  # noqa: ASYNC110  # no event reports it
                     await anyio.sleep(0.05)
             ids = [(await client.view()).id for client in (near, far)]
             cluster.heal()

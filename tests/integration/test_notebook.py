@@ -1,7 +1,7 @@
-"""Cells of a notebook: each is compiled with top-level await and awaited in a task of its own, in one running loop.
+"""Cells of a notebook: each is compiled with top-level await and awaited in its own task, in one running event loop.
 
-That is what IPython's kernel does with a cell. The kernel itself is not used: with its message queues and debugger it
-would be larger than all that the tests need together.
+IPython's kernel does the same with a cell. The test does not use the kernel itself: with its message queues and
+debugger it is larger than all other dependencies of the tests together.
 """
 
 import ast

@@ -1,7 +1,7 @@
-"""Two halves of a cluster that cannot hear each other go on alone and are one again afterwards; nobody starts anew.
+"""Two halves of a cluster without a link between them work alone and become one again afterwards; no node restarts.
 
-Real `Server`s and `Client`s on a network in memory that the test cuts, on the loop's own time or, where it is long, on
-time that jumps (tests/helpers/virtual.py).
+Real `Server`s and `Client`s on a network in memory that the test cuts, on the clock of the event loop. Long tests use a
+clock that jumps (tests/helpers/virtual.py).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from tests.helpers import virtual
 pytestmark = pytest.mark.anyio
 HERE, THERE = ("a", "b", "c"), ("d", "e", "f")
 HEALED = 15
-"""Seconds until there is one view again, and how many if it lasted more than 10 minutes."""
+"""Seconds until all have one view again; `HEALED_LATE` after a partition of more than 10 minutes."""
 HEALED_LATE = 40
 ONE_SEED = 3 * 30 + HEALED
-"""The same where one half knows of the other only its seed: after 10 minutes each of three tries it every 90 s."""
+"""The same if one half knows only its seed in the other: after 10 minutes each of three nodes dials it every 90 s."""
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
-    """Both loops, with time that jumps."""
+    """Both event loops, with a clock that jumps."""
     return virtual.backend(request.param)
 
 
 @pytest.fixture(autouse=True)
 def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes and clients go by that time."""
+    """Give nodes and clients the virtual clock."""
     virtual.set_clocks(monkeypatch)
 
 
@@ -43,7 +43,7 @@ async def here() -> str:
 
 
 def halves() -> MemoryCluster:
-    """Six nodes that know each other; each offers a function of its own."""
+    """Six nodes that know each other; each offers its own function."""
     return memory_cluster({name: Spec(functions={f"of-{name}": here}) for name in (*HERE, *THERE)})
 
 
@@ -53,17 +53,17 @@ def cut(cluster: MemoryCluster, *, silent: bool) -> None:
             cluster.cut(one, other, silent=silent)
 
 
-def held_for(cluster: MemoryCluster, standing: str, others: Iterable[str], *, by: Iterable[str]) -> bool:
-    """Whether all of some see just these as ALIVE, DEAD, or another standing."""
+def all_see(cluster: MemoryCluster, standing: str, others: Iterable[str], *, by: Iterable[str]) -> bool:
+    """Return whether all nodes in `by` see exactly `others` with this standing ("alive", "dead", ...)."""
     wanted = sorted(others)
     views = [cluster.servers[name].view() for name in by]
     return all(sorted(row.name for row in view.members if row.standing == standing) == wanted for view in views)
 
 
 def parted(cluster: MemoryCluster) -> bool:
-    """Whether each half sees the other as DEAD, and itself as ALIVE."""
+    """Return whether each half sees the other as DEAD, and itself as ALIVE."""
     return all(
-        held_for(cluster, "dead", theirs, by=ours) and held_for(cluster, "alive", ours, by=ours)
+        all_see(cluster, "dead", theirs, by=ours) and all_see(cluster, "alive", ours, by=ours)
         for ours, theirs in ((HERE, THERE), (THERE, HERE))
     )
 
@@ -73,7 +73,7 @@ def ids(cluster: MemoryCluster) -> dict[str, str]:
 
 
 async def serves(cluster: MemoryCluster, node: str, functions: Iterable[str]) -> None:
-    """All of these can be called over a node."""
+    """Assert that all of `functions` can be called through `node`."""
     async with cluster.client(node) as client:
         for name in functions:
             assert await client.call(f"of-{name}", timeout=5) == "here"
@@ -92,8 +92,8 @@ async def all_serve_all(cluster: MemoryCluster) -> None:
 
 @pytest.mark.parametrize("silent", [False, True], ids=["links break", "silence"])
 @pytest.mark.parametrize("minutes", [0, 12])
-async def test_halves_are_one_again(silent: bool, minutes: int) -> None:
-    """12 minutes are longer than all that waits, but what only cleans up; then it takes up to 40 s."""
+async def test_partition_heals_to_one_cluster(silent: bool, minutes: int) -> None:
+    """12 minutes are longer than every wait except those of cleanup; then it takes up to 40 s until the view is one."""
     async with halves() as cluster, cluster.client("b") as near, cluster.client("e") as far:
         before = ids(cluster)
         cut(cluster, silent=silent)
@@ -110,12 +110,10 @@ async def test_halves_are_one_again(silent: bool, minutes: int) -> None:
 
 
 @pytest.mark.parametrize("minutes", [60, 3], ids=["retired", "forgotten"])
-async def test_halves_that_have_given_each_other_up_are_one_again(
-    minutes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A day makes the dead retired, a week has their ids forgotten; here some minutes do.
+async def test_partition_heals_after_members_are_retired(minutes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead member is retired after a day and its id is forgotten after a week; here after some minutes.
 
-    Who meets others that hold it for retired goes on under another id.
+    A node that meets members that have retired its id takes a new id.
     """
     monkeypatch.setattr(members, "RETIRES_AFTER", 2 * 60 * SECOND)
     monkeypatch.setattr(members, "FORGOTTEN_AFTER", minutes * 60 * SECOND)
@@ -124,7 +122,7 @@ async def test_halves_that_have_given_each_other_up_are_one_again(
         cut(cluster, silent=True)
         await cluster.until(lambda: parted(cluster), seconds=30)
         await anyio.sleep(12 * 60)
-        assert all(len(cluster.servers[name].view().members) == len(HERE) for name in cluster.servers), "nobody is kept"
+        assert all(len(cluster.servers[name].view().members) == len(HERE) for name in cluster.servers), "the dead"
         assert ids(cluster) == before
         await each_serves_its_own(cluster)
         cluster.heal()

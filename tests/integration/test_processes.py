@@ -1,6 +1,6 @@
-"""Nodes in real processes: a chain of three, calls in flight while one is killed, and ends in order.
+"""Nodes in real processes: a chain of three, calls in flight while one is killed, and orderly ends.
 
-Times that are promised to be "at once" or "within a second" are printed; what is asserted is five times as long.
+The tests print the times that are documented as "at once" or "within a second"; they assert five times as long.
 """
 
 import json
@@ -20,13 +20,13 @@ from tests.helpers.processes import Gate, NodeProcess, Offer, gate, node
 pytestmark = pytest.mark.anyio
 
 AT_ONCE = 5.0
-"""Seconds that are allowed to what shall take one."""
+"""The limit in seconds for a step that should take one second."""
 
 WHERE = Offer("where", "where", idempotent=True)
 
 
 class Chain(NamedTuple):
-    """Three nodes: `b` was told of `a` alone, `c` of `b` alone."""
+    """Three nodes: `b` has only `a` as peer, `c` only `b`."""
 
     gate: Gate
     a: NodeProcess
@@ -45,7 +45,7 @@ async def chain(backend: str, *, b: Sequence[Offer] = (), c: Sequence[Offer] = (
 
 
 async def known(client: Client, function: str, nodes: int) -> None:
-    """Wait until the client's node is linked to all three and has heard of so many that offer a function.
+    """Wait until the client's node is linked to all three and has learned of `nodes` nodes that offer the function.
 
     Each question is a round trip.
     """
@@ -57,14 +57,14 @@ async def known(client: Client, function: str, nodes: int) -> None:
 
 
 async def ended(call: Awaitable[object]) -> object:
-    """What a call gives or raises."""
+    """Return the result of a call, or the error that it raises."""
     try:
         return await call
     except RequestError as error:
         return error
 
 
-async def test_a_client_of_the_first_node_calls_a_function_of_the_last(anyio_backend: str) -> None:
+async def test_client_of_the_first_node_calls_the_last(anyio_backend: str) -> None:
     async with (
         chain(anyio_backend, b=[WHERE], c=[WHERE, Offer("far", "where"), Offer("teach", "teach")]) as nodes,
         Client(nodes.a.url) as client,
@@ -80,7 +80,7 @@ async def test_a_client_of_the_first_node_calls_a_function_of_the_last(anyio_bac
 
 
 @pytest.mark.parametrize("teach", ["teach", "teach_here"])
-async def test_a_function_registered_while_running_is_known_at_once(anyio_backend: str, teach: str) -> None:
+async def test_function_registered_at_runtime_is_known_at_once(anyio_backend: str, teach: str) -> None:
     async with chain(anyio_backend, c=[Offer(teach, teach)]) as nodes, Client(nodes.a.url) as client:
         await known(client, teach, 1)
         with pytest.raises(CommandNotFound, match="no node offers 'fresh'"):
@@ -95,8 +95,8 @@ async def test_a_function_registered_while_running_is_known_at_once(anyio_backen
         assert await client.call("once-more", wait=30) == ["once-more", "c"]
 
 
-async def test_a_node_is_killed_under_load(anyio_backend: str) -> None:
-    """What another node offers and may run twice still gets its result; all the rest ends, each with its own error."""
+async def test_node_killed_under_load(anyio_backend: str) -> None:
+    """An idempotent call that another node offers gets its result; every other call ends with its own error."""
     both = [Offer("steady", "held", idempotent=True), Offer("careful", "held"), WHERE]
     alone = [Offer("lone", "held"), Offer("lone-idempotent", "held", idempotent=True), Offer("lone-thread", "blocked")]
     async with chain(anyio_backend, b=both, c=[*both, *alone]) as nodes, Client(nodes.a.url) as client:
@@ -119,7 +119,7 @@ async def test_a_node_is_killed_under_load(anyio_backend: str) -> None:
 
         async with anyio.create_task_group() as tasks:
             names = ["steady", "careful", "lone", "lone-idempotent", "lone-thread"]
-            for place, name in enumerate(names):  # one after the other, so that half of what both offer is at each
+            for place, name in enumerate(names):  # one after the other: each gets half of the calls that both offer
                 for number in range(12):
                     tasks.start_soon(one, name, f"{name} {number}")
                 await nodes.gate.arrived(12 * place + 12)
@@ -179,10 +179,10 @@ async def test_sigterm_lets_running_calls_finish(anyio_backend: str) -> None:
             await nodes.gate.arrived(4)
             nodes.c.signal(signal.SIGTERM)
             with pytest.raises(Draining) as refused:
-                while True:  # it has not heard the signal yet
+                while True:  # it has not handled the signal yet
                     await near.call("where")
             assert refused.value.safe_to_repeat is True
-            while (await ended(far.call("lone"))) == "c":  # the news is on its way
+            while (await ended(far.call("lone"))) == "c":  # the gossip is on its way
                 pass
             with pytest.raises((CommandNotFound, Draining)) as elsewhere:
                 await far.call("lone")
@@ -198,7 +198,7 @@ async def test_sigterm_lets_running_calls_finish(anyio_backend: str) -> None:
         assert await far.call("where") == "b"
 
 
-async def test_a_second_sigterm_skips_the_grace(anyio_backend: str) -> None:
+async def test_second_sigterm_skips_the_grace(anyio_backend: str) -> None:
     async with (
         gate() as held,
         node("only", anyio_backend, held, offers=[Offer("held", "held"), WHERE]) as only,
@@ -228,7 +228,7 @@ async def test_a_second_sigterm_skips_the_grace(anyio_backend: str) -> None:
         assert isinstance(outcomes[0], OutcomeUnknown)
 
 
-async def test_a_thread_that_never_returns_does_not_keep_the_process(anyio_backend: str) -> None:
+async def test_thread_that_never_returns_does_not_block_the_exit(anyio_backend: str) -> None:
     async with (
         gate() as held,
         node("only", anyio_backend, held, offers=[Offer("stuck", "stuck")], grace=0.2) as only,
@@ -256,15 +256,15 @@ async def test_a_thread_that_never_returns_does_not_keep_the_process(anyio_backe
         assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, OutcomeUnknown]
 
 
-def test_500_requests_in_flight_on_one_connection_of_a_client_that_knows_json_alone(anyio_backend: str) -> None:
-    """The client is the `websockets` library, which has asyncio alone; the node runs on either loop."""
+def test_500_requests_in_flight_on_one_json_connection(anyio_backend: str) -> None:
+    """The client is the `websockets` library, which supports only asyncio; the node runs on either event loop."""
 
     async def ask(socket: ClientConnection, function: str, tag: str) -> None:
         command = {"name": "it", "fun": function, "args": [tag], "kwargs": {}, "locs": []}
         await socket.send(json.dumps({"role": "rpc", "cmds": [command], "u": tag}))
 
     async def right(socket: ClientConnection, answer: Callable[[str], object], tags: set[str]) -> None:
-        """The next answers are to `tags`, in any order, and each is its own."""
+        """Assert that the next answers are those to `tags`, in any order, and that each is the right one."""
         left = set(tags)
         while left:
             message = json.loads(await socket.recv())
@@ -282,7 +282,7 @@ def test_500_requests_in_flight_on_one_connection_of_a_client_that_knows_json_al
             tags = {f"call {number}" for number in range(499)}
             for tag in sorted(tags):
                 await ask(socket, "held", tag)
-            await held.arrived(500)  # all are running at once
+            await held.arrived(500)  # all run at the same time
             for number in range(100):
                 await ask(socket, "echo", f"echo {number}")
             await right(socket, lambda tag: tag, {f"echo {number}" for number in range(100)})

@@ -1,4 +1,4 @@
-"""Servers and clients in pytest-asyncio's fixtures, which are entered and left in tasks of their own."""
+"""Servers and clients in fixtures of pytest-asyncio, which enters and leaves them in tasks of their own."""
 
 from collections.abc import AsyncIterator
 
@@ -30,12 +30,12 @@ async def opened(server: Server) -> AsyncIterator[Client]:
     await client.close()
 
 
-async def test_a_client_in_a_fixture(client: Client, opened: Client) -> None:
+async def test_client_in_a_fixture(client: Client, opened: Client) -> None:
     assert await client.call("echo", 1) == 1
     assert await opened.call("echo", 2) == 2
 
 
-async def test_a_function_registered_in_a_test(server: Server, client: Client) -> None:
+async def test_function_registered_in_a_test(server: Server, client: Client) -> None:
     @server.function
     async def double(value: int) -> int:
         return 2 * value
@@ -43,7 +43,7 @@ async def test_a_function_registered_in_a_test(server: Server, client: Client) -
     assert await client.call("double", 4, wait=5) == 8
 
 
-async def test_a_client_that_a_test_closes_itself(opened: Client) -> None:
+async def test_client_closed_by_the_test(opened: Client) -> None:
     await opened.close()
     assert not opened.is_open
 
@@ -56,5 +56,5 @@ async def shared() -> AsyncIterator[Client]:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("value", [1, 2])
-async def test_a_client_shared_by_the_tests_of_a_module(shared: Client, value: int) -> None:
+async def test_client_shared_by_the_tests_of_a_module(shared: Client, value: int) -> None:
     assert await shared.call("echo", value) == value

@@ -1,4 +1,4 @@
-"""Functions are registered from any thread, while a server runs or before: one wins, wrong names change nothing."""
+"""Functions registered from any thread, before and while a server runs: one wins, and invalid names change nothing."""
 
 import threading
 from concurrent.futures import Executor, Future
@@ -19,7 +19,7 @@ LONG = "x" * 300
 
 
 def together(act: Any) -> list[str]:
-    """Each of `THREADS` threads calls `act(number)` at the same time; the names of what they raised."""
+    """Call `act(number)` in each of `THREADS` threads at the same time; return the names of the exceptions."""
     errors: list[str] = []
     barrier = threading.Barrier(THREADS)
 
@@ -41,7 +41,7 @@ def together(act: Any) -> list[str]:
 # -- from several threads ----------------------------------------------------------------------------------------------
 
 
-async def test_of_threads_that_register_or_unregister_one_name_one_succeeds() -> None:
+async def test_one_of_concurrent_registrations_succeeds() -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server, Client(server.url) as client:
             for _ in range(10):
@@ -58,7 +58,7 @@ async def test_of_threads_that_register_or_unregister_one_name_one_succeeds() ->
                 assert server.functions == ("echo", "echos")
 
 
-async def test_with_replace_all_succeed() -> None:
+async def test_all_registrations_with_replace_succeed() -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server, Client(server.url) as client:
 
@@ -69,7 +69,7 @@ async def test_with_replace_all_succeed() -> None:
             assert await client.call("same") in range(THREADS)
 
 
-async def test_functions_that_register_and_unregister_from_within_a_call() -> None:
+async def test_register_and_unregister_from_within_a_call() -> None:
     server = Server(port=0)
     server.register("offer", lambda name: server.register(name, lambda: name, inline=True), inline=True)
     server.register("withdraw", server.unregister, inline=True)
@@ -91,7 +91,7 @@ async def test_functions_that_register_and_unregister_from_within_a_call() -> No
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-async def test_names_that_others_would_refuse_are_refused_and_nothing_has_changed() -> None:
+async def test_names_that_peers_refuse_change_nothing() -> None:
     server = Server(port=0)
     for running in (False, True):
         before = server.functions
@@ -111,7 +111,7 @@ async def test_names_that_others_would_refuse_are_refused_and_nothing_has_change
                     assert await client.call("f") == 1
 
 
-async def test_what_the_core_refuses_is_not_entered_and_the_old_one_stays() -> None:
+async def test_refused_replacement_keeps_the_old_function() -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server, Client(server.url) as client:
             server.register("f", lambda: "old", inline=True)
@@ -122,7 +122,7 @@ async def test_what_the_core_refuses_is_not_entered_and_the_old_one_stays() -> N
             assert await client.call("f") == "old"
 
 
-def test_a_nodes_own_names() -> None:
+def test_node_names() -> None:
     with pytest.raises(ValueError, match="the node's name has at most 256 characters, not 300"):
         Server(name=LONG)
     with pytest.raises(ValueError, match="a resource has at most 256 characters, not 300"):
@@ -133,12 +133,12 @@ def test_a_nodes_own_names() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.example.org", "127.0.0.1.example.org", "10.0.0.1", "0.0.0.0", "::", ""])
-async def test_a_name_that_looks_like_loopback_is_not(host: str) -> None:
+async def test_host_name_that_only_looks_like_loopback(host: str) -> None:
     with pytest.raises(ValueError, match="refusing to listen on"):
         await Server(host=host, port=0).serve()
 
 
-async def test_any_loopback_address_will_do() -> None:
+async def test_any_loopback_address_is_accepted() -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(host="127.0.0.9", port=0) as server, Client(server.url) as client:
             assert server.url.startswith("ws://127.0.0.9:")
@@ -146,14 +146,14 @@ async def test_any_loopback_address_will_do() -> None:
 
 
 @pytest.mark.parametrize("host", ["LOCALHOST", "localhost.", "[::1]", "127.1", "0x7f.1", "::ffff:127.0.0.1"])
-async def test_spellings_of_loopback_are_served_without_insecure(host: str) -> None:
+async def test_loopback_spellings_are_served_without_insecure(host: str) -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(host=host, port=0) as server, Client(server.url) as client:
             assert await client.call("echo", 1) == 1
 
 
 @pytest.mark.parametrize("host", ["::", "0.0.0.0", ""])
-async def test_the_url_of_all_addresses_answers(host: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_url_of_a_wildcard_host_answers(host: str, caplog: pytest.LogCaptureFixture) -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(host=host, port=0, insecure=True) as server, Client(server.url) as client:
             assert await client.call("echo", 1) == 1
@@ -164,7 +164,7 @@ async def test_the_url_of_all_addresses_answers(host: str, caplog: pytest.LogCap
     assert "other machines use ws://" in line or "--advertise" in line
 
 
-async def test_ipv6_wildcard_takes_ipv4_links_and_advertises_what_answers() -> None:
+async def test_ipv6_wildcard_accepts_ipv4_and_advertises_its_address() -> None:
     with anyio.fail_after(PATIENCE):
         async with (
             Server(port=0) as seed,
@@ -178,7 +178,7 @@ async def test_ipv6_wildcard_takes_ipv4_links_and_advertises_what_answers() -> N
                 assert (await other.view()).shown == server.view().shown
 
 
-# -- how it is written -------------------------------------------------------------------------------------------------
+# -- notation ----------------------------------------------------------------------------------------------------------
 
 
 def test_register_takes_keywords() -> None:
@@ -188,7 +188,7 @@ def test_register_takes_keywords() -> None:
     assert server.functions == ("echo", "echos", "f", "together")
 
 
-def test_one_decorator_means_the_same_each_time() -> None:
+def test_one_decorator_is_reusable() -> None:
     server = Server(port=0)
     offer = server.function(name="one", inline=True)
     offer(lambda: 1)
@@ -201,7 +201,7 @@ def test_one_decorator_means_the_same_each_time() -> None:
 
 
 class Queue(Executor):
-    """Keeps what it is given and begins nothing."""
+    """An executor that stores the bodies and starts none."""
 
     def __init__(self) -> None:
         self.futures: list[Future[Any]] = []
@@ -213,7 +213,7 @@ class Queue(Executor):
         return self.futures[-1]
 
 
-async def test_a_call_that_is_cancelled_leaves_its_executors_queue() -> None:
+async def test_cancelled_call_leaves_the_queue_of_its_executor() -> None:
     server, queue = Server(port=0), Queue()
     server.register("job", lambda: 1, executor=queue)
     cancelled = threading.Event()

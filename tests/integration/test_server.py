@@ -1,4 +1,4 @@
-"""One server with a client: how functions run, how many at once, how they are cancelled, and what is refused."""
+"""One server with a client: how functions run, how many at once, how they are cancelled, and which are refused."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Client]:
-    """A client of the running server; what hangs fails."""
+    """A client of the running server; a test that hangs fails."""
     with anyio.fail_after(PATIENCE):
         async with server, Client(server.url) as client:
             yield client
@@ -44,7 +44,7 @@ def node(**settings: Any) -> Server:
 # -- how functions run ------------------------------------------------------------------------------------------------
 
 
-async def test_a_coroutine_function_runs_in_the_loop() -> None:
+async def test_coroutine_function_runs_in_the_event_loop() -> None:
     server = node()
 
     @server.function
@@ -56,12 +56,12 @@ async def test_a_coroutine_function_runs_in_the_loop() -> None:
         assert await client.call("thread") == threading.get_ident()
 
 
-async def test_a_plain_function_runs_in_a_thread_of_its_own_and_threads_are_used_again() -> None:
+async def test_plain_function_runs_in_a_reused_worker_thread() -> None:
     server, held = node(), BlockingThread()
 
     @server.function(name="named")
     def thread() -> int:
-        assert threading.current_thread().daemon  # or it could keep the process alive
+        assert threading.current_thread().daemon  # otherwise it could keep the process alive
         return threading.get_ident()
 
     server.register("held", held.body)
@@ -74,14 +74,14 @@ async def test_a_plain_function_runs_in_a_thread_of_its_own_and_threads_are_used
         held.release()
 
 
-async def test_an_inline_function_runs_where_the_call_comes_in_and_needs_no_thread() -> None:
+async def test_inline_function_runs_in_the_event_loop_without_a_thread() -> None:
     server = node()
     server.register("thread", threading.get_ident, inline=True)
     async with running(server) as client:
         assert await client.call("thread") == threading.get_ident()
 
 
-async def test_an_inline_function_that_holds_the_loop_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_inline_function_that_blocks_the_loop_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     server = node()
     server.register("slow", lambda: threading.Event().wait(0.11), inline=True)
     async with running(server) as client:
@@ -89,7 +89,7 @@ async def test_an_inline_function_that_holds_the_loop_is_told_of(caplog: pytest.
     assert "slow blocked the event loop for 1" in caplog.text
 
 
-async def test_a_function_runs_in_a_pool_of_threads() -> None:
+async def test_function_in_a_thread_pool() -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="theirs") as pool:
         server = node()
         server.register("thread", lambda: threading.current_thread().name, executor=pool)
@@ -97,7 +97,7 @@ async def test_a_function_runs_in_a_pool_of_threads() -> None:
             assert await client.call("thread") == "theirs_0"
 
 
-async def test_a_function_runs_in_a_pool_of_processes() -> None:
+async def test_function_in_a_process_pool() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         server = node()
         server.register("process", os.getpid, executor=pool)
@@ -110,7 +110,7 @@ async def test_a_function_runs_in_a_pool_of_processes() -> None:
 
 
 class AtOnce(Executor):
-    """Has run what it is given before it gives the future, as an executor may."""
+    """An executor that runs the body before it returns the future, which the interface allows."""
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -119,13 +119,13 @@ class AtOnce(Executor):
 
 
 class Closed(Executor):
-    """Takes nothing."""
+    """An executor that refuses every body."""
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         raise RuntimeError("cannot schedule new futures after shutdown")
 
 
-async def test_an_executor_may_be_done_at_once_or_refuse() -> None:
+async def test_executor_that_runs_in_place_or_refuses() -> None:
     server = node()
     server.register("at-once", lambda: 1, executor=AtOnce())
     server.register("closed", lambda: 1, executor=Closed())
@@ -137,8 +137,8 @@ async def test_an_executor_may_be_done_at_once_or_refuse() -> None:
         assert "closed" not in server.functions
 
 
-async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> None:
-    """SystemExit and a CancelledError that nobody asked for are errors of the body like any other."""
+async def test_node_survives_any_exception_of_a_body(anyio_backend: str) -> None:
+    """SystemExit and a CancelledError without a cancellation are errors of the body like any other."""
     raised: list[type[BaseException]] = [ValueError, SystemExit, StopIteration, asyncio.CancelledError]
 
     def plain(number: int) -> None:
@@ -152,7 +152,7 @@ async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> No
     server.register("inline", lambda number: plain(min(number, 2)), inline=True)
     server.register("loop", coroutine)
     async with running(server) as client:
-        # A trio task that raises asyncio's cancellation is no user's mistake, and StopIteration no coroutine's.
+        # asyncio's cancellation in a trio task, or StopIteration in a coroutine, is no mistake that a user can make.
         for name in ("thread", "inline", "loop"):
             for number, kind in enumerate(raised):
                 if name == "loop" and kind is asyncio.CancelledError and anyio_backend == "trio":
@@ -164,11 +164,11 @@ async def test_whatever_a_body_raises_the_node_goes_on(anyio_backend: str) -> No
         assert (await client.view()).running == 0
 
 
-# -- how many at once, and how they end early --------------------------------------------------------------------------
+# -- concurrency, and early ends ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-async def test_no_more_bodies_run_at_once_than_allowed(slots: int) -> None:
+async def test_slots_limit_concurrent_bodies(slots: int) -> None:
     server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=slots)
     async with running(server) as client, anyio.create_task_group() as tasks:
@@ -181,7 +181,7 @@ async def test_no_more_bodies_run_at_once_than_allowed(slots: int) -> None:
     assert held.ended == 5
 
 
-async def test_a_thread_keeps_its_slot_until_it_returns() -> None:
+async def test_thread_keeps_its_slot_until_it_returns() -> None:
     server, held = node(), BlockingThread()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client:
@@ -199,11 +199,11 @@ async def test_a_thread_keeps_its_slot_until_it_returns() -> None:
             assert await held.next_start() == "second"
 
 
-async def test_a_coroutine_is_cancelled_when_its_caller_is() -> None:
+async def test_coroutine_is_cancelled_with_its_caller() -> None:
     server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client:
-        for number in (1, 2):  # its slot is free again
+        for number in (1, 2):  # the slot is free again
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.call, "held")
                 await held.until(started=number)
@@ -211,7 +211,7 @@ async def test_a_coroutine_is_cancelled_when_its_caller_is() -> None:
             await held.until(cancelled=number)
 
 
-async def test_a_coroutine_is_cancelled_when_its_deadline_passes() -> None:
+async def test_coroutine_is_cancelled_at_its_deadline() -> None:
     server, held = node(), BlockingCoroutine()
     server.register("held", held.body)
     async with running(server) as client:
@@ -220,7 +220,7 @@ async def test_a_coroutine_is_cancelled_when_its_deadline_passes() -> None:
         await held.until(cancelled=1)
 
 
-async def test_a_coroutine_is_cancelled_when_its_client_vanishes() -> None:
+async def test_coroutine_is_cancelled_when_its_client_is_lost() -> None:
     server, held = node(), BlockingCoroutine()
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
@@ -232,7 +232,7 @@ async def test_a_coroutine_is_cancelled_when_its_client_vanishes() -> None:
             await held.until(cancelled=1)
 
 
-async def test_a_queued_call_whose_caller_is_gone_never_starts() -> None:
+async def test_cancelled_queued_call_never_starts() -> None:
     server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client, anyio.create_task_group() as tasks:
@@ -253,7 +253,7 @@ async def test_a_queued_call_whose_caller_is_gone_never_starts() -> None:
 # -- registering ------------------------------------------------------------------------------------------------------
 
 
-async def test_functions_come_and_go_while_it_runs_from_the_loop_and_from_another_thread() -> None:
+async def test_register_and_unregister_at_runtime_from_two_threads() -> None:
     server = node()
     async with running(server) as client:
         for call in (None, anyio.to_thread.run_sync):
@@ -273,7 +273,7 @@ async def test_functions_come_and_go_while_it_runs_from_the_loop_and_from_anothe
             server.unregister("fresh")
 
 
-async def test_a_running_call_outlives_its_function_and_a_queued_one_does_not() -> None:
+async def test_running_call_outlives_its_function_and_queued_does_not() -> None:
     server, held = node(), BlockingCoroutine()
     server.register("held", held.body, concurrency=1)
     async with running(server) as client, anyio.create_task_group() as tasks:
@@ -296,7 +296,7 @@ async def test_a_running_call_outlives_its_function_and_a_queued_one_does_not() 
     assert results == ["first"]
 
 
-async def test_a_taken_name_is_refused_and_replaced_on_demand() -> None:
+async def test_used_name_is_refused_unless_replaced() -> None:
     server = node()
     server.register("f", lambda: 1)
     async with running(server) as client:
@@ -311,7 +311,7 @@ async def test_a_taken_name_is_refused_and_replaced_on_demand() -> None:
             server.function(name="echos")(lambda: 1)
 
 
-async def test_what_it_is_told_wrongly_names_the_fix() -> None:
+async def test_invalid_arguments_raise_errors_that_name_the_fix() -> None:
     server = node()
     with pytest.raises(TypeError, match=r'resources="gpu" is a bare string; write resources=\{"gpu"\}'):
         Server(resources="gpu")
@@ -334,7 +334,7 @@ async def test_what_it_is_told_wrongly_names_the_fix() -> None:
     assert server.functions == ("echo", "echos")
 
 
-async def test_a_port_that_is_taken() -> None:
+async def test_port_in_use() -> None:
     async with node() as server:
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server.port}: address already in use; choose"):
             await Server(port=server.port).serve()
@@ -344,9 +344,7 @@ async def test_a_port_that_is_taken() -> None:
 
 
 @pytest.mark.parametrize("patient", [True, False], ids=["in time", "too slow"])
-async def test_leaving_waits_for_what_runs_no_longer_than_the_grace(
-    patient: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_leave_waits_for_running_calls_up_to_the_grace(patient: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     server, held = node(limits=Limits(drain_grace=(10_000 if patient else 50) * MILLISECOND)), BlockingCoroutine()
     server.register("held", held.body)

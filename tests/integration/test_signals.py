@@ -1,4 +1,4 @@
-"""A process that is a node, and the signals that it gets; what a program and its children have of them besides."""
+"""A process that is a node, and the signals that it receives; the effects on its program and its child processes."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def node(folder: Path, code: str, *, prepare: str = "") -> Iterator[tuple[subpro
 @pytest.mark.parametrize(
     ("number", "backend"), [(signal.SIGTERM, "asyncio"), (signal.SIGINT, "trio"), (signal.SIGHUP, "asyncio")]
 )
-def test_it_leaves_in_order_and_the_program_goes_on(number: signal.Signals, backend: str, tmp_path: Path) -> None:
+def test_signal_leaves_in_order_and_the_program_continues(number: signal.Signals, backend: str, tmp_path: Path) -> None:
     code = f"server.run(backend={backend!r})\nprint('after', signal.getsignal(signal.SIGTERM) is mine)"
     with node(tmp_path, code, prepare="signal.signal(signal.SIGTERM, mine)") as (process, url):
         with SyncClient(url) as client:
@@ -76,7 +76,7 @@ def test_it_leaves_in_order_and_the_program_goes_on(number: signal.Signals, back
     assert f"{number.name}: leaving the cluster" in err
 
 
-def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+def test_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     prepare = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"  # as `nohup` does
     with node(tmp_path, "server.run()", prepare=prepare) as (process, url):
         process.send_signal(signal.SIGHUP)
@@ -86,7 +86,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_forked_child_has_the_handlers_of_before(tmp_path: Path) -> None:
+def test_forked_child_has_the_previous_handlers(tmp_path: Path) -> None:
     prepare = "signal.signal(signal.SIGINT, mine)\nsignal.signal(signal.SIGHUP, mine)"
     with node(tmp_path, "server.run()", prepare=prepare) as (process, url), SyncClient(url) as client:
         found = client.call("handlers")
@@ -94,7 +94,7 @@ def test_a_forked_child_has_the_handlers_of_before(tmp_path: Path) -> None:
         process.terminate()
 
 
-def test_importing_the_package_changes_no_handler_of_children() -> None:
+def test_import_changes_no_handler_of_children() -> None:
     program = (
         HEAD
         + """
@@ -116,7 +116,7 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 
 
 @pytest.mark.parametrize("signals", [2, 1])
-def test_a_body_that_swallows_its_cancellation_does_not_keep_the_process(signals: int, tmp_path: Path) -> None:
+def test_suppressed_cancellation_does_not_block_the_exit(signals: int, tmp_path: Path) -> None:
     prepare = """
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports.runtime import signals as module
@@ -135,7 +135,7 @@ module._GRACEFUL_EXIT_SECONDS = module._FORCED_EXIT_SECONDS = 0.3
     assert process.returncode in (0, 128 + signal.SIGTERM)
 
 
-def test_second_signal_ends_a_process_whose_loop_is_blocked(tmp_path: Path) -> None:
+def test_second_signal_ends_a_blocked_process(tmp_path: Path) -> None:
     prepare = """
 @server.function(inline=True)
 def block():
@@ -151,7 +151,7 @@ def block():
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "blocked\n"
-            for _ in range(round(PATIENCE)):  # one that comes just before the sleep begins does not interrupt it
+            for _ in range(round(PATIENCE)):  # a signal just before the sleep begins does not interrupt it
                 process.send_signal(signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(1)
@@ -162,7 +162,7 @@ def block():
             caller.wait()
 
 
-def test_a_handler_of_the_programs_own_may_call_leave(tmp_path: Path) -> None:
+def test_handler_of_the_program_may_call_leave(tmp_path: Path) -> None:
     code = """
 async def main():
     signal.signal(signal.SIGUSR1, lambda *_: server.leave())
@@ -182,8 +182,8 @@ print("over")
     assert process.returncode == 0
 
 
-def test_an_event_loop_without_signals(tmp_path: Path) -> None:
-    """As on Windows: Python's own handlers pass them on."""
+def test_event_loop_without_signal_support(tmp_path: Path) -> None:
+    """As on Windows: the node uses Python's own signal handlers."""
     prepare = """
 class Loop(asyncio.SelectorEventLoop):
     def add_signal_handler(self, *args):

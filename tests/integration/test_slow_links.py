@@ -1,6 +1,6 @@
-"""A node at the other end of a link that does not read: it is told which catalogues changed, and the rest once it does.
+"""A node behind a link that does not read: it gets the versions of changed catalogues, and the content once it reads.
 
-The hand-made neighbour shows what is on the wire; the real one ends up knowing what it missed.
+The hand-made neighbour shows what is on the wire. The real one has the missed content at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEIGHBOUR = b"a slow neighbour"
 NODES_HELLO: list[Any] = [1, [1, 1], [], "default-cluster", NEIGHBOUR, "by hand"]
 NEWS, FETCH = 20, 22
 LARGE = 24_000_000
-"""Bytes of a result that no buffers of the system hold, and that one message may carry."""
+"""The size of a result that exceeds all buffers of the system and fits into one message, in bytes."""
 
 
 def new() -> int:
@@ -33,7 +33,7 @@ def new() -> int:
 
 
 async def news_of(peer: NativeClient, member: bytes, version: int) -> tuple[list[Any], list[Any]]:
-    """Deltas and heads of the next message that tells of a member's catalogue at a version; others are passed over."""
+    """Return the deltas and heads of the next message about a member's catalogue at a version; skip other messages."""
     while True:
         kind, *fields = await peer.receive()
         if kind == NEWS:
@@ -49,13 +49,13 @@ def version(server: Server) -> int:
 
 
 async def knows(server: Server, function: str) -> None:
-    """Wait until a node knows of a function; it is asked again and again."""
+    """Wait until a node lists a function; poll its view."""
     async with Client(server.url) as client:
         while function not in {row.function for row in (await client.view()).functions}:  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
 
-async def test_a_neighbour_that_does_not_read_is_told_heads_and_gets_the_content_when_it_asks(tmp_path: Path) -> None:
+async def test_slow_neighbour_gets_heads_and_fetches_content(tmp_path: Path) -> None:
     produced = anyio.Event()
 
     async def large() -> bytes:
@@ -72,7 +72,7 @@ async def test_a_neighbour_that_does_not_read_is_told_heads_and_gets_the_content
             await slow.send([REQUEST, 1, [["x", "large", msgpack.packb([[], {}])]]])
             await produced.wait()
             async with Client(a.url) as client:
-                await client.call("echo", 1)  # what is not read waits by now
+                await client.call("echo", 1)  # by now the backlog waits
             a.register("missed", new)
             await knows(b, "missed")
             while (await slow.receive())[0] != RESULT:
@@ -89,7 +89,7 @@ async def test_a_neighbour_that_does_not_read_is_told_heads_and_gets_the_content
     assert again.agreed, "that it did not read is an input like any other"
 
 
-async def test_a_node_that_could_not_read_knows_afterwards_what_it_missed() -> None:
+async def test_neighbour_gets_missed_changes_after_it_reads_again() -> None:
     bodies = [BlockingCoroutine(), BlockingCoroutine()]
 
     async def large(which: int) -> bytes:
@@ -106,7 +106,7 @@ async def test_a_node_that_could_not_read_knows_afterwards_what_it_missed() -> N
                     await held.until(started=1)
                 cluster.cut("a", "b", silent=True)
                 cluster.cut("b", "c", silent=True)
-                for held in bodies:  # the first is taken by who waits for something to read, and held back there
+                for held in bodies:  # a reader that waits takes the first message, and it is held back there
                     held.release()
                     await anyio.wait_all_tasks_blocked()
                 assert a._driver is not None

@@ -1,4 +1,4 @@
-"""Peers that are slow but there, over real sockets: what moves is alive, what does not is given up."""
+"""Peers that are slow but alive, over real sockets: a link that moves bytes stays, a link that does not is closed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK = Limits(ping_every=500 * MILLISECOND, gone_after=1000 * MILLISECOND)
 
 @asynccontextmanager
 async def narrow(port: int, *, rate: int) -> AsyncIterator[int]:
-    """A port that leads to another, with so many bytes a second each way and little room between; its number."""
+    """Yield a proxy port in front of `port`, with `rate` bytes a second in each direction and small buffers."""
 
     async def pump(source: anyio.abc.ByteStream, target: anyio.abc.ByteStream) -> None:
         try:
@@ -71,7 +71,7 @@ async def test_transfer_between_two_nodes_over_a_slow_link(transport: str) -> No
                         assert [row.standing for row in server.view().members] == ["alive", "alive"]
 
 
-async def test_pong_for_a_json_client_leaves_before_its_long_answer_ends() -> None:
+async def test_pong_for_a_json_client_precedes_end_of_a_long_answer() -> None:
     with anyio.fail_after(PATIENCE):
         async with Server(port=0) as server:
             server.register("text", lambda size: "x" * size, inline=True)
@@ -104,7 +104,7 @@ async def test_many_large_results_in_flight_all_arrive() -> None:
                 assert sizes == [8 * 1024 * 1024] * 40
 
 
-async def test_client_that_reads_nothing_is_closed_and_one_that_reads_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_that_reads_nothing_is_closed_a_slow_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_buffer, "STALLED_SECONDS", 0.5)
     monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 0.05)
     size = 8_000_000
@@ -116,7 +116,7 @@ async def test_client_that_reads_nothing_is_closed_and_one_that_reads_is_not(mon
                 await stuck.send(request)
                 await slow.send(request)
                 got = 0
-                while got < size:  # at a pace at which the whole takes several times as long as silence may last
+                while got < size:  # at a pace that needs several times the allowed silence for the whole
                     got += len(await slow.stream.receive(150_000))
                     await anyio.sleep(0.03)
                 left = await stuck.until_closed()
@@ -130,7 +130,7 @@ def _packed(size: int) -> bytes:
     return packed
 
 
-async def test_last_answer_over_a_slow_link_arrives_after_the_node_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_last_answer_over_a_slow_link_arrives_after_the_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_buffer, "CLOSING_SECONDS", 1.0)
     size = 3_000_000
     with anyio.fail_after(PATIENCE):

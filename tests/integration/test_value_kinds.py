@@ -1,6 +1,6 @@
-"""Values that JSON lacks: how each reaches a JSON client, that it keeps its type on the way, and what cannot be said.
+"""Values that JSON lacks: their form for a JSON client, their types between calls, and values beyond JSON.
 
-One node whose functions give such values is asked by a JSON client of other people's making and by a native one.
+A foreign JSON client and a native client send requests to one node whose functions return such values.
 """
 
 import cmath
@@ -71,29 +71,29 @@ def rpc(*cmds: tuple[str, str, object], **fields: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("title", SAYABLE)
-async def test_a_value_as_json(title: str, peer: Classic) -> None:
+async def test_value_as_json(title: str, peer: Classic) -> None:
     answer = await ask(peer, rpc(("a", "give", title)))
     assert answer == {"r": {"a": SAYABLE[title][1]}, "error": None, "u": "mine"}
 
 
 @pytest.mark.parametrize("title", SAYABLE)
-async def test_between_calls_a_value_keeps_its_type(title: str, peer: Classic) -> None:
+async def test_value_keeps_its_type_between_calls(title: str, peer: Classic) -> None:
     answer = await ask(peer, rpc(("a", "give", title), ("b", "echo", "a"), ("c", "kind", "b")))
     assert answer["r"] == {"c": type(SAYABLE[title][0]).__name__}
 
 
-async def test_what_json_cannot_say_may_still_pass_between_calls(peer: Classic) -> None:
+async def test_value_unknown_to_json_passes_between_calls(peer: Classic) -> None:
     answer = await ask(peer, rpc(("a", "give", "complex"), ("b", "kind", "a")))
     assert answer["r"] == {"b": "complex"}
 
 
 def _shown(value: object) -> str:
-    """A value in words; the order of a set may be another after each way."""
+    """Return a value as text; sets are sorted, because their order may change on the wire."""
     return f"{type(value)} {sorted(map(repr, value))}" if isinstance(value, (set, frozenset)) else repr(value)
 
 
 @pytest.mark.parametrize("title", VALUES)
-async def test_natively_a_value_keeps_its_type(title: str, node: Server) -> None:
+async def test_value_keeps_its_type_natively(title: str, node: Server) -> None:
     async with Client(f"tcp://127.0.0.1:{node.port}") as client:
         there = await client.call("give", title)
         back = await client.call("echo", there)
@@ -102,7 +102,7 @@ async def test_natively_a_value_keeps_its_type(title: str, node: Server) -> None
 
 
 @pytest.mark.parametrize("title", UNSAYABLE)
-async def test_a_result_that_json_cannot_say_is_1003_with_its_path(title: str, peer: Classic) -> None:
+async def test_result_unknown_to_json_is_1003_with_its_path(title: str, peer: Classic) -> None:
     _, path = UNSAYABLE[title]
     answer = await ask(peer, rpc(("fine", "echo", 1), ("a", "give", title)))
     error: dict[str, Any] = answer["error"]
@@ -114,7 +114,7 @@ async def test_a_result_that_json_cannot_say_is_1003_with_its_path(title: str, p
     assert (await ask(peer, rpc(("a", "echo", 7))))["r"] == {"a": 7}
 
 
-async def test_under_partial_the_others_come_back(peer: Classic) -> None:
+async def test_partial_returns_the_other_results(peer: Classic) -> None:
     message = rpc(("a", "give", "NaN"), ("b", "give", "complex"), ("c", "echo", 5), on_error="partial")
     answer = await ask(peer, message)
     assert answer["r"] == {"c": 5}
@@ -122,7 +122,7 @@ async def test_under_partial_the_others_come_back(peer: Classic) -> None:
     assert {name: fault["code"] for name, fault in answer["error"]["details"]["failed"].items()} == {"b": 1003}
 
 
-async def test_an_unknown_type_is_1003_in_both_dialects(node: Server, peer: Classic) -> None:
+async def test_unknown_type_is_1003_in_both_dialects(node: Server, peer: Classic) -> None:
     server_side = {"role": "rpc", "cmds": [{"name": "a", "fun": "unknown"}], "u": "mine"}
     error = (await ask(peer, server_side))["error"]
     assert error["code"] == 1003
@@ -132,7 +132,7 @@ async def test_an_unknown_type_is_1003_in_both_dialects(node: Server, peer: Clas
             await client.call("unknown")
 
 
-async def test_failed_names_each_wanted_call_but_the_first_failure(peer: Classic) -> None:
+async def test_failed_names_each_wanted_call_except_the_first_failure(peer: Classic) -> None:
     message = rpc(("a", "give", "nothing of that name"), ("b", "echo", "a"), ("c", "echo", 5), on_error="partial")
     answer = await ask(peer, message | {"want": ["a", "b", "c"]})
     assert answer["r"] == {"c": 5}

@@ -1,5 +1,6 @@
-"""Host and Origin on real sockets: what a browser would send for a foreign page is refused, on each path; what programs
-send is let in.
+"""Host and Origin on real sockets.
+
+The node refuses what a browser sends for a foreign page, on each path, and accepts what programs send.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def anyio_backend() -> str:
 
 
 async def ask(server: Server, request: str, *, host: str = "127.0.0.1") -> tuple[int, dict[str, str], str]:
-    """Status, headers and body of the answer to a request, `\n` for the line ends; the connection closes after it."""
+    """Return status, headers and body of an answer. `\n` ends the lines of the request; the connection then closes."""
     async with await anyio.connect_tcp(host, server.port) as stream:
         await stream.send(request.replace("\r\n", "\n").replace("\n", "\r\n").encode())
         data = b""
@@ -113,19 +114,19 @@ async def test_foreign_pages_are_refused(kind: str, headers: tuple[str, ...]) ->
     ],
     ids=" | ".join,
 )
-async def test_programs_and_own_pages_are_let_in(kind: str, headers: tuple[str, ...]) -> None:
+async def test_programs_and_own_pages_are_accepted(kind: str, headers: tuple[str, ...]) -> None:
     async with Server(port=0) as server:
         status, _, body = await ask(server, REQUESTS[kind](*headers))
     assert status == (101 if kind == "websocket" else 200), body
 
 
-async def test_health_is_open_to_everybody() -> None:
+async def test_health_needs_no_host_or_origin_check() -> None:
     async with Server(port=0) as server:
         for path in ("/healthz", "/readyz"):
             assert (await ask(server, get(path, "Host: evil.example", f"Origin: {EVIL}")))[0] == 200
 
 
-async def test_the_refusal_names_the_flag(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refusal_names_the_flag(caplog: pytest.LogCaptureFixture) -> None:
     async with Server(port=0) as server:
         _, _, by_host = await ask(server, get("/", "Host: mpreg.example:9001"))
         _, _, by_origin = await ask(server, post("Host: localhost", "Origin: https://App.example:443"))
@@ -135,7 +136,7 @@ async def test_the_refusal_names_the_flag(caplog: pytest.LogCaptureFixture) -> N
     assert len([one for one in caplog.messages if "app.example" in one]) == 1
 
 
-async def test_allowed_hosts_and_the_advertised_name_are_names_of_the_node() -> None:
+async def test_allowed_hosts_and_advertised_name_are_accepted() -> None:
     async with Server(port=0, allow_hosts=["Mpreg.Example:80"], advertise="ws://node.example:9001") as server:
         for host in ("mpreg.example", "mpreg.example:9001", "node.example"):
             assert (await ask(server, post(f"Host: {host}")))[0] == 200
@@ -144,7 +145,7 @@ async def test_allowed_hosts_and_the_advertised_name_are_names_of_the_node() -> 
         assert (await ask(server, post("Host: other.example")))[0] == 403
 
 
-async def test_an_allowed_origin_gets_its_preflight_and_reads_the_answer() -> None:
+async def test_allowed_origin_gets_its_preflight_and_the_answer() -> None:
     page = "http://localhost:3000"
     async with Server(port=0, allow_origins=["http://LOCALHOST:3000/", "https://app.example"]) as server:
         question = ("Host: localhost", f"Origin: {page}", "Access-Control-Request-Method: POST")
@@ -175,12 +176,12 @@ async def test_answers_carry_security_headers() -> None:
             assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
-async def test_nothing_changes_by_get() -> None:
+async def test_get_changes_nothing() -> None:
     async with Server(port=0) as server:
         assert (await ask(server, get("/rpc?role=rpc", "Host: localhost")))[0] == 405
 
 
-async def test_clients_of_websockets_send_no_origin_and_are_served() -> None:
+async def test_websockets_clients_send_no_origin_and_are_served() -> None:
     async with Server(port=0) as server:
         async with connect(server.url) as socket:
             await socket.send(BODY)
@@ -194,7 +195,7 @@ async def test_clients_of_websockets_send_no_origin_and_are_served() -> None:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A resolver in which `node.example` and `balancer.example` are this machine."""
+    """Make `node.example` and `balancer.example` resolve to this machine."""
     real = socket.getaddrinfo
 
     def resolve(host: object, *args: object, **more: object) -> object:
@@ -205,7 +206,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-async def test_native_clients_and_nodes_come_by_any_name(names: None) -> None:
+async def test_native_clients_and_nodes_may_use_any_name(names: None) -> None:
     async with Server(port=0) as server:
         for name in ("node.example", "balancer.example"):
             url = f"ws://{name}:{server.port}"
@@ -214,11 +215,11 @@ async def test_native_clients_and_nodes_come_by_any_name(names: None) -> None:
             link = await Dialler(websocket_only=True)(url)  # type: ignore[arg-type]
             await link.close()
             with pytest.raises(InvalidStatus):
-                async with connect(url, host="127.0.0.1"):  # uvloop asks a resolver of its own
+                async with connect(url, host="127.0.0.1"):  # uvloop uses a resolver of its own
                     pass
 
 
-async def test_a_refused_client_hears_why() -> None:
+async def test_refused_client_gets_the_reason() -> None:
     async def refuse(stream: anyio.abc.SocketStream) -> None:
         async with stream:
             await stream.receive()
@@ -236,7 +237,7 @@ async def test_a_refused_client_hears_why() -> None:
 
 
 def own_address() -> str:
-    """An address of this machine that is not loopback; loopback's second number where there is none."""
+    """Return an address of this machine that is not loopback; the second loopback address where there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -245,7 +246,7 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-async def test_elsewhere_the_number_of_the_connection_is_a_name() -> None:
+async def test_address_of_the_connection_is_accepted_as_host() -> None:
     host = own_address()
     async with Server(host="0.0.0.0", insecure=True, port=0) as server:
         assert (await ask(server, post(f"Host: {host}:{server.port}"), host=host))[0] == 200
@@ -255,7 +256,7 @@ async def test_elsewhere_the_number_of_the_connection_is_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         ({"allow_hosts": "a"}, TypeError, 'allow_hosts=\\["a"\\]'),
         ({"allow_origins": "http://a"}, TypeError, "allow_origins"),
@@ -264,6 +265,6 @@ async def test_elsewhere_the_number_of_the_connection_is_a_name() -> None:
         ({"allow_origins": ["http://a/path"]}, ValueError, "is not an origin"),
     ],
 )
-def test_wrong_names_are_refused(arguments: dict[str, object], kind: type[Exception], told: str) -> None:
-    with pytest.raises(kind, match=told):
+def test_invalid_names_are_refused(arguments: dict[str, object], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
         Server(**arguments)  # type: ignore[arg-type]

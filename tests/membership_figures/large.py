@@ -1,8 +1,8 @@
-"""A death in a cluster too large to be simulated whole: real cores where it is seen and judged, stand-ins elsewhere.
+"""A death in a cluster too large for a full simulation: real cores near the dead member, stand-ins elsewhere.
 
-Real are the victim, until it dies, and its ten observers: `Node`s with a view of all, linked to each other and to all
-their neighbours. The rest are `StandIns` with one view for all, which answer pings, handshakes and digests, and pass
-the news on. Links take 1 ms and lose nothing.
+The real cores are the victim, until it dies, and its ten observers: `Node`s with a view of all, linked to each other
+and to all their neighbours. The rest are `StandIns` with one view for all, which answer pings, handshakes and digests,
+and pass the gossip on. Links take 1 ms and lose nothing.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mpreg_proto.wire.messages import BucketHashes, Claim, Digest, Goodbye, Goss
 from tests.membership_figures.standins import StandIns
 
 WARM = 12 * SECOND
-"""How long the real cores probe each other before the death, so that each had its turn."""
-UNHEARD = 3 * SECOND
-"""How long a dial into silence takes to fail."""
+"""The time that the real cores probe each other before the death, so that each has had its turn."""
+DIAL_TIMEOUT = 3 * SECOND
+"""The time until a dial into silence fails."""
 SCHEME = "sim://"
 
 
 def view(nodes: int, *, seed: int) -> tuple[list[MemberId], list[tuple[int, ...]]]:
-    """Ids of so many members, and by number the numbers of each one's neighbours."""
+    """Return the ids of so many members and, by number, the numbers of each one's neighbours."""
     draws = Rng(seed)
     ids = [MemberId(draws.below(1 << 52).to_bytes(8, "big") + bytes(8)) for _ in range(nodes)]
     rings = Rings(ids[0])
@@ -44,13 +44,13 @@ def view(nodes: int, *, seed: int) -> tuple[list[MemberId], list[tuple[int, ...]
 
 
 def cards(ids: list[MemberId]) -> tuple[Claim, ...]:
-    """What all know of all."""
+    """Return the claims that all members have about all."""
     written = [msgspec.msgpack.encode(Card(f"n{n}", (f"{SCHEME}{n}",), release="1.0")) for n in range(len(ids))]
     return tuple([Claim(one, 0, 0, card) for one, card in zip(ids, written, strict=True)])
 
 
 class Core:
-    """A real node. `peers`: by link the number of who is at its other end, and the link's number there, if real."""
+    """A real node. `peers`: by link the member number at its other end, and that end's link number, if it is real."""
 
     def __init__(self, number: int, node: Node) -> None:
         self.number = number
@@ -62,7 +62,7 @@ class Core:
         self._last = 0
 
     def join(self, other: int) -> LinkId:
-        """A number for a new link to a member."""
+        """Return a number for a new link to a member."""
         self._last += 1
         link = self.links[other] = LinkId(self._last)
         self.peers[link] = (other, None)
@@ -70,7 +70,7 @@ class Core:
 
 
 class Death:
-    """One death among `ids`. `run` says how long it took until 99 % of the others had marked the victim DEAD."""
+    """One death among `ids`. `run` returns the time until 99 % of the others have marked the victim DEAD."""
 
     def __init__(
         self, ids: list[MemberId], near: list[tuple[int, ...]], claims: tuple[Claim, ...], *, victim: int, seed: int
@@ -84,10 +84,10 @@ class Death:
         self._silent = False
         self._died: int | None = None
         self.dead: dict[int, int] = {}
-        """Who has marked the victim DEAD, and since when."""
+        """The members that have marked the victim DEAD, and the time of each."""
         self.strays: list[Claim] = []
-        """What was said of anybody else after the death."""
-        self._rest = StandIns(near, later=self._later, tell=self._pass_on)
+        """Claims about other members after the death."""
+        self._rest = StandIns(near, later=self._later, send=self._pass_on)
         self._cores = {number: self._core(number, seed) for number in (victim, *near[victim])}
         for number, core in self._cores.items():
             for other in near[number]:
@@ -101,7 +101,7 @@ class Death:
             self._carry_out(core)
 
     def run(self, *, silent: bool, after: float) -> float | None:
-        """Let it die after so many seconds; seconds until 99 % of the others know, None if not within 20 s."""
+        """Let it die after so many seconds; return the seconds until 99 % of the others know, None if not in 20 s."""
         self._until(self.now + WARM + round(after * SECOND))
         self._died, self._silent = self.now, silent
         gone = self._cores[self._victim]
@@ -112,7 +112,7 @@ class Death:
                     self._later(MILLISECOND, self._closed, self._cores[other], there)
         wanted = -(-(len(self._ids) - 1) * 99 // 100)
         self._until(self.now + 20 * SECOND, enough=wanted)
-        assert not self.strays, "nobody else is spoken of"
+        assert not self.strays, "claims about other members"
         times = sorted(self.dead.values())
         return (times[wanted - 1] - self._died) / SECOND if len(times) >= wanted else None
 
@@ -198,8 +198,8 @@ class Death:
                     self._later(MILLISECOND, self._answer, core, link, other, message)
             case Dial(where):
                 target = int(where.removeprefix(SCHEME))
-                unheard = self._silent and target == self._victim
-                self._later(UNHEARD if unheard else 2 * MILLISECOND, self._dialled, core, target)
+                unanswered = self._silent and target == self._victim
+                self._later(DIAL_TIMEOUT if unanswered else 2 * MILLISECOND, self._dialled, core, target)
             case HangUp(link) if link in core.peers:
                 other, there = core.peers[link]
                 self._later(0, self._closed, core, link)
@@ -214,7 +214,7 @@ class Death:
         return hello(cluster="default-cluster", member=self._ids[number], name=f"n{number}")
 
     def _answer(self, now: int, core: Core, link: LinkId, other: int, message: Message) -> None:
-        """What a stand-in says to a real core."""
+        """Send the answer of a stand-in to a real core."""
         answer: Message | None = None
         match message:
             case Ping(number):
@@ -227,30 +227,30 @@ class Death:
                 answer = Goodbye("")
             case Gossip(claims) if self._died is not None:
                 for claim in claims:
-                    self._heard(now, other, core.number, claim)
+                    self._received(now, other, core.number, claim)
         if answer is not None:
             self._later(MILLISECOND, self._arrive, core, link, answer)
 
-    def _heard(self, now: int, who: int, sender: int, claim: Claim) -> None:
+    def _received(self, now: int, node: int, sender: int, claim: Claim) -> None:
         if claim.member != self._ids[self._victim]:
             self.strays.append(claim)
-        elif self._rest.hear(who, sender, claim, now):
-            self.dead.setdefault(who, now)
+        elif self._rest.receive(node, sender, claim, now):
+            self.dead.setdefault(node, now)
 
     def _pass_on(self, sender: int, receivers: list[int], claim: Claim) -> None:
         self._later(MILLISECOND, self._passed_on, sender, receivers, claim)
 
     def _passed_on(self, now: int, sender: int, receivers: list[int], claim: Claim) -> None:
-        for who in receivers:
-            core = self._cores.get(who)
+        for node in receivers:
+            core = self._cores.get(node)
             if core is None:
-                self._heard(now, who, sender, claim)
+                self._received(now, node, sender, claim)
             elif sender in core.links:
                 self._arrive(now, core, core.links[sender], Gossip((claim,)))
 
 
 def deaths(nodes: int, *, seed: int, count: int, silent: bool) -> list[float]:
-    """Seconds until 99 % have marked a random member DEAD, for so many deaths, each in a cluster of its own."""
+    """Return the seconds until 99 % have marked a random member DEAD, for `count` deaths, each in a new cluster."""
     ids, near = view(nodes, seed=seed)
     claims = cards(ids)
     draws = Rng(seed).child("deaths, silent" if silent else "deaths")

@@ -1,4 +1,4 @@
-"""The measurements: each takes a cluster that has formed, does something to it, and says how long or how much."""
+"""The measurements: each takes a formed cluster, changes it, and returns times or amounts."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from mpreg_transports.testing import Fn
 from tests.membership_figures.watched import Counted, offered
 
 HOP = 0.051
-"""A link's millisecond and the time over which news may be joined."""
+"""The latency of a link, 1 ms, and the time over which gossip may be joined, in seconds."""
 AFTER_DEATH = 20.0
-"""Seconds that a crash is given to be known."""
+"""Seconds until a crash must be known."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that so large a share of `values` is not above (nearest rank)."""
+    """Return the value that this share of `values` does not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * round(share * 100) // 100) - 1)]
 
 
 def hops(nodes: int, *, seed: int, changes: int) -> list[float]:
-    """Over the rings alone, one view for all: over how many links a change of a random node goes to reach everybody."""
+    """Count the links that a change of a random node crosses to reach all, over the rings alone, in one common view."""
     draws = Rng(seed)
     ids = [MemberId(draws.below(1 << 52).to_bytes(16, "big")) for _ in range(nodes)]
     rings = Rings(ids[0])
@@ -52,7 +52,7 @@ def hops(nodes: int, *, seed: int, changes: int) -> list[float]:
 
 
 class Idle(msgspec.Struct):
-    """What one member sends in a second while nothing happens, and how many links it has."""
+    """The messages that one member sends in a second while nothing happens, and the number of its links."""
 
     messages: float
     bytes: float
@@ -61,7 +61,7 @@ class Idle(msgspec.Struct):
 
 
 def idle(sim: Counted, seconds: float = 60.0) -> Idle:
-    """Leave a cluster alone for a while."""
+    """Measure a cluster in which nothing happens for a while."""
     sim.sent, sim.bytes, sim.weighing = {}, 0, True
     sim.run(seconds)
     sim.weighing = False
@@ -72,7 +72,7 @@ def idle(sim: Counted, seconds: float = 60.0) -> Idle:
 
 
 class Spread(msgspec.Struct):
-    """How long it takes until all know of a change, in seconds, and how often one member sends it on at most."""
+    """The times until all know a change, in seconds, and the largest number of times that one member sends it on."""
 
     quiet: list[float]
     busy: list[float]
@@ -80,16 +80,16 @@ class Spread(msgspec.Struct):
 
 
 def spread(sim: Counted, changes: int) -> Spread:
-    """Change what nodes offer: one after the other, and then many at once, so that news waits to be joined."""
+    """Change the offers of nodes: one after the other, and then many at once, so that gossip is joined."""
     names = [sim.chooser.choice("changed", list(sim.nodes)) for _ in range(changes)]
     quiet: list[float] = []
     for number, name in enumerate(names):
-        sim.told = {}
+        sim.sends = {}
         quiet += _changed(sim, [(name, f"quiet-{number}")], apart=0.0)
-    sim.told = {}
+    sim.sends = {}
     together = [(name, f"busy-{number}") for number, name in enumerate(names)]
     busy = _changed(sim, together, apart=0.007)
-    sends = max(max(times.values()) for times in sim.told.values())
+    sends = max(max(times.values()) for times in sim.sends.values())
     return Spread(quiet, busy, sends)
 
 
@@ -105,7 +105,7 @@ def _changed(sim: Counted, changes: list[tuple[str, str]], *, apart: float) -> l
 
 
 def _known(sim: Counted, member: MemberId, version: int, start: int) -> float:
-    """Seconds until all others had a member's catalogue at a version, or at a later one that it was joined with."""
+    """Return the seconds until all others have a member's catalogue at a version, or at a later one with its change."""
     reached: dict[str, int] = {}
     for (other, later), times in sim.learnt.catalogues.items():
         if other == member and later >= version:
@@ -116,7 +116,7 @@ def _known(sim: Counted, member: MemberId, version: int, start: int) -> float:
 
 
 def deaths(sim: Counted, crashes: int, *, silent: bool) -> list[float]:
-    """Kill nodes one after the other; for each, how long until 99 % of the others have marked it DEAD."""
+    """Kill nodes one after the other; for each, return the seconds until 99 % of the others have marked it DEAD."""
     spans: list[float] = []
     for _ in range(crashes):
         alive = [name for name, host in sim.nodes.items() if host.alive]
@@ -132,18 +132,18 @@ def deaths(sim: Counted, crashes: int, *, silent: bool) -> list[float]:
 
 
 def healed(sim: Counted, seconds: float) -> float | None:
-    """Cut a cluster in halves for so long; how long it then takes until all see all as ALIVE."""
+    """Cut a cluster in halves for so long; return the seconds from the end of the cut until all see all as ALIVE."""
     names = [name for name, host in sim.nodes.items() if host.alive]
     half = len(names) // 2
     sim.partition(names[:half], names[half:])
     sim.run(seconds)
-    assert not sim.whole(), "a partition that nobody notices"
+    assert not sim.whole(), "a partition without effect"
     sim.heal()
     return sim.wait(sim.whole, most=120.0)
 
 
 def memory(known: int) -> float:
-    """Bytes that one more member costs, without its catalogue, in a node that knows so many."""
+    """Return the bytes that one more member costs, without its catalogue, in a node that knows so many."""
     claims = [_claim(number) for number in range(known)]
     datas = [msgspec.msgpack.encode(Gossip(tuple(claims[start : start + 100]))) for start in range(0, known, 100)]
     decoder = msgspec.msgpack.Decoder(Gossip)

@@ -1,8 +1,9 @@
-"""Those of a large cluster who only pass news of one member on: arrays in place of 10,000 nodes with a view each.
+"""The members of a large cluster that only pass on gossip about one member: arrays in place of 10,000 nodes.
 
-They share one view. A stand-in does with a claim what a node does that neither watches the member nor is linked to it:
-it takes the maximum, joins accusers, tells all its neighbours but those it heard it from, at once or 50 ms after its
-last telling (gossip.py), and says DEAD itself when the observers have not for 12 s (suspicion.py). It probes nobody.
+They share one view. A stand-in handles a claim as a node does that neither observes the member nor is linked to it. It
+takes the maximum, joins accusers, and sends to all its neighbours except those it received it from, at once or 50 ms
+after its last gossip (gossip.py). It declares DEAD itself if the observers have not for 12 s (suspicion.py). It probes
+no member.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ SUSPECT, DEAD = int(Standing.SUSPECT), int(Standing.DEAD)
 
 
 class StandIns:
-    """What each member, by its number, holds of the one that dies. `later(after, act, *args)` has something done.
+    """The claim that each member, by its number, has about the dying one. `later(after, act, *args)` schedules a call.
 
-    `tell(sender, receivers, claim)` puts a claim on its way.
+    `send(sender, receivers, claim)` sends a claim.
     """
 
     def __init__(
@@ -29,20 +30,20 @@ class StandIns:
         near: Sequence[Sequence[int]],
         *,
         later: Callable[..., None],
-        tell: Callable[[int, list[int], Claim], None],
+        send: Callable[[int, list[int], Claim], None],
     ) -> None:
         self._near = near
         self._later = later
-        self._tell = tell
+        self._send = send
         self._held: dict[int, Claim] = {}
-        self._tellers: dict[int, list[int]] = {}
-        """Who has news to tell, and who told it."""
+        self._sources: dict[int, list[int]] = {}
+        """The members with gossip to send, and the sources of each."""
         self._next: dict[int, int] = {}
-        """When each may tell again at once."""
+        """The time from which each may send at once again."""
 
-    def hear(self, who: int, sender: int, claim: Claim, now: int) -> bool:
-        """A claim came to `who` from `sender`. Whether the member is DEAD to `who` from now on, and was not before."""
-        held = self._held.get(who)
+    def receive(self, node: int, sender: int, claim: Claim, now: int) -> bool:
+        """Handle a claim that `node` receives from `sender`; return whether this makes the member DEAD to `node`."""
+        held = self._held.get(node)
         rose = held is None or (held.incarnation, held.standing) < (claim.incarnation, claim.standing)
         if held is not None and not rose:
             joined = tuple(sorted({*held.accusers, *claim.accusers}))[:MAX_ACCUSERS]
@@ -50,27 +51,27 @@ class StandIns:
             if not same or claim.standing != SUSPECT or joined == held.accusers:
                 return False
             claim = Claim(claim.member, claim.incarnation, claim.standing, claim.card, joined)
-        self._held[who] = claim
-        self._tellers.setdefault(who, []).append(sender)
+        self._held[node] = claim
+        self._sources.setdefault(node, []).append(sender)
         if held is None:
-            self._later(UNOBSERVED_TIMEOUT, self._give_up, who, claim)
-        self.flush(who, now)
+            self._later(UNOBSERVED_TIMEOUT, self._give_up, node, claim)
+        self.flush(node, now)
         return rose and claim.standing == DEAD
 
-    def flush(self, who: int, now: int) -> None:
-        """Tell what is to be told, unless that was just done: then it is due a little later."""
-        due = self._next.get(who, 0)
+    def flush(self, node: int, now: int) -> None:
+        """Send the pending gossip, or schedule it if the last one was just sent."""
+        due = self._next.get(node, 0)
         if now < due:
-            self._later(due - now, self._due, who)
-        elif who in self._tellers:
-            self._next[who] = now + FLUSH_INTERVAL
-            tellers = self._tellers.pop(who)
-            self._tell(who, [one for one in self._near[who] if one not in tellers], self._held[who])
+            self._later(due - now, self._due, node)
+        elif node in self._sources:
+            self._next[node] = now + FLUSH_INTERVAL
+            sources = self._sources.pop(node)
+            self._send(node, [one for one in self._near[node] if one not in sources], self._held[node])
 
-    def _due(self, now: int, who: int) -> None:
-        if who in self._tellers:
-            self.flush(who, now)
+    def _due(self, now: int, node: int) -> None:
+        if node in self._sources:
+            self.flush(node, now)
 
-    def _give_up(self, now: int, who: int, claim: Claim) -> None:
-        if self._held[who].standing == SUSPECT:
-            self.hear(who, who, Claim(claim.member, claim.incarnation, DEAD, claim.card), now)
+    def _give_up(self, now: int, node: int, claim: Claim) -> None:
+        if self._held[node].standing == SUSPECT:
+            self.receive(node, node, Claim(claim.member, claim.incarnation, DEAD, claim.card), now)

@@ -1,4 +1,4 @@
-"""A simulated cluster that counts what is sent, and remembers when each node learnt what."""
+"""A simulated cluster that counts sent messages, and records when each node learned what."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 
 PREFIX = 4
-"""Bytes of a frame's length."""
+"""The size of a frame's length in bytes."""
 
 
 def offered() -> int:
-    """What every node offers."""
+    """The function that every node offers."""
     return 1
 
 
 class Learnt(Watcher):
-    """When each node learnt of a member's catalogue, or marked a member DEAD; in the simulation's time."""
+    """The times at which each node learned of a member's catalogue, or marked a member DEAD, in simulated time."""
 
     def __init__(self) -> None:
         self.catalogues: dict[tuple[MemberId, int], dict[str, int]] = {}
@@ -41,21 +41,21 @@ class Learnt(Watcher):
 
 
 class Counted(Simulation):
-    """Counts messages and, while `weighing`, bytes as they would be on a stream."""
+    """Counts messages and, while `weighing`, their bytes on a stream."""
 
     weighing = False
 
     def __init__(self, nodes: int, seed: int) -> None:
         self.sent: dict[str, int] = {}
         self.bytes = 0
-        self.told: dict[tuple[bytes, int], dict[str, int]] = {}
-        """How often each member sent on each version of a catalogue."""
+        self.sends: dict[tuple[bytes, int], dict[str, int]] = {}
+        """The number of times that each member sent each version of a catalogue."""
         self.learnt = Learnt()
         specs = {f"n{number}": Spec(functions={"offered": Fn(offered)}) for number in range(nodes)}
         super().__init__(seed=seed, nodes=specs, objects=True, watchers=[self.learnt])
 
     def send(self, host: Host, effect: Send) -> None:
-        """A host writes to a link."""
+        """Count a message that a host writes to a link."""
         message = effect.message
         if message is not None:
             self._count(host, message)
@@ -68,11 +68,11 @@ class Counted(Simulation):
             self.bytes += PREFIX + len(encode(message))
         if isinstance(message, Gossip):
             for delta in message.deltas:
-                times = self.told.setdefault((delta.head.member, delta.head.version), {})
+                times = self.sends.setdefault((delta.head.member, delta.head.version), {})
                 times[host.name] = times.get(host.name, 0) + 1
 
     def wait(self, ready: Callable[[], bool], *, most: float, step: float = 0.25) -> float | None:
-        """Let time pass until something is so; how many seconds it took, None if it did not become so."""
+        """Let time pass until a condition is true; return the seconds, None if it does not become true."""
         began = self.now
         while self.now - began < most * SECOND:
             self.run(step)
@@ -81,7 +81,7 @@ class Counted(Simulation):
         return None
 
     def formed(self) -> bool:
-        """Whether everybody knows everybody and what they offer."""
+        """Return whether all nodes know all others and their functions."""
         living = [host for host in self.nodes.values() if host.alive]
         size = len(living)
         return all(
@@ -90,7 +90,7 @@ class Counted(Simulation):
         )
 
     def whole(self) -> bool:
-        """Whether everybody sees everybody as ALIVE."""
+        """Return whether all nodes see all others as ALIVE."""
         living = [host.node.me for host in self.nodes.values() if host.alive]
         return all(
             all(host.node.cluster.members.standing(member) is Standing.ALIVE for member in living)

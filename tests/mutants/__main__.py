@@ -16,7 +16,7 @@ from tests.mutants.hunting import Hunted, hunt
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: every mutant was found; 1: one survived; 2: wrong usage."""
+    """Return the exit code. 0: every mutant was found; 1: one survived; 2: wrong usage."""
     given = _parser().parse_args(arguments)
     known = planted()
     mutants = [one for one in (known.dropped if given.dropped else known.mutant) if _asked(one, given.only)]
@@ -42,14 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
 def hunt_all(
     mutants: Iterable[Mutant], *, jobs: int, seeds: int, seconds: float, start: int = 0, source: Path = ROOT
 ) -> Iterator[Hunted]:
-    """Hunt for each, on so many processes, in their order. All are planted into the packages as they are now."""
+    """Yield the result for each mutant in order, with so many processes. All are planted into the current packages."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
         copied = copy_packages(source, Path(folder))
         yield from pool.map(partial(hunt, source=copied, seeds=seeds, seconds=seconds, start=start), mutants)
 
 
 def table(hunted: Iterable[Hunted]) -> list[str]:
-    """In Markdown, as it stands in docs/explanation/testing.md."""
+    """Return the table in Markdown, as in docs/explanation/testing.md."""
     rows = [
         f"| {one.mutant.title} | `mpreg_proto/{one.mutant.file}` | {one.mutant.run} | {one.survived} | {one.verdict} |"
         for one in hunted
@@ -58,7 +58,7 @@ def table(hunted: Iterable[Hunted]) -> list[str]:
 
 
 def summary(hunted: list[Hunted], seconds: float) -> str:
-    """How many were found, and the median of the seeds that they survived."""
+    """Return how many were found, and the median of the seeds that they survived."""
     found = [one.survived for one in hunted if one.invariant is not None]
     middle = f", after a median of {median(found):g} seeds that passed, {max(found)} at most" if found else ""
     sizes = " or ".join(str(size) for size in sorted({one.mutant.nodes for one in hunted}))
@@ -72,14 +72,14 @@ def _asked(mutant: Mutant, only: list[str]) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Are planted bugs found?")
-    parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="at most for each mutant (2000)")
-    parser.add_argument("--start", type=int, default=0, metavar="N", help="the first of them (0)")
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Check that planted bugs are found.")
+    parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="the most seeds for each mutant (2000)")
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="the first seed (0)")
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="simulated, of work and faults (20)")
-    parser.add_argument("--only", action="append", default=[], metavar="TITLE", help="those whose title has this in it")
+    parser.add_argument("--only", action="append", default=[], metavar="TITLE", help="only titles that contain this")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (2)")
-    parser.add_argument("--dropped", action="store_true", help="those that were tried and left out, instead")
-    parser.add_argument("--list", action="store_true", help="only say which there are")
+    parser.add_argument("--dropped", action="store_true", help="the mutants that were tried and left out, instead")
+    parser.add_argument("--list", action="store_true", help="list the mutants and run nothing")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""How many seeds a mutant survives: each copy of the packages is run in a process of its own.
+"""The number of seeds that a mutant survives: each copy of the packages runs in a process of its own.
 
-A seed counts only if the packages without the bug pass it, so that nothing is called found which would fail anyhow.
+A seed counts only if the packages without the bug pass it, so that a seed that fails anyhow finds no mutant.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _SCRIPT = Path(__file__).with_name("seeds.py")
 
 
 class Hunted(msgspec.Struct, frozen=True):
-    """What came of the hunt for one mutant. `survived` are the seeds before the one that found it, or all."""
+    """The result for one mutant. `survived` is the number of seeds before the one that found it, or of all."""
 
     mutant: Mutant
     survived: int
     invariant: int | None
-    """Which one found it; 0: an exception of the core, or a run without an end; None: nothing did."""
+    """The invariant that found it; 0: an exception of the core, or a run without an end; None: not found."""
     text: str = ""
 
     @property
     def verdict(self) -> str:
-        """What found it."""
+        """The finder as a text."""
         if self.invariant is None:
             return "NOT FOUND"
         return f"invariant {self.invariant}" if self.invariant else "an exception"
@@ -66,7 +66,7 @@ def hunt(mutant: Mutant, source: Path, *, seeds: int, seconds: float, start: int
 def first_failing(packages: Path, first: int, last: int, seconds: float, mutant: Mutant) -> Failing | None:
     """Run seeds of the mutant's scenario and size with the packages in that folder.
 
-    Raises RuntimeError if these are not those that were run.
+    Raises RuntimeError if other packages were run.
     """
     numbers = (first, last, seconds, mutant.nodes)
     command = [sys.executable, "-B", str(_SCRIPT), *map(str, numbers), mutant.scenario]

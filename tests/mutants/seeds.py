@@ -1,8 +1,7 @@
-"""Run by hunting.py as a script, with a copy of the packages first on its path: `seeds.py FIRST LAST SECONDS NODES
-SCENARIO`.
+"""The script that hunting.py runs with a copy of the packages first on its path.
 
-Runs seeds of that scenario with all invariants until one fails, and prints that as one line of JSON, or `null`. A run
-that does not come to an end, or eats the machine's memory, has failed as well.
+`seeds.py FIRST LAST SECONDS NODES SCENARIO` runs seeds of that scenario with all invariants until one fails, and prints
+that as one line of JSON, or `null`. A run that does not end, or uses up the memory limit, has failed as well.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from mpreg_transports.testing.runs.replay import run_case
 from mpreg_transports.testing.runs.scenarios import case
 
 LONGEST = 60.0
-"""Seconds of processor time that one run may take, so that a busy machine matters not; an ordinary one needs one."""
+"""The limit of one run in seconds of processor time, so that a busy machine has no effect; a normal run needs one."""
 MEMORY = 3 << 30
 
 
 def main(first: int, last: int, seconds: float, nodes: int, scenario: str) -> None:
-    """Print what failed first of the seeds from `first` up to `last`."""
+    """Print the first failure of the seeds from `first` up to `last`, without `last`."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGVTALRM, _stuck)
     for seed in range(first, last):
@@ -43,5 +42,5 @@ def _stuck(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    print(Path(mpreg_proto.__file__).parents[1])  # for the one who asks, to be sure whose packages these are
+    print(Path(mpreg_proto.__file__).parents[1])  # so that the caller can check which packages were run
     main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -7,26 +7,26 @@ from pathlib import Path
 from mpreg_transports.testing.runs.scenarios import case
 from tests.simulations import figures, hashes, seeds
 
-WHAT = "seeds: many runs and what they reached; figures: how fast it is; hashes: those of the fixed runs"
+WHAT = "seeds: many runs and the situations reached; figures: speed; hashes: hashes of the fixed runs"
 
 
 def main() -> int:
-    """The exit code: 0 if all is well, 1 if an invariant does not hold or a situation was never reached."""
+    """Return the exit code: 0 if all is well, 1 if an invariant does not hold or a situation was never reached."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulations", description="Many seeds, the figures, or hashes."
     )
     parser.add_argument("what", nargs="?", choices=("seeds", "figures", "hashes"), default="seeds", help=WHAT)
-    parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="how many (default 2000)")
-    parser.add_argument("--start", type=int, default=0, metavar="N", help="the first of them (default 0)")
+    parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="number of seeds (default 2000)")
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="the first seed (default 0)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default 2)")
-    parser.add_argument("--nodes", type=int, default=5, metavar="N", help="of each cluster (default 5)")
+    parser.add_argument("--nodes", type=int, default=5, metavar="N", help="nodes of each cluster (default 5)")
     parser.add_argument(
         "--seconds", type=float, default=60.0, metavar="S", help="simulated, of work and faults (default 60)"
     )
-    parser.add_argument("--scenario", default="swarm", metavar="NAME", help="as of mpreg simulate (default swarm)")
+    parser.add_argument("--scenario", default="swarm", metavar="NAME", help="as in mpreg simulate (default swarm)")
     parser.add_argument("--objects", action="store_true", help="without framing and codec")
     parser.add_argument("--keep", type=Path, default=Path("build/simulations"), help="where failing runs are saved")
-    parser.add_argument("--failures", type=int, default=5, metavar="N", help="end after so many (default 5)")
+    parser.add_argument("--failures", type=int, default=5, metavar="N", help="stop after this many (default 5)")
     given = parser.parse_args()
     if given.what == "figures":
         return figures.measure()

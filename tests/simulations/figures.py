@@ -1,6 +1,6 @@
 """The simulator's figures beside the targets of its design, on one core: `python -m tests.simulations figures`.
 
-Each is the best of a few rounds, by the processor's time and not the clock's, as others may be at work on the machine.
+Each is the best of a few rounds, in processor time and not in clock time, because the machine may be busy.
 """
 
 import platform
@@ -18,17 +18,17 @@ from mpreg_transports.testing.simulation.workload import add
 
 ROUNDS = 3
 PATIENCE = 300
-"""Seconds after which the largest cluster is given up."""
+"""Seconds after which the run of the largest cluster is stopped."""
 Watching = Callable[[], Iterable[Watcher]]
 
 
 def unwatched() -> list[Watcher]:
-    """No invariants."""
+    """Return no invariants."""
     return []
 
 
 def measure() -> int:
-    """Print all figures; 0, as they are no verdict."""
+    """Print all figures and return 0: this is no check."""
     print(f"Python {platform.python_version()}, {platform.machine()}; best of {ROUNDS} rounds\n")
     row("", "invariants", "without", "target")
     both("events/s, 5 nodes, objects", lambda watchers: busy(watchers, objects=True), "100,000")
@@ -42,18 +42,18 @@ def measure() -> int:
 
 
 def row(*cells: str) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     print(f"{cells[0]:<32}{cells[1]:>14}{cells[2]:>14}   {cells[3]}", flush=True)
 
 
 def both(name: str, figure: Callable[[Watching], float], target: str, *, rounds: int = ROUNDS) -> None:
-    """One figure with invariants and without."""
+    """Print one figure with invariants and without."""
     watched, plain = (max(figure(watchers) for _ in range(rounds)) for watchers in (standard_watchers, unwatched))
     row(name, f"{watched:,.0f}", f"{plain:,.0f}", target)
 
 
 def busy(watchers: Watching, *, objects: bool) -> float:
-    """Events a second while five nodes call each other."""
+    """Return the events per second while five nodes call each other."""
     offering = Spec(functions={"add": Fn(add, idempotent=True)})
     nodes = {"n0": Spec(), **{f"n{index}": offering for index in range(1, 5)}}
     sim = Simulation(seed=1, nodes=nodes, objects=objects, watchers=watchers())
@@ -68,7 +68,7 @@ def busy(watchers: Watching, *, objects: bool) -> float:
 
 
 def idle(count: int, seconds: float, watchers: Watching) -> float:
-    """How many simulated seconds of an idle cluster go by in one, once all know each other."""
+    """Return the simulated seconds per second of an idle cluster, once all know each other."""
     sim = Simulation(seed=1, nodes={f"n{index}": Spec() for index in range(count)}, objects=True, watchers=watchers())
     sim.run(10)
     begun = time.process_time()
@@ -77,7 +77,7 @@ def idle(count: int, seconds: float, watchers: Watching) -> float:
 
 
 def start(watchers: Watching) -> float:
-    """How many clusters of five nodes can be started in a second."""
+    """Return the clusters of five nodes that can be started per second."""
     begun = time.process_time()
     for seed in range(20):
         Simulation(seed=seed, nodes={f"n{index}": Spec() for index in range(5)}, watchers=watchers())
@@ -85,7 +85,7 @@ def start(watchers: Watching) -> float:
 
 
 def seeds_a_minute(watchers: Watching) -> float:
-    """How many runs of the swarm one core does in a minute, drawing and settling among it."""
+    """Return the runs of the swarm that one core completes in a minute, including drawing and settling."""
     begun = time.process_time()
     for seed in range(40):
         run_seed(seed, watchers=watchers)
@@ -93,7 +93,7 @@ def seeds_a_minute(watchers: Watching) -> float:
 
 
 def thousand() -> None:
-    """A thousand idle nodes, without invariants: time and memory, in one round, given up after `PATIENCE` seconds."""
+    """Measure a thousand idle nodes, without invariants: time and memory, in one round of up to `PATIENCE` seconds."""
     count, seconds = 1000, 3.0
     name, target = "idle 1,000 nodes, x real time", "5 within 2 GiB"
     signal.signal(signal.SIGALRM, _give_up)

@@ -1,8 +1,8 @@
-"""Hashes of short runs of the swarm by seed: what makes "the same seed, the same run" something that can be tested.
+"""Hashes of short runs of the swarm by seed, with which a test checks "the same seed, the same run".
 
     uv run python -m tests.simulations hashes > tests/scenarios/hashes.json
 
-writes them anew, which is due whenever the core, the simulator or the standard workload behave differently on purpose.
+writes new ones. Run it when the core, the simulator or the standard workload change their behaviour on purpose.
 """
 
 import json
@@ -14,7 +14,7 @@ SECONDS = 8.0
 
 
 def hashes() -> dict[str, str]:
-    """The hash of each seed."""
+    """Return the hash of each seed."""
     return {
         str(seed): run_seed(seed, seconds=SECONDS, objects=seed % 5 == 4, watchers=list).trace_hash
         for seed in range(SEEDS)
@@ -22,6 +22,6 @@ def hashes() -> dict[str, str]:
 
 
 def print_them() -> int:
-    """As JSON on stdout; 0."""
+    """Print the hashes as JSON on stdout; return 0."""
     print(json.dumps(hashes(), indent=1))
     return 0

@@ -1,7 +1,6 @@
-"""Many seeds, and what came of them: failures in full, requests by outcome, and which situations were ever reached.
+"""Many seeds and their results: failures in full, requests by outcome, and the situations that were reached.
 
-A situation (coverage.py) that no seed of a long run reached is a failure of the generator: what it stands for was not
-tested.
+A situation (coverage.py) that no seed of a long run reached is a failure of the generator: the run did not test it.
 """
 
 import time
@@ -13,11 +12,11 @@ from mpreg_transports.testing.invariants.known_gaps import table
 from mpreg_transports.testing.runs.runs import RunReport, run_seeds
 
 LONG = 1000
-"""Seeds from which on every situation must have been reached."""
+"""The number of seeds from which every situation must be reached."""
 
 
 def many(seeds: Sequence[int], *, jobs: int, most_failures: int, **options: Any) -> int:
-    """Run them, print failures as they come and a summary; the exit code."""
+    """Run the seeds; print failures as they come and a summary; return the exit code."""
     begun = time.perf_counter()
     failed: list[RunReport] = []
     requests: Counter[str] = Counter()
@@ -53,7 +52,7 @@ def many(seeds: Sequence[int], *, jobs: int, most_failures: int, **options: Any)
 
 
 def print_reached(reached: Counter[str]) -> list[str]:
-    """Print how often each situation was there; gives those that never were."""
+    """Print how often each situation was reached; return those that never were."""
     if reached:
         print("\nreached:")
         for name, count in sorted(reached.items(), key=lambda item: (item[1], item[0])):

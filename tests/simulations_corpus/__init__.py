@@ -1,11 +1,11 @@
-"""Past failures that the simulator found, or could have found: each runs before anything new is searched for.
+"""Past failures that the simulator found or could have found; they run before any new search.
 
 Two kinds, both run by tests/scenarios/test_corpus.py with all invariants on:
 
-- `scenarios.py`: a short function for each defect, which says what went wrong and asserts what must be. These live on
-  when a seed would have died, so what is worth keeping becomes one.
-- `*.jsonl`: runs saved by `sim.save` (or `mpreg simulate --trace`), whose script is done again by time. What they need
-  is in the file: scenarios of the command line, or functions that can be imported.
+- `scenarios.py`: a short function for each defect, which describes it and asserts the right behaviour. A function stays
+  valid when changes make a seed useless, so each defect that is worth keeping becomes one.
+- `*.jsonl`: runs saved by `sim.save` (or `mpreg simulate --trace`), whose script is repeated by time. The file holds
+  all that they need: scenarios of the command line, or functions that can be imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SAVED = Path(__file__).parent
 
 
 def past_scenarios() -> dict[str, Callable[[], None]]:
-    """The functions of scenarios.py, by name, in the order in which they stand there."""
+    """Return the functions of scenarios.py, by name, in their order in the file."""
     own = vars(scenarios).items()
     return {
         name: found
@@ -29,5 +29,5 @@ def past_scenarios() -> dict[str, Callable[[], None]]:
 
 
 def saved_runs() -> list[Path]:
-    """The saved runs, by name."""
+    """Return the saved runs, by name."""
     return sorted(SAVED.glob("*.jsonl"))

@@ -1,4 +1,4 @@
-"""Defects of the past, one function each: what was wrong, and what must be. Run with all invariants on."""
+"""Defects of the past, one function each: the defect, and the right behaviour. They run with all invariants on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _call(name: str, function: str, *args: object, dependencies: tuple[str, ...]
 
 
 def _standing(sim: Simulation, of: str, *, at: str) -> str:
-    """How a member is in the view of another."""
+    """Return the standing of a member in the view of another."""
     host = sim.nodes[at]
     return next(row.standing for row in host.node.view(now=host.local).members if row.name == of)
 
@@ -32,8 +32,8 @@ def _same(value: object = None, *more: object) -> object:
     return value
 
 
-def nothing_is_handed_out_for_a_request_that_ends() -> None:
-    """Of two calls that became ready together one had no node left; the other was handed out all the same, and ran."""
+def no_dispatch_for_a_request_that_ends() -> None:
+    """Two calls became ready together and one had no node left; the other was dispatched all the same, and ran."""
     ran: list[object] = []
     second = Fn(ran.append, duration=0.01)
     nodes = {
@@ -56,8 +56,8 @@ def nothing_is_handed_out_for_a_request_that_ends() -> None:
     sim.settle()
 
 
-def what_is_done_comes_back_when_a_partial_request_is_too_late() -> None:
-    """At the deadline a partial request answered with the error alone, and the results that were there were lost."""
+def results_of_a_partial_request_at_its_deadline() -> None:
+    """At the deadline a partial request was answered with the error alone, and the finished results were lost."""
     nodes = {"front": Spec(functions={"quick": Fn(_same), "slow": Fn(_same, duration=20.0)})}
     sim = _simulation(nodes)
     request = Request(0, (_call("a", "quick", 7), _call("b", "slow", 8)), partial=True, timeout=3 * _SECOND)
@@ -70,8 +70,8 @@ def what_is_done_comes_back_when_a_partial_request_is_too_late() -> None:
     sim.settle()
 
 
-def a_member_that_leaves_in_order_still_delivers_its_results() -> None:
-    """The news that it had left came over another node, sooner than its last result over its own slow link: 1023."""
+def results_of_a_member_that_leaves_in_order() -> None:
+    """The gossip that a worker had left came over another node, before its last result over its own slow link: 1023."""
     nodes = {
         "front": Spec(),
         "middle": Spec(),
@@ -87,8 +87,8 @@ def a_member_that_leaves_in_order_still_delivers_its_results() -> None:
     sim.settle()
 
 
-def who_leaves_tells_those_too_whom_it_holds_for_dead() -> None:
-    """The last word of a member went to those that it saw as ALIVE; a slow peer missed it."""
+def leave_reaches_members_that_are_seen_as_dead() -> None:
+    """The last gossip of a leaving member went only to those that it saw as ALIVE; a slow peer missed it."""
     sim = _simulation({f"n{number}": Spec() for number in range(5)})
     sim.stall("n2", 6.2)
     sim.run(5)
@@ -98,8 +98,8 @@ def who_leaves_tells_those_too_whom_it_holds_for_dead() -> None:
     assert _standing(sim, "n0", at="n2") == "left"
 
 
-def a_details_tree_as_deep_as_it_may_be_reaches_a_json_client_or_is_refused() -> None:
-    """An error whose details were as deep as a value may be could be read by a node, and not passed on."""
+def error_details_beyond_the_depth_limit_are_refused() -> None:
+    """A node could read an error whose details were as deep as a value may be, but could not pass it on."""
     from mpreg_proto.errors import Fault, RemoteProtocolError
     from mpreg_proto.wire import dialects
     from mpreg_proto.wire.messages import Result

@@ -1,4 +1,4 @@
-"""Print each growth row beside its bound; exit code 1 if one is over it."""
+"""Print each growth row beside its bound; exit with 1 if one exceeds it."""
 
 import importlib
 import pkgutil

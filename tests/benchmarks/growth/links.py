@@ -1,4 +1,4 @@
-"""Rows about links: memory of an idle connection, and how much work of one client stands before another's call."""
+"""Rows about links: memory of an idle connection, and the work for one client before the next call of another."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mpreg_transports.links.message_parser import MessageParser
 from tests.benchmarks.growth import Growth
 
 IDLE = 24 * 1024
-"""Bytes that an idle connection may hold."""
+"""The limit for the memory of an idle connection, in bytes."""
 CLIENT = 32 * 1024
-"""Bytes that an idle `Client` may hold: its connection, its session and the four tasks that it owns."""
+"""The limit for the memory of an idle `Client`, in bytes: its connection, its session and its four tasks."""
 _UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%s"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -31,7 +31,7 @@ _UPGRADE = (
 
 
 def rows() -> list[Growth]:
-    """All rows of this module."""
+    """Return all rows of this module."""
     measured = []
     for kind in ("raw", "websocket", "json websocket", "client"):
         held = idle(kind, 1000)
@@ -44,7 +44,7 @@ def rows() -> list[Growth]:
 
 
 def idle(kind: str, connections: int) -> float:
-    """Bytes that Python holds for each of so many idle connections; of a client's, its own side alone."""
+    """Return the bytes that Python holds for each of so many idle connections; for "client", of the client side."""
     return anyio.run(_idle_clients if kind == "client" else _idle_server, kind, connections)
 
 
@@ -58,7 +58,7 @@ async def _idle_server(kind: str, connections: int) -> float:
         sock.recv(1000)
 
     async with Server(port=0) as server:
-        for _ in range(20):  # what is made once is not counted
+        for _ in range(20):  # objects that are made once are not counted
             await anyio.to_thread.run_sync(connect, server.port)
         tracemalloc.start()
         try:
@@ -75,7 +75,7 @@ async def _idle_server(kind: str, connections: int) -> float:
 
 
 def _greeting(kind: str) -> bytes:
-    """What a client says first, so that its link stands."""
+    """Return the first bytes that a client sends to open its link."""
     if kind == "raw":
         session = ClientSession()
         session.link_opened(LinkId(1), framing=Framing.STREAM, address=Address(""), now=0)
@@ -84,7 +84,7 @@ def _greeting(kind: str) -> bytes:
 
 
 async def _idle_clients(kind: str, connections: int) -> float:
-    """Connections of clients that are there already; what the node's side in this process holds is taken off."""
+    """Measure the connections of existing clients; subtract the memory of the node's side in this process."""
     node = await _idle_server("raw", connections)
     async with Server(port=0) as server, AsyncExitStack() as clients:
         for _ in range(20):
@@ -107,7 +107,7 @@ def _held() -> int:
 
 
 def longest_json_step(size: int) -> float:
-    """Windows of a malformed JSON text that are parsed between two pauses, at most: its windows over its pauses."""
+    """Return the average number of windows of a malformed JSON text that are parsed between two pauses."""
     text = "[" + '[1,"a"],' * (size // 8) + "x"
     return len(text) / jsonsteps.WINDOW / _pauses(text)
 
@@ -123,7 +123,7 @@ def _pauses(text: str) -> int:
 
 
 def longest_fragment_step(size: int) -> float:
-    """Frames of one tiny byte that are parsed between two pauses, at most."""
+    """Return the average number of one-byte frames that are parsed between two pauses."""
     parser = MessageParser(Connection(ConnectionType.SERVER), max_message=size)
     number = size // 100
     parser.feed(b"\x01\x81\0\0\0\0{" + b"\0\x81\0\0\0\0 " * number)

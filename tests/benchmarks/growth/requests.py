@@ -1,4 +1,4 @@
-"""What one input of the request core costs beside many other calls: operations of the interpreter, counted."""
+"""The cost of one input of the request core beside many other calls, as a count of interpreter operations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEW, MANY = 50, 1_000
 
 
 def operations(action: Callable[[], object]) -> int:
-    """How many bytecodes `action` runs, and how often it compares calls with each other (as a scan in C does)."""
+    """Count the bytecodes that `action` runs and the comparisons of calls (a scan in C makes them)."""
     done = 0
 
     def step(frame: FrameType, event: str, _: Any) -> Any:
@@ -55,7 +55,7 @@ def operations(action: Callable[[], object]) -> int:
 
 
 class One:
-    """A node with clients that are spoken by hand."""
+    """A node with clients whose messages the measures make."""
 
     def __init__(self, *functions: str) -> None:
         me = MemberId(b"\x01" * 16)
@@ -66,11 +66,11 @@ class One:
         self.node.drain()
 
     def client(self) -> LinkId:
-        """A link on which requests may come."""
+        """Open a link on which requests may arrive."""
         return self.peer(b"")
 
     def peer(self, member: bytes) -> LinkId:
-        """A link to a node, if `member` is not empty."""
+        """Open a link to a node, or to a client if `member` is empty."""
         link = LinkId(next(self._links))
         self.node.link_opened(link, framing=Framing.OBJECTS, dialled=None, now=0)
         self.node.handle(link, hello(cluster="default-cluster", member=member, name="c"), now=0)
@@ -78,7 +78,7 @@ class One:
         return link
 
     def ask(self, link: LinkId, number: int, *functions: str, **fields: Any) -> None:
-        """A request with a call of each function."""
+        """Send a request with a call of each function."""
         calls = tuple([Call(str(place), function, ARGS) for place, function in enumerate(functions)])
         self.node.handle(link, Request(number, calls, timeout=3600 * SECOND, **fields), now=0)
         self.node.drain()
@@ -94,7 +94,7 @@ def cancelling(others: int) -> int:
 
 
 def offering(others: int) -> int:
-    """One function is offered, while so many calls wait for other ones."""
+    """One function is offered, while so many calls are pending for other functions."""
     one = One()
     one.ask(one.client(), 1, *[f"later-{number}" for number in range(others)], wait=3600 * SECOND)
     return operations(lambda: one.node.offer(FunctionSpec(name="unrelated"), now=1))
@@ -111,7 +111,7 @@ def ending_of_a_client(others: int) -> int:
 
 
 def ending_of_a_coordinator(others: int) -> int:
-    """The link of a node ends, while the worker has so many dispatches that came over another one."""
+    """The link of a node ends, while the worker has so many dispatches that came over another link."""
     one = One("slow")
     link, other = one.peer(b"\x02" * 16), one.peer(b"\x03" * 16)
     one.ask(link, 1, "slow", here=("0",))
@@ -121,7 +121,7 @@ def ending_of_a_coordinator(others: int) -> int:
 
 
 def ending_at_a_relay(others: int) -> int:
-    """A link ends, while so many dispatches are passed on over other ones."""
+    """A link ends, while so many dispatches are relayed over other links."""
     relay = Relay(MemberId(b"m"), number=count(1).__next__, limits=DEFAULT)
     for number in range(others + 1):
         link = LinkId(1 if number == others else 2)
@@ -130,7 +130,7 @@ def ending_at_a_relay(others: int) -> int:
 
 
 def helping(others: int) -> int:
-    """Names like an unknown one are found, among so many."""
+    """Names similar to an unknown name are found, among so many."""
     catalogue = Catalogue(MemberId(b"m"), limits=DEFAULT)
     for number in range(others):
         catalogue.offer(FunctionSpec(name=f"warehouse.orders.calculate_shipping_cost_{number}"))
@@ -139,7 +139,7 @@ def helping(others: int) -> int:
 
 
 def failing(calls: int) -> float:
-    """One call of a partial request fails, of so many that do."""
+    """One call of a partial request fails, of so many that fail."""
     one = One()
     link = one.client()
     functions = ["unknown"] * calls
@@ -147,7 +147,7 @@ def failing(calls: int) -> float:
 
 
 def accepting(calls: int) -> float:
-    """One call of a dispatch is taken on, of so many that are said to be idempotent."""
+    """One call of a dispatch is accepted, of so many that are marked idempotent."""
     one = One("slow")
     link = one.peer(b"\x02" * 16)
     names = tuple([str(place) for place in range(calls)])
@@ -172,11 +172,11 @@ MEASURES: tuple[tuple[Callable[[int], float], float], ...] = (
     (accepting, 1.2),
     (too_many_edges, 1.1),
 )
-"""What is measured, and how many times as much it may be with `MANY` as with `FEW`."""
+"""The measures, and the largest allowed ratio of the cost with `MANY` to that with `FEW`."""
 
 
 def rows() -> list[Growth]:
-    """Each measure at both sizes."""
+    """Return each measure at both sizes."""
     return [
         Growth(measure.__name__, measure.__doc__ or "", measure(FEW), measure(MANY), most) for measure, most in MEASURES
     ]

@@ -1,4 +1,4 @@
-"""How much comes of a few bytes: references that multiply a result, empty lists by the million, lists in a circle."""
+"""The growth of a value from a few bytes: references that multiply a result, millions of empty lists, circular ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CODEC = ValueCodec()
 
 
 def rows() -> list[Growth]:
-    """Each at a small and a large size."""
+    """Return each measure at a small and a large size."""
     return [
         Growth(
             "references_multiply",
@@ -41,7 +41,7 @@ def rows() -> list[Growth]:
 
 
 def multiplied(calls: int, *, fan: int = 10) -> int:
-    """Bytes of all results of a chain of calls of `echos`, up to the call that is refused."""
+    """Return the bytes of all results of a chain of calls of `echos`, up to the call that is refused."""
     refs = _CODEC.encode([[Ref("before")] * fan, {}])
     before, total = _CODEC.encode(0), 0
     for _ in range(calls):
@@ -58,7 +58,7 @@ def multiplied(calls: int, *, fan: int = 10) -> int:
 
 
 def peak(work: Callable[[], None], *, size: int) -> float:
-    """Peak memory of `work` in bytes, divided by `size`."""
+    """Return the peak memory of `work` in bytes, divided by `size`."""
     tracemalloc.start()
     try:
         work()
@@ -68,7 +68,7 @@ def peak(work: Callable[[], None], *, size: int) -> float:
 
 
 def refused_lists(mib: int) -> None:
-    """Refuse 16 lists of empty ones."""
+    """Check that 16 lists of empty lists are refused."""
     row = b"\xdd" + (mib << 16).to_bytes(4, "big") + b"\x90" * (mib << 16)
     try:
         _CODEC.decode(b"\xdc\x00\x10" + row * 16)
@@ -79,7 +79,7 @@ def refused_lists(mib: int) -> None:
 
 
 def refused_circle(members: int) -> None:
-    """Refuse lists that each hold all of them."""
+    """Check that lists that each hold all of them are refused."""
     lists: list[list[object]] = [[] for _ in range(members)]
     for one in lists:
         one.extend(lists)

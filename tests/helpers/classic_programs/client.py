@@ -1,4 +1,4 @@
-"""The client: URL. Prints what it got, a line of JSON each."""
+"""The client: URL. Prints each result as a line of JSON."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
 """A server that registers a command while it runs: PORT NAME PEER...
 
-Each line that comes in is one: `register RESULT` offers `my_function`, `shutdown` ends it in order.
+Each input line is a command: `register RESULT` offers `my_function`, `shutdown` ends the server in order.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A server that is started without asyncio in sight: PORT."""
+"""A server that is started without visible asyncio: PORT."""
 
 import logging
 import sys

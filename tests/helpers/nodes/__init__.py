@@ -1,1 +1,1 @@
-"""Programs that are nodes, for tests with real processes. Each is run with `python -m`."""
+"""Programs that are nodes, for tests with real processes. Run each with `python -m`."""

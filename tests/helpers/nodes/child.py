@@ -1,4 +1,4 @@
-"""What every node that a test starts as a process does: say where it listens, in one line, and end with its parent."""
+"""The common part of nodes that a test starts as a process: print the address in one line, and end with the parent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpreg_transports import Server
 
 
 class Announced(Server):
-    """A server that says where it listens: one line of JSON on stdout."""
+    """A server that prints its address: one line of JSON on stdout."""
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """See `Server.serve`."""
@@ -24,7 +24,7 @@ class Announced(Server):
 
 
 def end_with_parent() -> None:
-    """When stdin ends, so does this process, from a thread of its own."""
+    """End this process when stdin ends, from a thread of its own."""
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

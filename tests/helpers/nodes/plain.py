@@ -1,6 +1,6 @@
-"""A plain node as a process: told what to be in one JSON argument, says its address in one line, serves until told.
+"""A plain node as a process: configured by one JSON argument, prints its address in one line, serves until a signal.
 
-It offers `where`, the same on all, and `of-NAME`, its own. When its stdin ends, it does.
+It offers `where`, the same on all nodes, and its own `of-NAME`. The process ends when its stdin ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.helpers.nodes.child import Announced, end_with_parent
 
 
 def main() -> None:
-    """Be that node until told to end."""
+    """Run that node until a signal."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     end_with_parent()
     server = Announced(name=arguments["name"], port=arguments["port"], peers=arguments["peers"])

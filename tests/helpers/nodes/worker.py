@@ -1,7 +1,8 @@
-"""A node as a process: told what to be in one JSON argument, says its address in one line of JSON, serves until told.
+"""A node as a process: configured by one JSON argument, prints its address in one line of JSON, serves until a signal.
 
-What its functions do the test decides: the bodies that take a while go through the test's gate (tests/helpers/
-processes.py) and stay there until they are let through. It never outlives its parent: when its stdin ends, it does.
+The test decides the work of its functions: bodies that take time connect to the test's gate
+(tests/helpers/processes.py) and stay there until they are released. The process never outlives its parent: it ends when
+its stdin ends.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from tests.helpers.nodes.child import Announced, end_with_parent
 
 
 class Bodies:
-    """What its functions do. `gate` is the port of the test's gate."""
+    """The functions of the node. `gate` is the port of the test's gate."""
 
     def __init__(self, server: Server, gate: int) -> None:
         self._server = server
         self._gate = gate
 
     def where(self) -> str:
-        """The node's name."""
+        """Return the node's name."""
         return self._server.name
 
     async def held(self, tag: str) -> list[str]:
-        """Wait at the gate, in the loop."""
+        """Wait at the gate, in the event loop."""
         async with await anyio.connect_tcp("127.0.0.1", self._gate) as stream:
             await stream.send(self._arrival(tag))
             await stream.receive()
         return [self._server.name, tag]
 
     def blocked(self, tag: str) -> list[str]:
-        """Wait at the gate, in a thread."""
+        """Wait at the gate, in a worker thread."""
         with socket.create_connection(("127.0.0.1", self._gate)) as stream:
             stream.sendall(self._arrival(tag))
             stream.recv(1)
         return [self._server.name, tag]
 
     def stuck(self, tag: str) -> None:
-        """Arrive at the gate, and never return whatever happens there."""
+        """Arrive at the gate, and never return."""
         self.blocked(tag)
         threading.Event().wait()
 
@@ -55,7 +56,7 @@ class Bodies:
         self._server.register(name, lambda: [name, self._server.name])
 
     async def teach_here(self, name: str) -> None:
-        """Offer a new function, from the loop."""
+        """Offer a new function, from the event loop."""
         self.teach(name)
 
     def _arrival(self, tag: str) -> bytes:
@@ -63,7 +64,7 @@ class Bodies:
 
 
 def main() -> None:
-    """Be that node until told to end."""
+    """Run that node until a signal."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     end_with_parent()
     limits = Limits(drain_grace=int(arguments["grace"] * SECOND))

@@ -55,7 +55,7 @@ def test_functions_in_the_view() -> None:
 def test_draining_member_in_the_view_unless_suspected() -> None:
     harness = NodeHarness()
     alpha = harness.member("alpha", spec("f"))
-    alpha.tell(alpha.cluster.drain(harness.now + SECOND))
+    alpha.deliver(alpha.cluster.drain(harness.now + SECOND))
 
     def standing(name: str) -> str:
         return next(row.standing for row in harness.node.view(now=harness.now).members if row.name == name)
