@@ -127,3 +127,11 @@ def test_both_packages_are_typed_and_in_the_wheel() -> None:
 
 def test_ci_run_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_unit_tests_mirror_the_core() -> None:
+    core, tests = ROOT / "mpreg_proto", ROOT / "tests" / "unit" / "proto"
+    modules = [path.relative_to(core) for path in sorted(core.rglob("*.py")) if path.stem != "__init__"]
+    assert len(modules) > 40
+    missing = [str(one) for one in modules if not (tests / one.parent / f"test_{one.name}").is_file()]
+    assert missing == []

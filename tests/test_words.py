@@ -30,3 +30,8 @@ def test_words_and_parts_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (3, "held for dead"),
         (4, "heard"),
     ]
+
+
+def test_files_of_an_unpacked_archive() -> None:
+    names = {str(path.relative_to(words.ROOT)) for path in words.walk()}
+    assert {"README.md", "mpreg_proto/node.py", "tests/words.py", "docs/explanation/glossary.md"} <= names

@@ -38,11 +38,17 @@ class Found(NamedTuple):
 
 
 def files() -> list[str]:
-    """Every text file that git knows, but those that name the words."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    return [name for name in listed if name and Path(name).suffix in _ENDINGS and name not in ALLOWED]
+    """Return the text files that git lists, or of an unpacked archive those of its folders, without `ALLOWED`."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    names = listed.splitlines() or [str(path.relative_to(ROOT)) for path in walk()]
+    return [name for name in names if (Path(name).suffix in _ENDINGS or name == ".ci/run") and name not in ALLOWED]
+
+
+def walk() -> Iterator[Path]:
+    """Yield the files of the project's folders, and those beside them."""
+    yield from (path for path in sorted(ROOT.iterdir()) if path.is_file())
+    for folder in ("mpreg_proto", "mpreg_transports", "tests", "docs", "fuzz"):
+        yield from sorted((ROOT / folder).rglob("*.*"))
 
 
 def found(names: list[str]) -> Iterator[Found]:

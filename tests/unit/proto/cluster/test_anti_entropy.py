@@ -10,10 +10,14 @@ from mpreg_proto.cluster.anti_entropy import (
     FULL_DIGEST_MEMBERS,
     HASHES_SIZE,
     INLINE_DELTA,
+    NO_CARD,
     SCOPE_SIZE,
     AntiEntropy,
     Buckets,
     bucket,
+    digest,
+    newer,
+    older,
     within,
 )
 from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
@@ -114,9 +118,9 @@ def test_digest_of_the_buckets_that_differ_only() -> None:
     bob.merge([claim(ANN)])
     ann.merge([claim(BOB), claim(member(7), 1)])
     compare(ann, bob)
-    digest = next(message for message in ann.sent if isinstance(message, Digest))
-    assert {bucket(MemberId(row.member)) for row in digest.claims} == {bucket(member(7))}
-    assert len(digest.claims) < 40
+    sent_digest = next(message for message in ann.sent if isinstance(message, Digest))
+    assert {bucket(MemberId(row.member)) for row in sent_digest.claims} == {bucket(member(7))}
+    assert len(sent_digest.claims) < 40
     assert ann.view() == bob.view()
 
 
@@ -190,3 +194,46 @@ def test_hashes_independent_of_the_order_of_members() -> None:
     ann.merge(claims)
     other.merge(claims[::-1])
     assert ann.anti_entropy.buckets.hashes() == other.anti_entropy.buckets.hashes()
+
+
+# -- digests: the members that are newer here, and those that are older and have to be pulled -------------------------
+
+ME = MemberId(b"m" * 16)
+SHE = MemberId(b"s" * 16)
+CARD = msgspec.msgpack.encode(Card("she"))
+ALIVE, SUSPECT, DEAD, LEFT, RETIRED = map(int, Standing)
+
+
+def members() -> Members:
+    return Members(ME, Card("me"), limits=Limits(), now=0)
+
+
+def test_members_newer_than_a_digest() -> None:
+    known = members()
+    known.merge([Claim(SHE, 2, SUSPECT, CARD), Claim(member(1), 0, ALIVE, CARD), Claim(member(2), 0, RETIRED)], 0)
+    theirs = [Claim(SHE, 2, ALIVE), Claim(member(1), 1, ALIVE), Claim(member(2), 5, ALIVE), Claim(member(9), 0, ALIVE)]
+    assert newer(known, theirs) == [known.own.claim(), Claim(SHE, 2, SUSPECT, CARD), Claim(member(2), 0, RETIRED)]
+    assert newer(known, digest(known)) == []
+
+
+def test_newer_members_of_a_subset() -> None:
+    known = members()
+    known.merge([Claim(SHE, 0, ALIVE, CARD), Claim(member(1), 0, ALIVE, CARD)], 0)
+    assert newer(known, [], beyond=[known.get(SHE)]) == [Claim(SHE, 0, ALIVE, CARD)]
+    assert newer(known, [], beyond=()) == []
+
+
+def test_members_older_than_a_digest() -> None:
+    known = members()
+    known.merge([Claim(SHE, 2, SUSPECT, CARD), Claim(member(1), 1, ALIVE), Claim(member(2), 0, RETIRED)], 0)
+    theirs = [
+        Claim(SHE, 2, DEAD),
+        Claim(member(1), 1, ALIVE),
+        Claim(member(2), 5, ALIVE),
+        Claim(member(3), 0, ALIVE),
+        Claim(member(4), 0, RETIRED),
+    ]
+    lacking = [Claim(SHE, 2, SUSPECT), Claim(member(1), -1, 0), Claim(member(3), -1, 0)]
+    assert older(known, theirs) == lacking, "a higher cell, a card, a member; not the RETIRED"
+    assert older(known, [Claim(member(1), 1, ALIVE, NO_CARD)]) == [], "the other has no card either"
+    assert older(known, digest(known)) == []

@@ -1,10 +1,14 @@
-"""The state of one request: ready calls, kept values, and failures of dependents."""
+"""The state of one request: ready calls, kept values, the states of its calls, and their refusals and losses."""
 
-from mpreg_proto.errors import Fault
-from mpreg_proto.ids import LinkId, RequestId
+from types import SimpleNamespace
+
+import pytest
+
+from mpreg_proto.errors import Fault, LocalProtocolError
+from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.request_state import CallState, Execution
+from mpreg_proto.requests.request_state import TRANSITIONS, CallState, Execution, History
 from mpreg_proto.wire.messages import Call, Done, Failed, Request
 
 
@@ -165,3 +169,166 @@ def test_eager_results_kept_for_dependents_only() -> None:
     assert (one.values, one.values_size) == ({"a": b"1234"}, 4)
     complete(one, "b", b"5")
     assert (one.values, one.values_size) == ({}, 0)
+
+
+# -- the states of a call ---------------------------------------------------------------------------------------------
+
+WAITING, READY, PENDING, DISPATCHED, STARTED, DONE, FAILED, CANCELLED, SKIPPED = CallState
+
+
+def chain(*, partial: bool = False) -> Execution:
+    """A request of three calls, each of which depends on the one before it."""
+    request = Request(
+        7, (Call("a", "f", b""), Call("b", "f", b"", ("a",)), Call("c", "f", b"", ("b",))), partial=partial
+    )
+    made = plan(request, DEFAULT)
+    assert isinstance(made, Plan)
+    return Execution(RequestId(1), request, made, link=LinkId(1), arrived=0, deadline=100)
+
+
+def test_every_state_has_its_transitions() -> None:
+    assert list(TRANSITIONS) == list(CallState)
+    assert [state for state in CallState if not TRANSITIONS[state]] == [DONE, FAILED, CANCELLED, SKIPPED]
+    reachable, waiting = {WAITING}, [WAITING]
+    while waiting:
+        following = TRANSITIONS[waiting.pop()] - reachable
+        reachable |= following
+        waiting += following
+    assert reachable == set(CallState)
+
+
+@pytest.mark.parametrize("state", CallState)
+def test_step_that_the_table_does_not_have(state: CallState) -> None:
+    for following in CallState:
+        one = chain()
+        one.states["a"] = state
+        if following in TRANSITIONS[state]:
+            one.move("a", following, 5)
+            assert one.states["a"] is following
+        else:
+            with pytest.raises(LocalProtocolError, match=f"call 'a' is {state.name} and cannot become"):
+                one.move("a", following, 5)
+            assert one.states["a"] is state and not one.story
+
+
+def test_story_of_a_chain() -> None:
+    one = chain()
+    assert one.start(1) == ["a"]
+    one.move("a", STARTED, 2, "n1#00", "the best of 2")
+    one.move("a", READY, 3, "n1#00", "over the limit")
+    one.move("a", DISPATCHED, 4, "n2#00")
+    assert one.complete("a", b"1", 5, "n2#00") == ["b"]
+    one.move("b", PENDING, 6, reason="no node can run it")
+    one.validate()
+    assert (one.open, one.open_count, one.finished) == (["b", "c"], 2, False)
+    one.cancel_open(9, "cancelled by the caller")
+    one.validate()
+    assert one.finished
+    assert [(row.at, row.call, row.state, row.node, row.reason) for row in one.story] == [
+        (1, "a", READY, "", ""),
+        (2, "a", STARTED, "n1#00", "the best of 2"),
+        (3, "a", READY, "n1#00", "over the limit"),
+        (4, "a", DISPATCHED, "n2#00", ""),
+        (5, "a", DONE, "n2#00", ""),
+        (5, "b", READY, "", ""),
+        (6, "b", PENDING, "", "no node can run it"),
+        (9, "b", CANCELLED, "", "cancelled by the caller"),
+        (9, "c", CANCELLED, "", "cancelled by the caller"),
+    ]
+    assert {row.request for row in one.story} == {1}
+
+
+def test_dependents_of_a_failed_call_are_skipped() -> None:
+    one = chain(partial=True)
+    one.start(1)
+    one.move("a", DISPATCHED, 2)
+    assert one.fail("a", Fault(1003, "boom", {"node": "n1#00"}), 3) == ["a", "b", "c"]
+    one.validate()
+    assert list(one.states.values()) == [FAILED, SKIPPED, SKIPPED]
+    assert [(row.node, row.reason) for row in one.story[2:]] == [
+        ("n1#00", "boom"),
+        ("", "call 'b' was not run, as 'a' failed"),
+        ("", "call 'c' was not run, as 'a' failed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("states", "the story of 'b' ends otherwise: READY"),
+        ("open_count", "2 calls count as open"),
+        ("values", "'b' has a result and is WAITING"),
+        ("faults", "'b': WAITING"),
+        ("_dependencies_left", "'b' is WAITING with 0 dependencies left"),
+    ],
+)
+def test_tables_that_do_not_agree(table: str, text: str) -> None:
+    one = chain()
+    one.start(1)
+    one.validate()
+    match table:
+        case "states":
+            one.states["b"] = READY
+        case "open_count":
+            one.open_count -= 1
+        case "values":
+            one.values["b"] = b"1"
+        case "faults":
+            one.faults["b"] = Fault(1003, "boom")
+        case _:
+            del one._dependencies_left["b"]
+    with pytest.raises(AssertionError, match=text):
+        one.validate()
+
+
+# -- refusals, losses and eligible candidates of a call ---------------------------------------------------------------
+
+FULL = Fault(1022, "full")
+
+
+def candidate(letter: str, *, idempotent: bool = True, version: str = "1") -> SimpleNamespace:
+    return SimpleNamespace(member=MemberId(letter.encode() * 16), idempotent=idempotent, version=version)
+
+
+A, B, C = (candidate(letter) for letter in "abc")
+
+
+def test_all_candidates_eligible_at_first() -> None:
+    assert History().eligible("x", [A, B]) == [A, B]
+
+
+def test_refusal_excludes_a_member_until_cleared() -> None:
+    history = History()
+    history.refused("x", A.member, FULL)
+    assert history.eligible("x", [A, B]) == [B] and history.eligible("y", [A, B]) == [A, B]
+    assert history.last_refusal("x") == FULL and history.last_refusal("y") is None
+    history.clear_refusals("x")
+    assert history.eligible("x", [A, B]) == [A, B] and history.last_refusal("x") is None
+
+
+def test_refusal_kept_over_a_failed_connection() -> None:
+    history, unreachable = History(), Fault(1001, "could not connect to b")
+    history.refused("x", A.member, FULL)
+    history.not_connected("x", B.member, unreachable)
+    assert history.eligible("x", [A, B, C]) == [C] and history.last_refusal("x") == FULL
+    history.not_connected("y", B.member, unreachable)
+    assert history.last_refusal("y") == unreachable
+
+
+def test_eligible_after_a_loss() -> None:
+    history = History()
+    assert history.lost("x", A, failovers=2)
+    others = [B, candidate("c", version="2"), candidate("d", idempotent=False)]
+    assert history.eligible("x", others) == [B] and history.eligible("y", others) == others
+    assert history.lost("x", B, failovers=2) and not history.lost("x", C, failovers=2), "three losses are too many"
+    assert not history.lost("z", candidate("d", idempotent=False), failovers=2)
+
+
+def test_possibly_started_until_refused() -> None:
+    history = History()
+    history.dispatched("x", A)
+    assert not history.possibly_started, "an idempotent one may start again"
+    history.dispatched("y", candidate("d", idempotent=False))
+    assert list(history.possibly_started) == ["y"] and history.tries == {"x": 1, "y": 1}
+    history.not_started("y")
+    assert not history.possibly_started

@@ -1,16 +1,10 @@
-"""Values of users as MessagePack: types that are kept, values refused with their path, and hostile bytes."""
+"""Values of users as MessagePack: types that are kept, references, and the registry."""
 
-import enum
-import subprocess
-import sys
-from collections import Counter, OrderedDict, defaultdict, namedtuple
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from io import BytesIO
-from math import inf, isnan, nan
-from types import MappingProxyType
+from math import inf
 from typing import Any
 
 import msgpack
@@ -66,26 +60,6 @@ def test_round_trip_of_values(value: object) -> None:
     assert same(CODEC.decode(CODEC.encode([value] * 300)), [value] * 300)
 
 
-def test_nan_and_signs_of_zero() -> None:
-    assert isnan(CODEC.decode(CODEC.encode(nan)))  # type: ignore[arg-type]
-    assert str(CODEC.decode(CODEC.encode(-0.0))) == "-0.0"
-    assert str(CODEC.decode(CODEC.encode(Decimal("sNaN12")))) == "sNaN12"
-
-
-def test_fold_of_a_time_is_kept() -> None:
-    value = CODEC.decode(CODEC.encode([datetime(2024, 10, 27, 2, 30, fold=1), time(2, 30, fold=1)]))
-    assert [each.fold for each in value] == [1, 1]  # type: ignore[attr-defined]
-
-
-def test_offset_without_the_name_of_a_zone() -> None:
-    moment = datetime(2024, 7, 1, tzinfo=PRAGUE)
-    back = CODEC.decode(CODEC.encode(moment))
-    assert isinstance(back, datetime)
-    assert back == moment
-    assert back.utcoffset() == moment.utcoffset()
-    assert back.tzname() == "UTC+05:45"
-
-
 def test_buffers_as_bytes() -> None:
     assert same(CODEC.decode(CODEC.encode([bytearray(b"a"), memoryview(b"b")])), [b"a", b"b"])
 
@@ -95,195 +69,11 @@ def test_dict_subclasses_as_dicts(value: dict[str, object]) -> None:
     assert same(CODEC.decode(CODEC.encode(value)), dict(value))
 
 
-def test_msgpack_timestamp_as_a_datetime() -> None:
-    assert CODEC.decode(msgpack.packb(msgpack.Timestamp(1))) == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
-
-
-def test_equal_bytes_of_sets_in_each_process() -> None:
-    program = """if True:
-        from mpreg_proto.wire.values import ValueCodec
-        from decimal import Decimal
-        words = {"alpha", "beta", "gamma", b"delta", 1, 2.5, None, Decimal("sNaN") if False else Decimal(3)}
-        nested = {frozenset({"x", "y", i, (i, frozenset({"z", str(i)}))}) for i in range(5)}
-        print(ValueCodec().encode([words, nested, {(str(i), i) for i in range(9)}]).hex())
-    """
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, check=True, text=True, env={"PYTHONHASHSEED": seed}
-        ).stdout
-        for seed in ("1", "2", "3")
-    }
-    assert len(outputs) == 1
-
-
 def test_time_of_nested_frozensets() -> None:
     value: object = 1
     for _ in range(60):
         value = frozenset({value, 2})
     assert same(CODEC.decode(CODEC.encode(value)), value)
-
-
-# Unsendable values
-
-
-class Colour(enum.IntEnum):
-    RED = 1
-
-
-class Word(str):
-    pass
-
-
-class NoZone(tzinfo):
-    def utcoffset(self, moment: datetime | None) -> timedelta | None:
-        return None if moment is None else timedelta(hours=1)
-
-
-class Rude:
-    def __class_getitem__(cls, item: object) -> None:
-        raise RuntimeError
-
-
-class Itself:
-    __unsendable__ = "write its number instead"
-
-
-Point = namedtuple("Point", "x y")
-
-
-@pytest.mark.parametrize(
-    ("value", "path", "type_name", "why"),
-    [
-        (object(), "$", "object", "not registered"),
-        ({"rows": [1, 2, {"x": object()}]}, "$.rows[2].x", "object", "not registered"),
-        ([(1, {2: Word("x")})], "$[0][1][2]", "Word", "subclass of str"),
-        ({"odd key": [Colour.RED]}, "$['odd key'][0]", "Colour", "send its .value"),
-        ([Point(1, 2)], "$[0]", "Point", "named tuple"),
-        ({"a": {1, object}}, "$.a{}", "type", "a class; only data"),
-        ([Itself()], "$[0]", "Itself", "write its number"),
-        ([BytesIO()], "$[0]", "BytesIO", "an open file; send what it holds"),
-        ([iter(())], "$[0]", "tuple_iterator", "an iterator; send list(...)"),
-        ([range(3)], "$[0]", "range", "send list(...)"),
-        ([{1: 2}.values()], "$[0]", "dict_values", "send list(...)"),
-        ([MappingProxyType({})], "$[0]", "mappingproxy", "send dict(...)"),
-        ({"a": {Word("k"): 1}}, "$.a{", "Word", "subclass of str"),
-        (OrderedDict(a=object()), "$.a", "object", "not registered"),
-        (["ok", "\ud800"], "$[1]", "str", "half of a surrogate pair"),
-        ({"\udfff": 1}, "$", "str", "half of a surrogate pair"),
-        ([time(1, tzinfo=NoZone())], "$[0]", "time", "without a date"),
-        ([datetime(1, 1, 1, tzinfo=timezone(timedelta(0, 0, 1)))], "$[0]", "datetime", "fractions of a second"),
-        ([Ref(5)], "$[0]", "Ref", "name in a reference is text"),  # type: ignore[arg-type]
-        ([Ref("a", (True,))], "$[0]", "Ref", "a step of a path"),
-        ([Ref("a", (-1,))], "$[0]", "Ref", "a step of a path"),
-        ([Ref("a", ("x",) * 65)], "$[0]", "Ref", "at most 64 steps"),
-        ([{Ref("a")}], "$[0]", "set", "cannot be a member"),
-        ([frozenset({Ref("a")})], "$[0]", "frozenset", "cannot be a member"),
-        ([Ref("\ud800")], "$[0]", "Ref", "surrogates not allowed"),
-    ],
-)
-def test_path_of_an_unsendable_value(value: object, path: str, type_name: str, why: str) -> None:
-    with pytest.raises(UnsendableValue) as caught:
-        CODEC.encode(value)
-    assert caught.value.path.startswith(path)
-    assert caught.value.type_name == type_name
-    assert why in caught.value.reason
-    assert caught.value.limit is None
-
-
-WRAPS: dict[str, Callable[[Any], Any]] = {
-    "list": lambda value: [value],
-    "tuple": lambda value: (value,),
-    "dict": lambda value: {"k": value},
-    "dict of collections": lambda value: OrderedDict(k=value),
-    "frozenset": lambda value: frozenset({value}),
-}
-
-
-def nested(kind: str, levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = WRAPS[kind](value)
-    return value
-
-
-@pytest.mark.parametrize("kind", WRAPS)
-@pytest.mark.parametrize("beside", ["", "long enough to be measured in another way" * 50])
-def test_nesting_over_the_limit_when_encoded(kind: str, beside: str) -> None:
-    assert CODEC.decode(CODEC.encode([beside, nested(kind, 63)])) == [beside, nested(kind, 63)]
-    for levels in (64, 65, 500, 2000, 5000):
-        with pytest.raises(UnsendableValue) as caught:
-            CODEC.encode([beside, nested(kind, levels)])
-        assert caught.value.reason == "nested deeper than 64 levels"
-        assert caught.value.limit == {"limit": "nesting", "value": 64, "came": 65}
-        assert caught.value.path.startswith("$[1]")
-
-
-def child_and_parent(make: Callable[..., Any]) -> Any:
-    """Return a parent whose two children refer to it, so that each step along the references doubles the paths."""
-    parent = make()
-    children = [make(), make()]
-    for each in children:
-        each["parent" if isinstance(each, dict) else 0] = parent
-    parent["children" if isinstance(parent, dict) else 0] = children
-    return parent
-
-
-@dataclass
-class Tree:
-    parent: object = None
-    children: tuple[object, ...] = ()
-
-
-def tree() -> Tree:
-    root = Tree()
-    root.children = (Tree(root), Tree(root))
-    return root
-
-
-@pytest.mark.parametrize(
-    ("value", "path"),
-    [
-        (child_and_parent(lambda: [None]), "$[0][0][0]"),
-        (child_and_parent(dict), "$.children[0].parent"),
-        (child_and_parent(OrderedDict), "$.children[0].parent"),
-        (child_and_parent(lambda: defaultdict(int)), "$.children[0].parent"),
-        (tree(), "$.children[0].parent"),
-    ],
-    ids=["list", "dict", "OrderedDict", "defaultdict", "dataclass"],
-)
-def test_path_of_a_value_that_contains_itself(value: object, path: str) -> None:
-    with pytest.raises(UnsendableValue, match="contains itself") as caught:
-        CODEC.encode(value)
-    assert caught.value.path == path
-
-
-def test_shared_values_count_at_each_appearance() -> None:
-    value: object = [1]
-    for _ in range(40):
-        value = [value, value]
-    with pytest.raises(UnsendableValue) as caught:
-        CODEC.encode(value)
-    assert caught.value.limit is not None and caught.value.limit["limit"] == "containers"
-    row = [0] * 1_000_000
-    with pytest.raises(UnsendableValue) as caught:
-        CODEC.encode([row] * 1000)
-    assert caught.value.limit is not None and caught.value.limit["limit"] == "elements"
-
-
-def test_counts_over_the_limits_when_encoded() -> None:
-    assert CODEC.decode(CODEC.encode([0] * 1_000_000)) == [0] * 1_000_000
-    for value, limit in (
-        ([0] * 1_000_001, "array entries"),
-        (dict.fromkeys(range(100_001)), "map entries"),
-        ({"k" * 1025: 1}, "key length"),
-        ({"k" * 1025: 1, 5: 2}, "key length"),
-    ):
-        with pytest.raises(UnsendableValue) as caught:
-            CODEC.encode({"big": value})
-        assert caught.value.path == "$.big"
-        assert caught.value.limit is not None
-        assert caught.value.limit["limit"] == limit
-    CODEC.encode({"k" * 1024: 1, b"k" * 2000: 2})
 
 
 # References
@@ -303,7 +93,9 @@ def test_inputs_are_shared() -> None:
 
 
 def test_inputs_are_not_traversed() -> None:
-    deep = nested("list", 3000)
+    deep: object = 1
+    for _ in range(3000):
+        deep = [deep]
     big = [0] * 1_000_001
     refs = {"a": Ref("a"), "rest": ["long enough to be measured"] * 100, "b": Ref("b"), "t": ()}
     value: Any = CODEC.decode(CODEC.encode(refs), inputs={"a": deep, "b": big})
@@ -338,121 +130,12 @@ def test_reference_to_text_or_a_list_as_a_key() -> None:
         CODEC.decode(data, inputs={"a": []})
 
 
-@pytest.mark.parametrize(
-    "huge", [tuple(range(100_000)), frozenset(range(100_000)), 1 << 800_000], ids=["tuple", "frozenset", "int"]
-)
-@pytest.mark.parametrize("wrap", [lambda ref: ref, lambda ref: [msgpack.ExtType(3, b"\x0b"), ref]])
-def test_costly_input_in_keys_or_sets_is_refused(huge: object, wrap: Any) -> None:
-    ref = msgpack.ExtType(1, b"a")
-    as_set = msgpack.packb([msgpack.ExtType(3, b"\x0c"), *[wrap(ref)] * 50_000])
-    with pytest.raises(MalformedValue, match="in a key or in a set"):
-        CODEC.decode(as_set, inputs={"a": huge})
-    pair = msgpack.packb(wrap(ref)) + b"\xc0"
-    with pytest.raises(MalformedValue, match="in a key or in a set"):
-        CODEC.decode(b"\xde\xc3\x50" + pair * 50_000, inputs={"a": huge})
-
-
 def test_costly_input_beside_sets_and_keys() -> None:
     given = {"a": (1, 2), "b": 1 << 100}
     value = [{"k": (Ref("a"), {"x"}, {1: Ref("b")})}, {(3, frozenset({4})): Ref("a")}]
     back: Any = CODEC.decode(CODEC.encode(value), inputs=given)
     assert same(back, [{"k": ((1, 2), {"x"}, {1: 1 << 100})}, {(3, frozenset({4})): (1, 2)}])
     assert back[0]["k"][0] is given["a"]
-
-
-# Hostile bytes
-
-
-@pytest.mark.parametrize("kind", [b"\x0c", b"\x0d"])
-def test_reference_in_a_set_is_malformed(kind: bytes) -> None:
-    with pytest.raises(MalformedValue, match="a reference cannot be a member of a set"):
-        CODEC.decode(b"\x92\xd4\x03" + kind + b"\xd4\x01b")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"", b"\xc1", b"\x91", b"\x01\x01", b"\xa2\xff\xff", b"\xa3\xed\xa0\x80",
-        b"\x81\x91\x01\x02", b"\x81\x81\x01\x02\x03",
-        b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01",
-        b"\xd6\xff\xff\xff\xff", b"\xc7\x03\xff\xff\xff\xff", b"\xc7\x0c\xff" + b"\xff" * 12,
-        b"\xc7\x0c\xff\x00\x00\x00\x00\x7f" + b"\xff" * 7,
-        b"\xd4\x0e\x00", b"\xd4\x20\x00", b"\xd4\x80\x00", b"\xd4\x00\x00",  # unknown codes
-        b"\xd4\x01\xff", b"\xd4\x02\xc0", b"\xd5\x02\x91\xa0", b"\xc7\x03\x02\x92\xa0\xc3", b"\xc7\x03\x02\x92\xa0\xff",
-        b"\xd4\x05\x00", b"\xd4\x06x", b"\xd4\x06\xb2", b"\xd4\x07x", b"\xd4\x08f", b"\xd4\x09f", b"\xd4\x0a\x00",
-        b"\xc7\x0c\x0a\x7f\xff\xff\xff" + b"\x00" * 8,
-        b"\xd4\x03\x0b", b"\x91\x91\xd4\x03\x20", b"\x92\x01\xd4\x03\x0b", b"\x92\xd4\x03\x0b\xd4\x03\x0b",
-        b"\x81\xd4\x03\x0b\x01",
-        b"\x91\xd4\x03\x00", b"\x91\xd5\x03\x0b\x0b", b"\x91\xc7\x00\x03", b"\x82\x01\xd4\x03\x0b\x01\x02",
-        b"\x92\xd4\x03\x0c\x90", b"\x92\xd4\x03\x0d\x80",
-    ],
-)  # fmt: skip
-def test_malformed_bytes(data: bytes) -> None:
-    with pytest.raises(MalformedValue):
-        CODEC.decode(data)
-    with pytest.raises(MalformedValue):
-        CODEC.decode(b"\x93\x01" + data + b"\xda\x08\x00" + b"x" * 2048)
-    with pytest.raises(MalformedValue):
-        CODEC.decode(data, inputs={})
-
-
-MARKED_TUPLE = b"\x92\xd4\x03\x0b"
-
-
-@pytest.mark.parametrize("header", [b"\x91", b"\x81\x01", MARKED_TUPLE, b"\x92\xd4\x03\x0d", b"\x81" + MARKED_TUPLE])
-@pytest.mark.parametrize("levels", [65, 300, 600, 1000, 1500, 100_000])
-def test_nesting_over_the_limit_when_decoded(header: bytes, levels: int) -> None:
-    ends = b"\x01" * (levels if header[-4:] == MARKED_TUPLE and header[:1] == b"\x81" else 0)
-    with pytest.raises(MalformedValue) as caught:
-        CODEC.decode(header * levels + b"\x01" + ends)
-    assert caught.value.limit == {"limit": "nesting", "value": 64, "came": 65}
-
-
-def test_counts_over_the_limits_when_decoded() -> None:
-    with pytest.raises(MalformedValue) as caught:
-        CODEC.decode(b"\xdd" + (1_000_001).to_bytes(4, "big") + b"\x01" * 1_000_001)
-    assert caught.value.limit == {"limit": "array entries", "value": 1_000_000, "came": 1_000_001}
-    with pytest.raises(MalformedValue) as caught:
-        CODEC.decode(b"\xdf" + (100_001).to_bytes(4, "big") + b"\x01\x01" * 100_001)
-    assert caught.value.limit == {"limit": "map entries", "value": 100_000, "came": 100_001}
-    for data in (msgpack.packb({"k" * 1025: 1}), msgpack.packb([{"k" * 1025: 1}, msgpack.ExtType(4, b"\x01")])):
-        with pytest.raises(MalformedValue) as caught:
-            CODEC.decode(data)
-        assert caught.value.limit == {"limit": "key length", "value": 1024, "came": 1025}
-
-
-def test_announced_arrays_are_not_allocated() -> None:
-    import tracemalloc
-
-    bomb = (b"\xdd" + (1_000_000).to_bytes(4, "big")) * 500 + b"\x01" * 1_000_000
-    tracemalloc.start()
-    try:
-        with pytest.raises(MalformedValue, match="too early"):
-            CODEC.decode(bomb)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 2 * len(bomb)
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        [complex(1000003 * n, -n) for n in range(20_000)],
-        [((1 << 61) - 1) * (n + (1 << 64)) for n in range(20_000)],
-        [Decimal(((1 << 61) - 1) * (n + (1 << 64))) for n in range(20_000)],
-    ],
-    ids=["complex", "large integers", "Decimal"],
-)
-def test_keys_with_forged_hashes(keys: list[object]) -> None:
-    assert len(set(map(hash, keys))) < 10
-    as_list = CODEC.encode(keys)
-    assert CODEC.decode(as_list) == keys
-    packed = [CODEC.encode(key) for key in keys]
-    with pytest.raises(MalformedValue, match="have the same hash"):
-        CODEC.decode(b"\xde" + len(keys).to_bytes(2, "big") + b"".join(each + b"\xc0" for each in packed))
-    with pytest.raises(MalformedValue, match="have the same hash"):
-        CODEC.decode(b"\xdc" + (len(keys) + 1).to_bytes(2, "big") + b"\xd4\x03\x0c" + b"".join(packed))
 
 
 def test_many_keys_of_odd_types() -> None:
@@ -467,6 +150,11 @@ def test_many_keys_of_odd_types() -> None:
 class Pair:
     left: object
     right: object
+
+
+class Rude:
+    def __class_getitem__(cls, item: object) -> None:
+        raise RuntimeError
 
 
 class Blob:
@@ -595,35 +283,3 @@ def test_refused_registrations(codec: ValueCodec, code: int, kind: type) -> None
     assert codec.decode(codec.encode([Pair(1, 2), Blob(b"x")])) == [Pair(1, 2), Blob(b"x")]
     with pytest.raises(UnsendableValue):
         codec.encode(Rude())
-
-
-# Values at and over the limits
-
-
-@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
-def test_entries_at_the_limit(kind: Callable[[Any], Any]) -> None:
-    value = kind(range(1_000_000))
-    assert CODEC.decode(CODEC.encode(value)) == value
-    with pytest.raises(UnsendableValue, match="1000001 entries"):
-        CODEC.encode(kind(range(1_000_001)))
-
-
-def test_keys_of_one_hash_at_the_limit() -> None:
-    for count, fits in ((64, True), (65, False)):
-        keys = [number * ((1 << 61) - 1) << 61 for number in range(1, count + 1)]
-        for value in ([set(keys)], {"k": dict.fromkeys(keys)}, ((frozenset(keys),),), OrderedDict(a=set(keys))):
-            if fits:
-                assert CODEC.decode(CODEC.encode(value)) == value
-                continue
-            with pytest.raises(UnsendableValue) as caught:
-                CODEC.encode(value)
-            assert caught.value.limit == {"limit": "same hash", "value": 64, "came": 65}
-
-
-def test_containers_over_the_limit() -> None:
-    row = b"\xdd" + (1 << 17).to_bytes(4, "big") + b"\x90" * (1 << 17)
-    with pytest.raises(MalformedValue) as caught:
-        CODEC.decode(b"\x99" + row * 9)
-    assert caught.value.limit is not None and caught.value.limit["limit"] == "containers"
-    row = b"\xdd" + (100_000).to_bytes(4, "big") + b"\x90" * 100_000
-    assert len(CODEC.decode(b"\x9a" + row * 10)) == 10  # type: ignore[arg-type]

@@ -1,0 +1,187 @@
+"""The scheduler: pending calls, those that wait for an offer or for a link, with their timers; and `explain`."""
+
+import pytest
+
+from mpreg_proto.ids import LinkId, MemberId, RequestId
+from mpreg_proto.limits import Limits
+from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.scheduler import PendingCalls
+from mpreg_proto.timers import Timers
+from mpreg_proto.wire.messages import Call, Explain, Explanation, Request
+from tests.helpers.cluster_parties import Ref
+from tests.helpers.node_harness import MemberStub, NodeHarness, call, done, spec
+
+ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
+
+
+# -- pending calls ----------------------------------------------------------------------------------------------------
+
+
+def execution(number: int) -> Execution:
+    request = Request(number, (Call("x", "f", b""), Call("y", "f", b"")))
+    planned = plan(request, Limits())
+    assert isinstance(planned, Plan)
+    return Execution(RequestId(number), request, planned, link=LinkId(1), arrived=0, deadline=100)
+
+
+def test_wait_not_extended_when_pending_again() -> None:
+    timers = Timers()
+    pending, one = PendingCalls(timers), execution(1)
+    pending.wait_for_offer(one, "x", 10)
+    assert pending.pop_all() == {1: ["x"]} and not pending.calls
+    pending.wait_for_offer(one, "x", 20)
+    assert timers.next() == 10 and list(pending.calls) == [(1, "x")]
+
+
+def test_link_wait_restarts_for_another_member() -> None:
+    timers = Timers()
+    pending, one = PendingCalls(timers), execution(1)
+    pending.wait_for_link(one, "x", ANN, 10)
+    pending.wait_for_link(one, "x", ANN, 20)
+    assert (timers.next(), pending.link_target(one, "x"), pending.link_target(one, "y")) == (10, ANN, None)
+    pending.wait_for_link(one, "x", BOB, 20)
+    assert (timers.next(), pending.link_target(one, "x")) == (20, BOB)
+    assert pending.expire(one, "x") and not pending.expire(one, "x")
+    assert pending.link_timed_out(one, "x") == BOB and pending.link_target(one, "x") is None
+
+
+def test_pop_of_the_calls_that_a_change_concerns() -> None:
+    timers = Timers()
+    pending = PendingCalls(timers)
+    request = Request(1, (Call("x", "f", b""), Call("y", "f", b"", (), ("red",)), Call("z", "g", b"")))
+    planned = plan(request, Limits())
+    assert isinstance(planned, Plan)
+    one = Execution(RequestId(1), request, planned, link=LinkId(1), arrived=0, deadline=100)
+    pending.wait_for_offer(one, "x", 10)
+    pending.wait_for_offer(one, "y", 10)
+    pending.wait_for_link(one, "z", ANN, 10)
+    assert list(pending.functions) == ["f", "g"]
+    assert pending.matching(["f", "h"], lambda requirements: not requirements[1]) == [(1, "x")]
+    assert pending.waiting_for_link([ANN, BOB]) == [(1, "z")] and pending.waiting_for_link([BOB]) == []
+    assert pending.pop([(RequestId(1), "x"), (RequestId(1), "x"), (RequestId(2), "x")]) == {1: ["x"]}
+    assert list(pending.calls) == [(1, "y"), (1, "z")] and pending.matching(["f"], lambda requirements: True) == [
+        (1, "y")
+    ]
+    for name in "xyz":
+        pending.discard(one, name)
+    assert not (
+        pending.calls or pending._requirements or pending._by_function or pending._by_member or pending._link_targets
+    )
+
+
+def test_retry_pause_ends_by_time_only() -> None:
+    timers = Timers()
+    pending, one = PendingCalls(timers), execution(1)
+    pending.retry_at(one, "x", 10)
+    pending.retry_at(one, "y", 20)
+    assert pending.pop_all() == {} and list(pending.functions) == [] and timers.next() == 10
+    assert (
+        pending.retries_due(one, 9) == []
+        and pending.retries_due(one, 10) == ["x"]
+        and list(pending.calls) == [(1, "y")]
+    )
+    pending.discard(one, "y")
+    assert timers.next() is None and not pending.calls and not pending._retry_times
+
+
+def test_discarded_call_has_no_timer() -> None:
+    timers = Timers()
+    pending, one, two = PendingCalls(timers), execution(1), execution(2)
+    pending.wait_for_offer(one, "x", 10)
+    pending.wait_for_link(one, "x", ANN, 11)
+    pending.wait_for_offer(two, "y", 12)
+    pending.wait_for_offer(one, "y", 13)
+    pending.discard(one, "x")
+    assert (timers.next(), list(one.pending), pending.link_target(one, "x")) == (12, ["y"], None)
+    pending.discard(one, "x")
+    assert pending.pop_all() == {2: ["y"], 1: ["y"]}, "in the order in which they were pending"
+
+
+# -- explain: where calls would run; a real node then runs them there -------------------------------------------------
+
+
+def explained(harness: NodeHarness, request: Request) -> Explanation:
+    peer = harness.client()
+    peer.send(Explain(request))
+    (explanation,) = peer.take(Explanation)
+    return explanation
+
+
+def test_one_row_for_each_call_in_the_order_of_the_request() -> None:
+    harness = NodeHarness([spec("f")])
+    harness.member("alpha", spec("f"), resources=("r", "s"))
+    harness.member("beta", spec("f"), resources=("r",))
+    made = (
+        call("z", "f", Ref("x"), resources=("r",)),
+        call("x", "f"),
+        call("y", "f", resources=("r", "s")),
+    )
+    explanation = explained(harness, Request(5, made))
+    assert (explanation.id, explanation.fault, [row.name for row in explanation.rows]) == (5, None, ["z", "x", "y"])
+    z, x, y = explanation.rows
+    assert [node.split("#")[0] for node in z.nodes] == ["beta"] and z.why == "the best of 2"
+    assert [(node.split("#")[0], why) for node, why in z.rejected] == [("alpha", "holds more resources than asked for")]
+    assert (
+        sorted(node.split("#")[0] for node in x.nodes) == ["alpha", "beta", "local"] and x.why == "drawn among 3 equals"
+    )
+    assert [node.split("#")[0] for node in y.nodes] == ["alpha"] and (y.why, y.rejected) == (
+        "the only node that can",
+        (),
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (Request(1, ()), 1010),
+        (Request(1, (call("x", "f"), call("x", "f"))), 1011),
+        (Request(1, (call("x", "f", Ref("y")),)), 1013),
+        (Request(1, (call("x", "f", Ref("y")), call("y", "f", Ref("x")))), 1012),
+        (Request(1, (call("x", "f"), call("y", "g"))), 1001),
+    ],
+)
+def test_error_of_the_request_as_error_of_explain(request_: Request, code: int) -> None:
+    harness = NodeHarness([spec("f")])
+    explanation = explained(harness, request_)
+    assert explanation.fault is not None and (explanation.fault.code, explanation.rows) == (code, ())
+    assert explanation.fault.details["maybe_executed"] is False
+
+
+def test_reason_in_the_row_of_a_call_that_cannot_run() -> None:
+    harness = NodeHarness([spec("f")])
+    explanation = explained(harness, Request(1, (call("x", "f"), call("y", "nowhere")), partial=True))
+    assert explanation.fault is None and [len(row.nodes) for row in explanation.rows] == [1, 0]
+    assert "'nowhere'" in explanation.rows[1].why
+
+
+def test_explained_nodes_are_the_nodes_that_run_the_calls() -> None:
+    harness = NodeHarness([spec("f"), spec("h", resources=("z",))])
+    members = [harness.member(f"m{n}", spec("f"), spec("g"), resources=tuple("abc"[: n + 1])) for n in range(3)]
+    peer = harness.client()
+    for number in range(40):
+        made = tuple(
+            call(name, "fgh"[(number + place) % 2], resources=tuple("abc"[: (number * 7 + place) % 4]))
+            for place, name in enumerate("xyz")
+        )
+        explanation = explained(harness, Request(number, made))
+        assert explanation.fault is None, explanation
+        peer.send(Request(number + 1, made))
+        ran = where(harness, members)
+        for row in explanation.rows:
+            assert ran[row.name] in row.nodes, (number, row, ran)
+
+
+def where(harness: NodeHarness, members: list[MemberStub]) -> dict[str, str]:
+    """Return the node that runs each call of the request, and finish all calls."""
+    ran: dict[str, str] = {}
+    for member in members:
+        for request in member.take(Request):
+            ran |= dict.fromkeys(request.here, member.cluster.members.own.shown)
+            member.send(done(request, *[part for name in request.here for part in (name, 1)]))
+    for run in list(harness.runs.values()):
+        job = harness.node.worker.job(run.run)
+        assert job is not None
+        ran[job.call.name] = harness.node.shown
+        harness.finish(run)
+    return ran

@@ -1,0 +1,287 @@
+"""The router: a handler for every type of message and action, the order of causes, and the messages of each peer."""
+
+import typing
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from mpreg_proto.cluster.actions import ClusterOutput, LinkSelected, MemberLost, OffersChanged, SendMessage
+from mpreg_proto.effects import Dial, Effect, Notify
+from mpreg_proto.errors import CloseCode, Fault
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.links import _CONTROL_HANDLERS, Links
+from mpreg_proto.notices import GossipTooLong, Left, PeerUnreachable
+from mpreg_proto.requests.actions import CallFinished, RequestOutput
+from mpreg_proto.requests.relay import Forward
+from mpreg_proto.router import (
+    _ACTION_HANDLERS,
+    _MESSAGE_HANDLERS,
+    ActionRunner,
+    Machines,
+    OpenLinks,
+    Output,
+    Router,
+)
+from mpreg_proto.sending import LINK_GONE, SENT, SendOutcome, TooLong
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import (
+    BucketHashes,
+    Claim,
+    DialBack,
+    Digest,
+    Done,
+    Explanation,
+    Fetch,
+    GetView,
+    Goodbye,
+    Gossip,
+    IndirectAck,
+    Message,
+    Ping,
+    PingReq,
+    Pong,
+    Pull,
+    Refused,
+    Request,
+    Result,
+    View,
+)
+from tests.helpers.node_harness import NodeHarness, call, spec, value
+
+ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
+LINK = LinkId(1)
+
+
+class StubLinks:
+    """Links that take messages of at most `limit` claims or view bytes, and record them; none after `close`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.closed = False
+        self.sent: list[Message] = []
+
+    def send(self, link: LinkId, message: Message) -> SendOutcome:
+        if self.closed:
+            return LINK_GONE
+        size = len(message.claims) if isinstance(message, Gossip) else len(cast("View", message).view)
+        if size > self.limit:
+            return TooLong(size, self.limit)
+        self.sent.append(message)
+        return SENT
+
+    def send_or_close(self, link: LinkId, message: Message) -> None:
+        assert self.send(link, message) is SENT
+
+
+def machines(**parts: Any) -> tuple[Machines, list[Effect]]:
+    """Return machines of which only `parts` exist, and their log."""
+    log: list[Effect] = []
+    stub = SimpleNamespace(**{"links": None, "replies": None, "worker": None, **parts, "log": log})
+    return cast("Machines", stub), log
+
+
+# -- the tables -------------------------------------------------------------------------------------------------------
+
+
+def test_each_message_type_has_a_handler() -> None:
+    """`Links` answers a `Ping` itself, so it never comes to the router."""
+    assert set(_MESSAGE_HANDLERS) == {*typing.get_args(Message), BadRequest} - {Ping}
+    assert Ping in _CONTROL_HANDLERS
+    harness = NodeHarness()
+    peer = harness.client()
+    peer.send(Ping(5))
+    assert peer.take(Pong) == [Pong(5)]
+
+
+def test_each_action_has_a_handler_or_is_an_effect() -> None:
+    outputs = {*typing.get_args(RequestOutput), *typing.get_args(ClusterOutput), Forward}
+    assert outputs == set(typing.get_args(Output))
+    effects = set(typing.get_args(Effect))
+    assert set(_ACTION_HANDLERS) == outputs - effects
+    assert {kind.__name__ for kind in outputs & effects} == {"Run", "Cancel", "Notify", "Dial"}
+
+
+@pytest.mark.parametrize(("table", "owner"), [(_MESSAGE_HANDLERS, Router), (_ACTION_HANDLERS, ActionRunner)])
+def test_each_handler_is_in_its_table(table: dict[type, object], owner: type) -> None:
+    own = {one for name, one in vars(owner).items() if name.startswith("_") and not name.startswith("__")}
+    assert set(table.values()) == own - {Router._relay, Router._on_dispatch}, "the two belong to Request"
+
+
+# -- the order of causes ----------------------------------------------------------------------------------------------
+
+
+def test_action_runs_after_all_that_was_before_it() -> None:
+    trace: list[object] = []
+    first, second, last = (Notify(PeerUnreachable(Address(name))) for name in ("first", "second", "last"))
+
+    class Coordinator:
+        def member_lost(self, member: MemberId, now: int) -> list[Output]:
+            trace.append(("lost", member, now, len(log)))
+            return [second, OffersChanged(("f",))]
+
+        def link_selected(self, member: MemberId, now: int) -> list[Output]:
+            trace.append(("selected", member, now, len(log)))
+            return []
+
+        def offers_changed(
+            self, now: int, *, functions: tuple[str, ...], members: tuple[MemberId, ...]
+        ) -> list[Output]:
+            trace.append(("offers", functions, members, len(log)))
+            return [last]
+
+    made, log = machines(coordinator=Coordinator())
+    ActionRunner(made).run([MemberLost(ANN), LinkSelected(BOB, LINK), first], 7)
+    assert trace == [("lost", ANN, 7, 0), ("selected", BOB, 7, 0), ("offers", ("f",), (), 2)]
+    assert log == [first, second, last]
+
+
+def test_effects_go_to_the_log_unchanged() -> None:
+    made, log = machines()
+    effects = [Dial(Address("ws://a:1")), Notify(Left())]
+    ActionRunner(made).run(effects, 0)
+    assert len(log) == 2 and all(one is other for one, other in zip(log, effects, strict=True))
+
+
+def test_own_call_finished_goes_to_the_coordinator_and_others_to_replies() -> None:
+    found: list[object] = []
+    coordinator = SimpleNamespace(call_finished=lambda *given: found.append(("coordinator", *given)))
+    replies = SimpleNamespace(add=lambda *given, last: found.append(("replies", *given, last)))
+    made, _ = machines(coordinator=coordinator, replies=replies)
+    row = Done("x", b"\x01")
+    ActionRunner(made).run([CallFinished(LinkId(0), 5, row, True), CallFinished(LINK, 6, row, False)], 9)
+    assert found == [("coordinator", 5, row, 9), ("replies", LINK, 6, row, False)]
+
+
+# -- messages that are too long ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(5, [5]), (3, [2, 3]), (1, [1] * 5)])
+def test_gossip_in_parts_that_fit_the_link(limit: int, sizes: list[int]) -> None:
+    links = StubLinks(limit)
+    claims = tuple(Claim(bytes([number]) * 16, 0, 0) for number in range(5))
+    made, log = machines(links=links)
+    ActionRunner(made).run([SendMessage(LINK, Gossip(claims, answer=True))], 0)
+    parts = cast("list[Gossip]", links.sent)
+    assert [len(part.claims) for part in parts] == sizes and log == []
+    assert tuple(claim for part in parts for claim in part.claims) == claims
+    assert [part.answer for part in parts] == [False] * (len(sizes) - 1) + [True]
+
+
+def test_notice_of_gossip_that_cannot_be_split() -> None:
+    links = StubLinks(0)
+    made, log = machines(links=links)
+    ActionRunner(made).run([SendMessage(LINK, Gossip((Claim(ANN, 0, 0),)))], 0)
+    assert (links.sent, log) == ([], [Notify(GossipTooLong(LINK, "Gossip", 1, 0))])
+    links.closed = True
+    ActionRunner(made).run([SendMessage(LINK, Gossip((Claim(ANN, 0, 0),)))], 0)
+    assert len(log) == 1, "no notice for a link that has ended"
+
+
+@pytest.mark.parametrize(("limit", "parts"), [(1000, 1), (132, 4), (33, 400)])
+def test_view_in_parts_that_fit_the_link(limit: int, parts: int) -> None:
+    links = StubLinks(limit)
+    text = "x" * 398  # and two quotation marks
+    made, _ = machines(links=links, view=lambda now: text)
+    Router(made, ActionRunner(made)).deliver(LINK, GetView(7), 0)
+    views = cast("list[View]", links.sent)
+    assert len(views) == parts and {view.id for view in views} == {7}
+    assert b"".join(view.view for view in views) == msgspec.json.encode(text)
+    assert [view.last for view in views] == [False] * (parts - 1) + [True]
+
+
+# -- the messages that each kind of peer may send ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Gossip(),
+        Digest((), ()),
+        Fetch(ANN, 0),
+        BucketHashes(bytes(2048)),
+        Pull((), ()),
+        DialBack(ANN, BOB),
+        PingReq(ANN),
+        IndirectAck(ANN),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_membership_message_of_a_client_ends_its_link(message: Message) -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    peer.send(message)
+    (refused,) = peer.take(Refused)
+    assert refused.fault.code == 1010 and peer.hung_up == CloseCode.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("reply", [Explanation(1), View(1, b"{}")], ids=lambda reply: type(reply).__name__)
+@pytest.mark.parametrize("kind", ["client", "member"])
+def test_reply_that_was_not_requested_ends_the_link(reply: Message, kind: str) -> None:
+    harness = NodeHarness()
+    peer = harness.client() if kind == "client" else harness.member("alpha")
+    peer.send(reply)
+    (refused,) = peer.take(Refused)
+    assert refused.fault.code == 1010 and peer.hung_up == CloseCode.PROTOCOL_ERROR
+
+
+def test_request_on_a_closing_link() -> None:
+    harness = NodeHarness([spec("add")])
+    peer = harness.client()
+    peer.send(Request(1, (call("x", "add", 1),)), Goodbye(""), Request(2, (call("x", "add", 2),)))
+    (late,) = peer.take(Result)
+    assert late.id == 2 and late.fault is not None
+    assert (late.fault.code, late.fault.details) == (1024, {"maybe_executed": False})
+    (run,) = harness.running("add")
+    harness.finish(run)
+    (result,) = peer.take(Result)
+    assert (result.id, value(result, "x"), peer.hung_up) == (1, 1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("names", "here"), [("xx", "xx"), ("xy", "xx"), ("xy", "xz")], ids=["calls", "here", "other names"]
+)
+def test_dispatch_names_each_call_once(names: str, here: str) -> None:
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha")
+    alpha.send(Request(1, tuple(call(name, "add", 1) for name in names), here=tuple(here)))
+    (result,) = alpha.take(Result)
+    assert result.fault is not None and (result.fault.code, result.fault.message) == (
+        1010,
+        "here names each call of the request once",
+    )
+    assert harness.runs == {} and alpha.hung_up is None
+
+
+@pytest.mark.parametrize("to", [b"", b"beta".ljust(16, b"-")], ids=["dispatch", "relayed"])
+def test_number_of_a_dispatch_in_progress(to: bytes) -> None:
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha")
+    harness.member("beta", spec("add"))
+    for _ in range(2):
+        alpha.send(Request(1, (call("x", "add", 1),), here=("x",), to=to))
+    (result,) = alpha.take(Result)
+    assert result.fault is not None and (result.fault.code, result.fault.message) == (
+        1010,
+        "request 1 is already in progress on this link",
+    )
+    assert result.fault.details == {"maybe_executed": False} and alpha.hung_up is None
+
+
+def test_bad_request_is_answered_as_not_executed() -> None:
+    answered: list[tuple[LinkId, Result]] = []
+    made, _ = machines(replies=SimpleNamespace(refuse=lambda link, result: answered.append((link, result))))
+    Router(made, ActionRunner(made)).deliver(LINK, BadRequest(4, Fault(1010, "no calls", {"path": "$[2]"})), 0)
+    fault = Fault(1010, "no calls", {"path": "$[2]", "maybe_executed": False})
+    assert answered == [(LINK, Result(4, fault=fault))]
+
+
+def test_links_that_this_node_has_not_closed() -> None:
+    links = cast("Links", SimpleNamespace(is_open=lambda link: link == 1))
+    best = {ANN: LinkId(1), BOB: LinkId(2)}
+    found = OpenLinks(best, links)
+    assert dict(found) == {ANN: 1} and len(found) == 1 and found.get(BOB) is None
+    assert ANN in found and BOB not in found and MemberId(b"c" * 16) not in found
+    best[BOB] = LinkId(1)
+    assert found[BOB] == 1, "it reads the table of the cluster, and copies nothing"
