@@ -194,6 +194,9 @@ class ClientSession:
         for key in self._timers.due(now):
             if key[0] == TimerKind.LATE:
                 self._deadline_exceeded(int(key[1]))
+            elif key[0] == TimerKind.DECODE:
+                link = LinkId(int(key[1]))
+                self._receive(link, self.links.continue_decoding(link, now), now)
             else:
                 self.links.wake(key, now)
         self._collect_effects()

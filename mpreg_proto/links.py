@@ -89,7 +89,7 @@ class Links:
             now=now,
         )
         self.sessions[link] = session
-        if not session.classic:
+        if dialled is not None or not session.classic:
             self._timers.set((TimerKind.HANDSHAKE, link), now + self._limits.handshake)
         if dialled is not None:
             self.send_or_close(link, session.local_hello)

@@ -335,7 +335,7 @@ class Coordinator:
             return self.in_flight.deadline_exceeded(execution, now)
         name = str(key[2])
         if key[0] == TimerKind.RETRY:
-            return self._place(execution, self.pending_calls.retries_due(execution, now), now)
+            return self._place(execution, self.pending_calls.retries_due(execution, name, now), now)
         if not self.pending_calls.expire(execution, name):
             return []
         if key[0] == TimerKind.OFFER_WAIT:
@@ -363,9 +363,14 @@ class Coordinator:
         return bool(self.in_flight.origins.get(link)) or self.outstanding.busy_on(link)
 
     def story(self, request: RequestId) -> list[StoryRow]:
-        """Return every step of every call of a request, in order; of ended requests as long as it is kept."""
+        """Return the steps of the calls of a request, in order.
+
+        Of a request with very many steps the older ones are missing; all requests that have ended share the last
+        4,096 steps.
+        """
         execution = self.requests.get(request)
-        return [row for row in self.in_flight.ended if row.request == request] if execution is None else execution.story
+        rows = self.in_flight.ended if execution is None else execution.story
+        return [row for row in rows if row.request == request]
 
     # -- what became of calls -----------------------------------------------------------------------------------------
 

@@ -208,6 +208,7 @@ class Execution:
         "request",
         "states",
         "story",
+        "story_is_whole",
         "trace",
         "values",
         "values_size",
@@ -234,7 +235,9 @@ class Execution:
         self.open_count = len(plan.calls)
         """The number of calls in an open state."""
         self.story: list[StoryRow] = []
-        """Every step of every call, in order; the older half goes when calls were refused very often."""
+        """The steps of the calls, in order."""
+        self.story_is_whole = True
+        """False once the older steps were dropped, as there were very many."""
         self.local_calls = dict.fromkeys(request.here)
         """The calls that only this node may run."""
         self.explained = 0
@@ -262,6 +265,7 @@ class Execution:
             self.open_count -= 1
         if len(self.story) >= _STEPS_PER_CALL * len(self.states) + _STEPS:
             del self.story[: len(self.story) // 2]
+            self.story_is_whole = False
         self.story.append(
             StoryRow(now, self.id, name, state, node, reason if len(reason) <= _REASON else cut(reason, _REASON))
         )
@@ -283,11 +287,10 @@ class Execution:
     def validate(self) -> None:
         """Check that the tables agree with the states, for tests and simulations. Raises AssertionError."""
         states, last = self.states, {row.call: row.state for row in self.story}
-        whole = len(self.story) < _STEPS
         assert list(states) == list(self.plan.calls), "each call has a state"
         assert self.open_count == len(self.open), f"{self.open_count} calls count as open, and these are: {self.open}"
         for name, state in states.items():
-            ends = last.get(name, _STATE.WAITING if whole else state)
+            ends = last.get(name, _STATE.WAITING if self.story_is_whole else state)
             assert ends is state, f"the story of {name!r} ends otherwise: {state.name}"
             left = self._dependencies_left.get(name, 0)
             waiting = state is _STATE.WAITING or (state is _STATE.CANCELLED and bool(left))
@@ -395,7 +398,8 @@ class Execution:
         self._dependents_left = {}
 
     def _mark_failed(self, name: str, fault: Fault, state: CallState, now: int) -> None:
-        self.move(name, state, now, str(fault.details.get("node", "")), fault.message)
+        node = fault.details.get("node")  # a peer's word, of any kind and length
+        self.move(name, state, now, cut(node, _REASON) if isinstance(node, str) else "", fault.message)
         self.faults[name] = fault
         self._dependencies_left.pop(name, None)
         if name in self.plan.dependencies:

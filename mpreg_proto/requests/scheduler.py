@@ -138,8 +138,13 @@ class PendingCalls:
         """Remove and return all calls that wait for an offer or a link."""
         return self.pop([key for key in self.calls if key in self._requirements])
 
-    def retries_due(self, execution: Execution, now: int) -> list[str]:
-        """Remove and return the calls of a request whose pause is over."""
+    def retries_due(self, execution: Execution, name: str, now: int) -> list[str]:
+        """Remove and return the calls of a request whose pause is over, if `name` is one of them.
+
+        The first of several timers that are due takes them all, and the others find nothing.
+        """
+        if self._retry_times.get((execution.id, name), now + 1) > now:
+            return []
         names = [name for name in execution.pending if self._retry_times.get((execution.id, name), now + 1) <= now]
         for name in names:
             self.discard(execution, name)

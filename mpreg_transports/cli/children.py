@@ -80,18 +80,18 @@ class Children:
         assert process.stdout is not None and process.stderr is not None
         stderr_ended = anyio.Event()
         self._tasks.start_soon(self._listen, name, process, process.stderr, stderr_ended)
-        ready = None
+        url = None
         with anyio.move_on_after(START_SECONDS):
-            ready = await _first_line(process.stdout)
-            if ready is None:
+            url = await _url(process.stdout)
+            if url is None:
                 await process.wait()  # it ends by itself: a signal now would replace its exit code
-        if ready is None:
+        if url is None:
             await self._end([process])
             with anyio.move_on_after(1):
                 await stderr_ended.wait()
             raise self._failed(name, process)
         self._tasks.start_soon(_drain, process.stdout)
-        return Child(name, json.loads(ready)["url"], process)
+        return Child(name, url, process)
 
     async def end(self) -> None:
         """Send SIGTERM to all children, and kill those that do not end."""
@@ -125,11 +125,18 @@ class Children:
             async for text in TextReceiveStream(stream, errors="replace"):
                 *lines, rest = (rest + text).split("\n")
                 for line in lines:
-                    if line.startswith("mpreg: ") or process.pid not in self._last_lines:
-                        self._last_lines[process.pid] = line
-                    self._on_line(name, line)
+                    self._keep_line(name, process, line)
         finally:
+            if rest:
+                self._keep_line(name, process, rest)
             stderr_ended.set()
+
+    def _keep_line(self, name: str, process: Process, line: str) -> None:
+        """Pass on a line. The last one is the reason, or the last one of mpreg itself."""
+        own = line.startswith("mpreg: ")
+        if own or (line.strip() and not self._last_lines.get(process.pid, "").startswith("mpreg: ")):
+            self._last_lines[process.pid] = line
+        self._on_line(name, line)
 
     def _failed(self, name: str, process: Process) -> CommandFailed:
         reason = self._last_lines.get(process.pid, "").removeprefix("mpreg: ") or "it printed nothing"
@@ -138,13 +145,20 @@ class Children:
         return CommandFailed(f"node {name} did not start: {reason}", code=code)
 
 
-async def _first_line(stream: ByteReceiveStream) -> str | None:
-    """Return the first line, or None if the stream ends before."""
-    text = b""
+async def _url(stream: ByteReceiveStream) -> str | None:
+    """Return the address that the node prints when it listens, or None if the stream ends before.
+
+    The user's module may print lines of its own before.
+    """
+    rest = b""
     with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        while b"\n" not in text:
-            text += await stream.receive()
-        return text.partition(b"\n")[0].decode()
+        while True:
+            *lines, rest = (rest + await stream.receive()).split(b"\n")
+            for line in lines:
+                with suppress(ValueError):
+                    match json.loads(line):
+                        case {"name": str(), "url": str(url)}:
+                            return url
     return None
 
 

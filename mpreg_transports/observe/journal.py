@@ -39,10 +39,14 @@ from mpreg_proto.effects import (
     Send,
     Stopped,
 )
+from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, MemberId
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.dialects import decode as decode_message
+from mpreg_proto.wire.dialects import encode as encode_message
 from mpreg_proto.wire.messages import Request
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.runtime import logs
@@ -55,7 +59,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _CHECKPOINT_EVERY = 256
 """The inputs between two checkpoints of the hash."""
 _INPUTS = frozenset(
-    "link_opened receive link_closed dial_failed progress backlog finished wake submit cancel offer withdraw "
+    "link_opened receive handle link_closed dial_failed progress backlog finished wake submit cancel offer withdraw "
     "set_resources advertise leave".split()
 )
 """The names of records, beside "drain" and "entropy"."""
@@ -202,7 +206,10 @@ def replay(
             last.append(_describe(done, record))
             if on_input is not None:
                 on_input(last[-1])
-            _apply(node, record, codec)
+            with suppress(
+                LocalProtocolError
+            ):  # a command that the node refused then is refused again, and changes nothing
+                _apply(node, record, codec)
     return Replayed(done, effects.hex, agreed, marks, marked, start.version, node.view(now=now), tuple(last))
 
 
@@ -230,6 +237,8 @@ def _encode_args(name: str, args: tuple[Any, ...], codec: ValueCodec) -> tuple[A
             return run, began, *_encode_outcome(outcome, codec)
         case "submit", (request,):
             return (_encode(request),)
+        case "handle", (link, message):
+            return link, encode_message(message)
         case "offer", (function,):
             return (msgspec.to_builtins(function),)
         case _:
@@ -245,6 +254,10 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
         node.finished(args[0], _decode_outcome(args[2:], codec), now=now, began=args[1])
     elif name == "offer":
         node.offer(msgspec.convert(args[0], FunctionSpec), now=now)
+    elif name == "handle":
+        message = decode_message(args[1], node.config.limits)
+        assert not isinstance(message, BadRequest), "only messages are written"
+        node.handle(args[0], message, now=now)
     elif name == "submit":
         node.submit(msgspec.msgpack.decode(args[0], type=Request), now=now)
     elif name in ("set_resources", "advertise"):

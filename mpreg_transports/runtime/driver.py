@@ -202,7 +202,10 @@ class Driver:
         def begin() -> None:
             if self.on_local_host is not None and transport.local_host is not None:
                 self._local_hosts[link] = transport.local_host
-                self.on_local_host(transport.local_host, dialled)
+                try:
+                    self.on_local_host(transport.local_host, dialled)
+                except Exception:
+                    log.exception("a defect while reporting an address of this machine")
             if transport.framing is Framing.CLASSIC_MESSAGES:
                 self._keepalive.add(link, transport)
             node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())

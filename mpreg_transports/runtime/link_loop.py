@@ -92,8 +92,8 @@ class LinkLoop:
 
     async def run(
         self, link: LinkId, transport: Link, *, begin: Callable[[], None], end: Callable[[], None] = lambda: None
-    ) -> str:
-        """Read an attached link until it ends; its writer runs beside. Return why it ended.
+    ) -> None:
+        """Read an attached link until it ends; its writer runs beside.
 
         `begin` reports the opened link to the core. `end` is called after the core was notified of its end.
         """
@@ -117,12 +117,13 @@ class LinkLoop:
                     reason = ended.reason
                 tasks.cancel_scope.cancel()
         finally:
-            self._closed(link)
-            end()
-            log.debug("%s: %s", transport.peer, reason)
-            with anyio.CancelScope(shield=True):
-                await transport.close()
-        return reason
+            try:
+                self._closed(link)
+            finally:
+                end()
+                log.debug("%s: %s", transport.peer, reason)
+                with anyio.CancelScope(shield=True):
+                    await transport.close()
 
     def open_slot(self) -> tuple[LinkId, ReplySlot]:
         """Open a link without a transport, over which one reply is awaited; `close_slot` must follow."""

@@ -50,8 +50,16 @@ class ProgressMonitor:
         while self._waiting:
             await anyio.sleep(CHECK_SECONDS)
             for send_buffer in list(self._waiting):
-                if not send_buffer.check_progress():
+                if not self._check(send_buffer):
                     del self._waiting[send_buffer]
+
+    def _check(self, send_buffer: SendBuffer) -> bool:
+        try:
+            return send_buffer.check_progress()
+        except Exception:  # it ends this link, not the others
+            log.exception("a defect while checking what a link has written, which ends")
+            send_buffer.abort(CloseCode.INTERNAL_ERROR)
+            return False
 
 
 class SendBuffer:
@@ -101,7 +109,7 @@ class SendBuffer:
 
         They are written at once if that needs no waiting. After `close` they are dropped.
         """
-        if self._code is not None:
+        if self._over or self._code is not None:
             return
         chunks = [chunk for message in messages for chunk in message]
         size = sum(map(len, chunks))
@@ -125,6 +133,11 @@ class SendBuffer:
             self._idle_checks = 0
             self._monitor.add(self)
             self._wake.set()
+
+    def abort(self, code: int) -> None:
+        """Close the link at once, with all that is unsent."""
+        self._code = code
+        self._scope.cancel()
 
     async def run(self) -> None:
         """Write until the link is closed or ends."""

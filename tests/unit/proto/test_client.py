@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, ReplyReceived
-from mpreg_proto.effects import Framing, HangUp, Send
+from mpreg_proto.effects import Framing, HangUp, Pause, Resume, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import SECOND, Limits
@@ -627,3 +627,20 @@ def test_reply_over_another_link_is_ignored() -> None:
     booth.session.handle(other, Result(number), now=booth.now)
     booth.session.drain()
     assert len(booth.session) == 1 and booth.replies() == {}
+
+
+def test_long_json_of_a_foreign_server_does_not_stop_the_link() -> None:
+    booth = Booth(opened=False, framing=Framing.CLASSIC_MESSAGES)
+    booth.session.link_opened(
+        LinkId(1), framing=Framing.CLASSIC_MESSAGES, address=Address("ws://foreign"), now=booth.now
+    )
+    booth.session.drain()
+    booth.session.receive(LinkId(1), "[" + "1," * 200_000 + "1]", now=booth.now)
+    assert Pause(LinkId(1)) in booth.session.drain()
+    effects: list[ClientEffect] = []
+    for _ in range(1000):
+        booth.session.wake(now=booth.now)
+        effects += booth.session.drain()
+        if Resume(LinkId(1)) in effects:
+            return
+    raise AssertionError("the link stays paused")

@@ -4,7 +4,7 @@ import pytest
 
 from mpreg_proto.effects import Cancel, Framing, HangUp, Lane, Notify, Pause, Resume, Run, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
-from mpreg_proto.ids import LinkId
+from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.links import MAX_CONTROL_BYTES
 from mpreg_proto.notices import LinkClosed, LinkEndCause, LinkOpened
@@ -588,3 +588,13 @@ def test_link_end_while_long_json_is_decoded() -> None:
     harness.node.wake(now=harness.now)
     assert harness.node.drain() == []
     assert harness.node.next_timeout() is None
+
+
+@pytest.mark.parametrize("framing", Framing)
+def test_handshake_timeout_of_a_dialled_link(framing: Framing) -> None:
+    """Also if the other side speaks no native dialect, and so never sends a hello."""
+    harness = NodeHarness()
+    harness.node.link_opened(LinkId(1), framing=framing, dialled=Address("ws://x"), now=harness.now)
+    harness.node.drain()
+    harness.node.wake(now=harness.now + harness.node.config.limits.handshake)
+    assert HangUp in {type(effect) for effect in harness.node.drain()}

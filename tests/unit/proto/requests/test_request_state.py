@@ -332,3 +332,23 @@ def test_possibly_started_until_refused() -> None:
     assert list(history.possibly_started) == ["y"] and history.tries == {"x": 1, "y": 1}
     history.not_started("y")
     assert not history.possibly_started
+
+
+def test_story_of_a_call_that_is_refused_again_and_again() -> None:
+    one = execution(a="", b="")
+    one.start(0)
+    one.move("a", CallState.DISPATCHED, 0)
+    for now in range(1, 1000):
+        one.move("b", CallState.PENDING, now)
+        one.move("b", CallState.READY, now, reason="x" * 1000)
+        assert len(one.story) <= 2 * 16 + 64
+        one.validate()
+    assert one.story[-1].at == 999 and len(one.story[-1].reason) == 256
+
+
+@pytest.mark.parametrize(("node", "kept"), [("n1#00", "n1#00"), ("x" * 10_000, "x" * 253 + "..."), (["x"] * 9, "")])
+def test_node_of_a_failure_in_a_story(node: object, kept: str) -> None:
+    one = execution(a="")
+    one.start(0)
+    one.fail("a", Fault(1003, "boom", {"node": node}), 1)
+    assert one.story[-1].node == kept

@@ -77,8 +77,8 @@ def test_retry_pause_ends_by_time_only() -> None:
     pending.retry_at(one, "y", 20)
     assert pending.pop_all() == {} and list(pending.functions) == [] and timers.next() == 10
     assert (
-        pending.retries_due(one, 9) == []
-        and pending.retries_due(one, 10) == ["x"]
+        pending.retries_due(one, "x", 9) == []
+        and pending.retries_due(one, "x", 10) == ["x"]
         and list(pending.calls) == [(1, "y")]
     )
     pending.discard(one, "y")
@@ -185,3 +185,13 @@ def where(harness: NodeHarness, members: list[MemberStub]) -> dict[str, str]:
         ran[job.call.name] = harness.node.shown
         harness.finish(run)
     return ran
+
+
+def test_one_of_many_due_retries_takes_them_all() -> None:
+    pending, one = PendingCalls(Timers()), execution(1)
+    pending.retry_at(one, "x", 10)
+    pending.retry_at(one, "y", 10)
+    assert pending.retries_due(one, "x", 10) == ["x", "y"]
+    pending.retry_at(one, "y", 20)
+    assert pending.retries_due(one, "y", 10) == [], "its timer of before, which found it waiting again"
+    assert list(one.pending) == ["y"]

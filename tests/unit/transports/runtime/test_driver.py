@@ -271,3 +271,21 @@ async def test_effects_run_outside_the_context_of_a_call(monkeypatch: pytest.Mon
     driver.on_failure = lambda function, raised: seen.append(function + caller.get())
     await carried_out(driver, Deaf(request("f"), takes=True))
     assert set(seen) == {"", "f"}
+
+
+async def test_hook_for_local_hosts_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(host: str, dialled: Address | None) -> None:
+        raise ValueError("a defect")
+
+    driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"), takes=True)
+    link.local_host = "127.0.0.1"
+    driver.on_local_host = fails
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            while not link.sent:
+                await anyio.lowlevel.checkpoint()
+            leave(driver)
+            await driver.ended.wait()
+    assert "a defect while reporting an address of this machine" in caplog.text

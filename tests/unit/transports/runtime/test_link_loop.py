@@ -88,8 +88,8 @@ async def test_link_from_its_beginning_to_its_end() -> None:
         link.on_partial()
         await link.sender.send(b"one")
         await link.sender.send(None)
-        reason = await loop.run(number, link, begin=lambda: steps.append("begin"), end=lambda: steps.append("end"))
-    assert (reason, steps, len(loop)) == ("the peer has left", ["begin", "end"], 0)
+        await loop.run(number, link, begin=lambda: steps.append("begin"), end=lambda: steps.append("end"))
+    assert (steps, len(loop)) == (["begin", "end"], 0)
     assert core.inputs == [("progress", 1), ("receive", 1, b"one"), ("closed", 1)]
     assert link.closed.is_set()
 
@@ -158,3 +158,18 @@ async def test_reply_slot_is_a_link_without_a_transport() -> None:
         assert await slot.answer() == b"answer"
         loop.close_slot(link)
     assert core.inputs == [("closed", link)] and len(loop) == 0
+
+
+async def test_transport_is_closed_whatever_the_core_raises() -> None:
+    class Failing(Recorder):
+        def link_closed(self, link: LinkId, *, now: int) -> None:
+            raise ValueError("a defect")
+
+    link, ended = Piped(), list[bool]()
+    async with anyio.create_task_group() as tasks:
+        loop = LinkLoop(Failing(), flush=lambda: None, spawn=tasks.start_soon, clock=lambda: 0)
+        number = loop.attach(link)
+        await link.sender.send(None)
+        with pytest.raises(ValueError, match="a defect"):
+            await loop.run(number, link, begin=lambda: None, end=lambda: ended.append(True))
+    assert link.closed.is_set() and ended == [True]

@@ -299,3 +299,27 @@ async def test_backlog_and_its_end_are_reported_once() -> None:
         link.go.set()
         box.close(1000)
     assert said == [100, 0, 101, 0]
+
+
+async def test_defect_of_one_link_ends_that_link_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 0.001)
+
+    class Defective(Reluctant):
+        @property
+        def acked_bytes(self) -> int:
+            raise ValueError("a defect")
+
+    broken, sound = Defective(), Reluctant()
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            monitor = ProgressMonitor(tasks.start_soon)
+            boxes = [SendBuffer(link, monitor=monitor) for link in (broken, sound)]
+            for box in boxes:
+                tasks.start_soon(box.run)
+                box.put([(b"x",)])
+            await passes(lambda: bool(broken.closed))
+            assert broken.closed == [CloseCode.INTERNAL_ERROR] and not sound.closed
+            tasks.cancel_scope.cancel()
+    assert "a defect while checking what a link has written" in caplog.text
