@@ -506,6 +506,6 @@ def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:
     """Return failures of the calls that the last Result of a dispatch did not name."""
-    fault = result.fault or Fault(ErrorCode.INTERNAL, "a node ended a request without saying what became of this call")
+    fault = result.fault or Fault(ErrorCode.INTERNAL, "a node ended a request without an outcome of this call")
     maybe_executed = fault.details.get("maybe_executed", fault.code not in _TRY_ELSEWHERE)
     return [Failed(attempt.call, fault, not maybe_executed) for attempt in left]
