@@ -16,10 +16,11 @@ from anyio.abc import TaskStatus
 
 from mpreg_proto.client import ClientSession, Ready
 from mpreg_proto.effects import Framing, Send
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT
 from mpreg_transports.config.addresses import Address as Parsed
-from mpreg_transports.config.addresses import Scheme, parse_address
+from mpreg_transports.config.addresses import Scheme, host_and_port, parse_address
 from mpreg_transports.links import tcp, websocket
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime.listener import OnHttp, OnLink
@@ -67,7 +68,14 @@ async def open_link(address: str) -> Link:
         return await tcp.connect(parsed.host, parsed.port)
     if parsed.scheme is Scheme.WS:
         longest = DEFAULT.node_message  # the core itself refuses messages above its own limit
-        return await websocket.connect(parsed.host, parsed.port, path=parsed.path, max_message=longest)
+        link = await websocket.connect(parsed.host, parsed.port, path=parsed.path, max_message=longest)
+        if link.framing is Framing.NATIVE_MESSAGES:
+            return link
+        await link.close(CloseCode.PROTOCOL_ERROR)
+        raise LinkEnded(
+            f"{host_and_port(parsed.host, parsed.port)} accepts WebSocket without the subprotocol "
+            f"{websocket.SUBPROTOCOL}: it is no mpreg node, or a proxy removes Sec-WebSocket-Protocol"
+        )
     raise LinkEnded(f"cannot connect to {address}: TLS is not configured here")
 
 

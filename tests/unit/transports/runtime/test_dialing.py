@@ -5,11 +5,14 @@ from collections.abc import Awaitable, Callable
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
 from mpreg_proto.effects import Framing
 from mpreg_proto.ids import Address
 from mpreg_transports import Server
+from mpreg_transports.links import websocket
 from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.links.http import HttpConnection
 from mpreg_transports.runtime import dialing
 from mpreg_transports.runtime.dialing import Dialler, open_link
 from tests.helpers.loopback import PATIENCE, listening
@@ -126,3 +129,27 @@ async def test_remembered_framings_are_bounded_and_expire(monkeypatch: pytest.Mo
     with pytest.raises(LinkEnded):
         await dial(Address("ws://10.0.0.1:1"))
     assert len(dial._raw) == 1
+
+
+async def test_websocket_server_that_is_no_mpreg_node() -> None:
+    async def without_subprotocol(stream: SocketStream) -> None:
+        async with stream:
+            http = HttpConnection(stream, peer="client")
+            head = await http.head(seconds=PATIENCE)
+            assert head is not None
+            link = await websocket.accept(stream, await http.body(head), received=http.trailing, subprotocols=())
+            with pytest.raises(LinkEnded):
+                await link.receive()
+            await link.close()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, without_subprotocol)
+            with pytest.raises(
+                LinkEnded, match=rf"127.0.0.1:{port} accepts WebSocket without .* mpreg.1: it is no mpreg"
+            ):
+                await open_link(f"ws://127.0.0.1:{port}")
+            tasks.cancel_scope.cancel()
+    await listener.aclose()
