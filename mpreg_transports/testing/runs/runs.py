@@ -8,11 +8,13 @@ A failing seed is run twice. If the second run differs, a part of it is not dete
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +150,20 @@ def run_seeds(
     if jobs == 0:
         yield from map(one, seeds)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         yield from pool.map(one, seeds, chunksize=4)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone, also if that was killed; the pool itself would wait for ever."""
+    parent = parent_process()
+    assert parent is not None, "a worker has a parent"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with the parent", daemon=True).start()
 
 
 def outcomes(calls: Iterable[SimCall]) -> dict[str, int]:
