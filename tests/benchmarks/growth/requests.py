@@ -12,12 +12,16 @@ from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
 from mpreg_proto.cluster.similar import most_alike
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Framing
-from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.node import Node
+from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.relay import Relay
+from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.scheduler import PendingCalls
 from mpreg_proto.requests.worker import Job
 from mpreg_proto.rng import Rng
+from mpreg_proto.timers import Timers
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import Call, CancelRequest, Request
@@ -129,6 +133,25 @@ def ending_at_a_relay(others: int) -> int:
     return operations(lambda: (relay.busy_on(LinkId(1)), relay.link_lost(LinkId(1))))
 
 
+def retrying(lost: int) -> float:
+    """Pauses of so many lost calls of one request end at one moment, and the calls wait again: operations per call."""
+    calls = tuple([Call(str(place), "f", ARGS) for place in range(lost)])
+    request = Request(1, calls)
+    planned = plan(request, DEFAULT)
+    assert isinstance(planned, Plan)
+    execution = Execution(RequestId(1), request, planned, link=LinkId(1), arrived=0, deadline=SECOND)
+    pending = PendingCalls(Timers())
+    for call in calls:
+        pending.retry_at(execution, call.name, 10)
+
+    def wake() -> None:
+        for call in calls:
+            for name in pending.retries_due(execution, call.name, 10):
+                pending.wait_for_offer(execution, name, SECOND)
+
+    return operations(wake) / lost
+
+
 def helping(others: int) -> int:
     """Names similar to an unknown name are found, among so many."""
     catalogue = Catalogue(MemberId(b"m"), limits=DEFAULT)
@@ -167,6 +190,7 @@ MEASURES: tuple[tuple[Callable[[int], float], float], ...] = (
     (ending_of_a_client, 1.1),
     (ending_of_a_coordinator, 1.1),
     (ending_at_a_relay, 1.1),
+    (retrying, 1.2),
     (helping, 2.0),
     (failing, 1.2),
     (accepting, 1.2),
