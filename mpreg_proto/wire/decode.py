@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, Final
 
 from msgpack import Unpacker, unpackb  # type: ignore[import-untyped]
-from msgpack.exceptions import ExtraData, OutOfData, StackError  # type: ignore[import-untyped]
+from msgpack.exceptions import ExtraData, FormatError, OutOfData, StackError  # type: ignore[import-untyped]
 
 from mpreg_proto.describe import exception_text, short_name
 from mpreg_proto.wire.extensions import FIRST_REGISTERED, MARK, REF, REF_PATH
@@ -35,6 +35,7 @@ _REFS: Final = (REF, REF_PATH)
 # Bytes this short can neither hold a key that is too long nor announce much.
 SMALL: Final = 1024
 _SCALAR_BYTES: Final = bytes(each for each in range(256) if not (0x80 <= each <= 0x9F or 0xDC <= each <= 0xDF))
+_INCOMPLETE: Final = "Unpack failed: incomplete input"
 _ANNOUNCED: Final = re.compile(r"(\d+) exceeds max_(array|map)_len")
 
 
@@ -311,7 +312,9 @@ def malformed(error: BaseException, size: int) -> MalformedValue:
         if bound < count <= size:
             excess = ValueTooLarge(f"{announced[2]} entries", bound, count)
             return MalformedValue(str(excess), excess=excess)
-    if announced is not None or isinstance(error, OutOfData):
+    if announced is not None or isinstance(error, OutOfData) or text.startswith(_INCOMPLETE):
         return MalformedValue("the bytes end too early")
+    if isinstance(error, FormatError):
+        return MalformedValue("a byte that begins no value (0xc1)")
     kind = short_name(type(error))
     return MalformedValue(kind if text == kind else f"{kind}: {text}")

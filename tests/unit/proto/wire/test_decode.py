@@ -265,3 +265,18 @@ def test_costly_input_in_keys_or_sets_is_refused(huge: object, wrap: Any) -> Non
     pair = msgpack.packb(wrap(ref)) + b"\xc0"
     with pytest.raises(MalformedValue, match="in a key or in a set"):
         CODEC.decode(b"\xde\xc3\x50" + pair * 50_000, inputs={"a": huge})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        *[(data, "the bytes end too early") for data in (b"", b"\x92\x01", b"\xc4\x10ab", b"\xda", b"\xc4\xffab")],
+        (b"\xc5\x08\x00" + b"x" * 2000, "the bytes end too early"),
+        (b"\xc1", "a byte that begins no value (0xc1)"),
+        (b"\x01\x02", "bytes after the value"),
+    ],
+)
+def test_reason_for_malformed_bytes(data: bytes, reason: str) -> None:
+    with pytest.raises(MalformedValue) as raised:
+        CODEC.decode(data)
+    assert raised.value.reason == reason
