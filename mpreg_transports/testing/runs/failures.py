@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mpreg_proto.ids import RequestId
 from mpreg_proto.requests.request_state import StoryRow
 from mpreg_transports.testing.runs.replay import Case, CaseResult
 from mpreg_transports.testing.simulation.hosts import NodeHost
@@ -62,7 +63,8 @@ def failure(case: Case, ran: CaseResult, *, saved: Path | None = None, again: st
         lines += ["", *_where(error)]
     lines += ["", "What happened last:", *last_events(sim)]
     lines += ["", "How each node sees it:", *views(sim)]
-    lines += ["", "What became of the calls:", *stories(sim)]
+    lines += ["", "The request that was handled last:", *current_story(sim)]
+    lines += ["", "What became of other calls:", *stories(sim)]
     lines += ["", "See it again:"]
     lines += [f"  {line}" for line in (command(case), f"mpreg replay {saved}" if saved else "") if line]
     return "\n".join(lines)
@@ -145,15 +147,28 @@ def views(sim: Simulation) -> list[str]:
     return lines
 
 
+def current_story(sim: Simulation) -> list[str]:
+    """Return the whole story of the request that the watchers looked at last, as long as its coordinator lives."""
+    key = sim.observers.current
+    host = None if key is None else sim.nodes.get(key.host)
+    if key is None or host is None or not host.alive or host.life != key.life:
+        return []
+    return [story_line(host, row) for row in host.node.coordinator.story(RequestId(key.number))]
+
+
 def stories(sim: Simulation) -> list[str]:
     """Return the story of the newest open requests of each node, and the last steps of those that have ended."""
     lines: list[str] = []
+    key = sim.observers.current
     for host in sim.nodes.values():
         if host.alive:
+            skipped = key.number if key is not None and (key.host, key.life) == (host.name, host.life) else 0
             in_flight = host.node.coordinator.in_flight
             for execution in list(in_flight.requests.values())[-_REQUESTS:]:
-                lines += [story_line(host, row) for row in execution.story[-_STEPS:]]
-            lines += [story_line(host, row) for row in list(in_flight.ended)[-_STEPS:]]
+                if execution.id != skipped:
+                    lines += [story_line(host, row) for row in execution.story[-_STEPS:]]
+            ended = [row for row in in_flight.ended if row.request != skipped]
+            lines += [story_line(host, row) for row in ended[-_STEPS:]]
     return lines
 
 

@@ -24,6 +24,14 @@ class CallKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
     request: int
     call: str
 
+    @property
+    def number(self) -> int:
+        """The local number of the request at its coordinator, without the era of the coordinator."""
+        return self.request & _NUMBER
+
+
+_NUMBER = (1 << 40) - 1
+
 
 class SimCall:
     """A submitted request. Pass its `done` to `sim.run(until=...)`.

@@ -191,8 +191,7 @@ class Engine:
         if call is None or call.cancelled:
             return
         call.answer(reply, self.now)
-        for hook in self.observers.hooks("replied"):
-            hook(call, reply)
+        self.observers.replied(host, call, reply)
 
     # -- events -------------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.ids import LinkId
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Notice
 from mpreg_proto.requests.relay import NO_ORIGIN
-from mpreg_transports.testing.simulation.calls import CallKey
+from mpreg_transports.testing.simulation.calls import CallKey, SimCall
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 from mpreg_transports.testing.simulation.network import Endpoint
 from mpreg_transports.testing.simulation.trace import Trace
@@ -35,7 +36,11 @@ class ObserverHub:
         self._trace = trace
         self._hooks = {hook: hooks(self.watchers, hook) for hook in _HOOKS}
         self._subscriptions = Subscriptions(self.watchers)
+        self.current: CallKey | None = None
+        """The call that watchers looked at last: placed, started, ended, or the first of an answered request."""
         self._runs: dict[tuple[str, int, int], CallKey] = {}
+        self._requests: dict[tuple[str, int, LinkId, int], CallKey] = {}
+        """A call of each request, by the coordinator's host and life, and the link and number that it came with."""
 
     def hooks(self, name: str) -> list[Callable[..., None]]:
         """Return the overridden hooks of this name in `Watcher`."""
@@ -68,12 +73,22 @@ class ObserverHub:
         for number in coordinator.outstanding.latest(host.last_dispatch):
             for attempt in coordinator.outstanding.by_number(number):
                 key = CallKey(host.name, host.life, (host.era << 40) + attempt.execution.id, attempt.call)
-                self.keys[host.name, host.life, number, attempt.call] = key
+                self.keys[host.name, host.life, number, attempt.call] = self.current = key
+                execution = attempt.execution
+                self._requests[host.name, host.life, execution.link, execution.reply_id] = key
                 if key.call not in attempt.execution.plan.calls:  # its request ended in the same event: nothing is kept
                     continue
                 for hook in self._hooks["dispatched"]:
                     hook(host, key, number)
         host.last_dispatch = coordinator.outstanding.last_number
+
+    def replied(self, host: Host, call: SimCall, reply: Reply) -> None:
+        """Report that a client has a reply to a request."""
+        for wire, side in host.wires.values():
+            peer = wire.ends[1 - side]
+            self.current = self._requests.get((peer.host.name, peer.life, peer.link, call.number), self.current)
+        for hook in self._hooks["replied"]:
+            hook(call, reply)
 
     def key_of(self, host: NodeHost, run: Run) -> CallKey:
         """Return the key of the call that a run is for."""
@@ -97,7 +112,7 @@ class ObserverHub:
         """Report that a body starts."""
         self._trace.add(self._now(), "run", host.name, "", text=run.function)
         if self.watchers:
-            key = self._runs[host.name, host.life, run.run] = self.key_of(host, run)
+            key = self._runs[host.name, host.life, run.run] = self.current = self.key_of(host, run)
             for hook in self._hooks["started"]:
                 hook(host, key, run)
 
@@ -105,7 +120,7 @@ class ObserverHub:
         """Report that a body has ended."""
         self._trace.add(self._now(), "end", host.name, "", text=run.function)
         if self.watchers:
-            key = self._runs.pop((host.name, host.life, run.run))
+            key = self.current = self._runs.pop((host.name, host.life, run.run))
             for hook in self._hooks["ended"]:
                 hook(host, key, run, outcome)
 

@@ -1,0 +1,48 @@
+"""The report of a failing run: it explains the request that a watcher complains about."""
+
+from __future__ import annotations
+
+import re
+
+from mpreg_proto.client import Reply
+from mpreg_transports.testing.runs.failures import failure
+from mpreg_transports.testing.runs.replay import Case, run_case
+from mpreg_transports.testing.runs.scenarios import case
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+
+class ThirdReply(Watcher):
+    """A watcher that complains about the third reply."""
+
+    def __init__(self) -> None:
+        self.replies = 0
+
+    def replied(self, call: SimCall, reply: Reply) -> None:
+        self.replies += 1
+        if self.replies == 3:
+            raise Violation(9, f"the third reply, to request {call.number} of {call.client}")
+
+
+def report(drawn: Case) -> tuple[str, SimCall]:
+    ran = run_case(drawn, watchers=lambda: [ThirdReply()])
+    text = str(ran.error)
+    (call,) = [one for one in ran.sim.calls if f"request {one.number} of {one.client}" in text]
+    return failure(drawn, ran), call
+
+
+def test_story_of_the_request_of_a_violation() -> None:
+    text, call = report(case("steady", seed=1, nodes=3, seconds=20))
+    assert text.startswith("seed 1, steady: invariant 9: the third reply")
+    _, _, rest = text.partition("The request that was handled last:\n")
+    story = rest.partition("\n\n")[0].splitlines()
+    names = {name for line in story for name in re.findall(r" '(\S+)' is ", line)}
+    assert names == {one.name for one in call.request.calls}
+    assert all(re.match(r" +\d+\.\d{6} s  n\d +request \d+ '", line) for line in story)
+    for name in names:
+        steps = [line.partition(f"'{name}' is ")[2] for line in story if f"'{name}' is " in line]
+        assert steps[0] == "ready" and re.match(r"(dispatched|possibly started) at n\d#\w{4}: \w+", steps[1])
+    assert any(" is done at n" in line for line in story)
+    others = text.partition("What became of other calls:\n")[2]
+    assert not set(story) & set(others.splitlines())
+    assert "What became of other calls:" in text and "How each node sees it:" in text
