@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from mpreg_proto.errors import ErrorCode, MpregError, RequestError
+from mpreg_transports.config.addresses import DEFAULT_PORT, is_loopback, parse_address
 from mpreg_transports.config.settings import DEBUG_VARIABLE, SettingsError, debugging
 from mpreg_transports.errors import NotConnected
 
@@ -135,7 +136,18 @@ def _unreachable(error: NotConnected) -> list[str]:
     lines = [f"cannot reach a node at {url}: {_without_address(reason)}" for url, reason in tried.items()] or [
         error.message
     ]
-    return [*lines, "start one:     mpreg serve", "ask another:   --url ws://HOST:PORT, or MPREG_URL"]
+    serve = next((hint for hint in map(_serve_hint, tried) if hint), "mpreg serve")
+    return [*lines, f"start one:     {serve}", "ask another:   --url ws://HOST:PORT, or MPREG_URL"]
+
+
+def _serve_hint(url: str) -> str:
+    """Return the command that starts a node at `url`; "" if it is no address of this machine with a port of its own."""
+    try:
+        address = parse_address(url)
+    except ValueError:
+        return ""
+    local = is_loopback(address.host) and address.port != DEFAULT_PORT
+    return f"mpreg serve --port {address.port}" if local else ""
 
 
 def _without_address(reason: str) -> str:
@@ -148,7 +160,8 @@ def _advice(error: RequestError) -> list[str]:
     match error.code:
         case ErrorCode.COMMAND_NOT_FOUND if details.get("unknown") == "resources" and details.get("exist"):
             exist = ", ".join(str(name) for name in details["exist"])
-            return [f"it is offered with: {exist}", "see who offers what:   mpreg functions"]
+            function = details.get("function", "it")
+            return [f"{function} is offered with: {exist}", "see who offers what:   mpreg functions"]
         case ErrorCode.COMMAND_NOT_FOUND:
             return ["see who offers what:   mpreg functions"]
         case ErrorCode.EXECUTION_FAILED if details.get("traceback"):

@@ -50,11 +50,24 @@ def test_error_of_an_unreachable_node_names_commands_to_type() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("ws://127.0.0.1:9009", "mpreg serve --port 9009"),
+        ("ws://127.0.0.1:9001", "mpreg serve"),
+        ("ws://elsewhere:9009", "mpreg serve"),
+        ("nonsense", "mpreg serve"),
+    ],
+)
+def test_command_that_starts_a_node_at_the_address(url: str, command: str) -> None:
+    assert f"start one:     {command}" in error_lines(NotConnected("long text", details={"tried": {url: "refused"}}))
+
+
 def test_error_without_a_candidate_lists_what_exists() -> None:
-    details = {"unknown": "resources", "exist": ["a", "b"]}
+    details = {"unknown": "resources", "function": "train", "exist": ["a", "b"]}
     assert error_lines(CommandNotFound("nobody holds 'x'", details=details)) == [
         "nobody holds 'x'",
-        "it is offered with: a, b",
+        "train is offered with: a, b",
         "see who offers what:   mpreg functions",
     ]
 
