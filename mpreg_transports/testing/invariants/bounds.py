@@ -174,9 +174,12 @@ def _lost_calls(coordinator: Coordinator, execution: Execution) -> list[str]:
     """Return the calls whose state names a table that does not have them."""
     out, pending = coordinator.outstanding, coordinator.pending_calls.calls
     placed = {attempt.call for number in execution.dispatches for attempt in out.by_number(number)}
+    needs, states = execution.plan.dependencies, execution.states
     lost: list[str] = []
-    for name, state in execution.states.items():
+    for name, state in states.items():
         match state:
+            case CallState.WAITING if not any(states[need] < CallState.DONE for need in needs.get(name, ())):
+                lost.append(name)  # no dependency is open, so nothing will make it ready
             case CallState.READY:
                 lost.append(name)
             case CallState.PENDING if (execution.id, name) not in pending:
