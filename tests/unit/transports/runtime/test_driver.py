@@ -280,12 +280,5 @@ async def test_hook_for_local_hosts_that_raises(caplog: pytest.LogCaptureFixture
     driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"), takes=True)
     link.local_host = "127.0.0.1"
     driver.on_local_host = fails
-    with anyio.fail_after(PATIENCE):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(driver.run)
-            tasks.start_soon(driver.pump, link)
-            while not link.sent:
-                await anyio.lowlevel.checkpoint()
-            leave(driver)
-            await driver.ended.wait()
+    await carried_out(driver, link)
     assert "a defect while reporting an address of this machine" in caplog.text
