@@ -1,12 +1,10 @@
 """Checks of all files that are or would be tracked, which a maintainer would otherwise do before a release.
 
-The list of files comes from git. In an unpacked source archive without git, it comes from a directory walk without the
-files that .gitignore names. The tests read files and change none.
+The tests read files and change none.
 """
 
 import os
 import re
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.repository_files import ROOT, by_walking, repository_files
 
 # Joined here, so that this file does not contain the names that it looks for.
 REGISTRY_HOSTS = [
@@ -32,40 +30,7 @@ REGISTRY_HOSTS = [
 MACHINE_PATH = re.compile(r"(?<![\w.~$})\]-])/(?:" + "|".join(("root", "work", "home/[a-z]+")) + ")" + "/")
 
 
-def by_git() -> list[str] | None:
-    """Return the tracked files and those that `git add .` would add; None if this is not its own checkout."""
-    try:
-        top = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        listing = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    # A copy inside another project's checkout would get that project's list, which has nothing to do with this one.
-    return listing.split("\0")[:-1] if Path(top).resolve() == ROOT else None
-
-
-def by_walking() -> list[str]:
-    """Return the files below the root except git's own and those that .gitignore names."""
-    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]
-
-    def kept(name: str) -> bool:
-        return not any(fnmatch(name, pattern) for pattern in ignored)
-
-    found = []
-    for folder, folders, files in os.walk(ROOT):
-        folders[:] = sorted(filter(kept, folders))
-        found += [(Path(folder) / file).relative_to(ROOT).as_posix() for file in sorted(files) if kept(file)]
-    return found
-
-
-FILES = by_git() or by_walking()
+FILES = repository_files()
 
 
 def texts() -> Iterator[tuple[str, str]]:

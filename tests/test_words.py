@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import words
+from tests.helpers.repository_files import by_walking
 from tests.words import files, found
 
 
@@ -33,5 +34,4 @@ def test_words_and_parts_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_files_of_an_unpacked_archive() -> None:
-    names = {str(path.relative_to(words.ROOT)) for path in words.walk()}
-    assert {"README.md", "mpreg_proto/node.py", "tests/words.py", "docs/explanation/glossary.md"} <= names
+    assert {"README.md", "mpreg_proto/node.py", "tests/words.py", "docs/explanation/glossary.md"} <= set(by_walking())

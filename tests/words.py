@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.repository_files import ROOT, repository_files
+
 WORDS = tuple("told,tell,tells,heard,hear,hears,whom,held for dead,anew,dear,mend,mends,mended".split(","))
 ALLOWED = ("tests/words.py", "tests/test_words.py")
 """The files that name the words."""
@@ -38,17 +38,9 @@ class Found(NamedTuple):
 
 
 def files() -> list[str]:
-    """Return the text files that git lists, or of an unpacked archive those of its folders, without `ALLOWED`."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    names = listed.splitlines() or [str(path.relative_to(ROOT)) for path in walk()]
+    """Return the text files of the repository, without `ALLOWED`."""
+    names = repository_files()
     return [name for name in names if (Path(name).suffix in _ENDINGS or name == ".ci/run") and name not in ALLOWED]
-
-
-def walk() -> Iterator[Path]:
-    """Yield the files of the project's folders, and those beside them."""
-    yield from (path for path in sorted(ROOT.iterdir()) if path.is_file())
-    for folder in ("mpreg_proto", "mpreg_transports", "tests", "docs", "fuzz"):
-        yield from sorted((ROOT / folder).rglob("*.*"))
 
 
 def found(names: list[str]) -> Iterator[Found]:
