@@ -281,7 +281,7 @@ class Execution:
 
     def cancel_open(self, now: int, reason: str) -> None:
         """Mark all open calls CANCELLED."""
-        for name in self.open if self.open_count else ():
+        for name in self.open:
             self.move(name, _STATE.CANCELLED, now, reason=reason)
 
     def validate(self) -> None:
