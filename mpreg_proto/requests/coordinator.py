@@ -20,9 +20,9 @@ from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.outstanding import Attempt, Outstanding, traced
+from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
 from mpreg_proto.requests.placement import CatalogueView
-from mpreg_proto.requests.request_state import CallState, Execution, StoryRow
+from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, StoryRow, trace_of
 from mpreg_proto.requests.scheduler import NextHop, PendingCalls, Scheduler
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
@@ -70,9 +70,11 @@ class InFlight:
 
     # -- what became of a call ----------------------------------------------------------------------------------------
 
-    def done(self, execution: Execution, row: Done, now: int, node: str) -> tuple[list[str], list[RequestOutput]]:
+    def done(
+        self, execution: Execution, row: Done, now: int, node: str, times: RunTimes
+    ) -> tuple[list[str], list[RequestOutput]]:
         """Record the result of a call. Returns the calls that are ready now."""
-        ready = execution.complete(row.name, row.value, now, node)
+        ready = execution.complete(row.name, row.value, now, node, times)
         actions: list[RequestOutput] = []
         if execution.request.eager and row.name in execution.plan.wanted:
             actions.append(CallSettled(execution.link, execution.reply_id, row))
@@ -83,12 +85,14 @@ class InFlight:
             actions += self.end(execution, None, now)
         return ready, actions
 
-    def failed(self, execution: Execution, name: str, fault: Fault, now: int) -> list[RequestOutput]:
+    def failed(
+        self, execution: Execution, name: str, fault: Fault, now: int, times: RunTimes | None = None
+    ) -> list[RequestOutput]:
         """Record the final failure of a call. It ends the request, unless that is partial and has open calls."""
         call = execution.plan.calls[name]
         fault = fault.with_details(call=name, function=call.function)
         self._pending_calls.discard(execution, name)
-        failed = execution.fail(name, fault, now)
+        failed = execution.fail(name, fault, now, times)
         if not execution.request.partial:
             return self.end(execution, fault, now)
         actions = self._settled_failures(execution, failed)
@@ -103,13 +107,11 @@ class InFlight:
         if partial:
             fault = execution.first_fault
         if fault is not None:
-            fault = fault.with_details(maybe_executed=bool(execution.history.possibly_started))
+            fault = fault.with_details(maybe_executed=bool(execution.possibly_started))
         done = execution.done() if (fault is None or partial) and not request.eager else ()
         failed = execution.failed() if partial and not request.eager else ()
-        reply = SendReply(
-            execution.link,
-            Result(execution.reply_id, done, failed, fault=fault, trace=tuple(execution.trace)),
-        )
+        trace = trace_of(execution.story, execution.arrived) if request.trace else ()
+        reply = SendReply(execution.link, Result(execution.reply_id, done, failed, fault=fault, trace=trace))
         return [reply, *self.close(execution, now, "" if fault is None else fault.message)]
 
     def deadline_exceeded(self, execution: Execution, now: int) -> list[RequestOutput]:
@@ -259,12 +261,12 @@ class Coordinator:
         attempts = self.outstanding.by_number(number)
         for attempt in attempts:
             self.outstanding.pop(number, attempt.call, attempt.link)
-            attempt.execution.history.unsent(attempt.call)
+            if attempt.execution.id in self.requests:
+                attempt.execution.move(attempt.call, CallState.READY, now, reason="the message was not sent")
         for attempt in attempts:
             execution, name = attempt.execution, attempt.call
             if execution.id not in self.requests:
                 continue
-            execution.move(name, CallState.READY, now, attempt.candidate.shown, "the message was not sent")
             if fault is not None and len(attempts) == 1:
                 fault = fault.with_details(node=attempt.candidate.shown)
                 actions += self.in_flight.failed(execution, name, fault, now)
@@ -354,7 +356,7 @@ class Coordinator:
         """End every request, as the grace of this node is over: 1023 if a body may have started, else 1024."""
         actions: list[RequestOutput] = []
         for execution in list(self.requests.values()):
-            started = execution.history.possibly_started
+            started = execution.possibly_started
             actions += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING, now)
         return actions
 
@@ -388,9 +390,8 @@ class Coordinator:
         if isinstance(row, Failed):
             names, actions = self._call_failed(attempt, row, now)
         else:
-            if execution.request.trace:
-                execution.trace.append(traced(attempt, row, now))
-            names, actions = self.in_flight.done(execution, row, now, attempt.candidate.shown)
+            times = run_times(attempt, row, now)
+            names, actions = self.in_flight.done(execution, row, now, attempt.candidate.shown, times)
         if names:
             ready.setdefault(execution.id, []).extend(names)
         return actions
@@ -399,17 +400,15 @@ class Coordinator:
         """Handle the failure of a call. Returns the call as ready again if another member may run it."""
         execution, name = attempt.execution, attempt.call
         if row.refused:
-            execution.history.not_started(name)
+            execution.not_started(name)
             if row.fault.code in _TRY_ELSEWHERE and now < execution.deadline:
                 self._call_refused(attempt, row.fault)
                 execution.move(name, CallState.READY, now, attempt.candidate.shown, row.fault.message)
                 return [name], []
         elif row.fault.code == faults.LOST and self._retry_after_loss(attempt, now):
             return [], []
-        if execution.request.trace:
-            execution.trace.append(traced(attempt, row, now))
         fault = row.fault if "node" in row.fault.details else row.fault.with_details(node=attempt.candidate.shown)
-        return [], self.in_flight.failed(execution, name, fault, now)
+        return [], self.in_flight.failed(execution, name, fault, now, run_times(attempt, row, now))
 
     def _call_refused(self, attempt: Attempt, fault: Fault) -> None:
         """Record the refusal: of the member, only of its link, or of a relay that has no route to it."""

@@ -2,8 +2,8 @@
 
 The scheduler adds an `Attempt` for each dispatched call; the coordinator removes it when the call is answered or lost.
 The load of a member follows from its attempts, the queue length in its latest Result and the runtime of its calls;
-nothing is counted beside the table (dask/distributed #4446), and nothing of it is gossiped. `traced` makes a trace row
-from an attempt and its result.
+nothing is counted beside the table (dask/distributed #4446), and nothing of it is gossiped. `run_times`
+returns when a call was at its member.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.requests.actions import LOCAL
 from mpreg_proto.requests.placement import Candidate
-from mpreg_proto.requests.request_state import Execution
-from mpreg_proto.wire.messages import Done, Failed, Traced
+from mpreg_proto.requests.request_state import Execution, RunTimes
+from mpreg_proto.wire.messages import Done, Failed
 
 _COUNTER_BITS = 40
 """The bits of a dispatch number that count. The others are random, so that the number cannot be guessed."""
@@ -47,7 +47,6 @@ class Attempt(msgspec.Struct, frozen=True, eq=False):
     candidate: Candidate
     """The chosen member, as it was offered at that moment."""
     sent: int
-    reason: str
 
 
 class Outstanding:
@@ -217,26 +216,16 @@ class Outstanding:
         return sum(len(calls) for calls in self._by_number.values())
 
 
-def traced(attempt: Attempt, row: Done | Failed, now: int) -> Traced:
-    """Return the trace row of an ended call. All times are ns since the request arrived.
+def run_times(attempt: Attempt, row: Done | Failed, now: int) -> RunTimes:
+    """Return the times of a call at the member that has just ended it.
 
     A worker reports spans only, so the latency to it counts as half of the rest of the round trip. Its spans are
     limited to the time that it had the call.
     """
-    execution, name = attempt.execution, attempt.call
     left = now - attempt.sent
     ran = min(max(row.ran, 0), left)
     waited = min(max(row.waited, 0), left - ran)
     travelled = 0 if attempt.link == LOCAL else left - ran - waited
-    moved = attempt.sent + travelled // 2 - execution.arrived
-    started = moved + waited
-    return Traced(
-        name=name,
-        node=attempt.candidate.shown,
-        queued=execution.history.queued[name] - execution.arrived,
-        moved=moved,
-        started=started,
-        ended=started + ran,
-        tries=execution.history.tries[name],
-        why=attempt.reason,
-    )
+    arrived = attempt.sent + travelled // 2
+    started = arrived + waited
+    return RunTimes(arrived, started, started + ran)

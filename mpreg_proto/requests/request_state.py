@@ -71,15 +71,53 @@ _REASON = 256
 """The most characters of a reason in a story."""
 
 
+class RunTimes(msgspec.Struct, frozen=True, gc=False):
+    """The times at which a call arrived at its member, started and ended, in ns of this node's clock."""
+
+    arrived: int
+    started: int
+    ended: int
+
+
 class StoryRow(msgspec.Struct, frozen=True, gc=False):
-    """One step of one call. `at` is the node's time in ns; `node` and `reason` may be empty."""
+    """One step of one call. `at` is the time of the step in ns of this node's clock."""
 
     at: int
     request: RequestId
     call: str
     state: CallState
     node: str = ""
+    """The member where the step happened; empty: here."""
     reason: str = ""
+    times: RunTimes | None = None
+    """The times of the call at its member; None unless that member reported how it ended."""
+
+
+def trace_of(story: Sequence[StoryRow], arrived: int) -> tuple[Traced, ...]:
+    """Return a row for each call that a member has ended, in the order of their ends, from the story of a request.
+
+    Its times count from `arrived`. A dispatch that was never sent does not count as a try.
+    """
+    queued: dict[str, int] = {}
+    tries: dict[str, int] = {}
+    out: dict[str, StoryRow] = {}
+    rows: list[Traced] = []
+    for row in story:
+        name = row.call
+        if row.state is _STATE.DISPATCHED or row.state is _STATE.POSSIBLY_STARTED:
+            tries[name] = tries.get(name, 0) + 1
+            out[name] = row
+            continue
+        if row.state is _STATE.READY:
+            queued.setdefault(name, row.at)
+        sent = out.pop(name, None)
+        if sent is not None and row.state is _STATE.READY and not row.node:
+            tries[name] -= 1
+        if sent is not None and (times := row.times) is not None:
+            moved, started, ended = times.arrived - arrived, times.started - arrived, times.ended - arrived
+            ready = queued.get(name, sent.at) - arrived
+            rows.append(Traced(name, sent.node, ready, moved, started, ended, tries[name], sent.reason))
+    return tuple(rows)
 
 
 def _table() -> Any:
@@ -90,12 +128,6 @@ def _table() -> Any:
 class History(msgspec.Struct):
     """The attempts of the calls, in tables by call. The methods alone write to them."""
 
-    queued: dict[str, int] = _table()
-    """The time at which each call of a traced request became ready."""
-    tries: dict[str, int] = _table()
-    """The number of dispatches of a call."""
-    possibly_started: dict[str, None] = _table()
-    """Non-idempotent calls whose body may have started (docs/explanation/guarantees.md)."""
     refusals: dict[str, list[tuple[MemberId, Fault]]] = _table()
     """The refusals of a call: the member and its fault."""
     losses: dict[str, list[Candidate]] = _table()
@@ -106,21 +138,6 @@ class History(msgspec.Struct):
     """The last refusal of a pending call."""
     versions: dict[str, str] = _table()
     """The only version that may run a call again whose node was lost."""
-
-    def dispatched(self, name: str, candidate: Candidate) -> None:
-        """Record that a call goes to a member."""
-        if not candidate.idempotent:
-            self.possibly_started[name] = None
-        self.tries[name] = self.tries.get(name, 0) + 1
-
-    def not_started(self, name: str) -> None:
-        """Record that the body of a call did not start."""
-        self.possibly_started.pop(name, None)
-
-    def unsent(self, name: str) -> None:
-        """Record that the message with a call was never sent: it counts as not dispatched."""
-        self.possibly_started.pop(name, None)
-        self.tries[name] -= 1
 
     def route_refused(self, name: str, relay: MemberId) -> None:
         """Record that a relay refused the call, which does not concern the member that the call is for."""
@@ -204,12 +221,12 @@ class Execution:
         "open_count",
         "pending",
         "plan",
+        "possibly_started",
         "reply_id",
         "request",
         "states",
         "story",
         "story_is_whole",
-        "trace",
         "values",
         "values_size",
     )
@@ -247,7 +264,8 @@ class Execution:
         """The numbers under which calls of this request went out, and where."""
         self.pending: dict[str, None] = {}
         """The pending calls, each with its timers."""
-        self.trace: list[Traced] = []
+        self.possibly_started: dict[str, None] = {}
+        """Non-idempotent calls whose body may have started, ended ones too (docs/explanation/guarantees.md)."""
         self._retained = () if request.eager else plan.wanted
         """The calls whose results are for the last reply."""
         self._dependencies_left = {name: len(others) for name, others in plan.dependencies.items()}
@@ -255,7 +273,15 @@ class Execution:
 
     # -- states -------------------------------------------------------------------------------------------------------
 
-    def move(self, name: str, state: CallState, now: int, node: str = "", reason: str = "") -> None:
+    def move(
+        self,
+        name: str,
+        state: CallState,
+        now: int,
+        node: str = "",
+        reason: str = "",
+        times: RunTimes | None = None,
+    ) -> None:
         """Put a call into its next state. Raises LocalProtocolError for a step that `TRANSITIONS` does not have."""
         current = self.states[name]
         if state not in TRANSITIONS[current]:
@@ -263,11 +289,15 @@ class Execution:
         self.states[name] = state
         if state >= _STATE.DONE:
             self.open_count -= 1
+        elif state is _STATE.POSSIBLY_STARTED:
+            self.possibly_started[name] = None
+        elif current is _STATE.POSSIBLY_STARTED:  # only a call that has not started may be placed again
+            self.possibly_started.pop(name, None)
         if len(self.story) >= _STEPS_PER_CALL * len(self.states) + _STEPS:
             del self.story[: len(self.story) // 2]
             self.story_is_whole = False
         self.story.append(
-            StoryRow(now, self.id, name, state, node, reason if len(reason) <= _REASON else cut(reason, _REASON))
+            StoryRow(now, self.id, name, state, node, reason if len(reason) <= _REASON else cut(reason, _REASON), times)
         )
 
     def is_open(self, name: str) -> bool:
@@ -278,6 +308,10 @@ class Execution:
     def open(self) -> list[str]:
         """The calls that have not ended, in the request's order."""
         return [name for name, state in self.states.items() if state < _STATE.DONE]
+
+    def not_started(self, name: str) -> None:
+        """Record that the body of a dispatched call did not start, as its member refused it."""
+        self.possibly_started.pop(name, None)
 
     def cancel_open(self, now: int, reason: str) -> None:
         """Mark all open calls CANCELLED."""
@@ -297,6 +331,9 @@ class Execution:
             assert waiting == bool(left), f"{name!r} is {state.name} with {left} dependencies left"
             assert name not in self.values or state is _STATE.DONE, f"{name!r} has a result and is {state.name}"
             assert (name in self.faults) == (state in (_STATE.FAILED, _STATE.SKIPPED)), f"{name!r}: {state.name}"
+            if name in self.possibly_started:
+                may_be = state is _STATE.POSSIBLY_STARTED or (state >= _STATE.DONE and state is not _STATE.SKIPPED)
+                assert may_be, f"{name!r} may have started and is {state.name}"
 
     def start(self, now: int) -> list[str]:
         """Return the open calls without dependencies, in the request's order: they are READY."""
@@ -306,11 +343,11 @@ class Execution:
             self.move(name, _STATE.READY, now)
         return ready
 
-    def complete(self, name: str, value: bytes, now: int, node: str = "") -> list[str]:
+    def complete(self, name: str, value: bytes, now: int, node: str = "", times: RunTimes | None = None) -> list[str]:
         """Record the result of a call; a second one is ignored. Returns the calls that are READY now."""
-        if not self.is_open(name):
+        if self.states.get(name, _STATE.DONE) >= _STATE.DONE:
             return []
-        self.move(name, _STATE.DONE, now, node)
+        self.move(name, _STATE.DONE, now, node, times=times)
         if self._dependents_left.get(name) or name in self._retained:
             self.values[name] = value
             self.values_size += len(value)
@@ -329,7 +366,7 @@ class Execution:
                 self._dependencies_left[dependent] = left - 1
         return ready
 
-    def fail(self, name: str, fault: Fault, now: int) -> list[str]:
+    def fail(self, name: str, fault: Fault, now: int, times: RunTimes | None = None) -> list[str]:
         """Record the failure of a call, and fail all its dependents with 1021, which names this call.
 
         Returns all calls that have failed now.
@@ -338,7 +375,7 @@ class Execution:
             return []
         if self.first_fault is None:
             self.first_fault = fault
-        self._mark_failed(name, fault, _STATE.FAILED, now)
+        self._mark_failed(name, fault, _STATE.FAILED, now, times)
         ended = [name]
         waiting = list(self.plan.dependents.get(name, ()))
         while waiting:
@@ -393,13 +430,12 @@ class Execution:
         self.values = {}
         self.values_size = 0
         self.faults = {}
-        self.trace = []
         self._dependencies_left = {}
         self._dependents_left = {}
 
-    def _mark_failed(self, name: str, fault: Fault, state: CallState, now: int) -> None:
+    def _mark_failed(self, name: str, fault: Fault, state: CallState, now: int, times: RunTimes | None = None) -> None:
         node = fault.details.get("node")  # a peer's word, of any kind and length
-        self.move(name, state, now, cut(node, _REASON) if isinstance(node, str) else "", fault.message)
+        self.move(name, state, now, cut(node, _REASON) if isinstance(node, str) else "", fault.message, times)
         self.faults[name] = fault
         self._dependencies_left.pop(name, None)
         if name in self.plan.dependencies:

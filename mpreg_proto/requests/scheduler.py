@@ -301,12 +301,20 @@ class Scheduler:
             if candidates := self.candidates(execution, call):
                 found.append((call, candidates))
             elif wait:
+                execution.move(name, CallState.PENDING, now, reason=self._no_candidate(execution, call))
                 execution.history.clear_refusals(name)
-                execution.move(name, CallState.PENDING, now, reason="no node can run it")
                 self._pending_calls.wait_for_offer(execution, name, now + wait)
             else:
                 failing.append((name, execution.history.last_refusal(name) or self.explain_not_found(execution, call)))
         return found, failing
+
+    def _no_candidate(self, execution: Execution, call: Call) -> str:
+        """Return why no member gets a call now, in short: `explain_no_match` costs too much for each wait."""
+        if (refusal := execution.history.last_refusal(call.name)) is not None:
+            return f"no other node can run it: {refusal.message}"
+        if self._catalogue.offers(call.function, (), None):
+            return f"no node that offers {call.function!r} has its resources and version"
+        return f"no node offers {call.function!r}"
 
     # -- dispatching ---------------------------------------------------------------------------------------------------
 
@@ -317,10 +325,7 @@ class Scheduler:
         full: list[RequestAction] = []
         actions: list[RequestAction] = []
         batches: _Batches = {}
-        traced = execution.request.trace
         for call, candidates in calls:
-            if traced:
-                execution.history.queued.setdefault(call.name, now)
             if len(candidates) == 1:
                 chosen, why = candidates[0], ONLY_CANDIDATE
             else:
@@ -420,8 +425,7 @@ class Scheduler:
             dispatch.idempotent.append(name)
         state = CallState.DISPATCHED if chosen.idempotent else CallState.POSSIBLY_STARTED
         execution.move(name, state, now, chosen.shown, why)
-        execution.history.dispatched(name, chosen)
-        self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, why))
+        self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now))
 
 
 def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits, now: int) -> Explanation:

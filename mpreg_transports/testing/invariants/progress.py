@@ -57,7 +57,7 @@ class QueueProgress(Watcher):
 class PendingCallProgress(Watcher):
     """Invariant 14: a call is not pending if a linked node offers its function.
 
-    A call that was dispatched before may have been refused by that node, and is not checked. The same holds for a call
+    A call that was refused or lost before is not checked, as that node may have refused it. The same holds for a call
     that waits for a link.
     """
 
@@ -67,7 +67,8 @@ class PendingCallProgress(Watcher):
             execution = coordinator.requests.get(request)
             if execution is None or (TimerKind.LINK_WAIT, request, name) in host.node._timers:
                 continue
-            if name in execution.history.tries or name in execution.history.losses:
+            history = execution.history
+            if name in history.refusals or name in history.earlier_refusals or name in history.losses:
                 continue
             offers = coordinator.scheduler.candidates(execution, execution.plan.calls[name])
             if any(coordinator.outstanding.connected(one.member) for one in offers):

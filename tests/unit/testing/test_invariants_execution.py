@@ -155,7 +155,7 @@ def test_10_false_report_that_nothing_ran(monkeypatch: pytest.MonkeyPatch) -> No
 
     def forgetful(self: Scheduler, execution: Any, *args: Any) -> None:
         add(self, execution, *args)
-        execution.history.possibly_started.clear()
+        execution.possibly_started.clear()
 
     monkeypatch.setattr(Scheduler, "_add", forgetful)
     sim = cluster()

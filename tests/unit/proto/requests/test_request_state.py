@@ -8,8 +8,8 @@ from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.request_state import TRANSITIONS, CallState, Execution, History
-from mpreg_proto.wire.messages import Call, Done, Failed, Request
+from mpreg_proto.requests.request_state import TRANSITIONS, CallState, Execution, History, RunTimes, trace_of
+from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
 
 
 def complete(one: Execution, name: str, value: bytes) -> list[str]:
@@ -148,14 +148,8 @@ def test_finished_request_keeps_no_values() -> None:
     one.start(0)
     complete(one, "a", b"x")
     one.release()
-    assert (one.values, one.faults, one.trace, one.request.inputs, one.request.calls, one.plan.calls) == (
-        {},
-        {},
-        [],
-        {},
-        (),
-        {},
-    )
+    assert (one.values, one.faults, one.story, one.plan.calls) == ({}, {}, [], {})
+    assert (one.request.inputs, one.request.calls) == ({}, ())
 
 
 def test_eager_results_kept_for_dependents_only() -> None:
@@ -325,13 +319,48 @@ def test_eligible_after_a_loss() -> None:
 
 
 def test_possibly_started_until_refused() -> None:
-    history = History()
-    history.dispatched("x", A)
-    assert not history.possibly_started, "an idempotent one may start again"
-    history.dispatched("y", candidate("d", idempotent=False))
-    assert list(history.possibly_started) == ["y"] and history.tries == {"x": 1, "y": 1}
-    history.not_started("y")
-    assert not history.possibly_started
+    one = execution(x="", y="", z="")
+    one.start(0)
+    one.move("x", DISPATCHED, 1)
+    assert not one.possibly_started, "an idempotent one may start again"
+    one.move("y", STARTED, 1)
+    one.move("z", STARTED, 1)
+    assert list(one.possibly_started) == ["y", "z"]
+    one.move("y", READY, 2, "n1#00", "over the limit")
+    one.not_started("z")
+    assert not one.possibly_started
+    one.move("y", STARTED, 3)
+    one.complete("y", b"1", 4)
+    one.validate()
+    assert list(one.possibly_started) == ["y"], "also after its end"
+
+
+def test_trace_from_the_story() -> None:
+    one = execution(a="", b="a", c="")
+    one.start(10)
+    one.move("c", STARTED, 11, "n3#00", "why c")
+    one.move("a", DISPATCHED, 12, "n1#00", "why 1")
+    one.move("a", READY, 20, "n1#00", "over the limit")
+    one.move("a", DISPATCHED, 21, "n2#00", "why 2")
+    one.move("a", READY, 22, reason="the message was not sent")
+    one.move("a", DISPATCHED, 23, "n2#00", "why 3")
+    one.complete("a", b"1", 50, "n2#00", RunTimes(30, 31, 45))
+    one.move("b", DISPATCHED, 51, "n1#00", "why b")
+    one.fail("b", Fault(1003, "boom"), 60, RunTimes(52, 53, 54))
+    one.fail("c", Fault(1023, "lost"), 61)
+    assert trace_of(one.story, 5) == (
+        Traced("a", "n2#00", 5, 25, 26, 40, 2, "why 3"),
+        Traced("b", "n1#00", 45, 47, 48, 49, 1, "why b"),
+    )
+
+
+def test_trace_of_a_cut_story() -> None:
+    one = execution(a="")
+    one.start(10)
+    one.move("a", DISPATCHED, 12, "n1#00", "why")
+    one.complete("a", b"1", 50, "n1#00", RunTimes(30, 31, 45))
+    assert trace_of(one.story[1:], 10) == (Traced("a", "n1#00", 2, 20, 21, 35, 1, "why"),)
+    assert trace_of(one.story[2:], 10) == ()
 
 
 def test_story_of_a_call_that_is_refused_again_and_again() -> None:
