@@ -262,9 +262,9 @@ def main() -> None:
     with seal() as sealed:
         watch.on = True
         for seed in (1, 2, 3):
-            for tell in STORIES:
+            for play in STORIES:
                 story = Story(seed)
-                tell(story)
+                play(story)
                 digests.append(story.sim.trace.hash)
         watch.on = False
     assert watch.seen == [], watch.seen

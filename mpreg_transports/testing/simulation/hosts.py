@@ -459,7 +459,7 @@ class JsonClientHost(DialingHost):
     """A machine that runs a client of the classic dialect: JSON texts in and out, without a session of the core.
 
     It connects when it has a text to send, and sends each text once. After a loss of its link the texts that it has
-    sent stay unanswered.
+    sent stay unanswered. It has no timers, so it does not notice that a machine has failed silently.
     """
 
     def __init__(self, sim: World, name: str, index: int, node: str) -> None:
