@@ -3,6 +3,8 @@
 A link keeps the order of each direction; between links the order is that of `delay`, which a test draws. Messages pass
 through their encoding, as between processes. `crash` ends links without Goodbye, `cut` does so between two nodes and
 makes dials between them fail until `heal`. All other outputs of the clusters are kept in `outs` for the test.
+
+It tests the membership machine alone. Whole nodes with functions and clients run in a `Simulation`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     worker.send(done(asked, "x", 3))
     (answer,) = client.take(Result)
 
-A `VirtualCluster` (cluster.py) shows that real nodes work together. A `NodeHarness` shows what one node does when the
+A `Simulation` shows that real nodes work together. A `NodeHarness` shows what one node does when the
 others refuse, send false claims, are late, or vanish. Links have Framing.OBJECTS, so a test sees messages, not bytes. A
 member holds a real `Cluster`, so the node sees it and its functions as those of any other member.
 """
@@ -32,9 +32,8 @@ from mpreg_proto.notices import Notice
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind, Timers
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import Done, Failed, Message, Ping, Pong, Request, Result
-from mpreg_proto.wire.values import ValueCodec
-from tests.helpers.cluster_parties import call
+from mpreg_proto.wire.messages import Call, Done, Failed, Message, Ping, Pong, Request, Result
+from mpreg_proto.wire.values import Ref, ValueCodec
 
 __all__ = ["CODEC", "MemberStub", "NodeHarness", "PeerStub", "call", "done", "refused", "spec", "value"]
 
@@ -45,6 +44,20 @@ M = TypeVar("M", bound=msgspec.Struct)
 def spec(name: str, **fields: Any) -> FunctionSpec:
     """Return a function as it is offered, with 16 slots unless `concurrency` says otherwise."""
     return FunctionSpec(name=name, **{"concurrency": 16, **fields})
+
+
+def call(name: str, function: str, /, *args: Any, resources: tuple[str, ...] = (), **kwargs: Any) -> Call:
+    """Return a call for a `Request`; `Ref("other")` in its arguments, at any depth, stands for that call's result."""
+    dependencies = tuple(dict.fromkeys(_references([args, kwargs])))
+    return Call(name, function, CODEC.encode([list(args), kwargs]), dependencies, tuple(sorted(resources)))
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, Ref):
+        return [value.name]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [name for item in value for name in _references(item)] if isinstance(value, (list, tuple)) else []
 
 
 def done(asked: Request, *rows: object, last: bool = True, **fields: Any) -> Result:

@@ -41,9 +41,14 @@ from mpreg_proto.wire.messages import (
     Result,
 )
 from mpreg_proto.wire.session import Stage
-from tests.helpers.cluster import Offer, Ref, VirtualCluster, call
+from mpreg_proto.wire.values import Ref
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.network import Profile
+from mpreg_transports.testing.simulation.simulation import Simulation
 from tests.helpers.messages_at_random import PEER, message, name, names, plain, request, result, whole
-from tests.helpers.node_harness import spec
+from tests.helpers.node_harness import call, spec
 
 LIMITS = Limits(message=4096, node_message=8192, calls=20, requests=8, name_length=64)
 
@@ -316,11 +321,12 @@ def test_details_at_the_depth_limit_are_not_passed_on() -> None:
 )
 def test_random_graphs_over_streams_cut_anywhere(seed: int, framing: Framing, shape: list[tuple[int, int]]) -> None:
     """A random graph of sums, its calls spread by resources, against the sums computed here."""
-    net = VirtualCluster(seed=seed)
-    add = Offer(lambda *parts: sum(parts), idempotent=True)
-    net.start("front", {"add": add}, resources=("red",))
-    net.start("alpha", {"add": add}, resources=("blue",), seeds=("front",))
-    net.settle()
+    add = {"add": Fn(lambda *parts: sum(parts), idempotent=True)}
+    nodes = {"front": Spec(functions=add, resources={"red"}), "alpha": Spec(functions=add, resources={"blue"})}
+    sim = Simulation(seed=seed, nodes=nodes, watchers=invariants())
+    sim.set_links(Profile(rechunk=1.0))
+    sim.add_client("caller@front", "front", framing=framing)
+    sim.run(2)
     values: dict[str, int] = {}
     calls = []
     for place, (color, number) in enumerate(shape):
@@ -328,8 +334,9 @@ def test_random_graphs_over_streams_cut_anywhere(seed: int, framing: Framing, sh
         values[f"c{place}"] = number + sum(values[need] for need in needs)
         resources = ((), ("red",), ("blue",))[color]
         calls.append(call(f"c{place}", "add", number, *map(Ref, needs), resources=resources))
-    answer = net.caller("front", framing=framing).run(calls, want=tuple(values))
-    assert answer.fault is None and answer.values == values
+    asked = sim.submit("front", Request(0, tuple(calls), want=tuple(values)), client="caller@front")
+    assert sim.run(until=asked.done, limit=60)
+    assert asked.values == values
 
 
 @settings(max_examples=100)

@@ -2,8 +2,9 @@
 
 `python -m tests.purity.sealed_cluster` imports all of `mpreg_proto`. Then it makes every callable of socket, ssl,
 asyncio, threading and time raise, and os.urandom and random's module-level functions as well. Then it runs the stories
-below on three real `Node`s. It prints one JSON object: the number of sealed callables, the stories, and a digest of all
-bytes on the links, which must not depend on the interpreter. An audit hook catches what escapes the seal.
+below on three real `Node`s of a `Simulation`, which needs no more than the core. It prints one JSON object: the names
+of the sealed callables, the stories, and the hash of each simulation's trace, which covers all bytes on the links and
+must not depend on the interpreter. An audit hook catches what escapes the seal.
 """
 
 from __future__ import annotations
@@ -25,7 +26,18 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import mpreg_proto
-from tests.helpers.cluster import Offer, Ref, VirtualCluster, call
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import SECOND
+from mpreg_proto.wire.messages import Call, Request
+from mpreg_proto.wire.values import Ref
+from mpreg_transports.functions.sleep import sleep
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.network import Profile
+from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.watchers import Watcher
+from tests.helpers.node_harness import call
 
 for module in pkgutil.walk_packages(mpreg_proto.__path__, "mpreg_proto."):
     importlib.import_module(module.name)
@@ -80,125 +92,168 @@ class Watch:
             self.seen.append(f"{event}{args}")
 
 
-def cluster(seed: int) -> tuple[VirtualCluster, list[str]]:
-    """Return front (a balancer), alpha (red) and beta (blue); and the log of functions that ran to their end."""
-    net, log = VirtualCluster(seed=seed), []
+class Story:
+    """One simulated cluster: front (a balancer), alpha (red) and beta (blue), joined over links that cut all writes."""
 
-    def noted(node: str, body: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
-            log.append(node)
-            return body(*args)
+    def __init__(self, seed: int) -> None:
+        self.log: list[str] = []
+        """The nodes whose functions ran to their end, in that order."""
+        self.replies = Replies()
+        offers = {name: self._functions(name) for name in ("alpha", "beta")}
+        nodes = {
+            "front": Spec(),
+            "alpha": Spec(functions=offers["alpha"], resources={"red"}),
+            "beta": Spec(functions=offers["beta"], resources={"blue"}),
+        }
+        self.sim = Simulation(seed=seed, nodes=nodes, watchers=[self.replies])
+        self.sim.set_links(Profile(rechunk=1.0))
+        self.until(self._agreed)
 
-        return run
+    def _functions(self, node: str) -> dict[str, Any]:
+        def add(x: int, y: int) -> int:
+            self.log.append(node)
+            return x + y
 
-    net.start("front")
-    for name, color in (("alpha", "red"), ("beta", "blue")):
-        net.start(
-            name,
-            {
-                "where": Offer(lambda name=name: name, idempotent=True),
-                "add": Offer(noted(name, lambda x, y: x + y), idempotent=True),
-                "slow": Offer(noted(name, lambda name=name: name), takes=None, idempotent=True),
-                "once": Offer(noted(name, lambda name=name: name), takes=None),
-            },
-            resources=(color,),
-            seeds=("front",),
+        async def hold() -> str:
+            await sleep(1)
+            self.log.append(node)
+            return node
+
+        return {
+            "where": Fn(lambda: node, idempotent=True),
+            "add": Fn(add, idempotent=True),
+            "slow": Fn(hold, idempotent=True),
+            "once": Fn(hold),
+        }
+
+    def _agreed(self) -> bool:
+        """Return whether all nodes have a link to each other and know all functions of each other."""
+        hosts = self.sim.nodes.values()
+        views = [host.node.view(now=host.local) for host in hosts]
+        offered = sum(len(host.offers) for host in hosts)
+        return all(
+            sum(row.me or (row.linked and row.standing == "alive") for row in view.members) == len(views)
+            and len(view.functions) == offered
+            for view in views
         )
-    net.settle()
-    return net, log
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until a condition is true, for a minute at most."""
+        assert self.sim.run(until=condition, limit=60), f"seed {self.sim.seed}: not within 60 s"
+
+    def ask(self, *calls: Call, **fields: Any) -> SimCall:
+        """Send a request to front."""
+        return self.sim.submit("front", Request(0, calls, **fields))
+
+    def answer(self, *calls: Call, **fields: Any) -> SimCall:
+        """Send a request to front, and let time pass until it has ended."""
+        asked = self.ask(*calls, **fields)
+        self.until(asked.done)
+        return asked
+
+    def running(self, function: str, *nodes: str) -> int:
+        """Return the number of bodies of a function that have begun at these nodes and not ended."""
+        bodies = [body for node in nodes for body in self.sim.nodes[node].running.values()]
+        return sum(body.run.function == function for body in bodies)
 
 
-def graph(net: VirtualCluster, log: list[str]) -> None:
+class Replies(Watcher):
+    """The number of replies to each request, by its label."""
+
+    def __init__(self) -> None:
+        self.to: dict[int, int] = {}
+
+    def replied(self, call: SimCall, reply: object) -> None:
+        self.to[call.label] = self.to.get(call.label, 0) + 1
+
+
+def fault(asked: SimCall) -> Fault:
+    """Return the fault that a request ended with."""
+    assert asked.error is not None, asked.result
+    return asked.error.fault
+
+
+def graph(story: Story) -> None:
     """A graph across nodes by resources: a diamond, references inside lists and dicts, a part of a result."""
-    answer = net.caller("front").run(
-        [
-            call("a", "add", 1, 2, resources=("red",)),
-            call("b", "add", Ref("a"), 10, resources=("blue",)),
-            call("c", "add", Ref("a"), 20, resources=("red",)),
-            call("both", "echo", {"sums": [Ref("b"), Ref("c")], "where": Ref("w")}),
-            call("w", "where", resources=("blue",)),
-            call("part", "echo", Ref("both", ("sums", 1))),
-        ],
+    answer = story.answer(
+        call("a", "add", 1, 2, resources=("red",)),
+        call("b", "add", Ref("a"), 10, resources=("blue",)),
+        call("c", "add", Ref("a"), 20, resources=("red",)),
+        call("both", "echo", {"sums": [Ref("b"), Ref("c")], "where": Ref("w")}),
+        call("w", "where", resources=("blue",)),
+        call("part", "echo", Ref("both", ("sums", 1))),
         want=("both", "part"),
     )
-    assert answer.fault is None, answer.fault
-    assert answer.values == {"both": {"sums": [13, 23], "where": "beta"}, "part": 23}, answer.values
-    assert log == ["alpha", "beta", "alpha"] or log == ["alpha", "alpha", "beta"], log
+    assert answer.values == {"both": {"sums": [13, 23], "where": "beta"}, "part": 23}, answer.result
+    assert story.log in (["alpha", "beta", "alpha"], ["alpha", "alpha", "beta"]), story.log
 
 
-def json_client(net: VirtualCluster, log: list[str]) -> None:
+def json_client(story: Story) -> None:
     """Classic JSON to any node, and its errors, which leave the connection open."""
-    client = net.classic("alpha")
+    client = story.sim.json_client("alpha")
     client.send("nonsense")
     client.send({"role": "rpc", "cmds": [{"name": "x", "fun": "nowhere"}], "u": "1"})
     cmds = [{"name": "x", "fun": "add", "args": [1, 2], "locs": ["blue"]}, {"name": "y", "fun": "echo", "args": ["x"]}]
     client.send({"role": "rpc", "cmds": cmds, "u": "2"})
-    net.run(lambda: len(client.answers) == 3)
+    story.until(lambda: len(client.answers) == 3)
     assert [answer["error"]["code"] for answer in client.answers[:2]] == [1000, 1001], client.answers
     assert client.answers[2] == {"r": {"y": 3}, "error": None, "u": "2"}, client.answers
-    assert log == ["beta"], log
+    assert story.log == ["beta"], story.log
 
 
-def crash(net: VirtualCluster, log: list[str]) -> None:
+def crash(story: Story) -> None:
     """A node with running calls is killed: idempotent calls succeed elsewhere, the other fails with 1023 within 1 s."""
-    caller = net.caller("front")
-    slow = [caller.ask([call("s", "slow")]) for _ in range(8)]
-    once = caller.ask([call("o", "once", resources=("red",))])
-    alpha, beta = net.processes["alpha"], net.processes["beta"]
-    net.run(lambda: alpha.running("once") and alpha.running("slow") + beta.running("slow") == 8)
-    assert 0 < alpha.running("slow") < 8, "equals share"
-    killed = net.now
-    net.kill("alpha")
-    net.run(lambda: once.over)
-    assert once.fault is not None and once.fault.code == 1023, once.fault
-    assert once.fault.details["maybe_executed"] is True
-    assert net.now - killed < 1_000_000_000, net.now - killed
-    net.run(lambda: beta.running("slow") == 8)
-    for _ in slow:
-        beta.finish("slow")
-    net.run(lambda: all(answer.over for answer in slow))
-    assert [answer.values for answer in slow] == [{"s": "beta"}] * 8
-    assert log == ["beta"] * 8, log
+    slow = [story.ask(call("s", "slow")) for _ in range(8)]
+    once = story.ask(call("o", "once", resources=("red",)))
+    story.until(lambda: story.running("once", "alpha") == 1 and story.running("slow", "alpha", "beta") == 8)
+    assert 0 < story.running("slow", "alpha") < 8, "equals share"
+    killed = story.sim.now
+    story.sim.crash("alpha")
+    story.until(once.done)
+    assert fault(once).code == 1023, fault(once)
+    assert fault(once).details["maybe_executed"] is True
+    assert story.sim.now - killed < SECOND, story.sim.now - killed
+    story.until(lambda: story.running("slow", "beta") == 8)
+    story.until(lambda: all(one.done() for one in slow))
+    assert [one.values for one in slow] == [{"s": "beta"}] * 8
+    assert story.log == ["beta"] * 8, story.log
 
 
-def drain(net: VirtualCluster, log: list[str]) -> None:
+def drain(story: Story) -> None:
     """A leaving node finishes its running calls and accepts no new ones; the others mark it LEFT."""
-    caller = net.caller("front")
-    once = caller.ask([call("o", "once", resources=("red",))])
-    alpha = net.processes["alpha"]
-    net.run(lambda: alpha.running("once"))
-    alpha.leave()
-    net.advance(0.1)
-    assert caller.run([call("w", "where")]).values == {"w": "beta"}
-    nowhere = caller.run([call("w", "where", resources=("red",))])
-    assert nowhere.fault is not None and nowhere.fault.code in (1001, 1024), nowhere.fault
-    assert nowhere.fault.details["maybe_executed"] is False
-    assert (alpha.node.left, once.over) == (False, False)
-    alpha.finish("once")
-    net.run(lambda: once.over)
-    assert once.values == {"o": "alpha"} and alpha.node.left, (once.values, once.fault, alpha.node.left)
-    net.run(lambda: not alpha.ends)
-    view = net.processes["front"].node.view(now=net.now)
-    assert [row.standing for row in view.members if row.name == "alpha"] == ["left"], net.describe()
-    assert log == ["alpha"], log
+    once = story.ask(call("o", "once", resources=("red",)))
+    alpha, front = story.sim.nodes["alpha"], story.sim.nodes["front"]
+    story.until(lambda: story.running("once", "alpha") == 1)
+    story.sim.leave("alpha")
+    story.sim.run(0.1)
+    assert story.answer(call("w", "where")).values == {"w": "beta"}
+    nowhere = fault(story.answer(call("w", "where", resources=("red",))))
+    assert nowhere.code in (1001, 1024), nowhere
+    assert nowhere.details["maybe_executed"] is False
+    assert (alpha.node.left, once.done()) == (False, False)
+    story.until(once.done)
+    assert once.values == {"o": "alpha"} and alpha.node.left, (once.result, alpha.node.left)
+    story.until(lambda: not alpha.alive)
+    members = front.node.view(now=front.local).members
+    assert [row.standing for row in members if row.name == "alpha"] == ["left"], members
+    assert story.log == ["alpha"], story.log
 
 
-def late(net: VirtualCluster, log: list[str]) -> None:
+def late(story: Story) -> None:
     """An answer that comes after the deadline: 1020 in time, and the late answer is dropped."""
-    caller = net.caller("front")
-    net.hold("alpha", "front")
-    asked = net.now
-    answer = caller.run([call("x", "add", 1, 2, resources=("red",))], timeout=0.5)
-    assert answer.fault is not None and answer.fault.code == 1020, answer.fault
-    assert 0.5e9 <= net.now - asked <= 0.75e9, net.now - asked
-    net.release("alpha", "front")
-    net.advance(1)
-    assert len(answer.results) == 1 and not answer.values
-    assert caller.run([call("x", "add", 2, 2, resources=("red",))]).values == {"x": 4}
-    assert log == ["alpha", "alpha"], log
+    story.sim.partition(["alpha"], ["front"], oneway=True)
+    asked = story.answer(call("x", "add", 1, 2, resources=("red",)), timeout=SECOND // 2)
+    assert fault(asked).code == 1020, fault(asked)
+    assert SECOND // 2 <= story.sim.now - asked.sent <= SECOND * 3 // 4, story.sim.now - asked.sent
+    story.sim.heal()
+    story.sim.run(1)
+    assert asked.result is not None and not asked.result.done
+    assert story.replies.to == {asked.label: 1}
+    assert story.answer(call("x", "add", 2, 2, resources=("red",))).values == {"x": 4}
+    assert story.log == ["alpha", "alpha"], story.log
 
 
-STORIES: tuple[Callable[[VirtualCluster, list[str]], None], ...] = (graph, json_client, crash, drain, late)
+STORIES: tuple[Callable[[Story], None], ...] = (graph, json_client, crash, drain, late)
 
 
 def main() -> None:
@@ -207,10 +262,10 @@ def main() -> None:
     with seal() as sealed:
         watch.on = True
         for seed in (1, 2, 3):
-            for story in STORIES:
-                net, log = cluster(seed)
-                story(net, log)
-                digests.append(net.digest)
+            for play in STORIES:
+                story = Story(seed)
+                play(story)
+                digests.append(story.sim.trace.hash)
         watch.on = False
     assert watch.seen == [], watch.seen
     print(json.dumps({"sealed": sealed, "stories": [story.__name__ for story in STORIES], "digests": digests}))

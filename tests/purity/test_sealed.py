@@ -62,6 +62,13 @@ def test_digests_do_not_depend_on_the_interpreter() -> None:
     assert report("0")["digests"] == report("12345")["digests"]
 
 
+def printed(code: str) -> str:
+    """Return what `code` prints in a child interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_seal_raises_and_audit_hook_records() -> None:
     code = (
         "from tests.purity.sealed_cluster import Sealed, Watch, seal, time\n"
@@ -73,5 +80,16 @@ def test_seal_raises_and_audit_hook_records() -> None:
         "    try:\n        time.monotonic()\n"
         "    except Sealed as error:\n        print(error, *watch.seen)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("time.monotonic open('README.md'"), done.stdout + done.stderr
+    assert printed(code).startswith("time.monotonic open('README.md'")
+
+
+def test_seal_raises_while_a_simulation_runs() -> None:
+    code = (
+        "from tests.purity.sealed_cluster import Sealed, Simulation, Spec, seal, time\n"
+        "sim = Simulation(nodes={'alone': Spec()})\n"
+        "sim.schedule(1, lambda: time.monotonic())\n"
+        "with seal():\n"
+        "    try:\n        sim.run(2)\n"
+        "    except Sealed as error:\n        print(error)\n"
+    )
+    assert printed(code) == "time.monotonic\n"

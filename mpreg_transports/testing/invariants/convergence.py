@@ -142,7 +142,7 @@ class StateCleanup(Watcher):
 
     def settled(self, sim: World) -> None:
         busy = any(not call.done() for call in sim.calls) or any(host.running for host in sim.nodes.values())
-        waits = sim.network.has_backlog([*sim.nodes.values(), *sim.clients.values()], sim.now)
+        waits = sim.network.has_backlog(sim.hosts, sim.now)
         if busy or waits or sim.now - self._stability.since() < SETTLED_AFTER:
             return
         nodes = correct(sim)

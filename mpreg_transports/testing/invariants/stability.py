@@ -15,7 +15,7 @@ from mpreg_transports.testing.simulation.hosts import NodeHost
 if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
-HARMLESS = ("submit", "cancel", "judge", "vanish")
+HARMLESS = ("submit", "cancel", "add_client", "send_json", "judge", "vanish")
 """The actions after which the nodes do not have to recover."""
 MESH = 12
 """The number of members from which on rings replace the full mesh of links (docs/explanation/membership.md)."""

@@ -35,7 +35,7 @@ _REQUESTS = {
     "Refused": "#b02a2a",
 }
 """The colours of the most important messages; all others are grey."""
-_QUIET = ("set_link", "set_links", "submit", "judge", "skew")
+_QUIET = ("set_link", "set_links", "submit", "add_client", "send_json", "judge", "skew")
 """The actions that are not written at the right margin of an overview."""
 
 
@@ -47,7 +47,7 @@ def plot(sim: Simulation, *, since: float = 0.0, until: float | None = None, hos
     return diagram(
         sim.trace.recorded,
         sim.trace.script,
-        names=[*sim.nodes, *sim.clients],
+        names=[host.name for host in sim.hosts],
         title=f"seed {sim.seed}" + (f", {sim.scenario}" if sim.scenario else ""),
         violation=sim.violation,
         end=sim.now,
@@ -333,7 +333,7 @@ class _Drawing(Canvas):
             below = place
             x = width - _RIGHT
             self.line(x, y, x + 12, place - 3, stroke="#d8a0a0", width=0.7)
-            style = "small dim" if action.name in ("submit", "cancel") else "deed"
+            style = "small dim" if action.name in ("submit", "send_json", "cancel") else "deed"
             self.text(x + 15, place, f"{action.at / SECOND:.3f} {action_text(action)}"[:_WORDS], style)
 
     def _mark(self, action: Action, y: float) -> None:

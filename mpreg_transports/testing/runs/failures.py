@@ -116,6 +116,10 @@ def action_text(action: Action) -> str:
             calls = unpacked(args["request"]).calls
             names = ", ".join(call.function for call in calls[:4]) + (" ..." if len(calls) > 4 else "")
             return f"{args['client']} asks {args['node']} for {names} (request {args['label']})"
+        case "add_client":
+            return f"{args['client']} is a client of {args['node']}, framing {args['framing']}"
+        case "send_json":
+            return f"{args['client']} sends {args['node']} {args['text'][:60]}"
         case "cancel":
             return f"cancel request {args['label']}"
         case "set_link":

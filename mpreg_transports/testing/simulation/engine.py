@@ -19,7 +19,14 @@ from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
 from mpreg_transports.testing.simulation.determinism import forbid_nondeterminism
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.functions import SimulatedRun
-from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost, Spec
+from mpreg_transports.testing.simulation.hosts import (
+    ClientHost,
+    DialingHost,
+    Host,
+    JsonClientHost,
+    NodeHost,
+    Spec,
+)
 from mpreg_transports.testing.simulation.network import Network, Wire, WireEnd
 from mpreg_transports.testing.simulation.observer_hub import ObserverHub
 from mpreg_transports.testing.simulation.tables import Tables
@@ -36,7 +43,8 @@ _REDIAL = SECOND // 2
 class Engine:
     """The hosts, wires and events of a simulation.
 
-    `objects=True` skips framing and codec. `watchers` receive everything that happens.
+    Links are byte streams, which `Profile.rechunk` cuts at random places. With `objects=True` they carry messages that
+    are never encoded. `watchers` receive everything that happens.
     """
 
     def __init__(
@@ -63,6 +71,8 @@ class Engine:
         self.specs = dict(nodes)
         self.nodes: dict[str, NodeHost] = {}
         self.clients: dict[str, ClientHost] = {}
+        """The native clients."""
+        self.json_clients: dict[str, JsonClientHost] = {}
         self.calls: list[SimCall] = []
         self.observers = ObserverHub(watchers, now=lambda: self.now, trace=self.trace)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -77,6 +87,11 @@ class Engine:
             for host in self.nodes.values():
                 host.start()
                 self._after(host)
+
+    @property
+    def hosts(self) -> list[Host]:
+        """All machines: nodes, native clients, JSON clients."""
+        return [*self.nodes.values(), *self.clients.values(), *self.json_clients.values()]
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -151,8 +166,13 @@ class Engine:
         if found is None:
             return
         wire, side = found
-        data: object = effect.message if effect.message is not None else b"".join(effect.chunks)
-        self._transmit(wire, side, data)
+        if wire.framing is Framing.STREAM:
+            self._transmit(wire, side, b"".join(effect.chunks))
+        elif effect.message is not None:
+            self._transmit(wire, side, effect.message)
+        else:
+            for message in effect.chunks:
+                self._transmit(wire, side, message)
 
     def hang_up(self, host: Host, link: LinkId) -> None:
         """Close a link of a host. Data that it sent before arrives first."""
@@ -161,6 +181,17 @@ class Engine:
             wire, side = found
             self._transmit(wire, side, None)
             self._push(self.now, self._closed, wire, side)
+
+    def pause(self, host: Host, link: LinkId) -> None:
+        """Stop reading a link at a host: what arrives waits."""
+        wire, side = host.wires[link]
+        if wire.ends[side].unread is None:
+            wire.ends[side].unread = []
+
+    def resume(self, host: Host, link: LinkId) -> None:
+        """Read a paused link again, first what has waited."""
+        if link in host.wires:
+            self._push(self.now, self._read_on, *host.wires[link])
 
     def dial(self, host: Host, where: Address) -> None:
         """Dial an address for a host. After a round trip or a timeout the link is open or the dial has failed."""
@@ -181,7 +212,7 @@ class Engine:
         body.step += 1
         self._push(self.now + after, self._resume, host, host.life, body, body.step)
 
-    def redial_at(self, host: ClientHost) -> None:
+    def redial_at(self, host: DialingHost) -> None:
         """Schedule another dial of a client that has lost its link."""
         self._push(self.now + _REDIAL, self._redial, host, host.life)
 
@@ -281,7 +312,7 @@ class Engine:
             WireEnd(host, host.next_link()),
             WireEnd(target, target.next_link()),
         )
-        wire = Wire(self._wires, *ends)
+        wire = Wire(self._wires, host.framing, *ends)
         for side, end in enumerate(ends):
             end.host.wires[end.link] = (wire, side)
         self.trace.add(self.now, "connect", host.name, target.name)
@@ -308,7 +339,7 @@ class Engine:
         size = len(data) if isinstance(data, bytes) else 200
         sent = self.now
         begun = max(sent, wire.free[side])
-        label = labelled(data) if self.trace.recording else ""
+        label = labelled(data, wire.framing) if self.trace.recording else ""
         arrivals = self.network.arrivals(wire, side, data, size, sent)
         if arrivals is None:
             self._reset(wire)
@@ -329,6 +360,9 @@ class Engine:
         if self._is_stalled(host):
             self._defer(host, self._deliver, wire, side, data, sent, label)
             return
+        if end.unread is not None:
+            end.unread.append((data, sent, label))
+            return
         source = wire.ends[side].host.name
         if data is None:
             self._closed(wire, 1 - side)
@@ -339,6 +373,12 @@ class Engine:
             self.trace.add(self.now, "message", host.name, source, text=type(data).__name__, sent=sent)
         host.receive(end.link, data)
         self._after(host)
+
+    def _read_on(self, wire: Wire[Host], side: int) -> None:
+        """Deliver what has waited at `side` since it was paused."""
+        unread, wire.ends[side].unread = wire.ends[side].unread or [], None
+        for delivery in unread:
+            self._deliver(wire, 1 - side, *delivery)
 
     def _closed(self, wire: Wire[Host], side: int) -> None:
         """Close a link at one end."""
@@ -376,8 +416,8 @@ class Engine:
         host.stepped(body, body.resume())
         self._after(host)
 
-    def _redial(self, host: ClientHost, life: int) -> None:
-        if host.life == life and host.alive and len(host.session):
+    def _redial(self, host: DialingHost, life: int) -> None:
+        if host.life == life and host.alive and host.needs_link:
             host.connect()
             self._after(host)
 
@@ -399,7 +439,7 @@ class Engine:
 
     def _heal_network(self) -> None:
         self.network.heal()
-        for host in [*self.nodes.values(), *self.clients.values()]:
+        for host in self.hosts:
             for wire, side in list(host.wires.values()):
                 blocked, wire.blocked[side][:] = list(wire.blocked[side]), []
                 for data in blocked:

@@ -6,13 +6,28 @@ effects of its core: writes go to the network, functions run in virtual time, ti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from mpreg_proto.client import ClientSession, Reply, ReplyReceived
-from mpreg_proto.effects import Cancel, Dial, Effect, Framing, HangUp, Lost, Notify, NotStarted, Outcome, Run, Send
+from mpreg_proto.effects import (
+    Cancel,
+    Dial,
+    Effect,
+    Framing,
+    HangUp,
+    Lost,
+    Notify,
+    NotStarted,
+    Outcome,
+    Pause,
+    Resume,
+    Run,
+    Send,
+)
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.links import Links
@@ -96,16 +111,20 @@ class World(Protocol):
     calls: list[SimCall]
 
     @property
+    def hosts(self) -> list[Host]: ...
+    @property
     def observers(self) -> Observers: ...
     @property
     def time(self) -> float: ...
     def default_peers(self, name: str) -> tuple[str, ...]: ...
     def send(self, host: Host, effect: Send) -> None: ...
     def hang_up(self, host: Host, link: LinkId) -> None: ...
+    def pause(self, host: Host, link: LinkId) -> None: ...
+    def resume(self, host: Host, link: LinkId) -> None: ...
     def dial(self, host: Host, where: Address) -> None: ...
     def wake_at(self, host: Host, due: int | None) -> None: ...
     def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None: ...
-    def redial_at(self, host: ClientHost) -> None: ...
+    def redial_at(self, host: DialingHost) -> None: ...
     def answered(self, host: ClientHost, number: int, reply: Reply) -> None: ...
 
 
@@ -118,6 +137,8 @@ class Host:
         self.index = index
         self.life = 0
         self.alive = False
+        self.framing = sim.framing
+        """The framing of the links that it dials."""
         self.stalled_until = 0
         self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         """The events that arrived while the host was stalled, in order."""
@@ -238,13 +259,13 @@ class NodeHost(Host):
         return self.node.left
 
     def link_opened(self, link: LinkId, dialled: Address | None) -> None:
-        self.node.link_opened(link, framing=self.sim.framing, dialled=dialled, now=self.local)
+        self.node.link_opened(link, framing=self.wires[link][0].framing, dialled=dialled, now=self.local)
 
     def receive(self, link: LinkId, data: Any) -> None:
-        if self.sim.framing is Framing.OBJECTS:
-            self.node.handle(link, data, now=self.local)
-        else:
+        if isinstance(data, bytes):
             self.node.receive(link, data, now=self.local)
+        else:
+            self.node.handle(link, data, now=self.local)
 
     def link_closed(self, link: LinkId) -> None:
         self.node.link_closed(link, now=self.local)
@@ -303,6 +324,10 @@ class NodeHost(Host):
                 body = self.running.get(run)
                 if body is not None and body.cancel():
                     sim.resume_at(self, body, 0)
+            case Pause(link):
+                sim.pause(self, link)
+            case Resume(link):
+                sim.resume(self, link)
             case _:
                 raise AssertionError(f"an effect that the simulator does not know: {effect}")
 
@@ -333,23 +358,25 @@ class NodeHost(Host):
             self.finished(body, step)
 
 
-class ClientHost(Host):
-    """A machine that runs a client of one node. It connects when it has a request to send, and again after a loss."""
+class DialingHost(Host):
+    """A machine that runs a client of one node, to which it has one link at most."""
 
-    session: ClientSession
-
-    def __init__(self, sim: World, name: str, index: int, node: str) -> None:
+    def __init__(self, sim: World, name: str, index: int, node: str, framing: Framing) -> None:
         super().__init__(sim, name, index)
         self.event_hooks = sim.observers.client_event_hooks()
         self.node = node
+        self.framing = framing
         self.dialling = False
+
+    @property
+    def needs_link(self) -> bool:
+        """True while it has something to send, or waits for a reply that may still come after a loss of its link."""
+        raise NotImplementedError
 
     def start(self) -> None:
         """Begin a new life."""
         super().start()
         self.dialling = False
-        self.session = ClientSession(name=self.name, codec=default_codec())
-        self.sim.observers.links_created(self, self.session.links)
 
     def connect(self) -> None:
         """Dial the node, unless a link is open or a dial is in progress."""
@@ -359,25 +386,52 @@ class ClientHost(Host):
 
     def link_opened(self, link: LinkId, dialled: Address | None) -> None:
         self.dialling = False
+
+    def link_closed(self, link: LinkId) -> None:
+        self._retry()
+
+    def dial_failed(self, where: Address) -> None:
+        self.dialling = False
+        self._retry()
+
+    def _retry(self) -> None:
+        if self.needs_link:
+            self.sim.redial_at(self)
+
+
+class ClientHost(DialingHost):
+    """A machine that runs a native client. It connects when it has a request to send, and again after a loss."""
+
+    session: ClientSession
+
+    @property
+    def needs_link(self) -> bool:
+        """True while a request has no reply."""
+        return len(self.session) > 0
+
+    def start(self) -> None:
+        """Begin a new life."""
+        super().start()
+        self.session = ClientSession(name=self.name, codec=default_codec())
+        self.sim.observers.links_created(self, self.session.links)
+
+    def link_opened(self, link: LinkId, dialled: Address | None) -> None:
+        super().link_opened(link, dialled)
         assert dialled is not None, "nobody dials a client"
-        self.session.link_opened(link, framing=self.sim.framing, address=dialled, now=self.local)
+        self.session.link_opened(link, framing=self.framing, address=dialled, now=self.local)
 
     def receive(self, link: LinkId, data: Any) -> None:
-        if self.sim.framing is Framing.OBJECTS:
-            self.session.handle(link, data, now=self.local)
-        else:
+        if isinstance(data, bytes):
             self.session.receive(link, data, now=self.local)
+        else:
+            self.session.handle(link, data, now=self.local)
 
     def progress(self, link: LinkId) -> None:
         self.session.progress(link, now=self.local)
 
     def link_closed(self, link: LinkId) -> None:
         self.session.link_closed(link, now=self.local)
-        self._retry()
-
-    def dial_failed(self, where: Address) -> None:
-        self.dialling = False
-        self._retry()
+        super().link_closed(link)
 
     def wake(self) -> None:
         self.session.wake(now=self.local)
@@ -400,6 +454,44 @@ class ClientHost(Host):
             self.due = due
             sim.wake_at(self, due)
 
-    def _retry(self) -> None:
-        if len(self.session):
-            self.sim.redial_at(self)
+
+class JsonClientHost(DialingHost):
+    """A machine that runs a client of the classic dialect: JSON texts in and out, without a session of the core.
+
+    It connects when it has a text to send, and sends each text once. After a loss of its link the texts that it has
+    sent stay unanswered. It has no timers, so it does not notice that a machine has failed silently.
+    """
+
+    def __init__(self, sim: World, name: str, index: int, node: str) -> None:
+        super().__init__(sim, name, index, node, Framing.CLASSIC_MESSAGES)
+        self.answers: list[Any] = []
+        """All received messages, in the order of their arrival."""
+        self._unsent: list[str] = []
+
+    @property
+    def needs_link(self) -> bool:
+        """True while a text has not been sent."""
+        return bool(self._unsent)
+
+    def start(self) -> None:
+        """Begin a new life. The answers to earlier lives are kept."""
+        super().start()
+        self._unsent = []
+
+    def submit(self, text: str) -> None:
+        """Send a text as soon as a link is open."""
+        self._unsent.append(text)
+        self.connect()
+
+    def receive(self, link: LinkId, data: Any) -> None:
+        self.answers.append(json.loads(data))
+
+    def progress(self, link: LinkId) -> None:
+        """Do nothing: the client does not check whether its node is alive."""
+
+    def carry_out(self) -> None:
+        """Send all texts that wait for a link."""
+        for link in list(self.wires):
+            unsent, self._unsent = self._unsent, []
+            for text in unsent:
+                self.sim.send(self, Send(link, (text.encode(),)))

@@ -1,9 +1,9 @@
-"""The network of a simulation: ordered byte streams between hosts, with delays, bandwidth limits, cuts and resets.
+"""The network of a simulation: ordered links between hosts, with delays, bandwidth limits, cuts and resets.
 
-A `Wire` is one connection with the guarantees of TCP: data arrives in order or not at all. It may be re-chunked, late,
-or lost if the other side was cut off. The end of a stream arrives after the data sent before it. Packet loss appears as
-delay, because TCP sends again. The network does not depend on the meaning of the bytes, and takes the time as an
-argument.
+A `Wire` is one connection with the guarantees of TCP: data arrives in order or not at all. It may be late, or lost if
+the other side was cut off. A byte stream may be re-chunked; messages and objects arrive whole. The end of a stream
+arrives after the data sent before it. Packet loss appears as delay, because TCP sends again. The network does not
+depend on the meaning of the bytes, and takes the time as an argument.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from mpreg_proto.effects import Framing
 from mpreg_proto.ids import LinkId
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.durations import SECOND, Duration, constant
@@ -35,7 +36,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     reset: float = 0.0
     """The chance that a write breaks the connection, with all data in transit."""
     rechunk: float = 0.0
-    """The chance that a write arrives in pieces, cut at random places."""
+    """The chance that a write to a byte stream arrives in pieces, cut at random places."""
 
 
 class Endpoint(Protocol):
@@ -57,7 +58,7 @@ AnyHost = TypeVar("AnyHost", bound=Endpoint)
 class WireEnd(Generic[AnyHost]):
     """One end of a wire: its host and life, and the number of the link there."""
 
-    __slots__ = ("closed", "host", "life", "link", "opened")
+    __slots__ = ("closed", "host", "life", "link", "opened", "unread")
 
     def __init__(self, host: AnyHost, link: LinkId) -> None:
         self.host = host
@@ -65,6 +66,8 @@ class WireEnd(Generic[AnyHost]):
         self.link = link
         self.opened = False
         self.closed = False
+        self.unread: list[tuple[Any, ...]] | None = None
+        """The deliveries since the host stopped reading, in order; None while it reads."""
 
     @property
     def is_open(self) -> bool:
@@ -75,10 +78,11 @@ class WireEnd(Generic[AnyHost]):
 class Wire(Generic[AnyHost]):
     """One connection; side 0 dialled, side 1 accepted. `last` is when the latest data of a side arrives."""
 
-    __slots__ = ("blocked", "ends", "free", "last", "number")
+    __slots__ = ("blocked", "ends", "framing", "free", "last", "number")
 
-    def __init__(self, number: int, dialler: WireEnd[AnyHost], acceptor: WireEnd[AnyHost]) -> None:
+    def __init__(self, number: int, framing: Framing, dialler: WireEnd[AnyHost], acceptor: WireEnd[AnyHost]) -> None:
         self.number = number
+        self.framing = framing
         self.ends = (dialler, acceptor)
         self.last = [0, 0]
         self.free = [0, 0]
@@ -195,7 +199,8 @@ class Network:
         chooser = self._chooser
         if chooser.chance("~reset", profile.reset):
             return None
-        if profile.bandwidth and isinstance(data, bytes) and size > self._step(profile):
+        stream = wire.framing is Framing.STREAM
+        if profile.bandwidth and stream and isinstance(data, bytes) and size > self._step(profile):
             return self._paced(wire, side, data, profile, now)
         at = now
         if profile.bandwidth:
@@ -203,7 +208,7 @@ class Network:
             wire.free[side] = at
         at = max(at + self._delay(profile, source, target), wire.last[side])
         pieces: Arrivals = []
-        if isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
+        if stream and isinstance(data, bytes) and size > 1 and chooser.chance("~rechunk", profile.rechunk):
             self.rechunked += 1
             start = 0
             for _ in range(1 + chooser.below("~pieces", 4)):

@@ -12,6 +12,7 @@ script, so that a run can be repeated exactly, or in part.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from mpreg_transports.testing.simulation.determinism import forbid_nondeterminis
 from mpreg_transports.testing.simulation.durations import SECOND, Duration, as_duration
 from mpreg_transports.testing.simulation.engine import Engine
 from mpreg_transports.testing.simulation.functions import Fn, function_table
-from mpreg_transports.testing.simulation.hosts import ClientHost, Spec, address
+from mpreg_transports.testing.simulation.hosts import ClientHost, DialingHost, JsonClientHost, Spec, address
 from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.specs import described, versions
 from mpreg_transports.testing.simulation.trace import Action, Header, packed, unpacked
@@ -117,7 +118,7 @@ class Simulation(Engine):
     def vanish(self, client: str, *, silent: bool = False) -> None:
         """Kill a client's process and drop its requests. Its next request starts it again."""
         self._record_action("vanish", {"client": client, "silent": silent})
-        host = self.clients.get(client)
+        host: DialingHost | None = self.clients.get(client) or self.json_clients.get(client)
         if host is not None and host.alive:
             for call in self.calls:
                 if call.client == client and not call.done():
@@ -272,14 +273,11 @@ class Simulation(Engine):
         of the request in the script; by default it is the number of requests before it. Raises ValueError for an
         unknown node, and nothing is sent.
         """
-        if node not in self.nodes:
-            raise ValueError(f"there is no node {node!r}; there are {', '.join(self.nodes)}")
+        self._check_node(node)
         client = client or f"client@{node}"
         label = len(self.calls) if label is None else label
         self._record_action("submit", {"node": node, "request": packed(request), "client": client, "label": label})
-        host = self.clients.get(client)
-        if host is None:
-            host = self.clients[client] = ClientHost(self, client, 1000 + len(self.clients), node)
+        host = self._native_client(client, node, self.framing)
         if not host.alive:
             host.start()
         number = host.session.submit(request, now=host.local)
@@ -293,6 +291,39 @@ class Simulation(Engine):
             host.connect()
         self._after(host)
         return call
+
+    def add_client(self, client: str, node: str, *, framing: Framing) -> None:
+        """Create a native client of `node` whose link has another framing than the simulation.
+
+        With `Framing.NATIVE_MESSAGES` the link is like a WebSocket: each message arrives whole. Requests use the client
+        by its name. Raises ValueError for an unknown node, or if the client exists already.
+        """
+        self._check_node(node)
+        if client in self.clients:
+            raise ValueError(f"the client {client!r} exists already; add it before its first request")
+        self._record_action("add_client", {"client": client, "node": node, "framing": framing.value})
+        self._native_client(client, node, framing)
+
+    def json_client(self, node: str, *, client: str | None = None) -> JsonClient:
+        """Return a client of `node` that uses only the classic JSON dialect; by default there is one for each node.
+
+        Raises ValueError for an unknown node.
+        """
+        self._check_node(node)
+        client = client or f"json@{node}"
+        host = self.json_clients.get(client)
+        if host is None:
+            host = self.json_clients[client] = JsonClientHost(self, client, 2000 + len(self.json_clients), node)
+        return JsonClient(self, host)
+
+    def send_json(self, client: str, node: str, text: str) -> None:
+        """Send a text as a JSON client of `node`, which is created when it is needed."""
+        host = self.json_client(node, client=client).host
+        self._record_action("send_json", {"client": client, "node": node, "text": text})
+        if not host.alive:
+            host.start()
+        host.submit(text)
+        self._after(host)
 
     def cancel(self, call: SimCall) -> None:
         """Cancel a request at its client."""
@@ -311,6 +342,8 @@ class Simulation(Engine):
             case "cancel":
                 if args["label"] in self._labelled:  # a shrunk script may not contain it
                     self.cancel(self._labelled[args["label"]])
+            case "add_client":
+                self.add_client(args["client"], args["node"], framing=Framing(args["framing"]))
             case "partition":
                 self.partition(args["one"], args["other"], oneway=args["oneway"])
             case "set_link":
@@ -323,8 +356,38 @@ class Simulation(Engine):
                 self.set_links(msgspec.convert(args["profile"], Profile))
             case "crash" | "restart" | "leave" | "stall" | "skew" | "heal" | "withdraw" | "vanish" | "calm" | "judge":
                 getattr(self, name)(**args)
+            case "send_json":
+                self.send_json(**args)
             case _:
                 raise ValueError(f"a script says {name!r}, which nothing is")
+
+    def _check_node(self, name: str) -> None:
+        if name not in self.nodes:
+            raise ValueError(f"there is no node {name!r}; there are {', '.join(self.nodes)}")
+
+    def _native_client(self, client: str, node: str, framing: Framing) -> ClientHost:
+        host = self.clients.get(client)
+        if host is None:
+            host = self.clients[client] = ClientHost(self, client, 1000 + len(self.clients), node, framing)
+        return host
+
+
+class JsonClient:
+    """The control of a client that uses only JSON (docs/howto/call-from-json.md): `send` texts, read `answers`."""
+
+    def __init__(self, sim: Simulation, host: JsonClientHost) -> None:
+        self.host = host
+        self._sim = sim
+
+    @property
+    def answers(self) -> list[Any]:
+        """The decoded messages that the client has received so far, in the order of their arrival."""
+        return self.host.answers
+
+    def send(self, message: object) -> None:
+        """Send one message as JSON; a text is sent unchanged."""
+        text = message if isinstance(message, str) else json.dumps(message)
+        self._sim.send_json(self.host.name, self.host.node, text)
 
 
 class LinkControl:
@@ -361,4 +424,4 @@ def _ns(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * SECOND)
 
 
-__all__ = ["LinkControl", "Simulation", "address"]
+__all__ = ["JsonClient", "LinkControl", "Simulation", "address"]

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from mpreg_proto.effects import Framing
 from mpreg_proto.wire.dialects import encode as encode_message
 from mpreg_proto.wire.messages import Message, Request
 
@@ -148,11 +149,13 @@ class Trace:
 _KINDS: dict[object, str] = {kind.__struct_config__.tag: kind.__name__ for kind in get_args(Message)}
 
 
-def labelled(data: object) -> str:
-    """Return the type of the message in the first frame of a write of a native stream, or an empty text."""
-    if not isinstance(data, bytes) or len(data) < 8:
+def labelled(data: object, framing: Framing) -> str:
+    """Return the type of the first message of a write to a native link, or an empty text."""
+    start = 4 if framing is Framing.STREAM else 0
+    if not isinstance(data, bytes) or len(data) < start + 4 or framing is Framing.CLASSIC_MESSAGES:
         return ""
-    return _KINDS.get(data[5] if data[4] >> 4 == 9 else data[7], "")  # the head of an array has one byte or three
+    # the head of an array has one byte or three
+    return _KINDS.get(data[start + 1] if data[start] >> 4 == 9 else data[start + 3], "")
 
 
 def load(file: str | Path) -> tuple[Header, list[Action], list[Event]]:

@@ -8,7 +8,7 @@ from mpreg_proto.limits import Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.sending import TooLong
 from mpreg_proto.wire.messages import CancelRequest, Done, Failed, Request, Result
-from tests.helpers.cluster_parties import Ref
+from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, PeerStub, call, done, refused, spec, value
 
 IDEMPOTENT = spec("safe", idempotent=True)

@@ -10,7 +10,7 @@ from mpreg_proto.sending import LINK_GONE, SendOutcome, TooLong
 from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.messages import Failed, Goodbye, Message, Request, Result
-from tests.helpers.cluster_parties import Ref
+from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import MemberStub, NodeHarness, PeerStub, call, done, refused, spec, value
 
 IDEMPOTENT = spec("safe", idempotent=True)

@@ -9,7 +9,7 @@ from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.requests.scheduler import PendingCalls
 from mpreg_proto.timers import Timers
 from mpreg_proto.wire.messages import Call, Explain, Explanation, Request
-from tests.helpers.cluster_parties import Ref
+from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import MemberStub, NodeHarness, call, done, spec
 
 ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
