@@ -72,6 +72,12 @@ def test_error_without_a_candidate_lists_what_exists() -> None:
     ]
 
 
+def test_bound_of_the_listed_resources() -> None:
+    details = {"unknown": "resources", "function": "train", "exist": [f"r{number}" for number in range(21)]}
+    advice = error_lines(CommandNotFound("nobody holds 'x'", details=details))[1]
+    assert advice.startswith("train is offered with: r0, r1, ") and advice.endswith(", r19, ...")
+
+
 def test_overload_error_has_a_retry_time() -> None:
     assert error_lines(Overloaded("full", details={"retry_after": 2.5}))[1] == "nothing has run; try again in 2.5 s"
 
