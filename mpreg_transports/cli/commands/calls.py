@@ -325,7 +325,7 @@ def failures(answer: GraphResult) -> list[RequestError]:
 def print_answer(answer: GraphResult, *, timeline: bool, as_json: bool) -> None:
     """Print the leaves, and the waterfall if `timeline`."""
     from mpreg_transports.cli.console import ascii_only, emit, emit_json, out, show
-    from mpreg_transports.cli.waterfall import waterfall
+    from mpreg_transports.cli.waterfall import legend, waterfall
 
     if as_json:
         leaves = json_tree(answer.values)
@@ -336,6 +336,8 @@ def print_answer(answer: GraphResult, *, timeline: bool, as_json: bool) -> None:
     if timeline:
         emit("")
         show(*waterfall(answer.trace, width=out().width, ascii_only=ascii_only()))
+        if answer.trace:
+            show(legend(ascii_only=ascii_only()))
         if answer.untraced:
             emit(f"{answer.untraced} calls are not shown: with them the answer would be longer than a message")
 
