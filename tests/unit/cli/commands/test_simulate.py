@@ -50,6 +50,13 @@ def test_simulate_summary_fits_80_columns() -> None:
         assert word in result.stdout
 
 
+def test_simulate_summary_explains_failed_requests() -> None:
+    failing = mpreg("simulate", "--scenario", "swarm", "--seed", "7", "--seconds", "10").stdout
+    assert "Such ends are part of the workload" in failing
+    assert failing.rstrip().endswith("no violation: every invariant holds")
+    assert "part of the workload" not in mpreg("simulate", "--nodes", "1", "--seconds", "0.1").stdout
+
+
 def test_replay_of_a_trace_has_the_same_hash(tmp_path: Path) -> None:
     trace, plot = tmp_path / "run.jsonl", tmp_path / "run.svg"
     _, tree = run_json("simulate", "--seed", "2", "--seconds", "5", "--trace", str(trace), "--plot", str(plot))
@@ -120,8 +127,9 @@ def test_violation_exits_with_1_and_shows_how_to_repeat_it(tmp_path: Path, monke
     assert tree["violations"] == [{"invariant": 10, "text": "invariant 10: n0 has ended"}]
     result = mpreg(*words)
     assert result.exit_code == 1
+    assert "no violation" not in result.stdout
     for part in (
-        "invariant 10: n0 has ended",
+        "VIOLATION: invariant 10: n0 has ended",
         "drawn",
         "versions",
         "What happened last:",
