@@ -95,6 +95,8 @@ def error_lines(error: BaseException) -> list[str]:
             return _unreachable(error)
         case KeyboardInterrupt():
             return ["interrupted"]
+        case OSError() if error.strerror and not isinstance(error, MpregError):
+            return [(f"{error.filename}: " if error.filename is not None else "") + error.strerror.lower()]
         case MpregError() | OSError():
             return [str(error)]
         case _:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from mpreg_transports.cli.options import Config, Json, Resources, Url, example
+from mpreg_transports.cli.options import Config, Json, Resources, Url, example, seconds_parser
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,7 +75,13 @@ def call(
     ] = None,
     resource: Resources = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="S", help="Seconds it may take (default 60).")
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            parser=seconds_parser("--timeout", most=86_400, example=5),
+            help="The most seconds that the call may take (default 60).",
+        ),
     ] = None,
     url: Url = None,
     config: Config = None,
@@ -88,11 +94,9 @@ def call(
     positional = [argument(text) for text in args or ()]
     keywords = dict(keyword(text) for text in kw or ())
     warn_about_invalid_json([*positional, *keywords.values()])
-    if timeout is not None and not 0 < timeout <= 86_400:
-        raise CommandFailed(f"--timeout {timeout:g}: more than 0 and at most 86400 seconds")
     for name in resource or ():
         if not name:
-            raise CommandFailed("--resource '': a resource has a name")
+            raise CommandFailed("--resource must be a text that is not empty, not ''; write --resource gpu")
 
     async def operation(client: Client) -> Any:
         try:

@@ -89,7 +89,7 @@ def check(
 
     if target is not None and url is not None:
         raise CommandFailed(f"two addresses, {target} and --url {url}: give one")
-    address = node_url(target or url, config)
+    address = node_url(target or url, config, given_as="URL" if target else "--url")
     started: list[int] = []
 
     async def operation(client: Client) -> CheckResult:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpreg_transports.cli.options import Json, example, release
+from mpreg_transports.cli.options import Json, example, release, seconds_parser, whole_number_parser
 
 if TYPE_CHECKING:
     from mpreg_transports.observe.journal import Replayed
@@ -52,7 +51,13 @@ def replay(
         Path, typer.Argument(metavar="FILE", help="What --trace or serve --journal has written, or a failing test.")
     ],
     stop_at: Annotated[
-        int | None, typer.Option("--stop-at", metavar="EVENT", help="End after this event, counted from 1.")
+        int | None,
+        typer.Option(
+            "--stop-at",
+            metavar="EVENT",
+            parser=whole_number_parser("--stop-at", least=1, example=1200),
+            help="End after this event, counted from 1.",
+        ),
     ] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Print each event as it happens.")] = False,
     node: Annotated[
@@ -62,7 +67,13 @@ def replay(
         Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw what was replayed as a diagram.")
     ] = None,
     since: Annotated[
-        float, typer.Option("--since", metavar="S", help="With --plot: draw only what came after S seconds.")
+        float,
+        typer.Option(
+            "--since",
+            metavar="S",
+            parser=seconds_parser("--since", example=10),
+            help="With --plot: draw only what came after S seconds.",
+        ),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
@@ -70,9 +81,12 @@ def replay(
 
     Ends with 1 if the run ends with the violation that it was saved for, with 9 if it differs.
     """
+    from mpreg_transports.cli.commands.simulate import refuse_unwritable
     from mpreg_transports.cli.errors import CommandFailed
 
-    _check(stop_at, plot, since)
+    if plot is None and since:
+        raise CommandFailed(f"--since {since:g} is for --plot: name its file too")
+    refuse_unwritable("--plot", plot, example="run.svg")
     try:
         with file.open("rb") as opened:
             start = opened.read(200)
@@ -83,20 +97,6 @@ def replay(
             run(file, ReplayOptions(stop_at=stop_at, steps=steps, node=node, plot=plot, since=since, as_json=as_json))
             return
     raise CommandFailed(f"{file} is no run that was saved", "save one:   mpreg simulate --trace FILE")
-
-
-def _check(stop_at: int | None, plot: Path | None, since: float) -> None:
-    """Reject invalid options before a run starts."""
-    from mpreg_transports.cli.errors import CommandFailed
-
-    if stop_at is not None and stop_at < 1:
-        raise CommandFailed(f"--stop-at {stop_at}: at least 1")
-    if plot is None and since:
-        raise CommandFailed(f"--since {since:g} is for --plot: name its file too")
-    if not 0 <= since < inf:
-        raise CommandFailed(f"--since {since:g}: at least 0")
-    if plot is not None and not plot.parent.is_dir():
-        raise CommandFailed(f"{plot}: there is no folder {plot.parent}")
 
 
 def _is_simulation(start: bytes) -> bool:

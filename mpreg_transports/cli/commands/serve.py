@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import AppDir, Config, example
+from mpreg_transports.cli.options import AppDir, Config, example, whole_number_parser
 
 if TYPE_CHECKING:
     from mpreg_transports.config.settings import Value
@@ -21,6 +21,14 @@ Target = Annotated[
     typer.Argument(metavar="TARGET", help="module:name or file.py:name, a Server with its functions."),
 ]
 
+Port = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT",
+        parser=whole_number_parser("--port", least=0, most=65_535, example=9001),
+        help="The port to listen on; 0 takes any free one (default 9001).",
+    ),
+]
 OwnResources = Annotated[
     list[str] | None, typer.Option("--resource", metavar="R", help="A resource that this node holds; may be repeated.")
 ]
@@ -61,7 +69,7 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     target: Target = None,
     host: Annotated[str | None, typer.Option(help="Where to listen (default 127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Which port; 0 takes any free one (default 9001).")] = None,
+    port: Port = None,
     name: Annotated[str | None, typer.Option(help="The node's name, for people.")] = None,
     resource: OwnResources = None,
     peer: Peers = None,

@@ -36,6 +36,11 @@ def test_exit_code_of_other_errors(error: BaseException, code: int) -> None:
     assert exit_code(error) == code
 
 
+def test_text_of_an_os_error() -> None:
+    assert error_lines(IsADirectoryError(21, "Is a directory", "out")) == ["out: is a directory"]
+    assert error_lines(OSError("port in use")) == ["port in use"]
+
+
 def test_innermost_error_of_groups() -> None:
     cause = NotConnected("gone")
     assert innermost(BaseExceptionGroup("a", [ExceptionGroup("b", [cause]), KeyboardInterrupt()])) is cause
