@@ -27,7 +27,7 @@ Config = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 AppDir = Annotated[
     Path | None,
-    typer.Option("--app-dir", metavar="DIR", help="Where TARGET and its packages are looked up (default: here)."),
+    typer.Option("--app-dir", metavar="DIR", help="The folder where TARGET and its packages are (default: this one)."),
 ]
 Resources = Annotated[
     list[str] | None,

@@ -30,7 +30,8 @@ _NUMBER_MARK = "\0"
 """A mark before a negative number, which the parser would otherwise take for an option."""
 
 RequestFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="JSON: a classic request, or just its cmds list; - is stdin.")
+    str,
+    typer.Argument(metavar="FILE", help="A JSON file with a request, or only its list of calls (cmds); - reads stdin."),
 ]
 
 
@@ -68,7 +69,7 @@ def add_to(app: typer.Typer) -> None:
 def call(
     function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="ARG", help="Each is JSON, or a plain text when it isn't.")
+        list[str] | None, typer.Argument(metavar="ARG", help="An argument: JSON, or else a plain text.")
     ] = None,
     kw: Annotated[
         list[str] | None, typer.Option("--kw", metavar="NAME=JSON", help="A keyword argument; may be repeated.")
@@ -114,9 +115,10 @@ def run(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Run a request of many calls and print its leaves.
+    """Run a request of many calls and print the results of its leaves.
 
-    With --json that is one object of leaves; with --timeline too, {"r": leaves, "trace": [...]} in seconds.
+    A leaf is a call that no other call refers to. With --json the output is one object of leaves; with --timeline too
+    it is {"r": leaves, "trace": [...]}, with times in seconds.
     """
     import msgspec
 
@@ -137,9 +139,10 @@ def run(
 
 
 def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: Json = False) -> None:
-    """Say which node each call would run on now, and why. Runs nothing.
+    """Show where each call of a request would run now, and why, without running it.
 
-    Several nodes for a call are equals, among which one is drawn when it runs. Ends with 4 if a call can run nowhere.
+    If several nodes are equally good for a call, one of them is drawn at random when it runs. The exit code is 4 if a
+    call can run nowhere.
     """
     import msgspec
 

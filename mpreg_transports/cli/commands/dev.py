@@ -46,12 +46,15 @@ def dev(
             help=f"The number of nodes, each a process of its own, at most {MOST_NODES}.",
         ),
     ] = 3,
-    reload: Annotated[bool, typer.Option("--reload", help="Restart when TARGET's file changes.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart all nodes when TARGET's file changes.")] = False,
     app_dir: AppDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Run a cluster on this machine until Ctrl-C. Ports are chosen and printed."""
+    """Run a cluster of several nodes on this machine until Ctrl-C.
+
+    Each node gets a free port; the addresses are printed.
+    """
     import anyio
 
     from mpreg_transports.cli.errors import CommandFailed

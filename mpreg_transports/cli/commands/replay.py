@@ -48,7 +48,8 @@ def add_to(app: typer.Typer) -> None:
 
 def replay(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What --trace or serve --journal has written, or a failing test.")
+        Path,
+        typer.Argument(metavar="FILE", help="A file that simulate --trace, serve --journal or a failing test wrote."),
     ],
     stop_at: Annotated[
         int | None,
@@ -64,7 +65,7 @@ def replay(
         str | None, typer.Option("--node", metavar="NAME", help="Print only this node's view at the end.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw what was replayed as a diagram.")
+        Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the replayed part as a space-time diagram.")
     ] = None,
     since: Annotated[
         float,
@@ -77,9 +78,9 @@ def replay(
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Run a saved run again, step by step, and compare its hash.
+    """Repeat a saved run step by step, and compare its hash with the saved one.
 
-    Ends with 1 if the run ends with the violation that it was saved for, with 9 if it differs.
+    The exit code is 1 if the run ends with the violation that it was saved for, and 9 if it differs from the saved run.
     """
     from mpreg_transports.cli.commands.simulate import refuse_unwritable
     from mpreg_transports.cli.errors import CommandFailed

@@ -81,9 +81,10 @@ def simulate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Simulate a cluster at work and check what must always hold.
+    """Simulate a cluster with requests and faults, and check its invariants.
 
-    Ends with 1 if an invariant does not hold; then it says how to see it again.
+    Some requests are meant to fail: they call functions that raise, have short deadlines or are cancelled. The exit
+    code is 1 only if an invariant is violated; then the output shows how to repeat the run.
     """
     from mpreg_transports.cli.console import emit_json
     from mpreg_transports.testing.runs.runs import run
