@@ -24,6 +24,6 @@ def test_node_url_in_its_normal_form() -> None:
     ],
 )
 def test_error_of_a_url_names_its_source(url: str | None, environ: dict[str, str], given_as: str, source: str) -> None:
-    with pytest.raises(CommandFailed, match="'foo' is not an address: .*; write it like ws://foo") as error:
+    with pytest.raises(CommandFailed, match=r"'foo' is not an address: .*; write it like ws://foo") as error:
         node_url(url, NOWHERE, environ, given_as=given_as)
     assert str(error.value).endswith(f" ({source})")
