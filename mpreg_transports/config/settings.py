@@ -21,6 +21,7 @@ from pathlib import Path
 from mpreg_proto.describe import cut
 from mpreg_proto.errors import MpregError
 from mpreg_transports.config.addresses import DEFAULT_PORT, Scheme, format_address, is_host, reachable_host
+from mpreg_transports.config.system_errors import error_reason
 from mpreg_transports.config.textfiles import decoded
 
 Value = str | int | bool | tuple[str, ...] | None
@@ -192,7 +193,7 @@ def read_file(path: Path, *, only: Iterable[str] = ()) -> dict[str, Value]:
     try:
         tree = tomllib.loads(decoded(path.read_bytes()))
     except OSError as error:
-        raise SettingsError(f"cannot read the config file {path}: {(error.strerror or str(error)).lower()}") from None
+        raise SettingsError(f"cannot read the config file {path}: {error_reason(error)}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"the config file {path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
