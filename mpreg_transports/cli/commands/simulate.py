@@ -24,8 +24,8 @@ NAMES = (
 )
 _MOST_NODES = 2_000
 _EXPECTED = (
-    "Such ends are part of the workload: it calls functions that raise or that no node offers, sets short deadlines, "
-    "and cancels; faults do the rest. The invariants check whether each request may end so."
+    "Failed requests are part of the workload: it calls functions that raise or that no node offers, sets short "
+    "deadlines, and cancels. Faults cause the others. The invariants check each outcome."
 )
 
 
