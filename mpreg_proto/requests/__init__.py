@@ -1,1 +1,1 @@
-"""What a request means and how it gets done. Sees the cluster only through `placement.CatalogueView`."""
+"""The machines of requests. They read the cluster through `placement.CatalogueView`, `scheduler.NextHop` and its links."""
