@@ -1,1 +1,1 @@
-"""The machines of requests. They read the cluster through `placement.CatalogueView`, `scheduler.NextHop` and its links."""
+"""The machines of requests. They see the cluster only through `CatalogueView`, `NextHop` and the map of links."""
