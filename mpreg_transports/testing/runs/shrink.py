@@ -45,7 +45,8 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
         case = self.case
         head = (
             f"{self.ran.sim.violation}\nstill fails with {len(case.script)} of {self.before} actions, "
-            f"{len(case.nodes)} nodes, {case.seconds:g} s ({self.runs} runs{'' if self.minimal else ', more could go'}):"
+            f"{len(case.nodes)} nodes, {case.seconds:g} s "
+            f"({self.runs} runs{'' if self.minimal else ', more could go'}):"
         )
         return "\n".join([head, *describe_script(case.script)])
 
