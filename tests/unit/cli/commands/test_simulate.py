@@ -52,7 +52,7 @@ def test_simulate_summary_fits_80_columns() -> None:
 
 def test_simulate_summary_explains_failed_requests() -> None:
     failing = mpreg("simulate", "--scenario", "swarm", "--seed", "7", "--seconds", "10").stdout
-    assert "Such ends are part of the workload" in failing
+    assert "Failed requests are part of the workload" in failing
     assert failing.rstrip().endswith("no violation: every invariant holds")
     assert "part of the workload" not in mpreg("simulate", "--nodes", "1", "--seconds", "0.1").stdout
 
