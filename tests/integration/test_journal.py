@@ -154,8 +154,9 @@ async def test_file_that_is_no_journal_is_never_overwritten_or_moved(tmp_path: P
     notes.write_text("mine", "utf-8")
     link.symlink_to(notes)
     folder.mkdir()
-    for file in (notes, link, folder):
-        with pytest.raises(CannotJournal, match="there is such a file already, and it is no journal"):
+    taken = "there is such a file already, and it is no journal"
+    for file, reason in ((notes, taken), (link, taken), (folder, "it is a folder; name a file in it")):
+        with pytest.raises(CannotJournal, match=reason):
             async with Server(port=0, journal=file):
                 pass
     assert notes.read_text("utf-8") == "mine" and files(tmp_path) == [folder, link, notes]
