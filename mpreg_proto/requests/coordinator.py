@@ -22,7 +22,7 @@ from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, Req
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
 from mpreg_proto.requests.placement import CatalogueView
-from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, StoryRow, trace_of
+from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, StoryRow
 from mpreg_proto.requests.scheduler import NextHop, PendingCalls, Scheduler
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
@@ -110,7 +110,7 @@ class InFlight:
             fault = fault.with_details(maybe_executed=bool(execution.possibly_started))
         done = execution.done() if (fault is None or partial) and not request.eager else ()
         failed = execution.failed() if partial and not request.eager else ()
-        trace = trace_of(execution.story, execution.arrived) if request.trace else ()
+        trace = execution.trace if request.trace else ()
         reply = SendReply(execution.link, Result(execution.reply_id, done, failed, fault=fault, trace=trace))
         return [reply, *self.close(execution, now, "" if fault is None else fault.message)]
 
