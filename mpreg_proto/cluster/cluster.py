@@ -370,9 +370,17 @@ class Cluster:
         return [*out, *self._dialer.link_lost(member, now)]
 
     def dial_failed(self, address: Address, now: int) -> list[ClusterOutput]:
-        """Handle a dial without a handshake: refused, silent, another cluster, or closed before its hello came."""
+        """Handle a dial without a handshake: refused, silent, another cluster, or closed before its hello came.
+
+        An answer to a dial that has failed already is ignored.
+        """
         members = self._dialer.dialled_for(address)
-        return self._dial_ended(address, members, [*self._dialer.dial_failed(address, now)], now)
+        effects = self._dialer.dial_failed(address, now)
+        return [] if effects is None else self._dial_ended(address, members, [*effects], now)
+
+    def dial_answered(self, address: Address) -> None:
+        """Record that a dial has opened a transport: from now on the timer of its handshake decides."""
+        self._dialer.dial_answered(address)
 
     def _dial_ended(
         self, address: Address, members: list[MemberId], out: list[ClusterOutput], now: int
@@ -568,6 +576,8 @@ class Cluster:
                 return [*self._gossip.flush(now)]
             case TimerKind.DIAL:
                 return [*self._dialer.wake(key, now)]
+            case TimerKind.DIAL_TIMEOUT:
+                return self.dial_failed(Address(str(key[-1])), now)
             case TimerKind.ANTI_ENTROPY:
                 return self._compare_with_neighbour(now)
             case TimerKind.MEMBER_LOST:

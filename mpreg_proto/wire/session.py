@@ -75,6 +75,15 @@ CLOSE_CODES: Final[Mapping[int, CloseCode]] = {
 """The WebSocket close code (RFC 6455, 7.4.1) for each error that ends a link; for others 1008, policy violation."""
 
 
+class PauseReason(enum.Enum):
+    """Why a link is not read for a while."""
+
+    DECODING = "decoding"
+    """A long message is decoded in steps."""
+    BACKLOG = "backlog"
+    """Its client takes its answers too slowly."""
+
+
 class Received(list[Message | BadRequest]):
     """The messages of one `receive`, in order, and the violation that followed them, if any."""
 
@@ -92,17 +101,20 @@ class Session:
         "_reader",
         "_steps",
         "agreed",
+        "backlog",
         "classic",
         "dialled",
         "framing",
         "grace_given",
         "keepalive_sent",
         "last_activity",
+        "last_progress",
         "last_used",
         "limit",
         "link",
         "local_hello",
         "member",
+        "paused",
         "remote_hello",
         "rtt",
         "rtt_ping",
@@ -136,6 +148,12 @@ class Session:
         """The time when a byte last arrived or the peer last took one, in ns."""
         self.last_used = now
         """The time when anything but pings last arrived, in ns."""
+        self.backlog = 0
+        """The bytes that wait to be sent, as the driver reported last."""
+        self.last_progress = now
+        """The time when the peer last took some of the backlog, in ns."""
+        self.paused: dict[PauseReason, None] = {}
+        """Why the link is not read now."""
         self.keepalive_sent = False
         self.grace_given = False
         """True if the link got more time, because its silence was noticed so late that this node must have stalled."""
