@@ -15,7 +15,7 @@ import msgspec
 
 from mpreg_proto.cluster.catalogue import Catalogue, Content, Entry
 from mpreg_proto.cluster.members import Member, Members
-from mpreg_proto.cluster.similar import most_alike
+from mpreg_proto.cluster.similar import Names, most_alike
 from mpreg_proto.ids import MemberId
 from mpreg_proto.notices import Standing
 
@@ -24,6 +24,8 @@ _TAGS = 16_384
 _COMPARED = 64
 """The members compared to explain to users why no member can run a call, and the resources named then."""
 _RESOURCES_COMPARED = 4_096
+_CORRECTED = 8
+"""The resources of one call for which similar ones are searched."""
 _TRIED = 8
 """The number of members looked at, of which one must take calls for their function to be suggested to users."""
 
@@ -146,8 +148,8 @@ class Index:
 
         Always `unknown` ("function" or "resources"), and `function` and `resources` of the call. For an unknown
         function also `close`, similar names that are offered, and `versions`, the offered ones, if the call names a
-        version. For missing resources also `node`, the nearest member, `lacks`, what it does not hold, and `exist`,
-        resources under which the function is offered.
+        version. For missing resources also `node`, the nearest member, `lacks`, what it does not hold, `exist`,
+        resources under which the function is offered, and `close`, those of them that are similar to one in `lacks`.
         """
         details: dict[str, object] = {"unknown": "function", "function": function, "resources": list(resources)}
         providers = self._providers(function, version)
@@ -159,20 +161,21 @@ class Index:
                 versions = dict.fromkeys(entry.version for _, _, entry in others)
                 details["version"], details["versions"] = version, sorted(versions)
             return details
-        exist: dict[str, None] = {}
+        exist: dict[str, None] = {}  # at most _RESOURCES_COMPARED
         nearest, lacks, work = "", list(resources), 0
         for member, content, entry in providers[:_COMPARED]:
             work += len(content.resources) + len(entry.resources) + len(resources)
             if nearest and work > _RESOURCES_COMPARED:
                 break
             offered = dict.fromkeys((*content.resources, *entry.resources))
-            if len(exist) < _COMPARED:
-                exist.update(offered)
+            exist.update(offered)
             missing = [tag for tag in resources if tag not in offered]
             if not nearest or len(missing) < len(lacks):
                 nearest, lacks = member.shown, missing
-        named = sorted(exist)[:_COMPARED]
-        return {**details, "unknown": "resources", "node": nearest, "lacks": lacks, "exist": named}
+        named = sorted(exist)
+        similar = _similar(lacks, dict.fromkeys(named))
+        found = {"node": nearest, "lacks": lacks, "exist": named[:_COMPARED], "close": similar}
+        return {**details, "unknown": "resources", **found}
 
     def _has_provider(self, function: str) -> bool:
         """Return whether a member seems to take calls for a function."""
@@ -191,3 +194,17 @@ class Index:
                 facts = (entry.idempotent, entry.streaming, entry.signature, entry.doc)
                 rows.append(FunctionRow(name, entry.version, member.shown, tuple(offered), *facts))
         return tuple(rows)
+
+
+def _similar(lacks: list[str], exist: dict[str, None]) -> list[str]:
+    """Return the resources in `exist` that are similar to those in `lacks`: three for a single one, else one for each.
+
+    A resource that exists is not a misspelt one.
+    """
+    misspelt = [tag for tag in lacks[:_CORRECTED] if tag not in exist]
+    if not misspelt:
+        return []
+    names = Names(exist)
+    most = 3 if len(lacks) == 1 else 1
+    found = [most_alike(tag, names.near(tag, exist), most) for tag in misspelt]
+    return list(dict.fromkeys([tag for some in found for tag in some]))

@@ -8,7 +8,7 @@ take seconds for a thousand).
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Final
 
 _AROUND: Final = 4
@@ -23,9 +23,9 @@ class Names:
 
     __slots__ = ("_backwards", "_forwards")
 
-    def __init__(self) -> None:
-        self._forwards: list[str] = []
-        self._backwards: list[str] = []
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._forwards = sorted(names)
+        self._backwards = sorted([name[::-1] for name in self._forwards])
 
     def add(self, name: str) -> None:
         """Add a name that is not in the set."""

@@ -108,6 +108,7 @@ def not_found(call: Call, details: Mapping[str, object]) -> Fault:
         text = f"no node that offers {call.function!r} holds {_listed(call.resources)}"
         if isinstance(lacks, (list, tuple)):
             text += f"; the nearest, {details.get('node')}, lacks {_listed(lacks)}"
+            text += _did_you_mean(details.get("close"), joined=" or " if len(lacks) == 1 else " and ")
     named = f"call {call.name!r}: " if call.name != call.function else ""
     return Fault(ErrorCode.COMMAND_NOT_FOUND, named + text, {"call": call.name, "function": call.function, **details})
 
@@ -123,6 +124,11 @@ def _alternatives(call: Call, details: Mapping[str, object]) -> str:
     versions, close = details.get("versions"), details.get("close")
     if isinstance(versions, (list, tuple)) and versions:
         return f"{version}; there is " + ", ".join(repr(one) if one else "one without a version" for one in versions)
-    if isinstance(close, (list, tuple)) and close:
-        return f"{version}; did you mean " + " or ".join(repr(name) for name in close[:3]) + "?"
-    return version
+    return version + _did_you_mean(close)
+
+
+def _did_you_mean(close: object, joined: str = " or ") -> str:
+    """Return the first similar names as a clause."""
+    if not isinstance(close, (list, tuple)) or not close:
+        return ""
+    return "; did you mean " + joined.join([repr(name) for name in close[:3]]) + "?"

@@ -5,6 +5,7 @@ Each command is in the file of its family and imports what it needs when it runs
 
 from __future__ import annotations
 
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -37,7 +38,14 @@ def build() -> typer.Typer:
     app.callback()(_root)
     for family in (serve, dev, demo, calls, cluster, simulate, replay, config):
         family.add_to(app)
+    for command in app.registered_commands:
+        command.help = _paragraphs(getdoc(command.callback) or "")
     return app
+
+
+def _paragraphs(text: str) -> str:
+    """Return a docstring with each paragraph on one line: typer would keep the line ends of the source."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _version(requested: bool) -> None:

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | None = None) -> str:
+def node_url(
+    url: str | None, config: Path | None, environ: Mapping[str, str] | None = None, *, given_as: str = "--url"
+) -> str:
     """Return the URL of the node: from the flag, MPREG_URL, or the file, else the default on this machine.
 
-    Raises SettingsError or CommandFailed.
+    `given_as` is the name of the option or argument with `url`, for errors. Raises SettingsError or CommandFailed.
     """
     from mpreg_transports.cli.errors import CommandFailed
     from mpreg_transports.config.addresses import parse_address
@@ -27,7 +29,7 @@ def node_url(url: str | None, config: Path | None, environ: Mapping[str, str] | 
     try:
         return str(parse_address(str(found.value)))
     except ValueError as error:
-        raise CommandFailed(f"{error} ({found.source})") from None
+        raise CommandFailed(f"{error} ({given_as if url is not None else found.source})") from None
 
 
 def with_client(

@@ -54,6 +54,10 @@ _BY_CODE: dict[int, ExitCode] = {
 }
 
 
+_LISTED = 20
+"""The most resources that a line of advice lists."""
+
+
 class CommandFailed(MpregError):
     """A command failed: the text gives the reason, `hints` the next commands to type."""
 
@@ -91,6 +95,8 @@ def error_lines(error: BaseException) -> list[str]:
             return _unreachable(error)
         case KeyboardInterrupt():
             return ["interrupted"]
+        case OSError() if error.strerror and not isinstance(error, MpregError):
+            return [(f"{error.filename}: " if error.filename is not None else "") + error.strerror.lower()]
         case MpregError() | OSError():
             return [str(error)]
         case _:
@@ -159,9 +165,10 @@ def _advice(error: RequestError) -> list[str]:
     details = error.details
     match error.code:
         case ErrorCode.COMMAND_NOT_FOUND if details.get("unknown") == "resources" and details.get("exist"):
-            exist = ", ".join(str(name) for name in details["exist"])
+            exist = [str(name) for name in details["exist"]]
+            listed = ", ".join(exist[:_LISTED]) + (", ..." if len(exist) > _LISTED else "")
             function = details.get("function", "it")
-            return [f"{function} is offered with: {exist}", "see who offers what:   mpreg functions"]
+            return [f"{function} is offered with: {listed}", "see who offers what:   mpreg functions"]
         case ErrorCode.COMMAND_NOT_FOUND:
             return ["see who offers what:   mpreg functions"]
         case ErrorCode.EXECUTION_FAILED if details.get("traceback"):

@@ -96,7 +96,8 @@ def configured_server(server: Server | None, found: Mapping[str, Resolved]) -> S
 def _mentions(value: Value, error: Exception) -> bool:
     """Return whether an error's text contains this value."""
     values = value if isinstance(value, tuple) else (value,)
-    return any(isinstance(one, str) and len(one) > 1 and one in str(error) for one in values)
+    text = str(error)
+    return any(isinstance(one, str) and (repr(one) in text or (len(one) > 1 and one in text)) for one in values)
 
 
 def _import(place: str, target: str, app_dir: Path | None) -> ModuleType:

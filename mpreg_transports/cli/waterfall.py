@@ -59,9 +59,20 @@ def waterfall(trace: Sequence[Traced], *, width: int, ascii_only: bool = False) 
     return lines
 
 
+def legend(*, ascii_only: bool = False) -> Text:
+    """Return the line that explains the marks of `call_bar`."""
+    waits, runs = _marks(ascii_only)
+    return Text(f"{waits} ready, but not running yet   {runs} running", style="dim")
+
+
+def _marks(ascii_only: bool) -> tuple[str, str]:
+    """Return the marks of a waiting and of a running call."""
+    return (".", "=") if ascii_only else ("·", "━")
+
+
 def call_bar(row: Traced, end: int, *, width: int, colour: str, ascii_only: bool) -> Text:
     """Return one call's bar: `width` columns for the time from 0 to `end`."""
-    waits, runs = (".", "=") if ascii_only else ("·", "━")
+    waits, runs = _marks(ascii_only)
     before, waiting, running = _cells(row, end, width)
     bar = Text(" " * before + waits * waiting)
     bar.append(runs * running, style=colour)

@@ -81,6 +81,20 @@ def normal_host(host: str) -> str:
     return str(mapped or number)
 
 
+def is_host(text: str) -> bool:
+    """Return whether `text` can be a host to listen on: a name or an IP address, without a port or a scheme.
+
+    An empty text is one: it means all addresses of this machine.
+    """
+    if ":" in text:
+        try:
+            ipaddress.IPv6Address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+        except ValueError:
+            return False
+        return True
+    return text.isprintable() and not any(character.isspace() or character in "/?#@[]" for character in text)
+
+
 def _old_number(text: str) -> str | None:
     """Return the usual form of IPv4 with fewer parts, or octal or hexadecimal ones, as every resolver reads it."""
     if not text.isascii() or not text[0].isdigit() or any(character.isspace() for character in text):

@@ -8,7 +8,9 @@ node. Nothing here changes the environment or writes a file.
 
 from __future__ import annotations
 
+import datetime
 import enum
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -16,8 +18,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from mpreg_proto.describe import cut
 from mpreg_proto.errors import MpregError
-from mpreg_transports.config.addresses import DEFAULT_PORT, Scheme, format_address, reachable_host
+from mpreg_transports.config.addresses import DEFAULT_PORT, Scheme, format_address, is_host, reachable_host
 from mpreg_transports.config.textfiles import decoded
 
 Value = str | int | bool | tuple[str, ...] | None
@@ -44,6 +47,7 @@ class Kind(enum.Enum):
     """The kind of a setting's value."""
 
     TEXT = "a text"
+    HOST = "a host name or an IP address"
     PORT = "a whole number from 0 to 65535"
     LIST = "a list of texts"
     SWITCH = "true or false"
@@ -51,12 +55,16 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `attribute` is its name in `Server`, empty for a setting of the client side."""
+    """One setting. `attribute` is its name in `Server`, empty for a setting of the client side.
+
+    `example` is a value that errors show.
+    """
 
     name: str
     kind: Kind
     default: Value
     attribute: str = ""
+    example: str = ""
     choices: tuple[str, ...] = ()
 
     @property
@@ -75,20 +83,20 @@ class Resolved:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("url", Kind.TEXT, format_address(Scheme.WS, "127.0.0.1")),
-    Setting("host", Kind.TEXT, "127.0.0.1", "host"),
-    Setting("port", Kind.PORT, DEFAULT_PORT, "port"),
-    Setting("name", Kind.TEXT, "node", "name"),
-    Setting("resource", Kind.LIST, (), "resources"),
-    Setting("peer", Kind.LIST, (), "peers"),
-    Setting("cluster-id", Kind.TEXT, "default-cluster", "cluster_id"),
-    Setting("advertise", Kind.TEXT, None, "advertise"),
-    Setting("transport", Kind.TEXT, "auto", "transport", ("auto", "websocket")),
-    Setting("insecure", Kind.SWITCH, False, "insecure"),
-    Setting("allow-host", Kind.LIST, (), "allow_hosts"),
-    Setting("allow-origin", Kind.LIST, (), "allow_origins"),
-    Setting("journal", Kind.TEXT, None, "journal"),
-    Setting("app-dir", Kind.TEXT, None),
+    Setting("url", Kind.TEXT, format_address(Scheme.WS, "127.0.0.1"), "", format_address(Scheme.WS, "127.0.0.1")),
+    Setting("host", Kind.HOST, "127.0.0.1", "host", "127.0.0.1"),
+    Setting("port", Kind.PORT, DEFAULT_PORT, "port", str(DEFAULT_PORT)),
+    Setting("name", Kind.TEXT, "node", "name", "trainer"),
+    Setting("resource", Kind.LIST, (), "resources", "gpu"),
+    Setting("peer", Kind.LIST, (), "peers", format_address(Scheme.WS, "127.0.0.1")),
+    Setting("cluster-id", Kind.TEXT, "default-cluster", "cluster_id", "default-cluster"),
+    Setting("advertise", Kind.TEXT, None, "advertise", format_address(Scheme.WS, "node.example.com")),
+    Setting("transport", Kind.TEXT, "auto", "transport", "auto", ("auto", "websocket")),
+    Setting("insecure", Kind.SWITCH, False, "insecure", "false"),
+    Setting("allow-host", Kind.LIST, (), "allow_hosts", "mpreg.example.com"),
+    Setting("allow-origin", Kind.LIST, (), "allow_origins", "https://app.example.com"),
+    Setting("journal", Kind.TEXT, None, "journal", "node.journal"),
+    Setting("app-dir", Kind.TEXT, None, "", "src"),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -113,7 +121,7 @@ def resolve(
     for setting in SETTINGS:
         flag = flags.get(setting.name)
         if flag is not None:
-            checked = check(setting, flag, place="on the command line")
+            checked = check(setting, flag, Place.flag(setting))
             found[setting.name] = Resolved(setting, checked, f"--{setting.name}")
         elif (in_environment := _from_environment(setting, environ)) is not None:
             found[setting.name] = in_environment
@@ -134,7 +142,7 @@ def resolve_url(flag: str | None, *, environ: Mapping[str, str], config: Path | 
     """
     url = BY_NAME["url"]
     if flag is not None:
-        return Resolved(url, check(url, flag, place="on the command line"), "--url")
+        return Resolved(url, check(url, flag, Place.flag(url)), "--url")
     found = _from_environment(url, environ)
     if found is not None:
         return found
@@ -196,14 +204,42 @@ def read_file(path: Path, *, only: Iterable[str] = ()) -> dict[str, Value]:
             continue
         if setting is None:
             raise SettingsError(f"unknown key {key!r} in {path}; {suggestion(key, BY_NAME)}")
-        found[key] = check(setting, tuple(value) if isinstance(value, list) else value, place=f"in {path}")
+        found[key] = check(setting, tuple(value) if isinstance(value, list) else value, Place.file(setting, path))
     return found
 
 
-def check(setting: Setting, value: object, *, place: str) -> Value:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a setting's value, for errors."""
+
+    name: str
+    """The setting's name there."""
+    before: str
+    """The text before a value that is written there."""
+    toml: bool = False
+
+    @classmethod
+    def flag(cls, setting: Setting) -> Place:
+        """Return the place on the command line."""
+        return cls(f"--{setting.name}", f"--{setting.name} ")
+
+    @classmethod
+    def environment(cls, setting: Setting) -> Place:
+        """Return the place in the environment."""
+        return cls(f"{setting.variable} in the environment", f"{setting.variable}=")
+
+    @classmethod
+    def file(cls, setting: Setting, path: Path) -> Place:
+        """Return the place in a TOML file."""
+        return cls(f"{setting.name} in {path}", f"{setting.name} = ", toml=True)
+
+
+def check(setting: Setting, value: object, place: Place) -> Value:
     """Return `value` if it is of the setting's kind. Raises SettingsError."""
     match setting.kind:
-        case Kind.TEXT if isinstance(value, str) and (not setting.choices or value in setting.choices):
+        case Kind.TEXT if isinstance(value, str) and value and (not setting.choices or value in setting.choices):
+            return value
+        case Kind.HOST if isinstance(value, str) and is_host(value):
             return value
         case Kind.PORT if type(value) is int and 0 <= value <= 65_535:
             return value
@@ -261,19 +297,53 @@ def _from_text(setting: Setting, text: str) -> Value:
     value: Value = text
     if setting.kind is Kind.LIST:
         value = tuple(text.replace(",", " ").split())
-    elif setting.kind is Kind.PORT and text.isascii() and text.isdecimal():
-        value = int(text[:6])
+    elif setting.kind is Kind.PORT and text.isascii() and text.isdecimal() and len(text) <= 6:
+        value = int(text)
     elif setting.kind is Kind.SWITCH and text.lower() in (*_TRUE, *_FALSE):
         value = text.lower() in _TRUE
-    return check(setting, value, place=f"({setting.variable} in the environment)")
+    return check(setting, value, Place.environment(setting))
 
 
-def _setting_error(setting: Setting, value: object, place: str) -> SettingsError:
+def _setting_error(setting: Setting, value: object, place: Place) -> SettingsError:
+    """Return the error for a value: where it is, what was expected, what came, and what to write there."""
+    if setting.kind is Kind.LIST and isinstance(value, tuple) and not place.toml:
+        value = next(item for item in value if not isinstance(item, str) or not item)
     expected = f"one of {', '.join(setting.choices)}" if setting.choices else setting.kind.value
-    text = f"{setting.name} {place} must be {expected}, not {list(value) if isinstance(value, tuple) else value!r}"
-    if setting.kind is Kind.LIST and isinstance(value, str):
-        text += f'; write {setting.name} = ["{value}"]'
-    return SettingsError(text)
+    if setting.kind is Kind.LIST and not place.toml:
+        expected = Kind.TEXT.value
+    if value == "" or (isinstance(value, tuple) and "" in value):
+        expected += " that are not empty" if isinstance(value, tuple) else " that is not empty"
+    written = f"{place.before}{_example(setting, value, place)}"
+    return SettingsError(f"{place.name} must be {expected}, not {_shown(value, place)}; write {written}")
+
+
+def _example(setting: Setting, value: object, place: Place) -> str:
+    """Return a value as it is written at `place`: the value that was meant, if that is clear."""
+    if not place.toml:
+        return setting.example
+    if setting.kind is Kind.LIST:
+        return json.dumps([value if isinstance(value, str) and value else setting.example], ensure_ascii=False)
+    if setting.kind is Kind.PORT:
+        meant = isinstance(value, str) and value.isascii() and value.isdecimal() and 0 <= int(value[:6]) <= 65_535
+        return str(int(str(value))) if meant else setting.example
+    if setting.kind is Kind.SWITCH:
+        return "true" if isinstance(value, str) and value.lower() in _TRUE else setting.example
+    return json.dumps(setting.example)
+
+
+def _shown(value: object, place: Place) -> str:
+    """Return a value as it is written at `place`, cut if it is long."""
+    match value:
+        case bool() if place.toml:
+            return str(value).lower()
+        case dict():
+            return "a table"
+        case datetime.date() | datetime.time():
+            return str(value)
+        case tuple():
+            return cut(repr(list(value)), 80)
+        case _:
+            return cut(repr(value), 80)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -143,7 +143,9 @@ def refuse_open_host(host: str, *, insecure: bool) -> None:
 
 def cannot_journal(file: Path, error: OSError) -> CannotJournal:
     """Return the error for a journal that cannot be written, with the reason."""
-    if isinstance(error, FileExistsError):
+    if file.is_dir():
+        reason = f"it is a folder; name a file in it, such as {file / 'node.journal'}"
+    elif isinstance(error, FileExistsError):
         reason = "there is such a file already, and it is no journal; name another, or move that one away"
     elif isinstance(error, FileNotFoundError):
         reason = f"there is no folder {file.parent}; make it first"

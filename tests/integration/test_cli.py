@@ -392,7 +392,11 @@ def test_journal_is_written_and_replayed(here: Path) -> None:
     assert again.returncode == 0
     assert json.loads(again.stdout)["same"] is True
     assert refused(mpreg("replay", "node.journal", "--plot", "a.svg", cwd=here))[0] == 2
-    for journal, why in (("app.py", "there is such a file already"), ("none/journal", "there is no folder none")):
+    for journal, why in (
+        ("app.py", "there is such a file already"),
+        ("none/journal", "there is no folder none"),
+        (".", "it is a folder"),
+    ):
         code, line = refused(mpreg("serve", "--port", "0", "--journal", journal, cwd=here))
         assert code == 9 and line.startswith(f"mpreg: cannot write the journal {journal}: {why}")
     early = mpreg("replay", "node.journal", "--stop-at", "2", cwd=here)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from mpreg_transports.cli.options import Config, Json, Resources, Url, example
+from mpreg_transports.cli.options import Config, Json, Resources, Url, example, seconds_parser
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,8 @@ _NUMBER_MARK = "\0"
 """A mark before a negative number, which the parser would otherwise take for an option."""
 
 RequestFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="JSON: a classic request, or just its cmds list; - is stdin.")
+    str,
+    typer.Argument(metavar="FILE", help="A JSON file with a request, or only its list of calls (cmds); - reads stdin."),
 ]
 
 
@@ -68,14 +69,20 @@ def add_to(app: typer.Typer) -> None:
 def call(
     function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="ARG", help="Each is JSON, or a plain text when it isn't.")
+        list[str] | None, typer.Argument(metavar="ARG", help="An argument: JSON, or else a plain text.")
     ] = None,
     kw: Annotated[
         list[str] | None, typer.Option("--kw", metavar="NAME=JSON", help="A keyword argument; may be repeated.")
     ] = None,
     resource: Resources = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="S", help="Seconds it may take (default 60).")
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            parser=seconds_parser("--timeout", most=86_400, example=5),
+            help="The most seconds that the call may take (default 60).",
+        ),
     ] = None,
     url: Url = None,
     config: Config = None,
@@ -88,11 +95,9 @@ def call(
     positional = [argument(text) for text in args or ()]
     keywords = dict(keyword(text) for text in kw or ())
     warn_about_invalid_json([*positional, *keywords.values()])
-    if timeout is not None and not 0 < timeout <= 86_400:
-        raise CommandFailed(f"--timeout {timeout:g}: more than 0 and at most 86400 seconds")
     for name in resource or ():
         if not name:
-            raise CommandFailed("--resource '': a resource has a name")
+            raise CommandFailed("--resource must be a text that is not empty, not ''; write --resource gpu")
 
     async def operation(client: Client) -> Any:
         try:
@@ -110,9 +115,10 @@ def run(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Run a request of many calls and print its leaves.
+    """Run a request of many calls and print the results of its leaves.
 
-    With --json that is one object of leaves; with --timeline too, {"r": leaves, "trace": [...]} in seconds.
+    A leaf is a call that no other call refers to. With --json the output is one object of leaves; with --timeline too
+    it is {"r": leaves, "trace": [...]}, with times in seconds.
     """
     import msgspec
 
@@ -133,9 +139,10 @@ def run(
 
 
 def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: Json = False) -> None:
-    """Say which node each call would run on now, and why. Runs nothing.
+    """Show where each call of a request would run now, and why, without running it.
 
-    Several nodes for a call are equals, among which one is drawn when it runs. Ends with 4 if a call can run nowhere.
+    If several nodes are equally good for a call, one of them is drawn at random when it runs. The exit code is 4 if a
+    call can run nowhere.
     """
     import msgspec
 
@@ -325,7 +332,7 @@ def failures(answer: GraphResult) -> list[RequestError]:
 def print_answer(answer: GraphResult, *, timeline: bool, as_json: bool) -> None:
     """Print the leaves, and the waterfall if `timeline`."""
     from mpreg_transports.cli.console import ascii_only, emit, emit_json, out, show
-    from mpreg_transports.cli.waterfall import waterfall
+    from mpreg_transports.cli.waterfall import legend, waterfall
 
     if as_json:
         leaves = json_tree(answer.values)
@@ -336,6 +343,8 @@ def print_answer(answer: GraphResult, *, timeline: bool, as_json: bool) -> None:
     if timeline:
         emit("")
         show(*waterfall(answer.trace, width=out().width, ascii_only=ascii_only()))
+        if answer.trace:
+            show(legend(ascii_only=ascii_only()))
         if answer.untraced:
             emit(f"{answer.untraced} calls are not shown: with them the answer would be longer than a message")
 

@@ -52,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def nodes(url: Url = None, config: Config = None, as_json: Json = False) -> None:
-    """Who is in the cluster and how it is, as one node sees it."""
+    """List the nodes of the cluster and their state, in the view of one node."""
     from mpreg_transports.cli.console import emit_json, show
 
     view = _view(url, config)
@@ -63,7 +63,7 @@ def nodes(url: Url = None, config: Config = None, as_json: Json = False) -> None
 
 
 def functions(url: Url = None, config: Config = None, as_json: Json = False) -> None:
-    """Who offers what with which resources, as one node sees it."""
+    """List the functions of the cluster, with their nodes and resources, in the view of one node."""
     from mpreg_transports.cli.console import emit_json, show
 
     view = _view(url, config)
@@ -79,9 +79,10 @@ def check(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Check that a node can be reached: its identity, version, rtt, clock and view.
+    """Check the connection to a node: identity, version, rtt, clock and view.
 
-    Without URL it checks the node that other commands would ask (MPREG_URL, mpreg.toml).
+    Without URL it checks the node that other commands ask (MPREG_URL, mpreg.toml). The exit code is 9 if the node
+    answers but has a problem.
     """
     from mpreg_transports.cli.connect import node_url, with_client
     from mpreg_transports.cli.console import emit_json, show
@@ -89,7 +90,7 @@ def check(
 
     if target is not None and url is not None:
         raise CommandFailed(f"two addresses, {target} and --url {url}: give one")
-    address = node_url(target or url, config)
+    address = node_url(target or url, config, given_as="URL" if target else "--url")
     started: list[int] = []
 
     async def operation(client: Client) -> CheckResult:

@@ -20,14 +20,14 @@ def add_to(app: typer.Typer) -> None:
 
 def settings(
     target: Annotated[
-        str | None, typer.Argument(metavar="TARGET", help="Also look at this Server, as serve would.")
+        str | None, typer.Argument(metavar="TARGET", help="A Server whose arguments are also read, as by mpreg serve.")
     ] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show each setting, its value and where it came from.
+    """Show each setting, its value and its source.
 
-    A flag wins over the environment, that over the file, that over Server(...), that over the default.
+    The sources from the highest precedence: flag, environment, file, Server(...), default.
     """
     from rich.text import Text
 

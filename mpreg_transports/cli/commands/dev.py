@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpreg_transports.cli.commands.serve import Target
-from mpreg_transports.cli.options import AppDir, Config, Json, example
+from mpreg_transports.cli.options import AppDir, Config, Json, example, whole_number_parser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,13 +38,23 @@ def add_to(app: typer.Typer) -> None:
 
 def dev(
     target: Target = None,
-    nodes: Annotated[int, typer.Option(min=1, max=MOST_NODES, help="How many processes.")] = 3,
-    reload: Annotated[bool, typer.Option("--reload", help="Restart when TARGET's file changes.")] = False,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=whole_number_parser("--nodes", least=1, most=MOST_NODES, example=3),
+            help=f"The number of nodes, each a process of its own, at most {MOST_NODES}.",
+        ),
+    ] = 3,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart all nodes when TARGET's file changes.")] = False,
     app_dir: AppDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Run a cluster on this machine until Ctrl-C. Ports are chosen and printed."""
+    """Run a cluster of several nodes on this machine until Ctrl-C.
+
+    Each node gets a free port; the addresses are printed.
+    """
     import anyio
 
     from mpreg_transports.cli.errors import CommandFailed

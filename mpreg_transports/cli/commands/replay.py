@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpreg_transports.cli.options import Json, example, release
+from mpreg_transports.cli.options import Json, example, release, seconds_parser, whole_number_parser
 
 if TYPE_CHECKING:
     from mpreg_transports.observe.journal import Replayed
@@ -49,30 +48,46 @@ def add_to(app: typer.Typer) -> None:
 
 def replay(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What --trace or serve --journal has written, or a failing test.")
+        Path,
+        typer.Argument(metavar="FILE", help="A file that simulate --trace, serve --journal or a failing test wrote."),
     ],
     stop_at: Annotated[
-        int | None, typer.Option("--stop-at", metavar="EVENT", help="End after this event, counted from 1.")
+        int | None,
+        typer.Option(
+            "--stop-at",
+            metavar="EVENT",
+            parser=whole_number_parser("--stop-at", least=1, example=1200),
+            help="End after this event, counted from 1.",
+        ),
     ] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Print each event as it happens.")] = False,
     node: Annotated[
         str | None, typer.Option("--node", metavar="NAME", help="Print only this node's view at the end.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw what was replayed as a diagram.")
+        Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the replayed part as a space-time diagram.")
     ] = None,
     since: Annotated[
-        float, typer.Option("--since", metavar="S", help="With --plot: draw only what came after S seconds.")
+        float,
+        typer.Option(
+            "--since",
+            metavar="S",
+            parser=seconds_parser("--since", example=10),
+            help="With --plot: draw only what came after S seconds.",
+        ),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Run a saved run again, step by step, and compare its hash.
+    """Repeat a saved run step by step, and compare its hash with the saved one.
 
-    Ends with 1 if the run ends with the violation that it was saved for, with 9 if it differs.
+    The exit code is 1 if the run ends with the violation that it was saved for, and 9 if it differs from the saved run.
     """
+    from mpreg_transports.cli.commands.simulate import refuse_unwritable
     from mpreg_transports.cli.errors import CommandFailed
 
-    _check(stop_at, plot, since)
+    if plot is None and since:
+        raise CommandFailed(f"--since {since:g} is for --plot: name its file too")
+    refuse_unwritable("--plot", plot, example="run.svg")
     try:
         with file.open("rb") as opened:
             start = opened.read(200)
@@ -83,20 +98,6 @@ def replay(
             run(file, ReplayOptions(stop_at=stop_at, steps=steps, node=node, plot=plot, since=since, as_json=as_json))
             return
     raise CommandFailed(f"{file} is no run that was saved", "save one:   mpreg simulate --trace FILE")
-
-
-def _check(stop_at: int | None, plot: Path | None, since: float) -> None:
-    """Reject invalid options before a run starts."""
-    from mpreg_transports.cli.errors import CommandFailed
-
-    if stop_at is not None and stop_at < 1:
-        raise CommandFailed(f"--stop-at {stop_at}: at least 1")
-    if plot is None and since:
-        raise CommandFailed(f"--since {since:g} is for --plot: name its file too")
-    if not 0 <= since < inf:
-        raise CommandFailed(f"--since {since:g}: at least 0")
-    if plot is not None and not plot.parent.is_dir():
-        raise CommandFailed(f"{plot}: there is no folder {plot.parent}")
 
 
 def _is_simulation(start: bytes) -> bool:

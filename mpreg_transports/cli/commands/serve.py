@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import AppDir, Config, example
+from mpreg_transports.cli.options import AppDir, Config, example, whole_number_parser
 
 if TYPE_CHECKING:
     from mpreg_transports.config.settings import Value
@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 
 Target = Annotated[
     str | None,
-    typer.Argument(metavar="TARGET", help="module:name or file.py:name, a Server with its functions."),
+    typer.Argument(metavar="TARGET", help="The Server to run, with its functions: module:name or file.py:name."),
 ]
 
+Port = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT",
+        parser=whole_number_parser("--port", least=0, most=65_535, example=9001),
+        help="The port to listen on; 0 takes any free one (default 9001).",
+    ),
+]
 OwnResources = Annotated[
     list[str] | None, typer.Option("--resource", metavar="R", help="A resource that this node holds; may be repeated.")
 ]
@@ -28,10 +36,11 @@ Peers = Annotated[
     list[str] | None, typer.Option("--peer", metavar="URL", help="A node of the cluster to join; may be repeated.")
 ]
 Advertise = Annotated[
-    str | None, typer.Option(metavar="URL", help="Where others reach this node, if not where it listens.")
+    str | None,
+    typer.Option(metavar="URL", help="The address at which others reach this node, if it listens at another."),
 ]
 Transport = Annotated[
-    str | None, typer.Option(metavar="auto|websocket", help="websocket: don't try raw frames to peers first.")
+    str | None, typer.Option(metavar="auto|websocket", help="auto tries raw frames to peers first, websocket does not.")
 ]
 Insecure = Annotated[bool | None, typer.Option("--insecure", help="Allow a non-loopback host without authentication.")]
 AllowHost = Annotated[
@@ -40,11 +49,13 @@ AllowHost = Annotated[
 ]
 AllowOrigin = Annotated[
     list[str] | None,
-    typer.Option("--allow-origin", metavar="ORIGIN", help="Web pages that may use this node; may be repeated."),
+    typer.Option(
+        "--allow-origin", metavar="ORIGIN", help="An origin whose web pages may use this node; may be repeated."
+    ),
 ]
 Journal = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Write all that comes in, arguments and results too, for mpreg replay."),
+    typer.Option(metavar="FILE", help="Record all inputs, with arguments and results, for mpreg replay."),
 ]
 
 
@@ -60,12 +71,14 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     target: Target = None,
-    host: Annotated[str | None, typer.Option(help="Where to listen (default 127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Which port; 0 takes any free one (default 9001).")] = None,
-    name: Annotated[str | None, typer.Option(help="The node's name, for people.")] = None,
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="The host to listen on (default 127.0.0.1).")] = None,
+    port: Port = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The node's name in logs and tables.")] = None,
     resource: OwnResources = None,
     peer: Peers = None,
-    cluster_id: Annotated[str | None, typer.Option(help="Only nodes with the same id join each other.")] = None,
+    cluster_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The cluster's id: nodes of other ids cannot join.")
+    ] = None,
     advertise: Advertise = None,
     transport: Transport = None,
     insecure: Insecure = None,
@@ -75,9 +88,10 @@ def serve(
     app_dir: AppDir = None,
     config: Config = None,
 ) -> None:
-    """Run a node until Ctrl-C, which lets running calls finish for 10 s; a second one ends it at once.
+    """Run a node until Ctrl-C.
 
-    Settings may also come from MPREG_PORT and the like, a TOML file or Server(...): see mpreg config.
+    After Ctrl-C running calls have 10 s to finish; a second Ctrl-C ends the node at once. Settings may also come from
+    variables such as MPREG_PORT, from a TOML file or from Server(...): mpreg config shows them.
     """
     flags: dict[str, Value] = {
         "host": host,

@@ -33,7 +33,11 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the nodes running until Ctrl-C.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Three nodes, three processes: the README's requests, and a pipeline over Python's own sources."""
+    """Show a cluster of three nodes at work, each a process on this machine.
+
+    It runs some small requests, then a pipeline over the sources of Python's standard library, and prints each result
+    and where each call ran.
+    """
     import anyio
 
     from mpreg_transports.cli.demo.output import DemoOutput

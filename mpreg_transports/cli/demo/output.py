@@ -25,7 +25,7 @@ from mpreg_transports.cli.console import (
     show,
     table,
 )
-from mpreg_transports.cli.waterfall import call_bar, cut, waterfall
+from mpreg_transports.cli.waterfall import call_bar, cut, legend, waterfall
 
 if TYPE_CHECKING:
     from mpreg_proto.view import NodeView
@@ -49,7 +49,7 @@ class DemoOutput:
         print_message(Text(text, style="dim"))
 
     def nodes(self, nodes: Sequence[Child], view: NodeView) -> None:
-        """Print the nodes."""
+        """Print the nodes, and the legend of the bars in all later drawings."""
         rows: list[tuple[str | Text, ...]] = []
         for node in nodes:
             row = next(row for row in view.members if row.name == node.name)
@@ -60,6 +60,7 @@ class DemoOutput:
             rows.append((Text(node.name, style=_colour(node.name)), str(node.process.pid), node.url, resources))
         if not self._as_json:
             show(table(("NODE", "PROCESS", "ADDRESS", "RESOURCES"), rows), "")
+            show(Text("in the bars:   ", style="dim").append_text(legend(ascii_only=ascii_only())), "")
 
     def request(self, title: str, commands: Sequence[dict[str, Any]], answer: GraphResult) -> None:
         """Print one of the README's requests: its calls, where each ran, and its results."""

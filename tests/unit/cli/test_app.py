@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from typer.models import CommandInfo
 from typer.testing import CliRunner
 
 from mpreg_transports.cli.app import build
@@ -11,9 +12,12 @@ from mpreg_transports.cli.app import build
 COMMANDS = "serve dev demo call run explain nodes functions check simulate replay config".split()
 
 
+def name_of(info: CommandInfo) -> str:
+    return info.name or getattr(info.callback, "__name__", "")
+
+
 def test_list_of_commands() -> None:
-    names = [info.name or info.callback.__name__ for info in build().registered_commands if info.callback]
-    assert names == COMMANDS
+    assert [name_of(info) for info in build().registered_commands] == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -25,6 +29,14 @@ def test_help_has_an_example_and_fits_80_columns(command: str, monkeypatch: pyte
     assert "Example" in result.output
     assert f"mpreg {command}" in result.output.partition("Example")[2]
     assert all(len(line) <= 80 for line in result.output.splitlines())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_begins_with_a_sentence_without_a_question_word(command: str) -> None:
+    (text,) = [info.help for info in build().registered_commands if info.help and name_of(info) == command]
+    first, *rest = text.split("\n\n")
+    assert first.endswith(".") and first.split()[0] not in ("Who", "What", "Where", "Which", "How", "Say", "Three")
+    assert len(first) <= 100 and all("\n" not in paragraph for paragraph in rest)
 
 
 def test_json_option_of_commands_that_print_data() -> None:

@@ -36,6 +36,11 @@ def test_exit_code_of_other_errors(error: BaseException, code: int) -> None:
     assert exit_code(error) == code
 
 
+def test_text_of_an_os_error() -> None:
+    assert error_lines(IsADirectoryError(21, "Is a directory", "out")) == ["out: is a directory"]
+    assert error_lines(OSError("port in use")) == ["port in use"]
+
+
 def test_innermost_error_of_groups() -> None:
     cause = NotConnected("gone")
     assert innermost(BaseExceptionGroup("a", [ExceptionGroup("b", [cause]), KeyboardInterrupt()])) is cause
@@ -70,6 +75,12 @@ def test_error_without_a_candidate_lists_what_exists() -> None:
         "train is offered with: a, b",
         "see who offers what:   mpreg functions",
     ]
+
+
+def test_bound_of_the_listed_resources() -> None:
+    details = {"unknown": "resources", "function": "train", "exist": [f"r{number}" for number in range(21)]}
+    advice = error_lines(CommandNotFound("nobody holds 'x'", details=details))[1]
+    assert advice.startswith("train is offered with: r0, r1, ") and advice.endswith(", r19, ...")
 
 
 def test_overload_error_has_a_retry_time() -> None:

@@ -7,6 +7,7 @@ import pytest
 from mpreg_transports.config.settings import (
     SETTINGS,
     SettingsError,
+    Value,
     config_file,
     debugging,
     kubernetes,
@@ -139,12 +140,19 @@ def test_config_file_is_the_named_one_or_mpreg_toml(tmp_path: Path, monkeypatch:
         ("cluster_id = 'x'", "unknown key 'cluster_id' in {file}; did you mean 'cluster-id'?"),
         ("peers = []", "unknown key 'peers' in {file}; did you mean 'peer'?"),
         ("zzz = 1", "unknown key 'zzz' in {file}; there are url, host, port, name, "),
-        ("port = '5'", "port in {file} must be a whole number from 0 to 65535, not '5'"),
-        ("port = true", "port in {file} must be a whole number from 0 to 65535, not True"),
-        ("port = 65536", "port in {file} must be a whole number from 0 to 65535, not 65536"),
+        ("port = '5'", "port in {file} must be a whole number from 0 to 65535, not '5'; write port = 5"),
+        ("port = true", "port in {file} must be a whole number from 0 to 65535, not true; write port = 9001"),
+        ("port = 65536", "port in {file} must be a whole number from 0 to 65535, not 65536; write port = 9001"),
+        ("[port]", "port in {file} must be a whole number from 0 to 65535, not a table; write port = 9001"),
+        ("name = 5", 'name in {file} must be a text, not 5; write name = "trainer"'),
+        ("name = 2020-01-01", 'name in {file} must be a text, not 2020-01-01; write name = "trainer"'),
+        ("journal = ''", "journal in {file} must be a text that is not empty, not ''; write journal = "),
+        ("host = 'a b'", "host in {file} must be a host name or an IP address, not 'a b'; write host = \"127.0.0.1\""),
         ("peer = 'ws://a:1'", "peer in {file} must be a list of texts, not 'ws://a:1'; write peer = [\"ws://a:1\"]"),
-        ("resource = ['a', 1]", "resource in {file} must be a list of texts, not ['a', 1]"),
-        ("insecure = 'yes'", "insecure in {file} must be true or false, not 'yes'"),
+        ("resource = ['a', 1]", "resource in {file} must be a list of texts, not ['a', 1]; write resource = [\"gpu\"]"),
+        ("resource = ['']", "resource in {file} must be a list of texts that are not empty, not ['']; write resource"),
+        ("insecure = 'yes'", "insecure in {file} must be true or false, not 'yes'; write insecure = true"),
+        ("insecure = 0", "insecure in {file} must be true or false, not 0; write insecure = false"),
         ("transport = 'tcp'", "transport in {file} must be one of auto, websocket, not 'tcp'"),
         ("port = ", "the config file {file} is not TOML: Invalid value (at end of document)"),
     ],
@@ -155,6 +163,54 @@ def test_error_in_a_config_file_names_key_and_file(tmp_path: Path, text: str, me
     with pytest.raises(SettingsError) as error:
         read_file(file)
     assert str(error.value).startswith(message.format(file=file))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("transport", "tcp", "--transport must be one of auto, websocket, not 'tcp'; write --transport auto"),
+        ("resource", ("a", ""), "--resource must be a text that is not empty, not ''; write --resource gpu"),
+        ("host", "ws://a", "--host must be a host name or an IP address, not 'ws://a'; write --host 127.0.0.1"),
+        ("name", "", "--name must be a text that is not empty, not ''; write --name trainer"),
+    ],
+)
+def test_error_of_a_flag(name: str, value: Value, message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        resolve(flags={name: value}, environ={})
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PORT", "1234567", "be a whole number from 0 to 65535, not '1234567'; write MPREG_PORT=9001"),
+        ("INSECURE", "maybe", "be true or false, not 'maybe'; write MPREG_INSECURE=false"),
+        ("TRANSPORT", "tcp", "be one of auto, websocket, not 'tcp'; write MPREG_TRANSPORT=auto"),
+        ("HOST", "a b", "be a host name or an IP address, not 'a b'; write MPREG_HOST=127.0.0.1"),
+    ],
+)
+def test_error_of_a_variable(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        resolve(flags={}, environ={f"MPREG_{name}": value})
+    assert str(error.value) == f"MPREG_{name} in the environment must {message}"
+
+
+def test_examples_of_errors_are_valid() -> None:
+    for setting in SETTINGS:
+        assert setting.example
+        environ = {setting.variable: setting.example}
+        assert resolve(flags={}, environ=environ)[setting.name].source == f"{setting.variable} in the environment"
+
+
+@pytest.mark.parametrize("host", ["", "localhost", "a.example.com", "127.0.0.1", "::1", "[::1]", "fe80::1%eth0"])
+def test_host_settings(host: str) -> None:
+    assert resolve(flags={"host": host}, environ={})["host"].value == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9002", "a b", "http://a", "a/b", "[::1]:9001", "user@a", "a\n"])
+def test_values_that_are_no_host(host: str) -> None:
+    with pytest.raises(SettingsError, match="--host must be a host name or an IP address"):
+        resolve(flags={"host": host}, environ={})
 
 
 def test_error_of_an_unreadable_config_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mpreg_proto.wire.messages import Traced
 from mpreg_transports.cli.console import format_duration
-from mpreg_transports.cli.waterfall import MOST_ROWS, colours_of, short_names, waterfall
+from mpreg_transports.cli.waterfall import MOST_ROWS, colours_of, legend, short_names, waterfall
 
 
 def row(name: str, node: str, queued: int, started: int, ended: int, tries: int = 1) -> Traced:
@@ -35,6 +35,15 @@ def test_count_of_attempts() -> None:
 def test_ascii_only() -> None:
     lines = waterfall([row("a", "n#1", 0, 5, 10)], width=60, ascii_only=True)
     assert all(line.plain.isascii() for line in lines)
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_legend_names_each_mark(ascii_only: bool) -> None:
+    text = legend(ascii_only=ascii_only).plain
+    drawn = "".join(line.plain for line in waterfall([row("a", "n#1", 0, 5, 10)], width=60, ascii_only=ascii_only)[1:])
+    marks = [mark for mark in ("·━" if not ascii_only else ".=") if mark in drawn]
+    assert len(marks) == 2 and all(text.count(mark) == 1 for mark in marks)
+    assert len(text) <= 80 and text.isascii() is ascii_only
 
 
 def test_no_lines_for_no_calls() -> None:

@@ -50,6 +50,13 @@ def test_simulate_summary_fits_80_columns() -> None:
         assert word in result.stdout
 
 
+def test_simulate_summary_explains_failed_requests() -> None:
+    failing = mpreg("simulate", "--scenario", "swarm", "--seed", "7", "--seconds", "10").stdout
+    assert "Such ends are part of the workload" in failing
+    assert failing.rstrip().endswith("no violation: every invariant holds")
+    assert "part of the workload" not in mpreg("simulate", "--nodes", "1", "--seconds", "0.1").stdout
+
+
 def test_replay_of_a_trace_has_the_same_hash(tmp_path: Path) -> None:
     trace, plot = tmp_path / "run.jsonl", tmp_path / "run.svg"
     _, tree = run_json("simulate", "--seed", "2", "--seconds", "5", "--trace", str(trace), "--plot", str(plot))
@@ -80,14 +87,21 @@ def test_replay_shows_steps_and_stops_at_an_event(tmp_path: Path) -> None:
     ("words", "text"),
     [
         (("simulate", "--scenario", "storm"), "there is no scenario 'storm'"),
-        (("simulate", "--nodes", "0"), "--nodes 0: between 1 and"),
-        (("simulate", "--seconds", "-1"), "--seconds -1: more than 0"),
+        (("simulate", "--nodes", "0"), "--nodes must be a whole number from 1 to 2000, not '0'; write --nodes 5"),
+        (
+            ("simulate", "--seconds", "-1"),
+            "--seconds must be more than 0 and at most 86400 seconds, not '-1'; write --seconds 60",
+        ),
+        (("simulate", "--trace", "/"), "--trace must be a file, not the folder /; write --trace /run.jsonl"),
         (("simulate", "--trace", "/no/such/folder/x"), "there is no folder"),
         (("replay", "/no/such/file"), "cannot read /no/such/file: no such file"),
         (("replay", __file__), "is no run that was saved"),
-        (("replay", __file__, "--stop-at", "0"), "--stop-at 0: at least 1"),
+        (("replay", __file__, "--stop-at", "0"), "--stop-at must be a whole number of at least 1, not '0'; write"),
         (("replay", __file__, "--since", "3"), "--since 3 is for --plot"),
-        (("replay", __file__, "--since", "nan", "--plot", "x.svg"), "--since nan: at least 0"),
+        (
+            ("replay", __file__, "--since", "nan", "--plot", "x.svg"),
+            "--since must be at least 0 seconds, not 'nan'; write --since 10",
+        ),
         (("replay", __file__, "--plot", "/no/such/folder/x"), "there is no folder"),
     ],
 )
@@ -120,8 +134,9 @@ def test_violation_exits_with_1_and_shows_how_to_repeat_it(tmp_path: Path, monke
     assert tree["violations"] == [{"invariant": 10, "text": "invariant 10: n0 has ended"}]
     result = mpreg(*words)
     assert result.exit_code == 1
+    assert "no violation" not in result.stdout
     for part in (
-        "invariant 10: n0 has ended",
+        "VIOLATION: invariant 10: n0 has ended",
         "drawn",
         "versions",
         "What happened last:",

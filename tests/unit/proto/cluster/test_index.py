@@ -140,7 +140,40 @@ def test_missing_resources_with_the_nearest_node() -> None:
         "node": "b#6262",
         "lacks": ["green"],
         "exist": ["blue", "local", "red"],
+        "close": [],
     }
+
+
+def test_close_names_of_misspelt_resources() -> None:
+    world = World()
+    world.add("a", f("gpu-cluster"))
+    world.add("b", f("dataset-v2", "gpu-cluster"))
+    world.add("c", f("gpu-clusters"))
+
+    def close(*resources: str) -> object:
+        return world.index.explain_no_match("f", resources, None)["close"]
+
+    assert close("gpu-clutser") == ["gpu-cluster", "gpu-clusters"]
+    assert close("gpu-clutser", "datasetv2") == ["gpu-cluster", "dataset-v2"]
+    assert close("gpu-clutser", "dataset-v2") == ["gpu-cluster", "gpu-clusters"]
+    assert close("dataset-v2", "gpu-clusters") == [], "both exist, on two members"
+    assert close("warehouse") == []
+
+
+def test_close_name_among_thousands_of_resources() -> None:
+    world = World()
+    for name in "abcd":
+        world.add(name, f(), resources=tuple(f"{name}-shard-{number}" for number in range(60)))
+    world.add("e", f(), resources=tuple(f"shelf/{number}" for number in range(3000)))
+    details = world.index.explain_no_match("f", ("shelf/77x",), None)
+    assert "shelf/77" in details["close"] and len(details["close"]) == 3 and len(details["exist"]) == 64
+
+
+def test_bound_of_corrected_resources() -> None:
+    world = World()
+    world.add("a", f(*(f"tag-{letter}" for letter in "abcdefghijklmnop")))
+    details = world.index.explain_no_match("f", tuple(f"tag_{letter}" for letter in "abcdefghijklmnop"), None)
+    assert len(details["close"]) == 8 and len(details["lacks"]) == 16
 
 
 def test_close_names_among_3000_functions() -> None:

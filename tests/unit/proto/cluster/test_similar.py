@@ -35,8 +35,6 @@ def test_no_close_name_for_an_unlike_name() -> None:
 
 
 def test_removed_name() -> None:
-    names = Names()
-    for one in ("train", "trace"):
-        names.add(one)
+    names = Names(["train", "trace"])
     names.remove("train")
     assert names.near("trian", ["trace"]) == ["trace"] and likeness("train", "train") == 1

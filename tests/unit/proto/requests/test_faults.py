@@ -52,6 +52,14 @@ def test_retry_after_in_the_fault_of_an_overload() -> None:
             {"unknown": "resources", "node": "a#1", "lacks": ["s"]},
             "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 's'",
         ),
+        (
+            {"unknown": "resources", "node": "a#1", "lacks": ["s"], "close": ["t", "u"]},
+            "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 's'; did you mean 't' or 'u'?",
+        ),
+        (
+            {"unknown": "resources", "node": "a#1", "lacks": ["r", "s"], "close": ["rr", "t"]},
+            "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 'r', 's'; did you mean 'rr' and 't'?",
+        ),
         ({"unknown": "resources", "node": "a#1", "lacks": []}, "no node that offers 'ad' is left to run it"),
     ],
 )
