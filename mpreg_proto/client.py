@@ -142,9 +142,9 @@ class ClientSession:
         self._link: LinkId | None = None
         self._draining: dict[LinkId, dict[int, None]] = {}
         """Links to nodes that drain, each with the requests and queries that its node still has to answer."""
-        self.ready = False
+        self.ready: bool = False
         """True if there is a link on which requests can be sent."""
-        self.links = Links(
+        self.links: Links = Links(
             lambda: hello(cluster=cluster_id, member=b"", name=name),
             codec=codec or ValueCodec(),
             timers=self._timers,

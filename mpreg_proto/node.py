@@ -20,10 +20,13 @@ from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.guard import check_kind, check_texts, exclusive
 from mpreg_proto.ids import MEMBER_ID_BYTES, Address, LinkId, MemberId, RequestId, RunId
 from mpreg_proto.limits import Limits
+from mpreg_proto.links import Links
 from mpreg_proto.notices import Left
 from mpreg_proto.requests.actions import LOCAL
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.relay import Relay
+from mpreg_proto.requests.replies import Replies
+from mpreg_proto.requests.worker import Worker
 from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.router import ActionRunner, Machines, Router
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind
@@ -80,12 +83,12 @@ class Node:
         """The time of the last input."""
         self._finished = False
         """True once `leave` is over; its last effects may still have to be drained."""
-        self.left = False
+        self.left: bool = False
         """True once `leave` is over and the goodbyes have been drained: the process may end."""
         machines = self._machines = Machines(config, rng=rng, entropy=entropy, codec=codec or ValueCodec())
-        self.links = machines.links
-        self.replies = machines.replies
-        self.worker = machines.worker
+        self.links: Links = machines.links
+        self.replies: Replies = machines.replies
+        self.worker: Worker = machines.worker
         self._timers = machines.timers
         self._log = machines.log
         runner = ActionRunner(machines)

@@ -64,22 +64,22 @@ class AddressRow:
     )
 
     def __init__(self) -> None:
-        self.seed = False
+        self.seed: bool = False
         self.due: int | None = None
         self.interested: dict[MemberId, None] = {}
         self.last_member: MemberId | None = None
-        self.own_hits = 0
+        self.own_hits: int = 0
         """The number of times in a row that it led to this process."""
-        self.reached = 0
+        self.reached: int = 0
         """The time of the last completed handshake there."""
-        self.flaps = 0
+        self.flaps: int = 0
         """The number of links in a row that lasted less than `MIN_LINK_AGE`."""
-        self.failures = 0
-        self.silent = False
-        self.silent_since = 0
-        self.rare = False
+        self.failures: int = 0
+        self.silent: bool = False
+        self.silent_since: int = 0
+        self.rare: bool = False
         """True if it is tried rarely now."""
-        self.tried = -1
+        self.tried: int = -1
         """The time of its last failure."""
 
 
@@ -173,8 +173,8 @@ class Dialer:
         """The members that last received a DialBack from this node, and when."""
         self._link_needed_until: dict[MemberId, int] = {}
         """The members that a call waits for, or that are dialled for lack of links, and until when that holds."""
-        self.seeds = tuple(dict.fromkeys(seeds))
-        self.stopped = False
+        self.seeds: tuple[Address, ...] = tuple(dict.fromkeys(seeds))
+        self.stopped: bool = False
         for seed in self.seeds:
             self._rows.setdefault(seed, AddressRow()).seed = True
 

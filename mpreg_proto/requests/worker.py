@@ -75,7 +75,7 @@ class Worker:
         self._busy: dict[str, int] = {}
         self._queues: dict[str, OrderedDict[Job, None]] = {}
         """The queued calls in order of arrival. Removing any of them costs the same."""
-        self.queued = 0
+        self.queued: int = 0
         """The number of calls that wait for a slot."""
         self._runs: dict[RunId, Job] = {}
         self._memory_used = 0

@@ -200,7 +200,9 @@ async def test_unreadable_addresses_in_gossip_end_no_node() -> None:
     with logged("mpreg_transports.runtime.driver", dialled) as (all_dialled, _):
         async with joined_servers(one, other) as client:
             async with native(one.port, hello=[*HELLO[:3], "default-cluster", os.urandom(16), "evil"]) as peer:
-                cards = [msgspec.msgpack.encode(Card("evil", (Address(address),))) for address in (*MALFORMED, *UNUSABLE)]
+                cards = [
+                    msgspec.msgpack.encode(Card("evil", (Address(address),))) for address in (*MALFORMED, *UNUSABLE)
+                ]
                 await peer.send([20, [[os.urandom(16), 0, 0, card] for card in cards]])
                 await all_dialled.wait()
                 assert await client.call("echo", 1) == 1
