@@ -44,7 +44,7 @@ class InFlight:
         self._pending_calls = pending_calls
         self._timers = timers
         self._limits = limits
-        self.last_id = 0
+        self.last_id: int = 0
         """The id of the newest request; ids count up from 1."""
         self.ended: deque[StoryRow] = deque(maxlen=_STORY_ROWS)
         """The stories of the requests that ended last."""
@@ -185,14 +185,14 @@ class Coordinator:
         self._links = links
         self._limits = limits
         self._rng = rng.child("failover")
-        self.outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
-        self.pending_calls = PendingCalls(timers)
-        self.in_flight = InFlight(
+        self.outstanding: Outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
+        self.pending_calls: PendingCalls = PendingCalls(timers)
+        self.in_flight: InFlight = InFlight(
             outstanding=self.outstanding, pending_calls=self.pending_calls, timers=timers, limits=limits
         )
         self.requests: Mapping[RequestId, Execution] = self.in_flight.requests
         """The requests in progress, by their local id."""
-        self.scheduler = Scheduler(
+        self.scheduler: Scheduler = Scheduler(
             me,
             outstanding=self.outstanding,
             pending_calls=self.pending_calls,

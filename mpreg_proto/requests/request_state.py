@@ -248,32 +248,32 @@ class Execution:
     def __init__(
         self, request_id: RequestId, request: Request, plan: Plan, *, link: LinkId, arrived: int, deadline: int
     ) -> None:
-        self.id = request_id
-        self.request = request
-        self.plan = plan
-        self.link = link
+        self.id: RequestId = request_id
+        self.request: Request = request
+        self.plan: Plan = plan
+        self.link: LinkId = link
         """The link that the reply goes to."""
-        self.reply_id = request.id
-        self.arrived = arrived
-        self.deadline = deadline
+        self.reply_id: int = request.id
+        self.arrived: int = arrived
+        self.deadline: int = deadline
         self.values: dict[str, bytes] = {}
         """The results that dependents need, and the wanted ones for the last reply."""
-        self.values_size = 0
+        self.values_size: int = 0
         """The bytes of `values`."""
         self.faults: dict[str, Fault] = {}
         self.first_fault: Fault | None = None
-        self.states = dict.fromkeys(plan.calls, CallState.WAITING)
-        self.open_count = len(plan.calls)
+        self.states: dict[str, CallState] = dict.fromkeys(plan.calls, CallState.WAITING)
+        self.open_count: int = len(plan.calls)
         """The number of calls in an open state."""
         self.story: list[StoryRow] = []
         """The steps of the calls, in order; of very many, `_drop_steps` keeps those that tell most."""
         self.dropped_tries: dict[str, int] = {}
         """The number of dispatches of a call whose steps were dropped."""
-        self.local_calls = dict.fromkeys(request.here)
+        self.local_calls: dict[str, None] = dict.fromkeys(request.here)
         """The calls that only this node may run."""
-        self.explained = 0
+        self.explained: int = 0
         """The number of calls whose error named alternatives."""
-        self.history = History()
+        self.history: History = History()
         self.dispatches: dict[int, LinkId] = {}
         """The numbers under which calls of this request went out, and where."""
         self.pending: dict[str, None] = {}
