@@ -1,4 +1,4 @@
-"""The configuration of a node. The node learns everything else from other nodes."""
+"""The configuration of a node. The node receives everything else from other nodes."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Cancel(msgspec.Struct, frozen=True, gc=False):
 
 
 class Notify(msgspec.Struct, frozen=True, gc=False):
-    """Pass a notice to people or metrics. Code that receives it must not call the core from there."""
+    """Report a notice in logs or metrics. Code that receives it must not call the core from there."""
 
     notice: Notice
 

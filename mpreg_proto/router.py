@@ -1,10 +1,10 @@
 """The router: it delivers each message to the machine that handles it, and each action to the one that carries it out.
 
-`Machines` puts the machines of one node together: links, replies, worker, cluster, coordinator, relay. None calls
-another: each returns actions in the order of their causes. `ActionRunner` carries these out. What follows from one
-comes after all that was queued before, so nothing re-enters a machine. `Router` delivers messages. Two tables,
-`_MESSAGE_HANDLERS` and `_ACTION_HANDLERS`, hold every type of message and action; effects go to the log unchanged.
-Nothing here reads bytes.
+`Machines` puts the machines of one node together: links, replies, worker, cluster, coordinator, relay. They return
+actions in the order of their causes, and `ActionRunner` carries these out. What follows from one comes after all that
+was queued before, so nothing re-enters a machine. A machine calls another only through the interfaces that
+docs/explanation/architecture.md lists. `Router` delivers messages. Two tables, `_MESSAGE_HANDLERS` and
+`_ACTION_HANDLERS`, hold every type of message and action; effects go to the log unchanged. Nothing here reads bytes.
 """
 
 from __future__ import annotations
@@ -567,7 +567,7 @@ class Router:
 
     def _on_membership_message(self, link: LinkId, message: ClusterMessage, now: int) -> None:
         if self._links.sessions[link].member is None:
-            self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "only nodes speak of members"))
+            self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "membership messages are for nodes only"))
             return
         self._run(self._machines.cluster.received(link, message, now), now)
 
@@ -582,7 +582,7 @@ class Router:
         """Do nothing: the link is being closed, and the failed dial follows from `link_closed`."""
 
     def _on_unexpected_reply(self, link: LinkId, message: Explanation | View, now: int) -> None:
-        self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "an answer to a question that was never asked"))
+        self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "a reply without a request"))
 
 
 _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {

@@ -89,9 +89,9 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> object:
     """Import `name` from its module. Raises AttributeError for a name that is not in `__all__`."""
     if name == "__version__":
-        from importlib.metadata import version
+        from mpreg_transports.config.release import installed_version
 
-        globals()[name] = installed = version("mpreg")
+        globals()[name] = installed = installed_version()
         return installed
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

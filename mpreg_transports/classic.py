@@ -117,7 +117,7 @@ class MPREGServer:
         return _End(self._ended)
 
     def register_command(self, name: str, function: Callable[..., Any], resources: Iterable[str] = ()) -> None:
-        """Offer `function`, before or while the server runs. The cluster learns it at once.
+        """Offer `function`, before or while the server runs. Gossip carries the offer to all nodes.
 
         It takes precedence over a command of the same name by `rpc_command`, and over echo and echos. Raises ValueError
         for a name that was already registered here; then nothing has changed.

@@ -192,7 +192,9 @@ class Server:
         inline: bool = False,
         replace: bool = False,
     ) -> None:
-        """Offer `function` as `name` (None: its own), before or while the node runs. The cluster learns it at once.
+        """Offer `function` as `name` (None: its own), before or while the node runs.
+
+        Gossip carries the offer to all nodes, usually within a second.
 
         `async def` runs in the event loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor,
         and `inline=True` runs it within the wake-up that brought the call, for tiny functions that never block. If an

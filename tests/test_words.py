@@ -1,4 +1,4 @@
-"""The words that this project does not use are in none of its texts and names (`python -m tests.words`)."""
+"""The words that this project does not use are in none of its texts, names and docstrings (`python -m tests.words`)."""
 
 from pathlib import Path
 
@@ -31,6 +31,13 @@ def test_words_and_parts_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (3, "held for dead"),
         (4, "heard"),
     ]
+
+
+def test_question_words_of_docstrings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "ROOT", tmp_path)
+    lines = ('"""How long it takes."""', '"""However long."""', '"""The time that it takes. What else?"""', "Why not")
+    (tmp_path / "x.py").write_text("\n".join(lines), "utf-8")
+    assert [(one.line, one.word) for one in found(["x.py"])] == [(1, '"""how')]
 
 
 def test_files_of_an_unpacked_archive() -> None:

@@ -1,10 +1,10 @@
-"""Words that this project does not use, counted in its text and names.
+"""Words and first words of docstrings that this project does not use, counted in its text and names.
 
     python -m tests.words [--list]
 
 The glossary (docs/explanation/glossary.md) has the word of the field for each idea. These are words that stood for such
 an idea, or that say of code what only people do. They are looked for in every text file of the repository, as words of
-their own and as parts of names.
+their own and as parts of names. A docstring begins with a noun phrase or an imperative, not with a question word.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _ENDINGS = {".py", ".md", ".toml", ".js", ".html", ".css", ".yml", ".yaml"}
 _PATTERNS = "|".join(word.replace(" ", "[ _]") for word in sorted(WORDS, key=len, reverse=True))
 _FOUND = re.compile(rf"(?<![A-Za-z])(?<!\.)(?:{_PATTERNS})(?![A-Za-z])", re.IGNORECASE)
 """A word of its own or a part of a name; not a method of a file (`.tell()`)."""
+_QUESTION = re.compile(r'"{3}(?:Who|What|Where|How|When|Why)\b')
+"""The beginning of a docstring that begins with a question word."""
 
 
 class Found(NamedTuple):
@@ -50,7 +52,7 @@ def found(names: list[str]) -> Iterator[Found]:
         if not path.is_file():
             continue
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            for match in _FOUND.finditer(line):
+            for match in (*_FOUND.finditer(line), *_QUESTION.finditer(line)):
                 yield Found(name, number, match.group().lower().replace("_", " "), line.strip())
 
 

@@ -47,7 +47,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     signature: str = ""
     doc: str = ""
     concurrency: int = 1
-    """How many of its calls run at once; local to this process."""
+    """The number of its calls that run at once; local to this process."""
     inline: bool = False
     """True if it never blocks and runs within the input; local to this process."""
 

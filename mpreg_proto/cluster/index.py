@@ -148,8 +148,10 @@ class Index:
 
         Always `unknown` ("function" or "resources"), and `function` and `resources` of the call. For an unknown
         function also `close`, similar names that are offered, and `versions`, the offered ones, if the call names a
-        version. For missing resources also `node`, the nearest member, `lacks`, what it does not hold, `exist`,
-        resources under which the function is offered, and `close`, those of them that are similar to one in `lacks`.
+        version. For missing resources also `node`, the nearest member, `lacks`, what it does not hold, and three
+        details about the resources with which the function is offered: `close`, those that are similar to one in
+        `lacks`, `corrections`, the most similar one for each in `lacks` that seems misspelt, and `exist`, a part of
+        them that contains those in `close`.
         """
         details: dict[str, object] = {"unknown": "function", "function": function, "resources": list(resources)}
         providers = self._providers(function, version)
@@ -168,13 +170,15 @@ class Index:
             if nearest and work > _RESOURCES_COMPARED:
                 break
             offered = dict.fromkeys((*content.resources, *entry.resources))
-            exist.update(offered)
+            exist.update(dict.fromkeys(islice(offered, _RESOURCES_COMPARED - len(exist))))
             missing = [tag for tag in resources if tag not in offered]
             if not nearest or len(missing) < len(lacks):
                 nearest, lacks = member.shown, missing
-        named = sorted(exist)
-        similar = _similar(lacks, dict.fromkeys(named))
-        found = {"node": nearest, "lacks": lacks, "exist": named[:_COMPARED], "close": similar}
+        similar = _similar(lacks, exist)
+        close = list(dict.fromkeys([tag for tags in similar.values() for tag in tags]))
+        named = sorted(islice(dict.fromkeys((*close, *sorted(exist))), _COMPARED))
+        corrections = {tag: tags[0] for tag, tags in similar.items()}
+        found = {"node": nearest, "lacks": lacks, "exist": named, "close": close, "corrections": corrections}
         return {**details, "unknown": "resources", **found}
 
     def _has_provider(self, function: str) -> bool:
@@ -196,15 +200,15 @@ class Index:
         return tuple(rows)
 
 
-def _similar(lacks: list[str], exist: dict[str, None]) -> list[str]:
+def _similar(lacks: list[str], exist: dict[str, None]) -> dict[str, list[str]]:
     """Return the resources in `exist` that are similar to those in `lacks`: three for a single one, else one for each.
 
-    A resource that exists is not a misspelt one.
+    A resource that exists is not a misspelt one, and one without similar ones is not in the result.
     """
     misspelt = [tag for tag in lacks[:_CORRECTED] if tag not in exist]
     if not misspelt:
-        return []
+        return {}
     names = Names(exist)
     most = 3 if len(lacks) == 1 else 1
-    found = [most_alike(tag, names.near(tag, exist), most) for tag in misspelt]
-    return list(dict.fromkeys([tag for some in found for tag in some]))
+    found = [(tag, most_alike(tag, names.near(tag, exist), most)) for tag in misspelt]
+    return {tag: tags for tag, tags in found if tags}

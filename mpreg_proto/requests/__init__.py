@@ -1,1 +1,1 @@
-"""What a request means and how it gets done. Sees the cluster only through `placement.CatalogueView`."""
+"""The machines of requests. They see the cluster only through `CatalogueView`, `NextHop` and the map of links."""

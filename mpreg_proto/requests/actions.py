@@ -1,4 +1,4 @@
-"""What the coordinator and the worker return: actions, which `ActionRunner` (router.py) carries out, and events.
+"""The results of the coordinator and the worker: actions, which `ActionRunner` (router.py) carries out, and events.
 
 The two don't call each other or the links: each input returns a list of these, in the order of their causes.
 """

@@ -108,7 +108,7 @@ def not_found(call: Call, details: Mapping[str, object]) -> Fault:
         text = f"no node that offers {call.function!r} holds {_listed(call.resources)}"
         if isinstance(lacks, (list, tuple)):
             text += f"; the nearest, {details.get('node')}, lacks {_listed(lacks)}"
-            text += _did_you_mean(details.get("close"), joined=" or " if len(lacks) == 1 else " and ")
+            text += _did_you_mean(details.get("close")) if len(lacks) == 1 else _corrected(details.get("corrections"))
     named = f"call {call.name!r}: " if call.name != call.function else ""
     return Fault(ErrorCode.COMMAND_NOT_FOUND, named + text, {"call": call.name, "function": call.function, **details})
 
@@ -127,8 +127,16 @@ def _alternatives(call: Call, details: Mapping[str, object]) -> str:
     return version + _did_you_mean(close)
 
 
-def _did_you_mean(close: object, joined: str = " or ") -> str:
+def _did_you_mean(close: object) -> str:
     """Return the first similar names as a clause."""
     if not isinstance(close, (list, tuple)) or not close:
         return ""
-    return "; did you mean " + joined.join([repr(name) for name in close[:3]]) + "?"
+    return "; did you mean " + " or ".join([repr(name) for name in close[:3]]) + "?"
+
+
+def _corrected(corrections: object) -> str:
+    """Return the first corrections, by the names that they replace, as a clause."""
+    if not isinstance(corrections, Mapping) or not corrections:
+        return ""
+    pairs = [f"{name!r} for {misspelt!r}" for misspelt, name in list(corrections.items())[:3]]
+    return "; did you mean " + " and ".join(pairs) + "?"

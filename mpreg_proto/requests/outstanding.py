@@ -29,7 +29,7 @@ def dispatch_count(number: int) -> int:
 
 
 _QUEUE_VALID_FOR = SECOND
-"""How long a reported queue length is used, in ns."""
+"""The time for which a reported queue length is used, in ns."""
 _DIAL_DELAY = 2 * MILLISECOND
 """The expected time until a link is open, in ns."""
 _DEFAULT_RUNTIME = 2 * MILLISECOND

@@ -18,7 +18,7 @@ import mpreg_transports.cli.commands.replay as replay
 import mpreg_transports.cli.commands.serve as serve
 import mpreg_transports.cli.commands.simulate as simulate
 import mpreg_transports.cli.demo.command as demo
-from mpreg_transports.cli.options import release
+from mpreg_transports.config.release import installed_version
 
 _OWN = "Send graphs of calls to any node of a cluster; each call runs where its function and its data are."
 
@@ -50,7 +50,7 @@ def _paragraphs(text: str) -> str:
 
 def _version(requested: bool) -> None:
     if requested:
-        typer.echo(f"mpreg {release()}")
+        typer.echo(f"mpreg {installed_version()}")
         raise typer.Exit
 
 

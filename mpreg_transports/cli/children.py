@@ -23,9 +23,9 @@ from mpreg_transports.cli.node_process import command, environment
 from mpreg_transports.config.settings import Value
 
 START_SECONDS = 30.0
-"""How long a child may take until it listens. Reasonable: what the slowest machine needs to import its functions."""
+"""The time until a child listens. Reasonable: what the slowest machine needs to import its functions."""
 END_SECONDS = 12.0
-"""How long a child may take to end, a little longer than the grace period of a node."""
+"""The time in which a child ends, a little longer than the grace period of a node."""
 
 
 class Child:

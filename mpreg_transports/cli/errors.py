@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from mpreg_proto.errors import ErrorCode, MpregError, RequestError
 from mpreg_transports.config.addresses import DEFAULT_PORT, is_loopback, parse_address
 from mpreg_transports.config.settings import DEBUG_VARIABLE, SettingsError, debugging
+from mpreg_transports.config.system_errors import error_reason
 from mpreg_transports.errors import NotConnected
 
 
@@ -96,7 +97,8 @@ def error_lines(error: BaseException) -> list[str]:
         case KeyboardInterrupt():
             return ["interrupted"]
         case OSError() if error.strerror and not isinstance(error, MpregError):
-            return [(f"{error.filename}: " if error.filename is not None else "") + error.strerror.lower()]
+            files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+            return [(f"{files}: " if files else "") + error_reason(error)]
         case MpregError() | OSError():
             return [str(error)]
         case _:

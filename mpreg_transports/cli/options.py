@@ -6,10 +6,9 @@ The numbers are parsed here and not by typer, whose errors do not say what was g
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,10 +34,10 @@ Resources = Annotated[
 ]
 
 
-def whole_number_parser(
-    option: str, *, least: int | None = None, most: int | None = None, example: int
-) -> Callable[..., int]:
-    """Return the parser of an option with a whole number from `least` to `most`. The parser raises CommandFailed."""
+def whole_number_option(
+    option: str, *, metavar: str, help: str, example: int, least: int | None = None, most: int | None = None
+) -> Any:
+    """Return an option with a whole number from `least` to `most`. Its parser raises CommandFailed."""
     expected = "a whole number"
     if most is not None:
         expected += f" from {least} to {most}"
@@ -53,13 +52,13 @@ def whole_number_parser(
                 return value
         raise _wrong_value(option, expected, text, f"{example}")
 
-    return parse
+    return typer.Option(option, metavar=metavar, parser=parse, help=help)
 
 
-def seconds_parser(option: str, *, most: float | None = None, example: float) -> Callable[..., float]:
-    """Return the parser of an option with seconds: more than 0 and at most `most`, or at least 0 without `most`.
+def seconds_option(option: str, *, metavar: str, help: str, example: float, most: float | None = None) -> Any:
+    """Return an option with seconds: more than 0 and at most `most`, or at least 0 without `most`.
 
-    The parser raises CommandFailed.
+    Its parser raises CommandFailed.
     """
     expected = "at least 0 seconds" if most is None else f"more than 0 and at most {most:g} seconds"
 
@@ -73,7 +72,7 @@ def seconds_parser(option: str, *, most: float | None = None, example: float) ->
             return value
         raise _wrong_value(option, expected, text, f"{example:g}")
 
-    return parse
+    return typer.Option(option, metavar=metavar, parser=parse, help=help)
 
 
 def _wrong_value(option: str, expected: str, given: str, example: str) -> CommandFailed:
@@ -83,14 +82,13 @@ def _wrong_value(option: str, expected: str, given: str, example: str) -> Comman
     return CommandFailed(f"{option} must be {expected}, not {cut(repr(given), 80)}; write {option} {example}")
 
 
-def release() -> str:
-    """Return the version in this program's package metadata."""
-    from importlib.metadata import PackageNotFoundError, version
+def refuse_unwritable(option: str, file: Path | None, *, example: str) -> None:
+    """Raise CommandFailed for a file that is a folder or lies in no folder."""
+    from mpreg_transports.cli.errors import CommandFailed
+    from mpreg_transports.config.system_errors import no_file_possible
 
-    try:
-        return version("mpreg")
-    except PackageNotFoundError:
-        return "of a source tree that is not installed"
+    if file is not None and (reason := no_file_possible(file, example=example)) is not None:
+        raise CommandFailed(f"{option} {file}: {reason}")
 
 
 def example(*lines: str) -> str:

@@ -13,6 +13,8 @@ import os
 import sys
 from typing import TextIO
 
+from mpreg_transports.config.system_errors import error_reason
+
 _READER_GONE = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET, errno.EBADF, errno.ENXIO)
 _ERRORS = "backslashreplace"
 """The error handler for characters that a terminal cannot show."""
@@ -36,8 +38,7 @@ class _TolerantWriter(io.FileIO):
                 self._give_up()
             elif not self._raised:
                 self._raised = True
-                why = (error.strerror or str(error)).lower()
-                raise OSError(f"cannot write to stdout: {why}") from None
+                raise OSError(f"cannot write to stdout: {error_reason(error)}") from None
         return memoryview(data).nbytes  # type: ignore[arg-type]
 
     def _give_up(self) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from mpreg_proto.describe import cut
 from mpreg_proto.errors import MpregError
 from mpreg_transports.config.addresses import DEFAULT_PORT, Scheme, format_address, is_host, reachable_host
+from mpreg_transports.config.system_errors import error_reason
 from mpreg_transports.config.textfiles import decoded
 
 Value = str | int | bool | tuple[str, ...] | None
@@ -192,7 +193,7 @@ def read_file(path: Path, *, only: Iterable[str] = ()) -> dict[str, Value]:
     try:
         tree = tomllib.loads(decoded(path.read_bytes()))
     except OSError as error:
-        raise SettingsError(f"cannot read the config file {path}: {(error.strerror or str(error)).lower()}") from None
+        raise SettingsError(f"cannot read the config file {path}: {error_reason(error)}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"the config file {path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
@@ -297,22 +298,28 @@ def _from_text(setting: Setting, text: str) -> Value:
     value: Value = text
     if setting.kind is Kind.LIST:
         value = tuple(text.replace(",", " ").split())
-    elif setting.kind is Kind.PORT and text.isascii() and text.isdecimal() and len(text) <= 6:
-        value = int(text)
+    elif setting.kind is Kind.PORT and (number := _whole_number(text)) is not None:
+        value = number
     elif setting.kind is Kind.SWITCH and text.lower() in (*_TRUE, *_FALSE):
         value = text.lower() in _TRUE
     return check(setting, value, Place.environment(setting))
+
+
+def _whole_number(text: str) -> int | None:
+    """Return the number that a text of at most 6 ASCII digits stands for; None for another text."""
+    return int(text) if len(text) <= 6 and text.isascii() and text.isdecimal() else None
 
 
 def _setting_error(setting: Setting, value: object, place: Place) -> SettingsError:
     """Return the error for a value: where it is, what was expected, what came, and what to write there."""
     if setting.kind is Kind.LIST and isinstance(value, tuple) and not place.toml:
         value = next(item for item in value if not isinstance(item, str) or not item)
-    expected = f"one of {', '.join(setting.choices)}" if setting.choices else setting.kind.value
-    if setting.kind is Kind.LIST and not place.toml:
-        expected = Kind.TEXT.value
-    if value == "" or (isinstance(value, tuple) and "" in value):
-        expected += " that are not empty" if isinstance(value, tuple) else " that is not empty"
+    kind = Kind.TEXT if setting.kind is Kind.LIST and not place.toml else setting.kind
+    expected = f"one of {', '.join(setting.choices)}" if setting.choices else kind.value
+    if kind is Kind.TEXT and value == "" and not setting.choices:
+        expected += " that is not empty"
+    elif kind is Kind.LIST and isinstance(value, tuple) and "" in value:
+        expected += " that are not empty"
     written = f"{place.before}{_example(setting, value, place)}"
     return SettingsError(f"{place.name} must be {expected}, not {_shown(value, place)}; write {written}")
 
@@ -324,8 +331,8 @@ def _example(setting: Setting, value: object, place: Place) -> str:
     if setting.kind is Kind.LIST:
         return json.dumps([value if isinstance(value, str) and value else setting.example], ensure_ascii=False)
     if setting.kind is Kind.PORT:
-        meant = isinstance(value, str) and value.isascii() and value.isdecimal() and 0 <= int(value[:6]) <= 65_535
-        return str(int(str(value))) if meant else setting.example
+        meant = _whole_number(value) if isinstance(value, str) else None
+        return setting.example if meant is None or meant > 65_535 else str(meant)
     if setting.kind is Kind.SWITCH:
         return "true" if isinstance(value, str) and value.lower() in _TRUE else setting.example
     return json.dumps(setting.example)

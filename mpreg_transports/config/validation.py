@@ -19,6 +19,7 @@ from mpreg_proto.errors import MpregError
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.config.addresses import is_loopback
+from mpreg_transports.config.system_errors import error_reason, no_file_possible
 
 
 class CannotJournal(MpregError, OSError):
@@ -143,12 +144,7 @@ def refuse_open_host(host: str, *, insecure: bool) -> None:
 
 def cannot_journal(file: Path, error: OSError) -> CannotJournal:
     """Return the error for a journal that cannot be written, with the reason."""
-    if file.is_dir():
-        reason = f"it is a folder; name a file in it, such as {file / 'node.journal'}"
-    elif isinstance(error, FileExistsError):
-        reason = "there is such a file already, and it is no journal; name another, or move that one away"
-    elif isinstance(error, FileNotFoundError):
-        reason = f"there is no folder {file.parent}; make it first"
-    else:
-        reason = (error.strerror or str(error)).lower()
-    return CannotJournal(f"cannot write the journal {file}: {reason}")
+    if (why := no_file_possible(file, example="node.journal")) is None:
+        taken = "there is such a file already, and it is no journal; name another, or move that one away"
+        why = taken if isinstance(error, FileExistsError) else error_reason(error)
+    return CannotJournal(f"cannot write the journal {file}: {why}")

@@ -20,6 +20,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from mpreg_proto.errors import CloseCode
 from mpreg_transports.background import running_loop
 from mpreg_transports.config.addresses import host_and_port, normal_host
+from mpreg_transports.config.system_errors import lower_first
 from mpreg_transports.functions.fork_safety import close_on_fork
 from mpreg_transports.links import asyncio_stream
 from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
@@ -258,15 +259,11 @@ def describe_error(error: BaseException) -> str:
             case ssl.SSLError():
                 return f"TLS failed ({(inner.reason or str(inner)).replace('_', ' ').lower()})"
             case socket.gaierror():
-                return _lower_first(inner.strerror or "the name is not known")
+                return lower_first(inner.strerror or "the name is not known")
             case OSError() if inner.errno:
-                return _lower_first(os.strerror(inner.errno))  # asyncio puts a text of its own into strerror
+                return lower_first(os.strerror(inner.errno))  # asyncio puts a text of its own into strerror
         inner = inner.__cause__
     return str(error) or type(error).__name__
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def to_link_ended(error: BaseException) -> LinkEnded:

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from hashlib import blake2b
-from importlib.metadata import version
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ from mpreg_proto.wire.dialects import decode as decode_message
 from mpreg_proto.wire.dialects import encode as encode_message
 from mpreg_proto.wire.messages import Request
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.config.release import installed_version
 from mpreg_transports.runtime import logs
 
 log = logs.get("mpreg")
@@ -130,7 +130,7 @@ class Journal:
         self._inputs = 0
         self._codec = codec
         self._file.write(MAGIC)
-        _write(self._file, Start(config=config, me=me, seed=seed, now=now, version=version("mpreg")))
+        _write(self._file, Start(config=config, me=me, seed=seed, now=now, version=installed_version()))
 
     def entropy(self, size: int) -> bytes:
         """Return `size` random bytes, as `os.urandom` does."""

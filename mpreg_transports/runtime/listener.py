@@ -19,6 +19,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 from mpreg_proto.errors import CloseCode
 from mpreg_transports.background import running_loop, single_errors
 from mpreg_transports.config.addresses import host_and_port, is_loopback, is_wildcard, normal_host
+from mpreg_transports.config.system_errors import lower_first
 from mpreg_transports.functions.fork_safety import close_on_fork
 from mpreg_transports.links import asyncio_stream, tcp, websocket
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
@@ -296,4 +297,4 @@ def _bind_failure(error: BaseException) -> str:
         errno.EACCES: "; choose a port from 1024 on with --port",
         errno.EADDRNOTAVAIL: "; this machine has no such address, choose another with --host",
     }.get(number or 0, "")
-    return (os.strerror(number).lower() if number else tcp.describe_error(error)) + advice
+    return (lower_first(os.strerror(number)) if number else tcp.describe_error(error)) + advice

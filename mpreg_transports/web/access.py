@@ -158,8 +158,8 @@ class Access:
         shown = printable(name)
         return self._refuse(
             request,
-            f"Host {printable(host)} is no name of this node",
-            f"ask it by the address that it listens on, or start it with --allow-host {shown} "
+            f"Host {printable(host)} is not a name of this node",
+            f"use the address on which it listens, or start it with --allow-host {shown} "
             f'(Server(allow_hosts=["{shown}"]))',
         )
 

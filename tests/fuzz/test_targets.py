@@ -43,7 +43,7 @@ def test_any_bytes_pass(target: str, data: bytes) -> None:
 
 
 def test_the_script_writes_a_corpus_the_same_every_time_and_it_is_small(tmp_path: Path) -> None:
-    """What is kept may be older: conversations of an earlier core are as good to mutate."""
+    """A kept input may be older: conversations of an earlier core are as good to mutate."""
     for folder in ("one", "other"):
         make_corpus.write(tmp_path / folder, log=lambda row: None)
     for target in TARGETS:

@@ -223,7 +223,7 @@ async def test_refused_client_gets_the_reason() -> None:
     async def refuse(stream: anyio.abc.SocketStream) -> None:
         async with stream:
             await stream.receive()
-            body = b"Host is no name of this node"
+            body = b"Host is not a name of this node"
             await stream.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n" % len(body))
             await stream.send(body)
 
@@ -231,7 +231,7 @@ async def test_refused_client_gets_the_reason() -> None:
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, refuse)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        with pytest.raises(LinkEnded, match="HTTP status 403: Host is no name of this node"):
+        with pytest.raises(LinkEnded, match="HTTP status 403: Host is not a name of this node"):
             await Dialler(websocket_only=True)(f"ws://127.0.0.1:{port}")  # type: ignore[arg-type]
         tasks.cancel_scope.cancel()
 

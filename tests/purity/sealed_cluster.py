@@ -1,10 +1,11 @@
-"""The whole core in a process that can only compute: test_sealed.py runs this in its own interpreter.
+"""A cluster of real cores in a process whose system calls raise: test_sealed.py runs this in its own interpreter.
 
-`python -m tests.purity.sealed_cluster` imports all of `mpreg_proto`. Then it makes every callable of socket, ssl,
-asyncio, threading and time raise, and os.urandom and random's module-level functions as well. Then it runs the stories
-below on three real `Node`s of a `Simulation`, which needs no more than the core. It prints one JSON object: the names
-of the sealed callables, the stories, and the hash of each simulation's trace, which covers all bytes on the links and
-must not depend on the interpreter. An audit hook catches what escapes the seal.
+`python -m tests.purity.sealed_cluster` imports all of `mpreg_proto`, the simulator and what that needs, which includes
+other parts of `mpreg_transports`, anyio and asyncio. Then it makes every callable of socket, ssl, asyncio, threading
+and time raise, and os.urandom and random's module-level functions as well. While they are sealed, it runs the scenarios
+below on three real `Node`s of a `Simulation`: neither the core nor the simulator may use the system then. It prints one
+JSON object: the names of the sealed callables, the scenarios, and the hash of each simulation's trace, which covers all
+bytes on the links and must not depend on the interpreter. An audit hook catches what escapes the seal.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Watch:
             self.seen.append(f"{event}{args}")
 
 
-class Story:
+class Scenario:
     """One simulated cluster: front (a balancer), alpha (red) and beta (blue), joined over links that cut all writes."""
 
     def __init__(self, seed: int) -> None:
@@ -173,9 +174,9 @@ def fault(asked: SimCall) -> Fault:
     return asked.error.fault
 
 
-def graph(story: Story) -> None:
+def graph(scenario: Scenario) -> None:
     """A graph across nodes by resources: a diamond, references inside lists and dicts, a part of a result."""
-    answer = story.answer(
+    answer = scenario.answer(
         call("a", "add", 1, 2, resources=("red",)),
         call("b", "add", Ref("a"), 10, resources=("blue",)),
         call("c", "add", Ref("a"), 20, resources=("red",)),
@@ -185,90 +186,92 @@ def graph(story: Story) -> None:
         want=("both", "part"),
     )
     assert answer.values == {"both": {"sums": [13, 23], "where": "beta"}, "part": 23}, answer.result
-    assert story.log in (["alpha", "beta", "alpha"], ["alpha", "alpha", "beta"]), story.log
+    assert scenario.log in (["alpha", "beta", "alpha"], ["alpha", "alpha", "beta"]), scenario.log
 
 
-def json_client(story: Story) -> None:
+def json_client(scenario: Scenario) -> None:
     """Classic JSON to any node, and its errors, which leave the connection open."""
-    client = story.sim.json_client("alpha")
+    client = scenario.sim.json_client("alpha")
     client.send("nonsense")
     client.send({"role": "rpc", "cmds": [{"name": "x", "fun": "nowhere"}], "u": "1"})
     cmds = [{"name": "x", "fun": "add", "args": [1, 2], "locs": ["blue"]}, {"name": "y", "fun": "echo", "args": ["x"]}]
     client.send({"role": "rpc", "cmds": cmds, "u": "2"})
-    story.until(lambda: len(client.answers) == 3)
+    scenario.until(lambda: len(client.answers) == 3)
     assert [answer["error"]["code"] for answer in client.answers[:2]] == [1000, 1001], client.answers
     assert client.answers[2] == {"r": {"y": 3}, "error": None, "u": "2"}, client.answers
-    assert story.log == ["beta"], story.log
+    assert scenario.log == ["beta"], scenario.log
 
 
-def crash(story: Story) -> None:
+def crash(scenario: Scenario) -> None:
     """A node with running calls is killed: idempotent calls succeed elsewhere, the other fails with 1023 within 1 s."""
-    slow = [story.ask(call("s", "slow")) for _ in range(8)]
-    once = story.ask(call("o", "once", resources=("red",)))
-    story.until(lambda: story.running("once", "alpha") == 1 and story.running("slow", "alpha", "beta") == 8)
-    assert 0 < story.running("slow", "alpha") < 8, "equals share"
-    killed = story.sim.now
-    story.sim.crash("alpha")
-    story.until(once.done)
+    slow = [scenario.ask(call("s", "slow")) for _ in range(8)]
+    once = scenario.ask(call("o", "once", resources=("red",)))
+    scenario.until(lambda: scenario.running("once", "alpha") == 1 and scenario.running("slow", "alpha", "beta") == 8)
+    assert 0 < scenario.running("slow", "alpha") < 8, "equals share"
+    killed = scenario.sim.now
+    scenario.sim.crash("alpha")
+    scenario.until(once.done)
     assert fault(once).code == 1023, fault(once)
     assert fault(once).details["maybe_executed"] is True
-    assert story.sim.now - killed < SECOND, story.sim.now - killed
-    story.until(lambda: story.running("slow", "beta") == 8)
-    story.until(lambda: all(one.done() for one in slow))
+    assert scenario.sim.now - killed < SECOND, scenario.sim.now - killed
+    scenario.until(lambda: scenario.running("slow", "beta") == 8)
+    scenario.until(lambda: all(one.done() for one in slow))
     assert [one.values for one in slow] == [{"s": "beta"}] * 8
-    assert story.log == ["beta"] * 8, story.log
+    assert scenario.log == ["beta"] * 8, scenario.log
 
 
-def drain(story: Story) -> None:
+def drain(scenario: Scenario) -> None:
     """A leaving node finishes its running calls and accepts no new ones; the others mark it LEFT."""
-    once = story.ask(call("o", "once", resources=("red",)))
-    alpha, front = story.sim.nodes["alpha"], story.sim.nodes["front"]
-    story.until(lambda: story.running("once", "alpha") == 1)
-    story.sim.leave("alpha")
-    story.sim.run(0.1)
-    assert story.answer(call("w", "where")).values == {"w": "beta"}
-    nowhere = fault(story.answer(call("w", "where", resources=("red",))))
+    once = scenario.ask(call("o", "once", resources=("red",)))
+    alpha, front = scenario.sim.nodes["alpha"], scenario.sim.nodes["front"]
+    scenario.until(lambda: scenario.running("once", "alpha") == 1)
+    scenario.sim.leave("alpha")
+    scenario.sim.run(0.1)
+    assert scenario.answer(call("w", "where")).values == {"w": "beta"}
+    nowhere = fault(scenario.answer(call("w", "where", resources=("red",))))
     assert nowhere.code in (1001, 1024), nowhere
     assert nowhere.details["maybe_executed"] is False
     assert (alpha.node.left, once.done()) == (False, False)
-    story.until(once.done)
+    scenario.until(once.done)
     assert once.values == {"o": "alpha"} and alpha.node.left, (once.result, alpha.node.left)
-    story.until(lambda: not alpha.alive)
+    scenario.until(lambda: not alpha.alive)
     members = front.node.view(now=front.local).members
     assert [row.standing for row in members if row.name == "alpha"] == ["left"], members
-    assert story.log == ["alpha"], story.log
+    assert scenario.log == ["alpha"], scenario.log
 
 
-def late(story: Story) -> None:
+def late(scenario: Scenario) -> None:
     """An answer that comes after the deadline: 1020 in time, and the late answer is dropped."""
-    story.sim.partition(["alpha"], ["front"], oneway=True)
-    asked = story.answer(call("x", "add", 1, 2, resources=("red",)), timeout=SECOND // 2)
+    scenario.sim.partition(["alpha"], ["front"], oneway=True)
+    asked = scenario.answer(call("x", "add", 1, 2, resources=("red",)), timeout=SECOND // 2)
     assert fault(asked).code == 1020, fault(asked)
-    assert SECOND // 2 <= story.sim.now - asked.sent <= SECOND * 3 // 4, story.sim.now - asked.sent
-    story.sim.heal()
-    story.sim.run(1)
+    assert SECOND // 2 <= scenario.sim.now - asked.sent <= SECOND * 3 // 4, scenario.sim.now - asked.sent
+    scenario.sim.heal()
+    scenario.sim.run(1)
     assert asked.result is not None and not asked.result.done
-    assert story.replies.to == {asked.label: 1}
-    assert story.answer(call("x", "add", 2, 2, resources=("red",))).values == {"x": 4}
-    assert story.log == ["alpha", "alpha"], story.log
+    assert scenario.replies.to == {asked.label: 1}
+    assert scenario.answer(call("x", "add", 2, 2, resources=("red",))).values == {"x": 4}
+    assert scenario.log == ["alpha", "alpha"], scenario.log
 
 
-STORIES: tuple[Callable[[Story], None], ...] = (graph, json_client, crash, drain, late)
+SCENARIOS: tuple[Callable[[Scenario], None], ...] = (graph, json_client, crash, drain, late)
 
 
 def main() -> None:
-    """Seal, run every story on a few seeds, print the report."""
+    """Seal, run every scenario on a few seeds, print the report."""
     watch, digests = Watch(), []
     with seal() as sealed:
         watch.on = True
         for seed in (1, 2, 3):
-            for play in STORIES:
-                story = Story(seed)
-                play(story)
-                digests.append(story.sim.trace.hash)
+            for play in SCENARIOS:
+                scenario = Scenario(seed)
+                play(scenario)
+                digests.append(scenario.sim.trace.hash)
         watch.on = False
     assert watch.seen == [], watch.seen
-    print(json.dumps({"sealed": sealed, "stories": [story.__name__ for story in STORIES], "digests": digests}))
+    print(
+        json.dumps({"sealed": sealed, "scenarios": [scenario.__name__ for scenario in SCENARIOS], "digests": digests})
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A whole cluster of three nodes runs while sockets, clocks, threads, event loops and entropy all raise.
+"""A cluster of three simulated nodes runs while sockets, clocks, threads, event loops and entropy all raise.
 
-The stories are in sealed_cluster.py, which runs in a child interpreter because pytest itself needs what is sealed.
+The scenarios are in sealed_cluster.py, which runs in a child interpreter because pytest itself needs what is sealed.
 """
 
 import json
@@ -32,7 +32,7 @@ def report(hash_seed: str) -> dict[str, list[str]]:
 
 
 def test_three_sealed_nodes() -> None:
-    assert report("0")["stories"] == ["graph", "json_client", "crash", "drain", "late"]
+    assert report("0")["scenarios"] == ["graph", "json_client", "crash", "drain", "late"]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ def named(title: str) -> Mutant:
 @pytest.mark.parametrize(
     ("title", "invariant"),
     [
-        ("the last claim about a member wins", 1),
-        ("the deadline is not passed on", 11),
-        ("what is out of a request that is over is not called off", 15),
+        ("members: the last claim about a member wins", 1),
+        ("router: a dispatch has no deadline", 11),
+        ("coordinator: dispatches of an ended request are not cancelled", 15),
     ],
 )
 def test_planted_bug_is_found_within_a_few_seeds(title: str, invariant: int) -> None:
@@ -37,7 +37,7 @@ def test_mutant_without_effect_survives(tmp_path: Path) -> None:
 
 
 def test_seed_that_fails_without_the_mutant_does_not_count(tmp_path: Path) -> None:
-    broken = plant(named("the deadline is not passed on"), ROOT, tmp_path / "broken")
+    broken = plant(named("router: a dispatch has no deadline"), ROOT, tmp_path / "broken")
     word = Mutant("a word", "timers.py", "_SLACK = 64", "_SLACK = 63")
     assert hunt(word, broken, seeds=1, seconds=5) == Hunted(word, 0, None)
 

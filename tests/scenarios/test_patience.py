@@ -10,11 +10,11 @@ import pytest
 
 from mpreg_transports.testing.runs.runs import run_seed
 
-STORIES = [(scenario, nodes) for scenario in ("pauses", "slow-lines", "meetings") for nodes in (2, 3, 4)]
+CASES = [(scenario, nodes) for scenario in ("pauses", "slow-lines", "meetings") for nodes in (2, 3, 4)]
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("scenario", "nodes"), STORIES)
+@pytest.mark.parametrize(("scenario", "nodes"), CASES)
 def test_no_member_and_no_call_is_lost_by_slowness(scenario: str, nodes: int, seed: int, tmp_path: Path) -> None:
     report = run_seed(seed, scenario=scenario, nodes=nodes, keep=tmp_path)
     if report.violation is not None:

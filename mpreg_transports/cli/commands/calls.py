@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from mpreg_transports.cli.options import Config, Json, Resources, Url, example, seconds_parser
+from mpreg_transports.cli.options import Config, Json, Resources, Url, example, seconds_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,10 +77,11 @@ def call(
     resource: Resources = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
+        seconds_option(
             "--timeout",
             metavar="S",
-            parser=seconds_parser("--timeout", most=86_400, example=5),
+            most=86_400,
+            example=5,
             help="The most seconds that the call may take (default 60).",
         ),
     ] = None,
@@ -91,13 +92,12 @@ def call(
     """Call one function and print its result."""
     from mpreg_transports.cli.connect import node_url, with_client
     from mpreg_transports.cli.errors import CommandFailed
+    from mpreg_transports.config.settings import BY_NAME, Place, check
 
     positional = [argument(text) for text in args or ()]
     keywords = dict(keyword(text) for text in kw or ())
     warn_about_invalid_json([*positional, *keywords.values()])
-    for name in resource or ():
-        if not name:
-            raise CommandFailed("--resource must be a text that is not empty, not ''; write --resource gpu")
+    check(BY_NAME["resource"], tuple(resource or ()), Place.flag(BY_NAME["resource"]))
 
     async def operation(client: Client) -> Any:
         try:
@@ -220,6 +220,7 @@ def read_request(file: str) -> Request:
     Raises CommandFailed for a file that cannot be read, a RequestError for a bad request.
     """
     from mpreg_transports.cli.errors import CommandFailed
+    from mpreg_transports.config.system_errors import error_reason
     from mpreg_transports.config.textfiles import decoded
 
     where = "stdin" if file == "-" else file
@@ -228,7 +229,7 @@ def read_request(file: str) -> Request:
     except UnicodeDecodeError:
         raise CommandFailed(f"{where} is not UTF-8 text") from None
     except OSError as error:
-        raise CommandFailed(f"cannot read {where}: {(error.strerror or str(error)).lower()}") from None
+        raise CommandFailed(f"cannot read {where}: {error_reason(error)}") from None
     return request_of(text, where=where)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import Config, Json, Url, example, release
+from mpreg_transports.cli.options import Config, Json, Url, example
+from mpreg_transports.config.release import installed_version
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -127,7 +128,7 @@ def assess(url: str, view: NodeView, *, protocol: int, reached: int, rtt: int) -
         node=view.shown,
         cluster=view.cluster,
         protocol=protocol,
-        release=release(),
+        release=installed_version(),
         reached=reached,
         rtt=rtt,
         members=standings,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpreg_transports.cli.commands.serve import Target
-from mpreg_transports.cli.options import AppDir, Config, Json, example, whole_number_parser
+from mpreg_transports.cli.options import AppDir, Config, Json, example, whole_number_option
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,9 +40,12 @@ def dev(
     target: Target = None,
     nodes: Annotated[
         int,
-        typer.Option(
+        whole_number_option(
+            "--nodes",
             metavar="N",
-            parser=whole_number_parser("--nodes", least=1, most=MOST_NODES, example=3),
+            least=1,
+            most=MOST_NODES,
+            example=3,
             help=f"The number of nodes, each a process of its own, at most {MOST_NODES}.",
         ),
     ] = 3,

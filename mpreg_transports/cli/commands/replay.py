@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpreg_transports.cli.options import Json, example, release, seconds_parser, whole_number_parser
+from mpreg_transports.cli.options import Json, example, refuse_unwritable, seconds_option, whole_number_option
+from mpreg_transports.config.release import installed_version
 
 if TYPE_CHECKING:
     from mpreg_transports.observe.journal import Replayed
@@ -53,10 +54,11 @@ def replay(
     ],
     stop_at: Annotated[
         int | None,
-        typer.Option(
+        whole_number_option(
             "--stop-at",
             metavar="EVENT",
-            parser=whole_number_parser("--stop-at", least=1, example=1200),
+            least=1,
+            example=1200,
             help="End after this event, counted from 1.",
         ),
     ] = None,
@@ -69,10 +71,10 @@ def replay(
     ] = None,
     since: Annotated[
         float,
-        typer.Option(
+        seconds_option(
             "--since",
             metavar="S",
-            parser=seconds_parser("--since", example=10),
+            example=10,
             help="With --plot: draw only what came after S seconds.",
         ),
     ] = 0.0,
@@ -82,8 +84,8 @@ def replay(
 
     The exit code is 1 if the run ends with the violation that it was saved for, and 9 if it differs from the saved run.
     """
-    from mpreg_transports.cli.commands.simulate import refuse_unwritable
     from mpreg_transports.cli.errors import CommandFailed
+    from mpreg_transports.config.system_errors import error_reason
 
     if plot is None and since:
         raise CommandFailed(f"--since {since:g} is for --plot: name its file too")
@@ -92,7 +94,7 @@ def replay(
         with file.open("rb") as opened:
             start = opened.read(200)
     except OSError as error:
-        raise CommandFailed(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None
+        raise CommandFailed(f"cannot read {file}: {error_reason(error)}") from None
     for begins, run in KINDS:
         if begins(start):
             run(file, ReplayOptions(stop_at=stop_at, steps=steps, node=node, plot=plot, since=since, as_json=as_json))
@@ -239,7 +241,7 @@ def _journal(file: Path, options: ReplayOptions) -> None:
     else:
         _print_journal_result(again, steps=options.steps)
     if not again.agreed:
-        here = release()
+        here = installed_version()
         reason = "the same version wrote it, so the file or the core was changed since"
         if again.version != here:
             reason = f"it was written by mpreg {again.version}, this is {here}"

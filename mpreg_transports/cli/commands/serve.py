@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import AppDir, Config, example, whole_number_parser
+from mpreg_transports.cli.options import AppDir, Config, example, whole_number_option
 
 if TYPE_CHECKING:
     from mpreg_transports.config.settings import Value
@@ -23,9 +23,12 @@ Target = Annotated[
 
 Port = Annotated[
     int | None,
-    typer.Option(
+    whole_number_option(
+        "--port",
         metavar="PORT",
-        parser=whole_number_parser("--port", least=0, most=65_535, example=9001),
+        least=0,
+        most=65_535,
+        example=9001,
         help="The port to listen on; 0 takes any free one (default 9001).",
     ),
 ]

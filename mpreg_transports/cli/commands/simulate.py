@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpreg_transports.cli.options import Json, example, seconds_parser, whole_number_parser
+from mpreg_transports.cli.options import Json, example, refuse_unwritable, seconds_option, whole_number_option
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.runs.replay import Case, Progress
@@ -24,8 +24,8 @@ NAMES = (
 )
 _MOST_NODES = 2_000
 _EXPECTED = (
-    "Such ends are part of the workload: it calls functions that raise or that no node offers, sets short deadlines, "
-    "and cancels; faults do the rest. The invariants check whether each request may end so."
+    "Failed requests are part of the workload: it calls functions that raise or that no node offers, sets short "
+    "deadlines, and cancels. Faults cause the others. The invariants check each outcome."
 )
 
 
@@ -42,19 +42,21 @@ def add_to(app: typer.Typer) -> None:
 def simulate(
     nodes: Annotated[
         int,
-        typer.Option(
+        whole_number_option(
             "--nodes",
             metavar="N",
-            parser=whole_number_parser("--nodes", least=1, most=_MOST_NODES, example=5),
+            least=1,
+            most=_MOST_NODES,
+            example=5,
             help=f"The number of nodes, at most {_MOST_NODES}.",
         ),
     ] = 5,
     seed: Annotated[
         int,
-        typer.Option(
+        whole_number_option(
             "--seed",
             metavar="S",
-            parser=whole_number_parser("--seed", example=7),
+            example=7,
             help="The seed of all random choices: the same seed gives the same run.",
         ),
     ] = 0,
@@ -63,10 +65,11 @@ def simulate(
     ] = "steady",
     seconds: Annotated[
         float,
-        typer.Option(
+        seconds_option(
             "--seconds",
             metavar="T",
-            parser=seconds_parser("--seconds", most=86_400, example=60),
+            most=86_400,
+            example=60,
             help="Simulated seconds of work and faults. After them the faults end, and the cluster settles.",
         ),
     ] = 60.0,
@@ -101,18 +104,6 @@ def simulate(
         summary(report, drawn)
     if report.violation is not None:
         raise typer.Exit(1)
-
-
-def refuse_unwritable(option: str, file: Path | None, *, example: str) -> None:
-    """Raise CommandFailed for a file that is a folder or lies in no folder."""
-    from mpreg_transports.cli.errors import CommandFailed
-
-    if file is None:
-        return
-    if file.is_dir():
-        raise CommandFailed(f"{option} must be a file, not the folder {file}; write {option} {file / example}")
-    if not file.parent.is_dir():
-        raise CommandFailed(f"{option} {file}: there is no folder {file.parent}; make it first")
 
 
 def _drawn(scenario: str, *, seed: int, nodes: int, seconds: float, objects: bool) -> Case:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SHELVES = ("stdlib-a", "stdlib-b")
 JOIN_SECONDS = 20.0
-"""How long the three nodes may take to find each other."""
+"""The time in which the three nodes find each other."""
 
 
 def add_to(app: typer.Typer) -> None:

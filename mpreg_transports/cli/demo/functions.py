@@ -114,7 +114,7 @@ class Shelf:
         self._sizes = sizes
 
     def packages(self) -> ShelfContents:
-        """What is on this node's shelf, the biggest first."""
+        """The packages on this node's shelf, the biggest first."""
         rows = [Package(name=name, files=len(of), bytes=self._sizes[name]) for name, of in self._files.items()]
         groups = pack({name: self._sizes[name] for name in self._files}, GROUPS)
         return ShelfContents(shelf=self.name, packages=rows, groups=groups)

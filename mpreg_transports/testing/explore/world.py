@@ -147,7 +147,7 @@ class ClusterState:
         self.left = {"reset": bounds.resets, "crash": bounds.crashes, "tick": bounds.ticks, "submit": bounds.requests}
         self.wires: list[ExploredWire] = []
         self.starts: dict[str, int] = {}
-        """How often the body of each call has started."""
+        """The number of starts of the body of each call."""
         self.submitted: dict[int, int] = {}
         """The index of the request for each request number of n0."""
         self.answered: dict[int, None] = {}

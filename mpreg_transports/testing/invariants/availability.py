@@ -42,9 +42,9 @@ OF_ITS_OWN = (
 """The errors of the request itself and its functions, independent of the cluster. 1021: a call that it depends on
 failed."""
 _JOINED = 10 * SECOND
-"""How long a cluster needs to join when there are no faults."""
+"""The time in which a cluster joins when there are no faults."""
 _FOUND_OUT = DEFAULT.gone_after + SECOND
-"""How long a client may use a half-open link: the other end is closed, and the client was not notified."""
+"""The time for which a client may use a half-open link: the other end is closed, and the client was not notified."""
 
 
 class _Asked:

@@ -30,8 +30,8 @@ _HEAP = 64
 
 
 _AGAIN = 4
-"""How often one claim may arrive over one link: as gossip, in the reply to a digest, and when both sides send it at the
-same time."""
+"""The number of times that one claim may arrive over one link: as gossip, in the reply to a digest, and when both sides
+send it at the same time."""
 
 
 class ResourceBounds(Watcher):
@@ -44,7 +44,7 @@ class ResourceBounds(Watcher):
         """The most slots that a function ever had, by host, life and function."""
         self._high: dict[str, int] = {}
         self._received: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
-        """How often each claim arrived over a link, by host, life and link."""
+        """The number of times that each claim arrived over a link, by host, life and link."""
         self._verified: dict[str, tuple[object, object]] = {}
         """The tables of each host that were right when they were last compared."""
 

@@ -70,7 +70,7 @@ class CancelPropagation(Watcher):
         """The dispatches that were outstanding when their request ended, by the coordinator's end of the link."""
         self._asked: dict[_Life, dict[int, SimCall]] = {}
         self._owed: dict[tuple[str, int, int], list[int]] = {}
-        """What must have been cancelled before a request was sent, by the sender, its life and the number of the
+        """The dispatches that must be cancelled before a request is sent, by the sender, its life and the number of the
         request."""
         self._cancelled: dict[tuple[str, int, LinkId, int], None] = {}
 

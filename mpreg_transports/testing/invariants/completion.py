@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 GRACE = SECOND // 4
-"""How long after its deadline a request may end (docs/explanation/guarantees.md)."""
+"""The time after its deadline within which a request ends (docs/explanation/guarantees.md)."""
 
 
 class SingleCompletion(Watcher):

@@ -110,7 +110,7 @@ class DependencyOrder(Watcher):
 
 
 class _Starts:
-    """How often the body of a call has started, and the attributes of its function at each start."""
+    """The number of starts of the body of a call, and the attributes of its function at each start."""
 
     __slots__ = ("count", "idempotent", "versions", "where")
 

@@ -22,12 +22,12 @@ class KnownGap(msgspec.Struct, frozen=True):
 
 
 SETTLED_AFTER = 15 * SECOND
-"""How long after the last fault all correct nodes have one view (P11 of docs/explanation/membership.md)."""
+"""The time after the last fault in which all correct nodes get one view (P11 of docs/explanation/membership.md)."""
 SEEDS_AFTER = 40 * SECOND
 """The same bound for components that are connected only by an address, of a seed or of an earlier life. Such an address
 is tried rarely: in a larger cluster each member tries each of them once in five seconds."""
 STABLE_AFTER = 15 * SECOND
-"""How long after the last fault a call may not fail because an existing node is missing in the view: the view is
+"""The time after the last fault after which no call fails because an existing node is missing in the view: the view is
 complete by then."""
 
 KNOWN_GAPS: tuple[KnownGap, ...] = (

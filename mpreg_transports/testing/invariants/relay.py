@@ -34,7 +34,8 @@ class RelayedCancellation(Watcher):
 
     def begin(self, sim: World) -> None:
         self._owed: dict[_At, dict[int, int]] = {}
-        """What must be cancelled at the end of a link, with the last dispatch number of its sender at that time."""
+        """The dispatches that must be cancelled at the end of a link, with the last dispatch number of its sender at
+        that time."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if not isinstance(host, NodeHost):

@@ -32,7 +32,7 @@ PAUSE = 3_500_000_000
 _BETWEEN = 8 * SECOND
 """The least time from the end of one pause to the next one, so that they count as separate pauses."""
 _AFTERMATH = 25 * SECOND
-"""How long a fault may still cost calls: a silent link is closed after 20 s."""
+"""The time after a fault in which it may still cost calls: a silent link is closed after 20 s."""
 _MEANINGLESS = (*HARMLESS, "withdraw", "offer", "heal", "calm")
 
 

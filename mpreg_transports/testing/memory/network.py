@@ -20,7 +20,7 @@ from mpreg_transports.runtime.listener import CannotListen, OnHttp, OnLink
 
 SCHEME = "memory://"
 DIAL_SECONDS = 3.0
-"""How long a dial over a silently cut connection takes to fail. Reasonable: shorter than the timeout of a test."""
+"""The time until a dial over a silently cut connection fails. Reasonable: shorter than the timeout of a test."""
 
 
 class MemoryNetwork:

@@ -84,12 +84,12 @@ def describe_event(event: Event) -> str:
     what = {
         "data": f"gets {event.size} bytes from {event.other}" + (f" ({event.label})" if event.label else ""),
         "message": f"gets {event.text} from {event.other}",
-        "connect": f"is linked with {event.other}",
+        "connect": f"opened a link to {event.other}",
         "closed": f"has lost a link with {event.other}",
         "refused": f"cannot reach {event.other}",
         "run": f"starts {event.text}",
-        "end": f"has done {event.text}",
-        "wake": "wakes: a time has come",
+        "end": f"finished {event.text}",
+        "wake": "timer due",
     }.get(event.kind, f"{event.kind} {event.other} {event.text}")
     return f"{event.at / 1e9:12.6f} s  {event.host:<10} {what}"
 
@@ -131,7 +131,7 @@ def action_text(action: Action) -> str:
         case "calm":
             return "faults stop"
         case "judge":
-            return "liveness is looked at"
+            return "liveness is checked"
     return " ".join([action.name, *(str(value) for value in args.values())])
 
 

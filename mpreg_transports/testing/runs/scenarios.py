@@ -20,7 +20,7 @@ from mpreg_transports.testing.simulation.durations import exponential
 from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.workload import Load, standard_nodes, work
 
-Story = Callable[[Drawing], Load]
+Build = Callable[[Drawing], Load]
 """A function that adds the faults of a scenario and returns its workload."""
 
 FAILOVERS = (2, 2, 2, 1)
@@ -35,8 +35,8 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
     if nodes < 1:
         raise ValueError("a cluster has at least one node")
     chooser = Chooser(Seeded(seed))
-    story = SCENARIOS[scenario]
-    if story is None:
+    build = SCENARIOS[scenario]
+    if build is None:
         swarm = Swarm(seconds=seconds)
         options = swarm.options(chooser)
         limits = Limits(failovers=chooser.choice("swarm failovers", FAILOVERS))
@@ -46,13 +46,13 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         words = f"{options.describe()}; {limits.failovers} failovers"
         drawn_options = {**msgspec.to_builtins(options), "failovers": limits.failovers, "words": words}
     else:
-        specs = standard_nodes(nodes, joins="all" if story is meetings else "first")
+        specs = standard_nodes(nodes, joins="all" if build is meetings else "first")
         drawing = Drawing(chooser, specs, seconds)
-        load = story(drawing)
+        load = build(drawing)
         faults = drawing.done()
         drawn_options = {
             "rate": load.rate,
-            "words": f"{(story.__doc__ or '').splitlines()[0]} {load.rate:g} requests/s",
+            "words": f"{(build.__doc__ or '').splitlines()[0]} {load.rate:g} requests/s",
         }
     script = sorted([*faults, *work(chooser, list(specs), seconds, load)], key=lambda action: action.at)
     return Case(
@@ -156,7 +156,7 @@ def flaky_links(drawing: Drawing) -> Load:
     return Load()
 
 
-SCENARIOS: dict[str, Story | None] = {
+SCENARIOS: dict[str, Build | None] = {
     "swarm": None,
     "steady": steady,
     "churn": churn,

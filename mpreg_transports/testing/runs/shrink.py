@@ -44,8 +44,9 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
         """Return the smaller script as readable text."""
         case = self.case
         head = (
-            f"{self.ran.sim.violation}\nstill so with {len(case.script)} of {self.before} actions, {len(case.nodes)} "
-            f"nodes, {case.seconds:g} s ({self.runs} runs{'' if self.minimal else ', more could go'}):"
+            f"{self.ran.sim.violation}\nstill fails with {len(case.script)} of {self.before} actions, "
+            f"{len(case.nodes)} nodes, {case.seconds:g} s "
+            f"({self.runs} runs{'' if self.minimal else ', more could go'}):"
         )
         return "\n".join([head, *describe_script(case.script)])
 

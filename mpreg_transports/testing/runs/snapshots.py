@@ -44,7 +44,7 @@ _ROWS = frozenset({list, tuple, deque})
 
 
 class _Encoding(enum.Enum):
-    """How an object is encoded: by its type alone, by its repr, or by its parts."""
+    """The ways to encode an object: by its type alone, by its repr, or by its parts."""
 
     NAME = enum.auto()
     REPR = enum.auto()

@@ -36,7 +36,7 @@ from mpreg_transports.testing.simulation.watchers import Watcher
 SWEEP = 1000
 """The number of events between two sweeps over the whole state."""
 _REFUSED_AFTER = 3 * SECOND
-"""How long a dial into a cut network takes to fail."""
+"""The time until a dial into a cut network fails."""
 _REDIAL = SECOND // 2
 
 

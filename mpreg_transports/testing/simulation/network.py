@@ -87,7 +87,7 @@ class Wire(Generic[AnyHost]):
         self.last = [0, 0]
         self.free = [0, 0]
         self.blocked: tuple[list[object], list[object]] = ([], [])
-        """What each side has sent while its path was cut, in order: bytes, or None for the end."""
+        """The data that each side sent while its path was cut, in order: bytes, or None for the end."""
 
 
 def _is_responsive(end: WireEnd[Any], now: int) -> bool:
@@ -108,7 +108,7 @@ class Network:
         self.broken = 0
         """The number of connections that broke with data in transit."""
         self.waited = 0
-        """How often a sender learned that its backlog is more than a path carries in a second."""
+        """The number of reports to a sender that its backlog is more than a path carries in a second."""
 
     def profile(self, source: str, target: str) -> Profile:
         """Return the profile of the path from `source` to `target`."""

@@ -359,7 +359,7 @@ class Simulation(Engine):
             case "send_json":
                 self.send_json(**args)
             case _:
-                raise ValueError(f"a script says {name!r}, which nothing is")
+                raise ValueError(f"unknown action {name!r} in a script")
 
     def _check_node(self, name: str) -> None:
         if name not in self.nodes:

@@ -54,7 +54,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a saved run needs to be repeated, and its expected end."""
+    """The data that repeats a saved run, and its expected end."""
 
     kind: str = "simulation"
     """The kind of this file."""

@@ -39,6 +39,10 @@ def test_exit_code_of_other_errors(error: BaseException, code: int) -> None:
 def test_text_of_an_os_error() -> None:
     assert error_lines(IsADirectoryError(21, "Is a directory", "out")) == ["out: is a directory"]
     assert error_lines(OSError("port in use")) == ["port in use"]
+    assert error_lines(OSError(22, "Cannot use URL ws://HOST/Path")) == ["cannot use URL ws://HOST/Path"]
+    assert error_lines(OSError(18, "Invalid cross-device link", "A.part", None, "B")) == [
+        "A.part -> B: invalid cross-device link"
+    ]
 
 
 def test_innermost_error_of_groups() -> None:

@@ -1,24 +1,36 @@
 """Options with numbers: their parsers, and their errors in all commands."""
 
-from typing import get_args, get_type_hints
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
 
 from mpreg_transports.cli.app import build
 from mpreg_transports.cli.errors import CommandFailed
-from mpreg_transports.cli.options import seconds_parser, whole_number_parser
+from mpreg_transports.cli.options import refuse_unwritable, seconds_option, whole_number_option
+
+
+def whole_number(option: str, **fields: Any) -> Callable[[str], int]:
+    parser: Callable[[str], int] = whole_number_option(option, metavar="N", help="", **fields).parser
+    return parser
+
+
+def seconds(option: str, **fields: Any) -> Callable[[str], float]:
+    parser: Callable[[str], float] = seconds_option(option, metavar="S", help="", **fields).parser
+    return parser
 
 
 @pytest.mark.parametrize("text", ["0", "12", "-3", str(10**40)])
 def test_whole_number(text: str) -> None:
-    assert whole_number_parser("--seed", example=7)(text) == int(text)
+    assert whole_number("--seed", example=7)(text) == int(text)
 
 
 @pytest.mark.parametrize("text", ["", "abc", "1.0", "1_0", "+1", " 1", "٣", "0x1", "1" * 5000])
 def test_error_of_a_whole_number(text: str) -> None:
     with pytest.raises(CommandFailed) as error:
-        whole_number_parser("--seed", example=7)(text)
+        whole_number("--seed", example=7)(text)
     assert str(error.value).startswith("--seed must be a whole number, not '")
     assert str(error.value).endswith("; write --seed 7") and len(str(error.value)) < 150
 
@@ -33,25 +45,25 @@ def test_error_of_a_whole_number(text: str) -> None:
 )
 def test_range_of_a_whole_number(least: int, most: int | None, text: str, expected: str) -> None:
     with pytest.raises(CommandFailed, match=f"^--nodes must be {expected}, not '{text}'; write --nodes 3$"):
-        whole_number_parser("--nodes", least=least, most=most, example=3)(text)
+        whole_number("--nodes", least=least, most=most, example=3)(text)
 
 
 def test_seconds() -> None:
-    timeout, since = seconds_parser("--timeout", most=60, example=5), seconds_parser("--since", example=10)
+    timeout, since = seconds("--timeout", most=60, example=5), seconds("--since", example=10)
     assert [timeout("0.5"), timeout("60"), timeout("1e1"), since("0"), since("1e9")] == [0.5, 60, 10, 0, 1e9]
 
 
 @pytest.mark.parametrize("text", ["", "abc", "5s", "0", "-1", "61", "nan", "inf", "1_0", "٣"])
 def test_error_of_seconds(text: str) -> None:
     with pytest.raises(CommandFailed) as error:
-        seconds_parser("--timeout", most=60, example=5)(text)
+        seconds("--timeout", most=60, example=5)(text)
     expected = "--timeout must be more than 0 and at most 60 seconds"
     assert str(error.value) == f"{expected}, not {text!r}; write --timeout 5"
 
 
 def test_error_of_seconds_without_a_maximum() -> None:
     with pytest.raises(CommandFailed, match=r"^--since must be at least 0 seconds, not '-1'; write --since 10$"):
-        seconds_parser("--since", example=10)("-1")
+        seconds("--since", example=10)("-1")
 
 
 NUMBERS = [
@@ -86,3 +98,16 @@ def test_numeric_options_have_a_parser() -> None:
                 assert option.parser is not None, (info.callback, name)
                 numeric.append(name)
     assert len(numeric) == len(NUMBERS)
+
+
+def test_file_that_cannot_be_written(tmp_path: Path) -> None:
+    refuse_unwritable("--plot", None, example="run.svg")
+    refuse_unwritable("--plot", tmp_path / "new.svg", example="run.svg")
+    with pytest.raises(CommandFailed) as error:
+        refuse_unwritable("--plot", tmp_path, example="run.svg")
+    assert str(error.value) == f"--plot {tmp_path}: it is a folder; name a file in it, such as {tmp_path / 'run.svg'}"
+    with pytest.raises(CommandFailed) as error:
+        refuse_unwritable("--plot", tmp_path / "none" / "x", example="run.svg")
+    assert (
+        str(error.value) == f"--plot {tmp_path / 'none' / 'x'}: there is no folder {tmp_path / 'none'}; make it first"
+    )

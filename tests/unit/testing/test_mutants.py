@@ -48,8 +48,8 @@ def test_mutants_of_the_documentation() -> None:
 
 def test_report_of_a_survivor() -> None:
     hunted = [
-        Hunted(named("the last claim about a member wins"), 3, 1, "x"),
-        Hunted(named("failovers have no bound"), 9, None),
+        Hunted(named("members: the last claim about a member wins"), 3, 1, "x"),
+        Hunted(named("request state: the number of failovers is not limited"), 9, None),
     ]
     assert table(hunted)[-1].endswith("| 9 | NOT FOUND |")
     assert summary(hunted, 20).startswith(

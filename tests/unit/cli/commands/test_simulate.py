@@ -92,7 +92,7 @@ def test_replay_shows_steps_and_stops_at_an_event(tmp_path: Path) -> None:
             ("simulate", "--seconds", "-1"),
             "--seconds must be more than 0 and at most 86400 seconds, not '-1'; write --seconds 60",
         ),
-        (("simulate", "--trace", "/"), "--trace must be a file, not the folder /; write --trace /run.jsonl"),
+        (("simulate", "--trace", "/"), "--trace /: it is a folder; name a file in it, such as /run.jsonl"),
         (("simulate", "--trace", "/no/such/folder/x"), "there is no folder"),
         (("replay", "/no/such/file"), "cannot read /no/such/file: no such file"),
         (("replay", __file__), "is no run that was saved"),

@@ -141,6 +141,7 @@ def test_missing_resources_with_the_nearest_node() -> None:
         "lacks": ["green"],
         "exist": ["blue", "local", "red"],
         "close": [],
+        "corrections": {},
     }
 
 
@@ -158,6 +159,8 @@ def test_close_names_of_misspelt_resources() -> None:
     assert close("gpu-clutser", "dataset-v2") == ["gpu-cluster", "gpu-clusters"]
     assert close("dataset-v2", "gpu-clusters") == [], "both exist, on two members"
     assert close("warehouse") == []
+    details = world.index.explain_no_match("f", ("gpu-clutser", "datasetv2"), None)
+    assert details["corrections"] == {"gpu-clutser": "gpu-cluster", "datasetv2": "dataset-v2"}
 
 
 def test_close_name_among_thousands_of_resources() -> None:
@@ -167,6 +170,15 @@ def test_close_name_among_thousands_of_resources() -> None:
     world.add("e", f(), resources=tuple(f"shelf/{number}" for number in range(3000)))
     details = world.index.explain_no_match("f", ("shelf/77x",), None)
     assert "shelf/77" in details["close"] and len(details["close"]) == 3 and len(details["exist"]) == 64
+    assert set(details["close"]) <= set(details["exist"])
+
+
+def test_bound_of_the_compared_resources_of_one_provider() -> None:
+    world = World()
+    world.add("a", f(), resources=tuple(f"tag-{number:05}" for number in range(5_000)))
+    details = world.index.explain_no_match("f", ("tag-04096x", "tag-00042", "tag-04998"), None)
+    assert details["lacks"] == ["tag-04096x"], "all of them are compared with the call"
+    assert len(details["close"]) == 3 and max(details["close"]) < "tag-04096"
 
 
 def test_bound_of_corrected_resources() -> None:

@@ -57,8 +57,13 @@ def test_retry_after_in_the_fault_of_an_overload() -> None:
             "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 's'; did you mean 't' or 'u'?",
         ),
         (
-            {"unknown": "resources", "node": "a#1", "lacks": ["r", "s"], "close": ["rr", "t"]},
-            "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 'r', 's'; did you mean 'rr' and 't'?",
+            {"unknown": "resources", "node": "a#1", "lacks": ["r", "s"], "corrections": {"r": "rr", "s": "t"}},
+            "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 'r', 's'; "
+            "did you mean 'rr' for 'r' and 't' for 's'?",
+        ),
+        (
+            {"unknown": "resources", "node": "a#1", "lacks": ["r", "s"], "close": [], "corrections": {}},
+            "no node that offers 'ad' holds 'r', 's'; the nearest, a#1, lacks 'r', 's'",
         ),
         ({"unknown": "resources", "node": "a#1", "lacks": []}, "no node that offers 'ad' is left to run it"),
     ],

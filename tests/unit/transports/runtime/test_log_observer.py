@@ -1,4 +1,4 @@
-"""What a node logs: each fact once, without control characters for a terminal."""
+"""The log of a node: each fact once, without control characters for a terminal."""
 
 import logging
 
