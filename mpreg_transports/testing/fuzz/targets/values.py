@@ -12,8 +12,8 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from fuzz.draws import Draws
 from mpreg_proto.wire.values import MalformedValue, Ref, UnresolvedValue, UnsendableValue, ValueCodec
+from mpreg_transports.testing.fuzz.draws import Draws
 
 _CODEC = ValueCodec()
 _GIVEN: dict[str, object] = {"a": 1, "b": [1, {"k": "v"}], "c": (1, 2), "d": frozenset({1}), "e": 2**70, "f": "text"}

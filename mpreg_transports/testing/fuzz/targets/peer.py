@@ -8,14 +8,24 @@ the link.
 
 from __future__ import annotations
 
-from fuzz.traces import Step, unpacked
-from fuzz.world import ASKED, SECOND, Framing, LinkId, Transcript, drained, frame, hello, make_node
 from mpreg_proto.effects import HangUp, Notify, Returned, Send
 from mpreg_proto.ids import Address, RunId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkClosed, RequestFinished
 from mpreg_proto.wire.messages import Call, Ping, Pong, Refused, Request, Result
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.testing.fuzz.traces import Step, unpacked
+from mpreg_transports.testing.fuzz.world import (
+    ASKED,
+    SECOND,
+    Framing,
+    LinkId,
+    Transcript,
+    drained,
+    frame,
+    hello,
+    make_node,
+)
 
 _HOSTILE, _HONEST = 1, 1_000_000
 _MOST_STEPS = 60

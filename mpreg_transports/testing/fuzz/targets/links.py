@@ -6,7 +6,6 @@ is real messages, pieces of these, and random bytes.
 
 from __future__ import annotations
 
-from fuzz.draws import Draws
 from mpreg_proto.effects import Effect, HangUp, Notify, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -16,9 +15,22 @@ from mpreg_proto.timers import Timers
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import Framing, prefix
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import GetView, Goodbye, Gossip, Hello, Message, Ping, Pong, Refused, Request, Result
+from mpreg_proto.wire.messages import (
+    GetView,
+    Goodbye,
+    GoodbyeReason,
+    Gossip,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Refused,
+    Request,
+    Result,
+)
 from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.testing.fuzz.draws import Draws
 
 _LIMITS = Limits(message=2048, node_message=4096)
 _CLASSIC = b'{"role":"rpc","cmds":[{"name":"a","fun":"echo","args":[1]}],"u":"x"}'
@@ -102,7 +114,7 @@ def _operate(draws: Draws, world: World) -> None:
         case 5:
             links.send(link, draws.pick(_MESSAGES))
         case 6:
-            links.goodbye(link, "bye", world.now)
+            links.goodbye(link, GoodbyeReason.NONE, world.now)
         case 7:
             draws.pick((links.hang_up, lambda link: links.refuse(link, Fault(1010, "no"))))(link)
         case 8:

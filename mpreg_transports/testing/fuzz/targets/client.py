@@ -6,13 +6,13 @@ view, cancel, close. At the end the link closes and time passes, and nothing may
 
 from __future__ import annotations
 
-from fuzz.traces import Step, unpacked
-from fuzz.world import SECOND, Framing, Transcript
 from mpreg_proto.client import ClientSession, ReplyReceived
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, Explain, GetView, Message, Request, Result
+from mpreg_transports.testing.fuzz.traces import Step, unpacked
+from mpreg_transports.testing.fuzz.world import SECOND, Framing, Transcript
 
 _LIMITS = Limits(message=65_536, node_message=65_536, default_timeout=5 * SECOND)
 _MOST_STEPS = 100

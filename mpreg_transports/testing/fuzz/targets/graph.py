@@ -6,13 +6,13 @@ graph instead, of up to 10,000 calls: a chain, a fan, a ladder of diamonds, each
 
 from __future__ import annotations
 
-from fuzz.draws import Draws
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.wire.messages import Call, Request
+from mpreg_transports.testing.fuzz.draws import Draws
 
 _LIMITS = Limits(name_length=5)
 _LARGE = (10,) * 8 + (100,) * 5 + (1_000,) * 2 + (10_000,)

@@ -6,7 +6,6 @@ Python's sets instead of bit masks, and ranks by sorting.
 
 from __future__ import annotations
 
-from fuzz.draws import Draws
 from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
 from mpreg_proto.cluster.index import Index
 from mpreg_proto.cluster.members import Card, Members
@@ -17,6 +16,7 @@ from mpreg_proto.requests import placement
 from mpreg_proto.requests.placement import NOISE, Candidate
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Claim
+from mpreg_transports.testing.fuzz.draws import Draws
 
 IDS = tuple(MemberId(bytes([letter]) * 16) for letter in range(6))
 _TAGS = ("gpu", "fast", "eu")
