@@ -41,11 +41,22 @@ from mpreg_proto.wire.messages import (
     Result,
 )
 from mpreg_proto.wire.session import Stage
+from mpreg_transports.testing.strategies import messages
+from mpreg_transports.testing.strategies.message import plain, whole
 from tests.helpers.cluster import Offer, Ref, VirtualCluster, call
-from tests.helpers.messages_at_random import PEER, message, name, names, plain, request, result, whole
 from tests.helpers.node_harness import spec
 
+PEER = b"p" * 16
+"""The member id of the peer that sends the messages."""
+NAMES = ("x", "y", "z", "here", "safe", "once", "far", "", "é", "n" * 65)
 LIMITS = Limits(message=4096, node_message=8192, calls=20, requests=8, name_length=64)
+
+
+name = st.sampled_from(NAMES)
+names = st.lists(name, max_size=3).map(tuple)
+message = messages(names=NAMES)
+result = messages(Result, names=NAMES)
+request = messages(Request, names=NAMES)
 
 
 class Target:
@@ -262,7 +273,10 @@ def known(target: Target) -> None:
 @settings(max_examples=200)
 @given(
     answers=st.lists(
-        st.builds(lambda one, id_: msgspec.structs.replace(one, id=id_), result, st.integers(1, 4)), max_size=6
+        st.builds(
+            lambda one, id_: msgspec.structs.replace(one, id=id_), messages(Result, names=NAMES), st.integers(1, 4)
+        ),
+        max_size=6,
     ),
     asked=st.lists(request, min_size=1, max_size=3),
     details=st.dictionaries(name, plain, max_size=2),

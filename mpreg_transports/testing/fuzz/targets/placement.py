@@ -1,49 +1,64 @@
-"""The candidates of a call, the best of them and the drawn one, against brute force over all offers.
+"""The candidates of a call, the best of them and the drawn one, against the oracle of requests.
 
-Input: the offers, resources and standings of up to six members; then calls. The oracle checks each member in turn, with
-Python's sets instead of bit masks, and ranks by sorting.
+Input: the offers, resources and standings of up to six members; then calls. The oracle knows clusters at rest. So it is
+asked about the members that take calls, and then about those of them with the best standing and load.
 """
 
 from __future__ import annotations
 
-from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
-from mpreg_proto.cluster.index import Index
-from mpreg_proto.cluster.members import Card, Members
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
 from mpreg_proto.ids import MemberId
-from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests import placement
 from mpreg_proto.requests.placement import NOISE, Candidate
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Claim
+from mpreg_proto.wire.messages import Call, Request
+from mpreg_transports.testing.expected import Placement, oracle
 from mpreg_transports.testing.fuzz.draws import Draws
+from mpreg_transports.testing.placing import index_of, member_id
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import Spec
 
-IDS = tuple(MemberId(bytes([letter]) * 16) for letter in range(6))
 _TAGS = ("gpu", "fast", "eu")
 _FUNCTIONS = ("f", "g")
 _VERSIONS = ("", "1")
+_NAMES = tuple("abcdef")
 
 
 class Member:
-    """One member in the model of the oracle."""
+    """One member in the model of the target."""
 
     def __init__(self, draws: Draws) -> None:
         self.standing = Standing(draws.below(5))
-        self.resources = _tags(draws)
+        resources = _tags(draws)
         self.draining = draws.chance(4)
-        self.functions = {
-            name: (draws.pick(_VERSIONS), _tags(draws), draws.byte() % 2 == 1)
+        functions = {
+            name: Fn(abs, version=draws.pick(_VERSIONS), resources=_tags(draws), idempotent=draws.byte() % 2 == 1)
             for name in _FUNCTIONS
             if draws.byte() % 2
         }
+        self.spec = Spec(functions=functions, resources=resources)
         self.waiting = draws.below(4)
         self.linked = draws.byte() % 2 == 1
+
+    @property
+    def takes_calls(self) -> bool:
+        """True if calls may be placed on it."""
+        return self.standing <= Standing.SUSPECT and not self.draining
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool]:
+        """Its standing and load; the lowest is the best."""
+        return self.standing is Standing.SUSPECT, self.waiting >= 3, not self.linked
 
 
 class Loads:
     """The load of each member, as drawn."""
 
-    def __init__(self, members: dict[MemberId, Member]) -> None:
+    def __init__(self, members: Mapping[MemberId, Member]) -> None:
         self._members = members
 
     def waiting(self, member: MemberId, now: int) -> int:
@@ -66,20 +81,32 @@ class Loads:
 def harness(data: bytes) -> None:
     """Build the cluster, then compare its answers."""
     draws = Draws(data)
-    members = {identity: Member(draws) for identity in IDS[: 1 + draws.below(6)]}
-    index, loads = _index(members), Loads(members)
+    members = {name: Member(draws) for name in _NAMES[: 1 + draws.below(6)]}
+    ids = dict(zip(map(member_id, range(len(members))), members, strict=True))
+    index = index_of(
+        {name: member.spec for name, member in members.items()},
+        standings={name: member.standing for name, member in members.items()},
+        draining=frozenset(name for name, member in members.items() if member.draining),
+    )
+    loads = Loads({member: members[name] for member, name in ids.items()})
     for _ in range(1 + draws.below(4)):
         function, resources = draws.pick((*_FUNCTIONS, "h")), _tags(draws)
-        version = draws.pick((None, None, "", "1"))
-        found = index.offers(function, resources, version)
-        expected = [one for one in members if _can(members[one], function, resources, version)]
-        assert [one.member for one in found] == expected, f"{function} {resources} {version}"
+        call = Call("call", function, b"", (), resources, draws.pick((None, None, "", "1")))
+        found = index.offers(function, resources, call.version)
+        able = _expected(call, {name: member for name, member in members.items() if member.takes_calls}).nodes
+        assert [ids[one.member] for one in found] == sorted(able), f"{call}: {found}"
         for one in found:
-            _is_described(one, members[one.member], function, resources)
+            _is_described(one, members[ids[one.member]], call)
         if found:
-            _placed(draws, found, members, loads, resources)
+            _placed(draws, found, {one.member: members[ids[one.member]] for one in found}, ids, loads, call)
         else:
-            _lacking(index.explain_no_match(function, resources, version), members, function, resources, version)
+            _lacking(index.explain_no_match(function, resources, call.version), members, call)
+
+
+def _expected(call: Call, members: Mapping[str, Member]) -> Placement:
+    """Return the placement of `call` if there were only these members."""
+    cluster = {name: member.spec for name, member in members.items()}
+    return oracle(Request(1, (call,)), cluster, run=False).calls[call.name].placement
 
 
 def _tags(draws: Draws) -> tuple[str, ...]:
@@ -87,72 +114,45 @@ def _tags(draws: Draws) -> tuple[str, ...]:
     return tuple(sorted(tag for place, tag in enumerate(_TAGS) if mask >> place & 1))
 
 
-def _index(members: dict[MemberId, Member]) -> Index:
-    """Return the index of this node after deltas from the members themselves."""
-    limits = Limits()
-    known = Members(MemberId(b"\xff" * 16), Card("me"), limits=limits, now=0)
-    catalogue = Catalogue(known.me, limits=limits)
-    for identity, member in members.items():
-        known.merge([Claim(identity, 1, int(member.standing))], 0)
-        own = Catalogue(identity, limits=limits)
-        deltas = [own.set_resources(member.resources)]
-        for name, (version, resources, idempotent) in member.functions.items():
-            spec = FunctionSpec(name=name, version=version, resources=resources, idempotent=idempotent)
-            deltas.append(own.offer(spec))
-        deltas += [own.drain()] if member.draining else []
-        for delta in deltas:
-            catalogue.apply(delta)
-    return Index(known, catalogue)
+def _held(member: Member, function: str) -> set[str]:
+    """Return all resources of a function on a member."""
+    return {*member.spec.resources, *member.spec.functions[function].resources}
 
 
-def _can(member: Member, function: str, resources: tuple[str, ...], version: str | None) -> bool:
-    if member.standing > Standing.SUSPECT or member.draining or function not in member.functions:
-        return False
-    offered, own, _ = member.functions[function]
-    return (version is None or version == offered) and {*member.resources, *own} >= set(resources)
-
-
-def _is_described(one: Candidate, member: Member, function: str, resources: tuple[str, ...]) -> None:
-    version, own, idempotent = member.functions[function]
-    exact = {*member.resources, *own} == set(resources)
+def _is_described(one: Candidate, member: Member, call: Call) -> None:
+    fn = member.spec.functions[call.function]
+    exact = _held(member, call.function) == set(call.resources)
     facts = (one.exact, one.suspect, one.idempotent, one.version)
-    assert facts == (exact, member.standing is Standing.SUSPECT, idempotent, version), facts
+    assert facts == (exact, member.standing is Standing.SUSPECT, fn.idempotent, fn.version), facts
 
 
 def _placed(
     draws: Draws,
     found: tuple[Candidate, ...],
-    members: dict[MemberId, Member],
+    able: Mapping[MemberId, Member],
+    ids: Mapping[MemberId, str],
     loads: Loads,
-    resources: tuple[str, ...],
+    call: Call,
 ) -> None:
-    def standing(one: Candidate) -> tuple[bool, ...]:
-        member = members[one.member]
-        inexact = bool(resources) and not one.exact
-        return one.suspect, member.waiting >= 3, not member.linked, inexact
-
-    best = min(map(standing, found))
-    expected = [one for one in found if standing(one) == best]
-    equals = placement.rank(found, loads, resources=resources, now=0)
-    assert list(equals) == expected, f"{equals} instead of {expected}"
-    chosen = placement.draw(equals, loads, Rng(draws.byte()), 0)
+    best = min(member.rank for member in able.values())
+    equals = _expected(call, {ids[member]: one for member, one in able.items() if one.rank == best}).equals
+    expected = [one for one in found if ids[one.member] in equals]
+    ranked = placement.rank(found, loads, resources=call.resources, now=0)
+    assert list(ranked) == expected, f"{ranked} instead of {expected}"
+    chosen = placement.draw(ranked, loads, Rng(draws.byte()), 0)
     assert chosen in expected, "drawn from outside the best rank"
     if len(expected) == 2:  # both are compared
-        assert members[chosen.member].waiting == min(members[one.member].waiting for one in expected), "the busier one"
-    rows = placement.rejected(found, equals, loads, 0)
-    assert len(rows) == len(found) - len(expected) and placement.choice_reason(equals, found), rows
+        assert able[chosen.member].waiting == min(able[one.member].waiting for one in expected), "the busier one"
+    rows = placement.rejected(found, ranked, loads, 0)
+    assert len(rows) == len(found) - len(expected) and placement.choice_reason(ranked, found), rows
 
 
-def _lacking(
-    details: dict[str, object],
-    members: dict[MemberId, Member],
-    function: str,
-    resources: tuple[str, ...],
-    version: str | None,
-) -> None:
-    offered = [member for member in members.values() if _can(member, function, (), version)]
+def _lacking(details: dict[str, object], members: Mapping[str, Member], call: Call) -> None:
+    """Check the details of a call that no member can run."""
+    anywhere = replace(call, resources=())
+    offered = _expected(anywhere, {name: member for name, member in members.items() if member.takes_calls}).nodes
     assert details["unknown"] == ("resources" if offered else "function"), details
     if offered:
-        held = [{*member.resources, *member.functions[function][1]} for member in offered]
-        lacks = details["lacks"]
-        assert isinstance(lacks, list) and len(lacks) == min(len(set(resources) - one) for one in held), details
+        lacks, asked = details["lacks"], set(call.resources)
+        least = min(len(asked - _held(members[name], call.function)) for name in offered)
+        assert isinstance(lacks, list) and len(lacks) == least, details
