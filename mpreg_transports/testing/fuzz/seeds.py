@@ -16,10 +16,10 @@ from mpreg_proto.rng import Rng
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.messages import Call, CancelRequest, Message, Ping, Refused, Request, Result
 from mpreg_proto.wire.values import Ref, ValueCodec
-from mpreg_transports.testing.fuzz.traces import Step, packed
+from mpreg_transports.testing.fuzz.traces import TraceStep, packed
 from mpreg_transports.testing.fuzz.world import ASKED, REMOTE, SECOND, Framing, LinkId, drained, frame, hello, make_node
 
-Steps = list[tuple[Step, bytes]]
+Steps = list[tuple[TraceStep, bytes]]
 
 _CODEC = ValueCodec()
 
@@ -50,12 +50,12 @@ class Conversation:
 
     def note(self, side: int, data: bytes) -> None:
         """Add data that `side` sends."""
-        self.steps[side].append((Step.SAY, data))
+        self.steps[side].append((TraceStep.SAY, data))
 
     def wait(self, tenths: int) -> None:
         """Add time that passes for both."""
         for steps in self.steps:
-            steps.append((Step.WAIT, bytes([tenths])))
+            steps.append((TraceStep.WAIT, bytes([tenths])))
 
 
 def client_with_node() -> tuple[bytes, bytes]:
@@ -66,14 +66,14 @@ def client_with_node() -> tuple[bytes, bytes]:
     now = 0
     for request in GRAPHS:
         session.submit(request, now=now)
-        talk.steps[1].append((Step.ACT, b"\0"))
+        talk.steps[1].append((TraceStep.ACT, b"\0"))
         _exchange(talk, node, session, link, now)
         now += SECOND
         node.wake(now=now)
         talk.wait(10)
     session.get_view(now=now)
     session.explain(GRAPHS[1], now=now)
-    talk.steps[1].extend([(Step.ACT, b"\3"), (Step.ACT, b"\2")])
+    talk.steps[1].extend([(TraceStep.ACT, b"\3"), (TraceStep.ACT, b"\2")])
     _exchange(talk, node, session, link, now)
     node.leave(now=now)
     _exchange(talk, node, session, link, now)
@@ -111,12 +111,12 @@ def node_with_node(*, dials: bool, leaves: bool) -> bytes:
     for number, request in enumerate(GRAPHS):
         nodes[0].submit(request, now=now)
         nodes[1].submit(ASKED, now=now)
-        steps.append((Step.ACT, b""))
+        steps.append((TraceStep.ACT, b""))
         _between(nodes, steps, now)
         now += SECOND // 2
         for node in nodes:
             node.wake(now=now)
-        steps.append((Step.WAIT, b"\5"))
+        steps.append((TraceStep.WAIT, b"\5"))
         if number == 3:
             nodes[0].withdraw("boom", now=now)
             nodes[0].set_resources(("gpu", "eu"), now=now)
@@ -125,7 +125,7 @@ def node_with_node(*, dials: bool, leaves: bool) -> bytes:
     if leaves:
         nodes[0].leave(now=now)
         _between(nodes, steps, now)
-    steps.append((Step.CLOSE, b""))
+    steps.append((TraceStep.CLOSE, b""))
     return bytes([dials]) + packed(steps)
 
 
@@ -139,7 +139,7 @@ def _between(nodes: tuple[Node, Node], steps: Steps, now: int) -> None:
                     busy = True
                     data = b"".join(effect.chunks)
                     if side == 0:
-                        steps.append((Step.SAY, data))
+                        steps.append((TraceStep.SAY, data))
                     nodes[1 - side].receive(LinkId(1), data, now=now)
                 elif isinstance(effect, HangUp):
                     return
@@ -156,12 +156,12 @@ def handwritten_peer() -> bytes:
         CancelRequest(9),
         dispatch,
     ]
-    return b"\0" + packed([*((Step.SAY, frame(message)) for message in said), (Step.WAIT, b"\5")])
+    return b"\0" + packed([*((TraceStep.SAY, frame(message)) for message in said), (TraceStep.WAIT, b"\5")])
 
 
 def cancelled_early(answered: bytes) -> bytes:
     """Return the trace of a client that submits requests before a link is open, and cancels one."""
-    return packed([(Step.ACT, b"\0"), (Step.ACT, b"\0"), (Step.ACT, b"\4")]) + answered
+    return packed([(TraceStep.ACT, b"\0"), (TraceStep.ACT, b"\0"), (TraceStep.ACT, b"\4")]) + answered
 
 
 def frame_bodies(trace: bytes) -> list[bytes]:
@@ -171,7 +171,7 @@ def frame_bodies(trace: bytes) -> list[bytes]:
 
     reader, found = FrameReader(1 << 20), dict[tuple[int, int], bytes]()
     for step, data in unpacked(trace):
-        if step is Step.SAY:
+        if step is TraceStep.SAY:
             try:
                 for body in reader.feed(data):
                     found.setdefault((bytes(body)[1], len(body) // 32), bytes(body))

@@ -28,7 +28,7 @@ _VERSIONS = ("", "1")
 _NAMES = tuple("abcdef")
 
 
-class Member:
+class MemberModel:
     """One member in the model of the target."""
 
     def __init__(self, draws: Draws) -> None:
@@ -55,10 +55,10 @@ class Member:
         return self.standing is Standing.SUSPECT, self.waiting >= 3, not self.linked
 
 
-class Loads:
+class DrawnLoads:
     """The load of each member, as drawn."""
 
-    def __init__(self, members: Mapping[MemberId, Member]) -> None:
+    def __init__(self, members: Mapping[MemberId, MemberModel]) -> None:
         self._members = members
 
     def waiting(self, member: MemberId, now: int) -> int:
@@ -81,14 +81,14 @@ class Loads:
 def harness(data: bytes) -> None:
     """Build the cluster, then compare its answers."""
     draws = Draws(data)
-    members = {name: Member(draws) for name in _NAMES[: 1 + draws.below(6)]}
+    members = {name: MemberModel(draws) for name in _NAMES[: 1 + draws.below(6)]}
     ids = dict(zip(map(member_id, range(len(members))), members, strict=True))
     index = index_of(
         {name: member.spec for name, member in members.items()},
         standings={name: member.standing for name, member in members.items()},
         draining=frozenset(name for name, member in members.items() if member.draining),
     )
-    loads = Loads({member: members[name] for member, name in ids.items()})
+    loads = DrawnLoads({member: members[name] for member, name in ids.items()})
     for _ in range(1 + draws.below(4)):
         function, resources = draws.pick((*_FUNCTIONS, "h")), _tags(draws)
         call = Call("call", function, b"", (), resources, draws.pick((None, None, "", "1")))
@@ -103,7 +103,7 @@ def harness(data: bytes) -> None:
             _lacking(index.explain_no_match(function, resources, call.version), members, call)
 
 
-def _expected(call: Call, members: Mapping[str, Member]) -> Placement:
+def _expected(call: Call, members: Mapping[str, MemberModel]) -> Placement:
     """Return the placement of `call` if there were only these members."""
     cluster = {name: member.spec for name, member in members.items()}
     return oracle(Request(1, (call,)), cluster, run=False).calls[call.name].placement
@@ -114,12 +114,12 @@ def _tags(draws: Draws) -> tuple[str, ...]:
     return tuple(sorted(tag for place, tag in enumerate(_TAGS) if mask >> place & 1))
 
 
-def _held(member: Member, function: str) -> set[str]:
+def _held(member: MemberModel, function: str) -> set[str]:
     """Return all resources of a function on a member."""
     return {*member.spec.resources, *member.spec.functions[function].resources}
 
 
-def _is_described(one: Candidate, member: Member, call: Call) -> None:
+def _is_described(one: Candidate, member: MemberModel, call: Call) -> None:
     fn = member.spec.functions[call.function]
     exact = _held(member, call.function) == set(call.resources)
     facts = (one.exact, one.suspect, one.idempotent, one.version)
@@ -129,9 +129,9 @@ def _is_described(one: Candidate, member: Member, call: Call) -> None:
 def _placed(
     draws: Draws,
     found: tuple[Candidate, ...],
-    able: Mapping[MemberId, Member],
+    able: Mapping[MemberId, MemberModel],
     ids: Mapping[MemberId, str],
-    loads: Loads,
+    loads: DrawnLoads,
     call: Call,
 ) -> None:
     best = min(member.rank for member in able.values())
@@ -147,7 +147,7 @@ def _placed(
     assert len(rows) == len(found) - len(expected) and placement.choice_reason(ranked, found), rows
 
 
-def _lacking(details: dict[str, object], members: Mapping[str, Member], call: Call) -> None:
+def _lacking(details: dict[str, object], members: Mapping[str, MemberModel], call: Call) -> None:
     """Check the details of a call that no member can run."""
     anywhere = replace(call, resources=())
     offered = _expected(anywhere, {name: member for name, member in members.items() if member.takes_calls}).nodes
