@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire.messages import Call, Done, Failed, Request
 from mpreg_proto.wire.values import MalformedValue, Ref, ValueCodec
 from mpreg_transports.functions.execution import built_in
-from mpreg_transports.graph import Graph
+from mpreg_transports.graph import Graph, describe_call
 from mpreg_transports.testing.equality import same
 from mpreg_transports.testing.invariants.oracles import substituted
 from mpreg_transports.testing.invariants.sequential import returned
@@ -57,6 +58,8 @@ class ExpectedCall(msgspec.Struct, frozen=True):
     """The error codes with which the call may end; empty if it must have a result."""
     value: Any = UNKNOWN
     """The result, as it arrives."""
+    idempotent: bool | None = None
+    """Whether its function may run twice; None if that differs between its nodes, or there are none."""
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -87,7 +90,8 @@ class Expected(msgspec.Struct, frozen=True):
         If the request has `trace=True`, the nodes are compared as well.
         """
         if differences := self.differences(call):
-            raise AssertionError("; ".join(differences) + f" (the request: {call.request})")
+            calls = [describe_call(one, default_codec()) for one in call.request.calls]
+            raise AssertionError("\n".join([*differences, "the calls:", *calls]))
 
     def differences(self, call: SimCall) -> list[str]:
         """Return in words in what a request that has ended differs from this."""
@@ -139,6 +143,11 @@ class Expected(msgspec.Struct, frozen=True):
             return [f"expected the failure of a call, got {_shown(fault)}"]
         if end.known and fault.code not in end.codes - {ErrorCode.CANCELLED}:
             return [f"{name}: expected {_wanted(end)}, got {_shown(fault)}"]
+        started = bool(fault.details.get("maybe_executed"))
+        if started and all(one.idempotent for one in self.calls.values()):
+            return ["maybe_executed is true, and all functions are idempotent"]
+        if not started and fault.code == ErrorCode.EXECUTION_FAILED and end.idempotent is False:
+            return [f"maybe_executed is false, and {name} has failed"]
         return []
 
     def _value(self, row: Done) -> str:
@@ -175,7 +184,13 @@ def oracle(
     if not request.wait and not request.partial and not all(one.nodes for one in placements.values()):
         code = int(ErrorCode.COMMAND_NOT_FOUND)
     ends = _ends(request, placements, cluster) if run and code is None else {}
-    calls = {name: ends.get(name, ExpectedCall(placement)) for name, placement in placements.items()}
+    calls = {
+        call.name: replace(
+            ends.get(call.name) or ExpectedCall(placements[call.name]),
+            idempotent=_idempotent(call, placements[call.name], cluster),
+        )
+        for call in request.calls
+    }
     used = {need for call in request.calls for need in call.dependencies}
     return Expected(code, calls, request.want or tuple(name for name in calls if name not in used))
 
@@ -245,13 +260,18 @@ def _placement(call: Call, cluster: Mapping[str, Spec]) -> Placement:
     return Placement(frozenset(nodes), frozenset(exact or nodes))
 
 
+def _idempotent(call: Call, placement: Placement, cluster: Mapping[str, Spec]) -> bool | None:
+    kinds = {_offered(cluster[name])[call.function].idempotent for name in placement.nodes}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
 def _offered(spec: Spec) -> dict[str, Fn]:
     """Return the functions of a node, with echo and echos."""
     offered = {name: one if isinstance(one, Fn) else Fn(one) for name, one in spec.functions.items()}
     return {**_BUILT_IN, **offered}
 
 
-_BUILT_IN: Final = {one.spec.name: Fn(one.call) for one in built_in()}
+_BUILT_IN: Final = {one.spec.name: Fn(one.call, idempotent=one.spec.idempotent) for one in built_in()}
 
 
 # -- results ----------------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from datetime import timedelta, timezone
+from datetime import datetime, time, timedelta, timezone
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+
+Moment = TypeVar("Moment", datetime, time)
 
 
 @cache
@@ -55,17 +57,26 @@ def _plain() -> SearchStrategy[Any]:
     return st.one_of(st.none(), st.booleans(), _INTEGERS, st.floats(), st.text(max_size=6), st.binary(max_size=6))
 
 
+def _without_fold(moment: Moment) -> Moment:
+    """Return the moment without `fold` if it has a time zone, as it arrives."""
+    return moment if moment.tzinfo is None else moment.replace(fold=0)
+
+
 def _rich() -> SearchStrategy[Any]:
     """Return a strategy for values without parts that are extensions of MessagePack."""
     return st.one_of(
         st.complex_numbers(),
         st.decimals(),
         st.uuids(),
-        st.datetimes(timezones=_ZONES),
+        st.datetimes(timezones=_ZONES).map(_without_fold),
         st.dates(),
-        st.times(timezones=_ZONES),
+        st.times(timezones=_ZONES).map(_without_fold),
         st.timedeltas(),
     )
+
+
+def _view(data: bytes) -> memoryview:
+    return memoryview(data)
 
 
 def _converted() -> SearchStrategy[Any]:
@@ -73,7 +84,7 @@ def _converted() -> SearchStrategy[Any]:
     entries = st.dictionaries(st.text(max_size=2), st.integers(0, 9), max_size=2)
     return st.one_of(
         st.binary(max_size=4).map(bytearray),
-        st.binary(max_size=4).map(memoryview[int]),
+        st.binary(max_size=4).map(_view),
         entries.map(OrderedDict),
         entries.map(lambda held: defaultdict(int, held)),
         st.text(max_size=3).map(Counter),
