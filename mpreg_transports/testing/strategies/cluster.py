@@ -45,7 +45,7 @@ FUNCTIONS: dict[str, Fn] = {
     "record": Fn(record, idempotent=True, version="2"),
     "first": Fn(first, concurrency=1),
     "nothing": Fn(nothing, inline=True),
-    "slowly": Fn(slowly),
+    "slowly": Fn(slowly, concurrency=1),
 }
 """The functions of `clusters()`: pure, for any arguments, of every kind. `first` raises without an argument."""
 

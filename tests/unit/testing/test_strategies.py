@@ -184,11 +184,11 @@ def test_each_defect_alone_is_one(defect: Callable[[Request, int], Request]) -> 
 
 
 def test_codes_of_requests() -> None:
-    made = drawn(requests(CLUSTER, valid=None), 500)
+    made = drawn(requests(CLUSTER, valid=None), 400)
     codes = Counter(oracle(request, CLUSTER, run=False).code for request in made)
     assert set(codes) == {None, 1001, 1010, 1011, 1012, 1013, 1014}, codes
-    options = {(request.partial, request.eager, request.want is None, request.wait > 0) for request in made}
-    assert len(options) == 16
+    options = [(request.partial, request.eager, request.want is None, request.wait > 0) for request in made]
+    assert all(set(flags) == {True, False} for flags in zip(*options, strict=True))
     ends = {code for one in made if not oracle(one, CLUSTER).code for code in failures(one)}
     assert ends == {1001, 1003, 1013}
 
@@ -202,7 +202,7 @@ def failures(request: Request) -> set[int]:
 
 
 def test_kinds_of_messages() -> None:
-    assert set(map(type, drawn(messages(), 1_000))) == set(get_args(Message))
+    assert set(map(type, drawn(messages(), 400))) == set(get_args(Message))
     assert set(map(type, drawn(messages(Request), 20))) == {Request}
 
 
@@ -212,13 +212,13 @@ def test_messages_can_be_encoded(message: Message) -> None:
 
 
 def test_kinds_of_faults() -> None:
-    made = drawn(faults(CLUSTER, seconds=5), 600)
+    made = drawn(faults(CLUSTER, seconds=5), 300)
     scripts = [one for one in made if isinstance(one, Script)]
     assert {len(one.actions) > 0 for one in scripts} == {True, False}
     assert all(0 <= action.at <= 5e9 for one in scripts for action in one.actions)
     assert {action.name for one in scripts for action in one.actions} >= {"crash", "restart", "partition", "stall"}
     swarms = [one for one in made if isinstance(one, Swarm)]
-    assert len(scripts) > 60 and {kind for one in swarms for kind in one.kinds} == set(FAULTS)
+    assert len(scripts) > 40 and {kind for one in swarms for kind in one.kinds} == set(FAULTS)
 
 
 def test_named_faults_only() -> None:
@@ -243,7 +243,7 @@ def test_failing_fault_is_shrunk_to_itself() -> None:
     found = find(
         faults(CLUSTER, seconds=5, kinds=["crash", "stall"]),
         lambda one: isinstance(one, Script) and any(action.name == "stall" for action in one.actions),
-        settings=settings(database=None, max_examples=200),
+        settings=settings(database=None, max_examples=100),
     )
     assert isinstance(found, Script) and [action.name for action in found.actions] == ["stall"]
 
