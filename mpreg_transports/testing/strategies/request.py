@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from msgspec.structs import replace
 
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_transports.testing.simulation.hosts import Spec
@@ -64,7 +65,10 @@ def _with_defects(request: Request, defects: list[tuple[Callable[[Request, int],
 
 
 def _defects() -> SearchStrategy[list[tuple[Callable[[Request, int], Request], int]]]:
-    return st.lists(st.tuples(st.sampled_from(DEFECTS), st.integers(0, 99)), min_size=1, max_size=3)
+    """Return a strategy for defects: mostly one, of each code equally often, else up to three."""
+    one = st.tuples(st.sampled_from(list(DEFECTS.values())).flatmap(st.sampled_from), st.integers(0, 99))
+    single = one.map(lambda defect: [defect])
+    return st.one_of(single, single, st.lists(one, min_size=2, max_size=3))
 
 
 # -- defects: each returns a changed request; `number` selects the place ----------------------------------------------
@@ -163,7 +167,14 @@ def unknown_version(request: Request, number: int) -> Request:
     return _changed(_at_once(request), number, lambda call: replace(call, version="none"))
 
 
-DEFECTS = (
-    no_calls, empty_name, empty_function, empty_want, repeated_want, no_time, negative_wait, long_name, duplicate_name,
-    unknown_dependency, unknown_want, cycle, unknown_function, unknown_resource, unknown_version,
-)  # fmt: skip
+DEFECTS: dict[int, tuple[Callable[[Request, int], Request], ...]] = {
+    ErrorCode.INVALID_REQUEST: (
+        no_calls, empty_name, empty_function, empty_want, repeated_want, no_time, negative_wait,
+    ),
+    ErrorCode.LIMIT_EXCEEDED: (long_name,),
+    ErrorCode.DUPLICATE_NAME: (duplicate_name,),
+    ErrorCode.UNRESOLVED_REFERENCE: (unknown_dependency, unknown_want),
+    ErrorCode.CYCLIC_REFERENCE: (cycle,),
+    ErrorCode.COMMAND_NOT_FOUND: (unknown_function, unknown_resource, unknown_version),
+}  # fmt: skip
+"""The defects by the code with which a node refuses a request that has no other defect."""

@@ -177,10 +177,14 @@ def test_wrong_requests_are_refused(request: Request) -> None:
     assert oracle(request, CLUSTER, run=False).code is not None
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
-def test_each_defect_alone_is_one(defect: Callable[[Request, int], Request]) -> None:
+@pytest.mark.parametrize(
+    ("code", "defect"),
+    [(code, defect) for code, some in DEFECTS.items() for defect in some],
+    ids=lambda one: getattr(one, "__name__", str(one)),
+)
+def test_code_of_each_defect(code: int, defect: Callable[[Request, int], Request]) -> None:
     for number, request in enumerate(drawn(requests(CLUSTER), 40)):
-        assert oracle(defect(request, number), CLUSTER, run=False).code is not None
+        assert oracle(defect(request, number), CLUSTER, run=False).code == code
 
 
 def test_codes_of_requests() -> None:
