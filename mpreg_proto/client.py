@@ -317,7 +317,8 @@ class ClientSession:
     def _send(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
         assert message is not None, "a question that may be sent again is kept"
-        if pending.was_queued and isinstance(message, Request):  # it waited here: less time is left
+        if pending.was_queued and isinstance(message, Request) and (message.timeout is None or message.timeout > 0):
+            # It waited here, so less time is left. A timeout that is not valid stays as it is, for the node to refuse.
             message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
         try:
             outcome = self.links.send(link, message)

@@ -131,7 +131,7 @@ def references(data: bytes) -> dict[Ref, int]:
 
     if len(data) > SMALL:
         refuse_oversized_headers(data, len(data))
-    unpack(data, len(data), hook)
+    unpack(data, len(data), hook, object_pairs_hook=list)  # a key that is a tuple is a list here: no hash of it
     return uses
 
 

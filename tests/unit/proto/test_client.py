@@ -154,6 +154,14 @@ def test_requests_before_the_link_are_sent_in_order() -> None:
     assert requests(booth.take()) == numbers == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_invalid_timeout_after_waiting_for_a_link(timeout: int) -> None:
+    booth = Booth(opened=False)
+    booth.submit(Request(0, CALL, timeout=timeout))
+    booth.open()
+    assert [message.timeout for message in booth.take() if isinstance(message, Request)] == [timeout]
+
+
 def test_remaining_timeout_after_waiting_for_a_link() -> None:
     booth = Booth(opened=False)
     booth.submit(Request(0, CALL, timeout=10 * SECOND))
