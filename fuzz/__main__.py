@@ -1,55 +1,72 @@
-"""`python -m fuzz --list`, `python -m fuzz TARGET --seconds N [--seed S]`, `python -m fuzz TARGET --input FILE`."""
+"""`python -m fuzz`: the command of `mpreg_transports.testing.fuzz` with the corpus of this folder, and with atheris.
+
+Where atheris is installed it follows the coverage of the core; `--random` does without it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
 
-from fuzz import TARGETS, corpus, harness
-from fuzz.running import guided, has_atheris, run
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code. 0: no input failed; 1: an input failed or still fails; 2: wrong usage."""
-    options = _parser().parse_args(arguments)
-    if options.list:
-        for name, proves in TARGETS.items():
-            print(f"{name:<12}{len(corpus(name)):>4} inputs  {proves}")
-        return 0
-    if options.target is None:
-        _parser().error("name a target, or --list")
-    if not options.seconds > 0:
-        _parser().error("--seconds: more than 0")
-    if options.input is not None:
-        harness(options.target)(options.input.read_bytes())  # raises the error of the input again
-        print(f"{options.target}: this input passes")
-        return 0
-    found = False
-    options.artifacts.mkdir(parents=True, exist_ok=True)
-    for target in TARGETS if options.target == "all" else [options.target]:
-        if has_atheris() and not options.random:
-            report = guided(
-                target, seconds=options.seconds, seed=options.seed, artifacts=options.artifacts, keep=options.keep
-            )
-        else:
-            report = run(target, seconds=options.seconds, seed=options.seed, artifacts=options.artifacts)
-        print(report.describe(), flush=True)
-        found = found or report.crash is not None
-    return int(found)
+from fuzz import CORPUS
+from mpreg_transports.testing.fuzz.command import corpus, execute, parser, run_randomly
+from mpreg_transports.testing.fuzz.mutation import LONGEST
+from mpreg_transports.testing.fuzz.running import FuzzReport
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description="Fuzz the core until an input fails.")
-    parser.add_argument("target", nargs="?", choices=[*TARGETS, "all"], help="what to fuzz; all: one after the other")
-    parser.add_argument("--list", action="store_true", help="the targets, and what each proves")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long, for each target (10)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same inputs (0)")
-    parser.add_argument("--input", type=Path, metavar="FILE", help="run one input again")
-    parser.add_argument("--random", action="store_true", help="random mutation, even where atheris is installed")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="with atheris: where the corpus grows")
-    parser.add_argument("--artifacts", type=Path, default=Path(), metavar="DIR", help="where failing inputs go (here)")
-    return parser
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code of `execute`."""
+    options = parser("python -m fuzz")
+    options.set_defaults(corpus=CORPUS)
+    options.add_argument("--random", action="store_true", help="random mutation, even where atheris is installed")
+    options.add_argument("--keep", type=Path, metavar="DIR", help="with atheris: where the corpus grows")
+    return execute(options, arguments, runner=_run)
+
+
+def _run(target: str, options: argparse.Namespace) -> FuzzReport:
+    if options.random or find_spec("atheris") is None:
+        return run_randomly(target, options)
+    return _run_guided(target, options)
+
+
+def _run_guided(target: str, options: argparse.Namespace) -> FuzzReport:
+    """Run a target with atheris in a process of its own, as libFuzzer ends the process that it runs in.
+
+    New inputs of the corpus go to `--keep`, or are deleted.
+    """
+    artifacts, seed = options.artifacts, options.seed or 1
+    with tempfile.TemporaryDirectory() as temporary:
+        grown = options.keep or Path(temporary)
+        before = sorted(artifacts.glob(f"{target}-*"))
+        command = [
+            *(sys.executable, "-m", "fuzz.guided", target),
+            f"-max_total_time={max(1, round(options.seconds))}",
+            f"-seed={seed}",
+            f"-artifact_prefix={artifacts}/{target}-",
+            "-print_final_stats=1",
+            f"-max_len={LONGEST}",
+            str(grown),
+            str(options.corpus / target),
+        ]
+        start = perf_counter()
+        ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        took = perf_counter() - start
+        stats = dict(line[6:].split(":") for line in ended.stderr.splitlines() if line.startswith("stat::"))
+        executions = int(stats.get("number_of_executed_units", 0))
+        new = [file for file in sorted(artifacts.glob(f"{target}-*")) if file not in before]
+        if ended.returncode:
+            print(ended.stderr, file=sys.stderr)
+        size = len(corpus(target, options.corpus)) + sum(1 for file in grown.iterdir() if file.is_file())
+    crash = new[0] if new else None
+    if ended.returncode and crash is None:
+        raise RuntimeError(f"atheris ended with {ended.returncode} and no input")
+    return FuzzReport(target, "guided by coverage", seed, executions, took, size, crash)
 
 
 if __name__ == "__main__":

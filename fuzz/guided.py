@@ -9,13 +9,13 @@ import sys
 
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-from fuzz import harness
-
 
 def main() -> None:
     """Fuzz the target that the first argument names."""
     target = sys.argv.pop(1)
     with atheris.instrument_imports(include=["mpreg_proto"], enable_loader_override=False):
+        from mpreg_transports.testing.fuzz import harness
+
         function = harness(target)
     atheris.Setup(sys.argv, function)
     atheris.Fuzz()

@@ -15,6 +15,7 @@ import msgspec
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
+from mpreg_proto.guard import check_kind, exclusive
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
@@ -36,7 +37,7 @@ from mpreg_proto.wire.messages import (
     Result,
     View,
 )
-from mpreg_proto.wire.session import Received, Stage
+from mpreg_proto.wire.session import Received
 from mpreg_proto.wire.values import ValueCodec
 
 _DEADLINE_MARGIN = 200 * MILLISECOND
@@ -137,12 +138,13 @@ class ClientSession:
         self._unsent: dict[int, _Pending] = {}
         self._unreachable = ""
         self._last_id = 0
+        self._free: list[None] = [None]
         self._link: LinkId | None = None
         self._draining: dict[LinkId, dict[int, None]] = {}
         """Links to nodes that drain, each with the requests and queries that its node still has to answer."""
-        self.ready = False
+        self.ready: bool = False
         """True if there is a link on which requests can be sent."""
-        self.links = Links(
+        self.links: Links = Links(
             lambda: hello(cluster=cluster_id, member=b"", name=name),
             codec=codec or ValueCodec(),
             timers=self._timers,
@@ -153,29 +155,49 @@ class ClientSession:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
+    @exclusive
     def link_opened(self, link: LinkId, *, framing: Framing, address: Address, now: int) -> None:
-        """Take an open transport to a node. Raises LocalProtocolError if there is one; nothing has changed then."""
+        """Take an open transport to a node.
+
+        Raises LocalProtocolError if there is one already, or for a number that was used before; nothing has changed.
+        """
         if self._link is not None:
-            raise LocalProtocolError(f"link {self._link} stands already")
+            raise LocalProtocolError(f"link {self._link} is open already: a session uses one link after another")
         self.links.opened(link, framing=framing, dialled=address, now=now)
         self._link = link
         self._collect_effects()
 
+    @exclusive
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
-        """Take bytes of a stream, or one whole message of a link that keeps message boundaries."""
+        """Take bytes of a stream, or one whole message of a link that keeps message boundaries.
+
+        Raises LocalProtocolError for a link that is not open, and for text on a byte stream; nothing has changed then.
+        """
         self._receive(link, self.links.receive(link, data, now), now)
 
+    @exclusive
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
         """Take one message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
         self._receive(link, self.links.handle(link, message, now), now)
 
+    @exclusive
     def progress(self, link: LinkId, *, now: int) -> None:
-        """Record a sign of life on a link, see `Node.progress`."""
+        """Record a sign of life on a link, see `Node.progress`. Raises LocalProtocolError for one that is not open."""
+        self.links.require(link)
         self.links.progress(link, now)
 
+    @exclusive
     def link_closed(self, link: LinkId, *, now: int) -> None:
-        """Take the end of a transport: answer what was sent on it with 1023; what was never sent waits for the next."""
-        self.links.closed(link)
+        """Take the end of a transport: answer what was sent on it with 1023; what was never sent waits for the next.
+
+        Raises LocalProtocolError for a link that is not open; nothing has changed then.
+        """
+        if self.links.closed(link) is not None:
+            self._let_go(link)
+        self._collect_effects()
+
+    def _let_go(self, link: LinkId) -> None:
+        """End all that belonged to a link."""
         if link == self._link:
             self._link = None
             self.ready = False
@@ -187,8 +209,8 @@ class ClientSession:
                 text = f"the link to the node was lost {may}"
                 fault = Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"maybe_executed": pending.may_execute})
                 self._settle(number, Result(number, fault=fault))
-        self._collect_effects()
 
+    @exclusive
     def wake(self, *, now: int) -> None:
         """Do what is due at `now`, if anything is."""
         for key in self._timers.due(now):
@@ -203,13 +225,20 @@ class ClientSession:
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
+    @exclusive
     def submit(self, request: Request, *, now: int) -> int:
-        """Send `request`, now or once there is a link; return the number that its `ReplyReceived` will carry."""
+        """Send `request`, now or once there is a link; return the number that its `ReplyReceived` will carry.
+
+        While the node closes its link, and between links, it waits for the next link. An error of a request that was
+        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`.
+        """
+        check_kind("what is submitted", request, (Request,))
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         self._last_id += 1
         number = self._last_id
         return self._add_pending(number, msgspec.structs.replace(request, id=number), now + span, now)
 
+    @exclusive
     def explain(self, request: Request, *, now: int) -> int:
         """Send a query for the nodes on which `request` would run; return its number."""
         self._last_id += 1
@@ -217,11 +246,13 @@ class ClientSession:
         question = Explain(msgspec.structs.replace(request, id=number))
         return self._add_pending(number, question, now + self._limits.default_timeout, now)
 
+    @exclusive
     def get_view(self, *, now: int) -> int:
         """Send a query for the node's view of the cluster; return its number."""
         self._last_id += 1
         return self._add_pending(self._last_id, GetView(self._last_id), now + self._limits.default_timeout, now)
 
+    @exclusive
     def cancel(self, number: int, *, now: int) -> None:
         """Cancel a request: no answer comes, and the node receives a `CancelRequest`."""
         pending = self._pending.get(number)
@@ -231,16 +262,19 @@ class ClientSession:
             self._forget(number)
             self._collect_effects()
 
+    @exclusive
     def close(self, *, now: int) -> None:
         """Hang up. The node's answers to pending requests do not arrive any more."""
         if self._link is not None:
             self.links.hang_up(self._link)
             self._collect_effects()
 
+    @exclusive
     def unreachable(self, reason: str) -> None:
         """Record that no address answers for now: errors of requests that end before one answers include `reason`."""
         self._unreachable = reason
 
+    @exclusive
     def fail_all(self, fault: Fault) -> None:
         """Answer all that is pending with `fault`, because no link will open."""
         for number in list(self._pending):
@@ -249,6 +283,7 @@ class ClientSession:
 
     # -- outputs ------------------------------------------------------------------------------------------------------
 
+    @exclusive
     def drain(self) -> list[ClientEffect]:
         """Return all effects since the last `drain`, in the order of their causes."""
         log, self._log = self._log, []
@@ -282,7 +317,8 @@ class ClientSession:
     def _send(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
         assert message is not None, "a question that may be sent again is kept"
-        if pending.was_queued and isinstance(message, Request):  # it waited here: less time is left
+        if pending.was_queued and isinstance(message, Request) and (message.timeout is None or message.timeout > 0):
+            # It waited here, so less time is left. A timeout that is not valid stays as it is, for the node to refuse.
             message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
         try:
             outcome = self.links.send(link, message)
@@ -424,19 +460,23 @@ class ClientSession:
             return
         link = pending.link
         why = f" ({self._unreachable})" if self._unreachable else ""
-        text = f"no node could be reached by the deadline{why}" if link is None else "no answer came by the deadline"
+        text = "no answer came by the deadline"
+        if link is None:
+            text = f"the request was never sent: no node could be reached by the deadline{why}"
         maybe = link is not None and pending.may_execute
         if link is not None:
             self.links.send_or_close(link, CancelRequest(number))
         self._settle(number, Result(number, fault=Fault(ErrorCode.DEADLINE_EXCEEDED, text, {"maybe_executed": maybe})))
 
     def _collect_effects(self) -> None:
-        """Move the effects of the link into the one log, in order. On a link that was hung up, clear `ready`."""
-        if self.ready and self._link is not None and self.links.sessions[self._link].stage is Stage.ENDED:
-            self.ready = False
-        if self._own_log:
+        """Move the effects of the links into the one log, in order, and let go of links that were hung up."""
+        while True:
             self._log.extend(self._own_log)
             self._own_log.clear()
+            if not self.links.ended:
+                return
+            session, _ = self.links.release()
+            self._let_go(session.link)
 
 
 def _refused_while_draining(fault: Fault) -> bool:

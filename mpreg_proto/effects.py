@@ -13,6 +13,7 @@ import msgspec
 
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, RunId
+from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import Notice
 from mpreg_proto.wire.framing import Framing
 from mpreg_proto.wire.messages import Message
@@ -40,16 +41,25 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 
 class Dial(msgspec.Struct, frozen=True, gc=False):
-    """Open a link. Ends in exactly one `link_opened(dialled=address)` or one `dial_failed(address)`."""
+    """Open a link. Ends in one `link_opened(dialled=address)` or one `dial_failed(address)`, `within` nanoseconds.
+
+    After that time the core counts the dial as failed. A link that opens later is still welcome.
+    """
 
     address: Address
+    within: int = DEFAULT.dial
 
 
 class HangUp(msgspec.Struct, frozen=True, gc=False):
-    """Close a link once everything sent before has left; `link_closed` follows. `code` is the WebSocket close code."""
+    """Close a link once everything sent before has left; `link_closed` follows. `code` is the WebSocket close code.
+
+    If the peer takes nothing of that for `within` nanoseconds, close it all the same. The core has already let go of
+    all that belonged to the link, and ignores what still arrives.
+    """
 
     link: LinkId
     code: CloseCode
+    within: int = DEFAULT.hang_up
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -74,6 +84,15 @@ class Notify(msgspec.Struct, frozen=True, gc=False):
     notice: Notice
 
 
+class KeepAlive(msgspec.Struct, frozen=True, gc=False):
+    """Ask the peer of a silent JSON link for a sign of life: send a WebSocket ping; its pong is `progress(link)`.
+
+    If the transport has no ping, or takes care of dead peers itself, call `progress(link)` at once.
+    """
+
+    link: LinkId
+
+
 class Pause(msgspec.Struct, frozen=True, gc=False):
     """Stop reading a client's link until `Resume`."""
 
@@ -86,7 +105,7 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
-Effect = Send | Dial | HangUp | Run | Cancel | Notify | Pause | Resume
+Effect = Send | Dial | HangUp | Run | Cancel | Notify | KeepAlive | Pause | Resume
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -126,6 +145,8 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 Outcome = Returned | Raised | Stopped | NotStarted | Lost
+OUTCOMES = (Returned, Raised, Stopped, NotStarted, Lost)
+"""The types of `Outcome`."""
 
 FAILURE_TEXT = 16 * 1024
 """The most characters of an exception's message, and of its traceback, that are sent."""
@@ -135,11 +156,13 @@ FAILURE_SUMMARY = 1_000
 __all__ = [
     "FAILURE_SUMMARY",
     "FAILURE_TEXT",
+    "OUTCOMES",
     "Cancel",
     "Dial",
     "Effect",
     "Framing",
     "HangUp",
+    "KeepAlive",
     "Lane",
     "Lost",
     "NotStarted",

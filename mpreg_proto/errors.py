@@ -71,7 +71,7 @@ class ProtocolError(MpregError):
         super().__init__(message)
         self.code = code
         self.at = at
-        self.details = details if details is not None else {}
+        self.details: dict[str, object] = details if details is not None else {}
 
 
 class LocalProtocolError(ProtocolError):
@@ -110,14 +110,18 @@ class RequestError(MpregError):
 
     default_code: ClassVar[int] = ErrorCode.INTERNAL
     kind: ClassVar[str] = "internal"
+    """The name of the code, as in the table."""
     repeat_safe: ClassVar[bool] = False
     state_unchanged: ClassVar[bool] = True
 
+    def __init_subclass__(cls) -> None:
+        cls.kind = ErrorCode(cls.default_code).name.lower()
+
     def __init__(self, message: str, *, code: int | None = None, details: dict[str, Any] | None = None) -> None:
         super().__init__(message)
-        self.code = self.default_code if code is None else code
+        self.code: int = self.default_code if code is None else code
         self.message = message
-        self.details = details if details is not None else {}
+        self.details: dict[str, Any] = details if details is not None else {}
 
     @property
     def safe_to_repeat(self) -> bool:
@@ -136,37 +140,38 @@ class RequestError(MpregError):
 class UnknownMessage(RequestError):
     """1000: not JSON, or not an object."""
 
-    default_code, kind = ErrorCode.UNKNOWN_MESSAGE, "unknown_message"
+    default_code: ClassVar[int] = ErrorCode.UNKNOWN_MESSAGE
 
 
 class CommandNotFound(RequestError):
     """1001: no node offers the function, or none that offers it holds the resources."""
 
-    default_code, kind, repeat_safe = ErrorCode.COMMAND_NOT_FOUND, "command_not_found", True
+    default_code: ClassVar[int] = ErrorCode.COMMAND_NOT_FOUND
+    repeat_safe: ClassVar[bool] = True
 
 
 class InternalError(RequestError):
     """1002: a defect of mpreg."""
 
-    default_code, kind = ErrorCode.INTERNAL, "internal"
+    default_code: ClassVar[int] = ErrorCode.INTERNAL
 
 
 class ExecutionFailed(RequestError):
     """1003: the function raised, or its result cannot be sent. Details: call, function, node, type, message."""
 
-    default_code, kind = ErrorCode.EXECUTION_FAILED, "execution_failed"
+    default_code: ClassVar[int] = ErrorCode.EXECUTION_FAILED
 
 
 class InvalidRole(RequestError):
     """1004: `role` is absent or unknown."""
 
-    default_code, kind = ErrorCode.INVALID_ROLE, "invalid_role"
+    default_code: ClassVar[int] = ErrorCode.INVALID_ROLE
 
 
 class ClusterMismatch(RequestError):
     """1005: the two sides of a link belong to different clusters."""
 
-    default_code, kind = ErrorCode.CLUSTER_MISMATCH, "cluster_mismatch"
+    default_code: ClassVar[int] = ErrorCode.CLUSTER_MISMATCH
 
 
 class GraphError(RequestError):
@@ -175,7 +180,7 @@ class GraphError(RequestError):
     Raised where the graph is built, and sent by a node that receives an invalid one.
     """
 
-    default_code, kind = ErrorCode.INVALID_REQUEST, "invalid_request"
+    default_code: ClassVar[int] = ErrorCode.INVALID_REQUEST
 
 
 class InvalidRequest(GraphError):
@@ -185,73 +190,75 @@ class InvalidRequest(GraphError):
 class DuplicateName(GraphError):
     """1011: two calls have the same name."""
 
-    default_code, kind = ErrorCode.DUPLICATE_NAME, "duplicate_name"
+    default_code: ClassVar[int] = ErrorCode.DUPLICATE_NAME
 
 
 class CyclicReference(GraphError):
     """1012: calls depend on each other in a cycle; details list the cycle in order."""
 
-    default_code, kind = ErrorCode.CYCLIC_REFERENCE, "cyclic_reference"
+    default_code: ClassVar[int] = ErrorCode.CYCLIC_REFERENCE
 
 
 class UnresolvedReference(GraphError):
     """1013: a reference or `want` names no call, or a path does not exist in the value."""
 
-    default_code, kind = ErrorCode.UNRESOLVED_REFERENCE, "unresolved_reference"
+    default_code: ClassVar[int] = ErrorCode.UNRESOLVED_REFERENCE
 
 
 class LimitExceeded(RequestError):
     """1014: a limit is exceeded; details: the limit, its value, and what came."""
 
-    default_code, kind = ErrorCode.LIMIT_EXCEEDED, "limit_exceeded"
+    default_code: ClassVar[int] = ErrorCode.LIMIT_EXCEEDED
 
 
 class DeadlineExceeded(RequestError, TimeoutError):
     """1020: the deadline has passed."""
 
-    default_code, kind = ErrorCode.DEADLINE_EXCEEDED, "deadline_exceeded"
+    default_code: ClassVar[int] = ErrorCode.DEADLINE_EXCEEDED
 
 
 class Cancelled(RequestError):
     """1021: cancelled by the caller, or not run because an input is missing."""
 
-    default_code, kind = ErrorCode.CANCELLED, "cancelled"
+    default_code: ClassVar[int] = ErrorCode.CANCELLED
 
 
 class Overloaded(RequestError):
     """1022: too much is in flight; details: retry_after, in seconds."""
 
-    default_code, kind, repeat_safe = ErrorCode.OVERLOADED, "overloaded", True
+    default_code: ClassVar[int] = ErrorCode.OVERLOADED
+    repeat_safe: ClassVar[bool] = True
 
 
 class OutcomeUnknown(RequestError):
     """1023: the node or executor of a call was lost after the call may have started; its function is not idempotent."""
 
-    default_code, kind = ErrorCode.OUTCOME_UNKNOWN, "outcome_unknown"
+    default_code: ClassVar[int] = ErrorCode.OUTCOME_UNKNOWN
 
 
 class Draining(RequestError):
     """1024: the node is leaving."""
 
-    default_code, kind, repeat_safe = ErrorCode.DRAINING, "draining", True
+    default_code: ClassVar[int] = ErrorCode.DRAINING
+    repeat_safe: ClassVar[bool] = True
 
 
 class Unauthenticated(RequestError):
     """1030: the caller is not authenticated."""
 
-    default_code, kind = ErrorCode.UNAUTHENTICATED, "unauthenticated"
+    default_code: ClassVar[int] = ErrorCode.UNAUTHENTICATED
 
 
 class Forbidden(RequestError, PermissionError):
     """1031: the caller has no permission."""
 
-    default_code, kind = ErrorCode.FORBIDDEN, "forbidden"
+    default_code: ClassVar[int] = ErrorCode.FORBIDDEN
 
 
 class VersionMismatch(RequestError):
     """1040: no common protocol version, or a message of a kind that was not agreed on."""
 
-    default_code, kind = ErrorCode.VERSION_MISMATCH, "version_mismatch"
+    default_code: ClassVar[int] = ErrorCode.VERSION_MISMATCH
 
 
 KINDS: Final[tuple[type[RequestError], ...]] = (

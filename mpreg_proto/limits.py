@@ -62,6 +62,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The silence after which a link is closed. Reasonable: two to three times `ping_every`."""
     goodbye: Span = 10 * SECOND
     """The time that a closing link waits for its peer; a link with calls on it stays until they end."""
+    hang_up: Span = 3 * SECOND
+    """The time for which a link that is hung up waits for a peer that takes nothing of what was sent before."""
+    backlog: int = 8 * 1024 * 1024
+    """The unsent bytes from which a client's link is not read, until half of them are sent."""
+    stalled: Span = 10 * SECOND
+    """The time after which a link is closed whose peer takes none of the unsent bytes."""
     drain_grace: Span = 10 * SECOND
     """The longest time that running calls may go on after `leave()`."""
     link_wait: Span = SECOND
@@ -76,6 +82,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     dial_first: Span = 200 * MILLISECOND
     dial_longest: Span = 5 * SECOND
     """The longest reconnect backoff. It doubles from `dial_first` up to this, with full jitter."""
+    dial: Span = 10 * SECOND
+    """The time after which a dial without an answer has failed."""
     dials: int = 8
     """Dials in progress at the same time."""
     gossip_interval: Span = 30 * SECOND

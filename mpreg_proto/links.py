@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from mpreg_proto.effects import Effect, Framing, HangUp, Lane, Notify, Pause, Resume, Send
+from mpreg_proto.effects import Effect, Framing, HangUp, KeepAlive, Lane, Notify, Pause, Resume, Send
 from mpreg_proto.errors import CloseCode, ErrorCode, Fault, LocalProtocolError
+from mpreg_proto.guard import check_data
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkClosed, LinkEndCause
@@ -35,9 +36,11 @@ from mpreg_proto.wire.messages import (
     Pull,
     Refused,
 )
-from mpreg_proto.wire.session import CLOSE_CODES, Cause, Received, Session, Stage
+from mpreg_proto.wire.session import CLOSE_CODES, Cause, PauseReason, Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
 
+_CLOSED_KEPT = 4096
+"""Numbers of closed links that are remembered, to notice their reuse."""
 MAX_CONTROL_BYTES = 16 * 1024
 """The longest message in `Lane.CONTROL`, in bytes: bulk anti-entropy waits with the values."""
 _CONTROL_LANE = frozenset(
@@ -69,6 +72,12 @@ class Links:
         self.sessions: dict[LinkId, Session] = {}
         self.closing: dict[LinkId, None] = {}
         """Links on which either side has sent a goodbye."""
+        self.ended: dict[LinkId, None] = {}
+        """Links that this node has just ended; the owner calls `release` for each before it ends its input."""
+        self._hung_up: dict[LinkId, None] = {}
+        """Released links whose transport is still open: `link_closed` must follow."""
+        self._closed: dict[LinkId, None] = {}
+        """The links that were closed last, whose numbers must not come back."""
         self._keep_order = False
         self.tap: Callable[[LinkId, Message | BadRequest], None] | None = None
         """Called with each message for the owner, before the owner handles it. For simulators, which get decoded
@@ -76,9 +85,8 @@ class Links:
         """
 
     def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
-        """Take an open transport. Raises LocalProtocolError if `link` exists already; nothing has changed then."""
-        if link in self.sessions:
-            raise LocalProtocolError(f"link {link} is open already")
+        """Take an open transport. Raises LocalProtocolError for a number that was used before; nothing has changed."""
+        self._check_new(link, framing)
         session = Session(
             link,
             framing=framing,
@@ -93,15 +101,43 @@ class Links:
             self._timers.set((TimerKind.HANDSHAKE, link), now + self._limits.handshake)
         if dialled is not None:
             self.send_or_close(link, session.local_hello)
+        elif framing is Framing.CLASSIC_MESSAGES:
+            self.start_keepalive(session, now)
+
+    def decline(self, link: LinkId, framing: Framing) -> None:
+        """Hang up an open transport that came too late. Raises LocalProtocolError as `opened` does."""
+        self._check_new(link, framing)
+        self._hung_up[link] = None
+        self._log.append(HangUp(link, CloseCode.GOING_AWAY, self._limits.hang_up))
+
+    def _check_new(self, link: LinkId, framing: Framing) -> None:
+        if type(link) is not int:
+            raise LocalProtocolError(f"the number of a link: expected int, got {type(link).__name__}")
+        if type(framing) is not Framing:
+            raise LocalProtocolError(f"framing={framing!r:.40}: expected one of Framing")
+        if link in self.sessions or link in self._hung_up:
+            raise LocalProtocolError(f"link {link} is open already: give each connection a number of its own")
+        if link in self._closed:
+            raise LocalProtocolError(f"link {link} has been used before: give each connection a number of its own")
+
+    def require(self, link: LinkId) -> None:
+        """Raise LocalProtocolError unless the transport of `link` is open."""
+        if link not in self.sessions and link not in self._hung_up:
+            state = "is closed already" if link in self._closed else "was never opened; call link_opened first"
+            raise LocalProtocolError(f"link {link!r:.40} {state}")
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> Received:
         """Return what `data` completes: messages, each for `handle_control`, and a violation, if any, for `refuse`.
 
-        Returns nothing for a link that has ended. Only the activity and the handshake take effect at once.
+        Returns nothing for a link that this node has ended. Only the activity and the handshake take effect at once.
+        Raises LocalProtocolError, with nothing changed, for an unknown link and for data that no transport delivers.
         """
         session = self.sessions.get(link)
-        if session is None or session.stage is Stage.ENDED:
+        if session is None:
+            self.require(link)
             return Received()
+        if type(data) is not bytes:
+            check_data(data, stream=session.framing is Framing.STREAM)
         received = session.receive(data, now)
         if session.classic:
             self._classic_received(session, now)
@@ -113,7 +149,7 @@ class Links:
             self._timers.cancel((TimerKind.HANDSHAKE, link))
         if session.decoding and (TimerKind.DECODE, link) not in self._timers:
             self._timers.set((TimerKind.DECODE, link), now)
-            self._log.append(Pause(link))
+            self._pause(session, PauseReason.DECODING)
 
     def continue_decoding(self, link: LinkId, now: int) -> Received:
         """Decode more of a long message, see `Session.continue_decoding`. Other inputs are handled in between."""
@@ -124,13 +160,60 @@ class Links:
         if more:
             self._timers.set((TimerKind.DECODE, link), now)
         else:
-            self._log.append(Resume(link))
+            self._resume(session, PauseReason.DECODING)
+            session.touch(now)
         return received
+
+    # -- backlog ------------------------------------------------------------------------------------------------------
+
+    def backlog(self, link: LinkId, queued: int, now: int) -> None:
+        """Handle the backlog of a link: pause a client that reads too slowly, end a link whose peer takes nothing.
+
+        A backlog that has become shorter is a sign of life.
+        """
+        session = self.sessions.get(link)
+        if session is None:
+            return
+        if queued < session.backlog:
+            self.progress(link, now)
+        session.backlog = queued
+        if not queued:
+            self._timers.cancel((TimerKind.STALLED, link))
+        elif (TimerKind.STALLED, link) not in self._timers:
+            session.last_progress = now
+            self._timers.set((TimerKind.STALLED, link), now + self._limits.stalled)
+        if queued >= self._limits.backlog and session.member is None:
+            self._pause(session, PauseReason.BACKLOG)
+        elif queued <= self._limits.backlog // 2:
+            self._resume(session, PauseReason.BACKLOG)
+
+    def _pause(self, session: Session, reason: PauseReason) -> None:
+        if not session.paused:
+            self._log.append(Pause(session.link))
+        session.paused[reason] = None
+
+    def _resume(self, session: Session, reason: PauseReason) -> None:
+        if reason in session.paused:
+            del session.paused[reason]
+            if not session.paused:
+                self._log.append(Resume(session.link))
+
+    def _stalled_due(self, session: Session, now: int) -> None:
+        """End a link whose peer has taken none of the unsent bytes for `Limits.stalled`."""
+        due = session.last_progress + self._limits.stalled
+        if now < due:
+            self._timers.set((TimerKind.STALLED, session.link), due)
+            return
+        taken = f"took none of {session.backlog} bytes for {self._limits.stalled / 1e9:g} s"
+        self.hang_up(session.link, CloseCode.TRY_AGAIN_LATER, cause=LinkEndCause.STALLED, reason=taken)
+
+    # -- messages -----------------------------------------------------------------------------------------------------
 
     def handle(self, link: LinkId, message: Message, now: int) -> Received:
         """Take a message that was never encoded (Framing.OBJECTS), as `receive` takes bytes."""
         session = self.sessions.get(link)
-        if session is None or session.stage is Stage.ENDED:
+        if session is None:
+            self.require(link)
             return Received()
         return session.handle(message, now)
 
@@ -152,12 +235,30 @@ class Links:
         return True
 
     def closed(self, link: LinkId) -> Session | None:
-        """Remove a link whose transport has ended; return its session, or None."""
-        session = self.sessions.pop(link, None)
+        """Remove a link whose transport has ended; return its session, None if this node had ended it.
+
+        Raises LocalProtocolError for a link that is not open; nothing has changed then.
+        """
+        self.require(link)
+        self._closed[link] = None
+        if len(self._closed) > _CLOSED_KEPT:
+            del self._closed[next(iter(self._closed))]
+        if link in self._hung_up:
+            del self._hung_up[link]
+            return None
+        session = self.sessions.pop(link)
         self.closing.pop(link, None)
-        if session is not None and session.stage is not Stage.ENDED:
-            self._end(session, LinkEndCause.ORDERLY, "")
+        self._end(session, LinkEndCause.ORDERLY, "")
         return session
+
+    def release(self) -> tuple[Session, bool]:
+        """Remove one link of `ended`, which is not empty; return its session, and whether a goodbye came before."""
+        link = next(iter(self.ended))
+        del self.ended[link]
+        self._hung_up[link] = None
+        clean = link in self.closing
+        self.closing.pop(link, None)
+        return self.sessions.pop(link), clean
 
     def send(self, link: LinkId, message: Message) -> SendOutcome:
         """Send `message`, whole or not at all. The caller handles the outcome; see sending.py."""
@@ -261,15 +362,17 @@ class Links:
         session = self.sessions.get(link)
         if session is not None and session.stage is not Stage.ENDED:
             self._end(session, cause, reason)
-            self._log.append(HangUp(link, code))
+            self.ended[link] = None
+            self._log.append(HangUp(link, code, self._limits.hang_up))
 
     def _end(self, session: Session, cause: LinkEndCause, reason: str) -> None:
         """End a session: nothing is sent or received any more. An orderly end before the handshake gives no notice."""
         session.transition(Cause.HUNG_UP)
         for kind in LINK_TIMERS:
             self._timers.cancel((kind, session.link))
-        if session.decoding:
-            session.discard_decoding()
+        session.discard_decoding()
+        if session.paused:
+            session.paused = {}
             self._log.append(Resume(session.link))
         peer = session.remote_hello.name if session.remote_hello is not None else session.dialled or ""
         if cause is not LinkEndCause.ORDERLY or session.remote_hello is not None:
@@ -285,12 +388,14 @@ class Links:
             self.refuse(link, Fault(ErrorCode.INVALID_REQUEST, f"no hello within {self._limits.handshake / 1e9:g} s"))
         elif key[0] == TimerKind.GOODBYE:
             self._goodbye_due(link, now)
+        elif key[0] == TimerKind.STALLED:
+            self._stalled_due(session, now)
         else:
             self._check_keepalive(session, now)
 
     def start_keepalive(self, session: Session, now: int) -> None:
-        """Start to ping this link when it is silent."""
-        if not session.classic:
+        """Start to ping this link when it is silent. JSON has no ping: a WebSocket pings by itself, a stream cannot."""
+        if not session.classic or session.framing is Framing.CLASSIC_MESSAGES:
             self._timers.set((TimerKind.PING, session.link), now + self._limits.ping_every)
 
     def ping(self, link: LinkId, now: int) -> None:
@@ -305,6 +410,7 @@ class Links:
         """Record a sign of life: bytes arrived that complete no message, or the peer took bytes of this node."""
         session = self.sessions.get(link)
         if session is not None:
+            session.last_progress = now
             session.touch(now)
 
     def last_activity(self, link: LinkId) -> int:
@@ -330,6 +436,8 @@ class Links:
             self.hang_up(link)
 
     def _check_keepalive(self, session: Session, now: int) -> None:
+        if session.decoding:  # nothing is read from it meanwhile
+            session.touch(now)
         silent = now - session.last_activity
         slack = self._limits.gone_after // 8
         # This timer runs late: bytes that arrived meanwhile are still unread.
@@ -343,12 +451,18 @@ class Links:
             return
         if silent >= self._limits.ping_every and not session.keepalive_sent:
             session.keepalive_sent = True
-            self._last_ping += 1
-            self.send_or_close(session.link, Ping(self._last_ping))
+            self._ask_for_life(session)
             if not self.is_open(session.link):
                 return
         due = session.last_activity + (self._limits.gone_after if session.keepalive_sent else self._limits.ping_every)
         self._timers.set((TimerKind.PING, session.link), due)
+
+    def _ask_for_life(self, session: Session) -> None:
+        if session.classic:
+            self._log.append(KeepAlive(session.link))
+        else:
+            self._last_ping += 1
+            self.send_or_close(session.link, Ping(self._last_ping))
 
     def _on_hello(self, session: Session, message: Hello, now: int) -> bool:
         self._timers.cancel((TimerKind.HANDSHAKE, session.link))

@@ -40,6 +40,8 @@ class LinkEndCause(enum.Enum):
     """The member at the other end is marked DEAD."""
     UNRESPONSIVE = enum.auto()
     """The link carries nothing, although its member is alive."""
+    STALLED = enum.auto()
+    """The peer took none of the unsent bytes for `Limits.stalled`."""
 
 
 class LinkOpened(msgspec.Struct, frozen=True, gc=False):

@@ -26,7 +26,7 @@ class Rng:
     __slots__ = ("_random", "seed")
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        self.seed: int = seed
         self._random = random.Random(seed).random
 
     def child(self, name: str) -> Rng:

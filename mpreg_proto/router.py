@@ -34,7 +34,7 @@ from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Effect, Notify
 from mpreg_proto.errors import CloseCode, ErrorCode, Fault
-from mpreg_proto.ids import MEMBER_ID_BYTES, LinkId, MemberId, show
+from mpreg_proto.ids import MEMBER_ID_BYTES, Address, LinkId, MemberId, show
 from mpreg_proto.links import Links
 from mpreg_proto.notices import GossipTooLong, LinkEndCause, LinkOpened
 from mpreg_proto.requests import faults
@@ -124,15 +124,15 @@ class Machines:
         """`start_as` must follow: until then there is no cluster and no coordinator."""
         self.config = config
         self.entropy = entropy
-        self.timers = Timers()
+        self.timers: Timers = Timers()
         self.log: list[Effect] = []
         self.draining = False
         """True if this node takes no new calls."""
         self.offered: dict[str, FunctionSpec] = {}
-        self.resources = config.resources
-        self.addresses = config.addresses
+        self.resources: tuple[str, ...] = config.resources
+        self.addresses: tuple[Address, ...] = config.addresses
         self._rng = rng
-        self.links = Links(
+        self.links: Links = Links(
             lambda: hello(cluster=config.cluster_id, member=self.me, name=config.name),
             codec=codec,
             timers=self.timers,
@@ -140,8 +140,8 @@ class Machines:
             log=self.log,
             busy_on=self.busy_on,
         )
-        self.replies = Replies(self.links, self.log)
-        self.worker = Worker(self.refusal, codec, config.limits, shown=lambda: self.shown)
+        self.replies: Replies = Replies(self.links, self.log)
+        self.worker: Worker = Worker(self.refusal, codec, config.limits, shown=lambda: self.shown)
         self.me: MemberId
         self.cluster: Cluster
         self.coordinator: Coordinator

@@ -27,6 +27,8 @@ class TimerKind(StrEnum):
     """link: the peer has not closed it."""
     DECODE = "decode"
     """link: a long message is decoded further."""
+    STALLED = "stalled"
+    """link: the peer has taken nothing of what waits to be sent."""
     DEADLINE = "deadline"
     """request: it ends now."""
     OFFER_WAIT = "offer_wait"
@@ -49,6 +51,8 @@ class TimerKind(StrEnum):
     """New state is sent to other members."""
     DIAL = "dial"
     """address: it is dialled again."""
+    DIAL_TIMEOUT = "dial_timeout"
+    """address: its dial had no answer."""
     ANTI_ENTROPY = "anti_entropy"
     """State is compared with a neighbour."""
     MEMBER_LOST = "member_lost"
@@ -57,7 +61,7 @@ class TimerKind(StrEnum):
     """Members that were DEAD or LEFT for long are retired, and members that were RETIRED for long are forgotten."""
 
 
-LINK_TIMERS: Final = (TimerKind.HANDSHAKE, TimerKind.PING, TimerKind.GOODBYE, TimerKind.DECODE)
+LINK_TIMERS: Final = (TimerKind.HANDSHAKE, TimerKind.PING, TimerKind.GOODBYE, TimerKind.DECODE, TimerKind.STALLED)
 REQUEST_TIMERS: Final = (TimerKind.DEADLINE, TimerKind.OFFER_WAIT, TimerKind.LINK_WAIT, TimerKind.RETRY)
 
 _SLACK = 64

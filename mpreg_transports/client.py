@@ -20,7 +20,7 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Reply, ReplyReceived
-from mpreg_proto.effects import HangUp, Pause, Resume, Send
+from mpreg_proto.effects import HangUp, KeepAlive, Pause, Resume, Send
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
@@ -404,7 +404,7 @@ class ClientConnection:
         """Carry out all effects of the session. Never awaits."""
         for effect in self.session.drain():
             match effect:
-                case Send() | HangUp() | Pause() | Resume():
+                case Send() | HangUp() | KeepAlive() | Pause() | Resume():
                     self._link_loop.apply(effect)
                 case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:

@@ -196,6 +196,9 @@ class Graph:
     def __len__(self) -> int:
         return len(self._calls)
 
+    def __repr__(self) -> str:
+        return f"Graph({'; '.join(describe_call(call, self._codec) for call in self._calls.values())})"
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _require_client(self) -> Caller:
@@ -285,6 +288,19 @@ class Graph:
             return to_json(value, self._codec)
         except UnsendableValue as error:
             raise UnsendableValue(path + error.path.removeprefix("$"), error.type_name, error.reason) from None
+
+
+def describe_call(call: Call, codec: ValueCodec) -> str:
+    """Return a call as a line of Python: `name = function(1, key=Ref(...), resources={'gpu'})`."""
+    try:
+        decoded: Any = codec.decode(call.args)
+        args, kwargs = decoded
+        words = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+    except Exception:  # bytes of another origin, or an argument that cannot be shown
+        words = [repr(call.args)]
+    words += [f"resources={set(call.resources)}"] if call.resources else []
+    words += [f"version={call.version!r}"] if call.version is not None else []
+    return f"{call.name} = {call.function}({', '.join(words)}) after {', '.join(call.dependencies) or 'nothing'}"
 
 
 class _SelfReference(Exception):

@@ -18,28 +18,35 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, assert_never
 from urllib.parse import urlsplit
 
-from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.effects import (
+from mpreg_proto import (
+    Address,
+    Call,
     Cancel,
     Dial,
     Effect,
     Framing,
+    FunctionSpec,
     HangUp,
+    KeepAlive,
+    LinkId,
+    MemberId,
+    Node,
+    NodeConfig,
+    Notice,
     Notify,
     Outcome,
     Pause,
     Raised,
+    Ref,
+    Request,
+    RequestFinished,
     Resume,
     Returned,
+    Rng,
     Run,
     Send,
+    ValueCodec,
 )
-from mpreg_proto.ids import Address, LinkId, MemberId
-from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import Notice, RequestFinished
-from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Call, Request
-from mpreg_proto.wire.values import Ref, ValueCodec
 
 clock = time.monotonic_ns
 
@@ -51,8 +58,10 @@ class Connection:
         self.link = link
         self.sock = sock
         self.unsent = bytearray()
+        self.reported = 0  # the backlog that the node knows
         self.reading = True
-        self.closing = False
+        self.hang_up: HangUp | None = None
+        self.close_at: int | None = None  # while it is hung up, and its peer takes nothing
 
 
 class SelectorNode:
@@ -102,9 +111,13 @@ class SelectorNode:
 
     def step(self) -> None:
         """Wait for sockets, threads or the node's next deadline; pass the inputs to the node; carry out its effects."""
-        due = self.node.next_timeout()
+        hung_up = [one.close_at for one in self.connections.values() if one.close_at is not None]
+        due = min((at for at in (self.node.next_timeout(), *hung_up) if at is not None), default=None)
         for key, events in self.selector.select(None if due is None else max(0, due - clock()) / 1e9):
             key.data(events)  # accept, connected, ready or take_from_threads: each calls an input of the node
+        for connection in list(self.connections.values()):
+            if connection.close_at is not None and connection.close_at <= clock():
+                self.close(connection)  # its peer takes nothing of the last bytes
         self.node.wake(now=clock())
         self.flush()
 
@@ -123,13 +136,15 @@ class SelectorNode:
             case Dial(address):
                 self.dial(address)
             case HangUp(link):
-                self.of(link).closing = True  # closed once all bytes are written
+                self.of(link).hang_up = effect  # closed once all bytes are written
             case Run():
                 self.start(effect)
             case Cancel():
                 pass  # a function cannot be interrupted here; it ends by itself and `finished` follows
             case Notify(notice):
                 self.notices.append(notice)
+            case KeepAlive():
+                pass  # only for links of whole messages, which this driver does not have
             case Pause(link):
                 self.of(link).reading = False
             case Resume(link):
@@ -145,15 +160,27 @@ class SelectorNode:
 
     # [links]
     def accept(self, events: int) -> None:
-        sock, _ = self.listener.accept()
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:  # the peer has gone already, or no file descriptor is left
+            return
         self.open(sock, dialled=None)
 
     def dial(self, address: Address) -> None:
-        """Open a connection. Every `Dial` ends in one `link_opened` or one `dial_failed`."""
+        """Open a connection. Every `Dial` ends in one `link_opened` or one `dial_failed`.
+
+        The node counts a dial as failed after `Dial.within`, so this driver leaves that time to the system.
+        """
         where = urlsplit(address)
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.connect_ex((where.hostname, where.port))
+        try:  # another member has sent this address: its host may have no number here
+            found = socket.getaddrinfo(where.hostname, where.port or 9001, type=socket.SOCK_STREAM)
+            family, kind, _, _, target = found[0]
+            sock = socket.socket(family, kind)
+            sock.setblocking(False)
+            sock.connect_ex(target)
+        except (OSError, ValueError):
+            self.node.dial_failed(address, now=clock())
+            return
         self.selector.register(sock, selectors.EVENT_WRITE, lambda events: self.connected(sock, address))
 
     def connected(self, sock: socket.socket, address: Address) -> None:
@@ -189,6 +216,7 @@ class SelectorNode:
             self.write(connection)
 
     def write(self, connection: Connection) -> None:
+        before = len(connection.unsent)
         try:
             while connection.unsent:
                 del connection.unsent[: connection.sock.send(connection.unsent)]
@@ -197,9 +225,15 @@ class SelectorNode:
         except OSError:
             self.close(connection)
             return
-        if connection.closing and not connection.unsent:
+        left, hang_up = len(connection.unsent), connection.hang_up
+        if hang_up is not None and not left:
             self.close(connection)
             return
+        if hang_up is not None and (connection.close_at is None or left < before):
+            connection.close_at = clock() + hang_up.within
+        if left != connection.reported:
+            connection.reported = left
+            self.node.backlog(connection.link, left, now=clock())
         events = selectors.EVENT_READ if connection.reading else 0
         events |= selectors.EVENT_WRITE if connection.unsent else 0
         self.watch(connection, events)

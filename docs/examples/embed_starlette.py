@@ -22,19 +22,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from mpreg_proto.effects import Framing
-from mpreg_proto.errors import exception_for
-from mpreg_proto.ids import Address, MemberId, RequestId
-from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import Notice, RequestFinished
-from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Result
+from mpreg_proto import (
+    Address,
+    Framing,
+    MemberId,
+    Node,
+    NodeConfig,
+    Notice,
+    RequestFinished,
+    RequestId,
+    Result,
+    Rng,
+    exception_for,
+)
 from mpreg_transports import Graph, RequestError
-from mpreg_transports.functions.execution import built_in, function
-from mpreg_transports.links.base import Buffer, Link, LinkEnded
-from mpreg_transports.runtime.dialing import Dialler
-from mpreg_transports.runtime.driver import Driver, clock
-from mpreg_transports.values import default_codec
+from mpreg_transports.embed import (
+    Buffer,
+    Dialler,
+    Driver,
+    Link,
+    LinkEnded,
+    built_in,
+    clock,
+    default_codec,
+    function,
+)
 
 
 # [link]

@@ -164,7 +164,7 @@ class AntiEntropy:
     def __init__(self, members: Members, catalogue: Catalogue) -> None:
         self._members = members
         self._catalogue = catalogue
-        self.buckets = Buckets(members, catalogue)
+        self.buckets: Buckets = Buckets(members, catalogue)
 
     def introduce(self, link: LinkId) -> list[SendMessage]:
         """Return the first message to a node just dialled: the own cell and offers.

@@ -96,18 +96,18 @@ class Content:
     __slots__ = ("changes", "draining", "entries", "functions", "hash", "log", "member", "resources", "size", "version")
 
     def __init__(self, member: MemberId) -> None:
-        self.member = member
-        self.version = 0
-        self.hash = 0
-        self.size = 0
+        self.member: MemberId = member
+        self.version: int = 0
+        self.hash: int = 0
+        self.size: int = 0
         self.entries: dict[str, Change] = {}
         self.changes: tuple[Change, ...] = ()
         """The last changes, at most a few hundred. Mostly one or two: a tuple, as an empty deque takes 600 bytes."""
-        self.log = 0
+        self.log: int = 0
         """The number of bytes in `changes`."""
         self.functions: dict[str, Entry] = {}
         self.resources: tuple[str, ...] = ()
-        self.draining = False
+        self.draining: bool = False
 
     @property
     def head(self) -> Head:
@@ -137,7 +137,7 @@ class Catalogue:
         self.offered: dict[str, FunctionSpec] = {}
         """The functions that this process itself offers, by name."""
         self.offering: dict[str, dict[MemberId, Entry]] = {}
-        self.names = Names()
+        self.names: Names = Names()
         """The keys of `offering` in order, to find similar names."""
         self._contents: dict[MemberId, Content] = {}
 

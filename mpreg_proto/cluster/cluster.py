@@ -80,19 +80,23 @@ class Parts:
         last_activity: Callable[[LinkId], int],
     ) -> None:
         """`last_activity` returns the time when a link last moved a byte, in either direction, in nanoseconds."""
-        self.members = Members(me, card, limits=limits, now=now)
-        self.catalogue = Catalogue(me, limits=limits)
-        self.index = Index(self.members, self.catalogue)
-        self.rings = Rings(me)
-        self.peer_links = PeerLinks()
-        self.links = self.peer_links.preferred
+        self.members: Members = Members(me, card, limits=limits, now=now)
+        self.catalogue: Catalogue = Catalogue(me, limits=limits)
+        self.index: Index = Index(self.members, self.catalogue)
+        self.rings: Rings = Rings(me)
+        self.peer_links: PeerLinks = PeerLinks()
+        self.links: dict[MemberId, LinkId] = self.peer_links.preferred
         """The link that calls for a member use."""
-        self.routes = Routes(self.rings, self.links)
-        self.gossip = Disseminator(self.members, self.catalogue, self.links, rings=self.rings, timers=timers)
-        self.anti_entropy = AntiEntropy(self.members, self.catalogue)
-        self.dialer = Dialer(self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits)
+        self.routes: Routes = Routes(self.rings, self.links)
+        self.gossip: Disseminator = Disseminator(
+            self.members, self.catalogue, self.links, rings=self.rings, timers=timers
+        )
+        self.anti_entropy: AntiEntropy = AntiEntropy(self.members, self.catalogue)
+        self.dialer: Dialer = Dialer(
+            self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits
+        )
         self.dialer.set_own_addresses(*map(Address, card.addresses))
-        self.detector = Detector(
+        self.detector: Detector = Detector(
             self.members,
             self.rings,
             self.dialer,
@@ -286,12 +290,12 @@ class Cluster:
         self._last_activity: dict[LinkId, int] = {}
         card, received = Card(name, addresses), last_activity or self._last_activity_at
         parts = Parts(me, card, seeds=seeds, timers=timers, rng=rng, limits=limits, now=now, last_activity=received)
-        self.members = parts.members
-        self.catalogue = parts.catalogue
-        self.index = parts.index
-        self.rings = parts.rings
-        self.routes = parts.routes
-        self.links = parts.links
+        self.members: Members = parts.members
+        self.catalogue: Catalogue = parts.catalogue
+        self.index: Index = parts.index
+        self.rings: Rings = parts.rings
+        self.routes: Routes = parts.routes
+        self.links: dict[MemberId, LinkId] = parts.links
         """The link that calls for a member use; read-only."""
         self._parts = parts
         self._peer_links = parts.peer_links
@@ -370,9 +374,17 @@ class Cluster:
         return [*out, *self._dialer.link_lost(member, now)]
 
     def dial_failed(self, address: Address, now: int) -> list[ClusterOutput]:
-        """Handle a dial without a handshake: refused, silent, another cluster, or closed before its hello came."""
+        """Handle a dial without a handshake: refused, silent, another cluster, or closed before its hello came.
+
+        An answer to a dial that has failed already is ignored.
+        """
         members = self._dialer.dialled_for(address)
-        return self._dial_ended(address, members, [*self._dialer.dial_failed(address, now)], now)
+        effects = self._dialer.dial_failed(address, now)
+        return [] if effects is None else self._dial_ended(address, members, [*effects], now)
+
+    def dial_answered(self, address: Address) -> None:
+        """Record that a dial has opened a transport: from now on the timer of its handshake decides."""
+        self._dialer.dial_answered(address)
 
     def _dial_ended(
         self, address: Address, members: list[MemberId], out: list[ClusterOutput], now: int
@@ -568,6 +580,8 @@ class Cluster:
                 return [*self._gossip.flush(now)]
             case TimerKind.DIAL:
                 return [*self._dialer.wake(key, now)]
+            case TimerKind.DIAL_TIMEOUT:
+                return self.dial_failed(Address(str(key[-1])), now)
             case TimerKind.ANTI_ENTROPY:
                 return self._compare_with_neighbour(now)
             case TimerKind.MEMBER_LOST:

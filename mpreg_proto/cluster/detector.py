@@ -95,7 +95,7 @@ class Detector:
         self._closing = closing
         self._timers = timers
         self._rng = rng
-        self.health_multiplier = 1
+        self.health_multiplier: int = 1
         """The factor of this node's timeouts, 1 to 8, as it may be slow itself (Lifeguard: local health multiplier)."""
         self._turns: list[MemberId] = []
         self._probes: dict[MemberId, _Probe] = {}

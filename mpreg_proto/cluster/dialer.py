@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.effects import Dial, Notify
-from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.ids import Address, LinkId, MemberId, is_dialable
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import PeerUnreachable, Standing
 from mpreg_proto.rng import Rng
@@ -64,22 +64,22 @@ class AddressRow:
     )
 
     def __init__(self) -> None:
-        self.seed = False
+        self.seed: bool = False
         self.due: int | None = None
         self.interested: dict[MemberId, None] = {}
         self.last_member: MemberId | None = None
-        self.own_hits = 0
+        self.own_hits: int = 0
         """The number of times in a row that it led to this process."""
-        self.reached = 0
+        self.reached: int = 0
         """The time of the last completed handshake there."""
-        self.flaps = 0
+        self.flaps: int = 0
         """The number of links in a row that lasted less than `MIN_LINK_AGE`."""
-        self.failures = 0
-        self.silent = False
-        self.silent_since = 0
-        self.rare = False
+        self.failures: int = 0
+        self.silent: bool = False
+        self.silent_since: int = 0
+        self.rare: bool = False
         """True if it is tried rarely now."""
-        self.tried = -1
+        self.tried: int = -1
         """The time of its last failure."""
 
 
@@ -173,8 +173,8 @@ class Dialer:
         """The members that last received a DialBack from this node, and when."""
         self._link_needed_until: dict[MemberId, int] = {}
         """The members that a call waits for, or that are dialled for lack of links, and until when that holds."""
-        self.seeds = tuple(dict.fromkeys(seeds))
-        self.stopped = False
+        self.seeds: tuple[Address, ...] = tuple(dict.fromkeys(seeds))
+        self.stopped: bool = False
         for seed in self.seeds:
             self._rows.setdefault(seed, AddressRow()).seed = True
 
@@ -189,6 +189,8 @@ class Dialer:
             waiting.clear()
         for address in self._rows:
             self._cancel_timer(address)
+        for address in self._dialling:
+            self._timers.cancel((TimerKind.DIAL_TIMEOUT, address))
 
     def is_seed(self, member: MemberId) -> bool:
         """Return whether a member is one of the seeds: it answered at a seed's address, or names one as its own."""
@@ -219,7 +221,7 @@ class Dialer:
         if member.routable and not self._needs_link(member.id):
             self.forget(member.id)
             return
-        addresses = tuple(dict.fromkeys(member.addresses))
+        addresses = tuple(one for one in dict.fromkeys(member.addresses) if is_dialable(one))
         known = self._addresses.get(member.id, ())
         self._addresses[member.id] = addresses
         for address in known:
@@ -260,7 +262,7 @@ class Dialer:
 
         Returns first the member that was expected there instead of `member`, if any.
         """
-        expected, _ = self._dialling.pop(dialled, (None, Rank.FRESH))
+        expected, _ = self._end_dial(dialled) or (None, Rank.FRESH)
         row = self._rows.get(dialled)
         if row is not None:
             row.last_member, row.reached, row.failures, row.silent, row.rare = member, now, 0, False, False
@@ -268,12 +270,24 @@ class Dialer:
             self._cancel_timer(dialled)
         return expected if expected != member else None, self._start_waiting(now)
 
-    def dial_failed(self, address: Address, now: int) -> list[Dial | Notify]:
-        """Handle a failed dial: try again later, and notify once that the address does not answer."""
-        under_way = self._dialling.pop(address, None) is not None
+    def dial_answered(self, address: Address) -> None:
+        """Stop the timer of a dial: its transport is open."""
+        self._timers.cancel((TimerKind.DIAL_TIMEOUT, address))
+
+    def _end_dial(self, address: Address) -> tuple[MemberId | None, Rank] | None:
+        self._timers.cancel((TimerKind.DIAL_TIMEOUT, address))
+        return self._dialling.pop(address, None)
+
+    def dial_failed(self, address: Address, now: int) -> list[Dial | Notify] | None:
+        """Handle a failed dial: try again later, and notify once that the address does not answer.
+
+        Returns None if no dial to the address is in progress: it has failed, or ended, before.
+        """
+        if self._end_dial(address) is None:
+            return None
         effects: list[Dial | Notify] = []
         row = self._rows.get(address)
-        if row is not None and address not in self._own_addresses and (under_way or not row.own_hits):
+        if row is not None and address not in self._own_addresses:
             row.last_member, row.own_hits = None, 0
             if not row.silent:
                 row.silent = True
@@ -283,7 +297,7 @@ class Dialer:
 
     def reached_self(self, address: Address, now: int) -> list[Dial | Notify]:
         """Record that an address led to this process; a balancer or a name may lead to another one the next time."""
-        self._dialling.pop(address, None)
+        self._end_dial(address)
         row = self._rows.get(address)
         if row is not None and address not in self._own_addresses:
             row.last_member = self._members.me
@@ -430,7 +444,8 @@ class Dialer:
         self._unqueue(address)
         self._cancel_timer(address)
         self._dialling[address] = self._expected(row), rank
-        return [Dial(address)]
+        self._timers.set((TimerKind.DIAL_TIMEOUT, address), now + self._limits.dial)
+        return [Dial(address, self._limits.dial)]
 
     def _start_waiting(self, now: int) -> list[Dial | Notify]:
         effects: list[Dial | Notify] = []

@@ -68,7 +68,7 @@ class Index:
         self._provider_cache: dict[tuple[str, str | None], list[tuple[Member, Content, Entry]]] = {}
         """The answers of `_providers`, until the next change."""
         self._bits: dict[str, int] = {}
-        self.generation = 0
+        self.generation: int = 0
         """A counter that grows with each change of an offer or a standing."""
 
     def changed(self) -> None:

@@ -87,18 +87,18 @@ class Member:
     )
 
     def __init__(self, member: MemberId, incarnation: int, standing: Standing, *, since: int) -> None:
-        self.id = member
-        self.incarnation = incarnation
-        self.standing = standing
-        self.since = since
+        self.id: MemberId = member
+        self.incarnation: int = incarnation
+        self.standing: Standing = standing
+        self.since: int = since
         """The time of the last change of its standing, in nanoseconds of this node's clock."""
         self.accusers: tuple[MemberId, ...] = ()
         """The members that claim SUSPECT of this incarnation, by id; empty in any other standing."""
-        self.was_dead = False
+        self.was_dead: bool = False
         """True if it was once DEAD or LEFT, and its catalogue was dropped."""
         self.card: Card | None = None
-        self.card_bytes = b""
-        self.card_incarnation = -1
+        self.card_bytes: bytes = b""
+        self.card_incarnation: int = -1
 
     @property
     def shown(self) -> str:
@@ -137,7 +137,7 @@ class Members:
     def __init__(self, me: MemberId, card: Card, *, limits: Limits, now: int) -> None:
         self._limits = limits
         self.me = me
-        self.id_retired = False
+        self.id_retired: bool = False
         """True if others mark this id LEFT or RETIRED, or it cannot refute any more: the process needs a new id."""
         self._card_conflicts: list[MemberId] = []
         self._evicted: list[MemberId] = []

@@ -16,11 +16,11 @@ class PeerLink:
     __slots__ = ("closing", "corrected", "dialler", "link", "member", "name")
 
     def __init__(self, link: LinkId, member: MemberId, name: str, *, dialler: MemberId) -> None:
-        self.link = link
-        self.member = member
-        self.name = name
-        self.dialler = dialler
-        self.closing = False
+        self.link: LinkId = link
+        self.member: MemberId = member
+        self.name: str = name
+        self.dialler: MemberId = dialler
+        self.closing: bool = False
         """True if one side has sent Goodbye, or is about to: nothing new uses it."""
         self.corrected: dict[MemberId, None] = {}
         """The RETIRED members that the peer sent with another standing, and for which it got a correction."""

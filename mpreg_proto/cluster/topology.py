@@ -36,9 +36,9 @@ class Rings:
     __slots__ = ("_after", "_before", "_mine", "_orders", "_places", "changes", "me", "neighbours")
 
     def __init__(self, me: MemberId) -> None:
-        self.me = me
+        self.me: MemberId = me
         self.neighbours: dict[MemberId, None] = {}
-        self.changes = 0
+        self.changes: int = 0
         """A counter that grows with each change of `neighbours`."""
         self._places: dict[MemberId, bytes] = {me: places(me)}
         self._mine: tuple[int, ...] = _unpack(self._places[me])

@@ -22,7 +22,7 @@ from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, Req
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
 from mpreg_proto.requests.placement import CatalogueView
-from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, StoryRow, trace_of
+from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, StoryRow
 from mpreg_proto.requests.scheduler import NextHop, PendingCalls, Scheduler
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
@@ -44,7 +44,7 @@ class InFlight:
         self._pending_calls = pending_calls
         self._timers = timers
         self._limits = limits
-        self.last_id = 0
+        self.last_id: int = 0
         """The id of the newest request; ids count up from 1."""
         self.ended: deque[StoryRow] = deque(maxlen=_STORY_ROWS)
         """The stories of the requests that ended last."""
@@ -110,7 +110,7 @@ class InFlight:
             fault = fault.with_details(maybe_executed=bool(execution.possibly_started))
         done = execution.done() if (fault is None or partial) and not request.eager else ()
         failed = execution.failed() if partial and not request.eager else ()
-        trace = trace_of(execution.story, execution.arrived) if request.trace else ()
+        trace = execution.trace if request.trace else ()
         reply = SendReply(execution.link, Result(execution.reply_id, done, failed, fault=fault, trace=trace))
         return [reply, *self.close(execution, now, "" if fault is None else fault.message)]
 
@@ -185,14 +185,14 @@ class Coordinator:
         self._links = links
         self._limits = limits
         self._rng = rng.child("failover")
-        self.outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
-        self.pending_calls = PendingCalls(timers)
-        self.in_flight = InFlight(
+        self.outstanding: Outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
+        self.pending_calls: PendingCalls = PendingCalls(timers)
+        self.in_flight: InFlight = InFlight(
             outstanding=self.outstanding, pending_calls=self.pending_calls, timers=timers, limits=limits
         )
         self.requests: Mapping[RequestId, Execution] = self.in_flight.requests
         """The requests in progress, by their local id."""
-        self.scheduler = Scheduler(
+        self.scheduler: Scheduler = Scheduler(
             me,
             outstanding=self.outstanding,
             pending_calls=self.pending_calls,

@@ -75,7 +75,7 @@ class Outstanding:
         last_number: int = 0,
         draw_number: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.last_number = last_number
+        self.last_number: int = last_number
         """The number of dispatches that were begun, over the whole life of the process."""
         self._draw_number = draw_number
         self._me = me

@@ -40,7 +40,7 @@ class Relay:
 
     def __init__(self, me: MemberId, *, number: Callable[[], int], limits: Limits) -> None:
         """`number` returns the next dispatch number of this node, never the same twice."""
-        self.me = me
+        self.me: MemberId = me
         self._number = number
         self._limits = limits
         self._forwarded: dict[_Key, _Key] = {}

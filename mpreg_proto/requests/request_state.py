@@ -49,6 +49,7 @@ class CallState(enum.IntEnum):
 
 
 _STATE = CallState
+_DISPATCHED = (_STATE.DISPATCHED, _STATE.POSSIBLY_STARTED)
 _ENDED_EARLY = frozenset((_STATE.FAILED, _STATE.CANCELLED))
 TRANSITIONS: Mapping[CallState, frozenset[CallState]] = {
     _STATE.WAITING: _ENDED_EARLY | {_STATE.READY, _STATE.SKIPPED},
@@ -87,37 +88,50 @@ class StoryRow(msgspec.Struct, frozen=True, gc=False):
     call: str
     state: CallState
     node: str = ""
-    """The member where the step happened; empty: here."""
+    """The member where the step happened. A call that is READY again with no node was never sent to any."""
     reason: str = ""
     times: RunTimes | None = None
     """The times of the call at its member; None unless that member reported how it ended."""
 
 
-def trace_of(story: Sequence[StoryRow], arrived: int) -> tuple[Traced, ...]:
+def trace_of(story: Sequence[StoryRow], arrived: int, dropped_tries: Mapping[str, int]) -> tuple[Traced, ...]:
     """Return a row for each call that a member has ended, in the order of their ends, from the story of a request.
 
-    Its times count from `arrived`. A dispatch that was never sent does not count as a try.
+    Its times count from `arrived`; `dropped_tries` are those whose steps are no longer in the story.
     """
     queued: dict[str, int] = {}
-    tries: dict[str, int] = {}
     out: dict[str, StoryRow] = {}
     rows: list[Traced] = []
+    tries = tries_of(story)
     for row in story:
         name = row.call
-        if row.state is _STATE.DISPATCHED or row.state is _STATE.POSSIBLY_STARTED:
-            tries[name] = tries.get(name, 0) + 1
+        if row.state in _DISPATCHED:
             out[name] = row
             continue
         if row.state is _STATE.READY:
             queued.setdefault(name, row.at)
-        sent = out.pop(name, None)
-        if sent is not None and row.state is _STATE.READY and not row.node:
-            tries[name] -= 1
-        if sent is not None and (times := row.times) is not None:
+        sent, times = out.pop(name, None), row.times
+        if sent is not None and times is not None:
             moved, started, ended = times.arrived - arrived, times.started - arrived, times.ended - arrived
-            ready = queued.get(name, sent.at) - arrived
-            rows.append(Traced(name, sent.node, ready, moved, started, ended, tries[name], sent.reason))
+            ready, count = queued.get(name, sent.at) - arrived, tries[name] + dropped_tries.get(name, 0)
+            rows.append(Traced(name, sent.node, ready, moved, started, ended, count, sent.reason))
     return tuple(rows)
+
+
+def tries_of(story: Sequence[StoryRow]) -> dict[str, int]:
+    """Return the number of dispatches of each call in a story, without those that were never sent."""
+    tries: dict[str, int] = {}
+    out: dict[str, None] = {}
+    for row in story:
+        name = row.call
+        if row.state in _DISPATCHED:
+            tries[name] = tries.get(name, 0) + 1
+            out[name] = None
+        else:
+            if name in out and row.state is _STATE.READY and not row.node:
+                tries[name] -= 1
+            out.pop(name, None)
+    return tries
 
 
 def _table() -> Any:
@@ -211,6 +225,7 @@ class Execution:
         "arrived",
         "deadline",
         "dispatches",
+        "dropped_tries",
         "explained",
         "faults",
         "first_fault",
@@ -226,7 +241,6 @@ class Execution:
         "request",
         "states",
         "story",
-        "story_is_whole",
         "values",
         "values_size",
     )
@@ -234,32 +248,32 @@ class Execution:
     def __init__(
         self, request_id: RequestId, request: Request, plan: Plan, *, link: LinkId, arrived: int, deadline: int
     ) -> None:
-        self.id = request_id
-        self.request = request
-        self.plan = plan
-        self.link = link
+        self.id: RequestId = request_id
+        self.request: Request = request
+        self.plan: Plan = plan
+        self.link: LinkId = link
         """The link that the reply goes to."""
-        self.reply_id = request.id
-        self.arrived = arrived
-        self.deadline = deadline
+        self.reply_id: int = request.id
+        self.arrived: int = arrived
+        self.deadline: int = deadline
         self.values: dict[str, bytes] = {}
         """The results that dependents need, and the wanted ones for the last reply."""
-        self.values_size = 0
+        self.values_size: int = 0
         """The bytes of `values`."""
         self.faults: dict[str, Fault] = {}
         self.first_fault: Fault | None = None
-        self.states = dict.fromkeys(plan.calls, CallState.WAITING)
-        self.open_count = len(plan.calls)
+        self.states: dict[str, CallState] = dict.fromkeys(plan.calls, CallState.WAITING)
+        self.open_count: int = len(plan.calls)
         """The number of calls in an open state."""
         self.story: list[StoryRow] = []
-        """The steps of the calls, in order."""
-        self.story_is_whole = True
-        """False once the older steps were dropped, as there were very many."""
-        self.local_calls = dict.fromkeys(request.here)
+        """The steps of the calls, in order; of very many, `_drop_steps` keeps those that tell most."""
+        self.dropped_tries: dict[str, int] = {}
+        """The number of dispatches of a call whose steps were dropped."""
+        self.local_calls: dict[str, None] = dict.fromkeys(request.here)
         """The calls that only this node may run."""
-        self.explained = 0
+        self.explained: int = 0
         """The number of calls whose error named alternatives."""
-        self.history = History()
+        self.history: History = History()
         self.dispatches: dict[int, LinkId] = {}
         """The numbers under which calls of this request went out, and where."""
         self.pending: dict[str, None] = {}
@@ -294,11 +308,34 @@ class Execution:
         elif current is _STATE.POSSIBLY_STARTED:  # only a call that has not started may be placed again
             self.possibly_started.pop(name, None)
         if len(self.story) >= _STEPS_PER_CALL * len(self.states) + _STEPS:
-            del self.story[: len(self.story) // 2]
-            self.story_is_whole = False
+            self._drop_steps()
         self.story.append(
             StoryRow(now, self.id, name, state, node, reason if len(reason) <= _REASON else cut(reason, _REASON), times)
         )
+
+    def _drop_steps(self) -> None:
+        """Drop steps of the older half. For each call its first READY, its last dispatch and its last step stay."""
+        first: dict[str, int] = {}
+        dispatched: dict[str, int] = {}
+        last: dict[str, int] = {}
+        for at, row in enumerate(self.story):
+            last[row.call] = at
+            if row.state is _STATE.READY:
+                first.setdefault(row.call, at)
+            elif row.state in _DISPATCHED:
+                dispatched[row.call] = at
+        kept = dict.fromkeys((*first.values(), *dispatched.values(), *last.values()))
+        before, half = tries_of(self.story), len(self.story) // 2
+        self.story = [row for at, row in enumerate(self.story) if at >= half or at in kept]
+        after = tries_of(self.story)
+        for name, tries in before.items():
+            if dropped := tries - after.get(name, 0):
+                self.dropped_tries[name] = self.dropped_tries.get(name, 0) + dropped
+
+    @property
+    def trace(self) -> tuple[Traced, ...]:
+        """A row for each call that a member has ended."""
+        return trace_of(self.story, self.arrived, self.dropped_tries)
 
     def is_open(self, name: str) -> bool:
         """Return whether a call has not ended. After the end of the request none is open."""
@@ -324,13 +361,14 @@ class Execution:
         assert list(states) == list(self.plan.calls), "each call has a state"
         assert self.open_count == len(self.open), f"{self.open_count} calls count as open, and these are: {self.open}"
         for name, state in states.items():
-            ends = last.get(name, _STATE.WAITING if self.story_is_whole else state)
+            ends = last.get(name, _STATE.WAITING)
             assert ends is state, f"the story of {name!r} ends otherwise: {state.name}"
             left = self._dependencies_left.get(name, 0)
             waiting = state is _STATE.WAITING or (state is _STATE.CANCELLED and bool(left))
             assert waiting == bool(left), f"{name!r} is {state.name} with {left} dependencies left"
             assert name not in self.values or state is _STATE.DONE, f"{name!r} has a result and is {state.name}"
             assert (name in self.faults) == (state in (_STATE.FAILED, _STATE.SKIPPED)), f"{name!r}: {state.name}"
+            assert state is not _STATE.POSSIBLY_STARTED or name in self.possibly_started, f"{name!r} may have started"
             if name in self.possibly_started:
                 may_be = state is _STATE.POSSIBLY_STARTED or (state >= _STATE.DONE and state is not _STATE.SKIPPED)
                 assert may_be, f"{name!r} may have started and is {state.name}"

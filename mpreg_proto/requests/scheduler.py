@@ -312,6 +312,10 @@ class Scheduler:
         """Return why no member gets a call now, in short: `explain_no_match` costs too much for each wait."""
         if (refusal := execution.history.last_refusal(call.name)) is not None:
             return f"no other node can run it: {refusal.message}"
+        if execution.local_calls and call.name in execution.local_calls:
+            return f"this node, the only one that may run it, does not offer {call.function!r}"
+        if (version := execution.history.versions.get(call.name)) is not None:
+            return f"no other node offers {call.function!r} as idempotent in version {version!r}, which ran before"
         if self._catalogue.offers(call.function, (), None):
             return f"no node that offers {call.function!r} has its resources and version"
         return f"no node offers {call.function!r}"

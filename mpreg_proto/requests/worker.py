@@ -25,7 +25,7 @@ from mpreg_proto.effects import (
     Returned,
     Run,
 )
-from mpreg_proto.errors import ErrorCode, Fault
+from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
@@ -75,7 +75,7 @@ class Worker:
         self._busy: dict[str, int] = {}
         self._queues: dict[str, OrderedDict[Job, None]] = {}
         """The queued calls in order of arrival. Removing any of them costs the same."""
-        self.queued = 0
+        self.queued: int = 0
         """The number of calls that wait for a slot."""
         self._runs: dict[RunId, Job] = {}
         self._memory_used = 0
@@ -136,10 +136,13 @@ class Worker:
         return actions
 
     def finished(self, run: RunId, outcome: Outcome, now: int, *, began: int | None = None) -> list[RequestOutput]:
-        """Handle the end of a body, which began at `began` (None: at its `Run`): answer, and start queued calls."""
+        """Handle the end of a body, which began at `began` (None: at its `Run`): answer, and start queued calls.
+
+        Raises LocalProtocolError for a run that has ended or never began; nothing has changed then.
+        """
         job = self._runs.pop(run, None)
         if job is None:
-            return []
+            raise LocalProtocolError(f"run {run!r:.40} does not run: it has ended already, or was never returned")
         if began is not None:
             job.started = min(max(job.started, began), now)
         function = job.call.function

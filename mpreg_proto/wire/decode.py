@@ -45,7 +45,7 @@ class MalformedValue(Exception):
     def __init__(self, reason: str, *, excess: ValueTooLarge | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.limit = None if excess is None else excess.details
+        self.limit: dict[str, object] | None = None if excess is None else excess.details
 
 
 class ExtensionFound(Exception):
@@ -131,7 +131,7 @@ def references(data: bytes) -> dict[Ref, int]:
 
     if len(data) > SMALL:
         refuse_oversized_headers(data, len(data))
-    unpack(data, len(data), hook)
+    unpack(data, len(data), hook, object_pairs_hook=list)  # a key that is a tuple is a list here: no hash of it
     return uses
 
 
@@ -208,7 +208,7 @@ class ValueDecoder:
         self._inputs = inputs
         self._open = 0  # marks whose array is not complete yet
         self._checked = False  # True once it is known that no costly result is hashed
-        self.replaced = 0
+        self.replaced: int = 0
         """The number of references that were replaced. If 0, the value holds nothing but what was in the bytes."""
 
     def reference_hook(self, code: int, payload: bytes) -> object:

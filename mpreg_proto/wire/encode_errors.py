@@ -54,7 +54,7 @@ class UnsendableValue(Exception):
         self.path = path
         self.type_name = type_name
         self.reason = reason
-        self.limit = None if excess is None else excess.details
+        self.limit: dict[str, object] | None = None if excess is None else excess.details
 
 
 class _SearchLimitReached(Exception):

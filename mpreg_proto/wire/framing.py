@@ -55,7 +55,7 @@ class FrameError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
-        self.details = details if details is not None else {}
+        self.details: dict[str, object] = details if details is not None else {}
         self.bodies: list[bytes | memoryview] = bodies if bodies is not None else []
 
 
@@ -76,7 +76,7 @@ class FrameReader:
     __slots__ = ("_buffer", "_dead", "_need", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         # The incomplete frame, prefix included, and the length that `_buffer` must reach next: that of the prefix, or
         # of the frame. It grows only by bytes that arrive, so that an announced length alone costs nothing.
         self._buffer = bytearray()

@@ -54,7 +54,7 @@ class MalformedJson(Exception):
         self.reason = reason
         self.at = at
         self.tree = tree
-        self.limit = None if excess is None else excess.details
+        self.limit: dict[str, object] | None = None if excess is None else excess.details
 
 
 def loads(text: str | bytes | bytearray | memoryview) -> Any:

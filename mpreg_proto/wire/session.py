@@ -75,6 +75,15 @@ CLOSE_CODES: Final[Mapping[int, CloseCode]] = {
 """The WebSocket close code (RFC 6455, 7.4.1) for each error that ends a link; for others 1008, policy violation."""
 
 
+class PauseReason(enum.Enum):
+    """Why a link is not read for a while."""
+
+    DECODING = "decoding"
+    """A long message is decoded in steps."""
+    BACKLOG = "backlog"
+    """Its client takes its answers too slowly."""
+
+
 class Received(list[Message | BadRequest]):
     """The messages of one `receive`, in order, and the violation that followed them, if any."""
 
@@ -92,17 +101,20 @@ class Session:
         "_reader",
         "_steps",
         "agreed",
+        "backlog",
         "classic",
         "dialled",
         "framing",
         "grace_given",
         "keepalive_sent",
         "last_activity",
+        "last_progress",
         "last_used",
         "limit",
         "link",
         "local_hello",
         "member",
+        "paused",
         "remote_hello",
         "rtt",
         "rtt_ping",
@@ -121,30 +133,36 @@ class Session:
         limits: Limits,
         now: int,
     ) -> None:
-        self.link = link
-        self.framing = framing
-        self.dialled = dialled
-        self.local_hello = local_hello
+        self.link: LinkId = link
+        self.framing: Framing = framing
+        self.dialled: Address | None = dialled
+        self.local_hello: Hello = local_hello
         self.remote_hello: Hello | None = None
         self.member: MemberId | None = None
         """The peer's member id once the hellos agree; None for clients."""
-        self.classic = False
+        self.classic: bool = False
         """True if the peer uses the classic dialect; it is then a client that never sends a hello or goodbye."""
         self.agreed: Agreed | None = None
-        self.stage = Stage.OPENING
-        self.last_activity = now
+        self.stage: Stage = Stage.OPENING
+        self.last_activity: int = now
         """The time when a byte last arrived or the peer last took one, in ns."""
-        self.last_used = now
+        self.last_used: int = now
         """The time when anything but pings last arrived, in ns."""
-        self.keepalive_sent = False
-        self.grace_given = False
+        self.backlog: int = 0
+        """The bytes that wait to be sent, as the driver reported last."""
+        self.last_progress: int = now
+        """The time when the peer last took some of the backlog, in ns."""
+        self.paused: dict[PauseReason, None] = {}
+        """Why the link is not read now."""
+        self.keepalive_sent: bool = False
+        self.grace_given: bool = False
         """True if the link got more time, because its silence was noticed so late that this node must have stalled."""
-        self.rtt_ping = 0
+        self.rtt_ping: int = 0
         """The number of the ping without an answer, 0 if there is none; `rtt_ping_at` is the time when it was sent."""
-        self.rtt_ping_at = 0
+        self.rtt_ping_at: int = 0
         self.rtt: int | None = None
         """The round-trip time of the latest answered ping."""
-        self.limit = min(limits.message, LONGEST_FRAME)
+        self.limit: int = min(limits.message, LONGEST_FRAME)
         """The longest message in either direction, in bytes."""
         self._codec = codec
         self._limits = limits

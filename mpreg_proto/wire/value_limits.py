@@ -74,7 +74,7 @@ class ArrayMarker:
     __slots__ = ("build",)
 
     def __init__(self, build: Callable[[list[Any]], object]) -> None:
-        self.build = build
+        self.build: Callable[[list[Any]], object] = build
 
 
 class Unencodable(Exception):

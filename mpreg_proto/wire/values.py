@@ -92,7 +92,7 @@ class ValueCodec:
         By default, an object of a dataclass that is also a dict is sent with its entries and its fields. With
         `extensions.record` it is refused. Both refuse an object that is also of another type with content.
         """
-        self.record = record
+        self.record: Callable[[Any], Mapping[Any, object]] = record
         self._writers: dict[type, Callable[[Any], object]] = {
             **ext.SCALARS,
             Ref: write_reference,

@@ -22,6 +22,7 @@ from mpreg_proto.effects import (
     Effect,
     Framing,
     HangUp,
+    KeepAlive,
     Lost,
     Notify,
     NotStarted,
@@ -40,7 +41,6 @@ from mpreg_transports.functions.execution import ExecutionMode, Function, Functi
 from mpreg_transports.functions.pools import Pool
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime import logs
-from mpreg_transports.runtime.keepalive import Keepalive
 from mpreg_transports.runtime.link_loop import LinkLoop
 
 log = logs.get(__name__)
@@ -94,14 +94,6 @@ class Driver:
         self._running: dict[RunId, _FunctionRunState] = {}
         self._ended_runs: list[tuple[RunId, Outcome]] = []
         """The outcomes of bodies that event loop callbacks have recorded; `run` processes them."""
-        limits = node.config.limits
-        self._keepalive = Keepalive(
-            self._spawn,
-            every=limits.ping_every,
-            gone_after=limits.gone_after,
-            last_activity=node.links.last_activity,
-            paused=self._links.paused,
-        )
         self._due: int | None = None
         self._wakeup = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -171,14 +163,14 @@ class Driver:
 
     def _apply_effect(self, effect: Effect) -> None:
         match effect:
-            case Send() | HangUp() | Pause() | Resume():
+            case Send() | HangUp() | KeepAlive() | Pause() | Resume():
                 self._links.apply(effect)
             case Run():
                 self._run(effect)
             case Notify(notice):
                 self._observe(notice)
-            case Dial(address):
-                self._spawn(self._dial, address)
+            case Dial(address, within):
+                self._spawn(self._dial, address, within)
             case Cancel(run):
                 if (running := self._running.get(run)) is not None and running.body is not None:
                     running.body.cancel()
@@ -188,7 +180,7 @@ class Driver:
     def _effect_failed(self, effect: Effect) -> None:
         """Report an effect that raised as an error of its call, dial or notice."""
         log.exception("a defect while carrying out %s", type(effect).__name__)
-        if isinstance(effect, Run):
+        if isinstance(effect, Run) and self.node.worker.job(effect.run) is not None:
             self._running.pop(effect.run, None)
             self.node.finished(effect.run, Raised("RuntimeError", "the node could not run it"), now=clock())
         elif isinstance(effect, Dial):
@@ -206,13 +198,10 @@ class Driver:
                     self.on_local_host(transport.local_host, dialled)
                 except Exception:
                     log.exception("a defect while reporting an address of this machine")
-            if transport.framing is Framing.CLASSIC_MESSAGES:
-                self._keepalive.add(link, transport)
             node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
 
         def end() -> None:
             self._local_hosts.pop(link, None)
-            self._keepalive.discard(link)
             self._wakeup.set()
 
         await self._links.run(link, transport, begin=begin, end=end)
@@ -252,9 +241,9 @@ class Driver:
         if not self._stopped:  # when all is cancelled, links may end after `run`, and the node would dial again
             self._tasks.start_soon(start, *args)
 
-    async def _dial(self, address: Address) -> None:
+    async def _dial(self, address: Address, within: int) -> None:
         try:
-            transport = await self._dial_link(address)
+            transport = await self._open(address, within)
         except LinkEnded as end:
             log.debug("%s: %s", address, end.reason)
             self._dial_failed(address)
@@ -266,6 +255,12 @@ class Driver:
                 await self.pump(transport, address)
             except Exception:
                 log.exception("%s: a defect ended this link", address)
+
+    async def _open(self, address: Address, within: int) -> Link:
+        """Open a link. Raises LinkEnded, also after `within` nanoseconds."""
+        with anyio.move_on_after(within / 1e9):
+            return await self._dial_link(address)
+        raise LinkEnded(f"no answer within {within / 1e9:g} s")
 
     def _dial_failed(self, address: Address) -> None:
         self.node.dial_failed(address, now=clock())

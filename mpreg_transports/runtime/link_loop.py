@@ -6,13 +6,15 @@ A `Driver` has one link loop for its node, and a client's connection has one for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import Protocol
 
 import anyio
 
-from mpreg_proto.effects import Framing, HangUp, Lane, Pause, Resume, Send
+from mpreg_proto.effects import Framing, HangUp, KeepAlive, Lane, Pause, Resume, Send
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import LinkId
 from mpreg_transports.links.base import Link, LinkEnded
@@ -45,6 +47,7 @@ class LinkLoop:
         self._core = core
         self._flush = flush
         self._clock = clock
+        self._spawn = spawn
         self._monitor = ProgressMonitor(spawn)
         self._buffers: dict[LinkId, SendBuffer | ReplySlot] = {}
         self._paused: dict[LinkId, anyio.Event] = {}
@@ -60,11 +63,6 @@ class LinkLoop:
         """True if unsent bytes wait on a link and its peer takes some of them."""
         return any(send_buffer.moving for send_buffer in self._buffers.values())
 
-    @property
-    def paused(self) -> Mapping[LinkId, object]:
-        """The links that are not read until they are resumed."""
-        return self._paused
-
     # -- links --------------------------------------------------------------------------------------------------------
 
     def attach(
@@ -72,8 +70,8 @@ class LinkLoop:
     ) -> LinkId:
         """Give a link its number. It may be written to from now on; `run` must follow.
 
-        At `high_water` unsent bytes `backlog` is called once with their number; when all have been written it is called
-        with 0.
+        `backlog` is called with the number of unsent bytes whenever it has passed a multiple of `high_water`, and with
+        0 when all have been written.
         """
         link = self._next()
 
@@ -147,13 +145,15 @@ class LinkLoop:
 
     # -- effects ------------------------------------------------------------------------------------------------------
 
-    def apply(self, effect: Send | HangUp | Pause | Resume) -> None:
+    def apply(self, effect: Send | HangUp | KeepAlive | Pause | Resume) -> None:
         """Carry out an effect of the core on a link. Writes and hang-ups wait for `write`."""
         match effect:
             case Send(link, chunks, _, lane):
                 self._writes.setdefault((link, lane), []).append(chunks)
             case HangUp():
                 self._closing.append(effect)
+            case KeepAlive(link):
+                self._spawn(partial(self._ask_for_life, link))
             case Pause(link):
                 self._paused.setdefault(link, anyio.Event())
             case Resume(link):
@@ -168,7 +168,7 @@ class LinkLoop:
             self._put(link, messages, lane)
         for hang_up in closing:
             if (send_buffer := self._buffers.get(hang_up.link)) is not None:
-                send_buffer.close(hang_up.code)
+                send_buffer.close(hang_up.code, within=hang_up.within / 1e9)
 
     def _put(self, link: LinkId, messages: list[tuple[bytes, ...]], lane: Lane) -> None:
         send_buffer = self._buffers.get(link)
@@ -178,4 +178,17 @@ class LinkLoop:
             send_buffer.put(messages, lane)
         except Exception:  # it ends this link, not the others
             log.exception("a defect while writing to a link, which ends")
-            send_buffer.close(CloseCode.INTERNAL_ERROR)
+            send_buffer.close(CloseCode.INTERNAL_ERROR, within=0)
+
+    async def _ask_for_life(self, link: LinkId) -> None:
+        """Send a ping over a link, whose answer is reported as progress; a link that has no ping counts as alive."""
+        send_buffer = self._buffers.get(link)
+        if send_buffer is None:
+            return
+        try:
+            with suppress(LinkEnded):
+                if not await send_buffer.keepalive() and link in self._buffers:
+                    self._core.progress(link, now=self._clock())
+        except Exception:  # it ends this link, not the others
+            log.exception("a defect while asking a link for a sign of life, which ends")
+            send_buffer.close(CloseCode.INTERNAL_ERROR, within=0)

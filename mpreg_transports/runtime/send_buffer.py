@@ -14,6 +14,7 @@ import anyio
 
 from mpreg_proto.effects import Lane
 from mpreg_proto.errors import CloseCode
+from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.tcp import STALLED_SECONDS
 from mpreg_transports.runtime import logs
@@ -24,8 +25,6 @@ SHORT = 64 * 1024
 """The bytes up to which `put` writes at once; a longer write is left to the writer task, which can wait."""
 BATCH = 256 * 1024
 """The bytes from which on the writer adds no message to a write: control messages wait for one write at most."""
-CLOSING_SECONDS = 3.0
-"""The seconds for which a closing link waits for a peer that takes nothing of what was put before `close`."""
 CHECK_SECONDS = 0.2
 """The interval between two checks of what peers have taken. Reasonable: well below the timeout of a probe."""
 
@@ -65,8 +64,8 @@ class ProgressMonitor:
 class SendBuffer:
     """The send buffer of one link. `put` never waits; `run` empties it in few writes until the link is closed or ends.
 
-    At `high_water` unsent bytes `backlog` is called once with their number; when all have been written it is called
-    with 0. `progress` is called while the peer takes some of the waiting bytes.
+    `backlog` is called with the number of unsent bytes whenever it has passed a multiple of `high_water`, up or down,
+    and with 0 when all have been written. `progress` is called while the peer takes some of the waiting bytes.
     """
 
     def __init__(
@@ -83,7 +82,8 @@ class SendBuffer:
         self._high_water = high_water
         self._backlog = backlog
         self._progress = progress
-        self._above_high_water = False
+        self._reported = 0
+        """The multiple of `high_water` that was reported last."""
         self._control: list[Sequence[bytes]] = []  # lists, as an empty deque has 600 bytes, and most links are idle
         self._content: list[Sequence[bytes]] = []
         self._unsent = 0
@@ -95,9 +95,14 @@ class SendBuffer:
         A pause of this process counts as one check at most.
         """
         self._code: int | None = None
+        self._closing_seconds = 0.0
         self._over = False
         self._wake = anyio.Event()
         self._scope = anyio.CancelScope()
+
+    async def keepalive(self) -> bool:
+        """Ask the peer for a sign of life. Returns False if the link has no means for that. Raises LinkEnded."""
+        return await self._link.keepalive()
 
     @property
     def moving(self) -> bool:
@@ -117,19 +122,18 @@ class SendBuffer:
             return
         (self._control if lane is Lane.CONTROL else self._content).extend(messages)
         self._unsent += size
-        if self._unsent >= self._high_water and not self._above_high_water:
-            self._above_high_water = True
-            self._backlog(self._unsent)
+        self._report_backlog()
         self._monitor.add(self)
         self._wake.set()
 
-    def close(self, code: int) -> None:
-        """Close the link when all is written, or when the peer takes nothing for CLOSING_SECONDS.
+    def close(self, code: int, *, within: float = DEFAULT.hang_up / SECOND) -> None:
+        """Close the link when all is written, or when the peer takes nothing for `within` seconds.
 
         A second call changes nothing.
         """
         if self._code is None:
             self._code = code
+            self._closing_seconds = within
             self._idle_checks = 0
             self._monitor.add(self)
             self._wake.set()
@@ -167,7 +171,7 @@ class SendBuffer:
             self._idle_checks += 1
         if before is not None and self._idle_checks == 0:
             self._progress()
-        elif self._idle_checks * CHECK_SECONDS >= (STALLED_SECONDS if self._code is None else CLOSING_SECONDS):
+        elif self._idle_checks * CHECK_SECONDS >= (STALLED_SECONDS if self._code is None else self._closing_seconds):
             self._scope.cancel()
         elif not self._unsent and self._code is None and (self._link.written_bytes or 0) <= self._acked:
             self._acked = None
@@ -186,14 +190,18 @@ class SendBuffer:
                 await self._link.send(batch)
                 self._unsent -= size
                 self._written += size
-            if self._above_high_water:
-                self._above_high_water = False
-                self._backlog(0)
+                self._report_backlog()
             if self._code is not None:
                 while self._link.unsent_bytes:  # noqa: ASYNC110  # the process may end once it is closed
                     await anyio.sleep(CHECK_SECONDS / 10)
                 return
             self._wake = anyio.Event()
+
+    def _report_backlog(self) -> None:
+        multiple = int(self._unsent // self._high_water)
+        if multiple != self._reported and (multiple or not self._unsent):
+            self._reported = multiple
+            self._backlog(self._unsent)
 
     def _next(self) -> list[bytes]:
         """Return the chunks of the next write: control messages, then content; whole messages, up to BATCH bytes."""
@@ -224,9 +232,13 @@ class ReplySlot:
             self._chunks.extend(message)
         self._arrived.set()
 
-    def close(self, code: int) -> None:
+    def close(self, code: int, *, within: float = 0.0) -> None:
         """End the wait: no reply will come."""
         self._arrived.set()
+
+    async def keepalive(self) -> bool:
+        """Return False: nothing but the reply comes, and its request has a deadline."""
+        return False
 
     async def answer(self) -> bytes:
         """Wait for the reply. Raises LinkEnded if there is none."""

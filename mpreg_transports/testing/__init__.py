@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mpreg_transports.testing.expected import Expected, oracle
+    from mpreg_transports.testing.faults.script import Script
     from mpreg_transports.testing.faults.swarm import Swarm
     from mpreg_transports.testing.memory.cluster import MemoryCluster, memory_cluster
+    from mpreg_transports.testing.placing import place
     from mpreg_transports.testing.pytest_support.decorator import simulate
     from mpreg_transports.testing.pytest_support.machine import ClusterMachine
     from mpreg_transports.testing.runs.replay import replay, saved_case
@@ -28,9 +31,11 @@ __all__ = [
     "Chooser",
     "ClusterMachine",
     "DeterminismError",
+    "Expected",
     "Fn",
     "Hypothesis",
     "MemoryCluster",
+    "Script",
     "Seeded",
     "SimCall",
     "Simulation",
@@ -42,6 +47,8 @@ __all__ = [
     "constant",
     "exponential",
     "memory_cluster",
+    "oracle",
+    "place",
     "replay",
     "saved_case",
     "shrink",
@@ -53,9 +60,11 @@ _WHERE = {
     "Chooser": "simulation.chooser",
     "ClusterMachine": "pytest_support.machine",
     "DeterminismError": "simulation.determinism",
+    "Expected": "expected",
     "Fn": "simulation.functions",
     "Hypothesis": "simulation.chooser",
     "MemoryCluster": "memory.cluster",
+    "Script": "faults.script",
     "Seeded": "simulation.chooser",
     "SimCall": "simulation.calls",
     "Simulation": "simulation.simulation",
@@ -67,6 +76,8 @@ _WHERE = {
     "constant": "simulation.durations",
     "exponential": "simulation.durations",
     "memory_cluster": "memory.cluster",
+    "oracle": "expected",
+    "place": "placing",
     "replay": "runs.replay",
     "saved_case": "runs.replay",
     "shrink": "runs.shrink",

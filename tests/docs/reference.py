@@ -9,14 +9,17 @@ the source holds: names, defaults and docstrings.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, get_args
 
 import msgspec
 import typer.main
 
-from mpreg_proto import effects, errors, limits
+import mpreg_proto
+from mpreg_proto import ClientSession, Node, effects, errors, limits, notices
 from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND
 from mpreg_proto.requests.request_state import TRANSITIONS, CallState
 from mpreg_proto.wire import messages
@@ -119,6 +122,81 @@ def effect_table() -> str:
     return table(("effect", "what the adapter does"), rows)
 
 
+def outcome_table() -> str:
+    """Return a row per outcome of a run."""
+    kinds = {kind.__name__ for kind in effects.OUTCOMES}
+    return _struct_table("outcome", "mpreg_proto/effects.py", kinds)
+
+
+def notice_table() -> str:
+    """Return a row per notice."""
+    return _struct_table("notice", "mpreg_proto/notices.py", {kind.__name__ for kind in get_args(notices.Notice)})
+
+
+def _struct_table(head: str, path: str, names: Collection[str]) -> str:
+    rows = [
+        (f"`{node.name}({', '.join(name for name, _, _, _ in fields)})`", _doc(node))
+        for node, fields in _classes(path)
+        if node.name in names
+    ]
+    return table((head, ""), rows)
+
+
+_MACHINES = ("cluster", "coordinator", "relay")
+"""Properties of a node that are no part of its public surface."""
+
+
+def method_table(kind: type) -> str:
+    """Return a row per public method and property of a machine, in the order of its source."""
+    rows = []
+    for name, member in vars(kind).items():
+        if (name.startswith("_") and name != "__len__") or name in _MACHINES:
+            continue
+        if isinstance(member, property):
+            rows.append((f"`.{name}`", _first_paragraph(member.__doc__)))
+        elif callable(member):
+            parameters = list(inspect.signature(member).parameters.values())[1:]
+            shown = ", ".join(f"{one.name}=" if one.kind is one.KEYWORD_ONLY else one.name for one in parameters)
+            text = "len(session)" if name == "__len__" else f"{name}({shown})"
+            rows.append((f"`{text}`", _first_paragraph(member.__doc__)))
+    return table(("", ""), rows)
+
+
+def core_names() -> str:
+    """Return a row per public name of the core that is in no other table of its page."""
+    tabled = {"Node", "ClientSession"}
+    tabled |= {kind.__name__ for kind in (*get_args(effects.Effect), *effects.OUTCOMES, *get_args(notices.Notice))}
+    rows = []
+    for name in mpreg_proto.__all__:
+        found = getattr(mpreg_proto, name)
+        if name in tabled:
+            continue
+        module = mpreg_proto._WHERE[name]
+        text = _first_paragraph(found.__doc__) if isinstance(found, type) else _text_after(module, name)
+        if inspect.isfunction(found):
+            text = _first_paragraph(found.__doc__)
+        rows.append((f"`{name}`", text))
+    return table(("name", ""), rows)
+
+
+def _text_after(module: str, name: str) -> str:
+    """Return the text after the definition of a name that is no class: an alias, a constant."""
+    path = f"mpreg_proto/{module.replace('.', '/')}.py"
+    body = ast.parse((ROOT / path).read_text("utf-8")).body
+    for statement, after in pairwise(body):
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if any(isinstance(one, ast.Name) and one.id == name for one in targets):
+            said = after.value if isinstance(after, ast.Expr) else None
+            if isinstance(said, ast.Constant):
+                return _first_paragraph(str(said.value))
+            return f"`{ast.unparse(statement.value)}`" if isinstance(statement, ast.Assign) else ""
+    return ""
+
+
+def _first_paragraph(doc: str | None) -> str:
+    return " ".join(inspect.cleandoc(doc or "").split("\n\n")[0].split())
+
+
 def setting_table() -> str:
     """Return a row per setting."""
     rows = []
@@ -197,6 +275,11 @@ GENERATED: dict[str, Callable[[], str]] = {
     "limits": limit_table,
     "messages": message_tables,
     "effects": effect_table,
+    "outcomes": outcome_table,
+    "notices": notice_table,
+    "node": lambda: method_table(Node),
+    "client-session": lambda: method_table(ClientSession),
+    "core-names": core_names,
     "settings": setting_table,
     "commands": command_tables,
 }

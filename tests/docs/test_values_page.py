@@ -15,9 +15,10 @@ import pytest
 from mpreg_proto.wire import value_limits
 from mpreg_proto.wire.encode_errors import UnsendableValue
 from mpreg_proto.wire.jsonvalues import dumps, to_json
+from mpreg_transports.testing.equality import same
 from mpreg_transports.values import default_codec
 from tests.docs.pages import PAGES
-from tests.helpers.hostile_values import CHANGED, same
+from tests.helpers.hostile_values import CHANGED
 
 PAGE = PAGES["docs/reference/values.md"]
 CODEC = default_codec()

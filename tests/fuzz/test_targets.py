@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz import CORPUS, TARGETS, corpus, harness, make_corpus
+from fuzz import CORPUS, make_corpus
 from fuzz.__main__ import main
-from fuzz.draws import Draws
-from fuzz.mutation import mutations
-from fuzz.traces import Step, packed, unpacked
+from mpreg_transports.testing.fuzz import TARGETS, command, harness
+from mpreg_transports.testing.fuzz.draws import Draws
+from mpreg_transports.testing.fuzz.mutation import mutations
+from mpreg_transports.testing.fuzz.traces import TraceStep, packed, unpacked
+
+
+def corpus(target: str) -> list[bytes]:
+    return command.corpus(target, CORPUS)
+
 
 SLOW = {"graph": 30, "peer": 120, "catalogue": 200, "requests": 200}
 """Mutations of targets whose inputs take long; 400 of the others."""
@@ -58,19 +64,19 @@ def test_the_script_writes_a_corpus_the_same_every_time_and_it_is_small(tmp_path
 
 def test_the_conversations_in_the_corpus_are_real_ones() -> None:
     """A trace that a node had refused at once would fuzz nothing but the handshake."""
-    from fuzz.targets.peer import World
     from mpreg_proto.wire.messages import Goodbye, Gossip, Hello, Request, Result
+    from mpreg_transports.testing.fuzz.targets.peer import FuzzedNode
 
     received: dict[type, None] = {}
     answers = 0
     for data in corpus("peer"):
-        world = World(dials=data[0] % 2 == 1)
+        world = FuzzedNode(dials=data[0] % 2 == 1)
         for step, payload in unpacked(data[1:]):
-            if step is Step.SAY:
+            if step is TraceStep.SAY:
                 world.receive(world.link, payload)
-            elif step is Step.WAIT:
+            elif step is TraceStep.WAIT:
                 world.wait(payload[0] * 100_000_000)
-            elif step is Step.ACT:
+            elif step is TraceStep.ACT:
                 world.submit()
         answers += sum(world.submitted.values())
         received.update(dict.fromkeys(map(type, world.transcripts[world.link].messages)))
@@ -79,9 +85,9 @@ def test_the_conversations_in_the_corpus_are_real_ones() -> None:
 
 
 def test_a_trace_is_what_it_was_packed_of() -> None:
-    steps = [(Step.SAY, b"x" * 300), (Step.WAIT, b"\7"), (Step.CLOSE, b""), (Step.ACT, b"\1")]
+    steps = [(TraceStep.SAY, b"x" * 300), (TraceStep.WAIT, b"\7"), (TraceStep.CLOSE, b""), (TraceStep.ACT, b"\1")]
     assert list(unpacked(packed(steps))) == steps
-    assert b"".join(part for _, part in unpacked(packed([(Step.SAY, b"y" * 70_000)]))) == b"y" * 70_000
+    assert b"".join(part for _, part in unpacked(packed([(TraceStep.SAY, b"y" * 70_000)]))) == b"y" * 70_000
 
 
 def test_draws_end_in_zeros() -> None:
@@ -109,7 +115,7 @@ def test_a_crash_is_written_down_and_can_be_run_again(
     def defect(stream: bytes, limit: int) -> tuple[list[bytes], int | None]:
         return [], None
 
-    monkeypatch.setattr("fuzz.targets.frames.oracle", defect)
+    monkeypatch.setattr("mpreg_transports.testing.fuzz.targets.frames.oracle", defect)
     assert main(["frames", "--seconds", "5", "--random", "--artifacts", str(tmp_path)]) == 1
     (file,) = tmp_path.iterdir()
     assert f"python -m fuzz frames --input {file}" in capsys.readouterr().out

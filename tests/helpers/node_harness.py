@@ -87,10 +87,11 @@ class PeerStub:
         self.hung_up: int | None = None
         """The close code, once the node has closed the link."""
         self._harness = harness
+        self._open = True
 
     def send(self, *messages: Message) -> None:
-        """Send messages to the node, each an input of its own, and carry out the effects."""
-        for message in messages:
+        """Send messages to the node, each an input of its own, and carry out the effects. After `drop` none arrives."""
+        for message in messages if self._open else ():
             self._harness.node.handle(self.link, message, now=self._harness.now)
             self._harness.flush()
 
@@ -101,7 +102,10 @@ class PeerStub:
         return taken
 
     def drop(self) -> None:
-        """End the link without a goodbye."""
+        """End the link without a goodbye; a second call does nothing."""
+        if not self._open:
+            return
+        self._open = False
         self._harness.node.link_closed(self.link, now=self._harness.now)
         self._harness.flush()
 

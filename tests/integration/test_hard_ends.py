@@ -34,9 +34,11 @@ from tests.helpers.servers import joined_servers
 
 pytestmark = pytest.mark.anyio
 
-WATCHFUL = Limits(ping_every=100 * MILLISECOND, gone_after=400 * MILLISECOND)
+IMPATIENT = Limits(hang_up=20 * MILLISECOND)
+"""A peer that does not read delays the end of a link by milliseconds instead of seconds."""
+WATCHFUL = Limits(ping_every=100 * MILLISECOND, gone_after=400 * MILLISECOND, hang_up=20 * MILLISECOND)
 """Short, but long enough for a test that must send data first on a busy machine."""
-QUICK = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND)
+QUICK = Limits(dial_first=MILLISECOND, dial_longest=10 * MILLISECOND, hang_up=20 * MILLISECOND)
 LARGE = 16 * 1024 * 1024
 """More bytes than the system buffers for two sockets of this machine."""
 ARGS = msgpack.packb([[], {}])
@@ -45,7 +47,6 @@ ARGS = msgpack.packb([[], {}])
 @pytest.fixture(autouse=True)
 def short_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the time that a peer that does not read is allowed to tens of milliseconds instead of seconds."""
-    monkeypatch.setattr(send_buffer, "CLOSING_SECONDS", 0.02)
     monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.02)
     monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 0.0)
 
@@ -104,7 +105,7 @@ def classic(name: str) -> str:
 
 @pytest.mark.parametrize("carrier", ["frames", "native", "websocket"])
 async def test_node_leaves_despite_a_peer_that_does_not_read(carrier: str) -> None:
-    server = Server(port=0)
+    server = Server(port=0, limits=IMPATIENT)
     async with AsyncExitStack() as strangers, serving(server) as (full, _):
         if carrier == "frames":
             await (await strangers.enter_async_context(classic_frames(server.port))).send(classic("full"))
@@ -129,7 +130,7 @@ async def test_silent_client_that_does_not_read_is_lost() -> None:
 
 async def test_client_that_reads_nothing_is_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_buffer, "STALLED_SECONDS", 0.5)
-    server = Server(port=0)
+    server = Server(port=0, limits=IMPATIENT)
     async with serving(server) as (_, held), native(server.port) as peer:
         await ask(peer, 1, "held")
         for number in (2, 3):
@@ -180,33 +181,39 @@ async def test_json_client_that_answers_pings_stays() -> None:
 
 # -- a peer that sends what it must not --------------------------------------------------------------------------------
 
-ADDRESSES = ("quic://10.0.0.1:9", "nonsense", "", "tcp://127.0.0.1:1/p", "ws://127.0.0.1:0", "ws://::1:1", "ws://\n:1")
+UNUSABLE = ("quic://10.0.0.1:9", "tcp://127.0.0.1:1/p")
+"""Addresses in the form of one, which this driver cannot dial."""
+MALFORMED = ("nonsense", "", "ws://127.0.0.1:0", "ws://::1:1", "ws://\n:1")
+"""Texts that the core never dials."""
 
 
 async def test_unreadable_addresses_in_gossip_end_no_node() -> None:
-    """The node dials each address without success, and more than once."""
+    """The node dials those that have the form of an address, without success and more than once."""
     dials: Counter[str] = Counter()
 
     def dialled(line: str) -> bool:
         if "is not an address" in line:
             dials[line] += 1
-        return sum(times > 1 for times in dials.values()) == len(ADDRESSES)
+        return sum(times > 1 for times in dials.values()) == len(UNUSABLE)
 
     one, other = Server(port=0, name="one", limits=QUICK), Server(port=0, name="other", limits=QUICK)
     with logged("mpreg_transports.runtime.driver", dialled) as (all_dialled, _):
         async with joined_servers(one, other) as client:
             async with native(one.port, hello=[*HELLO[:3], "default-cluster", os.urandom(16), "evil"]) as peer:
-                cards = [msgspec.msgpack.encode(Card("evil", (Address(address),))) for address in ADDRESSES]
+                cards = [
+                    msgspec.msgpack.encode(Card("evil", (Address(address),))) for address in (*MALFORMED, *UNUSABLE)
+                ]
                 await peer.send([20, [[os.urandom(16), 0, 0, card] for card in cards]])
                 await all_dialled.wait()
                 assert await client.call("echo", 1) == 1
             async with Client(other.url) as second:
                 assert await second.call("echo", 2) == 2
+    assert len(dials) == len(UNUSABLE), dials
 
 
 async def test_request_after_a_violation_is_ignored() -> None:
     ran: list[int] = []
-    server = Server(port=0)
+    server = Server(port=0, limits=IMPATIENT)
     server.register("f", lambda: ran.append(1), inline=True)
     with anyio.fail_after(PATIENCE):
         async with server, native(server.port, hello=None) as peer:
@@ -224,7 +231,7 @@ def framed(message: list[Any]) -> bytes:
 
 async def test_peer_name_cannot_forge_log_lines() -> None:
     name = "x\nforged line\r\x1b[31m\u202e"
-    one, other = Server(port=0, name="one"), Server(port=0, name=name)
+    one, other = Server(port=0, name="one", limits=IMPATIENT), Server(port=0, name=name, limits=IMPATIENT)
     with logged("mpreg", lambda line: "forged" in line and "has left" in line) as (left, lines):
         async with joined_servers(one, other):
             other.leave(grace=False)
@@ -236,7 +243,7 @@ async def test_peer_name_cannot_forge_log_lines() -> None:
 
 
 async def test_name_of_a_refused_peer_cannot_forge_log_lines() -> None:
-    server = Server(port=0)
+    server = Server(port=0, limits=IMPATIENT)
     with anyio.fail_after(PATIENCE), logged("mpreg", lambda line: "line ended: " in line) as (refused, lines):
         async with server, native(server.port, hello=[*HELLO[:5], "x\nforged line"]) as peer:
             await peer.send([99])

@@ -40,17 +40,27 @@ from mpreg_proto.wire.messages import (
     Request,
     Result,
 )
-from mpreg_proto.wire.session import Stage
 from mpreg_proto.wire.values import Ref
 from mpreg_transports.testing.invariants.all import invariants
 from mpreg_transports.testing.simulation.functions import Fn
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.simulation import Simulation
-from tests.helpers.messages_at_random import PEER, message, name, names, plain, request, result, whole
+from mpreg_transports.testing.strategies import messages
+from mpreg_transports.testing.strategies.message import plain, whole
 from tests.helpers.node_harness import call, spec
 
+PEER = b"p" * 16
+"""The member id of the peer that sends the messages."""
+NAMES = ("x", "y", "z", "here", "safe", "once", "far", "", "é", "n" * 65)
 LIMITS = Limits(message=4096, node_message=8192, calls=20, requests=8, name_length=64)
+
+
+name = st.sampled_from(NAMES)
+names = st.lists(name, max_size=3).map(tuple)
+message = messages(names=NAMES)
+result = messages(Result, names=NAMES)
+request = messages(Request, names=NAMES)
 
 
 class Target:
@@ -74,6 +84,7 @@ class Target:
         self.sent = bytearray()
         self.bodies: list[bytes] = []
         self.hung_up = False
+        self.classic = framing is Framing.CLASSIC_MESSAGES
         self.node.link_opened(self.link, framing=framing, dialled=None, now=self.now)
         if opening:
             self.say(hello(cluster="default-cluster", member=PEER if opening == "member" else b"", name="peer"))
@@ -89,7 +100,13 @@ class Target:
 
     def feed(self, data: bytes | str) -> None:
         self.node.receive(self.link, data, now=self.now)
+        self.note_dialect()
         self.flush()
+
+    def note_dialect(self) -> None:
+        """Record whether the link carries JSON; an ended link has no session any more."""
+        session = self.node.links.sessions.get(self.link)
+        self.classic = self.classic if session is None else session.classic
 
     def flush(self) -> None:
         for effect in self.node.drain():
@@ -118,9 +135,8 @@ class Target:
     def check(self) -> None:
         """Check that the link is open or ended with a reason; then end everything, and check that nothing is left."""
         said = self.said()
-        stage = self.node.links.sessions[self.link].stage
-        assert self.hung_up is (stage is Stage.ENDED)
-        if self.hung_up and not self.node.links.sessions[self.link].classic:
+        assert self.hung_up is (self.link not in self.node.links.sessions)
+        if self.hung_up and not self.classic:
             assert isinstance(said[-1], Refused) or not said or self.quietly, said
         for run in list(self.runs):
             outcome = (Returned(run), Raised("E", "why"), Stopped())[run % 3]
@@ -143,7 +159,7 @@ class Target:
 
     def said(self) -> list[Message]:
         """Return all that the node has sent, which must be whole and readable."""
-        if self.node.links.sessions[self.link].classic:
+        if self.classic:
             bodies = FrameReader(1 << 24).feed(bytes(self.sent)) if self.framing is Framing.STREAM else self.bodies
             for body in bodies:
                 assert json.loads(bytes(body)).keys() >= {"r", "error", "u"}
@@ -267,7 +283,10 @@ def known(target: Target) -> None:
 @settings(max_examples=200)
 @given(
     answers=st.lists(
-        st.builds(lambda one, id_: msgspec.structs.replace(one, id=id_), result, st.integers(1, 4)), max_size=6
+        st.builds(
+            lambda one, id_: msgspec.structs.replace(one, id=id_), messages(Result, names=NAMES), st.integers(1, 4)
+        ),
+        max_size=6,
     ),
     asked=st.lists(request, min_size=1, max_size=3),
     details=st.dictionaries(name, plain, max_size=2),

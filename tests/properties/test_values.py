@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from mpreg_proto.wire.encode_errors import is_text
 from mpreg_proto.wire.jsonvalues import MalformedJson, dumps, loads, to_json
 from mpreg_proto.wire.values import MalformedValue, Ref, UnresolvedValue, UnsendableValue, ValueCodec
+from mpreg_transports.testing.equality import same
 from mpreg_transports.values import default_codec
-from tests.helpers.hostile_values import comes_back, holding, odd, raising, same, zoned
+from tests.helpers.hostile_values import comes_back, holding, odd, raising, zoned
 
 CODEC = ValueCodec()
 CODEC.register(32, ValueError, lambda error: list(error.args), lambda held: ValueError(*held))

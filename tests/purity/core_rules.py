@@ -14,6 +14,7 @@ ALLOWED = frozenset(
     "itertools json math operator re struct types typing msgpack msgspec mpreg_proto".split()
 )
 ALLOWED_IN = {
+    "mpreg_proto/__init__.py": frozenset({"importlib"}),
     "mpreg_proto/cluster/index.py": frozenset({"difflib"}),
     "mpreg_proto/rng.py": frozenset({"random"}),
 }

@@ -17,7 +17,6 @@ from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.timers import REQUEST_TIMERS, Key, TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Gossip, Message
-from mpreg_proto.wire.session import Stage
 from mpreg_transports.testing.invariants.oracles import stamp
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
@@ -196,15 +195,16 @@ def _same(one: tuple[object, object], other: tuple[object, object] | None) -> bo
 def _belongs(node: Node, key: Key) -> bool:
     """Return whether the subject of a timer still exists."""
     match key:
-        case (TimerKind.HANDSHAKE | TimerKind.PING | TimerKind.GOODBYE, link):
-            session = node.links.sessions.get(link)  # type: ignore[call-overload]  # parts of keys are of any kind
-            return session is not None and session.stage is not Stage.ENDED
+        case (TimerKind.HANDSHAKE | TimerKind.PING | TimerKind.GOODBYE | TimerKind.STALLED | TimerKind.DECODE, link):
+            return link in node.links.sessions
         case (TimerKind.DEADLINE, request):
             return request in node.coordinator.requests
         case (TimerKind.OFFER_WAIT | TimerKind.LINK_WAIT | TimerKind.RETRY, request, name):
             return (request, name) in node.coordinator.pending_calls.calls
         case (TimerKind.DIAL, address):
             return address in node.cluster._dialer._rows
+        case (TimerKind.DIAL_TIMEOUT, address):
+            return address in node.cluster._dialer._dialling
         case (TimerKind.PROBE, member):
             return member in node.cluster._detector._probes
         case (TimerKind.MEMBER_LOST, member):

@@ -33,7 +33,7 @@ complete by then."""
 KNOWN_GAPS: tuple[KnownGap, ...] = (
     KnownGap(
         12,
-        "requests of one link have no bound of their own, no link is paused, unsent bytes have none in the core"
+        "requests of one link have no bound of their own, and unsent bytes have none while the peer takes some"
         " (guarantees)",
         "the node's own bound on requests",
     ),

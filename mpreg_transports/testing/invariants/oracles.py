@@ -150,11 +150,13 @@ class CatalogueReader:
 
 
 def substituted(tree: Any, given: Mapping[str, Any]) -> Any:
-    """Return `tree` with each reference replaced by its value. Raises LookupError or TypeError for an invalid path."""
+    """Return `tree` with each reference replaced by its value. Raises LookupError for a path that is not there."""
     kind = type(tree)
     if kind is Ref:
         value = given[tree.name]
         for step in tree.path:
+            if not isinstance(value, dict if type(step) is str else list | tuple):
+                raise LookupError(step)
             value = value[step]
         return value
     if kind is list:

@@ -141,12 +141,12 @@ def _apply(call: Call, function: Callable[..., Any], given: Mapping[str, Any], c
     except (LookupError, TypeError):
         return Failure("")
     try:
-        return codec.encode(_result(function(*args, **kwargs)))
+        return codec.encode(returned(function(*args, **kwargs)))
     except Exception as error:  # a user's function may raise anything
         return Failure(type(error).__name__)
 
 
-def _result(value: Any) -> Any:
+def returned(value: Any) -> Any:
     """Return the value of a function or of its coroutine. Each sleep in it takes no time."""
     if not iscoroutine(value):
         return value

@@ -182,6 +182,14 @@ class Engine:
             self._transmit(wire, side, None)
             self._push(self.now, self._closed, wire, side)
 
+    def ping(self, host: Host, link: LinkId) -> None:
+        """Send a WebSocket ping over a link of a host: a peer that can be reached answers after a round trip."""
+        wire, side = host.wires[link]
+        other = wire.ends[1 - side].host
+        if not (self.network.is_cut(host.name, other.name) or self.network.is_cut(other.name, host.name)):
+            trip = self.network.latency(host.name, other.name) + self.network.latency(other.name, host.name)
+            self._push(self.now + trip, self._ponged, wire, side)
+
     def pause(self, host: Host, link: LinkId) -> None:
         """Stop reading a link at a host: what arrives waits."""
         wire, side = host.wires[link]
@@ -379,6 +387,11 @@ class Engine:
         unread, wire.ends[side].unread = wire.ends[side].unread or [], None
         for delivery in unread:
             self._deliver(wire, 1 - side, *delivery)
+
+    def _ponged(self, wire: Wire[Host], side: int) -> None:
+        mine, other = wire.ends[side], wire.ends[1 - side]
+        if mine.is_open and other.is_open and not self._is_stalled(mine.host) and not self._is_stalled(other.host):
+            mine.host.progress(mine.link)
 
     def _closed(self, wire: Wire[Host], side: int) -> None:
         """Close a link at one end."""

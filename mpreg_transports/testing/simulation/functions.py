@@ -60,6 +60,13 @@ class Fn:
         self.refuses = refuses
         self.loses = loses
 
+    def __repr__(self) -> str:
+        name = getattr(self.call, "__name__", repr(self.call))
+        options = {"version": self.version, "resources": self.resources, "idempotent": self.idempotent}
+        options |= {"concurrency": self.concurrency, "inline": self.inline}
+        options |= {"refuses": self.refuses, "loses": self.loses}
+        return f"Fn({', '.join([name, *(f'{key}={value!r}' for key, value in options.items() if value)])})"
+
     def build(self, name: str) -> Function:
         """Return the function as a server would register it."""
         return function(

@@ -19,6 +19,7 @@ from mpreg_proto.effects import (
     Effect,
     Framing,
     HangUp,
+    KeepAlive,
     Lost,
     Notify,
     NotStarted,
@@ -119,6 +120,7 @@ class World(Protocol):
     def default_peers(self, name: str) -> tuple[str, ...]: ...
     def send(self, host: Host, effect: Send) -> None: ...
     def hang_up(self, host: Host, link: LinkId) -> None: ...
+    def ping(self, host: Host, link: LinkId) -> None: ...
     def pause(self, host: Host, link: LinkId) -> None: ...
     def resume(self, host: Host, link: LinkId) -> None: ...
     def dial(self, host: Host, where: Address) -> None: ...
@@ -324,6 +326,8 @@ class NodeHost(Host):
                 body = self.running.get(run)
                 if body is not None and body.cancel():
                     sim.resume_at(self, body, 0)
+            case KeepAlive(link):
+                sim.ping(self, link)
             case Pause(link):
                 sim.pause(self, link)
             case Resume(link):

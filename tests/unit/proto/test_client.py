@@ -135,7 +135,7 @@ def test_hello_first_and_ready_with_the_hello_of_the_node() -> None:
 def test_one_link_at_a_time() -> None:
     booth = Booth()
     before = (booth.session.next_timeout(), booth.session.ready)
-    with pytest.raises(LocalProtocolError, match="stands already"):
+    with pytest.raises(LocalProtocolError, match="is open already"):
         booth.session.link_opened(LinkId(9), framing=Framing.OBJECTS, address=Address("mem://b"), now=booth.now + 5)
     assert booth.session.drain() == [] and (booth.session.next_timeout(), booth.session.ready) == before
     booth.submit()
@@ -152,6 +152,14 @@ def test_requests_before_the_link_are_sent_in_order() -> None:
     assert requests(booth.take()) == [] and len(booth.session) == 4
     booth.deliver(NODE)
     assert requests(booth.take()) == numbers == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_invalid_timeout_after_waiting_for_a_link(timeout: int) -> None:
+    booth = Booth(opened=False)
+    booth.submit(Request(0, CALL, timeout=timeout))
+    booth.open()
+    assert [message.timeout for message in booth.take() if isinstance(message, Request)] == [timeout]
 
 
 def test_remaining_timeout_after_waiting_for_a_link() -> None:
@@ -253,7 +261,7 @@ def test_addresses_in_the_error_of_a_deadline_without_a_node() -> None:
     call = booth.session.submit(Request(0, CALL), now=booth.now)
     booth.flush()
     booth.advance(6)
-    text = "no node could be reached by the deadline (ws://h:1: connection refused)"
+    text = "the request was never sent: no node could be reached by the deadline (ws://h:1: connection refused)"
     assert booth.fault(call) == Fault(1020, text, {"maybe_executed": False})
 
 
@@ -585,11 +593,11 @@ def test_no_reply_to_a_request_never_sent() -> None:
     number = booth.submit()
     booth.deliver(NODE)
     assert number in requests(booth.take())
-    booth.session.links.hang_up(booth.link)
-    booth.flush()
+    booth.deliver(NODE)  # a second hello: the session hangs up
+    assert [reply.fault.code for reply in booth.replies().values()] == [1023], "settled before the link has ended"
     waiting = booth.submit()
     booth.deliver(Result(waiting))
-    assert booth.replies() == {} and len(booth.session) == 2
+    assert booth.replies() == {} and len(booth.session) == 1, "it waits for the next link"
 
 
 def test_link_end_at_the_send_of_a_request() -> None:

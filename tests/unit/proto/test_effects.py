@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from mpreg_proto import effects
-from mpreg_proto.effects import Cancel, Dial, Effect, HangUp, Notify, Outcome, Pause, Resume, Run, Send
+from mpreg_proto.effects import Cancel, Dial, Effect, HangUp, KeepAlive, Notify, Outcome, Pause, Resume, Run, Send
 from mpreg_proto.ids import LinkId, RunId
 
 
-def test_eight_effects_and_five_outcomes() -> None:
-    assert set(typing.get_args(Effect)) == {Send, Dial, HangUp, Run, Cancel, Notify, Pause, Resume}
+def test_nine_effects_and_five_outcomes() -> None:
+    assert set(typing.get_args(Effect)) == {Send, Dial, HangUp, Run, Cancel, Notify, KeepAlive, Pause, Resume}
     assert [kind.__name__ for kind in typing.get_args(Outcome)] == [
         "Returned",
         "Raised",

@@ -1,8 +1,10 @@
 """A link from open to end, on a real node with stub peers: handshake, pings, goodbyes, violations."""
 
+from typing import Any
+
 import pytest
 
-from mpreg_proto.effects import Cancel, Framing, HangUp, Lane, Notify, Pause, Resume, Run, Send
+from mpreg_proto.effects import Cancel, Effect, Framing, HangUp, KeepAlive, Lane, Notify, Pause, Resume, Run, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import SECOND, Limits
@@ -93,10 +95,9 @@ def test_handshake_timeout_with_half_a_message(first: bytes) -> None:
 
 def test_classic_link_without_hello_and_timer() -> None:
     harness = NodeHarness()
-    harness.node.link_opened(LinkId(1), framing=Framing.CLASSIC_MESSAGES, dialled=None, now=harness.now)
     harness.node.link_opened(LinkId(2), framing=Framing.STREAM, dialled=None, now=harness.now)
     harness.node.receive(LinkId(2), prefix(2) + b"{}", now=harness.now)
-    assert harness.node.next_timeout() is None
+    assert harness.node.next_timeout() is None, "a byte stream of JSON has no ping"
     (answered,) = harness.node.drain()
     assert isinstance(answered, Send) and b"1004" in b"".join(answered.chunks)
 
@@ -454,14 +455,184 @@ def test_message_over_the_limit_ends_the_link_with_1014() -> None:
     }
 
 
-def test_input_of_a_closed_or_unknown_link() -> None:
+@pytest.mark.parametrize(("link", "text"), [(1, "link 1 is closed already"), (99, "link 99 was never opened")])
+def test_input_of_a_closed_or_unknown_link(link: LinkId, text: str) -> None:
     harness = NodeHarness()
     peer = harness.client()
     peer.drop()
-    peer.send(GetView(1))
-    harness.node.receive(LinkId(99), b"\x00", now=harness.now)
+    node, now = harness.node, harness.now
+    for act in (
+        lambda: node.receive(link, b"\x00", now=now),
+        lambda: node.handle(link, GetView(1), now=now),
+        lambda: node.link_closed(link, now=now),
+        lambda: node.progress(link, now=now),
+        lambda: node.backlog(link, 5, now=now),
+    ):
+        with pytest.raises(LocalProtocolError, match=text):
+            act()
+    assert peer.received[1:] == [] and node.drain() == []
+
+
+def test_number_of_a_link_used_twice() -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    for text in ("is open already", "has been used before"):
+        with pytest.raises(LocalProtocolError, match=f"link {peer.link} {text}"):
+            harness.node.link_opened(peer.link, framing=Framing.STREAM, dialled=None, now=harness.now)
+        peer.drop()
+    assert harness.node.drain() == []
+
+
+def test_number_of_a_hung_up_link_used_again() -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    assert peer.hung_up == 1000 and peer.link not in harness.node.links.sessions
+    harness.node.handle(peer.link, GetView(1), now=harness.now)
+    harness.node.progress(peer.link, now=harness.now)
+    assert harness.node.drain() == [], "what still arrives is ignored"
+    with pytest.raises(LocalProtocolError, match="is open already"):
+        harness.node.link_opened(peer.link, framing=Framing.STREAM, dialled=None, now=harness.now)
     harness.node.link_closed(peer.link, now=harness.now)
-    assert peer.received[1:] == [] and harness.node.drain() == []
+    with pytest.raises(LocalProtocolError, match="is closed already"):
+        harness.node.link_closed(peer.link, now=harness.now)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [("{}", "carries bytes, got text"), (None, "expected bytes or text from a link, got NoneType"), ([1], "got list")],
+)
+def test_data_that_no_stream_delivers(data: Any, text: str) -> None:
+    harness = NodeHarness()
+    harness.node.link_opened(LinkId(1), framing=Framing.STREAM, dialled=None, now=harness.now)
+    with pytest.raises(LocalProtocolError, match=text):
+        harness.node.receive(LinkId(1), data, now=harness.now)
+    assert harness.node.drain() == [] and harness.node.links.is_open(LinkId(1))
+
+
+# -- links of JSON clients --------------------------------------------------------------------------------------------
+
+
+def json_link(harness: NodeHarness) -> LinkId:
+    """Open a WebSocket link of a JSON client."""
+    harness.node.link_opened(LinkId(1), framing=Framing.CLASSIC_MESSAGES, dialled=None, now=harness.now)
+    return LinkId(1)
+
+
+def woken(harness: NodeHarness, seconds: float) -> list[Effect]:
+    """Let time pass; return the effects."""
+    effects: list[Effect] = []
+    end = harness.now + round(seconds * 10**9)
+    while (due := harness.node.next_timeout()) is not None and due <= end:
+        harness.now = max(harness.now, due)
+        harness.node.wake(now=harness.now)
+        effects += harness.node.drain()
+    harness.now = end
+    return effects
+
+
+def test_silent_json_link_is_pinged_then_closed() -> None:
+    harness = NodeHarness()
+    link = json_link(harness)
+    assert woken(harness, 9.9) == []
+    assert woken(harness, 0.1) == [KeepAlive(link)]
+    (closed, hang_up) = woken(harness, 10)
+    assert hang_up == HangUp(link, 1001)
+    assert isinstance(closed, Notify) and isinstance(closed.notice, LinkClosed)
+    assert closed.notice.cause is LinkEndCause.SILENT
+
+
+def test_json_link_with_pongs_stays_open() -> None:
+    harness = NodeHarness()
+    link = json_link(harness)
+    for _ in range(5):
+        assert woken(harness, 10) == [KeepAlive(link)]
+        harness.node.progress(link, now=harness.now)
+
+
+# -- backlog ----------------------------------------------------------------------------------------------------------
+
+
+def test_client_with_a_long_backlog_is_paused() -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    limit = Limits().backlog
+    for queued, effects in (
+        (limit - 1, []),
+        (limit, [Pause(peer.link)]),
+        (3 * limit, []),
+        (limit // 2 + 1, []),
+        (limit // 2, [Resume(peer.link)]),
+        (0, []),
+    ):
+        harness.node.backlog(peer.link, queued, now=harness.now)
+        assert harness.node.drain() == effects, queued
+
+
+def test_member_with_a_long_backlog_is_read() -> None:
+    harness = NodeHarness()
+    alpha = harness.member("alpha")
+    harness.node.backlog(alpha.link, Limits().backlog, now=harness.now)
+    assert harness.node.drain() == []
+
+
+def test_peer_that_takes_nothing_is_hung_up() -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    harness.node.backlog(peer.link, 1000, now=harness.now)
+    for queued in range(900, 0, -100):
+        harness.advance(9)
+        harness.node.backlog(peer.link, queued, now=harness.now)
+    assert peer.hung_up is None, "each time it has taken some"
+    harness.advance(9)
+    peer.send(GetView(1))
+    assert peer.hung_up is None
+    harness.advance(1)
+    assert peer.hung_up == 1013
+    (notice,) = harness.noticed(LinkClosed)
+    assert (notice.cause, notice.reason) == (LinkEndCause.STALLED, "took none of 100 bytes for 10 s")
+
+
+def test_backlog_that_was_sent_has_no_timer() -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    harness.node.backlog(peer.link, 1000, now=harness.now)
+    harness.node.backlog(peer.link, 0, now=harness.now)
+    for _ in range(3):
+        harness.advance(9)
+        peer.send(GetView(1))
+    assert peer.hung_up is None
+
+
+@pytest.mark.parametrize("queued", [-1, 1.5, "many"])
+def test_backlog_that_is_no_number_of_bytes(queued: Any) -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    with pytest.raises(LocalProtocolError, match="expected a number of bytes, 0 or more"):
+        harness.node.backlog(peer.link, queued, now=harness.now)
+
+
+# -- what belonged to a link ------------------------------------------------------------------------------------------
+
+
+def test_bodies_of_a_link_are_cancelled_at_its_hang_up() -> None:
+    harness = NodeHarness([spec("slow")])
+    alpha = harness.member("alpha")
+    alpha.send(Request(1, (call("x", "slow"),), here=("x",)))
+    (run,) = harness.running("slow")
+    alpha.send(CLIENT)
+    assert alpha.hung_up == 1002 and harness.cancelled == [run.run], "before the transport has ended"
+
+
+def test_calls_on_a_link_are_settled_at_its_hang_up() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", spec("once"))
+    client.send(Request(1, (call("x", "once"),)))
+    assert alpha.take(Request)
+    alpha.send(CLIENT)
+    (result,) = client.take(Result)
+    assert alpha.hung_up == 1002 and result.fault is not None and result.fault.code == 1023
 
 
 # -- bytes as activity ------------------------------------------------------------------------------------------------
@@ -476,7 +647,6 @@ def test_written_bytes_are_activity() -> None:
     assert peer.take(Ping) == [] and peer.hung_up is None
     harness.advance(20)
     assert peer.hung_up == 1001
-    harness.node.progress(LinkId(99), now=harness.now)  # a link that has ended by then
 
 
 def test_stalled_node_extends_a_silent_link_once() -> None:

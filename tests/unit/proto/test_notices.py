@@ -51,7 +51,7 @@ def test_equality_of_notices() -> None:
 
 def test_end_of_a_link_is_orderly_by_default() -> None:
     assert LinkClosed(LinkId(1), "peer", "").cause is LinkEndCause.ORDERLY
-    assert len({cause.value for cause in LinkEndCause}) == len(LinkEndCause.__members__) == 7
+    assert len({cause.value for cause in LinkEndCause}) == len(LinkEndCause.__members__) == 8
 
 
 def test_order_of_standings() -> None:

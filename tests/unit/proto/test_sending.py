@@ -88,7 +88,7 @@ def test_outcome_of_sending_for_each_state_of_a_link() -> None:
     }
     links.hang_up(LINK)
     assert links.send(LINK, CancelRequest(1)) is LINK_GONE and not links.is_open(LINK), "closed by this node"
-    links.closed(LINK)
+    assert links.release()[0].link == LINK and links.closed(LINK) is None
     assert links.send(LINK, CancelRequest(1)) is LINK_GONE and links.send(LinkId(9), CancelRequest(1)) is LINK_GONE
 
 

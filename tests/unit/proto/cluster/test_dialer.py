@@ -22,7 +22,7 @@ from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import PeerUnreachable, Standing
 from mpreg_proto.rng import Rng
-from mpreg_proto.timers import Timers
+from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim
 
 ME, ANN, ZOE = (MemberId(letter * 16) for letter in (b"m", b"a", b"z"))
@@ -73,8 +73,14 @@ class World:
                 for effect in self.dialer.wake(key, at):
                     if isinstance(effect, Dial):
                         found.append((at, effect.address))
-                        assert all(isinstance(more, Notify) for more in self.dialer.dial_failed(effect.address, at))
+                        following = self.dialer.dial_failed(effect.address, at)
+                        assert following is not None and all(isinstance(more, Notify) for more in following)
         return found
+
+    def dial_and_fail(self, address: Address, now: int) -> list[Dial | Notify] | None:
+        """Dial an address now; the dial fails at once."""
+        assert Dial(address) in self.dialer.wake((TimerKind.DIAL, address), now)
+        return self.dialer.dial_failed(address, now)
 
 
 def test_smaller_id_dials_first() -> None:
@@ -120,10 +126,35 @@ def test_one_notice_for_a_silent_address() -> None:
     world = World(X)
     assert world.dialer.start(0) == [Dial(X)]
     assert world.dialer.dial_failed(X, 1) == [Notify(PeerUnreachable(X))]
-    assert world.dialer.dial_failed(X, 2) == []
+    assert world.dialer.dial_failed(X, 2) is None, "no dial was in progress"
+    assert world.dial_and_fail(X, 2) == []
     world.link(ANN, X, 3)
     del world.links[ANN]
-    assert world.dialer.dial_failed(X, 4) == [Notify(PeerUnreachable(X))]
+    assert world.dial_and_fail(X, 4) == [Notify(PeerUnreachable(X))]
+
+
+def test_dial_without_an_answer() -> None:
+    world = World(X)
+    assert world.dialer.start(0) == [Dial(X, within=world.limits.dial)]
+    assert (TimerKind.DIAL_TIMEOUT, X) in world.timers.due(world.limits.dial)
+    assert world.dialer.dial_failed(X, world.limits.dial) == [Notify(PeerUnreachable(X))]
+    assert world.dialer.dial_failed(X, world.limits.dial + 1) is None, "the answer of the driver comes too late"
+
+
+def test_dial_with_an_open_transport_has_no_timer() -> None:
+    world = World(X)
+    world.dialer.start(0)
+    world.dialer.dial_answered(X)
+    assert world.timers.next() is None, "its handshake has a timer of its own"
+
+
+@pytest.mark.parametrize(
+    "address", ["", "ws://", "ws://h:70000", "ws://h:0", "h:1", "ws://a b:1", "ws://u@h:1", "ws://h\n"]
+)
+def test_address_that_cannot_be_dialled(address: str) -> None:
+    world = World()
+    world.know(ZOE, Address(address), Y)
+    assert {dialled for _, dialled in world.dials(20 * SECOND)} == {Y}
 
 
 def test_rare_dials_to_a_dead_member() -> None:
@@ -167,7 +198,7 @@ def test_address_that_reached_this_node() -> None:
     world = World(X, Y, dials=1)
     assert world.dialer.start(0) == [Dial(X)]
     assert world.dialer.reached_self(X, 1) == [Dial(Y)]
-    assert world.dialer.dial_failed(X, 1) == [], "the end of the link to myself is no failure"
+    assert world.dialer.dial_failed(X, 1) is None, "the end of the link to myself is no failure"
     assert world.dialer.dial_failed(Y, 2) == [Notify(PeerUnreachable(Y))]
     assert {address for _, address in world.dials(100 * SECOND)} == {X, Y}
 
@@ -317,9 +348,9 @@ def test_unanswered_requires_each_address_to_fail_since_then() -> None:
     world = World()
     world.know(ZOE, X, Y)
     assert not world.dialer.unanswered(ZOE, 0)
-    world.dialer.dial_failed(X, 10)
+    world.dial_and_fail(X, 10)
     assert not world.dialer.unanswered(ZOE, 5)
-    world.dialer.dial_failed(Y, 11)
+    world.dial_and_fail(Y, 11)
     assert world.dialer.unanswered(ZOE, 5)
     assert not world.dialer.unanswered(ZOE, 11)
     assert not world.dialer.unanswered(ANN, 0), "nobody without an address was ever dialled"

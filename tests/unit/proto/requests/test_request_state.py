@@ -8,7 +8,7 @@ from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.request_state import TRANSITIONS, CallState, Execution, History, RunTimes, trace_of
+from mpreg_proto.requests.request_state import TRANSITIONS, CallState, Execution, History, RunTimes
 from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
 
 
@@ -328,6 +328,7 @@ def test_possibly_started_until_refused() -> None:
     assert list(one.possibly_started) == ["y", "z"]
     one.move("y", READY, 2, "n1#00", "over the limit")
     one.not_started("z")
+    one.fail("z", Fault(1022, "full"), 2)
     assert not one.possibly_started
     one.move("y", STARTED, 3)
     one.complete("y", b"1", 4)
@@ -348,19 +349,31 @@ def test_trace_from_the_story() -> None:
     one.move("b", DISPATCHED, 51, "n1#00", "why b")
     one.fail("b", Fault(1003, "boom"), 60, RunTimes(52, 53, 54))
     one.fail("c", Fault(1023, "lost"), 61)
-    assert trace_of(one.story, 5) == (
+    one.arrived = 5
+    assert one.trace == (
         Traced("a", "n2#00", 5, 25, 26, 40, 2, "why 3"),
         Traced("b", "n1#00", 45, 47, 48, 49, 1, "why b"),
     )
 
 
 def test_trace_of_a_cut_story() -> None:
-    one = execution(a="")
+    """Steps in the middle are dropped; ends, first READYs and the number of tries are not."""
+    one = execution(a="", b="", c="")
     one.start(10)
-    one.move("a", DISPATCHED, 12, "n1#00", "why")
+    one.move("a", DISPATCHED, 12, "n1#00", "why a")
     one.complete("a", b"1", 50, "n1#00", RunTimes(30, 31, 45))
-    assert trace_of(one.story[1:], 10) == (Traced("a", "n1#00", 2, 20, 21, 35, 1, "why"),)
-    assert trace_of(one.story[2:], 10) == ()
+    for now in range(100, 1000):
+        one.move("b", STARTED, now, "n2#00", "why b")
+        one.move("b", READY, now, "n2#00" if now % 2 else "", "over the limit")
+        one.validate()
+    one.move("b", STARTED, 1001, "n2#00", "at last")
+    one.complete("b", b"2", 1010, "n2#00", RunTimes(1002, 1003, 1004))
+    one.validate()
+    assert one.trace == (
+        Traced("a", "n1#00", 0, 20, 21, 35, 1, "why a"),
+        Traced("b", "n2#00", 0, 992, 993, 994, 451, "at last"),
+    )
+    assert len(one.story) <= 3 * 16 + 64
 
 
 def test_story_of_a_call_that_is_refused_again_and_again() -> None:

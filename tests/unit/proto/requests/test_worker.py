@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Returned, Stopped
-from mpreg_proto.errors import Fault
+from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, CancelRequest, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
@@ -198,7 +198,8 @@ def test_outcome_of_an_unknown_or_ended_run() -> None:
     (running,) = harness.running("slow")
     harness.finish(running)
     for run in (running.run, 99):
-        harness.node.finished(run, Returned(2), now=harness.now)  # type: ignore[arg-type]
+        with pytest.raises(LocalProtocolError, match=f"run {run} does not run"):
+            harness.node.finished(run, Returned(2), now=harness.now)  # type: ignore[arg-type]
     harness.flush()
     assert len(alpha.take(Result)) == 1 and harness.node.worker.running == 0
 

@@ -23,6 +23,11 @@ def test_one_reference_to_a_value_at_the_limits() -> None:
         assert filled([[Ref("a")], {}], a=value) == [[value], {}]
 
 
+@pytest.mark.parametrize("key", [(None, 1), (1, (2,)), frozenset({1})])
+def test_reference_beside_a_map_with_a_container_as_key(key: object) -> None:
+    assert filled([[{key: 1}, Ref("a")], {}], a=2) == [[{key: 1}, 2], {}]
+
+
 @pytest.mark.parametrize("refs", [2, 100])
 def test_elements_over_the_default_limit(refs: int) -> None:
     with pytest.raises(MalformedValue) as caught:

@@ -19,7 +19,6 @@ from mpreg_proto.rng import Rng
 from mpreg_transports.functions.execution import Function, function
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime import driver as module
-from mpreg_transports.runtime import send_buffer
 from mpreg_transports.runtime.driver import Driver, clock
 from tests.helpers.blocking_functions import PATIENCE
 
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 caller: ContextVar[str] = ContextVar("caller", default="")
 BODIES = (("first", lambda: 1), ("last", lambda: 3))
-QUICK = Limits(dial_first=MILLISECOND, dial_longest=2 * MILLISECOND)
+QUICK = Limits(dial_first=MILLISECOND, dial_longest=2 * MILLISECOND, hang_up=10 * MILLISECOND)
 
 
 async def nobody(address: Address) -> Link:
@@ -128,8 +127,7 @@ async def test_failed_dial_is_tried_again(error: Exception, caplog: pytest.LogCa
 # -- links that do not end ---------------------------------------------------------------------------------------------
 
 
-async def test_leaving_node_closes_a_link_whose_peer_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_buffer, "CLOSING_SECONDS", 0.01)
+async def test_leaving_node_closes_a_link_whose_peer_does_not_read() -> None:
     driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"))
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:

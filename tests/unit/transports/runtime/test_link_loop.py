@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mpreg_proto.effects import Framing, HangUp, Lane, Pause, Resume, Send
+from mpreg_proto.effects import Framing, HangUp, KeepAlive, Lane, Pause, Resume, Send
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import LinkId
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
@@ -129,6 +129,55 @@ async def test_defect_while_writing_ends_one_link(caplog: pytest.LogCaptureFixtu
     assert "a defect while writing to a link, which ends" in caplog.text
 
 
+class Pinged(Piped):
+    """A link with pings, which may be broken."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.asked = anyio.Event()
+        self.broken_ping = broken
+
+    async def keepalive(self) -> bool:
+        self.asked.set()
+        if self.broken_ping:
+            raise ValueError("a defect")
+        return True
+
+
+async def test_silent_link_without_a_ping_counts_as_alive() -> None:
+    core, link = Recorder(), Piped()
+    async with anyio.create_task_group() as tasks:
+        loop = LinkLoop(core, flush=lambda: None, spawn=tasks.start_soon, clock=lambda: 0)
+        number = loop.attach(link)
+        loop.apply(KeepAlive(number))
+        await passes(lambda: core.inputs == [("progress", number)])
+    await link.close()
+
+
+async def test_ping_of_a_silent_link() -> None:
+    core, link = Recorder(), Pinged()
+    async with anyio.create_task_group() as tasks:
+        loop = LinkLoop(core, flush=lambda: None, spawn=tasks.start_soon, clock=lambda: 0)
+        number = loop.attach(link)
+        loop.apply(KeepAlive(number))
+        loop.apply(KeepAlive(LinkId(9)))
+        await link.asked.wait()
+    await link.close()
+    assert core.inputs == [], "its pong will be the progress"
+
+
+async def test_defect_of_a_ping_ends_that_link_alone(caplog: pytest.LogCaptureFixture) -> None:
+    core, link = Recorder(), Pinged(broken=True)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            loop = LinkLoop(core, flush=lambda: None, spawn=tasks.start_soon, clock=lambda: 0)
+            number = loop.attach(link)
+            tasks.start_soon(partial(loop.run, number, link, begin=lambda: None))
+            loop.apply(KeepAlive(number))
+    assert link.closed.is_set() and core.inputs[-1] == ("closed", number)
+    assert "a defect while asking a link for a sign of life" in caplog.text
+
+
 async def test_paused_link_is_read_once_it_is_resumed() -> None:
     core, link = Recorder(), Piped()
     async with anyio.create_task_group() as tasks:
@@ -140,10 +189,10 @@ async def test_paused_link_is_read_once_it_is_resumed() -> None:
         await passes(lambda: bool(core.inputs))
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
-        assert core.inputs == [("begin",)] and number in loop.paused
+        assert core.inputs == [("begin",)]
         loop.apply(Resume(number))
         await passes(lambda: len(core.inputs) == 2)
-        assert core.inputs[1] == ("receive", number, b"one") and number not in loop.paused
+        assert core.inputs[1] == ("receive", number, b"one")
         tasks.cancel_scope.cancel()
     assert core.inputs[2:] == [("closed", number)]
 

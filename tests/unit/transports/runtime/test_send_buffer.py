@@ -8,6 +8,7 @@ import pytest
 
 from mpreg_proto.effects import Framing, Lane
 from mpreg_proto.errors import CloseCode
+from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime import send_buffer
 from mpreg_transports.runtime.send_buffer import BATCH, SHORT, ProgressMonitor, ReplySlot, SendBuffer
@@ -89,7 +90,7 @@ def looks(box: SendBuffer, count: int) -> None:
 
 
 STALLED = round(send_buffer.STALLED_SECONDS / send_buffer.CHECK_SECONDS) + 1
-CLOSING = round(send_buffer.CLOSING_SECONDS / send_buffer.CHECK_SECONDS) + 1
+CLOSING = round(DEFAULT.hang_up / SECOND / send_buffer.CHECK_SECONDS) + 1
 
 
 async def test_short_messages_leave_at_once() -> None:
@@ -289,16 +290,19 @@ async def test_backlog_and_its_end_are_reported_once() -> None:
         await link.began.wait()
         assert said == []
         box.put([(b"x",)])
-        box.put([(b"x" * 100,)])
-        assert said == [100]
+        box.put([(b"x" * 99,)])
+        assert said == [100], "no further multiple of 100"
+        box.put([(b"x",)])
+        assert said == [100, 200]
         link.go.set()
-        await passes(lambda: len(said) == 2)
+        await passes(lambda: said[-1] == 0)
+        assert said == [100, 200, 101, 0]
         link.go = anyio.Event()
         box.put([(b"x" * 101,)])
-        assert said == [100, 0, 101]
+        assert said[4:] == [101]
         link.go.set()
         box.close(1000)
-    assert said == [100, 0, 101, 0]
+    assert said[4:] == [101, 0]
 
 
 async def test_defect_of_one_link_ends_that_link_alone(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fuzz.targets.values import same
 from mpreg_proto.wire import jsonvalues
 from mpreg_proto.wire.jsonvalues import MalformedJson
 from mpreg_proto.wire.value_limits import MAX_DEPTH, MAX_KEY
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.testing.equality import same
 
 _CODEC = ValueCodec()
 _DEEP = 200

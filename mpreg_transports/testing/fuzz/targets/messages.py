@@ -10,12 +10,12 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from fuzz.draws import Draws
-from fuzz.targets.values import build
 from mpreg_proto.errors import RemoteProtocolError
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Message
+from mpreg_transports.testing.fuzz.draws import Draws
+from mpreg_transports.testing.fuzz.targets.values import build
 
 KINDS: tuple[int, ...] = tuple(kind.__struct_config__.tag for kind in Message.__args__)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fuzz.targets.json import oracle
-from fuzz.world import Framing, LinkId, drained, make_node
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.node import Node
+from mpreg_transports.testing.fuzz.targets.json import oracle
+from mpreg_transports.testing.fuzz.world import Framing, LinkId, drained, make_node
 
 _LINK = LinkId(1)
 _MOST = 12

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from fuzz.draws import Draws
 from mpreg_proto.wire.values import MalformedValue, Ref, UnresolvedValue, UnsendableValue, ValueCodec
+from mpreg_transports.testing.equality import same
+from mpreg_transports.testing.fuzz.draws import Draws
 
 _CODEC = ValueCodec()
 _GIVEN: dict[str, object] = {"a": 1, "b": [1, {"k": "v"}], "c": (1, 2), "d": frozenset({1}), "e": 2**70, "f": "text"}
@@ -121,31 +122,3 @@ _PLAIN = ("none", "bool", "int", "float", "text", "bytes")
 _RICH = ("huge", "complex", "decimal", "date", "time", "timedelta", "datetime", "ref")
 _HOLDERS = ("list", "dict", "tuple", "set", "frozenset")
 _KEYS = ("none", "bool", "int", "text", "bytes")
-
-
-def same(one: Any, other: Any) -> bool:
-    """Return whether two values are equal and of the same type at every place; NaN equals NaN."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, (list, tuple)) and not isinstance(one, Ref):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict):
-        return len(one) == len(other) and all(
-            same(key, there) and same(one[key], other[there]) for key, there in zip(one, other, strict=True)
-        )
-    if isinstance(one, (set, frozenset)):
-        return len(one) == len(other) and sorted(map(_token, one)) == sorted(map(_token, other))
-    if isinstance(one, (float, complex, Decimal)):
-        return repr(one) == repr(other)
-    if isinstance(one, (datetime, time)):
-        return bool(one == other) and one.utcoffset() == other.utcoffset() and one.fold == other.fold
-    return bool(one == other)
-
-
-def _token(value: object) -> str:
-    """Return a text that distinguishes the members of a set, with nested sets in one order."""
-    if isinstance(value, (set, frozenset)):
-        return f"{type(value).__name__} {sorted(map(_token, value))}"
-    if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__} {list(map(_token, value))}"
-    return f"{type(value).__name__} {value!r}"

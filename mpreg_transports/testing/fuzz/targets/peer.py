@@ -8,14 +8,24 @@ the link.
 
 from __future__ import annotations
 
-from fuzz.traces import Step, unpacked
-from fuzz.world import ASKED, SECOND, Framing, LinkId, Transcript, drained, frame, hello, make_node
 from mpreg_proto.effects import HangUp, Notify, Returned, Send
 from mpreg_proto.ids import Address, RunId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkClosed, RequestFinished
 from mpreg_proto.wire.messages import Call, Ping, Pong, Refused, Request, Result
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.testing.fuzz.traces import TraceStep, unpacked
+from mpreg_transports.testing.fuzz.world import (
+    ASKED,
+    SECOND,
+    Framing,
+    LinkId,
+    Transcript,
+    drained,
+    frame,
+    hello,
+    make_node,
+)
 
 _HOSTILE, _HONEST = 1, 1_000_000
 _MOST_STEPS = 60
@@ -24,7 +34,7 @@ _ARGS = ValueCodec().encode([["still here"], {}])
 _ANSWER = ValueCodec().encode("still here")
 
 
-class World:
+class FuzzedNode:
     """One node, one honest client, and the current hostile link."""
 
     def __init__(self, *, dials: bool) -> None:
@@ -121,15 +131,15 @@ class World:
 
 def harness(data: bytes) -> None:
     """Replay the trace, then check that the node still serves."""
-    world = World(dials=bool(data[:1]) and data[0] % 2 == 1)
+    world = FuzzedNode(dials=bool(data[:1]) and data[0] % 2 == 1)
     for number, (step, payload) in enumerate(unpacked(data[1:])):
         if number == _MOST_STEPS:
             break
-        if step is Step.WAIT:
+        if step is TraceStep.WAIT:
             world.wait(min(payload[0] if payload else 0, 80) * SECOND // 10)
-        elif step is Step.CLOSE:
+        elif step is TraceStep.CLOSE:
             world.reopen()
-        elif step is Step.ACT:
+        elif step is TraceStep.ACT:
             world.submit()
         else:
             world.receive(world.link, payload)

@@ -11,12 +11,12 @@ from hashlib import blake2b
 
 import msgspec
 
-from fuzz.draws import Draws
 from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Change, Delta, Head
+from mpreg_transports.testing.fuzz.draws import Draws
 
 OWNER, NEAR, FAR = (MemberId(letter * 16) for letter in (b"a", b"b", b"c"))
 _ENTRIES = (b"", b"\xc3", b"\x90", b"\x91\xa1x", b"\x91\xa1f", b"\x91" * 2000, b"\xc1")

@@ -6,7 +6,6 @@ is real messages, pieces of these, and random bytes.
 
 from __future__ import annotations
 
-from fuzz.draws import Draws
 from mpreg_proto.effects import Effect, HangUp, Notify, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -16,9 +15,22 @@ from mpreg_proto.timers import Timers
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import Framing, prefix
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import GetView, Goodbye, Gossip, Hello, Message, Ping, Pong, Refused, Request, Result
+from mpreg_proto.wire.messages import (
+    GetView,
+    Goodbye,
+    GoodbyeReason,
+    Gossip,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Refused,
+    Request,
+    Result,
+)
 from mpreg_proto.wire.session import Received, Stage
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.testing.fuzz.draws import Draws
 
 _LIMITS = Limits(message=2048, node_message=4096)
 _CLASSIC = b'{"role":"rpc","cmds":[{"name":"a","fun":"echo","args":[1]}],"u":"x"}'
@@ -40,7 +52,7 @@ _MESSAGES: tuple[Message, ...] = (
 )
 
 
-class World:
+class FuzzedLinks:
     """One `Links` and its effects."""
 
     def __init__(self) -> None:
@@ -82,7 +94,7 @@ class World:
 
 def harness(data: bytes) -> None:
     """Run the operations of the input."""
-    draws, world = Draws(data), World()
+    draws, world = Draws(data), FuzzedLinks()
     while draws.more:
         _operate(draws, world)
         world.check()
@@ -92,7 +104,7 @@ def harness(data: bytes) -> None:
     assert not len(world.timers), "a timer outlives all links"
 
 
-def _operate(draws: Draws, world: World) -> None:
+def _operate(draws: Draws, world: FuzzedLinks) -> None:
     links, link = world.links, LinkId(1 + draws.below(3))
     match draws.below(10):
         case 0 | 1:
@@ -102,7 +114,7 @@ def _operate(draws: Draws, world: World) -> None:
         case 5:
             links.send(link, draws.pick(_MESSAGES))
         case 6:
-            links.goodbye(link, "bye", world.now)
+            links.goodbye(link, GoodbyeReason.NONE, world.now)
         case 7:
             draws.pick((links.hang_up, lambda link: links.refuse(link, Fault(1010, "no"))))(link)
         case 8:
@@ -114,7 +126,7 @@ def _operate(draws: Draws, world: World) -> None:
                 links.wake(key, world.now)
 
 
-def _open(draws: Draws, world: World, link: LinkId) -> None:
+def _open(draws: Draws, world: FuzzedLinks, link: LinkId) -> None:
     framing = draws.pick(tuple(Framing))
     dialled = Address("ws://peer:1") if framing is not Framing.CLASSIC_MESSAGES and draws.byte() % 2 else None
     known = link in world.links.sessions
@@ -126,7 +138,7 @@ def _open(draws: Draws, world: World, link: LinkId) -> None:
         assert not known, "a link opens twice"
 
 
-def _receive(draws: Draws, world: World, link: LinkId) -> None:
+def _receive(draws: Draws, world: FuzzedLinks, link: LinkId) -> None:
     session = world.links.sessions.get(link)
     message = draws.pick(_MESSAGES)
     if session is not None and session.framing is Framing.OBJECTS:
@@ -142,7 +154,7 @@ def _receive(draws: Draws, world: World, link: LinkId) -> None:
         _take(world, link, world.links.receive(link, stream[start:], world.now))
 
 
-def _take(world: World, link: LinkId, received: Received) -> None:
+def _take(world: FuzzedLinks, link: LinkId, received: Received) -> None:
     for one in received:
         world.links.handle_control(link, one, world.now)
     if received.violation is not None:

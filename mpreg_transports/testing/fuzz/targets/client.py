@@ -6,20 +6,20 @@ view, cancel, close. At the end the link closes and time passes, and nothing may
 
 from __future__ import annotations
 
-from fuzz.traces import Step, unpacked
-from fuzz.world import SECOND, Framing, Transcript
 from mpreg_proto.client import ClientSession, ReplyReceived
 from mpreg_proto.effects import HangUp, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.messages import Call, Explain, GetView, Message, Request, Result
+from mpreg_transports.testing.fuzz.traces import TraceStep, unpacked
+from mpreg_transports.testing.fuzz.world import SECOND, Framing, Transcript
 
 _LIMITS = Limits(message=65_536, node_message=65_536, default_timeout=5 * SECOND)
 _MOST_STEPS = 100
 _CALL = Request(0, (Call("a", "echo", b"\x92\x91\x01\x80"),))
 
 
-class World:
+class FuzzedClient:
     """A client, its link, and the answered requests."""
 
     def __init__(self) -> None:
@@ -100,21 +100,21 @@ class World:
 
 def harness(data: bytes) -> None:
     """Replay a server's output."""
-    world = World()
+    world = FuzzedClient()
     world.open()
     for number, (step, payload) in enumerate(unpacked(data)):
         if number == _MOST_STEPS:
             break
         match step:
-            case Step.SAY:
+            case TraceStep.SAY:
                 world.session.receive(world.link, payload, now=world.now)
                 world.carry_out()
-            case Step.WAIT:
+            case TraceStep.WAIT:
                 world.wait((payload[0] if payload else 0) * SECOND // 10)
-            case Step.CLOSE:
+            case TraceStep.CLOSE:
                 world.close()
                 world.open()
-            case Step.ACT:
+            case TraceStep.ACT:
                 world.act(payload[0] if payload else 0)
     world.close()
     world.wait(6 * SECOND)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 LONGEST = 65_535
 
 
-class Step(enum.IntEnum):
+class TraceStep(enum.IntEnum):
     """The next step of a trace."""
 
     SAY = 0
@@ -25,7 +25,7 @@ class Step(enum.IntEnum):
     """An action of the target; the bytes select it."""
 
 
-def packed(steps: Iterable[tuple[Step, bytes]]) -> bytes:
+def packed(steps: Iterable[tuple[TraceStep, bytes]]) -> bytes:
     """Return a trace as bytes. A step longer than LONGEST becomes several."""
     rows = bytearray()
     for step, data in steps:
@@ -35,10 +35,10 @@ def packed(steps: Iterable[tuple[Step, bytes]]) -> bytes:
     return bytes(rows)
 
 
-def unpacked(data: bytes) -> Iterator[tuple[Step, bytes]]:
+def unpacked(data: bytes) -> Iterator[tuple[TraceStep, bytes]]:
     """Yield the steps of any bytes; the last one may be cut short."""
     at = 0
     while at < len(data):
         length = int.from_bytes(data[at + 1 : at + 3], "big")
-        yield Step(data[at] % len(Step)), data[at + 3 : at + 3 + length]
+        yield TraceStep(data[at] % len(TraceStep)), data[at + 3 : at + 3 + length]
         at += 3 + length

@@ -6,8 +6,8 @@ by byte as the format defines it (docs/reference/messages.md).
 
 from __future__ import annotations
 
-from fuzz.draws import Draws
 from mpreg_proto.wire.framing import FrameError, FrameReader
+from mpreg_transports.testing.fuzz.draws import Draws
 
 _LIMITS = (0, 1, 5, 16, 100, 4096, 5000, 1 << 25)
 

@@ -1,4 +1,4 @@
-"""Calls to a plan, against a naive oracle: the same plan, or a fault of the same code.
+"""Calls to a plan, against the oracle of requests: the same plan, or a fault of the same code.
 
 Input: calls with names of few letters, so that names collide, and their dependencies. The first byte may select a large
 graph instead, of up to 10,000 calls: a chain, a fan, a ladder of diamonds, each perhaps closed to a circle.
@@ -6,15 +6,19 @@ graph instead, of up to 10,000 calls: a chain, a fan, a ladder of diamonds, each
 
 from __future__ import annotations
 
-from fuzz.draws import Draws
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.wire.messages import Call, Request
+from mpreg_transports.testing.expected import is_cycle, oracle
+from mpreg_transports.testing.fuzz.draws import Draws
+from mpreg_transports.testing.simulation.hosts import Spec
 
 _LIMITS = Limits(name_length=5)
+_CLUSTER = {"node": Spec(functions={"f": abs})}
+"""A plan does not depend on offers: each function of a valid request is offered here."""
 _LARGE = (10,) * 8 + (100,) * 5 + (1_000,) * 2 + (10_000,)
 """The sizes of large graphs, one for each of 16 draws. Most are small: large ones take thousands of times longer."""
 
@@ -30,11 +34,11 @@ def harness(data: bytes) -> None:
     given = {_name(draws): b"\xc0" for _ in range(draws.below(3))} if draws.chance(4) else {}
     timeout = draws.integer() if draws.chance(8) else None
     request = Request(1, calls, want=want, inputs=given, timeout=timeout, wait=-1 if draws.chance(16) else 0)
-    made, code = plan(request, _LIMITS), oracle(request)
+    made, code = plan(request, _LIMITS), oracle(request, _CLUSTER, limits=_LIMITS, run=False).code
     if isinstance(made, Fault):
         assert made.code == code, f"{made} instead of {code} for {request}"
         if code == 1012:
-            _is_circle(made.details["cycle"], request)
+            assert is_cycle(made.details["cycle"], request), made
         return
     assert code is None, f"{request} is planned, and is {code}"
     _is_right(made, request)
@@ -48,51 +52,6 @@ def _call(draws: Draws) -> Call:
 
 def _name(draws: Draws) -> str:
     return "toolong" if draws.chance(64) else draws.pick(("a", "b", "c", "d", "e", "f", "g", "h", "i", ""))
-
-
-def oracle(request: Request) -> int | None:
-    """Return the code for an invalid request, or None, in the order of the checks in docs/explanation/requests.md."""
-    calls, want = request.calls, request.want
-    shapeless = (
-        not calls
-        or any(not call.name or not call.function for call in calls)
-        or (want is not None and (not want or len(set(want)) < len(want)))
-        or (request.timeout is not None and request.timeout <= 0)
-        or request.wait < 0
-    )
-    if shapeless:
-        return 1010
-    names = [call.name for call in calls]
-    if any(len(text) > 5 for call in calls for text in (call.name, call.function, *call.resources)):
-        return 1014
-    if len(set(names)) < len(names):
-        return 1011
-    needs = {call.name: set(call.dependencies) for call in calls}
-    known = {*names, *request.inputs}
-    if any(need not in known for call in calls for need in call.dependencies) or any(
-        name not in names for name in want or ()
-    ):
-        return 1013
-    return 1012 if any(name in _reached(name, needs) for name in names) else None
-
-
-def _reached(name: str, needs: dict[str, set[str]]) -> set[str]:
-    """Return all dependencies of `name`, direct and indirect."""
-    found: set[str] = set()
-    waiting = list(needs[name])
-    while waiting:
-        other = waiting.pop()
-        if other in needs and other not in found:
-            found.add(other)
-            waiting += needs[other]
-    return found
-
-
-def _is_circle(circle: list[str], request: Request) -> None:
-    needs = {call.name: call.dependencies for call in request.calls}
-    assert len(set(circle)) == len(circle) > 0, circle
-    for name, following in zip(circle, [*circle[1:], circle[0]], strict=True):
-        assert following in needs[name], f"{circle} is no circle"
 
 
 def _is_right(made: Plan, request: Request) -> None:
@@ -145,7 +104,7 @@ def _large(draws: Draws) -> None:
     circular = closed and (shape == 1 or size > 1)
     if isinstance(made, Fault):
         assert circular and made.code == 1012, made
-        _is_circle(made.details["cycle"], Request(1, calls))
+        assert is_cycle(made.details["cycle"], Request(1, calls)), made
         return
     assert not circular, "a circle is planned"
     _runs(made, Request(1, calls))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import msgspec
 
-from fuzz.draws import Draws
 from mpreg_proto.cluster.anti_entropy import digest, newer
 from mpreg_proto.cluster.members import FORGOTTEN_AFTER, Card, Members
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import HOUR, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import Claim
+from mpreg_transports.testing.fuzz.draws import Draws
 
 ME = MemberId(b"m" * 16)
 IDS = tuple(MemberId(letter * 16) for letter in (b"a", b"b", b"c"))
