@@ -1,4 +1,4 @@
-"""What an application needs to run a node in its own server, on this package's driver (docs/howto/embed.md).
+"""The parts with which an application runs a node in its own server, on this package's driver (docs/howto/embed.md).
 
 `Driver` runs a `Node` of `mpreg_proto` on asyncio or trio. The application gives it links: each connection that it
 accepts is a `Link`, given to `Driver.pump`; `Dialler` opens the links that the node wants. `function` makes what the

@@ -76,7 +76,7 @@ CLOSE_CODES: Final[Mapping[int, CloseCode]] = {
 
 
 class PauseReason(enum.Enum):
-    """Why a link is not read for a while."""
+    """The reasons for which a link is not read for a while."""
 
     DECODING = "decoding"
     """A long message is decoded in steps."""
@@ -153,7 +153,7 @@ class Session:
         self.last_progress: int = now
         """The time when the peer last took some of the backlog, in ns."""
         self.paused: dict[PauseReason, None] = {}
-        """Why the link is not read now."""
+        """The reasons for which the link is not read now."""
         self.keepalive_sent: bool = False
         self.grace_given: bool = False
         """True if the link got more time, because its silence was noticed so late that this node must have stalled."""
