@@ -173,7 +173,7 @@ def _without(script: Sequence[Action], gone: str) -> Iterator[Action]:
         args = action.args
         if gone in (args.get("name"), args.get("node"), args.get("source"), args.get("target")):
             continue
-        if str(args.get("client", "")).endswith(f"@{gone}"):
+        if any(str(args.get(end, "")).endswith(f"@{gone}") for end in ("client", "source", "target")):
             continue
         if action.name == "partition":
             sides = {side: [name for name in args[side] if name != gone] for side in ("one", "other")}
