@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import note, target
+from hypothesis import currently_in_test_context, note, target
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from hypothesis.strategies import SearchStrategy
@@ -300,8 +300,9 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def _aim(self) -> None:
         """Let hypothesis vary the steps that led faults to functions, and calls to another start."""
-        target(float(self._at_work.met), label="functions that a crash ended")
-        target(float(self._at_work.again), label="calls that were started again")
+        if currently_in_test_context():
+            target(float(self._at_work.met), label="functions that a crash ended")
+            target(float(self._at_work.again), label="calls that were started again")
 
     def _disturb(self, node: str, fault: str) -> None:
         if fault == "cut off":

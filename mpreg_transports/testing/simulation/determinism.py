@@ -72,6 +72,8 @@ EVENTS = (
 3.11; on 3.11 the replaced names detect them."""
 
 _ADVICE = "a simulated function takes its time from mpreg_transports.sleep and its chance from its arguments"
+_PLUMBING = (__file__, random.__file__, secrets.__file__, uuid.__file__)
+"""The files that are never the place at which a body used a forbidden name."""
 _NO_LOOP = ("no running event loop", "must be called from async context", "no current event loop")
 _NO_LOOP_KINDS = ("AsyncLibraryNotFoundError", "NoEventLoopError")
 
@@ -164,8 +166,13 @@ AWAITS = (
 )
 
 
+def _label(owner: Any, name: str) -> str:
+    """Return how users write a name."""
+    return f"{owner.__module__}.{owner.__name__}.{name}" if isinstance(owner, type) else f"{owner.__name__}.{name}"
+
+
 def _refusing(owner: Any, name: str) -> Callable[..., Any]:
-    label, original = f"{owner.__name__}.{name}", getattr(owner, name)
+    label, original = _label(owner, name), getattr(owner, name)
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         if _state.inside:
@@ -176,7 +183,7 @@ def _refusing(owner: Any, name: str) -> Callable[..., Any]:
 
 
 def _refusing_now(owner: Any, name: str, place: int) -> Callable[..., Any]:
-    label, original = f"{owner.__name__}.{name}", getattr(owner, name)
+    label, original = _label(owner, name), getattr(owner, name)
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         if _state.inside and all(value is None for value in (*args[place : place + 1], *kwargs.values())):
@@ -194,7 +201,7 @@ def _audit(event: str, args: tuple[object, ...]) -> None:
 def _error(what: str) -> DeterminismError:
     _state.inside = False  # so that building the message may call anything
     try:
-        here = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
+        here = [frame for frame in traceback.extract_stack() if frame.filename not in _PLUMBING]
         place = f"{here[-1].filename}:{here[-1].lineno}" if here else "an unknown place"
     finally:
         _state.inside = True
@@ -221,7 +228,7 @@ class _StandsFor(type):
         return isinstance(instance, cls.real)
 
     def __subclasscheck__(cls, subclass: type) -> bool:
-        return subclass is cls or issubclass(subclass, cls.real)
+        return issubclass(subclass.real if isinstance(subclass, _StandsFor) else subclass, cls.real)
 
     def __eq__(cls, other: object) -> bool:
         return other is cls or other is cls.real

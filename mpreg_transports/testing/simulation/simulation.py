@@ -35,6 +35,7 @@ from mpreg_transports.testing.simulation.checks import (
     check_until,
     check_watchers,
     check_whole,
+    describe,
     texts,
 )
 from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
@@ -93,8 +94,10 @@ class Simulation:
         check_nodes(nodes, Spec)
         if type(seed) is not int:
             raise TypeError(f"seed={seed!r:.60}: expected a whole number, got {type(seed).__name__}")
-        if faults is not None and not hasattr(faults, "draw"):
-            raise TypeError(f"faults: expected Swarm(...), got {type(faults).__name__}")
+        if faults is not None and (isinstance(faults, type) or not hasattr(faults, "draw")):
+            raise TypeError(f"faults: expected Swarm(...), got {describe(faults)}")
+        if chooser is not None:
+            check_kind("chooser", chooser, Chooser, "Chooser(Seeded(7))")
         for name, spec in nodes.items():
             for peer in spec.peers or ():
                 if peer not in nodes:
@@ -385,6 +388,7 @@ class Simulation:
 
     def graph(self, node: str, graph: Graph, *, partial: bool = False, timeout: float | None = None) -> SimCall:
         """Send a graph of calls as a client of `node`."""
+        self._node(node)
         check_kind("graph", graph, Graph, "a Graph (sim.call calls one function)")
         return self.submit(node, graph.request(partial=partial, timeout=_ns("timeout", timeout)))
 
