@@ -18,23 +18,30 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.pytest_support.machine import ClusterMachine
     from mpreg_transports.testing.runs.replay import replay, saved_case
     from mpreg_transports.testing.runs.shrink import shrink
-    from mpreg_transports.testing.simulation.calls import SimCall
+    from mpreg_transports.testing.simulation.calls import CallKey, SimCall
     from mpreg_transports.testing.simulation.chooser import Chooser, Hypothesis, Seeded, Tape
     from mpreg_transports.testing.simulation.determinism import DeterminismError
+    from mpreg_transports.testing.simulation.drivers import DriverFaults
     from mpreg_transports.testing.simulation.durations import constant, exponential, uniform
     from mpreg_transports.testing.simulation.functions import Fn
-    from mpreg_transports.testing.simulation.hosts import Spec
+    from mpreg_transports.testing.simulation.hosts import Host, NodeHost, Spec, World
+    from mpreg_transports.testing.simulation.network import Profile
     from mpreg_transports.testing.simulation.simulation import Simulation
     from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 __all__ = [
+    "CallKey",
     "Chooser",
     "ClusterMachine",
     "DeterminismError",
+    "DriverFaults",
     "Expected",
     "Fn",
+    "Host",
     "Hypothesis",
     "MemoryCluster",
+    "NodeHost",
+    "Profile",
     "Script",
     "Seeded",
     "SimCall",
@@ -44,6 +51,7 @@ __all__ = [
     "Tape",
     "Violation",
     "Watcher",
+    "World",
     "constant",
     "exponential",
     "memory_cluster",
@@ -57,13 +65,18 @@ __all__ = [
 ]
 
 _WHERE = {
+    "CallKey": "simulation.calls",
     "Chooser": "simulation.chooser",
     "ClusterMachine": "pytest_support.machine",
     "DeterminismError": "simulation.determinism",
+    "DriverFaults": "simulation.drivers",
     "Expected": "expected",
     "Fn": "simulation.functions",
+    "Host": "simulation.hosts",
     "Hypothesis": "simulation.chooser",
     "MemoryCluster": "memory.cluster",
+    "NodeHost": "simulation.hosts",
+    "Profile": "simulation.network",
     "Script": "faults.script",
     "Seeded": "simulation.chooser",
     "SimCall": "simulation.calls",
@@ -73,6 +86,7 @@ _WHERE = {
     "Tape": "simulation.chooser",
     "Violation": "simulation.watchers",
     "Watcher": "simulation.watchers",
+    "World": "simulation.hosts",
     "constant": "simulation.durations",
     "exponential": "simulation.durations",
     "memory_cluster": "memory.cluster",
