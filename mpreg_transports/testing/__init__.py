@@ -1,4 +1,4 @@
-"""Tests of clusters: simulated in virtual time, or real servers in one process.
+"""Tests of clusters: simulated in virtual time, or real servers in one process; checks of a driver of your own.
 
 Each name is imported at its first use, so that the pytest plugin, which is also in this package, costs nothing.
 """
@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mpreg_transports.testing.driver_checks.check_driver import check_driver, driver_report
+    from mpreg_transports.testing.driver_checks.report import DriverCheck, DriverReport, DriverUnderTest
     from mpreg_transports.testing.faults.swarm import Swarm
     from mpreg_transports.testing.memory.cluster import MemoryCluster, memory_cluster
     from mpreg_transports.testing.pytest_support.decorator import simulate
@@ -28,6 +30,9 @@ __all__ = [
     "Chooser",
     "ClusterMachine",
     "DeterminismError",
+    "DriverCheck",
+    "DriverReport",
+    "DriverUnderTest",
     "Fn",
     "Hypothesis",
     "MemoryCluster",
@@ -39,7 +44,9 @@ __all__ = [
     "Tape",
     "Violation",
     "Watcher",
+    "check_driver",
     "constant",
+    "driver_report",
     "exponential",
     "memory_cluster",
     "replay",
@@ -53,6 +60,9 @@ _WHERE = {
     "Chooser": "simulation.chooser",
     "ClusterMachine": "pytest_support.machine",
     "DeterminismError": "simulation.determinism",
+    "DriverCheck": "driver_checks.report",
+    "DriverReport": "driver_checks.report",
+    "DriverUnderTest": "driver_checks.report",
     "Fn": "simulation.functions",
     "Hypothesis": "simulation.chooser",
     "MemoryCluster": "memory.cluster",
@@ -64,7 +74,9 @@ _WHERE = {
     "Tape": "simulation.chooser",
     "Violation": "simulation.watchers",
     "Watcher": "simulation.watchers",
+    "check_driver": "driver_checks.check_driver",
     "constant": "simulation.durations",
+    "driver_report": "driver_checks.check_driver",
     "exponential": "simulation.durations",
     "memory_cluster": "memory.cluster",
     "replay": "runs.replay",

@@ -1,0 +1,107 @@
+"""Drivers of this project as `check_driver` takes them: a node in a thread, its URL, `leave` and `wait`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from mpreg_proto import NodeConfig
+from mpreg_transports import Server
+
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class InThread:
+    """A driver whose `run` ends when its node has left."""
+
+    def __init__(self, url: str, run: Callable[[], None], leave: Callable[[], None]) -> None:
+        self.url = url
+        self._run = run
+        self._leave = leave
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._body, daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Let the node leave, unless its driver has ended."""
+        if self._thread.is_alive():
+            self._leave()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of the driver. Raises the error that has ended it."""
+        self._thread.join(seconds)
+        if self._error is not None:
+            raise self._error
+        return not self._thread.is_alive()
+
+    def _body(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            self._error = error
+
+
+class Stopped(Exception):
+    """The test that has started a driver is over."""
+
+
+def selector_driver(
+    example: ModuleType, cleanup: Callable[[Callable[[], None]], object] = lambda stop: None
+) -> Callable[[NodeConfig, Functions], InThread]:
+    """Return `make` for docs/examples/embed_selectors.py, or for a variant of it.
+
+    `cleanup` takes a function that ends a driver which does not end by itself.
+    """
+
+    def make(config: NodeConfig, functions: Functions) -> InThread:
+        node = example.SelectorNode(config, functions, threaded=functions)
+
+        def run() -> None:
+            try:
+                node.run()
+            finally:
+                node.release()
+                for connection in node.connections.values():  # those of a driver that has failed
+                    connection.sock.close()
+
+        def leave() -> None:
+            node.call_from_thread(lambda: node.node.leave(now=example.clock()))
+
+        def stop() -> None:
+            raise Stopped
+
+        driver = InThread(node.url, run, leave)
+        cleanup(lambda: node.call_from_thread(stop))
+        return driver
+
+    return make
+
+
+def server_driver(backend: str, *, scheme: str = "ws") -> Callable[[NodeConfig, Functions], InThread]:
+    """Return `make` for `Server` on this event loop, reached over this scheme."""
+
+    def make(config: NodeConfig, functions: Functions) -> InThread:
+        server = Server(
+            name=config.name, cluster_id=config.cluster_id, port=0, peers=config.seeds, limits=config.limits
+        )
+        for name, function in functions.items():
+            server.register(name, function)
+        listening = threading.Event()
+
+        def run() -> None:
+            try:
+                server.run_until_signal(listening.set, backend=backend)
+            finally:
+                listening.set()
+
+        driver = InThread("", run, server.leave)
+        listening.wait()
+        driver.url = server.url.replace("ws://", f"{scheme}://")
+        return driver
+
+    return make
+
+
+__all__ = ["InThread", "selector_driver", "server_driver"]
