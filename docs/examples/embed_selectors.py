@@ -312,7 +312,7 @@ def doubled_slowly(x: int) -> int:
 
 
 def main() -> None:
-    offered = {"add": add, "doubled_slowly": doubled_slowly}
+    offered: dict[str, Callable[..., Any]] = {"add": add, "doubled_slowly": doubled_slowly}
     alpha = SelectorNode(NodeConfig(name="alpha"), offered, threaded={"doubled_slowly"})
     thread = threading.Thread(target=alpha.run)
     thread.start()

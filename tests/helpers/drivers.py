@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from queue import Queue
 from types import ModuleType
 from typing import Any
 
 from mpreg_proto import NodeConfig
 from mpreg_transports import Server
 
+SECONDS = 30.0
+"""The limit for a node to start. No test waits this long otherwise."""
 Functions = Mapping[str, Callable[..., Any]]
 
 
@@ -79,6 +83,26 @@ def selector_driver(
     return make
 
 
+def asyncio_driver(example: ModuleType) -> Callable[[NodeConfig, Functions], InThread]:
+    """Return `make` for docs/examples/embed_asyncio.py: each node has an event loop and a thread of its own."""
+
+    def make(config: NodeConfig, functions: Functions) -> InThread:
+        started: Queue[Any] = Queue()
+
+        async def main() -> None:
+            node = example.AsyncioNode(config, functions)
+            await node.start()
+            started.put(node)
+            await node.wait_until_left()
+
+        driver = InThread("", lambda: asyncio.run(main()), lambda: node.loop.call_soon_threadsafe(node.leave))
+        node = started.get(timeout=SECONDS)
+        driver.url = node.url
+        return driver
+
+    return make
+
+
 def server_driver(backend: str, *, scheme: str = "ws") -> Callable[[NodeConfig, Functions], InThread]:
     """Return `make` for `Server` on this event loop, reached over this scheme."""
 
@@ -104,4 +128,4 @@ def server_driver(backend: str, *, scheme: str = "ws") -> Callable[[NodeConfig, 
     return make
 
 
-__all__ = ["InThread", "selector_driver", "server_driver"]
+__all__ = ["InThread", "asyncio_driver", "selector_driver", "server_driver"]
