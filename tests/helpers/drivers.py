@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from queue import Queue
 from types import ModuleType
 from typing import Any
 
-from mpreg_proto import NodeConfig
+import uvicorn
+from msgspec import structs
+
+from mpreg_proto import Address, NodeConfig
 from mpreg_transports import Server
+from mpreg_transports.embed import function
 
 SECONDS = 30.0
 """The limit for a node to start. No test waits this long otherwise."""
@@ -103,6 +108,45 @@ def asyncio_driver(example: ModuleType) -> Callable[[NodeConfig, Functions], InT
     return make
 
 
+def starlette_driver(example: ModuleType) -> Callable[[NodeConfig, Functions], InThread]:
+    """Return `make` for docs/examples/embed_starlette.py under uvicorn, in a thread for each node.
+
+    uvicorn closes all WebSockets before it ends the application, so the node leaves first, and then uvicorn ends.
+    """
+
+    def make(config: NodeConfig, functions: Functions) -> InThread:
+        listener = socket.create_server(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/mpreg"
+        offered = [function(call, name=name) for name, call in functions.items()]
+        started: Queue[Any] = Queue()
+
+        async def main() -> None:
+            embedded = example.EmbeddedNode(structs.replace(config, addresses=(Address(url),)), offered)
+            app = uvicorn.Config(
+                example.create_app(embedded), ws="wsproto", log_level="critical", timeout_graceful_shutdown=1
+            )
+            server = uvicorn.Server(app)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.01)
+            started.put((asyncio.get_running_loop(), embedded))
+            await embedded.driver.ended.wait()
+            server.should_exit = True
+            await serving
+
+        driver = InThread(url, lambda: asyncio.run(main()), lambda: loop.call_soon_threadsafe(begin_to_leave))
+        loop, embedded = started.get(timeout=SECONDS)
+
+        leaving: list[asyncio.Task[None]] = []
+
+        def begin_to_leave() -> None:  # in a task, as anyio needs one
+            leaving.append(loop.create_task(embedded.leave()))
+
+        return driver
+
+    return make
+
+
 def server_driver(backend: str, *, scheme: str = "ws") -> Callable[[NodeConfig, Functions], InThread]:
     """Return `make` for `Server` on this event loop, reached over this scheme."""
 
@@ -128,4 +172,4 @@ def server_driver(backend: str, *, scheme: str = "ws") -> Callable[[NodeConfig, 
     return make
 
 
-__all__ = ["InThread", "asyncio_driver", "selector_driver", "server_driver"]
+__all__ = ["InThread", "asyncio_driver", "selector_driver", "server_driver", "starlette_driver"]
