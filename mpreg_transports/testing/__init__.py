@@ -1,4 +1,4 @@
-"""Tests of clusters: simulated in virtual time, or real servers in one process.
+"""Tests of clusters: simulated in virtual time, or real servers in one process; checks of a driver of your own.
 
 Each name is imported at its first use, so that the pytest plugin, which is also in this package, costs nothing.
 """
@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mpreg_transports.testing.driver_checks.check_driver import check_driver, driver_report
+    from mpreg_transports.testing.driver_checks.report import DriverCheck, DriverReport, DriverUnderTest
     from mpreg_transports.testing.expected import Expected, oracle
     from mpreg_transports.testing.faults.script import Script
     from mpreg_transports.testing.faults.swarm import Swarm
@@ -34,7 +36,10 @@ __all__ = [
     "Chooser",
     "ClusterMachine",
     "DeterminismError",
+    "DriverCheck",
     "DriverFaults",
+    "DriverReport",
+    "DriverUnderTest",
     "Expected",
     "Fn",
     "Host",
@@ -52,7 +57,9 @@ __all__ = [
     "Violation",
     "Watcher",
     "World",
+    "check_driver",
     "constant",
+    "driver_report",
     "exponential",
     "memory_cluster",
     "oracle",
@@ -69,6 +76,9 @@ _WHERE = {
     "Chooser": "simulation.chooser",
     "ClusterMachine": "pytest_support.machine",
     "DeterminismError": "simulation.determinism",
+    "DriverCheck": "driver_checks.report",
+    "DriverReport": "driver_checks.report",
+    "DriverUnderTest": "driver_checks.report",
     "DriverFaults": "simulation.drivers",
     "Expected": "expected",
     "Fn": "simulation.functions",
@@ -87,7 +97,9 @@ _WHERE = {
     "Violation": "simulation.watchers",
     "Watcher": "simulation.watchers",
     "World": "simulation.hosts",
+    "check_driver": "driver_checks.check_driver",
     "constant": "simulation.durations",
+    "driver_report": "driver_checks.check_driver",
     "exponential": "simulation.durations",
     "memory_cluster": "memory.cluster",
     "oracle": "expected",

@@ -49,7 +49,8 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         words = f"{options.describe()}; {limits.failovers} failovers"
         if drivers:
             specs = {name: msgspec.structs.replace(spec, driver=bad_driver(chooser)) for name, spec in specs.items()}
-            words += f"; drivers {', '.join(f'{name} {repr(spec.driver)[len("DriverFaults(") : -1]}' for name, spec in specs.items())}"
+            shown = [f"{name} {str(spec.driver).partition('(')[2].removesuffix(')')}" for name, spec in specs.items()]
+            words += f"; drivers {', '.join(shown)}"
         drawn_options = {**msgspec.to_builtins(options), "failovers": limits.failovers, "words": words}
     else:
         specs = standard_nodes(nodes, joins="all" if build is meetings else "first")
