@@ -169,12 +169,13 @@ class Links:
     def backlog(self, link: LinkId, queued: int, now: int) -> None:
         """Handle the backlog of a link: pause a client that reads too slowly, end a link whose peer takes nothing.
 
-        A backlog that has become shorter is a sign of life.
+        A backlog that has become shorter is a sign of life while bytes still wait: only then did the peer make room for
+        them. That the last ones have left proves nothing, as the system takes short writes to a peer that is gone.
         """
         session = self.sessions.get(link)
         if session is None:
             return
-        if queued < session.backlog:
+        if 0 < queued < session.backlog:
             self.progress(link, now)
         session.backlog = queued
         if not queued:

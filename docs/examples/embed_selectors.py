@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, assert_never
 from urllib.parse import urlsplit
 
@@ -68,13 +69,7 @@ class SelectorNode:
     """One node on one selector. `functions` run in the loop; each call of those in `threaded` runs in a new thread."""
 
     def __init__(
-        self,
-        name: str,
-        functions: Mapping[str, Callable[..., Any]],
-        *,
-        resources: Iterable[str] = (),
-        seeds: Iterable[str] = (),
-        threaded: Iterable[str] = (),
+        self, config: NodeConfig, functions: Mapping[str, Callable[..., Any]], *, threaded: Iterable[str] = ()
     ) -> None:
         self.functions = {"echo": lambda value: value, "echos": lambda *values: list(values), **functions}
         self.threaded = frozenset(threaded)
@@ -90,14 +85,9 @@ class SelectorNode:
         self.wake_reader.setblocking(False)
         self.selector.register(self.wake_reader, selectors.EVENT_READ, self.take_from_threads)
         self.url = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
-        config = NodeConfig(
-            name=name,
-            addresses=(Address(self.url),),
-            seeds=tuple(Address(seed) for seed in seeds),
-            resources=tuple(sorted(resources)),
-        )
         me, rng = MemberId(os.urandom(16)), Rng(int.from_bytes(os.urandom(8), "big"))
         self.node = Node(config, me=me, rng=rng, entropy=os.urandom, now=clock())
+        self.node.advertise((Address(self.url),), now=clock())
         for function in self.functions:
             spec = FunctionSpec(name=function, idempotent=function in ("echo", "echos"), concurrency=16)
             self.node.offer(spec, now=clock())
@@ -169,16 +159,29 @@ class SelectorNode:
     def dial(self, address: Address) -> None:
         """Open a connection. Every `Dial` ends in one `link_opened` or one `dial_failed`.
 
-        The node counts a dial as failed after `Dial.within`, so this driver leaves that time to the system.
+        A thread resolves the name, which can take seconds. The node itself counts a dial as failed after `Dial.within`.
         """
-        where = urlsplit(address)
-        try:  # another member has sent this address: its host may have no number here
-            found = socket.getaddrinfo(where.hostname, where.port or 9001, type=socket.SOCK_STREAM)
-            family, kind, _, _, target = found[0]
-            sock = socket.socket(family, kind)
-            sock.setblocking(False)
-            sock.connect_ex(target)
+        threading.Thread(target=self.resolve, args=(address,), daemon=True).start()
+
+    def resolve(self, address: Address) -> None:
+        try:  # another member has sent this address: it may be no URL, or its host may have no number here
+            where = urlsplit(address)
+            found = socket.getaddrinfo(where.hostname, where.port or 9001, type=socket.SOCK_STREAM)[0]
         except (OSError, ValueError):
+            self.call_from_thread(lambda: self.node.dial_failed(address, now=clock()))
+            return
+        self.call_from_thread(lambda: self.connect(address, found[0], found[4]))
+
+    def connect(self, address: Address, family: int, target: Any) -> None:
+        sock = None
+        try:
+            sock = socket.socket(family)
+            sock.setblocking(False)
+            with suppress(BlockingIOError):  # it goes on
+                sock.connect(target)
+        except OSError:
+            if sock is not None:
+                sock.close()
             self.node.dial_failed(address, now=clock())
             return
         self.selector.register(sock, selectors.EVENT_WRITE, lambda events: self.connected(sock, address))
@@ -279,7 +282,8 @@ class SelectorNode:
     def call_from_thread(self, act: Callable[[], None]) -> None:
         """Run `act` in the thread of the loop, since no other thread may use the node."""
         self.other_threads.append(act)
-        self.wake_writer.send(b"\0")
+        with suppress(OSError):  # the driver has ended, and this function has not
+            self.wake_writer.send(b"\0")
 
     def take_from_threads(self, events: int) -> None:
         self.wake_reader.recv(4096)
@@ -289,9 +293,12 @@ class SelectorNode:
     # [/functions]
 
     def release(self) -> None:
-        """Close the listener, the self-pipe and the selector, after `run`."""
-        for sock in (self.listener, self.wake_reader, self.wake_writer):
-            sock.close()
+        """Close the listener, the self-pipe, dials in progress and the selector, after `run`."""
+        for key in list(self.selector.get_map().values()):
+            self.selector.unregister(key.fileobj)
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self.wake_writer.close()
         self.selector.close()
 
 
@@ -305,10 +312,11 @@ def doubled_slowly(x: int) -> int:
 
 
 def main() -> None:
-    alpha = SelectorNode("alpha", {"add": add, "doubled_slowly": doubled_slowly}, threaded={"doubled_slowly"})
+    offered: dict[str, Callable[..., Any]] = {"add": add, "doubled_slowly": doubled_slowly}
+    alpha = SelectorNode(NodeConfig(name="alpha"), offered, threaded={"doubled_slowly"})
     thread = threading.Thread(target=alpha.run)
     thread.start()
-    front = SelectorNode("front", {}, seeds=[alpha.url])
+    front = SelectorNode(NodeConfig(name="front", seeds=(Address(alpha.url),)), {})
 
     codec = ValueCodec()
     calls = (

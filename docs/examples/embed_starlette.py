@@ -40,6 +40,7 @@ from mpreg_transports.embed import (
     Buffer,
     Dialler,
     Driver,
+    Function,
     Link,
     LinkEnded,
     built_in,
@@ -58,15 +59,21 @@ class StarletteLink(Link):
         self.websocket = websocket
         self.framing = Framing.NATIVE_MESSAGES if native else Framing.CLASSIC_MESSAGES
         self.peer = str(websocket.client)
+        self.reading = anyio.CancelScope()
+        self.closed = False
 
     async def accept(self) -> None:
         await self.websocket.accept("mpreg.1" if self.framing is Framing.NATIVE_MESSAGES else None)
 
     async def receive(self) -> Sequence[bytes | str]:
-        message = await self.websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise LinkEnded("the peer is gone", clean=True, code=message.get("code"))
-        return [message["text"] if message.get("text") is not None else message["bytes"]]
+        with anyio.CancelScope() as self.reading:
+            if self.closed:
+                raise LinkEnded("closed here", clean=True)
+            message = await self.websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise LinkEnded("the peer is gone", clean=True, code=message.get("code"))
+            return [message["text"] if message.get("text") is not None else message["bytes"]]
+        raise LinkEnded("closed here", clean=True)
 
     async def send(self, chunks: Sequence[Buffer]) -> None:
         try:
@@ -79,10 +86,13 @@ class StarletteLink(Link):
             raise LinkEnded(f"the peer is gone: {error}") from None
 
     async def close(self, code: int = 1000) -> None:
+        self.closed = True
+        self.reading.cancel()
         if WebSocketState.DISCONNECTED in (self.websocket.client_state, self.websocket.application_state):
             return
         with suppress(WebSocketDisconnect, RuntimeError):  # the connection may have just ended
-            await self.websocket.close(code)
+            with anyio.move_on_after(1, shield=True):  # the peer may take nothing, not even the close frame
+                await self.websocket.close(code)
 
 
 # [/link]
@@ -92,9 +102,8 @@ class StarletteLink(Link):
 class EmbeddedNode:
     """A node without a listener: its links are WebSockets of the application, and links that it dials."""
 
-    def __init__(self, name: str, *, peers: Sequence[str] = (), resources: Sequence[str] = ()) -> None:
-        self.functions = {one.spec.name: one for one in [*built_in(), function(shout, idempotent=True)]}
-        config = NodeConfig(name=name, seeds=tuple(Address(peer) for peer in peers), resources=tuple(sorted(resources)))
+    def __init__(self, config: NodeConfig, functions: Sequence[Function]) -> None:
+        self.functions = {one.spec.name: one for one in [*built_in(), *functions]}
         me, rng = MemberId(os.urandom(16)), Rng(int.from_bytes(os.urandom(8), "big"))
         self.node = Node(config, me=me, rng=rng, entropy=os.urandom, now=clock(), codec=default_codec())
         for one in self.functions.values():
@@ -141,9 +150,8 @@ async def shout(text: str) -> str:
     return text.upper() + "!"
 
 
-def create_app(peers: Sequence[str] = ()) -> Starlette:
-    """Return the application, with a node that joins the cluster of `peers`."""
-    embedded = EmbeddedNode("starlette", peers=peers)
+def create_app(embedded: EmbeddedNode) -> Starlette:
+    """Return the application of a node, which leaves the cluster when the application ends."""
 
     # [app]
     @asynccontextmanager
@@ -174,4 +182,5 @@ def create_app(peers: Sequence[str] = ()) -> Starlette:
     # [/app]
 
 
-app = create_app(os.environ.get("MPREG_PEERS", "").split())
+PEERS = tuple(map(Address, os.environ.get("MPREG_PEERS", "").split()))
+app = create_app(EmbeddedNode(NodeConfig(name="starlette", seeds=PEERS), [function(shout, idempotent=True)]))

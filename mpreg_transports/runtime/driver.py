@@ -101,6 +101,8 @@ class Driver:
         """Set when the node has left and its links are closed."""
         self._stopped = False
         self._flushing = False
+        self._backlog_reported = False
+        """True if a backlog was reported since the effects were carried out last."""
         self._close_deadline: int | None = None
         self.on_local_host: Callable[[str, Address | None], None] | None = None
         """Called for each new link with this machine's address and the dialled one (None: the link was accepted)."""
@@ -151,13 +153,16 @@ class Driver:
             self._flushing = False
 
     def _apply_effects(self) -> None:
-        while effects := self.node.drain():
-            for effect in effects:
-                try:
-                    self._apply_effect(effect)
-                except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
-                    self._effect_failed(effect)
-        self._links.write()
+        self._backlog_reported = True
+        while self._backlog_reported:
+            self._backlog_reported = False
+            while effects := self.node.drain():
+                for effect in effects:
+                    try:
+                        self._apply_effect(effect)
+                    except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
+                        self._effect_failed(effect)
+            self._links.write()
         if self.node.next_timeout() != self._due or self.node.left:
             self._wakeup.set()
 
@@ -225,6 +230,8 @@ class Driver:
 
     def _report_backlog(self, link: LinkId, unsent: int) -> None:
         self.node.backlog(link, unsent, now=clock())
+        self._backlog_reported = True
+        self.flush()  # it may pause or resume the link
 
     async def _sleep(self) -> None:
         """Wait for the node's next deadline, or until that deadline changes."""

@@ -23,7 +23,7 @@ from mpreg_transports.testing.equality import same
 from mpreg_transports.testing.invariants.oracles import substituted
 from mpreg_transports.testing.invariants.sequential import returned
 from mpreg_transports.testing.simulation.calls import SimCall
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.functions import Fn, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.values import default_codec
 
@@ -267,8 +267,7 @@ def _idempotent(call: Call, placement: Placement, cluster: Mapping[str, Spec]) -
 
 def _offered(spec: Spec) -> dict[str, Fn]:
     """Return the functions of a node, with echo and echos."""
-    offered = {name: one if isinstance(one, Fn) else Fn(one) for name, one in spec.functions.items()}
-    return {**_BUILT_IN, **offered}
+    return {**_BUILT_IN, **functions_of(spec.functions)}
 
 
 _BUILT_IN: Final = {one.spec.name: Fn(one.call, idempotent=one.spec.idempotent) for one in built_in()}

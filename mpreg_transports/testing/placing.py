@@ -17,7 +17,7 @@ from mpreg_proto.requests.placement import rank
 from mpreg_proto.wire.messages import Call, Claim
 from mpreg_transports.functions.execution import built_in
 from mpreg_transports.testing.expected import Placement
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.functions import functions_of
 from mpreg_transports.testing.simulation.hosts import Spec, address
 
 
@@ -67,8 +67,7 @@ def member_id(position: int) -> MemberId:
 def _function_specs(spec: Spec) -> list[FunctionSpec]:
     """Return what a node offers, without the signatures, which placement does not read."""
     specs = {one.spec.name: one.spec for one in _BUILT_IN}
-    for name, given in spec.functions.items():
-        fn = given if isinstance(given, Fn) else Fn(given)
+    for name, fn in functions_of(spec.functions).items():
         resources = tuple(sorted(set(fn.resources)))
         specs[name] = FunctionSpec(name=name, version=fn.version, resources=resources, idempotent=fn.idempotent)
     return list(specs.values())

@@ -27,6 +27,8 @@ from mpreg_proto.wire.session import STAGES, Stage
 from mpreg_transports.cli.app import build
 from mpreg_transports.config.settings import SETTINGS
 from mpreg_transports.testing.invariants.all import INVARIANTS, invariants
+from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.watchers import Watcher
 from tests.docs.pages import PAGES, ROOT, part
 
 
@@ -267,6 +269,43 @@ def _amount(name: str, kind: str) -> str:
     return f"{value:,}"
 
 
+def watcher_table() -> str:
+    """Return a row per hook of a `Watcher`, with what it gets."""
+    return table(("hook", "when"), [(f"`{name}({given})`", doc) for name, given, doc in _methods(Watcher)])
+
+
+def simulation_table() -> str:
+    """Return a row per public name of a `Simulation`."""
+    rows = [(f"`{name}({given})`", doc) for name, given, doc in _methods(Simulation)]
+    rows += [(f"`{name}`", " ".join((inspect.getdoc(one) or "").split())) for name, one in _properties(Simulation)]
+    for _, fields in _classes("mpreg_transports/testing/simulation/simulation.py", Simulation.__name__):
+        rows += [(f"`{name}`", doc) for name, _, _, doc in fields]
+    return table(("name", "what"), sorted(rows, key=lambda row: row[0]))
+
+
+def _methods(kind: type) -> list[tuple[str, str, str]]:
+    """Return the public methods of a class: name, parameters with their types, the first paragraph of the docstring."""
+    found = []
+    for name, method in vars(kind).items():
+        if not name.startswith("_") and inspect.isfunction(method):
+            given = [one for one in inspect.signature(method).parameters.values() if one.name != "self"]
+            shown = ", ".join(_parameter(one) for one in given)
+            found.append((name, shown, " ".join((inspect.getdoc(method) or "").split())))
+    return found
+
+
+def _parameter(one: inspect.Parameter) -> str:
+    star = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+    default = "" if one.default is one.empty else f"={one.default!r}"
+    given = str(one.annotation)
+    kind = given if one.default is one.empty and not star and "[" not in given else ""
+    return f"{star}{one.name}{f': {kind}' if kind else ''}{default}"
+
+
+def _properties(kind: type) -> list[tuple[str, object]]:
+    return [(name, one) for name, one in vars(kind).items() if isinstance(one, property) and not name.startswith("_")]
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "stages": stages,
     "call-states": call_states,
@@ -282,6 +321,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "core-names": core_names,
     "settings": setting_table,
     "commands": command_tables,
+    "watcher": watcher_table,
+    "simulation": simulation_table,
 }
 
 

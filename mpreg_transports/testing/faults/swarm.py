@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from mpreg_transports.graph import Graph
+from mpreg_transports.testing.simulation.checks import check_number, texts
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.durations import SECOND, constant, exponential
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.functions import functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.trace import Action, packed
@@ -58,15 +59,21 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 60.0
     kinds: tuple[str, ...] = ()
     level: float | None = None
-    """None: one of `LEVELS` is drawn."""
+    """The chance that a fault begins in a given second; None: one of `LEVELS` is drawn."""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError for a value of the wrong kind, or a fault that there is not."""
+        check_number("seconds", self.seconds)
+        for kind in texts("kinds", self.kinds):
+            if kind not in FAULTS:
+                raise ValueError(f"there is no fault {kind!r}; there are {', '.join(FAULTS)}")
+        if self.level is not None:
+            check_number("level", self.level, most=1)
 
     def options(self, chooser: Chooser) -> Options:
         """Draw the options of this run."""
         level = chooser.choice("swarm level", LEVELS) if self.level is None else self.level
         known = self.kinds or tuple(FAULTS)
-        for kind in known:
-            if kind not in FAULTS:
-                raise ValueError(f"there is no fault {kind!r}; there are {', '.join(FAULTS)}")
         kinds = tuple(kind for kind in known if chooser.chance("swarm kind", 0.4)) or known[:1]
         return Options(
             level=level,
@@ -103,7 +110,7 @@ class Drawing:
 
     def __init__(self, chooser: Chooser, nodes: Mapping[str, Spec], seconds: float) -> None:
         self.chooser = chooser
-        self.nodes = nodes
+        self.functions = {name: functions_of(spec.functions) for name, spec in nodes.items()}
         self.names = list(nodes)
         self.seconds = seconds
         self._script: list[Action] = []
@@ -115,7 +122,7 @@ class Drawing:
 
     def submit(self, at: float, function: str, *args: Any, node: str, client: str, wait: float = 0.0) -> None:
         """Add a call by a client of `node` with a timeout of 60 s. Add nothing if no node offers the function."""
-        if any(function in spec.functions for spec in self.nodes.values()):
+        if any(function in functions for functions in self.functions.values()):
             graph = Graph()
             graph.call(function, *args)
             request = packed(graph.request(timeout=60 * SECOND, wait=round(wait * SECOND)))
@@ -305,10 +312,9 @@ def withdraw(drawing: Drawing, at: float) -> None:
     It is often a function for which calls may be queued.
     """
     name = drawing.name()
-    functions = list(drawing.nodes[name].functions)
+    functions = list(drawing.functions[name])
     if functions:
-        given = drawing.nodes[name].functions
-        busiest = [function for function, one in given.items() if isinstance(one, Fn) and one.concurrency]
+        busiest = [function for function, one in drawing.functions[name].items() if one.concurrency]
         often = bool(busiest) and drawing.chooser.chance("swarm busiest", 0.4)
         function = drawing.chooser.choice("swarm function", busiest if often else functions)
         drawing.add(at, "withdraw", name=name, function=function)
@@ -319,7 +325,7 @@ def withdraw(drawing: Drawing, at: float) -> None:
 def flap(drawing: Drawing, at: float) -> None:
     """Withdraw and offer a function many times, faster than the changes reach all nodes."""
     name = drawing.name()
-    functions = list(drawing.nodes[name].functions)
+    functions = list(drawing.functions[name])
     if functions:
         function = drawing.chooser.choice("swarm function", functions)
         for _ in range(2 + drawing.chooser.below("swarm flaps", 6)):

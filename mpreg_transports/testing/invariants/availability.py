@@ -18,7 +18,6 @@ from mpreg_transports.testing.invariants.oracles import CatalogueReader, Offers
 from mpreg_transports.testing.invariants.stability import Stability, components, correct
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
-from mpreg_transports.testing.simulation.functions import Fn
 from mpreg_transports.testing.simulation.hosts import NodeHost
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
@@ -122,7 +121,8 @@ class Availability(Watcher):
 
         A call that is run again goes only to a node with the same version.
         """
-        made = [host.offers[call.function][0].spec for host in self._sim.nodes.values() if call.function in host.offers]
+        offers = [host.offers[call.function] for host in self._sim.nodes.values() if call.function in host.offers]
+        made = [offered.function.spec for offered in offers]
         return len({(spec.version, spec.idempotent) for spec in made}) == 1
 
     def _check_stable_cluster(self, asked: _Asked, call: SimCall, codes: list[int], words: str) -> None:
@@ -163,8 +163,8 @@ class Availability(Watcher):
 
 def _in_an_executor(host: NodeHost, call: Call) -> bool:
     """Return whether the call runs in an executor that refuses calls or breaks."""
-    fn = host.spec.functions.get(call.function)
-    return isinstance(fn, Fn) and fn.refuses + fn.loses > 0
+    fn = host.functions.get(call.function)
+    return fn is not None and fn.refuses + fn.loses > 0
 
 
 def _version(host: NodeHost) -> int:

@@ -78,7 +78,7 @@ class ResourceBounds(Watcher):
                     self._wrong(host, f"received {times} times over link {link} that {who} is {key[1:3]}")
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
-        slots = host.offers[run.function][0].spec.concurrency
+        slots = host.offers[run.function].function.spec.concurrency
         mark = (host.name, host.life, run.function)
         most = self._slots[mark] = max(slots, self._slots.get(mark, 0))
         busy = 1 + sum(body.run.function == run.function for body in host.running.values())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _PERIODIC = (
     TimerKind.PING,
     TimerKind.DIAL,
+    TimerKind.DIAL_TIMEOUT,  # invariant 12 checks that the dial is in progress
     TimerKind.COLLECT,
     TimerKind.TICK,
     TimerKind.PROBE,

@@ -162,7 +162,7 @@ class AtMostOnceExecution(Watcher):
             raise Violation(10, f"request {request[2]} of {request[0]} promised that nothing was done; {name!r} was")
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
-        spec = host.offers[run.function][0].spec
+        spec = host.offers[run.function].function.spec
         if not spec.idempotent:
             self._touchy.setdefault(request_of(key), key.call)
             self._kept(request_of(key))

@@ -15,7 +15,7 @@ from mpreg_proto.wire.messages import Call, Done, Failed, Result
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.testing.invariants.execution import RequestKey, request_of
 from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
-from mpreg_transports.testing.invariants.sequential import Failure, Pure, arguments, evaluate, known_pure
+from mpreg_transports.testing.invariants.sequential import Failure, KnownPure, Pure, arguments, evaluate
 from mpreg_transports.testing.simulation.calls import CallKey, SimCall
 from mpreg_transports.testing.simulation.hosts import NodeHost
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
@@ -49,11 +49,15 @@ class SequentialEquivalence(Watcher):
 
     def begin(self, sim: World) -> None:
         self._sim = sim
-        self._pure: Pure = known_pure(sim.specs.values()) if self._named is None else self._named
+        self._known = KnownPure()
+        self._pure: Pure = self._known.calls if self._named is None else self._named
         self._placed: dict[CallKey, _Placed] = {}
         self._requests: dict[tuple[str, int, int], RequestKey] = {}
         """The request at its coordinator for a client's request, by client, life and number."""
         self._expected: dict[int, dict[str, bytes | Failure]] = {}
+
+    def node_started(self, host: NodeHost) -> None:
+        self._known.add(host.functions)
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)

@@ -7,7 +7,7 @@ function that counts its runs would count these runs too.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from inspect import iscoroutine
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -18,7 +18,6 @@ from mpreg_transports.functions.execution import built_in
 from mpreg_transports.functions.sleep import in_virtual_time, sleep
 from mpreg_transports.testing.invariants.oracles import substituted
 from mpreg_transports.testing.simulation.functions import Fn
-from mpreg_transports.testing.simulation.hosts import Spec
 
 Pure = Mapping[str, Callable[..., Any]]
 _WORLDLY = ("eval", "exec", "globals", "input", "open", "print", "setattr", "vars")
@@ -35,19 +34,32 @@ class Failure:
         self.kind = kind
 
 
-def known_pure(specs: Iterable[Spec]) -> dict[str, Callable[..., Any]]:
-    """Return the functions of these nodes that hold no state, with echo and echos.
+class KnownPure:
+    """The functions that hold no state, of all lives of all nodes so far, with echo and echos.
 
-    A function that differs between nodes is left out.
+    A function that differs between nodes, or between lives, is left out.
     """
-    found: dict[str, Callable[..., Any]] = {one.spec.name: one.call for one in built_in()}
-    unclear: dict[str, None] = {}
-    for spec in specs:
-        for name, given in spec.functions.items():
-            call = given.call if isinstance(given, Fn) else given
-            if not stateless(call) or found.setdefault(name, call) is not call:
-                unclear[name] = None
-    return {name: call for name, call in found.items() if name not in unclear}
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Callable[..., Any]] = {one.spec.name: one.call for one in built_in()}
+        self._unclear: dict[str, None] = {}
+        self._verdicts: dict[int, tuple[object, bool]] = {}
+        """Whether a function holds no state, by its id."""
+
+    def add(self, functions: Mapping[str, Fn]) -> None:
+        """Add the functions of one life."""
+        for name, fn in functions.items():
+            if name in self._unclear:
+                continue
+            if not self._stateless(fn.call) or self.calls.setdefault(name, fn.call) is not fn.call:
+                self._unclear[name] = None
+                self.calls.pop(name, None)
+
+    def _stateless(self, call: object) -> bool:
+        known = self._verdicts.get(id(call))
+        if known is None:
+            known = self._verdicts[id(call)] = call, stateless(call)
+        return known[1]
 
 
 def stateless(call: object) -> bool:

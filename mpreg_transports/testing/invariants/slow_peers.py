@@ -16,7 +16,6 @@ from mpreg_transports.testing.invariants.oracles import stamp
 from mpreg_transports.testing.invariants.stability import HARMLESS
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
-from mpreg_transports.testing.simulation.functions import Fn
 from mpreg_transports.testing.simulation.hosts import NodeHost
 from mpreg_transports.testing.simulation.trace import Action
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
@@ -123,8 +122,8 @@ class NoLostCalls(Watcher):
     def _loses_by_itself(self, fault: Fault) -> bool:
         """Return whether the executor of the function may have lost the call, as its `Fn.loses` allows."""
         function = str(fault.details.get("function"))
-        offered = [spec.functions[function] for spec in self._sim.specs.values() if function in spec.functions]
-        return any(isinstance(fn, Fn) and fn.loses > 0 for fn in offered)
+        offered = [host.functions[function] for host in self._sim.nodes.values() if function in host.functions]
+        return any(fn.loses > 0 for fn in offered)
 
     def _something_lost(self, call: SimCall) -> bool:
         sim = self._sim

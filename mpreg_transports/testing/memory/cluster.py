@@ -23,11 +23,20 @@ from mpreg_transports.background import is_cancellation
 from mpreg_transports.client import Client
 from mpreg_transports.server import Server
 from mpreg_transports.testing.memory.network import SCHEME, MemoryNetwork
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.checks import (
+    check_callable,
+    check_host,
+    check_known,
+    check_nodes,
+    check_number,
+)
+from mpreg_transports.testing.simulation.functions import Fn, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 
 PATIENCE = 10.0
 """The default timeout in seconds of `agreed` and `until`. Reasonable: ten times what a busy machine needs."""
+BUILT_IN = ("echo", "echos")
+"""The functions that every server offers."""
 _LOOK_EVERY = 0.005
 _GOODBYE = 5.0
 
@@ -47,12 +56,14 @@ class MemoryCluster:
     """
 
     def __init__(self, nodes: Mapping[str, Spec | Server]) -> None:
-        if not nodes:
-            raise ValueError("a cluster has at least one node")
+        check_nodes(nodes, (Spec, Server))
         self.network = MemoryNetwork()
         self.servers: dict[str, Server] = {}
         """All servers, running or not."""
         self._borrowed: list[tuple[Server, tuple[str, ...]]] = []
+        self._factories: dict[str, Callable[[], Mapping[str, Any]]] = {}
+        """The factories that make the functions of each further life."""
+        self._clients: list[str] = []
         self._lives: dict[str, _Life] = {}
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
@@ -62,6 +73,8 @@ class MemoryCluster:
             if isinstance(node, Spec):
                 others = others if node.peers is None else node.peers
                 self.servers[name] = self._new_server(name, node, tuple(SCHEME + other for other in others))
+                if not isinstance(node.functions, Mapping):
+                    self._factories[name] = node.functions
             else:
                 self._borrowed.append((node, node.peers))
                 node.network = self.network.host(name)
@@ -112,6 +125,7 @@ class MemoryCluster:
         """
         for node in nodes:
             self._known(node)
+        self._clients.append(name)
         urls = [SCHEME + node for node in nodes or self.servers]
         return Client(*urls, name=name, network=self.network.host(name), **options)
 
@@ -121,6 +135,8 @@ class MemoryCluster:
         Links between them break and new ones are refused. With `silent` links stay open and nothing arrives; a node
         detects the silence only when `Limits.gone_after` has passed.
         """
+        for name in (one, other):
+            check_host("name", name, self.servers, self._clients)
         self.network.cut(one, other, silent=silent)
 
     def heal(self) -> None:
@@ -146,11 +162,13 @@ class MemoryCluster:
     async def restart(self, name: str) -> None:
         """Start a node; kill it first if it runs.
 
-        The node is a new member at the same address, with the same functions.
+        The node is a new member at the same address, with the same functions, or with new ones of its factory.
         """
         self._known(name)
         if name in self._lives:
             await self.kill(name)
+        if name in self._factories:
+            self._renew(self.servers[name], functions_of(self._factories[name]))
         await self._start(name)
 
     async def agreed(self, *, seconds: float = PATIENCE) -> None:
@@ -165,6 +183,8 @@ class MemoryCluster:
 
         The condition is evaluated every few milliseconds.
         """
+        check_callable("condition", condition, "lambda: call.done()")
+        check_number("seconds", seconds)
         with anyio.move_on_after(seconds):
             while not condition():  # noqa: ASYNC110  # a condition may read anything, so nothing reports its change
                 await anyio.sleep(_LOOK_EVERY)
@@ -177,19 +197,15 @@ class MemoryCluster:
         server = Server(
             name=name, resources=spec.resources, peers=peers, limits=spec.limits, network=self.network.host(name)
         )
-        for function, given in spec.functions.items():
-            fn = given if isinstance(given, Fn) else Fn(given)
-            server.register(
-                function,
-                fn.call,
-                version=fn.version,
-                resources=fn.resources,
-                idempotent=fn.idempotent,
-                concurrency=fn.concurrency,
-                inline=fn.inline,
-                replace=True,
-            )
+        _register_all(server, functions_of(spec.functions))
         return server
+
+    def _renew(self, server: Server, functions: Mapping[str, Fn]) -> None:
+        """Replace all functions of a server that does not run."""
+        for former in server.functions:
+            if former not in functions and former not in BUILT_IN:
+                server.unregister(former)
+        _register_all(server, functions)
 
     async def _start(self, name: str) -> None:
         assert self._tasks is not None, "a cluster is entered before its nodes are started"
@@ -206,8 +222,7 @@ class MemoryCluster:
             life.ended.set()
 
     def _known(self, name: str) -> None:
-        if name not in self.servers:
-            raise KeyError(f"no node {name!r}; there are {', '.join(self.servers)}")
+        check_known("name", name, self.servers)
 
     def _life(self, name: str) -> _Life:
         self._known(name)
@@ -233,6 +248,20 @@ class MemoryCluster:
         """Restore the network and peers of the servers that the caller passed in."""
         for server, peers in self._borrowed:
             server.network, server.peers = None, peers
+
+
+def _register_all(server: Server, functions: Mapping[str, Fn]) -> None:
+    for function, fn in functions.items():
+        server.register(
+            function,
+            fn.call,
+            version=fn.version,
+            resources=fn.resources,
+            idempotent=fn.idempotent,
+            concurrency=fn.concurrency,
+            inline=fn.inline,
+            replace=True,
+        )
 
 
 def memory_cluster(nodes: Mapping[str, Spec | Server]) -> MemoryCluster:

@@ -27,11 +27,12 @@ from mpreg_transports.testing.faults.swarm import Swarm
 from mpreg_transports.testing.runs.corpus import Corpus
 from mpreg_transports.testing.runs.report import simulation_report
 from mpreg_transports.testing.runs.trials import Trial, Trials
+from mpreg_transports.testing.simulation.checks import check_makes_watchers, check_nodes, describe
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 Nodes = Mapping[str, Spec] | Callable[[], Mapping[str, Spec]]
-"""The nodes, or a function that makes them for each seed: for functions that keep state."""
+"""The nodes, or a function that makes them for each seed."""
 
 
 def simulate(
@@ -48,8 +49,12 @@ def simulate(
     `watchers` makes further watchers for each run; `invariants` adds the standard ones; the rest are arguments of
     `Simulation`. `--sim-seed` and `--sim-seeds` override `seeds`. Raises TypeError for a function that is no such test.
     """
-    if isinstance(seeds, int) and seeds < 1:
-        raise ValueError(f"seeds={seeds}: at least 1")
+    _check_seeds(seeds)
+    if not callable(nodes):
+        check_nodes(nodes, Spec)
+    if faults is not None and not isinstance(faults, Swarm):
+        raise TypeError(f"faults: expected Swarm(...), got {describe(faults)}")
+    check_makes_watchers(watchers)
     trials = Trials(nodes=nodes, faults=faults, invariants=invariants, objects=objects, watchers=watchers)
     several = range(seeds) if isinstance(seeds, int) else tuple(seeds)
 
@@ -70,6 +75,14 @@ def simulate(
         return run
 
     return decorate
+
+
+def _check_seeds(seeds: object) -> None:
+    if isinstance(seeds, int):
+        if seeds < 1:
+            raise ValueError(f"seeds={seeds}: at least 1")
+    elif isinstance(seeds, str) or not isinstance(seeds, Sequence) or any(type(seed) is not int for seed in seeds):
+        raise TypeError(f"seeds={seeds!r:.60}: expected a number of seeds, or a list of seeds such as [3, 7]")
 
 
 def _without_sim(signature: inspect.Signature) -> inspect.Signature:

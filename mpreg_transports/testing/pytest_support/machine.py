@@ -11,7 +11,10 @@
 
 Each rule is one event in a cluster, with the names of the nodes it affects, so that the steps that hypothesis prints
 are readable. The draws of the simulation itself (delays, ids) come from one drawn seed: that costs hypothesis nothing,
-and the seed shrinks. The module needs hypothesis, which mpreg itself does not need.
+and the seed shrinks. Most of what goes wrong in a cluster goes wrong while a function runs, and a fault at a random
+moment rarely meets one. So `interrupt` and `disturb` place a fault on a node that runs something, and hypothesis aims
+at runs in which faults met functions (`hypothesis.target`). The module needs hypothesis, which mpreg itself does not
+need.
 """
 
 from __future__ import annotations
@@ -20,15 +23,17 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import note
+from hypothesis import currently_in_test_context, note, target
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from hypothesis.strategies import SearchStrategy
 
+from mpreg_proto.effects import Run
 from mpreg_transports.testing.runs.report import simulation_report
 from mpreg_transports.testing.runs.trials import standard
-from mpreg_transports.testing.simulation.calls import SimCall
-from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.calls import CallKey, SimCall
+from mpreg_transports.testing.simulation.checks import check_nodes
+from mpreg_transports.testing.simulation.hosts import NodeHost, Spec
 from mpreg_transports.testing.simulation.simulation import Simulation
 from mpreg_transports.testing.simulation.watchers import Watcher
 
@@ -41,6 +46,10 @@ SETTLING = 65.0
 MOMENTS = (0.1, 1.0, 5.0, 30.0)
 """Seconds that `advance` lets pass. Messages arrive within the first, links open within the second, and silence is
 detected within the last."""
+FAULTS = ("crash", "silent crash", "cut off", "leave")
+"""What `interrupt` and `disturb` do to a node that runs a function."""
+STARTING = 3.0
+"""The most seconds for which `interrupt` waits until a function of its calls runs."""
 PACES = (0.02, 0.002, 0.0)
 """Seconds between two steps of a run: enough for a reply, for one message, for nothing."""
 
@@ -51,6 +60,22 @@ def _one_of(names: Callable[[ClusterMachine], Sequence[T]]) -> SearchStrategy[T]
     The rule's precondition ensures that there is one.
     """
     return st.runner().flatmap(lambda machine: st.sampled_from(list(names(machine))))
+
+
+class FaultsAtWork(Watcher):
+    """A watcher that counts how often a fault met a function, and how often a call was started again."""
+
+    def __init__(self) -> None:
+        self._started: dict[CallKey, None] = {}
+        self.met = 0
+        self.again = 0
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        self.again += key in self._started
+        self._started[key] = None
+
+    def crashed(self, host: NodeHost) -> None:
+        self.met += len(host.running)
 
 
 class ClusterMachine(RuleBasedStateMachine):
@@ -77,12 +102,13 @@ class ClusterMachine(RuleBasedStateMachine):
         super().__init__()
         self.specs = dict(self.cluster())
         if not self.specs:
-            raise ValueError(f"{type(self).__name__}.nodes names no nodes")
+            raise ValueError(f'{type(self).__name__}.nodes names no nodes; write nodes = {{"front": Spec()}}')
         self.asked: list[tuple[SimCall, str, tuple[Any, ...]]] = []
         """The calls of `call`, with their arguments, for oracles."""
         self._been: dict[str, None] = {}
         self._withdrawn: dict[tuple[str, str], None] = {}
         self._handled = sys.exc_info()[1]
+        self._at_work = FaultsAtWork()
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
@@ -111,6 +137,11 @@ class ClusterMachine(RuleBasedStateMachine):
         return [name for name in self._been if not self.sim.nodes[name].alive]
 
     @property
+    def busy(self) -> list[str]:
+        """The nodes on which a function runs."""
+        return [name for name in self.up if self.sim.nodes[name].running]
+
+    @property
     def pending(self) -> list[int]:
         """The calls without a reply, as positions in `sim.calls`."""
         return [at for at, call in enumerate(self.sim.calls) if not call.done()]
@@ -124,7 +155,8 @@ class ClusterMachine(RuleBasedStateMachine):
     )
     def begin(self, seed: int, absent: int, pace: float) -> None:
         """Start all nodes except the last few, and let them find each other. The others may join later."""
-        watchers = [*(standard() if self.watched else ()), *self.watchers()]
+        check_nodes(self.specs, Spec)
+        watchers = [*(standard() if self.watched else ()), *self.watchers(), self._at_work]
         self.sim = Simulation(seed=seed, nodes=self.specs, watchers=watchers)
         for at, name in enumerate(self.specs):
             if at < len(self.specs) - absent:
@@ -203,6 +235,28 @@ class ClusterMachine(RuleBasedStateMachine):
             self.asked.append((self.sim.call(node, function, *args, timeout=timeout), function, args))
         self._pause()
 
+    @precondition(lambda self: len(self.up) > 1)
+    @rule(
+        node=_one_of(lambda machine: machine.up),
+        what=st.runner().flatmap(lambda machine: st.lists(machine.calls, min_size=1, max_size=2)),
+        fault=st.sampled_from(FAULTS),
+    )
+    def interrupt(self, node: str, what: list[tuple[str, tuple[Any, ...]]], fault: str) -> None:
+        """Make calls, and disturb another node, or else this one, as soon as it runs a function."""
+        for function, args in what:
+            self.asked.append((self.sim.call(node, function, *args), function, args))
+        self.sim.run(until=lambda: any(name != node for name in self.busy), limit=STARTING)
+        if self.busy:
+            self._disturb(next((name for name in self.busy if name != node), node), fault)
+        self._pause()
+
+    @precondition(lambda self: self.busy)
+    @rule(node=_one_of(lambda machine: machine.busy), fault=st.sampled_from(FAULTS))
+    def disturb(self, node: str, fault: str) -> None:
+        """Crash a node that runs a function, cut it off, or let it leave."""
+        self._disturb(node, fault)
+        self._pause()
+
     @precondition(lambda self: self.pending)
     @rule(call=_one_of(lambda machine: machine.pending))
     def cancel(self, call: int) -> None:
@@ -224,7 +278,7 @@ class ClusterMachine(RuleBasedStateMachine):
         """Offer a withdrawn function again."""
         node, function = what
         del self._withdrawn[what]
-        self.sim.offer(node, function, self.specs[node].functions[function])
+        self.sim.offer(node, function, self.sim.nodes[node].functions[function])
         self._pause()
 
     def teardown(self) -> None:
@@ -236,12 +290,27 @@ class ClusterMachine(RuleBasedStateMachine):
             return
         try:
             self.sim.settle(self.settling)
+            self._aim()
             self.settled()
         except Exception:
             note(simulation_report(self.sim))
             raise
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _aim(self) -> None:
+        """Let hypothesis vary the steps that led faults to functions, and calls to another start."""
+        if currently_in_test_context():
+            target(float(self._at_work.met), label="functions that a crash ended")
+            target(float(self._at_work.again), label="calls that were started again")
+
+    def _disturb(self, node: str, fault: str) -> None:
+        if fault == "cut off":
+            self.sim.partition([node], [name for name in self.specs if name != node])
+        elif fault == "leave":
+            self.sim.leave(node)
+        else:
+            self.sim.crash(node, silent=fault == "silent crash")
 
     def _pause(self) -> None:
         if self._pace:
@@ -253,7 +322,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @property
     def _offered(self) -> list[tuple[str, str]]:
-        offers = [(name, function) for name in self.up for function in self.specs[name].functions]
+        offers = [(name, function) for name in self.up for function in self.sim.nodes[name].functions]
         return [offer for offer in offers if offer not in self._withdrawn]
 
     @property

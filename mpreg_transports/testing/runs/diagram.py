@@ -47,8 +47,8 @@ def plot(sim: Simulation, *, since: float = 0.0, until: float | None = None, hos
     return diagram(
         sim.trace.recorded,
         sim.trace.script,
-        names=[host.name for host in sim.hosts],
-        title=f"seed {sim.seed}" + (f", {sim.scenario}" if sim.scenario else ""),
+        names=[host.name for host in sim._engine.hosts],
+        title=f"seed {sim.seed}" + (f", {sim._scenario}" if sim._scenario else ""),
         violation=sim.violation,
         end=sim.now,
         since=round(since * SECOND),

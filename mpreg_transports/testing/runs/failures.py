@@ -55,7 +55,7 @@ def failure(case: Case, ran: CaseResult, *, saved: Path | None = None, again: st
         f"  nodes     {len(case.nodes)} for {case.seconds:g} s and {case.settling:g} s of settling"
         + (", objects" if case.objects else ""),
         f"  versions  {', '.join(f'{name} {version}' for name, version in versions().items())}",
-        f"  reached   {sim.time:.6f} s, event {sim.trace.events}, step {sim.steps}, hash {sim.trace.hash}",
+        f"  reached   {sim.time:.6f} s, event {sim.trace.events}, step {sim._engine.steps}, hash {sim.trace.hash}",
     ]
     if again:
         lines.append(f"  again     {again}")
@@ -153,7 +153,7 @@ def views(sim: Simulation) -> list[str]:
 
 def current_story(sim: Simulation) -> list[str]:
     """Return the whole story of the request that the watchers looked at last, as long as its coordinator lives."""
-    key = sim.observers.current
+    key = sim._engine.observers.current
     host = None if key is None else sim.nodes.get(key.host)
     if key is None or host is None or not host.alive or host.life != key.life:
         return []
@@ -163,7 +163,7 @@ def current_story(sim: Simulation) -> list[str]:
 def stories(sim: Simulation) -> list[str]:
     """Return the story of the newest open requests of each node, and the last steps of those that have ended."""
     lines: list[str] = []
-    key = sim.observers.current
+    key = sim._engine.observers.current
     for host in sim.nodes.values():
         if host.alive:
             skipped = key.number if key is not None and (key.host, key.life) == (host.name, host.life) else 0

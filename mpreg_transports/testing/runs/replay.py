@@ -85,10 +85,10 @@ def run_case(
         watchers=(watchers or standard_watchers)(),
         recording=recording,
     )
-    sim.scenario, sim.options = case.scenario, dict(case.options)
-    sim.set_sweep_interval(sweep_every)
+    sim._scenario, sim.options = case.scenario, dict(case.options)
+    sim._engine.set_sweep_interval(sweep_every)
     try:
-        sim.play(case.script)
+        sim._play(case.script)
         _run(sim, case.seconds, 0.0, progress)
         sim.calm()
         soon = min(case.settling, SETTLED_AFTER / SECOND)
@@ -159,28 +159,28 @@ class Replay:
             watchers=watchers,
             recording=recording,
         )
-        self.sim.scenario, self.sim.options = header.scenario, header.options
+        self.sim._scenario, self.sim.options = header.scenario, header.options
 
     @property
     def over(self) -> bool:
         """True if all saved steps and actions have been performed."""
-        return not self._actions and self.sim.steps >= self.header.steps
+        return not self._actions and self.sim._engine.steps >= self.header.steps
 
     def step(self) -> None:
         """Perform the next action or the next step of the simulation.
 
         Raises ReplayMismatch if there is none.
         """
-        sim = self.sim
+        engine = self.sim._engine
         with forbid_nondeterminism():
-            if self._actions and self._actions[0].step <= sim.steps:
+            if self._actions and self._actions[0].step <= engine.steps:
                 action = self._actions.popleft()
-                sim.now = max(sim.now, action.at)
-                sim.perform(action.name, action.args)
-            elif sim.next_at() is None:
-                raise ReplayMismatch(f"nothing happens any more after step {sim.steps} of {self.header.steps}")
+                engine.now = max(engine.now, action.at)
+                self.sim._perform(action.name, action.args)
+            elif engine.next_at() is None:
+                raise ReplayMismatch(f"nothing happens any more after step {engine.steps} of {self.header.steps}")
             else:
-                sim.step()
+                engine.step()
 
     def finish(self, *, until: int | None = None) -> Simulation:
         """Continue to the end, or to event number `until`. Raises ReplayMismatch if the end differs."""
@@ -188,7 +188,7 @@ class Replay:
         while not self.over and (until is None or sim.trace.events < until):
             self.step()
         if self.over:
-            sim.now = max(sim.now, self.header.at)
+            sim._engine.now = max(sim.now, self.header.at)
             if sim.trace.hash != self.header.hash:
                 raise ReplayMismatch(difference(self.header, sim))
         return sim

@@ -1,7 +1,8 @@
 """Scenarios by name: a standard cluster, its workload, and its faults, all drawn from a seed.
 
-`swarm` draws everything from runs without faults to runs full of faults. Each of the others has one theme, and shows
-how a cluster behaves under it. The result is a `Case` (replay.py), which can be run, saved and shrunk.
+`swarm` draws everything from runs without faults to runs full of faults. `drivers` does the same with drivers of nodes
+that work late or incompletely. Each of the others has one theme, and shows how a cluster behaves under it. The result
+is a `Case` (replay.py), which can be run, saved and shrunk.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mpreg_transports.testing.faults.swarm import crash as crash_one
 from mpreg_transports.testing.faults.swarm import leave as leave_one
 from mpreg_transports.testing.runs.replay import Case
 from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
+from mpreg_transports.testing.simulation.drivers import DriverFaults
 from mpreg_transports.testing.simulation.durations import exponential
 from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.workload import Load, standard_nodes, work
@@ -37,6 +39,7 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
     chooser = Chooser(Seeded(seed))
     build = SCENARIOS[scenario]
     if build is None:
+        drivers = scenario == "drivers"
         swarm = Swarm(seconds=seconds)
         options = swarm.options(chooser)
         limits = Limits(failovers=chooser.choice("swarm failovers", FAILOVERS))
@@ -44,6 +47,10 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         faults = swarm.script(chooser, options, specs)
         load = Load(rate=options.rate, hot=options.hot)
         words = f"{options.describe()}; {limits.failovers} failovers"
+        if drivers:
+            specs = {name: msgspec.structs.replace(spec, driver=bad_driver(chooser)) for name, spec in specs.items()}
+            shown = [f"{name} {str(spec.driver).partition('(')[2].removesuffix(')')}" for name, spec in specs.items()]
+            words += f"; drivers {', '.join(shown)}"
         drawn_options = {**msgspec.to_builtins(options), "failovers": limits.failovers, "words": words}
     else:
         specs = standard_nodes(nodes, joins="all" if build is meetings else "first")
@@ -63,6 +70,21 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         script=script,
         seconds=seconds,
         objects=objects,
+    )
+
+
+def bad_driver(chooser: Chooser) -> DriverFaults:
+    """Draw a driver that does some of its work late or not at all."""
+
+    def seconds(longest: float) -> float:
+        return chooser.choice("driver", (0.0, round(chooser.fraction("driver") * longest, 3)))
+
+    return DriverFaults(
+        closes_late=seconds(8),
+        hangs_up_late=seconds(5),
+        fails_late=seconds(15),
+        forgets_dials=chooser.choice("driver", (0.0, 0.0, 0.5, 1.0)),
+        reports_backlog=chooser.chance("driver", 0.5),
     )
 
 
@@ -158,6 +180,7 @@ def flaky_links(drawing: Drawing) -> Load:
 
 SCENARIOS: dict[str, Build | None] = {
     "swarm": None,
+    "drivers": None,
     "steady": steady,
     "churn": churn,
     "partition": partition,
@@ -169,4 +192,4 @@ SCENARIOS: dict[str, Build | None] = {
     "slow-lines": slow_lines,
     "meetings": meetings,
 }
-"""The scenarios by name; None: the swarm."""
+"""The scenarios by name; None: the swarm, with good or bad drivers."""

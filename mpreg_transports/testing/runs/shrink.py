@@ -15,6 +15,7 @@ import msgspec
 
 from mpreg_transports.testing.runs.failures import describe_script
 from mpreg_transports.testing.runs.replay import Case, CaseResult, Watchers, run_case
+from mpreg_transports.testing.simulation.checks import check_kind, check_makes_watchers, check_whole
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.trace import Action
@@ -89,6 +90,10 @@ class Tries:
 
 def shrink(case: Case, *, watchers: Watchers | None = None, runs: int = 1000, limit: float | None = None) -> Shrunk:
     """Make a failing case smaller, in at most this many runs and seconds. Raises NotFailing."""
+    check_kind("case", case, Case, "a Case, such as saved_case(file) returns")
+    if watchers is not None:
+        check_makes_watchers(watchers)
+    check_whole("runs", runs, least=1)
     tries = Tries(case, watchers=watchers, runs=runs, limit=limit)
     _less_time(tries)
     _fewer_kinds(tries)
@@ -174,7 +179,7 @@ def _without(script: Sequence[Action], gone: str) -> Iterator[Action]:
         args = action.args
         if gone in (args.get("name"), args.get("node"), args.get("source"), args.get("target")):
             continue
-        if str(args.get("client", "")).endswith(f"@{gone}"):
+        if any(str(args.get(end, "")).endswith(f"@{gone}") for end in ("client", "source", "target")):
             continue
         if action.name == "partition":
             sides = {side: [name for name in args[side] if name != gone] for side in ("one", "other")}

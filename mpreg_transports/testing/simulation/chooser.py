@@ -28,6 +28,8 @@ class Seeded:
     """Draws from a seed: the same on every Python version and in every process."""
 
     def __init__(self, seed: int) -> None:
+        if type(seed) is not int:
+            raise TypeError(f"seed={seed!r:.60}: expected a whole number, got {type(seed).__name__}")
         self.seed = seed
         self._root = Rng(seed)
         self._streams: dict[str, Rng] = {}
@@ -71,6 +73,8 @@ class Chooser:
     """Draws from one source, recorded on a tape if `record`."""
 
     def __init__(self, source: Source, *, record: bool = False) -> None:
+        if not hasattr(source, "fraction"):
+            raise TypeError(f"source={source!r:.60}: expected Seeded(7), Tape(...) or Hypothesis(data)")
         self.source = source
         self.recording = record
         self._fraction = source.fraction

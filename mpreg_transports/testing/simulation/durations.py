@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from mpreg_transports.testing.simulation.checks import check_number
+
 SECOND = 1_000_000_000
 
 
@@ -35,19 +37,27 @@ class Duration(msgspec.Struct, frozen=True, array_like=True):
 
 def constant(seconds: float) -> Duration:
     """Return a duration that is always `seconds`."""
+    check_number("seconds", seconds)
     return Duration("constant", round(seconds * SECOND), 0)
 
 
 def uniform(least: float, most: float) -> Duration:
     """Return a uniform distribution between `least` and `most` seconds."""
+    check_number("least", least)
+    check_number("most", most, least=least)
     return Duration("uniform", round(least * SECOND), round(most * SECOND))
 
 
 def exponential(mean: float, *, least: float = 0.0) -> Duration:
     """Return an exponential distribution with this mean, shifted by `least` seconds: mostly short, sometimes long."""
+    check_number("mean", mean)
+    check_number("least", least)
     return Duration("exponential", round(least * SECOND), round(mean * SECOND))
 
 
 def as_duration(value: float | Duration) -> Duration:
     """Return a `Duration` unchanged, or a number of seconds as a constant."""
-    return value if isinstance(value, Duration) else constant(value)
+    if isinstance(value, Duration):
+        return value
+    check_number("duration", value)
+    return constant(value)

@@ -1,8 +1,8 @@
 """The engine of a simulation: one heap of events, the hosts, the wires between them, and the watchers.
 
 Time is integer nanoseconds. The heap is ordered by (time, sequence), and payloads are never compared. The effects of a
-host (write, dial, run, wake up) become events here, and each event is delivered to its host at its time. The actions of
-users and generators on the cluster are in simulation.py.
+host (write, dial, run, wake up) become events here, and each event is delivered to its host at its time. `Simulation`
+(simulation.py) is what users hold: it has the actions on the cluster, and an engine inside.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Engine:
         objects: bool = False,
         watchers: Iterable[Watcher] = (),
         recording: bool = False,
+        describe: Callable[[], Header],
     ) -> None:
-        if not nodes:
-            raise ValueError("a simulation has at least one node")
+        """`describe` returns the header of a saved trace."""
         self.seed = seed
         self.now = 0
         self.steps = 0
@@ -67,7 +67,7 @@ class Engine:
         self.framing = Framing.OBJECTS if objects else Framing.STREAM
         self.network = Network(self.chooser)
         self.tables = Tables()
-        self.trace = Trace(recording=recording, describe=self.header)
+        self.trace = Trace(recording=recording, describe=describe)
         self.specs = dict(nodes)
         self.nodes: dict[str, NodeHost] = {}
         self.clients: dict[str, ClientHost] = {}
@@ -78,7 +78,7 @@ class Engine:
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = self._wires = 0
         self._sweep_every = self._sweep_at = SWEEP
-        self._waiting: dict[tuple[str, int, int], SimCall] = {}
+        self.waiting_calls: dict[tuple[str, int, int], SimCall] = {}
         for watcher in self.observers.watchers:
             watcher.begin(self)
         for index, (name, spec) in enumerate(nodes.items()):
@@ -86,7 +86,7 @@ class Engine:
         with forbid_nondeterminism():
             for host in self.nodes.values():
                 host.start()
-                self._after(host)
+                self.after(host)
 
     @property
     def hosts(self) -> list[Host]:
@@ -132,15 +132,11 @@ class Engine:
 
     def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
         """Call `act(*args)` after this many seconds, before events of the same time that are scheduled later."""
-        self._push(self.now + round(after * SECOND), self._act, act, args)
+        self.push(self.now + round(after * SECOND), self.act, act, args)
 
     def next_at(self) -> int | None:
         """Return the time of the next step, or None if no event is left."""
         return self._heap[0][0] if self._heap else None
-
-    def header(self) -> Header:
-        """Return the header of a saved trace of this simulation."""
-        raise NotImplementedError
 
     def set_sweep_interval(self, events: int) -> None:
         """Sweep once every `events` events from now on."""
@@ -175,12 +171,24 @@ class Engine:
                 self._transmit(wire, side, message)
 
     def hang_up(self, host: Host, link: LinkId) -> None:
-        """Close a link of a host. Data that it sent before arrives first."""
-        found = host.wires.get(link)
-        if found is not None:
-            wire, side = found
+        """Close a link of a host, at once or as late as its driver does. Data that it sent before arrives first."""
+        if link in host.wires:
+            late = self._late(host, "hang up", host.driver.hangs_up_late)
+            if late:
+                self.push(self.now + late, self._hung_up, *host.wires[link])
+            else:
+                self._hung_up(*host.wires[link])
+
+    def _hung_up(self, wire: Wire[Host], side: int) -> None:
+        if wire.ends[side].is_open:
             self._transmit(wire, side, None)
-            self._push(self.now, self._closed, wire, side)
+            self.push(self.now, self._closed, wire, side)
+
+    def _late(self, host: Host, what: str, longest: float) -> int:
+        """Return how late the driver of a host does something, in nanoseconds."""
+        if not longest:
+            return 0
+        return round(self.chooser.fraction(f"~driver {what} {host.name}") * longest * SECOND)
 
     def ping(self, host: Host, link: LinkId) -> None:
         """Send a WebSocket ping over a link of a host: a peer that can be reached answers after a round trip."""
@@ -188,7 +196,7 @@ class Engine:
         other = wire.ends[1 - side].host
         if not (self.network.is_cut(host.name, other.name) or self.network.is_cut(other.name, host.name)):
             trip = self.network.latency(host.name, other.name) + self.network.latency(other.name, host.name)
-            self._push(self.now + trip, self._ponged, wire, side)
+            self.push(self.now + trip, self._ponged, wire, side)
 
     def pause(self, host: Host, link: LinkId) -> None:
         """Stop reading a link at a host: what arrives waits."""
@@ -199,7 +207,7 @@ class Engine:
     def resume(self, host: Host, link: LinkId) -> None:
         """Read a paused link again, first what has waited."""
         if link in host.wires:
-            self._push(self.now, self._read_on, *host.wires[link])
+            self.push(self.now, self._read_on, *host.wires[link])
 
     def dial(self, host: Host, where: Address) -> None:
         """Dial an address for a host. After a round trip or a timeout the link is open or the dial has failed."""
@@ -208,25 +216,25 @@ class Engine:
             trip = 0
         else:
             trip = self.network.latency(host.name, target.name) + self.network.latency(target.name, host.name)
-        self._push(self.now + trip, self._dialled, host, host.life, target, where)
+        self.push(self.now + trip, self._dialled, host, host.life, target, where)
 
     def wake_at(self, host: Host, due: int | None) -> None:
         """Schedule a wake-up of a host for the time at which its clock shows `due`."""
         if due is not None:
-            self._push(max(self.now, host.clock.when(due)), self._wake, host, host.life, due)
+            self.push(max(self.now, host.clock.when(due)), self._wake, host, host.life, due)
 
     def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None:
         """Schedule the next step of a body after this many nanoseconds."""
         body.step += 1
-        self._push(self.now + after, self._resume, host, host.life, body, body.step)
+        self.push(self.now + after, self._resume, host, host.life, body, body.step)
 
     def redial_at(self, host: DialingHost) -> None:
         """Schedule another dial of a client that has lost its link."""
-        self._push(self.now + _REDIAL, self._redial, host, host.life)
+        self.push(self.now + _REDIAL, self._redial, host, host.life)
 
     def answered(self, host: ClientHost, number: int, reply: Reply) -> None:
         """Record a reply to one of a client's requests."""
-        call = self._waiting.get((host.name, host.life, number))
+        call = self.waiting_calls.get((host.name, host.life, number))
         if call is None or call.cancelled:
             return
         call.answer(reply, self.now)
@@ -234,23 +242,27 @@ class Engine:
 
     # -- events -------------------------------------------------------------------------------------------------------
 
-    def _push(self, at: int, handle: Callable[..., None], *args: Any) -> None:
+    def push(self, at: int, handle: Callable[..., None], *args: Any) -> None:
+        """Schedule an event."""
         self._sequence += 1
         heappush(self._heap, (at, self._sequence, handle, args))
 
-    def _act(self, act: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def act(self, act: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """Perform an action of a user or generator."""
         self.steps -= 1  # an action is no step: a replay performs it itself, between two steps
         act(*args)
 
-    def _record_action(self, name: str, args: dict[str, Any]) -> None:
+    def record_action(self, name: str, args: dict[str, Any]) -> None:
+        """Record an action in the script."""
         self.trace.record_action(self.now, name, args, step=self.steps)
 
-    def _after(self, host: Host) -> None:
+    def after(self, host: Host) -> None:
+        """Perform the effects of a host after an input, and end its life if its process is over."""
         host.carry_out()
         for hook in host.event_hooks:
             hook(host)
         if host.over and host.alive:
-            self._end_life(host, silent=False)
+            self.end_life(host, silent=False)
 
     def _is_stalled(self, host: Host) -> bool:
         """Return whether `host` is stalled, or has not yet handled what arrived during a stall."""
@@ -260,7 +272,7 @@ class Engine:
         """Defer an event until `host` continues, behind the events that are already deferred."""
         host.waiting.append((handle, args))
         if len(host.waiting) == 1:
-            self._push(host.stalled_until, self._catch_up, host, host.life)
+            self.push(host.stalled_until, self._catch_up, host, host.life)
 
     def _catch_up(self, host: Host, life: int) -> None:
         """Handle the deferred events of a host in their order, after its stall is over.
@@ -270,7 +282,7 @@ class Engine:
         if host.life != life or not host.waiting:
             return
         if host.stalled_until > self.now:
-            self._push(host.stalled_until, self._catch_up, host, life)
+            self.push(host.stalled_until, self._catch_up, host, life)
             return
         waiting, host.waiting = host.waiting, []
         for handle, args in waiting:
@@ -287,7 +299,7 @@ class Engine:
         for hook in self.observers.hooks("timer_due"):
             hook(host)
         host.wake()
-        self._after(host)
+        self.after(host)
 
     def _dialled(self, host: Host, life: int, target: NodeHost | None, where: Address) -> None:
         if host.life != life or not host.alive:
@@ -297,12 +309,22 @@ class Engine:
             return
         if target is not None and target is not host:
             if self.network.is_cut(host.name, target.name) or self.network.is_cut(target.name, host.name):
-                self._push(self.now + _REFUSED_AFTER, self._dial_failed, host, life, where)
+                self.push(self.now + _REFUSED_AFTER, self._refused, host, life, where)
                 return
             if target.alive:
                 self._connect(host, target, where)
                 return
-        self._dial_failed(host, life, where)
+        self._refused(host, life, where)
+
+    def _refused(self, host: Host, life: int, where: Address) -> None:
+        """Report a failed dial to its host, at once or as late as its driver does, or never."""
+        if self.chooser.chance(f"~driver forget {host.name}", host.driver.forgets_dials):
+            return
+        late = self._late(host, "fail", host.driver.fails_late)
+        if late:
+            self.push(self.now + late, self._dial_failed, host, life, where)
+        else:
+            self._dial_failed(host, life, where)
 
     def _dial_failed(self, host: Host, life: int, where: Address) -> None:
         if host.life != life or not host.alive:
@@ -312,7 +334,7 @@ class Engine:
             return
         self.trace.add(self.now, "refused", host.name, where)
         host.dial_failed(where)
-        self._after(host)
+        self.after(host)
 
     def _connect(self, host: Host, target: NodeHost, where: Address) -> None:
         self._wires += 1
@@ -336,11 +358,13 @@ class Engine:
             return
         end.opened = True
         end.host.link_opened(end.link, where)
-        self._after(end.host)
+        self.after(end.host)
 
     def _transmit(self, wire: Wire[Host], side: int, data: object) -> None:
         """Send data, or None for the end, in order with the data sent before."""
         source, target = wire.ends[side], wire.ends[1 - side]
+        if source.closed:
+            return
         if self.network.is_cut(source.host.name, target.host.name) or wire.blocked[side]:
             wire.blocked[side].append(data)
             return
@@ -353,11 +377,11 @@ class Engine:
             self._reset(wire)
             return
         for at, piece in arrivals:
-            self._push(at, self._deliver, wire, side, piece, sent, label)
+            self.push(at, self._deliver, wire, side, piece, sent, label)
         if wire.free[side] > sent:  # a bandwidth limit: a part is queued
             self.network.report_backlog(wire, side, sent)
             for at in self.network.departures(wire, side, begun):
-                self._push(at, self.network.report_progress, wire, side, at)
+                self.push(at, self.network.report_progress, wire, side, at)
 
     def _deliver(self, wire: Wire[Host], side: int, data: object, sent: int, label: str) -> None:
         """Deliver data that `side` has sent."""
@@ -380,7 +404,7 @@ class Engine:
         else:
             self.trace.add(self.now, "message", host.name, source, text=type(data).__name__, sent=sent)
         host.receive(end.link, data)
-        self._after(host)
+        self.after(host)
 
     def _read_on(self, wire: Wire[Host], side: int) -> None:
         """Deliver what has waited at `side` since it was paused."""
@@ -403,22 +427,37 @@ class Engine:
             self._defer(host, self._closed, wire, side)
             return
         end.closed = True
-        del host.wires[end.link]
         other = wire.ends[1 - side]
-        self.trace.add(self.now, "closed", host.name, other.host.name)
         if not other.closed:  # data that the other side still sends reaches a closed socket
             at = self.now + self.network.latency(host.name, other.host.name)
-            self._push(max(at, wire.last[side]), self._closed, wire, 1 - side)  # a reset does not overtake data either
+            self.push(max(at, wire.last[side]), self._closed, wire, 1 - side)  # a reset does not overtake data either
+        late = self._late(host, "close", host.driver.closes_late)
+        if late:
+            self.push(self.now + late, self._report_closed, wire, side)
+        else:
+            self._report_closed(wire, side)
+
+    def _report_closed(self, wire: Wire[Host], side: int) -> None:
+        """Report the end of a link to its host."""
+        end = wire.ends[side]
+        host = end.host
+        if not host.alive or host.life != end.life:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._report_closed, wire, side)
+            return
+        del host.wires[end.link]
+        self.trace.add(self.now, "closed", host.name, wire.ends[1 - side].host.name)
         if end.opened:
             host.link_closed(end.link)
-            self._after(host)
+            self.after(host)
 
     def _reset(self, wire: Wire[Host]) -> None:
         """Break the connection, with all data in transit."""
         self.network.broken += max(wire.last) > self.now
         for side in (0, 1):
             wire.blocked[side].clear()
-            self._push(self.now, self._closed, wire, side)
+            self.push(self.now, self._closed, wire, side)
 
     def _resume(self, host: NodeHost, life: int, body: SimulatedRun, step: int) -> None:
         if host.life != life or not host.alive or body.step != step:
@@ -427,14 +466,14 @@ class Engine:
             self._defer(host, self._resume, host, life, body, step)
             return
         host.stepped(body, body.resume())
-        self._after(host)
+        self.after(host)
 
     def _redial(self, host: DialingHost, life: int) -> None:
         if host.life == life and host.alive and host.needs_link:
             host.connect()
-            self._after(host)
+            self.after(host)
 
-    def _end_life(self, host: Host, *, silent: bool) -> None:
+    def end_life(self, host: Host, *, silent: bool) -> None:
         """End the process of a host. With `silent` its machine fails too, and no other host is notified."""
         if isinstance(host, NodeHost):
             for watcher in self.observers.watchers:
@@ -444,13 +483,14 @@ class Engine:
             host.running = {}
         host.alive = False
         for wire, side in list(host.wires.values()):
-            wire.ends[side].closed = True
             wire.blocked[side].clear()
             if not silent:
                 self._transmit(wire, side, None)
+            wire.ends[side].closed = True
         host.wires = {}
 
-    def _heal_network(self) -> None:
+    def heal_network(self) -> None:
+        """Open all paths again; data that was held back is sent again."""
         self.network.heal()
         for host in self.hosts:
             for wire, side in list(host.wires.values()):
@@ -458,10 +498,11 @@ class Engine:
                 for data in blocked:
                     self._transmit(wire, side, data)
 
-    def _heal_all(self) -> None:
-        self._heal_network()
+    def heal_all(self) -> None:
+        """Open all paths, let no link break any more, and end all stalls."""
+        self.heal_network()
         self.network.clear_resets()
         for host in self.nodes.values():
             host.stalled_until = min(host.stalled_until, self.now)
             if host.waiting:
-                self._push(self.now, self._catch_up, host, host.life)
+                self.push(self.now, self._catch_up, host, host.life)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -20,10 +20,21 @@ import msgspec
 
 from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
 from mpreg_transports.functions.exceptions import describe_exception
-from mpreg_transports.functions.execution import ExecutionMode, Function, built_in, function
+from mpreg_transports.functions.execution import ExecutionMode, Function, built_in, function, tags
 from mpreg_transports.functions.sleep import Sleep, in_virtual_time
-from mpreg_transports.testing.simulation.determinism import DeterminismError, guarded
+from mpreg_transports.testing.simulation.checks import check_callable, check_number, check_text, check_whole, describe
+from mpreg_transports.testing.simulation.determinism import (
+    AWAITS,
+    DeterminismError,
+    Replaced,
+    guarded,
+    names_in_module_of,
+    without_event_loop,
+)
 from mpreg_transports.testing.simulation.durations import Duration, as_duration, constant
+
+Functions = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""The functions of a node by name, or a factory that makes them for each life."""
 
 
 class Fn:
@@ -50,10 +61,18 @@ class Fn:
         """
         if executor is not None:
             raise TypeError("a simulated node runs functions in virtual time, not in an executor")
+        check_callable("Fn(...)", call, "Fn(price)")
+        if version != "":
+            check_text("version", version)
+        if concurrency is not None:
+            check_whole("concurrency", concurrency, least=1)
+        check_number("refuses", refuses, most=1)
+        check_number("loses", loses, most=1)
         self.call = call
         self.duration = as_duration(duration)
         self.version = version
-        self.resources = tuple(resources)
+        self.resources = resources if isinstance(resources, tuple) else tuple(sorted(tags(resources)))
+        tags(self.resources)
         self.idempotent = idempotent
         self.concurrency = concurrency
         self.inline = inline
@@ -61,11 +80,12 @@ class Fn:
         self.loses = loses
 
     def __repr__(self) -> str:
-        name = getattr(self.call, "__name__", repr(self.call))
-        options = {"version": self.version, "resources": self.resources, "idempotent": self.idempotent}
-        options |= {"concurrency": self.concurrency, "inline": self.inline}
-        options |= {"refuses": self.refuses, "loses": self.loses}
-        return f"Fn({', '.join([name, *(f'{key}={value!r}' for key, value in options.items() if value)])})"
+        """Return the function by its name, with the options that differ from the default."""
+        options = {"duration": None if self.duration == constant(0.001) else self.duration, "version": self.version}
+        for name in ("resources", "idempotent", "concurrency", "inline", "refuses", "loses"):
+            options[name] = getattr(self, name)
+        given = "".join(f", {name}={value!r}" for name, value in options.items() if value)
+        return f"Fn({name_of(self.call)}{given})"
 
     def build(self, name: str) -> Function:
         """Return the function as a server would register it."""
@@ -83,9 +103,11 @@ class Fn:
 class SimulatedRun:
     """One run of one function. `begin` and `resume` return nanoseconds to wait, or the outcome."""
 
-    def __init__(self, function: Function, duration: Duration, run: Run) -> None:
+    def __init__(self, function: Function, duration: Duration, run: Run, *, names: Replaced = ()) -> None:
+        """`names` are replaced in the module of the function while it runs."""
         self.run = run
         self.function = function
+        self._names = names
         self._duration = duration
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._outcome: Outcome | None = None
@@ -111,7 +133,7 @@ class SimulatedRun:
             assert self._outcome is not None, "a plain function has been called when it began"
             return self._outcome
         try:
-            with guarded(), in_virtual_time():
+            with guarded(self._names), in_virtual_time():
                 coroutine = self._coroutine
                 awaited = coroutine.throw(asyncio.CancelledError()) if self.cancelled else coroutine.send(None)
         except StopIteration as end:
@@ -121,13 +143,10 @@ class SimulatedRun:
         except DeterminismError:
             raise
         except Exception as error:
-            return failed(error)
+            return self._failed(error)
         if not isinstance(awaited, Sleep):
             self._coroutine.close()
-            raise DeterminismError(
-                f"{self.run.function} awaits {type(awaited).__name__}: in a simulation a coroutine awaits "
-                "mpreg_transports.sleep and other coroutines, nothing else"
-            )
+            raise DeterminismError(f"{self.run.function} awaits {type(awaited).__name__}: {AWAITS}")
         return max(0, round(awaited.seconds * 1e9))
 
     def cancel(self) -> bool:
@@ -144,12 +163,19 @@ class SimulatedRun:
 
     def _call(self) -> Outcome:
         try:
-            with guarded():
+            with guarded(self._names):
                 return Returned(self.function.call(*self.run.args, **self.run.kwargs))
         except DeterminismError:
             raise
         except Exception as error:
-            return failed(error)
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> Raised:
+        """Return the outcome of a body that raised. Raises DeterminismError if it needs an event loop."""
+        needed = without_event_loop(self.run.function, error)
+        if needed is not None:
+            raise needed from error
+        return failed(error)
 
 
 def failed(error: Exception) -> Raised:
@@ -160,12 +186,41 @@ def failed(error: Exception) -> Raised:
     return msgspec.structs.replace(describe_exception(error), traceback="")
 
 
-def function_table(functions: dict[str, Any]) -> dict[str, tuple[Function, Duration]]:
-    """Return the functions that a node offers, with echo and echos, each with its duration."""
-    made = {one.spec.name: (one, constant(0)) for one in built_in()}
-    for name, given in functions.items():
-        fn = given if isinstance(given, Fn) else Fn(given)
+class Offered(msgspec.Struct, frozen=True):
+    """A function that a node offers: as a server would register it, its duration, and what replaces its clocks."""
+
+    function: Function
+    duration: Duration
+    names: Replaced = ()
+
+
+def functions_of(given: Functions) -> dict[str, Fn]:
+    """Return the functions of one life; a factory is called for them. Raises TypeError or ValueError."""
+    what = "functions"
+    if not isinstance(given, Mapping):
+        check_callable(what, given, "make_functions")
+        what = f"the functions that {name_of(given)} returns"
+        with guarded():
+            given = given()
+    if not isinstance(given, Mapping):
+        raise TypeError(f'{what}: expected a mapping such as {{"price": price}}, got {describe(given)}')
+    for name, call in given.items():
+        check_text("the name of a function", name)
+        if not isinstance(call, Fn):
+            check_callable(f"functions[{name!r}]", call, "price")
+    return {name: call if isinstance(call, Fn) else Fn(call) for name, call in given.items()}
+
+
+def name_of(call: Callable[..., Any]) -> str:
+    """Return the name of a function or class as in an error, else the type of the object."""
+    return getattr(call, "__qualname__", "").rpartition(".")[2] or type(call).__name__
+
+
+def function_table(functions: Mapping[str, Fn]) -> dict[str, Offered]:
+    """Return the functions that a node offers, with echo and echos."""
+    made = {one.spec.name: Offered(one, constant(0)) for one in built_in()}
+    for name, fn in functions.items():
         if inspect.isasyncgenfunction(fn.call):
             raise TypeError(f"{name} is an async generator: these do not run yet")
-        made[name] = (fn.build(name), fn.duration)
+        made[name] = Offered(fn.build(name), fn.duration, names_in_module_of(fn.call))
     return made

@@ -36,10 +36,21 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.notices import Notice
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
+from mpreg_transports.functions.execution import tags
 from mpreg_transports.testing.simulation.calls import CallKey, SimCall
+from mpreg_transports.testing.simulation.checks import check_callable, check_kind, texts
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.clocks import Clock
-from mpreg_transports.testing.simulation.functions import Fn, SimulatedRun, function_table
+from mpreg_transports.testing.simulation.drivers import GOOD, DriverFaults
+from mpreg_transports.testing.simulation.functions import (
+    Fn,
+    Functions,
+    Offered,
+    SimulatedRun,
+    function_table,
+    functions_of,
+    name_of,
+)
 from mpreg_transports.testing.simulation.network import Network, Wire
 from mpreg_transports.testing.simulation.tables import Tables
 from mpreg_transports.testing.simulation.trace import Trace
@@ -49,14 +60,55 @@ from mpreg_transports.values import default_codec
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """The specification of one node: the functions it offers, its resources, and the nodes it joins.
 
-    `functions` are plain functions, coroutines, or `Fn`s.
+    `functions` maps names to plain functions, coroutines or `Fn`s. For functions that remember something it is a
+    factory without arguments that returns such a mapping: it is called once for each life of the node, so that a crash
+    loses what they remembered.
     """
 
-    functions: Mapping[str, Any] = {}
+    functions: Functions = {}
     resources: frozenset[str] | set[str] | tuple[str, ...] = ()
     peers: tuple[str, ...] | None = None
     """The names of the nodes that it dials; None: the first node of the simulation."""
     limits: Limits = DEFAULT
+    driver: DriverFaults = GOOD
+    """The faults of the driver of this node in a simulation."""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError for a value of the wrong kind; a factory is not called for that."""
+        if isinstance(self.functions, Mapping):
+            functions_of(self.functions)
+        else:
+            check_callable("functions", self.functions, "make_functions, or a mapping such as {'price': price}")
+        tags(self.resources)
+        if self.peers is not None:
+            texts("peers", self.peers)
+        check_kind("limits", self.limits, Limits, "Limits(...)")
+        check_kind("driver", self.driver, DriverFaults, "DriverFaults(...)")
+
+    def __repr__(self) -> str:
+        """Return the fields that differ from the default, on one line; functions by their names."""
+        shown = {"functions": self._shown_functions()} if self.functions else {}
+        shown |= {"resources": f"{{{str(sorted(self.resources))[1:-1]}}}"} if self.resources else {}
+        shown |= {"peers": repr(self.peers)} if self.peers is not None else {}
+        shown |= {"limits": self._shown_limits()} if self.limits != DEFAULT else {}
+        shown |= {"driver": repr(self.driver)} if self.driver != GOOD else {}
+        return f"Spec({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
+    def _shown_functions(self) -> str:
+        if not isinstance(self.functions, Mapping):
+            return name_of(self.functions)
+        given = self.functions.items()
+        rows = [f"{name!r}: {one if isinstance(one, Fn) else name_of(one)}" for name, one in given]
+        more = f", ... {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        return f"{{{', '.join(rows[:_SHOWN])}{more}}}"
+
+    def _shown_limits(self) -> str:
+        changed = [name for name in Limits.__struct_fields__ if getattr(self.limits, name) != getattr(DEFAULT, name)]
+        return f"Limits({', '.join(f'{name}={getattr(self.limits, name)}' for name in changed)})"
+
+
+_SHOWN = 3
+"""The functions of a spec that its `repr` names."""
 
 
 def coalesce_sends(effects: Sequence[Any]) -> Sequence[Any]:
@@ -97,12 +149,12 @@ class Observers(Protocol):
 
 
 class World(Protocol):
-    """A simulation as hosts and watchers see it (engine.py). The effects of hosts become its events."""
+    """A simulation as watchers see it. They read it and change nothing."""
 
     seed: int
     now: int
+    """The time since the start in nanoseconds."""
     chooser: Chooser
-    framing: Framing
     network: Network
     tables: Tables
     trace: Trace
@@ -112,11 +164,26 @@ class World(Protocol):
     calls: list[SimCall]
 
     @property
-    def hosts(self) -> list[Host]: ...
+    def hosts(self) -> list[Host]:
+        """All machines: nodes and clients."""
+        ...
+
     @property
-    def observers(self) -> Observers: ...
+    def observers(self) -> Observers:
+        """The keys of all calls, and the watchers."""
+        ...
+
     @property
-    def time(self) -> float: ...
+    def time(self) -> float:
+        """The seconds since the start."""
+        ...
+
+
+class Machinery(World, Protocol):
+    """A simulation as its hosts use it (engine.py). Their effects become its events."""
+
+    framing: Framing
+
     def default_peers(self, name: str) -> tuple[str, ...]: ...
     def send(self, host: Host, effect: Send) -> None: ...
     def hang_up(self, host: Host, link: LinkId) -> None: ...
@@ -131,9 +198,15 @@ class World(Protocol):
 
 
 class Host:
-    """The common part of nodes and clients. `due` is the deadline of the core for which a wake-up is scheduled."""
+    """A machine: the common part of nodes and clients.
 
-    def __init__(self, sim: World, name: str, index: int) -> None:
+    `due` is the deadline of the core for which a wake-up is scheduled.
+    """
+
+    driver = GOOD
+    """How the loop around the core works."""
+
+    def __init__(self, sim: Machinery, name: str, index: int) -> None:
         self.sim = sim
         self.name = name
         self.index = index
@@ -205,14 +278,20 @@ class Host:
 
 
 class NodeHost(Host):
-    """A machine that runs a node."""
+    """A machine that runs a node, which `node` is: its view, its members, its requests. Watchers read it."""
 
     node: Node
+    functions: dict[str, Fn]
+    """The functions of this life, by name."""
+    offers: dict[str, Offered]
+    """What this life has offered so far, with echo and echos."""
 
-    def __init__(self, sim: World, name: str, index: int, spec: Spec) -> None:
+    def __init__(self, sim: Machinery, name: str, index: int, spec: Spec) -> None:
         super().__init__(sim, name, index)
         self.event_hooks = sim.observers.node_event_hooks()
         self.spec = spec
+        self.driver = spec.driver
+        self.functions, self.offers = {}, {}
         self.running: dict[RunId, SimulatedRun] = {}
         self.last_dispatch = 0
         """The number of the newest dispatch of this life's coordinator that the simulation has recorded."""
@@ -228,7 +307,8 @@ class NodeHost(Host):
         self.running = {}
         self.last_dispatch = 0
         self.coordinator, self.era = None, 0
-        self.offers = function_table(dict(self.spec.functions))
+        self.functions = functions_of(self.spec.functions)
+        self.offers = function_table(self.functions)
         sim, label = self.sim, f"{self.name}/{self.life}"
         seed = sim.chooser.below(f"~seed {label}", 1 << 52)
         peers = self.spec.peers if self.spec.peers is not None else sim.default_peers(self.name)
@@ -251,9 +331,15 @@ class NodeHost(Host):
         )
         sim.observers.links_created(self, self.node.links)
         sim.observers.node_started(self)
-        for function, _ in self.offers.values():
-            self.node.offer(function.spec, now=self.local)
+        for offered in self.offers.values():
+            self.node.offer(offered.function.spec, now=self.local)
         self.carry_out()
+
+    def offer(self, name: str, fn: Fn) -> None:
+        """Register a function while the node runs."""
+        self.offers.update(function_table({name: fn}))
+        self.functions[name] = fn
+        self.node.offer(self.offers[name].function.spec, now=self.local)
 
     @property
     def over(self) -> bool:
@@ -279,7 +365,8 @@ class NodeHost(Host):
         self.node.wake(now=self.local)
 
     def backlog(self, link: LinkId, queued: int) -> None:
-        self.node.backlog(link, queued, now=self.local)
+        if self.driver.reports_backlog:
+            self.node.backlog(link, queued, now=self.local)
 
     def progress(self, link: LinkId) -> None:
         self.node.progress(link, now=self.local)
@@ -337,10 +424,10 @@ class NodeHost(Host):
 
     def _run(self, run: Run) -> None:
         sim = self.sim
-        function, duration = self.offers[run.function]
-        fn = self.spec.functions.get(run.function)
+        offered = self.offers[run.function]
+        fn = self.functions.get(run.function)
         drawn = 1.0
-        if isinstance(fn, Fn) and fn.refuses + fn.loses:
+        if fn is not None and fn.refuses + fn.loses:
             drawn = sim.chooser.fraction(f"~executor {run.function}")
             if drawn < fn.refuses:
                 self._more_effects = True
@@ -350,8 +437,8 @@ class NodeHost(Host):
         if self.node.coordinator.outstanding.last_number != self.last_dispatch:
             sim.observers.dispatches(self)
         sim.observers.started(self, run)
-        body = self.running[run.run] = SimulatedRun(function, duration, run)
-        body.lost = isinstance(fn, Fn) and drawn < fn.loses
+        body = self.running[run.run] = SimulatedRun(offered.function, offered.duration, run, names=offered.names)
+        body.lost = fn is not None and drawn < fn.loses
         self.stepped(body, body.begin(sim.chooser.fraction))
 
     def stepped(self, body: SimulatedRun, step: Any) -> None:
@@ -365,7 +452,7 @@ class NodeHost(Host):
 class DialingHost(Host):
     """A machine that runs a client of one node, to which it has one link at most."""
 
-    def __init__(self, sim: World, name: str, index: int, node: str, framing: Framing) -> None:
+    def __init__(self, sim: Machinery, name: str, index: int, node: str, framing: Framing) -> None:
         super().__init__(sim, name, index)
         self.event_hooks = sim.observers.client_event_hooks()
         self.node = node
@@ -466,7 +553,7 @@ class JsonClientHost(DialingHost):
     sent stay unanswered. It has no timers, so it does not notice that a machine has failed silently.
     """
 
-    def __init__(self, sim: World, name: str, index: int, node: str) -> None:
+    def __init__(self, sim: Machinery, name: str, index: int, node: str) -> None:
         super().__init__(sim, name, index, node, Framing.CLASSIC_MESSAGES)
         self.answers: list[Any] = []
         """All received messages, in the order of their arrival."""

@@ -66,6 +66,7 @@ class WireEnd(Generic[AnyHost]):
         self.link = link
         self.opened = False
         self.closed = False
+        """True once the transport has ended here, though its host may not have learned it (drivers.py)."""
         self.unread: list[tuple[Any, ...]] | None = None
         """The deliveries since the host stopped reading, in order; None while it reads."""
 
@@ -133,7 +134,8 @@ class Network:
 
     def has_backlog(self, hosts: Iterable[Endpoint], now: int) -> bool:
         """Return whether any data of one of `hosts` is still queued because of a bandwidth limit."""
-        return any(wire.free[side] > now for host in hosts for wire, side in host.wires.values())
+        wires = ((wire, side) for host in hosts for wire, side in host.wires.values())
+        return any(wire.free[side] > now and not wire.ends[side].closed for wire, side in wires)
 
     def clear_resets(self) -> None:
         """Let no path break connections any more; delays and bandwidth limits stay."""

@@ -13,7 +13,7 @@ script, so that a run can be repeated exactly, or in part.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -23,15 +23,37 @@ from mpreg_proto.wire.messages import Call, Request
 from mpreg_transports.functions.execution import tags
 from mpreg_transports.graph import Graph
 from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.checks import (
+    check_callable,
+    check_function_name,
+    check_host,
+    check_kind,
+    check_known,
+    check_nodes,
+    check_number,
+    check_text,
+    check_until,
+    check_watchers,
+    check_whole,
+    describe,
+    texts,
+)
 from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
 from mpreg_transports.testing.simulation.determinism import forbid_nondeterminism
 from mpreg_transports.testing.simulation.durations import SECOND, Duration, as_duration
 from mpreg_transports.testing.simulation.engine import Engine
-from mpreg_transports.testing.simulation.functions import Fn, function_table
-from mpreg_transports.testing.simulation.hosts import ClientHost, DialingHost, JsonClientHost, Spec, address
-from mpreg_transports.testing.simulation.network import Profile
+from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.hosts import (
+    ClientHost,
+    DialingHost,
+    JsonClientHost,
+    NodeHost,
+    Spec,
+    address,
+)
+from mpreg_transports.testing.simulation.network import Network, Profile
 from mpreg_transports.testing.simulation.specs import described, versions
-from mpreg_transports.testing.simulation.trace import Action, Header, packed, unpacked
+from mpreg_transports.testing.simulation.trace import Action, Header, Trace, packed, unpacked
 from mpreg_transports.testing.simulation.watchers import Watcher
 from mpreg_transports.values import default_codec
 
@@ -44,11 +66,18 @@ class Faults(Protocol):
         ...
 
 
-class Simulation(Engine):
-    """A simulated cluster, as the module describes. See `Engine` for its arguments.
+class Simulation:
+    """A simulated cluster, as the module describes.
 
-    `faults` are drawn from the seed before the run, and printed.
+    Links are byte streams, which `sim.link(...).set(rechunk=...)` cuts at random places. With `objects=True` they carry
+    messages that are never encoded. `faults` are drawn from the seed before the run, and printed. `watchers` receive
+    everything that happens.
     """
+
+    options: dict[str, Any]
+    """The drawn options of this run, for reports."""
+    violation: str
+    """The text of the violation, after one has occurred; saved with the trace."""
 
     def __init__(
         self,
@@ -61,115 +90,193 @@ class Simulation(Engine):
         watchers: Iterable[Watcher] = (),
         recording: bool = False,
     ) -> None:
-        super().__init__(
-            seed=seed, nodes=nodes, chooser=chooser, objects=objects, watchers=watchers, recording=recording
-        )
-        self.scenario = ""
-        self.options: dict[str, Any] = {}
-        """The drawn options of this run, for reports."""
-        self.violation = ""
-        """The text of the violation, after one has occurred; saved with the trace."""
+        """Start all nodes. Raises TypeError or ValueError for an argument of the wrong kind."""
+        check_nodes(nodes, Spec)
+        if type(seed) is not int:
+            raise TypeError(f"seed={seed!r:.60}: expected a whole number, got {type(seed).__name__}")
+        if faults is not None and (isinstance(faults, type) or not hasattr(faults, "draw")):
+            raise TypeError(f"faults: expected Swarm(...), got {describe(faults)}")
+        if chooser is not None:
+            check_kind("chooser", chooser, Chooser, "Chooser(Seeded(7))")
+        for name, spec in nodes.items():
+            for peer in spec.peers or ():
+                if peer not in nodes:
+                    raise ValueError(f"node {name!r} joins {peer!r}, and there are only {', '.join(nodes)}")
+        self.options, self.violation = {}, ""
+        self._scenario = ""
         self._faulty = True
         self._labelled: dict[int, SimCall] = {}
-        if faults is not None:
-            self.options, words, script = faults.draw(self.chooser, nodes)
-            print(f"seed {seed}: {words}")
-            self.play(script)
-
-    def header(self) -> Header:
-        """Return the header of a saved trace of this simulation. Raises ValueError if its draws were not recorded."""
-        seeded = isinstance(self.chooser.source, Seeded)
-        if not seeded and not self.chooser.recording:
-            raise ValueError("draws that come from no seed must be recorded: Chooser(..., record=True)")
-        return Header(
-            seed=self.seed,
-            scenario=self.scenario,
-            options=self.options,
-            nodes=described(self.specs),
-            objects=self.framing is Framing.OBJECTS,
-            invariants=bool(self.observers.watchers),
-            violation=self.violation,
-            tape=None if seeded else self.chooser.tape,
-            hash=self.trace.hash,
-            events=self.trace.events,
-            steps=self.steps,
-            at=self.now,
-            versions=versions(),
+        self._engine = Engine(
+            seed=seed,
+            nodes=nodes,
+            chooser=chooser,
+            objects=objects,
+            watchers=check_watchers(watchers, Watcher),
+            recording=recording,
+            describe=self._header,
         )
+        if faults is not None:
+            living = {name: _living(host) for name, host in self.nodes.items()}
+            self.options, words, script = faults.draw(self.chooser, living)
+            print(f"seed {seed}: {words}")
+            self._play(script)
 
-    def play(self, script: Iterable[Action]) -> None:
-        """Schedule the actions at their times. After `calm` they are not performed."""
-        for action in script:
-            self._push(max(self.now, action.at), self._act, self._played, (action,))
+    # -- the state of the cluster -------------------------------------------------------------------------------------
 
-    def _played(self, action: Action) -> None:
-        if self._faulty:
-            self.perform(action.name, action.args)
+    @property
+    def seed(self) -> int:
+        """The seed of all random choices."""
+        return self._engine.seed
+
+    @property
+    def now(self) -> int:
+        """The time since the start in nanoseconds."""
+        return self._engine.now
+
+    @property
+    def time(self) -> float:
+        """The time since the start in seconds."""
+        return self._engine.time
+
+    @property
+    def nodes(self) -> dict[str, NodeHost]:
+        """The machines of the nodes by name: `sim.nodes["front"].node.view(now=...)` is what a node sees."""
+        return self._engine.nodes
+
+    @property
+    def clients(self) -> dict[str, ClientHost]:
+        """The machines of the native clients by name."""
+        return self._engine.clients
+
+    @property
+    def calls(self) -> list[SimCall]:
+        """All requests so far, in the order in which they were sent."""
+        return self._engine.calls
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """The nodes as they were given."""
+        return self._engine.specs
+
+    @property
+    def network(self) -> Network:
+        """The paths between the machines: profiles and cuts."""
+        return self._engine.network
+
+    @property
+    def chooser(self) -> Chooser:
+        """The source of all random choices; a test draws here too, each time under a name of its own."""
+        return self._engine.chooser
+
+    @property
+    def trace(self) -> Trace:
+        """The hash, the last events and the script of this run; `trace.save(file)` saves them for a replay."""
+        return self._engine.trace
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def run(
+        self, seconds: float | None = None, *, until: Callable[[], bool] | None = None, limit: float | None = None
+    ) -> bool:
+        """Let time pass: for `seconds`, or until `until()` is true, for `limit` seconds at most (60 by default).
+
+        Return whether `until()` became true.
+        """
+        check_until(until)
+        for what, value in (("seconds", seconds), ("limit", limit)):
+            if value is not None:
+                check_number(what, value)
+        return self._engine.run(seconds, until=until, limit=limit)
+
+    def schedule(self, after: float, act: Callable[..., None], *args: Any) -> None:
+        """Call `act(*args)` after this many seconds, before events of the same time that are scheduled later."""
+        check_number("after", after)
+        check_callable("act", act, "sim.crash")
+        self._engine.schedule(after, act, *args)
+
+    def sweep(self) -> None:
+        """Let all watchers check the whole state."""
+        self._engine.sweep()
 
     # -- actions on the cluster; each is recorded in the script -------------------------------------------------------
 
     def crash(self, name: str, *, silent: bool = False) -> None:
-        """Kill the process. With `silent` the machine fails, and no end of a stream is sent."""
-        self._record_action("crash", {"name": name, "silent": silent})
-        host = self.nodes[name]
+        """Kill the process of a node. With `silent` its machine fails, and no end of a stream is sent."""
+        host = self._node(name)
+        self._record("crash", name=name, silent=silent)
         if host.alive:
-            self._end_life(host, silent=silent)
+            self._engine.end_life(host, silent=silent)
 
     def vanish(self, client: str, *, silent: bool = False) -> None:
         """Kill a client's process and drop its requests. Its next request starts it again."""
-        self._record_action("vanish", {"client": client, "silent": silent})
-        host: DialingHost | None = self.clients.get(client) or self.json_clients.get(client)
+        if client not in self._client_names:
+            check_text("client", client)
+            there = ", ".join(self._client_names) or "none yet; a client begins with its first request"
+            raise ValueError(f"there is no client {client!r}; there are {there}")
+        self._vanish(client, silent=silent)
+
+    def _vanish(self, client: str, *, silent: bool) -> None:
+        self._record("vanish", client=client, silent=silent)
+        host: DialingHost | None = self.clients.get(client) or self._engine.json_clients.get(client)
         if host is not None and host.alive:
             for call in self.calls:
                 if call.client == client and not call.done():
                     call.cancelled = True
-            self._end_life(host, silent=silent)
+            self._engine.end_life(host, silent=silent)
 
     def restart(self, name: str, *, after: float = 0.0) -> None:
-        """Start the node again, as a new member at the same address. Crash it first if it runs."""
+        """Start the node again, as a new member at the same address with new functions. Crash it first if it runs."""
+        host = self._node(name)
+        check_number("after", after)
         if after:
             self.schedule(after, self.restart, name)
             return
-        self._record_action("restart", {"name": name})
-        host = self.nodes[name]
+        self._record("restart", name=name)
         if host.alive:
-            self._end_life(host, silent=False)
+            self._engine.end_life(host, silent=False)
         with forbid_nondeterminism():
             host.start()
-        self._after(host)
+        self._engine.after(host)
 
     def leave(self, name: str) -> None:
         """Drain a node and let it leave in order, as after SIGTERM."""
-        self._record_action("leave", {"name": name})
-        host = self.nodes[name]
+        host = self._node(name)
+        self._record("leave", name=name)
         if host.alive:
             host.node.leave(now=host.local)
-            self._after(host)
+            self._engine.after(host)
 
     def stall(self, name: str, seconds: float) -> None:
         """Stop the process for this many seconds; what arrives waits.
 
         This simulates SIGSTOP, a long garbage collection or a swapping machine.
         """
-        self._record_action("stall", {"name": name, "seconds": seconds})
-        host = self.nodes[name]
+        host = self._node(name)
+        check_number("seconds", seconds)
+        self._record("stall", name=name, seconds=seconds)
         host.stalled_until = max(host.stalled_until, self.now + round(seconds * SECOND))
 
     def skew(self, name: str, *, drift: float) -> None:
-        """Let the machine's clock run faster by this fraction from now on."""
-        self._record_action("skew", {"name": name, "drift": drift})
-        host = self.nodes[name]
+        """Let the machine's clock run faster by this fraction from now on, or slower: 1e-3 is 86 s a day."""
+        host = self._node(name)
+        check_number("drift", drift, least=-0.9, most=10)
+        self._record("skew", name=name, drift=drift)
         host.clock.skew(drift, self.now)
         if host.alive:
             host.due = None  # its deadline is now another moment
-            self._after(host)
+            self._engine.after(host)
 
     def partition(self, one: Collection[str], other: Collection[str], *, oneway: bool = False) -> None:
         """Cut the paths from `one` to `other`, and back unless `oneway`.
 
         Connections stay open, and their data waits.
         """
-        self._record_action("partition", {"one": sorted(one), "other": sorted(other), "oneway": oneway})
+        for what, side in (("one", one), ("other", other)):
+            if isinstance(side, str):
+                raise TypeError(f"{what}={side!r} is a bare text; write sim.partition([{one!r}], [{other!r}])")
+            for name in texts(what, side):
+                check_host(what, name, self.nodes, self._client_names)
+        self._record("partition", one=sorted(one), other=sorted(other), oneway=oneway)
         for source in sorted(one):
             for target in sorted(other):
                 self.network.cut(source, target)
@@ -178,11 +285,13 @@ class Simulation(Engine):
 
     def heal(self) -> None:
         """Open all paths again; data that was held back is sent again."""
-        self._record_action("heal", {})
-        self._heal_network()
+        self._record("heal")
+        self._engine.heal_network()
 
     def clog(self, *, k: int, seconds: float = 5.0) -> None:
         """Cut `k` paths between nodes, each in one direction, for this many seconds."""
+        check_whole("k", k, least=1)
+        check_number("seconds", seconds)
         names = list(self.nodes)
         for _ in range(k if len(names) > 1 else 0):
             source = self.chooser.choice("clog", names)
@@ -192,56 +301,67 @@ class Simulation(Engine):
 
     def link(self, source: str, target: str) -> LinkControl:
         """Return a control of both paths between two hosts: `sim.link("a", "b").set(delay=exponential(0.04))`."""
+        for what, name in (("source", source), ("target", target)):
+            check_host(what, name, self.nodes, self._client_names)
         return LinkControl(self, source, target)
 
     def set_link(self, source: str, target: str, profile: Profile) -> None:
         """Set the profile of the path from `source` to `target` from now on."""
-        self._record_action("set_link", {"source": source, "target": target, "profile": msgspec.to_builtins(profile)})
+        for what, name in (("source", source), ("target", target)):
+            check_host(what, name, self.nodes, self._client_names)
+        check_kind("profile", profile, Profile, "Profile(...); sim.link(a, b).set(...) makes one")
+        self._record("set_link", source=source, target=target, profile=msgspec.to_builtins(profile))
         self.network.set(source, target, profile)
 
     def set_links(self, profile: Profile) -> None:
         """Set the profile of all paths that were not set by name, from now on."""
-        self._record_action("set_links", {"profile": msgspec.to_builtins(profile)})
+        check_kind("profile", profile, Profile, "Profile(...)")
+        self._record("set_links", profile=msgspec.to_builtins(profile))
         self.network.default = profile
 
     def offer(self, name: str, function: str, fn: Any) -> None:
         """Register a function at a running node. The script records only its name: a replay needs it in the spec."""
-        self._record_action("offer", {"name": name, "function": function})
-        host = self.nodes[name]
+        host = self._node(name)
+        check_text("function", function)
+        self._record("offer", name=name, function=function)
+        offered = fn if isinstance(fn, Fn) else Fn(fn)
         if host.alive:
-            host.offers.update(function_table({function: fn if isinstance(fn, Fn) else Fn(fn)}))
-            host.node.offer(host.offers[function][0].spec, now=host.local)
-            self._after(host)
+            host.offer(function, offered)
+            self._engine.after(host)
 
     def withdraw(self, name: str, function: str) -> None:
-        """Unregister a function at a running node that offers it; its running bodies continue."""
-        self._record_action("withdraw", {"name": name, "function": function})
-        host = self.nodes[name]
+        """Unregister a function of a node; its running bodies continue. Does nothing if it is withdrawn already."""
+        host = self._node(name)
+        if function not in host.offers:
+            check_function_name(name, function)
+            raise ValueError(f"{name} offers no {function!r}; it offers {', '.join(host.offers)}")
+        self._record("withdraw", name=name, function=function)
         if host.alive and function in host.node.cluster.catalogue.offered:
             host.node.withdraw(function, now=host.local)
-            self._after(host)
+            self._engine.after(host)
 
     def settle(self, seconds: float = 45.0) -> None:
         """Stop all faults, run for this many seconds, and check liveness.
 
         Without faults all paths are open, no link breaks and no node is stalled.
         """
+        check_number("seconds", seconds)
         self.calm()
         self.run(seconds)
         self.judge()
 
     def calm(self) -> None:
         """Stop all faults."""
-        self._record_action("calm", {})
+        self._record("calm")
         self._faulty = False
-        self._heal_all()
+        self._engine.heal_all()
 
     def judge(self) -> None:
         """Check liveness, some time after the faults have stopped."""
-        self._record_action("judge", {})
+        self._record("judge")
         self.sweep()
-        for watcher in self.observers.watchers:
-            watcher.settled(self)
+        for watcher in self._engine.observers.watchers:
+            watcher.settled(self._engine)
 
     def call(
         self,
@@ -256,15 +376,21 @@ class Simulation(Engine):
         client: str | None = None,
         **more: Any,
     ) -> SimCall:
-        """Call a function as a client of `node`."""
+        """Call a function, which is given by its name, as a client of `node`."""
+        self._node(node)
+        check_function_name(node, function)
+        if kwargs is not None:
+            check_kind("kwargs", kwargs, Mapping, "a mapping")
         encoded = default_codec().encode([list(args), {**(kwargs or {}), **more}])
         call = Call(function, function, encoded, (), tuple(sorted(tags(resources))))
-        request = Request(0, (call,), timeout=_ns(timeout), wait=_ns(wait) or 0)
+        request = Request(0, (call,), timeout=_ns("timeout", timeout), wait=_ns("wait", wait) or 0)
         return self.submit(node, request, client=client)
 
     def graph(self, node: str, graph: Graph, *, partial: bool = False, timeout: float | None = None) -> SimCall:
         """Send a graph of calls as a client of `node`."""
-        return self.submit(node, graph.request(partial=partial, timeout=_ns(timeout)))
+        self._node(node)
+        check_kind("graph", graph, Graph, "a Graph (sim.call calls one function)")
+        return self.submit(node, graph.request(partial=partial, timeout=_ns("timeout", timeout)))
 
     def submit(self, node: str, request: Request, *, client: str | None = None, label: int | None = None) -> SimCall:
         """Send a request as a client of `node`.
@@ -273,23 +399,26 @@ class Simulation(Engine):
         of the request in the script; by default it is the number of requests before it. Raises ValueError for an
         unknown node, and nothing is sent.
         """
-        self._check_node(node)
+        self._node(node)
+        check_kind("request", request, Request, "a Request, such as graph.request() returns")
+        if client is not None:
+            check_text("client", client)
         client = client or f"client@{node}"
         label = len(self.calls) if label is None else label
-        self._record_action("submit", {"node": node, "request": packed(request), "client": client, "label": label})
-        host = self._native_client(client, node, self.framing)
+        self._record("submit", node=node, request=packed(request), client=client, label=label)
+        host = self._native_client(client, node, self._engine.framing)
         if not host.alive:
             host.start()
         number = host.session.submit(request, now=host.local)
         call = SimCall(client, number, request, sent=self.now, codec=default_codec(), label=label)
         self.calls.append(call)
         self._labelled[label] = call
-        self._waiting[client, host.life, number] = call
-        for hook in self.observers.hooks("submitted"):
+        self._engine.waiting_calls[client, host.life, number] = call
+        for hook in self._engine.observers.hooks("submitted"):
             hook(call)
         if not host.session.ready:
             host.connect()
-        self._after(host)
+        self._engine.after(host)
         return call
 
     def add_client(self, client: str, node: str, *, framing: Framing) -> None:
@@ -298,10 +427,12 @@ class Simulation(Engine):
         With `Framing.NATIVE_MESSAGES` the link is like a WebSocket: each message arrives whole. Requests use the client
         by its name. Raises ValueError for an unknown node, or if the client exists already.
         """
-        self._check_node(node)
+        self._node(node)
+        check_text("client", client)
+        check_kind("framing", framing, Framing, "one of Framing")
         if client in self.clients:
             raise ValueError(f"the client {client!r} exists already; add it before its first request")
-        self._record_action("add_client", {"client": client, "node": node, "framing": framing.value})
+        self._record("add_client", client=client, node=node, framing=framing.value)
         self._native_client(client, node, framing)
 
     def json_client(self, node: str, *, client: str | None = None) -> JsonClient:
@@ -309,32 +440,70 @@ class Simulation(Engine):
 
         Raises ValueError for an unknown node.
         """
-        self._check_node(node)
+        self._node(node)
+        if client is not None:
+            check_text("client", client)
         client = client or f"json@{node}"
-        host = self.json_clients.get(client)
+        hosts = self._engine.json_clients
+        host = hosts.get(client)
         if host is None:
-            host = self.json_clients[client] = JsonClientHost(self, client, 2000 + len(self.json_clients), node)
+            host = hosts[client] = JsonClientHost(self._engine, client, 2000 + len(hosts), node)
         return JsonClient(self, host)
 
-    def send_json(self, client: str, node: str, text: str) -> None:
+    def _send_json(self, client: str, node: str, text: str) -> None:
         """Send a text as a JSON client of `node`, which is created when it is needed."""
         host = self.json_client(node, client=client).host
-        self._record_action("send_json", {"client": client, "node": node, "text": text})
+        self._record("send_json", client=client, node=node, text=text)
         if not host.alive:
             host.start()
         host.submit(text)
-        self._after(host)
+        self._engine.after(host)
 
     def cancel(self, call: SimCall) -> None:
         """Cancel a request at its client."""
-        self._record_action("cancel", {"label": call.label})
+        check_kind("call", call, SimCall, "what sim.call returned")
+        if self._labelled.get(call.label) is not call:
+            raise ValueError("this call belongs to another simulation")
+        self._record("cancel", label=call.label)
         host = self.clients[call.client]
         if not call.done():
             call.cancelled = True
             host.session.cancel(call.number, now=host.local)
-            self._after(host)
+            self._engine.after(host)
 
-    def perform(self, name: str, args: Mapping[str, Any]) -> None:
+    # -- saved runs and scripts ---------------------------------------------------------------------------------------
+
+    def _header(self) -> Header:
+        """Return the header of a saved trace of this simulation. Raises ValueError if its draws were not recorded."""
+        seeded = isinstance(self.chooser.source, Seeded)
+        if not seeded and not self.chooser.recording:
+            raise ValueError("draws that come from no seed must be recorded: Chooser(..., record=True)")
+        return Header(
+            seed=self.seed,
+            scenario=self._scenario,
+            options=self.options,
+            nodes=described(self.specs),
+            objects=self._engine.framing is Framing.OBJECTS,
+            invariants=bool(self._engine.observers.watchers),
+            violation=self.violation,
+            tape=None if seeded else self.chooser.tape,
+            hash=self.trace.hash,
+            events=self.trace.events,
+            steps=self._engine.steps,
+            at=self.now,
+            versions=versions(),
+        )
+
+    def _play(self, script: Iterable[Action]) -> None:
+        """Schedule the actions at their times. After `calm` they are not performed."""
+        for action in script:
+            self._engine.push(max(self.now, action.at), self._engine.act, self._played, (action,))
+
+    def _played(self, action: Action) -> None:
+        if self._faulty:
+            self._perform(action.name, action.args)
+
+    def _perform(self, name: str, args: Mapping[str, Any]) -> None:
         """Perform an action of a script."""
         match name:
             case "submit":
@@ -350,25 +519,41 @@ class Simulation(Engine):
                 profile = msgspec.convert(args["profile"], Profile)
                 self.set_link(args["source"], args["target"], profile)
             case "offer":
-                fn = self.specs[args["name"]].functions[args["function"]]
-                self.offer(args["name"], args["function"], fn)
+                self.offer(args["name"], args["function"], self._known_function(args["name"], args["function"]))
             case "set_links":
                 self.set_links(msgspec.convert(args["profile"], Profile))
-            case "crash" | "restart" | "leave" | "stall" | "skew" | "heal" | "withdraw" | "vanish" | "calm" | "judge":
+            case "crash" | "restart" | "leave" | "stall" | "skew" | "heal" | "withdraw" | "calm" | "judge":
                 getattr(self, name)(**args)
-            case "send_json":
-                self.send_json(**args)
+            case "vanish" | "send_json":
+                getattr(self, f"_{name}")(**args)
             case _:
                 raise ValueError(f"unknown action {name!r} in a script")
 
-    def _check_node(self, name: str) -> None:
-        if name not in self.nodes:
-            raise ValueError(f"there is no node {name!r}; there are {', '.join(self.nodes)}")
+    def _record(self, action: str, /, **args: Any) -> None:
+        self._engine.record_action(action, args)
+
+    def _node(self, name: str) -> NodeHost:
+        """Return a node. Raises TypeError or ValueError for a name that is none."""
+        check_known("node", name, self.nodes)
+        return self.nodes[name]
+
+    @property
+    def _client_names(self) -> list[str]:
+        return [*self.clients, *self._engine.json_clients]
+
+    def _known_function(self, node: str, function: str) -> Fn:
+        known = self._node(node).functions
+        if function not in known:
+            raise ValueError(
+                f"{node} has no function {function!r} to offer, only {', '.join(known) or 'none'}: a script refers to "
+                "the functions of the spec"
+            )
+        return known[function]
 
     def _native_client(self, client: str, node: str, framing: Framing) -> ClientHost:
         host = self.clients.get(client)
         if host is None:
-            host = self.clients[client] = ClientHost(self, client, 1000 + len(self.clients), node, framing)
+            host = self.clients[client] = ClientHost(self._engine, client, 1000 + len(self.clients), node, framing)
         return host
 
 
@@ -387,7 +572,7 @@ class JsonClient:
     def send(self, message: object) -> None:
         """Send one message as JSON; a text is sent unchanged."""
         text = message if isinstance(message, str) else json.dumps(message)
-        self._sim.send_json(self.host.name, self.host.node, text)
+        self._sim._send_json(self.host.name, self.host.node, text)
 
 
 class LinkControl:
@@ -406,6 +591,11 @@ class LinkControl:
         rechunk: float | None = None,
     ) -> None:
         """Change the given values in both directions; `delay` in seconds, `bandwidth` in bytes per second."""
+        if bandwidth is not None:
+            check_whole("bandwidth", bandwidth)
+        for what, share in (("reset", reset), ("rechunk", rechunk)):
+            if share is not None:
+                check_number(what, share, most=1)
         for source, target in (self._ends, self._ends[::-1]):
             profile = self._sim.network.profile(source, target)
             self._sim.set_link(
@@ -420,8 +610,16 @@ class LinkControl:
             )
 
 
-def _ns(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * SECOND)
+def _living(host: NodeHost) -> Spec:
+    """Return the spec of a node with the functions of its present life, so that no factory is called once more."""
+    return msgspec.structs.replace(host.spec, functions=host.functions)
+
+
+def _ns(what: str, seconds: float | None) -> int | None:
+    if seconds is None:
+        return None
+    check_number(what, seconds)
+    return round(seconds * SECOND)
 
 
 __all__ = ["JsonClient", "LinkControl", "Simulation", "address"]

@@ -1,7 +1,7 @@
 """The nodes of a simulation as data and back, for saved runs. Functions are saved by their import path.
 
-A function that cannot be imported (a lambda, a nested function, one of `__main__`) has no path; the replay of such a
-run needs the nodes as an argument.
+A function or a factory that cannot be imported (a lambda, a nested function, one of `__main__`) has no path; the replay
+of such a run needs the nodes as an argument.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_transports.testing.simulation.drivers import GOOD, DriverFaults
 from mpreg_transports.testing.simulation.durations import Duration
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.functions import Fn, Functions, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 
 
@@ -43,12 +44,17 @@ def versions() -> dict[str, str]:
 
 
 def _described(spec: Spec) -> dict[str, Any]:
-    return {
-        "functions": {name: _fn(fn if isinstance(fn, Fn) else Fn(fn)) for name, fn in spec.functions.items()},
+    tree: dict[str, Any] = {"functions": {}}
+    if isinstance(spec.functions, Mapping):
+        tree["functions"] = {name: _fn(fn) for name, fn in functions_of(spec.functions).items()}
+    else:
+        tree["factory"] = import_path(spec.functions)
+    tree |= {
         "resources": sorted(spec.resources),
         "peers": spec.peers,
         "limits": None if spec.limits == DEFAULT else msgspec.to_builtins(spec.limits),
     }
+    return tree if spec.driver == GOOD else {**tree, "driver": msgspec.to_builtins(spec.driver)}
 
 
 def _fn(fn: Fn) -> dict[str, Any]:
@@ -77,19 +83,27 @@ def import_path(call: Callable[..., Any]) -> str | None:
 
 
 def _restored(node: str, tree: Mapping[str, Any]) -> Spec:
+    limits = DEFAULT if tree["limits"] is None else msgspec.convert(tree["limits"], Limits)
+    peers = None if tree["peers"] is None else tuple(tree["peers"])
+    driver = msgspec.convert(tree.get("driver", {}), DriverFaults)
+    functions = _restored_functions(node, tree)
+    return Spec(functions=functions, resources=tuple(tree["resources"]), peers=peers, limits=limits, driver=driver)
+
+
+def _restored_functions(node: str, tree: Mapping[str, Any]) -> Functions:
+    if "factory" in tree:
+        return _imported(f"the factory of the functions of {node}", tree["factory"])
     functions: dict[str, Any] = {}
     for name, saved in tree["functions"].items():
         rest = {key: value for key, value in saved.items() if key not in ("path", "duration")}
         duration = msgspec.convert(saved["duration"], Duration)
-        functions[name] = Fn(_imported(node, name, saved["path"]), duration=duration, **rest)
-    limits = DEFAULT if tree["limits"] is None else msgspec.convert(tree["limits"], Limits)
-    peers = None if tree["peers"] is None else tuple(tree["peers"])
-    return Spec(functions=functions, resources=tuple(tree["resources"]), peers=peers, limits=limits)
+        functions[name] = Fn(_imported(f"function {name!r} of {node}", saved["path"]), duration=duration, **rest)
+    return functions
 
 
-def _imported(node: str, name: str, path: str | None) -> Callable[..., Any]:
+def _imported(what: str, path: str | None) -> Callable[..., Any]:
     if path is None:
-        raise ValueError(f"function {name!r} of {node} cannot be imported by name: give the nodes in, nodes={{...}}")
+        raise ValueError(f"{what} cannot be imported by name: pass the same nodes to the replay, nodes={{...}}")
     module, _, attribute = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -97,6 +111,6 @@ def _imported(node: str, name: str, path: str | None) -> Callable[..., Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         where = "; run it where its module can be imported" if isinstance(error, ModuleNotFoundError) else ""
-        raise ValueError(f"function {name!r} of {node} is not there any more ({path}): {error}{where}") from None
+        raise ValueError(f"{what} is not there any more ({path}): {error}{where}") from None
     call: Callable[..., Any] = found
     return call

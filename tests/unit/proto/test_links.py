@@ -605,6 +605,29 @@ def test_backlog_that_was_sent_has_no_timer() -> None:
     assert peer.hung_up is None
 
 
+def test_short_writes_to_a_silent_peer_are_no_sign_of_life() -> None:
+    """The system takes a ping for a peer that is gone, and the driver reports that nothing waits any more."""
+    harness = NodeHarness()
+    peer = harness.client()
+    for _ in range(4):
+        harness.advance(5)
+        if peer.hung_up is None:
+            harness.node.backlog(peer.link, 7, now=harness.now)
+            harness.node.backlog(peer.link, 0, now=harness.now)
+    assert peer.hung_up == 1001
+    (notice,) = harness.noticed(LinkClosed)
+    assert notice.cause is LinkEndCause.SILENT
+
+
+def test_long_backlog_that_becomes_shorter_is_a_sign_of_life() -> None:
+    harness = NodeHarness()
+    peer = harness.client()
+    for queued in range(900, 0, -100):
+        harness.advance(5)
+        harness.node.backlog(peer.link, queued, now=harness.now)
+    assert peer.hung_up is None
+
+
 @pytest.mark.parametrize("queued", [-1, 1.5, "many"])
 def test_backlog_that_is_no_number_of_bytes(queued: Any) -> None:
     harness = NodeHarness()

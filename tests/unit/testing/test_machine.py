@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
+from mpreg_proto.effects import Run
 from mpreg_proto.errors import RequestError
-from mpreg_transports.testing import ClusterMachine, Fn, Spec, Violation, Watcher
+from mpreg_transports.functions.sleep import sleep
+from mpreg_transports.testing import CallKey, ClusterMachine, Fn, NodeHost, Spec, Violation, Watcher
 
 BRIEF: dict[str, Any] = {"database": None, "deadline": None, "phases": [Phase.generate, Phase.shrink]}
 
@@ -93,3 +96,71 @@ def test_machine_needs_nodes_and_reports_errors_of_the_cluster() -> None:
     ((call, _, _),) = machine.asked
     assert isinstance(call.error, RequestError) and call.error.code == 1001
     machine.teardown()
+
+
+# -- a function that is wrongly idempotent ----------------------------------------------------------------------------
+
+
+class Counted(Watcher):
+    """No call is counted twice."""
+
+    def __init__(self) -> None:
+        self.at: dict[CallKey, str] = {}
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        if run.function == "count":
+            if key in self.at:
+                raise Violation(0, f"counted at {self.at[key]} and again at {host.name}")
+            self.at[key] = host.name
+
+
+def count(n: int) -> int:
+    return n
+
+
+async def count_slowly(n: int) -> int:
+    await sleep(2)
+    return n
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("function", [count, count_slowly])
+def test_wrongly_idempotent_function_is_found(function: Any, number: int) -> None:
+    """Each hunt has 200 examples of 20 steps. Plain functions run for a millisecond."""
+    counter = {"count": Fn(function, idempotent=True)}
+
+    class Counting(ClusterMachine):
+        nodes = MappingProxyType({"front": Spec(), "a": Spec(functions=counter), "b": Spec(functions=counter)})
+        calls = st.tuples(st.just("count"), st.tuples(st.integers(0, 9)))
+        watched = False
+
+        def watchers(self) -> list[Watcher]:
+            return [Counted()]
+
+    hunt = settings(
+        max_examples=200,
+        stateful_step_count=20,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.target],
+    )
+    with pytest.raises(Violation, match="counted at"):
+        run_state_machine_as_test(seed(number)(Counting), settings=hunt)
+
+
+def test_idempotent_function_that_is_right_survives_interruptions() -> None:
+    class Sound(Shop):
+        watched = True
+
+    hunt = settings(max_examples=10, stateful_step_count=20, **BRIEF)
+    run_state_machine_as_test(seed(1)(Sound), settings=hunt)
+
+
+def test_fault_at_a_node_that_runs_a_function() -> None:
+    machine = Shop()
+    machine.begin(seed=0, absent=0, pace=0.0)
+    machine.interrupt(node="a", what=[("take", (1,))], fault="crash")
+    assert len(machine.up) == 2
+    assert machine._at_work.met == 1
+    machine.teardown()
+    assert machine.asked[0][0].done()

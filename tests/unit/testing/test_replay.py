@@ -66,7 +66,7 @@ def test_replay_repeats_every_action(tmp_path: Path, objects: bool) -> None:
     again = replay(file)
     assert again.trace.hash == sim.trace.hash
     assert again.trace.script == sim.trace.script
-    assert (again.now, again.steps, again.trace.events) == (sim.now, sim.steps, sim.trace.events)
+    assert (again.now, again._engine.steps, again.trace.events) == (sim.now, sim._engine.steps, sim.trace.events)
     assert [call.result for call in again.calls] == [call.result for call in sim.calls]
 
 
@@ -106,7 +106,7 @@ def test_replay_needs_functions_that_cannot_be_imported(tmp_path: Path) -> None:
     sim.run(until=call.done)
     file = tmp_path / "x.jsonl"
     sim.trace.save(file)
-    with pytest.raises(ValueError, match=r"function 'local' of b cannot be imported by name: give the nodes in"):
+    with pytest.raises(ValueError, match=r"function 'local' of b cannot be imported by name: pass the same nodes"):
         replay(file)
     assert replay(file, nodes=nodes).trace.hash == sim.trace.hash
 

@@ -7,8 +7,8 @@ import pytest
 
 from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.invariants.sequential import Failure, evaluate, known_pure, stateless
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.invariants.sequential import Failure, KnownPure, evaluate, stateless
+from mpreg_transports.testing.simulation.functions import Fn, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.values import default_codec
 
@@ -87,10 +87,18 @@ def test_functions_that_may_hold_state(function: Any) -> None:
     assert not stateless(function)
 
 
+def pure_of(*specs: Spec) -> dict[str, Any]:
+    """Return the functions of these nodes that are known to be pure."""
+    known = KnownPure()
+    for spec in specs:
+        known.add(functions_of(spec.functions))
+    return known.calls
+
+
 def test_name_that_differs_between_nodes_is_left_out() -> None:
     one = Spec(functions={"scaled": scaled, "through": Fn(through), "remembers": remembers})
     other = Spec(functions={"scaled": through, "through": through})
-    assert sorted(known_pure([one, other])) == ["echo", "echos", "through"]
+    assert sorted(pure_of(one, other)) == ["echo", "echos", "through"]
 
 
 def test_evaluation_does_not_depend_on_the_order_of_calls() -> None:
@@ -109,7 +117,7 @@ def test_evaluation_does_not_depend_on_the_order_of_calls() -> None:
     def fail(value: int) -> int:
         raise ZeroDivisionError(value)
 
-    pure = {**known_pure([Spec(functions={"scaled": scaled, "later": later})]), "fail": fail}
+    pure = {**pure_of(Spec(functions={"scaled": scaled, "later": later})), "fail": fail}
     for asked in (request, backwards):
         results = evaluate(asked, pure, default_codec())
         values = {

@@ -47,7 +47,10 @@ def _calls() -> dict[str, Callable[[], Any]]:
     given: dict[str, tuple[Any, ...]] = {
         "sleep": (0,), "randint": (1, 2), "randrange": (2,), "choice": ([1],), "choices": ([1],), "shuffle": ([1],),
         "uniform": (0, 1), "sample": ([1], 1), "getrandbits": (3,), "gauss": (0, 1), "expovariate": (1,),
-        "randbelow": (2,), "urandom": (1,), "start_new_thread": (lambda: None, ()),
+        "randbelow": (2,), "randbits": (2,), "randbytes": (2,), "clock_gettime": (0,), "clock_gettime_ns": (0,),
+        **dict.fromkeys(("betavariate", "gammavariate", "vonmisesvariate", "weibullvariate"), (1, 1)),
+        "lognormvariate": (0, 1), "paretovariate": (1,), "urandom": (1,), "_urandom": (1,), "getrandom": (1,),
+        "start_new_thread": (lambda: None, ()),
     }  # fmt: skip
 
     def call(owner: Any, name: str) -> Any:

@@ -33,7 +33,7 @@ def test_unchanged_tables_are_not_checked_again(monkeypatch: pytest.MonkeyPatch)
     sim = cluster()
     sim.sweep()
     looked: list[str] = []
-    for watcher in sim.observers.watchers:
+    for watcher in sim._engine.observers.watchers:
         for name in ("look", "_look", "_members"):
             if hasattr(watcher, name):
                 monkeypatch.setattr(watcher, name, lambda *_: looked.append("looked"))

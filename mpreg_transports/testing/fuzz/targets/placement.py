@@ -19,7 +19,7 @@ from mpreg_proto.wire.messages import Call, Request
 from mpreg_transports.testing.expected import Placement, oracle
 from mpreg_transports.testing.fuzz.draws import Draws
 from mpreg_transports.testing.placing import index_of, member_id
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.functions import Fn, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 
 _TAGS = ("gpu", "fast", "eu")
@@ -116,11 +116,11 @@ def _tags(draws: Draws) -> tuple[str, ...]:
 
 def _held(member: MemberModel, function: str) -> set[str]:
     """Return all resources of a function on a member."""
-    return {*member.spec.resources, *member.spec.functions[function].resources}
+    return {*member.spec.resources, *functions_of(member.spec.functions)[function].resources}
 
 
 def _is_described(one: Candidate, member: MemberModel, call: Call) -> None:
-    fn = member.spec.functions[call.function]
+    fn = functions_of(member.spec.functions)[call.function]
     exact = _held(member, call.function) == set(call.resources)
     facts = (one.exact, one.suspect, one.idempotent, one.version)
     assert facts == (exact, member.standing is Standing.SUSPECT, fn.idempotent, fn.version), facts

@@ -1,0 +1,176 @@
+"""What one check uses: nodes with the driver under test, peers, seeds and functions; all of them end with the check."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from mpreg_proto.config import NodeConfig
+from mpreg_proto.ids import Address
+from mpreg_proto.limits import MILLISECOND, SECOND, Limits
+from mpreg_transports.testing.driver_checks.peers import Peer, Relay, Seed, Unexpected
+from mpreg_transports.testing.driver_checks.report import DriverUnderTest, MakeDriver
+
+LONG = 60 * SECOND
+"""A limit that no check waits for: what would come only then counts as missing."""
+
+
+class Bench:
+    """The objects of one check. `seconds` bounds each wait for the driver."""
+
+    def __init__(self, make: MakeDriver, seconds: float) -> None:
+        self.seconds = seconds
+        self.cluster_id = f"driver-check-{os.urandom(8).hex()}"
+        """A cluster of its own: a bad address may lead to a node that runs on this machine."""
+        self._make = make
+        self._nodes: list[DriverUnderTest] = []
+        self._left: list[DriverUnderTest] = []
+        self._closing: list[Callable[[], None]] = []
+        self._held = threading.Event()
+        self.holding = threading.Semaphore(0)
+        """Released by each call of `hold` that has begun."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the addresses that the driver listens at, and dials."""
+        return self._where().scheme
+
+    @property
+    def path(self) -> str:
+        """The path in the address of the driver."""
+        return self._where().path
+
+    # -- the driver under test ----------------------------------------------------------------------------------------
+
+    def start(self, *, seeds: Sequence[str] = (), name: str = "node", **limits: int) -> DriverUnderTest:
+        """Start a node. Limits that a check does not set are long where they would hide that a report is missing."""
+        defaults = {
+            "handshake": LONG,
+            "dial": LONG,
+            "stalled": LONG,
+            "drain_grace": LONG,
+            "goodbye": LONG,
+            "hang_up": 300 * MILLISECOND,
+            "dial_first": 10 * MILLISECOND,
+            "dial_longest": 50 * MILLISECOND,
+        }
+        config = NodeConfig(
+            name=name,
+            cluster_id=self.cluster_id,
+            seeds=tuple(Address(seed) for seed in seeds),
+            limits=Limits(**{**defaults, **limits}),
+        )
+        node = self._make(config, self.functions())
+        self._nodes.append(node)
+        return node
+
+    def _where(self) -> SplitResult:
+        """Return the address of a node of the driver; start one for that if there is none yet."""
+        return urlsplit((self._nodes[0] if self._nodes else self.start(name="probe")).url)
+
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """Return the functions that each node offers."""
+        return {"add": add, "copy": copy, "blob": blob, "fail": fail, "hold": self.hold}
+
+    def hold(self) -> str:
+        """Return once the check calls `release`: a call that runs for as long as the check wants."""
+        self.holding.release()
+        self._held.wait()
+        return "held"
+
+    def wait_for_hold(self) -> None:
+        """Wait until a call of `hold` has begun. Raises Unexpected."""
+        if not self.holding.acquire(timeout=self.seconds):
+            raise Unexpected(f"a call that the node had accepted did not begin within {self.seconds:g} s")
+
+    def release(self) -> None:
+        """Let all calls of `hold` return."""
+        self._held.set()
+
+    def end(self, node: DriverUnderTest, *, leave: bool = True) -> None:
+        """Let a node leave, unless it does already, and wait for the end of its driver. Raises Unexpected."""
+        if leave:
+            node.leave()
+        self._left.append(node)
+        began = time.monotonic()
+        if not node.wait(self.seconds):
+            raise Unexpected(f"the driver had not ended {self.seconds:g} s after leave()")
+        if time.monotonic() - began > self.seconds + 1:
+            raise Unexpected(f"wait({self.seconds:g}) returned after {time.monotonic() - began:.1f} s")
+
+    # -- peers --------------------------------------------------------------------------------------------------------
+
+    def connect(self, node: DriverUnderTest, *, native: bool = True, buffer: int = 0, pings: bool = True) -> Peer:
+        """Connect a peer, which has sent nothing yet."""
+        peer = Peer(node.url, seconds=self.seconds, native=native, buffer=buffer, answers_pings=pings)
+        self._closing.append(peer.close)
+        return peer
+
+    def client(self, node: DriverUnderTest, *, buffer: int = 0, pings: bool = True) -> Peer:
+        """Connect a native client and exchange hellos."""
+        return self.connect(node, buffer=buffer, pings=pings).greet()
+
+    def seed(self, scheme: str) -> Seed:
+        """Reserve an address for a seed."""
+        seed = Seed(scheme)
+        self._closing.append(seed.close)
+        return seed
+
+    def relay(self, scheme: str) -> Relay:
+        """Open an address whose connections wait."""
+        relay = Relay(scheme)
+        self._closing.append(relay.close)
+        return relay
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End all that the check has started. Raises Unexpected for a node whose driver does not end."""
+        self.release()
+        for close in reversed(self._closing):
+            close()
+        for node in self._nodes:
+            if node not in self._left:
+                self.end(node)
+
+    def died(self) -> str:
+        """Return how a driver has ended although nothing has let its node leave; empty if none has."""
+        for node in self._nodes:
+            try:
+                if node not in self._left and node.wait(0):
+                    return "by then the driver had ended by itself"
+            except Exception as error:
+                return f"by then the driver had ended with {type(error).__name__}: {error}"
+        return ""
+
+
+def add(x: int, y: int) -> int:
+    """Return the sum."""
+    return x + y
+
+
+def copy(data: bytes) -> bytes:
+    """Return the argument."""
+    return data
+
+
+def blob(size: int) -> bytes:
+    """Return bytes whose order can be checked."""
+    return pattern(size)
+
+
+def fail(text: str) -> None:
+    """Raise ValueError with this text."""
+    raise ValueError(text)
+
+
+_NUMBERS = b"".join(number.to_bytes(4, "big") for number in range(65_536))
+
+
+def pattern(size: int) -> bytes:
+    """Return `size` bytes in which a missing, doubled or displaced piece shows."""
+    return (_NUMBERS * (size // len(_NUMBERS) + 1))[:size]
