@@ -1,4 +1,4 @@
-"""What goes into `check_driver` and what comes out: the driver under test, and the row of each check."""
+"""The argument and the result of `check_driver`: the driver under test, and the row of each check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DriverUnderTest(Protocol):
 
     @property
     def url(self) -> str:
-        """Where peers reach it: `tcp://127.0.0.1:PORT` for raw frames, or `ws://127.0.0.1:PORT/PATH`."""
+        """The address at which peers reach it: `tcp://127.0.0.1:PORT` for raw frames, or `ws://127.0.0.1:PORT/PATH`."""
         ...
 
     def leave(self) -> None:
@@ -46,9 +46,9 @@ class DriverCheck(msgspec.Struct, frozen=True):
     seconds: float
     expected: str
     happened: str = ""
-    """What came instead; empty if the check has passed."""
+    """The result instead; empty if the check has passed."""
     advice: str = ""
-    """Where to look in the driver."""
+    """The part of the driver to look at."""
 
 
 class DriverReport(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ MOMENTS = (0.1, 1.0, 5.0, 30.0)
 """Seconds that `advance` lets pass. Messages arrive within the first, links open within the second, and silence is
 detected within the last."""
 FAULTS = ("crash", "silent crash", "cut off", "leave")
-"""What `interrupt` and `disturb` do to a node that runs a function."""
+"""The faults that `interrupt` and `disturb` cause in a node that runs a function."""
 STARTING = 3.0
 """The most seconds for which `interrupt` waits until a function of its calls runs."""
 PACES = (0.02, 0.002, 0.0)

@@ -12,7 +12,7 @@ from mpreg_transports.testing.simulation.checks import check_number
 
 
 class DriverFaults(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """How late or incompletely a node's driver works. The default is a driver without faults.
+    """The delays and omissions of a node's driver. The default is a driver without faults.
 
     A delay is the longest one, in seconds; each single delay is drawn between 0 and it.
     """

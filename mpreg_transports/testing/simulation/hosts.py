@@ -204,7 +204,7 @@ class Host:
     """
 
     driver = GOOD
-    """How the loop around the core works."""
+    """The faults of the loop around the core."""
 
     def __init__(self, sim: Machinery, name: str, index: int) -> None:
         self.sim = sim
@@ -284,7 +284,7 @@ class NodeHost(Host):
     functions: dict[str, Fn]
     """The functions of this life, by name."""
     offers: dict[str, Offered]
-    """What this life has offered so far, with echo and echos."""
+    """The functions that this life has offered so far, with echo and echos."""
 
     def __init__(self, sim: Machinery, name: str, index: int, spec: Spec) -> None:
         super().__init__(sim, name, index)
