@@ -155,7 +155,7 @@ class InFlight:
 
 _TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
 """Refusals after which a call may go to another member: a stale route, overload, a member that leaves."""
-_LOST_THERE = "it was lost there and starts again"
+_LOST_THERE = "its node or link was lost, and it starts again"
 _MAX_RETRY_DELAY = 5 * SECOND
 """The longest pause before a lost call is started again, in ns."""
 

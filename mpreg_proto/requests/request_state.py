@@ -266,7 +266,7 @@ class Execution:
         self.open_count: int = len(plan.calls)
         """The number of calls in an open state."""
         self.story: list[StoryRow] = []
-        """The steps of the calls, in order; of very many, `_drop_steps` keeps those that tell most."""
+        """The steps of the calls, in order; of very many, `_drop_steps` keeps the most useful ones."""
         self.dropped_tries: dict[str, int] = {}
         """The number of dispatches of a call whose steps were dropped."""
         self.local_calls: dict[str, None] = dict.fromkeys(request.here)

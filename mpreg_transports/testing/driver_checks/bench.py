@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
-from mpreg_transports.testing.driver_checks.peers import Peer, Relay, Seed, Unexpected
+from mpreg_transports.testing.driver_checks.peers import Peer, Seed, Unexpected, WaitingProxy
 from mpreg_transports.testing.driver_checks.report import DriverUnderTest, MakeDriver
 
 LONG = 60 * SECOND
@@ -120,9 +120,9 @@ class Bench:
         self._closing.append(seed.close)
         return seed
 
-    def relay(self, scheme: str) -> Relay:
+    def relay(self, scheme: str) -> WaitingProxy:
         """Open an address whose connections wait."""
-        relay = Relay(scheme)
+        relay = WaitingProxy(scheme)
         self._closing.append(relay.close)
         return relay
 

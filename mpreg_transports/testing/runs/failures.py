@@ -6,13 +6,14 @@ differs.
 
 from __future__ import annotations
 
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpreg_proto.ids import RequestId
-from mpreg_proto.requests.request_state import StoryRow
+from mpreg_proto.requests.request_state import CallState, StoryRow
 from mpreg_transports.testing.runs.replay import Case, CaseResult
 from mpreg_transports.testing.simulation.hosts import NodeHost
 from mpreg_transports.testing.simulation.simulation import Simulation
@@ -154,10 +155,12 @@ def views(sim: Simulation) -> list[str]:
 def current_story(sim: Simulation) -> list[str]:
     """Return the whole story of the request that the watchers looked at last, as long as its coordinator lives."""
     key = sim._engine.observers.current
-    host = None if key is None else sim.nodes.get(key.host)
-    if key is None or host is None or not host.alive or host.life != key.life:
+    if key is None:
         return []
-    return [story_line(host, row) for row in host.node.coordinator.story(RequestId(key.number))]
+    host = sim.nodes.get(key.host)
+    if host is None or not host.alive or host.life != key.life:
+        return [f"  its coordinator {key.host} has ended since then, and its story with it"]
+    return story_lines(host, host.node.coordinator.story(RequestId(key.number)))
 
 
 def stories(sim: Simulation) -> list[str]:
@@ -170,18 +173,45 @@ def stories(sim: Simulation) -> list[str]:
             in_flight = host.node.coordinator.in_flight
             for execution in list(in_flight.requests.values())[-_REQUESTS:]:
                 if execution.id != skipped:
-                    lines += [story_line(host, row) for row in execution.story[-_STEPS:]]
-            ended = [row for row in in_flight.ended if row.request != skipped]
-            lines += [story_line(host, row) for row in ended[-_STEPS:]]
+                    lines += story_lines(host, execution.story, most=_STEPS)
+            lines += story_lines(host, [row for row in in_flight.ended if row.request != skipped], most=_STEPS)
     return lines
 
 
-def story_line(host: NodeHost, row: StoryRow) -> str:
-    """Return one step of a call as a line of text, at the time of the simulation."""
-    state = row.state.name.lower().replace("_", " ")
-    where, why = f" at {row.node}" if row.node else "", f": {row.reason}" if row.reason else ""
-    at = host.clock.when(row.at) / 1e9
-    return f"  {at:12.6f} s  {host.name:<10} request {row.request} {row.call!r} is {state}{where}{why}"
+_STEP_WORDS = {
+    CallState.WAITING: "waits for its dependencies",
+    CallState.READY: "is ready",
+    CallState.PENDING: "waits",
+    CallState.DISPATCHED: "was sent to {node}",
+    CallState.POSSIBLY_STARTED: "was sent to {node} (not idempotent)",
+    CallState.DONE: "is done at {node}",
+    CallState.FAILED: "failed",
+    CallState.CANCELLED: "was cancelled",
+    CallState.SKIPPED: "was skipped",
+}
+
+
+def story_lines(host: NodeHost, rows: Sequence[StoryRow], *, most: int | None = None) -> list[str]:
+    """Return steps as lines of at most 100 columns, a heading for each request, times of the simulation.
+
+    Only the last `most` rows are shown, and the number of those left out.
+    """
+    shown = rows if most is None else rows[-most:]
+    lines = [f"  {host.name}: {len(rows) - len(shown)} earlier steps are left out"] if len(shown) < len(rows) else []
+    request: RequestId | None = None
+    for row in shown:
+        if row.request != request:
+            request = row.request
+            lines.append(f"  request {request} at {host.name}")
+        lines += textwrap.wrap(_step(host, row), 100, initial_indent="    ", subsequent_indent=" " * 20)
+    return lines
+
+
+def _step(host: NodeHost, row: StoryRow) -> str:
+    words = _STEP_WORDS[row.state]
+    what = words.replace("{node}", row.node) if "{node}" in words or not row.node else f"{words}, after {row.node}"
+    why = f": {row.reason}" if row.reason else ""
+    return f"{host.clock.when(row.at) / 1e9:.6f} s  {row.call!r} {what}{why}"
 
 
 def node_view(host: NodeHost) -> list[str]:

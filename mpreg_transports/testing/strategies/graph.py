@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from mpreg_transports.functions.execution import built_in
 from mpreg_transports.graph import Graph, Handle
-from mpreg_transports.testing.simulation.functions import Fn
+from mpreg_transports.testing.simulation.functions import Fn, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.strategies.value import values
 
@@ -95,8 +95,7 @@ def _offers(cluster: Mapping[str, Spec]) -> list[tuple[str, Fn, list[str]]]:
     """Return each function of each node, with all resources that it has there."""
     offers: list[tuple[str, Fn, list[str]]] = []
     for spec in cluster.values():
-        for name, given in {**spec.functions, **_BUILT_IN}.items():
-            fn = given if isinstance(given, Fn) else Fn(given)
+        for name, fn in {**functions_of(spec.functions), **_BUILT_IN}.items():
             offers.append((name, fn, sorted({*spec.resources, *fn.resources})))
     return offers
 

@@ -160,6 +160,9 @@ def test_report_of_a_failing_seed(first: tuple[str, dict[str, str]], folder: Pat
     assert "simulated with seed 3" in text
     assert "run it alone: pytest test_shop.py::test_fails_from_3_on --sim-seed 3" in text
     assert "client@front gets" in text and "alive: stock#" in text
+    assert re.search(
+        r"request \d+ at front\nE +[\d.]+ s  'take' is ready\nE +[\d.]+ s  'take' was sent to stock#", text
+    )
     (saved,) = folder.glob(".pytest_cache/d/mpreg/*test_fails_from_3_on-seed3.jsonl")
     assert str(saved) in text
 
