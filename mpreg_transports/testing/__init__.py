@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.calls import CallKey, SimCall
     from mpreg_transports.testing.simulation.chooser import Chooser, Hypothesis, Seeded, Tape
     from mpreg_transports.testing.simulation.determinism import DeterminismError
-    from mpreg_transports.testing.simulation.drivers import Driver
+    from mpreg_transports.testing.simulation.drivers import DriverFaults
     from mpreg_transports.testing.simulation.durations import constant, exponential, uniform
     from mpreg_transports.testing.simulation.functions import Fn
     from mpreg_transports.testing.simulation.hosts import Host, NodeHost, Spec, World
@@ -31,7 +31,7 @@ __all__ = [
     "Chooser",
     "ClusterMachine",
     "DeterminismError",
-    "Driver",
+    "DriverFaults",
     "Fn",
     "Host",
     "Hypothesis",
@@ -62,7 +62,7 @@ _WHERE = {
     "Chooser": "simulation.chooser",
     "ClusterMachine": "pytest_support.machine",
     "DeterminismError": "simulation.determinism",
-    "Driver": "simulation.drivers",
+    "DriverFaults": "simulation.drivers",
     "Fn": "simulation.functions",
     "Host": "simulation.hosts",
     "Hypothesis": "simulation.chooser",

@@ -17,7 +17,7 @@ from mpreg_transports.testing.faults.swarm import crash as crash_one
 from mpreg_transports.testing.faults.swarm import leave as leave_one
 from mpreg_transports.testing.runs.replay import Case
 from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
-from mpreg_transports.testing.simulation.drivers import Driver
+from mpreg_transports.testing.simulation.drivers import DriverFaults
 from mpreg_transports.testing.simulation.durations import exponential
 from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.workload import Load, standard_nodes, work
@@ -49,7 +49,7 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         words = f"{options.describe()}; {limits.failovers} failovers"
         if drivers:
             specs = {name: msgspec.structs.replace(spec, driver=bad_driver(chooser)) for name, spec in specs.items()}
-            words += f"; drivers {', '.join(f'{name} {repr(spec.driver)[7:-1]}' for name, spec in specs.items())}"
+            words += f"; drivers {', '.join(f'{name} {repr(spec.driver)[13:-1]}' for name, spec in specs.items())}"
         drawn_options = {**msgspec.to_builtins(options), "failovers": limits.failovers, "words": words}
     else:
         specs = standard_nodes(nodes, joins="all" if story is meetings else "first")
@@ -72,13 +72,13 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
     )
 
 
-def bad_driver(chooser: Chooser) -> Driver:
+def bad_driver(chooser: Chooser) -> DriverFaults:
     """Draw a driver that does some of its work late or not at all."""
 
     def seconds(longest: float) -> float:
         return chooser.choice("driver", (0.0, round(chooser.fraction("driver") * longest, 3)))
 
-    return Driver(
+    return DriverFaults(
         closes_late=seconds(8),
         hangs_up_late=seconds(5),
         fails_late=seconds(15),

@@ -11,7 +11,7 @@ import msgspec
 from mpreg_transports.testing.simulation.checks import check_number
 
 
-class Driver(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+class DriverFaults(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """How late or incompletely a node's driver works. The default is a driver without faults.
 
     A delay is the longest one, in seconds; each single delay is drawn between 0 and it.
@@ -36,4 +36,4 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True)
         check_number("forgets_dials", self.forgets_dials, most=1)
 
 
-GOOD = Driver()
+GOOD = DriverFaults()

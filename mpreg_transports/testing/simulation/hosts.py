@@ -41,7 +41,7 @@ from mpreg_transports.testing.simulation.calls import CallKey, SimCall
 from mpreg_transports.testing.simulation.checks import check_callable, check_kind, texts
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.clocks import Clock
-from mpreg_transports.testing.simulation.drivers import GOOD, Driver
+from mpreg_transports.testing.simulation.drivers import GOOD, DriverFaults
 from mpreg_transports.testing.simulation.functions import (
     Fn,
     Functions,
@@ -70,7 +70,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[str, ...] | None = None
     """The names of the nodes that it dials; None: the first node of the simulation."""
     limits: Limits = DEFAULT
-    driver: Driver = GOOD
+    driver: DriverFaults = GOOD
     """The faults of the driver of this node in a simulation."""
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         if self.peers is not None:
             texts("peers", self.peers)
         check_kind("limits", self.limits, Limits, "Limits(...)")
-        check_kind("driver", self.driver, Driver, "Driver(...)")
+        check_kind("driver", self.driver, DriverFaults, "DriverFaults(...)")
 
     def __repr__(self) -> str:
         """Return the fields that differ from the default, on one line; functions by their names."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mpreg_proto.limits import DEFAULT, Limits
-from mpreg_transports.testing.simulation.drivers import GOOD, Driver
+from mpreg_transports.testing.simulation.drivers import GOOD, DriverFaults
 from mpreg_transports.testing.simulation.durations import Duration
 from mpreg_transports.testing.simulation.functions import Fn, Functions, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
@@ -85,7 +85,7 @@ def import_path(call: Callable[..., Any]) -> str | None:
 def _restored(node: str, tree: Mapping[str, Any]) -> Spec:
     limits = DEFAULT if tree["limits"] is None else msgspec.convert(tree["limits"], Limits)
     peers = None if tree["peers"] is None else tuple(tree["peers"])
-    driver = msgspec.convert(tree.get("driver", {}), Driver)
+    driver = msgspec.convert(tree.get("driver", {}), DriverFaults)
     functions = _restored_functions(node, tree)
     return Spec(functions=functions, resources=tuple(tree["resources"]), peers=peers, limits=limits, driver=driver)
 

@@ -77,7 +77,7 @@ SPECS: list[tuple[str, Slip]] = [
     ("functions['one']=1: expected a function", lambda: Spec(functions={"one": 1})),
     ("the name of a function", lambda: Spec(functions={1: one})),  # type: ignore[dict-item]
     ("limits: expected Limits(...), got dict", lambda: Spec(limits={})),  # type: ignore[arg-type]
-    ("driver: expected Driver(...), got str", lambda: Spec(driver="bad")),  # type: ignore[arg-type]
+    ("driver: expected DriverFaults(...), got str", lambda: Spec(driver="bad")),  # type: ignore[arg-type]
     ("the functions that one returns: expected a mapping", lambda: made(nodes={"a": Spec(functions=ANY or one)})),
     ("Fn(...)=5: expected a function", lambda: Fn(5)),  # type: ignore[arg-type]
     ("duration=-1: expected 0 or more", lambda: Fn(one, duration=-1)),

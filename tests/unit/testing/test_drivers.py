@@ -7,7 +7,7 @@ import pytest
 from mpreg_proto.effects import Framing
 from mpreg_proto.links import Links
 from mpreg_proto.timers import TimerKind
-from mpreg_transports.testing import Driver, Simulation, Spec, Watcher
+from mpreg_transports.testing import DriverFaults, Simulation, Spec, Watcher
 from mpreg_transports.testing.invariants.all import invariants
 from mpreg_transports.testing.runs.replay import replay, run_case
 from mpreg_transports.testing.runs.scenarios import case
@@ -15,7 +15,7 @@ from mpreg_transports.testing.simulation.workload import add
 from tests.helpers.simulated import violated
 
 
-def pair(driver: Driver, **more: Any) -> Simulation:
+def pair(driver: DriverFaults, **more: Any) -> Simulation:
     """Return two joined nodes of which `front` has this driver."""
     nodes = {"back": Spec(functions={"add": add}), "front": Spec(driver=driver)}
     sim = Simulation(seed=3, nodes=nodes, watchers=invariants(), **more)
@@ -24,7 +24,7 @@ def pair(driver: Driver, **more: Any) -> Simulation:
 
 
 def test_late_end_of_a_link() -> None:
-    sim = pair(Driver(closes_late=20))
+    sim = pair(DriverFaults(closes_late=20))
     sim.crash("back")
     sim.run(0.1)
     (wire, side) = next(iter(sim.nodes["front"].wires.values()))
@@ -38,7 +38,7 @@ def test_late_end_of_a_link() -> None:
 
 
 def test_late_hang_up_delivers_data_to_a_link_that_the_core_let_go() -> None:
-    sim = pair(Driver(hangs_up_late=20))
+    sim = pair(DriverFaults(hangs_up_late=20))
     front = sim.nodes["front"]
     (link,) = front.node.links.sessions
     front.node.links.hang_up(link)
@@ -51,8 +51,8 @@ def test_late_hang_up_delivers_data_to_a_link_that_the_core_let_go() -> None:
     assert link not in front.wires and link not in front.node.links._hung_up
 
 
-@pytest.mark.parametrize("driver", [Driver(forgets_dials=1), Driver(fails_late=60)])
-def test_dial_that_is_never_answered_fails_by_the_timer_of_the_core(driver: Driver) -> None:
+@pytest.mark.parametrize("driver", [DriverFaults(forgets_dials=1), DriverFaults(fails_late=60)])
+def test_dial_that_is_never_answered_fails_by_the_timer_of_the_core(driver: DriverFaults) -> None:
     sim = pair(driver)
     sim.crash("back")
     sim.run(1)
@@ -67,7 +67,7 @@ def test_dial_that_is_never_answered_fails_by_the_timer_of_the_core(driver: Driv
 
 
 def test_driver_without_backlog() -> None:
-    sim = pair(Driver(reports_backlog=False))
+    sim = pair(DriverFaults(reports_backlog=False))
     sim.link("front", "back").set(bandwidth=50_000)
     call = sim.call("front", "add", bytes(200_000))
     sim.run(1)
@@ -78,20 +78,20 @@ def test_driver_without_backlog() -> None:
 
 
 def test_driver_is_saved_with_a_run(tmp_path: Any) -> None:
-    driven = Driver(closes_late=2, forgets_dials=0.5)
+    driven = DriverFaults(closes_late=2, forgets_dials=0.5)
     sim = pair(driven)
     sim.crash("back")
     sim.run(5)
     sim.trace.save(tmp_path / "run.jsonl")
     again = replay(tmp_path / "run.jsonl", watchers=())
     assert again.trace.hash == sim.trace.hash
-    assert again.specs["front"].driver == driven and again.specs["back"].driver == Driver()
+    assert again.specs["front"].driver == driven and again.specs["back"].driver == DriverFaults()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_bad_drivers_keep_all_invariants(seed: int) -> None:
     drawn = case("drivers", seed=seed, nodes=3, seconds=8)
-    assert any(spec.driver != Driver() for spec in drawn.nodes.values())
+    assert any(spec.driver != DriverFaults() for spec in drawn.nodes.values())
     assert run_case(drawn, watchers=invariants).error is None
 
 
@@ -105,7 +105,7 @@ def test_bad_drivers_keep_all_invariants(seed: int) -> None:
 )
 def test_driver_of_wrong_kinds(fields: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
-        Driver(**fields)
+        DriverFaults(**fields)
 
 
 # -- JSON clients that vanish -----------------------------------------------------------------------------------------
