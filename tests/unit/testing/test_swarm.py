@@ -139,7 +139,7 @@ def test_every_scenario_runs(scenario: str) -> None:
 
 
 def test_unknown_scenario_and_no_nodes_are_refused() -> None:
-    with pytest.raises(ValueError, match="there is no scenario 'storm'; there are swarm, steady"):
+    with pytest.raises(ValueError, match="there is no scenario 'storm'; there are swarm, drivers, steady"):
         case("storm", seed=0)
     with pytest.raises(ValueError, match="at least one node"):
         case(seed=0, nodes=0)
