@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.simulation import Simulation
 
 NAMES = (
-    "swarm, steady, churn, partition, rolling-restart, overload, slow-node, flaky-links, pauses, slow-lines or meetings"
+    "swarm, drivers, steady, churn, partition, rolling-restart, overload, slow-node, flaky-links, pauses, slow-lines "
+    "or meetings"
 )
 _MOST_NODES = 2_000
 _EXPECTED = (
