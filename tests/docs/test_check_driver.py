@@ -1,4 +1,4 @@
-"""The drivers of docs/examples pass `check_driver`; tests/drivers has those that live in a web framework or in Twisted."""
+"""The drivers of docs/examples pass `check_driver`; tests/drivers has those in a web framework or in Twisted."""
 
 from docs.examples import embed_asyncio, embed_selectors
 from mpreg_transports.testing import check_driver

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
-from mpreg_transports.testing.driver_checks.peers import Peer, Relay, Seed, Unexpected
+from mpreg_transports.testing.driver_checks.peers import Forwarder, Peer, Seed, Unexpected
 from mpreg_transports.testing.driver_checks.report import DriverUnderTest, MakeDriver
 
 LONG = 60 * SECOND
@@ -120,11 +120,11 @@ class Bench:
         self._closing.append(seed.close)
         return seed
 
-    def relay(self, scheme: str) -> Relay:
+    def forwarder(self, scheme: str) -> Forwarder:
         """Open an address whose connections wait."""
-        relay = Relay(scheme)
-        self._closing.append(relay.close)
-        return relay
+        forwarder = Forwarder(scheme)
+        self._closing.append(forwarder.close)
+        return forwarder
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
