@@ -64,8 +64,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The time that a closing link waits for its peer; a link with calls on it stays until they end."""
     hang_up: Span = 3 * SECOND
     """The time for which a link that is hung up waits for a peer that takes nothing of what was sent before."""
-    backlog: int = 8 * 1024 * 1024
-    """The unsent bytes from which a client's link is not read, until half of them are sent."""
+    backlog: int = 32 * 1024 * 1024
+    """The unsent bytes from which a client's link is not read, until half of them are sent. Reasonable: over `message`,
+    so that a client that receives one long answer is still read: its pings would get no answer."""
     stalled: Span = 10 * SECOND
     """The time after which a link is closed whose peer takes none of the unsent bytes."""
     drain_grace: Span = 10 * SECOND

@@ -233,9 +233,8 @@ class AsyncioNode:
         """Open a link. Every `Dial` ends in one `link_opened` or one `dial_failed`."""
         try:  # another member has sent this address
             where = urlsplit(address)
-            await self.loop.create_connection(
-                lambda: Connection(self, address), where.hostname or "", where.port or 9001
-            )
+            host, port = where.hostname or "", where.port or 9001
+            await self.loop.create_connection(lambda: Connection(self, address), host, port)
         except (OSError, ValueError):
             self.node.dial_failed(address, now=self.now())
             self.flush()

@@ -127,7 +127,7 @@ def starlette_driver(example: ModuleType) -> Callable[[NodeConfig, Functions], I
             )
             server = uvicorn.Server(app)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has no event for it
+            while not server.started and not serving.done():  # noqa: ASYNC110  # nothing reports the start
                 await asyncio.sleep(0.01)
             started.put((asyncio.get_running_loop(), embedded))
             await embedded.driver.ended.wait()
@@ -154,8 +154,8 @@ def server_driver(backend: str, *, scheme: str = "ws") -> Callable[[NodeConfig, 
         server = Server(
             name=config.name, cluster_id=config.cluster_id, port=0, peers=config.seeds, limits=config.limits
         )
-        for name, body in functions.items():
-            server.register(name, body)
+        for name, call in functions.items():
+            server.register(name, call)
         listening = threading.Event()
 
         def run() -> None:

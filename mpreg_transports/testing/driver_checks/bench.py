@@ -1,4 +1,4 @@
-"""The resources of one check: nodes with the driver under test, peers, seeds and functions. All end with the check."""
+"""What one check uses: nodes with the driver under test, peers, seeds and functions; all of them end with the check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
-from mpreg_transports.testing.driver_checks.peers import Peer, Seed, Unexpected, WaitingProxy
+from mpreg_transports.testing.driver_checks.peers import Forwarder, Peer, Seed, Unexpected
 from mpreg_transports.testing.driver_checks.report import DriverUnderTest, MakeDriver
 
 LONG = 60 * SECOND
@@ -120,11 +120,11 @@ class Bench:
         self._closing.append(seed.close)
         return seed
 
-    def relay(self, scheme: str) -> WaitingProxy:
+    def forwarder(self, scheme: str) -> Forwarder:
         """Open an address whose connections wait."""
-        relay = WaitingProxy(scheme)
-        self._closing.append(relay.close)
-        return relay
+        forwarder = Forwarder(scheme)
+        self._closing.append(forwarder.close)
+        return forwarder
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from mpreg_proto.view import NodeView
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import Goodbye, GoodbyeReason, Hello, Ping, Pong, Refused, Result
 from mpreg_transports.testing.driver_checks.bench import Bench, pattern
-from mpreg_transports.testing.driver_checks.members import RealMember
+from mpreg_transports.testing.driver_checks.members import VanishingMember
 from mpreg_transports.testing.driver_checks.peers import Ended, Peer, Unexpected, connect, reset, shorten
 
 MIB = 1024 * 1024
@@ -345,7 +345,7 @@ def bad_addresses(bench: Bench) -> None:
     # Of one member, a second address is dialled a little later, so the last one here comes after all others.
     for number, addresses in enumerate([*_batched(bad), ["gopher://127.0.0.1:1", later.url]]):
         client.require("add", 1, 2, value=3)
-        member = RealMember(bench.connect(node), addresses, cluster_id=bench.cluster_id, number=number)
+        member = VanishingMember(bench.connect(node), addresses, cluster_id=bench.cluster_id, number=number)
         member.join()
         client.until_view(partial(_knows, tuple(addresses)), "the node knows a member and its addresses")
         member.vanish()
@@ -430,10 +430,10 @@ def hanging_seed(bench: Bench) -> None:
 )
 def simultaneous_dials(bench: Bench) -> None:
     scheme = bench.scheme
-    relay = bench.relay(scheme)
-    second = bench.start(name="second", seeds=[relay.url + bench.path])
+    forwarder = bench.forwarder(scheme)
+    second = bench.start(name="second", seeds=[forwarder.url + bench.path])
     first = bench.start(name="first", seeds=[second.url])
-    relay.connect_to(first.url)
+    forwarder.connect_to(first.url)
     for node in (first, second):
         peer = bench.client(node)
         peer.until_view(

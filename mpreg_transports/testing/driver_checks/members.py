@@ -18,7 +18,7 @@ _LINK = LinkId(1)
 clock = time.monotonic_ns
 
 
-class RealMember:
+class VanishingMember:
     """A member behind `peer`, which has sent nothing yet. `addresses` are those at which it can allegedly be dialled.
 
     Of two members the one with the smaller id dials; the id of this one is the largest.

@@ -1,7 +1,7 @@
-"""Peers of the driver under test: blocking sockets that send any bytes, stop reading, vanish, or relay.
+"""Peers of the driver under test: blocking sockets that send any bytes, stop reading, vanish, or forward.
 
 A `Peer` is a client in either dialect, over raw frames or WebSocket. It sends and reads single messages, so that a
-check can break the protocol at any place. A `Seed` is a listener at an address that the driver dials. A `WaitingProxy`
+check can break the protocol at any place. A `Seed` is a listener at an address that the driver dials. A `Forwarder`
 passes connections on to another address. Each wait has a bound; what comes instead is raised as `Unexpected`.
 """
 
@@ -56,7 +56,7 @@ class Ended(Unexpected):
     """The driver closed the connection."""
 
 
-class PeerTransport(Protocol):
+class PeerWire(Protocol):
     """The framing of one connection, without the connection."""
 
     def opening(self) -> bytes:
@@ -160,7 +160,7 @@ class Peer:
         """The pings of the native dialect that came."""
         where = urlsplit(url)
         self.websocket: WebSocketWire | None = None
-        self._wire: PeerTransport = RawWire()
+        self._wire: PeerWire = RawWire()
         if where.scheme == "ws":
             self._wire = self.websocket = WebSocketWire(where, native=native, answers_pings=answers_pings)
         self.sock = connect(where, seconds, buffer)
@@ -419,7 +419,7 @@ class Seed:
             sock.close()
 
 
-class WaitingProxy:
+class Forwarder:
     """An address at which connections wait until `connect_to` names where they go."""
 
     def __init__(self, scheme: str) -> None:
