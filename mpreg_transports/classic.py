@@ -34,7 +34,7 @@ from mpreg_transports.values import default_codec
 _LONGEST_SECONDS = 86_400
 """The seconds for a call without `timeout`: the longest time that a node allows, as the prototype waits for ever."""
 
-log = logs.get("mpreg.classic")
+log: logs.NodeLog = logs.get("mpreg.classic")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,7 +81,7 @@ class MPREGServer:
             allow_hosts=[parse_address(url).host for url in advertised or ()],
             limits=Limits(gossip_interval=max(1, round(settings.gossip_interval * 6 * SECOND))),
         )
-        self.url = ""
+        self.url: str = ""
         """The URL at which the server listens; empty before it listens."""
         self._own: dict[str, None] = {}
         self._over = False
@@ -227,7 +227,7 @@ class MPREGException(MpregError):
 
     def __init__(self, rpc_error: RPCError | None = None) -> None:
         super().__init__(rpc_error)
-        self.rpc_error = rpc_error if rpc_error is not None else RPCError(-1, "unknown error")
+        self.rpc_error: RPCError = rpc_error if rpc_error is not None else RPCError(-1, "unknown error")
 
     def __str__(self) -> str:
         return f"{self.rpc_error.message} (error {self.rpc_error.code})"

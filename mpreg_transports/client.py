@@ -83,7 +83,7 @@ class Client:
         limits: Limits = DEFAULT,
         network: NetworkBackend | None = None,
     ) -> None:
-        self.urls = urls or (DEFAULT_URL,)
+        self.urls: tuple[str, ...] = urls or (DEFAULT_URL,)
         for url in self.urls:
             if not isinstance(url, str):
                 raise TypeError(f'an address is a text, not {url!r}; write Client("{DEFAULT_URL}"), several one by one')
@@ -310,8 +310,8 @@ class ClientConnection:
 
     def __init__(self, session: ClientSession, urls: tuple[str, ...], open_link: OpenLink, limits: Limits) -> None:
         self.session = session
-        self.node = ""
-        self.version = 0
+        self.node: str = ""
+        self.version: int = 0
         self._urls = urls
         self._open_link = open_link
         self._limits = limits

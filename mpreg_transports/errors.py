@@ -16,4 +16,4 @@ class NotConnected(MpregError, ConnectionError):
     def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.details = details if details is not None else {}
+        self.details: dict[str, Any] = details if details is not None else {}

@@ -47,9 +47,9 @@ class Handle:
     __unsendable__ = "the result of a call that has not run; run the graph first, or add this call to it by graph.call"
 
     def __init__(self, graph: Graph, name: str, path: tuple[str | int, ...] = ()) -> None:
-        self.graph = graph
-        self.name = name
-        self.path = path
+        self.graph: Graph = graph
+        self.name: str = name
+        self.path: tuple[str | int, ...] = path
 
     def __getitem__(self, key: str | int) -> Handle:
         """Return a handle for a part of the result: a key of a map, a position (from 0) of a list."""

@@ -68,7 +68,7 @@ from mpreg_transports.values import default_codec
 from mpreg_transports.web.access import Access, allowed_names
 from mpreg_transports.web.routes import HttpRoutes
 
-log = logs.get("mpreg")
+log: logs.NodeLog = logs.get("mpreg")
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -111,23 +111,27 @@ class Server:
         check_text(cluster_id, "cluster_id", example="shop")
         self.name = name
         self.host = host
-        self.port = port
-        self.resources = tags(resources)
+        self.port: int = port
+        self.resources: frozenset[str] = tags(resources)
         for tag in sorted(self.resources):
             check_length(tag, "a resource", limits)
-        self.peers = tuple(peers) if network is not None else tuple(str(parse_address(peer)) for peer in peers)
+        self.peers: tuple[str, ...] = (
+            tuple(peers) if network is not None else tuple(str(parse_address(peer)) for peer in peers)
+        )
         self.cluster_id = cluster_id
-        self.advertise = str(parse_address(advertise)) if advertise is not None else None
+        self.advertise: str | None = str(parse_address(advertise)) if advertise is not None else None
         self.transport = transport
         self.insecure = insecure
+        self.allow_hosts: tuple[str, ...]
+        self.allow_origins: tuple[str, ...]
         self.allow_hosts, self.allow_origins = allowed_names(allow_hosts, allow_origins)
         self.network = network
-        self.journal = Path(journal) if journal is not None else None
+        self.journal: Path | None = Path(journal) if journal is not None else None
         """The file for the core's inputs, which include arguments and results.
 
         An earlier journal of that name is moved.
         """
-        self.url = ""
+        self.url: str = ""
         """The URL at which the node listens; empty before it listens."""
         self._limits = limits
         self._codec = codec or default_codec()

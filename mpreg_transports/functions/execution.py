@@ -24,7 +24,7 @@ from mpreg_transports.functions.contexts import Contexts
 from mpreg_transports.functions.coroutines import CoroutineRun, Spawn
 from mpreg_transports.functions.exceptions import describe_exception
 from mpreg_transports.functions.pools import ExecutorSource, Pool, PoolRun
-from mpreg_transports.functions.threads import get_call_soon_threadsafe, worker_threads
+from mpreg_transports.functions.threads import WorkerThreads, get_call_soon_threadsafe, worker_threads
 
 ASYNC_CONCURRENCY = 1_024
 THREAD_CONCURRENCY = 16
@@ -53,11 +53,11 @@ class Runtime:
 
     def __init__(self, spawn: Spawn) -> None:
         """Create it for the running event loop. `spawn` starts a task of the driver; bodies on trio need one."""
-        self.contexts = Contexts()
-        self.threads = worker_threads()
+        self.contexts: Contexts = Contexts()
+        self.threads: WorkerThreads = worker_threads()
         self.call_soon_threadsafe = get_call_soon_threadsafe()
         native = anyio.lowlevel.current_token().native_token
-        self.loop = native if isinstance(native, asyncio.AbstractEventLoop) else None
+        self.loop: asyncio.AbstractEventLoop | None = native if isinstance(native, asyncio.AbstractEventLoop) else None
         self.spawn = spawn
 
 
@@ -84,9 +84,9 @@ class Function:
         self, call: Callable[..., Any], spec: FunctionSpec, *, mode: ExecutionMode, pool: Pool | None = None
     ) -> None:
         self.call = call
-        self.spec = spec
-        self.mode = mode
-        self.pool = pool
+        self.spec: FunctionSpec = spec
+        self.mode: ExecutionMode = mode
+        self.pool: Pool | None = pool
 
     def run_inline(self, run: Run, runtime: Runtime) -> Outcome:
         """Call the function at once, in the calling thread."""

@@ -33,7 +33,7 @@ class Pool:
     """One executor, or a function that makes one, and all functions that run in it."""
 
     def __init__(self, source: ExecutorSource) -> None:
-        self.closed_reason = ""
+        self.closed_reason: str = ""
         """The reason why it takes no more calls, ever; empty while it takes calls."""
         self._make = None if isinstance(source, Executor) else source
         self._executor = source if isinstance(source, Executor) else None

@@ -14,7 +14,7 @@ class Sleep:
     __slots__ = ("seconds",)
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
 
     def __await__(self) -> Generator[Sleep, None, None]:
         yield self

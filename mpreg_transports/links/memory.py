@@ -27,7 +27,7 @@ class _Direction:
         self._limit = buffered
         self._waiting: deque[bytes | memoryview] = deque()
         self._unread = 0
-        self.written_bytes = 0
+        self.written_bytes: int = 0
         """The number of bytes that were sent."""
         self._end: LinkEnded | None = None
         self._changed = anyio.Event()

@@ -33,7 +33,7 @@ class MessageParser:
         self.end: LinkEnded | None = None
         self.violation_code: int | None = None  # the code to close with, after a violation
         self.peer_close_code: int | None = None  # the code of the peer's close frame
-        self.more = False
+        self.more: bool = False
         """True if `parse` has not processed all bytes of `feed`."""
         self._pongs: list[bytes] = []
         self._pong_bytes = 0

@@ -127,7 +127,7 @@ class Output:
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        self.written_bytes = 0
+        self.written_bytes: int = 0
         """The number of bytes that were written."""
         self._raw: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
 

@@ -51,7 +51,7 @@ from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.config.release import installed_version
 from mpreg_transports.runtime import logs
 
-log = logs.get("mpreg")
+log: logs.NodeLog = logs.get("mpreg")
 
 MAGIC = b"mpreg-journal-1\n"
 _LENGTH = struct.Struct(">I")

@@ -43,9 +43,9 @@ from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.link_loop import LinkLoop
 
-log = logs.get(__name__)
+log: logs.NodeLog = logs.get(__name__)
 
-clock = time.monotonic_ns
+clock: Callable[[], int] = time.monotonic_ns
 
 _CLOSE_TIMEOUT = 5_000_000_000
 """The nanoseconds for links to close once the node has left, counted while no peer takes any of the unsent bytes."""
@@ -97,7 +97,7 @@ class Driver:
         self._due: int | None = None
         self._wakeup = anyio.Event()
         self._tasks: TaskGroup | None = None
-        self.ended = anyio.Event()
+        self.ended: anyio.Event = anyio.Event()
         """Set when the node has left and its links are closed."""
         self._stopped = False
         self._flushing = False

@@ -22,7 +22,7 @@ from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.send_buffer import ProgressMonitor, ReplySlot, SendBuffer
 from mpreg_transports.runtime.slices import Slicer
 
-log = logs.get(__name__)
+log: logs.NodeLog = logs.get(__name__)
 
 
 class Core(Protocol):

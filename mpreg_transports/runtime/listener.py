@@ -38,7 +38,7 @@ ACCEPT_PAUSE_SECONDS = 0.05
 _RAW = (0x00, 0x01)
 _TLS = 0x16
 
-log = logs.get(__name__)
+log: logs.NodeLog = logs.get(__name__)
 
 OnLink = Callable[[Link], Awaitable[None]]
 """Runs a link until it ends; the listener closes it afterwards."""

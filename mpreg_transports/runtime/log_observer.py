@@ -25,7 +25,7 @@ from mpreg_proto.notices import (
 )
 from mpreg_transports.runtime import logs
 
-log = logs.get("mpreg")
+log: logs.NodeLog = logs.get("mpreg")
 
 _TEXT_LIMIT = 200
 """The characters of a peer's text that a log line holds."""

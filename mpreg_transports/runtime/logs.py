@@ -176,5 +176,5 @@ class WriterHandler(logging.Handler):
         self._writer.flush()
 
 
-stderr = Writer(lambda: sys.stderr)
+stderr: Writer = Writer(lambda: sys.stderr)
 """The writer of this process's stderr."""

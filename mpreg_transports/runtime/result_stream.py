@@ -26,7 +26,7 @@ class ReplyWaiter:
     __slots__ = ("event", "replies")
 
     def __init__(self) -> None:
-        self.event = anyio.Event()
+        self.event: anyio.Event = anyio.Event()
         self.replies: list[Reply] = []
 
 

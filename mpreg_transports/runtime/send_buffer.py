@@ -19,7 +19,7 @@ from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.tcp import STALLED_SECONDS
 from mpreg_transports.runtime import logs
 
-log = logs.get(__name__)
+log: logs.NodeLog = logs.get(__name__)
 
 SHORT = 64 * 1024
 """The bytes up to which `put` writes at once; a longer write is left to the writer task, which can wait."""

@@ -23,7 +23,7 @@ from mpreg_transports.functions import fork_safety
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.runtime import logs
 
-log = logs.get("mpreg")
+log: logs.NodeLog = logs.get("mpreg")
 
 _GRACEFUL_EXIT_SECONDS = 6.0
 _FORCED_EXIT_SECONDS = 3.0

@@ -17,7 +17,7 @@ from mpreg_transports.links.websocket import SUBPROTOCOL
 from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.log_observer import printable
 
-log = logs.get("mpreg")
+log: logs.NodeLog = logs.get("mpreg")
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """The paths that are open to everybody: they return one word and change nothing."""

@@ -106,7 +106,7 @@ class Shelf:
     """One node's part of the sources: number `number` of `shelves`. It reads files on demand and keeps none."""
 
     def __init__(self, number: int, *, shelves: int = 2, root: Path | None = None) -> None:
-        self.root = root or Path(sysconfig.get_path("stdlib"))
+        self.root: Path = root or Path(sysconfig.get_path("stdlib"))
         self.name = f"stdlib-{'abcdefgh'[number]}"
         files = sources(self.root)
         sizes = {name: sum(file.stat().st_size for file in of) for name, of in files.items()}

@@ -24,14 +24,14 @@ class Bench:
 
     def __init__(self, make: MakeDriver, seconds: float) -> None:
         self.seconds = seconds
-        self.cluster_id = f"driver-check-{os.urandom(8).hex()}"
+        self.cluster_id: str = f"driver-check-{os.urandom(8).hex()}"
         """A cluster of its own: a bad address may lead to a node that runs on this machine."""
         self._make = make
         self._nodes: list[DriverUnderTest] = []
         self._left: list[DriverUnderTest] = []
         self._closing: list[Callable[[], None]] = []
         self._held = threading.Event()
-        self.holding = threading.Semaphore(0)
+        self.holding: threading.Semaphore = threading.Semaphore(0)
         """Released by each call of `hold` that has begun."""
 
     @property

@@ -104,8 +104,8 @@ class WebSocketWire:
         self._connection = WSConnection(ConnectionType.CLIENT)
         self._request = ws.Request(host=url.netloc, target=url.path or "/", subprotocols=["mpreg.1"] if native else [])
         self._parts: list[bytes] = []
-        self.is_open = False
-        self.pings = 0
+        self.is_open: bool = False
+        self.pings: int = 0
         """The WebSocket pings that came."""
         self.code: int | None = None
         """The code of the close frame, once it came."""
@@ -156,14 +156,14 @@ class Peer:
         self._arrived: deque[bytes] = deque()
         self._last_id = 0
         self._results: dict[int, Result] = {}
-        self.pings = 0
+        self.pings: int = 0
         """The pings of the native dialect that came."""
         where = urlsplit(url)
         self.websocket: WebSocketWire | None = None
         self._wire: PeerWire = RawWire()
         if where.scheme == "ws":
             self._wire = self.websocket = WebSocketWire(where, native=native, answers_pings=answers_pings)
-        self.sock = connect(where, seconds, buffer)
+        self.sock: socket.socket = connect(where, seconds, buffer)
         try:
             self._open()
         except BaseException:
@@ -376,7 +376,7 @@ class Seed:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.url: str = f"{scheme}://127.0.0.1:{self.port}"
         self._socks: list[socket.socket] = []
 
     def listen(self) -> None:
@@ -425,7 +425,7 @@ class Forwarder:
     def __init__(self, scheme: str) -> None:
         self._seed = Seed(scheme)
         self._seed.listen()
-        self.url = self._seed.url
+        self.url: str = self._seed.url
         self._target: SplitResult | None = None
         self._set = threading.Event()
         self._socks: list[socket.socket] = []

@@ -86,8 +86,8 @@ class ExploredWire:
     __slots__ = ("ends", "open", "sent")
 
     def __init__(self, dialler: tuple[int, LinkId], acceptor: tuple[int, LinkId]) -> None:
-        self.ends = (dialler, acceptor)
-        self.open = [True, True]
+        self.ends: tuple[tuple[int, LinkId], tuple[int, LinkId]] = (dialler, acceptor)
+        self.open: list[bool] = [True, True]
         self.sent: tuple[list[Message | None], list[Message | None]] = ([], [])
 
 
@@ -102,16 +102,16 @@ class ExploredHost:
         self.runs: dict[RunId, tuple[str, bool]] = {}
         """The bodies that have started: the call of each, and whether the body was cancelled."""
         self.last_link = 0
-        self.numbers = 0
+        self.numbers: int = 0
         seeds = () if index == 0 else (address(0),)
-        self.node = Node(
+        self.node: Node = Node(
             NodeConfig(name=f"n{index}", addresses=(address(index),), seeds=seeds, limits=_LIMITS),
             me=MemberId(bytes([index + 1]) * 16),
             rng=First(0),
             entropy=self._entropy,
             now=0,
         )
-        self.offered = (AGAIN, ONCE) if index == 1 else (AGAIN,)
+        self.offered: tuple[str, ...] = (AGAIN, ONCE) if index == 1 else (AGAIN,)
         for name in self.offered:
             self.node.offer(FunctionSpec(name=name, idempotent=name == AGAIN), now=0)
 
@@ -144,7 +144,12 @@ class ClusterState:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self.left = {"reset": bounds.resets, "crash": bounds.crashes, "tick": bounds.ticks, "submit": bounds.requests}
+        self.left: dict[str, int] = {
+            "reset": bounds.resets,
+            "crash": bounds.crashes,
+            "tick": bounds.ticks,
+            "submit": bounds.requests,
+        }
         self.wires: list[ExploredWire] = []
         self.starts: dict[str, int] = {}
         """The number of starts of the body of each call."""
@@ -155,7 +160,7 @@ class ClusterState:
         """The calls that must not start, because their request ended with maybe_executed false."""
         self.hashes: dict[tuple[bytes, int], bytes] = {}
         """The hash of each owner's catalogue at each version."""
-        self.hosts = [ExploredHost(index) for index in range(bounds.nodes)]
+        self.hosts: list[ExploredHost] = [ExploredHost(index) for index in range(bounds.nodes)]
         for host in self.hosts:
             self._after(host)
 

@@ -16,7 +16,7 @@ from mpreg_transports.graph import Graph
 from mpreg_transports.testing.simulation.checks import check_number, texts
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.durations import SECOND, constant, exponential
-from mpreg_transports.testing.simulation.functions import functions_of
+from mpreg_transports.testing.simulation.functions import Fn, functions_of
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.network import Profile
 from mpreg_transports.testing.simulation.trace import Action, packed
@@ -110,8 +110,8 @@ class Drawing:
 
     def __init__(self, chooser: Chooser, nodes: Mapping[str, Spec], seconds: float) -> None:
         self.chooser = chooser
-        self.functions = {name: functions_of(spec.functions) for name, spec in nodes.items()}
-        self.names = list(nodes)
+        self.functions: dict[str, dict[str, Fn]] = {name: functions_of(spec.functions) for name, spec in nodes.items()}
+        self.names: list[str] = list(nodes)
         self.seconds = seconds
         self._script: list[Action] = []
         self._asked = 0

@@ -88,7 +88,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.classic = b""
+        self.classic: bytes = b""
         self.hung_up: int | None = None
         self._reader = FrameReader((1 << 25) - 1)
 

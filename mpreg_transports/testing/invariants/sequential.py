@@ -31,7 +31,7 @@ class Failure:
     __slots__ = ("kind",)
 
     def __init__(self, kind: str) -> None:
-        self.kind = kind
+        self.kind: str = kind
 
 
 class KnownPure:

@@ -57,7 +57,7 @@ class MemoryCluster:
 
     def __init__(self, nodes: Mapping[str, Spec | Server]) -> None:
         check_nodes(nodes, (Spec, Server))
-        self.network = MemoryNetwork()
+        self.network: MemoryNetwork = MemoryNetwork()
         self.servers: dict[str, Server] = {}
         """All servers, running or not."""
         self._borrowed: list[tuple[Server, tuple[str, ...]]] = []

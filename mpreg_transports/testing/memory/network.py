@@ -63,14 +63,15 @@ class HostPair:
     """
 
     def __init__(self) -> None:
-        self.refused = False
-        self.silent = False
+        self.refused: bool = False
+        self.silent: bool = False
         self.ends: dict[InterruptibleLink, None] = {}
-        self.changed = anyio.Event()
+        self.changed: anyio.Event = anyio.Event()
 
     def set(self, *, refused: bool, silent: bool) -> None:
         """Set the state of the connection."""
-        self.refused, self.silent = refused, silent
+        self.refused = refused
+        self.silent = silent
         if refused:
             for end in list(self.ends):
                 end.break_()
@@ -91,7 +92,7 @@ class InterruptibleLink(Link):
         self.peer = inner.peer
         self._inner = inner
         self._pair = pair
-        self.closed = False
+        self.closed: bool = False
         self._buffered: Sequence[bytes | memoryview] = ()
         pair.ends[self] = None
 
@@ -155,7 +156,7 @@ class MemoryHost:
 
     def __init__(self, network: MemoryNetwork, name: str) -> None:
         self.name = name
-        self.url = f"{SCHEME}{name}"
+        self.url: str = f"{SCHEME}{name}"
         self._network = network
         self._port: MemoryListener | None = None
         self._ends: dict[InterruptibleLink, None] = {}
@@ -204,7 +205,7 @@ class MemoryListener:
     """The listener of a server: a `LinkListener` (mpreg_transports/runtime/dialing.py)."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed: bool = False
         self.waiting: list[InterruptibleLink] = []
         self._ended = anyio.Event()
         self._tasks: TaskGroup | None = None

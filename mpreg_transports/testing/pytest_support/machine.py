@@ -67,8 +67,8 @@ class FaultsAtWork(Watcher):
 
     def __init__(self) -> None:
         self._started: dict[CallKey, None] = {}
-        self.met = 0
-        self.again = 0
+        self.met: int = 0
+        self.again: int = 0
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         self.again += key in self._started
@@ -100,7 +100,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.specs = dict(self.cluster())
+        self.specs: dict[str, Spec] = dict(self.cluster())
         if not self.specs:
             raise ValueError(f'{type(self).__name__}.nodes names no nodes; write nodes = {{"front": Spec()}}')
         self.asked: list[tuple[SimCall, str, tuple[Any, ...]]] = []

@@ -146,12 +146,13 @@ class Replay:
 
         Raises ValueError for a file that is no saved run or whose functions cannot be imported, OSError.
         """
+        self.header: Header
         self.header, actions, _ = load(file)
         self._actions = deque(actions)
         header = self.header
         if watchers is None:
             watchers = standard_watchers() if header.invariants else ()
-        self.sim = Simulation(
+        self.sim: Simulation = Simulation(
             seed=header.seed,
             nodes=nodes if nodes is not None else restored(header.nodes),
             chooser=Chooser(Seeded(header.seed) if header.tape is None else Tape(header.tape)),

@@ -56,13 +56,13 @@ class Tries:
     """Runs of smaller cases: their number, and the smallest case that fails in the same way."""
 
     def __init__(self, case: Case, *, watchers: Watchers | None, runs: int, limit: float | None) -> None:
-        self.runs = 0
+        self.runs: int = 0
         self._watchers = watchers
         self._most = runs
         self._end = None if limit is None else time.monotonic() + limit
-        self.best = case
-        self.ran = self._run(case)
-        self.invariant = self.ran.invariant
+        self.best: Case = case
+        self.ran: CaseResult = self._run(case)
+        self.invariant: int | None = self.ran.invariant
         if self.invariant is None:
             raise NotFailing("this run does not fail when it is done by time: there is nothing to shrink")
 

@@ -60,21 +60,21 @@ class Engine:
     ) -> None:
         """`describe` returns the header of a saved trace."""
         self.seed = seed
-        self.now = 0
-        self.steps = 0
+        self.now: int = 0
+        self.steps: int = 0
         """The number of handled heap entries, without the actions of users and generators."""
-        self.chooser = chooser or Chooser(Seeded(seed))
+        self.chooser: Chooser = chooser or Chooser(Seeded(seed))
         self.framing = Framing.OBJECTS if objects else Framing.STREAM
-        self.network = Network(self.chooser)
-        self.tables = Tables()
-        self.trace = Trace(recording=recording, describe=describe)
-        self.specs = dict(nodes)
+        self.network: Network = Network(self.chooser)
+        self.tables: Tables = Tables()
+        self.trace: Trace = Trace(recording=recording, describe=describe)
+        self.specs: dict[str, Spec] = dict(nodes)
         self.nodes: dict[str, NodeHost] = {}
         self.clients: dict[str, ClientHost] = {}
         """The native clients."""
         self.json_clients: dict[str, JsonClientHost] = {}
         self.calls: list[SimCall] = []
-        self.observers = ObserverHub(watchers, now=lambda: self.now, trace=self.trace)
+        self.observers: ObserverHub = ObserverHub(watchers, now=lambda: self.now, trace=self.trace)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = self._wires = 0
         self._sweep_every = self._sweep_at = SWEEP

@@ -69,9 +69,9 @@ class Fn:
         check_number("refuses", refuses, most=1)
         check_number("loses", loses, most=1)
         self.call = call
-        self.duration = as_duration(duration)
+        self.duration: Duration = as_duration(duration)
         self.version = version
-        self.resources = resources if isinstance(resources, tuple) else tuple(sorted(tags(resources)))
+        self.resources: tuple[str, ...] = resources if isinstance(resources, tuple) else tuple(sorted(tags(resources)))
         tags(self.resources)
         self.idempotent = idempotent
         self.concurrency = concurrency
@@ -111,7 +111,7 @@ class SimulatedRun:
         self._duration = duration
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._outcome: Outcome | None = None
-        self.cancelled = False
+        self.cancelled: bool = False
         self.lost = False
         """True if the executor breaks before it returns the outcome."""
         self.step = 0

@@ -210,14 +210,14 @@ class Host:
         self.sim = sim
         self.name = name
         self.index = index
-        self.life = 0
-        self.alive = False
-        self.framing = sim.framing
+        self.life: int = 0
+        self.alive: bool = False
+        self.framing: Framing = sim.framing
         """The framing of the links that it dials."""
-        self.stalled_until = 0
+        self.stalled_until: int = 0
         self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         """The events that arrived while the host was stalled, in order."""
-        self.clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
+        self.clock: Clock = Clock(start=sim.chooser.below(f"~clock {name}", 1 << 40), at=sim.now)
         self.wires: dict[LinkId, tuple[Wire[Host], int]] = {}
         self.due: int | None = None
         self.event_hooks: list[Callable[..., None]] = []
@@ -290,13 +290,13 @@ class NodeHost(Host):
         super().__init__(sim, name, index)
         self.event_hooks = sim.observers.node_event_hooks()
         self.spec = spec
-        self.driver = spec.driver
+        self.driver: DriverFaults = spec.driver
         self.functions, self.offers = {}, {}
         self.running: dict[RunId, SimulatedRun] = {}
-        self.last_dispatch = 0
+        self.last_dispatch: int = 0
         """The number of the newest dispatch of this life's coordinator that the simulation has recorded."""
         self.coordinator: Coordinator | None = None
-        self.era = 0
+        self.era: int = 0
         """The number of coordinators that this life has had."""
         self._more_effects = False
         """True if the node got an input while its effects were performed, so that there may be more effects."""
@@ -457,7 +457,7 @@ class DialingHost(Host):
         self.event_hooks = sim.observers.client_event_hooks()
         self.node = node
         self.framing = framing
-        self.dialling = False
+        self.dialling: bool = False
 
     @property
     def needs_link(self) -> bool:

@@ -61,11 +61,11 @@ class WireEnd(Generic[AnyHost]):
     __slots__ = ("closed", "host", "life", "link", "opened", "unread")
 
     def __init__(self, host: AnyHost, link: LinkId) -> None:
-        self.host = host
-        self.life = host.life
-        self.link = link
-        self.opened = False
-        self.closed = False
+        self.host: AnyHost = host
+        self.life: int = host.life
+        self.link: LinkId = link
+        self.opened: bool = False
+        self.closed: bool = False
         """True once the transport has ended here, though its host may not have learned it (drivers.py)."""
         self.unread: list[tuple[Any, ...]] | None = None
         """The deliveries since the host stopped reading, in order; None while it reads."""
@@ -82,11 +82,11 @@ class Wire(Generic[AnyHost]):
     __slots__ = ("blocked", "ends", "framing", "free", "last", "number")
 
     def __init__(self, number: int, framing: Framing, dialler: WireEnd[AnyHost], acceptor: WireEnd[AnyHost]) -> None:
-        self.number = number
-        self.framing = framing
-        self.ends = (dialler, acceptor)
-        self.last = [0, 0]
-        self.free = [0, 0]
+        self.number: int = number
+        self.framing: Framing = framing
+        self.ends: tuple[WireEnd[AnyHost], WireEnd[AnyHost]] = (dialler, acceptor)
+        self.last: list[int] = [0, 0]
+        self.free: list[int] = [0, 0]
         self.blocked: tuple[list[object], list[object]] = ([], [])
         """The data that each side sent while its path was cut, in order: bytes, or None for the end."""
 
@@ -103,12 +103,12 @@ class Network:
         self._chooser = chooser
         self._profiles: dict[tuple[str, str], Profile] = {}
         self._cuts: dict[tuple[str, str], None] = {}
-        self.default = Profile()
-        self.rechunked = 0
+        self.default: Profile = Profile()
+        self.rechunked: int = 0
         """The number of writes that arrived in pieces."""
         self.broken = 0
         """The number of connections that broke with data in transit."""
-        self.waited = 0
+        self.waited: int = 0
         """The number of reports to a sender that its backlog is more than a path carries in a second."""
 
     def profile(self, source: str, target: str) -> Profile:

@@ -29,7 +29,7 @@ class ObserverHub:
     """The watchers of one simulation. `now` returns its time; `trace` receives the starts and ends of bodies."""
 
     def __init__(self, watchers: Iterable[Watcher], *, now: Callable[[], int], trace: Trace) -> None:
-        self.watchers = tuple(watchers)
+        self.watchers: tuple[Watcher, ...] = tuple(watchers)
         self.keys: dict[tuple[str, int, int, str], CallKey] = {}
         """The key of each dispatched call, by the coordinator's host and life, the dispatch number and the name."""
         self._now = now

@@ -88,7 +88,7 @@ class Trace:
         """The input of the next hash update. To hash a hundred small pieces together takes a third of the time."""
         self._describe = describe
         self.recording = recording
-        self.events = 0
+        self.events: int = 0
         self.script: list[Action] = []
         self.recorded: list[Event] | deque[Event] = [] if recording else deque(maxlen=LAST)
 

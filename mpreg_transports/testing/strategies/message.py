@@ -44,7 +44,9 @@ from mpreg_proto.wire.values import Ref, ValueCodec
 MEMBERS = (b"p" * 16, b"n" * 16, b"q" * 16, b"", b"short")
 NAMES = ("x", "y", "z", "", "é", "n" * 65)
 
-whole = st.one_of(st.integers(0, 5), st.sampled_from([-1, 2**31, 2**62, 2**63 - 1, 2**64 - 1, -(2**63)]))
+whole: SearchStrategy[int] = st.one_of(
+    st.integers(0, 5), st.sampled_from([-1, 2**31, 2**62, 2**63 - 1, 2**64 - 1, -(2**63)])
+)
 """Small numbers, and those at the limits of the numbers of a message."""
 plain: SearchStrategy[Any] = st.recursive(
     st.one_of(st.none(), st.booleans(), whole, st.text(max_size=5), st.binary(max_size=5), st.floats()),

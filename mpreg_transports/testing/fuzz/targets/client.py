@@ -23,10 +23,10 @@ class FuzzedClient:
     """A client, its link, and the answered requests."""
 
     def __init__(self) -> None:
-        self.session = ClientSession(name="client", limits=_LIMITS)
-        self.now = 0
-        self.link = LinkId(0)
-        self.transcript = Transcript()
+        self.session: ClientSession = ClientSession(name="client", limits=_LIMITS)
+        self.now: int = 0
+        self.link: LinkId = LinkId(0)
+        self.transcript: Transcript = Transcript()
         self.answered: dict[int, int] = {}
         self.asked: list[int] = []
         self.cancelled: dict[int, None] = {}

@@ -57,8 +57,8 @@ class FuzzedLinks:
 
     def __init__(self) -> None:
         self.log: list[Effect] = []
-        self.timers = Timers()
-        self.links = Links(
+        self.timers: Timers = Timers()
+        self.links: Links = Links(
             lambda: hello(cluster="c", member=b"m" * 16, name="me"),
             codec=ValueCodec(),
             timers=self.timers,

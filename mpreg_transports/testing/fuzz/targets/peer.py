@@ -40,10 +40,10 @@ class FuzzedNode:
     def __init__(self, *, dials: bool) -> None:
         self.node = make_node(limits=_LIMITS, seeds=(Address("ws://peer:1"),) if dials else ())
         self.dials = dials
-        self.now = 0
-        self.link = LinkId(_HOSTILE)
+        self.now: int = 0
+        self.link: LinkId = LinkId(_HOSTILE)
         self.transcripts: dict[LinkId, Transcript] = {}
-        self.asked = 0
+        self.asked: int = 0
         self.submitted: dict[int, int] = {}
         """The node's own requests, and the number of answers of each."""
         self.held: list[RunId] = []

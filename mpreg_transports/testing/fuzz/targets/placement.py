@@ -32,17 +32,17 @@ class MemberModel:
     """One member in the model of the target."""
 
     def __init__(self, draws: Draws) -> None:
-        self.standing = Standing(draws.below(5))
+        self.standing: Standing = Standing(draws.below(5))
         resources = _tags(draws)
-        self.draining = draws.chance(4)
+        self.draining: bool = draws.chance(4)
         functions = {
             name: Fn(abs, version=draws.pick(_VERSIONS), resources=_tags(draws), idempotent=draws.byte() % 2 == 1)
             for name in _FUNCTIONS
             if draws.byte() % 2
         }
-        self.spec = Spec(functions=functions, resources=resources)
-        self.waiting = draws.below(4)
-        self.linked = draws.byte() % 2 == 1
+        self.spec: Spec = Spec(functions=functions, resources=resources)
+        self.waiting: int = draws.below(4)
+        self.linked: bool = draws.byte() % 2 == 1
 
     @property
     def takes_calls(self) -> bool:
