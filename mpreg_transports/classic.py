@@ -67,7 +67,8 @@ class MPREGServer:
     """
 
     def __init__(self, settings: MPREGSettings | None = None) -> None:
-        self.settings = settings = settings if settings is not None else MPREGSettings()
+        self.settings: MPREGSettings = settings if settings is not None else MPREGSettings()
+        settings = self.settings
         joined = [*(settings.peers or ()), *([settings.connect] if settings.connect else [])]
         advertised = settings.advertised_urls
         self._node = Server(

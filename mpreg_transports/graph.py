@@ -60,13 +60,49 @@ class Handle:
     def __repr__(self) -> str:
         return f"<result of {self.name}{''.join(f'[{key!r}]' for key in self.path)}, not computed yet>"
 
-    def _refuse(self, *_: object) -> NoReturn:
+    def _refuse(self) -> NoReturn:
         raise TypeError(
             f"the result of {self.name!r} is not computed yet: pass the handle to another call, or run the graph"
         )
 
-    __iter__ = __bool__ = __contains__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __str__ = __format__ = __len__ = __int__ = __float__ = __index__ = _refuse
+    def __iter__(self) -> NoReturn:
+        self._refuse()
+
+    def __bool__(self) -> bool:
+        return self._refuse()
+
+    def __len__(self) -> int:
+        return self._refuse()
+
+    def __int__(self) -> int:
+        return self._refuse()
+
+    def __float__(self) -> float:
+        return self._refuse()
+
+    def __index__(self) -> int:
+        return self._refuse()
+
+    def __str__(self) -> str:
+        return self._refuse()
+
+    def __format__(self, spec: str) -> str:
+        return self._refuse()
+
+    def __contains__(self, item: object) -> NoReturn:
+        self._refuse()
+
+    def __lt__(self, other: object) -> NoReturn:
+        self._refuse()
+
+    def __le__(self, other: object) -> NoReturn:
+        self._refuse()
+
+    def __gt__(self, other: object) -> NoReturn:
+        self._refuse()
+
+    def __ge__(self, other: object) -> NoReturn:
+        self._refuse()
 
 
 class Graph:

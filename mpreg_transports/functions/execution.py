@@ -55,7 +55,7 @@ class Runtime:
         """Create it for the running event loop. `spawn` starts a task of the driver; bodies on trio need one."""
         self.contexts: Contexts = Contexts()
         self.threads: WorkerThreads = worker_threads()
-        self.call_soon_threadsafe = get_call_soon_threadsafe()
+        self.call_soon_threadsafe: Callable[..., None] = get_call_soon_threadsafe()
         native = anyio.lowlevel.current_token().native_token
         self.loop: asyncio.AbstractEventLoop | None = native if isinstance(native, asyncio.AbstractEventLoop) else None
         self.spawn = spawn
@@ -83,7 +83,7 @@ class Function:
     def __init__(
         self, call: Callable[..., Any], spec: FunctionSpec, *, mode: ExecutionMode, pool: Pool | None = None
     ) -> None:
-        self.call = call
+        self.call: Callable[..., Any] = call
         self.spec: FunctionSpec = spec
         self.mode: ExecutionMode = mode
         self.pool: Pool | None = pool

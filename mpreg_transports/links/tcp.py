@@ -59,8 +59,8 @@ class TcpLink(Link):
     framing = Framing.STREAM
 
     def __init__(self, stream: ByteStream, *, received: bytes = b"") -> None:
-        self.peer = peer_name(stream)
-        self.local_host = local_host(stream)
+        self.peer: str = peer_name(stream)
+        self.local_host: str | None = local_host(stream)
         self._stream = stream
         self._output = Output(stream)
         self._received = received

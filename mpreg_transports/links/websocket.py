@@ -49,8 +49,8 @@ class WebSocketLink(Link):
         self, stream: ByteStream, connection: Connection, *, framing: Framing, received: bytes, max_message: int
     ) -> None:
         self.framing = framing
-        self.peer = tcp.peer_name(stream)
-        self.local_host = tcp.local_host(stream)
+        self.peer: str = tcp.peer_name(stream)
+        self.local_host: str | None = tcp.local_host(stream)
         self._stream = stream
         self._output = tcp.Output(stream)
         self._connection = connection

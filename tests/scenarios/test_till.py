@@ -57,6 +57,6 @@ def test_planted_bug_is_found_and_shrunk() -> None:
         run_state_machine_as_test(seed(5)(Till), settings=BRIEF)
     found = steps(caught.value)
     assert found[0] == "begin" and found[-1] == "teardown"
-    assert set(found) >= {"call", "crash"} and len(found) <= 8, found
+    assert any("crash" in step or step in ("disturb", "interrupt") for step in found) and len(found) <= 8, found
     text = "\n".join(caught.value.__notes__)
     assert "simulated with seed" in text and "how each node sees it:" in text

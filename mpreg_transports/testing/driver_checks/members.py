@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Send
@@ -15,7 +15,7 @@ from mpreg_proto.wire.framing import Framing
 from mpreg_transports.testing.driver_checks.peers import Peer
 
 _LINK = LinkId(1)
-clock = time.monotonic_ns
+clock: Callable[[], int] = time.monotonic_ns
 
 
 class VanishingMember:

@@ -6,7 +6,7 @@ members that it refers to: nothing is kept for those that have ended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from mpreg_proto.effects import Run
 from mpreg_proto.ids import LinkId, show
@@ -37,7 +37,7 @@ send it at the same time."""
 class ResourceBounds(Watcher):
     """Invariant 12, as the module describes."""
 
-    message_types = (Gossip,)
+    message_types: ClassVar[tuple[type, ...]] = (Gossip,)
 
     def begin(self, sim: World) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}

@@ -6,7 +6,7 @@ it on this link must have arrived too; no time has to be guessed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import Left, Notice, Standing
@@ -30,7 +30,7 @@ _Life = tuple[str, int]
 class CancelledCallsStop(Watcher):
     """Invariant 15: a node that receives a cancellation stops the calls that it names."""
 
-    message_types = (CancelRequest,)
+    message_types: ClassVar[tuple[type, ...]] = (CancelRequest,)
 
     def begin(self, sim: World) -> None:
         self._cancels: dict[str, list[tuple[LinkId, int]]] = {}
@@ -59,7 +59,7 @@ class CancelPropagation(Watcher):
     The outstanding calls of an ended request are cancelled, and so are the requests that a client has cancelled.
     """
 
-    message_types = (CancelRequest, Request)
+    message_types: ClassVar[tuple[type, ...]] = (CancelRequest, Request)
 
     def begin(self, sim: World) -> None:
         self._sim = sim
@@ -132,7 +132,7 @@ class GracefulLeave(Watcher):
     A draining node takes no new requests (6), finishes running calls (14), and announces LEFT before it ends (13).
     """
 
-    message_types = (Goodbye,)
+    message_types: ClassVar[tuple[type, ...]] = (Goodbye,)
 
     def begin(self, sim: World) -> None:
         self._script = sim.trace.script

@@ -7,7 +7,7 @@ replica are hashed again whenever its version or hash has changed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.cluster.catalogue import Content
 from mpreg_proto.ids import LinkId, MemberId, show
@@ -28,7 +28,7 @@ class ReplicaConsistency(Watcher):
     Also checks that the functions and the offering members that a node derives from the entries agree with the entries.
     """
 
-    message_types = (Gossip,)
+    message_types: ClassVar[tuple[type, ...]] = (Gossip,)
 
     def begin(self, sim: World) -> None:
         self._written: dict[bytes, dict[str, bytes]] = {}

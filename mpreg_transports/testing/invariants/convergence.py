@@ -5,7 +5,7 @@ Bounds that this version cannot keep yet are in known_gaps.py. The checks are sk
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.limits import DEFAULT
@@ -41,7 +41,7 @@ class ViewConvergence(Watcher):
     They see each other ALIVE and crashed members DEAD or not at all, and they hold the same catalogues.
     """
 
-    message_types = (Goodbye,)
+    message_types: ClassVar[tuple[type, ...]] = (Goodbye,)
 
     def begin(self, sim: World) -> None:
         self._stability = Stability(sim)

@@ -6,7 +6,7 @@ call (`CallKey`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.effects import Outcome, Returned, Run
 from mpreg_proto.ids import LinkId, MemberId, show
@@ -190,7 +190,7 @@ class DeadlineEnforcement(Watcher):
     Deadlines are calculated here from the requests as they arrived, each by the clock of the node that received it.
     """
 
-    message_types = (Request,)
+    message_types: ClassVar[tuple[type, ...]] = (Request,)
 
     def begin(self, sim: World) -> None:
         self._deadlines: dict[tuple[str, int, int, int], int] = {}

@@ -7,7 +7,7 @@ claims that a node received.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import MemberChanged, Notice, Standing
@@ -27,7 +27,7 @@ _RANKS = (int(Standing.SUSPECT), int(Standing.DEAD))
 class MemberWatcher(Watcher):
     """A watcher that calls `look` for the members that an event was about, and on a sweep for all members."""
 
-    message_types = (Gossip,)
+    message_types: ClassVar[tuple[type, ...]] = (Gossip,)
 
     def begin(self, sim: World) -> None:
         self._about: dict[str, dict[bytes, None]] = {}

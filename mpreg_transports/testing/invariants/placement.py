@@ -6,7 +6,7 @@ event. So a placement in an event that brought gossip is compared with the view 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -47,7 +47,7 @@ class ValidPlacement(Watcher):
     better node was visible: ALIVE is better than SUSPECT, then exactly the required resources are better than more.
     """
 
-    message_types = (Gossip, Hello, Goodbye, Digest)
+    message_types: ClassVar[tuple[type, ...]] = (Gossip, Hello, Goodbye, Digest)
 
     def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()
@@ -137,7 +137,7 @@ class WorkerAdmission(Watcher):
     The node holds the resources, is not draining, and the request came over an open link.
     """
 
-    message_types = (Request,)
+    message_types: ClassVar[tuple[type, ...]] = (Request,)
 
     def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.effects import Run
 from mpreg_proto.errors import ErrorCode
@@ -131,7 +131,7 @@ class LinkClosing(Watcher):
     closed as silent while it is not (13).
     """
 
-    message_types = (Goodbye,)
+    message_types: ClassVar[tuple[type, ...]] = (Goodbye,)
 
     def begin(self, sim: World) -> None:
         self._goodbyes: dict[str, list[LinkId]] = {}
@@ -182,7 +182,7 @@ class LinkClosing(Watcher):
 class CallFailover(Watcher):
     """Invariant 14: a call that one node refused goes to another suitable node before it fails for that reason."""
 
-    message_types = (Gossip, Hello, Goodbye, Digest, Result)
+    message_types: ClassVar[tuple[type, ...]] = (Gossip, Hello, Goodbye, Digest, Result)
 
     def begin(self, sim: World) -> None:
         self._sim = sim

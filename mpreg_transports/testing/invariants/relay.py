@@ -5,7 +5,7 @@ A link keeps the order of the messages sent over it, so a cancellation must arri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.ids import LinkId
 from mpreg_proto.requests.outstanding import dispatch_count
@@ -30,7 +30,7 @@ _At = tuple[str, int, LinkId]
 class RelayedCancellation(Watcher):
     """Invariant 15: a relay that receives a cancellation cancels the call on the node that it forwarded the call to."""
 
-    message_types = (CancelRequest, Request)
+    message_types: ClassVar[tuple[type, ...]] = (CancelRequest, Request)
 
     def begin(self, sim: World) -> None:
         self._owed: dict[_At, dict[int, int]] = {}

@@ -6,7 +6,7 @@ time that a request has waited at the client. The ledgers are kept by dispatch, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.errors import ErrorCode
@@ -81,7 +81,7 @@ class ReplyAccuracy(Watcher):
     (9).
     """
 
-    message_types = (Result, Goodbye)
+    message_types: ClassVar[tuple[type, ...]] = (Result, Goodbye)
 
     def begin(self, sim: World) -> None:
         self._of: dict[tuple[str, int, int], tuple[Dispatched, WireEnd[Host]]] = {}
@@ -130,7 +130,7 @@ class ReplyAccuracy(Watcher):
 class RemainingTimeout(Watcher):
     """Invariant 11: a request that waited for a link at its client has less time left when it is sent."""
 
-    message_types = (Request,)
+    message_types: ClassVar[tuple[type, ...]] = (Request,)
 
     def begin(self, sim: World) -> None:
         self._sim = sim

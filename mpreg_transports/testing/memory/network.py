@@ -89,7 +89,7 @@ class InterruptibleLink(Link):
     framing = Framing.STREAM
 
     def __init__(self, inner: memory.MemoryLink, pair: HostPair) -> None:
-        self.peer = inner.peer
+        self.peer: str = inner.peer
         self._inner = inner
         self._pair = pair
         self.closed: bool = False

@@ -12,9 +12,9 @@
 Each rule is one event in a cluster, with the names of the nodes it affects, so that the steps that hypothesis prints
 are readable. The draws of the simulation itself (delays, ids) come from one drawn seed: that costs hypothesis nothing,
 and the seed shrinks. Most of what goes wrong in a cluster goes wrong while a function runs, and a fault at a random
-moment rarely meets one. So `interrupt` and `disturb` place a fault on a node that runs something, and hypothesis aims
-at runs in which faults met functions (`hypothesis.target`). The module needs hypothesis, which mpreg itself does not
-need.
+moment rarely meets one. So `crash_at_work`, `interrupt` and `disturb` place a fault on a node that runs something, and
+hypothesis aims at runs in which calls were started again (`hypothesis.target`). The module needs hypothesis, which
+mpreg itself does not need.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ detected within the last."""
 FAULTS = ("crash", "silent crash", "cut off", "leave")
 """The faults that `interrupt` and `disturb` cause in a node that runs a function."""
 STARTING = 3.0
-"""The most seconds for which `interrupt` waits until a function of its calls runs."""
+"""The most seconds for which a rule waits until a function of its calls runs."""
 PACES = (0.02, 0.002, 0.0)
 """Seconds between two steps of a run: enough for a reply, for one message, for nothing."""
 
@@ -62,20 +62,21 @@ def _one_of(names: Callable[[ClusterMachine], Sequence[T]]) -> SearchStrategy[T]
     return st.runner().flatmap(lambda machine: st.sampled_from(list(names(machine))))
 
 
-class FaultsAtWork(Watcher):
-    """A watcher that counts how often a fault met a function, and how often a call was started again."""
+def _calls_of(most: int) -> SearchStrategy[list[tuple[str, tuple[Any, ...]]]]:
+    """Return a strategy for one to `most` calls of the machine."""
+    return st.runner().flatmap(lambda machine: st.lists(machine.calls, min_size=1, max_size=most))
+
+
+class StartedAgain(Watcher):
+    """A watcher that counts how often a call was started again after a loss."""
 
     def __init__(self) -> None:
         self._started: dict[CallKey, None] = {}
-        self.met: int = 0
-        self.again: int = 0
+        self.times: int = 0
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
-        self.again += key in self._started
+        self.times += key in self._started
         self._started[key] = None
-
-    def crashed(self, host: NodeHost) -> None:
-        self.met += len(host.running)
 
 
 class ClusterMachine(RuleBasedStateMachine):
@@ -108,7 +109,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self._been: dict[str, None] = {}
         self._withdrawn: dict[tuple[str, str], None] = {}
         self._handled = sys.exc_info()[1]
-        self._at_work = FaultsAtWork()
+        self._started_again = StartedAgain()
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def begin(self, seed: int, absent: int, pace: float) -> None:
         """Start all nodes except the last few, and let them find each other. The others may join later."""
         check_nodes(self.specs, Spec)
-        watchers = [*(standard() if self.watched else ()), *self.watchers(), self._at_work]
+        watchers = [*(standard() if self.watched else ()), *self.watchers(), self._started_again]
         self.sim = Simulation(seed=seed, nodes=self.specs, watchers=watchers)
         for at, name in enumerate(self.specs):
             if at < len(self.specs) - absent:
@@ -226,7 +227,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.up)
     @rule(
         node=_one_of(lambda machine: machine.up),
-        what=st.runner().flatmap(lambda machine: st.lists(machine.calls, min_size=1, max_size=4)),
+        what=_calls_of(4),
         timeout=_one_of(lambda machine: machine.timeouts),
     )
     def call(self, node: str, what: list[tuple[str, tuple[Any, ...]]], timeout: float | None) -> None:
@@ -236,19 +237,16 @@ class ClusterMachine(RuleBasedStateMachine):
         self._pause()
 
     @precondition(lambda self: len(self.up) > 1)
-    @rule(
-        node=_one_of(lambda machine: machine.up),
-        what=st.runner().flatmap(lambda machine: st.lists(machine.calls, min_size=1, max_size=2)),
-        fault=st.sampled_from(FAULTS),
-    )
+    @rule(node=_one_of(lambda machine: machine.up), what=_calls_of(2), silent=st.booleans())
+    def crash_at_work(self, node: str, what: list[tuple[str, tuple[Any, ...]]], silent: bool) -> None:
+        """Make calls, and crash another node, or else this one, as soon as it runs a function."""
+        self._interrupt(node, what, "silent crash" if silent else "crash")
+
+    @precondition(lambda self: len(self.up) > 1)
+    @rule(node=_one_of(lambda machine: machine.up), what=_calls_of(2), fault=st.sampled_from(("cut off", "leave")))
     def interrupt(self, node: str, what: list[tuple[str, tuple[Any, ...]]], fault: str) -> None:
-        """Make calls, and disturb another node, or else this one, as soon as it runs a function."""
-        for function, args in what:
-            self.asked.append((self.sim.call(node, function, *args), function, args))
-        self.sim.run(until=lambda: any(name != node for name in self.busy), limit=STARTING)
-        if self.busy:
-            self._disturb(next((name for name in self.busy if name != node), node), fault)
-        self._pause()
+        """Make calls; cut off another node, or else this one, or let it leave, as soon as it runs a function."""
+        self._interrupt(node, what, fault)
 
     @precondition(lambda self: self.busy)
     @rule(node=_one_of(lambda machine: machine.busy), fault=st.sampled_from(FAULTS))
@@ -299,10 +297,17 @@ class ClusterMachine(RuleBasedStateMachine):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _aim(self) -> None:
-        """Let hypothesis vary the steps that led faults to functions, and calls to another start."""
+        """Let hypothesis vary the steps that led to another start of a call."""
         if currently_in_test_context():
-            target(float(self._at_work.met), label="functions that a crash ended")
-            target(float(self._at_work.again), label="calls that were started again")
+            target(float(self._started_again.times), label="calls that were started again")
+
+    def _interrupt(self, node: str, what: list[tuple[str, tuple[Any, ...]]], fault: str) -> None:
+        for function, args in what:
+            self.asked.append((self.sim.call(node, function, *args), function, args))
+        self.sim.run(until=lambda: any(name != node for name in self.busy), limit=STARTING)
+        if self.busy:
+            self._disturb(next((name for name in self.busy if name != node), node), fault)
+        self._pause()
 
     def _disturb(self, node: str, fault: str) -> None:
         if fault == "cut off":

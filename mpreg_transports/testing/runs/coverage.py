@@ -10,7 +10,7 @@ all simulations, until `take` reads and clears it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpreg_proto.effects import Outcome, Run, Stopped
 from mpreg_proto.errors import ErrorCode
@@ -128,7 +128,7 @@ def table(reached: Mapping[str, int]) -> list[str]:
 class Coverage(Watcher):
     """A watcher that counts the `SITUATIONS`. It changes and checks nothing."""
 
-    message_types = (Result, Goodbye, Fetch, Request, *_BY_KIND)
+    message_types: ClassVar[tuple[type, ...]] = (Result, Goodbye, Fetch, Request, *_BY_KIND)
 
     def begin(self, sim: World) -> None:
         self._starts: dict[CallKey, int] = {}

@@ -288,7 +288,7 @@ class NodeHost(Host):
 
     def __init__(self, sim: Machinery, name: str, index: int, spec: Spec) -> None:
         super().__init__(sim, name, index)
-        self.event_hooks = sim.observers.node_event_hooks()
+        self.event_hooks: list[Callable[[Any], None]] = list(sim.observers.node_event_hooks())
         self.spec = spec
         self.driver: DriverFaults = spec.driver
         self.functions, self.offers = {}, {}
@@ -454,7 +454,7 @@ class DialingHost(Host):
 
     def __init__(self, sim: Machinery, name: str, index: int, node: str, framing: Framing) -> None:
         super().__init__(sim, name, index)
-        self.event_hooks = sim.observers.client_event_hooks()
+        self.event_hooks: list[Callable[[Any], None]] = list(sim.observers.client_event_hooks())
         self.node = node
         self.framing = framing
         self.dialling: bool = False

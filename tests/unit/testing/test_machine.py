@@ -159,8 +159,7 @@ def test_idempotent_function_that_is_right_survives_interruptions() -> None:
 def test_fault_at_a_node_that_runs_a_function() -> None:
     machine = Shop()
     machine.begin(seed=0, absent=0, pace=0.0)
-    machine.interrupt(node="a", what=[("take", (1,))], fault="crash")
+    machine.crash_at_work(node="a", what=[("take", (1,))], silent=False)
     assert len(machine.up) == 2
-    assert machine._at_work.met == 1
     machine.teardown()
     assert machine.asked[0][0].done()
