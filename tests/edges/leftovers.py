@@ -23,6 +23,7 @@ from tests.edges.house import House, in_own_thread_names
 
 _KEPT = {
     "_heap": "rows of cancelled timers, swept once they are more than half (timers.py)",
+    "_closed": "the numbers of the links that were closed last, a bounded table (links.py)",
     "ended": "the stories of the requests that ended last, a bounded deque (coordinator.py)",
 }
 """Attributes that are not counted, and the reasons."""

@@ -1,4 +1,4 @@
-"""What one check uses: nodes with the driver under test, peers, seeds and functions; all of them end with the check."""
+"""The parts of one check: nodes with the driver under test, peers, seeds and functions. All end with the check."""
 
 from __future__ import annotations
 

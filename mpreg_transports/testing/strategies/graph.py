@@ -100,7 +100,7 @@ def _offers(cluster: Mapping[str, Spec]) -> list[tuple[str, Fn, list[str]]]:
     return offers
 
 
-_BUILT_IN: dict[str, Any] = {one.spec.name: one.call for one in built_in()}
+_BUILT_IN: dict[str, Fn] = {one.spec.name: Fn(one.call, idempotent=True) for one in built_in()}
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ is real messages, pieces of these, and random bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mpreg_proto.effects import Effect, HangUp, Notify, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -67,6 +69,21 @@ class FuzzedLinks:
         )
         self.now = 0
         self.hung_up: dict[LinkId, None] = {}
+        self.numbers: list[LinkId] = [LinkId(1), LinkId(2), LinkId(3)]
+        """The numbers of three connections; one that has ended gets a new number."""
+        self.last: int = 3
+
+    def is_open(self, link: LinkId) -> bool:
+        """Return whether the transport of a link is open, hung up or not."""
+        return link in self.links.sessions or link in self.hung_up
+
+    def close(self, slot: int) -> None:
+        """End the transport of a link, and give the connection a new number."""
+        link = self.numbers[slot]
+        assert (self.links.closed(link) is None) is (link in self.hung_up), "a hung up link has no session"
+        self.hung_up.pop(link, None)
+        self.last += 1
+        self.numbers[slot] = LinkId(self.last)
 
     def check(self) -> None:
         """Check the effects and the tables after an operation."""
@@ -79,17 +96,18 @@ class FuzzedLinks:
                 case HangUp(link):
                     assert link not in self.hung_up, "hung up twice"
                     self.hung_up[link] = None
-                case Notify():
+                case Notify() | KeepAlive():
                     pass
                 case _:
                     raise AssertionError(f"links want {effect}")
         self.log.clear()
         for link, session in self.links.sessions.items():
-            assert (session.stage is Stage.ENDED) is (link in self.hung_up), (link, session.stage)
+            assert (session.stage is Stage.ENDED) is (link in self.links.ended) is (link in self.hung_up), link
+        while self.links.ended:
+            self.links.release()
         for link in self.links.closing:
             assert link in self.links.sessions, "a link that is gone is leaving"
-        open_links = sum(session.stage is not Stage.ENDED for session in self.links.sessions.values())
-        assert len(self.timers) <= 3 * open_links, "timers of links that are gone"
+        assert len(self.timers) <= 3 * len(self.links.sessions), "timers of links that are gone"
 
 
 def harness(data: bytes) -> None:
@@ -98,14 +116,16 @@ def harness(data: bytes) -> None:
     while draws.more:
         _operate(draws, world)
         world.check()
-    for link in list(world.links.sessions):
-        world.links.closed(link)
+    for slot, link in enumerate(world.numbers):
+        if world.is_open(link):
+            world.close(slot)
     world.check()
     assert not len(world.timers), "a timer outlives all links"
 
 
 def _operate(draws: Draws, world: FuzzedLinks) -> None:
-    links, link = world.links, LinkId(1 + draws.below(3))
+    links, slot = world.links, draws.below(3)
+    link = world.numbers[slot]
     match draws.below(10):
         case 0 | 1:
             _open(draws, world, link)
@@ -118,8 +138,10 @@ def _operate(draws: Draws, world: FuzzedLinks) -> None:
         case 7:
             draws.pick((links.hang_up, lambda link: links.refuse(link, Fault(1010, "no"))))(link)
         case 8:
-            links.closed(link)
-            world.hung_up.pop(link, None)
+            if world.is_open(link):
+                world.close(slot)
+            else:
+                _refused(lambda: links.closed(link))
         case _:
             world.now += draws.below(30) * SECOND
             for key in world.timers.due(world.now):
@@ -129,7 +151,7 @@ def _operate(draws: Draws, world: FuzzedLinks) -> None:
 def _open(draws: Draws, world: FuzzedLinks, link: LinkId) -> None:
     framing = draws.pick(tuple(Framing))
     dialled = Address("ws://peer:1") if framing is not Framing.CLASSIC_MESSAGES and draws.byte() % 2 else None
-    known = link in world.links.sessions
+    known = world.is_open(link)
     try:
         world.links.opened(link, framing=framing, dialled=dialled, now=world.now)
     except LocalProtocolError:
@@ -138,7 +160,19 @@ def _open(draws: Draws, world: FuzzedLinks, link: LinkId) -> None:
         assert not known, "a link opens twice"
 
 
+def _refused(act: Callable[[], object]) -> None:
+    """Check that an input of a link that is not open is refused."""
+    try:
+        act()
+    except LocalProtocolError:
+        return
+    raise AssertionError("a link that is not open is used")
+
+
 def _receive(draws: Draws, world: FuzzedLinks, link: LinkId) -> None:
+    if not world.is_open(link):
+        _refused(lambda: world.links.receive(link, b"x", world.now))
+        return
     session = world.links.sessions.get(link)
     message = draws.pick(_MESSAGES)
     if session is not None and session.framing is Framing.OBJECTS:

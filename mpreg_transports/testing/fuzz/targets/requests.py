@@ -17,8 +17,9 @@ from mpreg_transports.testing.fuzz.world import Framing, LinkId, drained, make_n
 
 _LINK = LinkId(1)
 _MOST = 12
-_LIMITS = Limits(message=65_536, calls=50)
 _BOUND = 86_500 * SECOND
+_LIMITS = Limits(message=65_536, calls=50, ping_every=_BOUND, gone_after=2 * _BOUND)
+"""The link is never silent for too long: its requests may wait for a day."""
 
 
 def harness(data: bytes) -> None:
