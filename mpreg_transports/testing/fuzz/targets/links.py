@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpreg_proto.effects import Effect, HangUp, Notify, Send
+from mpreg_proto.effects import Effect, HangUp, KeepAlive, Notify, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import SECOND, Limits
