@@ -29,18 +29,22 @@ class Walled(Simulation):
         functions = {f"n{number}": {f"of-n{number}": Fn(mine)} for number in range(SIZE)}
         nodes = {name: Spec(functions=offered) for name, offered in functions.items()}
         super().__init__(seed=11, nodes=nodes, watchers=invariants(), objects=True)
+        self._dial, self._send = self._engine.dial, self._engine.send
+        self._engine.dial = self._walled_dial  # type: ignore[method-assign]
+        self._engine.send = self._noted_send  # type: ignore[method-assign]
 
-    def dial(self, host: Host, where: Address) -> None:
+    def _walled_dial(self, host: Host, where: Address) -> None:
         self.dials.append((host.name, where.removeprefix("sim://")))
         if self.dials[-1] in self.walls:
-            self._push(self.now + 2 * MILLISECOND, self._dial_failed, host, host.life, where)
+            engine = self._engine
+            engine.push(engine.now + 2 * MILLISECOND, engine._dial_failed, host, host.life, where)
         else:
-            super().dial(host, where)
+            self._dial(host, where)
 
-    def send(self, host: Host, effect: Send) -> None:
+    def _noted_send(self, host: Host, effect: Send) -> None:
         if isinstance(effect.message, DialBack):
             self.asked.append((host.name, effect.message))
-        super().send(host, effect)
+        self._send(host, effect)
 
 
 def strangers() -> tuple[Walled, str, str]:

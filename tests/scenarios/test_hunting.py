@@ -54,9 +54,9 @@ def test_mutant_runs_in_the_copy(tmp_path: Path) -> None:
 def test_output_of_the_hunting_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "the last claim", "--seeds", "12", "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "| the last claim about a member wins | `mpreg_proto/cluster/members.py` | 5 | " in printed
+    assert "| members: the last claim about a member wins | `mpreg_proto/cluster/members.py` | 5 | " in printed
     assert "1 of 1 planted bugs were found, after a median of " in printed
     assert main(["--list", "--only", "deadline"]) == 0
-    assert "router.py                 the deadline is not passed on" in capsys.readouterr().out
+    assert "router.py                 router: a dispatch has no deadline" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--only", "no such thing"])
