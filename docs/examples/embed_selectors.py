@@ -29,6 +29,7 @@ from mpreg_proto import (
     FunctionSpec,
     HangUp,
     KeepAlive,
+    Limits,
     LinkId,
     MemberId,
     Node,
@@ -69,7 +70,15 @@ class SelectorNode:
     """One node on one selector. `functions` run in the loop; each call of those in `threaded` runs in a new thread."""
 
     def __init__(
-        self, config: NodeConfig, functions: Mapping[str, Callable[..., Any]], *, threaded: Iterable[str] = ()
+        self,
+        name: str,
+        functions: Mapping[str, Callable[..., Any]],
+        *,
+        resources: Iterable[str] = (),
+        seeds: Iterable[str] = (),
+        threaded: Iterable[str] = (),
+        cluster_id: str = "default-cluster",
+        limits: Limits | None = None,
     ) -> None:
         self.functions = {"echo": lambda value: value, "echos": lambda *values: list(values), **functions}
         self.threaded = frozenset(threaded)
@@ -85,9 +94,16 @@ class SelectorNode:
         self.wake_reader.setblocking(False)
         self.selector.register(self.wake_reader, selectors.EVENT_READ, self.take_from_threads)
         self.url = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        config = NodeConfig(
+            name=name,
+            cluster_id=cluster_id,
+            addresses=(Address(self.url),),
+            seeds=tuple(Address(seed) for seed in seeds),
+            resources=tuple(sorted(resources)),
+            limits=limits or Limits(),
+        )
         me, rng = MemberId(os.urandom(16)), Rng(int.from_bytes(os.urandom(8), "big"))
         self.node = Node(config, me=me, rng=rng, entropy=os.urandom, now=clock())
-        self.node.advertise((Address(self.url),), now=clock())
         for function in self.functions:
             spec = FunctionSpec(name=function, idempotent=function in ("echo", "echos"), concurrency=16)
             self.node.offer(spec, now=clock())
@@ -313,10 +329,10 @@ def doubled_slowly(x: int) -> int:
 
 def main() -> None:
     offered: dict[str, Callable[..., Any]] = {"add": add, "doubled_slowly": doubled_slowly}
-    alpha = SelectorNode(NodeConfig(name="alpha"), offered, threaded={"doubled_slowly"})
+    alpha = SelectorNode("alpha", offered, threaded={"doubled_slowly"})
     thread = threading.Thread(target=alpha.run)
     thread.start()
-    front = SelectorNode(NodeConfig(name="front", seeds=(Address(alpha.url),)), {})
+    front = SelectorNode("front", {}, seeds=[alpha.url])
 
     codec = ValueCodec()
     calls = (

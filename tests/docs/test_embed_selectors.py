@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from docs.examples.embed_selectors import SelectorNode, add, clock, doubled_slowly
-from mpreg_proto import Address, NodeConfig
 from mpreg_transports import Client, ExecutionFailed, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +25,7 @@ def fail(text: str) -> None:
 def embedded() -> Iterator[SelectorNode]:
     """A node on `selectors` in its own thread, which has left at the end."""
     functions: dict[str, Callable[..., object]] = {"add": add, "doubled_slowly": doubled_slowly, "fail": fail}
-    config = NodeConfig(name="embedded", resources=("here",))
-    node = SelectorNode(config, functions, threaded=["doubled_slowly"])
+    node = SelectorNode("embedded", functions, resources=["here"], threaded=["doubled_slowly"])
     thread = threading.Thread(target=node.run)
     thread.start()
     yield node
@@ -68,7 +66,7 @@ async def test_embedded_node_is_a_member_beside_a_server(embedded: SelectorNode)
 @pytest.mark.anyio
 async def test_embedded_node_dials_its_seed(anyio_backend: str) -> None:
     async with Server(name="seed", port=0) as server:
-        node = SelectorNode(NodeConfig(name="dialler", seeds=(Address(server.url),)), {"add": add})
+        node = SelectorNode("dialler", {"add": add}, seeds=[server.url])
         thread = threading.Thread(target=node.run)
         thread.start()
         async with Client(server.url) as client:

@@ -65,7 +65,15 @@ def selector_driver(
     """
 
     def make(config: NodeConfig, functions: Functions) -> InThread:
-        node = example.SelectorNode(config, functions, threaded=functions)
+        node = example.SelectorNode(
+            config.name,
+            functions,
+            resources=config.resources,
+            seeds=config.seeds,
+            threaded=functions,
+            cluster_id=config.cluster_id,
+            limits=config.limits,
+        )
 
         def run() -> None:
             try:
