@@ -26,6 +26,7 @@ Address = NewType("Address", str)
 """The address at which a node can be dialled, such as `ws://127.0.0.1:9001`. Only adapters read its content."""
 
 
+_SCHEME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*")
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:@/?#]+)(?::([0-9]{1,5}))?")
 _LONGEST_ADDRESS = 2048
 
@@ -37,7 +38,7 @@ def is_dialable(address: str) -> bool:
     over 65,535, or there may be spaces or a user. The scheme may be any, as networks of users have their own.
     """
     scheme, separator, rest = address.partition("://")
-    if not separator or not scheme.isascii() or not scheme.replace("+", "").isalnum():
+    if not separator or _SCHEME.fullmatch(scheme) is None:
         return False
     if len(address) > _LONGEST_ADDRESS or not address.isprintable() or " " in address or "#" in address:
         return False

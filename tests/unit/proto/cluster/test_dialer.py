@@ -148,6 +148,12 @@ def test_dial_with_an_open_transport_has_no_timer() -> None:
     assert world.timers.next() is None, "its handshake has a timer of its own"
 
 
+def test_address_of_a_network_of_the_user() -> None:
+    world = World()
+    world.know(ZOE, Address("my-net.v2+x://node-1/a?b"), Y)
+    assert {dialled for _, dialled in world.dials(20 * SECOND)} == {"my-net.v2+x://node-1/a?b", Y}
+
+
 @pytest.mark.parametrize(
     "address", ["", "ws://", "ws://h:70000", "ws://h:0", "h:1", "ws://a b:1", "ws://u@h:1", "ws://h\n"]
 )
