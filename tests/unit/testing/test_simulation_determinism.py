@@ -83,15 +83,21 @@ def _events() -> dict[str, Callable[[], Any]]:
         "os.posix_spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
     }
     if sys.version_info >= (3, 12):
-        events["_thread.start_new_thread"] = lambda: _start(lambda: None, ())
+        events["_thread.start_new_thread"] = lambda: _Kept.start_new_thread(lambda: None, ())
     if sys.version_info >= (3, 13):
-        events["_thread.start_joinable_thread"] = lambda: _begin(threading.Thread(target=lambda: None))
-        events["time.sleep"] = lambda: _sleep(0)
+        events["_thread.start_joinable_thread"] = lambda: _Kept.start(threading.Thread(target=lambda: None))
+        events["time.sleep"] = lambda: _Kept.sleep(0)
     return events
 
 
-_sleep, _start, _begin = time.sleep, _thread.start_new_thread, threading.Thread.start
-"""Taken before a simulation replaces them, as a user's module may."""
+class _Kept:
+    """Taken before a simulation replaces them, in a place where it finds no names: only the audit events are left."""
+
+    sleep = staticmethod(time.sleep)
+    start_new_thread = staticmethod(_thread.start_new_thread)
+    start = staticmethod(threading.Thread.start)
+
+
 _socket = socket.socket()
 _socket.close()
 
