@@ -23,13 +23,16 @@ def declared_sets(sources: dict[str, str]) -> SetNames:
     return attributes
 
 
+SETS = declared_sets(MODULES)
+
+
 def test_core_modules_are_found() -> None:
     assert "mpreg_proto/__init__.py" in MODULES
 
 
 @pytest.mark.parametrize("path", MODULES)
 def test_core_module_is_pure(path: str) -> None:
-    assert complaints(path, MODULES[path], declared_sets(MODULES)) == []
+    assert complaints(path, MODULES[path], SETS) == []
 
 
 @pytest.mark.parametrize(
