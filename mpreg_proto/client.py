@@ -230,8 +230,8 @@ class ClientSession:
         """Send `request`, now or once there is a link; return the number that its `ReplyReceived` will carry.
 
         While the node closes its link, and between links, it waits for the next link. An error of a request that was
-        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`; nothing has
-        changed then.
+        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`; nothing
+        has changed then.
         """
         check_kind("what is submitted", request, (Request,))
         span = self._limits.default_timeout if request.timeout is None else request.timeout
