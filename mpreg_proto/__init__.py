@@ -66,7 +66,18 @@ if TYPE_CHECKING:
     from mpreg_proto.view import MemberView, NodeView
     from mpreg_proto.wire.encode_errors import UnsendableValue
     from mpreg_proto.wire.framing import Framing
-    from mpreg_proto.wire.messages import Call, Done, Explained, Explanation, Failed, Request, Result, Traced, View
+    from mpreg_proto.wire.messages import (
+        Call,
+        Done,
+        Explained,
+        Explanation,
+        Failed,
+        Message,
+        Request,
+        Result,
+        Traced,
+        View,
+    )
     from mpreg_proto.wire.values import MalformedValue, Ref, ValueCodec
 
 __all__ = [
@@ -109,6 +120,7 @@ __all__ = [
     "MemberChanged",
     "MemberId",
     "MemberView",
+    "Message",
     "MpregError",
     "Node",
     "NodeConfig",
@@ -216,6 +228,7 @@ _WHERE = {
     "Explained": "wire.messages",
     "Explanation": "wire.messages",
     "Failed": "wire.messages",
+    "Message": "wire.messages",
     "Request": "wire.messages",
     "Result": "wire.messages",
     "Traced": "wire.messages",

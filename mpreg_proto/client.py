@@ -230,27 +230,30 @@ class ClientSession:
         """Send `request`, now or once there is a link; return the number that its `ReplyReceived` will carry.
 
         While the node closes its link, and between links, it waits for the next link. An error of a request that was
-        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`.
+        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`; nothing
+        has changed then.
         """
         check_kind("what is submitted", request, (Request,))
         span = self._limits.default_timeout if request.timeout is None else request.timeout
-        self._last_id += 1
-        number = self._last_id
+        number = self._next_id()
         return self._add_pending(number, msgspec.structs.replace(request, id=number), now + span, now)
 
     @exclusive
     def explain(self, request: Request, *, now: int) -> int:
-        """Send a query for the nodes on which `request` would run; return its number."""
-        self._last_id += 1
-        number = self._last_id
+        """Send a query for the nodes on which `request` would run; return its number.
+
+        Raises LocalProtocolError for something that is no `Request`; nothing has changed then.
+        """
+        check_kind("what is explained", request, (Request,))
+        number = self._next_id()
         question = Explain(msgspec.structs.replace(request, id=number))
         return self._add_pending(number, question, now + self._limits.default_timeout, now)
 
     @exclusive
     def get_view(self, *, now: int) -> int:
         """Send a query for the node's view of the cluster; return its number."""
-        self._last_id += 1
-        return self._add_pending(self._last_id, GetView(self._last_id), now + self._limits.default_timeout, now)
+        number = self._next_id()
+        return self._add_pending(number, GetView(number), now + self._limits.default_timeout, now)
 
     @exclusive
     def cancel(self, number: int, *, now: int) -> None:
@@ -298,6 +301,10 @@ class ClientSession:
         return len(self._pending)
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
 
     def _add_pending(self, number: int, message: Request | Explain | GetView, deadline: int, now: int) -> int:
         pending = self._pending[number] = _Pending(message, deadline, self._alternatives)

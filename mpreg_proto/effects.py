@@ -41,9 +41,9 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 
 class Dial(msgspec.Struct, frozen=True, gc=False):
-    """Open a link. Ends in one `link_opened(dialled=address)` or one `dial_failed(address)`, `within` nanoseconds.
+    """Open a link. Ends in one `link_opened(dialled=address)` or one `dial_failed(address)`.
 
-    After that time the core counts the dial as failed. A link that opens later is still welcome.
+    After `within` nanoseconds the core counts the dial as failed. A link that opens later is still welcome.
     """
 
     address: Address

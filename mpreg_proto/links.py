@@ -395,7 +395,7 @@ class Links:
             self._check_keepalive(session, now)
 
     def start_keepalive(self, session: Session, now: int) -> None:
-        """Start to ping this link when it is silent. JSON has no ping: a WebSocket pings by itself, a stream cannot."""
+        """Start to ask for a sign of life when this link is silent. JSON on a byte stream has no means for that."""
         if not session.classic or session.framing is Framing.CLASSIC_MESSAGES:
             self._timers.set((TimerKind.PING, session.link), now + self._limits.ping_every)
 

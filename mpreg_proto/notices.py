@@ -133,3 +133,4 @@ Notice = (
     | RequestFinished
     | Left
 )
+"""The content of a `Notify`: one of the notices."""

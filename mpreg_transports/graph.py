@@ -327,16 +327,17 @@ class Graph:
 
 
 def describe_call(call: Call, codec: ValueCodec) -> str:
-    """Return a call as a line of Python: `name = function(1, key=Ref(...), resources={'gpu'})`."""
+    """Return a call as a line: `name = function(1, key=Ref(...), resources={'gpu'}) after other`."""
     try:
         decoded: Any = codec.decode(call.args)
         args, kwargs = decoded
         words = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
     except Exception:  # bytes of another origin, or an argument that cannot be shown
         words = [repr(call.args)]
-    words += [f"resources={set(call.resources)}"] if call.resources else []
+    words += [f"resources={{{str(sorted(call.resources))[1:-1]}}}"] if call.resources else []
     words += [f"version={call.version!r}"] if call.version is not None else []
-    return f"{call.name} = {call.function}({', '.join(words)}) after {', '.join(call.dependencies) or 'nothing'}"
+    after = f" after {', '.join(call.dependencies)}" if call.dependencies else ""
+    return f"{call.name} = {call.function}({', '.join(words)}){after}"
 
 
 class _SelfReference(Exception):

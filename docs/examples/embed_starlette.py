@@ -52,7 +52,7 @@ from mpreg_transports.embed import (
 
 # [link]
 class StarletteLink(Link):
-    """One WebSocket of the application as a link of the node (mpreg_transports/links/base.py has the contract)."""
+    """One WebSocket of the application as a link of the node (`mpreg_transports.embed.Link` has the contract)."""
 
     def __init__(self, websocket: WebSocket) -> None:
         native = "mpreg.1" in websocket.scope["subprotocols"]

@@ -366,3 +366,4 @@ Message = (
     | PingReq
     | IndirectAck
 )
+"""Any native message (docs/reference/messages.md)."""

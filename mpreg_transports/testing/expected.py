@@ -17,13 +17,12 @@ from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.wire.messages import Call, Done, Failed, Request
 from mpreg_proto.wire.values import MalformedValue, Ref, ValueCodec
-from mpreg_transports.functions.execution import built_in
 from mpreg_transports.graph import Graph, describe_call
 from mpreg_transports.testing.equality import same
 from mpreg_transports.testing.invariants.oracles import substituted
 from mpreg_transports.testing.invariants.sequential import returned
 from mpreg_transports.testing.simulation.calls import SimCall
-from mpreg_transports.testing.simulation.functions import Fn, functions_of
+from mpreg_transports.testing.simulation.functions import offered_functions
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.values import default_codec
 
@@ -252,7 +251,7 @@ def is_cycle(names: Iterable[str], request: Request) -> bool:
 def _placement(call: Call, cluster: Mapping[str, Spec]) -> Placement:
     held: dict[str, set[str]] = {}
     for name, spec in cluster.items():
-        fn = _offered(spec).get(call.function)
+        fn = offered_functions(spec.functions).get(call.function)
         if fn is not None and call.version in (None, fn.version):
             held[name] = {*spec.resources, *fn.resources}
     nodes = {name for name, resources in held.items() if resources >= set(call.resources)}
@@ -261,16 +260,8 @@ def _placement(call: Call, cluster: Mapping[str, Spec]) -> Placement:
 
 
 def _idempotent(call: Call, placement: Placement, cluster: Mapping[str, Spec]) -> bool | None:
-    kinds = {_offered(cluster[name])[call.function].idempotent for name in placement.nodes}
+    kinds = {offered_functions(cluster[name].functions)[call.function].idempotent for name in placement.nodes}
     return kinds.pop() if len(kinds) == 1 else None
-
-
-def _offered(spec: Spec) -> dict[str, Fn]:
-    """Return the functions of a node, with echo and echos."""
-    return {**_BUILT_IN, **functions_of(spec.functions)}
-
-
-_BUILT_IN: Final = {one.spec.name: Fn(one.call, idempotent=one.spec.idempotent) for one in built_in()}
 
 
 # -- results ----------------------------------------------------------------------------------------------------------
@@ -319,7 +310,7 @@ def _end(
         return _failed(placement, *codes)
     if values is None:
         return _failed(placement, ErrorCode.CANCELLED)
-    functions = {_offered(cluster[name])[call.function].call for name in placement.nodes}
+    functions = {offered_functions(cluster[name].functions)[call.function].call for name in placement.nodes}
     if len(functions) > 1:
         return None
     return _outcome(call, placement, functions.pop(), values, codec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
 
@@ -15,9 +14,8 @@ from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests.placement import rank
 from mpreg_proto.wire.messages import Call, Claim
-from mpreg_transports.functions.execution import built_in
 from mpreg_transports.testing.expected import Placement
-from mpreg_transports.testing.simulation.functions import functions_of
+from mpreg_transports.testing.simulation.functions import offered_functions
 from mpreg_transports.testing.simulation.hosts import Spec, address
 
 
@@ -66,14 +64,12 @@ def member_id(position: int) -> MemberId:
 
 def _function_specs(spec: Spec) -> list[FunctionSpec]:
     """Return what a node offers, without the signatures, which placement does not read."""
-    specs = {one.spec.name: one.spec for one in _BUILT_IN}
-    for name, fn in functions_of(spec.functions).items():
-        resources = tuple(sorted(set(fn.resources)))
-        specs[name] = FunctionSpec(name=name, version=fn.version, resources=resources, idempotent=fn.idempotent)
-    return list(specs.values())
-
-
-_BUILT_IN: Final = tuple(built_in())
+    return [
+        FunctionSpec(
+            name=name, version=fn.version, resources=tuple(sorted(set(fn.resources))), idempotent=fn.idempotent
+        )
+        for name, fn in offered_functions(spec.functions).items()
+    ]
 
 
 class _Idle:

@@ -174,25 +174,21 @@ def core_names() -> str:
         if name in tabled:
             continue
         module = mpreg_proto._WHERE[name]
-        text = _first_paragraph(found.__doc__) if isinstance(found, type) else _text_after(module, name)
-        if inspect.isfunction(found):
-            text = _first_paragraph(found.__doc__)
-        rows.append((f"`{name}`", text))
+        documented = isinstance(found, type) or inspect.isfunction(found)
+        rows.append((f"`{name}`", _first_paragraph(found.__doc__) if documented else _text_after(module, name)))
     return table(("name", ""), rows)
 
 
 def _text_after(module: str, name: str) -> str:
-    """Return the text after the definition of a name that is no class: an alias, a constant."""
+    """Return the text after the definition of a name that is no class (an alias, a constant), else its value."""
     path = f"mpreg_proto/{module.replace('.', '/')}.py"
-    body = ast.parse((ROOT / path).read_text("utf-8")).body
+    body: list[ast.stmt | None] = [*ast.parse((ROOT / path).read_text("utf-8")).body, None]
     for statement, after in pairwise(body):
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if any(isinstance(one, ast.Name) and one.id == name for one in targets):
-            said = after.value if isinstance(after, ast.Expr) else None
-            if isinstance(said, ast.Constant):
-                return _first_paragraph(str(said.value))
-            return f"`{ast.unparse(statement.value)}`" if isinstance(statement, ast.Assign) else ""
-    return ""
+        if isinstance(statement, ast.Assign) and any(ast.unparse(one) == name for one in statement.targets):
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                return _first_paragraph(str(after.value.value))
+            return f"`{ast.unparse(statement.value)}`"
+    raise LookupError(f"{path} defines no {name}")
 
 
 def _first_paragraph(doc: str | None) -> str:

@@ -156,10 +156,10 @@ def test_arguments_of_own_functions() -> None:
 
 def test_graph_and_function_in_words() -> None:
     graph = Graph()
-    graph.call("join", 1, graph.call("record", left=2)["left"], resources={"gpu"}, version="2")
+    graph.call("join", 1, graph.call("record", left=2)["left"], resources={"gpu", "eu"}, version="2")
     assert repr(graph) == (
-        "Graph(record = record(left=2) after nothing; "
-        "join = join(1, Ref(name='record', path=('left',)), resources={'gpu'}, version='2') after record)"
+        "Graph(record = record(left=2); "
+        "join = join(1, Ref(name='record', path=('left',)), resources={'eu', 'gpu'}, version='2') after record)"
     )
     assert repr(FUNCTIONS["record"]) == "Fn(record, version='2', idempotent=True)"
 

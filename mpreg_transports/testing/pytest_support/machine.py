@@ -116,7 +116,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def cluster(self) -> Mapping[str, Spec]:
         """Return the nodes of one run.
 
-        Override it for functions that keep state, which must be created for each run.
+        Override it for nodes that are made for each run. Functions that keep state come from a factory (see `Spec`).
         """
         return self.nodes
 

@@ -211,6 +211,14 @@ def functions_of(given: Functions) -> dict[str, Fn]:
     return {name: call if isinstance(call, Fn) else Fn(call) for name, call in given.items()}
 
 
+def offered_functions(given: Functions) -> dict[str, Fn]:
+    """Return what a node with these functions offers: they, and echo and echos unless they replace these."""
+    return {**_BUILT_IN, **functions_of(given)}
+
+
+_BUILT_IN = {one.spec.name: Fn(one.call, idempotent=one.spec.idempotent) for one in built_in()}
+
+
 def name_of(call: Callable[..., Any]) -> str:
     """Return the name of a function or class as in an error, else the type of the object."""
     return getattr(call, "__qualname__", "").rpartition(".")[2] or type(call).__name__

@@ -10,9 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from mpreg_transports.functions.execution import built_in
 from mpreg_transports.graph import Graph, Handle
-from mpreg_transports.testing.simulation.functions import Fn, functions_of
+from mpreg_transports.testing.simulation.functions import Fn, offered_functions
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.strategies.value import values
 
@@ -95,12 +94,9 @@ def _offers(cluster: Mapping[str, Spec]) -> list[tuple[str, Fn, list[str]]]:
     """Return each function of each node, with all resources that it has there."""
     offers: list[tuple[str, Fn, list[str]]] = []
     for spec in cluster.values():
-        for name, fn in {**functions_of(spec.functions), **_BUILT_IN}.items():
+        for name, fn in offered_functions(spec.functions).items():
             offers.append((name, fn, sorted({*spec.resources, *fn.resources})))
     return offers
-
-
-_BUILT_IN: dict[str, Fn] = {one.spec.name: Fn(one.call, idempotent=True) for one in built_in()}
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------

@@ -142,10 +142,11 @@ def test_end_of_a_run_reported_twice() -> None:
         )
 
 
-def test_request_of_a_client_that_is_none() -> None:
+@pytest.mark.parametrize(("command", "what"), [("submit", "submitted"), ("explain", "explained")])
+def test_request_of_a_client_that_is_none(command: str, what: str) -> None:
     session = ClientSession()
-    with pytest.raises(LocalProtocolError, match="what is submitted: expected Request, got dict"):
-        session.submit({"cmds": []}, now=0)  # type: ignore[arg-type]
+    with pytest.raises(LocalProtocolError, match=f"what is {what}: expected Request, got dict"):
+        getattr(session, command)({"cmds": []}, now=0)
     assert len(session) == 0 and session.next_timeout() is None
 
 

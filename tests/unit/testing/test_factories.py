@@ -21,6 +21,7 @@ from mpreg_transports.testing import (
     saved_case,
 )
 from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.functions import offered_functions
 
 LIVES: list[str] = []
 
@@ -184,3 +185,13 @@ def test_machine_with_a_factory() -> None:
     machine.restart(node="shelf")
     machine.teardown()
     assert len(LIVES) == 2
+
+
+def test_offered_functions_replace_the_built_in_ones() -> None:
+    def echo(left: int, right: int) -> int:
+        return left + right
+
+    offered = offered_functions(lambda: {"echo": Fn(echo, resources={"gpu"})})
+    assert set(offered) == {"echo", "echos"}
+    assert offered["echo"].call is echo and offered["echo"].resources == ("gpu",)
+    assert offered["echos"].idempotent

@@ -11,6 +11,7 @@ from __future__ import annotations
 from mpreg_proto.effects import HangUp, Notify, Returned, Send
 from mpreg_proto.ids import Address, RunId
 from mpreg_proto.limits import Limits
+from mpreg_proto.node import Node
 from mpreg_proto.notices import LinkClosed, RequestFinished
 from mpreg_proto.wire.messages import Call, Ping, Pong, Refused, Request, Result
 from mpreg_proto.wire.values import ValueCodec
@@ -38,7 +39,7 @@ class FuzzedNode:
     """One node, one honest client, and the current hostile link."""
 
     def __init__(self, *, dials: bool) -> None:
-        self.node = make_node(limits=_LIMITS, seeds=(Address("ws://peer:1"),) if dials else ())
+        self.node: Node = make_node(limits=_LIMITS, seeds=(Address("ws://peer:1"),) if dials else ())
         self.dials = dials
         self.now: int = 0
         self.link: LinkId = LinkId(_HOSTILE)
