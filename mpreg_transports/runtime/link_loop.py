@@ -73,6 +73,7 @@ class LinkLoop:
         `backlog` is called with the number of unsent bytes whenever it has passed a multiple of `high_water`, and with
         0 when all have been written.
         """
+        self._monitor.start()
         link = self._next()
 
         def report_progress() -> None:
