@@ -183,8 +183,9 @@ class SendBuffer:
             self._idle_checks += 1
         if before is not None and self._idle_checks == 0:
             self._progress()
-        # The core also ends stalled links (`Limits.stalled`), but only those whose backlog is reported: never a client's,
-        # and a node's from `high_water` bytes on. Where no ping is possible (JSON in raw frames), only this ends others.
+        # The core also ends stalled links (`Limits.stalled`), but only those whose backlog is reported: no link of a
+        # client, and a node's from `high_water` bytes on. Where no ping is possible (JSON in raw frames), shorter
+        # backlogs end here only.
         elif self._idle_checks * CHECK_SECONDS >= (STALLED_SECONDS if self._code is None else self._closing_seconds):
             self._scope.cancel()
         elif not self._unsent and self._code is None and (self._link.written_bytes or 0) <= self._acked:
