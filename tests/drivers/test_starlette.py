@@ -24,10 +24,10 @@ UPGRADE = (
 # uvicorn ends with the connection of a peer that takes nothing of the unsent bytes.
 @pytest.mark.filterwarnings("ignore:unclosed (transport|<socket):ResourceWarning")
 def test_starlette_example_passes_check_driver() -> None:
-    # An ASGI server takes a message of any length at once and does not tell what the peer has taken of it. So the node
-    # cannot tell a slow peer from one that takes nothing: it drops both after `HangUp.within`. uvicorn drops what is
-    # left after `timeout_graceful_shutdown`, also while the peer reads (seen in a program of uvicorn and Starlette
-    # alone: with 1 s, 6.8 of 8.4 MB arrived). An answer that needs longer, as on a busy machine, does not arrive whole.
+    # An ASGI server accepts a message of any length at once, and ASGI has no report of the bytes that the peer took.
+    # So a slow peer looks like one that reads nothing, and is closed after `HangUp.within`. uvicorn drops the rest at
+    # `timeout_graceful_shutdown`, also while the peer reads (measured with uvicorn and Starlette alone: with 1 s,
+    # 6.8 of 8.4 MB arrived). An answer that needs longer, as on a busy machine, does not arrive whole.
     check_driver(starlette_driver(embed_starlette), skip=["leave_with_unsent_bytes"])
     gc.collect()
 
