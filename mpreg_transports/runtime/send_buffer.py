@@ -32,22 +32,19 @@ CHECK_SECONDS = 0.2
 class ProgressMonitor:
     """A task that checks the send buffers of one driver or client while they hold bytes that peers have not taken.
 
-    `start` starts the task with `spawn`, once, before bytes wait; it ends when it is cancelled. A task for each time
-    that bytes wait could be cancelled before its first step, as asyncio.run does at its end, and anyio's wrapper then
+    `start` starts the task with `spawn`, once for all links; it ends when it is cancelled. A task for each time that
+    bytes wait could be cancelled before its first step, as asyncio.run does at its end, and anyio's wrapper then
     never awaits its coroutine, which is a RuntimeWarning.
     """
 
     def __init__(self, spawn: Callable[[Callable[[], Coroutine[object, object, None]]], object]) -> None:
         self._spawn = spawn
-        self._started = False
         self._waiting: dict[SendBuffer, None] = {}
         self._added = anyio.Event()
 
     def start(self) -> None:
-        """Start the task. A second call changes nothing."""
-        if not self._started:
-            self._started = True
-            self._spawn(self._run)
+        """Start the task."""
+        self._spawn(self._run)
 
     def add(self, send_buffer: SendBuffer) -> None:
         """Check a send buffer until the peer has taken all that was sent."""

@@ -247,7 +247,6 @@ async def test_monitor_checks_until_all_bytes_are_taken(monkeypatch: pytest.Monk
     async with anyio.create_task_group() as tasks:
         monitor = ProgressMonitor(tasks.start_soon)
         monitor.start()
-        monitor.start()
         box = SendBuffer(link, monitor=monitor, progress=lambda: progress_at.append(link.acked))
         tasks.start_soon(box.run)
         box.put([(b"x" * 100,)])
@@ -340,8 +339,9 @@ async def test_waiting_bytes_start_no_task() -> None:
     """A task that is cancelled before its first step, as at the end of asyncio.run, leaves an unawaited coroutine."""
     spawned: list[object] = []
     links = LinkLoop(ClientSession(), flush=list, spawn=spawned.append, clock=int)
-    link = links.attach(Reluctant())
+    links.start()
     count = len(spawned)
+    link = links.attach(Reluctant())
     for _ in range(2):
         links.apply(Send(link, (b"x",)))
         links.write()
