@@ -449,6 +449,7 @@ class ClientConnection:
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._run_timers)
+                self._link_loop.start()
                 await self._stay_connected(self._tasks, on_ready)
         finally:
             self._open = False

@@ -31,10 +31,6 @@ UNWRITTEN = 256 * 1024
 """The unwritten bytes from which on a sender waits."""
 
 
-LINGER_SECONDS = 1.0
-"""The seconds for which the peer may take nothing of what was written before `aclose`; then the rest is dropped."""
-
-
 class _Shared(threading.local):
     """The receive buffer of all connections of one thread: the event loop fills it, and one step copies the data."""
 
@@ -66,7 +62,6 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._writable = True
-        self._linger: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
         self._loop: asyncio.AbstractEventLoop
 
@@ -104,8 +99,6 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         """Record the loss of the connection, whatever the cause."""
         self._lost = True
         self._error = exc
-        if self._linger is not None:
-            self._linger.cancel()
         self._wake(self._reader)
         self._wake(self._writer)
 
@@ -156,6 +149,20 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         if self._closed or self._lost or self._transport.is_closing():
             raise self._end(anyio.BrokenResourceError)
         self._transport.write(item)
+        await self._until_writable()
+
+    async def drain(self) -> None:
+        """Wait until the system has taken all sent bytes. Raises the exceptions of `send`."""
+        if not self.unwritten:
+            return
+        self._transport.set_write_buffer_limits(high=0)
+        try:
+            await self._until_writable()
+        finally:
+            if not self._lost:
+                self._transport.set_write_buffer_limits(high=UNWRITTEN)
+
+    async def _until_writable(self) -> None:
         while not self._writable:
             if self._writer is not None:
                 raise anyio.BusyResourceError("sending to")
@@ -183,12 +190,17 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             self._transport.write_eof()
 
     async def aclose(self) -> None:
-        """Close the stream. Earlier bytes are still sent, in the background."""
+        """Close the stream. Bytes that the system has not taken are dropped: `drain` waits until there are none.
+
+        Nothing of the stream is left in the event loop, which may end. Its end does not close a connection in order:
+        uvloop waits for a peer that reads nothing, if warnings are errors.
+        """
         if not self._closed:
             self._closed = True
-            self._transport.close()
-            if self.unwritten:  # a peer that does not read must not keep the socket for ever
-                self._linger = self._loop.call_later(LINGER_SECONDS, self._give_up, self.unwritten)
+            if self.unwritten:
+                self._transport.abort()
+            else:
+                self._transport.close()
             self._wake(self._reader)
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
@@ -196,13 +208,6 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     def unwritten(self) -> int:
         """The number of sent bytes that the system has not taken."""
         return 0 if self._lost else self._transport.get_write_buffer_size()
-
-    def _give_up(self, before: int) -> None:
-        """Drop the unwritten rest of a closing stream, unless it has become less than `before` bytes."""
-        if self.unwritten < before:
-            self._linger = self._loop.call_later(LINGER_SECONDS, self._give_up, self.unwritten)
-        else:
-            self._transport.abort()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:

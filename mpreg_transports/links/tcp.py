@@ -206,15 +206,25 @@ _LINUX = {"TCP_NOTSENT_LOWAT": 25}
 
 
 async def write_all(stream: ByteStream, data: bytes) -> None:
-    """Write to a peer that may be slow. Raises LinkEnded, also when the peer takes nothing for STALLED_SECONDS."""
+    """Write to a peer that may be slow; return when the system has taken everything.
+
+    Raises LinkEnded, also when the peer takes nothing for STALLED_SECONDS.
+    """
     try:
         for part in _slices(data):
             with anyio.fail_after(STALLED_SECONDS):
                 await stream.send(part)
+                await drain(stream)
     except TimeoutError:
         raise LinkEnded(f"the peer took nothing for {STALLED_SECONDS:g} s") from None
     except BROKEN as error:
         raise to_link_ended(error) from None
+
+
+async def drain(stream: ByteStream) -> None:
+    """Wait until the system has taken all sent bytes. Raises the stream's exceptions (BROKEN)."""
+    if isinstance(stream, asyncio_stream.AsyncioStream):  # anyio's streams return from `send` only then
+        await stream.drain()
 
 
 async def connect(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> TcpLink:
@@ -324,7 +334,7 @@ async def linger(stream: ByteStream, *, seconds: float = LINGER_SECONDS) -> None
 
 
 async def hang_up(stream: ByteStream) -> None:
-    """Close a stream after its written bytes are sent, even when cancelled. Never raises."""
+    """Close a stream, even when cancelled. Bytes that the system has not taken are dropped. Never raises."""
     with anyio.CancelScope(shield=True):
         with suppress(*BROKEN):
             if isinstance(stream, _PLAIN):

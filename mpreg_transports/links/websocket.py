@@ -246,6 +246,8 @@ class WebSocketLink(Link):
             else:
                 await self._read_once()
                 self._messages.clear()
+        with suppress(*tcp.BROKEN):  # a peer that sent its close frame first still reads this end's
+            await tcp.drain(self._stream)
         if failed is not None or self._connection.client:  # section 7.1.1: the server hangs up first
             await tcp.linger(self._stream)
 

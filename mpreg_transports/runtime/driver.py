@@ -113,6 +113,7 @@ class Driver:
         """Run the node until it has left and its links are closed, or the caller cancels."""
         async with anyio.create_task_group() as self._tasks:
             self._runtime, self._context = Runtime(self._tasks.start_soon), copy_context()
+            self._links.start()
             try:
                 self.flush()
                 task_status.started()

@@ -32,25 +32,34 @@ CHECK_SECONDS = 0.2
 class ProgressMonitor:
     """A task that checks the send buffers of one driver or client while they hold bytes that peers have not taken.
 
-    `spawn` starts the task, which ends when no such bytes are left.
+    `start` starts the task with `spawn`, once for all links; it ends when it is cancelled. A task for each time that
+    bytes wait could be cancelled before its first step, as asyncio.run does at its end, and anyio's wrapper then
+    never awaits its coroutine, which is a RuntimeWarning.
     """
 
     def __init__(self, spawn: Callable[[Callable[[], Coroutine[object, object, None]]], object]) -> None:
         self._spawn = spawn
         self._waiting: dict[SendBuffer, None] = {}
+        self._added = anyio.Event()
+
+    def start(self) -> None:
+        """Start the task."""
+        self._spawn(self._run)
 
     def add(self, send_buffer: SendBuffer) -> None:
         """Check a send buffer until the peer has taken all that was sent."""
-        if not self._waiting:
-            self._spawn(self._run)
         self._waiting[send_buffer] = None
+        self._added.set()
 
     async def _run(self) -> None:
-        while self._waiting:
-            await anyio.sleep(CHECK_SECONDS)
-            for send_buffer in list(self._waiting):
-                if not self._check(send_buffer):
-                    del self._waiting[send_buffer]
+        while True:
+            await self._added.wait()
+            self._added = anyio.Event()
+            while self._waiting:
+                await anyio.sleep(CHECK_SECONDS)
+                for send_buffer in list(self._waiting):
+                    if not self._check(send_buffer):
+                        del self._waiting[send_buffer]
 
     def _check(self, send_buffer: SendBuffer) -> bool:
         try:
@@ -171,6 +180,9 @@ class SendBuffer:
             self._idle_checks += 1
         if before is not None and self._idle_checks == 0:
             self._progress()
+        # The core also ends stalled links (`Limits.stalled`), but only those whose backlog is reported: no link of a
+        # client, and a node's from `high_water` bytes on. Where no ping is possible (JSON in raw frames), shorter
+        # backlogs end here only.
         elif self._idle_checks * CHECK_SECONDS >= (STALLED_SECONDS if self._code is None else self._closing_seconds):
             self._scope.cancel()
         elif not self._unsent and self._code is None and (self._link.written_bytes or 0) <= self._acked:

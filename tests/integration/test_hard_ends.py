@@ -23,7 +23,7 @@ from mpreg_proto.cluster.members import Card
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import Client, OutcomeUnknown, Server
-from mpreg_transports.links import asyncio_stream, websocket
+from mpreg_transports.links import websocket
 from mpreg_transports.runtime import send_buffer
 from mpreg_transports.runtime.log_observer import printable
 from mpreg_transports.testing.memory.cluster import memory_cluster
@@ -48,7 +48,6 @@ ARGS = msgpack.packb([[], {}])
 def short_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the time that a peer that does not read is allowed to tens of milliseconds instead of seconds."""
     monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.02)
-    monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 0.0)
 
 
 class Full:

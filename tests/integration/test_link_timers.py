@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
-import anyio
 import pytest
 
 from mpreg_transports import Client, Server
-from mpreg_transports.links import asyncio_stream, tcp, websocket
-
-PATIENCE = 30.0
+from mpreg_transports.links import tcp, websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -26,23 +22,6 @@ def timers() -> list[asyncio.TimerHandle]:
     """Return the pending timers of the event loop, without the timeout of the test itself."""
     loop = asyncio.get_running_loop()
     return [one for one in loop._scheduled if not one.cancelled()]  # type: ignore[attr-defined]
-
-
-async def test_peer_that_does_not_read_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asyncio_stream, "LINGER_SECONDS", 3600.0)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setblocking(False)
-        stream = await asyncio_stream.connect(*listening.getsockname())
-        accepted = listening.accept()[0]
-        with accepted:
-            assert isinstance(stream, asyncio_stream.AsyncioStream)
-            while stream.send_now(bytes(1 << 20)):
-                pass
-            await stream.aclose()
-            assert len(timers()) == 1
-        while not stream._lost:
-            await anyio.lowlevel.checkpoint()
-    assert timers() == []
 
 
 async def test_links_servers_and_clients_leave_no_timer() -> None:

@@ -244,3 +244,20 @@ async def test_defect_is_500_and_the_server_continues(fault: str, caplog: pytest
     assert b"secret" not in data
     assert b"cookie" not in data
     assert "defect while answering GET /fail" in caplog.text
+
+
+async def test_long_last_response_arrives_whole_at_a_slow_reader() -> None:
+    """The connection is closed only when the system has taken the whole response."""
+    size = 16 * 1024 * 1024
+
+    async def long_response(request: HttpRequest) -> HttpResponse:
+        return HttpResponse.text(200, "x" * size)
+
+    async with (
+        listening(on_http=long_response) as listener,
+        await anyio.connect_tcp("127.0.0.1", listener.port) as stream,
+    ):
+        await stream.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await answer_head(stream)
+        await anyio.wait_all_tasks_blocked()  # the server waits for this reader
+        assert len(await read_all(stream)) >= size

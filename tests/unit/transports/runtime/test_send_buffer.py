@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from mpreg_proto.effects import Framing, Lane
+from mpreg_proto.client import ClientSession
+from mpreg_proto.effects import Framing, Lane, Send
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime import send_buffer
+from mpreg_transports.runtime.link_loop import LinkLoop
 from mpreg_transports.runtime.send_buffer import BATCH, SHORT, ProgressMonitor, ReplySlot, SendBuffer
 from tests.helpers.blocking_functions import PATIENCE
 
@@ -244,6 +246,7 @@ async def test_monitor_checks_until_all_bytes_are_taken(monkeypatch: pytest.Monk
     link, progress_at = Reluctant(), list[int]()
     async with anyio.create_task_group() as tasks:
         monitor = ProgressMonitor(tasks.start_soon)
+        monitor.start()
         box = SendBuffer(link, monitor=monitor, progress=lambda: progress_at.append(link.acked))
         tasks.start_soon(box.run)
         box.put([(b"x" * 100,)])
@@ -255,6 +258,8 @@ async def test_monitor_checks_until_all_bytes_are_taken(monkeypatch: pytest.Monk
         link.acked = 100
         await passes(lambda: box not in monitor._waiting)
         box.close(1000)
+        await passes(lambda: bool(link.closed))
+        tasks.cancel_scope.cancel()
 
 
 async def test_link_end_ends_the_writer() -> None:
@@ -319,6 +324,7 @@ async def test_defect_of_one_link_ends_that_link_alone(
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             monitor = ProgressMonitor(tasks.start_soon)
+            monitor.start()
             boxes = [SendBuffer(link, monitor=monitor) for link in (broken, sound)]
             for box in boxes:
                 tasks.start_soon(box.run)
@@ -327,3 +333,16 @@ async def test_defect_of_one_link_ends_that_link_alone(
             assert broken.closed == [CloseCode.INTERNAL_ERROR] and not sound.closed
             tasks.cancel_scope.cancel()
     assert "a defect while checking what a link has written" in caplog.text
+
+
+async def test_waiting_bytes_start_no_task() -> None:
+    """A task that is cancelled before its first step, as at the end of asyncio.run, leaves an unawaited coroutine."""
+    spawned: list[object] = []
+    links = LinkLoop(ClientSession(), flush=list, spawn=spawned.append, clock=int)
+    links.start()
+    count = len(spawned)
+    link = links.attach(Reluctant())
+    for _ in range(2):
+        links.apply(Send(link, (b"x",)))
+        links.write()
+    assert len(spawned) == count == 1
