@@ -34,6 +34,7 @@ from mpreg_proto.effects import (
     Send,
 )
 from mpreg_proto.ids import Address, LinkId, RunId
+from mpreg_proto.limits import SECOND
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
 from mpreg_transports.functions.coroutines import CoroutineRun
@@ -195,7 +196,10 @@ class Driver:
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
         """Read the link until it ends; its writer runs beside."""
         node = self.node
-        link = self._links.attach(transport, high_water=node.config.limits.slow_link, backlog=self._report_backlog)
+        limits = node.config.limits
+        link = self._links.attach(
+            transport, high_water=limits.slow_link, stalled=limits.stalled / SECOND, backlog=self._report_backlog
+        )
 
         def begin() -> None:
             if self.on_local_host is not None and transport.local_host is not None:

@@ -17,6 +17,7 @@ import anyio
 from mpreg_proto.effects import Framing, HangUp, KeepAlive, Lane, Pause, Resume, Send
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import LinkId
+from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.send_buffer import ProgressMonitor, ReplySlot, SendBuffer
@@ -70,12 +71,17 @@ class LinkLoop:
     # -- links --------------------------------------------------------------------------------------------------------
 
     def attach(
-        self, transport: Link, *, high_water: float = inf, backlog: Callable[[LinkId, int], None] = lambda *_: None
+        self,
+        transport: Link,
+        *,
+        high_water: float = inf,
+        stalled: float = DEFAULT.stalled / SECOND,
+        backlog: Callable[[LinkId, int], None] = lambda *_: None,
     ) -> LinkId:
         """Give a link its number. It may be written to from now on; `run` must follow.
 
         `backlog` is called with the number of unsent bytes whenever it has passed a multiple of `high_water`, and with
-        0 when all have been written.
+        0 when all have been written. The link ends if its peer takes no unsent byte for `stalled` seconds.
         """
         link = self._next()
 
@@ -87,6 +93,7 @@ class LinkLoop:
             transport,
             monitor=self._monitor,
             high_water=high_water,
+            stalled=stalled,
             backlog=lambda unsent: backlog(link, unsent),
             progress=report_progress,
         )

@@ -1,8 +1,8 @@
 """The bytes to be written to one link: queued without waiting, written by one task, closed in bounded time.
 
 The driver and the client put messages in. A writer task takes them and writes them, control messages first. A peer may
-be slow as long as it takes some bytes. A peer that takes nothing for STALLED_SECONDS is disconnected. Neither the close
-nor the end of the process waits for that peer.
+be slow as long as it takes some bytes. A peer that takes nothing for `Limits.stalled` is disconnected. Neither the
+close nor the end of the process waits for that peer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from mpreg_proto.effects import Lane
 from mpreg_proto.errors import CloseCode
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_transports.links.base import Link, LinkEnded
-from mpreg_transports.links.tcp import STALLED_SECONDS
 from mpreg_transports.runtime import logs
 
 log: logs.NodeLog = logs.get(__name__)
@@ -74,7 +73,8 @@ class SendBuffer:
     """The send buffer of one link. `put` never waits; `run` empties it in few writes until the link is closed or ends.
 
     `backlog` is called with the number of unsent bytes whenever it has passed a multiple of `high_water`, up or down,
-    and with 0 when all have been written. `progress` is called while the peer takes some of the waiting bytes.
+    and with 0 when all have been written. `progress` is called while the peer takes some of the waiting bytes. The link
+    ends if the peer takes none of them for `stalled` seconds.
     """
 
     def __init__(
@@ -83,12 +83,14 @@ class SendBuffer:
         *,
         monitor: ProgressMonitor,
         high_water: float = inf,
+        stalled: float = DEFAULT.stalled / SECOND,
         backlog: Callable[[int], None] = lambda unsent: None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._link = link
         self._monitor = monitor
         self._high_water = high_water
+        self._stalled_seconds = stalled
         self._backlog = backlog
         self._progress = progress
         self._reported = 0
@@ -183,7 +185,9 @@ class SendBuffer:
         # The core also ends stalled links (`Limits.stalled`), but only those whose backlog is reported: no link of a
         # client, and a node's from `high_water` bytes on. Where no ping is possible (JSON in raw frames), shorter
         # backlogs end here only.
-        elif self._idle_checks * CHECK_SECONDS >= (STALLED_SECONDS if self._code is None else self._closing_seconds):
+        elif self._idle_checks * CHECK_SECONDS >= (
+            self._stalled_seconds if self._code is None else self._closing_seconds
+        ):
             self._scope.cancel()
         elif not self._unsent and self._code is None and (self._link.written_bytes or 0) <= self._acked:
             self._acked = None

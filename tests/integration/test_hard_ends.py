@@ -24,7 +24,6 @@ from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import Client, OutcomeUnknown, Server
 from mpreg_transports.links import websocket
-from mpreg_transports.runtime import send_buffer
 from mpreg_transports.runtime.log_observer import printable
 from mpreg_transports.testing.memory.cluster import memory_cluster
 from mpreg_transports.testing.simulation.hosts import Spec
@@ -127,9 +126,8 @@ async def test_silent_client_that_does_not_read_is_lost() -> None:
         await held.until(cancelled=1)
 
 
-async def test_client_that_reads_nothing_is_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_buffer, "STALLED_SECONDS", 0.5)
-    server = Server(port=0, limits=IMPATIENT)
+async def test_client_that_reads_nothing_is_a_slow_consumer() -> None:
+    server = Server(port=0, limits=Limits(hang_up=20 * MILLISECOND, stalled=500 * MILLISECOND))
     async with serving(server) as (_, held), native(server.port) as peer:
         await ask(peer, 1, "held")
         for number in (2, 3):

@@ -105,11 +105,10 @@ async def test_many_large_results_in_flight_all_arrive() -> None:
 
 
 async def test_client_that_reads_nothing_is_closed_a_slow_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_buffer, "STALLED_SECONDS", 0.5)
     monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 0.05)
     size = 8_000_000
     with anyio.fail_after(PATIENCE):
-        async with Server(port=0) as server:
+        async with Server(port=0, limits=Limits(stalled=500 * MILLISECOND, hang_up=50 * MILLISECOND)) as server:
             server.register("large", large, inline=True)
             request = [REQUEST, 1, [["a", "large", _packed(size)]]]
             async with native(server.port) as stuck, native(server.port) as slow:

@@ -91,7 +91,7 @@ def looks(box: SendBuffer, count: int) -> None:
         box.check_progress()
 
 
-STALLED = round(send_buffer.STALLED_SECONDS / send_buffer.CHECK_SECONDS) + 1
+STALLED = round(DEFAULT.stalled / SECOND / send_buffer.CHECK_SECONDS) + 1
 CLOSING = round(DEFAULT.hang_up / SECOND / send_buffer.CHECK_SECONDS) + 1
 
 
