@@ -9,13 +9,13 @@ itself, cancels the request, and drops what still arrives (docs/explanation/guar
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 import msgspec
 
 from mpreg_proto.effects import Effect, Framing, HangUp, Notify
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
-from mpreg_proto.guard import check_kind, exclusive
+from mpreg_proto.guard import FURTHEST, check_kind, check_request, check_text, exclusive, shown
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
@@ -129,6 +129,13 @@ class ClientSession:
         codec: ValueCodec | None = None,
         alternatives: int = 0,
     ) -> None:
+        """Raises LocalProtocolError for arguments of wrong kinds."""
+        check_text("name", name)
+        check_text("cluster_id", cluster_id)
+        check_kind("limits", limits, (Limits,))
+        check_kind("alternatives", alternatives, (int,))
+        if codec is not None and not isinstance(codec, ValueCodec):
+            raise LocalProtocolError(f"codec={shown(codec)}: expected a ValueCodec")
         self._limits = limits
         self._alternatives = alternatives
         self._timers = Timers()
@@ -153,14 +160,20 @@ class ClientSession:
             busy_on=lambda link: any(pending.link == link for pending in self._pending.values()),
         )
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled: a copy would share parts of this session."""
+        raise TypeError("cannot copy or pickle a ClientSession: make another one")
+
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     @exclusive
     def link_opened(self, link: LinkId, *, framing: Framing, address: Address, now: int) -> None:
         """Take an open transport to a node.
 
-        Raises LocalProtocolError if there is one already, or for a number that was used before; nothing has changed.
+        Raises LocalProtocolError if there is one already, for a number that was used before or is below 1, and for an
+        address that is no text; nothing has changed then.
         """
+        check_text("address", address)
         if self._link is not None:
             raise LocalProtocolError(f"link {self._link} is open already: a session uses one link after another")
         self.links.opened(link, framing=framing, dialled=address, now=now)
@@ -177,7 +190,10 @@ class ClientSession:
 
     @exclusive
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
-        """Take one message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end."""
+        """Take one message of a link with Framing.OBJECTS, as it was in `Send.message` at the other end.
+
+        Raises LocalProtocolError as `Node.handle` does.
+        """
         self._receive(link, self.links.handle(link, message, now), now)
 
     @exclusive
@@ -230,21 +246,18 @@ class ClientSession:
         """Send `request`, now or once there is a link; return the number that its `ReplyReceived` will carry.
 
         While the node closes its link, and between links, it waits for the next link. An error of a request that was
-        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`; nothing
-        has changed then.
+        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`, or that
+        has a field of another type; nothing has changed then.
         """
-        check_kind("what is submitted", request, (Request,))
+        check_request(request)
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         number = self._next_id()
         return self._add_pending(number, msgspec.structs.replace(request, id=number), now + span, now)
 
     @exclusive
     def explain(self, request: Request, *, now: int) -> int:
-        """Send a query for the nodes on which `request` would run; return its number.
-
-        Raises LocalProtocolError for something that is no `Request`; nothing has changed then.
-        """
-        check_kind("what is explained", request, (Request,))
+        """Send a query for the nodes on which `request` would run; return its number. Raises as `submit` does."""
+        check_request(request)
         number = self._next_id()
         question = Explain(msgspec.structs.replace(request, id=number))
         return self._add_pending(number, question, now + self._limits.default_timeout, now)
@@ -258,6 +271,7 @@ class ClientSession:
     @exclusive
     def cancel(self, number: int, *, now: int) -> None:
         """Cancel a request: no answer comes, and the node receives a `CancelRequest`."""
+        check_kind("the number of a request", number, (int,))
         pending = self._pending.get(number)
         if pending is not None:
             if pending.link is not None:
@@ -275,11 +289,13 @@ class ClientSession:
     @exclusive
     def unreachable(self, reason: str) -> None:
         """Record that no address answers for now: errors of requests that end before one answers include `reason`."""
+        check_kind("reason", reason, (str,))
         self._unreachable = reason
 
     @exclusive
     def fail_all(self, fault: Fault) -> None:
         """Answer all that is pending with `fault`, because no link will open."""
+        check_kind("fault", fault, (Fault,))
         for number in list(self._pending):
             self._settle(number, Result(number, fault=fault))
         self._collect_effects()
@@ -292,6 +308,7 @@ class ClientSession:
         log, self._log = self._log, []
         return log
 
+    @exclusive
     def next_timeout(self) -> int | None:
         """Return the latest time at which `wake` should be called, or None."""
         return self._timers.next()
@@ -308,7 +325,7 @@ class ClientSession:
 
     def _add_pending(self, number: int, message: Request | Explain | GetView, deadline: int, now: int) -> int:
         pending = self._pending[number] = _Pending(message, deadline, self._alternatives)
-        self._timers.set((TimerKind.LATE, number), deadline + _DEADLINE_MARGIN)
+        self._timers.set((TimerKind.LATE, number), min(deadline + _DEADLINE_MARGIN, FURTHEST))
         if self.ready and self._link is not None:
             self._send(self._link, number, pending, now)
             self._collect_effects()

@@ -25,7 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds and periods of one node or client; change single ones with `Limits(calls=100)`.
 
     Raises TypeError for a value that is not a whole number. Raises ValueError for a value below 1 (`failovers`,
-    `failover_pause` and `drain_grace` may be 0), and for a span under a millisecond, most likely in another unit.
+    `failover_pause` and `drain_grace` may be 0), and for a span
+    under a millisecond, most likely in another unit, or over 292 years.
     """
 
     message: int = 16 * 1024 * 1024
@@ -122,6 +123,8 @@ def _check(name: str, value: object, *, is_span: bool) -> None:
     least = 0 if name in _MAY_BE_ZERO else 1
     if value < least:
         raise ValueError(f"{name}={value}: expected {least} or more")
+    if is_span and value >= 1 << 63:
+        raise ValueError(f"{name}={hex(value):.40}: expected nanoseconds, at most {(1 << 63) - 1} (292 years)")
     if is_span and 0 < value < MILLISECOND:
         raise ValueError(
             f"{name}={value} is a span of {value} nanoseconds; for seconds write {name}={value} * SECOND "

@@ -8,11 +8,11 @@ that both share. `Links` uses no more of members than their ids, and does not in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, assert_never, get_args
 
 from mpreg_proto.effects import Effect, Framing, HangUp, KeepAlive, Lane, Notify, Pause, Resume, Send
 from mpreg_proto.errors import CloseCode, ErrorCode, Fault, LocalProtocolError
-from mpreg_proto.guard import check_data
+from mpreg_proto.guard import FURTHEST, check_data, check_kind, check_text, shown
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import Limits
 from mpreg_proto.notices import LinkClosed, LinkEndCause
@@ -43,6 +43,7 @@ _CLOSED_KEPT = 4096
 """Numbers of closed links that are remembered, to notice their reuse."""
 MAX_CONTROL_BYTES = 16 * 1024
 """The longest message in `Lane.CONTROL`, in bytes: bulk anti-entropy waits with the values."""
+_MESSAGES: tuple[type, ...] = get_args(Message)
 _CONTROL_LANE = frozenset(
     (Hello, Ping, Pong, Gossip, Digest, Fetch, BucketHashes, Pull, DialBack, PingReq, IndirectAck)
 )
@@ -86,7 +87,7 @@ class Links:
 
     def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
         """Take an open transport. Raises LocalProtocolError for a number that was used before; nothing has changed."""
-        self._check_new(link, framing)
+        self.check_new(link, framing, dialled)
         session = Session(
             link,
             framing=framing,
@@ -104,27 +105,37 @@ class Links:
         elif framing is Framing.CLASSIC_MESSAGES:
             self.start_keepalive(session, now)
 
-    def decline(self, link: LinkId, framing: Framing) -> None:
-        """Hang up an open transport that came too late. Raises LocalProtocolError as `opened` does."""
-        self._check_new(link, framing)
+    def decline(self, link: LinkId) -> None:
+        """Hang up an open transport that came too late, after `check_new`."""
         self._hung_up[link] = None
         self._log.append(HangUp(link, CloseCode.GOING_AWAY, self._limits.hang_up))
 
-    def _check_new(self, link: LinkId, framing: Framing) -> None:
-        if type(link) is not int:
-            raise LocalProtocolError(f"the number of a link: expected int, got {type(link).__name__}")
+    def check_new(self, link: LinkId, framing: Framing, dialled: Address | None) -> None:
+        """Raise LocalProtocolError for what no new link has, such as a number that was used before."""
+        check_kind("the number of a link", link, (int,))
+        if not 0 < link < FURTHEST:
+            raise LocalProtocolError(f"link {shown(link)}: expected 1, 2, 3, ...; 0 is the process itself")
         if type(framing) is not Framing:
-            raise LocalProtocolError(f"framing={framing!r:.40}: expected one of Framing")
+            raise LocalProtocolError(f"framing={shown(framing)}: expected one of Framing")
+        if dialled is not None:
+            check_text("the address of a link that was dialled", dialled)
         if link in self.sessions or link in self._hung_up:
             raise LocalProtocolError(f"link {link} is open already: give each connection a number of its own")
         if link in self._closed:
             raise LocalProtocolError(f"link {link} has been used before: give each connection a number of its own")
 
-    def require(self, link: LinkId) -> None:
-        """Raise LocalProtocolError unless the transport of `link` is open."""
-        if link not in self.sessions and link not in self._hung_up:
-            state = "is closed already" if link in self._closed else "was never opened; call link_opened first"
-            raise LocalProtocolError(f"link {link!r:.40} {state}")
+    def require(self, link: LinkId) -> Session | None:
+        """Return the session of an open transport, None if this node has ended it.
+
+        Raises LocalProtocolError unless the transport is open.
+        """
+        if type(link) is int:
+            session = self.sessions.get(link)
+            if session is not None or link in self._hung_up:
+                return session
+            if link in self._closed:
+                raise LocalProtocolError(f"link {link} is closed already")
+        raise LocalProtocolError(f"link {shown(link)} was never opened; call link_opened first")
 
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, now: int) -> Received:
         """Return what `data` completes: messages, each for `handle_control`, and a violation, if any, for `refuse`.
@@ -132,12 +143,15 @@ class Links:
         Returns nothing for a link that this node has ended. Only the activity and the handshake take effect at once.
         Raises LocalProtocolError, with nothing changed, for an unknown link and for data that no transport delivers.
         """
-        session = self.sessions.get(link)
+        session = self.sessions.get(link) if type(link) is int else None
         if session is None:
             self.require(link)
-            return Received()
         if type(data) is not bytes:
-            check_data(data, stream=session.framing is Framing.STREAM)
+            check_data(data, stream=session is not None and session.framing is Framing.STREAM)
+        if session is None:
+            return Received()
+        if session.framing is Framing.OBJECTS:
+            raise LocalProtocolError(f"link {link} has Framing.OBJECTS: its messages enter by handle")
         received = session.receive(data, now)
         if session.classic:
             self._classic_received(session, now)
@@ -212,10 +226,12 @@ class Links:
 
     def handle(self, link: LinkId, message: Message, now: int) -> Received:
         """Take a message that was never encoded (Framing.OBJECTS), as `receive` takes bytes."""
-        session = self.sessions.get(link)
+        session = self.require(link)
+        check_kind("a message", message, _MESSAGES)
         if session is None:
-            self.require(link)
             return Received()
+        if session.framing is not Framing.OBJECTS:
+            raise LocalProtocolError(f"link {link} has {session.framing}: its messages enter as bytes, by receive")
         return session.handle(message, now)
 
     def handle_control(self, link: LinkId, message: Message | BadRequest, now: int) -> bool:

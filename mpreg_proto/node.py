@@ -8,16 +8,16 @@ what a peer did. docs/howto/embed.md describes the loop that drives it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.config import NodeConfig
-from mpreg_proto.effects import OUTCOMES, Effect, Framing, Notify, Outcome
+from mpreg_proto.effects import OUTCOMES, Effect, Framing, Notify, Outcome, Returned
 from mpreg_proto.errors import LocalProtocolError
-from mpreg_proto.guard import check_kind, check_texts, exclusive
+from mpreg_proto.guard import FURTHEST, check_kind, check_request, check_text, check_texts, check_time, exclusive, shown
 from mpreg_proto.ids import MEMBER_ID_BYTES, Address, LinkId, MemberId, RequestId, RunId
 from mpreg_proto.limits import Limits
 from mpreg_proto.links import Links
@@ -72,10 +72,17 @@ class Node:
         codec: ValueCodec | None = None,
         tap: Tap | None = None,
     ) -> None:
-        """Raises LocalProtocolError for a member id that is not 16 bytes, or a configuration of wrong kinds."""
+        """Raises LocalProtocolError for a member id that is not 16 bytes, or arguments of wrong kinds."""
         if type(me) is not bytes or len(me) != MEMBER_ID_BYTES:
-            raise LocalProtocolError(f"me={me!r:.60}: expected {MEMBER_ID_BYTES} bytes, such as os.urandom(16)")
-        _check_config(config)
+            raise LocalProtocolError(f"me={shown(me)}: expected {MEMBER_ID_BYTES} bytes, such as os.urandom(16)")
+        config = _check_config(config)
+        check_time("now", now)
+        if not isinstance(rng, Rng):
+            raise LocalProtocolError(f"rng={shown(rng)}: expected a Rng, such as Rng(seed)")
+        if not callable(entropy):
+            raise LocalProtocolError(f"entropy={shown(entropy)}: expected a function, such as os.urandom")
+        if codec is not None and not isinstance(codec, ValueCodec):
+            raise LocalProtocolError(f"codec={shown(codec)}: expected a ValueCodec")
         self.config = config
         self._tap = tap
         self._free: list[None] = [None]
@@ -95,6 +102,10 @@ class Node:
         self._run = runner.run
         self._router = Router(machines, runner)
         self._run(machines.start_as(me, now, last_number=0), now)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled: two nodes would have one id, and a copy would share parts of this one."""
+        raise TypeError("cannot copy or pickle a Node: its copy would be the same member; make another Node")
 
     @property
     def me(self) -> MemberId:
@@ -127,12 +138,14 @@ class Node:
     def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
         """Add an open transport. `dialled` is the address of a `Dial`, None for an accepted one.
 
-        Raises LocalProtocolError if the number `link` was used before; nothing has changed then.
+        Raises LocalProtocolError if the number `link` was used before or is below 1, and for a `dialled` that is no
+        text; nothing has changed then.
         """
+        self.links.check_new(link, framing, dialled)
         if self._tap is not None:
             self._tap.input("link_opened", now, (link, framing, dialled))
         if self._finished:  # the dial was in progress, or the peer has no Goodbye yet
-            self.links.decline(link, framing)
+            self.links.decline(link)
             return
         self.links.opened(link, framing=framing, dialled=dialled, now=now)
         if dialled is not None:
@@ -151,7 +164,11 @@ class Node:
 
     @exclusive
     def handle(self, link: LinkId, message: Message, *, now: int) -> None:
-        """Handle one message of a link with Framing.OBJECTS, as in `Send.message` at the other end."""
+        """Handle one message of a link with Framing.OBJECTS, as in `Send.message` at the other end.
+
+        Raises LocalProtocolError for a link that is not open or has another framing, and for something that is no
+        message; nothing has changed then.
+        """
         if self._tap is not None:
             self._tap.input("handle", now, (link, message))
         self._process(link, self.links.handle(link, message, now), now)
@@ -170,6 +187,7 @@ class Node:
 
         Raises LocalProtocolError for a link that is not open; nothing has changed then.
         """
+        self.links.require(link)
         if self._tap is not None:
             self._tap.input("link_closed", now, (link,))
         clean = link in self.links.closing
@@ -193,7 +211,11 @@ class Node:
 
     @exclusive
     def dial_failed(self, address: Address, *, now: int) -> None:
-        """Handle a `Dial` that failed; ignored if the core has already counted it as failed."""
+        """Handle a `Dial` that failed; ignored if the core has already counted it as failed.
+
+        Raises LocalProtocolError for an address that is no text.
+        """
+        check_kind("address", address, (str,))
         if self._tap is not None:
             self._tap.input("dial_failed", now, (address,))
         self._run(self.cluster.dial_failed(address, now), now)
@@ -220,8 +242,8 @@ class Node:
         is not open, and for a number below 0.
         """
         self.links.require(link)
-        if type(queued) is not int or queued < 0:
-            raise LocalProtocolError(f"queued={queued!r:.40}: expected a number of bytes, 0 or more")
+        if type(queued) is not int or not 0 <= queued < FURTHEST:
+            raise LocalProtocolError(f"queued={shown(queued)}: expected a number of bytes, 0 or more")
         if self._tap is not None:
             self._tap.input("backlog", now, (link, queued))
         self.cluster.backlog(link, queued)
@@ -232,11 +254,15 @@ class Node:
         """Handle the end of a `Run`, by itself or after a `Cancel`; exactly once for each run.
 
         `began` is the time when its body really began, if that was later than its `Run`: placement uses how long calls
-        take. Raises LocalProtocolError, with nothing changed, for a run that never began or has ended, and for
-        something that is no `Outcome`.
+        take. Raises LocalProtocolError, with nothing changed, for a run that never began or has ended, for something
+        that is no `Outcome`, for an outcome whose texts are none, and for a `began` that is no time.
         """
-        if type(outcome) not in OUTCOMES:
-            check_kind("the outcome of a run", outcome, OUTCOMES)
+        if type(run) is not int:
+            check_kind("the number of a run", run, (int,))
+        if began is not None:
+            check_time("began", began)
+        if type(outcome) is not Returned:
+            _check_outcome(outcome)
         if self._tap is not None:
             self._tap.input("finished", now, (run, outcome, began))
         self._run(self.worker.finished(run, outcome, now, began=began), now)
@@ -268,9 +294,9 @@ class Node:
     def submit(self, request: Request, *, now: int) -> RequestId:
         """Run `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`.
 
-        Raises LocalProtocolError for something that is no `Request`.
+        Raises LocalProtocolError for something that is no `Request`, or that has a field of another type.
         """
-        check_kind("what is submitted", request, (Request,))
+        check_request(request, encodable=True)
         if self._tap is not None:
             self._tap.input("submit", now, (request,))
         number = int.from_bytes(self._machines.entropy(6), "big")
@@ -282,6 +308,7 @@ class Node:
     @exclusive
     def cancel(self, request: RequestId, *, now: int) -> None:
         """Cancel a submitted request; it still gets a result, with 1021 unless it is over already."""
+        check_kind("the number of a request", request, (int,))
         if self._tap is not None:
             self._tap.input("cancel", now, (request,))
         self._run(self.coordinator.cancel(LOCAL, request, now), now)
@@ -291,11 +318,10 @@ class Node:
     def offer(self, function: FunctionSpec, *, now: int) -> None:
         """Offer a function from now on, in place of any earlier one of that name.
 
-        Raises LocalProtocolError for a function without a name or slots, for resources that are no tuple of texts, and
-        (1014) beyond a limit; nothing has changed then.
+        Raises LocalProtocolError for a function without a name or slots, for a field of another type, and (1014) beyond
+        a limit; nothing has changed then.
         """
-        check_kind("what is offered", function, (FunctionSpec,))
-        _check_function(function)
+        function = _check_function(function)
         if self._tap is not None:
             self._tap.input("offer", now, (function,))
         actions = self.cluster.offer(function, now)
@@ -310,6 +336,7 @@ class Node:
 
         Raises LocalProtocolError if it is not offered.
         """
+        check_kind("the name of a function", function, (str,))
         if self._tap is not None:
             self._tap.input("withdraw", now, (function,))
         actions = self.cluster.withdraw(function, now)
@@ -321,7 +348,7 @@ class Node:
     @exclusive
     def set_resources(self, resources: tuple[str, ...], *, now: int) -> None:
         """Replace the node's own resources. Raises LocalProtocolError for a bare text, and (1014) beyond a limit."""
-        check_texts("resources", resources)
+        resources = check_texts("resources", resources)
         if self._tap is not None:
             self._tap.input("set_resources", now, (resources,))
         actions = self.cluster.set_resources(resources, now)
@@ -332,7 +359,7 @@ class Node:
     @exclusive
     def advertise(self, addresses: tuple[Address, ...], *, now: int) -> None:
         """Set the addresses at which others can dial this node. Raises LocalProtocolError for a bare text."""
-        check_texts("addresses", addresses)
+        addresses = tuple([Address(one) for one in check_texts("addresses", addresses)])
         if self._tap is not None:
             self._tap.input("advertise", now, (addresses,))
         self._machines.addresses = addresses
@@ -359,10 +386,11 @@ class Node:
         """Return all effects since the last `drain`, in the order of their causes."""
         self.replies.flush(self.worker.queued)
         self._end_links(self._now)
-        log, self._log[:] = self._log[:], []
-        self.left = self._finished
+        log = self._log[:]
         if self._tap is not None:
             self._tap.drained(log)
+        self._log.clear()
+        self.left = self._finished
         return log
 
     @property
@@ -370,10 +398,12 @@ class Node:
         """True once `leave` was called."""
         return self._machines.draining
 
+    @exclusive
     def next_timeout(self) -> int | None:
-        """Return the latest time for the next `wake`, or None."""
-        return self._timers.next()
+        """Return the latest time for the next `wake`, or None. A node that has left needs none."""
+        return None if self._finished else self._timers.next()
 
+    @exclusive
     def view(self, *, now: int) -> NodeView:
         """Return the view of the cluster and of this node."""
         return self._machines.view(now)
@@ -415,25 +445,47 @@ class Node:
         self._log.append(Notify(Left()))
 
 
-def _check_config(config: NodeConfig) -> None:
-    """Raise LocalProtocolError for a configuration whose fields are of wrong kinds."""
+def _check_config(config: NodeConfig) -> NodeConfig:
+    """Return a configuration with tuples. Raises LocalProtocolError for one whose fields are of wrong kinds."""
     check_kind("config", config, (NodeConfig,))
-    check_kind("config.name", config.name, (str,))
-    check_kind("config.cluster_id", config.cluster_id, (str,))
-    check_texts("config.addresses", config.addresses)
-    check_texts("config.seeds", config.seeds)
-    check_texts("config.resources", config.resources)
+    check_text("config.name", config.name)
+    check_text("config.cluster_id", config.cluster_id)
     check_kind("config.limits", config.limits, (Limits,))
+    return msgspec.structs.replace(
+        config,
+        addresses=check_texts("config.addresses", config.addresses),
+        seeds=check_texts("config.seeds", config.seeds),
+        resources=check_texts("config.resources", config.resources),
+    )
 
 
-def _check_function(function: FunctionSpec) -> None:
-    """Raise LocalProtocolError for a function that nobody could call."""
+def _check_function(function: FunctionSpec) -> FunctionSpec:
+    """Return a function with a tuple of resources. Raises LocalProtocolError for one that nobody could call."""
+    check_kind("what is offered", function, (FunctionSpec,))
     name, slots = function.name, function.concurrency
     if type(name) is not str or not name:
-        raise LocalProtocolError(f"the name of a function is {name!r:.60}: expected a text that is not empty")
+        raise LocalProtocolError(f"the name of a function is {shown(name)}: expected a text that is not empty")
     if type(slots) is not int or slots < 1:
         raise LocalProtocolError(
-            f"function {name!r}: concurrency={slots!r:.40}: expected 1 or more, the number of its "
+            f"function {name!r}: concurrency={shown(slots)}: expected 1 or more, the number of its "
             "calls that run at once"
         )
-    check_texts(f"function {name!r}: resources", function.resources)
+    for field in ("name", "version", "signature", "doc"):
+        check_text(f"function {name!r}: {field}", getattr(function, field))
+    for field in ("idempotent", "streaming", "inline"):
+        check_kind(f"function {name!r}: {field}", getattr(function, field), (bool,))
+    resources = check_texts(f"function {name!r}: resources", function.resources)
+    return function if function.resources == resources else msgspec.structs.replace(function, resources=resources)
+
+
+def _check_outcome(outcome: Outcome) -> None:
+    """Raise LocalProtocolError for what is no outcome, or has something else in place of a text."""
+    check_kind("the outcome of a run", outcome, OUTCOMES)
+    if isinstance(outcome, Returned):
+        return
+    for field in outcome.__struct_fields__:
+        text = getattr(outcome, field)
+        if not isinstance(text, str):  # of any subclass, as the texts of users' exceptions may be
+            raise LocalProtocolError(
+                f"{type(outcome).__name__}.{field}: expected a text, got {type(text).__name__} ({shown(text)})"
+            )

@@ -92,8 +92,12 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        self.write()
-        self.owner.flush()
+        self.owner.loop.call_soon(self.write_on)  # not now: asyncio is about to close a link that is closed in here
+
+    def write_on(self) -> None:
+        if self.link in self.owner.connections:
+            self.write()
+            self.owner.flush()
 
     @property
     def left(self) -> int:

@@ -26,6 +26,7 @@ from mpreg_proto.effects import (
     Run,
 )
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
+from mpreg_proto.guard import shown
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
@@ -142,7 +143,7 @@ class Worker:
         """
         job = self._runs.pop(run, None)
         if job is None:
-            raise LocalProtocolError(f"run {run!r:.40} does not run: it has ended already, or was never returned")
+            raise LocalProtocolError(f"run {shown(run)} does not run: it has ended already, or was never returned")
         if began is not None:
             job.started = min(max(job.started, began), now)
         function = job.call.function
@@ -159,7 +160,7 @@ class Worker:
         """Cancel a dispatch: refuse its queued calls at once, stop its running ones, which answer when they end."""
         actions: list[RequestOutput] = []
         for job in list(self._dispatches.get((link, number), {}).values()):
-            actions.append(self._stop(job, faults.CANCELLED))
+            actions += self._stop(job, faults.CANCELLED)
         return actions + self._start_blocked(now)
 
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
@@ -175,7 +176,10 @@ class Worker:
     def stop_all(self) -> list[RequestOutput]:
         """End the grace: refuse the queued calls, which may run elsewhere, and stop the running ones."""
         jobs = [job for dispatch in self._dispatches.values() for job in dispatch.values()]
-        return [self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING) for job in jobs]
+        actions: list[RequestOutput] = []
+        for job in jobs:
+            actions += self._stop(job, faults.DRAINING if job.run is None else faults.LOST_BY_LEAVING)
+        return actions
 
     def withdrawn(self, function: str, now: int) -> list[RequestOutput]:
         """Refuse the queued calls of a function that is no longer offered, unless they may run all the same."""
@@ -184,7 +188,7 @@ class Worker:
         for job in list(self._queues.get(function, ())):
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:
-                actions.append(self._stop(job, refusal))
+                actions += self._stop(job, refusal)
         return actions + self._start_blocked(now)
 
     # -- questions ----------------------------------------------------------------------------------------------------
@@ -325,16 +329,18 @@ class Worker:
         text = f"{call.function} failed on {self._shown()}: {kind}: {cut(message, FAILURE_SUMMARY)}"
         return Fault(ErrorCode.EXECUTION_FAILED, text, details)
 
-    def _stop(self, job: Job, fault: Fault) -> RequestOutput:
+    def _stop(self, job: Job, fault: Fault) -> list[RequestOutput]:
+        """Refuse a queued call, or cancel a running one, which is cancelled once: again would end its clean-up."""
         if job.run is not None:
+            first = job.cancelled is None
             job.cancelled = fault
-            return Cancel(job.run)
+            return [Cancel(job.run)] if first else []
         queue = self._queues[job.call.function]
         del queue[job]
         self.queued -= 1
         if not queue:
             self._drop_queue(job.call.function)
-        return self._end(job, Failed(job.call.name, fault, refused=True))
+        return [self._end(job, Failed(job.call.name, fault, refused=True))]
 
     def _next(self, function: str, now: int) -> list[RequestOutput]:
         queue = self._queues.get(function)

@@ -79,6 +79,19 @@ DEFECTS = [
     Defect("closed before all is written", "leave_with_unsent_bytes", "hang_up is not None and not left:", "hang_up:"),
     Defect("within ignored", "half_open_link", "connection.close_at = clock() + hang_up.within", "pass"),
     Defect(
+        "closed within though its peer takes bytes",
+        "leave_with_a_slow_reader",
+        "(connection.close_at is None or left < before)",
+        "connection.close_at is None",
+    ),
+    Defect("arguments by name lost", "clients", "(*run.args, **run.kwargs)", "(*run.args)"),
+    Defect(
+        "finished by another clock",
+        "clients",
+        "self.call_from_thread(lambda: self.node.finished(run.run, outcome, now=clock()))",
+        "self.call_from_thread(lambda: self.node.finished(run.run, outcome, now=2**61))",
+    ),
+    Defect(
         "ends with links open",
         "leave_with_unsent_bytes",
         "not self.node.left or self.connections",

@@ -13,6 +13,8 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.view import NodeView
@@ -75,12 +77,15 @@ def start_and_leave(bench: Bench) -> None:
 
 @check(
     "a native client and a JSON client get the results of their calls",
-    advice="link_opened with the right Framing, receive for all bytes, Send, Run, finished, a flush after each input",
+    advice="the right Framing, receive for all bytes, Run with args and kwargs, finished, a flush after each input",
 )
 def clients(bench: Bench) -> None:
     node = bench.start()
     peer = bench.client(node)
     peer.require("add", 1, 2, value=3)
+    by_name = msgspec.structs.replace(peer.request("add", 1, keywords={"y": 2}), trace=True)
+    peer.send(by_name)
+    _require_answer(peer, by_name.id, 3)
     peer.require("blob", 3 * MIB, value=pattern(3 * MIB))
     peer.require("copy", pattern(3 * MIB), value=pattern(3 * MIB))
     answer = bench.connect(node, native=False).ask_json("add", 1, 2)
@@ -503,6 +508,24 @@ def leave_with_unsent_bytes(bench: Bench) -> None:
     node.leave()
     _require_goodbye(other)
     _require_answer(slow, number, pattern(8 * MIB))
+    _require_goodbye(slow)
+    bench.end(node, leave=False)
+
+
+@check(
+    "after leave(), a peer that takes its unsent bytes slowly gets them all",
+    advice="HangUp.within is the longest time in which the peer takes nothing: count it again whenever it took some",
+)
+def leave_with_a_slow_reader(bench: Bench) -> None:
+    node = bench.start(hang_up=800 * MILLISECOND)
+    slow, other = bench.client(node, buffer=4096), bench.client(node)
+    numbers = [slow.submit("blob", 12 * MIB) for _ in range(2)]
+    other.until_view(lambda view: view.running == 0, "the calls have ended")
+    node.leave()
+    _require_goodbye(other)
+    slow.read_slowly(1.6)
+    for number in numbers:
+        _require_answer(slow, number, pattern(12 * MIB))
     _require_goodbye(slow)
     bench.end(node, leave=False)
 

@@ -14,9 +14,9 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -24,6 +24,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 
 from mpreg_proto.errors import Fault
+from mpreg_proto.limits import SECOND
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.dialects import BadRequest, decode, encode
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameReader, prefix
@@ -144,6 +145,10 @@ class WebSocketWire:
         return b""
 
 
+_LONGEST_CALL: Final = 600 * SECOND
+"""No call of a check takes as long, even on a busy machine; clocks that are not one differ by more."""
+
+
 class Peer:
     """A client of the driver under test. `buffer` bounds the system's buffers, in bytes, `seconds` each wait for bytes.
 
@@ -252,10 +257,17 @@ class Peer:
             raise Unexpected(f"a {type(message).__name__} came where a {kind.__name__} was expected")
         return message
 
-    def request(self, function: str, *args: object, timeout: float | None = None, wait: float = 0.0) -> Request:
+    def request(
+        self,
+        function: str,
+        *args: object,
+        keywords: Mapping[str, object] = {},
+        timeout: float | None = None,
+        wait: float = 0.0,
+    ) -> Request:
         """Return a request of one call, to be sent."""
         self._last_id += 1
-        calls = (Call("one", function, _codec.encode([list(args), {}])),)
+        calls = (Call("one", function, _codec.encode([list(args), dict(keywords)])),)
         limit = None if timeout is None else int(timeout * 1e9)
         return Request(self._last_id, calls, timeout=limit, wait=int(wait * 1e9))
 
@@ -274,6 +286,12 @@ class Peer:
             elif type(message) is Refused:
                 raise Unexpected(f"the node refused the link: {message.fault.message}")
         result = self._results.pop(number)
+        for row in result.trace:
+            if not 0 <= row.started <= row.ended <= _LONGEST_CALL:
+                raise Unexpected(
+                    f"by the times of the driver, a call began {row.started / 1e9:g} s after its request "
+                    f"and ended after {row.ended / 1e9:g} s: not all inputs have the time of one monotonic clock"
+                )
         return result.fault if result.fault is not None else _codec.decode(result.done[0].value)
 
     def call(self, function: str, *args: object) -> Any:
@@ -329,6 +347,13 @@ class Peer:
         limit = time.monotonic() + seconds
         while not condition() and (left := limit - time.monotonic()) > 0:
             self._read("nothing", seconds=left)
+
+    def read_slowly(self, seconds: float) -> None:
+        """Read for a quarter of this time, in short turns. Raises Ended if the driver closes the connection."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            self.read_until(lambda: False, seconds=0.05)
+            time.sleep(0.15)
 
     def write_while_reading(self, data: memoryview) -> None:
         """Send bytes to a driver that first has to get rid of its own: read in between."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +13,13 @@ import pytest
 
 from mpreg_proto.client import ClientSession
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.effects import Framing, Returned
-from mpreg_proto.errors import LocalProtocolError
+from mpreg_proto.effects import Cancel, Framing, Lost, NotStarted, Raised, Returned
+from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Request
+from mpreg_proto.wire.messages import Call, GetView, Request
+from tests.helpers.deep_state import deep_state
 from tests.helpers.node_harness import NodeHarness, call, spec
 
 
@@ -33,10 +36,10 @@ def state(one: Node) -> object:
 
 def refused(one: Node, act: Callable[[], object], text: str) -> None:
     """Check that `act` is refused with this text, and that nothing has changed."""
-    before = state(one)
-    with pytest.raises(LocalProtocolError, match=text) as caught:
+    before, deep = state(one), deep_state(one)
+    with pytest.raises(LocalProtocolError, match=text or None) as caught:
         act()
-    assert state(one) == before and caught.value.state_unchanged
+    assert deep_state(one) == deep and state(one) == before and caught.value.state_unchanged
 
 
 @pytest.mark.parametrize("now", [1.5, None, "1", True])
@@ -221,3 +224,241 @@ def test_types_of_outcomes() -> None:
     from mpreg_proto.effects import OUTCOMES, Outcome
 
     assert get_args(Outcome) == OUTCOMES and all(issubclass(one, msgspec.Struct) for one in OUTCOMES)
+
+
+# -- each argument of each method, of another type ---------------------------------------------------------------------
+
+
+class Text(str):
+    """A text of another type."""
+
+
+class Number(int):
+    """An int of another type."""
+
+
+class Hostile:
+    """A user's object without a hash, a comparison or a text."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+WRONG: list[Any] = [
+    *(None, True, 1.0, float("nan"), b"x", bytearray(b"x"), memoryview(b"xxxx"), [], ["x"], {}, {"x"}, (1,), object()),
+    *(
+        Text("x"),
+        Number(1),
+        Hostile(),
+        int,
+        Framing,
+        Framing.STREAM,
+        ("\ud800",),
+        (Text("x"),),
+        "\ud800",
+        "x",
+        10**5000,
+    ),
+]
+
+
+def wrong(*kinds: type, also: tuple[Any, ...] = ()) -> list[Any]:
+    """Return values of no such type; of a text, also what UTF-8 cannot carry; of an int, also what no clock shows."""
+    return [
+        one
+        for one in WRONG
+        if not any(one is good for good in also)
+        and (type(one) not in kinds or (type(one) is str and one == "\ud800") or (type(one) is int and one > 1 << 64))
+    ]
+
+
+REQUEST = Request(0, (call("x", "f"),))
+SPEC = FunctionSpec(name="g")
+MISUSES: dict[str, tuple[Callable[[Any, Any], object], list[Any]]] = {
+    "link_opened link": (
+        lambda n, w: n.link_opened(w, framing=Framing.STREAM, dialled=None, now=1),
+        [*wrong(int), 0, -1],
+    ),
+    "link_opened framing": (lambda n, w: n.link_opened(9, framing=w, dialled=None, now=1), wrong(Framing)),
+    "link_opened dialled": (lambda n, w: n.link_opened(9, framing=Framing.STREAM, dialled=w, now=1), wrong(str)[1:]),
+    "receive link": (lambda n, w: n.receive(w, b"", now=1), wrong(int)),
+    "receive data": (
+        lambda n, w: n.receive(1, w, now=1),
+        [*wrong(bytes, bytearray, memoryview), memoryview(b"xxxx").cast("I"), memoryview(b"xxxx")[::2]],
+    ),
+    "receive objects": (lambda n, w: n.receive(2, w, now=1), [b"", b"x"]),
+    "handle link": (lambda n, w: n.handle(w, GetView(1), now=1), wrong(int)),
+    "handle message": (lambda n, w: n.handle(2, w, now=1), [*WRONG, GetView, call("x", "f")]),
+    "handle bytes": (lambda n, w: n.handle(1, w, now=1), [GetView(1), REQUEST]),
+    "link_closed": (lambda n, w: n.link_closed(w, now=1), wrong(int)),
+    "dial_failed": (lambda n, w: n.dial_failed(w, now=1), wrong(str, also=("\ud800",))[:-1]),
+    "progress": (lambda n, w: n.progress(w, now=1), wrong(int)),
+    "backlog link": (lambda n, w: n.backlog(w, 1, now=1), wrong(int)),
+    "backlog queued": (lambda n, w: n.backlog(1, w, now=1), [*wrong(int), -1, -(10**5000)]),
+    "finished run": (lambda n, w: n.finished(w, Returned(1), now=1), wrong(int)),
+    "finished outcome": (lambda n, w: n.finished(1, w, now=1), [*WRONG, Returned]),
+    "finished Raised": (lambda n, w: n.finished(1, Raised(w, "m"), now=1), [*wrong(str, Text)[:-2], 10**5000]),
+    "finished message": (lambda n, w: n.finished(1, Raised("k", w), now=1), [None, 5, b"x"]),
+    "finished traceback": (lambda n, w: n.finished(1, Raised("k", "m", w), now=1), [None, 5, b"x"]),
+    "finished reason": (lambda n, w: n.finished(1, Lost(w), now=1), [None, 5, b"x"]),
+    "finished not started": (lambda n, w: n.finished(1, NotStarted(w), now=1), [None, 5, b"x"]),
+    "finished began": (lambda n, w: n.finished(1, Returned(1), now=1, began=w), wrong(int)[1:]),
+    "submit": (lambda n, w: n.submit(w, now=1), WRONG),
+    "cancel": (lambda n, w: n.cancel(w, now=1), wrong(int)[:-1]),
+    "offer": (lambda n, w: n.offer(w, now=1), WRONG),
+    "withdraw": (lambda n, w: n.withdraw(w, now=1), WRONG),
+    "set_resources": (lambda n, w: n.set_resources(w, now=1), wrong(list, set)),
+    "advertise": (lambda n, w: n.advertise(w, now=1), wrong(list, set)),
+    "view": (lambda n, w: n.view(now=w), wrong(int)),
+    "wake": (lambda n, w: n.wake(now=w), [*wrong(int), 1 << 62, -(1 << 62)]),
+}
+for field, kind in (("version", str), ("signature", str), ("doc", str), ("idempotent", bool), ("inline", bool)):
+    MISUSES[f"offer {field}"] = (
+        lambda n, w, field=field: n.offer(msgspec.structs.replace(SPEC, **{field: w}), now=1),  # type: ignore[misc]
+        wrong(kind),
+    )
+for field, kind in (
+    ("timeout", int),
+    ("wait", int),
+    ("partial", bool),
+    ("caller", str),
+    ("to", bytes),
+    ("inputs", dict),
+):
+    MISUSES[f"submit {field}"] = (
+        lambda n, w, field=field: n.submit(msgspec.structs.replace(REQUEST, **{field: w}), now=1),  # type: ignore[misc]
+        [one for one in wrong(kind) if type(one) is not int and not (one is None and field == "timeout")],
+    )
+for field, kind in (("name", str), ("function", str), ("args", bytes), ("dependencies", tuple), ("version", str)):
+    MISUSES[f"submit call {field}"] = (
+        lambda n, w, field=field: n.submit(  # type: ignore[misc]
+            Request(0, (msgspec.structs.replace(REQUEST.calls[0], **{field: w}),)), now=1
+        ),
+        [one for one in wrong(kind) if not (one is None and field == "version")],
+    )
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_argument_of_another_type(misuse: str) -> None:
+    """A call runs, and there are links of bytes and of objects: a wrong value could be taken for one of theirs."""
+    one = node()
+    one.offer(FunctionSpec(name="f"), now=0)
+    one.link_opened(LinkId(1), framing=Framing.STREAM, dialled=None, now=0)
+    one.link_opened(LinkId(2), framing=Framing.OBJECTS, dialled=None, now=0)
+    one.submit(REQUEST, now=0)
+    one.drain()
+    act, values = MISUSES[misuse]
+    for value in values:
+        refused(one, lambda value=value: act(one, value), "")  # type: ignore[misc]
+    one.finished(RunId(1), Returned(1), now=1)
+
+
+SESSION_MISUSES: dict[str, tuple[Callable[[Any, Any], object], list[Any]]] = {
+    "link_opened address": (lambda s, w: s.link_opened(9, framing=Framing.STREAM, address=w, now=1), wrong(str)),
+    "link_opened link": (lambda s, w: s.link_opened(w, framing=Framing.STREAM, address="x", now=1), [*wrong(int), 0]),
+    "receive": (lambda s, w: s.receive(w, b"", now=1), wrong(int)),
+    "handle": (lambda s, w: s.handle(w, GetView(1), now=1), wrong(int)),
+    "progress": (lambda s, w: s.progress(w, now=1), wrong(int)),
+    "link_closed": (lambda s, w: s.link_closed(w, now=1), wrong(int)),
+    "submit": (lambda s, w: s.submit(w, now=1), WRONG),
+    "submit timeout": (lambda s, w: s.submit(Request(0, (), timeout=w), now=1), wrong(int)[1:-1]),
+    "submit args": (lambda s, w: s.submit(Request(0, (Call("x", "f", w),)), now=1), wrong(bytes)),
+    "explain": (lambda s, w: s.explain(w, now=1), WRONG),
+    "cancel": (lambda s, w: s.cancel(w, now=1), wrong(int)[:-1]),
+    "unreachable": (lambda s, w: s.unreachable(w), [None, 5, b"x", Text("x")]),
+    "fail_all": (lambda s, w: s.fail_all(w), [*WRONG, Fault]),
+    "wake": (lambda s, w: s.wake(now=w), wrong(int)),
+}
+
+
+@pytest.mark.parametrize("misuse", SESSION_MISUSES)
+def test_argument_of_another_type_to_a_session(misuse: str) -> None:
+    session = ClientSession()
+    if not misuse.startswith("link_opened"):
+        session.link_opened(LinkId(1), framing=Framing.STREAM, address=Address("x"), now=0)
+    session.submit(REQUEST, now=0)
+    act, values = SESSION_MISUSES[misuse]
+    for value in values:
+        before = deep_state(session)
+        with pytest.raises(LocalProtocolError):
+            act(session, value)
+        assert deep_state(session) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"rng": None}, {"rng": 1}, {"entropy": None}, {"now": 1.5}, {"now": 1 << 62}, {"codec": 5}],
+)
+def test_node_of_wrong_arguments(arguments: dict[str, Any]) -> None:
+    good: dict[str, Any] = {"me": MemberId(b"m" * 16), "rng": Rng(1), "entropy": bytes, "now": 0}
+    with pytest.raises(LocalProtocolError):
+        Node(NodeConfig(), **{**good, **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"name": None}, {"cluster_id": 5}, {"limits": 5}, {"codec": 5}, {"alternatives": 1.5}]
+)
+def test_session_of_wrong_arguments(arguments: dict[str, Any]) -> None:
+    with pytest.raises(LocalProtocolError):
+        ClientSession(**arguments)
+
+
+def test_list_that_its_caller_changes_later() -> None:
+    resources = ["gpu"]
+    one = node(seeds=["mem://a"], resources={"b", "a"})
+    one.set_resources(resources, now=1)  # type: ignore[arg-type]
+    one.offer(FunctionSpec(name="f", resources=resources), now=1)  # type: ignore[arg-type]
+    resources.append("tpu")
+    assert one.config.seeds == ("mem://a",) and one.config.resources == ("a", "b")
+    assert one.view(now=1).members[0].resources == ("gpu",)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copy_of_a_machine(copied: Callable[[object], object]) -> None:
+    for one in (node(), ClientSession()):
+        with pytest.raises(TypeError, match="cannot copy or pickle"):
+            copied(one)
+
+
+def test_tap_that_raises_loses_no_effect() -> None:
+    tap = Calling()
+    one = Node(
+        NodeConfig(seeds=(Address("mem://a"),)), me=MemberId(b"m" * 16), rng=Rng(1), entropy=bytes, now=0, tap=tap
+    )
+    tap.act = lambda: 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        one.drain()
+    tap.act = lambda: None
+    assert one.drain()
+
+
+def test_questions_from_a_callback() -> None:
+    tap = Calling()
+    one = Node(NodeConfig(), me=MemberId(b"m" * 16), rng=Rng(1), entropy=bytes, now=0, tap=tap)
+    for act in (one.next_timeout, lambda: one.view(now=1)):
+        tap.act = act
+        one.wake(now=1)
+    assert len(tap.errors) == 2
+
+
+def test_run_is_cancelled_once() -> None:
+    """asyncio.Task.cancel, called again, would end the clean-up that the first one has begun."""
+    harness = NodeHarness([spec("f")])
+    number = harness.node.submit(Request(0, (call("x", "f"),)), now=harness.now)
+    harness.node.drain()
+    harness.node.cancel(number, now=harness.now)
+    harness.node.leave(now=harness.now)
+    harness.node.leave(now=harness.now)
+    assert [type(one) for one in harness.node.drain()].count(Cancel) == 1
+
+
+def test_node_that_has_left_needs_no_timer() -> None:
+    one = node(seeds=(Address("mem://a"),))
+    one.leave(now=1)
+    one.drain()
+    assert one.left and one.next_timeout() is None
