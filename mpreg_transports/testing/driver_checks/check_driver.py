@@ -21,9 +21,9 @@ def check_driver(
 
     `make(config, functions)` starts a node with your driver in a thread, event loop or process of its own, and returns
     a handle (`DriverUnderTest`): its `url`, `leave()` and `wait(seconds)`. Each check calls it for new nodes, and waits
-    at most `seconds` for whatever it expects. `only` names the checks to run, `skip` those to leave out, such as
-    "late_end" for a driver without threads; docs/howto/driver.md lists all. Returns the report if all pass;
-    `driver_report` returns it in any case.
+    at most `seconds` for whatever it expects, or for the next bytes of it. `only` names the checks to run, `skip` those
+    to leave out, such as "late_end" for a driver without threads; docs/howto/driver.md lists all. Returns the report if
+    all pass; `driver_report` returns it in any case.
     """
     report = driver_report(make, only=only, skip=skip, seconds=seconds)
     if report.failed:
