@@ -20,6 +20,7 @@ import pytest
 from docs.examples import embed_selectors
 from mpreg_proto import NodeConfig
 from mpreg_transports.testing import DriverCheck, DriverReport, DriverUnderTest, check_driver, driver_report
+from mpreg_transports.testing.driver_checks import bench
 from mpreg_transports.testing.driver_checks.checks import CHECKS
 from tests.helpers.drivers import selector_driver
 
@@ -139,6 +140,24 @@ def test_planted_defect_found(defect: Defect, tmp_path: Path, request: pytest.Fi
     assert not row.passed
     assert row.happened
     assert row.advice
+    del make
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::ResourceWarning")
+def test_check_that_never_ends_has_failed(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that reports progress for each ping that the system took keeps a silent peer for ever."""
+    monkeypatch.setattr(bench, "WAITS", 2)
+    before = "if left != connection.reported:"
+    after = "if left < before: self.node.progress(connection.link, now=clock())\n        " + before
+    make = selector_driver(
+        variant(Defect("progress for short writes", "silent_peer", before, after), tmp_path), request.addfinalizer
+    )
+    (row,) = driver_report(make, only=["silent_peer"], seconds=1.0).rows
+    assert row.happened.startswith("the check had not ended after 2 s: it still waited for the end of the link when ")
+    assert "call progress for no ping" in row.advice
     del make
     gc.collect()
 

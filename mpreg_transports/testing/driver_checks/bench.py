@@ -12,18 +12,27 @@ from urllib.parse import SplitResult, urlsplit
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.ids import Address
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
-from mpreg_transports.testing.driver_checks.peers import Forwarder, Peer, Seed, Unexpected
+from mpreg_transports.testing.driver_checks.peers import CheckTooLong, Forwarder, Peer, Seed, Unexpected
 from mpreg_transports.testing.driver_checks.report import DriverUnderTest, MakeDriver
 
 LONG = 60 * SECOND
 """A limit that no check waits for: what would come only then counts as missing."""
 
 
+WAITS = 10
+"""The longest that one check may take, as a multiple of the limit of each wait. Reasonable: a correct
+driver needs a few of them at most, also on a busy machine."""
+
+
 class Bench:
-    """The objects of one check. `seconds` bounds each wait for the driver."""
+    """The objects of one check. `seconds` bounds each wait for the driver; the check itself may take `WAITS` of them."""
 
     def __init__(self, make: MakeDriver, seconds: float) -> None:
-        self.seconds = seconds
+        self.longest: float = WAITS * seconds
+        """The seconds after which the check ends, whatever happens."""
+        self._seconds = seconds
+        self.until: float = time.monotonic() + self.longest
+        """The time of the monotonic clock at which the check ends."""
         self.cluster_id: str = f"driver-check-{os.urandom(8).hex()}"
         """A cluster of its own: a bad address may lead to a node that runs on this machine."""
         self._make = make
@@ -33,6 +42,14 @@ class Bench:
         self._held = threading.Event()
         self.holding: threading.Semaphore = threading.Semaphore(0)
         """Released by each call of `hold` that has begun."""
+
+    @property
+    def seconds(self) -> float:
+        """The limit of the next wait for the driver. Raises CheckTooLong when the check has taken all of its time."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise CheckTooLong("each part of it had been in time")
+        return min(self._seconds, left)
 
     @property
     def scheme(self) -> str:
@@ -97,16 +114,17 @@ class Bench:
             node.leave()
         self._left.append(node)
         began = time.monotonic()
-        if not node.wait(self.seconds):
-            raise Unexpected(f"the driver had not ended {self.seconds:g} s after leave()")
-        if time.monotonic() - began > self.seconds + 1:
-            raise Unexpected(f"wait({self.seconds:g}) returned after {time.monotonic() - began:.1f} s")
+        if not node.wait(self._seconds):
+            raise Unexpected(f"the driver had not ended {self._seconds:g} s after leave()")
+        if time.monotonic() - began > self._seconds + 1:
+            raise Unexpected(f"wait({self._seconds:g}) returned after {time.monotonic() - began:.1f} s")
 
     # -- peers --------------------------------------------------------------------------------------------------------
 
     def connect(self, node: DriverUnderTest, *, native: bool = True, buffer: int = 0, pings: bool = True) -> Peer:
         """Connect a peer, which has sent nothing yet."""
-        peer = Peer(node.url, seconds=self.seconds, native=native, buffer=buffer, answers_pings=pings)
+        limits = {"seconds": self._seconds, "until": self.until}
+        peer = Peer(node.url, **limits, native=native, buffer=buffer, answers_pings=pings)
         self._closing.append(peer.close)
         return peer
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from mpreg_transports.testing.driver_checks.bench import Bench
 from mpreg_transports.testing.driver_checks.checks import CHECKS, Check
-from mpreg_transports.testing.driver_checks.peers import Unexpected
+from mpreg_transports.testing.driver_checks.peers import CheckTooLong, Unexpected
 from mpreg_transports.testing.driver_checks.report import DriverCheck, DriverReport, MakeDriver
 
 SECONDS = 5.0
@@ -21,7 +21,8 @@ def check_driver(
 
     `make(config, functions)` starts a node with your driver in a thread, event loop or process of its own, and returns
     a handle (`DriverUnderTest`): its `url`, `leave()` and `wait(seconds)`. Each check calls it for new nodes, and waits
-    at most `seconds` for whatever it expects, or for the next bytes of it. `only` names the checks to run, `skip` those
+    at most `seconds` for whatever it expects, or for the next bytes of it; a check that takes ten times as long has
+    failed. (Nothing bounds `make`, `leave` and `wait`, which are yours.) `only` names the checks to run, `skip` those
     to leave out, such as "late_end" for a driver without threads; docs/howto/driver.md lists all. Returns the report if
     all pass; `driver_report` returns it in any case.
     """
@@ -46,21 +47,23 @@ def driver_report(
 def _run(check: Check, make: MakeDriver, seconds: float) -> DriverCheck:
     began = time.monotonic()
     bench = Bench(make, seconds)
-    happened = _outcome(lambda: check.run(bench))
+    happened = _outcome(lambda: check.run(bench), bench.longest)
     if happened:
         happened = "; ".join(filter(None, (happened, bench.died())))
-    ended = _outcome(bench.close)
+    ended = _outcome(bench.close, bench.longest)
     spent = time.monotonic() - began
     happened = happened or ended
     return DriverCheck(check.name, not happened, spent, check.expected, happened, check.advice if happened else "")
 
 
-def _outcome(act: Callable[[], object]) -> str:
+def _outcome(act: Callable[[], object], longest: float) -> str:
     """Return what was unexpected, empty if nothing was."""
     try:
         act()
     except Unexpected as error:
         return str(error)
+    except CheckTooLong as error:
+        return f"the check had not ended after {longest:g} s: {error}"
     except Exception as error:  # of the driver's own `make`, `leave` and `wait`, or bytes that are no protocol
         return f"{type(error).__name__}: {error}"
     return ""

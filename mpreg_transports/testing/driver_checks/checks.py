@@ -161,7 +161,7 @@ def many_connections(bench: Bench) -> None:
     other = bench.client(node)
     for number in range(200):
         with suppress(Unexpected):
-            peer = Peer(node.url, seconds=bench.seconds) if number % 10 == 0 else None
+            peer = Peer(node.url, seconds=bench.seconds, until=bench.until) if number % 10 == 0 else None
             if peer is None:
                 sock = connect(urlsplit(node.url), bench.seconds, 0)
                 sock.sendall(b"\0\0"[: number % 3])
@@ -288,7 +288,8 @@ def half_open_link(bench: Bench) -> None:
 
 @check(
     "a native peer that answers pings stays, and one that is silent is hung up",
-    advice="call wake at next_timeout(), also when no input comes: compute the wait again after each flush",
+    advice="call wake at next_timeout(), also when no input comes: compute the wait again after each flush; "
+    "call progress for no ping that only the system has taken",
 )
 def silent_peer(bench: Bench) -> None:
     node = bench.start(ping_every=50 * MILLISECOND, gone_after=300 * MILLISECOND)

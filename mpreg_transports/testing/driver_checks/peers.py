@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -54,6 +55,10 @@ class Unexpected(Exception):
 
 class Ended(Unexpected):
     """The driver closed the connection."""
+
+
+class CheckTooLong(Exception):
+    """A check takes too long as a whole, although something goes on all the time. The text says what."""
 
 
 class PeerWire(Protocol):
@@ -147,13 +152,22 @@ class WebSocketWire:
 class Peer:
     """A client of the driver under test. `buffer` bounds the system's buffers, in bytes, `seconds` each wait for bytes.
 
-    A long message may take longer: with a small buffer, a busy machine needs more time for it than for all others.
+    A long message may take longer: with a small buffer, a busy machine needs more time for it than for all others. At
+    the time `until`, of the monotonic clock, each method that waits raises CheckTooLong.
     """
 
     def __init__(
-        self, url: str, *, seconds: float, native: bool = True, buffer: int = 0, answers_pings: bool = True
+        self,
+        url: str,
+        *,
+        seconds: float,
+        until: float = inf,
+        native: bool = True,
+        buffer: int = 0,
+        answers_pings: bool = True,
     ) -> None:
         self._seconds = seconds
+        self._until = until
         self._native = native
         self._answers_pings = answers_pings
         self._arrived: deque[bytes] = deque()
@@ -190,7 +204,7 @@ class Peer:
     def write(self, data: bytes) -> None:
         """Send bytes. Raises Unexpected if the driver takes none of them in time."""
         try:
-            self.sock.settimeout(self._seconds)
+            self.sock.settimeout(min(self._seconds, self._left("the driver to take bytes")))
             self.sock.sendall(data)
         except TimeoutError:
             raise Unexpected(f"the driver took no more bytes within {self._seconds:g} s") from None
@@ -199,6 +213,7 @@ class Peer:
 
     def write_some(self, data: bytes | memoryview) -> int:
         """Send what the system takes at once; return how many bytes that were."""
+        self._left("the driver to take bytes")
         self.sock.settimeout(0)
         try:
             return self.sock.send(data)
@@ -348,12 +363,20 @@ class Peer:
     def _wait(self, condition: Callable[[], bool], waiting_for: str) -> None:
         while not condition():
             if not self._read(waiting_for, seconds=self._seconds):
+                self._left(waiting_for)
                 raise Unexpected(f"{waiting_for} did not come within {self._seconds:g} s")
+
+    def _left(self, waiting_for: str) -> float:
+        """Return the seconds until the end of the check, more than 0. Raises CheckTooLong if there are none."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise CheckTooLong(f"it still waited for {waiting_for} when {self.pings} pings had come")
+        return left
 
     def _read(self, waiting_for: str, *, seconds: float) -> bool:
         """Read once; False if nothing came. Raises Ended."""
         try:
-            self.sock.settimeout(max(seconds, 0.001))
+            self.sock.settimeout(min(max(seconds, 0.001), self._left(waiting_for)))
             data = self.sock.recv(READ_SIZE)
         except TimeoutError:
             return False
