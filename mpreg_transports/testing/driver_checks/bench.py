@@ -25,7 +25,7 @@ driver needs a few of them at most, also on a busy machine."""
 
 
 class Bench:
-    """The objects of one check. `seconds` bounds each wait for the driver; the check itself may take `WAITS` of them."""
+    """The objects of one check. `seconds` bounds each wait for the driver; a check may take `WAITS` of them."""
 
     def __init__(self, make: MakeDriver, seconds: float) -> None:
         self.longest: float = WAITS * seconds

@@ -222,6 +222,11 @@ class Peer:
         except OSError as error:
             raise Ended(f"the driver closed the connection ({error})") from None
 
+    def wait_for_bytes(self, waiting_for: str) -> None:
+        """Wait until bytes have come, and leave them unread. Raises Unexpected."""
+        if not select.select([self.sock], [], [], min(self._seconds, self._left(waiting_for)))[0]:
+            raise Unexpected(f"{waiting_for} did not come within {self._seconds:g} s")
+
     def is_writable(self) -> bool:
         """Return whether the system would take a byte now."""
         return bool(select.select([], [self.sock], [], 0)[1])
