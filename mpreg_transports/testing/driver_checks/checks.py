@@ -1,8 +1,8 @@
 """The checks of a driver, in the order of docs/howto/driver.md. Each has its own nodes and a limit on each wait.
 
 A check raises `Unexpected` with what came instead. It waits for what it expects and never for a time: where nothing may
-happen, another peer's round trips show that the driver had the opportunity. What a peer has sent counts as received only
-when the check has seen an effect of it: a driver with a thread for each connection may carry out `leave()` before.
+happen, another peer's round trips show that the driver had the opportunity. What a peer has sent counts as received
+only when the check has seen an effect of it: a driver with a thread for each connection may carry out `leave()` before.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def cut_bytes(bench: Bench) -> None:
     node = bench.start()
     other = bench.client(node)
     slow = bench.connect(node)
-    data = slow.frame(hello(cluster="", member=b"", name="slow")) + slow.frame(slow.request("add", 20, 22))
+    data = slow.frame(hello(cluster="", member=b"", name=slow.name)) + slow.frame(slow.request("add", 20, 22))
     for position in range(len(data)):
         slow.write(data[position : position + 1])
         other.view()  # the driver has read the byte before the next one comes
@@ -123,7 +123,7 @@ def cut_bytes(bench: Bench) -> None:
     fast = bench.connect(node)
     pings = b"".join(fast.frame(Ping(number)) for number in range(200))
     unknown = fast.frame(fast.request("no such function"))
-    fast.write(fast.frame(hello(cluster="", member=b"", name="fast")) + pings + unknown)
+    fast.write(fast.frame(hello(cluster="", member=b"", name=fast.name)) + pings + unknown)
     fast.expect(Hello)
     pongs = [fast.expect(Pong).number for _ in range(200)]
     if pongs != list(range(200)):

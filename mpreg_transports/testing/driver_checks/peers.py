@@ -162,12 +162,16 @@ class Peer:
         *,
         seconds: float,
         until: float = inf,
+        name: str = "peer",
         native: bool = True,
         buffer: int = 0,
         answers_pings: bool = True,
     ) -> None:
         self._seconds = seconds
         self._until = until
+        self.name: str = name
+        """The name in its hello, which the node reports in `LinkOpened` and `LinkClosed`."""
+        self._refused = ""
         self._native = native
         self._answers_pings = answers_pings
         self._arrived: deque[bytes] = deque()
@@ -209,7 +213,7 @@ class Peer:
         except TimeoutError:
             raise Unexpected(f"the driver took no more bytes within {self._seconds:g} s") from None
         except OSError as error:
-            raise Ended(f"the driver closed the connection ({error})") from None
+            raise Ended(f"the driver closed the connection of {self.name} ({error})") from None
 
     def write_some(self, data: bytes | memoryview) -> int:
         """Send what the system takes at once; return how many bytes that were."""
@@ -220,7 +224,7 @@ class Peer:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise Ended(f"the driver closed the connection ({error})") from None
+            raise Ended(f"the driver closed the connection of {self.name} ({error})") from None
 
     def wait_for_bytes(self, waiting_for: str) -> None:
         """Wait until bytes have come, and leave them unread. Raises Unexpected."""
@@ -253,6 +257,8 @@ class Peer:
     def message(self, waiting_for: str = "a message") -> Message | BadRequest:
         """Return the next native message; answer a ping first, unless this peer answers none."""
         message = decode(self.next(waiting_for))
+        if type(message) is Refused:
+            self._refused = f', after Refused("{message.fault.message}")'
         if type(message) is Ping:
             self.pings += 1
             if self._answers_pings:
@@ -261,7 +267,7 @@ class Peer:
 
     def greet(self) -> Peer:
         """Exchange hellos; return this peer."""
-        self.send(hello(cluster="", member=b"", name="peer"))
+        self.send(hello(cluster="", member=b"", name=self.name))
         self.expect(Hello)
         return self
 
@@ -386,9 +392,11 @@ class Peer:
         except TimeoutError:
             return False
         except OSError as error:
-            raise Ended(f"the connection broke while {waiting_for} was expected ({error})") from None
+            broke = f"the connection of {self.name} broke while {waiting_for} was expected ({error})"
+            raise Ended(broke + self._refused) from None
         if not data:
-            raise Ended(f"the driver closed the connection while {waiting_for} was expected")
+            closed = f"the driver closed the connection of {self.name} while {waiting_for} was expected"
+            raise Ended(closed + (self._refused or "; the node's notice LinkClosed has the reason"))
         bodies, reply = self._wire.feed(data)
         self._arrived.extend(bodies)
         if reply:
