@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Collection
 
@@ -10,7 +9,7 @@ from mpreg_transports.testing.driver_checks.bench import Bench, WrongHandle
 from mpreg_transports.testing.driver_checks.checks import CHECKS, Check
 from mpreg_transports.testing.driver_checks.peers import CheckTooLong, Unexpected
 from mpreg_transports.testing.driver_checks.report import DriverCheck, DriverReport, MakeDriver
-from mpreg_transports.testing.simulation.checks import check_callable, describe
+from mpreg_transports.testing.simulation.checks import check_callable, describe, refuses_arguments
 
 SECONDS = 5.0
 """The default limit of each wait for the driver. Reasonable: many times what it takes on a busy machine."""
@@ -50,15 +49,11 @@ def driver_report(
 
 def _check_make(make: object) -> None:
     check_callable("make", make, "make(config, functions)")
-    try:
-        inspect.signature(make).bind(None, None)  # type: ignore[arg-type]
-    except ValueError:  # it has no signature that can be read
-        pass
-    except TypeError as error:
+    if (refusal := refuses_arguments(make, None, None)) is not None:
         raise TypeError(
             f"make: expected a function of two arguments, make(config, functions), that starts a node and returns a "
-            f"handle (DriverUnderTest); {describe(make)} does not take them: {error}"
-        ) from None
+            f"handle (DriverUnderTest); {describe(make)} does not take them: {refusal}"
+        )
 
 
 def _run(check: Check, make: MakeDriver, seconds: float) -> DriverCheck:

@@ -114,9 +114,10 @@ class ClusterMachine(RuleBasedStateMachine):
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
     def cluster(self) -> Mapping[str, Spec]:
-        """Return the nodes of one run.
+        """Return the nodes of one run: `nodes`, unless a subclass needs others in each run.
 
-        Override it for functions that keep state, which must be created for each run.
+        Functions that keep state need no override: `Spec(functions=make_functions)` creates them for each life of a
+        node.
         """
         return self.nodes
 
