@@ -31,11 +31,11 @@ _FRAMES = 4
 
 
 class WrongHandle(TypeError):
-    """What `make` returned is no handle of a driver. The text says what was expected."""
+    """The object that `make` returned is not a handle of a driver. The text says what was expected."""
 
 
-class Handle:
-    """What `make` returned. It keeps the first exception that the driver's own code raises."""
+class RunningDriver:
+    """The object that `make` returned. It keeps the first exception that the driver's own code raises."""
 
     def __init__(self, made: object) -> None:
         """Raise WrongHandle unless `made` has the members of `DriverUnderTest`."""
@@ -96,7 +96,7 @@ class Bench:
         """A cluster of its own: a bad address may lead to a node that runs on this machine."""
         self._make = make
         self._make_error: Exception | None = None
-        self._nodes: list[Handle] = []
+        self._nodes: list[RunningDriver] = []
         self._left: list[DriverUnderTest] = []
         self._peers = 0
         self._closing: list[Callable[[], None]] = []
@@ -147,7 +147,7 @@ class Bench:
         except Exception as error:
             self._make_error = error
             raise
-        node = Handle(made)
+        node = RunningDriver(made)
         self._nodes.append(node)
         return node
 
