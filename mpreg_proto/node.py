@@ -214,12 +214,11 @@ class Node:
 
     @exclusive
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
-        """Handle the backlog of a link in bytes, whenever it has changed by much; 0 once all is sent.
+        """Handle the backlog of a link in bytes, whenever it has changed by much; each 0, even if more bytes follow.
 
         From `Limits.backlog` on a client is not read (`Pause`). A link whose backlog has not become smaller for
-        `Limits.stalled`, without a call of `progress`, is hung up: report each 0, also if as many bytes wait soon after
-        it. A call is optional for an adapter that bounds its buffers itself. Raises LocalProtocolError for a link that
-        is not open, and for a number below 0.
+        `Limits.stalled`, without a call of `progress`, is hung up. A call is optional for an adapter that bounds its
+        buffers itself. Raises LocalProtocolError for a link that is not open, and for a number below 0.
         """
         self.links.require(link)
         if type(queued) is not int or queued < 0:
@@ -246,7 +245,7 @@ class Node:
 
     @exclusive
     def wake(self, *, now: int) -> None:
-        """Run the timers that are due at `now`; does nothing when none is."""
+        """Run the timers that are due at `now`, if any; all that has happened before must be reported already."""
         if self._tap is not None:
             self._tap.input("wake", now, ())
         for key in self._timers.due(now):
