@@ -183,14 +183,17 @@ class Links:
     def backlog(self, link: LinkId, queued: int, now: int) -> None:
         """Handle the backlog of a link: pause a client that reads too slowly, end a link whose peer takes nothing.
 
-        A backlog that has become shorter is a sign of life while bytes still wait: only then did the peer make room for
-        them. That the last ones have left proves nothing, as the system takes short writes to a peer that is gone.
+        A backlog that has become shorter is a sign of life while more than a control message waits: only then did the
+        peer make room for it. Shorter ones prove nothing, however a driver cuts them: the system takes pings and gossip
+        for a peer that is gone.
         """
         session = self.sessions.get(link)
         if session is None:
             return
-        if 0 < queued < session.backlog:
-            self.progress(link, now)
+        if queued < session.backlog:
+            session.last_progress = now
+            if queued > MAX_CONTROL_BYTES:
+                session.touch(now)
         session.backlog = queued
         if not queued:
             self._timers.cancel((TimerKind.STALLED, link))

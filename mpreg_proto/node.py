@@ -225,8 +225,9 @@ class Node:
     def progress(self, link: LinkId, *, now: int) -> None:
         """Record a sign of life: bytes of an incomplete message came on a link, or the peer took bytes.
 
-        A call is optional for an adapter. Byte streams need it only for bytes that the peer took, as `receive` gets
-        every byte that comes. Raises LocalProtocolError for a link that is not open.
+        Byte streams need it only for bytes that the peer took, as `receive` gets every byte that comes, and not for
+        those that a lower `backlog` shows. That the system took a short message, such as a ping, is no sign of life: it
+        does so for a peer that is gone. Raises LocalProtocolError for a link that is not open.
         """
         self.links.require(link)
         if self._tap is not None:
@@ -235,11 +236,11 @@ class Node:
 
     @exclusive
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
-        """Handle the backlog of a link in bytes, whenever it has changed by much; 0 once all is sent.
+        """Handle the backlog of a link in bytes, whenever it has changed by much; each 0, even if more bytes follow.
 
-        From `Limits.backlog` on a client is not read (`Pause`); a peer that takes nothing for `Limits.stalled` is hung
-        up. A call is optional for an adapter that bounds its buffers itself. Raises LocalProtocolError for a link that
-        is not open, and for a number below 0.
+        From `Limits.backlog` on a client is not read (`Pause`). A link whose backlog has not become smaller for
+        `Limits.stalled`, without a call of `progress`, is hung up. A call is optional for an adapter that bounds its
+        buffers itself. Raises LocalProtocolError for a link that is not open, and for a number below 0.
         """
         self.links.require(link)
         if type(queued) is not int or not 0 <= queued < FURTHEST:
@@ -270,7 +271,7 @@ class Node:
 
     @exclusive
     def wake(self, *, now: int) -> None:
-        """Run the timers that are due at `now`; does nothing when none is."""
+        """Run the timers that are due at `now`, if any; all that has happened before must be reported already."""
         if self._tap is not None:
             self._tap.input("wake", now, ())
         for key in self._timers.due(now):

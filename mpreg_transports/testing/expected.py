@@ -46,6 +46,10 @@ class Placement(msgspec.Struct, frozen=True):
     equals: frozenset[str]
     """The best of `nodes`, among which placement draws: if the call requires resources, those that hold no others."""
 
+    def __repr__(self) -> str:
+        """Return both sets in the order of the names, so that the text of a failed assertion can be compared."""
+        return f"Placement(nodes={sorted(self.nodes)}, equals={sorted(self.equals)})"
+
 
 class ExpectedCall(msgspec.Struct, frozen=True):
     """The end of one call."""

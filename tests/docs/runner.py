@@ -151,6 +151,7 @@ class PageRun:
     def _words(self, command: str) -> str:
         """Return the command as it is run here: in the environment of these tests, whose files lie at the root."""
         command = re.sub(r"\buv run (?=mpreg|python|uvicorn)", "", command)
+        command = re.sub(r"\bPATH/", f"{shlex.quote(str(ROOT))}/", command)
         return re.sub(r"(?<=python )docs/", f"{shlex.quote(str(ROOT))}/docs/", command)
 
     def _signal(self, step: Signal) -> None:

@@ -13,13 +13,14 @@ import gc
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from docs.examples import embed_selectors
 from mpreg_proto import NodeConfig
 from mpreg_transports.testing import DriverCheck, DriverReport, DriverUnderTest, check_driver, driver_report
+from mpreg_transports.testing.driver_checks import bench
 from mpreg_transports.testing.driver_checks.checks import CHECKS
 from tests.helpers.drivers import selector_driver
 
@@ -162,6 +163,24 @@ def test_planted_defect_found(defect: Defect, tmp_path: Path, request: pytest.Fi
     gc.collect()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::ResourceWarning")
+def test_check_that_never_ends_has_failed(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that reports progress for each ping that the system took keeps a silent peer for ever."""
+    monkeypatch.setattr(bench, "WAITS", 2)
+    before = "if left != connection.reported:"
+    after = "if left < before: self.node.progress(connection.link, now=clock())\n        " + before
+    make = selector_driver(
+        variant(Defect("progress for short writes", "silent_peer", before, after), tmp_path), request.addfinalizer
+    )
+    (row,) = driver_report(make, only=["silent_peer"], seconds=1.0).rows
+    assert row.happened.startswith("the check had not ended after 2 s: it still waited for the end of the link when ")
+    assert "call progress for no ping" in row.advice
+    del make
+    gc.collect()
+
+
 def test_report_text() -> None:
     rows = (DriverCheck("first", True, 0.5, "a"), DriverCheck("second", False, 1.0, "b", "c", "d"))
     assert str(DriverReport(rows)).splitlines() == [
@@ -172,6 +191,60 @@ def test_report_text() -> None:
         "     happened: c",
         "     advice: d",
     ]
+
+
+def test_report_text_of_a_driver_that_has_failed() -> None:
+    error = 'File "driver.py", line 7, in flush\n    x()\nKeyError: 1'
+    report = DriverReport((DriverCheck("second", False, 1.0, "b", "c", "d", error),))
+    assert str(report).splitlines()[2:] == [
+        "     expected: b",
+        "     happened: c",
+        '     File "driver.py", line 7, in flush',
+        "         x()",
+        "     KeyError: 1",
+        "     advice: find the cause of this error first; d",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::ResourceWarning")
+def test_exception_that_has_ended_the_driver_is_reported_first(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    defect = Defect("", "clients", "case Send(link, chunks):", "case Send(link, chunks) if self.wrong(link):")
+    make = selector_driver(variant(defect, tmp_path), request.addfinalizer)
+    (row,) = driver_report(make, only=["clients"], seconds=1.0).rows
+    assert row.happened.startswith("the driver has ended with AttributeError: ")
+    assert "the connection of peer-1" in row.happened
+    assert "in carry_out" in row.error
+    assert row.error.splitlines()[-1].startswith("AttributeError: ")
+    assert "driver_checks" not in row.error
+    del make
+    gc.collect()
+
+
+@pytest.mark.parametrize("make", [lambda: 1, lambda config: 1, 7, None], ids=repr)
+def test_make_that_takes_no_config_and_functions(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"make.*expected a function.*make\(config, functions\)"):
+        check_driver(make, only=["clients"])
+
+
+class _NoUrl:
+    url = "localhost"
+
+    def leave(self) -> None: ...
+
+    def wait(self, seconds: float) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (1, r"make returned int without url, leave, wait: expected a handle with url, leave\(\) and wait\(seconds\)"),
+        (_NoUrl(), "the url of the handle that make returned is 'localhost': expected tcp://127.0.0.1:PORT"),
+    ],
+)
+def test_make_that_returns_no_handle(made: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        check_driver(lambda config, functions: made, only=["clients"])
 
 
 def test_failing_driver_raises_with_the_report() -> None:

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -55,6 +56,10 @@ class Unexpected(Exception):
 
 class Ended(Unexpected):
     """The driver closed the connection."""
+
+
+class CheckTooLong(Exception):
+    """A check takes too long as a whole, although something goes on all the time. The text says what."""
 
 
 class PeerWire(Protocol):
@@ -152,13 +157,26 @@ _LONGEST_CALL: Final = 600 * SECOND
 class Peer:
     """A client of the driver under test. `buffer` bounds the system's buffers, in bytes, `seconds` each wait for bytes.
 
-    A long message may take longer: with a small buffer, a busy machine needs more time for it than for all others.
+    A long message may take longer: with a small buffer, a busy machine needs more time for it than for all others. At
+    the time `until`, of the monotonic clock, each method that waits raises CheckTooLong.
     """
 
     def __init__(
-        self, url: str, *, seconds: float, native: bool = True, buffer: int = 0, answers_pings: bool = True
+        self,
+        url: str,
+        *,
+        seconds: float,
+        until: float = inf,
+        name: str = "peer",
+        native: bool = True,
+        buffer: int = 0,
+        answers_pings: bool = True,
     ) -> None:
         self._seconds = seconds
+        self._until = until
+        self.name: str = name
+        """The name in its hello, which the node reports in `LinkOpened` and `LinkClosed`."""
+        self._refused = ""
         self._native = native
         self._answers_pings = answers_pings
         self._arrived: deque[bytes] = deque()
@@ -195,22 +213,28 @@ class Peer:
     def write(self, data: bytes) -> None:
         """Send bytes. Raises Unexpected if the driver takes none of them in time."""
         try:
-            self.sock.settimeout(self._seconds)
+            self.sock.settimeout(min(self._seconds, self._left("the driver to take bytes")))
             self.sock.sendall(data)
         except TimeoutError:
             raise Unexpected(f"the driver took no more bytes within {self._seconds:g} s") from None
         except OSError as error:
-            raise Ended(f"the driver closed the connection ({error})") from None
+            raise Ended(f"the driver closed the connection of {self.name} ({error})") from None
 
     def write_some(self, data: bytes | memoryview) -> int:
         """Send what the system takes at once; return how many bytes that were."""
+        self._left("the driver to take bytes")
         self.sock.settimeout(0)
         try:
             return self.sock.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise Ended(f"the driver closed the connection ({error})") from None
+            raise Ended(f"the driver closed the connection of {self.name} ({error})") from None
+
+    def wait_for_bytes(self, waiting_for: str) -> None:
+        """Wait until bytes have come, and leave them unread. Raises Unexpected."""
+        if not select.select([self.sock], [], [], min(self._seconds, self._left(waiting_for)))[0]:
+            raise Unexpected(f"{waiting_for} did not come within {self._seconds:g} s")
 
     def is_writable(self) -> bool:
         """Return whether the system would take a byte now."""
@@ -238,6 +262,8 @@ class Peer:
     def message(self, waiting_for: str = "a message") -> Message | BadRequest:
         """Return the next native message; answer a ping first, unless this peer answers none."""
         message = decode(self.next(waiting_for))
+        if type(message) is Refused:
+            self._refused = f', after Refused("{message.fault.message}")'
         if type(message) is Ping:
             self.pings += 1
             if self._answers_pings:
@@ -246,7 +272,7 @@ class Peer:
 
     def greet(self) -> Peer:
         """Exchange hellos; return this peer."""
-        self.send(hello(cluster="", member=b"", name="peer"))
+        self.send(hello(cluster="", member=b"", name=self.name))
         self.expect(Hello)
         return self
 
@@ -373,19 +399,29 @@ class Peer:
     def _wait(self, condition: Callable[[], bool], waiting_for: str) -> None:
         while not condition():
             if not self._read(waiting_for, seconds=self._seconds):
+                self._left(waiting_for)
                 raise Unexpected(f"{waiting_for} did not come within {self._seconds:g} s")
+
+    def _left(self, waiting_for: str) -> float:
+        """Return the seconds until the end of the check, more than 0. Raises CheckTooLong if there are none."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise CheckTooLong(f"it still waited for {waiting_for} when {self.pings} pings had come")
+        return left
 
     def _read(self, waiting_for: str, *, seconds: float) -> bool:
         """Read once; False if nothing came. Raises Ended."""
         try:
-            self.sock.settimeout(max(seconds, 0.001))
+            self.sock.settimeout(min(max(seconds, 0.001), self._left(waiting_for)))
             data = self.sock.recv(READ_SIZE)
         except TimeoutError:
             return False
         except OSError as error:
-            raise Ended(f"the connection broke while {waiting_for} was expected ({error})") from None
+            broke = f"the connection of {self.name} broke while {waiting_for} was expected ({error})"
+            raise Ended(broke + self._refused) from None
         if not data:
-            raise Ended(f"the driver closed the connection while {waiting_for} was expected")
+            closed = f"the driver closed the connection of {self.name} while {waiting_for} was expected"
+            raise Ended(closed + (self._refused or "; the node's notice LinkClosed has the reason"))
         bodies, reply = self._wire.feed(data)
         self._arrived.extend(bodies)
         if reply:

@@ -11,7 +11,10 @@ from mpreg_proto.config import NodeConfig
 
 
 class DriverUnderTest(Protocol):
-    """One running node with its driver. The kit calls its methods from the thread that called `check_driver`."""
+    """One running node with its driver. The kit calls its methods from the thread that called `check_driver`.
+
+    It also calls `make(config, functions)` there, which returns such a handle (`MakeDriver`).
+    """
 
     @property
     def url(self) -> str:
@@ -33,8 +36,10 @@ class DriverUnderTest(Protocol):
 MakeDriver = Callable[[NodeConfig, Mapping[str, Callable[..., Any]]], DriverUnderTest]
 """Starts a node of this configuration that offers these functions, and returns once it listens.
 
-The node must take `limits` and `seeds` from the configuration, and should advertise its own URL. The functions are
-ordinary ones that may block: run each call in a thread, several at the same time.
+The node must take `limits` and `seeds` from the configuration, and should advertise its own URL. The second argument
+maps the name of each function to a plain `def` function, which takes the `args` and `kwargs` of a `Run`. Offer each
+under its name, as `FunctionSpec(name=name)`; any `concurrency` does. A call may block, so run it in a thread: calls of
+other functions must go on meanwhile.
 """
 
 
@@ -48,7 +53,9 @@ class DriverCheck(msgspec.Struct, frozen=True):
     happened: str = ""
     """The result instead; empty if the check has passed."""
     advice: str = ""
-    """The part of the driver to look at."""
+    """The part of the driver to look at. It is the same for all failures of one check."""
+    error: str = ""
+    """The exception that has ended the driver, with the last frames of its traceback; empty if there was none."""
 
 
 class DriverReport(msgspec.Struct, frozen=True):
@@ -66,9 +73,8 @@ class DriverReport(msgspec.Struct, frozen=True):
         for row in self.rows:
             lines.append(f"{'ok  ' if row.passed else 'FAIL'} {row.name} ({row.seconds:.2f} s)")
             if not row.passed:
-                lines += [
-                    f"     expected: {row.expected}",
-                    f"     happened: {row.happened}",
-                    f"     advice: {row.advice}",
-                ]
+                lines += [f"     expected: {row.expected}", f"     happened: {row.happened}"]
+                lines += [f"     {line}" for line in row.error.splitlines()]
+                first = "find the cause of this error first; " if row.error else ""
+                lines.append(f"     advice: {first}{row.advice}")
         return "\n".join(lines)

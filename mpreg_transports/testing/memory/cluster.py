@@ -168,7 +168,7 @@ class MemoryCluster:
         if name in self._lives:
             await self.kill(name)
         if name in self._factories:
-            self._renew(self.servers[name], functions_of(self._factories[name]))
+            self._renew(self.servers[name], functions_of(self._factories[name], node=name))
         await self._start(name)
 
     async def agreed(self, *, seconds: float = PATIENCE) -> None:
@@ -197,7 +197,7 @@ class MemoryCluster:
         server = Server(
             name=name, resources=spec.resources, peers=peers, limits=spec.limits, network=self.network.host(name)
         )
-        _register_all(server, functions_of(spec.functions))
+        _register_all(server, functions_of(spec.functions, node=name))
         return server
 
     def _renew(self, server: Server, functions: Mapping[str, Fn]) -> None:

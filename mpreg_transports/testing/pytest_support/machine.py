@@ -8,6 +8,7 @@
             assert all(call.done() for call in self.sim.calls)
 
     TestShop = Shop.TestCase
+    TestShop.settings = settings(deadline=None, phases=set(Phase) - {Phase.explain})
 
 Each rule is one event in a cluster, with the names of the nodes it affects, so that the steps that hypothesis prints
 are readable. The draws of the simulation itself (delays, ids) come from one drawn seed: that costs hypothesis nothing,
@@ -15,6 +16,8 @@ and the seed shrinks. Most of what goes wrong in a cluster goes wrong while a fu
 moment rarely meets one. So `crash_at_work`, `interrupt` and `disturb` place a fault on a node that runs something, and
 hypothesis aims at runs in which calls were started again (`hypothesis.target`). The module needs hypothesis, which
 mpreg itself does not need.
+
+The phase `explain` of hypothesis traces each line of the runs that shrink a failure: they take several times as long.
 """
 
 from __future__ import annotations
@@ -114,9 +117,10 @@ class ClusterMachine(RuleBasedStateMachine):
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
     def cluster(self) -> Mapping[str, Spec]:
-        """Return the nodes of one run.
+        """Return the nodes of one run: `nodes`, unless a subclass needs others in each run.
 
-        Override it for nodes that are made for each run. Functions that keep state come from a factory (see `Spec`).
+        Functions that keep state need no override: `Spec(functions=make_functions)` creates them for each life of a
+        node.
         """
         return self.nodes
 

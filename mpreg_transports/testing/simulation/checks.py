@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -44,6 +45,27 @@ def check_callable(what: str, value: object, write: str) -> None:
     """Raise unless `value` can be called; `write` is an example."""
     if not callable(value):
         raise TypeError(f"{what}={value!r:.60}: expected a function, such as {write}, got {type(value).__name__}")
+
+
+def check_factory(what: str, value: object, write: str) -> None:
+    """Raise unless `value` can be called without arguments; `write` is an example."""
+    check_callable(what, value, write)
+    if (missing := refuses_arguments(value)) is not None:
+        raise TypeError(
+            f"{what}: expected a function without arguments that returns a mapping, such as {write}; "
+            f"{describe(value)} needs some: {missing}"
+        )
+
+
+def refuses_arguments(call: Any, *args: object) -> str | None:
+    """Return why `call` does not take these arguments; None if it does, or if it has no signature that can be read."""
+    try:
+        inspect.signature(call).bind(*args)
+    except ValueError:
+        return None
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def describe(value: object) -> str:

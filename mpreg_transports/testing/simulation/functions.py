@@ -194,12 +194,12 @@ class Offered(msgspec.Struct, frozen=True):
     names: Replaced = ()
 
 
-def functions_of(given: Functions) -> dict[str, Fn]:
-    """Return the functions of one life; a factory is called for them. Raises TypeError or ValueError."""
+def functions_of(given: Functions, *, node: str = "") -> dict[str, Fn]:
+    """Return the functions of one life of `node`; a factory is called for them. Raises TypeError or ValueError."""
     what = "functions"
     if not isinstance(given, Mapping):
         check_callable(what, given, "make_functions")
-        what = f"the functions that {name_of(given)} returns"
+        what = (f"node {node!r}: " if node else "") + f"the functions that {name_of(given)} returns"
         with guarded():
             given = given()
     if not isinstance(given, Mapping):

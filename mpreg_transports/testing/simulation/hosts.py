@@ -38,7 +38,7 @@ from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
 from mpreg_transports.functions.execution import tags
 from mpreg_transports.testing.simulation.calls import CallKey, SimCall
-from mpreg_transports.testing.simulation.checks import check_callable, check_kind, texts
+from mpreg_transports.testing.simulation.checks import check_factory, check_kind, texts
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.clocks import Clock
 from mpreg_transports.testing.simulation.drivers import GOOD, DriverFaults
@@ -78,7 +78,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.functions, Mapping):
             functions_of(self.functions)
         else:
-            check_callable("functions", self.functions, "make_functions, or a mapping such as {'price': price}")
+            check_factory("functions", self.functions, "make_functions, or a mapping such as {'price': price}")
         tags(self.resources)
         if self.peers is not None:
             texts("peers", self.peers)
@@ -307,7 +307,7 @@ class NodeHost(Host):
         self.running = {}
         self.last_dispatch = 0
         self.coordinator, self.era = None, 0
-        self.functions = functions_of(self.spec.functions)
+        self.functions = functions_of(self.spec.functions, node=self.name)
         self.offers = function_table(self.functions)
         sim, label = self.sim, f"{self.name}/{self.life}"
         seed = sim.chooser.below(f"~seed {label}", 1 << 52)

@@ -114,9 +114,9 @@ def tap_messages(links: Links, host: Host, subscriptions: Subscriptions) -> None
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md, or 0."""
+    """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md; 0: one of your own."""
 
     def __init__(self, invariant: int, text: str) -> None:
-        super().__init__(f"invariant {invariant}: {text}")
+        super().__init__(f"invariant {invariant}: {text}" if invariant else text)
         self.invariant = invariant
         self.text = text

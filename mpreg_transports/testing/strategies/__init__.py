@@ -1,7 +1,7 @@
 """hypothesis strategies for what mpreg takes: values, clusters, graphs, requests, messages and faults.
 
-They need hypothesis: `pip install 'mpreg[testing]'`. Together with `oracle` they fuzz the resolver and placement
-(docs/howto/fuzz.md).
+They need hypothesis, which the extra `testing` of mpreg installs. Together with `oracle` they fuzz the resolver and
+placement (docs/howto/fuzz.md).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 if find_spec("hypothesis") is None:
-    raise ImportError("mpreg_transports.testing.strategies needs hypothesis: pip install 'mpreg[testing]'")
+    raise ImportError("mpreg_transports.testing.strategies needs hypothesis: pip install hypothesis")
 
 from mpreg_transports.testing.strategies.cluster import FUNCTIONS, clusters
 from mpreg_transports.testing.strategies.fault import faults

@@ -39,10 +39,10 @@ def graphs(
 ) -> SearchStrategy[Graph]:
     """Return a strategy for graphs of one to `max_calls` calls, each of a function that a node of `cluster` offers.
 
-    A call requires resources that some node holds. With `unroutable` some calls fit no node. The arguments are values
-    and references to earlier calls, also inside containers and to the parts of results that `paths` names by function.
-    `arguments` are strategies for the positional arguments of functions that do not take any value; references replace
-    some of them.
+    These include `echo` and `echos`, which every node offers although no `Spec` names them. A call requires resources
+    that some node holds. With `unroutable` some calls fit no node. The arguments are values and references to earlier
+    calls, also inside containers and to the parts of results that `paths` names by function. `arguments` are strategies
+    for the positional arguments of functions that do not take any value; references replace some of them.
     """
     return handles(cluster, arguments or {}, paths, max_calls, unroutable).map(lambda made: made[0].graph)
 

@@ -26,10 +26,10 @@ def requests(
 ) -> SearchStrategy[Request]:
     """Return a strategy for requests: graphs of calls with the options of a request (see `graphs`).
 
-    With `valid=False` each has one to three defects, so that the node that is asked refuses it: no calls, empty, long
-    or repeated names, unknown references, cycles, calls that fit no node. With `valid=None` also calls that fit no node
-    under `partial` and `wait`, and requests of both kinds. All requests are traced, so that `Expected.check` compares
-    where calls ran.
+    They call the functions of `cluster`, and `echo` and `echos`, which every node offers. With `valid=False` each has
+    one to three defects, so that the node that is asked refuses it: no calls, empty, long or repeated names, unknown
+    references, cycles, calls that fit no node. With `valid=None` also calls that fit no node under `partial` and
+    `wait`, and requests of both kinds. All requests are traced, so that `Expected.check` compares where calls ran.
     """
     made = handles(cluster, arguments or {}, paths, max_calls, False)
     right = made.flatmap(_options)

@@ -580,8 +580,8 @@ def test_member_with_a_long_backlog_is_read() -> None:
 def test_peer_that_takes_nothing_is_hung_up() -> None:
     harness = NodeHarness()
     peer = harness.client()
-    harness.node.backlog(peer.link, 1000, now=harness.now)
-    for queued in range(900, 0, -100):
+    harness.node.backlog(peer.link, 100_000, now=harness.now)
+    for queued in range(90_000, 10_000, -10_000):
         harness.advance(9)
         harness.node.backlog(peer.link, queued, now=harness.now)
     assert peer.hung_up is None, "each time it has taken some"
@@ -591,7 +591,19 @@ def test_peer_that_takes_nothing_is_hung_up() -> None:
     harness.advance(1)
     assert peer.hung_up == 1013
     (notice,) = harness.noticed(LinkClosed)
-    assert (notice.cause, notice.reason) == (LinkEndCause.STALLED, "took none of 100 bytes for 10 s")
+    assert (notice.cause, notice.reason) == (LinkEndCause.STALLED, "took none of 20000 bytes for 10 s")
+
+
+def test_last_bytes_of_a_message_count_for_the_stall() -> None:
+    """A short backlog that shrinks is no sign of life, but its peer is not one that takes nothing."""
+    harness = NodeHarness()
+    peer = harness.client()
+    harness.node.backlog(peer.link, 1000, now=harness.now)
+    for queued in range(900, 0, -100):
+        harness.advance(9)
+        peer.send(GetView(1))
+        harness.node.backlog(peer.link, queued, now=harness.now)
+    assert peer.hung_up is None
 
 
 def test_backlog_that_was_sent_has_no_timer() -> None:
@@ -605,15 +617,19 @@ def test_backlog_that_was_sent_has_no_timer() -> None:
     assert peer.hung_up is None
 
 
-def test_short_writes_to_a_silent_peer_are_no_sign_of_life() -> None:
-    """The system takes a ping for a peer that is gone, and the driver reports that nothing waits any more."""
+@pytest.mark.parametrize(
+    "reports", [(7, 0), (7, 3, 0), (1204, 1200, 1196, 600, 0), (MAX_CONTROL_BYTES + 4, MAX_CONTROL_BYTES, 0)]
+)
+def test_short_writes_to_a_silent_peer_are_no_sign_of_life(reports: tuple[int, ...]) -> None:
+    """The system takes pings and gossip for a peer that is gone, whole or in pieces, and the driver reports each."""
     harness = NodeHarness()
     peer = harness.client()
-    for _ in range(4):
-        harness.advance(5)
-        if peer.hung_up is None:
-            harness.node.backlog(peer.link, 7, now=harness.now)
-            harness.node.backlog(peer.link, 0, now=harness.now)
+    begun = harness.now
+    while peer.hung_up is None:
+        harness.advance(1)
+        for queued in reports if peer.hung_up is None else ():
+            harness.node.backlog(peer.link, queued, now=harness.now)
+        assert harness.now - begun <= Limits().gone_after
     assert peer.hung_up == 1001
     (notice,) = harness.noticed(LinkClosed)
     assert notice.cause is LinkEndCause.SILENT
@@ -622,7 +638,7 @@ def test_short_writes_to_a_silent_peer_are_no_sign_of_life() -> None:
 def test_long_backlog_that_becomes_shorter_is_a_sign_of_life() -> None:
     harness = NodeHarness()
     peer = harness.client()
-    for queued in range(900, 0, -100):
+    for queued in range(900_000, 0, -100_000):
         harness.advance(5)
         harness.node.backlog(peer.link, queued, now=harness.now)
     assert peer.hung_up is None

@@ -82,6 +82,25 @@ def test_partition_keeps_the_memory() -> None:
     assert asked(sim, "get", "k") == "v" and len(LIVES) == 1
 
 
+@pytest.mark.parametrize("factory", [lambda x: {}, lambda *, x: {}, Fn.build], ids=["positional", "keyword", "method"])
+def test_factory_that_needs_arguments(factory: Any) -> None:
+    text = r"functions: expected a function without arguments.*such as make_functions.* needs some: missing a required"
+    with pytest.raises(TypeError, match=text):
+        Spec(functions=factory)
+
+
+@pytest.mark.parametrize("factory", [lambda x=1: {}, dict, shelf], ids=["default", "class", "function"])
+def test_factory_without_required_arguments(factory: Any) -> None:
+    assert Spec(functions=factory).functions is factory
+
+
+@pytest.mark.parametrize(("factory", "got"), [(lambda: None, "NoneType"), (lambda: ["price"], "list")])
+def test_factory_that_returns_no_mapping(factory: Any, got: str) -> None:
+    text = rf"node 'shop': the functions that <lambda> returns: expected a mapping such as .*, got {got}"
+    with pytest.raises(TypeError, match=text):
+        Simulation(nodes={"shop": Spec(functions=factory)})
+
+
 def test_withdraw_and_offer_in_one_life() -> None:
     sim = Simulation(seed=1, nodes=NODES)
     asked(sim, "put", "k", "v")
