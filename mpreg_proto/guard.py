@@ -110,7 +110,7 @@ def check_request(request: object, *, encodable: bool = False) -> None:
     it is sent, and with it all other requests.
     """
     if type(request) is not Request:
-        raise LocalProtocolError(f"what is submitted: expected Request, got {short_name(type(request))}")
+        raise LocalProtocolError(f"a request: expected Request, got {short_name(type(request))}")
     if type(request.calls) is not tuple:
         raise LocalProtocolError(f"the calls of a request: expected a tuple, got {shown(request.calls)}")
     for call in request.calls:

@@ -220,7 +220,9 @@ def test_exception_that_has_ended_the_driver_is_reported_first(tmp_path: Path, r
     gc.collect()
 
 
-@pytest.mark.parametrize("make", [lambda: 1, lambda config: 1, 7, None], ids=repr)
+@pytest.mark.parametrize(
+    "make", [lambda: 1, lambda config: 1, 7, None], ids=["no parameter", "one parameter", "int", "None"]
+)
 def test_make_that_takes_no_config_and_functions(make: Any) -> None:
     with pytest.raises(TypeError, match=r"make.*expected a function.*make\(config, functions\)"):
         check_driver(make, only=["clients"])

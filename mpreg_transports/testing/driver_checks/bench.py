@@ -26,6 +26,8 @@ WAITS = 10
 driver needs a few of them at most, also on a busy machine."""
 
 
+_CLOSING_SECONDS = 0.5
+"""The seconds within which a driver that fails ends after its connections: a peer sees their end first."""
 _FRAMES = 4
 """The frames of the traceback of a driver's exception that a report shows."""
 
@@ -233,7 +235,7 @@ class Bench:
         """Return how a driver has ended although nothing has let its node leave; empty if none has."""
         for node in self._nodes:
             try:
-                if node not in self._left and node.wait(0):
+                if node not in self._left and node.wait(_CLOSING_SECONDS):
                     return "the driver has ended by itself"
             except Exception as error:
                 return f"the driver has ended with {type(error).__name__}: {error}"
