@@ -268,6 +268,7 @@ class Node:
     def submit(self, request: Request, *, now: int) -> RequestId:
         """Run `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`.
 
+        An eager request gets several of them, and `result.last` is true in the last one.
         Raises LocalProtocolError for something that is no `Request`.
         """
         check_kind("what is submitted", request, (Request,))

@@ -81,7 +81,9 @@ class Availability(Watcher):
         host = self._sim.nodes.get(client.node)
         if host is None or not host.alive:
             return
-        half_open = any(wire.ends[1 - side].life != host.life for wire, side in client.wires.values())
+        half_open = any(
+            wire.died is not None or wire.ends[1 - side].life != host.life for wire, side in client.wires.values()
+        )
         self._asked[call.label] = _Asked(host, _version(host), self._stability.since(), half_open=half_open)
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from mpreg_proto.effects import Framing
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import Standing
@@ -143,6 +144,7 @@ class StateCleanup(Watcher):
 
     def settled(self, sim: World) -> None:
         busy = any(not call.done() for call in sim.calls) or any(host.running for host in sim.nodes.values())
+        busy = busy or any(not query.done() for query in sim.queries) or _in_progress(sim)
         waits = sim.network.has_backlog(sim.hosts, sim.now)
         if busy or waits or sim.now - self._stability.since() < SETTLED_AFTER:
             return
@@ -223,9 +225,24 @@ class StateCleanup(Watcher):
         raise Violation(15, f"{stamp(host)} is left with {text}")
 
 
+def _in_progress(sim: World) -> bool:
+    """Return whether a node has a request of its own process or of a JSON client, whose timeouts may end later."""
+    for host in sim.nodes.values():
+        for execution in host.node.coordinator.requests.values() if host.alive else ():
+            session = host.node.links.sessions.get(execution.link)
+            own_or_json = session is None or session.framing is Framing.CLASSIC_MESSAGES
+            if own_or_json and host.local < execution.deadline + SECOND:
+                return True
+    return False
+
+
 def _half_open(host: Host) -> list[LinkId]:
-    """Return the links whose other end has ended without a notification."""
+    """Return the links whose other end has ended without a notification, or that have died without one."""
     if not host.alive:
         return []
-    ends = [(link, wire.ends[1 - side]) for link, (wire, side) in host.wires.items()]
-    return [link for link, other in ends if other.life != other.host.life or not other.host.alive]
+    ends = [(link, wire, wire.ends[1 - side]) for link, (wire, side) in host.wires.items()]
+    return [
+        link
+        for link, wire, other in ends
+        if wire.died is not None or other.life != other.host.life or not other.host.alive
+    ]

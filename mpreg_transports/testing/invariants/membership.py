@@ -93,8 +93,8 @@ class MonotonicCells(MemberWatcher):
         self.look(host, map(MemberId, known))
 
     def _may_forget(self, host: NodeHost) -> bool:
-        week = 7 * 24 * 3600 * 10**9
-        return host.sim.now > week or len(host.node.cluster.members._retired) >= host.spec.limits.retired_members
+        limits = host.spec.limits
+        return host.sim.now > limits.retired_for or len(host.node.cluster.members._retired) >= limits.retired_members
 
 
 class OwnerOnlyIncarnation(MemberWatcher):
@@ -130,6 +130,9 @@ class OwnerOnlyIncarnation(MemberWatcher):
             if notice.standing is Standing.LEFT:
                 self._left[notice.member] = None
 
+    def crashed(self, host: NodeHost) -> None:
+        self._owned(host)
+
     def node_event_handled(self, host: NodeHost) -> None:
         self._owned(host)
         if self._about:
@@ -144,7 +147,8 @@ class OwnerOnlyIncarnation(MemberWatcher):
             self._raised[me] = known = own.incarnation
         if own.incarnation > known:
             self._raised[me] = own.incarnation
-        if own.incarnation > 0 and own.incarnation > self._accused.get(life(host), -1) + 1:
+        justified = max(self._accused.get(life(host), -1) + 1, 0) + host.advertised
+        if own.incarnation > justified:
             accused = self._accused.get(life(host), -1)
             raise Violation(
                 2, f"{stamp(host)} is at incarnation {own.incarnation} and was accused at {accused} at most"
@@ -189,6 +193,9 @@ class DeterministicMerge(MemberWatcher):
         session = host.node.links.sessions[link]
         if session.member is not None and session.member != host.node.me:
             self._received.setdefault(host.name, (life(host), []))[1].extend(filter(_sensible, message.claims))
+
+    def crashed(self, host: NodeHost) -> None:
+        self._carded(host)
 
     def node_event_handled(self, host: NodeHost) -> None:
         self._carded(host)
