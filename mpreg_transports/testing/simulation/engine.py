@@ -224,6 +224,7 @@ class Engine:
             trip = 0
         elif self.chooser.chance(f"~hang {host.name}", self.network.profile(host.name, target.name).hangs):
             self._hang(host, where)
+            self.network.hung_until = max(self.network.hung_until, self.now + DEFAULT.dial)
             return
         else:
             trip = self.network.latency(host.name, target.name) + self.network.latency(target.name, host.name)
@@ -339,9 +340,7 @@ class Engine:
     def _hang(self, host: Host, where: Address) -> None:
         """Let a dial hang. A node gives it up by itself, and a client after the time that a node would take."""
         self.network.hung += 1
-        if isinstance(host, NodeHost):
-            self.network.hung_until = max(self.network.hung_until, self.now + host.spec.limits.dial)
-        else:
+        if not isinstance(host, NodeHost):
             self.push(self.now + DEFAULT.dial, self._dial_failed, host, host.life, where)
 
     def _dialled(self, host: Host, life: int, target: NodeHost | None, where: Address) -> None:

@@ -119,7 +119,7 @@ class Network:
         self.halved: int = 0
         """The number of connections that died without a word beside another one of the same hosts."""
         self.hung_until: int = 0
-        """The time until which a node waits for the answer to a dial that has hung."""
+        """The time until which a dial is open that has hung, though its target runs."""
         self.dead: list[Wire[Any]] = []
         """The connections that have died without a word."""
         self.waited: int = 0
