@@ -242,9 +242,13 @@ def half_open(drawing: Drawing, at: float) -> None:
         return
     one, other = drawing.pair()
     if drawing.chooser.chance("swarm both", 0.6):
+        for source, target in ((one, other), (other, one)):  # so slow that both links are open for a while
+            far = msgspec.to_builtins(Profile(delay=constant(0.05)))
+            drawing.add(at, "set_link", source=source, target=target, profile=far)
+            drawing.add(at + 2, "set_link", source=source, target=target, profile=msgspec.to_builtins(Profile()))
         for name in (one, other):
             drawing.add(at, "restart", name=name)
-        at += drawing.between(0.001, 0.3)
+        at += drawing.between(0.1, 0.4)
     drawing.add(at, "kill_link", one=one, other=other, which=which)
 
 
@@ -337,6 +341,8 @@ def narrow(drawing: Drawing, at: float) -> None:
             slow = Profile(bandwidth=bandwidth)
             drawing.add(at, "set_link", source=one, target=other, profile=msgspec.to_builtins(slow))
             drawing.add(until, "set_link", source=one, target=other, profile=msgspec.to_builtins(Profile()))
+        for _ in range(8 * target.startswith("a@")):
+            drawing.submit(at + drawing.between(0, 4), "pad", 7, node=source, client=target)
         for _ in range(1 + drawing.chooser.below("swarm bulks", 4)):
             function, value = drawing.chooser.choice("swarm bulk", (("bulk", 7), ("add", bytes(300_000))))
             drawing.submit(at + drawing.between(0, 4), function, value, node=source, client=f"a@{source}")
@@ -453,7 +459,7 @@ def small_limits(chooser: Chooser) -> dict[str, int]:
             limits[name] = chooser.choice("swarm bound", drawn)
     if "message" in limits:
         limits["node_message"] = 2 * limits["message"]
-        limits["backlog"] = 2 * limits["message"]
+        limits["backlog"] = limits["message"] * 11 // 10
     if "ping_every" in limits:
         limits["gone_after"] = 5 * limits["ping_every"] // 2
     return limits

@@ -115,7 +115,13 @@ class Availability(Watcher):
     def _serves_all_itself(self, asked: _Asked, calls: tuple[Call, ...]) -> bool:
         """Return whether its node could run all calls throughout, and no node offers other versions."""
         host = asked.host
-        if not host.alive or host.life != asked.life or host.node.me != asked.member or host.node.draining or host.stalled_until > self._sim.now:
+        if (
+            not host.alive
+            or host.life != asked.life
+            or host.node.me != asked.member
+            or host.node.draining
+            or host.stalled_until > self._sim.now
+        ):
             return False
         now = self._offers(host)
         return asked.version == _version(host) and all(now.fits(call) and self._alike(call) for call in calls)

@@ -30,8 +30,8 @@ _HEAP = 64
 
 
 _AGAIN = 4
-"""The number of times that one claim may arrive over one link: as gossip, in the reply to a digest, and when both sides
-send it at the same time."""
+"""The number of times that one claim may arrive over one link as gossip, also when both sides send it at the same time.
+Replies to digests are not counted: each has a digest, of which several may wait on a link that is cut."""
 
 
 class ResourceBounds(Watcher):
@@ -68,7 +68,7 @@ class ResourceBounds(Watcher):
 
         A claim that arrives over one link again and again goes round a cycle of members.
         """
-        if type(message) is Gossip:
+        if type(message) is Gossip and not message.answer:
             received = self._received.setdefault((host.name, host.life, link), {})
             for claim in message.claims:
                 key = (claim.member, claim.incarnation, claim.standing, claim.accusers)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpreg_proto.ids import LinkId
 from mpreg_proto.notices import Left, Notice
-from mpreg_proto.wire.messages import Call, Done, Request, Result, View
+from mpreg_proto.wire.messages import Call, Done, Failed, Request, Result, View
 from mpreg_proto.wire.values import Ref
 from mpreg_transports.testing.invariants.completion import GRACE
 from mpreg_transports.testing.invariants.oracles import stamp
@@ -53,7 +53,8 @@ class OwnRequestCompletion(Watcher):
             raise Violation(9, f"request {request.number} of {request.client} has ended twice")
         self._in_time(request)
         named = self._named_rows.setdefault(request.label, {})
-        named.update(dict.fromkeys(row.name for row in (*result.done, *result.failed)))
+        rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
+        named.update(dict.fromkeys(row.name for row in rows))
         expected = evaluate(request.request, self._known.calls if self._named is None else self._named, default_codec())
         for row in result.done:
             _compare(row, expected.get(row.name), f"request {request.number} of {request.client}")

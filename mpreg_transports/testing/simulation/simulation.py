@@ -637,9 +637,11 @@ class Simulation:
             self._engine.push(max(self.now, action.at), self._engine.act, self._played, (action,))
 
     def _played(self, action: Action) -> None:
-        """Perform an action at its time. A client that is stalled sends nothing; after `calm` there are no faults."""
-        client = self._client(action.args.get("client", ""))
-        if client is not None and client.stalled_until > self.now:
+        """Perform an action at its time. A stalled process submits nothing; after `calm` there are no faults."""
+        caller: Host | None = self._client(action.args.get("client", ""))
+        if action.name == "submit_own":
+            caller = self.nodes[action.args["node"]]
+        if caller is not None and caller.stalled_until > self.now:
             return
         if self._faulty or action.name in WORK:
             self._perform(action.name, action.args)

@@ -1,4 +1,4 @@
-"""Faults and callers of a simulation: dying links and processes, hanging dials, sleeping machines, JSON, own requests."""
+"""Faults and callers of a simulation: links and processes that die, dials that hang, sleep, JSON, own requests."""
 
 from __future__ import annotations
 
