@@ -92,6 +92,8 @@ class DispatchTracking(Watcher):
         here, there = wire.ends[side], wire.ends[1 - side]
         if not isinstance(there.host, NodeHost):
             return False
+        if max(wire.last) > sim.now + _ON_ITS_WAY:
+            return False  # it is in transit behind much else, on a path that had a low bandwidth
         if wire.died is not None or there.closed or there.life != there.host.life:
             return False  # such a link is half-open, which the node will detect
         if not _sound(sim, here, there):
