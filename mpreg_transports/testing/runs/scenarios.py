@@ -225,7 +225,7 @@ def days(drawing: Drawing) -> Load:
         (leave_one if drawing.chooser.chance("story", 0.4) else crash_one)(drawing, at)
         at += drawing.between(10, 40)
     drawing.revive()
-    return Load(rate=1.0, long=0.05, others=0.2)
+    return Load(rate=2.0, long=0.05, others=0.2)
 
 
 def flaky_links(drawing: Drawing) -> Load:
