@@ -97,7 +97,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     members: int = 16_384
     """ALIVE and SUSPECT members that a node remembers."""
     dead_members: int = 4_096
+    """DEAD and LEFT members that a node remembers; it retires the oldest above that."""
     retired_members: int = 100_000
+    dead_for: Span = 24 * HOUR
+    """The time after which a DEAD or LEFT member is retired, so that only its id is kept."""
+    retired_for: Span = 7 * 24 * HOUR
+    """The time after which a retired id is forgotten. Reasonable: longer than any node can be cut off."""
+    rare_from: Span = 600 * SECOND
+    """The silence after which the address of a seed or of a dead member is dialled rarely."""
+    rare_dial: Span = 30 * SECOND
+    """The interval, in the whole cluster, between dials of such an address."""
+    full_digest: int = 64
+    """Members up to which a comparison of states begins with a digest of all; with more it begins with hashes."""
     functions: int = 10_000
     """Functions that one member may offer."""
     resources: int = 10_000

@@ -295,6 +295,7 @@ class Node:
     def submit(self, request: Request, *, now: int) -> RequestId:
         """Run `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`.
 
+        An eager request gets several of them, and `result.last` is true in the last one.
         Raises LocalProtocolError for something that is no `Request`, or that has a field of another type.
         """
         check_request(request, encodable=True)

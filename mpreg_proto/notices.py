@@ -111,7 +111,10 @@ class StrayResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestFinished(msgspec.Struct, frozen=True, gc=False):
-    """A request that this process submitted itself has an answer. The only notice that carries values."""
+    """A request that this process submitted itself has a result. The only notice that carries values.
+
+    An eager request has several, one for each part of its results; `result.last` is true in the last one.
+    """
 
     request: RequestId
     result: Result

@@ -391,7 +391,8 @@ class ActionRunner:
 
     def _id_retired(self, action: IdRetired, now: int) -> Iterable[Output]:
         """Continue under a new id: the cluster has retired this node's id (membership.md)."""
-        self.run(self._machines.coordinator.end_all(now), now)
+        ended = self._machines.coordinator.end_all(now, started=faults.LOST_WITH_ID, waiting=faults.ID_RETIRED)
+        self.run(ended, now)
         for link, session in list(self._links.sessions.items()):
             if session.member is not None or session.dialled is not None:
                 self._links.hang_up(link)

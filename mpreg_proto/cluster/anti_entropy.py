@@ -22,6 +22,7 @@ from mpreg_proto.cluster.actions import SendMessage
 from mpreg_proto.cluster.catalogue import LAST_VERSION, Catalogue, wire_size
 from mpreg_proto.cluster.members import LAST_INCARNATION, Member, Members
 from mpreg_proto.ids import LinkId, MemberId
+from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import BucketHashes, Claim, Delta, Digest, Gossip, Head, Pull
 
@@ -149,8 +150,6 @@ def newer(members: Members, theirs: Iterable[Claim], *, beyond: Iterable[Member]
     return [*(current.claim() for current in rest.values()), *found]
 
 
-FULL_DIGEST_MEMBERS = 64
-"""Up to this number of members a digest of all is shorter than the hashes."""
 INLINE_DELTA = 1024
 """A delta of at most this many bytes is sent with its head; a longer one is sent on request."""
 _NOTHING = bytes(16)
@@ -159,10 +158,11 @@ _NOTHING = bytes(16)
 class AntiEntropy:
     """Answers comparisons from the current state. `Cluster` invalidates `buckets` after each change."""
 
-    __slots__ = ("_catalogue", "_members", "buckets")
+    __slots__ = ("_catalogue", "_limits", "_members", "buckets")
 
-    def __init__(self, members: Members, catalogue: Catalogue) -> None:
+    def __init__(self, members: Members, catalogue: Catalogue, limits: Limits) -> None:
         self._members = members
+        self._limits = limits
         self._catalogue = catalogue
         self.buckets: Buckets = Buckets(members, catalogue)
 
@@ -180,7 +180,7 @@ class AntiEntropy:
 
     def compare(self, link: LinkId) -> list[SendMessage]:
         """Begin a comparison: with a node just dialled, and with one neighbour at intervals."""
-        if len(self._members) <= FULL_DIGEST_MEMBERS:
+        if len(self._members) <= self._limits.full_digest:
             return [SendMessage(link, Digest(digest(self._members), self._catalogue.heads()))]
         return [SendMessage(link, BucketHashes(self.buckets.hashes()))]
 

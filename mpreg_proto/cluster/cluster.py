@@ -91,7 +91,7 @@ class Parts:
         self.gossip: Disseminator = Disseminator(
             self.members, self.catalogue, self.links, rings=self.rings, timers=timers
         )
-        self.anti_entropy: AntiEntropy = AntiEntropy(self.members, self.catalogue)
+        self.anti_entropy: AntiEntropy = AntiEntropy(self.members, self.catalogue, limits)
         self.dialer: Dialer = Dialer(
             self.members, self.rings, self.links, seeds=seeds, timers=timers, rng=rng, limits=limits
         )

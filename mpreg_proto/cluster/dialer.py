@@ -27,9 +27,6 @@ from mpreg_proto.timers import Key, TimerKind, Timers
 
 MIN_LINK_AGE = 5 * SECOND
 """A link that lasted less is not dialled again at once, else two nodes that cannot agree would dial without end."""
-RARELY_FROM = 600 * SECOND
-RARE_INTERVAL = 30 * SECOND
-"""The interval, in the whole cluster, between dials of a seed or a dead member that is silent for `RARELY_FROM`."""
 RARELY_AFTER = 8
 """An address that led to this process so often in a row is tried rarely as well; once is enough if this node is not
 alone."""
@@ -96,9 +93,9 @@ class Backoff:
     def after_failure(self, row: AddressRow, now: int, *, dead: bool) -> int:
         """Return the pause until the next dial; `dead`: no living member is expected there."""
         own = row.own_hits >= RARELY_AFTER or (row.own_hits > 0 and len(self._rings) > 1)
-        if not own and (not dead or now - row.silent_since < RARELY_FROM):
+        if not own and (not dead or now - row.silent_since < self._limits.rare_from):
             return self.pause(row.failures - 1, dead=dead)
-        whole = RARE_INTERVAL * len(self._rings)
+        whole = self._limits.rare_dial * len(self._rings)
         if row.rare:
             return whole
         # The first time is random within the round; otherwise the whole cluster would try at one time and then pause.
@@ -366,7 +363,8 @@ class Dialer:
 
     def housekeeping(self, now: int) -> list[Dial | Notify]:
         """Forget the links that are not needed any more, and dial any members if there are too few links."""
-        self._dial_back_sent = {member: at for member, at in self._dial_back_sent.items() if at + RARE_INTERVAL > now}
+        kept = self._limits.rare_dial
+        self._dial_back_sent = {member: at for member, at in self._dial_back_sent.items() if at + kept > now}
         for member in [member for member, until in self._link_needed_until.items() if until <= now]:
             del self._link_needed_until[member]
             current = self._members.get(member)
@@ -433,7 +431,7 @@ class Dialer:
             return []
         if not self._needed(address):
             if row.interested or row.seed:  # a member met there may leave without notice
-                self._dial_by(address, now + RARE_INTERVAL)
+                self._dial_by(address, now + self._limits.rare_dial)
             return []
         rank = self._rank(row)
         if not self._has_slot(rank):

@@ -15,11 +15,11 @@ from hashlib import blake2b
 import msgspec
 
 from mpreg_proto.ids import MEMBER_ID_BYTES, MemberId, show
-from mpreg_proto.limits import HOUR, Limits
+from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import VERSION, Claim
 
-__all__ = ["FORGOTTEN_AFTER", "LAST_INCARNATION", "RETIRES_AFTER", "Card", "Member", "Members"]
+__all__ = ["LAST_INCARNATION", "Card", "Member", "Members"]
 
 _CARD = 8 * 1024
 _ADDRESSES = 16
@@ -64,8 +64,6 @@ def card_hash(data: bytes) -> bytes:
 
 LAST_INCARNATION = 2**31 - 1
 """Claims beyond it are dropped, so that one message cannot use up a member's incarnations."""
-RETIRES_AFTER = 24 * HOUR
-FORGOTTEN_AFTER = 7 * 24 * HOUR
 MAX_ACCUSERS = 10
 """The number of accusers kept of one incarnation: those with the smallest ids, so that the order of claims is
 irrelevant."""
@@ -366,10 +364,10 @@ class Members:
     # -- retiring and forgetting ----------------------------------------------------------------------------------
 
     def collect(self, now: int) -> list[Member]:
-        """Retire members DEAD or LEFT for a day, forget those RETIRED for a week; return the newly RETIRED."""
-        old = [member for member, since in self._dead.items() if since + RETIRES_AFTER <= now]
+        """Retire members that are DEAD or LEFT for long, forget those RETIRED for long; return the newly RETIRED."""
+        old = [member for member, since in self._dead.items() if since + self._limits.dead_for <= now]
         retired = [self._retire(member, now) for member in old]
-        for member in [member for member, since in self._retired.items() if since + FORGOTTEN_AFTER <= now]:
+        for member in [member for member, since in self._retired.items() if since + self._limits.retired_for <= now]:
             del self._retired[member]
         return retired
 
@@ -378,8 +376,8 @@ class Members:
         dead = next(iter(self._dead.values()), None)
         retired = next(iter(self._retired.values()), None)
         times = [
-            *([] if dead is None else [dead + RETIRES_AFTER]),
-            *([] if retired is None else [retired + FORGOTTEN_AFTER]),
+            *([] if dead is None else [dead + self._limits.dead_for]),
+            *([] if retired is None else [retired + self._limits.retired_for]),
         ]
         return min(times, default=None)
 

@@ -352,12 +352,16 @@ class Coordinator:
         offered = refusal is not None and self.scheduler.candidates(execution, call)
         return refusal if offered and refusal is not None else self.scheduler.explain_not_found(execution, call)
 
-    def end_all(self, now: int) -> list[RequestOutput]:
-        """End every request, as the grace of this node is over: 1023 if a body may have started, else 1024."""
+    def end_all(
+        self, now: int, *, started: Fault = faults.LOST_BY_LEAVING, waiting: Fault = faults.DRAINING
+    ) -> list[RequestOutput]:
+        """End every request: with `started` (1023) if a body may have started, else with `waiting` (1024).
+
+        By default the reason is that the grace of this node is over.
+        """
         actions: list[RequestOutput] = []
         for execution in list(self.requests.values()):
-            started = execution.possibly_started
-            actions += self.in_flight.end(execution, faults.LOST_BY_LEAVING if started else faults.DRAINING, now)
+            actions += self.in_flight.end(execution, started if execution.possibly_started else waiting, now)
         return actions
 
     def busy_on(self, link: LinkId) -> bool:

@@ -19,6 +19,13 @@ LOST: Final = ErrorCode.OUTCOME_UNKNOWN
 LOST_BY_LEAVING: Final = Fault(
     ErrorCode.OUTCOME_UNKNOWN, "this node left the cluster while calls of this request may have been running"
 )
+ID_RETIRED: Final = Fault(
+    ErrorCode.DRAINING, "the cluster has retired the id of this node, which joins again with a new one; ask again"
+)
+LOST_WITH_ID: Final = Fault(
+    ErrorCode.OUTCOME_UNKNOWN,
+    "the cluster has retired the id of this node while calls of this request may have been running",
+)
 
 
 def overloaded(limit: str, value: int) -> Fault:

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 import anyio
 import pytest
 
-from mpreg_proto.cluster import members
-from mpreg_proto.limits import SECOND
+from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_transports.testing import Spec
 from mpreg_transports.testing.memory.cluster import MemoryCluster, memory_cluster
 from tests.helpers import virtual
@@ -42,9 +41,9 @@ async def here() -> str:
     return "here"
 
 
-def halves() -> MemoryCluster:
+def halves(limits: Limits = DEFAULT) -> MemoryCluster:
     """Six nodes that know each other; each offers its own function."""
-    return memory_cluster({name: Spec(functions={f"of-{name}": here}) for name in (*HERE, *THERE)})
+    return memory_cluster({name: Spec(functions={f"of-{name}": here}, limits=limits) for name in (*HERE, *THERE)})
 
 
 def cut(cluster: MemoryCluster, *, silent: bool) -> None:
@@ -110,14 +109,13 @@ async def test_partition_heals_to_one_cluster(silent: bool, minutes: int) -> Non
 
 
 @pytest.mark.parametrize("minutes", [60, 3], ids=["retired", "forgotten"])
-async def test_partition_heals_after_members_are_retired(minutes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_partition_heals_after_members_are_retired(minutes: int) -> None:
     """A dead member is retired after a day and its id is forgotten after a week; here after some minutes.
 
     A node that meets members that have retired its id takes a new id.
     """
-    monkeypatch.setattr(members, "RETIRES_AFTER", 2 * 60 * SECOND)
-    monkeypatch.setattr(members, "FORGOTTEN_AFTER", minutes * 60 * SECOND)
-    async with halves() as cluster, cluster.client("b") as near, cluster.client("e") as far:
+    limits = Limits(dead_for=2 * 60 * SECOND, retired_for=minutes * 60 * SECOND)
+    async with halves(limits) as cluster, cluster.client("b") as near, cluster.client("e") as far:
         before = ids(cluster)
         cut(cluster, silent=True)
         await cluster.until(lambda: parted(cluster), seconds=30)

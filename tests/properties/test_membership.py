@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
-from mpreg_proto.cluster.members import FORGOTTEN_AFTER, RETIRES_AFTER, Card, Members
+from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import Address, LinkId, MemberId
-from mpreg_proto.limits import HOUR, MILLISECOND, SECOND, Limits
+from mpreg_proto.limits import DEFAULT, HOUR, MILLISECOND, SECOND, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Timers
@@ -110,7 +110,7 @@ def test_p4_cells_never_decrease_and_p7_retired_is_not_routable(script: list[Ste
             now += step
             known.collect(now)
         for member in IDS:
-            if member in retired and now >= retired[member] + FORGOTTEN_AFTER:
+            if member in retired and now >= retired[member] + DEFAULT.retired_for:
                 del retired[member]
                 continue
             assert height(known, member) >= before[member]
@@ -303,7 +303,7 @@ def test_p14_wrong_claims_raise_nothing(script: list[tuple[Gossip | Digest | Fet
     member_views(cluster, now=0)
 
 
-@given(st.lists(st.tuples(wild, st.integers(0, 3 * RETIRES_AFTER)), max_size=6))
+@given(st.lists(st.tuples(wild, st.integers(0, 3 * DEFAULT.dead_for)), max_size=6))
 def test_p14_wrong_claims_raise_nothing_after_days(script: list[tuple[Gossip | Digest | Fetch, int]]) -> None:
     cluster, link = lonely(Limits())
     now = 0

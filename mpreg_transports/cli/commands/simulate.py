@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.simulation import Simulation
 
 NAMES = (
-    "swarm, drivers, steady, churn, partition, rolling-restart, overload, slow-node, flaky-links, pauses, slow-lines "
-    "or meetings"
+    "swarm, drivers, steady, churn, partition, rolling-restart, overload, slow-node, flaky-links, pauses, slow-lines, "
+    "meetings, long-calls or days"
 )
 _MOST_NODES = 2_000
 _EXPECTED = (

@@ -42,6 +42,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 4.0
     """The requests per second of the standard workload, if it is used."""
     hot: float = 0.0
+    long: float = 0.0
+    """The share of the requests with bodies of 45 to 90 s."""
+    after: float = 0.0
+    """The seconds for which requests go on after the faults have stopped."""
+    stranger: str = ""
+    """What makes the last node, or half of the nodes, differ from the others: cluster, version or versions."""
+    limits: dict[str, int] = {}
+    """The bounds of all nodes that differ from the defaults."""
 
     def describe(self) -> str:
         """Return the options as one line of text."""
@@ -50,7 +58,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in (("reset", self.links.reset), ("rechunk", self.links.rechunk)):
             links += f", {name} {value:g}" if value else ""
         links += f", {self.links.bandwidth} B/s" if self.links.bandwidth else ""
-        return f"faults {faults}; links {links}; joins {self.joins}; {self.rate:g} requests/s"
+        words = f"faults {faults}; links {links}; joins {self.joins}; {self.rate:g} requests/s"
+        words += f", {self.long:.0%} of them long" if self.long else ""
+        words += f", for {self.after:g} s more" if self.after else ""
+        words += f"; another {self.stranger}" if self.stranger else ""
+        limits = ", ".join(f"{name} {limit}" for name, limit in self.limits.items())
+        return words + (f"; limits {limits}" if limits else "")
 
 
 class Swarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +95,10 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
             joins=chooser.choice("swarm joins", ("first", "first", "chain", "all")),
             rate=chooser.choice("swarm rate", (1.0, 4.0, 8.0, 16.0)),
             hot=chooser.choice("swarm hot", (0.0, 0.0, 0.6)),
+            long=chooser.choice("swarm long", (0.0, 0.0, 0.0, 0.1)),
+            after=chooser.choice("swarm after", (0.0, 0.0, 12.0)),
+            stranger=chooser.choice("swarm stranger", ("", "", "", "", "", "", "", "cluster", "version", "versions")),
+            limits=small_limits(chooser) if chooser.chance("swarm limits", 0.25) else {},
         )
 
     def draw(self, chooser: Chooser, nodes: Mapping[str, Spec]) -> tuple[dict[str, Any], str, list[Action]]:
@@ -96,6 +113,7 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
         """
         drawing = Drawing(chooser, nodes, self.seconds)
         drawing.add(0.0, "set_links", profile=msgspec.to_builtins(options.links))
+        drawing.directions(sound=options.level == 0)
         for second in range(int(self.seconds) if options.kinds else 0):
             if chooser.chance("swarm fault", options.level):
                 at = second + chooser.fraction("swarm moment")
@@ -111,6 +129,7 @@ class Drawing:
     def __init__(self, chooser: Chooser, nodes: Mapping[str, Spec], seconds: float) -> None:
         self.chooser = chooser
         self.functions: dict[str, dict[str, Fn]] = {name: functions_of(spec.functions) for name, spec in nodes.items()}
+        self.resources: dict[str, list[str]] = {name: sorted(spec.resources) for name, spec in nodes.items()}
         self.names: list[str] = list(nodes)
         self.seconds = seconds
         self._script: list[Action] = []
@@ -128,6 +147,13 @@ class Drawing:
             request = packed(graph.request(timeout=60 * SECOND, wait=round(wait * SECOND)))
             self.add(at, "submit", node=node, request=request, client=client, label=_ASKED + self._asked)
             self._asked += 1
+
+    def directions(self, *, sound: bool) -> None:
+        """Now and then draw the paths of one pair of nodes from the start, each direction on its own."""
+        if len(self.names) > 1 and self.chooser.chance("swarm directions", 0.3):
+            for one, other in (pair := self.pair(), pair[::-1]):
+                profile = _links(self.chooser, "swarm direction", sound=sound)
+                self.add(0.0, "set_link", source=one, target=other, profile=msgspec.to_builtins(profile))
 
     def name(self, purpose: str = "swarm node") -> str:
         """Return a random node."""
@@ -156,7 +182,7 @@ class Drawing:
         """
         down: dict[str, None] = {}
         for action in self.done():
-            if action.name in ("crash", "leave"):
+            if action.name in ("crash", "crash_amid", "leave"):
                 down[action.args["name"]] = None
             elif action.name == "restart":
                 down.pop(action.args["name"], None)
@@ -191,6 +217,54 @@ def _down(drawing: Drawing, at: float, *, silent: bool) -> None:
         drawing.add(at + drawing.between(0.1, 12), "restart", name=name)
 
 
+def crash_amid(drawing: Drawing, at: float) -> None:
+    """Crash a process in the middle of what one input makes it do, and usually start it again."""
+    name = drawing.name()
+    drawing.add(at, "crash_amid", name=name, effects=drawing.chooser.below("swarm effects", 6))
+    if drawing.chooser.chance("swarm again", 0.85):
+        drawing.add(at + drawing.between(3, 15), "restart", name=name)
+
+
+def sleep(drawing: Drawing, at: float) -> None:
+    """Let a machine sleep for longer than a silent link stays open, like a laptop: a node's, or a client's."""
+    longest = drawing.seconds - at
+    name = drawing.name()
+    seconds = min(drawing.between(18, 45), max(0.0, longest))
+    drawing.add(at, "stall", name=f"a@{name}" if drawing.chooser.chance("swarm client", 0.4) else name, seconds=seconds)
+
+
+def half_open(drawing: Drawing, at: float) -> None:
+    """Let a connection die without a word: one of two that two nodes have just opened, or any one, or a client's."""
+    which = drawing.chooser.below("swarm which", 2)
+    if len(drawing.names) < 2 or drawing.chooser.chance("swarm client", 0.2):
+        name = drawing.name()
+        drawing.add(at, "kill_link", one=f"a@{name}", other=name, which=which)
+        return
+    one, other = drawing.pair()
+    if drawing.chooser.chance("swarm both", 0.6):
+        for source, target in ((one, other), (other, one)):  # so slow that both links are open for a while
+            far = msgspec.to_builtins(Profile(delay=constant(0.05)))
+            drawing.add(at, "set_link", source=source, target=target, profile=far)
+            drawing.add(at + 2, "set_link", source=source, target=target, profile=msgspec.to_builtins(Profile()))
+        for name in (one, other):
+            drawing.add(at, "restart", name=name)
+        at += drawing.between(0.1, 0.4)
+    drawing.add(at, "kill_link", one=one, other=other, which=which)
+
+
+def hang(drawing: Drawing, at: float) -> None:
+    """Let dials to a node hang, often as it starts again."""
+    name = drawing.name()
+    until = at + drawing.between(1, 20)
+    sources = [one for one in drawing.names if one != name and drawing.chooser.chance("swarm side", 0.6)]
+    for source in (*sources, f"a@{name}"):
+        hangs = drawing.chooser.choice("swarm hangs", (0.3, 1.0))
+        drawing.add(at, "set_link", source=source, target=name, profile=msgspec.to_builtins(Profile(hangs=hangs)))
+        drawing.add(until, "set_link", source=source, target=name, profile=msgspec.to_builtins(Profile()))
+    if drawing.chooser.chance("swarm again", 0.7):
+        drawing.add(at, "restart", name=name)
+
+
 def restart(drawing: Drawing, at: float) -> None:
     """Replace a process at once."""
     drawing.add(at, "restart", name=drawing.name())
@@ -200,8 +274,29 @@ def leave(drawing: Drawing, at: float) -> None:
     """Let a node leave in order, and usually start it again as a new member."""
     name = drawing.name()
     drawing.add(at, "leave", name=name)
+    if drawing.chooser.chance("swarm second", 0.25):
+        drawing.add(at + drawing.between(0, 4), "leave", name=name)
     if drawing.chooser.chance("swarm again", 0.85):
         drawing.add(at + drawing.between(0.5, 15), "restart", name=name)
+
+
+def hold(drawing: Drawing, at: float) -> None:
+    """Change the resources of a node, while calls for them wait, and usually change them back."""
+    name = drawing.name()
+    kept = [one for one in drawing.resources[name] if drawing.chooser.chance("swarm resource", 0.3)]
+    more = drawing.chooser.choice("swarm resource", ([], ["gpu"], ["disk", "eu"], ["model-a"]))
+    drawing.add(at, "set_resources", name=name, resources=sorted({*kept, *more}))
+    if drawing.chooser.chance("swarm again", 0.85):
+        drawing.add(at + drawing.between(0.05, 10), "set_resources", name=name, resources=drawing.resources[name])
+
+
+def advertise(drawing: Drawing, at: float) -> None:
+    """Change the addresses of a node: to another one, to one of nobody, or to none, and then back."""
+    name = drawing.name()
+    own = f"sim://{name}"
+    said = drawing.chooser.choice("swarm address", ([f"{own}/b"], [own, f"{own}/b"], ["sim://nobody"], []))
+    drawing.add(at, "advertise", name=name, addresses=said)
+    drawing.add(at + drawing.between(0.5, 15), "advertise", name=name, addresses=[own])
 
 
 def stall(drawing: Drawing, at: float) -> None:
@@ -240,11 +335,14 @@ def narrow(drawing: Drawing, at: float) -> None:
         source, target = drawing.pair()
         if drawing.chooser.chance("swarm client", 0.3):
             target = f"a@{source}"
-        slow = Profile(bandwidth=20_000 + drawing.chooser.below("swarm bandwidth", 60_000))
         until = at + drawing.between(5, 25)
         for one, other in ((source, target), (target, source)):
+            bandwidth = drawing.chooser.choice("swarm bandwidth", (0, 4_000, 20_000, 50_000, 80_000))
+            slow = Profile(bandwidth=bandwidth)
             drawing.add(at, "set_link", source=one, target=other, profile=msgspec.to_builtins(slow))
             drawing.add(until, "set_link", source=one, target=other, profile=msgspec.to_builtins(Profile()))
+        for _ in range(8 * target.startswith("a@")):
+            drawing.submit(at + drawing.between(0, 4), "pad", 7, node=source, client=target)
         for _ in range(1 + drawing.chooser.below("swarm bulks", 4)):
             function, value = drawing.chooser.choice("swarm bulk", (("bulk", 7), ("add", bytes(300_000))))
             drawing.submit(at + drawing.between(0, 4), function, value, node=source, client=f"a@{source}")
@@ -300,8 +398,9 @@ def link(drawing: Drawing, at: float) -> None:
     source = drawing.name()
     target = drawing.chooser.choice("swarm node", [*(name for name in drawing.names if name != source), f"a@{source}"])
     until = at + drawing.between(1, 20)
-    bad, good = _links(drawing.chooser, "swarm line", sound=False), Profile()
+    good = Profile()
     for one, other in ((source, target), (target, source)):
+        bad = _links(drawing.chooser, "swarm line", sound=False)
         drawing.add(at, "set_link", source=one, target=other, profile=msgspec.to_builtins(bad))
         drawing.add(until, "set_link", source=one, target=other, profile=msgspec.to_builtins(good))
 
@@ -338,17 +437,63 @@ def flap(drawing: Drawing, at: float) -> None:
 def vanish(drawing: Drawing, at: float) -> None:
     """Kill the process or the machine of a client while replies to it are outstanding."""
     silent = drawing.chooser.chance("swarm silent", 0.5)
-    drawing.add(at, "vanish", client=f"a@{drawing.name()}", silent=silent)
+    client = drawing.chooser.choice("swarm client", ("a", "a", "a", "j", "p"))
+    drawing.add(at, "vanish", client=f"{client}@{drawing.name()}", silent=silent)
 
 
 FAULTS: dict[str, Callable[[Drawing, float], None]] = {
     fault.__name__: fault
     for fault in (
-        crash, silent_crash, restart, leave, stall, pause, meet, narrow, skew, partition, deaf, clog, apart, link,
-        withdraw, flap, vanish
+        crash, silent_crash, crash_amid, restart, leave, stall, pause, sleep, meet, half_open, hang, narrow, skew,
+        partition, deaf, clog, apart, link, withdraw, flap, hold, advertise, vanish
     )
 }  # fmt: skip
 """All kinds of faults by name."""
+
+
+def small_limits(chooser: Chooser) -> dict[str, int]:
+    """Draw bounds that a short run reaches, as fields of `Limits`; each usually keeps its default."""
+    limits: dict[str, int] = {}
+    for name, drawn in _SMALL.items():
+        if chooser.chance("swarm limit", 0.4):
+            limits[name] = chooser.choice("swarm bound", drawn)
+    if "message" in limits:
+        limits["node_message"] = 2 * limits["message"]
+        limits["backlog"] = limits["message"] * 11 // 10
+    if "ping_every" in limits:
+        limits["gone_after"] = 5 * limits["ping_every"] // 2
+    return limits
+
+
+_SMALL: dict[str, tuple[int, ...]] = {
+    "message": (20_000, 65_536, 250_000),
+    "calls": (3, 6),
+    "edges": (3, 8),
+    "expansion": (3_000, 60_000),
+    "expansion_elements": (3, 20),
+    "inputs": (20_000, 300_000),
+    "values": (10_000, 100_000),
+    "requests": (2, 6, 20),
+    "calls_per_worker": (1, 4),
+    "ping_every": (2 * SECOND, 4 * SECOND),
+    "drain_grace": (0, SECOND, 4 * SECOND),
+    "link_wait": (50_000_000, 5 * SECOND),
+    "unreachable": (2 * SECOND, 10 * SECOND),
+    "failover_pause": (0, 2 * SECOND),
+    "dial": (2 * SECOND, 5 * SECOND),
+    "dials": (2, 4),
+    "gossip_interval": (2 * SECOND, 8 * SECOND),
+    "slow_link": (1_000, 20_000),
+    "members": (6, 8),
+    "dead_members": (1, 3),
+    "changes": (1, 4),
+    "dead_for": (15 * SECOND,),
+    "retired_for": (90 * SECOND,),
+    "rare_from": (5 * SECOND, 20 * SECOND),
+    "rare_dial": (2 * SECOND, 10 * SECOND),
+    "full_digest": (1, 4),
+}
+"""The bounds that a run may make small. Times are no longer than the defaults, on which bounds of invariants depend."""
 
 
 def _links(chooser: Chooser, purpose: str, *, sound: bool) -> Profile:
@@ -360,5 +505,9 @@ def _links(chooser: Chooser, purpose: str, *, sound: bool) -> Profile:
     if sound:
         return Profile(delay=delay, rechunk=rechunk, bandwidth=drawn((0, 0, 0, 60_000)))
     return Profile(
-        delay=delay, rechunk=rechunk, bandwidth=drawn((0, 0, 50_000, 500_000)), reset=drawn((0.0, 0.0, 1e-3, 1e-2))
+        delay=delay,
+        rechunk=rechunk,
+        bandwidth=drawn((0, 0, 0, 50_000, 500_000, 4_000)),
+        reset=drawn((0.0, 0.0, 1e-3, 1e-2)),
+        hangs=drawn((0.0, 0.0, 0.0, 0.3)),
     )

@@ -15,6 +15,7 @@ from mpreg_transports.testing.invariants.completion import SingleCompletion
 from mpreg_transports.testing.invariants.convergence import StateCleanup, ViewConvergence
 from mpreg_transports.testing.invariants.execution import AtMostOnceExecution, DeadlineEnforcement, DependencyOrder
 from mpreg_transports.testing.invariants.membership import DeterministicMerge, MonotonicCells, OwnerOnlyIncarnation
+from mpreg_transports.testing.invariants.other_callers import JsonAnswers, OwnRequestCompletion, QueryAnswers
 from mpreg_transports.testing.invariants.placement import ValidPlacement, WorkerAdmission
 from mpreg_transports.testing.invariants.progress import (
     CallFailover,
@@ -93,4 +94,8 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         DispatchTracking(),
         SlowPeerTolerance(),
         NoLostCalls(),
+        # Callers that are no native clients.
+        OwnRequestCompletion(pure),
+        QueryAnswers(),
+        JsonAnswers(pure),
     ]

@@ -49,11 +49,13 @@ _FOUND_OUT = DEFAULT.gone_after + SECOND
 class _Asked:
     """A request, and the state of its node when it was sent."""
 
-    __slots__ = ("faults", "half_open", "host", "life", "started", "version")
+    __slots__ = ("faults", "half_open", "host", "life", "member", "started", "version")
 
     def __init__(self, host: NodeHost, version: int, faults: int, *, half_open: bool) -> None:
         self.host = host
         self.life = host.life
+        self.member = host.node.me
+        """The id of its node; with a new id the node ends its requests and has no links to other members."""
         self.version = version
         """The version of the node's own catalogue at that time. A function that is withdrawn and offered again was not
         offered throughout."""
@@ -81,7 +83,9 @@ class Availability(Watcher):
         host = self._sim.nodes.get(client.node)
         if host is None or not host.alive:
             return
-        half_open = any(wire.ends[1 - side].life != host.life for wire, side in client.wires.values())
+        half_open = any(
+            wire.died is not None or wire.ends[1 - side].life != host.life for wire, side in client.wires.values()
+        )
         self._asked[call.label] = _Asked(host, _version(host), self._stability.since(), half_open=half_open)
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
@@ -111,7 +115,13 @@ class Availability(Watcher):
     def _serves_all_itself(self, asked: _Asked, calls: tuple[Call, ...]) -> bool:
         """Return whether its node could run all calls throughout, and no node offers other versions."""
         host = asked.host
-        if not host.alive or host.life != asked.life or host.node.draining or host.stalled_until > self._sim.now:
+        if (
+            not host.alive
+            or host.life != asked.life
+            or host.node.me != asked.member
+            or host.node.draining
+            or host.stalled_until > self._sim.now
+        ):
             return False
         now = self._offers(host)
         return asked.version == _version(host) and all(now.fits(call) and self._alike(call) for call in calls)

@@ -30,8 +30,8 @@ _HEAP = 64
 
 
 _AGAIN = 4
-"""The number of times that one claim may arrive over one link: as gossip, in the reply to a digest, and when both sides
-send it at the same time."""
+"""The number of times that one claim may arrive over one link as gossip, also when both sides send it at the same time.
+Replies to digests are not counted: each has a digest, of which several may wait on a link that is cut."""
 
 
 class ResourceBounds(Watcher):
@@ -42,7 +42,8 @@ class ResourceBounds(Watcher):
     def begin(self, sim: World) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}
         """The most slots that a function ever had, by host, life and function."""
-        self._high: dict[str, int] = {}
+        self._high: dict[str, tuple[int, int]] = {}
+        """For each host: how often its heap was too large, and the number of its last timer at that time."""
         self._received: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
         """The number of times that each claim arrived over a link, by host, life and link."""
         self._verified: dict[str, tuple[object, object]] = {}
@@ -68,7 +69,7 @@ class ResourceBounds(Watcher):
 
         A claim that arrives over one link again and again goes round a cycle of members.
         """
-        if type(message) is Gossip:
+        if type(message) is Gossip and not message.answer:
             received = self._received.setdefault((host.name, host.life, link), {})
             for claim in message.claims:
                 key = (claim.member, claim.incarnation, claim.standing, claim.accusers)
@@ -104,8 +105,10 @@ class ResourceBounds(Watcher):
             if not _belongs(node, key):
                 self._wrong(host, f"a timer {(str(key[0]), *key[1:])} of something that is no more")
         if len(timers._heap) > 2 * len(timers) + _HEAP + 1:
-            self._high[host.name] = self._high.get(host.name, 0) + 1
-            if self._high[host.name] > 3:  # the heap shrinks when a timer is set, not when one is cancelled
+            times, last = self._high.get(host.name, (0, -1))
+            if timers._sequence != last:  # the heap shrinks when a timer is set, not when one is cancelled
+                self._high[host.name] = times + 1, timers._sequence
+            if times > 3:
                 self._wrong(host, f"a heap of {len(timers._heap)} for {len(timers)} timers")
         else:
             self._high.pop(host.name, None)

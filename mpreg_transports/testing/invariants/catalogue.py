@@ -56,6 +56,9 @@ class ReplicaConsistency(Watcher):
         if type(notice) is CatalogueChanged:
             self._about.setdefault(host.name, {})[notice.member] = None
 
+    def crashed(self, host: NodeHost) -> None:
+        self._write_down(host)
+
     def node_event_handled(self, host: NodeHost) -> None:
         self._write_down(host)
         about = self._about.pop(host.name, None) if self._about else None
@@ -82,6 +85,11 @@ class ReplicaConsistency(Watcher):
         if content is None or content.version in hashes:
             return
         written = self._written.setdefault(me, {})
+        if content.changes and content.changes[0].version > max(hashes) + 1:
+            # More changes in one event than a node keeps (Limits.changes): what they made is read from the entries.
+            written.clear()
+            written.update(entries(content))
+            hashes[content.version] = content_hash(written)
         for change in content.changes:
             if change.version not in hashes:
                 written.pop(change.key, None)

@@ -6,7 +6,6 @@ last reply that is sent twice is detected where it arrives, because the receiver
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from mpreg_transports.testing.invariants.execution import span_of
 from mpreg_transports.testing.invariants.oracles import stamp
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
-from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
+from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ class SingleCompletion(Watcher):
     """Invariant 9, as the module describes."""
 
     def begin(self, sim: World) -> None:
+        self._sim = sim
         self._open: dict[int, SimCall] = {}
         self._ended: dict[tuple[str, int, int], dict[int, None]] = {}
         """The requests whose last reply has arrived, by host, life and link."""
@@ -52,15 +52,16 @@ class SingleCompletion(Watcher):
         if self._open.pop(call.label, None) is None:
             raise Violation(9, f"request {call.number} of {call.client} has ended twice")
         ended = -1 if call.ended is None else call.ended
-        if ended > call.sent + _span(call) + GRACE:
-            late = (ended - call.sent - _span(call)) / SECOND
+        due = max(call.sent + _span(call), self._sim.clients[call.client].stalled_until)
+        if ended > due + GRACE:
+            late = (ended - due) / SECOND
             raise Violation(9, f"request {call.number} of {call.client} ended {late:g} s after its deadline")
 
     def sweep(self, sim: World) -> None:
         for mark, call in list(self._open.items()):
             if call.done():  # cancelled, or its process has ended
                 del self._open[mark]
-            elif sim.now > call.sent + _span(call) + GRACE and _runs(sim.clients, call):
+            elif sim.now > call.sent + _span(call) + GRACE and _runs(sim, call):
                 late = (sim.now - call.sent - _span(call)) / SECOND
                 raise Violation(9, f"request {call.number} of {call.client} has no end {late:g} s after its deadline")
         for host in sim.nodes.values():
@@ -128,6 +129,7 @@ def _span(call: SimCall) -> int:
     return limits if call.request.timeout is None else call.request.timeout
 
 
-def _runs(clients: Mapping[str, ClientHost], call: SimCall) -> bool:
-    client = clients.get(call.client)
-    return client is not None and client.alive
+def _runs(sim: World, call: SimCall) -> bool:
+    """Return whether the process of its client runs, and is not stalled."""
+    client = sim.clients.get(call.client)
+    return client is not None and client.alive and client.stalled_until + GRACE < sim.now

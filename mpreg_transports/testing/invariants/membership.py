@@ -93,8 +93,8 @@ class MonotonicCells(MemberWatcher):
         self.look(host, map(MemberId, known))
 
     def _may_forget(self, host: NodeHost) -> bool:
-        week = 7 * 24 * 3600 * 10**9
-        return host.sim.now > week or len(host.node.cluster.members._retired) >= host.spec.limits.retired_members
+        limits = host.spec.limits
+        return host.sim.now > limits.retired_for or len(host.node.cluster.members._retired) >= limits.retired_members
 
 
 class OwnerOnlyIncarnation(MemberWatcher):
@@ -130,6 +130,9 @@ class OwnerOnlyIncarnation(MemberWatcher):
             if notice.standing is Standing.LEFT:
                 self._left[notice.member] = None
 
+    def crashed(self, host: NodeHost) -> None:
+        self._owned(host)
+
     def node_event_handled(self, host: NodeHost) -> None:
         self._owned(host)
         if self._about:
@@ -144,7 +147,8 @@ class OwnerOnlyIncarnation(MemberWatcher):
             self._raised[me] = known = own.incarnation
         if own.incarnation > known:
             self._raised[me] = own.incarnation
-        if own.incarnation > 0 and own.incarnation > self._accused.get(life(host), -1) + 1:
+        justified = max(self._accused.get(life(host), -1) + 1, 0) + host.advertised
+        if own.incarnation > justified:
             accused = self._accused.get(life(host), -1)
             raise Violation(
                 2, f"{stamp(host)} is at incarnation {own.incarnation} and was accused at {accused} at most"
@@ -178,6 +182,8 @@ class DeterministicMerge(MemberWatcher):
         self._views: dict[Life, dict[bytes, Cell]] = {}
         self._received: dict[str, tuple[Life, list[Claim]]] = {}
         self._cards: dict[bytes, dict[bytes, None]] = {}
+        self._full: dict[str, None] = {}
+        """The hosts whose table may have been full while they handled the present event (`Limits.members`)."""
 
     def node_started(self, host: NodeHost) -> None:
         self._carded(host)
@@ -187,8 +193,13 @@ class DeterministicMerge(MemberWatcher):
         if type(message) is not Gossip or not isinstance(host, NodeHost):
             return
         session = host.node.links.sessions[link]
+        if host.node.cluster.members.living + len(message.claims) > host.spec.limits.members:
+            self._full[host.name] = None
         if session.member is not None and session.member != host.node.me:
             self._received.setdefault(host.name, (life(host), []))[1].extend(filter(_sensible, message.claims))
+
+    def crashed(self, host: NodeHost) -> None:
+        self._carded(host)
 
     def node_event_handled(self, host: NodeHost) -> None:
         self._carded(host)
@@ -198,6 +209,7 @@ class DeterministicMerge(MemberWatcher):
         if received is not None and received[0] == life(host):
             self._take(host, received[1])
         super().node_event_handled(host)
+        self._full.pop(host.name, None)
 
     def _carded(self, host: NodeHost) -> None:
         own = host.node.cluster.members.own
@@ -225,7 +237,7 @@ class DeterministicMerge(MemberWatcher):
                 continue
             expected, now = view.get(member, UNKNOWN), cell(members, member)
             doubted = now[0] == expected[0] and expected[1] < now[1] and now[1] in _RANKS
-            full = now == UNKNOWN and members.living >= host.spec.limits.members
+            full = now == UNKNOWN and (members.living >= host.spec.limits.members or host.name in self._full)
             if now not in (expected, TOP) and not doubted and not full:
                 what = f"{stamp(host)} holds {show_cell(now)} of {show('', member)}"
                 raise Violation(3, f"{what}; its claims come to {show_cell(expected)}")

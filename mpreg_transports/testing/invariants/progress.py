@@ -43,6 +43,8 @@ class QueueProgress(Watcher):
                 if not host.node.draining:
                     raise Violation(6, f"{stamp(host)} has {names} waiting for {function}, which it does not offer")
                 continue
+            if function in host.node.worker._blocked and host.running:
+                continue  # it waits for memory (Limits.inputs), not for a slot
             busy = sum(body.run.function == function for body in host.running.values())
             if busy < offered[function].concurrency:
                 raise Violation(12, f"{stamp(host)} has {names} waiting for {function}, and {busy} of it run")

@@ -90,7 +90,11 @@ class DispatchTracking(Watcher):
     def _nowhere(self, sim: World, host: NodeHost, link: LinkId, number: int) -> bool:
         wire, side = host.wires[link]
         here, there = wire.ends[side], wire.ends[1 - side]
-        if there.closed or there.life != there.host.life or not isinstance(there.host, NodeHost):
+        if not isinstance(there.host, NodeHost):
+            return False
+        if max(wire.last) > sim.now + _ON_ITS_WAY:
+            return False  # it is in transit behind much else, on a path that had a low bandwidth
+        if wire.died is not None or there.closed or there.life != there.host.life:
             return False  # such a link is half-open, which the node will detect
         if not _sound(sim, here, there):
             return False

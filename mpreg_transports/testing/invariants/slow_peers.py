@@ -81,7 +81,8 @@ class SlowPeerTolerance(Watcher):
             self._paused_until = action.at + length
             return length <= PAUSE and (before is None or action.at >= before + _BETWEEN)
         if action.name in ("set_link", "set_links"):
-            return not action.args["profile"]["reset"]
+            profile = action.args["profile"]
+            return not (profile["reset"] or profile.get("hangs"))
         if action.name == "vanish":  # after a silent end its links are silent too
             return not action.args["silent"]
         return action.name in _MEANINGLESS
@@ -102,7 +103,7 @@ class NoLostCalls(Watcher):
     def submitted(self, call: SimCall) -> None:
         client = self._sim.clients[call.client]
         life = self._sim.nodes[client.node].life
-        if any(wire.ends[1 - side].life != life for wire, side in client.wires.values()):
+        if any(wire.died is not None or wire.ends[1 - side].life != life for wire, side in client.wires.values()):
             self._stale[call.label] = None
 
     def node_started(self, host: NodeHost) -> None:
@@ -129,8 +130,7 @@ class NoLostCalls(Watcher):
         sim = self._sim
         host = sim.nodes[sim.clients[call.client].node]
         born = self._born[host.name, host.life]
-        network = sim.network
-        if network.cuts or network.default.reset or any(one.reset for one in network._profiles.values()):
+        if sim.network.is_faulty:
             return True
         return any(self._may_lose(action, call, born) for action in sim.trace.script)
 

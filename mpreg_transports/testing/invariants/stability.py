@@ -5,17 +5,19 @@ It is read from the script (the actions of users and generators) and from the pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpreg_proto.limits import DEFAULT
 from mpreg_transports.testing.invariants.known_gaps import SEEDS_AFTER, SETTLED_AFTER
 from mpreg_transports.testing.simulation.durations import SECOND
-from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.hosts import NodeHost, compatible
+from mpreg_transports.testing.simulation.network import Wire
+from mpreg_transports.testing.simulation.trace import WORK
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
-HARMLESS = ("submit", "cancel", "add_client", "send_json", "judge", "vanish")
+HARMLESS = (*WORK, "judge", "vanish", "set_resources")
 """The actions after which the nodes do not have to recover."""
 MESH = 12
 """The number of members from which on rings replace the full mesh of links (docs/explanation/membership.md)."""
@@ -50,8 +52,15 @@ class Stability:
     def _trouble(self) -> bool:
         sim = self._sim
         network = sim.network
-        bad = network.cuts or network.default.reset or any(one.reset for one in network._profiles.values())
-        return bool(bad) or any(host.stalled_until > sim.now for host in sim.nodes.values())
+        if network.is_faulty or network.hung_until > sim.now or any(_unnoticed(sim, wire) for wire in network.dead):
+            return True
+        return any(host.stalled_until > sim.now for host in (*sim.nodes.values(), *sim.clients.values()))
+
+
+def _unnoticed(sim: World, wire: Wire[Any]) -> bool:
+    """Return whether a connection has died, and an end may still believe that it is open."""
+    died = sim.now if wire.died is None else wire.died
+    return sim.now <= died + DEFAULT.gone_after + 2 * SECOND and any(end.is_open for end in wire.ends)
 
 
 def correct(sim: World) -> list[NodeHost]:
@@ -73,6 +82,7 @@ def components(hosts: list[NodeHost], *, stable_for: int) -> list[list[NodeHost]
     Nodes that have never found each other, because their common seed has ended, are no cluster.
     """
     near: dict[str, dict[str, None]] = {host.name: {} for host in hosts}
+    specs = {host.name: host.spec for host in hosts}
     present = {host.node.me: None for host in hosts}
     rarely = stable_for >= max(SEEDS_AFTER, len(hosts) * DEFAULT.dial_longest + SETTLED_AFTER)
     for host in hosts:
@@ -80,8 +90,8 @@ def components(hosts: list[NodeHost], *, stable_for: int) -> list[list[NodeHost]
         for record in host.node.cluster.members.all():
             known += record.addresses if record.standing <= 2 and (rarely or record.id in present) else ()
         for address in known:
-            name = address.removeprefix("sim://")
-            if name in near:
+            name = address.removeprefix("sim://").partition("/")[0]
+            if name in near and compatible(host.spec, specs[name]):
                 near[host.name][name] = None
                 near[name][host.name] = None
     by_name = {host.name: host for host in hosts}

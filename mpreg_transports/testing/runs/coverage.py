@@ -10,16 +10,19 @@ all simulations, until `take` reads and clears it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpreg_proto.effects import Outcome, Run, Stopped
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId
+from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, PeerUnreachable, Standing, StrayResult
 from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import (
+    BucketHashes,
     DialBack,
+    Explanation,
     Fetch,
     Goodbye,
     GoodbyeReason,
@@ -27,12 +30,14 @@ from mpreg_proto.wire.messages import (
     Message,
     PingReq,
     Pull,
+    Refused,
     Request,
     Result,
+    View,
 )
 from mpreg_transports.testing.invariants.oracles import attempt_of
-from mpreg_transports.testing.simulation.calls import SimCall
-from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.calls import OwnRequest, SimCall, SimQuery
+from mpreg_transports.testing.simulation.hosts import Host, JsonClientHost, NodeHost, PostClientHost
 from mpreg_transports.testing.simulation.watchers import Watcher
 
 if TYPE_CHECKING:
@@ -41,6 +46,38 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 SITUATIONS: tuple[str, ...] = (
+    "a body ran for longer than a silent or idle link stays open",
+    "a client's machine slept for longer than a silent link stays open",
+    "a connection died without a word",
+    "a dial hung",
+    "a limit was exceeded (1014)",
+    "a link was not read, as its peer took too little",
+    "a member was evicted, as too many are dead",
+    "a node slept for longer than a silent link stays open",
+    "a node was overloaded (1022)",
+    "a process died in the middle of its effects",
+    "a request ended that took more than 100 s",
+    "a request came while the cluster settled",
+    "a JSON client had an answer",
+    "a POST had an answer",
+    "a client gave a POST up",
+    "a node advertised other addresses",
+    "a node held other resources",
+    "a node left in order a second time, to skip the wait",
+    "a query was answered: explanation",
+    "a query was answered: view",
+    "a request of a node's own process ended",
+    "a request of a node's own process was cancelled",
+    "a slow link carried which catalogues changed, not the changes",
+    "a member was RETIRED after its time",
+    "a node of another cluster was refused (1005)",
+    "a node of another protocol version was refused (1040)",
+    "a rare dial was due",
+    "a table of members was full",
+    "a way carried 4 kB/s",
+    "nodes compared hashes of buckets",
+    "one of two connections died without a word",
+    "several calls of one request went over one relay",
     "a body was cancelled while it ran",
     "a call failed over to another node",
     "a call waited for a link",
@@ -82,6 +119,8 @@ _BY_CODE: dict[int, str] = {
     ErrorCode.CANCELLED: "calls were cancelled for a failure of another (1021)",
     ErrorCode.OUTCOME_UNKNOWN: "the outcome was unknown (1023)",
     ErrorCode.DRAINING: "calls were refused by a node that leaves",
+    ErrorCode.LIMIT_EXCEEDED: "a limit was exceeded (1014)",
+    ErrorCode.OVERLOADED: "a node was overloaded (1022)",
 }
 _BY_STANDING = {
     Standing.DEAD: "a member was found DEAD",
@@ -89,6 +128,7 @@ _BY_STANDING = {
     Standing.RETIRED: "a member was RETIRED as another answers at its address",
 }
 _BY_KIND: dict[type, str] = {
+    BucketHashes: "nodes compared hashes of buckets",
     PingReq: "an indirect ping was requested",
     DialBack: "a member that could not be dialled was asked to dial",
     Pull: "a node pulled what a digest was ahead in",
@@ -128,11 +168,17 @@ def table(reached: Mapping[str, int]) -> list[str]:
 class Coverage(Watcher):
     """A watcher that counts the `SITUATIONS`. It changes and checks nothing."""
 
-    message_types: ClassVar[tuple[type, ...]] = (Result, Goodbye, Fetch, Request, *_BY_KIND)
+    message_types: ClassVar[tuple[type, ...]] = (Result, Goodbye, Fetch, Request, Refused, *_BY_KIND)
 
     def begin(self, sim: World) -> None:
         self._starts: dict[CallKey, int] = {}
-        self._rechunked = self._broken = self._waited = 0
+        self._sim = sim
+        self._began: dict[tuple[str, int, int], int] = {}
+        self._counted: dict[str, int] = {}
+        self._read = 0
+        """The length of the part of the script that was read."""
+        self._settles = False
+        self._left: dict[tuple[str, int], None] = {}
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is Result and isinstance(host, NodeHost):
@@ -144,12 +190,19 @@ class Coverage(Watcher):
         elif type(message) is Goodbye:
             duplicate = message.reason == GoodbyeReason.DUPLICATE
             sometimes("a duplicate link was closed", duplicate)
+            if message.reason == GoodbyeReason.IDLE:
+                sometimes("an idle link was closed (rings only)")
             if duplicate and isinstance(host, NodeHost):
                 sometimes("a link that calls were on was closed as a duplicate", host.node._machines.busy_on(link))
         elif type(message) is Fetch:
             sometimes("a catalogue was fetched from a version on", message.have > 0)
         elif type(message) is Request:
             sometimes("a request was relayed", message.hops > 0)
+            sometimes("several calls of one request went over one relay", message.hops > 0 and len(message.calls) > 1)
+        elif type(message) is Refused:
+            cluster = message.fault.code == ErrorCode.CLUSTER_MISMATCH
+            sometimes("a node of another cluster was refused (1005)", cluster)
+            sometimes("a node of another protocol version was refused (1040)", not cluster)
         elif type(message) in _BY_KIND:
             sometimes(_BY_KIND[type(message)])
 
@@ -173,6 +226,7 @@ class Coverage(Watcher):
         starts = self._starts[key] = self._starts.get(key, 0) + 1
         if starts > 1:
             sometimes("an idempotent body started twice")
+        self._began[host.name, host.life, run.run] = host.sim.now
         job = host.node.worker.job(run.run)
         if job is not None and host.local > job.accepted:
             sometimes("a call waited for a slot")
@@ -180,10 +234,20 @@ class Coverage(Watcher):
     def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
         if type(outcome) is Stopped:
             sometimes("a body was cancelled while it ran")
+        ran = host.sim.now - self._began.pop((host.name, host.life, run.run))
+        sometimes("a body ran for longer than a silent or idle link stays open", ran > DEFAULT.link_idle)
+
+    def crashed(self, host: NodeHost) -> None:
+        sometimes("a process died in the middle of its effects", host.died_amid)
+
+    def submitted(self, call: SimCall) -> None:
+        sometimes("a request came while the cluster settled", self._settles)
 
     def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result):
             return
+        if reply.last and reply.fault is None:
+            sometimes("a request ended that took more than 100 s", self._sim.now - call.sent > 100 * SECOND)
         faults = [row.fault for row in reply.failed] + ([] if reply.fault is None else [reply.fault])
         for fault in faults:
             if fault.code in _BY_CODE:
@@ -197,6 +261,12 @@ class Coverage(Watcher):
             assert isinstance(notice, MemberChanged)
             if notice.standing in _BY_STANDING:
                 sometimes(_BY_STANDING[notice.standing])
+            if notice.standing is Standing.RETIRED:
+                members, limits = host.node.cluster.members, host.spec.limits
+                full = limits.dead_members < DEFAULT.dead_members and len(members._dead) >= limits.dead_members
+                sometimes("a member was evicted, as too many are dead", full)
+                timely = limits.dead_for < DEFAULT.dead_for and not full
+                sometimes("a member was RETIRED after its time", timely)
             if notice.member == host.node.me and notice.standing is Standing.ALIVE:
                 sometimes("a member was accused and refuted it")
         elif kind is StrayResult:
@@ -206,9 +276,60 @@ class Coverage(Watcher):
         elif isinstance(notice, LinkClosed) and notice.cause is LinkEndCause.SILENT:
             sometimes("a link was given up as silent")
 
+    def query_answered(self, query: SimQuery, reply: Reply) -> None:
+        sometimes("a query was answered: explanation", type(reply) is Explanation)
+        sometimes("a query was answered: view", type(reply) is View)
+
+    def own_finished(self, request: OwnRequest, result: Result) -> None:
+        sometimes("a request of a node's own process ended", result.last and result.fault is None)
+        cancelled = result.fault is not None and result.fault.code == ErrorCode.CANCELLED
+        sometimes("a request of a node's own process was cancelled", cancelled)
+
+    def json_answered(self, host: JsonClientHost, link: LinkId, answer: Any) -> None:
+        posted = isinstance(host, PostClientHost)
+        sometimes("a POST had an answer" if posted else "a JSON client had an answer", answer["r"])
+
     def sweep(self, sim: World) -> None:
         network = sim.network
-        sometimes("a frame came in pieces", network.rechunked > self._rechunked)
-        sometimes("a reset took data that was on its way", network.broken > self._broken)
-        sometimes("content waited on a narrow way", network.waited > self._waited)
-        self._rechunked, self._broken, self._waited = network.rechunked, network.broken, network.waited
+        for name, count in (
+            ("a frame came in pieces", network.rechunked),
+            ("a reset took data that was on its way", network.broken),
+            ("content waited on a narrow way", network.waited),
+            ("a dial hung", network.hung),
+            ("a connection died without a word", len(network.dead)),
+            ("one of two connections died without a word", network.halved),
+            ("a link was not read, as its peer took too little", network.paused),
+        ):
+            sometimes(name, count > self._counted.get(name, 0))
+            self._counted[name] = count
+        for host in sim.nodes.values():
+            if host.alive:
+                self._look(host)
+        self._read_script(sim)
+
+    def _look(self, host: NodeHost) -> None:
+        cluster, limits = host.node.cluster, host.spec.limits
+        sometimes("a table of members was full", cluster.members.living >= limits.members)
+        sometimes("a slow link carried which catalogues changed, not the changes", cluster._gossip.slow_links)
+        sometimes("a rare dial was due", any(row.rare for row in cluster._dialer._rows.values()))
+        for wire, side in host.wires.values():
+            names = wire.ends[side].host.name, wire.ends[1 - side].host.name
+            slow = 0 < host.sim.network.profile(*names).bandwidth <= 4_000 and wire.free[side] > host.sim.now
+            sometimes("a way carried 4 kB/s", slow)
+
+    def _read_script(self, sim: World) -> None:
+        for action in sim.trace.script[self._read :]:
+            self._settles = self._settles or action.name == "calm"
+            sometimes("a client gave a POST up", action.name == "post" and action.args["patience"] is not None)
+            sometimes("a node held other resources", action.name == "set_resources")
+            sometimes("a node advertised other addresses", action.name == "advertise")
+            if action.name == "leave":
+                host = sim.nodes[action.args["name"]]
+                mark = (host.name, host.life)
+                sometimes("a node left in order a second time, to skip the wait", mark in self._left)
+                self._left[mark] = None
+            if action.name == "stall" and action.args["seconds"] * SECOND > DEFAULT.gone_after:
+                client = "@" in action.args["name"]
+                sometimes("a client's machine slept for longer than a silent link stays open", client)
+                sometimes("a node slept for longer than a silent link stays open", not client)
+        self._read = len(sim.trace.script)

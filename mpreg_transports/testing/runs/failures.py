@@ -108,6 +108,10 @@ def action_text(action: Action) -> str:
             return f"{action.name} {args.get('name', args.get('client'))}{' silently' if args['silent'] else ''}"
         case "stall":
             return f"stall {args['name']} for {args['seconds']:.3f} s"
+        case "crash_amid":
+            return f"crash {args['name']} after {args['effects']} effects of an input"
+        case "kill_link":
+            return f"a link between {args['one']} and {args['other']} dies without a word"
         case "skew":
             return f"skew {args['name']} by {args['drift']:+.2e}"
         case "partition":
@@ -121,6 +125,20 @@ def action_text(action: Action) -> str:
             return f"{args['client']} is a client of {args['node']}, framing {args['framing']}"
         case "send_json":
             return f"{args['client']} sends {args['node']} {args['text'][:60]}"
+        case "submit_own":
+            calls = unpacked(args["request"]).calls
+            return f"{args['node']} itself submits {', '.join(call.function for call in calls[:4])} ({args['label']})"
+        case "cancel_own":
+            return f"the node itself cancels its request {args['label']}"
+        case "query":
+            what = "for its view" if args["request"] is None else "where calls would run"
+            return f"{args['client']} asks {args['node']} {what}"
+        case "post":
+            return f"{args['client']} posts to {args['node']} {args['text'][:60]}"
+        case "set_resources":
+            return f"{args['name']} holds {', '.join(args['resources']) or 'no resources'}"
+        case "advertise":
+            return f"{args['name']} advertises {', '.join(args['addresses']) or 'no address'}"
         case "cancel":
             return f"cancel request {args['label']}"
         case "set_link":
@@ -140,7 +158,7 @@ def describe_profile(profile: dict[str, Any]) -> str:
     """Return the profile of a link in a script as text."""
     kind, low, high = profile["delay"]
     words = [f"delay {kind} {max(low, high) / 1e6:g} ms"]
-    words += [f"{name} {profile[name]:g}" for name in ("bandwidth", "reset", "rechunk") if profile[name]]
+    words += [f"{name} {profile[name]:g}" for name in ("bandwidth", "reset", "rechunk", "hangs") if profile.get(name)]
     return ", ".join(words)
 
 

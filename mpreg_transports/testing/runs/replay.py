@@ -125,6 +125,7 @@ def saved_case(file: str | Path, *, nodes: Mapping[str, Spec] | None = None) -> 
         nodes=nodes if nodes is not None else restored(header.nodes),
         script=[action for action in actions if action.name not in ("calm", "judge")],
         seconds=seconds,
+        settling=header.options.get("settling", SETTLING),
         scenario=header.scenario,
         options=header.options,
         objects=header.objects,

@@ -11,16 +11,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.wire.messages import VERSION
 from mpreg_transports.testing.faults.swarm import Drawing, Swarm, meet
 from mpreg_transports.testing.faults.swarm import crash as crash_one
 from mpreg_transports.testing.faults.swarm import leave as leave_one
-from mpreg_transports.testing.runs.replay import Case
+from mpreg_transports.testing.runs.replay import SETTLING, Case
 from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
 from mpreg_transports.testing.simulation.drivers import DriverFaults
 from mpreg_transports.testing.simulation.durations import exponential
+from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.network import Profile
-from mpreg_transports.testing.simulation.workload import Load, standard_nodes, work
+from mpreg_transports.testing.simulation.workload import LONGEST, Load, standard_nodes, work
 
 Build = Callable[[Drawing], Load]
 """A function that adds the faults of a scenario and returns its workload."""
@@ -42,10 +44,12 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         drivers = scenario == "drivers"
         swarm = Swarm(seconds=seconds)
         options = swarm.options(chooser)
-        limits = Limits(failovers=chooser.choice("swarm failovers", FAILOVERS))
+        limits = Limits(failovers=chooser.choice("swarm failovers", FAILOVERS), **options.limits)
         specs = standard_nodes(nodes, joins=options.joins, limits=limits)
+        specs = strangers(specs, options.stranger)
         faults = swarm.script(chooser, options, specs)
-        load = Load(rate=options.rate, hot=options.hot)
+        sizes = tuple(options.limits[name] for name in ("message", "expansion", "values") if name in options.limits)
+        load = Load(rate=options.rate, hot=options.hot, long=options.long, sizes=sizes, after=options.after, others=0.2)
         words = f"{options.describe()}; {limits.failovers} failovers"
         if drivers:
             specs = {name: msgspec.structs.replace(spec, driver=bad_driver(chooser)) for name, spec in specs.items()}
@@ -53,7 +57,8 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
             words += f"; drivers {', '.join(shown)}"
         drawn_options = {**msgspec.to_builtins(options), "failovers": limits.failovers, "words": words}
     else:
-        specs = standard_nodes(nodes, joins="all" if build is meetings else "first")
+        limits = SCALED if build is days else Limits()
+        specs = standard_nodes(nodes, joins="all" if build is meetings else "first", limits=limits)
         drawing = Drawing(chooser, specs, seconds)
         load = build(drawing)
         faults = drawing.done()
@@ -61,6 +66,8 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
             "rate": load.rate,
             "words": f"{(build.__doc__ or '').splitlines()[0]} {load.rate:g} requests/s",
         }
+    settling = SETTLING if not load.long else max(SETTLING, LONGEST + 20.0)
+    drawn_options["settling"] = settling
     script = sorted([*faults, *work(chooser, list(specs), seconds, load)], key=lambda action: action.at)
     return Case(
         seed=seed,
@@ -69,8 +76,43 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         nodes=specs,
         script=script,
         seconds=seconds,
+        settling=settling,
         objects=objects,
     )
+
+
+def strangers(specs: dict[str, Spec], kind: str) -> dict[str, Spec]:
+    """Return nodes of which the last is of another cluster or version, or each other one knows a newer version too."""
+    if len(specs) < 3:
+        return specs
+    last = list(specs)[-1]
+    replace = msgspec.structs.replace
+    match kind:
+        case "cluster":
+            return {**specs, last: replace(specs[last], cluster_id="another")}
+        case "version":
+            return {**specs, last: replace(specs[last], versions=(VERSION + 1, VERSION + 1))}
+        case "versions":
+            newer = (VERSION, VERSION + 1)
+            return {
+                name: replace(spec, versions=newer) if place % 2 else spec
+                for place, (name, spec) in enumerate(specs.items())
+            }
+        case _:
+            return specs
+
+
+SCALED = Limits(
+    dead_for=30 * SECOND,
+    retired_for=180 * SECOND,
+    rare_from=20 * SECOND,
+    rare_dial=3 * SECOND,
+    link_idle=6 * SECOND,
+    gossip_interval=6 * SECOND,
+    dial_longest=3 * SECOND,
+    unreachable=8 * SECOND,
+)
+"""Bounds with which some minutes show what otherwise takes days: members are retired and forgotten, dials are rare."""
 
 
 def bad_driver(chooser: Chooser) -> DriverFaults:
@@ -171,6 +213,21 @@ def meetings(drawing: Drawing) -> Load:
     return Load(rate=0.5)
 
 
+def long_calls(drawing: Drawing) -> Load:
+    """Bodies run for 45 to 90 s, on links that carry nothing else."""
+    return Load(rate=1.0, long=0.9, tight=0.0)
+
+
+def days(drawing: Drawing) -> Load:
+    """Nodes go and come back now and then, and the times of the core are so short that minutes show days."""
+    at = 5.0
+    while at < drawing.seconds - 20:
+        (leave_one if drawing.chooser.chance("story", 0.4) else crash_one)(drawing, at)
+        at += drawing.between(10, 40)
+    drawing.revive()
+    return Load(rate=2.0, long=0.05, others=0.2)
+
+
 def flaky_links(drawing: Drawing) -> Load:
     """All links are slow and deliver data in pieces, and some break."""
     profile = Profile(delay=exponential(0.02, least=0.001), bandwidth=500_000, reset=2e-3, rechunk=0.3)
@@ -191,5 +248,7 @@ SCENARIOS: dict[str, Build | None] = {
     "pauses": pauses,
     "slow-lines": slow_lines,
     "meetings": meetings,
+    "long-calls": long_calls,
+    "days": days,
 }
 """The scenarios by name; None: the swarm, with good or bad drivers."""

@@ -1,14 +1,15 @@
-"""A request of a simulated client, from its submission to its reply, and the key of one of its calls."""
+"""What callers of a simulation submit, from its submission to its reply, and the key of one call of a request."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import RequestError, exception_for
-from mpreg_proto.wire.messages import Request, Result
+from mpreg_proto.wire.messages import Explanation, Request, Result, View
 from mpreg_proto.wire.values import ValueCodec
 
 
@@ -92,3 +93,70 @@ class SimCall:
         """The only result, or the list of all results."""
         values = list(self.values.values())
         return values[0] if len(values) == 1 else values
+
+
+class SimQuery:
+    """A query of a client for a node's view, or for where a request would run."""
+
+    def __init__(self, client: str, number: int, request: Request | None, *, sent: int) -> None:
+        self.client = client
+        self.number = number
+        self.request = request
+        """The request that is to be explained; None for the view."""
+        self.sent = sent
+        self.reply: Reply | None = None
+        self.cancelled = False
+
+    def done(self) -> bool:
+        """Return whether the answer has arrived, or its client has ended."""
+        return self.reply is not None or self.cancelled
+
+    def fits(self, reply: Reply) -> bool:
+        """Return whether this may be the answer: of the right type, or an error."""
+        if isinstance(reply, Result):
+            return reply.fault is not None
+        return isinstance(reply, View if self.request is None else Explanation)
+
+
+class OwnRequest:
+    """A request that the process of a node has submitted itself (`Node.submit`)."""
+
+    def __init__(self, node: str, life: int, number: int, request: Request, *, sent: int, label: int) -> None:
+        self.node = node
+        self.life = life
+        self.number = number
+        self.request = request
+        self.sent = sent
+        self.label = label
+        self.result: Result | None = None
+
+    @property
+    def client(self) -> str:
+        """The caller, for reports."""
+        return f"{self.node} itself"
+
+
+class JsonRequest:
+    """A text that a JSON client has sent. `u` is empty if it is no request."""
+
+    def __init__(self, client: str, u: str, cmds: list[Any], fields: dict[str, Any], *, sent: int) -> None:
+        self.client = client
+        self.u = u
+        self.cmds = cmds
+        self.fields = fields
+        self.sent = sent
+
+    @property
+    def span(self) -> int:
+        """The longest time until its answer, in nanoseconds."""
+        timeout = self.fields.get("timeout")
+        return round((60.0 if timeout is None else timeout) * 1e9)
+
+
+def json_request(client: str, text: str, *, sent: int) -> JsonRequest:
+    """Read a text as far as a watcher needs it."""
+    try:
+        tree = json.loads(text)
+        return JsonRequest(client, tree.get("u", ""), tree["cmds"], tree, sent=sent)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return JsonRequest(client, "", [], {}, sent=sent)

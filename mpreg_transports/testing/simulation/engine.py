@@ -14,7 +14,9 @@ from typing import Any
 from mpreg_proto.client import Reply
 from mpreg_proto.effects import Framing, Send
 from mpreg_proto.ids import Address, LinkId
-from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_proto.limits import DEFAULT
+from mpreg_proto.notices import RequestFinished
+from mpreg_transports.testing.simulation.calls import OwnRequest, SimCall, SimQuery
 from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
 from mpreg_transports.testing.simulation.determinism import forbid_nondeterminism
 from mpreg_transports.testing.simulation.durations import SECOND
@@ -74,10 +76,14 @@ class Engine:
         """The native clients."""
         self.json_clients: dict[str, JsonClientHost] = {}
         self.calls: list[SimCall] = []
+        self.queries: list[SimQuery] = []
+        self.own_requests: list[OwnRequest] = []
         self.observers: ObserverHub = ObserverHub(watchers, now=lambda: self.now, trace=self.trace)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = self._wires = 0
         self._sweep_every = self._sweep_at = SWEEP
+        self.waiting_queries: dict[tuple[str, int, int], SimQuery] = {}
+        self.waiting_own: dict[tuple[str, int, int], OwnRequest] = {}
         self.waiting_calls: dict[tuple[str, int, int], SimCall] = {}
         for watcher in self.observers.watchers:
             watcher.begin(self)
@@ -194,7 +200,8 @@ class Engine:
         """Send a WebSocket ping over a link of a host: a peer that can be reached answers after a round trip."""
         wire, side = host.wires[link]
         other = wire.ends[1 - side].host
-        if not (self.network.is_cut(host.name, other.name) or self.network.is_cut(other.name, host.name)):
+        cut = self.network.is_cut(host.name, other.name) or self.network.is_cut(other.name, host.name)
+        if wire.died is None and not cut:
             trip = self.network.latency(host.name, other.name) + self.network.latency(other.name, host.name)
             self.push(self.now + trip, self._ponged, wire, side)
 
@@ -202,6 +209,7 @@ class Engine:
         """Stop reading a link at a host: what arrives waits."""
         wire, side = host.wires[link]
         if wire.ends[side].unread is None:
+            self.network.paused += 1
             wire.ends[side].unread = []
 
     def resume(self, host: Host, link: LinkId) -> None:
@@ -211,9 +219,13 @@ class Engine:
 
     def dial(self, host: Host, where: Address) -> None:
         """Dial an address for a host. After a round trip or a timeout the link is open or the dial has failed."""
-        target = self.nodes.get(where.removeprefix("sim://"))
+        target = self.nodes.get(where.removeprefix("sim://").partition("/")[0])
         if target is None or target is host:
             trip = 0
+        elif self.chooser.chance(f"~hang {host.name}", self.network.profile(host.name, target.name).hangs):
+            self._hang(host, where)
+            self.network.hung_until = max(self.network.hung_until, self.now + DEFAULT.dial)
+            return
         else:
             trip = self.network.latency(host.name, target.name) + self.network.latency(target.name, host.name)
         self.push(self.now + trip, self._dialled, host, host.life, target, where)
@@ -234,11 +246,33 @@ class Engine:
 
     def answered(self, host: ClientHost, number: int, reply: Reply) -> None:
         """Record a reply to one of a client's requests."""
+        query = self.waiting_queries.get((host.name, host.life, number))
+        if query is not None and not query.cancelled:
+            for hook in self.observers.hooks("query_answered"):
+                hook(query, reply)
+            query.reply = reply
+            return
         call = self.waiting_calls.get((host.name, host.life, number))
         if call is None or call.cancelled:
             return
         call.answer(reply, self.now)
         self.observers.replied(host, call, reply)
+
+    def own_finished(self, host: NodeHost, notice: RequestFinished) -> None:
+        """Record the result of a request that a node's process has submitted itself."""
+        request = self.waiting_own.get((host.name, host.life, notice.request))
+        if request is not None:
+            for hook in self.observers.hooks("own_finished"):
+                hook(request, notice.result)
+            request.result = notice.result if notice.result.last else None
+
+    def give_up_at(self, host: JsonClientHost, link: LinkId, after: int) -> None:
+        """Let a client close a link after this many nanoseconds, whether an answer has come or not."""
+        self.push(self.now + after, self._give_up, host, host.life, link)
+
+    def _give_up(self, host: JsonClientHost, life: int, link: LinkId) -> None:
+        if host.life == life and host.alive and not self._is_stalled(host):
+            self.hang_up(host, link)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -259,6 +293,8 @@ class Engine:
     def after(self, host: Host) -> None:
         """Perform the effects of a host after an input, and end its life if its process is over."""
         host.carry_out()
+        if not host.alive:  # its process has died in the middle of its effects
+            return
         for hook in host.event_hooks:
             hook(host)
         if host.over and host.alive:
@@ -301,6 +337,12 @@ class Engine:
         host.wake()
         self.after(host)
 
+    def _hang(self, host: Host, where: Address) -> None:
+        """Let a dial hang. A node gives it up by itself, and a client after the time that a node would take."""
+        self.network.hung += 1
+        if not isinstance(host, NodeHost):
+            self.push(self.now + DEFAULT.dial, self._dial_failed, host, host.life, where)
+
     def _dialled(self, host: Host, life: int, target: NodeHost | None, where: Address) -> None:
         if host.life != life or not host.alive:
             return
@@ -313,6 +355,9 @@ class Engine:
                 return
             if target.alive:
                 self._connect(host, target, where)
+                return
+            if target.powered_off:
+                self._hang(host, where)
                 return
         self._refused(host, life, where)
 
@@ -363,7 +408,7 @@ class Engine:
     def _transmit(self, wire: Wire[Host], side: int, data: object) -> None:
         """Send data, or None for the end, in order with the data sent before."""
         source, target = wire.ends[side], wire.ends[1 - side]
-        if source.closed:
+        if source.closed or wire.died is not None:
             return
         if self.network.is_cut(source.host.name, target.host.name) or wire.blocked[side]:
             wire.blocked[side].append(data)
@@ -428,7 +473,7 @@ class Engine:
             return
         end.closed = True
         other = wire.ends[1 - side]
-        if not other.closed:  # data that the other side still sends reaches a closed socket
+        if not other.closed and wire.died is None:  # data that the other side still sends reaches a closed socket
             at = self.now + self.network.latency(host.name, other.host.name)
             self.push(max(at, wire.last[side]), self._closed, wire, 1 - side)  # a reset does not overtake data either
         late = self._late(host, "close", host.driver.closes_late)
@@ -469,9 +514,13 @@ class Engine:
         self.after(host)
 
     def _redial(self, host: DialingHost, life: int) -> None:
-        if host.life == life and host.alive and host.needs_link:
-            host.connect()
-            self.after(host)
+        if host.life != life or not host.alive or not host.needs_link:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._redial, host, life)
+            return
+        host.connect()
+        self.after(host)
 
     def end_life(self, host: Host, *, silent: bool) -> None:
         """End the process of a host. With `silent` its machine fails too, and no other host is notified."""
@@ -482,12 +531,34 @@ class Engine:
                 body.abandon()
             host.running = {}
         host.alive = False
+        host.powered_off = silent
         for wire, side in list(host.wires.values()):
             wire.blocked[side].clear()
             if not silent:
                 self._transmit(wire, side, None)
             wire.ends[side].closed = True
         host.wires = {}
+
+    def died_amid(self, host: NodeHost) -> None:
+        """End the process of a node in the middle of its effects."""
+        self.end_life(host, silent=False)
+
+    def kill_wire(self, one: str, other: str, which: int) -> None:
+        """Let one of the open connections between two hosts die without a word: both ends believe that it is open."""
+        wires = {
+            wire.number: wire
+            for host in self.hosts
+            for wire, _ in host.wires.values()
+            if {end.host.name for end in wire.ends} == {one, other} and wire.died is None
+            if all(end.is_open for end in wire.ends)
+        }
+        if wires:
+            wire = wires[sorted(wires)[which % len(wires)]]
+            self.network.halved += len(wires) > 1
+            wire.died = self.now
+            for blocked in wire.blocked:
+                blocked.clear()
+            self.network.dead.append(wire)
 
     def heal_network(self) -> None:
         """Open all paths again; data that was held back is sent again."""
@@ -499,10 +570,13 @@ class Engine:
                     self._transmit(wire, side, data)
 
     def heal_all(self) -> None:
-        """Open all paths, let no link break any more, and end all stalls."""
+        """Open all paths, let no link break and no dial hang any more, and end all stalls.
+
+        A connection that has died stays so: its ends find out.
+        """
         self.heal_network()
-        self.network.clear_resets()
-        for host in self.nodes.values():
+        self.network.clear_faults()
+        for host in self.hosts:
             host.stalled_until = min(host.stalled_until, self.now)
             if host.waiting:
                 self.push(self.now, self._catch_up, host, host.life)

@@ -33,12 +33,13 @@ from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.links import Links
 from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import Notice
+from mpreg_proto.notices import Notice, RequestFinished
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
+from mpreg_proto.wire.messages import VERSION
 from mpreg_transports.functions.execution import tags
-from mpreg_transports.testing.simulation.calls import CallKey, SimCall
-from mpreg_transports.testing.simulation.checks import check_factory, check_kind, texts
+from mpreg_transports.testing.simulation.calls import CallKey, OwnRequest, SimCall, SimQuery
+from mpreg_transports.testing.simulation.checks import check_factory, check_kind, check_text, texts
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.clocks import Clock
 from mpreg_transports.testing.simulation.drivers import GOOD, DriverFaults
@@ -70,6 +71,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[str, ...] | None = None
     """The names of the nodes that it dials; None: the first node of the simulation."""
     limits: Limits = DEFAULT
+    cluster_id: str = "default-cluster"
+    """The cluster that it belongs to: nodes of another one refuse it."""
+    versions: tuple[int, int] = (VERSION, VERSION)
+    """The lowest and the highest protocol version that it offers, and so do its clients."""
     driver: DriverFaults = GOOD
     """The faults of the driver of this node in a simulation."""
 
@@ -83,6 +88,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         if self.peers is not None:
             texts("peers", self.peers)
         check_kind("limits", self.limits, Limits, "Limits(...)")
+        check_text("cluster_id", self.cluster_id)
         check_kind("driver", self.driver, DriverFaults, "DriverFaults(...)")
 
     def __repr__(self) -> str:
@@ -91,6 +97,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         shown |= {"resources": f"{{{str(sorted(self.resources))[1:-1]}}}"} if self.resources else {}
         shown |= {"peers": repr(self.peers)} if self.peers is not None else {}
         shown |= {"limits": self._shown_limits()} if self.limits != DEFAULT else {}
+        shown |= {"cluster_id": repr(self.cluster_id)} if self.cluster_id != "default-cluster" else {}
+        shown |= {"versions": repr(self.versions)} if self.versions != (VERSION, VERSION) else {}
         shown |= {"driver": repr(self.driver)} if self.driver != GOOD else {}
         return f"Spec({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
@@ -133,6 +141,19 @@ def address(name: str) -> Address:
     return Address(f"sim://{name}")
 
 
+def offer_versions(links: Links, versions: tuple[int, int]) -> None:
+    """Let a process offer other protocol versions than this code, as a later or earlier release would."""
+    if versions != (VERSION, VERSION):
+        usual = links._hello
+        links._hello = lambda: msgspec.structs.replace(usual(), versions=versions)
+
+
+def compatible(one: Spec, other: Spec) -> bool:
+    """Return whether two nodes can be members of one cluster."""
+    common = max(one.versions[0], other.versions[0]) <= min(one.versions[1], other.versions[1])
+    return common and one.cluster_id == other.cluster_id
+
+
 class Observers(Protocol):
     """The receiver of what happens on hosts (observer_hub.py)."""
 
@@ -146,6 +167,7 @@ class Observers(Protocol):
     def started(self, host: NodeHost, run: Run) -> None: ...
     def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None: ...
     def noticed(self, host: NodeHost, notice: Notice) -> None: ...
+    def hooks(self, name: str) -> list[Callable[..., None]]: ...
 
 
 class World(Protocol):
@@ -161,7 +183,10 @@ class World(Protocol):
     specs: dict[str, Spec]
     nodes: dict[str, NodeHost]
     clients: dict[str, ClientHost]
+    json_clients: dict[str, JsonClientHost]
     calls: list[SimCall]
+    queries: list[SimQuery]
+    own_requests: list[OwnRequest]
 
     @property
     def hosts(self) -> list[Host]:
@@ -195,6 +220,9 @@ class Machinery(World, Protocol):
     def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None: ...
     def redial_at(self, host: DialingHost) -> None: ...
     def answered(self, host: ClientHost, number: int, reply: Reply) -> None: ...
+    def died_amid(self, host: NodeHost) -> None: ...
+    def own_finished(self, host: NodeHost, notice: RequestFinished) -> None: ...
+    def give_up_at(self, host: JsonClientHost, link: LinkId, after: int) -> None: ...
 
 
 class Host:
@@ -212,6 +240,8 @@ class Host:
         self.index = index
         self.life: int = 0
         self.alive: bool = False
+        self.powered_off: bool = False
+        """True if its machine has failed, not only its process: nothing answers a dial."""
         self.framing: Framing = sim.framing
         """The framing of the links that it dials."""
         self.stalled_until: int = 0
@@ -242,7 +272,7 @@ class Host:
     def start(self) -> None:
         """Begin a new life."""
         self.life += 1
-        self.alive = True
+        self.alive, self.powered_off = True, False
         self.stalled_until = 0
         self.waiting = []
         self.wires = {}
@@ -300,6 +330,13 @@ class NodeHost(Host):
         """The number of coordinators that this life has had."""
         self._more_effects = False
         """True if the node got an input while its effects were performed, so that there may be more effects."""
+        self.effects_left: int | None = None
+        """The number of effects after which the process dies, in the middle of the next ones that are more than so
+        many."""
+        self.advertised: int = 0
+        """The number of times that this life has changed its addresses."""
+        self.died_amid: bool = False
+        """True if the process has died in the middle of its effects."""
 
     def start(self) -> None:
         """Begin a new life: a new member at the same address, with the functions of the spec."""
@@ -307,6 +344,7 @@ class NodeHost(Host):
         self.running = {}
         self.last_dispatch = 0
         self.coordinator, self.era = None, 0
+        self.effects_left, self.died_amid, self.advertised = None, False, 0
         self.functions = functions_of(self.spec.functions, node=self.name)
         self.offers = function_table(self.functions)
         sim, label = self.sim, f"{self.name}/{self.life}"
@@ -318,6 +356,7 @@ class NodeHost(Host):
             seeds=tuple(address(peer) for peer in peers),
             resources=tuple(sorted(self.spec.resources)),
             limits=self.spec.limits,
+            cluster_id=self.spec.cluster_id,
         )
         self.node = Node(
             config,
@@ -329,6 +368,7 @@ class NodeHost(Host):
             now=self.local,
             codec=default_codec(),
         )
+        offer_versions(self.node.links, self.spec.versions)
         sim.observers.links_created(self, self.node.links)
         sim.observers.node_started(self)
         for offered in self.offers.values():
@@ -386,7 +426,11 @@ class NodeHost(Host):
         self._more_effects = True
         while self._more_effects:
             self._more_effects = False
-            for effect in coalesce_sends(node.drain()):
+            effects = coalesce_sends(node.drain())
+            if self.effects_left is not None and len(effects) > self.effects_left:
+                self._die_amid(effects, self.effects_left)
+                return
+            for effect in effects:
                 if type(effect) is Send:  # the most frequent effect
                     sim.send(self, effect)
                 else:
@@ -398,6 +442,28 @@ class NodeHost(Host):
             self.due = due
             sim.wake_at(self, due)
 
+    def _die_amid(self, effects: Sequence[Effect], performed: int) -> None:
+        """Perform the first effects, a part of the next write, and end the process.
+
+        The notices of all effects are reported: they say what the node knew when it died.
+        """
+        self.effects_left, self.died_amid = None, True
+        for effect in effects[:performed]:
+            if type(effect) is Send:
+                self.sim.send(self, effect)
+            else:
+                self._one(effect)
+        torn = effects[performed]
+        if type(torn) is Send and self.sim.framing is Framing.STREAM and torn.link in self.wires:
+            data = b"".join(torn.chunks)
+            self.sim.send(self, Send(torn.link, (data[: self.sim.chooser.below(f"~torn {self.name}", len(data))],)))
+        for effect in effects[performed:]:
+            if type(effect) is Notify:
+                self.sim.observers.noticed(self, effect.notice)
+        if self.node.coordinator.outstanding.last_number != self.last_dispatch:
+            self.sim.observers.dispatches(self)
+        self.sim.died_amid(self)
+
     def _one(self, effect: Effect) -> None:
         sim = self.sim
         match effect:
@@ -405,6 +471,8 @@ class NodeHost(Host):
                 self._run(effect)
             case Notify(notice):
                 sim.observers.noticed(self, notice)
+                if type(notice) is RequestFinished:
+                    sim.own_finished(self, notice)
             case Dial(where):
                 sim.dial(self, where)
             case HangUp(link):
@@ -503,7 +571,11 @@ class ClientHost(DialingHost):
     def start(self) -> None:
         """Begin a new life."""
         super().start()
-        self.session = ClientSession(name=self.name, codec=default_codec())
+        spec = self.sim.specs.get(self.node)
+        limits = DEFAULT if spec is None else spec.limits
+        self.session = ClientSession(name=self.name, codec=default_codec(), limits=limits)
+        if spec is not None:
+            offer_versions(self.session.links, spec.versions)
         self.sim.observers.links_created(self, self.session.links)
 
     def link_opened(self, link: LinkId, dialled: Address | None) -> None:
@@ -575,7 +647,10 @@ class JsonClientHost(DialingHost):
         self.connect()
 
     def receive(self, link: LinkId, data: Any) -> None:
-        self.answers.append(json.loads(data))
+        answer = json.loads(data)
+        self.answers.append(answer)
+        for hook in self.sim.observers.hooks("json_answered"):
+            hook(self, link, answer)
 
     def progress(self, link: LinkId) -> None:
         """Do nothing: the client does not check whether its node is alive."""
@@ -585,4 +660,40 @@ class JsonClientHost(DialingHost):
         for link in list(self.wires):
             unsent, self._unsent = self._unsent, []
             for text in unsent:
-                self.sim.send(self, Send(link, (text.encode(),)))
+                self._send(link, text)
+
+    def _send(self, link: LinkId, text: str) -> None:
+        for hook in self.sim.observers.hooks("json_sent"):
+            hook(self, link, text)
+        self.sim.send(self, Send(link, (text.encode(),)))
+
+
+class PostClientHost(JsonClientHost):
+    """A machine that sends each text by `POST /rpc`: what reaches the node is a link for each text.
+
+    It closes the link after the answer, or when its patience ends. It sends one text after the other.
+    """
+
+    def __init__(self, sim: Machinery, name: str, index: int, node: str) -> None:
+        super().__init__(sim, name, index, node)
+        self.patience: int | None = None
+        """The nanoseconds for which it waits for an answer; None: for ever."""
+        self._used: dict[LinkId, None] = {}
+
+    def start(self) -> None:
+        """Begin a new life."""
+        super().start()
+        self._used = {}
+
+    def receive(self, link: LinkId, data: Any) -> None:
+        super().receive(link, data)
+        self.sim.hang_up(self, link)
+
+    def carry_out(self) -> None:
+        """Send the first text that waits, if a link is open that has carried none."""
+        for link in list(self.wires):
+            if self._unsent and link not in self._used:
+                self._used[link] = None
+                self._send(link, self._unsent.pop(0))
+                if self.patience is not None:
+                    self.sim.give_up_at(self, link, self.patience)

@@ -37,6 +37,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """The chance that a write breaks the connection, with all data in transit."""
     rechunk: float = 0.0
     """The chance that a write to a byte stream arrives in pieces, cut at random places."""
+    hangs: float = 0.0
+    """The chance that a dial gets no answer, neither a link nor a refusal."""
 
 
 class Endpoint(Protocol):
@@ -79,7 +81,7 @@ class WireEnd(Generic[AnyHost]):
 class Wire(Generic[AnyHost]):
     """One connection; side 0 dialled, side 1 accepted. `last` is when the latest data of a side arrives."""
 
-    __slots__ = ("blocked", "ends", "framing", "free", "last", "number")
+    __slots__ = ("blocked", "died", "ends", "framing", "free", "last", "number")
 
     def __init__(self, number: int, framing: Framing, dialler: WireEnd[AnyHost], acceptor: WireEnd[AnyHost]) -> None:
         self.number: int = number
@@ -89,6 +91,8 @@ class Wire(Generic[AnyHost]):
         self.free: list[int] = [0, 0]
         self.blocked: tuple[list[object], list[object]] = ([], [])
         """The data that each side sent while its path was cut, in order: bytes, or None for the end."""
+        self.died: int | None = None
+        """The time since when it carries nothing, in either direction, though both ends believe that it is open."""
 
 
 def _is_responsive(end: WireEnd[Any], now: int) -> bool:
@@ -108,6 +112,16 @@ class Network:
         """The number of writes that arrived in pieces."""
         self.broken = 0
         """The number of connections that broke with data in transit."""
+        self.hung: int = 0
+        """The number of dials without an answer."""
+        self.paused: int = 0
+        """The number of times that a host stopped reading a link."""
+        self.halved: int = 0
+        """The number of connections that died without a word beside another one of the same hosts."""
+        self.hung_until: int = 0
+        """The time until which a dial is open that has hung, though its target runs."""
+        self.dead: list[Wire[Any]] = []
+        """The connections that have died without a word."""
         self.waited: int = 0
         """The number of reports to a sender that its backlog is more than a path carries in a second."""
 
@@ -137,11 +151,18 @@ class Network:
         wires = ((wire, side) for host in hosts for wire, side in host.wires.values())
         return any(wire.free[side] > now and not wire.ends[side].closed for wire, side in wires)
 
-    def clear_resets(self) -> None:
-        """Let no path break connections any more; delays and bandwidth limits stay."""
+    @property
+    def is_faulty(self) -> bool:
+        """True if any path is cut, breaks connections, or lets dials hang."""
+        if self._cuts or self.default.reset or self.default.hangs:
+            return True
+        return any(profile.reset or profile.hangs for profile in self._profiles.values())
+
+    def clear_faults(self) -> None:
+        """Let no path break connections or let dials hang any more; delays and bandwidth limits stay."""
         for way, profile in list(self._profiles.items()):
-            self._profiles[way] = msgspec.structs.replace(profile, reset=0.0)
-        self.default = msgspec.structs.replace(self.default, reset=0.0)
+            self._profiles[way] = msgspec.structs.replace(profile, reset=0.0, hangs=0.0)
+        self.default = msgspec.structs.replace(self.default, reset=0.0, hangs=0.0)
 
     def is_cut(self, source: str, target: str) -> bool:
         """Return whether the path from `source` to `target` is cut."""
@@ -178,7 +199,8 @@ class Network:
         """
         mine, other = wire.ends[side], wire.ends[1 - side]
         ways = ((mine.host.name, other.host.name), (other.host.name, mine.host.name))
-        if _is_responsive(mine, now) and other.is_open and not any(self.is_cut(*way) for way in ways):
+        reached = wire.died is None and other.is_open
+        if _is_responsive(mine, now) and reached and not any(self.is_cut(*way) for way in ways):
             mine.host.progress(mine.link)
         self.report_backlog(wire, side, now)
 

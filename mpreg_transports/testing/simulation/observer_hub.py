@@ -21,7 +21,8 @@ from mpreg_transports.testing.simulation.watchers import Subscriptions, Watcher,
 
 _HOOKS = (
     *("node_started", "timer_due", "event_handled", "node_event_handled", "dispatched", "started", "ended", "noticed"),
-    *("submitted", "replied"),
+    *("submitted", "replied", "queried", "query_answered", "own_submitted", "own_finished"),
+    *("json_sent", "json_answered"),
 )
 
 

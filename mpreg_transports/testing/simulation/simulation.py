@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import msgspec
 
 from mpreg_proto.effects import Framing
+from mpreg_proto.ids import Address, RequestId
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_transports.functions.execution import tags
 from mpreg_transports.graph import Graph
-from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.calls import OwnRequest, SimCall, SimQuery
 from mpreg_transports.testing.simulation.checks import (
     check_callable,
     check_function_name,
@@ -46,16 +47,21 @@ from mpreg_transports.testing.simulation.functions import Fn
 from mpreg_transports.testing.simulation.hosts import (
     ClientHost,
     DialingHost,
+    Host,
     JsonClientHost,
     NodeHost,
+    PostClientHost,
     Spec,
     address,
 )
 from mpreg_transports.testing.simulation.network import Network, Profile
 from mpreg_transports.testing.simulation.specs import described, versions
-from mpreg_transports.testing.simulation.trace import Action, Header, Trace, packed, unpacked
+from mpreg_transports.testing.simulation.trace import WORK, Action, Header, Trace, packed, unpacked
 from mpreg_transports.testing.simulation.watchers import Watcher
 from mpreg_transports.values import default_codec
+
+OWN = 2_000_000
+"""The label of the first request that a node's own process submits."""
 
 
 class Faults(Protocol):
@@ -106,6 +112,7 @@ class Simulation:
         self._scenario = ""
         self._faulty = True
         self._labelled: dict[int, SimCall] = {}
+        self._labelled_own: dict[int, OwnRequest] = {}
         self._engine = Engine(
             seed=seed,
             nodes=nodes,
@@ -215,10 +222,38 @@ class Simulation:
             raise ValueError(f"there is no client {client!r}; there are {there}")
         self._vanish(client, silent=silent)
 
+    def crash_amid(self, name: str, *, effects: int) -> None:
+        """Kill the process of a node in the middle of the effects of an input: after this many of them.
+
+        That is the next input with more effects than these. Of a write that comes next, a part is sent.
+        """
+        host = self._node(name)
+        check_whole("effects", effects)
+        self._record("crash_amid", name=name, effects=effects)
+        if host.alive:
+            host.effects_left = effects
+
+    def kill_link(self, one: str, other: str, *, which: int = 0) -> None:
+        """Let a connection between two hosts die without a word, as when a router forgets it.
+
+        Both ends believe that it is open. `which` chooses among several, in the order in which they were dialled. Does
+        nothing if there is none.
+        """
+        for what, name in (("one", one), ("other", other)):
+            check_host(what, name, self.nodes, self._client_names)
+        check_whole("which", which)
+        self._kill_link(one, other, which=which)
+
+    def _kill_link(self, one: str, other: str, *, which: int) -> None:
+        self._record("kill_link", one=one, other=other, which=which)
+        self._engine.kill_wire(one, other, which)
+
     def _vanish(self, client: str, *, silent: bool) -> None:
         self._record("vanish", client=client, silent=silent)
-        host: DialingHost | None = self.clients.get(client) or self._engine.json_clients.get(client)
+        host = self._client(client)
         if host is not None and host.alive:
+            for query in self._engine.queries:
+                query.cancelled = query.cancelled or query.client == client
             for call in self.calls:
                 if call.client == client and not call.done():
                     call.cancelled = True
@@ -247,14 +282,19 @@ class Simulation:
             self._engine.after(host)
 
     def stall(self, name: str, seconds: float) -> None:
-        """Stop the process for this many seconds; what arrives waits.
+        """Stop the process of a node or client for this many seconds; what arrives waits.
 
-        This simulates SIGSTOP, a long garbage collection or a swapping machine.
+        This simulates SIGSTOP, a long garbage collection, a swapping machine, or a laptop that sleeps.
         """
-        host = self._node(name)
+        check_host("name", name, self.nodes, self._client_names)
         check_number("seconds", seconds)
+        self._stall(name, seconds)
+
+    def _stall(self, name: str, seconds: float) -> None:
         self._record("stall", name=name, seconds=seconds)
-        host.stalled_until = max(host.stalled_until, self.now + round(seconds * SECOND))
+        host: Host | None = self.nodes.get(name) or self._client(name)
+        if host is not None:  # a shrunk script may not contain the client's first request
+            host.stalled_until = max(host.stalled_until, self.now + round(seconds * SECOND))
 
     def skew(self, name: str, *, drift: float) -> None:
         """Let the machine's clock run faster by this fraction from now on, or slower: 1e-3 is 86 s a day."""
@@ -340,6 +380,28 @@ class Simulation:
             host.node.withdraw(function, now=host.local)
             self._engine.after(host)
 
+    def set_resources(self, name: str, resources: Iterable[str]) -> None:
+        """Replace the resources of a running node."""
+        host = self._node(name)
+        held = tuple(sorted(tags(resources)))
+        self._record("set_resources", name=name, resources=list(held))
+        if host.alive:
+            host.node.set_resources(held, now=host.local)
+            self._engine.after(host)
+
+    def advertise(self, name: str, addresses: Iterable[str]) -> None:
+        """Replace the addresses at which others may dial a running node.
+
+        `sim://NAME` reaches the node NAME, and so does `sim://NAME/` with anything behind it.
+        """
+        host = self._node(name)
+        said = texts("addresses", addresses)
+        self._record("advertise", name=name, addresses=list(said))
+        if host.alive:
+            host.advertised += 1
+            host.node.advertise(tuple(Address(one) for one in said), now=host.local)
+            self._engine.after(host)
+
     def settle(self, seconds: float = 45.0) -> None:
         """Stop all faults, run for this many seconds, and check liveness.
 
@@ -421,6 +483,58 @@ class Simulation:
         self._engine.after(host)
         return call
 
+    def submit_own(self, node: str, request: Request, *, label: int | None = None) -> OwnRequest | None:
+        """Submit a request as the process of a node itself does (`Node.submit`). Return None if it does not run."""
+        host = self._node(node)
+        check_kind("request", request, Request, "a Request, such as graph.request() returns")
+        engine = self._engine
+        label = OWN + len(engine.own_requests) if label is None else label
+        self._record("submit_own", node=node, request=packed(request), label=label)
+        if not host.alive:
+            return None
+        number = host.node.submit(request, now=host.local)
+        own = OwnRequest(node, host.life, number, request, sent=self.now, label=label)
+        engine.own_requests.append(own)
+        engine.waiting_own[node, host.life, number] = self._labelled_own[label] = own
+        for hook in engine.observers.hooks("own_submitted"):
+            hook(own)
+        engine.after(host)
+        return own
+
+    def cancel_own(self, own: OwnRequest) -> None:
+        """Cancel a request of a node's own process (`Node.cancel`). It still gets a result."""
+        check_kind("own", own, OwnRequest, "what sim.submit_own returned")
+        self._record("cancel_own", label=own.label)
+        host = self.nodes[own.node]
+        if host.alive and host.life == own.life:
+            host.node.cancel(RequestId(own.number), now=host.local)
+            self._engine.after(host)
+
+    def query(self, node: str, request: Request | None = None, *, client: str | None = None) -> SimQuery:
+        """Ask a node for its view, or where it would run the calls of a request."""
+        self._node(node)
+        if request is not None:
+            check_kind("request", request, Request, "a Request, such as graph.request() returns")
+        if client is not None:
+            check_text("client", client)
+        client = client or f"client@{node}"
+        self._record("query", node=node, client=client, request=None if request is None else packed(request))
+        engine = self._engine
+        host = self._native_client(client, node, engine.framing)
+        if not host.alive:
+            host.start()
+        session = host.session
+        number = session.get_view(now=host.local) if request is None else session.explain(request, now=host.local)
+        query = SimQuery(client, number, request, sent=self.now)
+        engine.queries.append(query)
+        engine.waiting_queries[client, host.life, number] = query
+        for hook in engine.observers.hooks("queried"):
+            hook(query)
+        if not session.ready:
+            host.connect()
+        engine.after(host)
+        return query
+
     def add_client(self, client: str, node: str, *, framing: Framing) -> None:
         """Create a native client of `node` whose link has another framing than the simulation.
 
@@ -459,6 +573,29 @@ class Simulation:
         host.submit(text)
         self._engine.after(host)
 
+    def post(self, node: str, text: str, *, client: str | None = None, patience: float | None = None) -> JsonClient:
+        """Send a JSON text as `POST /rpc` does: on a link of its own, which is closed after the answer.
+
+        `patience` is the number of seconds after which the client closes the link without an answer. One client sends
+        one text after the other.
+        """
+        self._node(node)
+        check_kind("text", text, str, "a JSON text")
+        client = client or f"post@{node}"
+        hosts = self._engine.json_clients
+        self._record("post", node=node, text=text, client=client, patience=patience)
+        host = hosts.get(client)
+        if host is None:
+            host = hosts[client] = PostClientHost(self._engine, client, 2000 + len(hosts), node)
+        if not isinstance(host, PostClientHost):
+            raise ValueError(f"{client!r} is a client that keeps its link; take another name")
+        if not host.alive:
+            host.start()
+        host.patience = _ns("patience", patience)
+        host.submit(text)
+        self._engine.after(host)
+        return JsonClient(self, host)
+
     def cancel(self, call: SimCall) -> None:
         """Cancel a request at its client."""
         check_kind("call", call, SimCall, "what sim.call returned")
@@ -495,12 +632,18 @@ class Simulation:
         )
 
     def _play(self, script: Iterable[Action]) -> None:
-        """Schedule the actions at their times. After `calm` they are not performed."""
+        """Schedule the actions at their times. After `calm` only requests are performed."""
         for action in script:
             self._engine.push(max(self.now, action.at), self._engine.act, self._played, (action,))
 
     def _played(self, action: Action) -> None:
-        if self._faulty:
+        """Perform an action at its time. A stalled process submits nothing; after `calm` there are no faults."""
+        caller: Host | None = self._client(action.args.get("client", ""))
+        if action.name == "submit_own":
+            caller = self.nodes[action.args["node"]]
+        if caller is not None and caller.stalled_until > self.now:
+            return
+        if self._faulty or action.name in WORK:
             self._perform(action.name, action.args)
 
     def _perform(self, name: str, args: Mapping[str, Any]) -> None:
@@ -511,6 +654,14 @@ class Simulation:
             case "cancel":
                 if args["label"] in self._labelled:  # a shrunk script may not contain it
                     self.cancel(self._labelled[args["label"]])
+            case "submit_own":
+                self.submit_own(args["node"], unpacked(args["request"]), label=args["label"])
+            case "cancel_own":
+                if args["label"] in self._labelled_own:
+                    self.cancel_own(self._labelled_own[args["label"]])
+            case "query":
+                request = args["request"]
+                self.query(args["node"], None if request is None else unpacked(request), client=args["client"])
             case "add_client":
                 self.add_client(args["client"], args["node"], framing=Framing(args["framing"]))
             case "partition":
@@ -522,9 +673,11 @@ class Simulation:
                 self.offer(args["name"], args["function"], self._known_function(args["name"], args["function"]))
             case "set_links":
                 self.set_links(msgspec.convert(args["profile"], Profile))
-            case "crash" | "restart" | "leave" | "stall" | "skew" | "heal" | "withdraw" | "calm" | "judge":
+            case "crash" | "crash_amid" | "restart" | "leave" | "skew" | "heal" | "withdraw" | "calm" | "judge":
                 getattr(self, name)(**args)
-            case "vanish" | "send_json":
+            case "post" | "set_resources" | "advertise":
+                getattr(self, name)(**args)
+            case "vanish" | "send_json" | "stall" | "kill_link":
                 getattr(self, f"_{name}")(**args)
             case _:
                 raise ValueError(f"unknown action {name!r} in a script")
@@ -536,6 +689,9 @@ class Simulation:
         """Return a node. Raises TypeError or ValueError for a name that is none."""
         check_known("node", name, self.nodes)
         return self.nodes[name]
+
+    def _client(self, name: str) -> DialingHost | None:
+        return self.clients.get(name) or self._engine.json_clients.get(name)
 
     @property
     def _client_names(self) -> list[str]:
@@ -589,11 +745,12 @@ class LinkControl:
         bandwidth: int | None = None,
         reset: float | None = None,
         rechunk: float | None = None,
+        hangs: float | None = None,
     ) -> None:
         """Change the given values in both directions; `delay` in seconds, `bandwidth` in bytes per second."""
         if bandwidth is not None:
             check_whole("bandwidth", bandwidth)
-        for what, share in (("reset", reset), ("rechunk", rechunk)):
+        for what, share in (("reset", reset), ("rechunk", rechunk), ("hangs", hangs)):
             if share is not None:
                 check_number(what, share, most=1)
         for source, target in (self._ends, self._ends[::-1]):
@@ -606,6 +763,7 @@ class LinkControl:
                     bandwidth=profile.bandwidth if bandwidth is None else bandwidth,
                     reset=profile.reset if reset is None else reset,
                     rechunk=profile.rechunk if rechunk is None else rechunk,
+                    hangs=profile.hangs if hangs is None else hangs,
                 ),
             )
 

@@ -54,6 +54,11 @@ def _described(spec: Spec) -> dict[str, Any]:
         "peers": spec.peers,
         "limits": None if spec.limits == DEFAULT else msgspec.to_builtins(spec.limits),
     }
+    plain = Spec()
+    if spec.cluster_id != plain.cluster_id:
+        tree["cluster_id"] = spec.cluster_id
+    if spec.versions != plain.versions:
+        tree["versions"] = list(spec.versions)
     return tree if spec.driver == GOOD else {**tree, "driver": msgspec.to_builtins(spec.driver)}
 
 
@@ -87,7 +92,16 @@ def _restored(node: str, tree: Mapping[str, Any]) -> Spec:
     peers = None if tree["peers"] is None else tuple(tree["peers"])
     driver = msgspec.convert(tree.get("driver", {}), DriverFaults)
     functions = _restored_functions(node, tree)
-    return Spec(functions=functions, resources=tuple(tree["resources"]), peers=peers, limits=limits, driver=driver)
+    plain = Spec()
+    return Spec(
+        functions=functions,
+        resources=tuple(tree["resources"]),
+        peers=peers,
+        limits=limits,
+        cluster_id=tree.get("cluster_id", plain.cluster_id),
+        versions=tuple(tree.get("versions", plain.versions)),
+        driver=driver,
+    )
 
 
 def _restored_functions(node: str, tree: Mapping[str, Any]) -> Functions:

@@ -24,6 +24,8 @@ from mpreg_proto.wire.messages import Message, Request
 LAST = 400
 """The number of events that are kept as text."""
 _TOGETHER = 100
+WORK = ("submit", "cancel", "add_client", "send_json", "post", "query", "submit_own", "cancel_own")
+"""The actions that are no faults: they go on while the cluster settles."""
 
 
 class Action(msgspec.Struct, frozen=True):

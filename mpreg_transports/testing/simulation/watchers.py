@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
@@ -11,9 +11,9 @@ from mpreg_proto.ids import LinkId
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Notice
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Message
-from mpreg_transports.testing.simulation.calls import CallKey, SimCall
-from mpreg_transports.testing.simulation.hosts import Host, NodeHost, World
+from mpreg_proto.wire.messages import Message, Result
+from mpreg_transports.testing.simulation.calls import CallKey, OwnRequest, SimCall, SimQuery
+from mpreg_transports.testing.simulation.hosts import Host, JsonClientHost, NodeHost, World
 
 
 class Watcher:
@@ -60,6 +60,24 @@ class Watcher:
 
     def replied(self, call: SimCall, reply: Reply) -> None:
         """Called when a client has received a reply: the last Result, or one of several."""
+
+    def queried(self, query: SimQuery) -> None:
+        """Called when a client has sent a query."""
+
+    def query_answered(self, query: SimQuery, reply: Reply) -> None:
+        """Called when a client has received the answer to a query."""
+
+    def own_submitted(self, request: OwnRequest) -> None:
+        """Called when the process of a node has submitted a request of its own."""
+
+    def own_finished(self, request: OwnRequest, result: Result) -> None:
+        """Called when it has received the result."""
+
+    def json_sent(self, host: JsonClientHost, link: LinkId, text: str) -> None:
+        """Called when a JSON client has sent a text over a link."""
+
+    def json_answered(self, host: JsonClientHost, link: LinkId, answer: Any) -> None:
+        """Called when a JSON client has received a message, decoded."""
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         """Called for each notice of a node."""
@@ -120,3 +138,7 @@ class Violation(AssertionError):
         super().__init__(f"invariant {invariant}: {text}" if invariant else text)
         self.invariant = invariant
         self.text = text
+
+    def __reduce__(self) -> tuple[type[Violation], tuple[int, str]]:
+        """Return how it is pickled: a process of `run_seeds` may raise one as it starts the nodes."""
+        return Violation, (self.invariant, self.text)

@@ -7,6 +7,7 @@ which nodes. The requests are drawn before the run as a script of `submit` and `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -111,6 +112,12 @@ async def haul(*values: Any) -> int:
     return add(4, *values)
 
 
+async def voyage(*values: Any) -> int:
+    """Sleeps 45 to 90 s, longer than an idle link stays open; must not be done twice."""
+    await sleep(45 + add(*values) % 46)
+    return add(5, *values)
+
+
 async def give_up(*values: Any) -> NoReturn:
     """Sleeps, then raises."""
     await sleep(0.05)
@@ -125,6 +132,8 @@ def _everywhere(index: int) -> dict[str, Any]:
         "wide": Fn(add, idempotent=True, resources=_SHELVES),
         "post": Fn(ponder, resources=(f"box-{index}",)),
         "haul": Fn(haul),
+        "voyage": Fn(voyage),
+        "trek": Fn(voyage, idempotent=True, resources=(f"camp-{index}",)),
         "pooled": Fn(add, idempotent=True, duration=0.02, refuses=0.15, loses=0.15),
         "pooled-once": Fn(book, duration=0.02, refuses=0.15, loses=0.15),
     }
@@ -210,6 +219,10 @@ _FUNCTIONS: tuple[tuple[int, str, tuple[tuple[str, ...], ...]], ...] = (
     (1, "nowhere", ((), ("gpu",))),
 )
 """The weight of each function, and the resources it is called with. No node offers `nowhere`."""
+_LONG = ("voyage", "voyage", "trek")
+"""The functions of the long requests."""
+LONGEST = 150
+"""The longest timeout of a request, in seconds."""
 _WEIGHTS = sum(weight for weight, _, _ in _FUNCTIONS)
 
 
@@ -227,6 +240,16 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """The share of the requests with a short deadline."""
     only: tuple[str, ...] = ()
     """The functions that are called; all if empty."""
+    long: float = 0.0
+    """The share of the requests with bodies of 45 to 90 s."""
+    sizes: tuple[int, ...] = ()
+    """Lengths near which some arguments are drawn, such as the limit of a message."""
+    after: float = 0.0
+    """The seconds for which short requests go on after the rest."""
+    others: float = 0.0
+    """The share of the requests that do not come from native clients: JSON, `POST /rpc`, queries, the node itself."""
+    plain: bool = False
+    """True for requests that JSON can express."""
 
 
 def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list[Action]:
@@ -236,9 +259,14 @@ def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list
     gap = exponential(1 / load.rate) if load.rate else None
     while gap is not None:
         at += gap.draw(chooser.fraction, "work gap") / SECOND
-        if at >= seconds:
+        if at >= seconds and not load.tight:
+            load = msgspec.structs.replace(load, long=0.0, tight=0.7)
+        if at >= seconds + load.after:
             break
         node = names[0] if chooser.chance("work hot", load.hot) else chooser.choice("work node", names)
+        if chooser.chance("work other", load.others):
+            _OTHERS[chooser.choice("work caller", tuple(_OTHERS))](chooser, script, at, node, load, len(script))
+            continue
         client = f"{'abcdefgh'[chooser.below('work client', load.clients)]}@{node}"
         args = {"node": node, "request": packed(request(chooser, load)), "client": client, "label": label}
         script.append(Action(round(at * SECOND), "submit", args))
@@ -249,13 +277,96 @@ def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list
     return sorted(script, key=lambda action: action.at)
 
 
+def _action(script: list[Action], at: float, name: str, /, **args: Any) -> None:
+    script.append(Action(round(at * SECOND), name, args))
+
+
+def _json(chooser: Chooser, script: list[Action], at: float, node: str, load: Load, label: int) -> None:
+    """A text on the link of a JSON client."""
+    text = _json_text(chooser, load, label)
+    _action(script, at, "send_json", client=f"{'jk'[chooser.below('work client', 2)]}@{node}", node=node, text=text)
+
+
+def _post(chooser: Chooser, script: list[Action], at: float, node: str, load: Load, label: int) -> None:
+    """A text by `POST /rpc`, sometimes of a client without patience."""
+    patience = chooser.fraction("work patience") * 3 if chooser.chance("work patience", 0.15) else None
+    text = _json_text(chooser, load, label)
+    _action(script, at, "post", client=f"{'pq'[chooser.below('work client', 2)]}@{node}", node=node, text=text,
+            patience=patience)  # fmt: skip
+
+
+def _query(chooser: Chooser, script: list[Action], at: float, node: str, load: Load, label: int) -> None:
+    """A query of a native client: for the view, or where a request would run."""
+    explained = packed(request(chooser, load)) if chooser.chance("work explain", 0.5) else None
+    _action(script, at, "query", client=f"{'ab'[chooser.below('work client', 2)]}@{node}", node=node, request=explained)
+
+
+def _own(chooser: Chooser, script: list[Action], at: float, node: str, load: Load, label: int) -> None:
+    """A request of the node's own process, which it sometimes cancels."""
+    _action(script, at, "submit_own", node=node, request=packed(request(chooser, load)), label=_OWN + label)
+    if chooser.chance("work cancel", 3 * load.cancelled):
+        _action(script, at + chooser.fraction("work cancel") * 2, "cancel_own", label=_OWN + label)
+
+
+_OTHERS: dict[str, Any] = {"json": _json, "post": _post, "query": _query, "own": _own}
+_OWN = 3_000_000
+"""The label of the first request of a node's own process."""
+_BAD = ("", "[]", "{", '{"role": "rpc"}', '{"role": "rpc", "cmds": [{"name": "a"}]}', '{"role": "rpc", "cmds": []}')
+"""Texts that are no requests."""
+
+
+def _json_text(chooser: Chooser, load: Load, label: int) -> str:
+    """Return a request of the classic dialect, with its references in one of both notations; sometimes no request."""
+    if chooser.chance("work bad", 0.05):
+        return chooser.choice("work bad", _BAD)
+    graph = Graph()
+    load = msgspec.structs.replace(load, plain=True, sizes=())
+    shape = chooser.choice("work shape", _USUAL_SHAPES)
+    handles = _SHAPES[shape](chooser, graph, load)
+    commands = graph.commands()
+    tree: dict[str, Any] = {"role": "rpc", "u": f"{label}", "cmds": commands, "refs": "explicit"}
+    if chooser.chance("work classic", 0.5) and all(handle.name not in ("x", "y") for handle in handles):
+        named = _by_name(commands)
+        if named is not None:
+            tree |= {"cmds": named, "refs": "classic"}
+    if chooser.chance("work timeout", 0.5):
+        tree["timeout"] = 0.02 + chooser.fraction("work timeout") * 20
+    if chooser.chance("work wait", 0.2):
+        tree["wait"] = chooser.fraction("work wait") * 5
+    if chooser.chance("work partial", 0.3):
+        tree["on_error"] = "partial"
+    if chooser.chance("work trace", 0.1):
+        tree["trace"] = True
+    if chooser.chance("work wants", 0.2):
+        tree["want"] = [handle.name for handle in handles[:2]]
+    return json.dumps(tree)
+
+
+def _by_name(tree: Any) -> Any:
+    """Return commands with the names of calls in the place of references; None if one has a path."""
+    if isinstance(tree, dict) and "$ref" in tree:
+        return None if "path" in tree else tree["$ref"]
+    if isinstance(tree, list):
+        items = [_by_name(item) for item in tree]
+        return None if any(new is None and old is not None for new, old in zip(items, tree, strict=True)) else items
+    if isinstance(tree, dict):
+        if "$data" in tree:
+            return None
+        entries = {key: _by_name(item) for key, item in tree.items()}
+        return None if any(entries[key] is None and tree[key] is not None for key in tree) else entries
+    return tree
+
+
 def request(chooser: Chooser, load: Load) -> Request:
     """Return one random request.
 
     It is usually a single call, else a chain, a diamond, a fan or another graph without cycles.
     """
     graph = Graph()
-    shape = chooser.choice("work shape", ("one", "one", "one", "chain", "diamond", "fan", "any"))
+    long = chooser.chance("work long", load.long)
+    shape = chooser.choice("work shape", _LONG_SHAPES if long else _USUAL_SHAPES)
+    if long:
+        load = msgspec.structs.replace(load, only=_LONG, tight=0.0)
     handles = _SHAPES[shape](chooser, graph, load)
     wanted = [handle for handle in handles if chooser.chance("work want", 0.5)] if _often(chooser, "wants", 0.2) else []
     fields: dict[str, Any] = {
@@ -265,7 +376,9 @@ def request(chooser: Chooser, load: Load) -> Request:
     }
     if _often(chooser, "wait", 0.2):
         fields["wait"] = (100 + chooser.below("work wait", 5000)) * MILLISECOND
-    if any(handle.name.startswith("haul") for handle in handles):
+    if long:
+        fields["timeout"] = (100 + chooser.below("work timeout", LONGEST - 100)) * SECOND
+    elif any(handle.name.startswith("haul") for handle in handles):
         fields["timeout"] = 60 * SECOND
     elif chooser.chance("work tight", load.tight):
         fields["timeout"] = (20 + chooser.below("work timeout", 2000)) * MILLISECOND
@@ -284,14 +397,14 @@ def _call(chooser: Chooser, graph: Graph, load: Load, *needs: Handle) -> Handle:
     Sometimes the call does not use the last of them, and only waits for it.
     """
     name, resources = _function(chooser, load)
-    arguments: list[Any] = [_value(chooser), *(_part(chooser, need) for need in needs)]
+    arguments: list[Any] = [_value(chooser, load), *(_part(chooser, need) for need in needs)]
     after: tuple[Handle, ...] = ()
     if needs and _often(chooser, "nested", 0.2):
         arguments = [{"x": arguments[1:], "y": arguments[0]}]
-    elif needs and _often(chooser, "after", 0.1):
+    elif needs and not load.plain and _often(chooser, "after", 0.1):
         arguments, after = arguments[:-1], (needs[-1],)
     arguments = arguments[:1] if name == "echo" else arguments
-    version = chooser.choice("work version", (None, "1", "2")) if name == "brew" else None
+    version = chooser.choice("work version", (None, "1", "2")) if name == "brew" and not load.plain else None
     return graph.call(name, *arguments, resources=resources, after=after, version=version)
 
 
@@ -312,14 +425,16 @@ def _function(chooser: Chooser, load: Load) -> tuple[str, tuple[str, ...]]:
     raise AssertionError("the weights add up")
 
 
-def _value(chooser: Chooser) -> Any:
+def _value(chooser: Chooser, load: Load) -> Any:
     kind = chooser.below("work value", 8)
     drawn = chooser.below("work value", 1_000_000)
+    if load.sizes and chooser.chance("work size", 0.1):
+        return b"y" * max(0, chooser.choice("work size", load.sizes) - 400 + drawn % 500)
     if kind == 0:
         return "x" * (drawn % 300)
     if kind == 1:
         return [drawn, str(drawn), None, drawn / 8]
-    if kind == 2 and drawn % 10 == 0:
+    if kind == 2 and drawn % 10 == 0 and not load.plain:
         return b"z" * (drawn % 60_000)
     return drawn
 
@@ -348,6 +463,16 @@ def _fan(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
     return handles
 
 
+def _bundle(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
+    """Calls that only one node can run, without dependencies, so that one dispatch or one relay has several of them."""
+    box = chooser.below("work box", 5)
+    name, place = chooser.choice("work bundle", (("post", "box"), ("post", "box"), ("trek", "camp")))
+    if not load.long and name == "trek":
+        name, place = "post", "box"
+    width = 2 + chooser.below("work width", 3)
+    return [graph.call(name, _value(chooser, load), resources=(f"{place}-{box}",)) for _ in range(width)]
+
+
 def _any(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
     handles: list[Handle] = []
     for _ in range(2 + chooser.below("work size", 8)):
@@ -356,4 +481,13 @@ def _any(chooser: Chooser, graph: Graph, load: Load) -> list[Handle]:
     return handles
 
 
-_SHAPES: Mapping[str, Any] = {"one": _one, "chain": _chain, "diamond": _diamond, "fan": _fan, "any": _any}
+_SHAPES: Mapping[str, Any] = {
+    "one": _one,
+    "chain": _chain,
+    "diamond": _diamond,
+    "fan": _fan,
+    "bundle": _bundle,
+    "any": _any,
+}
+_USUAL_SHAPES = ("one", "one", "one", "chain", "diamond", "fan", "bundle", "any")
+_LONG_SHAPES = ("one", "one", "fan", "bundle")

@@ -8,7 +8,7 @@ import pytest
 from mpreg_proto.effects import Framing, HangUp, Notify, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.notices import Left, RequestFinished, Standing
 from mpreg_proto.rng import Rng
@@ -417,10 +417,13 @@ def test_new_id_after_the_old_one_is_retired() -> None:
     alpha, peer = harness.member("alpha"), harness.client()
     old = harness.node.me
     peer.send(Request(1, (call("x", "slow", "old"),)))
+    peer.send(Request(3, (call("x", "nowhere"),), wait=5 * SECOND))
     alpha.send(Gossip((Claim(old, 2, Standing.RETIRED),)))
     assert harness.node.me != old and alpha.hung_up == 1000 and peer.hung_up is None
-    (result,) = peer.take(Result)
-    assert result.fault is not None and (result.fault.code, result.fault.details["maybe_executed"]) == (1023, True)
+    lost, waiting = [result.fault for result in peer.take(Result)]
+    assert lost is not None and (lost.code, lost.details["maybe_executed"]) == (1023, True)
+    assert waiting is not None and (waiting.code, waiting.details["maybe_executed"]) == (1024, False)
+    assert all("retired the id of this node" in fault.message for fault in (lost, waiting)), "it does not leave"
     alpha.drop()
     back = harness.member("beta", spec("sub"))
     assert back.cluster.index.offers("add", (), None)[0].member == harness.node.me

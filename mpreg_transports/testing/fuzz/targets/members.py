@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from mpreg_proto.cluster.anti_entropy import digest, newer
-from mpreg_proto.cluster.members import FORGOTTEN_AFTER, Card, Members
+from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import MemberId
-from mpreg_proto.limits import HOUR, Limits
+from mpreg_proto.limits import DEFAULT, HOUR, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import Claim
 from mpreg_transports.testing.fuzz.draws import Draws
@@ -65,7 +65,7 @@ def _never_decreases(draws: Draws, known: Members) -> None:
         assert known.own.incarnation >= own and known.own.standing is Standing.ALIVE, "P4: the own cell"
         assert known.living == sum(member.routable for member in known.all()), "the count of living members"
         for member in IDS:
-            if member in retired and now >= retired[member] + FORGOTTEN_AFTER:
+            if member in retired and now >= retired[member] + DEFAULT.retired_for:
                 del retired[member]
                 continue
             assert _height(known, member) >= before[member], "P4: a cell decreases"

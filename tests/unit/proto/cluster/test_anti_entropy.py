@@ -7,7 +7,6 @@ from mpreg_proto.cluster.actions import SendMessage
 from mpreg_proto.cluster.anti_entropy import (
     BUCKETS,
     EVERYTHING,
-    FULL_DIGEST_MEMBERS,
     HASHES_SIZE,
     INLINE_DELTA,
     NO_CARD,
@@ -23,7 +22,7 @@ from mpreg_proto.cluster.anti_entropy import (
 from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
 from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import BucketHashes, Claim, Digest, Gossip, Head, Pull
 
@@ -45,7 +44,7 @@ class Side:
     def __init__(self, me: MemberId, known: int = 0) -> None:
         self.members = Members(me, Card("she"), limits=Limits(), now=0)
         self.catalogue = Catalogue(me, limits=Limits())
-        self.anti_entropy = AntiEntropy(self.members, self.catalogue)
+        self.anti_entropy = AntiEntropy(self.members, self.catalogue, DEFAULT)
         self.owners: dict[MemberId, Catalogue] = {}
         self.sent: list[object] = []
         self.merge([claim(member(number)) for number in range(known)])
@@ -95,7 +94,7 @@ def compare(one: Side, other: Side) -> list[str]:
     return sent_types
 
 
-@pytest.mark.parametrize("known", [0, 10, FULL_DIGEST_MEMBERS + 20])
+@pytest.mark.parametrize("known", [0, 10, DEFAULT.full_digest + 20])
 def test_equal_state_of_two_nodes_after_anti_entropy(known: int) -> None:
     ann, bob = Side(ANN, known), Side(BOB, known)
     ann.merge([claim(member(100)), claim(member(3), 2), Claim(member(4), 0, int(Standing.DEAD))])
@@ -107,10 +106,10 @@ def test_equal_state_of_two_nodes_after_anti_entropy(known: int) -> None:
     assert ann.view() == bob.view()
     assert sent_types == (
         ["Digest", "Gossip", "Pull", "Gossip"]
-        if known < FULL_DIGEST_MEMBERS
+        if known < DEFAULT.full_digest
         else ["BucketHashes", "Digest", "Gossip", "Pull", "Gossip"]
     )
-    assert compare(bob, ann) == (["Digest", "Gossip"] if known < FULL_DIGEST_MEMBERS else ["BucketHashes", "Gossip"])
+    assert compare(bob, ann) == (["Digest", "Gossip"] if known < DEFAULT.full_digest else ["BucketHashes", "Gossip"])
 
 
 def test_digest_of_the_buckets_that_differ_only() -> None:
@@ -163,7 +162,7 @@ def test_refutation_after_a_digest_that_marks_this_node_dead() -> None:
 
 
 def test_retired_members_in_no_hash_and_sent_where_missing() -> None:
-    ann, bob = Side(ANN, FULL_DIGEST_MEMBERS + 1), Side(BOB, FULL_DIGEST_MEMBERS + 1)
+    ann, bob = Side(ANN, DEFAULT.full_digest + 1), Side(BOB, DEFAULT.full_digest + 1)
     ann.merge([claim(BOB), claim(member(9), 0, Standing.RETIRED)])
     bob.merge([claim(ANN)])
     compare(bob, ann)

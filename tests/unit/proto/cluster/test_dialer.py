@@ -7,8 +7,6 @@ import pytest
 
 from mpreg_proto.cluster.dialer import (
     MIN_LINK_AGE,
-    RARE_INTERVAL,
-    RARELY_FROM,
     STAGGER,
     YIELD_DELAY,
     AddressRow,
@@ -19,7 +17,7 @@ from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.topology import Rings
 from mpreg_proto.effects import Dial, Notify
 from mpreg_proto.ids import Address, LinkId, MemberId
-from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.notices import PeerUnreachable, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import TimerKind, Timers
@@ -167,11 +165,11 @@ def test_rare_dials_to_a_dead_member() -> None:
     world = World()
     world.know(ZOE, X)
     world.accuse(ZOE, Standing.DEAD, 0)
-    early = len(world.dials(RARELY_FROM))
+    early = len(world.dials(DEFAULT.rare_from))
     assert 600 / 5 <= early <= 600 / 2.5 + 10
-    world.dials(RARELY_FROM + RARE_INTERVAL)
-    late = [at for at, _ in world.dials(RARELY_FROM + 10 * RARE_INTERVAL)]
-    assert all(later - earlier == RARE_INTERVAL for earlier, later in pairwise(late))
+    world.dials(DEFAULT.rare_from + DEFAULT.rare_dial)
+    late = [at for at, _ in world.dials(DEFAULT.rare_from + 10 * DEFAULT.rare_dial)]
+    assert all(later - earlier == DEFAULT.rare_dial for earlier, later in pairwise(late))
     assert len(late) >= 8
 
 
@@ -304,11 +302,11 @@ def test_displaced_member_when_another_answers() -> None:
     # ANN is linked there, so the address is not dialled for ZOE until the link to ANN is lost.
     assert world.dialer.unanswered(ZOE, 0)
     world.know(ZOE, X, now=2, incarnation=1)
-    assert world.dials(20 * RARE_INTERVAL) == []
+    assert world.dials(20 * DEFAULT.rare_dial) == []
     world.links.clear()
-    later = 21 * RARE_INTERVAL
-    assert world.dialer.link_lost(ANN, 20 * RARE_INTERVAL) == [], "nothing of hers is known"
-    assert 20 * RARE_INTERVAL < world.dials(later + SECOND)[0][0] <= later
+    later = 21 * DEFAULT.rare_dial
+    assert world.dialer.link_lost(ANN, 20 * DEFAULT.rare_dial) == [], "nothing of hers is known"
+    assert 20 * DEFAULT.rare_dial < world.dials(later + SECOND)[0][0] <= later
 
 
 def test_immediate_dial_after_a_lost_link() -> None:
@@ -415,10 +413,10 @@ def test_dials_to_dead_members_shared_by_the_cluster() -> None:
 def test_rare_dials_after_a_long_silence() -> None:
     pauses, row = backoff(1, 2, 3), AddressRow()
     row.failures = 9
-    assert pauses.after_failure(row, RARELY_FROM - 1, dead=True) <= 4 * 8 * SECOND and not row.rare
-    assert 0 <= pauses.after_failure(row, RARELY_FROM, dead=True) < 4 * RARE_INTERVAL and row.rare
-    assert pauses.after_failure(row, RARELY_FROM, dead=True) == 4 * RARE_INTERVAL
-    assert pauses.after_failure(row, RARELY_FROM, dead=False) <= 8 * SECOND
+    assert pauses.after_failure(row, DEFAULT.rare_from - 1, dead=True) <= 4 * 8 * SECOND and not row.rare
+    assert 0 <= pauses.after_failure(row, DEFAULT.rare_from, dead=True) < 4 * DEFAULT.rare_dial and row.rare
+    assert pauses.after_failure(row, DEFAULT.rare_from, dead=True) == 4 * DEFAULT.rare_dial
+    assert pauses.after_failure(row, DEFAULT.rare_from, dead=False) <= 8 * SECOND
 
 
 def test_flap_delay_grows_with_short_links() -> None:

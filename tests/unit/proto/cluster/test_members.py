@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.anti_entropy import NO_CARD, digest
-from mpreg_proto.cluster.members import FORGOTTEN_AFTER, LAST_INCARNATION, RETIRES_AFTER, Card, Members, card_hash
+from mpreg_proto.cluster.members import LAST_INCARNATION, Card, Members, card_hash
 from mpreg_proto.ids import MemberId
-from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.messages import Claim
 
@@ -197,16 +197,16 @@ def test_dead_members_retire_and_are_forgotten() -> None:
     known.merge([Claim(SHE, 0, DEAD, card())], SECOND)
     known.merge([Claim(some(1), 0, LEFT)], 2 * SECOND)
     due = known.next_collection()
-    assert due == SECOND + RETIRES_AFTER
+    assert due == SECOND + DEFAULT.dead_for
     assert known.collect(due - 1) == []
     assert [held.id for held in known.collect(due)] == [SHE]
     assert [held.id for held in known.collect(due + SECOND)] == [some(1)]
-    known.collect(due + FORGOTTEN_AFTER - 1)
+    known.collect(due + DEFAULT.retired_for - 1)
     assert known.standing(SHE) is Standing.RETIRED
-    assert known.next_collection() == due + FORGOTTEN_AFTER
-    known.collect(due + FORGOTTEN_AFTER)
+    assert known.next_collection() == due + DEFAULT.retired_for
+    known.collect(due + DEFAULT.retired_for)
     assert known.standing(SHE) is None
-    known.collect(due + FORGOTTEN_AFTER + SECOND)
+    known.collect(due + DEFAULT.retired_for + SECOND)
     assert known.next_collection() is None
 
 
