@@ -114,9 +114,13 @@ def tap_messages(links: Links, host: Host, subscriptions: Subscriptions) -> None
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md, or 0."""
+    """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md, or 0.
 
-    def __init__(self, invariant: int, text: str) -> None:
+    `pair` names two hosts whose last link the report shows.
+    """
+
+    def __init__(self, invariant: int, text: str, *, pair: tuple[str, str] | None = None) -> None:
         super().__init__(f"invariant {invariant}: {text}")
         self.invariant = invariant
         self.text = text
+        self.pair = pair
