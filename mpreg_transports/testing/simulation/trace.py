@@ -165,9 +165,11 @@ def stream_label(data: bytes) -> str:
 
     A piece that begins inside a message has no type. Its first bytes are seldom those of a message.
     """
-    if len(data) < 8 or data[0] > 1 or not (data[4] >> 4 == 9 or data[4] == 0xDC):
+    if len(data) < 6 or data[0] > 1:
         return ""
-    return _KINDS.get(data[5] if data[4] >> 4 == 9 else data[7], "")
+    if data[4] >> 4 == 9:  # the head of an array has one byte or three
+        return _KINDS.get(data[5], "")
+    return _KINDS.get(data[7], "") if data[4] == 0xDC and len(data) > 7 else ""
 
 
 def load(file: str | Path) -> tuple[Header, list[Action], list[Event]]:
