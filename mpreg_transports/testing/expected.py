@@ -181,7 +181,7 @@ def oracle(
     under one name.
     """
     request = graph.request() if isinstance(graph, Graph) else graph
-    if code := _refusal(request, limits):
+    if code := refusal_on_arrival(request, limits):
         return Expected(code, {}, ())
     placements = {call.name: _placement(call, cluster) for call in request.calls}
     if not request.wait and not request.partial and not all(one.nodes for one in placements.values()):
@@ -201,7 +201,7 @@ def oracle(
 # -- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _refusal(request: Request, limits: Limits) -> int | None:
+def refusal_on_arrival(request: Request, limits: Limits) -> int | None:
     """Return the code with which a request is refused whatever the cluster offers, in the order of the checks."""
     calls, want = request.calls, request.want
     shapeless = (

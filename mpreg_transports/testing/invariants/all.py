@@ -7,13 +7,18 @@ own, which reads only the tables of the code under test. One list serves one sim
 
 from __future__ import annotations
 
+from mpreg_transports.testing.invariants.arrival import ImmediateErrors
 from mpreg_transports.testing.invariants.availability import Availability
 from mpreg_transports.testing.invariants.bounds import ResourceBounds
+from mpreg_transports.testing.invariants.callers import CallerGone
 from mpreg_transports.testing.invariants.cancellation import CancelledCallsStop, CancelPropagation, GracefulLeave
 from mpreg_transports.testing.invariants.catalogue import ReplicaConsistency
 from mpreg_transports.testing.invariants.completion import SingleCompletion
 from mpreg_transports.testing.invariants.convergence import StateCleanup, ViewConvergence
+from mpreg_transports.testing.invariants.digests import BucketDigests
 from mpreg_transports.testing.invariants.execution import AtMostOnceExecution, DeadlineEnforcement, DependencyOrder
+from mpreg_transports.testing.invariants.links import LinkRetention, LinkSilence
+from mpreg_transports.testing.invariants.losses import OutcomeCodes
 from mpreg_transports.testing.invariants.membership import DeterministicMerge, MonotonicCells, OwnerOnlyIncarnation
 from mpreg_transports.testing.invariants.other_callers import JsonAnswers, OwnRequestCompletion, QueryAnswers
 from mpreg_transports.testing.invariants.placement import ValidPlacement, WorkerAdmission
@@ -27,9 +32,12 @@ from mpreg_transports.testing.invariants.progress import (
 from mpreg_transports.testing.invariants.relay import DispatchTracking, RelayedCancellation
 from mpreg_transports.testing.invariants.replies import RemainingTimeout, ReplyAccuracy, ReplyCompleteness
 from mpreg_transports.testing.invariants.results import SequentialEquivalence
+from mpreg_transports.testing.invariants.rings import RingObservers
+from mpreg_transports.testing.invariants.routes import DispatchRoute
 from mpreg_transports.testing.invariants.sequential import Pure
 from mpreg_transports.testing.invariants.slow_peers import NoLostCalls, SlowPeerTolerance
 from mpreg_transports.testing.invariants.suspicion import RingConnectivity, SuspicionAccuracy
+from mpreg_transports.testing.invariants.waiting import PendingWait
 from mpreg_transports.testing.simulation.watchers import Watcher
 
 INVARIANTS: dict[int, str] = {
@@ -94,6 +102,15 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         DispatchTracking(),
         SlowPeerTolerance(),
         NoLostCalls(),
+        LinkSilence(),
+        LinkRetention(),
+        DispatchRoute(),
+        PendingWait(),
+        ImmediateErrors(),
+        OutcomeCodes(),
+        CallerGone(),
+        RingObservers(),
+        BucketDigests(),
         # Callers that are no native clients.
         OwnRequestCompletion(pure),
         QueryAnswers(),

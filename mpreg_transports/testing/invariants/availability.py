@@ -19,6 +19,7 @@ from mpreg_transports.testing.invariants.stability import Stability, components,
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.request_names import name_of_call
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Availability(Watcher):
         faults = [row.fault for row in reply.failed]
         faults += [reply.fault] if reply.fault is not None else []
         codes = dict.fromkeys(fault.code for fault in faults)
-        words = f"request {call.number} of {call.client} at {self._sim.time:.6f} s ended with "
+        words = f"{name_of_call(self._sim, call)} ended at {self._sim.time:.6f} s with "
         words += "; ".join(f"{fault.code} {fault.message}" for fault in faults[:3])
         never = [code for code in codes if code in NEVER]
         if never and not asked.half_open and self._serves_all_itself(asked, call.request.calls):
@@ -158,7 +159,9 @@ class Availability(Watcher):
             (component for component in components(nodes, stable_for=sim.now - since) if asked.host in component), []
         )
         if wrong and all(any(self._offers(host).fits(one) for host in component) for one in call.request.calls):
-            raise Violation(14, f"{words}, though all of it is offered and nothing was wrong for {long_enough / 1e9} s")
+            first = next(host for host in component if self._offers(host).fits(call.request.calls[0]))
+            text = f"{words}, though all of it is offered and nothing was wrong for {long_enough / 1e9} s"
+            raise Violation(14, text, pair=(asked.host.name, first.name))
 
     def _offers(self, host: NodeHost) -> Offers:
         return self._catalogues.read(host.node.cluster.catalogue.content(host.node.me))

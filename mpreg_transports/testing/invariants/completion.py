@@ -18,6 +18,7 @@ from mpreg_transports.testing.invariants.oracles import stamp
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.request_names import name_of_call
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ class SingleCompletion(Watcher):
         if not isinstance(reply, Result) or not reply.last:
             return
         if self._open.pop(call.label, None) is None:
-            raise Violation(9, f"request {call.number} of {call.client} has ended twice")
+            raise Violation(9, f"{name_of_call(self._sim, call)} has ended twice")
         ended = -1 if call.ended is None else call.ended
         due = max(call.sent + _span(call), self._sim.clients[call.client].stalled_until)
         if ended > due + GRACE:
             late = (ended - due) / SECOND
-            raise Violation(9, f"request {call.number} of {call.client} ended {late:g} s after its deadline")
+            raise Violation(9, f"{name_of_call(self._sim, call)} ended {late:g} s after its deadline")
 
     def sweep(self, sim: World) -> None:
         for mark, call in list(self._open.items()):
@@ -63,7 +64,7 @@ class SingleCompletion(Watcher):
                 del self._open[mark]
             elif sim.now > call.sent + _span(call) + GRACE and _runs(sim, call):
                 late = (sim.now - call.sent - _span(call)) / SECOND
-                raise Violation(9, f"request {call.number} of {call.client} has no end {late:g} s after its deadline")
+                raise Violation(9, f"{name_of_call(self._sim, call)} has no end {late:g} s after its deadline")
         for host in sim.nodes.values():
             if host.alive:
                 self._rid(host)

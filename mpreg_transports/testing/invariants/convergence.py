@@ -11,6 +11,8 @@ from mpreg_proto.effects import Framing
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import Standing
+from mpreg_proto.requests.outstanding import Attempt
+from mpreg_proto.requests.worker import Job
 from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Goodbye, GoodbyeReason, Message
@@ -19,6 +21,7 @@ from mpreg_transports.testing.invariants.oracles import TOP, UNKNOWN, cell, entr
 from mpreg_transports.testing.invariants.stability import MESH, Stability, components, correct
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
+from mpreg_transports.testing.simulation.request_names import name_by_number, name_of_execution
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
@@ -80,20 +83,24 @@ class ViewConvergence(Watcher):
                 for other in component:
                     self._sees(host, other)
                     if other is not host and len(component) < MESH and other.node.me not in host.node.cluster.links:
-                        raise Violation(13, f"{stamp(host)} has no link to {show(other.name, other.node.me)}")
+                        text = f"{stamp(host)} has no link to {show(other.name, other.node.me)}"
+                        raise Violation(13, text, pair=(host.name, other.name))
                 self._sees_no_ghosts(host, living)
                 self._one_link_a_pair(host)
             self._one_view(component)
 
     def _sees(self, host: NodeHost, other: NodeHost) -> None:
-        cluster, member = host.node.cluster, other.node.me
+        cluster, member, pair = host.node.cluster, other.node.me, (host.name, other.name)
         now = cell(cluster.members, member)
         if now[1] != Standing.ALIVE:
-            raise Violation(13, f"{stamp(host)} sees {show(other.name, member)}, which is well, as {show_cell(now)}")
+            text = f"{stamp(host)} sees {show(other.name, member)}, which is well, as {show_cell(now)}"
+            raise Violation(13, text, pair=pair)
         theirs = cell(other.node.cluster.members, member)
         if now != theirs:
             raise Violation(
-                13, f"{stamp(host)} sees {show(other.name, member)} as {show_cell(now)}, not {show_cell(theirs)}"
+                13,
+                f"{stamp(host)} sees {show(other.name, member)} as {show_cell(now)}, not {show_cell(theirs)}",
+                pair=pair,
             )
         replica, own = cluster.catalogue.content(member), other.node.cluster.catalogue.content(member)
         mine = {} if replica is None else entries(replica)
@@ -103,6 +110,7 @@ class ViewConvergence(Watcher):
                 13,
                 f"{stamp(host)} holds the catalogue of {show(other.name, member)} at "
                 f"{0 if replica is None else replica.version}, not {0 if own is None else own.version}",
+                pair=pair,
             )
         functions = dict.fromkeys(name for name in other.offers if f"f:{name}" in right)
         if sorted(offers(right).functions) != sorted(functions):
@@ -118,7 +126,7 @@ class ViewConvergence(Watcher):
                     if here != there and not (_retires_soon(one) and here[1] > Standing.SUSPECT and there in _RETIRED):
                         gone = show(self._born.get(record.id, "nobody"), record.id)
                         seen = f"{show_cell(here)}, {stamp(two)} as {show_cell(there)}"
-                        raise Violation(13, f"{stamp(one)} sees {gone} as {seen}")
+                        raise Violation(13, f"{stamp(one)} sees {gone} as {seen}", pair=(one.name, two.name))
 
     def _one_link_a_pair(self, host: NodeHost) -> None:
         linked: dict[MemberId, int] = {}
@@ -133,7 +141,8 @@ class ViewConvergence(Watcher):
         for record in host.node.cluster.members.all():
             if record.standing <= Standing.SUSPECT and record.id not in living:
                 gone = show(self._born.get(record.id, "nobody"), record.id)
-                raise Violation(13, f"{stamp(host)} sees {gone}, which is no more, as {record.standing.name}")
+                text = f"{stamp(host)} sees {gone}, which is no more, as {record.standing.name}"
+                raise Violation(13, text, pair=(host.name, self._born.get(record.id, "nobody")))
 
 
 _RETIRED = (TOP, UNKNOWN)
@@ -180,7 +189,8 @@ class StateCleanup(Watcher):
                 for link in _half_open(one):
                     wire, side = one.wires[link]
                     gone = wire.ends[1 - side].host.name
-                    raise Violation(15, f"{one.name} is left with link {link} to {gone}, which is no more")
+                    text = f"{one.name} is left with link {link} to {gone}, which is no more"
+                    raise Violation(15, text, pair=(one.name, gone))
 
     def _calls(self, host: NodeHost, *, unnoticed: list[LinkId]) -> None:
         """Check that no request, call or run is left.
@@ -189,22 +199,20 @@ class StateCleanup(Watcher):
         """
         coordinator, worker = host.node.coordinator, host.node.worker
         attempts = [one for calls in coordinator.outstanding._by_number.values() for one in calls.values()]
+        by_member = [one for calls in coordinator.outstanding._by_member.values() for one in calls.values()]
         for what, left in (
-            ("requests", [(one.link, one.reply_id) for one in coordinator.requests.values()]),
-            ("calls out", [(one.number, [one.call]) for one in attempts if one.link not in unnoticed]),
+            ("requests", [name_of_execution(host, one) for one in coordinator.requests.values()]),
+            ("calls out", [_attempt(host, one) for one in attempts if one.link not in unnoticed]),
+            ("calls out by member", [_attempt(host, one) for one in by_member if one.link not in unnoticed]),
             (
-                "calls out by member",
-                [
-                    list(table)
-                    for table in coordinator.outstanding._by_member.values()
-                    if any(one.link not in unnoticed for one in table.values())
-                ],
+                "requests by link",
+                [f"{list(theirs)} of link {link}" for link, theirs in coordinator.in_flight.origins.items() if theirs],
             ),
-            ("requests by link", [theirs for theirs in coordinator.in_flight.origins.values() if theirs]),
-            ("calls waiting", list(coordinator.pending_calls.calls)),
-            ("runs", list(worker._runs)),
-            ("dispatches", list(worker._dispatches)),
-            ("queues", [queue for queue in worker._queues.values() if queue]),
+            ("calls waiting", [f"{name} of request #{request}" for request, name in coordinator.pending_calls.calls]),
+            ("runs", [_job(job) for job in worker._runs.values()]),
+            ("dispatches", [_job(job) for jobs in worker._dispatches.values() for job in jobs.values()]),
+            ("dispatches by link", [f"{list(numbers)} of link {link}" for link, numbers in worker._by_link.items()]),
+            ("queues", [_job(job) for queue in worker._queues.values() for job in queue]),
             ("busy slots", [function for function, busy in worker._busy.items() if busy]),
             ("unsent answers", list(host.node.replies._rows)),
         ):
@@ -227,13 +235,14 @@ class StateCleanup(Watcher):
         for key in host.node._timers._at:
             periodic = key[0] in _PERIODIC or (closing and key[0] == TimerKind.GOODBYE)
             if not periodic or (key[0] == TimerKind.PING and key[1] not in links):
-                self._left(host, f"a timer {key}")
+                self._left(host, f"a timer {str(key[0])!r} of {', '.join(map(str, key[1:])) or 'the node'}")
 
     def _client(self, client: ClientHost) -> None:
         session = client.session
         timers = [key for key in session._timers._at if key[0] != TimerKind.PING]
         if session._pending or session._unsent or timers:
-            raise Violation(15, f"{client.name} is left with requests {list(session._pending)}, timers {timers}")
+            names = [name_by_number(client.sim, client.name, number) for number in session._pending]
+            raise Violation(15, f"{client.name} is left with {names}, unsent {session._unsent}, timers {timers}")
 
     def _left(self, host: NodeHost, text: str) -> None:
         raise Violation(15, f"{stamp(host)} is left with {text}")
@@ -248,6 +257,19 @@ def _in_progress(sim: World) -> bool:
             if own_or_json and host.local < execution.deadline + SECOND:
                 return True
     return False
+
+
+def _attempt(host: NodeHost, attempt: Attempt) -> str:
+    """Return a dispatched call as text."""
+    where = f"link {attempt.link}" if attempt.link else "itself"
+    request = name_of_execution(host, attempt.execution)
+    return f"{attempt.call!r} of {request} at {attempt.candidate.shown} over {where}"
+
+
+def _job(job: Job) -> str:
+    """Return a call of a worker as text."""
+    state = "queued" if job.run is None else "running" if job.cancelled is None else "cancelled"
+    return f"{job.call.name!r} ({job.call.function}, {state}) of dispatch {job.request} of link {job.link}"
 
 
 def _half_open(host: Host) -> list[LinkId]:

@@ -18,6 +18,7 @@ from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.request_names import name_by_number, name_of_call
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 from mpreg_transports.values import default_codec
 
@@ -57,6 +58,7 @@ class DependencyOrder(Watcher):
     """
 
     def begin(self, sim: World) -> None:
+        self._sim = sim
         self._graphs: dict[RequestKey, _Graph] = {}
         self._names: dict[int, dict[str, None]] = {}
         """The calls that a client has received a result for, by the label of the request."""
@@ -105,7 +107,7 @@ class DependencyOrder(Watcher):
         rows: tuple[Done | Failed, ...] = (*reply.done, *reply.failed)
         for row in rows:
             if row.name in names:
-                raise Violation(7, f"{call.client}'s request {call.number} has two answers for {row.name!r}")
+                raise Violation(7, f"{name_of_call(self._sim, call)} has two answers for {row.name!r}")
             names[row.name] = None
 
 
@@ -155,11 +157,17 @@ class AtMostOnceExecution(Watcher):
             self._promised[request] = None
             self._kept(request)
 
+    def _name(self, request: RequestKey) -> str:
+        """Return the name of a request of a client."""
+        found = [sent for sent, one in self._requests.items() if one == request]
+        name = name_by_number(self._sim, found[0][0], found[0][2]) if found else ""
+        return name or f"request #{request[2]} of {request[0]}"
+
     def _kept(self, request: RequestKey) -> None:
         """Check the promise of `maybe_executed` false (docs/reference/errors.md)."""
         if request in self._promised and request in self._touchy:
             name = self._touchy[request]
-            raise Violation(10, f"request {request[2]} of {request[0]} promised that nothing was done; {name!r} was")
+            raise Violation(10, f"{self._name(request)} promised that nothing was done; {name!r} was")
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         spec = host.offers[run.function].function.spec
@@ -174,7 +182,7 @@ class AtMostOnceExecution(Watcher):
         if starts.count == 1:
             return
         where = ", ".join(f"{show(name, me)} at {at / SECOND:.6f} s" for name, me, at in starts.where)
-        name = f"{key.call!r} of request {key.request} of {key.host}"
+        name = f"{key.call!r} of {self._name(request_of(key))}"
         if not starts.idempotent:
             raise Violation(10, f"{name} started {starts.count} times, and is not idempotent: {where}")
         most = 1 + host.sim.specs[key.host].limits.failovers

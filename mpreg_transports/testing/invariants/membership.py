@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 _BOUND = 1 << 31
+_ACCUSERS = 10
+"""The most accusers of a member: those with the smallest ids."""
 _RANKS = (int(Standing.SUSPECT), int(Standing.DEAD))
 
 
@@ -174,12 +176,15 @@ class DeterministicMerge(MemberWatcher):
     """Invariant 3: a view is the pointwise maximum of the received claims.
 
     Only the node's own suspicion may raise the rank of a cell above that. So nodes that received the same claims have
-    the same view, in whatever order the claims arrived. The cards are the bytes that their owners wrote.
+    the same view, in whatever order the claims arrived. The cards are the bytes that their owners wrote. The accusers
+    of a SUSPECT member are those that claims of exactly this cell name, the node itself, and no others.
     """
 
     def begin(self, sim: World) -> None:
         super().begin(sim)
         self._views: dict[Life, dict[bytes, Cell]] = {}
+        self._accusers: dict[tuple[Life, bytes], tuple[int, dict[bytes, None]]] = {}
+        """The accusers named so far, with the incarnation at which they accuse, by view and member."""
         self._received: dict[str, tuple[Life, list[Claim]]] = {}
         self._cards: dict[bytes, dict[bytes, None]] = {}
         self._full: dict[str, None] = {}
@@ -224,11 +229,24 @@ class DeterministicMerge(MemberWatcher):
         for claim in claims:
             received = TOP if claim.standing == Standing.RETIRED else (claim.incarnation, claim.standing)
             if claim.member != host.node.me:
-                view[claim.member] = max(view.get(claim.member, UNKNOWN), received)
+                before = view.get(claim.member, UNKNOWN)
+                if received >= before:
+                    view[claim.member] = received
+                    if claim.standing == Standing.SUSPECT and claim.accusers:
+                        self._accuse(host, claim)
             elif own.standing is Standing.LEFT or received[1] >= Standing.LEFT:
                 continue  # the node leaves, or takes a new id
             elif received > (own.incarnation, int(own.standing)):
                 raise Violation(3, f"{stamp(host)} received that it is {show_cell(received)} and did not refute it")
+
+    def _accuse(self, host: NodeHost, claim: Claim) -> None:
+        """Add the accusers that a claim names to those of the same incarnation."""
+        key = (life(host), claim.member)
+        incarnation, named = self._accusers.get(key, (-1, {}))
+        if incarnation != claim.incarnation:
+            named = {}
+        named.update(dict.fromkeys(one for one in claim.accusers[:_ACCUSERS] if len(one) == 16 and one != claim.member))
+        self._accusers[key] = claim.incarnation, named
 
     def look(self, host: NodeHost, about: Iterable[MemberId]) -> None:
         members, view = host.node.cluster.members, self._views.setdefault(life(host), {})
@@ -243,11 +261,25 @@ class DeterministicMerge(MemberWatcher):
                 raise Violation(3, f"{what}; its claims come to {show_cell(expected)}")
             view[member] = now
             self._look_at_card(host, member)
+            if now[1] == Standing.SUSPECT:
+                self._look_at_accusers(host, member, now[0])
 
     def _look_at_card(self, host: NodeHost, member: MemberId) -> None:
         record = host.node.cluster.members.get(member)
         if record is not None and record.card_bytes and record.card_bytes not in self._cards.get(member, ()):
             raise Violation(3, f"{stamp(host)} holds a card of {show('', member)} that it never wrote")
+
+    def _look_at_accusers(self, host: NodeHost, member: MemberId, incarnation: int) -> None:
+        record, me = host.node.cluster.members.get(member), host.node.me
+        assert record is not None, "it is SUSPECT"
+        at, named = self._accusers.get((life(host), member), (-1, {}))
+        expected = dict(named) if at == incarnation else {}
+        if me in record.accusers:
+            expected[me] = None
+        if list(record.accusers) != sorted(expected)[:_ACCUSERS]:
+            found, right = ([show("", MemberId(one)) for one in few] for few in (record.accusers, sorted(expected)))
+            what = f"the accusers {found} of {show('', member)}, SUSPECT {incarnation}"
+            raise Violation(3, f"{stamp(host)} holds {what}; its claims name {right}")
 
 
 def _sensible(claim: Claim) -> bool:

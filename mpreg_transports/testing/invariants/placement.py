@@ -1,7 +1,8 @@
 """Invariants 5 and 6: where calls are placed, and the check of the executing node (docs/explanation/architecture.md).
 
 Both watchers read the raw entries of catalogues and compare plain sets. A node's view may change in the middle of an
-event. So a placement in an event that brought gossip is compared with the view before the event and the view after it.
+event. So a placement in an event that brought gossip, or in which timers were due, is compared with the view before the
+event and the view after it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class _Seen(msgspec.Struct, frozen=True):
         """Return whether a call may be placed on the member."""
         return Standing.ALIVE <= self.rank <= Standing.SUSPECT and self.offers.fits(call)
 
+    def rank_for(self, call: Call) -> tuple[int, bool]:
+        """Return the rank of a member that takes the call, the least for the best."""
+        return self.rank, bool(call.resources) and not self.offers.exact(call)
+
 
 _UNSEEN = _Seen(-1, NOTHING)
 
@@ -51,11 +56,20 @@ class ValidPlacement(Watcher):
 
     def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()
+        self._gossiped: dict[str, None] = {}
+        """The hosts that gossip has reached in the present event."""
         self._before: dict[str, dict[bytes, _Seen]] = {}
-        """The earlier view of the members that the present event brought gossip about, by host."""
+        """The earlier view of the members that the present event may have changed, by host."""
+
+    def timer_due(self, host: Host) -> None:
+        """Keep the view: the event may bring verdicts, place the calls lost by them, and then raise a suspicion."""
+        if isinstance(host, NodeHost) and host.node.coordinator.requests:
+            members = host.node.cluster.members.all()
+            self._before[host.name] = {record.id: self._see(host, record.id) for record in members}
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if isinstance(host, NodeHost):
+            self._gossiped[host.name] = None
             before = self._before.setdefault(host.name, {})
             if isinstance(message, Gossip):
                 about = dict.fromkeys(claim.member for claim in message.claims)
@@ -67,6 +81,8 @@ class ValidPlacement(Watcher):
     def node_event_handled(self, host: NodeHost) -> None:
         if self._before:
             self._before.pop(host.name, None)
+        if self._gossiped:
+            self._gossiped.pop(host.name, None)
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
@@ -75,7 +91,8 @@ class ValidPlacement(Watcher):
         member = attempt.candidate.member
         seen = self._see(host, member)
         before = self._before.get(host.name)
-        if not seen.takes(call) and not (before is not None and member in before and before[member].takes(call)):
+        earlier = seen if before is None else before.get(member, seen)
+        if not seen.takes(call) and not earlier.takes(call):
             rank = Standing(seen.rank).name if seen.rank >= 0 else "unknown"
             offer = seen.offers.functions.get(call.function)
             raise Violation(
@@ -84,8 +101,8 @@ class ValidPlacement(Watcher):
                 f"{show('', member)}, which it sees as {rank}, draining {seen.offers.draining}, offering "
                 f"{'nothing of that name' if offer is None else sorted(offer.resources | seen.offers.resources)}",
             )
-        if before is None:
-            self._best(host, attempt, call, seen)
+        if host.name not in self._gossiped:
+            self._best(host, attempt, call, (seen, earlier), before or {})
 
     def _see(self, host: NodeHost, member: bytes) -> _Seen:
         cluster = host.node.cluster
@@ -94,15 +111,17 @@ class ValidPlacement(Watcher):
             return _UNSEEN
         return _Seen(rank, self._catalogues.read(cluster.catalogue.content(MemberId(member))))
 
-    def _best(self, host: NodeHost, attempt: Attempt, call: Call, chosen: _Seen) -> None:
-        """Check that no better node could be chosen.
+    def _best(
+        self, host: NodeHost, attempt: Attempt, call: Call, chosen: tuple[_Seen, _Seen], before: dict[bytes, _Seen]
+    ) -> None:
+        """Check that no better node could be chosen, by the view before the event and the view after it.
 
         Nodes with many calls are left out, because loads change.
         """
         execution, node = attempt.execution, host.node
         if call.name in execution.request.here:
             return
-        rank = (chosen.rank, bool(call.resources) and not chosen.offers.exact(call))
+        rank = min(one.rank_for(call) for one in chosen if one.takes(call))
         if rank == (0, False):
             return
         few = host.spec.limits.calls_per_worker // 2
@@ -110,9 +129,12 @@ class ValidPlacement(Watcher):
             other = self._see(host, record.id)
             if (
                 (record.id == node.me or record.id in node.cluster.links)
-                and other.takes(call)
-                and (other.rank, bool(call.resources) and not other.offers.exact(call)) < rank
-                and not _excluded(execution, call.name, record.id, other.offers, call)
+                and all(
+                    one.takes(call)
+                    and one.rank_for(call) < rank
+                    and not _excluded(execution, call.name, record.id, one.offers, call)
+                    for one in (other, before.get(record.id, other))
+                )
                 and len(node.coordinator.outstanding.by_member(record.id)) < few
             ):
                 raise Violation(

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from mpreg_proto.effects import Run
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId, MemberId, show
-from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, Standing
+from mpreg_proto.notices import MemberChanged, Notice, Standing
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Digest, Goodbye, Gossip, Hello, Message, Result
-from mpreg_proto.wire.session import Stage
 from mpreg_transports.testing.invariants.oracles import CatalogueReader, attempt_of, cell, stamp
-from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
@@ -127,18 +125,13 @@ class LostMemberCleanup(Watcher):
 
 
 class LinkClosing(Watcher):
-    """Invariants 5, 13 and 14: links close in order.
-
-    No call goes over a link on which a Goodbye came (5). No link closes in order with a call on it (14), and no link is
-    closed as silent while it is not (13).
-    """
+    """Invariant 5: no call goes over a link on which a Goodbye came."""
 
     message_types: ClassVar[tuple[type, ...]] = (Goodbye,)
 
     def begin(self, sim: World) -> None:
         self._goodbyes: dict[str, list[LinkId]] = {}
         self._closing: dict[tuple[str, int, LinkId], None] = {}
-        self._leaving: dict[tuple[str, int, LinkId], int] = {}
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if isinstance(host, NodeHost):
@@ -147,38 +140,11 @@ class LinkClosing(Watcher):
     def node_event_handled(self, host: NodeHost) -> None:
         for link in self._goodbyes.pop(host.name, ()) if self._goodbyes else ():
             self._closing[host.name, host.life, link] = None
-        for link in host.node.links.closing:
-            self._leaving.setdefault((host.name, host.life, link), host.local)
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
         if attempt is not None and (host.name, host.life, attempt.link) in self._closing:
             raise Violation(5, f"{stamp(host)} placed {key.call!r} over link {attempt.link}, on which a Goodbye came")
-
-    def noticed(self, host: NodeHost, notice: Notice) -> None:
-        if type(notice) is not LinkClosed or host.node.left:
-            return
-        node, link = host.node, notice.link
-        session = node.links.sessions.get(link)
-        if session is None or session.stage is not Stage.ENDED or session.local_hello.member != node.me:
-            return  # the other side closed it, or this node has taken a new member id
-        if notice.cause is LinkEndCause.SILENT:
-            silent = host.local - session.last_activity
-            if silent < host.spec.limits.gone_after:
-                raise Violation(13, f"{stamp(host)} gave up link {link} as silent after {silent / SECOND:g} s")
-        elif (
-            notice.cause is LinkEndCause.ORDERLY
-            and host.local - self._leaving.get((host.name, host.life, link), host.local) < SECOND
-        ):
-            lost = [attempt.call for attempt in node.coordinator.outstanding.by_link(link)]
-            lost += [
-                job.call.name
-                for key, jobs in node.worker._dispatches.items()
-                if key[0] == link
-                for job in jobs.values()
-            ]
-            if lost:
-                raise Violation(14, f"{stamp(host)} closes link {link} while {lost[:5]} are out on it")
 
 
 class CallFailover(Watcher):

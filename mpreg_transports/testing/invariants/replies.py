@@ -17,6 +17,7 @@ from mpreg_transports.testing.invariants.oracles import stamp
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 from mpreg_transports.testing.simulation.network import WireEnd
+from mpreg_transports.testing.simulation.request_names import name_by_number, name_of_call
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ReplyCompleteness(Watcher):
     """
 
     def begin(self, sim: World) -> None:
+        self._sim = sim
         self._named: dict[int, dict[str, None]] = {}
 
     def replied(self, call: SimCall, reply: Reply) -> None:
@@ -59,12 +61,12 @@ class ReplyCompleteness(Watcher):
         fault = reply.fault
         for one in (*(row.fault for row in reply.failed), *(() if fault is None else (fault,))):
             if one.code == ErrorCode.INTERNAL:
-                raise Violation(9, f"request {call.number} of {call.client} ended with {one.message}")
+                raise Violation(9, f"{name_of_call(self._sim, call)} ended with {one.message}")
         if fault is None or (call.request.partial and fault.code in _OF_A_CALL):
             missing = [name for name in _wanted(call.request) if name not in named]
             if missing:
                 how = "well" if fault is None else f"with {fault.code}"
-                raise Violation(9, f"request {call.number} of {call.client} ended {how} and is silent about {missing}")
+                raise Violation(9, f"{name_of_call(self._sim, call)} ended {how} and is silent about {missing}")
 
 
 def _wanted(request: Request) -> list[str]:
@@ -148,6 +150,5 @@ class RemainingTimeout(Watcher):
             if key in self._waits:
                 whole = self._waits.pop(key)
                 if message.timeout is None or (whole is not None and message.timeout >= whole):
-                    raise Violation(
-                        11, f"{stamp(host)} gets request {message.id} of {key[0]}, which has waited, with all its time"
-                    )
+                    name = name_by_number(self._sim, key[0], message.id)
+                    raise Violation(11, f"{stamp(host)} gets {name}, which has waited, with all its time")

@@ -18,6 +18,7 @@ from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
 from mpreg_transports.testing.invariants.sequential import Failure, KnownPure, Pure, arguments, evaluate
 from mpreg_transports.testing.simulation.calls import CallKey, SimCall
 from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.request_names import name_of_call
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 from mpreg_transports.values import default_codec
 
@@ -124,7 +125,7 @@ class SequentialEquivalence(Watcher):
             self._compare_with_oracle(Failed(name, fault), call)
 
     def _who(self, row: Done | Failed, call: SimCall) -> str:
-        return f"{row.name!r} of request {call.number} of {call.client} at {self._sim.time:.6f} s"
+        return f"{row.name!r} of {name_of_call(self._sim, call)} at {self._sim.time:.6f} s"
 
     def _compare_with_bodies(self, row: Done, request: RequestKey | None, call: SimCall) -> None:
         placed = None if request is None else self._placed.get(CallKey(*request, row.name))

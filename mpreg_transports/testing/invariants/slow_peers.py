@@ -17,6 +17,7 @@ from mpreg_transports.testing.invariants.stability import HARMLESS
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.request_names import name_of_call
 from mpreg_transports.testing.simulation.trace import Action
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
@@ -117,7 +118,7 @@ class NoLostCalls(Watcher):
             fault for fault in faults if fault.code == ErrorCode.OUTCOME_UNKNOWN and not self._loses_by_itself(fault)
         ]
         if unknown and call.label not in self._stale and not self._something_lost(call):
-            text = f"request {call.number} of {call.client} sent at {call.sent / SECOND:.6f} s ended with 1023"
+            text = f"{name_of_call(self._sim, call)} sent at {call.sent / SECOND:.6f} s ended with 1023"
             raise Violation(14, f"{text}, {unknown[0].message}, and nothing was lost")
 
     def _loses_by_itself(self, fault: Fault) -> bool:

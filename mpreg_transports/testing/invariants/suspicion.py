@@ -26,7 +26,7 @@ _PROMPT = SECOND // 100
 """The mean delay up to which half a second is always enough for a reply, whatever is drawn."""
 _LONG = 2 * SECOND
 """The duration of a stall in which a node misses at least one tick of its own by more than half a second."""
-_RINGS = 5
+RINGS = 5
 
 
 class SuspicionAccuracy(Watcher):
@@ -47,8 +47,10 @@ class SuspicionAccuracy(Watcher):
             raise Violation(13, f"{stamp(host)} stood still and calls {_accusation(notice)} for it")
         if self._sim.now - self._stability.since() < SETTLED_AFTER or not self._prompt():
             return
-        if any(other.node.me == notice.member for other in correct(self._sim)):
-            raise Violation(13, f"{stamp(host)} calls {_accusation(notice)}, and nothing was wrong for long")
+        for other in correct(self._sim):
+            if other.node.me == notice.member:
+                text = f"{stamp(host)} calls {_accusation(notice)}, and nothing was wrong for long"
+                raise Violation(13, text, pair=(host.name, other.name))
 
     def _alone(self, host: NodeHost, notice: MemberChanged) -> bool:
         """Return whether this node is the only accuser of the member."""
@@ -90,19 +92,18 @@ class RingConnectivity(Watcher):
 
     def _look(self, component: list[NodeHost]) -> None:
         hosts = {host.node.me: host for host in component}
-        for ring in range(_RINGS):
-            order = sorted(hosts, key=lambda member: (_place(member, ring), member))
+        for ring in range(RINGS):
+            order = sorted(hosts, key=lambda member: (place(member, ring), member))
             for one, other in zip(order, (*order[1:], order[0]), strict=True):
                 if other not in hosts[one].node.cluster.links:
-                    raise Violation(
-                        13, f"{stamp(hosts[one])} has no link to {stamp(hosts[other])}, its neighbour on ring {ring}"
-                    )
+                    text = f"{stamp(hosts[one])} has no link to {stamp(hosts[other])}, its neighbour on ring {ring}"
+                    raise Violation(13, text, pair=(hosts[one].name, hosts[other].name))
 
 
 def _accusation(notice: MemberChanged) -> str:
     return f"{show(notice.name, notice.member)} {notice.standing.name}"
 
 
-def _place(member: MemberId, ring: int) -> int:
+def place(member: MemberId, ring: int) -> int:
     """Return the position of a member on a ring."""
-    return int.from_bytes(blake2b(member, digest_size=8 * _RINGS).digest()[8 * ring : 8 * ring + 8], "big")
+    return int.from_bytes(blake2b(member, digest_size=8 * RINGS).digest()[8 * ring : 8 * ring + 8], "big")

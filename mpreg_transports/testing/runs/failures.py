@@ -16,6 +16,8 @@ from mpreg_proto.ids import RequestId
 from mpreg_proto.requests.request_state import CallState, StoryRow
 from mpreg_transports.testing.runs.replay import Case, CaseResult
 from mpreg_transports.testing.simulation.hosts import NodeHost
+from mpreg_transports.testing.simulation.observer_hub import ObserverHub
+from mpreg_transports.testing.simulation.request_names import name_by_number, name_of_execution, request_name
 from mpreg_transports.testing.simulation.simulation import Simulation
 from mpreg_transports.testing.simulation.specs import versions
 from mpreg_transports.testing.simulation.trace import Action, Event, unpacked
@@ -23,6 +25,8 @@ from mpreg_transports.testing.simulation.watchers import Violation
 
 LAST = 25
 """The number of events in a report."""
+_ACTIONS = 10
+"""The number of faults in a report."""
 _REQUESTS = 3
 """The most open requests of a node in a report."""
 _STEPS = 12
@@ -62,6 +66,12 @@ def failure(case: Case, ran: CaseResult, *, saved: Path | None = None, again: st
         lines.append(f"  again     {again}")
     if not isinstance(error, Violation):
         lines += ["", *_where(error)]
+    if isinstance(error, Violation) and error.pair is not None:
+        one, other = error.pair
+        observers = sim._engine.observers
+        lines += ["", "The last link of these two:"]
+        lines += [f"  {observers.last_link(*pair)}" for pair in ((one, other), (other, one)) if pair[0] in sim.nodes]
+    lines += ["", f"The last {_ACTIONS} faults:", *last_faults(sim)]
     lines += ["", "What happened last:", *last_events(sim)]
     lines += ["", "How each node sees it:", *views(sim)]
     lines += ["", "The request that was handled last:", *current_story(sim)]
@@ -78,6 +88,15 @@ def last_events(sim: Simulation, count: int = LAST) -> list[str]:
     rows: list[tuple[int, str]] = [(event.at, describe_event(event)) for event in events]
     rows += [(action.at, describe_action(action)) for action in sim.trace.script if action.at >= since]
     return [f"  {line}" for _, line in sorted(rows, key=lambda row: row[0])]
+
+
+def last_faults(sim: Simulation, count: int = _ACTIONS) -> list[str]:
+    """Return the last actions on the cluster that are no requests, one on each line."""
+    faults = [action for action in sim.trace.script if action.name not in _NO_FAULTS]
+    return [f"  {describe_action(action)}" for action in faults[-count:]] or ["  none"]
+
+
+_NO_FAULTS = ("submit", "cancel", "add_client", "send_json", "judge")
 
 
 def describe_event(event: Event) -> str:
@@ -120,7 +139,7 @@ def action_text(action: Action) -> str:
         case "submit":
             calls = unpacked(args["request"]).calls
             names = ", ".join(call.function for call in calls[:4]) + (" ..." if len(calls) > 4 else "")
-            return f"{args['client']} asks {args['node']} for {names} (request {args['label']})"
+            return f"{args['client']} asks {args['node']} for {names} ({request_name(args['label'], args['node'])})"
         case "add_client":
             return f"{args['client']} is a client of {args['node']}, framing {args['framing']}"
         case "send_json":
@@ -220,9 +239,20 @@ def story_lines(host: NodeHost, rows: Sequence[StoryRow], *, most: int | None = 
     for row in shown:
         if row.request != request:
             request = row.request
-            lines.append(f"  request {request} at {host.name}")
+            lines.append(f"  {_name_of(host, request)}")
         lines += textwrap.wrap(_step(host, row), 100, initial_indent="    ", subsequent_indent=" " * 20)
     return lines
+
+
+def _name_of(host: NodeHost, request: RequestId) -> str:
+    """Return the name of a request of the present coordinator of a node."""
+    execution = host.node.coordinator.requests.get(request)
+    if execution is not None:
+        return name_of_execution(host, execution)
+    observers = host.sim.observers
+    key = (host.name, host.life, (host.era << 40) + request)
+    caller = observers.callers.get(key) if isinstance(observers, ObserverHub) else None
+    return (caller and name_by_number(host.sim, *caller)) or f"request #{request} of {host.name}"
 
 
 def _step(host: NodeHost, row: StoryRow) -> str:

@@ -15,6 +15,11 @@ class Clock:
         self._since = at
         self._drift = 0
 
+    @property
+    def drift(self) -> float:
+        """The fraction by which the clock runs faster now."""
+        return self._drift / _PPB
+
     def now(self, at: int) -> int:
         """Return the time that the clock shows at the simulated time `at`."""
         elapsed = at - self._since

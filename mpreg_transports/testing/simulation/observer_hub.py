@@ -11,9 +11,10 @@ from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
 from mpreg_proto.ids import LinkId
 from mpreg_proto.links import Links
-from mpreg_proto.notices import Notice
+from mpreg_proto.notices import LinkClosed, LinkOpened, Notice
 from mpreg_proto.requests.relay import NO_ORIGIN
 from mpreg_transports.testing.simulation.calls import CallKey, SimCall
+from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import Host, NodeHost
 from mpreg_transports.testing.simulation.network import Endpoint
 from mpreg_transports.testing.simulation.trace import Trace
@@ -42,6 +43,10 @@ class ObserverHub:
         self._runs: dict[tuple[str, int, int], CallKey] = {}
         self._requests: dict[tuple[str, int, LinkId, int], CallKey] = {}
         """A call of each request, by the coordinator's host and life, and the link and number that it came with."""
+        self.callers: dict[tuple[str, int, int], tuple[str, int]] = {}
+        """The client of each request of which a call was placed, and its number there, by host, life and request."""
+        self._linked: dict[tuple[str, str], tuple[int, int | None, str]] = {}
+        """The last link of each node to each peer, by their names: when it opened and closed, and the reason."""
 
     def hooks(self, name: str) -> list[Callable[..., None]]:
         """Return the overridden hooks of this name in `Watcher`."""
@@ -77,6 +82,10 @@ class ObserverHub:
                 self.keys[host.name, host.life, number, attempt.call] = self.current = key
                 execution = attempt.execution
                 self._requests[host.name, host.life, execution.link, execution.reply_id] = key
+                request = (host.name, host.life, key.request)
+                if request not in self.callers and execution.link in host.wires:
+                    wire, side = host.wires[execution.link]
+                    self.callers[request] = wire.ends[1 - side].host.name, execution.reply_id
                 if key.call not in attempt.execution.plan.calls:  # its request ended in the same event: nothing is kept
                     continue
                 for hook in self._hooks["dispatched"]:
@@ -127,8 +136,25 @@ class ObserverHub:
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         """Report a notice of a node."""
+        kind = type(notice)
+        if kind is LinkOpened:
+            self._linked[host.name, notice.peer] = self._now(), None, ""  # type: ignore[union-attr]
+        elif kind is LinkClosed:
+            opened = self._linked.get((host.name, notice.peer), (0, None, ""))[0]  # type: ignore[union-attr]
+            self._linked[host.name, notice.peer] = opened, self._now(), notice.reason  # type: ignore[union-attr]
         for hook in self._hooks["noticed"]:
             hook(host, notice)
+
+    def last_link(self, one: str, other: str) -> str:
+        """Return as text when two hosts had their last link, as `one` saw it."""
+        found = self._linked.get((one, other))
+        if found is None:
+            return f"{one} never had a link to {other}"
+        opened, closed, reason = found
+        if closed is None:
+            return f"{one} has a link to {other}, since {opened / SECOND:.6f} s"
+        why = f": {reason}" if reason else ""
+        return f"{one} had its last link to {other} from {opened / SECOND:.6f} to {closed / SECOND:.6f} s{why}"
 
 
 def relayed(host: Endpoint, link: LinkId, number: int) -> tuple[LinkId, int] | None:

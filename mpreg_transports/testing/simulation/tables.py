@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mpreg_proto.node import Node
 
-_member = attrgetter("id", "incarnation", "standing", "card_bytes")
+_member = attrgetter("id", "incarnation", "standing", "card_bytes", "accusers")
 _content = attrgetter("member", "version", "hash", "changes")
 
 
@@ -37,7 +37,7 @@ class Tables:
         self._read.clear()
 
     def members(self, host: RunsNode) -> object:
-        """Return all members that a node holds, with cell and card.
+        """Return all members that a node holds, with cell, card and accusers.
 
         The result is the same object as on the last sweep if it is equal.
         """

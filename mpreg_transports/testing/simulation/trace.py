@@ -114,7 +114,9 @@ class Trace:
             unhashed.append(data)
         if len(unhashed) > _TOGETHER:
             self._update_hash()
-        self.recorded.append(Event(at, kind, host, other, text, len(data), sent, label))
+        self.recorded.append(
+            Event(at, kind, host, other, text, len(data), sent, label or (stream_label(data) if data else ""))
+        )
 
     def record_action(self, at: int, name: str, args: dict[str, Any], *, step: int) -> None:
         """Record one action on the simulation."""
@@ -158,6 +160,18 @@ def labelled(data: object, framing: Framing) -> str:
         return ""
     # the head of an array has one byte or three
     return _KINDS.get(data[start + 1] if data[start] >> 4 == 9 else data[start + 3], "")
+
+
+def stream_label(data: bytes) -> str:
+    """Return the type of the message that begins a piece of a native stream, or an empty text.
+
+    A piece that begins inside a message has no type. Its first bytes are seldom those of a message.
+    """
+    if len(data) < 6 or data[0] > 1:
+        return ""
+    if data[4] >> 4 == 9:  # the head of an array has one byte or three
+        return _KINDS.get(data[5], "")
+    return _KINDS.get(data[7], "") if data[4] == 0xDC and len(data) > 7 else ""
 
 
 def load(file: str | Path) -> tuple[Header, list[Action], list[Event]]:

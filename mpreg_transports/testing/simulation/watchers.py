@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 from mpreg_proto.client import Reply
@@ -132,13 +133,17 @@ def tap_messages(links: Links, host: Host, subscriptions: Subscriptions) -> None
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md; 0: one of your own."""
+    """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md; 0: one of your own.
 
-    def __init__(self, invariant: int, text: str) -> None:
+    `pair` names two hosts whose last link the report shows.
+    """
+
+    def __init__(self, invariant: int, text: str, *, pair: tuple[str, str] | None = None) -> None:
         super().__init__(f"invariant {invariant}: {text}" if invariant else text)
         self.invariant = invariant
         self.text = text
+        self.pair = pair
 
-    def __reduce__(self) -> tuple[type[Violation], tuple[int, str]]:
+    def __reduce__(self) -> tuple[Callable[..., Violation], tuple[object, ...]]:
         """Return how it is pickled: a process of `run_seeds` may raise one as it starts the nodes."""
-        return Violation, (self.invariant, self.text)
+        return partial(Violation, pair=self.pair), (self.invariant, self.text)

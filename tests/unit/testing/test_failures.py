@@ -9,6 +9,7 @@ from mpreg_transports.testing.runs.failures import failure
 from mpreg_transports.testing.runs.replay import Case, run_case
 from mpreg_transports.testing.runs.scenarios import case
 from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.hosts import World
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 
@@ -47,3 +48,32 @@ def test_story_of_the_request_of_a_violation() -> None:
     others = text.partition("What became of other calls:\n")[2]
     assert not set(story) & set(others.splitlines())
     assert "What became of other calls:" in text and "How each node sees it:" in text
+
+
+class LastLink(Watcher):
+    """A watcher that complains at the end about two nodes."""
+
+    def settled(self, sim: World) -> None:
+        raise Violation(13, "these two never met again", pair=("n0", "n1"))
+
+
+def test_report_of_two_nodes_shows_their_last_link_the_faults_and_the_kinds_of_messages() -> None:
+    drawn = case("churn", seed=1, nodes=3, seconds=20)
+    text = failure(drawn, run_case(drawn, watchers=lambda: [LastLink()]))
+    links = text.partition("The last link of these two:\n")[2].partition("\n\n")[0].splitlines()
+    assert [re.match(r"  (n\d) (?:has a|had its last) link to (n\d)", line).groups() for line in links] == [  # type: ignore[union-attr]
+        ("n0", "n1"),
+        ("n1", "n0"),
+    ]
+    faults = text.partition("The last 10 faults:\n")[2].partition("\n\n")[0].splitlines()
+    assert 2 <= len(faults) <= 10 and all(re.match(r" +\d+\.\d{6} s  >>> \w+", line) for line in faults)
+    assert not any(" asks " in line for line in faults)
+    events = text.partition("What happened last:\n")[2].partition("\n\n")[0]
+    assert re.search(r"gets \d+ bytes from n\d \((?:Ping|Pong|Gossip|Digest)\)", events)
+
+
+def test_request_has_one_name_in_events_and_stories() -> None:
+    text, call = report(case("steady", seed=1, nodes=3, seconds=20))
+    story = text.partition("The request that was handled last:\n")[2].splitlines()[0]
+    node = call.client.partition("@")[2]
+    assert story == f"  request {call.label} at {node}"

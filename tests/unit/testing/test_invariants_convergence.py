@@ -12,10 +12,11 @@ from mpreg_proto.limits import SECOND
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests.worker import Worker
-from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.invariants.convergence import StateCleanup
+from mpreg_transports.testing.invariants.suspicion import RingConnectivity
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.simulation import Simulation
-from tests.helpers.simulated import cluster, violated
+from tests.helpers.simulated import cluster, double, violated
 
 
 def test_9_dispatch_that_no_worker_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +68,15 @@ def test_13_ring_neighbours_without_a_link(monkeypatch: pytest.MonkeyPatch) -> N
     take = Rings._take
     monkeypatch.setattr(Rings, "_take", lambda self, members: take(self, list(members)[:4]))
     names = [f"n{number}" for number in range(16)]
-    sim = Simulation(seed=5, nodes={name: Spec() for name in names}, watchers=invariants())
+    sim = Simulation(seed=5, nodes={name: Spec() for name in names}, watchers=[RingConnectivity()])
     assert "its neighbour on ring" in violated(13, lambda: sim.settle(70))
 
 
 def test_15_link_to_a_crashed_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Links, "start_keepalive", lambda *_: None)
-    sim = cluster()
+    nodes = {name: Spec(functions={"double": double}) for name in ("front", "left", "right")}
+    sim = Simulation(seed=5, nodes=nodes, watchers=[StateCleanup()])
+    sim.run(2)
     sim.call("left", "double", 1)
     sim.run(1)
     sim.crash("left", silent=True)

@@ -1,0 +1,114 @@
+"""Part of invariant 9: an error that is known when a request arrives is sent at once.
+
+The oracle is `expected.refusal_on_arrival`, and a search for each call in the raw catalogues of the node's view.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from mpreg_proto.errors import ErrorCode
+from mpreg_proto.ids import LinkId
+from mpreg_proto.notices import Standing
+from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.messages import Call, Message, Request, Result
+from mpreg_transports.testing.expected import refusal_on_arrival
+from mpreg_transports.testing.invariants.oracles import CatalogueReader, attempt_of, stamp
+from mpreg_transports.testing.invariants.replies import peer_of
+from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
+from mpreg_transports.testing.simulation.request_names import name_by_number
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+
+if TYPE_CHECKING:
+    from mpreg_transports.testing.simulation.calls import CallKey
+    from mpreg_transports.testing.simulation.hosts import World
+
+_Sent = tuple[str, int, int]
+"""A request of a client: host, life, number."""
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    """A request whose error is known, where it arrived."""
+
+    link: LinkId
+    number: int
+    code: int
+    sent: _Sent
+
+
+class ImmediateErrors(Watcher):
+    """Invariant 9: an error that is known on arrival ends the request at once, and none of its calls is placed.
+
+    Such errors are a malformed graph, a number in use, a closing link, a draining or full node, and calls that no node
+    offers and that do not wait.
+    """
+
+    message_types: ClassVar[tuple[type, ...]] = (Request, Result)
+
+    def begin(self, sim: World) -> None:
+        self._catalogues = CatalogueReader()
+        self._refused: dict[str, list[_Refused]] = {}
+        """The requests that arrived with an error in the present event, by host."""
+        self._codes: dict[_Sent, int] = {}
+        """The error of each of them that has not reached its client."""
+
+    def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if isinstance(message, Result):
+            if isinstance(host, ClientHost) and self._codes:
+                self._answered(host, message)
+        elif isinstance(message, Request) and isinstance(host, NodeHost):
+            session = host.node.links.sessions[link]
+            if session.member is not None:
+                return
+            code = ErrorCode.DRAINING if session.closing else self._known_error(host, link, message)
+            if code:
+                peer = peer_of(host, link)
+                sent = (peer.host.name, peer.life, message.id)
+                self._refused.setdefault(host.name, []).append(_Refused(link, message.id, code, sent))
+
+    def _known_error(self, host: NodeHost, link: LinkId, request: Request) -> int | None:
+        node, limits = host.node, host.spec.limits
+        if node.draining:
+            return ErrorCode.DRAINING
+        if request.id in node.coordinator.in_flight.origins.get(link, ()):
+            return None  # the answer to the second one and that to the first have one number
+        if len(node.coordinator.requests) >= limits.requests:
+            return ErrorCode.OVERLOADED
+        code = refusal_on_arrival(request, limits)
+        if code or request.wait or request.partial or all(self._offered(host, call) for call in request.calls):
+            return code
+        return ErrorCode.COMMAND_NOT_FOUND
+
+    def _offered(self, host: NodeHost, call: Call) -> bool:
+        cluster = host.node.cluster
+        return any(
+            record.standing <= Standing.SUSPECT
+            and self._catalogues.read(cluster.catalogue.content(record.id)).fits(call)
+            for record in cluster.members.all()
+        )
+
+    def node_event_handled(self, host: NodeHost) -> None:
+        for one in self._refused.pop(host.name, ()) if self._refused else ():
+            if one.number in host.node.coordinator.in_flight.origins.get(one.link, ()):
+                name = name_by_number(host.sim, one.sent[0], one.number)
+                raise Violation(9, f"{stamp(host)} continues {name}, whose error {one.code} was known on its arrival")
+            self._codes[one.sent] = one.code
+
+    def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
+        if self._refused:
+            attempt = attempt_of(host.node.coordinator, number, key.call)
+            for one in self._refused.get(host.name, ()):
+                if attempt is not None and (attempt.execution.link, attempt.execution.reply_id) == (
+                    one.link,
+                    one.number,
+                ):
+                    raise Violation(9, f"{stamp(host)} places {key.call!r} of a request with error {one.code}")
+
+    def _answered(self, client: ClientHost, result: Result) -> None:
+        code = self._codes.pop((client.name, client.life, result.id), None)
+        got = 0 if result.fault is None else result.fault.code
+        if code is not None and got != code:
+            name = name_by_number(client.sim, client.name, result.id)
+            raise Violation(9, f"{name} ended at {client.sim.time:.6f} s with {got}; on its arrival {code} was known")
