@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.mutation import PACKAGES, ROOT
 
 FILES = 4
-"""The most test files for one mutant."""
+"""The most test files that are chosen by the names that they use."""
 _CORE = ("tests/unit/proto",)
 _ADAPTERS = ("tests/unit/transports", "tests/conformance", "tests/integration")
 _END_TO_END = (
@@ -24,23 +24,24 @@ _END_TO_END = (
 """Files that every mutant of the adapters ends with: whole requests over each kind of link."""
 
 
-def test_files(file: str) -> list[str]:
-    """Return the test files for a module: those of its name first, then those that use its names most."""
+def test_files(file: str) -> list[list[str]]:
+    """Return the test files for a module in two groups: those of its name, and others, which a mutant meets later.
+
+    The others are those that use its names most, and for the core those of the same folder.
+    """
     package, _, rest = file.partition("/")
     folders = _CORE if package == PACKAGES[0] else _ADAPTERS
-    stem = Path(rest).stem
-    near = str(Path(folders[0], rest).parent)
+    name = f"test_{Path(rest).stem}"
+    near = Path(folders[0], rest).parent
     pattern = _names(file)
-    ranked = []
-    for test in _tests(folders):
-        own = Path(test).stem == f"test_{stem}" or Path(test).stem.startswith(f"test_{stem}_")
-        uses = len(pattern.findall(_text(test)))
-        if own or uses:
-            same_folder = str(Path(test).parent) == near
-            ranked.append((not (own and same_folder), not own, not same_folder, -uses, test))
-    chosen = [test for *_, test in sorted(ranked)][:FILES]
-    ends = () if folders is _CORE else _END_TO_END
-    return [*chosen, *(one for one in ends if one not in chosen)]
+    tests = _tests(folders)
+    own = [one for one in tests if Path(one).stem == name or Path(one).stem.startswith(f"{name}_")]
+    own.sort(key=lambda one: Path(one).parent != near)
+    uses = {one: len(pattern.findall(_text(one))) for one in tests if one not in own}
+    others = sorted((one for one in uses if uses[one]), key=lambda one: (Path(one).parent != near, -uses[one]))[:FILES]
+    last = [one for one in tests if Path(one).parent == near] if folders is _CORE else _END_TO_END
+    others += [one for one in last if one not in (*own, *others)]
+    return [group for group in (own, others) if group]
 
 
 def _names(file: str) -> re.Pattern[str]:

@@ -29,11 +29,10 @@ from tests.mutation.operators import mutated
 from tests.mutation.reach import test_files
 from tests.mutation.sample import Drawn
 
-SEEDS = 30
 SIMULATED = 20.0
 """Simulated seconds of each seed."""
 LIMIT = 300.0
-"""Seconds for one test file; fork_server.py limits the processor time."""
+"""Seconds for one run of the tests; fork_server.py limits the processor time."""
 _IMPORTED = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
 """fork_server.py has imported plugins."""
 _COPIED = ("tests", "docs", "fuzz", ".ci", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE")
@@ -63,7 +62,8 @@ class Result(msgspec.Struct, frozen=True):
 class Bench:
     """A copy of the repository in `folder`, in which mutants run one after another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seeds: int) -> None:
+        self._seeds = seeds
         self._folder, self._copy, self._clean = folder, folder / "mutant", folder / "clean"
         copy_packages(ROOT, self._copy)
         copy_packages(ROOT, self._clean)
@@ -94,14 +94,14 @@ class Bench:
         survived = 0
         try:
             verdict, killer = "survived", ""
-            for test in test_files(drawn.file):
-                ran.append(test)
-                verdict, killer = self._test(test, drawn.file, clean, bug)
+            for tests in test_files(drawn.file):
+                ran += tests
+                verdict, killer = self._test(tests, drawn.file, clean, bug)
                 if verdict != "survived":
                     break
             if verdict == "survived" and drawn.file.startswith("mpreg_proto/"):
                 self._write(drawn.file, bug)
-                verdict, killer, survived = self._seeds()
+                verdict, killer, survived = self._run_seeds()
         finally:
             self._write(drawn.file, clean)
         one = drawn.mutant
@@ -117,33 +117,33 @@ class Bench:
         moment = next(self._times)
         os.utime(path, (moment, moment))
 
-    def _test(self, test: str, file: str, clean: str, bug: str) -> tuple[str, str]:
-        """Run a test file. What fails must pass without the mutant.
+    def _test(self, tests: list[str], file: str, clean: str, bug: str) -> tuple[str, str]:
+        """Run test files. What fails must pass without the mutant.
 
-        The unit tests of the core use no clock, so each of their files is checked only once.
+        The unit tests of the core use no clock, so their files are checked only once.
         """
         self._write(file, bug)
-        verdict, killer = self._pytest(test)
-        if verdict == "survived" or test in self._pass_without:
+        verdict, killer = self._pytest(tests)
+        once = file.startswith("mpreg_proto/")
+        if verdict == "survived" or (once and self._pass_without.issuperset(tests)):
             return verdict, killer
-        once = test.startswith("tests/unit/proto/")
         name = killer.split(" - ")[0]
         self._write(file, clean)
-        again, _ = self._pytest(name if name.startswith(test) and not once else test)
+        again, _ = self._pytest([name] if "::" in name and not once else tests)
         if again != "survived" and once:
-            raise RuntimeError(f"{test} fails without a mutant: {(self._folder / 'output.txt').read_text()[-2000:]}")
+            raise RuntimeError(f"{tests} fail without a mutant: {(self._folder / 'output.txt').read_text()[-2000:]}")
         if again != "survived":
             return "survived", ""
         if once:
-            self._pass_without.add(test)
+            self._pass_without.update(tests)
         return verdict, killer
 
-    def _pytest(self, test: str) -> tuple[str, str]:
-        """Run a test or a test file until the first failure."""
+    def _pytest(self, tests: list[str]) -> tuple[str, str]:
+        """Run tests or test files until the first failure."""
         output = self._folder / "output.txt"
         options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--tb=no", "-rfE", f"-W{_IMPORTED}"]
         assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.write(json.dumps([str(self._copy), [*options, test], str(output)]) + "\n")
+        self._server.stdin.write(json.dumps([str(self._copy), [*options, *tests], str(output)]) + "\n")
         self._server.stdin.flush()
         process = int(self._server.stdout.readline())
         watch = threading.Timer(LIMIT, _kill, [process])
@@ -155,27 +155,27 @@ class Bench:
         if status == 0:
             return "survived", ""
         if timed_out:
-            return "timeout", f"{test} did not end"
+            return "timeout", f"{tests[0]} did not end"
         text = output.read_text("utf-8", "replace")
         ended = _ENDED.findall(text)
         if ended:
             return "killed", " - ".join(part for part in ended[-1] if part)
         last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
-        return "killed", f"{test}: pytest ended with {status}: {last}"
+        return "killed", f"{tests[0]}: pytest ended with {status}: {last}"
 
-    def _seeds(self) -> tuple[str, str, int]:
+    def _run_seeds(self) -> tuple[str, str, int]:
         """Run seeds of the swarm until one fails that passes without the mutant."""
         run = PlantedMutant("", "", "", "")
         seed = 0
-        while seed < SEEDS:
-            failing = first_failing(self._copy, seed, SEEDS, SIMULATED, run)
+        while seed < self._seeds:
+            failing = first_failing(self._copy, seed, self._seeds, SIMULATED, run)
             if failing is None:
                 break
             if first_failing(self._clean, failing.seed, failing.seed + 1, SIMULATED, run) is None:
                 found = f"invariant {failing.invariant}" if failing.invariant else "an exception"
                 return "killed", f"seed {failing.seed}: {found}: {failing.text}", failing.seed
             seed = failing.seed + 1
-        return "survived", "", SEEDS
+        return "survived", "", self._seeds
 
 
 def _kill(group: int) -> None:

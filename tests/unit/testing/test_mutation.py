@@ -96,14 +96,14 @@ def test_keys_of_mutants_are_unique() -> None:
 
 
 def test_tests_of_a_module_begin_with_its_own() -> None:
-    assert files_for("mpreg_proto/cluster/gossip.py")[0] == "tests/unit/proto/cluster/test_gossip.py"
-    websocket = files_for("mpreg_transports/links/websocket.py")
-    assert set(websocket[:2]) == {
-        f"tests/unit/transports/links/test_websocket_{one}.py" for one in ("client", "server")
-    }
-    assert "tests/conformance/test_http.py" in websocket
+    own, others = files_for("mpreg_proto/requests/coordinator.py")
+    assert own == ["tests/unit/proto/requests/test_coordinator.py"]
+    assert "tests/unit/proto/requests/test_failover.py" in others
+    own, others = files_for("mpreg_transports/links/websocket.py")
+    assert {Path(one).name for one in own} == {"test_websocket_client.py", "test_websocket_server.py"}
+    assert "tests/conformance/test_http.py" in others
     for file in files():
-        assert all((ROOT / one).is_file() for one in files_for(file)), file
+        assert all((ROOT / one).is_file() for group in files_for(file) for one in group), file
 
 
 def test_results_after_a_run_that_was_cut(tmp_path: Path) -> None:
