@@ -5,6 +5,7 @@ import pytest
 
 from mpreg_proto.cluster.actions import AbandonLink, AbortLink, ClusterAction, SendMessage, SendPing
 from mpreg_proto.cluster.detector import (
+    EXCUSES,
     MAX_HEALTH_MULTIPLIER,
     PROBE_INTERVAL,
     PROBE_TIMEOUT,
@@ -435,6 +436,18 @@ def test_link_end_during_a_stall_and_reconnection() -> None:
         world.activity(BOB)
         world.tick()
     assert world.ann is Standing.ALIVE
+
+
+def test_excuses_of_a_stalled_node_begin_again_after_activity() -> None:
+    world = World(ANN)
+    world.detector.begin(PROBE_INTERVAL)
+    excused = []
+    for second in range(10, 10 + 2 * (EXCUSES + 1)):  # no tick comes
+        excused.append(world.detector._excuse(ANN, second * SECOND))
+        if len(excused) == EXCUSES + 1:
+            world.now = second * SECOND + 1
+            world.activity(ANN)
+    assert excused == 2 * [*EXCUSES * [True], False]
 
 
 @pytest.mark.parametrize("linked", [True, False])
