@@ -186,6 +186,20 @@ def test_one_indirect_ack_ends_a_probe() -> None:
     assert world.members.standing(silent) is Standing.ALIVE
 
 
+def test_indirect_ack_without_a_link_or_after_activity_on_it() -> None:
+    for linked in (False, True):
+        world = World(*EVERYBODY)
+        (probe,) = world.tick()
+        probed = next(member for member, link in world.links.items() if link == probe.link)
+        world.now = PROBE_TIMEOUT
+        if linked:
+            world.activity(probed)
+        else:
+            del world.links[probed]
+        assert world.detector.indirect_ack_received(probed, world.now) == []
+        assert probed not in world.detector._half_open
+
+
 def test_ping_req_answered_from_activity_or_by_a_ping() -> None:
     world = World(ANN, BOB, CAT)
     world.now = SECOND
