@@ -7,12 +7,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from mpreg_proto.cluster.actions import ClusterOutput, LinkSelected, MemberLost, OffersChanged, SendMessage
+from mpreg_proto.cluster.actions import AbortLink, ClusterOutput, LinkSelected, MemberLost, OffersChanged, SendMessage
 from mpreg_proto.effects import Dial, Effect, Notify
 from mpreg_proto.errors import CloseCode, Fault
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.links import _CONTROL_HANDLERS, Links
-from mpreg_proto.notices import GossipTooLong, Left, PeerUnreachable
+from mpreg_proto.notices import GossipTooLong, Left, LinkEndCause, PeerUnreachable
 from mpreg_proto.requests.actions import CallFinished, RequestOutput
 from mpreg_proto.requests.relay import Forward
 from mpreg_proto.router import (
@@ -152,6 +152,14 @@ def test_own_call_finished_goes_to_the_coordinator_and_others_to_replies() -> No
     row = Done("x", b"\x01")
     ActionRunner(made).run([CallFinished(LinkId(0), 5, row, True), CallFinished(LINK, 6, row, False)], 9)
     assert found == [("coordinator", 5, row, 9), ("replies", LINK, 6, row, False)]
+
+
+def test_aborted_link_is_hung_up_for_its_dead_member() -> None:
+    ended: list[object] = []
+    links = SimpleNamespace(hang_up=lambda link, code, *, cause, reason: ended.append((link, code, cause)))
+    made, log = machines(links=links)
+    ActionRunner(made).run([AbortLink(LINK)], 0)
+    assert (ended, log) == ([(LINK, CloseCode.GOING_AWAY, LinkEndCause.MEMBER_DEAD)], [])
 
 
 # -- messages that are too long ---------------------------------------------------------------------------------------

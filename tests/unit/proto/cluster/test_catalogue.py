@@ -71,6 +71,20 @@ def test_one_version_for_each_change() -> None:
     assert replica.offering == {}
 
 
+@pytest.mark.parametrize(("version", "applied"), [("1" * 8, Applied.YES), ("1" * 9, Applied.REFUSED)])
+def test_longest_version_that_is_allowed(version: str, applied: Applied) -> None:
+    delta = catalogue(SHE).offer(FunctionSpec(name="f", version=version))
+    assert catalogue(name_length=8).apply(delta) is applied
+
+
+def test_functions_that_a_delta_affects() -> None:
+    owner, deltas = offered(2)
+    assert [list(owner.affected_functions(delta)) for delta in deltas] == [["f0"], ["f1"]]
+    drained = owner.drain()
+    assert list(owner.affected_functions(drained)) == ["f0", "f1"]
+    assert list(catalogue().affected_functions(drained)) == [], "nothing is held of that member"
+
+
 def test_index_of_members_by_function() -> None:
     owner, deltas = offered(2)
     replica = catalogue()

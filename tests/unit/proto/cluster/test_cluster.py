@@ -14,7 +14,7 @@ from mpreg_proto.effects import Notify
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.notices import CardsDiffer, PeerUnreachable, Standing
+from mpreg_proto.notices import CardsDiffer, MemberChanged, PeerUnreachable, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.view import member_views
@@ -327,6 +327,19 @@ def test_one_id_retired_event() -> None:
     assert a.cluster.received(link, retired, net.now) == []
     assert IdRetired() not in a.cluster.received(link, Gossip((Claim(a.me, 0, int(Standing.DEAD)),)), net.now)
     assert a.cluster.members.own.incarnation == 1
+
+
+def test_notice_of_what_follows_from_a_standing() -> None:
+    """A displaced member that others declare DEAD is RETIRED here at once."""
+    net = chain()
+    cluster, b = net.peers["a"].cluster, net.peers["b"].me
+    cluster._changes._detector.displaced(b, net.now)
+    dead = cluster.members.declare(b, Standing.DEAD, net.now)
+    assert dead is not None
+    outs = cluster._changes.members_changed([dead], source=None, now=net.now)
+    notices = [out.notice for out in outs if isinstance(out, Notify)]
+    standings = [one.standing for one in notices if isinstance(one, MemberChanged)]
+    assert standings == [Standing.DEAD, Standing.RETIRED]
 
 
 def test_new_address_with_a_new_incarnation() -> None:

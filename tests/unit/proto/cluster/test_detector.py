@@ -5,6 +5,7 @@ import pytest
 
 from mpreg_proto.cluster.actions import AbandonLink, AbortLink, ClusterAction, SendMessage, SendPing
 from mpreg_proto.cluster.detector import (
+    EXCUSES,
     MAX_HEALTH_MULTIPLIER,
     PROBE_INTERVAL,
     PROBE_TIMEOUT,
@@ -183,6 +184,20 @@ def test_one_indirect_ack_ends_a_probe() -> None:
     world.detector.indirect_ack_received(silent, world.now)
     world.until(20 * SECOND)
     assert world.members.standing(silent) is Standing.ALIVE
+
+
+def test_indirect_ack_without_a_link_or_after_activity_on_it() -> None:
+    for linked in (False, True):
+        world = World(*EVERYBODY)
+        (probe,) = world.tick()
+        probed = next(member for member, link in world.links.items() if link == probe.link)
+        world.now = PROBE_TIMEOUT
+        if linked:
+            world.activity(probed)
+        else:
+            del world.links[probed]
+        assert world.detector.indirect_ack_received(probed, world.now) == []
+        assert probed not in world.detector._half_open
 
 
 def test_ping_req_answered_from_activity_or_by_a_ping() -> None:
@@ -435,6 +450,18 @@ def test_link_end_during_a_stall_and_reconnection() -> None:
         world.activity(BOB)
         world.tick()
     assert world.ann is Standing.ALIVE
+
+
+def test_excuses_of_a_stalled_node_begin_again_after_activity() -> None:
+    world = World(ANN)
+    world.detector.begin(PROBE_INTERVAL)
+    excused = []
+    for second in range(10, 10 + 2 * (EXCUSES + 1)):  # no tick comes
+        excused.append(world.detector._excuse(ANN, second * SECOND))
+        if len(excused) == EXCUSES + 1:
+            world.now = second * SECOND + 1
+            world.activity(ANN)
+    assert excused == 2 * [*EXCUSES * [True], False]
 
 
 @pytest.mark.parametrize("linked", [True, False])

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.dialer import (
+    LINK_KEPT_FOR,
     MIN_LINK_AGE,
     STAGGER,
     YIELD_DELAY,
@@ -427,3 +428,13 @@ def test_flap_delay_grows_with_short_links() -> None:
         assert row.flaps == short
     assert pauses.flap_delay(row, ZOE, MIN_LINK_AGE) == 0 and row.flaps == 0
     assert pauses.flap_delay(row, ME, 0) == 0, "another member answered there"
+
+
+def test_dead_member_is_dialled_after_the_call_that_needed_its_link() -> None:
+    world = World()
+    world.know(ZOE, X)
+    assert [one.address for one in world.dialer.connect(ZOE, 0) if isinstance(one, Dial)] == [X]
+    world.dialer.dial_failed(X, 0)
+    world.accuse(ZOE, Standing.DEAD, SECOND)
+    world.dialer.housekeeping(LINK_KEPT_FOR)
+    assert [address for at, address in world.dials(3600 * SECOND) if at > LINK_KEPT_FOR]

@@ -77,6 +77,17 @@ def test_results_split_over_several_messages(eager: bool) -> None:
     harness.idle()
 
 
+def test_results_that_are_too_long_with_their_names_are_sent_in_halves() -> None:
+    """The values alone would fit into one message."""
+    harness = NodeHarness([spec("make")], limits=Limits(node_message=1000))
+    wire = Wire(harness, b"m" * 16)
+    wire.send(Request(1, (call("x", "make"), call("y", "make")), here=("x", "y")))
+    finish(harness, "make", 490)
+    results = wire.results()
+    assert [[row.name for row in result.done] for result in results if result.done] == [["x"], ["y"]]
+    assert [result.last for result in results] == [False] * (len(results) - 1) + [True]
+
+
 def test_one_result_of_several_over_the_message_limit() -> None:
     harness = NodeHarness([spec("make"), spec("huge")], limits=Limits(node_message=1000))
     wire = Wire(harness, b"m" * 16)

@@ -195,3 +195,10 @@ def test_one_of_many_due_retries_takes_them_all() -> None:
     pending.retry_at(one, "y", 20)
     assert pending.retries_due(one, "y", 10) == [], "its timer of before, which found it waiting again"
     assert list(one.pending) == ["y"]
+
+
+def test_calls_that_this_node_must_run_are_not_unroutable() -> None:
+    """Another coordinator has chosen this node for them, so a row of their own says that the function is gone."""
+    request = Request(1, (Call("x", "gone", b""), Call("y", "gone", b"")), here=("x",))
+    scheduler = NodeHarness().node.coordinator.scheduler
+    assert [call.name for call in scheduler.unroutable(request)] == ["y"]

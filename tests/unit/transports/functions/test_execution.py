@@ -647,3 +647,15 @@ def test_signature_that_raises_or_is_very_long() -> None:
     assert function(Signed()).spec.signature == "(...)"
     many = eval(f"lambda {', '.join(f'argument_{number}=None' for number in range(1000))}: None")
     assert function(many, name="many").spec.signature == "(...)"
+
+
+def test_doc_of_a_callable_whose_docstring_raises() -> None:
+    class Odd:
+        @property
+        def __doc__(self) -> str:  # type: ignore[override]
+            raise RuntimeError("no text")
+
+        def __call__(self) -> int:
+            return 1
+
+    assert function(Odd(), name="odd").spec.doc == ""

@@ -150,6 +150,19 @@ async def test_most_headers_that_are_allowed() -> None:
     assert data.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(("excess", "status"), [(0, b"200"), (1, b"431")])
+async def test_size_of_a_head_counts_four_bytes_for_each_header(
+    monkeypatch: pytest.MonkeyPatch, excess: int, status: bytes
+) -> None:
+    monkeypatch.setattr(http, "MAX_HEAD", 1000)
+    headers = ((b"Host", b"a"), (b"Connection", b"close"))
+    target = b"/" + b"x" * (1000 + excess - 1 - sum(len(name) + len(value) + 4 for name, value in headers))
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    async with listening() as listener:
+        answer = await exchange(listener, b"GET " + target + b" HTTP/1.1\r\n" + lines + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
 async def test_chunked_body_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MAX_BODY", 1000)
     chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"

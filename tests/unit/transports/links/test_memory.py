@@ -94,6 +94,16 @@ async def test_break_ends_both_sides_at_once(breaker: int) -> None:
             assert not caught.value.clean
 
 
+async def test_break_after_a_close() -> None:
+    here, there = pair()
+    await here.close()
+    here.break_()
+    for link in (here, there):
+        with pytest.raises(LinkEnded) as caught:
+            await link.receive()
+        assert not caught.value.clean
+
+
 @pytest.mark.parametrize("end", ["break", "close"])
 async def test_end_of_a_link_wakes_waiting_tasks(end: str) -> None:
     here, there = pair()

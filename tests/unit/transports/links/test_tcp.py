@@ -3,9 +3,12 @@
 import socket
 import ssl
 import struct
+from typing import cast
 
 import anyio
+import anyio.lowlevel
 import pytest
+from anyio.abc import ByteStream
 
 from mpreg_transports.links import tcp
 from mpreg_transports.links.base import Framing, Link, LinkEnded
@@ -212,3 +215,18 @@ async def test_acked_bytes_are_those_the_peers_system_acknowledged() -> None:
             await anyio.lowlevel.checkpoint()
         accepted.close()
         await stream.aclose()
+
+
+async def test_hang_up_of_a_cancelled_task_closes_the_stream() -> None:
+    class Slow:
+        closed = False
+
+        async def aclose(self) -> None:
+            await anyio.lowlevel.checkpoint()
+            self.closed = True
+
+    stream = Slow()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await tcp.hang_up(cast("ByteStream", stream))
+    assert stream.closed

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mpreg_proto.effects import Framing
+from mpreg_proto.effects import Dial, Framing
 from mpreg_proto.ids import Address, MemberId
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_proto.node import Node, NodeConfig
@@ -185,6 +185,25 @@ async def test_function_that_cannot_be_started_is_an_error_of_its_call(caplog: p
     assert b'"code":1003' in sent and b'"u":"odd"' in sent and b'"u":"first"' in sent
     assert driver.node.worker.running == 0
     assert "a defect while carrying out Run" in caplog.text
+
+
+async def test_dial_that_cannot_be_started_has_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver, failed = driven(), list[str]()
+
+    def refuse(*given: object) -> None:
+        raise RuntimeError("no task")
+
+    def record(address: Address, *, now: int) -> None:
+        failed.append(address)
+
+    monkeypatch.setattr(driver, "_spawn", refuse)
+    monkeypatch.setattr(driver.node, "drain", iter([[Dial(Address("ws://a:1"))], []]).__next__)
+    monkeypatch.setattr(driver.node, "dial_failed", record)
+    driver.flush()
+    assert failed == ["ws://a:1"]
+    assert "a defect while carrying out Dial" in caplog.text
 
 
 async def test_link_that_cannot_be_written_to_ends_alone() -> None:

@@ -205,6 +205,23 @@ async def test_slow_consumer_is_closed_without_progress(caplog: pytest.LogCaptur
     assert "the peer: takes nothing, 100 bytes are unsent; hung up" in caplog.text
 
 
+async def test_progress_of_a_link_that_reports_only_its_writes() -> None:
+    class OnlyWrites(Reluctant):
+        acked_bytes = None  # type: ignore[assignment]
+
+    link, progress = OnlyWrites(), list[int]()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched), progress=lambda: progress.append(len(link.sent)))
+    async with running(box):
+        box.put([(b"x" * 100,)])
+        await link.began.wait()
+        looks(box, 1)
+        link.go.set()
+        await passes(lambda: link.sent != [])
+        looks(box, 1)
+        assert progress == [1]
+        box.close(1000)
+
+
 async def test_backlog_size_alone_closes_no_link() -> None:
     link = Reluctant()
     box = SendBuffer(link, monitor=ProgressMonitor(unwatched))

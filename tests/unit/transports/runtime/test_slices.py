@@ -71,3 +71,10 @@ async def test_messages_stay_whole_and_other_tasks_run() -> None:
     assert core.taken == messages
     assert core.turns >= 10
     assert core.flushed >= 21
+
+
+async def test_stream_is_flushed_after_each_piece() -> None:
+    events: list[object] = []
+    slicer = Slicer(lambda data, now: events.append(bytes(data)), lambda: events.append("flush"), lambda: 0)
+    await slicer.feed([b"a", b"b"], stream=True)
+    assert events == [b"a", "flush", b"b", "flush", "flush"]
