@@ -15,8 +15,7 @@ import anyio
 import pytest
 import trio.testing
 
-from mpreg_transports import client, server
-from mpreg_transports.runtime import driver
+from mpreg_transports.testing.memory.network import MemoryHost
 
 SECOND = 1_000_000_000
 
@@ -51,6 +50,5 @@ def backend(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def set_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make servers and clients use the clock of the event loop that they run on."""
-    for module in (driver, server, client):
-        monkeypatch.setattr(module, "clock", lambda: round(anyio.current_time() * SECOND))
+    """Make servers and clients on a network in memory use the clock of the event loop that they run on."""
+    monkeypatch.setattr(MemoryHost, "clock", lambda host: round(anyio.current_time() * SECOND))

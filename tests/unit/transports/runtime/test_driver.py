@@ -19,7 +19,8 @@ from mpreg_proto.rng import Rng
 from mpreg_transports.functions.execution import Function, function
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime import driver as module
-from mpreg_transports.runtime.driver import Driver, clock
+from mpreg_transports.runtime.clock import clock
+from mpreg_transports.runtime.driver import Driver
 from tests.helpers.blocking_functions import PATIENCE
 
 pytestmark = pytest.mark.anyio
