@@ -464,10 +464,22 @@ class ClientConnection:
 
         try:
             async with anyio.create_task_group() as self._tasks:
-                self._tasks.start_soon(self._run_timers)
-                await self._stay_connected(self._tasks, on_ready)
+                try:
+                    self._tasks.start_soon(self._run_timers)
+                    await self._stay_connected(self._tasks, on_ready)
+                finally:
+                    self._open = False
+                    self._fail_pending()
         finally:
             self._open = False
+            self._fail_pending()
+
+    def _fail_pending(self) -> None:
+        """Answer all that is pending once the client is closed and no link is left.
+
+        This does not wait until the links have closed, which takes seconds: the timers of deadlines have ended.
+        """
+        if not self._open and not self._link_loop:
             self.session.fail_all(_CLOSED)
             self.flush()
 
@@ -533,7 +545,7 @@ class ClientConnection:
             self.session.link_opened(linked.id, framing=transport.framing, address=address, now=self._clock())
 
         try:
-            await self._link_loop.run(linked.id, transport, begin=begin)
+            await self._link_loop.run(linked.id, transport, begin=begin, end=self._fail_pending)
         finally:
             del self._links[linked.id]
             self._detach(linked)
