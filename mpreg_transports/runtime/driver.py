@@ -32,6 +32,7 @@ from mpreg_proto.effects import (
     Run,
     Send,
 )
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
@@ -47,6 +48,8 @@ log: logs.NodeLog = logs.get(__name__)
 
 _CLOSE_TIMEOUT = 5_000_000_000
 """The nanoseconds for links to close once the node has left, counted while no peer takes any of the unsent bytes."""
+_CLOSE_CHECK = 200_000_000
+"""The nanoseconds between two checks whether peers still take what was sent before the node left."""
 _CLEANUP_SECONDS = 2.0
 """The seconds for cancelled coroutines to clean up when the node has ended; then they are abandoned."""
 BLOCKING_NS = 100_000_000
@@ -125,6 +128,7 @@ class Driver:
                     self.flush()
             finally:
                 self._stopped = True
+                self._links.end_slots()
                 await self._end_bodies()
             self._tasks.cancel_scope.cancel()  # threads that cannot be interrupted are not waited for
         self.ended.set()
@@ -164,7 +168,7 @@ class Driver:
                     except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
                         self._effect_failed(effect)
             self._links.write()
-        if self.node.next_timeout() != self._due or self.node.left:
+        if self.node.next_timeout() != self._due or (self.node.left and self._close_deadline is None):
             self._wakeup.set()
 
     def _apply_effect(self, effect: Effect) -> None:
@@ -195,6 +199,9 @@ class Driver:
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
         """Read the link until it ends; its writer runs beside."""
         node = self.node
+        if node.left:  # the end of the node does not wait for links that come now
+            await transport.close(CloseCode.GOING_AWAY)
+            return
         link = self._links.attach(transport, high_water=node.config.limits.slow_link, backlog=self._report_backlog)
 
         def begin() -> None:
@@ -217,7 +224,12 @@ class Driver:
         return set(self._local_hosts.values())
 
     async def exchange(self, body: bytes) -> bytes:
-        """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`)."""
+        """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`).
+
+        Raises LinkEnded if the node ends first.
+        """
+        if self._stopped:
+            raise LinkEnded("the node has ended")
         link, slot = self._links.open_slot()
         try:
             self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=self._clock())
@@ -235,8 +247,12 @@ class Driver:
         self.flush()  # it may pause or resume the link
 
     async def _sleep(self) -> None:
-        """Wait for the node's next deadline, or until that deadline changes."""
-        due = min((at for at in (self._due, self._close_deadline) if at is not None), default=None)
+        """Wait for the node's next deadline, or until that deadline changes.
+
+        Once the node has left, wait at most until the next check of its links.
+        """
+        check = None if self._close_deadline is None else self._clock() + _CLOSE_CHECK
+        due = min((at for at in (self._due, self._close_deadline, check) if at is not None), default=None)
         if due is None:
             await self._wakeup.wait()
         else:
@@ -309,7 +325,9 @@ class Driver:
             self._wakeup.set()
 
     def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
-        """Record an outcome for `run`. Called in a callback of the event loop."""
+        """Record an outcome for `run`. Called in a callback of the event loop, also after the node has ended."""
+        if self._stopped:
+            return  # nothing would process it, and whoever keeps this driver would keep the value
         self._ended_runs.append((run, outcome))
         self._wakeup.set()
 

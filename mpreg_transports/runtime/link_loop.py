@@ -133,6 +133,12 @@ class LinkLoop:
         """Close a link of `open_slot`: its reply is no longer awaited."""
         self._closed(link)
 
+    def end_slots(self) -> None:
+        """End the wait for all replies of `open_slot`: the core has ended."""
+        for slot in self._buffers.values():
+            if isinstance(slot, ReplySlot):
+                slot.close(CloseCode.GOING_AWAY)
+
     def _next(self) -> LinkId:
         self._last += 1
         return LinkId(self._last)
