@@ -32,7 +32,9 @@ class _Leaping(selectors.DefaultSelector):
         return ready
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """asyncio's event loop with such a clock."""
+
     def __init__(self) -> None:
         self._leaping = _Leaping()
         super().__init__(self._leaping)
@@ -46,7 +48,7 @@ def backend(name: str) -> tuple[str, dict[str, Any]]:
     """Return the value of a fixture `anyio_backend` whose tests run on such a loop, asyncio's or trio's."""
     if name == "trio":
         return name, {"clock": trio.testing.MockClock(autojump_threshold=0)}
-    return name, {"loop_factory": _Loop}
+    return name, {"loop_factory": JumpingLoop}
 
 
 def set_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
