@@ -468,20 +468,21 @@ class ClientConnection:
                     self._tasks.start_soon(self._run_timers)
                     await self._stay_connected(self._tasks, on_ready)
                 finally:
-                    self._open = False
-                    self._fail_pending()
+                    self._end_requests()
         finally:
-            self._open = False
-            self._fail_pending()
+            self._end_requests()
 
-    def _fail_pending(self) -> None:
-        """Answer all that is pending once the client is closed and no link is left.
+    def _end_requests(self) -> None:
+        """Answer all that is pending, without a wait for the links to close: that takes seconds.
 
-        This does not wait until the links have closed, which takes seconds: the timers of deadlines have ended.
+        The task for deadlines has ended.
         """
-        if not self._open and not self._link_loop:
-            self.session.fail_all(_CLOSED)
-            self.flush()
+        self._open = False
+        for linked in list(self._links.values()):
+            if linked.begun:
+                self._link_loop.end(linked.id)
+        self.session.fail_all(_CLOSED)
+        self.flush()
 
     async def _run_timers(self) -> None:
         while True:
@@ -542,10 +543,11 @@ class ClientConnection:
         """Read the link until it ends; its writer runs beside."""
 
         def begin() -> None:
+            linked.begun = True
             self.session.link_opened(linked.id, framing=transport.framing, address=address, now=self._clock())
 
         try:
-            await self._link_loop.run(linked.id, transport, begin=begin, end=self._fail_pending)
+            await self._link_loop.run(linked.id, transport, begin=begin)
         finally:
             del self._links[linked.id]
             self._detach(linked)
@@ -557,6 +559,8 @@ class _ClientLink:
     def __init__(self, id: LinkId, on_ready: Callable[[], None]) -> None:
         self.id = id
         self.on_ready = on_ready
+        self.begun = False
+        """True once the session was notified of it."""
         self.ready = False
         """True if its handshake is complete."""
         self.rejected: Fault | None = None

@@ -143,8 +143,13 @@ class LinkLoop:
         self._last += 1
         return LinkId(self._last)
 
+    def end(self, link: LinkId) -> None:
+        """Report the end of an opened link to the core now; its transport closes when the task of `run` ends."""
+        self._closed(link)
+
     def _closed(self, link: LinkId) -> None:
-        del self._buffers[link]
+        if self._buffers.pop(link, None) is None:
+            return  # it was reported by `end`
         self._paused.pop(link, None)
         self._core.link_closed(link, now=self._clock())
         self._flush()

@@ -216,8 +216,10 @@ class VirtualThreadPool(VirtualExecutor, ThreadPoolExecutor):
 
 
 def drawn_seconds(draw: Random) -> float:
-    """Return the seconds that a body takes."""
+    """Return the seconds that a body takes; often the same, so that bodies and timeouts end at one moment."""
     kind = draw.random()
     if kind < 0.3:
         return 0.0
-    return draw.random() * (0.05 if kind < 0.7 else 2.0 if kind < 0.95 else 12.0)
+    if kind < 0.7:
+        return round(draw.random() * 0.05, 2)
+    return round(draw.random() * (2.0 if kind < 0.95 else 12.0), 1)

@@ -1,4 +1,4 @@
-"""What must hold in a run: for each request when it ends, at a quiet moment, and when all is closed."""
+"""The invariants of a run: of each request when it ends, of a quiet moment, and of the end."""
 
 from __future__ import annotations
 

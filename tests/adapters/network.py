@@ -294,7 +294,7 @@ class Network:
         self.on_link: Callable[[str, str], None] = lambda source, target: None
         self.on_close: Callable[[FaultyLink], None] = lambda end: None
         self.broken_rules: list[str] = []
-        """What the contract of `Link` forbids its users."""
+        """The uses of links that their contract forbids."""
         self._hosts: dict[str, NetworkHost] = {}
 
     def host(self, name: str) -> NetworkHost:

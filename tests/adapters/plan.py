@@ -1,4 +1,4 @@
-"""What a seed draws before its run begins: servers, clients, functions, faults and the order of the end."""
+"""The draws of a seed before its run begins: servers, clients, functions, faults and the order of the end."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Plan:
     clients: list[ClientPlan]
     faults: list[tuple[float, str]] = field(default_factory=list)
     ending: list[tuple[str, str]] = field(default_factory=list)
-    """Who is closed in which way, in order."""
+    """The closings in order: a server or client, and the way."""
     small_limits: bool = False
     together: bool = False
     """True if the closings at the end do not wait for each other."""

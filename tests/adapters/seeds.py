@@ -32,7 +32,7 @@ SITUATIONS = (
     "silent link of a client's link while its calls were out",
     "withdraw function while its bodies ran",
 )
-"""What many runs must reach now and then."""
+"""The situations that many runs must reach now and then."""
 
 
 def cases(start: int, seeds: int, loop: str) -> list[tuple[int, str]]:

@@ -33,6 +33,8 @@ from tests.adapters.loops import now
 from tests.adapters.network import SCHEME, FaultyLink, Network
 from tests.adapters.plan import ClientPlan, Plan, drawn_plan
 
+BODY_GRACE = 1.5
+"""The seconds after the end of a request by which its coroutines have been cancelled, if nothing else goes wrong."""
 LONGEST = 600.0
 """The virtual seconds after which a run counts as hanging."""
 
@@ -406,6 +408,15 @@ class World:
             "a link was not read for a while", any(one is not None and one._links._paused for one in drivers)
         )
         checks.request_ended(self, record, sure=sure)
+        if self.plan.calm and not self.ending:
+            self.tasks.start_soon(self._bodies_end, record)
+
+    async def _bodies_end(self, record: Record) -> None:
+        """Check that no body of a request goes on after its end."""
+        await anyio.sleep(BODY_GRACE)
+        for start in self.ledger.running:
+            if start.call.startswith(f"{record.id}.") and not start.cancelled and not self.ending:
+                self.violation(f"{start.call} of {record!r} still runs {BODY_GRACE} s after its request has ended")
 
     def _draw_calls(self, record: Record, draw: Random) -> None:
         many = 1 if record.kind in ("call", "view") else draw.randint(1, 5)
