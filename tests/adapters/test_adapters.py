@@ -12,6 +12,7 @@ import pytest
 
 from tests.adapters import loops, world
 from tests.adapters.plan import drawn_plan
+from tests.adapters.planted import bugs, hunt
 from tests.adapters.seeds import cases, many
 from tests.adapters.world import run
 from tests.helpers.repository_files import ROOT
@@ -57,6 +58,18 @@ def test_report_of_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert report.text.endswith(f"again: uv run python -m tests.adapters --start {seed} --seeds 1 --loop trio")
     assert many([(seed, "trio")], jobs=1, full=False, most=1) == 1
     assert report.line in capsys.readouterr().out
+
+
+def test_planted_bugs_fit_the_source() -> None:
+    some = bugs()
+    assert len(some) > 30
+    for bug in some:
+        compile(bug.mutated(), bug.file, "exec")
+
+
+def test_planted_bug_is_found() -> None:
+    (bug,) = [one for one in bugs() if one.title == "contexts: all calls share one context"]
+    assert "in the context of" in hunt(bug, seeds=5, start=0).text
 
 
 def test_trio_without_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
