@@ -12,9 +12,8 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tests.helpers.repository_files import ROOT
@@ -93,9 +92,10 @@ def inside(start: int, seeds: int) -> int:
 
 
 def hunted(some: list[Bug], *, jobs: int, seeds: int, start: int) -> Iterator[Found]:
-    """Yield the result for each bug, in order."""
+    """Yield the result for each bug as it comes."""
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(partial(hunt, seeds=seeds, start=start), some)
+        for done in as_completed([pool.submit(hunt, bug, seeds=seeds, start=start) for bug in some]):
+            yield done.result()
 
 
 def main() -> int:
