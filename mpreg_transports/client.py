@@ -7,7 +7,7 @@ caller's.
 
 from __future__ import annotations
 
-import random
+import os
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
@@ -24,6 +24,7 @@ from mpreg_proto.effects import HangUp, KeepAlive, Pause, Resume, Send
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
+from mpreg_proto.rng import Entropy
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Traced, View
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
@@ -34,8 +35,8 @@ from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError, check_function_name, checked_resources
 from mpreg_transports.links.base import Link, LinkEnded
+from mpreg_transports.runtime.clock import Clock, clock
 from mpreg_transports.runtime.dialing import NetworkBackend, open_link
-from mpreg_transports.runtime.driver import clock
 from mpreg_transports.runtime.link_loop import LinkLoop
 from mpreg_transports.runtime.result_stream import ReplyWaiter, ResultStream
 from mpreg_transports.values import default_codec
@@ -102,6 +103,8 @@ class Client:
         )
         self._limits = limits
         self._open_link = open_link if network is None else network.dial
+        self._clock: Clock = clock if network is None else network.clock
+        self._entropy: Entropy = os.urandom if network is None else network.entropy
         self._connection = self._make_connection()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -161,7 +164,9 @@ class Client:
         return self._connection.session
 
     def _make_connection(self) -> ClientConnection:
-        return ClientConnection(self._make_session(), self.urls, self._open_link, self._limits)
+        return ClientConnection(
+            self._make_session(), self.urls, self._open_link, self._limits, clock=self._clock, entropy=self._entropy
+        )
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -308,13 +313,24 @@ class ClientConnection:
     It runs in a task of its own, which has no reference to the client, so that an unused client is garbage-collected.
     """
 
-    def __init__(self, session: ClientSession, urls: tuple[str, ...], open_link: OpenLink, limits: Limits) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        urls: tuple[str, ...],
+        open_link: OpenLink,
+        limits: Limits,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
         self.session = session
         self.node: str = ""
         self.version: int = 0
         self._urls = urls
         self._open_link = open_link
         self._limits = limits
+        self._clock = clock
+        self._entropy = entropy
         self._waiters: dict[int, ReplyWaiter] = {}
         self._link_loop = LinkLoop(session, flush=self.flush, spawn=self._spawn, clock=clock)
         self._links: dict[LinkId, _ClientLink] = {}
@@ -383,7 +399,7 @@ class ClientConnection:
             raise RuntimeError(
                 "this client is not connected: use it as `async with Client(...) as client`, or connect() first"
             )
-        number = submit(self.session, clock())
+        number = submit(self.session, self._clock())
         waiter = self._waiters[number] = ReplyWaiter()
         self.flush()
         return number, waiter
@@ -395,7 +411,7 @@ class ClientConnection:
                 self._call_soon_threadsafe(self.drop, number)
             return
         self._waiters.pop(number, None)
-        self.session.cancel(number, now=clock())
+        self.session.cancel(number, now=self._clock())
         self.flush()
 
     # -- links --------------------------------------------------------------------------------------------------------
@@ -448,13 +464,26 @@ class ClientConnection:
 
         try:
             async with anyio.create_task_group() as self._tasks:
-                self._tasks.start_soon(self._run_timers)
-                self._link_loop.start()
-                await self._stay_connected(self._tasks, on_ready)
+                try:
+                    self._tasks.start_soon(self._run_timers)
+                    self._link_loop.start()
+                    await self._stay_connected(self._tasks, on_ready)
+                finally:
+                    self._end_requests()
         finally:
-            self._open = False
-            self.session.fail_all(_CLOSED)
-            self.flush()
+            self._end_requests()
+
+    def _end_requests(self) -> None:
+        """Answer all that is pending, without a wait for the links to close: that takes seconds.
+
+        The task for deadlines has ended.
+        """
+        self._open = False
+        for linked in list(self._links.values()):
+            if linked.begun:
+                self._link_loop.end(linked.id)
+        self.session.fail_all(_CLOSED)
+        self.flush()
 
     async def _run_timers(self) -> None:
         while True:
@@ -462,10 +491,10 @@ class ClientConnection:
             if self._due is None:
                 await self._wakeup.wait()
             else:
-                with anyio.move_on_after(min(max(0, self._due - clock()) / SECOND, _MAX_SLEEP_SECONDS)):
+                with anyio.move_on_after(min(max(0, self._due - self._clock()) / SECOND, _MAX_SLEEP_SECONDS)):
                     await self._wakeup.wait()
             self._wakeup = anyio.Event()
-            self.session.wake(now=clock())
+            self.session.wake(now=self._clock())
             self.flush()
 
     async def _stay_connected(self, tasks: TaskGroup, on_ready: Callable[[], None]) -> None:
@@ -499,7 +528,8 @@ class ClientConnection:
             self.session.unreachable(_reasons(tried))
             failures += 1
             most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8)) / SECOND
-            await anyio.sleep(random.uniform(0, most))  # full jitter, so that many clients do not reconnect at once
+            jitter = int.from_bytes(self._entropy(4), "big") / 2**32  # so that clients do not reconnect all at once
+            await anyio.sleep(most * jitter)
 
     def _spawn(self, start: Callable[[], Coroutine[object, object, None]]) -> None:
         assert self._tasks is not None, "effects are carried out while the connection runs"
@@ -514,7 +544,8 @@ class ClientConnection:
         """Read the link until it ends; its writer runs beside."""
 
         def begin() -> None:
-            self.session.link_opened(linked.id, framing=transport.framing, address=address, now=clock())
+            linked.begun = True
+            self.session.link_opened(linked.id, framing=transport.framing, address=address, now=self._clock())
 
         try:
             await self._link_loop.run(linked.id, transport, begin=begin)
@@ -529,6 +560,8 @@ class _ClientLink:
     def __init__(self, id: LinkId, on_ready: Callable[[], None]) -> None:
         self.id = id
         self.on_ready = on_ready
+        self.begun = False
+        """True once the session was notified of it."""
         self.ready = False
         """True if its handshake is complete."""
         self.rejected: Fault | None = None

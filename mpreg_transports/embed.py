@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from mpreg_transports.functions.execution import Function, built_in, function
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
+from mpreg_transports.runtime.clock import clock
 from mpreg_transports.runtime.dialing import Dialler
-from mpreg_transports.runtime.driver import Driver, clock
+from mpreg_transports.runtime.driver import Driver
 from mpreg_transports.values import default_codec
 
 __all__ = [

@@ -59,8 +59,9 @@ from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.links.base import Link
 from mpreg_transports.observe.journal import Journal
 from mpreg_transports.runtime import logs
+from mpreg_transports.runtime.clock import Clock, clock
 from mpreg_transports.runtime.dialing import Dialler, LinkListener, NetworkBackend
-from mpreg_transports.runtime.driver import Driver, clock
+from mpreg_transports.runtime.driver import Driver
 from mpreg_transports.runtime.listener import Listener, own_address
 from mpreg_transports.runtime.log_observer import LogObserver, on_stderr, open_line, ready_line
 from mpreg_transports.runtime.signals import SignalExit
@@ -135,6 +136,7 @@ class Server:
         """The URL at which the node listens; empty before it listens."""
         self._limits = limits
         self._codec = codec or default_codec()
+        self._clock: Clock = clock
         self._functions = FunctionRegistry(limits)
         self._driver: Driver | None = None
         self._open_journal: Journal | None = None
@@ -401,21 +403,22 @@ class Server:
             resources=tuple(sorted(self.resources)),
             limits=self._limits,
         )
-        me, seed = MemberId(os.urandom(16)), int.from_bytes(os.urandom(8), "big")
-        now = clock()
+        network = self.network
+        self._clock, entropy = (clock, os.urandom) if network is None else (network.clock, network.entropy)
+        me, seed = MemberId(entropy(16)), int.from_bytes(entropy(8), "big")
+        now = self._clock()
         if self.journal is not None:
             try:
                 self._open_journal = Journal(self.journal, config, me=me, seed=seed, now=now, codec=self._codec)
             except OSError as error:
                 raise cannot_journal(self.journal, error) from None
-        entropy = os.urandom if self._open_journal is None else self._open_journal.entropy
+            entropy = self._open_journal.entropy
         node = Node(config, me=me, rng=Rng(seed), entropy=entropy, now=now, codec=self._codec, tap=self._open_journal)
         for one in list(self._functions.values()):
-            node.offer(one.spec, now=clock())
-        network = self.network
+            node.offer(one.spec, now=self._clock())
         dial = network.dial if network is not None else Dialler(websocket_only=self.transport == "websocket")
         observer = LogObserver(me)
-        driver = Driver(node, functions=self._functions, dial=dial, observe=observer.observe)
+        driver = Driver(node, functions=self._functions, dial=dial, observe=observer.observe, clock=self._clock)
         driver.on_failure = observer.failed
         if wildcard:
             self._evidence = (0, "")
@@ -447,7 +450,7 @@ class Server:
         if evidence > before or (evidence == before and host != at and gone):
             self._evidence = evidence, host
             self.url = format_address(Scheme.WS, host, port=self.port)
-            driver.node.advertise((Address(self.url),), now=clock())
+            driver.node.advertise((Address(self.url),), now=self._clock())
 
     def _offer(self, function: Function, replace: bool) -> None:
         """Offer a function.
@@ -458,7 +461,7 @@ class Server:
         if not replace:
             self._functions.check_free(name)
         if self._driver is not None:
-            self._driver.node.offer(function.spec, now=clock())  # it may raise: then nothing has changed
+            self._driver.node.offer(function.spec, now=self._clock())  # it may raise: then nothing has changed
         self._functions[name] = function
         if self._driver is not None:
             self._driver.flush()
@@ -466,7 +469,7 @@ class Server:
     def _withdraw(self, name: str) -> None:
         self._functions.check_present(name)
         if self._driver is not None:
-            self._driver.node.withdraw(name, now=clock())
+            self._driver.node.withdraw(name, now=self._clock())
             self._driver.flush()
         del self._functions[name]
 
@@ -474,16 +477,16 @@ class Server:
         driver = self._driver
         if driver is None:
             return
-        self._leaving_since = None if driver.node.draining or not grace else clock()
-        driver.node.leave(now=clock())
+        self._leaving_since = None if driver.node.draining or not grace else self._clock()
+        driver.node.leave(now=self._clock())
         if not grace and not driver.node.left:
-            driver.node.leave(now=clock())
+            driver.node.leave(now=self._clock())
         driver.flush()
 
     def _view(self) -> NodeView:
         if self._driver is None:
             raise RuntimeError("the server is not running")
-        return self._driver.node.view(now=clock())
+        return self._driver.node.view(now=self._clock())
 
     def _call_in_loop(self, act: Callable[..., T], *args: object) -> T:
         """Call `act` in the thread of the event loop, where the node lives: directly, or by the event loop.
@@ -516,7 +519,7 @@ class Server:
 
     def _log_grace_expired(self) -> None:
         began, grace = self._leaving_since, self._limits.drain_grace
-        if began is not None and clock() - began >= grace:
+        if began is not None and self._clock() - began >= grace:
             log.warning("%g s are over, calls that still ran were given up", grace / SECOND)
 
 

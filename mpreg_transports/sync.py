@@ -32,7 +32,7 @@ from mpreg_transports.config.validation import check_backend
 from mpreg_transports.functions.fork_safety import notify_on_fork
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError
-from mpreg_transports.runtime.driver import clock
+from mpreg_transports.runtime.clock import clock
 from mpreg_transports.runtime.result_stream import ResultStream
 from mpreg_transports.values import default_codec
 

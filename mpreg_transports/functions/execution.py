@@ -24,7 +24,7 @@ from mpreg_transports.functions.contexts import Contexts
 from mpreg_transports.functions.coroutines import CoroutineRun, Spawn
 from mpreg_transports.functions.exceptions import describe_exception
 from mpreg_transports.functions.pools import ExecutorSource, Pool, PoolRun
-from mpreg_transports.functions.threads import WorkerThreads, get_call_soon_threadsafe, worker_threads
+from mpreg_transports.functions.threads import Threads, get_call_soon_threadsafe, worker_threads
 
 ASYNC_CONCURRENCY = 1_024
 THREAD_CONCURRENCY = 16
@@ -54,7 +54,7 @@ class Runtime:
     def __init__(self, spawn: Spawn) -> None:
         """Create it for the running event loop. `spawn` starts a task of the driver; bodies on trio need one."""
         self.contexts: Contexts = Contexts()
-        self.threads: WorkerThreads = worker_threads()
+        self.threads: Threads = worker_threads()
         self.call_soon_threadsafe: Callable[..., None] = get_call_soon_threadsafe()
         native = anyio.lowlevel.current_token().native_token
         self.loop: asyncio.AbstractEventLoop | None = native if isinstance(native, asyncio.AbstractEventLoop) else None

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +25,15 @@ Work = Callable[[], Deliver]
 
 IDLE_SECONDS: Final = 10.0
 """The seconds for which a thread waits for work before it ends."""
+
+
+class Threads(Protocol):
+    """The place where the plain functions of one event loop run."""
+
+    def start(
+        self, call: Callable[[], T], done: Callable[[T], None], call_soon_threadsafe: Callable[..., None]
+    ) -> None:
+        """See `WorkerThreads.start`."""
 
 
 class WorkerThreads:
@@ -138,10 +147,15 @@ def get_call_soon_threadsafe() -> Callable[..., None]:
     return call_soon_threadsafe
 
 
-_of_loop = anyio.lowlevel.RunVar[WorkerThreads]("mpreg threads")
+_of_loop = anyio.lowlevel.RunVar[Threads]("mpreg threads")
 
 
-def worker_threads() -> WorkerThreads:
+def use_threads(threads: Threads) -> None:
+    """Let nodes that start later in the running event loop run plain functions in `threads` (tests in virtual time)."""
+    _of_loop.set(threads)
+
+
+def worker_threads() -> Threads:
     """Return the worker threads of the running event loop."""
     found = _of_loop.get(None)
     if found is None:

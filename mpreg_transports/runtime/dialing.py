@@ -44,7 +44,9 @@ class LinkListener(Protocol):
 
 
 class NetworkBackend(Protocol):
-    """The replacement of the system's network for one node or client: `Server(network=)`, `Client(network=)`.
+    """The replacement of the system's network, clock and randomness for one node or client.
+
+    It is an argument of both: `Server(network=)`, `Client(network=)`.
 
     Its addresses are its own; nothing here reads them. See `mpreg_transports.testing.memory.cluster`.
     """
@@ -58,6 +60,14 @@ class NetworkBackend(Protocol):
 
     async def dial(self, address: str) -> Link:
         """Open a link to `address`. Raises LinkEnded."""
+        ...
+
+    def clock(self) -> int:
+        """Return the time in nanoseconds; the timers of the event loop must agree with it."""
+        ...
+
+    def entropy(self, size: int) -> bytes:
+        """Return random bytes for ids and jitter."""
         ...
 
 

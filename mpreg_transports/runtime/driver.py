@@ -7,7 +7,6 @@ task of its own.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextvars import copy_context
 from functools import partial
@@ -33,6 +32,7 @@ from mpreg_proto.effects import (
     Run,
     Send,
 )
+from mpreg_proto.errors import CloseCode
 from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.limits import SECOND
 from mpreg_proto.node import Node
@@ -42,14 +42,15 @@ from mpreg_transports.functions.execution import ExecutionMode, Function, Functi
 from mpreg_transports.functions.pools import Pool
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime import logs
+from mpreg_transports.runtime.clock import Clock, clock
 from mpreg_transports.runtime.link_loop import LinkLoop
 
 log: logs.NodeLog = logs.get(__name__)
 
-clock: Callable[[], int] = time.monotonic_ns
-
 _CLOSE_TIMEOUT = 5_000_000_000
 """The nanoseconds for links to close once the node has left, counted while no peer takes any of the unsent bytes."""
+_CLOSE_CHECK = 200_000_000
+"""The nanoseconds between two checks whether peers still take what was sent before the node left."""
 _CLEANUP_SECONDS = 2.0
 """The seconds for cancelled coroutines to clean up when the node has ended; then they are abandoned."""
 BLOCKING_NS = 100_000_000
@@ -59,17 +60,18 @@ BLOCKING_NS = 100_000_000
 class _FunctionRunState:
     """The state of one running body."""
 
-    __slots__ = ("began", "body", "function")
+    __slots__ = ("began", "body", "clock", "function")
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, clock: Clock) -> None:
         self.function = function
+        self.clock = clock
         self.began = clock()
         self.body: FunctionRun | None = None
         """Set once the body has been started."""
 
     def begin(self) -> None:
         """Record the time at which its task begins."""
-        self.began = clock()
+        self.began = self.clock()
 
 
 class Driver:
@@ -82,8 +84,10 @@ class Driver:
         functions: MutableMapping[str, Function],
         dial: Callable[[Address], Awaitable[Link]],
         observe: Callable[[Notice], None],
+        clock: Clock = clock,
     ) -> None:
         self.node = node
+        self._clock = clock
         self._functions = functions
         self._dial_link = dial
         self._observe = observe
@@ -122,10 +126,11 @@ class Driver:
                     self._due = self.node.next_timeout()
                     await self._sleep()
                     self._process_ended_runs()
-                    self.node.wake(now=clock())
+                    self.node.wake(now=self._clock())
                     self.flush()
             finally:
                 self._stopped = True
+                self._links.end_slots()
                 await self._end_bodies()
             self._tasks.cancel_scope.cancel()  # threads that cannot be interrupted are not waited for
         self.ended.set()
@@ -138,8 +143,8 @@ class Driver:
         if not self.node.left:
             return False
         if self._close_deadline is None or self._links.moving:
-            self._close_deadline = clock() + _CLOSE_TIMEOUT
-        return not self._links or clock() >= self._close_deadline
+            self._close_deadline = self._clock() + _CLOSE_TIMEOUT
+        return not self._links or self._clock() >= self._close_deadline
 
     def flush(self) -> None:
         """Carry out all effects of the node. Never awaits.
@@ -165,7 +170,7 @@ class Driver:
                     except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
                         self._effect_failed(effect)
             self._links.write()
-        if self.node.next_timeout() != self._due or self.node.left:
+        if self.node.next_timeout() != self._due or (self.node.left and self._close_deadline is None):
             self._wakeup.set()
 
     def _apply_effect(self, effect: Effect) -> None:
@@ -189,13 +194,16 @@ class Driver:
         log.exception("a defect while carrying out %s", type(effect).__name__)
         if isinstance(effect, Run) and self.node.worker.job(effect.run) is not None:
             self._running.pop(effect.run, None)
-            self.node.finished(effect.run, Raised("RuntimeError", "the node could not run it"), now=clock())
+            self.node.finished(effect.run, Raised("RuntimeError", "the node could not run it"), now=self._clock())
         elif isinstance(effect, Dial):
-            self.node.dial_failed(effect.address, now=clock())
+            self.node.dial_failed(effect.address, now=self._clock())
 
     async def pump(self, transport: Link, dialled: Address | None = None) -> None:
         """Read the link until it ends; its writer runs beside."""
         node = self.node
+        if node.left:  # the end of the node does not wait for links that come now
+            await transport.close(CloseCode.GOING_AWAY)
+            return
         limits = node.config.limits
         link = self._links.attach(
             transport, high_water=limits.slow_link, stalled=limits.stalled / SECOND, backlog=self._report_backlog
@@ -208,7 +216,7 @@ class Driver:
                     self.on_local_host(transport.local_host, dialled)
                 except Exception:
                     log.exception("a defect while reporting an address of this machine")
-            node.link_opened(link, framing=transport.framing, dialled=dialled, now=clock())
+            node.link_opened(link, framing=transport.framing, dialled=dialled, now=self._clock())
 
         def end() -> None:
             self._local_hosts.pop(link, None)
@@ -221,11 +229,16 @@ class Driver:
         return set(self._local_hosts.values())
 
     async def exchange(self, body: bytes) -> bytes:
-        """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`)."""
+        """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`).
+
+        Raises LinkEnded if the node ends first.
+        """
+        if self._stopped:
+            raise LinkEnded("the node has ended")
         link, slot = self._links.open_slot()
         try:
-            self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=clock())
-            self.node.receive(link, body, now=clock())
+            self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=self._clock())
+            self.node.receive(link, body, now=self._clock())
             self.flush()
             return await slot.answer()
         finally:
@@ -234,17 +247,21 @@ class Driver:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _report_backlog(self, link: LinkId, unsent: int) -> None:
-        self.node.backlog(link, unsent, now=clock())
+        self.node.backlog(link, unsent, now=self._clock())
         self._backlog_reported = True
         self.flush()  # it may pause or resume the link
 
     async def _sleep(self) -> None:
-        """Wait for the node's next deadline, or until that deadline changes."""
-        due = min((at for at in (self._due, self._close_deadline) if at is not None), default=None)
+        """Wait for the node's next deadline, or until that deadline changes.
+
+        Once the node has left, wait at most until the next check of its links.
+        """
+        check = None if self._close_deadline is None else self._clock() + _CLOSE_CHECK
+        due = min((at for at in (self._due, self._close_deadline, check) if at is not None), default=None)
         if due is None:
             await self._wakeup.wait()
         else:
-            with anyio.move_on_after(max(0, due - clock()) / 1e9):
+            with anyio.move_on_after(max(0, due - self._clock()) / 1e9):
                 await self._wakeup.wait()
         self._wakeup = anyio.Event()
 
@@ -275,7 +292,7 @@ class Driver:
         raise LinkEnded(f"no answer within {within / 1e9:g} s")
 
     def _dial_failed(self, address: Address) -> None:
-        self.node.dial_failed(address, now=clock())
+        self.node.dial_failed(address, now=self._clock())
         self.flush()
 
     def _run(self, run: Run) -> None:
@@ -283,18 +300,18 @@ class Driver:
         runtime = self._runtime
         assert runtime is not None, "effects are carried out once run() is running"
         if function is None:
-            self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=clock())
+            self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=self._clock())
         elif function.mode is ExecutionMode.INLINE:
-            began = clock()
+            began = self._clock()
             outcome = function.run_inline(run, runtime)
-            ended = clock()
+            ended = self._clock()
             self._report_outcome(run.run, run.function, outcome, began=began, ended=ended)
             if ended - began > BLOCKING_NS:
                 took = (ended - began) / 1e6
                 text = "%s blocked the event loop for %.0f ms; remove inline=True to run it in a thread"
                 log.warning(text, run.function, took)
         else:
-            running = self._running[run.run] = _FunctionRunState(function)
+            running = self._running[run.run] = _FunctionRunState(function, self._clock)
             done = self._coroutine_ended if function.mode is ExecutionMode.EVENT_LOOP else self._record_ended_run
             body = function.start(run, runtime, partial(done, run.run), on_start=running.begin)
             if isinstance(body, (NotStarted, Lost)):
@@ -313,7 +330,9 @@ class Driver:
             self._wakeup.set()
 
     def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
-        """Record an outcome for `run`. Called in a callback of the event loop."""
+        """Record an outcome for `run`. Called in a callback of the event loop, also after the node has ended."""
+        if self._stopped:
+            return  # nothing would process it, and whoever keeps this driver would keep the value
         self._ended_runs.append((run, outcome))
         self._wakeup.set()
 
@@ -329,7 +348,7 @@ class Driver:
         function = running.function
         if function.pool is not None and function.pool.closed_reason:
             self._withdraw(function.pool)
-        self._report_outcome(run, function.spec.name, outcome, began=running.began, ended=clock())
+        self._report_outcome(run, function.spec.name, outcome, began=running.began, ended=self._clock())
 
     def _report_outcome(self, run: RunId, function: str, outcome: Outcome, *, began: int, ended: int) -> None:
         self.node.finished(run, outcome, now=ended, began=began)
@@ -344,7 +363,7 @@ class Driver:
         names = [name for name, one in self._functions.items() if one.pool is pool]
         for name in names:
             del self._functions[name]
-            self.node.withdraw(name, now=clock())
+            self.node.withdraw(name, now=self._clock())
         if names:
             log.warning("%s withdrawn: %s", ", ".join(names), pool.closed_reason)
 

@@ -144,12 +144,23 @@ class LinkLoop:
         """Close a link of `open_slot`: its reply is no longer awaited."""
         self._closed(link)
 
+    def end_slots(self) -> None:
+        """End the wait for all replies of `open_slot`: the core has ended."""
+        for slot in self._buffers.values():
+            if isinstance(slot, ReplySlot):
+                slot.close(CloseCode.GOING_AWAY)
+
     def _next(self) -> LinkId:
         self._last += 1
         return LinkId(self._last)
 
+    def end(self, link: LinkId) -> None:
+        """Report the end of an opened link to the core now; its transport closes when the task of `run` ends."""
+        self._closed(link)
+
     def _closed(self, link: LinkId) -> None:
-        del self._buffers[link]
+        if self._buffers.pop(link, None) is None:
+            return  # it was reported by `end`
         self._paused.pop(link, None)
         self._core.link_closed(link, now=self._clock())
         self._flush()

@@ -25,7 +25,8 @@ from mpreg_transports import Client, Server
 from mpreg_transports.functions.execution import built_in, function
 from mpreg_transports.links import memory
 from mpreg_transports.links.base import Link
-from mpreg_transports.runtime.driver import Driver, clock
+from mpreg_transports.runtime.clock import clock
+from mpreg_transports.runtime.driver import Driver
 from mpreg_transports.values import default_codec
 
 PATIENCE = 30

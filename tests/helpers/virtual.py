@@ -15,8 +15,7 @@ import anyio
 import pytest
 import trio.testing
 
-from mpreg_transports import client, server
-from mpreg_transports.runtime import driver
+from mpreg_transports.testing.memory.network import MemoryHost
 
 SECOND = 1_000_000_000
 
@@ -33,7 +32,9 @@ class _Leaping(selectors.DefaultSelector):
         return ready
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """asyncio's event loop with such a clock."""
+
     def __init__(self) -> None:
         self._leaping = _Leaping()
         super().__init__(self._leaping)
@@ -47,10 +48,9 @@ def backend(name: str) -> tuple[str, dict[str, Any]]:
     """Return the value of a fixture `anyio_backend` whose tests run on such a loop, asyncio's or trio's."""
     if name == "trio":
         return name, {"clock": trio.testing.MockClock(autojump_threshold=0)}
-    return name, {"loop_factory": _Loop}
+    return name, {"loop_factory": JumpingLoop}
 
 
 def set_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make servers and clients use the clock of the event loop that they run on."""
-    for module in (driver, server, client):
-        monkeypatch.setattr(module, "clock", lambda: round(anyio.current_time() * SECOND))
+    """Make servers and clients on a network in memory use the clock of the event loop that they run on."""
+    monkeypatch.setattr(MemoryHost, "clock", lambda host: round(anyio.current_time() * SECOND))

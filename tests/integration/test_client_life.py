@@ -12,6 +12,7 @@ import pytest
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_transports import Cancelled, Client, ClusterMismatch, OutcomeUnknown, RequestError, Server
 from mpreg_transports.graph import Graph
+from mpreg_transports.testing.memory.network import InterruptibleLink, MemoryHost, MemoryNetwork
 from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine
 from tests.helpers.servers import reserved_port
 
@@ -159,3 +160,44 @@ async def test_reserved_keywords_are_not_arguments_of_the_function(keyword: str)
             with pytest.raises(TypeError, match=f"{keyword}= is not there yet; .* 'given' .* goes into kwargs="):
                 await client.call("given", **{keyword: True})
             assert await client.call("given", kwargs={keyword: True}, other=1) == {keyword: True, "other": 1}
+
+
+class SlowToClose(MemoryHost):
+    """A host whose links take a second to close."""
+
+    async def dial(self, address: str) -> InterruptibleLink:
+        link = await super().dial(address)
+        close = link.close
+
+        async def slow(code: int = 1000) -> None:
+            await anyio.sleep(1.0)
+            await close(code)
+
+        link.close = slow  # type: ignore[method-assign]
+        return link
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["sent", "waits for a link"])
+async def test_calls_end_at_once_when_the_client_closes(sent: bool) -> None:
+    """Callers do not wait until the links have closed: meanwhile nothing would end a call at its deadline."""
+    network, body = MemoryNetwork(), BlockingCoroutine()
+    server = Server(network=network.host("node"))
+    server.register("held", body.body)
+    client = Client("memory://node", network=SlowToClose(network, "client"))
+    errors: list[RequestError] = []
+    with anyio.fail_after(PATIENCE):
+        async with server, anyio.create_task_group() as tasks:
+            await client.connect()
+            if not sent:
+                network.cut("client", "node")
+                while client.node:  # noqa: ASYNC110 - nothing reports it
+                    await anyio.sleep(0.001)
+            tasks.start_soon(failing, client, "held", errors)
+            await started(client, 1)
+            if sent:
+                await body.until(started=1)
+            tasks.start_soon(client.close)
+            with anyio.fail_after(0.5):
+                while not errors:  # noqa: ASYNC110 - nothing reports it
+                    await anyio.sleep(0.001)
+    assert [type(error) for error in errors] == [OutcomeUnknown if sent else Cancelled]

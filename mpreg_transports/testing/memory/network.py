@@ -7,6 +7,8 @@ the only use of time is the limit on a dial without an answer.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 
 import anyio
@@ -185,6 +187,14 @@ class MemoryHost:
         end = self._end(here, pair)
         port.accept(target._end(there, pair))
         return end
+
+    def clock(self) -> int:
+        """Return the time of this process in nanoseconds."""
+        return time.monotonic_ns()
+
+    def entropy(self, size: int) -> bytes:
+        """Return random bytes of this system."""
+        return os.urandom(size)
 
     def vanish(self) -> None:
         """Kill the process: it receives and sends nothing more, and other hosts lose their links to it."""

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,8 +20,9 @@ from mpreg_proto.rng import Rng
 from mpreg_transports.functions.execution import Function, function
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime import driver as module
-from mpreg_transports.runtime.driver import Driver, clock
-from tests.helpers.blocking_functions import PATIENCE
+from mpreg_transports.runtime.clock import clock
+from mpreg_transports.runtime.driver import Driver
+from tests.helpers.blocking_functions import PATIENCE, BlockingCoroutine, BlockingThread
 
 pytestmark = pytest.mark.anyio
 
@@ -299,3 +301,84 @@ async def test_hook_for_local_hosts_that_raises(caplog: pytest.LogCaptureFixture
     driver.on_local_host = fails
     await carried_out(driver, link)
     assert "a defect while reporting an address of this machine" in caplog.text
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+async def test_waits_for_links_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has left waits for its links with a few checks a second; it does not wake without a pause."""
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 500 * MILLISECOND)
+    driver, link = driven(function(lambda: 1, name="f", inline=True)), Deaf(request("f"), closes=False)
+    wakes = 0
+    wake = driver.node.wake
+
+    def counted(*, now: int) -> None:
+        nonlocal wakes
+        wakes += 1
+        wake(now=now)
+
+    monkeypatch.setattr(driver.node, "wake", counted)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            await link.stuck.wait()
+            leave(driver)
+            wakes = 0
+            await driver.ended.wait()
+            tasks.cancel_scope.cancel()
+    assert 0 < wakes < 20
+
+
+async def test_exchange_ends_with_the_node() -> None:
+    """An application may await `exchange` in a task of its own, which a cancelled driver does not cancel."""
+    body, ended = BlockingCoroutine(), anyio.Event()
+    driver = driven(function(body.body, name="held"))
+    asks = b'{"role":"rpc","cmds":[{"name":"x","fun":"held"}]}'
+
+    async def exchanged() -> None:
+        with suppress(LinkEnded):  # or the answer that its call was cancelled
+            await driver.exchange(asks)
+        ended.set()
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as outside, anyio.create_task_group() as tasks:
+            await tasks.start(driver.run)
+            outside.start_soon(exchanged)
+            await body.until(started=1)
+            tasks.cancel_scope.cancel()
+        await ended.wait()
+        with pytest.raises(LinkEnded, match="the node has ended"):
+            await driver.exchange(asks)
+
+
+async def test_end_does_not_wait_for_links_that_come_now() -> None:
+    driver, late = driven(), Deaf(closes=False)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            stuck = Deaf(closes=False)
+            tasks.start_soon(driver.pump, stuck)
+            await stuck.stuck.wait()
+            leave(driver)
+            await driver.pump(late)
+            assert late.sent == []
+            tasks.cancel_scope.cancel()
+
+
+async def test_outcome_of_a_thread_after_the_end_is_not_kept() -> None:
+    """Whoever keeps the driver of an ended node does not keep results that came later."""
+    body = BlockingThread()
+    driver = driven(function(body.body, name="held"))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, Deaf(request("held"), takes=True))
+            await body.next_start()
+            tasks.cancel_scope.cancel()
+        body.release()
+        with anyio.move_on_after(0.05):
+            while not driver._ended_runs:  # noqa: ASYNC110 - nothing should come
+                await anyio.sleep(0.001)
+    assert driver._ended_runs == []
