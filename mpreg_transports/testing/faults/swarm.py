@@ -460,6 +460,8 @@ def small_limits(chooser: Chooser) -> dict[str, int]:
     if "message" in limits:
         limits["node_message"] = 2 * limits["message"]
         limits["backlog"] = limits["message"] * 11 // 10
+    if "members" in limits:  # what a full table has refused comes with anti-entropy, which must be within 15 s
+        limits["gossip_interval"] = 2 * SECOND
     if "ping_every" in limits:
         limits["gone_after"] = 5 * limits["ping_every"] // 2
     return limits

@@ -31,6 +31,7 @@ _PERIODIC = (
     TimerKind.PING,
     TimerKind.DIAL,
     TimerKind.DIAL_TIMEOUT,  # invariant 12 checks that the dial is in progress
+    TimerKind.HANDSHAKE,  # of such a dial; invariant 12 checks that the link is open
     TimerKind.COLLECT,
     TimerKind.TICK,
     TimerKind.PROBE,
