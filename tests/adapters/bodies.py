@@ -128,7 +128,11 @@ def body(ledger: Ledger, way: str, function: str, server: str) -> Callable[..., 
         except anyio.get_cancelled_exc_class():
             start.cancelled = True
             if spec["cleanup"]:
-                await anyio.sleep(spec["cleanup"])
+                try:
+                    await anyio.sleep(spec["cleanup"])
+                except anyio.get_cancelled_exc_class():
+                    ledger.wrong.append(f"{function} for {start.call} was cancelled twice")
+                    raise
             if spec["swallows"]:
                 return finish(start, spec, list(inputs))
             raise
@@ -157,6 +161,7 @@ class VirtualThreads:
         self._tasks.start_soon(self._run, call, done, soon)
 
     async def _run(self, call: Callable[[], Any], done: Callable[[Any], None], soon: Callable[..., None]) -> None:
+        OWNER.set("a thread")  # a real one has a context of its own
         await anyio.sleep(self._draw.choice((0.0, 0.0001, 0.02)))
         outcome = call()
         del call
@@ -184,6 +189,8 @@ class VirtualExecutor(Executor):
 
     async def _run(self, future: Future[Any], call: Callable[[], Any]) -> None:
         self.busy += 1
+        if isinstance(self, ThreadPoolExecutor):
+            OWNER.set("a thread")
         async with self._free:
             await anyio.sleep(self._draw.choice((0.0, 0.001)))
             if self.broken:

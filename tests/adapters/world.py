@@ -307,6 +307,9 @@ class World:
                 await anyio.sleep(self.draw.random() * 3.0)
                 node.server.leave()
         await node.ended.wait()
+        for start in self.ledger.running:
+            if start.server == name and not start.cancelled:
+                self.violation(f"{start.call} was not cancelled when {name} ended by {how!r}")
         if now() - began > bound:
             self.violation(f"{name} took {now() - began:.2f} s to end by {how!r}, at most {bound} s")
 
