@@ -47,7 +47,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     after: float = 0.0
     """The seconds for which requests go on after the faults have stopped."""
     stranger: str = ""
-    """What makes the last node, or half of the nodes, differ from the others: cluster, version or versions."""
+    """The difference of the last node, or of half of the nodes, from the others: cluster, version or versions."""
     limits: dict[str, int] = {}
     """The bounds of all nodes that differ from the defaults."""
 

@@ -1,6 +1,6 @@
 """Parts of invariants 13 and 14: a silent link ends in time, and a link that carries calls stays open.
 
-The time at which a peer was heard is read from the wires of the simulation, and the calls on a link from the messages.
+The time of the last bytes of a peer is read from the wires of the simulation, and the calls on a link from the messages.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LinkSilence(Watcher):
         self._next = 0
         self._opened: dict[_At, int] = {}
         """The time at which an end of a link was first seen."""
-        self._heard: dict[_At, int] = {}
+        self._received: dict[_At, int] = {}
         """The time at which the last data had arrived, as far as it was seen."""
         self._greeted: dict[_At, None] = {}
 
@@ -70,22 +70,22 @@ class LinkSilence(Watcher):
             for link, (wire, side) in host.wires.items():
                 at = (host.name, host.life, link)
                 opened = self._opened.setdefault(at, now)
-                heard = self._last_heard(at, wire, side)
+                received = self._last_received(at, wire, side)
                 if link not in links.sessions or links.sessions[link].classic or not wire.ends[side].opened:
                     continue
-                silent = max(opened, heard, wire.last[1 - side], wire.free[side])
+                silent = max(opened, received, wire.last[1 - side], wire.free[side])
                 if now > _due(silent + limits.gone_after, host, limits) + _MARGIN:
                     said = f"link {link}, which was silent for {(now - silent) / SECOND:g} s"
                     raise Violation(13, f"{_stamp(host)} keeps {said}")
                 if at not in self._greeted and now > _due(opened + limits.handshake, host, limits) + _MARGIN:
                     raise Violation(13, f"{_stamp(host)} keeps link {link} for {(now - opened) / SECOND:g} s, no hello")
 
-    def _last_heard(self, at: _At, wire: Wire[Host], side: int) -> int:
+    def _last_received(self, at: _At, wire: Wire[Host], side: int) -> int:
         came = wire.last[1 - side]
-        heard = self._heard.get(at, 0)
-        if heard < came <= self._sim.now:
-            heard = self._heard[at] = came
-        return heard
+        received = self._received.get(at, 0)
+        if received < came <= self._sim.now:
+            received = self._received[at] = came
+        return received
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         if type(notice) is not LinkClosed or notice.cause not in (LinkEndCause.SILENT, LinkEndCause.UNRESPONSIVE):
@@ -96,7 +96,7 @@ class LinkSilence(Watcher):
         if found is None or abs(host.clock.drift) > _SLOW or host.stalled_until > now - limit:
             return
         wire, side = found
-        silent = now - self._last_heard((host.name, host.life, notice.link), wire, side)
+        silent = now - self._last_received((host.name, host.life, notice.link), wire, side)
         if silent < limit * 99 // 100 and wire.ends[side].unread is None:
             raise Violation(13, f"{stamp(host)} gave up link {notice.link} as silent after {silent / SECOND:g} s")
 

@@ -35,7 +35,7 @@ class PendingWait(Watcher):
     def begin(self, sim: World) -> None:
         self._sim = sim
         self._since: dict[str, dict[tuple[int, str], int]] = {}
-        """When each pending call was first seen waiting for an offer, by its node's clock, by host."""
+        """The time at which each pending call was first seen waiting for an offer, by its node's clock, by host."""
         self._coordinators: dict[str, tuple[int, bytes]] = {}
         self._leaving: dict[tuple[str, int], int] = {}
 

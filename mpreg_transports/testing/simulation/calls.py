@@ -1,4 +1,4 @@
-"""What callers of a simulation submit, from its submission to its reply, and the key of one call of a request."""
+"""The requests of callers of a simulation, from their submission to their reply, and the key of one call of a request."""
 
 from __future__ import annotations
 

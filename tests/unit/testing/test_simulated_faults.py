@@ -209,8 +209,8 @@ def test_saved_run_with_all_these_actions_is_replayed(tmp_path: object) -> None:
     sim.trace.save(file)
     again = Replay(file).finish()
     assert again.trace.hash == sim.trace.hash
-    told = [action_text(action) for action in sim.trace.script]
-    assert "crash back after 1 effects of an input" in told and "front itself submits haul (2000000)" in told
+    texts = [action_text(action) for action in sim.trace.script]
+    assert "crash back after 1 effects of an input" in texts and "front itself submits haul (2000000)" in texts
 
 
 def test_every_new_action_has_a_text() -> None:
