@@ -1,6 +1,6 @@
 """Parts of invariants 13 and 14: a silent link ends in time, and a link that carries calls stays open.
 
-The time of the last bytes of a peer is read from the wires of the simulation, and the calls on a link from the messages.
+The time of the last bytes of a peer is read from the wires of the simulation, the calls on a link from the messages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The requests of callers of a simulation, from their submission to their reply, and the key of one call of a request."""
+"""The requests of callers of a simulation, from submission to reply, and the key of one call of a request."""
 
 from __future__ import annotations
 
