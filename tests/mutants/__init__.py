@@ -17,7 +17,7 @@ PACKAGES = ("mpreg_proto", "mpreg_transports")
 
 
 class Mutant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One bug: in `file`, below `mpreg_proto`, the only `old` becomes `new`, which changes one line."""
+    """One bug: in `file`, below `package`, the only `old` becomes `new`, which changes one line, or a few."""
 
     title: str
     file: str
@@ -29,6 +29,9 @@ class Mutant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The scenario whose seeds run; a special one for situations that the swarm reaches too rarely."""
     why: str = ""
     """The reason why no seed can find it, for mutants that change no promised behaviour."""
+    package: str = "mpreg_proto"
+    promise: str = ""
+    """The documented sentence that it breaks, and when a user notices; only in unseen.toml."""
 
     @property
     def run(self) -> str:
@@ -50,9 +53,14 @@ def planted() -> Planted:
     return msgspec.convert(tomllib.loads((ROOT / "tests/mutants/planted.toml").read_text("utf-8")), Planted)
 
 
+def unseen() -> tuple[Mutant, ...]:
+    """Return the mutants of unseen.toml, which somebody wrote who had read no test, of both packages."""
+    return msgspec.convert(tomllib.loads((ROOT / "tests/mutants/unseen.toml").read_text("utf-8")), Planted).mutant
+
+
 def mutated(mutant: Mutant, folder: Path = ROOT) -> str:
     """Return the text of its file below `folder` with the bug. Raises ValueError unless `old` is there exactly once."""
-    text = (folder / "mpreg_proto" / mutant.file).read_text("utf-8")
+    text = (folder / mutant.package / mutant.file).read_text("utf-8")
     count = text.count(mutant.old)
     if count != 1:
         raise ValueError(f"{mutant.title}: what it replaces is {count} times in {mutant.file}")
@@ -70,5 +78,5 @@ def plant(mutant: Mutant, source: Path, target: Path) -> Path:
     """Make a copy of the packages in `source` with the bug in it; return `target`."""
     text = mutated(mutant, source)
     copy_packages(source, target)
-    (target / "mpreg_proto" / mutant.file).write_text(text, "utf-8")
+    (target / mutant.package / mutant.file).write_text(text, "utf-8")
     return target

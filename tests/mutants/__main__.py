@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from tests.mutants import ROOT, Mutant, copy_packages, mutated, planted
+from tests.mutants import ROOT, Mutant, copy_packages, mutated, planted, unseen
 from tests.mutants.hunting import Hunted, hunt
 
 
@@ -19,7 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Return the exit code. 0: every mutant was found; 1: one survived; 2: wrong usage."""
     given = _parser().parse_args(arguments)
     known = planted()
-    mutants = [one for one in (known.dropped if given.dropped else known.mutant) if _asked(one, given.only)]
+    listed = known.dropped if given.dropped else known.mutant
+    if given.unseen:
+        listed = tuple(one for one in unseen() if one.package == "mpreg_proto")
+    mutants = [one for one in listed if _asked(one, given.only)]
     if not mutants:
         _parser().error(f"no mutant's title has {' or '.join(given.only)!r} in it")
     try:
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="TITLE", help="only titles that contain this")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (2)")
     parser.add_argument("--dropped", action="store_true", help="the mutants that were tried and left out, instead")
+    parser.add_argument("--unseen", action="store_true", help="those of the core in unseen.toml, instead")
     parser.add_argument("--list", action="store_true", help="list the mutants and run nothing")
     return parser
 

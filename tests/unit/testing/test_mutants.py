@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from tests.mutants import ROOT, Mutant, mutated, planted
+from tests.mutants import ROOT, Mutant, mutated, planted, unseen
 from tests.mutants.__main__ import summary, table
 from tests.mutants.hunting import Hunted
 
@@ -26,6 +26,13 @@ def test_mutant_fits_the_core_and_differs_in_one_line(mutant: Mutant) -> None:
     assert ast.dump(ast.parse(after)) != ast.dump(ast.parse(before))
     changes = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[:2] in ("- ", "+ ")]
     assert len(changes) <= 2, changes
+
+
+@pytest.mark.parametrize("mutant", unseen(), ids=lambda mutant: mutant.title)
+def test_unseen_mutant_fits_its_package(mutant: Mutant) -> None:
+    before = (ROOT / mutant.package / mutant.file).read_text("utf-8")
+    assert ast.dump(ast.parse(mutated(mutant))) != ast.dump(ast.parse(before))
+    assert mutant.promise
 
 
 def test_mutants_are_unique_and_dropped_ones_have_a_reason() -> None:
