@@ -31,24 +31,33 @@ CHECK_SECONDS = 0.2
 class ProgressMonitor:
     """A task that checks the send buffers of one driver or client while they hold bytes that peers have not taken.
 
-    `start` starts the task with `spawn`, once for all links; it ends when it is cancelled. A task for each time that
-    bytes wait could be cancelled before its first step, as asyncio.run does at its end, and anyio's wrapper then
-    never awaits its coroutine, which is a RuntimeWarning.
+    Once `start` was called, the first bytes that wait start the task with `spawn`; it ends when it is cancelled. So an
+    idle client has none, which would take a tenth of its memory. A task for each time that bytes wait could be
+    cancelled before its first step, as asyncio.run does at its end, and anyio's wrapper then never awaits its
+    coroutine, which is a RuntimeWarning.
     """
 
     def __init__(self, spawn: Callable[[Callable[[], Coroutine[object, object, None]]], object]) -> None:
         self._spawn = spawn
         self._waiting: dict[SendBuffer, None] = {}
         self._added = anyio.Event()
+        self._may_start = self._started = False
 
     def start(self) -> None:
-        """Start the task."""
-        self._spawn(self._run)
+        """Allow the task to start: `spawn` works from now on."""
+        self._may_start = True
+        self._start_if_needed()
+
+    def _start_if_needed(self) -> None:
+        if self._may_start and self._waiting and not self._started:
+            self._started = True
+            self._spawn(self._run)
 
     def add(self, send_buffer: SendBuffer) -> None:
         """Check a send buffer until the peer has taken all that was sent."""
         self._waiting[send_buffer] = None
         self._added.set()
+        self._start_if_needed()
 
     async def _run(self) -> None:
         while True:

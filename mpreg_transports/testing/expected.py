@@ -19,7 +19,7 @@ from mpreg_proto.wire.messages import Call, Done, Failed, Request
 from mpreg_proto.wire.values import MalformedValue, Ref, ValueCodec
 from mpreg_transports.graph import Graph, describe_call
 from mpreg_transports.testing.equality import same
-from mpreg_transports.testing.invariants.oracles import substituted
+from mpreg_transports.testing.invariants.oracles import refusal_on_arrival, substituted
 from mpreg_transports.testing.invariants.sequential import returned
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.functions import offered_functions
@@ -199,44 +199,6 @@ def oracle(
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
-
-
-def refusal_on_arrival(request: Request, limits: Limits) -> int | None:
-    """Return the code with which a request is refused whatever the cluster offers, in the order of the checks."""
-    calls, want = request.calls, request.want
-    shapeless = (
-        not calls
-        or any(not call.name or not call.function for call in calls)
-        or (want is not None and (not want or len(set(want)) < len(want)))
-        or (request.timeout is not None and request.timeout <= 0)
-        or request.wait < 0
-    )
-    if shapeless:
-        return ErrorCode.INVALID_REQUEST
-    texts = [text for call in calls for text in (call.name, call.function, call.version or "", *call.resources)]
-    edges = sum(len(call.dependencies) for call in calls)
-    if len(calls) > limits.calls or edges > limits.edges or any(len(text) > limits.name_length for text in texts):
-        return ErrorCode.LIMIT_EXCEEDED
-    names = {call.name for call in calls}
-    if len(names) < len(calls):
-        return ErrorCode.DUPLICATE_NAME
-    known = {*names, *request.inputs}
-    if not all(need in known for call in calls for need in call.dependencies) or not names.issuperset(want or ()):
-        return ErrorCode.UNRESOLVED_REFERENCE
-    needs = {call.name: set(call.dependencies) for call in calls}
-    return ErrorCode.CYCLIC_REFERENCE if any(name in _reached(name, needs) for name in names) else None
-
-
-def _reached(name: str, needs: Mapping[str, set[str]]) -> set[str]:
-    """Return all dependencies of a call, direct and indirect."""
-    found: set[str] = set()
-    waiting = list(needs[name])
-    while waiting:
-        other = waiting.pop()
-        if other in needs and other not in found:
-            found.add(other)
-            waiting += needs[other]
-    return found
 
 
 def is_cycle(names: Iterable[str], request: Request) -> bool:

@@ -1,6 +1,6 @@
 """Part of invariant 9: an error that is known when a request arrives is sent at once.
 
-The oracle is `expected.refusal_on_arrival`, and a search for each call in the raw catalogues of the node's view.
+The oracle is `oracles.refusal_on_arrival`, and a search for each call in the raw catalogues of the node's view.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from mpreg_proto.ids import LinkId
 from mpreg_proto.notices import Standing
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Call, Message, Request, Result
-from mpreg_transports.testing.expected import refusal_on_arrival
-from mpreg_transports.testing.invariants.oracles import CatalogueReader, attempt_of, stamp
+from mpreg_transports.testing.invariants.oracles import CatalogueReader, attempt_of, refusal_on_arrival, stamp
 from mpreg_transports.testing.invariants.replies import peer_of
 from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
 from mpreg_transports.testing.simulation.request_names import name_by_number
@@ -29,7 +28,7 @@ _Sent = tuple[str, int, int]
 """A request of a client: host, life, number."""
 
 
-class _Refused(msgspec.Struct, frozen=True):
+class _ArrivalError(msgspec.Struct, frozen=True):
     """A request whose error is known, where it arrived."""
 
     link: LinkId
@@ -49,7 +48,7 @@ class ImmediateErrors(Watcher):
 
     def begin(self, sim: World) -> None:
         self._catalogues = CatalogueReader()
-        self._refused: dict[str, list[_Refused]] = {}
+        self._refused: dict[str, list[_ArrivalError]] = {}
         """The requests that arrived with an error in the present event, by host."""
         self._codes: dict[_Sent, int] = {}
         """The error of each of them that has not reached its client."""
@@ -66,7 +65,7 @@ class ImmediateErrors(Watcher):
             if code:
                 peer = peer_of(host, link)
                 sent = (peer.host.name, peer.life, message.id)
-                self._refused.setdefault(host.name, []).append(_Refused(link, message.id, code, sent))
+                self._refused.setdefault(host.name, []).append(_ArrivalError(link, message.id, code, sent))
 
     def _known_error(self, host: NodeHost, link: LinkId, request: Request) -> int | None:
         node, limits = host.node, host.spec.limits

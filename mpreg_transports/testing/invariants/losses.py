@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
 
-class _Sent:
+class _SentDispatch:
     """The dispatches of one call: how many, and those of which the body may have started."""
 
     __slots__ = ("count", "idempotent", "local", "possible")
@@ -53,8 +53,8 @@ class OutcomeCodes(Watcher):
         self._catalogues = CatalogueReader()
         self._requests: dict[tuple[str, int, int], RequestKey] = {}
         """The request at its coordinator, by client, life and number."""
-        self._sent: dict[RequestKey, dict[str, _Sent]] = {}
-        self._calls: dict[tuple[str, int, int], list[_Sent]] = {}
+        self._sent: dict[RequestKey, dict[str, _SentDispatch]] = {}
+        self._calls: dict[tuple[str, int, int], list[_SentDispatch]] = {}
         """The calls of each dispatch to another node, by host, life and number."""
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
@@ -65,7 +65,7 @@ class OutcomeCodes(Watcher):
         if execution.link in host.wires:
             client = peer_of(host, execution.link)
             self._requests[client.host.name, client.life, execution.reply_id] = request_of(key)
-        sent = self._sent.setdefault(request_of(key), {}).setdefault(key.call, _Sent())
+        sent = self._sent.setdefault(request_of(key), {}).setdefault(key.call, _SentDispatch())
         sent.count += 1
         sent.idempotent = self._idempotent(host, key.call, number)
         if not sent.idempotent:
@@ -136,12 +136,12 @@ class OutcomeCodes(Watcher):
         if started and fault.code == ErrorCode.DRAINING and "call" not in fault.details:
             raise Violation(10, f"{text}, and {started[:5]} may have started")
 
-    def _placed_unseen(self, request: RequestKey, calls: dict[str, _Sent]) -> bool:
+    def _placed_unseen(self, request: RequestKey, calls: dict[str, _SentDispatch]) -> bool:
         """Return whether a call was placed in the event that ended its request, of which no watcher is notified."""
         keys = self._sim.observers.keys.values()
         return any(request_of(key) == request and key.call not in calls for key in keys)
 
-    def _lost(self, text: str, sent: _Sent, request: RequestKey) -> None:
+    def _lost(self, text: str, sent: _SentDispatch, request: RequestKey) -> None:
         failovers = self._sim.specs[request[0]].limits.failovers
         if sent.idempotent and sent.count <= failovers:
             raise Violation(14, f"{text}, and was started {sent.count} times; it is idempotent")

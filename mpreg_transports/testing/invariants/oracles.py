@@ -15,11 +15,13 @@ from msgpack import unpackb  # type: ignore[import-untyped]
 
 from mpreg_proto.cluster.catalogue import Content
 from mpreg_proto.cluster.members import Members
+from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import MemberId, show
+from mpreg_proto.limits import Limits
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.outstanding import Attempt
-from mpreg_proto.wire.messages import Call
+from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.values import Ref
 
 if TYPE_CHECKING:
@@ -166,3 +168,41 @@ def substituted(tree: Any, given: Mapping[str, Any]) -> Any:
     if kind is dict:
         return {substituted(key, given): substituted(item, given) for key, item in tree.items()}
     return tree
+
+
+def refusal_on_arrival(request: Request, limits: Limits) -> int | None:
+    """Return the code with which a request is refused whatever the cluster offers, in the order of the checks."""
+    calls, want = request.calls, request.want
+    shapeless = (
+        not calls
+        or any(not call.name or not call.function for call in calls)
+        or (want is not None and (not want or len(set(want)) < len(want)))
+        or (request.timeout is not None and request.timeout <= 0)
+        or request.wait < 0
+    )
+    if shapeless:
+        return ErrorCode.INVALID_REQUEST
+    texts = [text for call in calls for text in (call.name, call.function, call.version or "", *call.resources)]
+    edges = sum(len(call.dependencies) for call in calls)
+    if len(calls) > limits.calls or edges > limits.edges or any(len(text) > limits.name_length for text in texts):
+        return ErrorCode.LIMIT_EXCEEDED
+    names = {call.name for call in calls}
+    if len(names) < len(calls):
+        return ErrorCode.DUPLICATE_NAME
+    known = {*names, *request.inputs}
+    if not all(need in known for call in calls for need in call.dependencies) or not names.issuperset(want or ()):
+        return ErrorCode.UNRESOLVED_REFERENCE
+    needs = {call.name: set(call.dependencies) for call in calls}
+    return ErrorCode.CYCLIC_REFERENCE if any(name in _reached(name, needs) for name in names) else None
+
+
+def _reached(name: str, needs: Mapping[str, set[str]]) -> set[str]:
+    """Return all dependencies of a call, direct and indirect."""
+    found: set[str] = set()
+    waiting = list(needs[name])
+    while waiting:
+        other = waiting.pop()
+        if other in needs and other not in found:
+            found.add(other)
+            waiting += needs[other]
+    return found

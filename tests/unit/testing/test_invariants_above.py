@@ -16,7 +16,7 @@ from mpreg_proto.limits import SECOND
 from mpreg_proto.links import Links
 from mpreg_proto.notices import LinkEndCause
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.coordinator import InFlight
+from mpreg_proto.requests.coordinator import Coordinator, InFlight
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.requests.request_state import History
 from mpreg_proto.requests.scheduler import PendingCalls, Scheduler
@@ -224,7 +224,12 @@ def test_14_idempotent_call_that_is_not_started_again(monkeypatch: pytest.Monkey
 
 
 def test_10_leaving_node_that_says_nothing_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "LOST_BY_LEAVING", faults.DRAINING)
+    end_all = Coordinator.end_all
+
+    def claim_no_start(self: Coordinator, now: int, **more: Any) -> Any:
+        return end_all(self, now, started=faults.DRAINING)
+
+    monkeypatch.setattr(Coordinator, "end_all", claim_no_start)
     sim = cluster()
     sim.call("front", "slow", 1, resources={"left"})
     sim.run(1)
