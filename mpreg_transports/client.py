@@ -466,7 +466,7 @@ class ClientConnection:
             async with anyio.create_task_group() as self._tasks:
                 try:
                     self._tasks.start_soon(self._run_timers)
-                    self._link_loop.start()
+                    self._link_loop.start(idle=False)
                     await self._stay_connected(self._tasks, on_ready)
                 finally:
                     self._end_requests()

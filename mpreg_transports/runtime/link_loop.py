@@ -64,9 +64,12 @@ class LinkLoop:
         """True if unsent bytes wait on a link and its peer takes some of them."""
         return any(send_buffer.moving for send_buffer in self._buffers.values())
 
-    def start(self) -> None:
-        """Start the task that checks what peers have taken; `spawn` must be able to start tasks from now on."""
-        self._monitor.start()
+    def start(self, *, idle: bool = True) -> None:
+        """Start the task that checks what peers have taken; `spawn` must be able to start tasks from now on.
+
+        `idle=False` delays the task until bytes wait.
+        """
+        self._monitor.start(idle=idle)
 
     # -- links --------------------------------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ CHECK_SECONDS = 0.2
 class ProgressMonitor:
     """A task that checks the send buffers of one driver or client while they hold bytes that peers have not taken.
 
-    Once `start` was called, the first bytes that wait start the task with `spawn`; it ends when it is cancelled. So an
-    idle client has none, which would take a tenth of its memory. A task for each time that bytes wait could be
+    `start` starts the task with `spawn`; with `idle=False` the first bytes that wait do so, as the task takes a tenth
+    of the memory of an idle client. It ends when it is cancelled. A task for each time that bytes wait could be
     cancelled before its first step, as asyncio.run does at its end, and anyio's wrapper then never awaits its
     coroutine, which is a RuntimeWarning.
     """
@@ -43,13 +43,13 @@ class ProgressMonitor:
         self._added = anyio.Event()
         self._may_start = self._started = False
 
-    def start(self) -> None:
-        """Allow the task to start: `spawn` works from now on."""
+    def start(self, *, idle: bool = True) -> None:
+        """Start the task, or allow it to start when bytes wait: `spawn` works from now on."""
         self._may_start = True
-        self._start_if_needed()
+        self._start_if_needed(idle)
 
-    def _start_if_needed(self) -> None:
-        if self._may_start and self._waiting and not self._started:
+    def _start_if_needed(self, idle: bool = False) -> None:
+        if self._may_start and (idle or self._waiting) and not self._started:
             self._started = True
             self._spawn(self._run)
 

@@ -356,7 +356,7 @@ async def test_waiting_bytes_start_one_task_for_all() -> None:
     """A task that is cancelled before its first step, as at the end of asyncio.run, leaves an unawaited coroutine."""
     spawned: list[object] = []
     links = LinkLoop(ClientSession(), flush=list, spawn=spawned.append, clock=int)
-    links.start()
+    links.start(idle=False)
     link = links.attach(Reluctant())
     assert not spawned
     for _ in range(2):
