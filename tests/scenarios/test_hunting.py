@@ -52,7 +52,7 @@ def test_mutant_runs_in_the_copy(tmp_path: Path) -> None:
 
 
 def test_output_of_the_hunting_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--only", "the last claim", "--seeds", "12", "--jobs", "1"]) == 0
+    assert main(["--only", "the last claim about", "--seeds", "12", "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
     assert "| members: the last claim about a member wins | `mpreg_proto/cluster/members.py` | 5 | " in printed
     assert "1 of 1 planted bugs were found, after a median of " in printed
