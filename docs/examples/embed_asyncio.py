@@ -172,6 +172,11 @@ class AsyncioNode:
         """Wait until the node has left and its links are closed; release everything."""
         await self.ended.wait()
         self.server.close()
+        for _ in range(3):  # turns of the event loop: a connection that was accepted last is made
+            await asyncio.sleep(0)
+        for connection in list(self.connections.values()):
+            connection.transport.abort()
+        await asyncio.sleep(0)
         for dial in self.dials:
             dial.cancel()
         if self.timer is not None:
