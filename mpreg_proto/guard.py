@@ -133,15 +133,14 @@ def _is_call(call: object) -> bool:
         and type(call.name) is str
         and type(call.function) is str
         and type(call.args) is bytes
-        and (not call.dependencies or _is_texts(call.dependencies))
-        and (not call.resources or _is_texts(call.resources))
-        and type(call.dependencies) is type(call.resources) is tuple
+        and _is_texts(call.dependencies)
+        and _is_texts(call.resources)
         and (call.version is None or type(call.version) is str)
     )
 
 
 def _is_texts(value: object) -> bool:
-    return type(value) is tuple and all(type(one) is str for one in value)
+    return type(value) is tuple and (not value or all(type(one) is str for one in value))  # most are empty
 
 
 def _is_number(value: object) -> bool:

@@ -25,8 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds and periods of one node or client; change single ones with `Limits(calls=100)`.
 
     Raises TypeError for a value that is not a whole number. Raises ValueError for a value below 1 (`failovers`,
-    `failover_pause` and `drain_grace` may be 0), and for a span
-    under a millisecond, most likely in another unit, or over 292 years.
+    `failover_pause` and `drain_grace` may be 0), and for a span under a millisecond, most likely in another unit, or
+    over 292 years.
     """
 
     message: int = 16 * 1024 * 1024

@@ -481,10 +481,11 @@ def _check_function(function: FunctionSpec) -> FunctionSpec:
 
 
 def _check_outcome(outcome: Outcome) -> None:
-    """Raise LocalProtocolError for what is no outcome, or has something else in place of a text."""
+    """Raise LocalProtocolError for what is no outcome, or has something else in place of a text.
+
+    A `Returned` may have anything, so it needs no check.
+    """
     check_kind("the outcome of a run", outcome, OUTCOMES)
-    if isinstance(outcome, Returned):
-        return
     for field in outcome.__struct_fields__:
         text = getattr(outcome, field)
         if not isinstance(text, str):  # of any subclass, as the texts of users' exceptions may be

@@ -364,7 +364,7 @@ class Members:
     # -- retiring and forgetting ----------------------------------------------------------------------------------
 
     def collect(self, now: int) -> list[Member]:
-        """Retire members that are DEAD or LEFT for long, forget those RETIRED for long; return the newly RETIRED."""
+        """Retire members after `Limits.dead_for`, forget ids after `Limits.retired_for`; return the newly RETIRED."""
         old = [member for member, since in self._dead.items() if since + self._limits.dead_for <= now]
         retired = [self._retire(member, now) for member in old]
         for member in [member for member, since in self._retired.items() if since + self._limits.retired_for <= now]:
