@@ -242,7 +242,7 @@ class Driver:
             self.flush()
             return await slot.answer()
         finally:
-            self._links.close_slot(link)
+            self._links.end(link)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class LinkLoop:
                 tasks.cancel_scope.cancel()
         finally:
             try:
-                self._closed(link)
+                self.end(link)
             finally:
                 end()
                 log.debug("%s: %s", transport.peer, reason)
@@ -138,14 +138,10 @@ class LinkLoop:
                     await transport.close()
 
     def open_slot(self) -> tuple[LinkId, ReplySlot]:
-        """Open a link without a transport, over which one reply is awaited; `close_slot` must follow."""
+        """Open a link without a transport, over which one reply is awaited; `end` must follow."""
         link = self._next()
         slot = self._buffers[link] = ReplySlot()
         return link, slot
-
-    def close_slot(self, link: LinkId) -> None:
-        """Close a link of `open_slot`: its reply is no longer awaited."""
-        self._closed(link)
 
     def end_slots(self) -> None:
         """End the wait for all replies of `open_slot`: the core has ended."""
@@ -153,20 +149,17 @@ class LinkLoop:
             if isinstance(slot, ReplySlot):
                 slot.close(CloseCode.GOING_AWAY)
 
-    def _next(self) -> LinkId:
-        self._last += 1
-        return LinkId(self._last)
-
     def end(self, link: LinkId) -> None:
-        """Report the end of an opened link to the core now; its transport closes when the task of `run` ends."""
-        self._closed(link)
-
-    def _closed(self, link: LinkId) -> None:
+        """Report the end of an opened link to the core, once. Its transport closes when the task of `run` ends."""
         if self._buffers.pop(link, None) is None:
-            return  # it was reported by `end`
+            return
         self._paused.pop(link, None)
         self._core.link_closed(link, now=self._clock())
         self._flush()
+
+    def _next(self) -> LinkId:
+        self._last += 1
+        return LinkId(self._last)
 
     # -- effects ------------------------------------------------------------------------------------------------------
 

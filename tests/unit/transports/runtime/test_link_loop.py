@@ -205,7 +205,7 @@ async def test_reply_slot_is_a_link_without_a_transport() -> None:
         loop.apply(Send(link, (b"answer",), None, Lane.CONTENT))
         loop.write()
         assert await slot.answer() == b"answer"
-        loop.close_slot(link)
+        loop.end(link)
     assert core.inputs == [("closed", link)] and len(loop) == 0
 
 
