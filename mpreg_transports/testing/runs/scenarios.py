@@ -137,11 +137,7 @@ def steady(drawing: Drawing) -> Load:
 
 def churn(drawing: Drawing) -> Load:
     """Nodes crash, leave and come back all the time."""
-    at = 3.0
-    while at < drawing.seconds - 5:
-        (leave_one if drawing.chooser.chance("story", 0.4) else crash_one)(drawing, at)
-        at += drawing.between(2, 6)
-    drawing.revive()
+    _come_and_go(drawing, first=3.0, calm=5, pause=(2, 6))
     return Load()
 
 
@@ -220,12 +216,17 @@ def long_calls(drawing: Drawing) -> Load:
 
 def days(drawing: Drawing) -> Load:
     """Nodes go and come back now and then, and the times of the core are so short that minutes show days."""
-    at = 5.0
-    while at < drawing.seconds - 20:
-        (leave_one if drawing.chooser.chance("story", 0.4) else crash_one)(drawing, at)
-        at += drawing.between(10, 40)
-    drawing.revive()
+    _come_and_go(drawing, first=5.0, calm=20, pause=(10, 40))
     return Load(rate=2.0, long=0.05, others=0.2)
+
+
+def _come_and_go(drawing: Drawing, *, first: float, calm: float, pause: tuple[float, float]) -> None:
+    """Let a node crash or leave, the first one after `first` seconds, with pauses between; none in the last `calm`."""
+    at = first
+    while at < drawing.seconds - calm:
+        (leave_one if drawing.chooser.chance("story", 0.4) else crash_one)(drawing, at)
+        at += drawing.between(*pause)
+    drawing.revive()
 
 
 def flaky_links(drawing: Drawing) -> Load:
