@@ -14,7 +14,8 @@ from mpreg_proto.wire.messages import Call, Done, Failed, Request, Result, View
 from mpreg_proto.wire.values import Ref
 from mpreg_transports.testing.invariants.completion import GRACE
 from mpreg_transports.testing.invariants.oracles import stamp
-from mpreg_transports.testing.invariants.sequential import Failure, KnownPure, Pure, evaluate
+from mpreg_transports.testing.invariants.results import OracleWatcher, difference
+from mpreg_transports.testing.invariants.sequential import Failure, evaluate
 from mpreg_transports.testing.simulation.calls import JsonRequest, OwnRequest, SimQuery, json_request
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import JsonClientHost, NodeHost
@@ -29,41 +30,36 @@ _IN_TRANSIT = 5 * SECOND
 """Longer than an answer takes on any path without a bandwidth limit."""
 
 
-class OwnRequestCompletion(Watcher):
+class OwnRequestCompletion(OracleWatcher):
     """Invariants 8 and 9: a request of a node's own process ends once, by its deadline, with the right results."""
 
-    def __init__(self, pure: Pure | None = None) -> None:
-        self._named = pure
-
     def begin(self, sim: World) -> None:
-        self._sim = sim
-        self._known = KnownPure()
+        super().begin(sim)
         self._open: dict[int, OwnRequest] = {}
         self._named_rows: dict[int, dict[str, None]] = {}
         """The calls that the results so far have named, by the label of the request."""
-
-    def node_started(self, host: NodeHost) -> None:
-        self._known.add(host.functions)
 
     def own_submitted(self, request: OwnRequest) -> None:
         self._open[request.label] = request
 
     def own_finished(self, request: OwnRequest, result: Result) -> None:
         if request.label not in self._open:
-            raise Violation(9, f"request {request.number} of {request.client} has ended twice")
+            raise Violation(9, f"{request.name} has ended twice")
         self._in_time(request)
         named = self._named_rows.setdefault(request.label, {})
         rows: tuple[Done | Failed, ...] = (*result.done, *result.failed)
         named.update(dict.fromkeys(row.name for row in rows))
-        expected = evaluate(request.request, self._known.calls if self._named is None else self._named, default_codec())
+        expected = evaluate(request.request, self._pure, default_codec())
         for row in result.done:
-            _compare(row, expected.get(row.name), f"request {request.number} of {request.client}")
+            text = difference(row.value, expected[row.name]) if row.name in expected else ""
+            if text:
+                raise Violation(8, f"{row.name!r} of {request.name} {text}")
         if not result.last:
             return
         del self._open[request.label], self._named_rows[request.label]
         for name in request.request.want or () if result.fault is None else ():
             if name not in named:
-                raise Violation(9, f"request {request.number} of {request.client} ended without {name!r}")
+                raise Violation(9, f"{request.name} ended without {name!r}")
 
     def sweep(self, sim: World) -> None:
         for label, request in list(self._open.items()):
@@ -87,7 +83,7 @@ class OwnRequestCompletion(Watcher):
         due = max(request.sent + min(span, limits.longest_timeout), host.stalled_until) + GRACE
         if self._sim.now > due:
             late = (self._sim.now - due) / SECOND
-            raise Violation(9, f"request {request.number} of {request.client} ends {late:g} s after its deadline")
+            raise Violation(9, f"{request.name} ends {late:g} s after its deadline")
 
 
 class QueryAnswers(Watcher):
@@ -120,19 +116,12 @@ class QueryAnswers(Watcher):
                     raise Violation(9, f"query {query.number} of {query.client} has no answer at {sim.time:.6f} s")
 
 
-class JsonAnswers(Watcher):
+class JsonAnswers(OracleWatcher):
     """Invariants 8 and 9: a JSON text gets one answer on its link, with the right results, or its link ends."""
 
-    def __init__(self, pure: Pure | None = None) -> None:
-        self._named = pure
-
     def begin(self, sim: World) -> None:
-        self._sim = sim
-        self._known = KnownPure()
+        super().begin(sim)
         self._open: dict[tuple[str, int, LinkId], list[JsonRequest]] = {}
-
-    def node_started(self, host: NodeHost) -> None:
-        self._known.add(host.functions)
 
     def json_sent(self, host: JsonClientHost, link: LinkId, text: str) -> None:
         request = json_request(host.name, text, sent=host.sim.now)
@@ -160,13 +149,12 @@ class JsonAnswers(Watcher):
                         raise Violation(9, f"{host.name} has no answer for {request.u!r} on link {link}")
 
     def _compare(self, request: JsonRequest, results: dict[str, Any]) -> None:
-        pure = self._known.calls if self._named is None else self._named
         try:
             meant = _meant(request)
         except LookupError:
             return
         codec = default_codec()
-        for name, value in evaluate(meant, pure, codec).items():
+        for name, value in evaluate(meant, self._pure, codec).items():
             if name not in results:
                 continue
             who = f"{name!r} of {request.u!r} of {request.client} is {results[name]!r}"
@@ -175,14 +163,6 @@ class JsonAnswers(Watcher):
             expected = codec.decode(value)
             if _is_json(expected) and expected != results[name]:
                 raise Violation(8, f"{who}, not {expected!r}")
-
-
-def _compare(row: Done, expected: bytes | Failure | None, what: str) -> None:
-    codec = default_codec()
-    if isinstance(expected, Failure):
-        raise Violation(8, f"{row.name!r} of {what} is {codec.decode(row.value)!r}; one after the other it fails")
-    if expected is not None and row.value != expected and codec.decode(row.value) != codec.decode(expected):
-        raise Violation(8, f"{row.name!r} of {what} is {codec.decode(row.value)!r}, not {codec.decode(expected)!r}")
 
 
 def _meant(request: JsonRequest) -> Request:

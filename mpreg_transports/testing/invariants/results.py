@@ -39,8 +39,8 @@ class _Placed:
         """The outcomes of its bodies."""
 
 
-class SequentialEquivalence(Watcher):
-    """Invariant 8, as the module describes.
+class OracleWatcher(Watcher):
+    """A watcher that evaluates requests again.
 
     `pure` maps names to functions that may be evaluated again; None: those that provably hold no state.
     """
@@ -52,13 +52,30 @@ class SequentialEquivalence(Watcher):
         self._sim = sim
         self._known = KnownPure()
         self._pure: Pure = self._known.calls if self._named is None else self._named
+
+    def node_started(self, host: NodeHost) -> None:
+        self._known.add(host.functions)
+
+
+def difference(value: bytes, expected: bytes | Failure) -> str:
+    """Return how an encoded result differs from that of the oracle, as the end of a sentence; empty if it does not."""
+    codec = default_codec()
+    if isinstance(expected, Failure):
+        return f"is {codec.decode(value)!r}; one after the other it fails"
+    if value != expected and codec.decode(value) != codec.decode(expected):
+        return f"is {codec.decode(value)!r}, not {codec.decode(expected)!r}"
+    return ""
+
+
+class SequentialEquivalence(OracleWatcher):
+    """Invariant 8, as the module describes."""
+
+    def begin(self, sim: World) -> None:
+        super().begin(sim)
         self._placed: dict[CallKey, _Placed] = {}
         self._requests: dict[tuple[str, int, int], RequestKey] = {}
         """The request at its coordinator for a client's request, by client, life and number."""
         self._expected: dict[int, dict[str, bytes | Failure]] = {}
-
-    def node_started(self, host: NodeHost) -> None:
-        self._known.add(host.functions)
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
@@ -140,17 +157,14 @@ class SequentialEquivalence(Watcher):
         result = expected.get(row.name)
         if result is None:
             return
-        codec, who = default_codec(), self._who
         if isinstance(row, Failed):
             kind = row.fault.details.get("type")
             if row.fault.code == ErrorCode.EXECUTION_FAILED and not (
                 isinstance(result, Failure) and result.kind in (kind, "")
             ):
-                raise Violation(8, f"{who(row, call)} failed with {kind}; one after the other it does not")
-        elif isinstance(result, Failure):
-            raise Violation(8, f"{who(row, call)} is {codec.decode(row.value)!r}; one after the other it fails")
-        elif row.value != result and codec.decode(row.value) != codec.decode(result):
-            raise Violation(8, f"{who(row, call)} is {codec.decode(row.value)!r}, not {codec.decode(result)!r}")
+                raise Violation(8, f"{self._who(row, call)} failed with {kind}; one after the other it does not")
+        elif text := difference(row.value, result):
+            raise Violation(8, f"{self._who(row, call)} {text}")
 
 
 def _wanted(call: SimCall) -> dict[str, None]:

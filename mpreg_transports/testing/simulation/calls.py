@@ -131,9 +131,9 @@ class OwnRequest:
         self.result: Result | None = None
 
     @property
-    def client(self) -> str:
-        """The caller, for reports."""
-        return f"{self.node} itself"
+    def name(self) -> str:
+        """Its name in reports."""
+        return f"request {self.number} of {self.node} itself"
 
 
 class JsonRequest:
