@@ -1,6 +1,7 @@
-"""Planted bugs of the adapters: `python -m tests.adapters.planted [--seeds N] [--jobs N] [--only TITLE]`.
+"""Planted bugs of the adapters: `python -m tests.adapters.planted [--seeds N] [--jobs N] [--only TITLE] [--unseen]`.
 
-Each bug of planted.toml is put into a copy of the packages, in which seeds run until one fails.
+Each bug of planted.toml, or of the unseen ones of `tests/mutants`, is put into a copy of the packages, in which seeds
+run until one fails.
 """
 
 from __future__ import annotations
@@ -11,57 +12,42 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.helpers.repository_files import ROOT
+import msgspec
+
+from tests.mutants import ROOT, Mutant, mutated, plant, unseen
 
 PATIENCE = 900.0
 """Seconds for the seeds of one bug; a bug whose seeds take longer counts as found, as they hang."""
 
 
 @dataclass
-class Bug:
-    """One planted bug."""
-
-    title: str
-    file: str
-    old: str
-    new: str
-
-    def mutated(self) -> str:
-        """Return its file with the bug. Raises ValueError if the file has changed."""
-        text = (ROOT / "mpreg_transports" / self.file).read_text("utf-8")
-        if text.count(self.old) != 1:
-            raise ValueError(f"{self.title}: {self.file} has its text {text.count(self.old)} times")
-        return text.replace(self.old, self.new)
-
-
-@dataclass
 class Found:
     """The seeds that a bug has survived, and the first line of the report that found it; empty: not found."""
 
-    bug: Bug
+    bug: Mutant
     seeds: int
     text: str
 
 
-def bugs() -> list[Bug]:
-    """Return the planted bugs."""
+def bugs() -> tuple[Mutant, ...]:
+    """Return the planted bugs. Raises msgspec.ValidationError for data that is no list of them."""
     table = tomllib.loads(Path(__file__).with_name("planted.toml").read_text("utf-8"))
-    return [Bug(**one) for one in table["bug"]]
+    return msgspec.convert(table["mutant"], tuple[Mutant, ...])
 
 
-def hunt(bug: Bug, *, seeds: int, start: int) -> Found:
+def hunt(bug: Mutant, *, seeds: int, start: int) -> Found:
     """Run seeds with the bug until one fails."""
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         folder = Path(name)
-        for part in ("mpreg_proto", "mpreg_transports", "tests/adapters", "tests/helpers"):
+        plant(bug, ROOT, folder)
+        for part in ("tests/adapters", "tests/helpers", "tests/mutants"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "tests" / "__init__.py").write_text("")
-        (folder / "mpreg_transports" / bug.file).write_text(bug.mutated(), "utf-8")
         command = [sys.executable, "-B", "-u", "-m", "tests.adapters.planted", "--inside"]
         command += ["--start", str(start), "--seeds", str(seeds)]
         environment = {"PYTHONPATH": name, "PATH": "/usr/bin:/bin"}
@@ -91,7 +77,7 @@ def inside(start: int, seeds: int) -> int:
     return 0
 
 
-def hunted(some: list[Bug], *, jobs: int, seeds: int, start: int) -> Iterator[Found]:
+def hunted(some: Iterable[Mutant], *, jobs: int, seeds: int, start: int) -> Iterator[Found]:
     """Yield the result for each bug as it comes."""
     with ThreadPoolExecutor(jobs) as pool:
         for done in as_completed([pool.submit(hunt, bug, seeds=seeds, start=start) for bug in some]):
@@ -105,13 +91,14 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, metavar="N", help="the first seed (default 0)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default 2)")
     parser.add_argument("--only", default="", metavar="TITLE", help="only titles that contain this")
+    parser.add_argument("--unseen", action="store_true", help="the bugs of unseen.toml instead, also of the core")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inside:
         return inside(given.start, given.seeds)
-    some = [bug for bug in bugs() if given.only in bug.title]
+    some = [bug for bug in (unseen() if given.unseen else bugs()) if given.only in bug.title]
     for bug in some:
-        bug.mutated()
+        mutated(bug)
     found = 0
     for one in hunted(some, jobs=given.jobs, seeds=given.seeds, start=given.start):
         found += bool(one.text)

@@ -16,6 +16,7 @@ from tests.adapters.planted import bugs, hunt
 from tests.adapters.seeds import cases, many
 from tests.adapters.world import run
 from tests.helpers.repository_files import ROOT
+from tests.mutants import mutated
 
 SEEDS = 100
 
@@ -64,7 +65,7 @@ def test_planted_bugs_fit_the_source() -> None:
     some = bugs()
     assert len(some) > 30
     for bug in some:
-        compile(bug.mutated(), bug.file, "exec")
+        compile(mutated(bug), bug.file, "exec")
 
 
 def test_planted_bug_is_found() -> None:

@@ -1,21 +1,29 @@
-"""`python -m tests.mutation [--sample N] [--seed S] [--seeds N] [--jobs N] [--resume FILE] [--list] [--only TEXT]`."""
+"""`python -m tests.mutation [--sample N] [--seed S] [--seeds N] [--jobs N] [--resume FILE] [--list] [--only TEXT]`.
+
+`python -m tests.mutation --unseen` runs the unit tests against the bugs of `tests/mutants/unseen.toml` instead.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import tempfile
-import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from tests.mutants import Mutant as Planted
+from tests.mutants import mutated, unseen
 from tests.mutation import PACKAGES, ROOT
 from tests.mutation.running import Bench, Result
 from tests.mutation.sample import Drawn, sample
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 CACHE = ROOT / ".mutation"
 
@@ -23,6 +31,8 @@ CACHE = ROOT / ".mutation"
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code. 0: every mutant was killed; 1: one survived; 2: wrong usage."""
     given = _parser().parse_args(arguments)
+    if given.unseen:
+        return run_unseen(given.only, given.jobs)
     drawn = [one for one in sample(given.sample, given.seed) if given.only in f"{one.key} {one.file} {one.diff}"]
     if given.list:
         for one in drawn:
@@ -44,36 +54,55 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_all(drawn: list[Drawn], seeds: int, jobs: int, results: Path) -> Iterable[Result]:
     """Run mutants in so many copies of the repository, and append each result to the file when it is there."""
-    benches: list[Bench] = []
-    lock = threading.Lock()
+    for number, result in enumerate(on_benches(Bench.run, drawn, seeds, jobs), 1):
+        with results.open("ab") as file:
+            file.write(msgspec.json.encode(result) + b"\n")
+        place = f"{result.file}:{result.line}"
+        print(
+            f"{number:>4} {result.verdict:<8} {result.seconds:>6.1f} s  {result.key}  {place}  "
+            f"{result.operator}: {result.diff[:100]}  [{result.killer[:120]}]",
+            flush=True,
+        )
+        yield result
 
-    def run(one: Drawn) -> Result:
-        with lock:
-            bench = benches.pop()
+
+def on_benches(run: Callable[[Bench, T], R], some: Iterable[T], seeds: int, jobs: int) -> Iterable[R]:
+    """Yield what `run` returns for each of `some`, as it comes, in so many copies of the repository."""
+    benches: list[Bench] = []
+
+    def take(one: T) -> R:
+        bench = benches.pop()
         try:
-            return bench.run(one)
+            return run(bench, one)
         finally:
             benches.append(bench)
 
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder, ThreadPoolExecutor(jobs) as pool:
         benches.extend(Bench(Path(folder, str(number)), seeds) for number in range(jobs))
-        pending = [pool.submit(run, one) for one in drawn]
+        pending = [pool.submit(take, one) for one in some]
         try:
-            for number, future in enumerate(as_completed(pending), 1):
-                result = future.result()
-                with results.open("ab") as file:
-                    file.write(msgspec.json.encode(result) + b"\n")
-                place = f"{result.file}:{result.line}"
-                print(
-                    f"{number:>4} {result.verdict:<8} {result.seconds:>6.1f} s  {result.key}  {place}  "
-                    f"{result.operator}: {result.diff[:100]}  [{result.killer[:120]}]",
-                    flush=True,
-                )
-                yield result
+            for future in as_completed(pending):
+                yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             for bench in benches:
                 bench.close()
+
+
+def run_unseen(only: str, jobs: int) -> int:
+    """Print which of the bugs of unseen.toml the tests of their modules find, without seeds; return the exit code."""
+
+    def run(bench: Bench, bug: Planted) -> tuple[Planted, str, str]:
+        verdict, killer, _, _ = bench.judge(f"{bug.package}/{bug.file}", mutated(bug))
+        return bug, verdict, killer
+
+    bugs = [bug for bug in unseen() if only in bug.title]
+    killed = 0
+    for bug, verdict, killer in on_benches(run, bugs, 0, jobs):
+        killed += verdict != "survived"
+        print(f"{verdict:<8}  {bug.title}  [{killer[:160]}]", flush=True)
+    print(f"{killed} of {len(bugs)} unseen bugs were found by the tests of their modules")
+    return int(killed < len(bugs))
 
 
 def _has_seeds_left(result: Result, seeds: int) -> bool:
@@ -112,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (2)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="the results file (.mutation/seed-SEED.jsonl)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only mutants whose key, file or change has this")
+    parser.add_argument("--unseen", action="store_true", help="the bugs of unseen.toml instead, without seeds")
     parser.add_argument("--list", action="store_true", help="list the sample and run nothing")
     return parser
 

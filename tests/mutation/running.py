@@ -88,27 +88,32 @@ class Bench:
     def run(self, drawn: Drawn) -> Result:
         """Return the result of one mutant."""
         began = time.monotonic()
-        clean = (self._clean / drawn.file).read_text("utf-8")
-        bug = mutated(clean, drawn.mutant)
-        ran: list[str] = []
-        survived = 0
-        try:
-            verdict, killer = "survived", ""
-            for tests in test_files(drawn.file):
-                ran += tests
-                verdict, killer = self._test(tests, drawn.file, clean, bug)
-                if verdict != "survived":
-                    break
-            if verdict == "survived" and drawn.file.startswith("mpreg_proto/"):
-                self._write(drawn.file, bug)
-                verdict, killer, survived = self._run_seeds()
-        finally:
-            self._write(drawn.file, clean)
+        bug = mutated((self._clean / drawn.file).read_text("utf-8"), drawn.mutant)
+        verdict, killer, ran, survived = self.judge(drawn.file, bug)
         one = drawn.mutant
         return Result(
             drawn.key, drawn.file, drawn.line, one.operator, one.where, drawn.diff, verdict, killer[:300],
             tuple(ran), survived, round(time.monotonic() - began, 1),
         )  # fmt: skip
+
+    def judge(self, file: str, bug: str) -> tuple[str, str, list[str], int]:
+        """Return the verdict on a file with a bug, what killed it, the test files run, and the seeds survived."""
+        clean = (self._clean / file).read_text("utf-8")
+        ran: list[str] = []
+        survived = 0
+        try:
+            verdict, killer = "survived", ""
+            for tests in test_files(file):
+                ran += tests
+                verdict, killer = self._test(tests, file, clean, bug)
+                if verdict != "survived":
+                    break
+            if verdict == "survived" and file.startswith("mpreg_proto/"):
+                self._write(file, bug)
+                verdict, killer, survived = self._run_seeds()
+        finally:
+            self._write(file, clean)
+        return verdict, killer, ran, survived
 
     def _write(self, file: str, text: str) -> None:
         """Write a file of the copy, each time with a later time, so that no compiled file of a mutant is used again."""

@@ -23,7 +23,7 @@ from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.simulation import Simulation
 from mpreg_transports.testing.simulation.specs import restored
 from mpreg_transports.testing.simulation.trace import Action, Header, load
-from mpreg_transports.testing.simulation.watchers import Violation, Watcher
+from mpreg_transports.testing.simulation.watchers import Violation, Watcher, names_of
 
 SETTLING = 65.0
 """Simulated seconds without faults after which liveness is checked: longer than any request may last."""
@@ -185,7 +185,10 @@ class Replay:
                 engine.step()
 
     def finish(self, *, until: int | None = None) -> Simulation:
-        """Continue to the end, or to event number `until`. Raises ReplayMismatch if the end differs."""
+        """Continue to the end, or to event number `until`. Raises ReplayMismatch if the end differs.
+
+        It also differs if a saved violation does not occur: the error names the watchers that this replay lacks.
+        """
         sim = self.sim
         while not self.over and (until is None or sim.trace.events < until):
             self.step()
@@ -193,7 +196,17 @@ class Replay:
             sim._engine.now = max(sim.now, self.header.at)
             if sim.trace.hash != self.header.hash:
                 raise ReplayMismatch(difference(self.header, sim))
+            if self.header.violation and not sim.violation:
+                raise ReplayMismatch(self._without_violation())
         return sim
+
+    def _without_violation(self) -> str:
+        """Return the text for a run that ended with the same hash, but without the violation."""
+        missing = set(self.header.watchers).difference(names_of(self.sim._engine.observers.watchers))
+        text = f"the same run, but nothing raised the saved violation ({self.header.violation})"
+        if not missing:
+            return f"{text}: a watcher must have changed"
+        return f"{text}: this replay has no {', '.join(sorted(missing))}; pass replay(file, watchers=[...]) all of them"
 
 
 def replay(

@@ -15,12 +15,14 @@ import msgspec
 
 from mpreg_transports.testing.runs.failures import describe_script
 from mpreg_transports.testing.runs.replay import Case, CaseResult, Watchers, run_case
-from mpreg_transports.testing.simulation.checks import check_kind, check_makes_watchers, check_whole
+from mpreg_transports.testing.simulation.checks import check_kind, check_makes_watchers, check_number, check_whole
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.trace import Action
 
 T = TypeVar("T")
+_EVERY = 2.0
+"""Seconds between two reports of progress."""
 _SWEEP = 20
 """The number of events between two sweeps. A violation that only a sweep finds by chance, every 1,000 events, does not
 shrink."""
@@ -55,11 +57,22 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
 class Tries:
     """Runs of smaller cases: their number, and the smallest case that fails in the same way."""
 
-    def __init__(self, case: Case, *, watchers: Watchers | None, runs: int, limit: float | None) -> None:
+    def __init__(
+        self,
+        case: Case,
+        *,
+        watchers: Watchers | None,
+        runs: int,
+        limit: float | None,
+        progress: Callable[[str], object] | None,
+    ) -> None:
         self.runs: int = 0
         self._watchers = watchers
         self._most = runs
-        self._end = None if limit is None else time.monotonic() + limit
+        self._began = time.monotonic()
+        self._limit = limit
+        self._progress = progress
+        self._reported = self._began
         self.best: Case = case
         self.ran: CaseResult = self._run(case)
         self.invariant: int | None = self.ran.invariant
@@ -69,7 +82,7 @@ class Tries:
     @property
     def used_up(self) -> bool:
         """True if the limit of runs or of time is reached."""
-        return self.runs >= self._most or (self._end is not None and time.monotonic() > self._end)
+        return self.runs >= self._most or (self._limit is not None and time.monotonic() - self._began > self._limit)
 
     def fails(self, case: Case) -> bool:
         """Return whether `case` fails in the same way; if so, it becomes the best case."""
@@ -85,16 +98,36 @@ class Tries:
 
     def _run(self, case: Case) -> CaseResult:
         self.runs += 1
-        return run_case(case, watchers=self._watchers, sweep_every=_SWEEP)
+        ran = run_case(case, watchers=self._watchers, sweep_every=_SWEEP)
+        now = time.monotonic()
+        if self._progress is not None and now - self._reported >= _EVERY:
+            self._reported = now
+            self._progress(
+                f"{self.runs} runs in {now - self._began:.0f} s: {len(self.best.script)} actions, "
+                f"{len(self.best.nodes)} nodes, {self.best.seconds:g} s still fail"
+            )
+        return ran
 
 
-def shrink(case: Case, *, watchers: Watchers | None = None, runs: int = 1000, limit: float | None = None) -> Shrunk:
-    """Make a failing case smaller, in at most this many runs and seconds. Raises NotFailing."""
+def shrink(
+    case: Case,
+    *,
+    watchers: Watchers | None = None,
+    runs: int = 1000,
+    limit: float | None = 300.0,
+    progress: Callable[[str], object] | None = None,
+) -> Shrunk:
+    """Make a failing case smaller, in at most this many runs and about so many seconds (None: without this limit).
+
+    `progress`, such as `print`, receives a line of text every two seconds. Raises NotFailing.
+    """
     check_kind("case", case, Case, "a Case, such as saved_case(file) returns")
     if watchers is not None:
         check_makes_watchers(watchers)
     check_whole("runs", runs, least=1)
-    tries = Tries(case, watchers=watchers, runs=runs, limit=limit)
+    if limit is not None:
+        check_number("limit", limit)
+    tries = Tries(case, watchers=watchers, runs=runs, limit=limit, progress=progress)
     _less_time(tries)
     _fewer_kinds(tries)
     _fewer_nodes(tries)

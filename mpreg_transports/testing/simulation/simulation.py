@@ -57,7 +57,7 @@ from mpreg_transports.testing.simulation.hosts import (
 from mpreg_transports.testing.simulation.network import Network, Profile
 from mpreg_transports.testing.simulation.specs import described, versions
 from mpreg_transports.testing.simulation.trace import WORK, Action, Header, Trace, packed, unpacked
-from mpreg_transports.testing.simulation.watchers import Watcher
+from mpreg_transports.testing.simulation.watchers import Watcher, names_of
 from mpreg_transports.values import default_codec
 
 OWN = 2_000_000
@@ -622,6 +622,7 @@ class Simulation:
             nodes=described(self.specs),
             objects=self._engine.framing is Framing.OBJECTS,
             invariants=bool(self._engine.observers.watchers),
+            watchers=names_of(self._engine.observers.watchers),
             violation=self.violation,
             tape=None if seeded else self.chooser.tape,
             hash=self.trace.hash,

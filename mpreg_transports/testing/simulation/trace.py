@@ -68,6 +68,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     objects: bool
     invariants: bool
     """True if the standard watchers checked the run."""
+    watchers: tuple[str, ...] = ()
+    """The classes of the watchers, as `module:Name`, sorted."""
     violation: str = ""
     tape: dict[str, list[float]] | None = None
     """The draws by purpose, if they did not come from a seed."""

@@ -132,6 +132,11 @@ def tap_messages(links: Links, host: Host, subscriptions: Subscriptions) -> None
     links.tap = tap
 
 
+def names_of(watchers: Iterable[Watcher]) -> tuple[str, ...]:
+    """Return the classes of watchers as `module:Name`, sorted, each once."""
+    return tuple(sorted({f"{type(one).__module__}:{type(one).__qualname__}" for one in watchers}))
+
+
 class Violation(AssertionError):
     """An invariant does not hold. `invariant` is its number in docs/explanation/testing.md; 0: one of your own.
 

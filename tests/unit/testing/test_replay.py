@@ -188,3 +188,16 @@ def test_replay_repeats_a_violation(tmp_path: Path) -> None:
     with pytest.raises(Violation, match="is the second to crash"):
         replay(file, watchers=[NoTwoCrashes()])
     assert run_case(saved_case(file), watchers=lambda: [NoTwoCrashes()]).invariant == 7
+
+
+def test_replay_without_the_watcher_of_its_violation(tmp_path: Path) -> None:
+    sim = Simulation(seed=1, nodes={"a": Spec()}, watchers=[NoTwoCrashes()])
+    with pytest.raises(Violation):
+        for _ in range(2):
+            sim.run(1)
+            sim.crash("a")
+            sim.restart("a")
+    sim.violation = "a has crashed twice"
+    sim.trace.save(tmp_path / "run.jsonl")
+    with pytest.raises(ReplayMismatch, match=r"a has crashed twice.*has no .*test_replay:NoTwoCrashes; pass replay"):
+        replay(tmp_path / "run.jsonl", watchers=[])

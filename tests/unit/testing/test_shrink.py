@@ -1,11 +1,14 @@
 """Shrinking finds a small cause: on plain lists, against the needed items, and on whole simulations."""
 
+import itertools
+import re
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpreg_transports.testing.runs import shrink as shrinking
 from mpreg_transports.testing.runs.failures import describe_action
 from mpreg_transports.testing.runs.replay import run_case
 from mpreg_transports.testing.runs.scenarios import case
@@ -88,6 +91,20 @@ def test_shrinking_stops_after_the_given_runs() -> None:
     assert small.runs == 8
     assert not small.minimal
     assert small.ran.invariant == 3
+
+
+def test_shrinking_stops_after_the_given_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run takes 10 s by this clock, so the third is the last one."""
+    seconds = itertools.count(0, 5)
+    monkeypatch.setattr(shrinking.time, "monotonic", lambda: float(next(seconds)))
+    lines: list[str] = []
+    small = shrink(
+        case("churn", seed=2, seconds=60, objects=True), watchers=watchers, limit=30.0, progress=lines.append
+    )
+    assert 2 <= small.runs <= 4
+    assert not small.minimal
+    assert len(lines) == small.runs
+    assert re.fullmatch(r"1 runs in \d+ s: \d+ actions, 5 nodes, 60 s still fail", lines[0])
 
 
 def test_run_that_does_not_fail_is_not_shrunk() -> None:
