@@ -133,7 +133,8 @@ class Drawing:
         self.names: list[str] = list(nodes)
         self.seconds = seconds
         self._script: list[Action] = []
-        self._asked = 0
+        self.asked = 0
+        """The number of requests so far, for their labels."""
 
     def add(self, at: float, name: str, /, **args: Any) -> None:
         """Add an action at `at` seconds, or at the end of the run if that is earlier."""
@@ -145,8 +146,8 @@ class Drawing:
             graph = Graph()
             graph.call(function, *args)
             request = packed(graph.request(timeout=60 * SECOND, wait=round(wait * SECOND)))
-            self.add(at, "submit", node=node, request=request, client=client, label=_ASKED + self._asked)
-            self._asked += 1
+            self.add(at, "submit", node=node, request=request, client=client, label=_ASKED + self.asked)
+            self.asked += 1
 
     def directions(self, *, sound: bool) -> None:
         """Now and then draw the paths of one pair of nodes from the start, each direction on its own."""
@@ -449,6 +450,49 @@ FAULTS: dict[str, Callable[[Drawing, float], None]] = {
     )
 }  # fmt: skip
 """All kinds of faults by name."""
+
+
+def cut(drawing: Drawing, at: float) -> None:
+    """Break the connections between two nodes, some of them again as they are opened."""
+    if len(drawing.names) > 1:
+        one, other = drawing.pair()
+        for source, target in ((one, other), (other, one)):
+            drawing.add(at, "set_link", source=source, target=target, profile=msgspec.to_builtins(Profile(reset=1.0)))
+            until = at + drawing.between(0.5, 3)
+            drawing.add(until, "set_link", source=source, target=target, profile=msgspec.to_builtins(Profile()))
+
+
+def long_partition(drawing: Drawing, at: float) -> None:
+    """Split the cluster into two halves until each has marked the other DEAD."""
+    one, other = drawing.split()
+    drawing.add(at, "partition", one=one, other=other, oneway=False)
+    drawing.add(at + drawing.between(8, 60), "heal")
+
+
+SINGLE: tuple[Callable[[Drawing, float], None], ...] = (
+    crash, silent_crash, silent_crash, restart, leave, pause, sleep, half_open, cut, long_partition, withdraw, hold
+)  # fmt: skip
+"""Faults whose effects have narrow bounds if the cluster is calm before and after them."""
+_APART = 25.0
+"""Seconds from the end of one single fault to the next one."""
+
+
+def single_faults(chooser: Chooser, nodes: Mapping[str, Spec], start: float) -> list[Action]:
+    """Draw one to three single faults from `start` seconds on, each with some calls around it and time to recover."""
+    drawing = Drawing(chooser, nodes, start + 1000)
+    drawing.asked = 500_000
+    at = start
+    for _ in range(1 + chooser.below("single number", 3)):
+        chooser.choice("single fault", SINGLE)(drawing, at)
+        for _ in range(chooser.below("single calls", 5)):
+            function, *args = chooser.choice("single call", _CALLS)
+            node = drawing.name()
+            drawing.submit(at + drawing.between(-1, 4), function, *args, node=node, client=f"a@{node}", wait=5)
+        at = max(action.at for action in drawing.done()) / SECOND + _APART
+    return drawing.done()
+
+
+_CALLS = (("haul", 7), ("narrow", 1), ("narrow", 2), ("train", 3), ("trek", 45), ("concat", 5), ("book", 6))
 
 
 def small_limits(chooser: Chooser) -> dict[str, int]:

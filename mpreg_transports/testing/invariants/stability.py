@@ -23,6 +23,12 @@ MESH = 12
 """The number of members from which on rings replace the full mesh of links (docs/explanation/membership.md)."""
 
 
+_UNNOTICED = DEFAULT.gone_after + 2 * SECOND
+"""The longest time after the death of a connection in which an end may believe that it is open."""
+_PROMPT = SECOND // 100
+"""The mean delay up to which half a second is always enough for a reply, whatever is drawn."""
+
+
 class Stability:
     """The time of the last fault. It reads the script incrementally."""
 
@@ -30,6 +36,8 @@ class Stability:
         self._sim = sim
         self._read = 0
         self._since = 0
+        self._ends: list[tuple[int, int]] = []
+        """The start of each fault and its end."""
 
     def since(self) -> int:
         """Return the simulated time of the last fault from which nodes had to recover.
@@ -41,13 +49,36 @@ class Stability:
         for action in script[self._read :]:
             if action.name == "calm":  # ends all faults
                 self._since = action.at
+                self._ends = [(start, min(end, action.at)) for start, end in self._ends]
             elif action.name not in HARMLESS:
                 lasts = round(action.args.get("seconds", 0) * SECOND) if action.name == "stall" else 0
                 self._since = max(self._since, action.at + lasts)
+                self._ends.append((action.at, action.at + lasts))
         self._read = len(script)
         if self._trouble():
             self._since = sim.now
         return self._since
+
+    def before(self, at: int) -> int:
+        """Return the end of the last fault of the script that began before `at`, or `at` if it lasts until then."""
+        self.since()
+        last = max((end for start, end in self._ends if start < at), default=0)
+        network = self._sim.network
+        dead = max((died + _UNNOTICED for wire in network.dead if (died := wire.died) is not None), default=0)
+        return at if network.is_faulty else min(at, max(last, dead))
+
+    def last(self) -> int:
+        """Return the start of the last fault of the script."""
+        self.since()
+        return self._ends[-1][0] if self._ends else 0
+
+    def prompt(self) -> bool:
+        """Return whether each reply arrives in time: there are no bandwidth limits and no long delays."""
+        network = self._sim.network
+        return all(
+            not profile.bandwidth and max(profile.delay.low, profile.delay.high) <= _PROMPT
+            for profile in (network.default, *network._profiles.values())
+        )
 
     def _trouble(self) -> bool:
         sim = self._sim
@@ -60,7 +91,7 @@ class Stability:
 def _unnoticed(sim: World, wire: Wire[Any]) -> bool:
     """Return whether a connection has died, and an end may still believe that it is open."""
     died = sim.now if wire.died is None else wire.died
-    return sim.now <= died + DEFAULT.gone_after + 2 * SECOND and any(end.is_open for end in wire.ends)
+    return sim.now <= died + _UNNOTICED and any(end.is_open for end in wire.ends)
 
 
 def correct(sim: World) -> list[NodeHost]:

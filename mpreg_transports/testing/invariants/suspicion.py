@@ -22,8 +22,6 @@ from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
 
-_PROMPT = SECOND // 100
-"""The mean delay up to which half a second is always enough for a reply, whatever is drawn."""
 _LONG = 2 * SECOND
 """The duration of a stall in which a node misses at least one tick of its own by more than half a second."""
 RINGS = 5
@@ -45,7 +43,7 @@ class SuspicionAccuracy(Watcher):
             return
         if host.sim.now == host.stalled_until and self._alone(host, notice) and self._long(host):
             raise Violation(13, f"{stamp(host)} stood still and calls {_accusation(notice)} for it")
-        if self._sim.now - self._stability.since() < SETTLED_AFTER or not self._prompt():
+        if self._sim.now - self._stability.since() < SETTLED_AFTER or not self._stability.prompt():
             return
         for other in correct(self._sim):
             if other.node.me == notice.member:
@@ -63,14 +61,6 @@ class SuspicionAccuracy(Watcher):
             if action.name == "stall" and action.args["name"] == host.name:
                 return bool(action.args["seconds"] * SECOND >= _LONG)
         return False
-
-    def _prompt(self) -> bool:
-        """Return whether each reply arrives in time: there are no bandwidth limits and no long delays."""
-        network = self._sim.network
-        return all(
-            not profile.bandwidth and max(profile.delay.low, profile.delay.high) <= _PROMPT
-            for profile in (network.default, *network._profiles.values())
-        )
 
 
 class RingConnectivity(Watcher):

@@ -27,6 +27,8 @@ from mpreg_transports.testing.simulation.watchers import Violation, Watcher, nam
 
 SETTLING = 65.0
 """Simulated seconds without faults after which liveness is checked: longer than any request may last."""
+AFTER_LATER = 30.0
+"""Simulated seconds after the last of the later faults: a link without a word ends, and the views are one again."""
 Watchers = Callable[[], Iterable[Watcher]]
 Progress = Callable[[float], None]
 """A callback that receives the number of simulated seconds that are over."""
@@ -50,6 +52,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str = ""
     options: dict[str, Any] = {}
     objects: bool = False
+    later: Sequence[Action] = ()
+    """Faults, one at a time, in the cluster that has settled, and requests around them; after the rest."""
 
 
 class CaseResult(msgspec.Struct, frozen=True):
@@ -96,6 +100,11 @@ def run_case(
         sim.judge()  # check the view as soon as it is promised, before periodic repair can hide a defect
         _run(sim, case.settling - soon, case.seconds + soon, progress)
         sim.judge()
+        if case.later:
+            sim._play(case.later, later=True)
+            before = case.seconds + case.settling
+            _run(sim, max(0.0, case.later[-1].at / SECOND - before) + AFTER_LATER, before, progress)
+            sim.judge()
     except Exception as error:  # an error of the core or of a watcher is what a run searches for
         sim.violation = describe_error(error)
         return CaseResult(sim, error)
@@ -119,13 +128,16 @@ def saved_case(file: str | Path, *, nodes: Mapping[str, Spec] | None = None) -> 
     """Return a saved run as a case, which may be cut and shrunk. Raises ValueError for an invalid file."""
     header, actions, _ = load(file)
     ends = [action.at for action in actions if action.name == "calm"]
-    seconds = (ends[0] if ends else header.at) / SECOND
+    end = ends[0] if ends else header.at
+    settling = header.options.get("settling", SETTLING)
+    settled = end + round(settling * SECOND)
     return Case(
         seed=header.seed,
         nodes=nodes if nodes is not None else restored(header.nodes),
-        script=[action for action in actions if action.name not in ("calm", "judge")],
-        seconds=seconds,
-        settling=header.options.get("settling", SETTLING),
+        script=[action for action in actions if action.name not in ("calm", "judge") and action.at <= settled],
+        later=[action for action in actions if action.name != "judge" and action.at > settled],
+        seconds=end / SECOND,
+        settling=settling,
         scenario=header.scenario,
         options=header.options,
         objects=header.objects,

@@ -13,7 +13,7 @@ import msgspec
 
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.wire.messages import VERSION
-from mpreg_transports.testing.faults.swarm import Drawing, Swarm, meet
+from mpreg_transports.testing.faults.swarm import Drawing, Swarm, meet, single_faults
 from mpreg_transports.testing.faults.swarm import crash as crash_one
 from mpreg_transports.testing.faults.swarm import leave as leave_one
 from mpreg_transports.testing.runs.replay import SETTLING, Case
@@ -56,6 +56,8 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
             shown = [f"{name} {str(spec.driver).partition('(')[2].removesuffix(')')}" for name, spec in specs.items()]
             words += f"; drivers {', '.join(shown)}"
         drawn_options = {**msgspec.to_builtins(options), "failovers": limits.failovers, "words": words}
+        singles = chooser.chance("single", 0.4) and not drivers
+        later = single_faults(chooser, specs, seconds + _settling(load) + 1.0) if singles else []
     else:
         limits = SCALED if build is days else Limits()
         specs = standard_nodes(nodes, joins="all" if build is meetings else "first", limits=limits)
@@ -66,7 +68,8 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
             "rate": load.rate,
             "words": f"{(build.__doc__ or '').splitlines()[0]} {load.rate:g} requests/s",
         }
-    settling = SETTLING if not load.long else max(SETTLING, LONGEST + 20.0)
+        later = []
+    settling = _settling(load)
     drawn_options["settling"] = settling
     script = sorted([*faults, *work(chooser, list(specs), seconds, load)], key=lambda action: action.at)
     return Case(
@@ -77,8 +80,14 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         script=script,
         seconds=seconds,
         settling=settling,
+        later=later,
         objects=objects,
     )
+
+
+def _settling(load: Load) -> float:
+    """Return the seconds in which all requests of a workload end."""
+    return SETTLING if not load.long else max(SETTLING, LONGEST + 20.0)
 
 
 def strangers(specs: dict[str, Spec], kind: str) -> dict[str, Spec]:

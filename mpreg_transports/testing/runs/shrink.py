@@ -46,12 +46,13 @@ class Shrunk(msgspec.Struct, frozen=True, kw_only=True):
     def describe(self) -> str:
         """Return the smaller script as readable text."""
         case = self.case
+        script = [*case.script, *case.later]
         head = (
-            f"{self.ran.sim.violation}\nstill fails with {len(case.script)} of {self.before} actions, "
+            f"{self.ran.sim.violation}\nstill fails with {len(script)} of {self.before} actions, "
             f"{len(case.nodes)} nodes, {case.seconds:g} s "
             f"({self.runs} runs{'' if self.minimal else ', more could go'}):"
         )
-        return "\n".join([head, *describe_script(case.script)])
+        return "\n".join([head, *describe_script(script)])
 
 
 class Tries:
@@ -131,10 +132,17 @@ def shrink(
     _less_time(tries)
     _fewer_kinds(tries)
     _fewer_nodes(tries)
+    ddmin(tries.best.later, lambda later: tries.fails(msgspec.structs.replace(tries.best, later=list(later))))
     ddmin(tries.best.script, lambda script: tries.fails(_with(tries.best, script)))
     _fewer_nodes(tries)
     _less_time(tries)
-    return Shrunk(case=tries.best, ran=tries.ran, runs=tries.runs, before=len(case.script), minimal=not tries.used_up)
+    return Shrunk(
+        case=tries.best,
+        ran=tries.ran,
+        runs=tries.runs,
+        before=len(case.script) + len(case.later),
+        minimal=not tries.used_up,
+    )
 
 
 def ddmin(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
@@ -164,8 +172,14 @@ def _with(case: Case, script: Sequence[Action]) -> Case:
 
 
 def _less_time(tries: Tries) -> None:
-    """End the faults and the workload shortly after the last event."""
+    """End the faults and the workload shortly after the last event. Without the later faults if it is before them."""
     case = tries.best
+    if case.later:
+        if tries.ran.sim.now < case.later[0].at:
+            tries.fails(msgspec.structs.replace(case, later=()))
+        if tries.best.later:
+            return
+        case = tries.best
     last = min(tries.ran.sim.now, round(case.seconds * SECOND))
     if case.script:
         last = min(last, case.script[-1].at + SECOND) if tries.ran.sim.now > case.seconds * SECOND else last
@@ -197,7 +211,8 @@ def _fewer_nodes(tries: Tries) -> None:
         if len(case.nodes) > 1:
             nodes = {other: spec for other, spec in case.nodes.items() if other != name}
             nodes = {other: _joining(spec, name) for other, spec in nodes.items()}
-            tries.fails(msgspec.structs.replace(case, nodes=nodes, script=list(_without(case.script, name))))
+            parts = {"script": list(_without(case.script, name)), "later": list(_without(case.later, name))}
+            tries.fails(msgspec.structs.replace(case, nodes=nodes, **parts))
 
 
 def _joining(spec: Spec, gone: str) -> Spec:

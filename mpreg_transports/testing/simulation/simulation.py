@@ -632,19 +632,22 @@ class Simulation:
             versions=versions(),
         )
 
-    def _play(self, script: Iterable[Action]) -> None:
-        """Schedule the actions at their times. After `calm` only requests are performed."""
-        for action in script:
-            self._engine.push(max(self.now, action.at), self._engine.act, self._played, (action,))
+    def _play(self, script: Iterable[Action], *, later: bool = False) -> None:
+        """Schedule the actions at their times. After `calm` only requests are performed, unless it is the later part.
 
-    def _played(self, action: Action) -> None:
-        """Perform an action at its time. A stalled process submits nothing; after `calm` there are no faults."""
+        That part is of single faults in a cluster that has settled.
+        """
+        for action in script:
+            self._engine.push(max(self.now, action.at), self._engine.act, self._played, (action, later))
+
+    def _played(self, action: Action, later: bool) -> None:
+        """Perform an action at its time. A stalled process submits nothing."""
         caller: Host | None = self._client(action.args.get("client", ""))
         if action.name == "submit_own":
             caller = self.nodes[action.args["node"]]
         if caller is not None and caller.stalled_until > self.now:
             return
-        if self._faulty or action.name in WORK:
+        if self._faulty or later or action.name in WORK:
             self._perform(action.name, action.args)
 
     def _perform(self, name: str, args: Mapping[str, Any]) -> None:
