@@ -69,6 +69,6 @@ class FailureDetection(Watcher):
                 continue
             seen = cell(other.node.cluster.members, death.member)
             if seen[1] in (Standing.ALIVE, Standing.SUSPECT):
-                late = (self._sim.now - death.at) / SECOND
-                text = f"{stamp(other)} sees {show(death.name, death.member)} as {show_cell(seen)}"
-                raise Violation(13, f"{text} {late:.1f} s after its crash in a calm cluster", pair=(other.name, death.name))
+                late = f"{(self._sim.now - death.at) / SECOND:.1f} s after its crash in a calm cluster"
+                text = f"{stamp(other)} sees {show(death.name, death.member)} as {show_cell(seen)} {late}"
+                raise Violation(13, text, pair=(other.name, death.name))
