@@ -328,7 +328,7 @@ class Node:
             self._tap.input("offer", now, (function,))
         actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
-        self._run(self.worker.concurrency(function.name, function.concurrency, now), now)
+        self._run(self.worker.concurrency(function.name, function.concurrency, now, queue=function.queue), now)
         self._run(actions, now)
         self._settle(now)
 
@@ -472,6 +472,8 @@ def _check_function(function: FunctionSpec) -> FunctionSpec:
             f"function {name!r}: concurrency={shown(slots)}: expected 1 or more, the number of its "
             "calls that run at once"
         )
+    if type(function.queue) is not int or function.queue < 0:
+        raise LocalProtocolError(f"function {name!r}: queue={shown(function.queue)}: expected 0 or more")
     for field in ("name", "version", "signature", "doc"):
         check_text(f"function {name!r}: {field}", getattr(function, field))
     for field in ("idempotent", "streaming", "inline"):

@@ -44,6 +44,7 @@ from mpreg_proto.requests.actions import (
     CallSettled,
     CancelDispatch,
     Connect,
+    CreditReturned,
     Dispatch,
     RequestOutput,
     SendReply,
@@ -63,6 +64,7 @@ from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
     CancelRequest,
+    Credit,
     DialBack,
     Digest,
     Explain,
@@ -337,6 +339,12 @@ class ActionRunner:
         self._replies.add(action.link, action.request, action.row, last=action.last)
         return ()
 
+    def _credit_returned(self, action: CreditReturned, now: int) -> Iterable[Output]:
+        if action.link == LOCAL:
+            return self._machines.coordinator.credit_returned(self._machines.me, action.function, now)
+        self._links.send_or_close(action.link, Credit(action.function))
+        return ()
+
     def _connect(self, action: Connect, now: int) -> Iterable[Output]:
         return self._machines.cluster.connect(action.member, now)
 
@@ -413,6 +421,7 @@ _ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[Output]
     SendReply: ActionRunner._send_reply,
     CallSettled: ActionRunner._call_settled,
     CallFinished: ActionRunner._call_finished,
+    CreditReturned: ActionRunner._credit_returned,
     Connect: ActionRunner._connect,
     SendMessage: ActionRunner._send_message,
     SendPing: ActionRunner._send_ping,
@@ -533,6 +542,13 @@ class Router:
         self._run(self._worker.cancel(link, message.id, now), now)
         self._run(self._machines.relay.cancel(link, message.id), now)
 
+    def _on_credit(self, link: LinkId, message: Credit, now: int) -> None:
+        member = self._links.sessions[link].member
+        if member is None:
+            self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "credit is for nodes only"))
+            return
+        self._run(self._machines.coordinator.credit_returned(member, message.function, now), now)
+
     def _on_explain(self, link: LinkId, message: Explain, now: int) -> None:
         machines = self._machines
         loads, limits = machines.coordinator.outstanding, machines.config.limits
@@ -592,6 +608,7 @@ _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {
     BadRequest: Router._on_bad_request,
     Result: Router._on_result,
     CancelRequest: Router._on_cancel,
+    Credit: Router._on_credit,
     Explain: Router._on_explain,
     GetView: Router._on_get_view,
     **dict.fromkeys(

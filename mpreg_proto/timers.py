@@ -37,6 +37,8 @@ class TimerKind(StrEnum):
     """request, call: no link to its node was opened."""
     RETRY = "retry"
     """request, call: it is started again after a loss."""
+    BACKLOG = "backlog"
+    """function: members that refuse its calls are tried again."""
     DRAIN_GRACE = "drain_grace"
     """0: a draining node ends the calls that still run."""
     LATE = "late"
@@ -62,7 +64,13 @@ class TimerKind(StrEnum):
 
 
 LINK_TIMERS: Final = (TimerKind.HANDSHAKE, TimerKind.PING, TimerKind.GOODBYE, TimerKind.DECODE, TimerKind.STALLED)
-REQUEST_TIMERS: Final = (TimerKind.DEADLINE, TimerKind.OFFER_WAIT, TimerKind.LINK_WAIT, TimerKind.RETRY)
+REQUEST_TIMERS: Final = (
+    TimerKind.DEADLINE,
+    TimerKind.OFFER_WAIT,
+    TimerKind.LINK_WAIT,
+    TimerKind.RETRY,
+    TimerKind.BACKLOG,
+)
 
 _SLACK = 64
 

@@ -47,7 +47,9 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     signature: str = ""
     doc: str = ""
     concurrency: int = 1
-    """The number of its calls that run at once; local to this process."""
+    """The number of its calls that run at once."""
+    queue: int = 0
+    """The number of its calls that may wait here for one of these to end; 0: as many as run at once."""
     inline: bool = False
     """True if it never blocks and runs within the input; local to this process."""
 
@@ -62,6 +64,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     streaming: bool = False
     signature: str = ""
     doc: str = ""
+    capacity: int = 0
+    """The number of its calls that the node takes at once, running and queued; 0: no bound is known."""
 
 
 class Applied(enum.Enum):
@@ -169,8 +173,9 @@ class Catalogue:
         Raises LocalProtocolError (1014) beyond a limit; nothing has changed then.
         """
         entry = Entry(
-            spec.name, spec.version, spec.resources, spec.idempotent, spec.streaming, spec.signature, spec.doc
-        )
+            spec.name, spec.version, spec.resources, spec.idempotent, spec.streaming, spec.signature, spec.doc,
+            0 if spec.inline else spec.concurrency + (spec.queue or spec.concurrency),
+        )  # fmt: skip
         delta = self._change(FUNCTION + spec.name, _encode(entry))
         self.offered[spec.name] = spec
         return delta

@@ -40,6 +40,8 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
     suspect: bool
     idempotent: bool
     version: str
+    capacity: int = 0
+    """The number of calls of the function that it takes at once; 0: no bound is known."""
 
 
 class FunctionRow(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +99,15 @@ class Index:
             if offered & asked == asked:
                 suspect = member.standing is Standing.SUSPECT
                 found.append(
-                    Provider(member.id, member.shown, offered == asked, suspect, entry.idempotent, entry.version)
+                    Provider(
+                        member.id,
+                        member.shown,
+                        offered == asked,
+                        suspect,
+                        entry.idempotent,
+                        entry.version,
+                        entry.capacity,
+                    )
                 )
         if len(self._bits) > _TAGS:  # a mask is used within one search only, so tags may get new numbers
             self._bits.clear()

@@ -60,6 +60,13 @@ class CallFinished(msgspec.Struct, frozen=True, gc=False):
     last: bool
 
 
+class CreditReturned(msgspec.Struct, frozen=True, gc=False):
+    """The own worker has a place for a call of this function, for the coordinator at the other end of `link`."""
+
+    link: LinkId
+    function: str
+
+
 class Connect(msgspec.Struct, frozen=True, gc=False):
     """A call waits for a link to this member."""
 
@@ -68,6 +75,6 @@ class Connect(msgspec.Struct, frozen=True, gc=False):
 
 RequestAction = Dispatch | CancelDispatch | SendReply | Connect | Run | Cancel | Notify
 """Commands: what is to be done."""
-RequestEvent = CallSettled | CallFinished
+RequestEvent = CallSettled | CallFinished | CreditReturned
 """Facts: what became of a call."""
 RequestOutput = RequestAction | RequestEvent

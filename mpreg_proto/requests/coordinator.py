@@ -19,6 +19,7 @@ from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply
+from mpreg_proto.requests.backlog import POLL, Requirement
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
 from mpreg_proto.requests.placement import CatalogueView
@@ -184,6 +185,7 @@ class Coordinator:
         self.me = me
         self._links = links
         self._limits = limits
+        self._timers = timers
         self._rng = rng.child("failover")
         self.outstanding: Outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
         self.pending_calls: PendingCalls = PendingCalls(timers)
@@ -220,6 +222,8 @@ class Coordinator:
         planned = plan(request, self._limits)
         if isinstance(planned, Fault):
             return [_refuse(request, link, planned)]
+        if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, link, now)) is not None:
+            return [_refuse(request, link, refusal)]
         unroutable = [] if request.wait else self.scheduler.unroutable(request)
         if unroutable and not request.partial:
             return [_refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
@@ -234,6 +238,21 @@ class Coordinator:
                 fault = self.scheduler.explain_not_found(execution, call)
                 actions += self.in_flight.failed(execution, call.name, fault, now)
         return actions if execution.finished else actions + self._place(execution, execution.start(now), now)
+
+    def _not_admitted(self, request: Request, plan: Plan, link: LinkId, now: int) -> Fault | None:
+        """Return 1022 if one of the first calls of a request would wait for too long, or None."""
+        backlog = self.pending_calls.backlog
+        timeout = self._limits.default_timeout if request.timeout is None else request.timeout
+        for function in dict.fromkeys(call.function for call in request.calls if call.name not in plan.dependencies):
+            after = backlog.refuses(function, link, timeout, now)
+            if after is not None:
+                return faults.not_admitted(function, waited=backlog.waited(function, now), retry_after=after)
+        return None
+
+    def credit_returned(self, member: MemberId, function: str, now: int) -> list[RequestOutput]:
+        """Handle a place for one more call of a function at a member that had refused one."""
+        self.outstanding.credits.granted(member, function)
+        return self._drain([function], now)
 
     def result_received(self, link: LinkId, result: Result, now: int) -> list[RequestOutput]:
         """Handle a Result: the outcome of a dispatch, or of some of its calls."""
@@ -250,7 +269,9 @@ class Coordinator:
                 actions += self._settle(link, result.id, failed, queue=result.queue, ready=ready, now=now)
         elif result.last and self.outstanding.has(result.id):  # its dispatch went out on another link
             actions.append(Notify(StrayResult(link, result.id)))
-        return actions + self._place_all(ready, now) if ready else actions
+        if ready:
+            actions += self._place_all(ready, now)
+        return actions + self._drain_all(now) if len(self.pending_calls.backlog) else actions
 
     def unsent(self, number: int, fault: Fault | None, now: int) -> list[RequestOutput]:
         """Handle a dispatch that was never sent: it was too long (`fault`), or its link is closed (None).
@@ -281,7 +302,9 @@ class Coordinator:
         """Handle the outcome of one call at the own worker."""
         ready: dict[RequestId, list[str]] = {}
         actions = self._settle(LOCAL, number, row, queue=0, ready=ready, now=now)
-        return actions + self._place_all(ready, now) if ready else actions
+        if ready:
+            actions += self._place_all(ready, now)
+        return actions + self._drain_all(now) if len(self.pending_calls.backlog) else actions
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a request for its caller, which still receives an answer, 1021."""
@@ -294,13 +317,15 @@ class Coordinator:
         for execution in self.in_flight.from_link(link):
             actions += self.in_flight.close(execution, now, "the caller has disconnected")
         self.in_flight.forget(link)
-        return actions + self._lose(self.outstanding.by_link(link), now)
+        self.pending_calls.backlog.forget(link)
+        actions += self._lose(self.outstanding.by_link(link), now)
+        return actions + self._drain_all(now)
 
     def member_lost(self, member: MemberId, now: int) -> list[RequestOutput]:
         """Handle a member that is DEAD or LEFT: the calls dispatched to it are lost."""
         actions = self._lose(self.outstanding.by_member(member), now)
         self.outstanding.forget(member)
-        return actions
+        return actions + self._drain_all(now)
 
     def offers_changed(
         self, now: int, *, functions: Iterable[str] | None = None, members: Iterable[MemberId] = ()
@@ -311,10 +336,11 @@ class Coordinator:
         if not self.pending_calls.calls:
             return []
         if functions is None:
-            return self._place_all(self.pending_calls.pop_all(), now)
-        pending = self.pending_calls
+            return [*self._place_all(self.pending_calls.pop_all(), now), *self._drain_all(now)]
+        pending, functions = self.pending_calls, list(functions)
         keys = [*pending.matching(functions, self.scheduler.can_run), *pending.waiting_for_link(members)]
-        return self._place_all(self.pending_calls.pop(keys), now) if keys else []
+        actions = self._place_all(self.pending_calls.pop(keys), now) if keys else []
+        return actions + self._drain(functions, now) if len(pending.backlog) else actions
 
     def link_selected(self, member: MemberId, now: int) -> list[RequestOutput]:
         """Place the pending calls that `member` can run, to which a link stands now."""
@@ -330,6 +356,8 @@ class Coordinator:
 
     def wake(self, key: Key, now: int) -> list[RequestOutput]:
         """Handle a timer of the coordinator."""
+        if key[0] == TimerKind.BACKLOG:
+            return self._poll(str(key[1]), now)
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
             return []
@@ -389,6 +417,12 @@ class Coordinator:
             return [Notify(StrayResult(link, number))]
         self.outstanding.record_result(attempt.candidate.member, queue, row.ran, now)
         execution = attempt.execution
+        member, function = attempt.candidate.member, attempt.function
+        if not (isinstance(row, Failed) and row.refused):
+            self.outstanding.credits.returned(member, function, attempt.candidate.capacity)
+            self.pending_calls.backlog.ended(function, execution.link, row.ran, now)
+        elif faults.has_no_place(row.fault):
+            self.outstanding.credits.refused(member, function)
         if execution.id not in self.requests:
             return []
         if isinstance(row, Failed):
@@ -422,7 +456,7 @@ class Coordinator:
             if relay is not None and relay != attempt.candidate.member:
                 history.route_refused(name, relay)
                 return
-        if not self._link_closed_first(attempt, fault):
+        if not faults.has_no_place(fault) and not self._link_closed_first(attempt, fault):
             history.refused(name, attempt.candidate.member, fault)
 
     def _retry_after_loss(self, attempt: Attempt, now: int) -> bool:
@@ -483,6 +517,45 @@ class Coordinator:
         """Return what is outstanding of a dispatch that went out over `link`, the only link that may answer it."""
         return [attempt for attempt in self.outstanding.by_number(number) if attempt.link == link]
 
+    # -- the backlog --------------------------------------------------------------------------------------------------
+
+    def _drain_all(self, now: int) -> list[RequestOutput]:
+        return self._drain(list(self.pending_calls.backlog.functions), now)
+
+    def _drain(self, functions: Iterable[str], now: int) -> list[RequestOutput]:
+        """Dispatch calls of the backlog for which a member has a place, in turn."""
+        actions: list[RequestOutput] = []
+        for function in functions:
+            while (key := self.pending_calls.backlog.next(function, self._has_place)) is not None:
+                actions += self._take_turn(key, function, now)
+        return actions
+
+    def _take_turn(self, key: tuple[RequestId, str], function: str, now: int) -> list[RequestOutput]:
+        """Dispatch a call of the backlog. It is not started if its runtime no longer fits before its deadline."""
+        execution, name = self.requests[key[0]], key[1]
+        backlog = self.pending_calls.backlog
+        self.pending_calls.discard(execution, name)
+        backlog.left(function, now)
+        median, left = backlog.median(function), execution.deadline - now
+        if left < median:
+            fault = faults.too_late(execution.plan.calls[name], left, median)
+            execution.move(name, CallState.READY, now)
+            return self.in_flight.failed(execution, name, fault, now)
+        backlog.charge(execution.link, max(median, 1))
+        return self._place(execution, [name], now, turn=True)
+
+    def _has_place(self, requirement: Requirement) -> bool:
+        key = requirement[3]
+        return self.scheduler.has_place(requirement, None if key is None else self.requests[key[0]])
+
+    def _poll(self, function: str, now: int) -> list[RequestOutput]:
+        """Try members again that refuse calls of a function, as a `Credit` may have been lost with its link."""
+        self.outstanding.credits.poll(function)
+        actions = self._drain([function], now)
+        if self.pending_calls.backlog.count(function):
+            self._timers.set((TimerKind.BACKLOG, function), now + POLL)
+        return actions
+
     # -- what is ready ------------------------------------------------------------------------------------------------
 
     def _place_all(self, ready: Mapping[RequestId, Sequence[str]], now: int) -> list[RequestOutput]:
@@ -492,15 +565,17 @@ class Coordinator:
                 actions += self._place(execution, names, now)
         return actions
 
-    def _place(self, execution: Execution, names: Sequence[str], now: int) -> list[RequestOutput]:
-        """Dispatch ready calls. A call that no node can run may end the request before."""
+    def _place(
+        self, execution: Execution, names: Sequence[str], now: int, *, turn: bool = False
+    ) -> list[RequestOutput]:
+        """Dispatch ready calls (`turn`: before the backlog). A call that no node can run may end the request before."""
         calls, failing = self.scheduler.placeable(execution, names, now)
         actions: list[RequestOutput] = []
         for name, fault in failing:
             actions += self.in_flight.failed(execution, name, fault, now)
             if execution.id not in self.requests:
                 return actions
-        return actions + self.scheduler.dispatch(execution, calls, now)
+        return actions + self.scheduler.dispatch(execution, calls, now, turn=turn)
 
 
 def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:

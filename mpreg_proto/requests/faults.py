@@ -60,6 +60,33 @@ def failover_limit_reached(call: str, nodes: Sequence[str], failovers: int) -> F
     return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": nodes[-1], "nodes": list(nodes), "failovers": failovers})
 
 
+def no_place(call: Call, node: str) -> Fault:
+    """1022 from a worker that has as many calls of a function as it takes; its coordinator keeps the call."""
+    details = {"call": call.name, "function": call.function, "node": node, "full": True, "retry_after": 0.1}
+    return Fault(ErrorCode.OVERLOADED, f"{node} has as many calls of {call.function!r} as it takes", details)
+
+
+def has_no_place(fault: Fault) -> bool:
+    """Return whether `fault` is `no_place`."""
+    return fault.code == ErrorCode.OVERLOADED and bool(fault.details.get("full"))
+
+
+def not_admitted(function: str, *, waited: int, retry_after: int) -> Fault:
+    """1022 for a request whose first calls would wait for too long."""
+    seconds = max(0.05, round(retry_after / SECOND, 2))
+    text = f"{function!r} gets more calls than it can run: the oldest has waited for {waited / SECOND:.2g} s"
+    details = {"function": function, "waited": waited / SECOND, "retry_after": seconds}
+    return Fault(ErrorCode.OVERLOADED, f"{text}; try again after {seconds:g} s", details)
+
+
+def too_late(call: Call, left: int, median: int) -> Fault:
+    """1020 for a call that has waited for its turn until its runtime no longer fits."""
+    text = f"call {call.name!r} got its turn {max(0, left) / SECOND:.2g} s before its deadline"
+    details = {"call": call.name, "function": call.function}
+    usual = f"{call.function!r} usually takes {median / SECOND:.2g} s"
+    return Fault(ErrorCode.DEADLINE_EXCEEDED, f"{text} and was not started: {usual}", details)
+
+
 def not_started(call: Call, node: str, reason: str) -> Fault:
     """1022 for a function whose body the node cannot start now."""
     text = f"{node} cannot start {call.function!r}: {reason}"

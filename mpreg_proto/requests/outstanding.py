@@ -15,6 +15,7 @@ import msgspec
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, SECOND, Limits
 from mpreg_proto.requests.actions import LOCAL
+from mpreg_proto.requests.backlog import Credits
 from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.requests.request_state import Execution, RunTimes
 from mpreg_proto.wire.messages import Done, Failed
@@ -47,6 +48,7 @@ class Attempt(msgspec.Struct, frozen=True, eq=False):
     candidate: Candidate
     """The chosen member, as it was offered at that moment."""
     sent: int
+    function: str
 
 
 class Outstanding:
@@ -63,6 +65,7 @@ class Outstanding:
         "_mean_runtime",
         "_reported_queues",
         "_unreachable_until",
+        "credits",
         "last_number",
     )
 
@@ -88,6 +91,8 @@ class Outstanding:
         """The numbers of the outstanding dispatches of each link."""
         self._reported_queues: dict[MemberId, tuple[int, int]] = {}
         self._mean_runtime: dict[MemberId, int] = {}
+        self.credits: Credits = Credits()
+        """The number of calls of each function that members take."""
         self._unreachable_until: dict[MemberId, int] = {}
         """The members that could not be dialled, and until when they are avoided."""
 
@@ -104,6 +109,7 @@ class Outstanding:
             self._by_link.setdefault(attempt.link, {})[attempt.number] = None
         calls[attempt.call] = attempt
         self._by_member.setdefault(attempt.candidate.member, {})[attempt.number, attempt.call] = attempt
+        self.credits.sent(attempt.candidate.member, attempt.function)
 
     def pop(self, number: int, call: str, link: LinkId) -> Attempt | None:
         """Remove and return the attempt that an answer on `link` belongs to; None for a stray answer."""
@@ -119,6 +125,7 @@ class Outstanding:
             if not numbers:
                 del self._by_link[link]
         del self._by_member[attempt.candidate.member][number, call]
+        self.credits.ended(attempt.candidate.member, attempt.function)
         return attempt
 
     def by_number(self, number: int) -> list[Attempt]:
@@ -169,6 +176,7 @@ class Outstanding:
     def forget(self, member: MemberId) -> None:
         """Forget a member that is DEAD or LEFT, whose attempts were removed before."""
         self._by_member.pop(member, None)
+        self.credits.forget(member)
         self._unreachable_until.pop(member, None)
         self._reported_queues.pop(member, None)
         self._mean_runtime.pop(member, None)

@@ -18,6 +18,7 @@ from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction
+from mpreg_proto.requests.backlog import POLL, Backlog, Requirement
 from mpreg_proto.requests.graph import plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding
 from mpreg_proto.requests.placement import (
@@ -43,12 +44,13 @@ _Requirement = tuple[str, tuple[str, ...], str | None]
 class PendingCalls:
     """The pending calls, by request and name. Timer kinds: OFFER_WAIT, LINK_WAIT and, after a loss, RETRY."""
 
-    __slots__ = ("_by_function", "_by_member", "_link_targets", "_requirements", "_retry_times", "_timers", "calls")
+    __slots__ = ("_by_function", "_by_member", "_link_targets", "_requirements", "_retry_times", "_timers", "backlog",
+                 "calls")  # fmt: skip
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
         self.calls: dict[_Key, None] = {}
-        """All pending calls in the order in which they were added; written by the methods alone."""
+        """All pending calls in the order in which they were added, with the backlog; written by the methods alone."""
         self._requirements: dict[_Key, _Requirement] = {}
         """The requirement of each of `calls`, but of those that pause after a loss."""
         self._by_function: dict[str, dict[_Requirement, dict[_Key, None]]] = {}
@@ -59,6 +61,8 @@ class PendingCalls:
         """The inverse of `_link_targets`."""
         self._retry_times: dict[_Key, int] = {}
         """The calls that pause after a loss, and the end of the pause."""
+        self.backlog: Backlog = Backlog()
+        """The calls that wait until a member takes another call of their function."""
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
@@ -84,6 +88,16 @@ class PendingCalls:
         self.calls[key] = None
         self._retry_times[key] = at
         self._timers.set((TimerKind.RETRY, *key), at)
+
+    def wait_for_place(self, execution: Execution, name: str, requirement: Requirement, now: int) -> None:
+        """Wait in the backlog until a member takes another call of the function."""
+        key = (execution.id, name)
+        execution.pending[name] = None
+        self.calls[key] = None
+        self.backlog.add(key, requirement, client=execution.link, deadline=execution.deadline, now=now)
+        timer = (TimerKind.BACKLOG, requirement[0])
+        if timer not in self._timers:
+            self._timers.set(timer, now + POLL)
 
     def _enter(self, execution: Execution, name: str) -> None:
         key = (execution.id, name)
@@ -173,6 +187,8 @@ class PendingCalls:
         self._forget_requirement(key)
         self._forget_link_target(key)
         self._retry_times.pop(key, None)
+        if len(self.backlog) and (function := self.backlog.discard(key)) is not None:
+            self._timers.cancel((TimerKind.BACKLOG, function))
         self._timers.cancel((TimerKind.OFFER_WAIT, execution.id, name))
         self._timers.cancel((TimerKind.LINK_WAIT, execution.id, name))
         self._timers.cancel((TimerKind.RETRY, execution.id, name))
@@ -203,6 +219,7 @@ NextHop = Callable[[MemberId, Collection[bytes]], LinkId | None]
 """Returns the link over which a member may be reached, other than over the relays given."""
 _Batches = dict[tuple[LinkId, bytes], "_Batch"]
 """Dispatches by their link and, if they are relayed, their member."""
+_NO_PLACE = "each node that can run it has as many calls of the function as it takes"
 _EXPLAINED = 32
 """The most calls of one request whose error names alternatives: similar names, what the nearest node lacks."""
 _OVERHEAD = 1024
@@ -322,19 +339,44 @@ class Scheduler:
 
     # -- dispatching ---------------------------------------------------------------------------------------------------
 
+    def requirement(self, execution: Execution, call: Call) -> Requirement:
+        """Return what decides which members may run a call; the call itself if its earlier attempts do so too."""
+        history, name = execution.history, call.name
+        own = name in history.refusals or name in history.versions or name in execution.local_calls
+        return call.function, call.resources, call.version, (execution.id, name) if own else None
+
+    def has_place(self, requirement: Requirement, execution: Execution | None) -> bool:
+        """Return whether a member takes another such call, or no member can run it any more; `execution`: its own."""
+        function, resources, version, key = requirement
+        if key is None or execution is None:
+            candidates: Sequence[Candidate] = self._catalogue.offers(function, resources, version)
+        else:
+            candidates = self.candidates(execution, execution.plan.calls[key[1]])
+        return not candidates or bool(self._outstanding.credits.allowed(candidates, function))
+
     def dispatch(
-        self, execution: Execution, calls: Sequence[tuple[Call, Sequence[Candidate]]], now: int
+        self, execution: Execution, calls: Sequence[tuple[Call, Sequence[Candidate]]], now: int, *, turn: bool = False
     ) -> list[RequestAction]:
-        """Choose a member for each call. Calls for one member go in one dispatch, as far as a message holds them."""
+        """Choose a member for each call. Calls for one member go in one dispatch, as far as a message holds them.
+
+        A call for which no member has a place, or behind others that wait for one, goes into the backlog, unless it is
+        its `turn`.
+        """
         full: list[RequestAction] = []
         actions: list[RequestAction] = []
         batches: _Batches = {}
-        for call, candidates in calls:
-            if len(candidates) == 1:
+        backlog, credits = self._pending_calls.backlog, self._outstanding.credits
+        for call, every in calls:
+            candidates = credits.allowed(every, call.function)
+            if not candidates or (not turn and len(backlog) and backlog.has(self.requirement(execution, call))):
+                execution.move(call.name, CallState.PENDING, now, reason=_NO_PLACE)
+                self._pending_calls.wait_for_place(execution, call.name, self.requirement(execution, call), now)
+                continue
+            if len(candidates) == 1 == len(every):
                 chosen, why = candidates[0], ONLY_CANDIDATE
             else:
                 equals = rank(candidates, self._outstanding, resources=call.resources, now=now)
-                chosen, why = self._choose(execution, call, equals, now), choice_reason(equals, candidates)
+                chosen, why = self._choose(execution, call, equals, now), choice_reason(equals, every)
             route = self._route_to(execution, call.name, chosen.member, now)
             if route is None:
                 execution.move(call.name, CallState.PENDING, now, chosen.shown, "no link to that node yet")
@@ -429,7 +471,7 @@ class Scheduler:
             dispatch.idempotent.append(name)
         state = CallState.DISPATCHED if chosen.idempotent else CallState.POSSIBLY_STARTED
         execution.move(name, state, now, chosen.shown, why)
-        self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now))
+        self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, call.function))
 
 
 def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits, now: int) -> Explanation:

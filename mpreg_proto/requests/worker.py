@@ -30,11 +30,15 @@ from mpreg_proto.guard import shown
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import CallFinished, RequestOutput
+from mpreg_proto.requests.actions import CallFinished, CreditReturned, RequestOutput
+from mpreg_proto.requests.backlog import POLL, Pace
 from mpreg_proto.wire.decode import count
 from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
+
+_NOBODY: Final = LinkId(-1)
+"""A link that no coordinator has."""
 
 
 class Job(msgspec.Struct, eq=False):
@@ -73,6 +77,11 @@ class Worker:
         self._codec = codec
         self._limits = limits
         self._slots: dict[str, int] = {}
+        self._queue_limits: dict[str, int] = {}
+        self._waiters: dict[str, OrderedDict[LinkId, None]] = {}
+        """The links over which calls of a function were refused for lack of a place, the longest wait first."""
+        self._promised: dict[str, dict[LinkId, int]] = {}
+        """The places that are kept for coordinators which were refused before, by function, and until when."""
         self._busy: dict[str, int] = {}
         self._queues: dict[str, OrderedDict[Job, None]] = {}
         """The queued calls in order of arrival. Removing any of them costs the same."""
@@ -86,13 +95,19 @@ class Worker:
         self._dispatches: dict[tuple[LinkId, int], dict[str, Job]] = {}
         self._by_link: dict[LinkId, dict[int, None]] = {}
         """The numbers of the dispatches of each link."""
+        self._paces: dict[str, Pace] = {}
+        """How fast the calls of each function end, if they were ever queued."""
         self._last_run = 0
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def concurrency(self, function: str, slots: int, now: int) -> list[RequestOutput]:
-        """Run at most `slots` bodies of `function` at once from now on; running ones go on."""
+    def concurrency(self, function: str, slots: int, now: int, *, queue: int = 0) -> list[RequestOutput]:
+        """Run at most `slots` bodies of `function` at once from now on, and queue at most `queue` (0: `slots`) calls.
+
+        Running and queued ones go on.
+        """
         self._slots[function] = slots
+        self._queue_limits[function] = queue or slots
         return self._next(function, now) if function in self._queues else []
 
     def accept(
@@ -130,6 +145,10 @@ class Worker:
                 actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
                 continue
             function = job.call.function
+            if not self._has_place(function, link, now):
+                self._waiters.setdefault(function, OrderedDict()).setdefault(link, None)
+                actions.append(self._end(job, Failed(job.call.name, faults.no_place(job.call, self._shown()), True)))
+                continue
             if function not in self._queues and self._has_slot(function) and (not job.memory or self._has_memory(job)):
                 actions.append(self._start(job, now))
             else:
@@ -153,15 +172,20 @@ class Worker:
         self._memory_used -= job.memory
         actions: list[RequestOutput] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
+            if function in self._queues:
+                self._paces.setdefault(function, Pace()).ended(now - job.started, now, busy=False)
             actions += self._next(function, now)
-        return actions + self._start_blocked(now) if self._blocked else actions
+        if self._blocked:
+            actions += self._start_blocked(now)
+        return actions + self._return_credit(now) if self._waiters else actions
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a dispatch: refuse its queued calls at once, stop its running ones, which answer when they end."""
         actions: list[RequestOutput] = []
         for job in list(self._dispatches.get((link, number), {}).values()):
             actions += self._stop(job, faults.CANCELLED)
-        return actions + self._start_blocked(now)
+        actions += self._start_blocked(now)
+        return actions + self._return_credit(now) if self._waiters else actions
 
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
         """Handle the end of a link: remove its queued calls and stop its running ones.
@@ -169,6 +193,10 @@ class Worker:
         Their `CallFinished`s have no receiver.
         """
         actions: list[RequestOutput] = []
+        for waiting in self._waiters.values():
+            waiting.pop(link, None)
+        for promised in self._promised.values():
+            promised.pop(link, None)
         for number in list(self._by_link.get(link, ())):
             actions += self.cancel(link, number, now)
         return actions
@@ -184,6 +212,9 @@ class Worker:
     def withdrawn(self, function: str, now: int) -> list[RequestOutput]:
         """Refuse the queued calls of a function that is no longer offered, unless they may run all the same."""
         self._slots.pop(function, None)
+        self._paces.pop(function, None)
+        self._waiters.pop(function, None)
+        self._promised.pop(function, None)
         actions: list[RequestOutput] = []
         for job in list(self._queues.get(function, ())):
             refusal = self._refusal(job.call, job.assumed_idempotent)
@@ -214,6 +245,38 @@ class Worker:
 
     def _has_slot(self, function: str) -> bool:
         return self._busy.get(function, 0) < self._slots.get(function, 1)
+
+    def _has_place(self, function: str, link: LinkId, now: int) -> bool:
+        """Return whether another call of a function may be taken from `link`: a slot or a place in its queue is free.
+
+        Places that were promised to other links lately are not free.
+        """
+        slots = self._slots.get(function, 1)
+        queue = self._queues.get(function)
+        taken = self._busy.get(function, 0) + (len(queue) if queue else 0)
+        if self._promised and (promised := self._promised.get(function)):
+            if link in promised:
+                del promised[link]
+                if not promised:
+                    del self._promised[function]
+                return True
+            taken += sum(1 for until in promised.values() if until > now)
+        return taken < slots + self._queue_limits.get(function, slots)
+
+    def _return_credit(self, now: int) -> list[RequestOutput]:
+        """Promise the free places of functions to those that wait for one, in turn."""
+        actions: list[RequestOutput] = []
+        for function, waiters in list(self._waiters.items()):
+            while waiters and self._has_place(function, _NOBODY, now):
+                link, _ = waiters.popitem(last=False)
+                promised = self._promised.setdefault(function, {})
+                for late in [other for other, until in promised.items() if until <= now]:
+                    del promised[late]
+                promised[link] = now + POLL
+                actions.append(CreditReturned(link, function))
+            if not waiters:
+                del self._waiters[function]
+        return actions
 
     def _has_memory(self, job: Job) -> bool:
         """Return whether there is memory for the inputs of a call. No call overtakes others that wait for memory."""
@@ -355,6 +418,9 @@ class Worker:
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
                 actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
+            elif function in self._paces and job.deadline - now < (median := self._paces[function].median):
+                late = faults.too_late(job.call, job.deadline - now, median)
+                actions.append(self._end(job, Failed(job.call.name, late, refused=True, waited=now - job.accepted)))
             else:
                 actions.append(self._start(job, now))
         if queue is not None and not queue:

@@ -191,6 +191,12 @@ class CancelRequest(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=Fal
 # -- queries about the cluster ----------------------------------------------------------------------------------------
 
 
+class Credit(msgspec.Struct, array_like=True, frozen=True, tag=17, gc=False):
+    """The sender, which had no place for a call of this function, keeps one for the receiver for a quarter second."""
+
+    function: str
+
+
 class Explain(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False):
     """A query for the nodes on which these calls would run, and the reasons. Nothing runs."""
 
@@ -353,6 +359,7 @@ Message = (
     | Request
     | Result
     | CancelRequest
+    | Credit
     | Explain
     | Explanation
     | GetView

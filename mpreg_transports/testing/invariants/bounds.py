@@ -14,7 +14,7 @@ from mpreg_proto.node import Node
 from mpreg_proto.notices import Standing
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.request_state import CallState, Execution
-from mpreg_proto.timers import REQUEST_TIMERS, Key, TimerKind
+from mpreg_proto.timers import Key, TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Gossip, Message
 from mpreg_transports.testing.invariants.oracles import stamp
@@ -32,6 +32,9 @@ _HEAP = 64
 _AGAIN = 4
 """The number of times that one claim may arrive over one link as gossip, also when both sides send it at the same time.
 Replies to digests are not counted: each has a digest, of which several may wait on a link that is cut."""
+
+
+_WAITING = (TimerKind.OFFER_WAIT, TimerKind.LINK_WAIT, TimerKind.RETRY)
 
 
 class ResourceBounds(Watcher):
@@ -131,7 +134,10 @@ class ResourceBounds(Watcher):
         for request, name in coordinator.pending_calls.calls:
             if request not in requests or requests[request].states[name] is not CallState.PENDING:
                 self._wrong(host, f"call {name!r} of request {request}, which is over, waiting")
-            if not any((kind, request, name) in node._timers for kind in REQUEST_TIMERS[1:]):
+            function = requests[request].plan.calls[name].function
+            in_backlog = (request, name) in coordinator.pending_calls.backlog
+            waits = (TimerKind.BACKLOG, function) in node._timers if in_backlog else False
+            if not waits and not any((kind, request, name) in node._timers for kind in _WAITING):
                 self._wrong(host, f"call {name!r} of request {request} waiting for ever")
         for execution in requests.values():
             if lost := _lost_calls(coordinator, execution):
@@ -204,6 +210,9 @@ def _belongs(node: Node, key: Key) -> bool:
             return request in node.coordinator.requests
         case (TimerKind.OFFER_WAIT | TimerKind.LINK_WAIT | TimerKind.RETRY, request, name):
             return (request, name) in node.coordinator.pending_calls.calls
+        case (TimerKind.BACKLOG, function):
+            calls = node.coordinator.pending_calls.backlog._calls
+            return any(one.requirement[0] == function for one in calls.values())
         case (TimerKind.DIAL, address):
             return address in node.cluster._dialer._rows
         case (TimerKind.DIAL_TIMEOUT, address):

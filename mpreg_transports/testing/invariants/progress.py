@@ -8,6 +8,7 @@ from mpreg_proto.effects import Run
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.notices import MemberChanged, Notice, Standing
+from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
@@ -55,7 +56,7 @@ class QueueProgress(Watcher):
 
 
 class PendingCallProgress(Watcher):
-    """Invariant 14: a call is not pending if a linked node offers its function.
+    """Invariant 14: a call is not pending if a linked node offers its function and takes another call of it.
 
     A call that was refused or lost before is not checked, as that node may have refused it. The same holds for a call
     that waits for a link.
@@ -70,9 +71,20 @@ class PendingCallProgress(Watcher):
             history = execution.history
             if name in history.refusals or name in history.earlier_refusals or name in history.losses:
                 continue
-            offers = coordinator.scheduler.candidates(execution, execution.plan.calls[name])
+            call = execution.plan.calls[name]
+            offers = coordinator.scheduler.candidates(execution, call)
+            if (request, name) in coordinator.pending_calls.backlog:
+                offers = [one for one in offers if not one.suspect and has_place(host, one, call.function)]
             if any(coordinator.outstanding.connected(one.member) for one in offers):
                 raise Violation(14, f"{stamp(host)} lets {name!r} wait for a function that is offered")
+
+
+def has_place(host: NodeHost, candidate: Candidate, function: str) -> bool:
+    """Return whether a member takes another call of a function from a node, by its outstanding calls there."""
+    outstanding = host.node.coordinator.outstanding
+    out = sum(one.function == function for one in outstanding.by_member(candidate.member))
+    window = outstanding.credits._windows.get((candidate.member, function), candidate.capacity)
+    return out < window or (window == candidate.capacity == 0)
 
 
 class LostMemberCleanup(Watcher):

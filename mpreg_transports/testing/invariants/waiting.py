@@ -64,6 +64,11 @@ class PendingWait(Watcher):
                 continue
             began = since.setdefault((request, name), host.local)
             execution = coordinator.requests[request]
+            if (request, name) in coordinator.pending_calls.backlog:  # while a member can run it
+                call = execution.plan.calls[name]
+                if coordinator.scheduler.candidates(execution, call):
+                    since[request, name] = host.local
+                    continue
             if host.local > began + execution.request.wait + GRACE and not self._was_stalled(host):
                 waited, may = (host.local - began) / SECOND, execution.request.wait / SECOND
                 where = name_of_execution(host, execution)

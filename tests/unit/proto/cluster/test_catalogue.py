@@ -91,9 +91,10 @@ def test_index_of_members_by_function() -> None:
     replica.offer(FunctionSpec(name="f0"))
     for delta in deltas:
         replica.apply(delta)
-    assert replica.offering == {"f0": {ME: Entry("f0"), SHE: Entry("f0")}, "f1": {SHE: Entry("f1")}}
+    first, second = Entry("f0", capacity=2), Entry("f1", capacity=2)
+    assert replica.offering == {"f0": {ME: first, SHE: first}, "f1": {SHE: second}}
     replica.drop(SHE)
-    assert replica.offering == {"f0": {ME: Entry("f0")}}
+    assert replica.offering == {"f0": {ME: first}}
     replica.drop(SHE)
     assert owner.offered == {"f0": FunctionSpec(name="f0"), "f1": FunctionSpec(name="f1")}
 

@@ -62,7 +62,7 @@ def test_fields_of_an_offer_for_placement() -> None:
     world = World()
     she = world.add("s", f("gpu", version="3", idempotent=True))
     assert world.index.offers("f", ("gpu",), "3") == (
-        Provider(she, "s#7373", exact=True, suspect=False, idempotent=True, version="3"),
+        Provider(she, "s#7373", exact=True, suspect=False, idempotent=True, version="3", capacity=2),
     )
     world.members.declare(she, Standing.SUSPECT, 0)
     world.index.changed()

@@ -16,7 +16,7 @@ ACTIONS, EVENTS = typing.get_args(RequestAction), typing.get_args(RequestEvent)
 def test_actions_and_events_are_disjoint() -> None:
     assert not set(ACTIONS) & set(EVENTS)
     assert set(typing.get_args(RequestOutput)) == {*ACTIONS, *EVENTS}
-    assert {kind.__name__ for kind in EVENTS} == {"CallSettled", "CallFinished"}
+    assert {kind.__name__ for kind in EVENTS} == {"CallSettled", "CallFinished", "CreditReturned"}
 
 
 def test_each_output_of_the_module_is_in_a_union() -> None:

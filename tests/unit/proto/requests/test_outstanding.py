@@ -34,7 +34,7 @@ def attempt(number: int, name: str, member: MemberId, link: int = 1) -> Attempt:
     made = plan(request, Limits())
     assert isinstance(made, Plan)
     execution = Execution(RequestId(1), request, made, link=LinkId(9), arrived=0, deadline=1)
-    return Attempt(execution, name, number, LinkId(link), One(member), 5)
+    return Attempt(execution, name, number, LinkId(link), One(member), 5, "f")
 
 
 def test_attempt_until_its_answer_on_its_own_link() -> None:

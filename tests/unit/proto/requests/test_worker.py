@@ -7,7 +7,7 @@ import pytest
 from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Returned, Stopped
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.limits import Limits
-from mpreg_proto.wire.messages import Call, CancelRequest, Failed, Request, Result
+from mpreg_proto.wire.messages import Call, CancelRequest, Credit, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, spec, value
 
@@ -110,7 +110,7 @@ def test_withdrawn_function_of_a_leaving_node() -> None:
 
 
 def test_changed_concurrency() -> None:
-    harness = NodeHarness([SLOW])
+    harness = NodeHarness([spec("slow", concurrency=2, queue=4)])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, *[call(name, "slow", name) for name in "stuvwx"])
     harness.node.offer(spec("slow", concurrency=4), now=harness.now)
@@ -124,11 +124,52 @@ def test_changed_concurrency() -> None:
     assert [run.args for run in harness.running("slow")] == [["w"]]
 
 
+# -- places ----------------------------------------------------------------------------------------------------------
+
+
+def test_calls_beyond_slots_and_queue_are_refused() -> None:
+    harness = NodeHarness([spec("slow", concurrency=2)])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, *[call(name, "slow", name) for name in "stuvwx"])
+    assert (harness.node.worker.running, harness.node.worker.queued) == (2, 2)
+    refused = rows(alpha)
+    assert {name: (row.fault.code, row.refused) for name, row in refused.items()} == dict.fromkeys("wx", (1022, True))
+    assert refused["w"].fault.details["retry_after"] == 0.1
+
+
+def test_free_place_is_kept_for_the_coordinator_that_was_refused() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    dispatch(beta, 1, call("z", "slow", 3))
+    assert rows(beta)["z"].fault.code == 1022 and beta.take(Credit) == []
+    harness.finish(harness.running("slow")[0])
+    assert beta.take(Credit) == [Credit("slow")]
+    dispatch(alpha, 2, call("v", "slow", 4))
+    assert rows(alpha)["v"].refused, "the place is promised"
+    dispatch(beta, 2, call("z", "slow", 3))
+    assert rows(beta) == {} and harness.node.worker.queued == 1
+    harness.finish(harness.running("slow")[0])
+    assert alpha.take(Credit) == [Credit("slow")], "it is its turn"
+
+
+def test_promised_place_is_free_again_after_a_quarter_second() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    dispatch(beta, 1, call("z", "slow", 3))
+    harness.finish(harness.running("slow")[0])
+    harness.advance(0.25)
+    alpha.take(Result)
+    dispatch(alpha, 2, call("v", "slow", 4))
+    assert rows(alpha) == {} and harness.node.worker.queued == 1
+
+
 # -- deadlines --------------------------------------------------------------------------------------------------------
 
 
 def test_no_start_at_or_after_the_deadline() -> None:
-    harness = NodeHarness([spec("slow", concurrency=1)])
+    harness = NodeHarness([spec("slow", concurrency=1, queue=9)])
     alpha = harness.member("alpha")
     dispatch(alpha, 1, call("x", "slow"))
     dispatch(alpha, 2, call("y", "slow"), timeout=10**9)
@@ -153,7 +194,7 @@ def test_longest_timeout_bounds_the_deadline_of_a_run() -> None:
 
 
 def test_cancellation_of_queued_and_running_calls() -> None:
-    harness = NodeHarness([spec("slow", concurrency=1)])
+    harness = NodeHarness([spec("slow", concurrency=1, queue=9)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow"), call("y", "slow"))
     dispatch(beta, 1, call("z", "slow", "z"))
@@ -177,7 +218,7 @@ def test_result_of_a_cancelled_run_that_returns() -> None:
 
 
 def test_lost_coordinator_cancels_its_calls() -> None:
-    harness = NodeHarness([spec("slow", concurrency=1)])
+    harness = NodeHarness([spec("slow", concurrency=1, queue=9)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow"))
     dispatch(alpha, 2, call("x", "slow"))
@@ -405,7 +446,7 @@ def test_duplicate_request_id_on_one_link() -> None:
 
 
 def test_queue_order_after_a_cancellation() -> None:
-    harness = NodeHarness([spec("slow", concurrency=1)])
+    harness = NodeHarness([spec("slow", concurrency=1, queue=9)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     for number in (1, 2, 3, 4):
         dispatch(alpha if number % 2 else beta, number, call("x", "slow", number), call("y", "slow", number + 10))

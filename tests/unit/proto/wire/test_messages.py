@@ -10,6 +10,7 @@ from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
     CancelRequest,
+    Credit,
     Change,
     Claim,
     Delta,
@@ -60,6 +61,7 @@ EACH: dict[int, Message] = {
     14: Explanation(7, (Explained("x", "f", ("n",), "why", (("m", "busy"),)),), Fault(1001, "")),
     15: GetView(1),
     16: View(1, b"{}"),
+    17: Credit("f"),
     20: Gossip(
         (Claim(b"m" * 16, 1, 1, b"card", (b"n" * 16,)),), (Delta(HEAD, 0, (Change(1, "f:x", b""),)),), (HEAD,), True
     ),
