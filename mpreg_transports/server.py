@@ -172,6 +172,7 @@ class Server:
         resources: Iterable[str] = (),
         idempotent: bool = False,
         concurrency: int | None = None,
+        queue: int | None = None,
         executor: ExecutorSource | None = None,
         inline: bool = False,
         replace: bool = False,
@@ -194,6 +195,7 @@ class Server:
         resources: Iterable[str] = (),
         idempotent: bool = False,
         concurrency: int | None = None,
+        queue: int | None = None,
         executor: ExecutorSource | None = None,
         inline: bool = False,
         replace: bool = False,
@@ -205,7 +207,8 @@ class Server:
         `async def` runs in the event loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor,
         and `inline=True` runs it within the wake-up that brought the call, for tiny functions that never block. If an
         executor breaks or is shut down, its functions are withdrawn. If `executor=` is a function that makes an
-        executor, a new one is made instead. `idempotent=True` allows a second run after the loss of a node. Raises
+        executor, a new one is made instead. `concurrency=` bodies run at once, and `queue=` further calls wait here (by
+        default as many as run); the others wait at the nodes that place them. `idempotent=True` allows a second run after the loss of a node. Raises
         ValueError for a name that is taken, unless `replace`; then nothing has changed.
         """
         described = self._functions.describe(
@@ -215,6 +218,7 @@ class Server:
             resources=resources,
             idempotent=idempotent,
             concurrency=concurrency,
+            queue=queue,
             executor=executor,
             inline=inline,
         )

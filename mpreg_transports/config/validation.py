@@ -85,11 +85,13 @@ def check_length(text: str, what: str, limits: Limits) -> None:
         raise ValueError(f"{what} has at most {limits.name_length} characters, not {len(text)}: {text[:40]}...")
 
 
-def check_function(*, version: object, concurrency: object, executor: object) -> None:
+def check_function(*, version: object, concurrency: object, queue: object, executor: object) -> None:
     """Check the options of `register` whose types are easily mistaken."""
     check_text(version, "version", example="2")
     if concurrency is not None and type(concurrency) is not int:
         raise TypeError(f"concurrency={concurrency!r} is of type {type(concurrency).__name__}; write a whole number")
+    if queue is not None and type(queue) is not int:
+        raise TypeError(f"queue={queue!r} is of type {type(queue).__name__}; write a whole number")
     if executor is not None and not isinstance(executor, Executor) and not callable(executor):
         raise TypeError(
             f"executor={executor!r} is of type {type(executor).__name__}, and no concurrent.futures Executor such as "

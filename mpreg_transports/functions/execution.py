@@ -146,6 +146,7 @@ def function(
     resources: Iterable[str] = (),
     idempotent: bool = False,
     concurrency: int | None = None,
+    queue: int | None = None,
     executor: ExecutorSource | Pool | None = None,
     inline: bool = False,
 ) -> Function:
@@ -173,6 +174,8 @@ def function(
         )
     if concurrency < 1:
         raise ValueError(f"{name}: concurrency={concurrency}, and at least 1 body must be able to run")
+    if queue is not None and queue < 1:
+        raise ValueError(f"{name}: queue={queue}, and at least 1 call must be able to wait")
     pool = executor if isinstance(executor, Pool) or executor is None else Pool(executor)
     if pool is not None and pool.of_processes and "<" in getattr(call, "__qualname__", ""):
         raise ValueError(f"{name} is defined within a function or is a lambda: processes cannot import it; move it out")
@@ -185,6 +188,7 @@ def function(
         signature=_signature(call),
         doc=_first_line(call),
         concurrency=concurrency,
+        queue=queue or 0,
         inline=inline,
     )
     return Function(call, spec, mode=mode, pool=pool)

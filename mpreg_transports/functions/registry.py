@@ -32,6 +32,7 @@ class FunctionRegistry(MutableMapping[str, Function]):
         resources: Iterable[str],
         idempotent: bool,
         concurrency: int | None,
+        queue: int | None,
         executor: ExecutorSource | None,
         inline: bool,
     ) -> Function:
@@ -39,7 +40,7 @@ class FunctionRegistry(MutableMapping[str, Function]):
 
         Raises TypeError or ValueError for invalid options; warns of parameters that collide.
         """
-        check_function(version=version, concurrency=concurrency, executor=executor)
+        check_function(version=version, concurrency=concurrency, queue=queue, executor=executor)
         if name is not None:
             check_name(name, "a function's name", self._limits)
         described = make_function(
@@ -49,6 +50,7 @@ class FunctionRegistry(MutableMapping[str, Function]):
             resources=resources,
             idempotent=idempotent,
             concurrency=concurrency,
+            queue=queue,
             executor=None if executor is None else self._pools.pool_for(executor),
             inline=inline,
         )

@@ -49,6 +49,7 @@ class Fn:
         resources: Iterable[str] = (),
         idempotent: bool = False,
         concurrency: int | None = None,
+        queue: int | None = None,
         inline: bool = False,
         executor: Executor | None = None,
         refuses: float = 0.0,
@@ -66,6 +67,8 @@ class Fn:
             check_text("version", version)
         if concurrency is not None:
             check_whole("concurrency", concurrency, least=1)
+        if queue is not None:
+            check_whole("queue", queue, least=1)
         check_number("refuses", refuses, most=1)
         check_number("loses", loses, most=1)
         self.call = call
@@ -75,6 +78,7 @@ class Fn:
         tags(self.resources)
         self.idempotent = idempotent
         self.concurrency = concurrency
+        self.queue = queue
         self.inline = inline
         self.refuses = refuses
         self.loses = loses
@@ -82,7 +86,7 @@ class Fn:
     def __repr__(self) -> str:
         """Return the function by its name, with the options that differ from the default."""
         options = {"duration": None if self.duration == constant(0.001) else self.duration, "version": self.version}
-        for name in ("resources", "idempotent", "concurrency", "inline", "refuses", "loses"):
+        for name in ("resources", "idempotent", "concurrency", "queue", "inline", "refuses", "loses"):
             options[name] = getattr(self, name)
         given = "".join(f", {name}={value!r}" for name, value in options.items() if value)
         return f"Fn({name_of(self.call)}{given})"
@@ -96,6 +100,7 @@ class Fn:
             resources=self.resources,
             idempotent=self.idempotent,
             concurrency=self.concurrency,
+            queue=self.queue,
             inline=self.inline,
         )
 

@@ -2,7 +2,7 @@
 
 from tests.hops import ways
 
-BYTES_IN = (50, 17, 34)
+BYTES_IN = (56, 18, 38)
 OUTCOME = (34, 14, 23)
 """Counts of functions, files and changes of file: upper bounds; fewer is better. One of each is the guard."""
 
