@@ -208,8 +208,9 @@ class Server:
         and `inline=True` runs it within the wake-up that brought the call, for tiny functions that never block. If an
         executor breaks or is shut down, its functions are withdrawn. If `executor=` is a function that makes an
         executor, a new one is made instead. `concurrency=` bodies run at once, and `queue=` further calls wait here (by
-        default as many as run); the others wait at the nodes that place them. `idempotent=True` allows a second run after the loss of a node. Raises
-        ValueError for a name that is taken, unless `replace`; then nothing has changed.
+        default as many as run); the others wait at the nodes that place them. `idempotent=True` allows a second run
+        after the loss of a node. Raises ValueError for a name that is taken, unless `replace`; then nothing has
+        changed.
         """
         described = self._functions.describe(
             name,

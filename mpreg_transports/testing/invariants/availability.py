@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpreg_proto.effects import Outcome, Run
-from mpreg_proto.errors import ErrorCode
+from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.wire.messages import Call, Result
 from mpreg_transports.testing.invariants.known_gaps import STABLE_AFTER
@@ -111,7 +111,8 @@ class Availability(Watcher):
         never = [code for code in codes if code in NEVER]
         if never and not asked.half_open and self._serves_all_itself(asked, call.request.calls):
             raise Violation(14, f"{words}, though its node offers all of it")
-        self._check_stable_cluster(asked, call, list(codes), words)
+        admitted = dict.fromkeys(fault.code for fault in faults if not _not_admitted(fault))
+        self._check_stable_cluster(asked, call, list(admitted), words)
 
     def _serves_all_itself(self, asked: _Asked, calls: tuple[Call, ...]) -> bool:
         """Return whether its node could run all calls throughout, and no node offers other versions."""
@@ -172,6 +173,12 @@ class Availability(Watcher):
         if any(body.run.function in functions for host in self._sim.nodes.values() for body in host.running.values()):
             return True
         return any(self._busy.get(function, -1) >= call.sent for function in functions)
+
+
+def _not_admitted(fault: Fault) -> bool:
+    """Return whether a request was refused as calls of its function have waited for long."""
+    waited = fault.details.get("waited")
+    return fault.code == ErrorCode.OVERLOADED and isinstance(waited, float) and waited > 0.05
 
 
 def _in_an_executor(host: NodeHost, call: Call) -> bool:

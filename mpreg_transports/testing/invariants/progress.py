@@ -64,19 +64,29 @@ class PendingCallProgress(Watcher):
 
     def node_event_handled(self, host: NodeHost) -> None:
         coordinator = host.node.coordinator
-        for request, name in coordinator.pending_calls.calls:
+        if len(coordinator.pending_calls.backlog):
+            self._backlog(host)
+        for request, name in coordinator.pending_calls._requirements:
             execution = coordinator.requests.get(request)
             if execution is None or (TimerKind.LINK_WAIT, request, name) in host.node._timers:
                 continue
             history = execution.history
             if name in history.refusals or name in history.earlier_refusals or name in history.losses:
                 continue
-            call = execution.plan.calls[name]
-            offers = coordinator.scheduler.candidates(execution, call)
-            if (request, name) in coordinator.pending_calls.backlog:
-                offers = [one for one in offers if not one.suspect and has_place(host, one, call.function)]
+            offers = coordinator.scheduler.candidates(execution, execution.plan.calls[name])
             if any(coordinator.outstanding.connected(one.member) for one in offers):
                 raise Violation(14, f"{stamp(host)} lets {name!r} wait for a function that is offered")
+
+    def _backlog(self, host: NodeHost) -> None:
+        """Check one call of each requirement, as all wait for the same members."""
+        coordinator = host.node.coordinator
+        for function, requirements in coordinator.pending_calls.backlog._heaps.items():
+            for resources, version, key in ((one[1], one[2], one[3]) for one in requirements):
+                if key is None:
+                    for one in host.node.cluster.index.offers(function, resources, version):
+                        linked = coordinator.outstanding.connected(one.member)
+                        if linked and not one.suspect and has_place(host, one, function):
+                            raise Violation(14, f"{stamp(host)} lets calls of {function} wait beside a free place")
 
 
 def has_place(host: NodeHost, candidate: Candidate, function: str) -> bool:

@@ -40,7 +40,7 @@ class PendingWait(Watcher):
         self._leaving: dict[tuple[str, int], int] = {}
 
     def node_event_handled(self, host: NodeHost) -> None:
-        calls = host.node.coordinator.pending_calls.calls
+        calls = host.node.coordinator.pending_calls._requirements
         if calls or self._since.get(host.name):
             self._pending(host)
         if host.node.draining:
@@ -56,7 +56,7 @@ class PendingWait(Watcher):
         if self._coordinators.get(host.name) != identity:
             self._coordinators[host.name] = identity
             since.clear()
-        calls = coordinator.pending_calls.calls
+        calls = coordinator.pending_calls._requirements
         for key in [key for key in since if key not in calls]:
             del since[key]
         for request, name in calls:
@@ -64,11 +64,6 @@ class PendingWait(Watcher):
                 continue
             began = since.setdefault((request, name), host.local)
             execution = coordinator.requests[request]
-            if (request, name) in coordinator.pending_calls.backlog:  # while a member can run it
-                call = execution.plan.calls[name]
-                if coordinator.scheduler.candidates(execution, call):
-                    since[request, name] = host.local
-                    continue
             if host.local > began + execution.request.wait + GRACE and not self._was_stalled(host):
                 waited, may = (host.local - began) / SECOND, execution.request.wait / SECOND
                 where = name_of_execution(host, execution)
