@@ -158,6 +158,7 @@ class ClientSession:
             limits=limits,
             log=self._own_log,
             busy_on=lambda link: any(pending.link == link for pending in self._pending.values()),
+            frozen_after=limits.frozen_after if alternatives > 0 else None,
         )
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -237,6 +238,7 @@ class ClientSession:
                 self._receive(link, self.links.continue_decoding(link, now), now)
             else:
                 self.links.wake(key, now)
+        self.links.quiet.clear()
         self._collect_effects()
 
     # -- commands -----------------------------------------------------------------------------------------------------
@@ -355,6 +357,7 @@ class ClientSession:
         match outcome:
             case Sent():
                 pending.link = link
+                self.links.watch(link, now)
                 if not pending.retries_left:
                     pending.message = None  # its bytes are sent; do not keep a large argument
             case TooLong():

@@ -59,6 +59,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The time from the opening of a link until both hellos have arrived."""
     ping_every: Span = 10 * SECOND
     """The silence after which a link is pinged."""
+    ping_busy: Span = SECOND
+    """The silence after which a link with calls on it is pinged."""
+    frozen_after: Span = 3 * SECOND
+    """The silence after which a client with calls on its link goes to its next address, if it has one."""
     gone_after: Span = 20 * SECOND
     """The silence after which a link is closed. Reasonable: two to three times `ping_every`."""
     goodbye: Span = 10 * SECOND

@@ -61,15 +61,22 @@ class Links:
         limits: Limits,
         log: list[Effect],
         busy_on: Callable[[LinkId], bool] = lambda link: False,
+        frozen_after: int | None = None,
     ) -> None:
-        """`busy_on` returns whether calls or answers are still pending on a link; such a link is not closed."""
+        """`busy_on` returns whether calls or answers are still pending on a link; such a link is not closed.
+
+        `frozen_after` is the silence after which a link with calls on it is given up, in ns; None: as any link.
+        """
         self._hello = hello
         self._busy_on = busy_on
         self._codec = codec
         self._timers = timers
         self._limits = limits
         self._log = log
+        self._frozen_after = frozen_after
         self._last_ping = 0
+        self.quiet: dict[LinkId, None] = {}
+        """Links with calls on them that have just been pinged for their silence; for the owner, who clears it."""
         self.sessions: dict[LinkId, Session] = {}
         self.closing: dict[LinkId, None] = {}
         """Links on which either side has sent a goodbye."""
@@ -418,6 +425,13 @@ class Links:
         if not session.classic or session.framing is Framing.CLASSIC_MESSAGES:
             self._timers.set((TimerKind.PING, session.link), now + self._limits.ping_every)
 
+    def watch(self, link: LinkId, now: int) -> None:
+        """Ask a link for a sign of life soon: a call went out on it."""
+        session = self.sessions.get(link)
+        if session is not None and not session.watched and (TimerKind.PING, link) in self._timers:
+            session.watched = True
+            self._timers.set((TimerKind.PING, link), now + self._limits.ping_busy)
+
     def ping(self, link: LinkId, now: int) -> None:
         """Ping a link now; `handle_control` passes its `Pong` to the owner."""
         session = self.sessions.get(link)
@@ -459,23 +473,33 @@ class Links:
         if session.decoding:  # nothing is read from it meanwhile
             session.touch(now)
         silent = now - session.last_activity
-        slack = self._limits.gone_after // 8
+        busy = session.watched = session.watched and self._busy_on(session.link)
+        gone, every = self._limits.gone_after, self._limits.ping_every
+        if busy:
+            every = min(every, self._limits.ping_busy)
+            gone = gone if self._frozen_after is None else min(gone, self._frozen_after)
+        slack = gone // 8
         # This timer runs late: bytes that arrived meanwhile are still unread.
-        if silent > self._limits.gone_after + slack and not session.grace_given:
+        if silent > gone + slack and not session.grace_given:
             session.grace_given = True
             self._timers.set((TimerKind.PING, session.link), now + slack)
             return
-        if silent >= self._limits.gone_after:
+        if silent >= gone and (session.keepalive_sent or not busy):
             reason = f"silent for {silent / 1e9:g} s"
-            self.hang_up(session.link, CloseCode.GOING_AWAY, cause=LinkEndCause.SILENT, reason=reason)
+            cause = LinkEndCause.SILENT if silent >= self._limits.gone_after else LinkEndCause.UNRESPONSIVE
+            self.hang_up(session.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
             return
-        if silent >= self._limits.ping_every and not session.keepalive_sent:
+        if silent >= every and not session.keepalive_sent:
             session.keepalive_sent = True
+            if busy:
+                self.quiet[session.link] = None
             self._ask_for_life(session)
             if not self.is_open(session.link):
                 return
-        due = session.last_activity + (self._limits.gone_after if session.keepalive_sent else self._limits.ping_every)
-        self._timers.set((TimerKind.PING, session.link), due)
+            due = max(session.last_activity + gone, now + gone - every)  # it has that time to answer
+        else:
+            due = session.last_activity + (gone if session.keepalive_sent else every)
+        self._timers.set((TimerKind.PING, session.link), min(due, now + every) if busy else due)
 
     def _ask_for_life(self, session: Session) -> None:
         if session.classic:

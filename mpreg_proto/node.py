@@ -281,6 +281,8 @@ class Node:
                 self._process(link, self.links.continue_decoding(link, now), now)
             elif kind in LINK_TIMERS:
                 self.links.wake(key, now)
+                if self.links.quiet:
+                    self._probe_quiet_links(now)
             elif kind in REQUEST_TIMERS:
                 self._run(self.coordinator.wake(key, now), now)
             elif kind == TimerKind.DRAIN_GRACE:
@@ -288,6 +290,14 @@ class Node:
             else:
                 self._run(self.cluster.wake(key, now), now)
         self._settle(now)
+
+    def _probe_quiet_links(self, now: int) -> None:
+        """Ask others about the members whose links bring nothing although calls are out on them."""
+        for link in list(self.links.quiet):
+            session = self.links.sessions.get(link)
+            if session is not None and session.member is not None:
+                self._run(self.cluster.probe(session.member, now), now)
+        self.links.quiet.clear()
 
     # -- commands from the process: may raise LocalProtocolError, then nothing has changed ---------------------------
 

@@ -290,6 +290,7 @@ class ActionRunner:
         outcome = self._links.send(action.link, request)
         match outcome:
             case Sent():
+                self._links.watch(action.link, now)
                 return ()
             case LinkGone():
                 return self._machines.coordinator.unsent(action.number, None, now)

@@ -492,6 +492,10 @@ class Cluster:
             return []
         return [SendMessage(next_hop, msgspec.structs.replace(message, via=(*message.via, self.me)))]
 
+    def probe(self, member: MemberId, now: int) -> list[ClusterOutput]:
+        """Probe a member out of turn, as its link brings nothing although an answer is expected on it."""
+        return [*self._detector.probe(member, now)]
+
     def _ping_req_received(self, peer_link: PeerLink, message: PingReq, now: int) -> list[ClusterOutput]:
         return [*self._detector.ping_req_received(peer_link.link, MemberId(message.member), now)]
 

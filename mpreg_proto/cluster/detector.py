@@ -305,6 +305,12 @@ class Detector:
             if not askers:
                 del self._ping_req_senders[member]
 
+    def probe(self, member: MemberId, now: int) -> list[ClusterAction]:
+        """Probe a neighbour out of turn: its link brings nothing, although an answer is expected on it."""
+        if self._stopped or member in self._probes or member not in self._rings.neighbours:
+            return []
+        return self._probe_neighbour(member, now)
+
     def ack_received(self, member: MemberId, now: int) -> list[ClusterAction]:
         """Handle the answer to a probe: it succeeds, and the senders of PingReqs for it receive IndirectAcks."""
         probe = self._probes.get(member)

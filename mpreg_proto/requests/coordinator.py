@@ -222,11 +222,11 @@ class Coordinator:
         planned = plan(request, self._limits)
         if isinstance(planned, Fault):
             return [_refuse(request, link, planned)]
-        if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, link, now)) is not None:
-            return [_refuse(request, link, refusal)]
         unroutable = [] if request.wait else self.scheduler.unroutable(request)
         if unroutable and not request.partial:
             return [_refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
+        if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, link, now)) is not None:
+            return [_refuse(request, link, refusal)]
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
         deadline = now + min(timeout, self._limits.longest_timeout)
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline)

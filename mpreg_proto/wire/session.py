@@ -120,6 +120,7 @@ class Session:
         "rtt_ping",
         "rtt_ping_at",
         "stage",
+        "watched",
     )
 
     def __init__(
@@ -154,6 +155,8 @@ class Session:
         """The time when the peer last took some of the backlog, in ns."""
         self.paused: dict[PauseReason, None] = {}
         """The reasons for which the link is not read now."""
+        self.watched: bool = False
+        """True if a call went out on it lately: it is asked for a sign of life sooner."""
         self.keepalive_sent: bool = False
         self.grace_given: bool = False
         """True if the link got more time, because its silence was noticed so late that this node must have stalled."""
