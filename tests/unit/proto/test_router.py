@@ -48,7 +48,7 @@ from mpreg_proto.wire.messages import (
     Result,
     View,
 )
-from tests.helpers.node_harness import NodeHarness, call, spec, value
+from tests.helpers.node_harness import NodeHarness, call, done, spec, value
 
 ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
 LINK = LinkId(1)
@@ -293,3 +293,50 @@ def test_links_that_this_node_has_not_closed() -> None:
     assert ANN in found and BOB not in found and MemberId(b"c" * 16) not in found
     best[BOB] = LinkId(1)
     assert found[BOB] == 1, "it reads the table of the cluster, and copies nothing"
+
+
+# -- the end of draining, and of a link: what is in progress comes first ----------------------------------------------
+
+FAR = b"beta".ljust(16, b"-")
+
+
+def test_draining_node_waits_for_the_requests_that_it_relays() -> None:
+    harness = NodeHarness()
+    alpha, beta = harness.member("alpha"), harness.member("beta", spec("add"))
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",), to=FAR))
+    (relayed,) = beta.take(Request)
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    assert not harness.node.left
+    alpha.send(Request(2, (call("y", "add", 1),), here=("y",), to=FAR))
+    (late,) = alpha.take(Result)
+    assert late.id == 2 and late.fault is not None and late.fault.details["relayed"] is True
+    assert beta.take(Request) == [], "it relays no new ones"
+    beta.send(done(relayed, "x", 5))
+    (result,) = alpha.take(Result)
+    assert (result.id, value(result, "x"), harness.node.left) == (1, 5, True)
+
+
+def test_draining_node_waits_for_a_body_whose_coordinator_is_gone() -> None:
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha")
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",)))
+    alpha.drop()
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    assert not harness.node.left
+    harness.finish(harness.running("add")[0])
+    assert harness.node.left
+
+
+def test_closing_link_waits_for_the_requests_relayed_over_it() -> None:
+    harness = NodeHarness()
+    alpha, beta = harness.member("alpha"), harness.member("beta", spec("add"))
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",), to=FAR))
+    (relayed,) = beta.take(Request)
+    alpha.send(Goodbye(""))
+    beta.send(Goodbye(""))
+    assert (alpha.hung_up, beta.hung_up) == (None, None)
+    beta.send(done(relayed, "x", 5))
+    assert value(alpha.take(Result)[0], "x") == 5
+    assert (alpha.hung_up, beta.hung_up) == (1000, 1000)
