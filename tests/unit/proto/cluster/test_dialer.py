@@ -513,3 +513,28 @@ def test_no_dial_back_before_its_address_has_failed() -> None:
     assert not world.dialer.needs_dial_back(ZOE, 0)
     world.dial_and_fail(X, 0)
     assert world.dialer.needs_dial_back(ZOE, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dials_to_members_without_a_link_while_there_are_few(seed: int) -> None:
+    world = World(seed=seed)
+    others = {MemberId(bytes([200 + number]) * 16): Address(f"ws://{number}:1") for number in range(3)}
+    world.know(ANN, Y)
+    world.link(ANN, None, 0)
+    for member, address in others.items():
+        world.know(member, address)
+    dialled = [effect.address for effect in world.dialer.housekeeping(0) if isinstance(effect, Dial)]
+    assert sorted(dialled) == sorted(others.values())
+    assert ANN not in world.dialer._link_needed_until, "no call needs its link"
+
+
+def test_no_dials_while_there_are_enough_links() -> None:
+    world = World(X)
+    for number in range(4):
+        member = MemberId(bytes([200 + number]) * 16)
+        world.know(member, Address(f"ws://{number}:1"))
+        if number < 3:
+            world.link(member, None, 0)
+    assert world.dialer.housekeeping(0) == []
+    world.links.popitem()
+    assert X in [effect.address for effect in world.dialer.housekeeping(0) if isinstance(effect, Dial)], "seeds too"

@@ -1,4 +1,4 @@
-"""What a forked child undoes: the sockets of the node, by number, and its signal handlers; no others."""
+"""A forked child closes the sockets of the node, by number, and restores its signal handlers; no others."""
 
 import os
 import signal
