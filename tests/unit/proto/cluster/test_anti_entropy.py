@@ -120,6 +120,8 @@ def test_digest_of_the_buckets_that_differ_only() -> None:
     sent_digest = next(message for message in ann.sent if isinstance(message, Digest))
     assert {bucket(MemberId(row.member)) for row in sent_digest.claims} == {bucket(member(7))}
     assert len(sent_digest.claims) < 40
+    (newer_there,) = (message for message in bob.sent if isinstance(message, Gossip))
+    assert newer_there.claims == (claim(member(7), 1),), "nothing of the buckets that are equal"
     assert ann.view() == bob.view()
 
 
