@@ -9,9 +9,10 @@ from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.requests.scheduler import PendingCalls
 from mpreg_proto.timers import Timers
+from mpreg_proto.wire import dialects
 from mpreg_proto.wire.messages import Call, Explain, Explanation, Request, Result
 from mpreg_proto.wire.values import Ref
-from tests.helpers.node_harness import MemberStub, NodeHarness, call, done, spec
+from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, done, spec
 
 ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
 
@@ -239,3 +240,39 @@ def test_reasons_in_the_story_of_calls_that_wait_for_a_node() -> None:
         "c": "no node that offers 'sub' has its resources and version",
         "d": "no node that offers 'add' has its resources and version",
     }
+
+
+REFERS = CODEC.encode([[Ref("make")], {}])
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        Call("x", "f", b""),
+        Call("x" * 250, "f" * 250, REFERS, ("make",), ("r" * 250, "s" * 250), "v" * 250),
+        Call("\U0001f600" * 60, "\U0001f600" * 60, REFERS, ("make",), ("\U0001f600" * 60,), "\U0001f600" * 60),
+        Call("x", "f", REFERS, ("make",), tuple(f"{number:03}" for number in range(100))),
+    ],
+)
+@pytest.mark.parametrize("included", [False, True])
+def test_bytes_that_a_call_adds_to_a_dispatch(added: Call, included: bool) -> None:
+    """Never too few, so that a dispatch fits in a message."""
+    first = Call("make", "f", b"")
+    planned = plan(Request(1, (first, added)), Limits())
+    assert isinstance(planned, Plan)
+    one = Execution(RequestId(1), Request(1, (first, added)), planned, link=LinkId(1), arrived=0, deadline=100)
+    one.values["make"] = b"m" * 3000
+    inputs = one.inputs_of(added.name)
+    before = inputs if included else {}
+    scheduler = NodeHarness().node.coordinator.scheduler
+
+    def length(calls: tuple[Call, ...], held: dict[str, bytes]) -> int:
+        names = tuple(one.name for one in calls)
+        return len(
+            dialects.encode(Request(1, calls, here=names, idempotent=names, inputs=held, partial=True, eager=True))
+        )
+
+    grown = length((first, added), {**before, **inputs}) - length((first,), dict(before))
+    assert grown <= scheduler._size(one, added, before)
+    saved = scheduler._size(one, added, {}) - scheduler._size(one, added, inputs)
+    assert saved >= 3000 if added.dependencies else saved == 0

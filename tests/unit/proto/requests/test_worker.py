@@ -7,7 +7,7 @@ import pytest
 
 from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Returned, Stopped
 from mpreg_proto.errors import Fault, LocalProtocolError
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Call, CancelRequest, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
@@ -693,3 +693,17 @@ def test_queued_calls_whose_function_changed_are_checked_again() -> None:
     harness.finish(harness.running("slow")[0])
     assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {"y": (1001, True)}
     assert [run.args for run in harness.running("slow")] == [["z"]]
+
+
+@pytest.mark.parametrize(("began", "waited"), [(None, 0), (SECOND // 2, 0), (3 * SECOND, 2), (99 * SECOND, 4)])
+def test_times_of_a_body_that_began_after_its_run(began: int | None, waited: int) -> None:
+    """Not before its `Run` at 1 s, and not after its end at 5 s."""
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    harness.advance(4)
+    (run,) = harness.running("slow")
+    harness.node.finished(run.run, Returned(1), now=harness.now, began=began)
+    harness.flush()
+    (result,) = alpha.take(Result)
+    assert (result.done[0].waited, result.done[0].ran) == (waited * SECOND, (4 - waited) * SECOND)
