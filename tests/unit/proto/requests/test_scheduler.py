@@ -242,26 +242,28 @@ def test_reasons_in_the_story_of_calls_that_wait_for_a_node() -> None:
     }
 
 
-REFERS = CODEC.encode([[Ref("make")], {}])
+MAKE = "\U0001f600" * 200
+"""The name of the call that the others depend on: 800 bytes."""
+REFERS = CODEC.encode([[Ref(MAKE)], {}])
 
 
 @pytest.mark.parametrize(
     "added",
     [
         Call("x", "f", b""),
-        Call("x" * 250, "f" * 250, REFERS, ("make",), ("r" * 250, "s" * 250), "v" * 250),
-        Call("\U0001f600" * 60, "\U0001f600" * 60, REFERS, ("make",), ("\U0001f600" * 60,), "\U0001f600" * 60),
-        Call("x", "f", REFERS, ("make",), tuple(f"{number:03}" for number in range(100))),
+        Call("x" * 250, "f" * 250, REFERS, (MAKE,), ("r" * 250, "s" * 250), "v" * 250),
+        Call("\U0001f600" * 60, "\U0001f600" * 60, REFERS, (MAKE,), ("\U0001f600" * 60,), "\U0001f600" * 60),
+        Call("x", "f", REFERS, (MAKE,), tuple(f"{number:03}" for number in range(100))),
     ],
 )
 @pytest.mark.parametrize("included", [False, True])
 def test_bytes_that_a_call_adds_to_a_dispatch(added: Call, included: bool) -> None:
     """Never too few, so that a dispatch fits in a message."""
-    first = Call("make", "f", b"")
+    first = Call(MAKE, "f", b"")
     planned = plan(Request(1, (first, added)), Limits())
     assert isinstance(planned, Plan)
     one = Execution(RequestId(1), Request(1, (first, added)), planned, link=LinkId(1), arrived=0, deadline=100)
-    one.values["make"] = b"m" * 3000
+    one.values[MAKE] = b"m" * 3000
     inputs = one.inputs_of(added.name)
     before = inputs if included else {}
     scheduler = NodeHarness().node.coordinator.scheduler
