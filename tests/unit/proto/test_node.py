@@ -514,3 +514,16 @@ def test_dial_that_leads_to_the_own_process_is_repeated() -> None:
     if link in node.links.sessions:
         node.link_closed(link, now=SECOND)
     assert dials_until(node, 3 * SECOND)
+
+
+def test_dial_whose_link_is_open_ends_with_its_handshake() -> None:
+    limits = Limits()
+    node = Node(NodeConfig(seeds=(SEED,)), me=MemberId(b"a" * 16), rng=Rng(0), entropy=bytes, now=0)
+    node.drain()
+    link, opened = LinkId(1), limits.dial - 1
+    node.link_opened(link, framing=Framing.OBJECTS, dialled=SEED, now=opened)
+    now = opened + limits.handshake - 1
+    assert dials_until(node, now) == [], "the time of a dial is over, that of a handshake is not"
+    node.handle(link, hello(cluster="default-cluster", member=b"b" * 16, name="b"), now=now)
+    effects = node.drain()
+    assert not any(isinstance(effect, HangUp) for effect in effects) and unreachable(effects) == []
