@@ -188,7 +188,7 @@ def test_notice_of_gossip_that_cannot_be_split() -> None:
     assert len(log) == 1, "no notice for a link that has ended"
 
 
-@pytest.mark.parametrize(("limit", "parts"), [(1000, 1), (132, 4), (33, 400)])
+@pytest.mark.parametrize(("limit", "parts"), [(1000, 1), (132, 4), (33, 400), (10, 400)])
 def test_view_in_parts_that_fit_the_link(limit: int, parts: int) -> None:
     links = StubLinks(limit)
     text = "x" * 398  # and two quotation marks

@@ -19,7 +19,7 @@ from mpreg_proto.cluster.anti_entropy import (
     older,
     within,
 )
-from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
+from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec, wire_size
 from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import DEFAULT, Limits
@@ -136,6 +136,18 @@ def test_head_in_place_of_a_large_catalogue() -> None:
     gossip = ann.take(send.message)[0].message
     assert [head.member for head in gossip.heads] == [member(1)]
     assert gossip.deltas == ()
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_longest_delta_that_is_sent_with_its_head(beyond: int) -> None:
+    ann = Side(ANN)
+    empty = wire_size(Catalogue(ANN, limits=Limits()).offer(FunctionSpec(name="f", doc="x" * 500)))
+    delta = ann.catalogue.offer(FunctionSpec(name="f", doc="x" * (500 + INLINE_DELTA - empty + beyond)))
+    assert wire_size(delta) == INLINE_DELTA + beyond
+    (send,) = ann.anti_entropy.introduce(LINK)
+    gossip = send.message
+    assert isinstance(gossip, Gossip)
+    assert (len(gossip.deltas), len(gossip.heads)) == ((0, 1) if beyond else (1, 0))
 
 
 def test_reply_to_a_digest_that_lacks_nothing() -> None:

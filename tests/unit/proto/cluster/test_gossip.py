@@ -5,7 +5,7 @@ import pytest
 
 from mpreg_proto.cluster.actions import SendMessage
 from mpreg_proto.cluster.anti_entropy import INLINE_DELTA
-from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
+from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec, wire_size
 from mpreg_proto.cluster.gossip import FLUSH_INTERVAL, Disseminator
 from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.topology import Rings
@@ -81,6 +81,16 @@ def test_small_change_as_delta_and_large_change_as_head() -> None:
     assert world.receive_delta(A, small) == (Applied.YES, [SendMessage(B, Gossip(deltas=(small,)))])
     assert world.receive_delta(A, large) == (Applied.YES, [SendMessage(B, Gossip(heads=(large.head,)))])
     assert world.receive_delta(B, small) == (Applied.OLD, [])
+
+
+def test_longest_change_that_is_sent_as_a_delta() -> None:
+    world = World()
+    empty = wire_size(Catalogue(CAT, limits=Limits()).offer(FunctionSpec(name="f", doc="x" * 500)))
+    for name, beyond in (("f", 0), ("g", 1)):
+        delta = world.offer(ANN, name, "x" * (500 + INLINE_DELTA - empty + beyond))
+        assert wire_size(delta) == INLINE_DELTA + beyond
+        (send,) = world.receive_delta(A, delta)[1]
+        assert (len(send.message.deltas), len(send.message.heads)) == ((0, 1) if beyond else (1, 0))
 
 
 def test_one_fetch_for_each_version_after_a_gap() -> None:
