@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from mpreg_proto.effects import Dial, Effect, Framing, HangUp, Notify, Send
+from mpreg_proto.effects import Dial, Effect, Framing, HangUp, Notify, Returned, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
@@ -90,6 +90,18 @@ def test_malformed_own_request() -> None:
     harness.flush()
     (answered,) = harness.noticed(RequestFinished)
     assert answered.result.fault is not None and answered.result.fault.code == 1010
+
+
+def test_time_when_the_body_of_a_run_began() -> None:
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha")
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",)))
+    harness.advance(4)
+    (run,) = harness.running("add")
+    harness.node.finished(run.run, Returned(1), now=harness.now, began=harness.now - SECOND)
+    harness.flush()
+    (result,) = alpha.take(Result)
+    assert (result.done[0].waited, result.done[0].ran) == (3 * SECOND, SECOND)
 
 
 # -- commands that raise change nothing -------------------------------------------------------------------------------
