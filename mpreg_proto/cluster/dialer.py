@@ -485,8 +485,8 @@ class Dialer:
 
     def _dial_by(self, address: Address, at: int) -> None:
         """Dial at `at` or earlier, if it is needed then."""
-        row = self._rows.get(address)
-        if row is None or self.stopped or address in self._dialling or address in self._own_addresses:
+        row = self._rows[address]
+        if self.stopped or address in self._dialling or address in self._own_addresses:
             return
         if row.due is None or at < row.due:
             row.due = at

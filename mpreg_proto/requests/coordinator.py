@@ -453,7 +453,9 @@ class Coordinator:
         history, name = attempt.execution.history, attempt.call
         if fault.details.get("relayed"):
             relay = next((member for member, link in self._links.items() if link == attempt.link), None)
-            if relay is not None and relay != attempt.candidate.member:
+            if relay is None:  # its link is closing, so no call goes over it again
+                return
+            if relay != attempt.candidate.member:
                 history.route_refused(name, relay)
                 return
         if not faults.has_no_place(fault) and not self._link_closed_first(attempt, fault):

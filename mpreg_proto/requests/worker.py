@@ -280,16 +280,17 @@ class Worker:
 
     def _has_memory(self, job: Job) -> bool:
         """Return whether there is memory for the inputs of a call. No call overtakes others that wait for memory."""
-        if not self._memory_used:
-            return True
         first = not self._blocked or next(iter(self._blocked)) == job.call.function
-        return first and self._memory_used + job.memory <= self._limits.inputs
+        return first and (not self._memory_used or self._memory_used + job.memory <= self._limits.inputs)
 
     def _start_blocked(self, now: int) -> list[RequestOutput]:
-        """Start the calls that waited for memory, as far as there is some now."""
+        """Start the calls that waited for memory, as far as there is some now: of each function one, then another."""
         actions: list[RequestOutput] = []
-        for function in list(self._blocked) if self._blocked else ():
-            actions += self._next(function, now)
+        before = -1
+        while self._blocked and len(actions) > before:
+            before = len(actions)
+            for function in list(self._blocked):
+                actions += self._next(function, now)
         return actions
 
     def _queue(self, job: Job) -> None:
@@ -415,6 +416,7 @@ class Worker:
                 return actions
             del queue[job]
             self.queued -= 1
+            self._blocked.pop(function, None)  # its next call waits behind those of other functions
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
                 actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))

@@ -109,7 +109,7 @@ class HttpRoutes:
         )
         if status != 503:
             return _json(status, body)
-        after = error.details.get("retry_after", 1)
+        after = error.details.get("retry_after")
         seconds = max(1, round(after)) if isinstance(after, (int, float)) else 1
         return _json(status, body, ("retry-after", str(seconds)))
 

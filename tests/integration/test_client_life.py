@@ -9,7 +9,8 @@ from contextlib import suppress
 import anyio
 import pytest
 
-from mpreg_proto.limits import MILLISECOND, Limits
+from mpreg_proto.errors import Fault
+from mpreg_proto.limits import HOUR, MILLISECOND, Limits
 from mpreg_transports import Cancelled, Client, ClusterMismatch, OutcomeUnknown, RequestError, Server
 from mpreg_transports.graph import Graph
 from mpreg_transports.testing.memory.network import InterruptibleLink, MemoryHost, MemoryNetwork
@@ -201,3 +202,36 @@ async def test_calls_end_at_once_when_the_client_closes(sent: bool) -> None:
                 while not errors:  # noqa: ASYNC110 - nothing reports it
                     await anyio.sleep(0.001)
     assert [type(error) for error in errors] == [OutcomeUnknown if sent else Cancelled]
+
+
+async def test_rejection_ends_a_waiting_call_before_the_next_dial() -> None:
+    """The pauses of the client have no length until it is rejected, and are an hour long from then on."""
+    far = b"\0"
+    quick = Limits(dial_first=HOUR, dial_longest=HOUR)
+    with anyio.fail_after(PATIENCE), reserved_port() as port:
+        ours, theirs = (Server(port=port, cluster_id=name) for name in ("ours", "theirs"))
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(ours.serve)
+            client = Client(f"ws://127.0.0.1:{port}", cluster_id="ours", limits=quick)
+            connection = client._connection
+            connection._entropy = lambda size: far * size
+            fail_all = connection.session.fail_all
+
+            def rejected(fault: Fault) -> None:
+                nonlocal far
+                far = b"\xff"
+                fail_all(fault)
+
+            connection.session.fail_all = rejected  # type: ignore[method-assign]
+            async with client:
+                await left(ours)
+                while connection.session.ready:
+                    await anyio.lowlevel.checkpoint()
+                errors: list[RequestError] = []
+                tasks.start_soon(failing, client, "echo", errors)
+                await started(client, 1)
+                await tasks.start(theirs.serve)
+                while not errors:
+                    await anyio.lowlevel.checkpoint()
+            assert isinstance(errors[0], ClusterMismatch)
+            await left(theirs)

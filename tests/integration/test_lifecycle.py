@@ -627,3 +627,14 @@ def test_unclosed_sync_client_ends_its_thread(anyio_backend: str) -> None:
         gc.collect()
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+async def test_leave_ends_a_server_that_waits_for_signals() -> None:
+    server, before = Server(port=0), signal.getsignal(signal.SIGTERM)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server.serve_until_signal)
+            async with Client(server.url) as client:
+                assert await client.call("echo", 1) == 1
+            server.leave(grace=False)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -38,10 +38,15 @@ class Booth:
     """A client session and a stub node on its one link. Links are numbered from 1."""
 
     def __init__(
-        self, *, limits: Limits | None = None, opened: bool = True, framing: Framing = Framing.OBJECTS
+        self,
+        *,
+        limits: Limits | None = None,
+        opened: bool = True,
+        framing: Framing = Framing.OBJECTS,
+        alternatives: int = 0,
     ) -> None:
         self.now = SECOND
-        self.session = ClientSession(name="me", cluster_id="c", limits=limits or Limits())
+        self.session = ClientSession(name="me", cluster_id="c", limits=limits or Limits(), alternatives=alternatives)
         self.sent: list[Message] = []
         self.effects: list[ClientEffect] = []
         self.link = LinkId(0)
@@ -452,7 +457,9 @@ def test_one_reply_for_each_request_type() -> None:
     answers: list[Message] = [View(view, b"{}"), Explanation(where), Result(run)]
     booth.deliver(*answers, *answers)
     assert booth.replies() == {view: answers[0], where: answers[1], run: answers[2]}
-    assert len(booth.session) == 0 and booth.session.next_timeout() == booth.now + 10 * SECOND
+    assert len(booth.session) == 0 and booth.session.next_timeout() == booth.now + SECOND
+    booth.advance(1)
+    assert booth.session.next_timeout() == booth.now + 9 * SECOND, "no call is out any more"
 
 
 def test_partial_replies_before_the_last() -> None:
@@ -471,6 +478,63 @@ def test_reply_to_an_unknown_request() -> None:
     assert booth.replies() == {}
 
 
+# -- frozen nodes -----------------------------------------------------------------------------------------------------
+
+
+def test_link_with_a_request_is_pinged_after_a_second() -> None:
+    booth = Booth()
+    booth.submit()
+    booth.take()
+    booth.advance(0.999)
+    assert booth.take() == []
+    booth.advance(0.001)
+    assert booth.take() == [Ping(1)]
+    booth.advance(18.9)
+    assert booth.take() == [], "a client with one address waits as long as on any link"
+
+
+def test_frozen_node_is_left_after_three_seconds_for_another_address() -> None:
+    booth = Booth(alternatives=1)
+    number = booth.submit()
+    booth.advance(1)
+    booth.advance(1.99)
+    assert booth.replies() == {}
+    booth.advance(0.01)
+    assert booth.fault(number).code == 1023 and not booth.session.ready
+
+
+def test_answered_ping_keeps_a_slow_node() -> None:
+    booth = Booth(alternatives=1)
+    booth.submit()
+    for _ in range(8):
+        booth.advance(1)
+        booth.deliver(Pong(1))
+    assert booth.replies() == {} and booth.session.ready
+
+
+def test_idle_link_to_a_frozen_node_stays_as_long_as_any() -> None:
+    booth = Booth(alternatives=1)
+    number = booth.submit()
+    booth.deliver(Result(number))
+    booth.advance(1)
+    booth.advance(8)
+    assert booth.session.ready
+
+
+def test_late_wake_up_gives_the_node_time_to_answer() -> None:
+    booth = Booth(alternatives=1)
+    booth.submit()
+    booth.now += 30 * SECOND
+    booth.session.wake(now=booth.now)
+    booth.flush()
+    assert booth.replies() == {}, "this process was stalled, and bytes may be unread"
+    booth.advance(1.9)
+    assert booth.replies() == {} and booth.take()[-1:] == [Ping(1)]
+    booth.deliver(Pong(1))
+    booth.advance(0.9)
+    assert booth.replies() == {} and booth.session.ready
+
+
 # -- deadlines --------------------------------------------------------------------------------------------------------
 
 
@@ -483,7 +547,7 @@ def test_local_deadline_200_ms_after_the_request_deadline() -> None:
     booth.advance(0.001)
     found = booth.fault(number)
     assert (found.code, found.details["maybe_executed"]) == (1020, True)
-    assert booth.take() == [CancelRequest(number)]
+    assert booth.take() == [Ping(1), CancelRequest(number)]
     booth.deliver(Result(number, (Done("x", b"\x01"),)))
     assert booth.replies() == {}
 

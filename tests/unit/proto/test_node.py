@@ -5,12 +5,12 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from mpreg_proto.effects import Framing, HangUp, Notify, Send
+from mpreg_proto.effects import Dial, Effect, Framing, HangUp, Notify, Returned, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import Left, RequestFinished, Standing
+from mpreg_proto.notices import Left, PeerUnreachable, RequestFinished, Standing
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire import dialects
@@ -90,6 +90,18 @@ def test_malformed_own_request() -> None:
     harness.flush()
     (answered,) = harness.noticed(RequestFinished)
     assert answered.result.fault is not None and answered.result.fault.code == 1010
+
+
+def test_time_when_the_body_of_a_run_began() -> None:
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha")
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",)))
+    harness.advance(4)
+    (run,) = harness.running("add")
+    harness.node.finished(run.run, Returned(1), now=harness.now, began=harness.now - SECOND)
+    harness.flush()
+    (result,) = alpha.take(Result)
+    assert (result.done[0].waited, result.done[0].ran) == (3 * SECOND, SECOND)
 
 
 # -- commands that raise change nothing -------------------------------------------------------------------------------
@@ -445,3 +457,85 @@ def test_grace_continues_after_a_new_id() -> None:
     assert harness.node.cluster.index.offers("slow", (), None) == (), "still draining"
     harness.advance(10)
     assert harness.node.left and gamma.hung_up == 1000
+
+
+def test_commands_of_the_old_id_apply_to_the_new_one() -> None:
+    harness = NodeHarness([spec("add"), spec("gone")], resources=("old",))
+    node, now = harness.node, harness.now
+    node.withdraw("gone", now=now)
+    node.offer(spec("add", version="2"), now=now)
+    node.set_resources(("new",), now=now)
+    node.advertise((Address("ws://here:1"),), now=now)
+    alpha = harness.member("alpha")
+    alpha.send(Gossip((Claim(node.me, 2, Standing.RETIRED),)))
+    content = node.cluster.catalogue.content(node.me)
+    assert content is not None and node.me != MemberId(b"n" * 16)
+    assert {name: entry.version for name, entry in content.functions.items()} == {"add": "2"}
+    assert content.resources == ("new",) and node.cluster.members.own.addresses == ("ws://here:1",)
+
+
+# -- dials ------------------------------------------------------------------------------------------------------------
+
+SEED = Address("ws://seed:1")
+
+
+def dials_until(node: Node, until: int) -> list[int]:
+    """Return when the node dials up to a time."""
+    found: list[int] = []
+    while (due := node.next_timeout()) is not None and due <= until:
+        node.wake(now=due)
+        found += [due for effect in node.drain() if isinstance(effect, Dial)]
+    return found
+
+
+def unreachable(effects: list[Effect]) -> list[Address]:
+    notices = [effect.notice for effect in effects if isinstance(effect, Notify)]
+    return [notice.address for notice in notices if isinstance(notice, PeerUnreachable)]
+
+
+@pytest.mark.parametrize("end", ["dial failed", "closed before its hello", "no hello", "another cluster"])
+def test_seed_is_dialled_again_after_a_dial_without_a_handshake(end: str) -> None:
+    node = Node(NodeConfig(seeds=(SEED,)), me=MemberId(b"a" * 16), rng=Rng(0), entropy=bytes, now=0)
+    assert [effect.address for effect in node.drain() if isinstance(effect, Dial)] == [SEED]
+    now = SECOND
+    if end == "dial failed":
+        node.dial_failed(SEED, now=now)
+    else:
+        link = LinkId(1)
+        node.link_opened(link, framing=Framing.OBJECTS, dialled=SEED, now=now)
+        if end == "another cluster":
+            node.handle(link, hello(cluster="other", member=b"b" * 16, name="b"), now=now)
+        elif end == "no hello":
+            while not any(isinstance(effect, HangUp) for effect in node.drain()):
+                now = node.next_timeout() or 0
+                node.wake(now=now)
+        if link in node.links.sessions:
+            node.link_closed(link, now=now)
+    assert unreachable(node.drain()) in ([SEED], []), "at most once"
+    first = dials_until(node, now + 2 * SECOND)
+    assert first and first[0] <= now + SECOND
+
+
+def test_dial_that_leads_to_the_own_process_is_repeated() -> None:
+    node = Node(NodeConfig(seeds=(SEED,)), me=MemberId(b"a" * 16), rng=Rng(0), entropy=bytes, now=0)
+    node.drain()
+    link = LinkId(1)
+    node.link_opened(link, framing=Framing.OBJECTS, dialled=SEED, now=SECOND)
+    node.handle(link, hello(cluster="default-cluster", member=node.me, name=""), now=SECOND)
+    assert any(isinstance(effect, HangUp) for effect in node.drain())
+    if link in node.links.sessions:
+        node.link_closed(link, now=SECOND)
+    assert dials_until(node, 3 * SECOND)
+
+
+def test_dial_whose_link_is_open_ends_with_its_handshake() -> None:
+    limits = Limits()
+    node = Node(NodeConfig(seeds=(SEED,)), me=MemberId(b"a" * 16), rng=Rng(0), entropy=bytes, now=0)
+    node.drain()
+    link, opened = LinkId(1), limits.dial - 1
+    node.link_opened(link, framing=Framing.OBJECTS, dialled=SEED, now=opened)
+    now = opened + limits.handshake - 1
+    assert dials_until(node, now) == [], "the time of a dial is over, that of a handshake is not"
+    node.handle(link, hello(cluster="default-cluster", member=b"b" * 16, name="b"), now=now)
+    effects = node.drain()
+    assert not any(isinstance(effect, HangUp) for effect in effects) and unreachable(effects) == []

@@ -13,7 +13,7 @@ from mpreg_proto.errors import CloseCode, Fault
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.links import _CONTROL_HANDLERS, Links
 from mpreg_proto.notices import GossipTooLong, Left, LinkEndCause, PeerUnreachable
-from mpreg_proto.requests.actions import CallFinished, RequestOutput
+from mpreg_proto.requests.actions import CallFinished, Dispatch, RequestOutput
 from mpreg_proto.requests.relay import Forward
 from mpreg_proto.router import (
     _ACTION_HANDLERS,
@@ -32,6 +32,7 @@ from mpreg_proto.wire.messages import (
     DialBack,
     Digest,
     Done,
+    Explain,
     Explanation,
     Fetch,
     GetView,
@@ -48,7 +49,7 @@ from mpreg_proto.wire.messages import (
     Result,
     View,
 )
-from tests.helpers.node_harness import NodeHarness, call, spec, value
+from tests.helpers.node_harness import NodeHarness, call, done, spec, value
 
 ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
 LINK = LinkId(1)
@@ -187,7 +188,7 @@ def test_notice_of_gossip_that_cannot_be_split() -> None:
     assert len(log) == 1, "no notice for a link that has ended"
 
 
-@pytest.mark.parametrize(("limit", "parts"), [(1000, 1), (132, 4), (33, 400)])
+@pytest.mark.parametrize(("limit", "parts"), [(1000, 1), (132, 4), (33, 400), (10, 400)])
 def test_view_in_parts_that_fit_the_link(limit: int, parts: int) -> None:
     links = StubLinks(limit)
     text = "x" * 398  # and two quotation marks
@@ -293,3 +294,125 @@ def test_links_that_this_node_has_not_closed() -> None:
     assert ANN in found and BOB not in found and MemberId(b"c" * 16) not in found
     best[BOB] = LinkId(1)
     assert found[BOB] == 1, "it reads the table of the cluster, and copies nothing"
+
+
+# -- the end of draining, and of a link: what is in progress comes first ----------------------------------------------
+
+FAR = b"beta".ljust(16, b"-")
+
+
+def test_draining_node_waits_for_the_requests_that_it_relays() -> None:
+    harness = NodeHarness()
+    alpha, beta = harness.member("alpha"), harness.member("beta", spec("add"))
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",), to=FAR))
+    (relayed,) = beta.take(Request)
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    assert not harness.node.left
+    alpha.send(Request(2, (call("y", "add", 1),), here=("y",), to=FAR))
+    (late,) = alpha.take(Result)
+    assert late.id == 2 and late.fault is not None and late.fault.details["relayed"] is True
+    assert beta.take(Request) == [], "it relays no new ones"
+    beta.send(done(relayed, "x", 5))
+    (result,) = alpha.take(Result)
+    assert (result.id, value(result, "x"), harness.node.left) == (1, 5, True)
+
+
+def test_draining_node_waits_for_a_body_whose_coordinator_is_gone() -> None:
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha")
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",)))
+    alpha.drop()
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    assert not harness.node.left
+    harness.finish(harness.running("add")[0])
+    assert harness.node.left
+
+
+def test_closing_link_waits_for_the_requests_relayed_over_it() -> None:
+    harness = NodeHarness()
+    alpha, beta = harness.member("alpha"), harness.member("beta", spec("add"))
+    alpha.send(Request(1, (call("x", "add", 1),), here=("x",), to=FAR))
+    (relayed,) = beta.take(Request)
+    alpha.send(Goodbye(""))
+    beta.send(Goodbye(""))
+    assert (alpha.hung_up, beta.hung_up) == (None, None)
+    beta.send(done(relayed, "x", 5))
+    assert value(alpha.take(Result)[0], "x") == 5
+    assert (alpha.hung_up, beta.hung_up) == (1000, 1000)
+
+
+# -- each outcome of sending ------------------------------------------------------------------------------------------
+
+
+class OutcomeLinks:
+    """Links that give these outcomes of sending, one after another, and record the messages."""
+
+    def __init__(self, *outcomes: SendOutcome) -> None:
+        self.outcomes = list(outcomes)
+        self.tried: list[Message] = []
+
+    def send(self, link: LinkId, message: Message) -> SendOutcome:
+        self.tried.append(message)
+        return self.outcomes.pop(0)
+
+    def send_or_close(self, link: LinkId, message: Message) -> None:
+        assert self.send(link, message) is SENT
+
+
+TOO_LONG = TooLong(900, 500)
+OVER_LIMIT = {"limit": "message", "value": 500, "came": 900, "maybe_executed": False}
+
+
+def explained(request: Request, *outcomes: SendOutcome) -> list[Explanation]:
+    node = NodeHarness([spec("add")]).node
+    links = OutcomeLinks(*outcomes)
+    made, _ = machines(links=links, coordinator=node.coordinator, config=node.config, cluster=node.cluster)
+    Router(made, ActionRunner(made)).deliver(LINK, Explain(request), 0)
+    assert not links.outcomes
+    return cast("list[Explanation]", links.tried)
+
+
+def test_explanation_over_the_message_limit() -> None:
+    request = Request(7, (call("x", "add", 1),))
+    whole, short = explained(request, TOO_LONG, SENT)
+    assert len(whole.rows) == 1 and whole.fault is None
+    assert (short.id, short.rows) == (7, ()) and short.fault is not None
+    assert (short.fault.code, short.fault.details) == (1014, OVER_LIMIT)
+    assert explained(request, SENT) == explained(request, LINK_GONE) == [whole]
+
+
+def test_error_of_explain_over_the_message_limit() -> None:
+    whole, short = explained(Request(7, (call("x", "missing", 1),)), TOO_LONG, SENT)
+    assert whole.fault is not None and short.fault is not None and (short.id, short.rows) == (7, ())
+    assert (short.fault.code, short.fault.details["shortened"]) == (whole.fault.code, True) == (1001, True)
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(SENT, None), (LINK_GONE, 1001), (TOO_LONG, 1014)])
+def test_answer_to_a_relayed_request_that_could_not_be_sent(outcome: SendOutcome, code: int | None) -> None:
+    answered: list[tuple[LinkId, Result]] = []
+    relay = SimpleNamespace(result=lambda link, result: answered.append((link, result)))
+    links = OutcomeLinks(outcome)
+    made, _ = machines(links=links, relay=relay)
+    request = Request(5, (call("x", "add", 1),), here=("x",), to=BOB)
+    ActionRunner(made).run([Forward(LINK, request)], 0)
+    assert links.tried == [request]
+    assert [(link, result.id, result.fault.code if result.fault else 0) for link, result in answered] == (
+        [] if code is None else [(LINK, 5, code)]
+    )
+    assert all(result.fault and result.fault.details["maybe_executed"] is False for _, result in answered)
+
+
+@pytest.mark.parametrize("outcome", [SENT, LINK_GONE, TOO_LONG])
+def test_dispatch_that_could_not_be_sent(outcome: SendOutcome) -> None:
+    unsent: list[tuple[int, Fault | None, int]] = []
+    coordinator = SimpleNamespace(unsent=lambda number, fault, now: unsent.append((number, fault, now)) or ())
+    made, _ = machines(links=OutcomeLinks(outcome), coordinator=coordinator, me=ANN)
+    ActionRunner(made).run([Dispatch(LINK, 5, [call("x", "add", 1)], {}, 100)], 9)
+    if outcome is SENT:
+        assert unsent == []
+    else:
+        ((number, fault, now),) = unsent
+        assert (number, now) == (5, 9)
+        assert fault is None if outcome is LINK_GONE else fault is not None and fault.details == OVER_LIMIT

@@ -93,3 +93,26 @@ def test_timers_equal_a_plain_table(steps: list[tuple[str, int, int]]) -> None:
                 del rows[key]
         assert timers.next() == min((at for at, _ in rows.values()), default=None)
         assert len(timers) == len(rows) and all(key in timers for key in rows)
+
+
+def test_order_after_the_table_is_rebuilt() -> None:
+    timers = Timers()
+    times = [*range(100, 0, -1)]
+    for at in times:
+        timers.set(("stays", at), at)
+    for number in range(1000):
+        timers.set(("cancelled", number), 10**9 + number)
+        timers.cancel(("cancelled", number))
+    assert len(timers._heap) < 400, "it was rebuilt"
+    assert timers.next() == 1
+    assert timers.due(50) == [("stays", at) for at in range(1, 51)]
+    assert timers.due(10**10) == [("stays", at) for at in range(51, 101)]
+
+
+def test_rows_of_one_time_after_the_table_is_rebuilt() -> None:
+    timers = Timers()
+    for name in "dcba":
+        timers.set((name,), 5)
+    for _ in range(1000):
+        timers.set(("moved",), 9)
+    assert timers.due(9) == [("d",), ("c",), ("b",), ("a",), ("moved",)]

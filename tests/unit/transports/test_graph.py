@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mpreg_proto.wire.messages import Request
+from mpreg_proto.wire.value_limits import MAX_DEPTH
 from mpreg_transports import Client, DuplicateName, Graph, Handle, InvalidRequest
 from mpreg_transports.values import default_codec
 
@@ -125,6 +126,23 @@ def test_handles_at_any_depth_are_references() -> None:
         [one_is, ["one", "A", (two_is, {"k": ["y"]})], "two"],
         {"key": {"deep": {"er": one_is}}},
     ]
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: (value,), lambda value: {"k": value}])
+def test_handle_in_the_deepest_container_that_can_be_sent(wrap: Callable[[Any], Any]) -> None:
+    graph = Graph()
+    deepest: Any = graph.call("f")
+    for _ in range(MAX_DEPTH - 2):  # the list of all arguments, and that of the positional ones
+        deepest = wrap(deepest)
+    graph.call("g", deepest)
+    made = graph.request()
+    assert made.calls[1].dependencies == ("f",)
+    (found,), _ = arguments(made, "g", f=1)
+    while not isinstance(found, int):
+        found = found["k" if isinstance(found, dict) else 0]
+    assert found == 1
+    with pytest.raises(TypeError, match="nested"):
+        graph.call("h", wrap(deepest))
 
 
 def test_containers_of_the_user_are_not_changed() -> None:

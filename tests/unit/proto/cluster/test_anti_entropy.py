@@ -19,7 +19,7 @@ from mpreg_proto.cluster.anti_entropy import (
     older,
     within,
 )
-from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec
+from mpreg_proto.cluster.catalogue import Catalogue, FunctionSpec, wire_size
 from mpreg_proto.cluster.members import Card, Members
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import DEFAULT, Limits
@@ -120,6 +120,8 @@ def test_digest_of_the_buckets_that_differ_only() -> None:
     sent_digest = next(message for message in ann.sent if isinstance(message, Digest))
     assert {bucket(MemberId(row.member)) for row in sent_digest.claims} == {bucket(member(7))}
     assert len(sent_digest.claims) < 40
+    (newer_there,) = (message for message in bob.sent if isinstance(message, Gossip))
+    assert newer_there.claims == (claim(member(7), 1),), "nothing of the buckets that are equal"
     assert ann.view() == bob.view()
 
 
@@ -134,6 +136,18 @@ def test_head_in_place_of_a_large_catalogue() -> None:
     gossip = ann.take(send.message)[0].message
     assert [head.member for head in gossip.heads] == [member(1)]
     assert gossip.deltas == ()
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_longest_delta_that_is_sent_with_its_head(beyond: int) -> None:
+    ann = Side(ANN)
+    empty = wire_size(Catalogue(ANN, limits=Limits()).offer(FunctionSpec(name="f", doc="x" * 500)))
+    delta = ann.catalogue.offer(FunctionSpec(name="f", doc="x" * (500 + INLINE_DELTA - empty + beyond)))
+    assert wire_size(delta) == INLINE_DELTA + beyond
+    (send,) = ann.anti_entropy.introduce(LINK)
+    gossip = send.message
+    assert isinstance(gossip, Gossip)
+    assert (len(gossip.deltas), len(gossip.heads)) == ((0, 1) if beyond else (1, 0))
 
 
 def test_reply_to_a_digest_that_lacks_nothing() -> None:
@@ -193,6 +207,55 @@ def test_hashes_independent_of_the_order_of_members() -> None:
     ann.merge(claims)
     other.merge(claims[::-1])
     assert ann.anti_entropy.buckets.hashes() == other.anti_entropy.buckets.hashes()
+
+
+def rows_differ(change: list[Claim], *offers: str) -> bool:
+    """Return whether a change of one member, or an offer of it, changes its hash."""
+    one, other = Side(ANN, 3), Side(ANN, 3)
+    for side in (one, other):
+        side.offer(member(0), "first")
+    other.merge(change)
+    for name in offers:
+        other.offer(member(0), name)
+    scope = one.anti_entropy.buckets.differing(other.anti_entropy.buckets.hashes())
+    assert scope in (bytes(SCOPE_SIZE), scope_of(member(0)))
+    return any(scope)
+
+
+def scope_of(one: MemberId) -> bytes:
+    scope = bytearray(SCOPE_SIZE)
+    scope[bucket(one) >> 3] = 0x80 >> (bucket(one) & 7)
+    return bytes(scope)
+
+
+def test_each_part_of_a_cell_and_head_is_hashed() -> None:
+    first = member(0)
+    assert not rows_differ([claim(first)])
+    assert rows_differ([claim(first, 0, Standing.SUSPECT)])
+    assert rows_differ([claim(first, 1)])
+    assert rows_differ([Claim(first, 1, 0)]) and rows_differ([Claim(first, 0, int(Standing.LEFT))])
+    assert rows_differ([], "second")
+    one, other = Side(ANN), Side(ANN)
+    one.merge([claim(BOB, 1)])
+    other.merge([Claim(BOB, 1, 0)])
+    assert one.anti_entropy.buckets.differing(other.anti_entropy.buckets.hashes()) == scope_of(BOB), (
+        "only one has a card"
+    )
+    other.merge([claim(BOB, 1)])
+    one.offer(BOB, "f")
+    other.offer(BOB, "g")
+    assert one.anti_entropy.buckets.differing(other.anti_entropy.buckets.hashes()) == scope_of(BOB), "of one version"
+
+
+def test_hashes_that_nodes_of_other_releases_compute() -> None:
+    """They go over the wire: if a row were hashed in another way, each comparison would find all buckets different."""
+    ann = Side(ANN)
+    ann.merge([claim(BOB, 3, Standing.SUSPECT)])
+    ann.offer(BOB, "f")
+    hashes = ann.anti_entropy.buckets.hashes()
+    rows = {number: hashes[8 * number : 8 * number + 8] for number in range(BUCKETS)}
+    found = {number: row.hex() for number, row in rows.items() if any(row)}
+    assert found == {bucket(ANN): "5af6eaff15dc77fd", bucket(BOB): "9abd6149c6fa28bb"}
 
 
 # -- digests: the members that are newer here, and those that are older and have to be pulled -------------------------

@@ -82,6 +82,10 @@ def test_functions_that_a_delta_affects() -> None:
     assert [list(owner.affected_functions(delta)) for delta in deltas] == [["f0"], ["f1"]]
     drained = owner.drain()
     assert list(owner.affected_functions(drained)) == ["f0", "f1"]
+    owner.offer(FunctionSpec(name="f2"))
+    assert list(owner.affected_functions(owner.delta(SHE, 2))) == ["f0", "f1", "f2"], "draining and a function"
+    withdrawn = owner.withdraw("f0")
+    assert list(owner.affected_functions(withdrawn)) == ["f0"], "it is not offered any more"
     assert list(catalogue().affected_functions(drained)) == [], "nothing is held of that member"
 
 
@@ -254,3 +258,24 @@ def test_equal_entries_of_members_share_one_object() -> None:
     assert here.apply(other.offer(FunctionSpec(name="f", doc="Does it otherwise."))) is Applied.YES
     assert [entry.doc for entry in here.offering["f"].values()] == ["Does it.", "Does it otherwise."]
     assert theirs.functions["f"] is here.offering["f"][SHE]
+
+
+def test_supersede_serves_no_changes_over_the_gap() -> None:
+    owner, _ = offered(3)
+    replica = catalogue()
+    replica.apply(owner.delta(SHE, 0))
+    whole = owner.supersede(1000)
+    assert (whole.since, whole.head.version, len(whole.changes)) == (0, 1001, 3)
+    assert owner.delta(SHE, 3).since == 0
+    assert replica.apply(owner.delta(SHE, 3)) is Applied.YES
+    assert same(owner, replica)
+    later = owner.offer(FunctionSpec(name="later"))
+    assert (later.since, later.head.version) == (1001, 1002) and replica.apply(later) is Applied.YES
+
+
+def test_own_resources_in_order_without_repetition() -> None:
+    owner = catalogue(SHE)
+    owner.set_resources(["z", "a", "z"])
+    assert owner.content(SHE).resources == ("a", "z")
+    owner.set_resources([])
+    assert owner.content(SHE).resources == ()

@@ -619,3 +619,72 @@ def test_unlinked_member_left_by_gossip_is_lost_at_once() -> None:
     a = cluster()
     a.link_closed(TO_C, clean=True, now=1)
     assert lost(a.received(TO_B, Gossip(claims=(Claim(C, 0, Standing.LEFT),)), now=1)) == [MemberLost(C)]
+
+
+# -- a member that returns, and state that a link has lost ------------------------------------------------------------
+
+D = MemberId(b"d" * 16)
+
+
+def fetches(outs: Sequence[object]) -> list[SendMessage]:
+    return [out for out in outs if isinstance(out, SendMessage) and isinstance(out.message, Fetch)]
+
+
+@pytest.mark.parametrize("standing", [Standing.DEAD, Standing.LEFT])
+def test_catalogue_of_a_revived_member_is_fetched_from_the_link_of_its_claim(standing: Standing) -> None:
+    a = cluster()
+    assert fetches(a.received(TO_B, Gossip(claims=(Claim(D, 0, Standing.ALIVE),)), now=1)) == [], "its head follows"
+    assert fetches(a.received(TO_B, Gossip(claims=(Claim(D, 0, standing),)), now=2)) == []
+    revived = a.received(TO_C, Gossip(claims=(Claim(D, 1, Standing.ALIVE),)), now=3)
+    assert fetches(revived) == [SendMessage(TO_C, Fetch(D, 0))]
+    assert fetches(a.received(TO_B, Gossip(claims=(Claim(D, 2, Standing.ALIVE),)), now=4)) == [], "under way"
+
+
+def test_anti_entropy_continues_after_a_round_without_links() -> None:
+    a = cluster()
+    for link in (TO_B, TO_C):
+        a.link_closed(link, clean=True, now=1)
+    key, interval = (TimerKind.ANTI_ENTROPY,), Limits().gossip_interval
+    assert key in a._timers
+    a._timers.cancel(key)
+    assert a.wake(key, interval) == []
+    assert a._timers._at[key][0] == 2 * interval
+    a.link_established(TO_C_AGAIN, C, "them", dialled=None, now=interval + 1)
+    (send,) = a.wake(key, 2 * interval)
+    assert isinstance(send, SendMessage) and send.link == TO_C_AGAIN
+    assert a._timers._at[key][0] == 3 * interval
+
+
+def test_anti_entropy_begins_again_with_the_next_member() -> None:
+    a = cluster()
+    for link, member in ((TO_B, B), (TO_C, C)):
+        a.received(link, Gossip(claims=(Claim(member, 0, Standing.LEFT),)), now=1)
+        a.link_closed(link, clean=True, now=1)
+    key = (TimerKind.ANTI_ENTROPY,)
+    a._timers.cancel(key)
+    assert a.wake(key, SECOND) == [] and key not in a._timers, "nobody is left"
+    a.link_established(LinkId(9), D, "them", dialled=None, now=2 * SECOND)
+    a.received(LinkId(9), Gossip(claims=(Claim(D, 0, Standing.ALIVE),)), now=2 * SECOND)
+    assert key in a._timers
+
+
+def test_ticks_continue_while_a_link_or_a_member_exists() -> None:
+    a = cluster()
+    key = (TimerKind.TICK,)
+    a._timers.cancel(key)
+    a.wake(key, SECOND)
+    assert a._timers._at[key][0] == 2 * SECOND
+    for link in (TO_B, TO_C):
+        a.link_closed(link, clean=True, now=SECOND)
+    a._timers.cancel(key)
+    a.wake(key, 2 * SECOND)
+    assert a._timers._at[key][0] == 3 * SECOND
+
+
+def test_no_timer_of_the_cluster_after_leaving() -> None:
+    a = cluster()
+    a.leave(1)
+    assert not {TimerKind.TICK, TimerKind.ANTI_ENTROPY, TimerKind.GOSSIP} & {key[0] for key in a._timers._at}
+    a.received(TO_B, Gossip(claims=(Claim(D, 0, Standing.ALIVE),)), now=2)
+    assert not {TimerKind.TICK, TimerKind.ANTI_ENTROPY} & {key[0] for key in a._timers._at}
+    assert a.wake((TimerKind.TICK,), SECOND) == [] and a.wake((TimerKind.ANTI_ENTROPY,), SECOND) == []

@@ -365,6 +365,40 @@ def test_no_suspicion_within_the_grace_after_goodbye() -> None:
     assert world.ann is Standing.ALIVE
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["once", "after another link"])
+def test_grace_begins_with_the_goodbye(again: bool) -> None:
+    world = World(ANN, BOB)
+    link = world.links.pop(ANN)
+    world.detector.link_closed(ANN, 0)
+    if again:
+        world.now = UNLINKED_GRACE
+        world.links[ANN] = link
+        world.detector.link_established(ANN)
+        del world.links[ANN]
+        world.detector.link_closed(ANN, world.now)
+    world.now += UNLINKED_GRACE - 1
+    assert SendMessage(world.links[BOB], PingReq(ANN)) not in world.tick()
+    world.now += 1
+    assert SendMessage(world.links[BOB], PingReq(ANN)) in world.tick()
+
+
+def test_grace_of_a_new_neighbour_begins_with_its_first_turn() -> None:
+    world = World(*EVERYBODY)
+    crowd = [MemberId(bytes([number]) * 16) for number in range(1, 60)]
+    for member in crowd:
+        world.merge_claim(member)
+    far = next(member for member in EVERYBODY if member not in world.rings.neighbours)
+    del world.links[far]
+    world.detector.link_closed(far, 0)
+    for member in crowd:
+        world.merge_claim(member, int(Standing.LEFT))
+    world.detector.neighbours_changed(0)
+    assert far in world.rings.neighbours
+    world.now = UNLINKED_GRACE
+    outs = [out for _ in EVERYBODY for out in world.tick()]
+    assert PingReq(far) not in [out.message for out in outs if isinstance(out, SendMessage)]
+
+
 def test_silent_link_of_a_dead_member_is_aborted() -> None:
     world = World(*EVERYBODY)
     world.merge_claim(ANN, 1, 0, BOB, CAT, DAN)

@@ -438,3 +438,103 @@ def test_dead_member_is_dialled_after_the_call_that_needed_its_link() -> None:
     world.accuse(ZOE, Standing.DEAD, SECOND)
     world.dialer.housekeeping(LINK_KEPT_FOR)
     assert [address for at, address in world.dials(3600 * SECOND) if at > LINK_KEPT_FOR]
+
+
+def test_address_that_answers_begins_again_with_the_first_pause() -> None:
+    world = World()
+    world.know(ZOE, X)
+    world.dials(60 * SECOND)
+    world.dialer.wake((TimerKind.DIAL, X), 61 * SECOND)
+    world.link(ZOE, X, 61 * SECOND)
+    del world.links[ZOE]
+    now = 200 * SECOND
+    assert world.dialer.link_lost(ZOE, now) == [Dial(X)]
+    assert world.dialer.dial_failed(X, now) == [Notify(PeerUnreachable(X))]
+    times = [now, *(at for at, _ in world.dials(now + 3 * SECOND))]
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    longest = [world.limits.dial_first << step for step in range(len(waits))]
+    assert len(waits) >= 3
+    assert all(0 < wait <= most + 1 for wait, most in zip(waits[:3], longest[:3], strict=True))
+
+
+def test_silent_seed_that_answers_is_not_tried_rarely() -> None:
+    world = World(X)
+    world.know(ANN, Y)
+    world.link(ANN, None, 0)
+    assert world.dialer.start(0) == [Dial(X)]
+    world.dialer.dial_failed(X, 0)
+    silent = DEFAULT.rare_from + 2 * DEFAULT.rare_dial
+    world.dials(silent)
+    row = world.dialer._rows[X]
+    assert row.rare and row.failures > 10
+    world.dialer.wake((TimerKind.DIAL, X), silent)
+    world.link(ZOE, X, silent)
+    assert (row.rare, row.silent, row.failures, row.own_hits) == (False, False, 0, 0)
+    assert (row.last_member, row.reached) == (ZOE, silent)
+
+
+def test_own_hits_in_a_row_end_with_another_answer() -> None:
+    for answered in (True, False):
+        world = World(X)
+        world.dialer.start(0)
+        for number in range(4):
+            world.dialer.reached_self(X, number)
+            world.dialer.wake((TimerKind.DIAL, X), number)
+        if answered:
+            world.link(ZOE, X, 5)
+        else:
+            world.dialer.dial_failed(X, 5)
+        assert world.dialer._rows[X].own_hits == 0 and not world.dialer.seedless
+
+
+def test_wait_of_a_member_for_the_link_of_a_smaller_id() -> None:
+    """Of two members that closed their link on purpose, only the one with the smaller id dials at once."""
+    world = World()
+    world.know(ANN, X)
+    world.link(ANN, None, 0)
+    del world.links[ANN]
+    assert world.dialer.link_lost(ANN, 100 * SECOND, pause=YIELD_DELAY) == []
+    assert world.dials(100 * SECOND + YIELD_DELAY)[0] == (100 * SECOND + YIELD_DELAY, X)
+
+
+def test_dial_back_requested_once_in_the_least_age_of_a_link() -> None:
+    world = World()
+    world.know(ZOE)
+    assert world.dialer.needs_dial_back(ZOE, 0)
+    assert not world.dialer.needs_dial_back(ZOE, MIN_LINK_AGE - 1)
+    assert world.dialer.needs_dial_back(ZOE, MIN_LINK_AGE)
+    world.link(ZOE, None, MIN_LINK_AGE)
+    assert not world.dialer.needs_dial_back(ZOE, 10 * MIN_LINK_AGE)
+
+
+def test_no_dial_back_before_its_address_has_failed() -> None:
+    world = World()
+    world.know(ZOE, X)
+    assert not world.dialer.needs_dial_back(ZOE, 0)
+    world.dial_and_fail(X, 0)
+    assert world.dialer.needs_dial_back(ZOE, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dials_to_members_without_a_link_while_there_are_few(seed: int) -> None:
+    world = World(seed=seed)
+    others = {MemberId(bytes([200 + number]) * 16): Address(f"ws://{number}:1") for number in range(3)}
+    world.know(ANN, Y)
+    world.link(ANN, None, 0)
+    for member, address in others.items():
+        world.know(member, address)
+    dialled = [effect.address for effect in world.dialer.housekeeping(0) if isinstance(effect, Dial)]
+    assert sorted(dialled) == sorted(others.values())
+    assert ANN not in world.dialer._link_needed_until, "no call needs its link"
+
+
+def test_no_dials_while_there_are_enough_links() -> None:
+    world = World(X)
+    for number in range(4):
+        member = MemberId(bytes([200 + number]) * 16)
+        world.know(member, Address(f"ws://{number}:1"))
+        if number < 3:
+            world.link(member, None, 0)
+    assert world.dialer.housekeeping(0) == []
+    world.links.popitem()
+    assert X in [effect.address for effect in world.dialer.housekeeping(0) if isinstance(effect, Dial)], "seeds too"

@@ -1,10 +1,11 @@
 """Gossip: passed on at first receipt only, never to its source; large changes are sent as heads only."""
 
 import msgspec
+import pytest
 
 from mpreg_proto.cluster.actions import SendMessage
 from mpreg_proto.cluster.anti_entropy import INLINE_DELTA
-from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec
+from mpreg_proto.cluster.catalogue import Applied, Catalogue, FunctionSpec, wire_size
 from mpreg_proto.cluster.gossip import FLUSH_INTERVAL, Disseminator
 from mpreg_proto.cluster.members import Card, Member, Members
 from mpreg_proto.cluster.topology import Rings
@@ -80,6 +81,16 @@ def test_small_change_as_delta_and_large_change_as_head() -> None:
     assert world.receive_delta(A, small) == (Applied.YES, [SendMessage(B, Gossip(deltas=(small,)))])
     assert world.receive_delta(A, large) == (Applied.YES, [SendMessage(B, Gossip(heads=(large.head,)))])
     assert world.receive_delta(B, small) == (Applied.OLD, [])
+
+
+def test_longest_change_that_is_sent_as_a_delta() -> None:
+    world = World()
+    empty = wire_size(Catalogue(CAT, limits=Limits()).offer(FunctionSpec(name="f", doc="x" * 500)))
+    for name, beyond in (("f", 0), ("g", 1)):
+        delta = world.offer(ANN, name, "x" * (500 + INLINE_DELTA - empty + beyond))
+        assert wire_size(delta) == INLINE_DELTA + beyond
+        (send,) = world.receive_delta(A, delta)[1]
+        assert (len(send.message.deltas), len(send.message.heads)) == ((0, 1) if beyond else (1, 0))
 
 
 def test_one_fetch_for_each_version_after_a_gap() -> None:
@@ -238,7 +249,8 @@ def test_no_gossip_back_to_any_source() -> None:
     assert counts == {A: (1, 0), B: (0, 1), C: (1, 1)}
 
 
-def test_accused_member_receives_the_accusation_first() -> None:
+@pytest.mark.parametrize(("standing", "accusers"), [(Standing.SUSPECT, (ME,)), (Standing.DEAD, ())])
+def test_accused_member_receives_the_accusation_first(standing: Standing, accusers: tuple[MemberId, ...]) -> None:
     world = World()
     for number in range(1, 60):
         world.rings.enter(MemberId(bytes([number]) * 16))
@@ -247,10 +259,11 @@ def test_accused_member_receives_the_accusation_first() -> None:
     world.links.update({member: LinkId(10 + place) for place, member in enumerate(near)})
     far = next(member for member in (ANN, BOB, CAT) if member not in world.rings.neighbours)
     world.links[far] = C
-    world.members.declare(far, Standing.SUSPECT, 0)
+    world.members.declare(far, standing, 0)
     sends = world.spread([world.members.get(far)], None)
     assert [send.link for send in sends] == [C, *(world.links[member] for member in near)]
-    assert sends[0].message.claims[0].accusers == (ME,)
+    (accusation,) = sends[0].message.claims
+    assert (accusation.member, accusation.standing, accusation.accusers) == (far, standing, accusers)
     assert world.receive_delta(C, world.offer(ANN))[1][0].link != C
 
 
@@ -282,3 +295,80 @@ def test_immediate_flush_when_leaving() -> None:
     world.gossip.members_changed([world.members.leave(0)], source=None)
     world.gossip.flush_now()
     assert len(world.gossip.flush(world.now)) == 2
+
+
+def far_world() -> tuple[World, MemberId]:
+    """Return a world of many members, with links to four neighbours and to one member (over C) that is none."""
+    world = World()
+    for number in range(1, 60):
+        world.rings.enter(MemberId(bytes([number]) * 16))
+    world.links.clear()
+    world.links.update({member: LinkId(10 + place) for place, member in enumerate(list(world.rings.neighbours)[:4])})
+    far = next(member for member in (ANN, BOB, CAT) if member not in world.rings.neighbours)
+    world.links[far] = C
+    return world, far
+
+
+def test_refutation_reaches_an_accuser_that_is_no_neighbour() -> None:
+    world, far = far_world()
+    other = next(member for member in (ANN, BOB, CAT) if member != far)
+    risen = world.members.merge([Claim(ME, 0, int(Standing.DEAD)), claim(other, 1)], 0)
+    sends = {send.link: [row.member for row in send.message.claims] for send in world.spread(risen, C)}
+    assert sends.pop(C) == [ME], "only the refutation"
+    assert list(sends.values()) == [[ME, other]] * 4
+    assert C not in [send.link for send in world.spread(world.members.merge([claim(other, 2)], 0), C)]
+
+
+def test_ended_link_of_an_accuser() -> None:
+    world, far = far_world()
+    world.gossip.members_changed(world.members.merge([Claim(ME, 0, int(Standing.SUSPECT))], 0), source=C)
+    del world.links[far]
+    world.gossip.link_closed(C)
+    assert C not in [send.link for send in world.flushed()]
+
+
+def test_no_claim_to_an_alive_member_that_is_no_neighbour() -> None:
+    world, far = far_world()
+    assert C not in [send.link for send in world.spread(world.members.merge([claim(far, 1)], 0), None)]
+
+
+def test_claims_without_catalogues_to_an_accused_member() -> None:
+    world, far = far_world()
+    world.members.declare(far, Standing.DEAD, 0)
+    world.gossip.members_changed([world.members.get(far)], source=None)
+    world.gossip.catalogue_changed(world.catalogue.offer(FunctionSpec(name="new")), source=None)
+    first, *others = world.flushed()
+    assert (first.link, len(first.message.claims), first.message.deltas) == (C, 1, ())
+    assert [len(send.message.deltas) for send in others] == [1] * 4
+
+
+def test_leaving_node_sends_to_all_links() -> None:
+    world, _ = far_world()
+    world.gossip.members_changed([world.members.leave(0)], source=None)
+    assert [send.link for send in world.flushed()] == list(world.links.values())
+
+
+def test_link_that_is_no_longer_slow() -> None:
+    world = World()
+    world.gossip.slow_links[B] = None
+    world.gossip.link_closed(B)
+    delta = world.offer(ANN)
+    assert world.receive_delta(A, delta)[1] == [SendMessage(B, Gossip(deltas=(delta,)))]
+
+
+def test_forgotten_member_is_not_fetched_or_passed_on() -> None:
+    world = World()
+    world.gossip.delta_received(A, world.offer(ANN))
+    world.gossip.head_received(B, world.offer(CAT, "g").head)
+    for member in (ANN, CAT):
+        world.gossip.forget(member)
+    assert world.gossip.fetching(CAT) == 0 and world.flushed() == []
+    assert not any(world.gossip.tick() for _ in range(100))
+
+
+def test_head_of_a_newer_version_than_the_one_being_fetched() -> None:
+    world = World()
+    first, second = world.offer(CAT, "g").head, world.offer(CAT, "h").head
+    assert world.gossip.head_received(A, first) == [SendMessage(A, Fetch(CAT, 1))]
+    assert world.gossip.head_received(B, second) == [SendMessage(B, Fetch(CAT, 1))]
+    assert world.gossip.fetching(CAT) == 3

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from mpreg_proto.cluster.anti_entropy import NO_CARD, digest
-from mpreg_proto.cluster.members import LAST_INCARNATION, Card, Members, card_hash
+from mpreg_proto.cluster.members import LAST_INCARNATION, MAX_ACCUSERS, Card, Members, card_hash
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.notices import Standing
@@ -226,3 +226,104 @@ def test_limits_of_dead_and_retired_members() -> None:
     assert [held.id for held in known.all()] == [ME, some(3), some(4)]
     assert known.drain_evicted() == [some(0), some(1), some(2)]
     assert [known.standing(some(number)) for number in range(3)] == [None, Standing.RETIRED, Standing.RETIRED]
+
+
+def suspicion(incarnation: int, *accusers: MemberId) -> Claim:
+    return Claim(SHE, incarnation, SUSPECT, accusers=accusers)
+
+
+@pytest.mark.parametrize("standing", [ALIVE, SUSPECT])
+def test_accusers_end_with_a_new_incarnation(standing: int) -> None:
+    known = members()
+    known.merge([suspicion(0, some(1), some(2), some(3))], 0)
+    known.merge([Claim(SHE, 1, standing)], 1)
+    assert known.get(SHE).accusers == ()
+    known.declare(SHE, Standing.SUSPECT, 2)
+    assert known.get(SHE).accusers == known.claim(SHE).accusers == (ME,)
+
+
+@pytest.mark.parametrize("standing", [DEAD, LEFT])
+def test_accusers_end_with_a_suspicion(standing: int) -> None:
+    known = members()
+    known.merge([suspicion(0, some(1), some(2))], 0)
+    known.merge([Claim(SHE, 0, standing)], 1)
+    assert known.get(SHE).accusers == known.claim(SHE).accusers == ()
+    assert known.merge([suspicion(0, some(3))], 2) == []
+    assert known.get(SHE).accusers == ()
+
+
+def test_accusers_of_one_incarnation_are_joined() -> None:
+    known = members()
+    (rose,) = known.merge([suspicion(1, some(3))], 0)
+    assert known.drain_confirmed() == [], "it rose, so it is returned already"
+    assert known.merge([suspicion(1, some(1)), suspicion(1, some(3)), suspicion(0, some(2))], 1) == []
+    assert rose.accusers == (some(1), some(3)) and rose.since == 0
+    assert known.drain_confirmed() == [rose]
+    assert known.drain_confirmed() == []
+    assert known.merge([suspicion(1, some(1), some(3))], 2) == [] and known.drain_confirmed() == []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_accusers_with_the_smallest_ids_are_kept(turned: bool) -> None:
+    known = members()
+    claims = [suspicion(0, some(number)) for number in range(MAX_ACCUSERS + 5)]
+    known.merge(reversed(claims) if turned else claims, 0)
+    assert known.get(SHE).accusers == tuple(some(number) for number in range(MAX_ACCUSERS))
+
+
+def test_accusers_that_no_honest_member_names() -> None:
+    known = members()
+    known.merge([suspicion(0, SHE, MemberId(b"short"), some(1), some(1))], 0)
+    assert known.get(SHE).accusers == (some(1),)
+    known.merge([Claim(some(5), 0, ALIVE, accusers=(some(1),))], 0)
+    assert known.get(some(5)).accusers == ()
+
+
+def test_stale_ids_of_retired_members() -> None:
+    known = members()
+    known.merge([Claim(SHE, 0, RETIRED), Claim(some(1), 0, ALIVE)], 0)
+    known.merge([Claim(SHE, 0, RETIRED)], 1)
+    assert known.drain_stale_ids() == []
+    known.merge([Claim(SHE, 3, DEAD), Claim(SHE, 0, ALIVE)], 1)
+    assert known.drain_stale_ids() == [SHE]
+    assert known.drain_stale_ids() == []
+
+
+def test_time_of_the_last_change_of_standing() -> None:
+    known = members()
+    for now, (incarnation, standing), since in [
+        (1, (0, ALIVE), 1),
+        (2, (1, ALIVE), 1),
+        (3, (1, SUSPECT), 3),
+        (4, (2, SUSPECT), 3),
+        (5, (2, DEAD), 5),
+        (6, (3, ALIVE), 6),
+    ]:
+        known.merge([Claim(SHE, incarnation, standing)], now)
+        assert (known.get(SHE).incarnation, known.get(SHE).since) == (incarnation, since)
+
+
+@pytest.mark.parametrize("standing", [DEAD, LEFT])
+def test_revived_member_was_dead(standing: int) -> None:
+    known = members()
+    known.merge([Claim(SHE, 0, SUSPECT)], 0)
+    assert not known.get(SHE).was_dead
+    known.merge([Claim(SHE, 0, standing)], 0)
+    assert (known.get(SHE).was_dead, known.living, known.routable(SHE)) == (True, 1, False)
+    known.merge([Claim(SHE, 1, ALIVE)], 0)
+    assert (known.get(SHE).was_dead, known.living, known.routable(SHE)) == (True, 2, True)
+    assert known.next_collection() is None, "it is not retired any more"
+
+
+def test_limit_of_reported_card_conflicts() -> None:
+    known = members()
+    for number in range(200):
+        known.merge([Claim(SHE, 0, ALIVE, card(str(number)))], 0)
+    assert len(known.drain_card_conflicts()) == 100
+
+
+def test_last_incarnation_of_the_own_card() -> None:
+    known = members()
+    known.merge([Claim(ME, LAST_INCARNATION - 1, ALIVE)], 0)
+    assert (known.own.incarnation, known.id_retired) == (LAST_INCARNATION, False)
+    assert known.update_card(Card("other"), 0).name == "me" and known.id_retired

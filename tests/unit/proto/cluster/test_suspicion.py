@@ -87,5 +87,28 @@ def test_suspicion_by_a_member_that_is_no_observer() -> None:
     assert (suspicions.unobserved(), timers.next()) == ([], 7 + MAX_TIMEOUT), "an observer once is one until it ends"
     suspicions.restart(SHE, 20, health_multiplier=1, observers=0)
     assert (suspicions.since(SHE), timers.next()) == (20, 20 + UNOBSERVED_TIMEOUT)
+    suspicions.restart(SHE, 30, health_multiplier=2, observers=0)
+    assert (suspicions.since(SHE), timers.next()) == (30, 30 + 2 * UNOBSERVED_TIMEOUT)
     suspicions.forget(SHE)
     assert (suspicions.since(SHE), suspicions.all(), timers.next()) == (None, [], None)
+
+
+def test_restart_of_an_observed_suspicion_has_the_longest_timeout() -> None:
+    timers = Timers()
+    suspicions = Suspicions(timers)
+    suspicions.observe(suspect(*OBSERVERS[:3]), OBSERVERS, 7, health_multiplier=1)
+    assert timers.next() == 7 + MIN_TIMEOUT
+    suspicions.restart(SHE, 20, health_multiplier=1, observers=len(OBSERVERS))
+    assert (suspicions.since(SHE), timers.next()) == (20, 20 + MAX_TIMEOUT)
+    suspicions.restart(SHE, 30, health_multiplier=3, observers=len(OBSERVERS))
+    assert timers.next() == 30 + 3 * MAX_TIMEOUT
+    suspicions.restart(SHE, 40, health_multiplier=3, observers=3)
+    assert timers.next() == 40 + SMALL_CLUSTER_TIMEOUT
+
+
+def test_stopped_suspicions_have_no_timers() -> None:
+    timers = Timers()
+    suspicions = Suspicions(timers)
+    suspicions.observe(suspect(OBSERVERS[0]), OBSERVERS, 7, health_multiplier=1)
+    suspicions.stop()
+    assert timers.next() is None and suspicions.all() == [SHE]

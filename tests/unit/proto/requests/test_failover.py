@@ -481,6 +481,25 @@ def test_refusal_by_a_relay_does_not_count_for_the_member(code: int) -> None:
     harness.idle()
 
 
+def test_refusal_by_a_relay_on_its_closing_link_does_not_count_for_the_member() -> None:
+    harness = NodeHarness(limits=Limits(link_wait=SECOND // 10))
+    client, alpha = harness.client(), harness.member("alpha", ONCE)
+    relays = [harness.member("one"), harness.member("two")]
+    alpha.send(Goodbye("on purpose"))
+    alpha.drop()
+    ask(client, call("x", "once"))
+    harness.advance(0.2)
+    first, request = only_dispatch(*relays)
+    first.send(Goodbye(""))
+    first.send(Result(request.id, fault=Fault(1001, "not over me", {"maybe_executed": False, "relayed": True})))
+    harness.advance(0.2)
+    second, again = only_dispatch(*relays)
+    assert second is not first and again.to == alpha.cluster.me
+    second.send(done(again, "x", 1))
+    assert value(answer(client), "x") == 1
+    harness.idle()
+
+
 def test_refusal_by_all_relays_names_the_failed_route() -> None:
     harness = NodeHarness(limits=Limits(link_wait=SECOND // 10))
     client, alpha, relay = harness.client(), harness.member("alpha", ONCE), harness.member("one")

@@ -65,13 +65,19 @@ def test_each_criterion_alone_decides(worse: dict[str, bool]) -> None:
     assert names(One("a", **worse), One("b", **worse)) == "ab"
 
 
-def test_order_of_criteria() -> None:
+CRITERIA = ({"suspect": True}, {"full": True}, {"linked": False}, {"exact": False})
+"""The worse value of each criterion, the most important one first."""
+
+
+@pytest.mark.parametrize("place", range(len(CRITERIA)))
+def test_order_of_criteria(place: int) -> None:
     """The order: routable before SUSPECT, not full before full, linked before not linked, exact before superset."""
-    suspect, full = One("s", suspect=True), One("f", full=True, linked=False, exact=False)
-    unlinked, superset = One("u", linked=False, exact=False), One("x", exact=False)
-    assert names(suspect, full) == "f"
-    assert names(full, unlinked) == "u"
-    assert names(One("u", linked=False), superset) == "x"
+    only_this = One("w", **CRITERIA[place])
+    later: dict[str, bool] = {}
+    for worse in CRITERIA[place + 1 :]:
+        assert names(only_this, One("b", **worse)) == "b"
+        later |= worse
+    assert names(only_this, One("b", **later)) == "b", "all that count less together"
 
 
 def test_exact_match_counts_only_with_required_resources() -> None:
@@ -136,3 +142,19 @@ def test_rejected_candidates_with_reasons() -> None:
         ("x", "holds more resources than asked for"),
     )
     assert rejected(ones, ones, table, 0) == ()
+
+
+@pytest.mark.parametrize(
+    ("worse", "drawback"),
+    [
+        ({"suspect": True}, "does not answer at the moment"),
+        ({"full": True}, "has as many calls as it may have"),
+        ({"linked": False}, "no link to it yet"),
+        ({"exact": False}, "holds more resources than asked for"),
+    ],
+)
+def test_drawback_that_the_chosen_candidate_does_not_share(worse: dict[str, bool], drawback: str) -> None:
+    shared = {"suspect": True, "full": True, "linked": False}
+    for same in ({}, {key: held for key, held in shared.items() if key not in worse}):
+        best, other = One("a", **same), One("b", **{**same, **worse})
+        assert rejected([best, other], [best], Table(best, other), 0) == (("b", drawback),)

@@ -1,16 +1,18 @@
 """The scheduler: pending calls, those that wait for an offer or for a link, with their timers; and `explain`."""
 
+import msgspec
 import pytest
 
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.request_state import Execution
+from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.requests.scheduler import PendingCalls
 from mpreg_proto.timers import Timers
-from mpreg_proto.wire.messages import Call, Explain, Explanation, Request
+from mpreg_proto.wire import dialects
+from mpreg_proto.wire.messages import Call, Explain, Explanation, Request, Result
 from mpreg_proto.wire.values import Ref
-from tests.helpers.node_harness import MemberStub, NodeHarness, call, done, spec
+from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, done, spec
 
 ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
 
@@ -202,3 +204,77 @@ def test_calls_that_this_node_must_run_are_not_unroutable() -> None:
     request = Request(1, (Call("x", "gone", b""), Call("y", "gone", b"")), here=("x",))
     scheduler = NodeHarness().node.coordinator.scheduler
     assert [call.name for call in scheduler.unroutable(request)] == ["y"]
+
+
+def test_candidates_of_the_calls_that_this_node_must_run() -> None:
+    """The calls of `here` run here or nowhere, the others of the request on any node."""
+    harness = NodeHarness([spec("add")])
+    alpha, beta = harness.member("alpha"), harness.member("beta", spec("add"), spec("sub"))
+    calls = (call("x", "add", 1), call("y", "sub", 2), call("z", "sub", 3))
+    alpha.send(Request(1, calls, here=("x", "z"), partial=True))
+    (dispatched,) = beta.take(Request)
+    assert dispatched.here == ("y",) and [run.args for run in harness.running("add")] == [[1]]
+    beta.send(done(dispatched, "y", 5))
+    harness.finish(harness.running("add")[0])
+    (result,) = alpha.take(Result)
+    assert sorted(row.name for row in result.done) == ["x", "y"]
+    assert [(row.name, row.fault.code) for row in result.failed] == [("z", 1001)]
+
+
+def test_reasons_in_the_story_of_calls_that_wait_for_a_node() -> None:
+    harness = NodeHarness([spec("add")])
+    alpha = harness.member("alpha")
+    harness.member("beta", spec("sub"), spec("run", idempotent=True, version="1"))
+    calls = (
+        call("a", "gone"),
+        call("b", "sub"),
+        call("c", "sub", resources=("gpu",)),
+        msgspec.structs.replace(call("d", "add"), version="2"),
+    )
+    alpha.send(Request(1, calls, here=("b",), wait=10**9))
+    (request,) = harness.node.coordinator.requests
+    rows = harness.node.coordinator.story(request)
+    assert {row.call: row.reason for row in rows if row.state is CallState.PENDING} == {
+        "a": "no node offers 'gone'",
+        "b": "this node, the only one that may run it, does not offer 'sub'",
+        "c": "no node that offers 'sub' has its resources and version",
+        "d": "no node that offers 'add' has its resources and version",
+    }
+
+
+MAKE = "\U0001f600" * 200
+"""The name of the call that the others depend on: 800 bytes."""
+REFERS = CODEC.encode([[Ref(MAKE)], {}])
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        Call("x", "f", b""),
+        Call("x" * 250, "f" * 250, REFERS, (MAKE,), ("r" * 250, "s" * 250), "v" * 250),
+        Call("\U0001f600" * 60, "\U0001f600" * 60, REFERS, (MAKE,), ("\U0001f600" * 60,), "\U0001f600" * 60),
+        Call("x", "f", REFERS, (MAKE,), tuple(f"{number:03}" for number in range(100))),
+    ],
+)
+@pytest.mark.parametrize("included", [False, True])
+def test_bytes_that_a_call_adds_to_a_dispatch(added: Call, included: bool) -> None:
+    """Never too few, so that a dispatch fits in a message."""
+    first = Call(MAKE, "f", b"")
+    planned = plan(Request(1, (first, added)), Limits())
+    assert isinstance(planned, Plan)
+    one = Execution(RequestId(1), Request(1, (first, added)), planned, link=LinkId(1), arrived=0, deadline=100)
+    one.values[MAKE] = b"m" * 3000
+    inputs = one.inputs_of(added.name)
+    before = inputs if included else {}
+    scheduler = NodeHarness().node.coordinator.scheduler
+
+    def length(calls: tuple[Call, ...], held: dict[str, bytes]) -> int:
+        names = tuple(one.name for one in calls)
+        return len(
+            dialects.encode(Request(1, calls, here=names, idempotent=names, inputs=held, partial=True, eager=True))
+        )
+
+    grown = length((first, added), {**before, **inputs}) - length((first,), dict(before))
+    assert grown <= scheduler._size(one, added, before)
+    saved = scheduler._size(one, added, {}) - scheduler._size(one, added, inputs)
+    assert saved >= 3000 if added.dependencies else saved == 0

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Returned, Stopped
 from mpreg_proto.errors import Fault, LocalProtocolError
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import Call, CancelRequest, Credit, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, spec, value
@@ -625,3 +627,124 @@ def test_limit_of_values_of_one_request(partial: bool) -> None:
     (result,) = client.take(Result)
     assert result.fault is not None and (result.fault.code, result.fault.details["limit"]) == (1014, "values")
     harness.idle()
+
+
+def test_no_call_with_inputs_overtakes_one_that_waits_for_memory() -> None:
+    harness = NodeHarness([spec("slow"), spec("small")], limits=Limits(inputs=15_000))
+    alpha = harness.member("alpha")
+    short = {"a": CODEC.encode(b"x")}
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), inputs=INPUT)
+    dispatch(alpha, 2, call("x", "slow", 2, Ref("a")), inputs=INPUT)
+    dispatch(alpha, 3, call("x", "small", 3, Ref("a")), inputs=short)
+    dispatch(alpha, 4, call("x", "small", 4))
+    assert [run.args[0] for run in harness.runs.values()] == [1], "a queue keeps its order"
+    dispatch(alpha, 5, call("x", "small", 5, Ref("a")), inputs=short)
+    harness.finish(harness.running("slow")[0])
+    assert sorted(run.args[0] for run in harness.runs.values()) == [2, 3, 4, 5]
+    for run in list(harness.runs.values()):
+        harness.finish(run)
+    harness.idle()
+
+
+def test_longest_wait_for_memory_is_first() -> None:
+    harness = NodeHarness([spec("one"), spec("two"), spec("three")], limits=Limits(inputs=15_000))
+    alpha = harness.member("alpha")
+    for number, function in enumerate(("one", "two", "three", "two"), 1):
+        dispatch(alpha, number, call("x", function, number, Ref("a")), inputs=INPUT)
+    order = []
+    while harness.runs:
+        (run,) = harness.runs.values()
+        order.append(run.args[0])
+        harness.finish(run)
+    assert order == [1, 2, 3, 4]
+    harness.idle()
+
+
+def test_stream_of_calls_of_one_function_leaves_memory_to_others() -> None:
+    harness = NodeHarness([spec("often"), spec("once")], limits=Limits(inputs=25_000))
+    alpha = harness.member("alpha")
+    for number in range(1, 5):
+        dispatch(alpha, number, call("x", "often", number, Ref("a")), inputs=INPUT)
+    dispatch(alpha, 5, call("x", "once", 5, Ref("a")), inputs=INPUT)
+    for number in range(6, 9):  # as often as one ends
+        harness.finish(harness.running("often")[0])
+        dispatch(alpha, number, call("x", "often", number, Ref("a")), inputs=INPUT)
+    assert [run.args[0] for run in harness.running("once")] == [5]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_queued_call_waits_while_nothing_runs(seed: int) -> None:
+    rng = Rng(seed)
+    functions = ("f", "g", "h")
+    harness = NodeHarness([spec(name, concurrency=2) for name in functions], limits=Limits(inputs=15_000))
+    alpha = harness.member("alpha")
+    for number in range(1, 200):
+        kind, name = rng.below(4), functions[rng.below(3)]
+        size = (0, 1, 4_000, 9_000)[rng.below(4)]
+        if kind < 2:
+            given = {"a": CODEC.encode(b"x" * size)} if size else {}
+            dispatch(alpha, number, call("x", name, number, *([Ref("a")] if size else [])), inputs=given)
+        elif kind == 2:
+            alpha.send(CancelRequest(rng.below(number)))
+        elif harness.runs:
+            harness.finish(list(harness.runs.values())[rng.below(len(harness.runs))])
+        assert harness.runs or not harness.node.worker.queued
+    while harness.runs:
+        harness.finish(list(harness.runs.values())[rng.below(len(harness.runs))])
+    harness.idle()
+    assert not harness.node.worker._blocked and not harness.node.worker._memory_used
+
+
+def test_calls_that_were_queued_before_draining_run() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    dispatch(alpha, 2, call("z", "slow", 3))
+    assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {"z": (1024, True)}
+    for number in (1, 2):
+        (run,) = harness.running("slow")
+        assert run.args == [number] and not harness.node.left
+        harness.finish(run)
+    assert [value(result, name) for result, name in zip(alpha.take(Result), "xy", strict=True)] == [1, 2]
+    assert harness.node.left
+
+
+def test_calls_that_wait_for_memory_before_draining_run() -> None:
+    harness = NodeHarness([spec("slow")], limits=Limits(inputs=15_000))
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1, Ref("a")), call("y", "slow", 2, Ref("a")), inputs=INPUT)
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    harness.finish(harness.running("slow")[0])
+    (run,) = harness.running("slow")
+    assert run.args[0] == 2
+    harness.finish(run)
+    assert harness.node.left
+
+
+def test_queued_calls_whose_function_changed_are_checked_again() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1, queue=2, version="1")])
+    alpha = harness.member("alpha")
+    made = [msgspec.structs.replace(call(name, "slow", name), version="1") for name in "xy"]
+    dispatch(alpha, 1, *made, call("z", "slow", "z"))
+    harness.node.offer(spec("slow", concurrency=1, queue=2, version="2"), now=harness.now)
+    harness.flush()
+    harness.finish(harness.running("slow")[0])
+    assert {name: (row.fault.code, row.refused) for name, row in rows(alpha).items()} == {"y": (1001, True)}
+    assert [run.args for run in harness.running("slow")] == [["z"]]
+
+
+@pytest.mark.parametrize(("began", "waited"), [(None, 0), (SECOND // 2, 0), (3 * SECOND, 2), (99 * SECOND, 4)])
+def test_times_of_a_body_that_began_after_its_run(began: int | None, waited: int) -> None:
+    """Not before its `Run` at 1 s, and not after its end at 5 s."""
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    harness.advance(4)
+    (run,) = harness.running("slow")
+    harness.node.finished(run.run, Returned(1), now=harness.now, began=began)
+    harness.flush()
+    (result,) = alpha.take(Result)
+    assert (result.done[0].waited, result.done[0].ran) == (waited * SECOND, (4 - waited) * SECOND)

@@ -232,6 +232,16 @@ def test_result_without_a_json_form_is_1003() -> None:
     assert partial["r"] == {"y": 1} and partial["error"]["code"] == 1003
 
 
+def test_first_error_stays_beside_a_result_without_a_json_form() -> None:
+    late = Fault(1020, "too late", {"maybe_executed": True})
+    rows = (row("x", float("nan")), row("y", 1), row("z", float("inf")))
+    found = answer(opened(on_error="partial"), Result(1, rows, fault=late))
+    assert (found["r"], found["error"]["code"]) == ({"y": 1}, 1020)
+    assert {name: one["code"] for name, one in found["error"]["details"]["failed"].items()} == {"x": 1003, "z": 1003}
+    alone = answer(opened(on_error="partial"), Result(1, rows))
+    assert alone["error"]["details"]["call"] == "x" and list(alone["error"]["details"]["failed"]) == ["z"]
+
+
 def test_reply_over_the_message_limit_is_1014() -> None:
     one = dialect(limit=300)
     one.decode(rpc(ECHO, u="me"))

@@ -41,6 +41,30 @@ def test_bytes_over_the_default_limit() -> None:
     assert caught.value.limit == {"limit": "expansion", "value": SIZE, "came": 3 * ((30 << 20) + 5)}
 
 
+def test_bytes_of_all_whole_results_are_counted_first() -> None:
+    a, b = [0] * 10, b"x" * 30
+    uses = [Ref("a"), Ref("a"), Ref("b"), Ref("b")]
+    total = 2 * (len(CODEC.encode(a)) + len(CODEC.encode(b)))
+    with pytest.raises(MalformedValue) as caught:
+        filled(uses, size=40, elements=15, a=a, b=b)
+    assert caught.value.limit == {"limit": "expansion", "value": 40, "came": total}
+    with pytest.raises(MalformedValue) as caught:
+        filled(uses, size=total, elements=19, a=a, b=b)
+    assert caught.value.limit == {"limit": "expansion_elements", "value": 19, "came": 20}
+    assert filled(uses, size=total, elements=20, a=a, b=b) == [a, a, b, b]
+
+
+def test_parts_of_results_count_with_whole_results() -> None:
+    given = {"a": [[0] * 5, b"x" * 50], "b": [0] * 5}
+    uses = [Ref("b"), Ref("a", (0,)), Ref("a", (0,))]
+    total = len(CODEC.encode([0] * 5)) * 3
+    assert filled(uses, size=total, elements=15, **given) == [[0] * 5] * 3
+    for size, elements, limit, came in ((total - 1, 15, "expansion", total), (total, 14, "expansion_elements", 15)):
+        with pytest.raises(MalformedValue) as caught:
+            filled(uses, size=size, elements=elements, **given)
+        assert caught.value.limit == {"limit": limit, "value": size if limit == "expansion" else elements, "came": came}
+
+
 def test_refused_expansion_builds_nothing() -> None:
     encoded = {"a": CODEC.encode([[0]] * 100_000)}
     args = CODEC.encode([Ref("a")] * 10)

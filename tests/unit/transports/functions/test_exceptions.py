@@ -169,3 +169,100 @@ def test_no_traceback_of_mpreg_frames_alone() -> None:
         divmod(1, 0)
     except ZeroDivisionError as caught:
         assert describe_exception(caught) == Raised("ZeroDivisionError", "integer division or modulo by zero")
+
+
+def raised_at(depth: int) -> str:
+    """Return the traceback of an exception that is raised in so many nested calls."""
+
+    def call(level: int) -> None:
+        if level == 1:
+            raise ValueError("at the end")
+        call(level - 1)
+
+    try:
+        call(depth)
+    except ValueError as caught:
+        return describe_exception(caught).traceback
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("depth", "shown", "left_out"), [(1, 1, 0), (49, 49, 0), (50, 50, 0), (51, 50, 1), (60, 50, 10)]
+)
+def test_innermost_frames_of_a_traceback(depth: int, shown: int, left_out: int) -> None:
+    first, *lines = raised_at(depth).splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert [line for line in lines if "left out" in line] == (
+        [f"  ({left_out} frames before these are left out)"] if left_out else []
+    )
+    assert lines[-1] == "ValueError: at the end" and any('raise ValueError("at the end")' in line for line in lines)
+    repeated = next((line for line in lines if "more time" in line), "0")
+    named = sum(line.lstrip().startswith("File ") for line in lines)
+    assert named + int("".join(filter(str.isdigit, repeated))) == shown, "equal frames are counted, not repeated"
+
+
+def chained(count: int, *, suppress: bool = False) -> str:
+    """Return the traceback of the last of so many exceptions, each raised while the one before it was handled."""
+    try:
+        try:
+            if count > 1:
+                chained_raise(count - 1)
+        except ValueError as earlier:
+            raise ValueError(f"number {count}") from (None if suppress else earlier)
+        raise ValueError("number 1")
+    except ValueError as caught:
+        return describe_exception(caught, skip_frames=0).traceback
+
+
+def chained_raise(count: int) -> None:
+    try:
+        if count > 1:
+            chained_raise(count - 1)
+    except ValueError:
+        raise ValueError(f"number {count}")  # noqa: B904 - its context is what is shown
+    raise ValueError("number 1")
+
+
+@pytest.mark.parametrize(("count", "first"), [(1, 1), (3, 1), (11, 1), (12, 2), (30, 20)])
+def test_latest_exceptions_of_a_chain(count: int, first: int) -> None:
+    shown = [line for line in chained(count).splitlines() if line.startswith("ValueError: ")]
+    assert shown == [f"ValueError: number {number}" for number in range(first, count + 1)]
+
+
+def test_kinds_of_links_in_a_chain() -> None:
+    assert "direct cause" in chained(2) and "During handling" not in chained(2)
+    assert chained(3).count("During handling") == 1
+    assert "number 1" not in chained(2, suppress=True)
+
+
+def test_shown_members_of_a_group() -> None:
+    group = ExceptionGroup("outer", [ValueError(str(number)) for number in range(7)])
+    nested = ExceptionGroup("a", [ExceptionGroup("b", [ExceptionGroup("c", [ValueError("deepest")])])])
+    for error, parts, missing in (
+        (group, ["- 5 -", "| ValueError: 4", "  (2 more)"], "ValueError: 5"),
+        (nested, ["| ExceptionGroup: b", "| ExceptionGroup: c", "(1 more)"], "deepest"),
+    ):
+        try:
+            raise error
+        except ExceptionGroup as caught:
+            found = describe_exception(caught, skip_frames=0).traceback
+        assert all(part in found for part in parts) and missing not in found
+
+
+def test_first_notes_of_an_exception() -> None:
+    error = ValueError("x")
+    for number in range(12):
+        error.add_note(f"note {number}")
+    try:
+        raise error
+    except ValueError as caught:
+        lines = describe_exception(caught, skip_frames=0).traceback.splitlines()
+    assert [line for line in lines if line.startswith("note")] == [f"note {number}" for number in range(10)]
+
+
+def test_location_of_a_syntax_error() -> None:
+    try:
+        raise SyntaxError("bad", ("page.tmpl", 3, 1, "  some text "))
+    except SyntaxError as caught:
+        lines = describe_exception(caught, skip_frames=0).traceback.splitlines()
+    assert lines[-3:] == ['  File "page.tmpl", line 3', "    some text", "SyntaxError: bad (page.tmpl, line 3)"]

@@ -1,6 +1,7 @@
-"""The sockets that a forked child closes: those of the node, by number, and no others."""
+"""A forked child closes the sockets of the node, by number, and restores its signal handlers; no others."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,3 +121,57 @@ def test_on_fork_runs_once_in_each_child() -> None:
     fork_safety.notify_on_fork(view)
     assert in_child(lambda: view.times == 1 and in_child(lambda: view.times == 1))
     assert view.times == 0
+
+
+# -- signal handlers --------------------------------------------------------------------------------------------------
+
+
+def before(number: int, frame: object) -> None:
+    """Stand for the handler of the program."""
+
+
+def own(number: int, frame: object) -> None:
+    """Stand for the handler of a node."""
+
+
+@contextmanager
+def handling(handler: Callable[[int, object], None]) -> Iterator[None]:
+    former = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def handled_in_child(expected: object) -> bool:
+    return in_child(lambda: signal.getsignal(signal.SIGUSR1) is expected)
+
+
+def test_child_has_the_handlers_from_before_the_node() -> None:
+    with handling(own), fork_safety.restore_signals_on_fork({signal.SIGUSR1: (before, own)}):
+        assert handled_in_child(before)
+        assert signal.getsignal(signal.SIGUSR1) is own, "the parent keeps its own"
+
+
+def test_child_keeps_handlers_that_are_not_those_of_the_node() -> None:
+    with handling(own):
+        with fork_safety.restore_signals_on_fork({signal.SIGUSR1: (None, own)}):
+            assert handled_in_child(own), "the one before was not installed by Python"
+        with fork_safety.restore_signals_on_fork({signal.SIGUSR1: (before, own)}):
+            pass
+        assert handled_in_child(own), "the node has ended"
+        with fork_safety.restore_signals_on_fork({signal.SIGUSR1: (before, in_child)}):
+            assert handled_in_child(own), "the program has replaced it since"
+
+
+def test_wakeup_socket_of_signals_in_a_child() -> None:
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        former = signal.set_wakeup_fd(writer.fileno())
+        try:
+            assert in_child(lambda: signal.set_wakeup_fd(-1) == writer.fileno()), "no node has installed it"
+            with fork_safety.restore_signals_on_fork({signal.SIGUSR1: (before, own)}):
+                assert in_child(lambda: signal.set_wakeup_fd(-1) == -1)
+        finally:
+            signal.set_wakeup_fd(former)

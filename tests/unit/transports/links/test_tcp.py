@@ -230,3 +230,39 @@ async def test_hang_up_of_a_cancelled_task_closes_the_stream() -> None:
         scope.cancel()
         await tcp.hang_up(cast("ByteStream", stream))
     assert stream.closed
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, "[SSL] a long text")
+    error.reason = reason  # as OpenSSL sets it
+    return error
+
+
+def caused(error: BaseException, cause: BaseException | None) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "clean"),
+    [
+        (anyio.EndOfStream(), "the peer hung up", True),
+        (anyio.ClosedResourceError(), "closed here", True),
+        (anyio.BrokenResourceError(), "connection lost", False),
+        (caused(anyio.BrokenResourceError(), OSError(104, "x")), "connection lost: connection reset by peer", False),
+        (ConnectionResetError(104, "x"), "connection lost: connection reset by peer", False),
+        (tls_error("BAD_RECORD"), "connection lost: TLS failed (bad record)", False),
+    ],
+)
+async def test_end_of_a_link_by_its_exception(error: BaseException, reason: str, clean: bool) -> None:
+    end = tcp.to_link_ended(error)
+    assert (end.reason, end.clean) == (reason, clean)
+
+
+async def test_text_of_a_network_error() -> None:
+    refused = OSError(111, "x")
+    several = ExceptionGroup("all", [refused, OSError(111, "y"), caused(OSError("no"), OSError(110, "z"))])
+    assert tcp.describe_error(several) == "connection refused; connection timed out"
+    assert tcp.describe_error(socket.gaierror(-2, "Name unknown")) == "name unknown"
+    assert tcp.describe_error(OSError("as it is")) == "as it is"
+    assert tcp.describe_error(OSError()) == "OSError"

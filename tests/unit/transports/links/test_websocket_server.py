@@ -479,3 +479,28 @@ async def test_bad_upgrades_are_refused(name: str) -> None:
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert status != b"426" or b"sec-websocket-version: 13" in answer.lower()
     assert recorder.framing is None
+
+
+async def test_messages_of_tasks_that_wait_for_a_writer() -> None:
+    """The writer waits because the peer reads nothing, and each of the others waits for the one before it."""
+    big = b"z" * 32_000_000
+
+    async def write(link: WebSocketLink) -> None:
+        async with anyio.create_task_group() as tasks:
+            for message in (big, b"one", b"two", b"three"):
+                tasks.start_soon(link.send, [message])
+                await anyio.wait_all_tasks_blocked()
+
+    recorder = Recorder(write)
+    async with listening(recorder) as listener, foreign_client(listener) as client:
+        await anyio.wait_all_tasks_blocked()
+        whole, messages = b"", list[bytes]()
+        while len(messages) < 4:
+            frame = await client.frame()
+            whole += bytes(frame.data)
+            if frame.fin:
+                messages.append(whole)
+                whole = b""
+        assert messages[0] == big and sorted(messages[1:]) == [b"one", b"three", b"two"]
+        await client.stream.aclose()
+        await recorder.ended.wait()

@@ -1,14 +1,17 @@
 """Addresses come from untrusted gossip: for any address, a link that cannot be opened raises LinkEnded."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 import anyio.lowlevel
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from mpreg_proto.effects import Framing
-from mpreg_proto.ids import Address
+from mpreg_proto.effects import Effect, Framing, Send
+from mpreg_proto.ids import Address, LinkId, MemberId
+from mpreg_proto.node import Node, NodeConfig
+from mpreg_proto.rng import Rng
 from mpreg_transports import Server
 from mpreg_transports.links import websocket
 from mpreg_transports.links.base import Link, LinkEnded
@@ -153,3 +156,53 @@ async def test_websocket_server_that_is_no_mpreg_node() -> None:
                 await open_link(f"ws://127.0.0.1:{port}")
             tasks.cancel_scope.cancel()
     await listener.aclose()
+
+
+async def answered_raw(monkeypatch: pytest.MonkeyPatch, answer: Callable[[SocketStream], Awaitable[None]]) -> bool:
+    """Return whether a peer that answers so accepts raw frames. Only what the peer does ends the attempt."""
+    monkeypatch.setattr(dialing, "_TRY_SECONDS", 3600.0)
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            await answer(stream)
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, serve)
+            found = await dialing._answers_raw("127.0.0.1", port)
+            tasks.cancel_scope.cancel()
+        await listener.aclose()
+    return found
+
+
+async def test_raw_hello_in_single_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def greet(stream: SocketStream) -> None:
+        node = Node(NodeConfig(), me=MemberId(b"n" * 16), rng=Rng(0), entropy=bytes, now=0)
+        node.link_opened(LinkId(1), framing=Framing.STREAM, dialled=None, now=0)
+        effects: list[Effect] = []
+        while not any(isinstance(effect, Send) for effect in effects):
+            node.receive(LinkId(1), await stream.receive(), now=0)
+            effects = node.drain()
+        for chunk in (chunk for effect in effects if isinstance(effect, Send) for chunk in effect.chunks):
+            for place in range(len(chunk)):
+                await stream.send(bytes(chunk[place : place + 1]))
+                await anyio.wait_all_tasks_blocked()
+        await stream.receive()
+
+    assert await answered_raw(monkeypatch, greet)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\x00\x00\x01\xc1"])
+async def test_peer_without_a_raw_hello(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """Its end, or an answer that is no hello, ends the attempt at once."""
+
+    async def reply(stream: SocketStream) -> None:
+        await stream.receive()
+        if answer:
+            await stream.send(answer)
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.receive()
+
+    assert not await answered_raw(monkeypatch, reply)
