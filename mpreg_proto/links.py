@@ -484,7 +484,7 @@ class Links:
             session.grace_given = True
             self._timers.set((TimerKind.PING, session.link), now + slack)
             return
-        if silent >= gone and (session.keepalive_sent or not busy):
+        if silent >= gone and (not busy or (session.keepalive_sent and now >= session.asked_at + gone - every)):
             reason = f"silent for {silent / 1e9:g} s"
             cause = LinkEndCause.SILENT if silent >= self._limits.gone_after else LinkEndCause.UNRESPONSIVE
             self.hang_up(session.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
@@ -494,11 +494,12 @@ class Links:
             if busy:
                 self.quiet[session.link] = None
             self._ask_for_life(session)
+            session.asked_at = now
             if not self.is_open(session.link):
                 return
-            due = max(session.last_activity + gone, now + gone - every)  # it has that time to answer
-        else:
-            due = session.last_activity + (gone if session.keepalive_sent else every)
+        due = session.last_activity + (gone if session.keepalive_sent else every)
+        if busy and session.keepalive_sent:
+            due = max(due, session.asked_at + gone - every)  # it has that time to answer
         self._timers.set((TimerKind.PING, session.link), min(due, now + every) if busy else due)
 
     def _ask_for_life(self, session: Session) -> None:

@@ -101,6 +101,7 @@ class Session:
         "_reader",
         "_steps",
         "agreed",
+        "asked_at",
         "backlog",
         "classic",
         "dialled",
@@ -158,6 +159,8 @@ class Session:
         self.watched: bool = False
         """True if a call went out on it lately: it is asked for a sign of life sooner."""
         self.keepalive_sent: bool = False
+        self.asked_at: int = now
+        """The time when it was last pinged for its silence, in ns."""
         self.grace_given: bool = False
         """True if the link got more time, because its silence was noticed so late that this node must have stalled."""
         self.rtt_ping: int = 0
