@@ -66,6 +66,7 @@ def request_ended(world: World, record: Record, *, sure: bool) -> None:
         _must_succeed(world, record, sure=sure)
     if world.plan.calm and world.ending:
         _delivered(world, record)
+    executors(world)
 
 
 def _delivered(world: World, record: Record) -> None:
@@ -226,7 +227,6 @@ def quiet(world: World) -> None:
     """Check that nothing of earlier requests is left, while servers and clients run and nobody calls."""
     ledger(world)
     views(world)
-    executors(world)
     for name, node in world.nodes.items():
         driver = node.server._driver
         if driver is None:

@@ -30,6 +30,8 @@ from tests.adapters.loops import now
 SCHEME = "memory://"
 TRANSPORTS = ("own", "own", "messages", "tcp", "websocket", "websocket")
 """The transports of the links that servers and native clients dial, drawn for each link."""
+APART = "apart"
+"""The beginning of the names of hosts whose links no fault hits."""
 INSTANT = 1e-9
 ACKED = 16_384
 """The bytes that arrive between two reports of the receiving system."""
@@ -75,6 +77,8 @@ class Wire:
         self.acked = 0
         self.written = 0
         self._end: tuple[float, LinkEnded] | None = None
+        self._fails_at = 0.0
+        """The time from which on a sender gets the reset: it comes after what the other end has sent."""
         self.stopped_at: float | None = None
         self.has_no_reader = False
         self.reverse: Wire
@@ -130,7 +134,7 @@ class Wire:
 
     def failure(self) -> LinkEnded | None:
         """Return the error that a sender gets."""
-        if self._end is None or self._end[1].clean or self.reverse.stopped_at is not None:
+        if self._end is None or self._end[1].clean or self.reverse.stopped_at is not None or now() < self._fails_at:
             return None
         return self._end[1]
 
@@ -190,6 +194,7 @@ class Wire:
         """Drop all: its reader is gone, and its sender gets a reset."""
         self.has_no_reader = True
         self._queue.clear()
+        self._fails_at = self.reverse._last_at
         self.end(LinkEnded("connection reset"), at_once=True)
 
     def pause(self, seconds: float) -> None:
@@ -382,8 +387,8 @@ class Network:
         return self._hosts[name]
 
     def links(self, *hosts: str) -> list[FaultyLink]:
-        """Return the open ends at these hosts; of all if none is named."""
-        return [end for end in self.open if not hosts or end.host in hosts]
+        """Return the open ends at these hosts; if none is named, all that faults may hit."""
+        return [end for end in self.open if (end.host in hosts if hosts else not end.host.startswith(APART))]
 
     def heal(self) -> None:
         """Answer all dials again. Links that have stopped stay as they are."""
@@ -392,8 +397,6 @@ class Network:
     async def dial(self, source: NetworkHost, address: str) -> Link:
         """Open a link with a drawn transport. Raises LinkEnded."""
         kind = self._draw.choice(TRANSPORTS)
-        if kind == "messages" and (source.slow or self.host(address.removeprefix(SCHEME)).slow):
-            kind = "websocket"  # the test's own messages come whole, so that nothing arrives for a long time
         if kind in ("tcp", "websocket"):
             stream = await self.open_stream(source, address, kind)
             return TcpLink(stream) if kind == "tcp" else await open_websocket(stream, native=True)
@@ -410,7 +413,7 @@ class Network:
 
     async def open_classic(self, source: NetworkHost, address: str, *, real: bool) -> Link:
         """Open a link for JSON texts: a real WebSocket, or one of the test's own links. Raises LinkEnded."""
-        if real or source.slow:
+        if real:
             return await open_websocket(await self.open_stream(source, address, "websocket"), native=False)
         end, far, listener = await self._open(source, address, Framing.CLASSIC_MESSAGES, "texts")
         listener.accept(far, far)
@@ -425,6 +428,8 @@ class Network:
             draw = self._draw
             slow = source.slow or target.slow
             there, back = (Quality(draw, calm=self.calm, slow=slow) for _ in range(2))
+            if framing is not Framing.STREAM:  # they come whole: on a narrow link nothing would arrive for too long
+                there.rate, back.rate = max(1e6, there.rate), max(1e6, back.rate)
             await anyio.sleep(there.delay + back.delay)
             if (min(source.name, target.name), max(source.name, target.name)) in self.cut:
                 await anyio.sleep(3.0)

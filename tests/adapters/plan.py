@@ -21,6 +21,8 @@ FAULTS = (
     "kill silently",
     "kill",
     "break executor",
+    "break executor",
+    "break made executor",
     "break made executor",
     "refuse executor",
     "refuse threads",
@@ -149,7 +151,8 @@ def drawn_plan(seed: int) -> Plan:
     plan = Plan(seed, calm, draw.random() < 0.5, servers, functions, clients)
     if not calm:
         times = sorted(draw.random() * 15.0 for _ in range(draw.randint(1, 7)))
-        plan.faults = [(at, draw.choice(FAULTS)) for at in times]
+        kinds = draw.sample(FAULTS, 4) if draw.random() < 0.7 else FAULTS  # some again and again, or all
+        plan.faults = [(at, draw.choice(kinds)) for at in times]
     plan.small_limits = draw.random() < 0.3
     plan.rude, plan.settles, plan.together = draw.random() < 0.4, draw.random() < 0.3, draw.random() < 0.5
     ending = [(name, draw.choice(CLOSINGS)) for name in servers]
