@@ -76,14 +76,18 @@ def _delivered(world: World, record: Record) -> None:
     if record.cancelled_at is not None or record.client in world.closing:
         return
     starts = world.ledger.starts.get(record.specs[0]["call"], [])
-    if len(starts) != 1 or any(how != "leave" for _, how, _ in world.stops) or record.outcomes == ["returned"]:
+    if len(starts) != 1 or any(how != "leave" for _, how, _ in world.stops):
         return
     (start,) = starts
-    first = min(began for _, _, began in world.stops)
-    if start.cancelled_at is not None and start.cancelled_at < min(record.deadline, first + world.grace) - SLACK:
+    plan = next(one for one in world.plan.clients if one.name == record.client)
+    first = min((began for name, _, began in world.stops if name in (start.server, *plan.urls)), default=None)
+    if first is None:
+        return
+    if record.outcomes == ["returned"]:
+        world.sometimes("a call ended while its node left")
+    elif start.cancelled_at is not None and start.cancelled_at < min(record.deadline, first + world.grace) - SLACK:
         world.violation(f"{start.call} of {record!r} was cancelled within the grace of its nodes")
     elif start.delivered is not None and not start.cancelled and start.delivered < first + world.grace - ON_ITS_WAY:
-        world.sometimes("a call ended while its node left")
         _must_succeed(world, record, sure=False)
 
 
@@ -198,6 +202,8 @@ def ledger(world: World) -> None:
 
 def views(world: World) -> None:
     """Check that all servers know each other, and nobody else, some time after the last fault."""
+    if not all(node.accepts for node in world.nodes.values()):
+        return  # `quiet` says so
     seen = {name: node.server.view() for name, node in world.nodes.items()}
     for name, view in seen.items():
         rows = {row.name: row for row in view.members if row.standing == "alive"}
@@ -215,6 +221,8 @@ def views(world: World) -> None:
 def executors(world: World) -> None:
     """Check that a node offers no function of an executor that has refused a call because it is broken."""
     for name, node in world.nodes.items():
+        if (working := sum(not made.broken for made in node.made)) > 1:
+            world.violation(f"{name} has made an executor while another one worked, so that it has {working}")
         for one in world.plan.functions:
             executor = node.executors.get(one.way)
             if executor is not None and executor.refused and one.name in node.server.functions:

@@ -128,8 +128,8 @@ class Wire:
             return [bytes(chunk) for chunk in chunks]
         data = b"".join(chunks)
         size = self.quality.chunk or ACKED
-        if len(data) > 100 * size:
-            size = len(data) // 100 + 1
+        if len(data) > 30 * size:
+            size = len(data) // 30 + 1
         return [data[start : start + size] for start in range(0, len(data), size)]
 
     def failure(self) -> LinkEnded | None:

@@ -99,6 +99,8 @@ class Node:
         self.background = False
         self.executors: dict[str, VirtualExecutor] = {}
         """The executors that were given to it, by the way of their functions."""
+        self.made: list[VirtualExecutor] = []
+        """The executors that its functions have made."""
         self.drivers: list[Driver] = []
         """The drivers of its runs so far."""
 
@@ -285,8 +287,10 @@ class World:
         executors = self.nodes[name].executors
 
         def make() -> VirtualExecutor:
-            self.made.append(self._executor(VirtualThreadPool))
-            return self.made[-1]
+            made = self._executor(VirtualThreadPool)
+            self.made.append(made)
+            self.nodes[name].made.append(made)
+            return made
 
         for function in plan.functions:
             if name in function.servers:
@@ -573,7 +577,7 @@ class World:
         many = 1 if record.kind in ("call", "view") or plan.slow else draw.randint(1, 5)
         for number in range(many):
             kind = draw.random()
-            size = draw.choice((0, 10, 10, 3_000, 200_000 if kind < 0.1 else 10))
+            size = draw.choice((0, 10, 10, 3_000, 200_000 if kind < (0.5 if self.plan.stalls else 0.1) else 10))
             pad = draw.choice((0, 0, 0, 100, 200_000 if kind > 0.95 else 0))
             if plan.slow:
                 size, pad = draw.choice((10, 200_000, 550_000)), draw.choice((0, 0, 0, 550_000))
