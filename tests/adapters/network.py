@@ -348,7 +348,7 @@ class FaultyStream(ByteStream):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """What stands for the socket; see `unacknowledged`."""
+        """The substitute of the socket; see `unacknowledged`."""
         return {SocketAttribute.raw_socket: lambda: self.end}
 
 

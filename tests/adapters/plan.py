@@ -90,7 +90,7 @@ class Plan:
     stalls: bool = False
     """True if clients' links stand still now and then, for less than the time after which they may be closed."""
     early_leaves: list[str] = field(default_factory=list)
-    """The servers that are told to leave before they are started for the first time."""
+    """The servers whose `leave` is called before they are started for the first time."""
     frames: bool = False
     """True if two ends of a WebSocket exchange messages beside all else."""
 

@@ -40,7 +40,7 @@ class Reconnects:
         network.on_dial, network.on_failed_dial, network.on_closed = self.dials, self.failed, self.closed
 
     def begin(self, client: str) -> None:
-        """Begin anew: the client connects, by a connection of its own."""
+        """Reset all: the client connects, by a connection of its own."""
         self._dials[client], self._ended[client], self._pauses[client] = 0, None, []
 
     def dials(self, client: str, target: str) -> None:

@@ -309,7 +309,7 @@ class World:
             with anyio.move_on_after(5.0):
                 await self.nodes[name].ended.wait()
             if self.nodes[name].runs:
-                self.violation(f"{name} goes on although it was told to leave before it ran")
+                self.violation(f"{name} goes on although `leave` was called before it ran")
         await self._start(name)
 
     def _executor(self, kind: type[VirtualExecutor]) -> VirtualExecutor:
