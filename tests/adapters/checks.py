@@ -16,7 +16,7 @@ SMALL = Limits(backlog=60_000, slow_link=5_000, drain_grace=2 * SECOND, link_idl
 """The limits of the servers of some runs."""
 GRACE = 0.25
 """The seconds after its deadline by which a request has ended."""
-JSON_GRACE = 6.0
+JSON_GRACE = 8.0
 """The same for a JSON client, which has no clock: its time begins at the node, and its answer takes a while."""
 LATE = 5.0
 """The seconds after the caller's deadline by which a body may start, as a request travels for a while.

@@ -882,6 +882,8 @@ class World:
         """Let all be well again; then every call must succeed, and nothing of earlier calls may be left."""
         self.act("all is well again")
         self.network.heal()
+        for client in list(self.json_links):  # a JSON client notices no half-open link
+            await self._close_one(client, "close")
         for name, node in self.nodes.items():
             if not node.runs:
                 await self._start(name)
