@@ -36,6 +36,9 @@ LINGER_SECONDS = 1.0
 
 SLICE = 128 * 1024
 """The bytes of a long chunk that are written at once, so that the progress of the peer can be measured."""
+SHORT_SLICE = 16 * 1024
+"""The same where a stream does not report how much of a write the system has taken: at 6 kB/s a slice is taken in the
+3 s for which a link that is hung up may stand still (`Limits.hang_up`)."""
 TURN = 1024 * 1024
 """The bytes after which a writer that never waits lets other tasks run."""
 STALLED_SECONDS = 10.0
@@ -130,14 +133,15 @@ class Output:
         self.written_bytes: int = 0
         """The number of bytes that were written."""
         self._raw: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
+        self._slice = SLICE if isinstance(stream, asyncio_stream.AsyncioStream) else SHORT_SLICE
 
     async def write(self, chunks: Sequence[Buffer]) -> None:
         """Write the concatenation of `chunks`. Raises the stream's exceptions (BROKEN)."""
         turn = self.written_bytes + TURN
         for piece in gather(chunks):
-            for part in _slices(piece):
+            for part in _slices(piece, self._slice):
+                self.written_bytes += len(part)  # before the write: from there on the unsent bytes include them
                 await self._stream.send(part)
-                self.written_bytes += len(part)
                 if self.written_bytes >= turn:
                     turn = self.written_bytes + TURN
                     await anyio.lowlevel.checkpoint()
@@ -177,13 +181,13 @@ def _unacknowledged(sock: socket.socket | None) -> int:
         return 0
 
 
-def _slices(piece: bytes) -> Iterator[bytes]:
-    if len(piece) <= SLICE:
+def _slices(piece: bytes, size: int = SLICE) -> Iterator[bytes]:
+    if len(piece) <= size:
         yield piece
         return
     view = memoryview(piece)
-    for start in range(0, len(piece), SLICE):
-        yield cast(bytes, view[start : start + SLICE])
+    for start in range(0, len(piece), size):
+        yield cast(bytes, view[start : start + size])
 
 
 def tune(stream: ByteStream) -> None:

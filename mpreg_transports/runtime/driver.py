@@ -368,7 +368,10 @@ class Driver:
             log.warning("%s withdrawn: %s", ", ".join(names), pool.closed_reason)
 
     async def _end_bodies(self) -> None:
-        """Cancel the coroutines of the ended node, once; wait a little for them; close executors made for it."""
+        """Cancel the coroutines of the ended node, once; wait a little for them; close executors made for it.
+
+        No body is kept then: those in threads and executors go on, and their outcomes are dropped.
+        """
         for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
             pool.close()
         bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}
@@ -381,3 +384,5 @@ class Driver:
         for run in [run for run in bodies if run in self._running]:
             log.warning("%s did not end when it was cancelled: abandoned", self._running[run].function.spec.name)
             bodies[run].abandon()
+        self._running.clear()
+        self._ended_runs.clear()

@@ -6,6 +6,8 @@ delivers its result at another one; an executor works in the same way.
 
 from __future__ import annotations
 
+import decimal
+import queue
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -24,7 +26,10 @@ OWNER: ContextVar[str] = ContextVar("owner")
 """The server in whose context a body runs; a body puts its own call there."""
 LIVE: WeakSet[Any] = WeakSet()
 """The arguments and results that still have a reference."""
-WAYS = ("inline", "async", "thread", "executor", "stdlib")
+WAYS = ("inline", "async", "thread", "executor", "stdlib", "made")
+"""Executors are given (`executor`, `stdlib`), or a function that makes one (`made`)."""
+DIGITS = 28
+"""The precision of the decimal context in which a server is started; each body changes its own."""
 
 
 class Parcel:
@@ -67,7 +72,13 @@ class Start:
         self.server = server
         self.at = at
         self.ended: float | None = None
-        self.cancelled = False
+        self.cancelled_at: float | None = None
+        self.delivered: float | None = None
+        """The time at which its node gets the outcome: later than its end where it runs in a thread or an executor."""
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancelled_at is not None
 
 
 class Ledger:
@@ -79,14 +90,22 @@ class Ledger:
         self.wrong: list[str] = []
         self._trace = trace
         self.changed = anyio.Event()
+        self.latest: Start | None = None
 
-    def begin(self, spec: dict[str, Any], function: str, server: str) -> Start:
+    def begin(self, spec: dict[str, Any], function: str, server: str, *, isolated: bool = True) -> Start:
+        """Record a start. A body is `isolated` if it has a context of its own."""
         call = spec["call"]
+        if isolated:
+            if decimal.getcontext().prec != DIGITS:
+                self.wrong.append(f"{function} for {call} on {server} began with the decimal context of another call")
+            decimal.getcontext().prec = 4
+        if len(spec["pad"]) != spec["pad_size"]:
+            self.wrong.append(f"{function} for {call} on {server} got an argument of {len(spec['pad'])} characters")
         owner = OWNER.get("nobody")
         if owner != f"node {server}":
             self.wrong.append(f"{function} for {call} on {server} began in the context of {owner!r}")
         OWNER.set(call)
-        start = Start(spec, function, server, now())
+        self.latest = start = Start(spec, function, server, now())
         self.starts.setdefault(call, []).append(start)
         self.running[start] = None
         self._trace(f"{server} begins {function} for {call}")
@@ -97,7 +116,7 @@ class Ledger:
     def end(self, start: Start, how: str) -> None:
         if OWNER.get("nobody") != start.call:
             self.wrong.append(f"{start.function} for {start.call} ended in the context of {OWNER.get('nobody')!r}")
-        start.ended = now()
+        start.ended = start.delivered = now()
         self.running.pop(start, None)
         self._trace(f"{start.server} ends {start.function} for {start.call}: {how}")
 
@@ -118,7 +137,7 @@ def body(ledger: Ledger, way: str, function: str, server: str) -> Callable[..., 
         return result(spec["call"], spec["number"], inputs, spec["size"])
 
     def plain(spec: dict[str, Any], *inputs: int) -> dict[str, Any]:
-        start = ledger.begin(spec, function, server)
+        start = ledger.begin(spec, function, server, isolated=way != "executor")
         return finish(start, spec, list(inputs))
 
     async def coroutine(spec: dict[str, Any], *inputs: int) -> dict[str, Any]:
@@ -126,7 +145,7 @@ def body(ledger: Ledger, way: str, function: str, server: str) -> Callable[..., 
         try:
             await anyio.sleep(spec["seconds"])
         except anyio.get_cancelled_exc_class():
-            start.cancelled = True
+            start.cancelled_at = now()
             if spec["cleanup"]:
                 try:
                     await anyio.sleep(spec["cleanup"])
@@ -147,9 +166,10 @@ def body(ledger: Ledger, way: str, function: str, server: str) -> Callable[..., 
 class VirtualThreads:
     """Threads as tasks of the event loop: `Threads` of mpreg_transports/functions/threads.py."""
 
-    def __init__(self, tasks: TaskGroup, draw: Random) -> None:
+    def __init__(self, tasks: TaskGroup, draw: Random, ledger: Ledger) -> None:
         self._tasks = tasks
         self._draw = draw
+        self._ledger = ledger
         self.busy = 0
         self.refuses = 0.0
         """The share of calls for which no thread can be started."""
@@ -163,26 +183,40 @@ class VirtualThreads:
     async def _run(self, call: Callable[[], Any], done: Callable[[Any], None], soon: Callable[..., None]) -> None:
         OWNER.set("a thread")  # a real one has a context of its own
         await anyio.sleep(self._draw.choice((0.0, 0.0001, 0.02)))
+        self._ledger.latest = None
         outcome = call()
+        start, self._ledger.latest = self._ledger.latest, None
+        if start is not None:
+            start.delivered = None
         del call
         await anyio.sleep(drawn_seconds(self._draw))
         self.busy -= 1
+        if start is not None:
+            start.delivered = now()
         soon(done, outcome)
 
 
 class VirtualExecutor(Executor):
     """An executor of `size` workers in virtual time, which may break."""
 
-    def __init__(self, tasks: TaskGroup, draw: Random, size: int) -> None:
+    def __init__(self, tasks: TaskGroup, draw: Random, ledger: Ledger) -> None:
         self._tasks = tasks
         self._draw = draw
-        self._free = anyio.Semaphore(size)
+        self._ledger = ledger
+        self._free = anyio.Semaphore(draw.choice((1, 2, 8)))
         self.broken = False
+        self.refuses = False
+        """True if it refuses single calls: its queue is full for a while."""
+        self.refused = 0
+        """The number of calls that it refused because it is broken."""
         self.busy = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if self.broken:
+            self.refused += 1
             raise BrokenExecutor("it broke")
+        if self.refuses and self._draw.random() < 0.7:
+            raise queue.Full
         future: Future[Any] = Future()
         self._tasks.start_soon(self._run, future, lambda: fn(*args, **kwargs))
         return future
@@ -198,16 +232,22 @@ class VirtualExecutor(Executor):
                     future.set_exception(BrokenExecutor("it broke"))
             elif future.set_running_or_notify_cancel():
                 value, error = None, None
+                self._ledger.latest = None
                 token = OWNER.set(OWNER.get("nobody"))
                 try:
                     value = call()
                 except Exception as raised:
                     error = raised
                 OWNER.reset(token)
+                start, self._ledger.latest = self._ledger.latest, None
+                if start is not None:
+                    start.delivered = None
                 del call
                 await anyio.sleep(drawn_seconds(self._draw))
                 if self.broken:
                     error = BrokenExecutor("it broke")
+                elif start is not None:
+                    start.delivered = now()
                 if error is not None:
                     future.set_exception(error)
                 else:

@@ -5,21 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpreg_proto.errors import ErrorCode, RequestError
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.timers import REQUEST_TIMERS
 from tests.adapters import loops
 
 if TYPE_CHECKING:
     from tests.adapters.world import Record, World
 
+SMALL = Limits(backlog=60_000, slow_link=5_000, drain_grace=2 * SECOND, link_idle=3 * SECOND)
+"""The limits of the servers of some runs."""
 GRACE = 0.25
 """The seconds after its deadline by which a request has ended."""
-JSON_GRACE = 6.0
+JSON_GRACE = 8.0
 """The same for a JSON client, which has no clock: its time begins at the node, and its answer takes a while."""
 LATE = 5.0
 """The seconds after the caller's deadline by which a body may start, as a request travels for a while.
 
 Only in calm runs: behind long values on a narrow link it may wait for longer than that."""
 SLACK = 1e-6
+ON_ITS_WAY = 1.5
+"""The seconds for which a result may be on its way between nodes that leave."""
+JITTER = 0.01
+"""The most that a link adds to its delay."""
+START = 0.025
+"""The most that an idle thread or executor needs to start a body, and some more."""
+PROBE = 5_000
+"""The bytes that may be before a short message on a link on which nothing happens, and its own."""
 EXPECTED = (
     ErrorCode.DEADLINE_EXCEEDED,
     ErrorCode.OUTCOME_UNKNOWN,
@@ -39,7 +50,7 @@ def request_ended(world: World, record: Record, *, sure: bool) -> None:
     assert record.ended is not None
     if len(record.outcomes) != 1:
         world.violation(f"{record!r} has {len(record.outcomes)} outcomes: {record.outcomes}")
-    grace = JSON_GRACE if record.kind == "json" else GRACE
+    grace = JSON_GRACE if record.kind in ("json", "post") else GRACE
     if record.ended > record.deadline + grace + SLACK and record.kind not in ("explain", "view"):
         world.violation(f"{record!r} ended {record.ended - record.deadline:.3f} s after its deadline")
     if record.cancelled_at is not None and record.ended > record.cancelled_at + _cleanup(record) + SLACK:
@@ -53,10 +64,55 @@ def request_ended(world: World, record: Record, *, sure: bool) -> None:
             )
     if (sure or world.plan.calm) and record.cancelled_at is None and not world.ending:
         _must_succeed(world, record, sure=sure)
+    if world.plan.calm and world.ending:
+        _delivered(world, record)
+    executors(world)
+
+
+def _delivered(world: World, record: Record) -> None:
+    """Check that a call whose body ended in the grace of its leaving nodes has brought its result."""
+    if record.kind not in ("call", "json", "post") or len(record.specs) != 1 or not world.stops:
+        return
+    if record.cancelled_at is not None or record.client in world.closing:
+        return
+    starts = world.ledger.starts.get(record.specs[0]["call"], [])
+    if len(starts) != 1 or any(how != "leave" for _, how, _ in world.stops):
+        return
+    (start,) = starts
+    plan = next(one for one in world.plan.clients if one.name == record.client)
+    first = min((began for name, _, began in world.stops if name in (start.server, *plan.urls)), default=None)
+    if first is None:
+        return
+    if record.outcomes == ["returned"]:
+        world.sometimes("a call ended while its node left")
+    elif start.cancelled_at is not None and start.cancelled_at < min(record.deadline, first + world.grace) - SLACK:
+        world.violation(f"{start.call} of {record!r} was cancelled within the grace of its nodes")
+    elif start.delivered is not None and not start.cancelled and start.delivered < first + world.grace - ON_ITS_WAY:
+        _must_succeed(world, record, sure=False)
+
+
+def latency(world: World, record: Record) -> None:
+    """Check that a call that had the cluster to itself took no longer than its body and its way."""
+    (spec,) = record.specs
+    starts = world.ledger.starts.get(spec["call"], [])
+    if record.outcomes != ["returned"] or len(starts) != 1 or starts[0].delivered is None:
+        return
+    assert record.ended is not None
+    took = record.ended - record.began - (starts[0].delivered - starts[0].at)
+    qualities = [end.outgoing.quality for end in world.network.links()]
+    own = world.network.links(record.client)
+    ways = [end.outgoing.quality.delay + end.incoming.quality.delay for end in own]
+    others = [
+        end.outgoing.quality for end in world.network.links() if end.host in world.nodes and end.peer in world.nodes
+    ]
+    most = max(ways, default=0.0) + 2 * max((one.delay for one in others), default=0.0) + 4 * JITTER + START
+    most += sum(4 * PROBE / one.rate for one in {min(qualities, key=lambda one: one.rate)}) if qualities else 0.0
+    if took > most:
+        world.violation(f"{record!r} of {record.functions[0]} took {took:.4f} s beside its body, at most {most:.4f} s")
 
 
 def _cleanup(record: Record) -> float:
-    return JSON_GRACE if record.kind == "json" else 0.0  # its link is closed, which may take a while
+    return JSON_GRACE if record.kind in ("json", "post") else 0.0  # its link is closed, which may take a while
 
 
 def _must_succeed(world: World, record: Record, *, sure: bool) -> None:
@@ -90,12 +146,18 @@ def failure(world: World, record: Record, error: RequestError) -> None:
             world.violation(f"{record!r} says maybe_executed=False ({error.code}), and {ran[0].call} started")
 
 
-def values(world: World, record: Record, found: dict[str, Any]) -> None:
-    """Compare results with what one call after another gives."""
+def numbers(record: Record) -> dict[str, int]:
+    """Return the number in the result of each call."""
     expected: dict[str, int] = {}
     for spec in record.specs:
         inputs = [expected[record.specs[one]["call"]] for one in spec["inputs"]]
         expected[spec["call"]] = spec["number"] * 3 + sum(inputs) + 1
+    return expected
+
+
+def values(world: World, record: Record, found: dict[str, Any]) -> None:
+    """Compare results with what one call after another gives."""
+    expected = numbers(record)
     wanted = {spec["call"] for spec in record.specs}
     wanted -= {record.specs[one]["call"] for spec in record.specs for one in spec["inputs"]}
     if record.kind in ("explain", "view"):
@@ -130,7 +192,7 @@ def ledger(world: World) -> None:
                 world.violation(f"{spec['call']} of {record!r} started {len(starts)} times")
             world.sometimes("an idempotent body started twice", len(starts) > 1)
             late = [start for start in starts if start.at > record.deadline + LATE]
-            if late and world.plan.calm:
+            if late and world.plan.calm and not world.plan.stalls:
                 world.violation(f"{spec['call']} of {record!r} started {late[0].at - record.deadline:.3f} s too late")
             if starts and record.never and starts[0].function not in idempotent:
                 world.violation(f"{record!r} said maybe_executed=False, and {spec['call']} started afterwards")
@@ -138,9 +200,41 @@ def ledger(world: World) -> None:
                 world.sometimes("a body was cancelled by its caller", any(start.cancelled for start in starts))
 
 
+def views(world: World) -> None:
+    """Check that all servers know each other, and nobody else, some time after the last fault."""
+    if not all(node.accepts for node in world.nodes.values()):
+        return  # `quiet` says so
+    seen = {name: node.server.view() for name, node in world.nodes.items()}
+    for name, view in seen.items():
+        rows = {row.name: row for row in view.members if row.standing == "alive"}
+        alive = [row.name for row in view.members if row.standing in ("alive", "suspect", "draining")]
+        if sorted(alive) != sorted(seen):
+            world.violation(f"{name} knows {sorted(alive)}, and {sorted(seen)} run")
+            continue
+        for other, its in seen.items():
+            row = rows[other]
+            own = next(one for one in its.members if one.me)
+            if row.id != its.id or row.functions != own.functions or not (row.linked or row.me):
+                world.violation(f"{name} sees {other} as {row}, which sees itself as {own}")
+
+
+def executors(world: World) -> None:
+    """Check that a node offers no function of an executor that has refused a call because it is broken."""
+    for name, node in world.nodes.items():
+        if (working := sum(not made.broken for made in node.made)) > 1:
+            world.violation(f"{name} has made an executor while another one worked, so that it has {working}")
+        for one in world.plan.functions:
+            executor = node.executors.get(one.way)
+            if executor is not None and executor.refused and one.name in node.server.functions:
+                world.violation(f"{name} offers {one.name}, whose executor has refused a call")
+            if one.way == "made" and name in one.servers and one.name not in node.server.functions:
+                world.violation(f"{name} does not offer {one.name}, for which another executor could be made")
+
+
 def quiet(world: World) -> None:
     """Check that nothing of earlier requests is left, while servers and clients run and nobody calls."""
     ledger(world)
+    views(world)
     for name, node in world.nodes.items():
         driver = node.server._driver
         if driver is None:
@@ -193,6 +287,14 @@ def left(world: World) -> None:
     if world.network.open:
         ends = [f"{end.host} to {end.peer}" for end in world.network.open]
         world.violation(f"links are open: {', '.join(ends)}")
+    for name, node in world.nodes.items():
+        for driver in node.drivers:
+            kept = {"outcomes": driver._ended_runs, "addresses": driver._local_hosts, "bodies": driver._running}
+            for what, rows in kept.items():
+                if rows:
+                    world.violation(f"{name} has ended and still has {what}: {rows!r:.200}")
+            _check_links(world, name, driver._links, closed=True)
+        node.drivers.clear()
     abandoned = [start for start in world.ledger.running if start.cancelled and start.cleanup > ABANDONED]
     world.sometimes("a body was abandoned at the end of its node", abandoned)
     running = [start.call for start in world.ledger.running if start not in abandoned]

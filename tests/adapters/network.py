@@ -1,26 +1,40 @@
 """Links in memory with the faults of real ones, in virtual time: delay, bandwidth, other chunks, half-open, reset.
 
 A `Wire` carries the bytes of one direction as TCP does: they arrive later, in other pieces, and only as many are on
-their way as the window holds. A wire that `stops` keeps all for ever and reports nothing, which makes a link half-open.
+their way as the window holds. A wire that `stops` keeps all for ever and reports nothing, which makes a link half-open;
+one that `pauses` goes on later.
+
+A link is one of the test's own, with its counters of bytes, or one of the package (`tcp`, `websocket`, `http`) over a
+`FaultyStream`, which the package's listener accepts.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Any
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup, TaskStatus
 
 from mpreg_proto.errors import CloseCode
+from mpreg_transports.links import websocket
 from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
+from mpreg_transports.links.tcp import TcpLink
+from mpreg_transports.runtime import listener as accepting
 from mpreg_transports.runtime.listener import CannotListen, OnHttp, OnLink
 from tests.adapters.loops import now
 
 SCHEME = "memory://"
+TRANSPORTS = ("own", "own", "messages", "tcp", "websocket", "websocket")
+"""The transports of the links that servers and native clients dial, drawn for each link."""
+APART = "apart"
+"""The beginning of the names of hosts whose links no fault hits."""
 INSTANT = 1e-9
+ACKED = 16_384
+"""The bytes that arrive between two reports of the receiving system."""
 Trace = Callable[[str], None]
 Item = bytes | str
 
@@ -28,10 +42,12 @@ Item = bytes | str
 class Quality:
     """The properties of one direction of a link, drawn."""
 
-    def __init__(self, draw: Random, *, calm: bool) -> None:
+    def __init__(self, draw: Random, *, calm: bool, slow: bool = False) -> None:
         self.delay = draw.choice((0.0, 0.0002, 0.001, 0.02, 0.15))
         self.jitter = draw.choice((0.0, 0.0005, 0.01))
         self.rate = draw.choice((1e9, 1e9, 1e6) if calm else (1e9, 1e6, 2e5, 2e4))
+        if slow:
+            self.rate = 2e4
         """Bytes per second."""
         self.chunk = draw.choice((None, None, 5000, 700, 61))
         self.window = draw.choice((1 << 20, 1 << 20, 70_000, 9_000))
@@ -40,6 +56,9 @@ class Quality:
         """True if short writes are accepted at once."""
         self.closing = draw.choice((0.0, 0.0, 0.05, 1.9))
         """Seconds that `close` takes."""
+
+    def __str__(self) -> str:
+        return f"{self.delay:g} s and {self.rate:g} B/s"
 
 
 class Wire:
@@ -58,6 +77,8 @@ class Wire:
         self.acked = 0
         self.written = 0
         self._end: tuple[float, LinkEnded] | None = None
+        self._fails_at = 0.0
+        """The time from which on a sender gets the reset: it comes after what the other end has sent."""
         self.stopped_at: float | None = None
         self.has_no_reader = False
         self.reverse: Wire
@@ -94,7 +115,9 @@ class Wire:
             jitter = self._draw.random() * self.quality.jitter
             self._last_at = max(self._last_at, self._free_at + self.quality.delay + jitter)
             self.written += size
-            self._arrived.append((self._last_at, size))
+            for start in range(0, size, ACKED):  # the receiving system reports a long chunk bit by bit
+                part = min(ACKED, size - start)
+                self._arrived.append((self._last_at - (size - start - part) / self.quality.rate, part))
             self._queue.append((self._last_at, item))
         self._wake()
 
@@ -104,14 +127,14 @@ class Wire:
         if self._framing is Framing.NATIVE_MESSAGES:
             return [bytes(chunk) for chunk in chunks]
         data = b"".join(chunks)
-        size = self.quality.chunk or len(data) or 1
-        if len(data) > 100 * size:
-            size = len(data) // 100 + 1
+        size = self.quality.chunk or ACKED
+        if len(data) > 30 * size:
+            size = len(data) // 30 + 1
         return [data[start : start + size] for start in range(0, len(data), size)]
 
     def failure(self) -> LinkEnded | None:
         """Return the error that a sender gets."""
-        if self._end is None or self._end[1].clean or self.reverse.stopped_at is not None:
+        if self._end is None or self._end[1].clean or self.reverse.stopped_at is not None or now() < self._fails_at:
             return None
         return self._end[1]
 
@@ -120,8 +143,12 @@ class Wire:
         while self.on_the_way > self.quality.window:
             if (end := self.failure()) is not None:
                 raise end.copy()
-            waits = [at for at, _ in self._arrived if at > now() and not self._stopped(at)]
-            await self._wait(waits[0] if waits else None)
+            await self._wait(self._next_report())
+
+    def _next_report(self) -> float | None:
+        """Return the time at which the receiving system takes more, if it does so by itself."""
+        at = now()
+        return next((due for due, _ in self._arrived if due > at and not self._stopped(due)), None)
 
     # -- the receiving end
 
@@ -167,7 +194,18 @@ class Wire:
         """Drop all: its reader is gone, and its sender gets a reset."""
         self.has_no_reader = True
         self._queue.clear()
+        self._fails_at = self.reverse._last_at
         self.end(LinkEnded("connection reset"), at_once=True)
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing arrive for a while; all comes later, in order."""
+        self._free_at = max(now(), self._free_at) + seconds
+        self._last_at = max(now(), self._last_at) + seconds
+        self._queue = deque((at + seconds, item) for at, item in self._queue)
+        self._arrived = deque((at + seconds, size) for at, size in self._arrived)
+        if self._end is not None and self._end[1].clean:
+            self._end = (self._end[0] + seconds, self._end[1])
+        self._wake()
 
     def stop(self) -> None:
         """Let nothing arrive from now on, without a word to either end."""
@@ -261,6 +299,7 @@ class FaultyLink(Link):
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(self.outgoing.quality.closing)
         self._network.open.pop(self, None)
+        self._network.on_closed(self)
 
     def break_(self) -> None:
         """Lose the connection: both ends get a reset, unless their direction has stopped."""
@@ -277,6 +316,47 @@ class FaultyLink(Link):
         self._network.sent(self.host, self.peer, b"".join(chunks))
 
 
+class FaultyStream(ByteStream):
+    """An end of a link as the stream of a socket, for the package's own transports."""
+
+    def __init__(self, end: FaultyLink) -> None:
+        self.end = end
+        self._unread = b""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        try:
+            found = self._unread or (await self.end.receive())[0]
+        except LinkEnded as ended:
+            if self.end.closed:
+                raise anyio.ClosedResourceError from None
+            raise (anyio.EndOfStream if ended.clean else anyio.BrokenResourceError) from None
+        assert isinstance(found, bytes)
+        self._unread = found[max_bytes:]
+        return found[:max_bytes]
+
+    async def send(self, item: bytes) -> None:
+        try:
+            await self.end.send([item])
+        except LinkEnded:
+            raise (anyio.ClosedResourceError if self.end.closed else anyio.BrokenResourceError) from None
+
+    async def send_eof(self) -> None:
+        self.end.outgoing.end(LinkEnded("the other end sends no more", clean=True))
+
+    async def aclose(self) -> None:
+        await self.end.close()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The substitute of the socket; see `unacknowledged`."""
+        return {SocketAttribute.raw_socket: lambda: self.end}
+
+
+def unacknowledged(end: FaultyLink | None) -> int:
+    """Return the number of bytes that the other end's system has not taken; it replaces tcp's `_unacknowledged`."""
+    return 0 if end is None else end.outgoing.on_the_way
+
+
 class Network:
     """The hosts by name; the links between them are drawn."""
 
@@ -291,8 +371,11 @@ class Network:
         """Pairs of hosts between which dials are not answered."""
         self.waited = 0
         """The number of writes that waited for their peer."""
+        self.on_dial: Callable[[str, str], None] = lambda source, target: None
+        self.on_failed_dial: Callable[[str, str], None] = lambda source, target: None
         self.on_link: Callable[[str, str], None] = lambda source, target: None
         self.on_close: Callable[[FaultyLink], None] = lambda end: None
+        self.on_closed: Callable[[FaultyLink], None] = lambda end: None
         self.broken_rules: list[str] = []
         """The uses of links that their contract forbids."""
         self._hosts: dict[str, NetworkHost] = {}
@@ -304,37 +387,89 @@ class Network:
         return self._hosts[name]
 
     def links(self, *hosts: str) -> list[FaultyLink]:
-        """Return the open ends at these hosts; of all if none is named."""
-        return [end for end in self.open if not hosts or end.host in hosts]
+        """Return the open ends at these hosts; if none is named, all that faults may hit."""
+        return [end for end in self.open if (end.host in hosts if hosts else not end.host.startswith(APART))]
 
     def heal(self) -> None:
         """Answer all dials again. Links that have stopped stay as they are."""
         self.cut.clear()
 
-    async def dial(self, source: NetworkHost, address: str) -> FaultyLink:
-        """Open a link. Raises LinkEnded."""
+    async def dial(self, source: NetworkHost, address: str) -> Link:
+        """Open a link with a drawn transport. Raises LinkEnded."""
+        kind = self._draw.choice(TRANSPORTS)
+        if kind in ("tcp", "websocket"):
+            stream = await self.open_stream(source, address, kind)
+            return TcpLink(stream) if kind == "tcp" else await open_websocket(stream, native=True)
+        framing = Framing.NATIVE_MESSAGES if kind == "messages" else Framing.STREAM
+        end, far, listener = await self._open(source, address, framing, kind)
+        listener.accept(far, far)
+        return end
+
+    async def open_stream(self, source: NetworkHost, address: str, kind: str) -> FaultyStream:
+        """Open a stream as to the port of a node, whose listener finds out what it carries. Raises LinkEnded."""
+        end, far, listener = await self._open(source, address, Framing.STREAM, kind)
+        listener.accept(far, FaultyStream(far))
+        return FaultyStream(end)
+
+    async def open_classic(self, source: NetworkHost, address: str, *, real: bool) -> Link:
+        """Open a link for JSON texts: a real WebSocket, or one of the test's own links. Raises LinkEnded."""
+        if real:
+            return await open_websocket(await self.open_stream(source, address, "websocket"), native=False)
+        end, far, listener = await self._open(source, address, Framing.CLASSIC_MESSAGES, "texts")
+        listener.accept(far, far)
+        return end
+
+    async def _open(
+        self, source: NetworkHost, address: str, framing: Framing, kind: str
+    ) -> tuple[FaultyLink, FaultyLink, FaultyListener]:
         target = self.host(address.removeprefix(SCHEME))
-        draw = self._draw
-        there, back = Quality(draw, calm=self.calm), Quality(draw, calm=self.calm)
-        await anyio.sleep(there.delay + back.delay)
-        if (min(source.name, target.name), max(source.name, target.name)) in self.cut:
-            await anyio.sleep(3.0)
-            raise LinkEnded(f"{address} does not answer")
-        listener = target.listener
-        if listener is None or not listener.listens:
-            raise LinkEnded(f"connection to {address} refused")
-        framing = draw.choice((Framing.STREAM, Framing.STREAM, Framing.NATIVE_MESSAGES))
-        framing = source.framing or framing
-        one, other = Wire(there, draw, framing), Wire(back, draw, framing)
-        one.reverse, other.reverse = other, one
-        end = FaultyLink(self, source.name, other, one, peer=target.name, framing=framing)
-        far = FaultyLink(self, target.name, one, other, peer=source.name, framing=framing)
+        self.on_dial(source.name, target.name)
+        try:
+            draw = self._draw
+            slow = source.slow or target.slow
+            there, back = (Quality(draw, calm=self.calm, slow=slow) for _ in range(2))
+            if framing is not Framing.STREAM:  # they come whole: on a narrow link nothing would arrive for too long
+                there.rate, back.rate = max(1e6, there.rate), max(1e6, back.rate)
+            await anyio.sleep(there.delay + back.delay)
+            if (min(source.name, target.name), max(source.name, target.name)) in self.cut:
+                await anyio.sleep(3.0)
+                raise LinkEnded(f"{address} does not answer")
+            listener = target.listener
+            if listener is None or not listener.listens:
+                raise LinkEnded(f"connection to {address} refused")
+        except LinkEnded:
+            self.on_failed_dial(source.name, target.name)
+            raise
+        end, far = self.pair(source.name, target.name, framing, there, back)
+        self.trace(f"{source.name} has a link to {target.name}: {kind}, {there}, {back}")
+        self.on_link(source.name, target.name)
+        return end, far, listener
+
+    def pair(
+        self, one: str, other: str, framing: Framing, there: Quality, back: Quality
+    ) -> tuple[FaultyLink, FaultyLink]:
+        """Return the two ends of a new link."""
+        out, into = Wire(there, self._draw, framing), Wire(back, self._draw, framing)
+        out.reverse, into.reverse = into, out
+        end = FaultyLink(self, one, into, out, peer=other, framing=framing)
+        far = FaultyLink(self, other, out, into, peer=one, framing=framing)
         end.other, far.other = far, end
         self.open[end] = self.open[far] = None
-        self.trace(f"{source.name} has a link to {target.name}")
-        self.on_link(source.name, target.name)
-        listener.accept(far)
-        return end
+        return end, far
+
+
+async def open_websocket(stream: FaultyStream, *, native: bool) -> Link:
+    """Run the client's opening handshake as `websocket.connect` does. Raises LinkEnded."""
+    subprotocols = (websocket.SUBPROTOCOL,) if native else ()
+    try:
+        with anyio.fail_after(websocket.HANDSHAKE_SECONDS):
+            handshake, chosen = await websocket._shake_hands(stream, "localhost", "/", subprotocols)
+    except BaseException as error:
+        await stream.aclose()
+        if isinstance(error, TimeoutError):
+            raise LinkEnded("no answer to the opening handshake") from None
+        raise
+    return websocket._link(stream, handshake, chosen, received=b"", max_message=websocket.MAX_MESSAGE * 2)
 
 
 class NetworkHost:
@@ -344,8 +479,8 @@ class NetworkHost:
         self.name = name
         self.url = SCHEME + name
         self.listener: FaultyListener | None = None
-        self.framing: Framing | None = None
-        """The framing of the links that it dials; None: a drawn one."""
+        self.slow = False
+        """True if all its links are narrow."""
         self._network = network
         self._draw = draw
 
@@ -355,7 +490,7 @@ class NetworkHost:
         self.listener = FaultyListener()
         return self.listener
 
-    async def dial(self, address: str) -> FaultyLink:
+    async def dial(self, address: str) -> Link:
         return await self._network.dial(self, address)
 
     def clock(self) -> int:
@@ -381,41 +516,47 @@ class FaultyListener:
 
     def __init__(self) -> None:
         self.listens = True
-        self._waiting: list[FaultyLink] = []
+        self._waiting: list[tuple[FaultyLink, Link | FaultyStream]] = []
         self._ended = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._on_link: OnLink | None = None
-        self.on_http: OnHttp | None = None
+        self._on_http: OnHttp | None = None
+        self._max_message = 0
 
-    def accept(self, end: FaultyLink) -> None:
+    def accept(self, end: FaultyLink, how: Link | FaultyStream) -> None:
+        """Accept a link, or a stream whose content decides."""
         if self._tasks is None:
-            self._waiting.append(end)
+            self._waiting.append((end, how))
         else:
-            self._tasks.start_soon(self._run, end)
+            self._tasks.start_soon(self._run, end, how)
 
     async def serve(self, on_link: OnLink, on_http: OnHttp, *, max_message: int, task_status: TaskStatus[None]) -> None:
-        self._on_link, self.on_http = on_link, on_http
+        self._on_link, self._on_http, self._max_message = on_link, on_http, max_message
         try:
             async with anyio.create_task_group() as self._tasks:
-                for end in self._waiting:
-                    self.accept(end)
+                for end, how in self._waiting:
+                    self.accept(end, how)
                 task_status.started()
                 await self._ended.wait()
         finally:
             self.listens = False
-            self._tasks = self._on_link = self.on_http = None
+            self._tasks = self._on_link = self._on_http = None
 
     async def close(self) -> None:
         self.listens = False
         if self._tasks is None:
-            for end in self._waiting:
+            for end, _ in self._waiting:
                 end.break_()
                 await end.close()
         self._ended.set()
 
-    async def _run(self, end: FaultyLink) -> None:
-        assert self._on_link is not None
+    async def _run(self, end: FaultyLink, how: Link | FaultyStream) -> None:
+        on_link, on_http = self._on_link, self._on_http
+        assert on_link is not None and on_http is not None
         try:
-            await self._on_link(end)
+            if isinstance(how, FaultyStream):
+                await accepting._Connection(how, on_link, on_http, accepting.admit_all, self._max_message).run()
+            else:
+                await on_link(how)
         finally:
             await end.close()

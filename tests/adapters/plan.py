@@ -21,10 +21,19 @@ FAULTS = (
     "kill silently",
     "kill",
     "break executor",
+    "break executor",
+    "break made executor",
+    "break made executor",
+    "refuse executor",
     "refuse threads",
+    "bounce",
+    "down",
+    "stall",
     "replace function",
     "withdraw function",
 )
+NOWHERE = "nowhere"
+"""A host that nobody serves."""
 CLOSINGS = ("leave", "leave at once", "cancel", "kill")
 
 
@@ -50,6 +59,8 @@ class ClientPlan:
     opens_at: float
     workers: int
     calls: int
+    slow: bool
+    """True if its links are narrow: a long value takes longer on them than the silence after which links are closed."""
     closes_at: float | None
     """The time at which it is closed, whatever it does then; it connects again later."""
 
@@ -74,11 +85,20 @@ class Plan:
     rude: bool = False
     """True if calls are out at the end."""
     settles: bool = False
+    idles: bool = False
+    """True if clients pause for longer than the silence after which links are pinged or closed."""
+    stalls: bool = False
+    """True if clients' links stand still now and then, for less than the time after which they may be closed."""
+    early_leaves: list[str] = field(default_factory=list)
+    """The servers whose `leave` is called before they are started for the first time."""
+    frames: bool = False
+    """True if two ends of a WebSocket exchange messages beside all else."""
 
     def lines(self) -> list[str]:
         """Return the plan as text for a report."""
         kind = "calm" if self.calm else "with faults"
-        kind += ", small limits" if self.small_limits else ""
+        for name in ("small_limits", "idles", "stalls", "frames"):
+            kind += f", {name.replace('_', ' ')}" if getattr(self, name) else ""
         found = [f"{kind}; servers {', '.join(self.servers)}; {'async with' if self.in_background else 'serve()'}"]
         for one in self.functions:
             more = (", idempotent" if one.idempotent else "") + (
@@ -89,6 +109,7 @@ class Plan:
             closes = "" if client.closes_at is None else f", closed at {client.closes_at:.2f} s"
             found.append(
                 f"{client.name}: {client.kind} to {', '.join(client.urls)} from {client.opens_at:.2f} s{closes}"
+                + (", slow" if client.slow else "")
             )
         found += [f"fault at {at:.2f} s: {kind}" for at, kind in self.faults]
         how = ("together" if self.together else "one by one") + (", calls are out" if self.rude else "")
@@ -98,7 +119,7 @@ class Plan:
 def drawn_plan(seed: int) -> Plan:
     """Return the plan of a seed."""
     draw = Random(f"plan {seed}")
-    calm = draw.random() < 0.25
+    calm = draw.random() < 0.4
     servers = [f"s{number}" for number in range(draw.choice((1, 2, 2, 3, 3, 4)))]
     functions = []
     for number in range(draw.randint(3, 6)):
@@ -110,26 +131,39 @@ def drawn_plan(seed: int) -> Plan:
     clients = []
     for number in range(draw.choice((1, 2, 3, 4))):
         kind = draw.choice(("native", "native", "native", "json", "post"))
+        kind = kind if number else "native"
         urls = draw.sample(servers, draw.randint(1, len(servers)) if kind == "native" else 1)
+        if kind == "native" and draw.random() < 0.3:
+            urls.insert(0, NOWHERE)
+        slow = calm and draw.random() < 0.3
         clients.append(
             ClientPlan(
                 f"c{number}",
-                kind if number else "native",
+                kind,
                 urls,
                 draw.random() * (3.0 if draw.random() < 0.5 else 0.0),
-                draw.randint(1, 4),
-                draw.randint(1, 6),
+                1 if slow else draw.randint(1, 4),
+                draw.randint(1, 3 if slow else 6),
+                slow,
                 2.0 + draw.random() * 12.0 if not calm and draw.random() < 0.35 else None,
             )
         )
     plan = Plan(seed, calm, draw.random() < 0.5, servers, functions, clients)
     if not calm:
         times = sorted(draw.random() * 15.0 for _ in range(draw.randint(1, 7)))
-        plan.faults = [(at, draw.choice(FAULTS)) for at in times]
-    ending = [(name, draw.choice(CLOSINGS)) for name in servers]
-    ending += [(one.name, draw.choice(("close", "close", "cancel"))) for one in clients]
-    draw.shuffle(ending)
-    plan.ending, plan.together = ending, draw.random() < 0.5
+        kinds = draw.sample(FAULTS, 4) if draw.random() < 0.7 else FAULTS  # some again and again, or all
+        plan.faults = [(at, draw.choice(kinds)) for at in times]
     plan.small_limits = draw.random() < 0.3
-    plan.rude, plan.settles = draw.random() < 0.4, draw.random() < 0.3
+    plan.rude, plan.settles, plan.together = draw.random() < 0.4, draw.random() < 0.3, draw.random() < 0.5
+    ending = [(name, draw.choice(CLOSINGS)) for name in servers]
+    closings = [(one.name, draw.choice(("close", "close", "cancel"))) for one in clients]
+    if calm and draw.random() < 0.5:  # running calls end in grace, and their callers get the results
+        leaving = [(name, "leave") for name in draw.sample(servers, len(servers))]
+        plan.ending, plan.rude, plan.together = leaving + closings, True, False
+    else:
+        plan.ending = ending + closings
+        draw.shuffle(plan.ending)
+    plan.idles, plan.stalls = draw.random() < 0.25, calm and draw.random() < 0.5
+    plan.early_leaves = [name for name in servers if draw.random() < 0.1]
+    plan.frames = draw.random() < 0.3
     return plan

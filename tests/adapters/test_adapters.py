@@ -18,7 +18,7 @@ from tests.adapters.world import run
 from tests.helpers.repository_files import ROOT
 from tests.mutants import mutated
 
-SEEDS = 100
+SEEDS = 70
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import decimal
 import gc
 import hashlib
 import json
 import logging
+import os
 import time
 import traceback
 import warnings
@@ -14,32 +16,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any
+from unittest import mock
 from zlib import crc32
 
 import anyio
 from anyio.abc import TaskGroup
 
-from mpreg_proto.effects import Framing
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, exception_for
-from mpreg_proto.limits import DEFAULT, SECOND, Limits
+from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_transports import Client, Server
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions import coroutines
 from mpreg_transports.functions.threads import use_threads
+from mpreg_transports.links import http, tcp
 from mpreg_transports.links.base import LinkEnded
-from tests.adapters import bodies, checks, loops
+from mpreg_transports.runtime.driver import Driver
+from tests.adapters import bodies, checks, loops, pairs
 from tests.adapters.bodies import OWNER, Ledger, VirtualExecutor, VirtualThreadPool, VirtualThreads, body
+from tests.adapters.json_clients import JsonLink, post
 from tests.adapters.loops import now
-from tests.adapters.network import SCHEME, FaultyLink, Network
+from tests.adapters.network import SCHEME, FaultyLink, Network, NetworkHost, unacknowledged
 from tests.adapters.plan import ClientPlan, Plan, drawn_plan
+from tests.adapters.reconnects import Reconnects
 
 BODY_GRACE = 1.5
 """The seconds after the end of a request by which its coroutines have been cancelled, if nothing else goes wrong."""
-LONGEST = 600.0
+LONGEST = 3600.0
 """The virtual seconds after which a run counts as hanging."""
 
 
-SMALL = Limits(backlog=60_000, slow_link=5_000, drain_grace=2 * SECOND, link_idle=3 * SECOND)
+AT_ONCE = 6.0
+"""The seconds for a server to end: its links take up to 3 s to be hung up and 2 s to close, bodies 2 s to clean up."""
+NARROW = 2e5
+"""The bytes per second of links on which the last results may take longer."""
+PATIENCE = 60.0
+"""The seconds that these may take: as many as all the results that are out, one after another."""
+DOWN = 32.0
+"""The seconds for which a server that goes down stays down."""
+MADE_BREAKS = 2
+"""The most executors that break of those that a function makes: a third in a row ends what they run."""
 
 
 class Record:
@@ -58,6 +73,7 @@ class Record:
         self.functions: list[str] = []
         self.outcomes: list[str] = []
         self.cancelled_at: float | None = None
+        self.scope = anyio.CancelScope()
         self.partial = False
         self.never = False
         """True if an error of it promised that nothing has started."""
@@ -81,10 +97,21 @@ class Node:
         self.ended = anyio.Event()
         self.ended.set()
         self.background = False
+        self.executors: dict[str, VirtualExecutor] = {}
+        """The executors that were given to it, by the way of their functions."""
+        self.made: list[VirtualExecutor] = []
+        """The executors that its functions have made."""
+        self.drivers: list[Driver] = []
+        """The drivers of its runs so far."""
 
     @property
     def runs(self) -> bool:
         return not self.ended.is_set()
+
+    @property
+    def accepts(self) -> bool:
+        """True if clients can use it."""
+        return self.runs and self.server._driver is not None and not self.server._is_draining()
 
 
 class Report:
@@ -123,12 +150,15 @@ class World:
         self.ledger = Ledger(self.trace)
         self.network = Network(Random(self.draw.random()), self.trace, self._sent, calm=plan.calm)
         self.network.on_link, self.network.on_close = self._linked, self._closed
+        self.reconnects = Reconnects(self)
         self._first: dict[str, str] = {}
         """The server to which each client was connected first."""
         self.records: list[Record] = []
         self.nodes: dict[str, Node] = {}
         self.clients: dict[str, Client] = {}
         self.executors: list[VirtualExecutor] = []
+        self.made: list[VirtualExecutor] = []
+        """The executors that were made by a function: another one follows when one breaks."""
         self.broken: set[str] = set()
         """The functions that may be withdrawn."""
         self.threads: VirtualThreads
@@ -138,6 +168,13 @@ class World:
         """The clients that are being closed, or are not connected."""
         self.refused = False
         """True if threads or executors have refused bodies."""
+        self.stops: list[tuple[str, str, float]] = []
+        """The servers that were stopped: which, how, and when."""
+        self._made_breaks = 0
+        self.json_links: dict[str, list[JsonLink]] = {}
+        """The idle links of JSON clients."""
+        self._reply_overhead: int | None = None
+        """The bytes of a JSON reply to one call beyond its names, numbers and parcel, once one has arrived."""
         self._numbers = 0
 
     # -- records of the run
@@ -152,6 +189,7 @@ class World:
         self._hash.update(f"{now():.9f} {source} {target} {len(data)} {crc32(data)}".encode())
 
     def _linked(self, source: str, target: str) -> None:
+        self.reconnects.linked(source)
         if source in self.clients:
             self.sometimes("a client reconnected with calls out", source in self._first and self._out(source))
             self.sometimes("a client used another address", self._first.setdefault(source, target) != target)
@@ -208,45 +246,76 @@ class World:
                 await self._watch_the_time()
 
         self.tasks.start_soon(watching)
-        self.threads = VirtualThreads(self.tasks, Random(self.draw.random()))
+        decimal.setcontext(decimal.Context(prec=bodies.DIGITS))
+        self.threads = VirtualThreads(self.tasks, Random(self.draw.random()), self.ledger)
         use_threads(self.threads)
         for name in plan.servers:
             await self._make_node(name)
         if plan.calm:
             await anyio.sleep(5.0)  # the servers know each other's functions
+        self.tasks.start_soon(self.reconnects.watch)
         async with anyio.create_task_group() as work:
             for client in plan.clients:
                 work.start_soon(self._client, client)
             work.start_soon(self._faults)
+            if plan.stalls:
+                work.start_soon(self._stalls)
+            if plan.frames:
+                work.start_soon(pairs.exchange, self, Random(self.draw.random()))
         if plan.settles:
             await self._settle()
+        if (plan.calm or plan.settles) and not self.wrong:
+            await self._probe()
         if not self.wrong:
             await self._end()
         watch.cancel()
+
+    @property
+    def grace(self) -> float:
+        """The seconds for which calls may go on when their server leaves."""
+        return (checks.SMALL if self.plan.small_limits else DEFAULT).drain_grace / SECOND
 
     # -- servers
 
     async def _make_node(self, name: str) -> None:
         plan = self.plan
         others = [SCHEME + other for other in plan.servers if other != name]
-        limits = SMALL if plan.small_limits else DEFAULT
+        limits = checks.SMALL if plan.small_limits else DEFAULT
         host = self.network.host(name)
         server = Server(name=name, peers=others[:2], network=host, codec=bodies.codec(), limits=limits)
         self.nodes[name] = Node(server, name)
-        executors: dict[str, VirtualExecutor] = {}
+        executors = self.nodes[name].executors
+
+        def make() -> VirtualExecutor:
+            made = self._executor(VirtualThreadPool)
+            self.made.append(made)
+            self.nodes[name].made.append(made)
+            return made
+
         for function in plan.functions:
             if name in function.servers:
                 options: dict[str, Any] = {}
                 if function.way in ("executor", "stdlib"):
                     if function.way not in executors:
                         kind = VirtualExecutor if function.way == "executor" else VirtualThreadPool
-                        executors[function.way] = kind(
-                            self.tasks, Random(self.draw.random()), self.draw.choice((1, 2, 8))
-                        )
-                        self.executors.append(executors[function.way])
+                        executors[function.way] = self._executor(kind)
                     options["executor"] = executors[function.way]
+                elif function.way == "made":
+                    options["executor"] = make
                 self._register(server, function.name, name, **options)
+        if name in plan.early_leaves:
+            server.leave(grace=self.draw.random() < 0.5)
+            await self._start(name)
+            with anyio.move_on_after(5.0):
+                await self.nodes[name].ended.wait()
+            if self.nodes[name].runs:
+                self.violation(f"{name} goes on although `leave` was called before it ran")
         await self._start(name)
+
+    def _executor(self, kind: type[VirtualExecutor]) -> VirtualExecutor:
+        made = kind(self.tasks, Random(self.draw.random()), self.ledger)
+        self.executors.append(made)
+        return made
 
     def _register(self, server: Server, function: str, host: str, **options: Any) -> None:
         plan = next(one for one in self.plan.functions if one.name == function)
@@ -266,6 +335,8 @@ class World:
         node.background = self.plan.in_background
         self.act(f"{name} starts")
         await self.tasks.start(self._serve, node)
+        if node.server._driver is not None:
+            node.drivers.append(node.server._driver)
 
     async def _serve(self, node: Node, *, task_status: Any) -> None:
         OWNER.set(f"node {node.host}")
@@ -290,28 +361,77 @@ class World:
         node = self.nodes[name]
         if not node.runs:
             return
+        if self.draw.random() < 0.3:
+            await self._cancel_calls_at(name)
+        if self.plan.stalls and how == "leave":
+            await self._stall_before_leave(name)
         self.act(f"{name}: {how}")
         calls = [start for start in self.ledger.running if start.server == name]
         self.sometimes("a server was ended while bodies ran", calls)
+        self.sometimes("a server was ended while cancelled bodies cleaned up", any(one.cancelled for one in calls))
         began = now()
-        bound = 5.0
+        self.stops.append((name, how, began))
+        bound = AT_ONCE
+        if any(end.outgoing.quality.rate <= NARROW for end in self.network.links(name)):
+            bound += PATIENCE  # a peer that takes some of the bytes is waited for
         if how.startswith("kill"):
             self.network.host(name).vanish(silent=how == "kill silently")
             node.scope.cancel()
         elif how == "cancel":
             node.scope.cancel()
         else:
-            bound = 35.0
+            if how != "leave at once":
+                bound += self.grace
             node.server.leave(grace=how != "leave at once")
             if how == "leave twice":
                 await anyio.sleep(self.draw.random() * 3.0)
                 node.server.leave()
+                bound = bound - self.grace + now() - began
         await node.ended.wait()
         for start in self.ledger.running:
             if start.server == name and not start.cancelled:
                 self.violation(f"{start.call} was not cancelled when {name} ended by {how!r}")
         if now() - began > bound:
             self.violation(f"{name} took {now() - began:.2f} s to end by {how!r}, at most {bound} s")
+
+    async def _cancel_calls_at(self, name: str) -> None:
+        """Cancel the requests whose bodies run on a server, which then clean up while it ends."""
+        calls = {start.call.split(".")[0] for start in self.ledger.running if start.server == name}
+        for record in self.records:
+            if record.id in calls and record.ended is None and record.cancelled_at is None:
+                self.trace(f"cancel {record.id}")
+                record.cancelled_at = now()
+                record.scope.cancel()
+        await anyio.sleep(0.4)
+
+    async def _stall_before_leave(self, name: str) -> None:
+        """Let the links to clients stand still from before the server leaves until after that."""
+        ends = [end for end in self.network.links(name) if end.peer in self.clients]
+        for end in ends:
+            end.outgoing.pause(5.0)
+            self.sometimes("a link stood still while its node began to leave", end.outgoing.on_the_way)
+        if ends:
+            self.act(f"stall: {name} to {', '.join(end.peer for end in ends)} for 5 s")
+            await anyio.sleep(4.0)
+
+    async def _stalls(self) -> None:
+        """Let the links of clients stand still now and then, for less than the time after which they are closed."""
+        draw = Random(self.draw.random())
+        for _ in range(3):
+            await anyio.sleep(draw.random() * 8.0)
+            ends = [end for end in self.network.links() if end.host in self.clients and self.is_ready(end.host)]
+            if ends:
+                self._stall(draw.choice(ends), draw.random() * 7.0, draw)
+
+    def _stall(self, end: FaultyLink, seconds: float, draw: Random) -> None:
+        wire = draw.choice((end.incoming, end.outgoing))
+        self.act(f"stall: {end.host} {'to' if wire is end.outgoing else 'from'} {end.peer} for {seconds:.1f} s")
+        self.sometimes("a link stood still for a while", wire.on_the_way)
+        wire.pause(seconds)
+
+    def is_ready(self, client: str) -> bool:
+        """Return whether a client has a node."""
+        return self.clients[client].is_open and self.clients[client]._session.ready
 
     # -- clients
 
@@ -321,6 +441,7 @@ class World:
         if plan.kind == "native":
             urls = [SCHEME + url for url in plan.urls]
             host = self.network.host(plan.name)
+            host.slow = plan.slow
             self.clients[plan.name] = Client(*urls, name=plan.name, network=host, codec=bodies.codec())
             self.closing.add(plan.name)
             await self._connect(plan.name)
@@ -334,9 +455,12 @@ class World:
         """Connect a client; again after a failure, as its servers may be down."""
         client = self.clients[name]
         while not self.ending:
+            self.reconnects.begin(name)
             try:
                 await client.connect()
-            except (NotConnected, RequestError):
+            except (NotConnected, RequestError) as error:
+                if self.plan.calm:
+                    self.violation(f"{name} cannot connect, and nothing is wrong: {error!r}")
                 await anyio.sleep(0.5)
             else:
                 self.closing.discard(name)
@@ -373,28 +497,54 @@ class World:
                 return
             if draw.random() < 0.7:
                 await anyio.sleep(draw.random() * draw.choice((0.01, 0.3, 3.0)))
+            if self.plan.idles and draw.random() < 0.4:
+                await anyio.sleep(11.0 + draw.random() * 35.0)
             await self.request(plan, draw)
 
     # -- requests
 
-    async def request(self, plan: ClientPlan, draw: Random, *, sure: bool = False) -> None:
-        """Make one request, maybe cancel it, and check its outcome."""
+    async def request(
+        self, plan: ClientPlan, draw: Random, *, sure: bool = False, probe: str = "", function: str = ""
+    ) -> None:
+        """Make one request, maybe cancel it, and check its outcome.
+
+        A `sure` one must succeed; a `probe` is one call of this function, whose time is checked;
+        `function` has all calls.
+        """
         self._numbers += 1
-        kinds = ("call", "call", "call", "graph", "graph", "partial", "stream", "explain", "view")
+        kinds = ("call", "call", "call", "graph", "graph", "partial", "parts", "stream", "explain", "view")
         kind = draw.choice(kinds) if plan.kind == "native" else plan.kind
         timeout = draw.choice((None, None, 90.0, 20.0, 3.0, 0.5, 0.05, 0.002))
-        if sure:
+        if plan.slow:
+            kind, timeout = "call" if plan.kind == "native" else kind, 300.0
+        if sure or probe:
             kind, timeout = draw.choice(("call", "graph")) if plan.kind == "native" else kind, 90.0
         record = Record(f"r{self._numbers}", kind, plan.name, timeout, draw.choice((None, 5.0)))
         if sure:
             record.wait = 20.0
-        self._draw_calls(record, draw)
+        if probe:
+            record.kind = "call"
+        self._draw_calls(record, draw, plan)
+        if function:
+            record.functions = [function for _ in record.specs]
+        if probe:
+            record.functions = [probe]
+            record.specs = [
+                {
+                    **record.specs[0],
+                    "size": 10,
+                    "pad": "",
+                    "pad_size": 0,
+                    "seconds": 0.02,
+                    "raises": False,
+                    "inputs": [],
+                }
+            ]
         self.records.append(record)
         cancel = None
-        if not sure and draw.random() < 0.25:
+        if not sure and not probe and draw.random() < 0.25:
             cancel = draw.choice(("time", "start", "reply"))
-        scope = anyio.CancelScope()
-        watch = anyio.CancelScope()
+        scope, watch = record.scope, anyio.CancelScope()
         self.trace(f"{record!r} of {', '.join(record.functions)}; cancel by {cancel}")
         async with anyio.create_task_group() as beside:
             if cancel is not None:
@@ -410,8 +560,10 @@ class World:
         self.sometimes(
             "a link was not read for a while", any(one is not None and one._links._paused for one in drivers)
         )
-        checks.request_ended(self, record, sure=sure)
-        if self.plan.calm and not self.ending:
+        checks.request_ended(self, record, sure=sure or bool(probe))
+        if probe:
+            checks.latency(self, record)
+        if self.plan.calm and not self.plan.stalls and not plan.slow and not self.ending:
             self.tasks.start_soon(self._bodies_end, record)
 
     async def _bodies_end(self, record: Record) -> None:
@@ -421,20 +573,26 @@ class World:
             if start.call.startswith(f"{record.id}.") and not start.cancelled and not self.ending:
                 self.violation(f"{start.call} of {record!r} still runs {BODY_GRACE} s after its request has ended")
 
-    def _draw_calls(self, record: Record, draw: Random) -> None:
-        many = 1 if record.kind in ("call", "view") else draw.randint(1, 5)
+    def _draw_calls(self, record: Record, draw: Random, plan: ClientPlan) -> None:
+        many = 1 if record.kind in ("call", "view") or plan.slow else draw.randint(1, 5)
         for number in range(many):
             kind = draw.random()
+            size = draw.choice((0, 10, 10, 3_000, 200_000 if kind < (0.5 if self.plan.stalls else 0.1) else 10))
+            pad = draw.choice((0, 0, 0, 100, 200_000 if kind > 0.95 else 0))
+            if plan.slow:
+                size, pad = draw.choice((10, 200_000, 550_000)), draw.choice((0, 0, 0, 550_000))
             record.functions.append(draw.choice(self.plan.functions).name)
             record.specs.append(
                 {
                     "call": f"{record.id}.{number}",
                     "number": draw.randint(0, 1000),
                     "seconds": bodies.drawn_seconds(draw),
-                    "raises": draw.random() < 0.05,
+                    "raises": draw.random() < (0.3 if record.kind == "parts" else 0.05),
                     "cleanup": draw.choice((0.0, 0.0, 0.01, 1.0, 5.0)),
                     "swallows": draw.random() < 0.15,
-                    "size": draw.choice((0, 10, 10, 3_000, 200_000 if kind < 0.1 else 10)),
+                    "size": size,
+                    "pad": draw.choice("pé") * pad,
+                    "pad_size": pad,
                     "inputs": [one for one in range(number) if draw.random() < 0.4],
                 }
             )
@@ -480,7 +638,7 @@ class World:
         """Return the results by call."""
         options: dict[str, Any] = {"timeout": record.timeout, "wait": record.wait}
         if plan.kind != "native":
-            return await self._json(record, plan)
+            return await self._json(record, plan, draw)
         client = self.clients[plan.name]
         if record.kind == "view":
             await client.view()
@@ -506,6 +664,8 @@ class World:
                     record.partial = True
                     break
             return values
+        if record.kind == "parts":
+            return await self._parts(record, graph, handles, draw, options)
         if record.kind == "partial":
             record.partial = True
             answer = await client.answer(graph, on_error="partial", **options)
@@ -516,40 +676,89 @@ class World:
         found: dict[str, Any] = await client.run(graph, **options)
         return found
 
-    async def _json(self, record: Record, plan: ClientPlan) -> dict[str, Any]:
-        """Return the results of a request in JSON, over a link of its own or by POST."""
+    async def _parts(
+        self, record: Record, graph: Any, handles: list[Any], draw: Random, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Ask for some results, and for parts of others, and let the value of a failed call be its error."""
+        record.partial = True
+        wanted = draw.sample(range(len(handles)), draw.randint(1, len(handles)))
+        whole = [draw.random() < 0.5 for _ in wanted]
+        outputs = [
+            handles[one] if all_of else handles[one]["number"] for one, all_of in zip(wanted, whole, strict=True)
+        ]
+        found = await self.clients[record.client].run(graph, *outputs, on_error="partial", **options)
+        values = {}
+        for one, all_of, value in zip(wanted, whole, [found] if len(wanted) == 1 else found, strict=True):
+            if isinstance(value, RequestError):
+                checks.failure(self, record, value)
+                self.sometimes("a part of a failed call's result was asked for", not all_of)
+            elif all_of:
+                values[record.specs[one]["call"]] = value
+            elif value != (expected := checks.numbers(record)[record.specs[one]["call"]]):
+                self.violation(f"{record!r} returned {value!r} for a part, expected {expected}")
+        return values
+
+    async def _json(self, record: Record, plan: ClientPlan, draw: Random) -> dict[str, Any]:
+        """Return the results of a request in JSON, over a link that serves several of them, or by POST."""
         calls = []
         for spec, function in zip(record.specs, record.functions, strict=True):
             inputs = [{"$ref": record.specs[one]["call"], "path": ["number"]} for one in spec["inputs"]]
             calls.append({"name": spec["call"], "fun": function, "args": [spec, *inputs], "kwargs": {}, "locs": []})
         message: dict[str, Any] = {"role": "rpc", "refs": "explicit", "cmds": calls, "u": record.id}
         message.update({key: value for key, value in (("timeout", record.timeout), ("wait", record.wait)) if value})
-        text = json.dumps(message)
-        if plan.kind == "post":
-            driver = self.nodes[plan.urls[0]].server._driver
-            if driver is None:
-                raise RuntimeError("nobody listens")
-            answer: Any = await driver.exchange(text.encode())
+        if len(calls) == 1 and self._reply_overhead is not None and draw.random() < 0.5:
+            spec, number = record.specs[0], checks.numbers(record)[record.specs[0]["call"]]
+            known = self._reply_overhead + 2 * len(spec["call"]) + len(str(number)) + len(record.id)
+            spec["size"] = max(spec["size"], pairs.edge(draw) - known)
+        text = json.dumps(message, ensure_ascii=draw.random() < 0.5)
+        if draw.random() < 0.5:
+            text += " " * (pairs.edge(draw) - len(text.encode()))
+        self.sometimes("a JSON request at an edge of WebSocket frames", len(text.encode()) in pairs.EDGES)
+        host, address = self.network.host(plan.name), SCHEME + plan.urls[0]
+        host.slow = plan.slow
+        with anyio.move_on_after(record.deadline - now() + 4.0):
+            if plan.kind == "post":
+                stream = await self.network.open_stream(host, address, "http")
+                try:
+                    answer = (await post(stream, text.encode())).decode()
+                finally:
+                    await stream.aclose()
+            else:
+                answer = await self._ask(plan.name, host, address, text, draw)
+            reply = json.loads(answer)
+            self.sometimes("a JSON reply at an edge of WebSocket frames", len(answer.encode()) in pairs.EDGES)
+            if len(calls) == 1 and reply["error"] is None and self._json_values(record, reply) is not None:
+                spec, number = record.specs[0], checks.numbers(record)[record.specs[0]["call"]]
+                known = 2 * len(spec["call"]) + len(str(number)) + len(record.id) + spec["size"]
+                self._reply_overhead = len(answer.encode()) - known
+            return self._json_values(record, reply)
+        fault = Fault(ErrorCode.DEADLINE_EXCEEDED, "no answer", {})
+        self.violation_unless_faulty(f"{record!r} got no answer over its JSON link")
+        raise exception_for(fault)
+
+    async def _ask(self, client: str, host: NetworkHost, address: str, text: str, draw: Random) -> str:
+        """Return the answer over an idle link of this client, or over a new one."""
+        idle = self.json_links.setdefault(client, [])
+        while idle and idle[-1].end is not None:
+            self.violation_unless_faulty(f"an idle JSON link of {client} has ended: {idle[-1].end.reason}")
+            idle.pop()
+        if idle:
+            link = idle.pop()
+            self.sometimes("a JSON link carried another request")
         else:
-            host = self.network.host(plan.name)
-            host.framing = Framing.CLASSIC_MESSAGES
-            link = await host.dial(SCHEME + plan.urls[0])
-            try:
-                await link.send([text.encode()])
-                with anyio.move_on_after(record.deadline - now() + 4.0):
-                    answer = (await link.receive())[0]
-                    reply = json.loads(answer)
-                    return self._json_values(record, reply)
-                fault = Fault(ErrorCode.DEADLINE_EXCEEDED, "no answer", {})
-                self.violation_unless_faulty(f"{record!r} got no answer over its JSON link")
-                raise exception_for(fault)
-            finally:
-                await link.close()
-        return self._json_values(record, json.loads(answer))
+            link = JsonLink(await self.network.open_classic(host, address, real=draw.random() < 0.7))
+            self.tasks.start_soon(link.read)
+        try:
+            answer = await link.ask(text)
+        except BaseException:
+            await link.close()
+            raise
+        idle.append(link)
+        return answer
 
     def violation_unless_faulty(self, text: str) -> None:
-        """Record a violation in a calm run."""
-        if self.plan.calm:
+        """Record a violation in a calm run, before its end."""
+        if self.plan.calm and not self.ending:
             self.violation(text)
 
     def _json_values(self, record: Record, reply: dict[str, Any]) -> dict[str, Any]:
@@ -567,6 +776,8 @@ class World:
         for at, kind in self.plan.faults:
             await anyio.sleep(max(0.0, at - now()))
             self.tasks.start_soon(self._fault, kind)
+        if any(kind == "down" for _, kind in self.plan.faults):
+            await anyio.sleep(DOWN)
 
     async def _fault(self, kind: str) -> None:
         draw = self.draw
@@ -600,26 +811,60 @@ class World:
             self.threads.refuses, self.refused = 0.5, True
             await anyio.sleep(1.0)
             self.threads.refuses = 0.0
+        elif kind == "refuse executor":
+            self.act(kind)
+            self.refused = True
+            for executor in self.executors:
+                executor.refuses = True
+            await anyio.sleep(1.0)
+            for executor in self.executors:
+                executor.refuses = False
+        elif kind == "break made executor":
+            working = [one for one in self.made if not one.broken]
+            if working and self._made_breaks < MADE_BREAKS:
+                self._made_breaks += 1
+                self.refused = True
+                executor = max(working, key=lambda one: one.busy)
+                self.act(kind)
+                self.sometimes("a made executor broke while bodies ran", executor.busy > 1)
+                executor.broken = True
         elif kind == "break executor":
-            if self.executors:
-                executor = draw.choice(self.executors)
+            given = [one for one in self.executors if one not in self.made]
+            if given:
+                executor = draw.choice(given)
                 self.act(kind)
                 self.sometimes("an executor broke while bodies ran", executor.busy)
                 executor.broken = self.refused = True
                 self.broken.update(one.name for one in self.plan.functions if one.way in ("executor", "stdlib"))
         elif kind in ("replace function", "withdraw function"):
             self._change_function(kind, running)
+        elif kind == "stall":
+            if links:
+                self._stall(draw.choice(links), draw.random() * 8.0, draw)
+        elif kind == "bounce":
+            await self._bounce(draw)
         elif running:
             name = draw.choice(running)
-            await self._stop(name, kind)
-            await anyio.sleep(draw.random() * 4.0)
+            await self._stop(name, "kill" if kind == "down" else kind)
+            await anyio.sleep(DOWN if kind == "down" else draw.random() * 4.0)
             if not self.ending and not self.nodes[name].runs:
                 await self._start(name)
+
+    async def _bounce(self, draw: Random) -> None:
+        """Reset the links of one client again and again; each time it finds its node again."""
+        if not self.clients:
+            return
+        name = draw.choice(list(self.clients))
+        self.act(f"bounce: {name}")
+        for _ in range(12):
+            for end in self.network.links(name):
+                end.break_()
+            await anyio.sleep(0.5 + draw.random())
 
     def _change_function(self, kind: str, running: list[str]) -> None:
         plan = self.draw.choice(self.plan.functions)
         hosts = [name for name in plan.servers if name in running]
-        if not hosts or plan.way in ("executor", "stdlib"):
+        if not hosts or plan.way in ("executor", "stdlib", "made"):
             return
         host = self.draw.choice(hosts)
         server = self.nodes[host].server
@@ -637,6 +882,8 @@ class World:
         """Let all be well again; then every call must succeed, and nothing of earlier calls may be left."""
         self.act("all is well again")
         self.network.heal()
+        for client in list(self.json_links):  # a JSON client notices no half-open link
+            await self._close_one(client, "close")
         for name, node in self.nodes.items():
             if not node.runs:
                 await self._start(name)
@@ -647,8 +894,24 @@ class World:
                 await self._connect(client.name)
             if functions:
                 await self.request(client, Random(self.draw.random()), sure=True)
+            for one in self.plan.functions:
+                if one.way in ("executor", "stdlib") and one.name in self.broken:
+                    await self.request(client, Random(self.draw.random()), function=one.name)
         await anyio.sleep(15.0)
         checks.quiet(self)
+
+    async def _probe(self) -> None:
+        """Make calls one after another while nothing else happens, and check how long they take."""
+        await anyio.sleep(15.0)
+        while any(end.outgoing.on_the_way for end in self.network.links()) and now() < LONGEST / 2:  # noqa: ASYNC110
+            await anyio.sleep(1.0)  # replies to cancelled calls
+        draw = Random(self.draw.random())
+        functions = [one.name for one in self.plan.functions if one.name not in self.broken]
+        for client in self.plan.clients:
+            for function in functions:
+                if client.kind == "native" and self.is_ready(client.name) and not self.wrong:
+                    await self.request(client, draw, probe=function)
+        await anyio.sleep(15.0)
 
     async def _end(self) -> None:
         plan = self.plan
@@ -668,6 +931,8 @@ class World:
                         await self._close_one(who, how)
                     if self.draw.random() < 0.5:
                         await anyio.sleep(self.draw.random() * self.draw.choice((0.001, 1.0)))
+        for client in list(self.json_links):
+            await self._close_one(client, "close")
         self.sometimes("a writer waited for its peer", self.network.waited)
         await self._wait_for_threads()
         await anyio.sleep(10.0)
@@ -678,6 +943,9 @@ class World:
             await self._stop(who, how)
         elif who in self.clients:
             await self._close(who, how)
+        else:
+            for link in self.json_links.pop(who, ()):
+                await link.close()
 
     async def _wait_for_threads(self) -> None:
         while self.threads.busy or any(one.busy for one in self.executors):  # noqa: ASYNC110
@@ -699,7 +967,7 @@ def run(seed: int, loop: str) -> Report:
         report.seconds = now()
 
     wrong: list[str] = []
-    with _logged_errors(wrong), warnings.catch_warnings(record=True) as warned:
+    with _logged_errors(wrong), _seeded_system(seed), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             loops.run(main, loop=loop, seed=seed)
@@ -745,6 +1013,21 @@ def report_text(report: Report, plan: Plan, actions: list[str], lines: list[str]
 def again(report: Report) -> str:
     """Return the command that runs the seed again."""
     return f"uv run python -m tests.adapters --start {report.seed} --seeds 1 --loop {report.loop}"
+
+
+@contextmanager
+def _seeded_system(seed: int) -> Iterator[None]:
+    """Draw the masks of frames and the nonces of handshakes from the seed; let the date of responses stand.
+
+    And let the streams of this network say what their peers have taken.
+    """
+    draw = Random(f"system {seed}")
+    with (
+        mock.patch.object(os, "urandom", draw.randbytes),
+        mock.patch.object(http, "formatdate", lambda usegmt: "now"),
+        mock.patch.object(tcp, "_unacknowledged", unacknowledged),
+    ):
+        yield
 
 
 @contextmanager

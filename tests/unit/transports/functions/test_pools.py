@@ -179,6 +179,25 @@ def test_broken_executor_is_replaced_by_its_factory() -> None:
     assert len(made) > 2 and not pool.closed_reason
 
 
+def test_late_losses_of_a_broken_executor_leave_its_successor_alone() -> None:
+    """All calls in a broken executor are lost, one after another; meanwhile another executor works."""
+    made: list[ThreadPoolExecutor] = []
+
+    def make() -> Executor:
+        made.append(ThreadPoolExecutor(1))
+        return made[-1]
+
+    pool = Pool(make)
+    lost = [started(pool, abs, -1)[0] for _ in range(4)]
+    lost[0].record_outcome(Lost("died"))
+    assert outcome(pool, abs, -1) == Returned(1)
+    for one in lost[1:]:
+        one.record_outcome(Lost("died"))
+    assert outcome(pool, abs, -2) == Returned(2)
+    assert len(made) == 2 and not pool.closed_reason
+    pool.close()
+
+
 def test_pool_closes_after_broken_executors_in_a_row() -> None:
     made: list[Script] = []
 

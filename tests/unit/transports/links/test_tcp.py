@@ -192,10 +192,30 @@ async def test_write_ends_when_the_peer_takes_nothing(monkeypatch: pytest.Monkey
 async def test_long_chunks_are_written_in_slices_and_counted() -> None:
     stream = Scripted()
     output = tcp.Output(stream)
-    await output.write([b"head", bytes(2 * tcp.SLICE + 1)])
-    assert [len(piece) for piece in stream.sent] == [4, tcp.SLICE, tcp.SLICE, 1]
-    assert output.written_bytes == output.acked_bytes == 2 * tcp.SLICE + 5
+    await output.write([b"head", bytes(5 * tcp.SHORT_SLICE + 1)])
+    assert [len(piece) for piece in stream.sent] == [4, *[tcp.SHORT_SLICE] * 5, 1]
+    assert output.written_bytes == output.acked_bytes == 5 * tcp.SHORT_SLICE + 5
     assert output.unsent == 0
+
+
+async def test_progress_within_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that buffers a long write takes its time; each byte that the peer takes must show."""
+
+    class Buffering(Scripted):
+        unwritten = 0
+
+        async def send(self, item: bytes) -> None:
+            self.unwritten = len(item)
+            while self.unwritten:
+                self.unwritten -= min(self.unwritten, 10_000)
+                seen.append(output.acked_bytes)
+
+    seen: list[int] = []
+    monkeypatch.setattr(tcp.asyncio_stream, "AsyncioStream", Buffering)
+    output = tcp.Output(Buffering())
+    await output.write([bytes(30_000)])
+    await output.write([bytes(20_000)])
+    assert seen == [10_000, 20_000, 30_000, 40_000, 50_000]
 
 
 async def test_acked_bytes_are_those_the_peers_system_acknowledged() -> None:

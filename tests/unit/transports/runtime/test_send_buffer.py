@@ -170,6 +170,22 @@ async def test_close_ends_when_the_peer_takes_nothing() -> None:
     assert (link.sent, link.closed) == ([], [1001])
 
 
+async def test_silence_before_a_close_does_not_count_after_it() -> None:
+    """A peer that stands still when its node leaves has as long as any other to go on."""
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    box.put([(b"read late",)])
+    async with running(box):
+        await link.began.wait()
+        looks(box, STALLED - 3)
+        box.close(1000)
+        looks(box, CLOSING - 2)
+        await anyio.wait_all_tasks_blocked()
+        assert link.closed == []
+        link.go.set()
+    assert (link.sent, link.closed) == ([b"read late"], [1000])
+
+
 async def test_close_waits_while_the_peer_takes_bytes() -> None:
     link = Reluctant()
     box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
