@@ -706,12 +706,12 @@ class World:
             calls.append({"name": spec["call"], "fun": function, "args": [spec, *inputs], "kwargs": {}, "locs": []})
         message: dict[str, Any] = {"role": "rpc", "refs": "explicit", "cmds": calls, "u": record.id}
         message.update({key: value for key, value in (("timeout", record.timeout), ("wait", record.wait)) if value})
-        if len(calls) == 1 and self._reply_overhead is not None and draw.random() < 0.5:
+        if not plan.slow and len(calls) == 1 and self._reply_overhead is not None and draw.random() < 0.5:
             spec, number = record.specs[0], checks.numbers(record)[record.specs[0]["call"]]
             known = self._reply_overhead + 2 * len(spec["call"]) + len(str(number)) + len(record.id)
             spec["size"] = max(spec["size"], pairs.edge(draw) - known)
         text = json.dumps(message, ensure_ascii=draw.random() < 0.5)
-        if draw.random() < 0.5:
+        if not plan.slow and draw.random() < 0.5:  # a slow link would carry some of them for a minute
             text += " " * (pairs.edge(draw) - len(text.encode()))
         self.sometimes("a JSON request at an edge of WebSocket frames", len(text.encode()) in pairs.EDGES)
         host, address = self.network.host(plan.name), SCHEME + plan.urls[0]
