@@ -97,8 +97,8 @@ class Driver:
         self._context = copy_context()
         """The context in which effects are carried out, so that a new link never gets the context of an ended body."""
         self._running: dict[RunId, _FunctionRunState] = {}
-        self._ended_runs: list[tuple[RunId, Outcome]] = []
-        """The outcomes of bodies that have ended; `_process_outcomes` processes all of one turn of the event loop."""
+        self._ended_runs: list[tuple[RunId, Outcome, int]] = []
+        """The outcomes of bodies that have ended, and when; `_process_outcomes` takes all of one turn of the loop."""
         self._outcomes = anyio.Event()
         """Set while an outcome waits, and after coroutines were started: many end in their first step."""
         self._coroutines_started = False
@@ -320,7 +320,7 @@ class Driver:
             running = self._running[run.run] = _FunctionRunState(function, self._clock)
             body = function.start(run, runtime, partial(self._record_ended_run, run.run), on_start=running.begin)
             if isinstance(body, (NotStarted, Lost)):
-                self._body_ended(run.run, body)
+                self._body_ended(run.run, body, self._clock())
             else:
                 running.body = body
                 self._coroutines_started |= function.mode is ExecutionMode.EVENT_LOOP
@@ -333,9 +333,10 @@ class Driver:
         running = self._running.get(run)
         if running is None or (self._stopped and not isinstance(running.body, CoroutineRun)):
             return  # nothing would process it, and whoever keeps this driver would keep the value
-        self._ended_runs.append((run, outcome))
+        self._ended_runs.append((run, outcome, self._clock()))
         self._outcomes.set()
-        if self._stopped:
+        if self._stopped and not self._flushing:  # `_process_outcomes` has ended, or is about to
+            self._process_ended_runs()
             self._wakeup.set()
 
     async def _process_outcomes(self) -> None:
@@ -347,19 +348,23 @@ class Driver:
 
     def _process_ended_runs(self) -> None:
         ended, self._ended_runs = self._ended_runs, []
-        for run, outcome in ended:
-            self._body_ended(run, outcome)
         if ended:
+            self._context.run(self._report_ended_runs, ended)
             self.flush()
 
-    def _body_ended(self, run: RunId, outcome: Outcome) -> None:
+    def _report_ended_runs(self, ended: list[tuple[RunId, Outcome, int]]) -> None:
+        for run, outcome, at in ended:
+            self._body_ended(run, outcome, at)
+
+    def _body_ended(self, run: RunId, outcome: Outcome, ended: int) -> None:
         running = self._running.pop(run, None)
         if running is None:
             return
         function = running.function
         if function.pool is not None and function.pool.closed_reason:
             self._withdraw(function.pool)
-        self._report_outcome(run, function.spec.name, outcome, began=running.began, ended=self._clock())
+        now = self._clock()
+        self._report_outcome(run, function.spec.name, outcome, began=running.began + now - ended, ended=now)
 
     def _report_outcome(self, run: RunId, function: str, outcome: Outcome, *, began: int, ended: int) -> None:
         self.node.finished(run, outcome, now=ended, began=began)
@@ -380,17 +385,16 @@ class Driver:
 
     async def _end_bodies(self) -> None:
         """Cancel the coroutines of the ended node, once; wait a little for them; close executors made for it."""
+        self._process_ended_runs()
         for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
             pool.close()
         bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}
         for body in bodies.values():
             body.cancel()
-        self._process_ended_runs()
         with anyio.move_on_after(_CLEANUP_SECONDS, shield=True):
             while any(run in self._running for run in bodies):
                 await self._wakeup.wait()
                 self._wakeup = anyio.Event()
-                self._process_ended_runs()
         for run in [run for run in bodies if run in self._running]:
             log.warning("%s did not end when it was cancelled: abandoned", self._running[run].function.spec.name)
             bodies[run].abandon()
