@@ -85,7 +85,7 @@ class _Pool:
         self._searcher: _WorkerThread | None = None
         """The thread that was woken and has not looked for a job yet. There is one while jobs wait."""
         self._results: list[_Result] = []
-        """What has not been posted; empty unless there is a searcher."""
+        """The results that wait for the searcher; empty without one."""
         self._closed = False
 
     def submit(self, job: _Job) -> None:
