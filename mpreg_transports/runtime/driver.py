@@ -100,7 +100,7 @@ class Driver:
         self._ended_runs: list[tuple[RunId, Outcome, int]] = []
         """The outcomes of bodies that have ended, and when; `_process_outcomes` takes all of one turn of the loop."""
         self._outcomes = anyio.Event()
-        """Set while an outcome waits, and after coroutines were started: many end in their first step."""
+        """Set while an outcome waits. On asyncio also after coroutines were started: many end in their first step."""
         self._coroutines_started = False
         self._due: int | None = None
         self._wakeup = anyio.Event()
@@ -175,7 +175,7 @@ class Driver:
             self._links.write()
         if self._coroutines_started:
             self._coroutines_started = False
-            self._outcomes.set()  # behind the first steps of the coroutines, in the same turn of asyncio's loop
+            self._outcomes.set()  # behind the first steps of the coroutines in the same turn; trio has no such order
         if self.node.next_timeout() != self._due or (self.node.left and self._close_deadline is None):
             self._wakeup.set()
 
@@ -323,7 +323,8 @@ class Driver:
                 self._body_ended(run.run, body, self._clock())
             else:
                 running.body = body
-                self._coroutines_started |= function.mode is ExecutionMode.EVENT_LOOP
+                if function.mode is ExecutionMode.EVENT_LOOP and runtime.loop is not None:
+                    self._coroutines_started = True
 
     def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
         """Record an outcome for `_process_outcomes`.
