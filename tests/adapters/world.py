@@ -163,6 +163,8 @@ class World:
         """The functions that may be withdrawn."""
         self.threads: VirtualThreads
         self.tasks: TaskGroup
+        self.healed = False
+        """True once no fault may begin any more: the last one may be due when all is well again."""
         self.ending = False
         self.closing: set[str] = set()
         """The clients that are being closed, or are not connected."""
@@ -783,7 +785,7 @@ class World:
         draw = self.draw
         links = self.network.links()
         running = [name for name, node in self.nodes.items() if node.runs]
-        if self.ending:
+        if self.ending or self.healed:
             return
         if kind in ("half-open", "silent link", "reset"):
             if not links:
@@ -880,6 +882,7 @@ class World:
 
     async def _settle(self) -> None:
         """Let all be well again; then every call must succeed, and nothing of earlier calls may be left."""
+        self.healed = True
         self.act("all is well again")
         self.network.heal()
         for client in list(self.json_links):  # a JSON client notices no half-open link
