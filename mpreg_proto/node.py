@@ -338,7 +338,8 @@ class Node:
             self._tap.input("offer", now, (function,))
         actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
-        self._run(self.worker.concurrency(function.name, function.concurrency, now, queue=function.queue), now)
+        queue = _ALL if function.inline else function.queue
+        self._run(self.worker.concurrency(function.name, function.concurrency, now, queue=queue), now)
         self._run(actions, now)
         self._settle(now)
 
@@ -469,6 +470,10 @@ def _check_config(config: NodeConfig) -> NodeConfig:
         seeds=check_texts("config.seeds", config.seeds),
         resources=check_texts("config.resources", config.resources),
     )
+
+
+_ALL = 1 << 30
+"""The queue of a function that is inline: its calls end within the input that brings them."""
 
 
 def _check_function(function: FunctionSpec) -> FunctionSpec:

@@ -2,7 +2,7 @@
 
 A worker takes as many calls of a function as it has slots, and as many again; it refuses the others. So the backlog
 waits here, at the coordinator, where it is cheap to cancel and not bound to a member. `Credits` holds how many calls
-each member takes, `Backlog` the calls that wait, and `Pace` how fast calls of a function end.
+each member takes, `Backlog` the calls that wait, and `Pace` the speed at which calls of a function end.
 
 Among clients the one that has used the least time is next (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM
 1996); among the calls of one client the one with the earliest deadline. A request is not admitted if the oldest call of
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
-from statistics import median_low
 
 import msgspec
 
@@ -116,7 +115,7 @@ class Credits:
 
 
 class Pace:
-    """How fast the calls of one function end: the median of their last runtimes, and the gaps between their ends."""
+    """The pace of one function: the median of the last runtimes of its calls, and the gaps between their ends."""
 
     __slots__ = ("_ends", "_median", "_ran")
 
@@ -138,7 +137,7 @@ class Pace:
     def median(self) -> int:
         """The median of the last runtimes in ns; 0 before the fifth."""
         if self._median is None:
-            self._median = median_low(self._ran) if len(self._ran) >= 5 else 0
+            self._median = sorted(self._ran)[(len(self._ran) - 1) // 2] if len(self._ran) >= 5 else 0
         return self._median
 
     @property

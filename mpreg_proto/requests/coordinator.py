@@ -420,7 +420,8 @@ class Coordinator:
         member, function = attempt.candidate.member, attempt.function
         if not (isinstance(row, Failed) and row.refused):
             self.outstanding.credits.returned(member, function, attempt.candidate.capacity)
-            self.pending_calls.backlog.ended(function, execution.link, row.ran, now)
+            if len(self.pending_calls.backlog):
+                self.pending_calls.backlog.ended(function, execution.link, row.ran, now)
         elif faults.has_no_place(row.fault):
             self.outstanding.credits.refused(member, function)
         if execution.id not in self.requests:
