@@ -387,6 +387,8 @@ class Node:
         if self.draining:
             self._finish(now)
             return
+        self.worker.take_all()
+        self._run(self.coordinator.keep_backlog(now), now)
         self._machines.draining = True
         self._run(self.cluster.drain(now), now)
         self._timers.set((TimerKind.DRAIN_GRACE, 0), now + self.config.limits.drain_grace)

@@ -80,8 +80,9 @@ class PendingCallProgress(Watcher):
     def _backlog(self, host: NodeHost) -> None:
         """Check one call of each requirement, as all wait for the same members."""
         coordinator = host.node.coordinator
-        for function, requirements in coordinator.pending_calls.backlog._heaps.items():
-            for resources, version, key in ((one[1], one[2], one[3]) for one in requirements):
+        backlog = coordinator.pending_calls.backlog
+        for function in backlog.functions:
+            for _, resources, version, key in backlog.requirements(function):
                 if key is None:
                     for one in host.node.cluster.index.offers(function, resources, version):
                         linked = coordinator.outstanding.connected(one.member)
