@@ -106,3 +106,78 @@ def test_small_requests_beside_one_of_ten_thousand_calls() -> None:
     small = offer(sim, 5, 4, client="small", at=1)
     sim.run(10)
     assert median(latencies(small)) <= 2 * without + UNLOADED
+
+
+# -- where a backlog must not harm ------------------------------------------------------------------------------------
+
+
+def ends(calls: list[SimCall]) -> list[int | None]:
+    """Return the error code of each call, None for a result."""
+    return [None if call.result is None or call.result.fault is None else int(call.result.fault.code) for call in calls]
+
+
+def only(*, duration: float, concurrency: int | None = None, nodes: str = "a") -> Simulation:
+    """Return a simulation of these nodes, of which the last one alone offers `work`."""
+    spec = Spec(functions={"work": Fn(work, duration=duration, concurrency=concurrency)})
+    sim = Simulation(seed=1, nodes={name: spec if name == nodes[-1] else Spec() for name in nodes}, objects=True)
+    sim.run(2)
+    return sim
+
+
+def test_call_that_waited_for_its_function_keeps_its_place_in_the_backlog() -> None:
+    sim = only(duration=2, concurrency=1)
+    sim.withdraw("a", "work")
+    calls = [sim.call("a", "work", number, wait=3, client="c@a") for number in range(6)]
+    sim.run(1)
+    sim.offer("a", "work", Fn(work, duration=2, concurrency=1))
+    sim.run(20)
+    assert ends(calls) == [None] * 6
+
+
+def test_leaving_node_runs_its_backlog() -> None:
+    sim = only(duration=0.1, concurrency=2)
+    calls = [sim.call("a", "work", number, client="c@a") for number in range(40)]
+    sim.run(0.3)
+    sim.leave("a")
+    sim.run(20)
+    assert ends(calls) == [None] * 40
+
+
+def test_coordinator_that_was_refused_fills_the_slots_of_another() -> None:
+    sim = only(duration=10, concurrency=4, nodes="abw")
+    first = [sim.call("a", "work", number) for number in range(8)]
+    sim.run(0.1)
+    second = [sim.call("b", "work", number) for number in range(8)]
+    sim.run(60)
+    assert ends([*first, *second]) == [None] * 16
+    assert max(latencies(second)) <= 41, "four slots, ten seconds, sixteen calls"
+
+
+def test_calls_with_a_place_beside_a_backlog_for_other_resources() -> None:
+    gpu = Spec(functions={"work": Fn(work, duration=0.2, concurrency=1)}, resources={"gpu"})
+    plain = Spec(functions={"work": Fn(work, duration=0.2, concurrency=8)})
+    sim = Simulation(seed=1, nodes={"a": plain, "b": gpu}, objects=True)
+    sim.run(2)
+    for number in range(60):
+        sim.call("a", "work", number, resources={"gpu"}, client=f"{number % 3}@a", timeout=60)
+    sim.run(3)
+    calls = [sim.call("a", "work", number, client="0@a") for number in range(5)]
+    sim.run(20)
+    assert ends(calls) == [None] * 5
+
+
+def test_client_alone_is_not_refused() -> None:
+    sim = only(duration=0.02, concurrency=4)
+    calls = [sim.call("a", "work", number, client="c@a") for number in range(400)]
+    sim.run(1.5)
+    calls += [sim.call("a", "work", number, client="c@a") for number in range(400)]
+    sim.run(20)
+    assert ends(calls) == [None] * 800
+
+
+def test_inline_function_takes_any_number_of_calls() -> None:
+    sim = Simulation(seed=1, nodes={"a": Spec(functions={"work": Fn(work, inline=True, concurrency=2)})}, objects=True)
+    sim.run(2)
+    calls = [sim.call("a", "work", number, client="c@a") for number in range(200)]
+    sim.run(2)
+    assert ends(calls) == [None] * 200

@@ -15,6 +15,7 @@ from mpreg_proto.wire.messages import (
     CancelRequest,
     Change,
     Claim,
+    Credit,
     Delta,
     DialBack,
     Digest,
@@ -81,6 +82,7 @@ def _kinds(name: SearchStrategy[str], member: SearchStrategy[bytes]) -> dict[typ
     known = _requests(name, names) | _membership(member)
     known[Hello] = st.builds(Hello, st.tuples(whole, whole), names, name, member, name)
     known[Goodbye] = st.builds(Goodbye, name)
+    known[Credit] = st.builds(Credit, name)
     known |= {kind: st.builds(kind, whole) for kind in (Ping, Pong, CancelRequest, GetView, Explanation)}
     return {kind: known[kind] for kind in get_args(Message)}
 
