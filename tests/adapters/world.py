@@ -584,7 +584,9 @@ class World:
             size = draw.choice((0, 10, 10, 3_000, 200_000 if kind < (0.5 if self.plan.stalls else 0.1) else 10))
             pad = draw.choice((0, 0, 0, 100, 200_000 if kind > 0.95 else 0))
             if plan.slow:
-                size, pad = draw.choice((10, 200_000, 550_000)), draw.choice((0, 0, 0, 550_000))
+                # In JSON a character may take six bytes, and the body of a POST has 60 s.
+                long = 550_000 if plan.kind == "native" else 100_000
+                size, pad = draw.choice((10, 200_000, 550_000)), draw.choice((0, 0, 0, long))
             record.functions.append(draw.choice(self.plan.functions).name)
             record.specs.append(
                 {
