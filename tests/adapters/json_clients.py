@@ -10,7 +10,6 @@ import h11
 from mpreg_transports.links.base import Link, LinkEnded
 from tests.adapters.network import FaultyStream
 
-
 _PIECE = 8_192
 
 
