@@ -10,6 +10,8 @@ import h11
 from mpreg_transports.links.base import Link, LinkEnded
 from tests.adapters.network import FaultyStream
 
+_PIECE = 8_192
+
 
 class JsonLink:
     """One link of a JSON client. `read` must run: it also answers pings."""
@@ -57,7 +59,9 @@ async def post(stream: FaultyStream, body: bytes) -> bytes:
     assert request is not None
     found = bytearray()
     try:
-        await stream.send(request + body)
+        data = request + body
+        for start in range(0, len(data), _PIECE):  # each arrives as a whole, and the first one in time on a slow link
+            await stream.send(data[start : start + _PIECE])
         connection.send(h11.Data(data=body))
         connection.send(h11.EndOfMessage())
         while not isinstance(event := connection.next_event(), h11.EndOfMessage):

@@ -26,9 +26,9 @@ LIMIT = WHOLE + 2 * FRAGMENT
 """The longest message that the ends accept: a third of what one end sends in all."""
 
 
-def edge(draw: Random) -> int:
-    """Return a length at an edge, or one byte beside it."""
-    return max(0, draw.choice(EDGES) + draw.choice((-1, 0, 0, 1)))
+def edge(draw: Random, *, most: int = LIMIT) -> int:
+    """Return a length at an edge of at most `most`, or one byte beside it."""
+    return max(0, draw.choice([one for one in EDGES if one <= most]) + draw.choice((-1, 0, 0, 1)))
 
 
 async def exchange(world: World, draw: Random) -> None:

@@ -47,6 +47,8 @@ LONGEST = 3600.0
 
 AT_ONCE = 6.0
 """The seconds for a server to end: its links take up to 3 s to be hung up and 2 s to close, bodies 2 s to clean up."""
+_LONGEST_TEXT = 70_000
+"""The longest JSON text; a link with a small window and a long delay carries a megabyte for many seconds."""
 NARROW = 2e5
 """The bytes per second of links on which the last results may take longer."""
 PATIENCE = 60.0
@@ -582,7 +584,9 @@ class World:
             size = draw.choice((0, 10, 10, 3_000, 200_000 if kind < (0.5 if self.plan.stalls else 0.1) else 10))
             pad = draw.choice((0, 0, 0, 100, 200_000 if kind > 0.95 else 0))
             if plan.slow:
-                size, pad = draw.choice((10, 200_000, 550_000)), draw.choice((0, 0, 0, 550_000))
+                # In JSON a character may take six bytes, and the body of a POST has 60 s.
+                long = 550_000 if plan.kind == "native" else 100_000
+                size, pad = draw.choice((10, 200_000, 550_000)), draw.choice((0, 0, 0, long))
             record.functions.append(draw.choice(self.plan.functions).name)
             record.specs.append(
                 {
@@ -711,10 +715,10 @@ class World:
         if not plan.slow and len(calls) == 1 and self._reply_overhead is not None and draw.random() < 0.5:
             spec, number = record.specs[0], checks.numbers(record)[record.specs[0]["call"]]
             known = self._reply_overhead + 2 * len(spec["call"]) + len(str(number)) + len(record.id)
-            spec["size"] = max(spec["size"], pairs.edge(draw) - known)
+            spec["size"] = max(spec["size"], pairs.edge(draw, most=_LONGEST_TEXT) - known)
         text = json.dumps(message, ensure_ascii=draw.random() < 0.5)
         if not plan.slow and draw.random() < 0.5:  # a slow link would carry some of them for a minute
-            text += " " * (pairs.edge(draw) - len(text.encode()))
+            text += " " * (pairs.edge(draw, most=_LONGEST_TEXT) - len(text.encode()))
         self.sometimes("a JSON request at an edge of WebSocket frames", len(text.encode()) in pairs.EDGES)
         host, address = self.network.host(plan.name), SCHEME + plan.urls[0]
         host.slow = plan.slow
