@@ -90,8 +90,11 @@ class PendingCalls:
         self._timers.set((TimerKind.RETRY, *key), at)
 
     def wait_for_place(self, execution: Execution, name: str, requirement: Requirement, now: int) -> None:
-        """Wait in the backlog until a member takes another call of the function."""
+        """Wait in the backlog until a member takes another call of the function. Its waits for others are over."""
         key = (execution.id, name)
+        self._forget_link_target(key)
+        self._timers.cancel((TimerKind.OFFER_WAIT, *key))
+        self._timers.cancel((TimerKind.LINK_WAIT, *key))
         execution.pending[name] = None
         self.calls[key] = None
         self.backlog.add(key, requirement, client=execution.link, deadline=execution.deadline, now=now)

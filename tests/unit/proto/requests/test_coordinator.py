@@ -128,6 +128,26 @@ def test_wait_timer_of_a_call_that_is_pending_again() -> None:
     harness.idle()
 
 
+def test_wait_timers_end_in_the_backlog() -> None:
+    """The call waits for an offer and a link, then for a slot, for longer than `wait`."""
+    harness = NodeHarness([spec("slow", concurrency=1, queue=1)])
+    client, other = harness.client(), harness.client()
+    harness.node.withdraw("slow", now=harness.now)
+    ask(client, call("x", "slow", 1), wait=3 * 10**9)
+    harness.advance(1)
+    ask(other, call("y", "slow", 2), call("z", "slow", 3), wait=3 * 10**9, number=2)
+    harness.node.offer(spec("slow", concurrency=1, queue=1), now=harness.now)
+    harness.flush()
+    backlog = harness.node.coordinator.pending_calls.backlog
+    assert len(backlog) == 1
+    harness.advance(5)
+    assert client.take(Result) == other.take(Result) == [] and len(backlog) == 1
+    for _ in range(3):
+        harness.finish(harness.running("slow")[0])
+    assert answer(client).fault is None and answer(other).fault is None
+    harness.idle()
+
+
 def test_duplicate_request_id_on_one_link() -> None:
     harness = NodeHarness([spec("add")])
     client = harness.client()

@@ -167,6 +167,19 @@ def test_promised_place_is_free_again_after_a_quarter_second() -> None:
     assert rows(alpha) == {} and harness.node.worker.queued == 1
 
 
+def test_promise_after_its_time_is_no_place() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    dispatch(beta, 1, call("z", "slow", 3))
+    harness.finish(harness.running("slow")[0])
+    harness.advance(0.25)
+    dispatch(alpha, 2, call("v", "slow", 4))
+    beta.take(Result)
+    dispatch(beta, 2, call("z", "slow", 3))
+    assert rows(beta)["z"].fault.code == 1022 and harness.node.worker.queued == 1
+
+
 # -- deadlines --------------------------------------------------------------------------------------------------------
 
 
@@ -475,7 +488,7 @@ def test_no_state_of_withdrawn_functions() -> None:
         harness.node.withdraw(f"f{number}", now=harness.now)
         harness.finish(*harness.running(f"f{number}"))
     worker = harness.node.worker
-    assert (worker._slots, worker._busy, worker._queues) == ({}, {}, {})
+    assert (worker._slots, worker._queue_limits, worker._busy, worker._queues) == ({}, {}, {}, {})
 
 
 def test_encoded_arguments_dropped_after_the_start() -> None:
