@@ -484,7 +484,8 @@ class Links:
             session.grace_given = True
             self._timers.set((TimerKind.PING, session.link), now + slack)
             return
-        if silent >= gone and (not busy or (session.keepalive_sent and now >= session.asked_at + gone - every)):
+        shortened = gone < self._limits.gone_after
+        if silent >= gone and (not shortened or (session.keepalive_sent and now >= session.asked_at + gone - every)):
             reason = f"silent for {silent / 1e9:g} s"
             cause = LinkEndCause.SILENT if silent >= self._limits.gone_after else LinkEndCause.UNRESPONSIVE
             self.hang_up(session.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
@@ -498,7 +499,7 @@ class Links:
             if not self.is_open(session.link):
                 return
         due = session.last_activity + (gone if session.keepalive_sent else every)
-        if busy and session.keepalive_sent:
+        if shortened and session.keepalive_sent:
             due = max(due, session.asked_at + gone - every)  # it has that time to answer
         self._timers.set((TimerKind.PING, session.link), min(due, now + every) if busy else due)
 
