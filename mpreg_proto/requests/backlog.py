@@ -116,7 +116,7 @@ class Credits:
 
 
 class Pace:
-    """How fast the calls of one function end: the median of their last runtimes, and the gaps between their ends."""
+    """The pace at which calls of one function end: the median of their runtimes, and the gaps between their ends."""
 
     __slots__ = ("_ends", "_median", "_ran")
 

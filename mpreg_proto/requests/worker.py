@@ -96,7 +96,7 @@ class Worker:
         self._by_link: dict[LinkId, dict[int, None]] = {}
         """The numbers of the dispatches of each link."""
         self._paces: dict[str, Pace] = {}
-        """How fast the calls of each function end, if they were ever queued."""
+        """The pace at which the calls of each function end, if they were ever queued."""
         self._last_run = 0
 
     # -- inputs -------------------------------------------------------------------------------------------------------
