@@ -37,8 +37,8 @@ _ABANDONED = 3 * SECOND
 class LinkSilence(Watcher):
     """Invariant 13: a silent link is given up within 22 s, and one over which bytes come is not.
 
-    A link without a hello is given up within 5 s. A process that was stalled at that time has 2.5 s more, because what
-    has arrived may still be unread.
+    A link with calls out on it is pinged after a second. A link without a hello is given up within 5 s. A process that
+    was stalled at that time has 2.5 s more, because what has arrived may still be unread.
     """
 
     message_types: ClassVar[tuple[type, ...]] = (Hello,)
@@ -77,6 +77,9 @@ class LinkSilence(Watcher):
                 if now > _due(silent + limits.gone_after, host, limits) + _MARGIN:
                     said = f"link {link}, which was silent for {(now - silent) / SECOND:g} s"
                     raise Violation(13, f"{_stamp(host)} keeps {said}")
+                quiet = max(silent, wire.last[side], host.stalled_until) + limits.ping_busy
+                if now > quiet + _MARGIN and not links.sessions[link].keepalive_sent and _carries_calls(host, link):
+                    raise Violation(13, f"{_stamp(host)} does not ping link {link}, on which calls are out")
                 if at not in self._greeted and now > _due(opened + limits.handshake, host, limits) + _MARGIN:
                     raise Violation(13, f"{_stamp(host)} keeps link {link} for {(now - opened) / SECOND:g} s, no hello")
 
@@ -103,6 +106,13 @@ class LinkSilence(Watcher):
 
 def _links(host: NodeHost | ClientHost) -> tuple[Links, Limits]:
     return (host.node.links, host.spec.limits) if isinstance(host, NodeHost) else (host.session.links, DEFAULT)
+
+
+def _carries_calls(host: NodeHost | ClientHost, link: LinkId) -> bool:
+    """Return whether calls or requests that this host has sent over a link are open."""
+    if isinstance(host, NodeHost):
+        return bool(host.node.coordinator.outstanding.by_link(link))
+    return any(pending.link == link for pending in host.session._pending.values())
 
 
 def _stamp(host: Host) -> str:
