@@ -443,6 +443,8 @@ class Coordinator:
                 self._call_refused(attempt, row.fault)
                 execution.move(name, CallState.READY, now, attempt.candidate.shown, row.fault.message)
                 return [name], []
+            if faults.has_no_place(row.fault):  # it would have waited
+                return [], self.in_flight.deadline_exceeded(execution, now)
         elif row.fault.code == faults.LOST and self._retry_after_loss(attempt, now):
             return [], []
         fault = row.fault if "node" in row.fault.details else row.fault.with_details(node=attempt.candidate.shown)

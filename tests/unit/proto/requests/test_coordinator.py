@@ -495,6 +495,18 @@ def test_full_member_is_tried_again_every_quarter_second() -> None:
     harness.idle()
 
 
+def test_full_member_at_the_deadline_is_1020() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    ask(client, call("x", "narrow"), timeout=SECOND)
+    _, request = only_dispatch(alpha)
+    harness.now += SECOND  # its timer is not handled yet
+    alpha.send(full(request))
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1020, False)
+    harness.idle()
+
+
 def test_own_place_is_granted_to_the_own_coordinator() -> None:
     harness = NodeHarness([NARROW])
     client, alpha = harness.client(), harness.member("alpha")
