@@ -296,7 +296,7 @@ class Coordinator:
         if fault is None and attempts:
             names = [attempt.call for attempt in attempts]
             actions += self._place_all({attempts[0].execution.id: names}, now)
-        return actions
+        return actions + self._drain_all(now) if len(self.pending_calls.backlog) else actions
 
     def call_finished(self, number: int, row: Done | Failed, now: int) -> list[RequestOutput]:
         """Handle the outcome of one call at the own worker."""

@@ -507,6 +507,22 @@ def test_full_member_at_the_deadline_is_1020() -> None:
     harness.idle()
 
 
+def test_backlog_is_drained_when_a_dispatch_was_not_sent() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    for number in range(3):
+        ask(client, call(f"c{number}", "narrow"), number=number, timeout=10 * SECOND)
+    ask(client, call("c3", "narrow"), number=3, timeout=20 * SECOND)
+    (first, _), _ = dispatched(alpha)
+    send = harness.node.links.send
+    harness.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS messages have no length
+        TooLong(101, 100) if isinstance(message, Request) and message.here == ("c2",) else send(link, message)
+    )
+    alpha.send(done(first, "c0", 1))
+    assert [(result.id, result.fault is None) for result in client.take(Result)] == [(0, True), (2, False)]
+    assert [name for _, name in dispatched(alpha)] == ["c3"]
+
+
 def test_own_place_is_granted_to_the_own_coordinator() -> None:
     harness = NodeHarness([NARROW])
     client, alpha = harness.client(), harness.member("alpha")
