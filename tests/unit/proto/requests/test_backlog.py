@@ -211,6 +211,13 @@ def test_admission_ends_after_an_interval_over_the_target() -> None:
     assert backlog.refuses("f", TWO, 60 * SECOND, TARGET + INTERVAL) is None, "its turn comes soon"
 
 
+def test_client_whose_turn_comes_soon_is_admitted_when_an_overload_begins() -> None:
+    backlog = paced(*[ONE] * 20)
+    assert backlog.refuses("f", TWO, 60 * SECOND, TARGET + INTERVAL) is None
+    assert backlog._overloads == {}
+    assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL) == 200 * MILLISECOND
+
+
 def test_admission_goes_on_after_a_short_wait() -> None:
     backlog = paced(*[ONE] * 20)
     assert backlog.refuses("f", ONE, 60 * SECOND, 2 * TARGET) is None
